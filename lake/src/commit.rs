@@ -1,0 +1,171 @@
+//! The exactly-once decision: everything the protocol needs of a table, behind one small trait.
+//!
+//! A commit adds files and moves a set of *applications* (one per Kafka partition, or one per aggregate shard) from an
+//! expected number to the next, in one atomic step. The expectation is compared **on the snapshot the commit is built
+//! on**: refreshing in between would compare with one state and commit on another.
+//!
+//! Three answers are possible, and the third is the one that others get wrong:
+//! * [`Outcome::Committed`]: it is in the table.
+//! * [`Outcome::Fenced`]: another owner has moved one of our applications; nothing of ours is in the table.
+//! * [`Outcome::Unknown`]: nobody can tell yet. Calling [`CommitLog::try_commit`] again with the same snapshot and the
+//!   same commit finds out, because a commit carries its own id and is looked up by it in the log.
+
+pub mod delta;
+pub mod faulty;
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// A table's version and the number each application has reached in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Version of the table.
+    pub version: i64,
+    next: Arc<BTreeMap<String, i64>>,
+}
+
+impl Snapshot {
+    /// A snapshot of known content.
+    pub fn new(version: i64, next: BTreeMap<String, i64>) -> Self {
+        Self { version, next: Arc::new(next) }
+    }
+
+    /// The number an application has reached: its next offset, or the next version it will read.
+    pub fn next(&self, app_id: &str) -> Option<i64> {
+        self.next.get(app_id).copied()
+    }
+
+    /// All applications.
+    pub fn apps(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.next.iter().map(|(app, next)| (app.as_str(), *next))
+    }
+
+    /// The snapshot after one more log entry.
+    #[must_use]
+    pub(crate) fn after(&self, version: i64, txns: impl IntoIterator<Item = (String, i64)>) -> Self {
+        let mut next = Arc::clone(&self.next);
+        for (app, number) in txns {
+            if next.get(&app) != Some(&number) {
+                Arc::make_mut(&mut next).insert(app, number);
+            }
+        }
+        Self { version, next }
+    }
+
+    /// The applications of a commit that are not where it expects them.
+    pub(crate) fn moved(&self, commit: &Commit) -> Vec<String> {
+        commit
+            .advances
+            .iter()
+            .filter(|advance| self.next(&advance.app_id) != advance.expected)
+            .map(|advance| advance.app_id.clone())
+            .collect()
+    }
+}
+
+/// One application's step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// The application.
+    pub app_id: String,
+    /// Where it must be on the snapshot; none: never seen.
+    pub expected: Option<i64>,
+    /// Where the commit puts it.
+    pub next: i64,
+}
+
+/// What a commit took from one Kafka partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRange {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// First offset of the range.
+    pub from: i64,
+    /// Offset after the range.
+    pub next: i64,
+    /// Offset after the last message the broker held, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_offset: Option<i64>,
+    /// Newest event time in the range, microseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_event_micros: Option<i64>,
+}
+
+/// A data file, written and durable, not yet named by the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFile {
+    /// Path under the table.
+    pub path: String,
+    /// Bytes.
+    pub size: i64,
+    /// Rows.
+    pub rows: i64,
+    /// Value of the partition column, where the table has one.
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// Delta statistics, JSON text.
+    pub stats: String,
+    /// Milliseconds since the epoch.
+    pub modification_time: i64,
+}
+
+/// One atomic step of a table.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Its own id, by which it is found again in the log.
+    pub uuid: Uuid,
+    /// Applications it moves.
+    pub advances: Vec<Advance>,
+    /// Files it adds.
+    pub files: Vec<DataFile>,
+    /// What it is, for the table's history.
+    pub operation: &'static str,
+    /// What it took from each Kafka partition.
+    pub ranges: Vec<PartitionRange>,
+    /// Further facts for the table's history.
+    pub facts: Map<String, Value>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the table; the snapshot is the table just after it.
+    Committed(Snapshot),
+    /// Another owner moved these applications; nothing was committed.
+    Fenced {
+        /// The applications that moved.
+        apps: Vec<String>,
+        /// The table as it is now.
+        snapshot: Snapshot,
+    },
+    /// Nobody can tell yet: ask again with the same snapshot and commit.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Everything the exactly-once protocol needs of a table.
+#[async_trait]
+pub trait CommitLog: Send + Sync {
+    /// Reads the newest version and every application's number, from storage.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer; `Data` where the log is torn.
+    async fn load(&self) -> Result<Snapshot>;
+
+    /// Commits on a snapshot if every application is where the commit expects it.
+    ///
+    /// # Errors
+    /// Only for a commit that can never succeed (`Data`, `Bug`); what may have happened is [`Outcome::Unknown`].
+    async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome>;
+}

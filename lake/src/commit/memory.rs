@@ -1,0 +1,57 @@
+//! A log in memory, for tests and simulation: the same rules without storage.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Commit, CommitLog, Outcome, Snapshot};
+use crate::error::Result;
+
+/// A log in memory. Cloning shares it, as two processes share a table.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLog {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    snapshot: Snapshot,
+    commits: Vec<Commit>,
+}
+
+impl MemoryLog {
+    /// Everything committed so far, oldest first.
+    pub fn commits(&self) -> Vec<Commit> {
+        self.state().commits.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic of a test elsewhere must not hide what was committed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl CommitLog for MemoryLog {
+    async fn load(&self) -> Result<Snapshot> {
+        Ok(self.state().snapshot.clone())
+    }
+
+    async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
+        let mut state = self.state();
+        if state.commits.iter().any(|landed| landed.uuid == commit.uuid) {
+            return Ok(Outcome::Committed(state.snapshot.clone()));
+        }
+        let mut apps = on.moved(commit);
+        if apps.is_empty() {
+            apps = state.snapshot.moved(commit);
+        }
+        if !apps.is_empty() {
+            return Ok(Outcome::Fenced { apps, snapshot: state.snapshot.clone() });
+        }
+        let txns = commit.advances.iter().map(|advance| (advance.app_id.clone(), advance.next));
+        state.snapshot = state.snapshot.after(state.snapshot.version + 1, txns);
+        state.commits.push(commit.clone());
+        Ok(Outcome::Committed(state.snapshot.clone()))
+    }
+}

@@ -1,0 +1,119 @@
+//! Passes freshly committed rows to a reader in the same process, so that they need not be read back from Parquet.
+//!
+//! Only a shortcut: a miss means reading the file. It is bounded in bytes; the oldest offer goes first.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::root::WrittenFile;
+
+/// Rows of recent commits, by commit id. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limit_bytes: usize,
+    held: Mutex<Held>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    offers: VecDeque<Offer>,
+}
+
+#[derive(Debug)]
+struct Offer {
+    uuid: Uuid,
+    bytes: usize,
+    files: Vec<WrittenFile>,
+}
+
+impl Handover {
+    /// Holds at most this many bytes of rows.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { inner: Arc::new(Inner { limit_bytes, held: Mutex::default(), changed: Notify::new() }) }
+    }
+
+    /// Offers the rows of a commit that has landed, and wakes whoever waits.
+    pub fn offer(&self, uuid: Uuid, files: Vec<WrittenFile>) {
+        let bytes = files.iter().map(|file| file.batch.get_array_memory_size()).sum();
+        if bytes <= self.inner.limit_bytes {
+            let mut held = self.held();
+            held.bytes += bytes;
+            held.offers.push_back(Offer { uuid, bytes, files });
+            while held.bytes > self.inner.limit_bytes {
+                let Some(oldest) = held.offers.pop_front() else { break };
+                held.bytes -= oldest.bytes;
+            }
+        }
+        self.inner.changed.notify_waiters();
+        self.inner.changed.notify_one();
+    }
+
+    /// Takes the rows of a commit; none means that they have to be read.
+    pub fn take(&self, uuid: Uuid) -> Option<Vec<WrittenFile>> {
+        let mut held = self.held();
+        let index = held.offers.iter().position(|offer| offer.uuid == uuid)?;
+        let offer = held.offers.remove(index)?;
+        held.bytes -= offer.bytes;
+        Some(offer.files)
+    }
+
+    /// Bytes held at present.
+    pub fn held_bytes(&self) -> usize {
+        self.held().bytes
+    }
+
+    /// Returns after the next offer, at once where one was made since the last call.
+    pub async fn changed(&self) {
+        self.inner.changed.notified().await;
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // The lock is held for plain moves only, so a poisoned one still guards a whole value.
+        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::DataFile;
+    use arrow::array::{Int64Array, RecordBatch};
+    use std::sync::Arc;
+
+    fn file(rows: i64) -> WrittenFile {
+        let column = Arc::new(Int64Array::from_iter_values(0..rows));
+        let batch = RecordBatch::try_from_iter([("n", column as _)]).expect("one column");
+        WrittenFile { file: DataFile::default(), batch }
+    }
+
+    #[test]
+    fn the_oldest_offer_goes_first_when_the_limit_is_reached() {
+        let size = file(1000).batch.get_array_memory_size();
+        let handover = Handover::new(2 * size);
+        let ids: Vec<Uuid> = (1..=3).map(Uuid::from_u128).collect();
+        for id in &ids {
+            handover.offer(*id, vec![file(1000)]);
+        }
+        assert!(handover.held_bytes() <= 2 * size);
+        assert!(handover.take(ids[0]).is_none());
+        assert!(handover.take(ids[2]).is_some());
+        assert!(handover.take(ids[2]).is_none(), "an offer is taken once");
+    }
+
+    #[test]
+    fn an_offer_above_the_limit_is_not_held() {
+        let handover = Handover::new(10);
+        handover.offer(Uuid::from_u128(1), vec![file(1000)]);
+        assert_eq!(handover.held_bytes(), 0);
+    }
+}

@@ -1,0 +1,35 @@
+//! The lake: table schemas, exactly-once append, reading by version, maintenance.
+//!
+//! * [`schema`] says what the tables are.
+//! * [`commit`] is where the exactly-once decision is taken: a small trait with a Delta, a memory and a
+//!   fault-injecting implementation.
+//! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
+//! * [`Handover`] passes freshly committed rows to a reader in the same process.
+//!
+//! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
+//! names it; whatever cannot be told to have happened is looked up in the log by the commit's own id, never guessed.
+//! This crate must not know Kafka, SQL text or alert rules.
+
+pub mod clock;
+pub mod commit;
+mod error;
+mod handover;
+mod log;
+mod maintain;
+mod parquet_file;
+mod reference;
+mod root;
+pub mod schema;
+mod statistics;
+mod store;
+
+pub use clock::{Clock, ManualClock, SystemClock, unique_id};
+pub use commit::delta::DeltaLog;
+pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot};
+pub use error::{Error, ErrorKind, Result};
+pub use handover::Handover;
+pub use log::{AddedFile, LogEntry};
+pub use reference::reference_markdown;
+pub use root::{Lake, WrittenFile};
+pub use schema::Table;
+pub use store::StorageOptions;

@@ -1,0 +1,282 @@
+//! Entries of a Delta log: how a commit is written down and how one is read back.
+//!
+//! The format is the Delta transaction protocol, one JSON action a line. Facts of our own (the commit's id and what it
+//! took from each Kafka partition) stand in `commitInfo.bellwether`, where the protocol allows free content.
+
+use std::collections::BTreeMap;
+
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::commit::{Commit, PartitionRange};
+use crate::error::{Error, Result};
+use crate::schema::Table;
+
+/// Folder of the log under a table.
+pub(crate) const LOG_FOLDER: &str = "_delta_log";
+
+/// Who wrote an entry, for the table's history.
+const ENGINE: &str = concat!("bellwether/", env!("CARGO_PKG_VERSION"));
+
+/// A data file that the log names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedFile {
+    /// Path under the table.
+    pub path: String,
+    /// Bytes.
+    pub size: i64,
+    /// Rows, where its statistics say so.
+    pub rows: Option<i64>,
+    /// Value of the partition column, where the table has one.
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// False where the file only rewrites rows that were there.
+    pub data_change: bool,
+    /// Delta statistics, JSON text.
+    pub stats: Option<String>,
+}
+
+/// One version of a table: what its log entry says.
+#[derive(Clone, Debug, Default)]
+pub struct LogEntry {
+    /// Version.
+    pub version: i64,
+    /// Time of the commit, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// Files added.
+    pub added: Vec<AddedFile>,
+    /// Paths of files removed.
+    pub removed: Vec<String>,
+    /// Applications moved.
+    pub txns: Vec<(String, i64)>,
+    /// The commit's own id, where this program wrote it.
+    pub uuid: Option<Uuid>,
+    /// What it was.
+    pub operation: String,
+    /// What it took from each Kafka partition.
+    pub ranges: Vec<PartitionRange>,
+}
+
+impl LogEntry {
+    /// True where the entry brings rows, rather than only rewriting them.
+    pub fn brings_rows(&self) -> bool {
+        self.added.iter().any(|file| file.data_change)
+    }
+}
+
+/// Our facts inside `commitInfo`.
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    commit: Uuid,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<PartitionRange>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    add: Option<AddLine>,
+    remove: Option<RemoveLine>,
+    txn: Option<TxnLine>,
+    commit_info: Option<CommitInfoLine>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AddLine {
+    path: String,
+    size: i64,
+    #[serde(default)]
+    partition_values: BTreeMap<String, Option<String>>,
+    data_change: bool,
+    stats: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RemoveLine {
+    path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TxnLine {
+    app_id: String,
+    version: i64,
+}
+
+#[derive(Deserialize)]
+struct CommitInfoLine {
+    timestamp: Option<i64>,
+    operation: Option<String>,
+    bellwether: Option<Facts>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Statistics {
+    num_records: Option<i64>,
+}
+
+/// Path of a version's entry under a table.
+pub(crate) fn entry_path(table: &Path, version: i64) -> Path {
+    table.clone().join(LOG_FOLDER).join(format!("{version:020}.json"))
+}
+
+/// The entry that makes a table: protocol and schema.
+pub(crate) fn creation(table: Table, now_ms: i64, id: Uuid) -> String {
+    let partition_columns: Vec<&str> = table.partition_column().into_iter().collect();
+    let lines = [
+        json!({ "commitInfo": {
+            "timestamp": now_ms, "operation": "CREATE TABLE", "operationParameters": {}, "engineInfo": ENGINE,
+        }}),
+        json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }),
+        json!({ "metaData": {
+            "id": id,
+            "name": table.name(),
+            "description": table.doc(),
+            "format": { "provider": "parquet", "options": {} },
+            "schemaString": table.delta_schema().to_string(),
+            "partitionColumns": partition_columns,
+            "configuration": {},
+            "createdTime": now_ms,
+        }}),
+    ];
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The entry of a commit.
+pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
+    let bug = |source| Error::bug("a commit cannot be written as JSON").with_source(source);
+    let facts = Facts { commit: commit.uuid, ranges: commit.ranges.clone(), more: commit.facts.clone() };
+    let facts = serde_json::to_value(facts).map_err(bug)?;
+    let mut text = format!(
+        "{}\n",
+        json!({ "commitInfo": {
+            "timestamp": now_ms, "operation": commit.operation, "operationParameters": {},
+            "isBlindAppend": true, "engineInfo": ENGINE, "bellwether": facts,
+        }})
+    );
+    for advance in &commit.advances {
+        let line = json!({ "txn": { "appId": advance.app_id, "version": advance.next, "lastUpdated": now_ms } });
+        text.push_str(&format!("{line}\n"));
+    }
+    for file in &commit.files {
+        let line = json!({ "add": {
+            "path": file.path, "partitionValues": file.partition_values, "size": file.size,
+            "modificationTime": file.modification_time, "dataChange": true, "stats": file.stats,
+        }});
+        text.push_str(&format!("{line}\n"));
+    }
+    Ok(text)
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// `Data` where a line is not an action of the protocol.
+pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
+    let mut entry = LogEntry { version, ..LogEntry::default() };
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let line: Line = serde_json::from_slice(line).map_err(|source| {
+            Error::data(format!("log entry {version} is not readable"))
+                .with_hint("restore the table's log from a copy; `bellwether audit` says what else is affected")
+                .with_source(source)
+        })?;
+        if let Some(add) = line.add {
+            entry.added.push(added_file(add));
+        }
+        if let Some(remove) = line.remove {
+            entry.removed.push(remove.path);
+        }
+        if let Some(txn) = line.txn {
+            entry.txns.push((txn.app_id, txn.version));
+        }
+        if let Some(info) = line.commit_info {
+            entry.timestamp_ms = info.timestamp.unwrap_or_default();
+            entry.operation = info.operation.unwrap_or_default();
+            if let Some(facts) = info.bellwether {
+                entry.uuid = Some(facts.commit);
+                entry.ranges = facts.ranges;
+            }
+        }
+    }
+    Ok(entry)
+}
+
+fn added_file(add: AddLine) -> AddedFile {
+    let rows = add.stats.as_deref().and_then(rows_in_statistics);
+    AddedFile {
+        path: add.path,
+        size: add.size,
+        rows,
+        partition_values: add.partition_values,
+        data_change: add.data_change,
+        stats: add.stats,
+    }
+}
+
+/// Number of rows that a file's statistics state.
+pub(crate) fn rows_in_statistics(stats: &str) -> Option<i64> {
+    serde_json::from_str::<Statistics>(stats).ok()?.num_records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::{Advance, DataFile};
+
+    #[test]
+    fn a_commit_reads_back_as_it_was_written() {
+        let commit = Commit {
+            uuid: Uuid::from_u128(7),
+            advances: vec![Advance { app_id: "j/t/0".to_owned(), expected: Some(5), next: 9 }],
+            files: vec![DataFile {
+                path: "event_date=2026-11-23/part-1.parquet".to_owned(),
+                size: 10,
+                rows: 4,
+                partition_values: BTreeMap::from([("event_date".to_owned(), Some("2026-11-23".to_owned()))]),
+                stats: r#"{"numRecords":4}"#.to_owned(),
+                modification_time: 1,
+            }],
+            operation: "WRITE",
+            ranges: vec![PartitionRange {
+                topic: "t".to_owned(),
+                partition: 0,
+                from: 5,
+                next: 9,
+                end_offset: Some(9),
+                newest_event_micros: None,
+            }],
+            facts: Map::from_iter([("worker".to_owned(), json!("w-1"))]),
+        };
+        let text = write_entry(&commit, 42).expect("writes");
+        let entry = read_entry(3, text.as_bytes()).expect("reads");
+        assert_eq!(entry.uuid, Some(commit.uuid));
+        assert_eq!(entry.ranges, commit.ranges);
+        assert_eq!(entry.txns, [("j/t/0".to_owned(), 9)]);
+        assert_eq!(entry.added[0].rows, Some(4));
+        assert_eq!(entry.timestamp_ms, 42);
+        assert!(entry.brings_rows());
+    }
+
+    #[test]
+    fn a_torn_entry_is_an_error_of_the_data() {
+        let error = read_entry(3, br#"{"add":{"path":"x","#).expect_err("torn");
+        assert_eq!(error.kind(), crate::ErrorKind::Data);
+        assert!(error.message().contains("log entry 3"));
+    }
+
+    #[test]
+    fn entries_of_other_engines_are_read_too() {
+        let text = br#"{"commitInfo":{"timestamp":1,"operation":"OPTIMIZE","operationMetrics":{"x":1}}}
+{"remove":{"path":"a","dataChange":false,"deletionTimestamp":1}}
+{"add":{"path":"b","size":3,"partitionValues":{},"modificationTime":1,"dataChange":false,"stats":null}}"#;
+        let entry = read_entry(1, text).expect("reads");
+        assert!(!entry.brings_rows());
+        assert_eq!(entry.removed, ["a"]);
+        assert_eq!(entry.uuid, None);
+    }
+}

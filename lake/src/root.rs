@@ -1,0 +1,277 @@
+//! A lake: one root with all tables in it; durable writing and reading of their files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::Date32Type;
+use bytes::Bytes;
+use deltalake::DeltaTable;
+use deltalake::logstore::{StorageConfig, default_logstore};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use url::Url;
+
+use crate::clock::{Clock, SystemClock, unique_id};
+use crate::commit::DataFile;
+use crate::commit::delta::DeltaLog;
+use crate::error::{Error, Result};
+use crate::log::{AddedFile, creation, entry_path, rows_in_statistics};
+use crate::parquet_file;
+use crate::schema::Table;
+use crate::statistics::statistics;
+use crate::store::{self, OpenRoot, StorageOptions};
+
+/// A file that is written and durable, with the rows in it.
+#[derive(Clone, Debug)]
+pub struct WrittenFile {
+    /// The file, as a commit names it.
+    pub file: DataFile,
+    /// Exactly its rows, in file order, with all columns.
+    pub batch: RecordBatch,
+}
+
+/// All tables under one root. Cloning is cheap.
+#[derive(Clone)]
+pub struct Lake {
+    root: Arc<OpenRoot>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lake").field("root", &self.root.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+// === impl Lake ===
+
+impl Lake {
+    /// Opens a folder or `s3://` prefix; makes the folder and the tables that are missing.
+    ///
+    /// # Errors
+    /// `Config` where the root cannot be made, or its store lets two writers create one object; `Unavailable` where it
+    /// does not answer.
+    pub async fn open(root: &str, options: &StorageOptions) -> Result<Self> {
+        Self::open_with_clock(root, options, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Lake::open`], with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_with_clock(root: &str, options: &StorageOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+        let lake = Self { root: Arc::new(store::open(root, options).await?), clock };
+        for table in Table::ALL {
+            lake.create(table).await?;
+        }
+        Ok(lake)
+    }
+
+    /// Address of the root.
+    pub fn root(&self) -> &Url {
+        &self.root.url
+    }
+
+    /// Root as people write it: a path for a folder, an address otherwise.
+    pub fn root_display(&self) -> String {
+        match self.root.url.to_file_path() {
+            Ok(path) => path.display().to_string(),
+            Err(()) => self.root.url.to_string(),
+        }
+    }
+
+    /// The clock that commits are dated by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// The log of a table.
+    pub fn log(&self, table: Table) -> DeltaLog {
+        DeltaLog {
+            table,
+            store: Arc::clone(&self.root.store),
+            path: self.table_path(table),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// Writes rows as Parquet files, one for each value of the partition column, and makes them durable. Nothing reads
+    /// them until a commit names them.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not take them; `Bug` where the batch does not have the table's schema.
+    pub async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+        if batch.schema() != table.arrow_schema() {
+            return Err(Error::bug(format!("a batch does not have the schema of table `{}`", table.name())));
+        }
+        let mut written = Vec::new();
+        for (value, rows) in split(table, batch)? {
+            written.push(self.write_file(table, value, rows).await?);
+        }
+        Ok(written)
+    }
+
+    async fn write_file(&self, table: Table, value: Option<String>, batch: RecordBatch) -> Result<WrittenFile> {
+        let stored = without_partition_column(table, &batch)?;
+        let work =
+            move || -> Result<(Bytes, String)> { Ok((parquet_file::encode(table, &stored)?, statistics(&stored))) };
+        let (bytes, stats) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|source| Error::bug("the Parquet writer stopped").with_source(source))??;
+        let folder = match (table.partition_column(), &value) {
+            (Some(column), Some(value)) => format!("{column}={value}/"),
+            _ => String::new(),
+        };
+        let path = format!("{folder}part-{}.zstd.parquet", unique_id());
+        let size =
+            i64::try_from(bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
+        let target = self.file_path(table, &path)?;
+        self.root.store.put_opts(&target, PutPayload::from(bytes), PutMode::Overwrite.into()).await?;
+        let partition_values =
+            table.partition_column().map(|column| (column.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>();
+        let rows = i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+        let modification_time = self.clock.now_micros() / 1000;
+        Ok(WrittenFile { file: DataFile { path, size, rows, partition_values, stats, modification_time }, batch })
+    }
+
+    /// Reads a file's rows, in file order, with the types of [`Table::arrow_schema`]; `columns` limits the columns.
+    ///
+    /// # Errors
+    /// `Data` where the file is gone or unreadable.
+    pub async fn read(&self, table: Table, file: &AddedFile, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>> {
+        let bytes = self.root.store.get(&self.file_path(table, &file.path)?).await?.bytes().await?;
+        let file = file.clone();
+        let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let work = move || {
+            let columns: Option<Vec<&str>> = columns.as_ref().map(|names| names.iter().map(String::as_str).collect());
+            parquet_file::decode(table, &file, bytes, columns.as_deref())
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|source| Error::bug("the Parquet reader stopped").with_source(source))?
+    }
+
+    /// Removes files that no commit names, as after a fenced commit. Failing to is harmless: vacuum takes them later.
+    pub async fn discard(&self, table: Table, files: &[DataFile]) {
+        for file in files {
+            if let Ok(path) = self.file_path(table, &file.path)
+                && let Err(error) = self.root.store.delete(&path).await
+            {
+                tracing::debug!(path = %path, error = %error, "an unused file could not be removed");
+            }
+        }
+    }
+
+    /// The table's newest version and the files in it.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer.
+    pub async fn active_files(&self, table: Table) -> Result<(i64, Vec<AddedFile>)> {
+        let delta = self.delta_table(table).await?;
+        let snapshot = delta.snapshot()?;
+        let files = snapshot
+            .log_data()
+            .iter()
+            .map(|view| {
+                let stats = view.stats();
+                AddedFile {
+                    path: view.path().into_owned(),
+                    size: view.size(),
+                    rows: stats.as_deref().and_then(rows_in_statistics),
+                    partition_values: view.partition_values_map().into_iter().collect(),
+                    data_change: true,
+                    stats,
+                }
+            })
+            .collect();
+        let version = i64::try_from(snapshot.version())
+            .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
+        Ok((version, files))
+    }
+
+    /// A table's newest snapshot, for queries and maintenance.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer.
+    pub async fn delta_table(&self, table: Table) -> Result<DeltaTable> {
+        let path = self.table_path(table);
+        let url = self
+            .root
+            .url
+            .join(&format!("{}/", table.name()))
+            .map_err(|source| Error::bug("a table's address cannot be made").with_source(source))?;
+        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
+        let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
+        let mut delta = DeltaTable::new(log_store);
+        delta.load().await?;
+        Ok(delta)
+    }
+
+    /// The whole store under the root, and the root's path in it.
+    pub(crate) fn table_path(&self, table: Table) -> Path {
+        self.root.base.clone().join(table.name())
+    }
+
+    fn file_path(&self, table: Table, path: &str) -> Result<Path> {
+        let mut full = self.table_path(table);
+        for part in path.split('/') {
+            full = full.join(part);
+        }
+        Ok(full)
+    }
+
+    /// Makes a table; another process may do so at the same moment.
+    async fn create(&self, table: Table) -> Result<()> {
+        let path = entry_path(&self.table_path(table), 0);
+        match self.root.store.head(&path).await {
+            Ok(_) => return Ok(()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(source.into()),
+        }
+        let last_checkpoint = self.table_path(table).join(crate::log::LOG_FOLDER).join("_last_checkpoint");
+        if self.root.store.head(&last_checkpoint).await.is_ok() {
+            return Ok(()); // An old table, whose first entries have been cleaned up.
+        }
+        let text = creation(table, self.clock.now_micros() / 1000, unique_id());
+        match self.root.store.put_opts(&path, PutPayload::from(text), PutMode::Create.into()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+            Err(source) => Err(source.into()),
+        }
+    }
+}
+
+/// Splits rows by the value of the partition column; a table without one is not split. No rows, no parts.
+fn split(table: Table, batch: &RecordBatch) -> Result<Vec<(Option<String>, RecordBatch)>> {
+    if batch.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let Some(column) = table.partition_column() else { return Ok(vec![(None, batch.clone())]) };
+    let days = batch
+        .column_by_name(column)
+        .and_then(|column| column.as_primitive_opt::<Date32Type>())
+        .ok_or_else(|| Error::bug(format!("partition column `{column}` is not a date")))?;
+    let mut rows_of: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+    for (row, day) in (0_u32..).zip(days.values()) {
+        rows_of.entry(*day).or_default().push(row);
+    }
+    let whole = rows_of.len() == 1;
+    rows_of
+        .into_iter()
+        .map(|(day, rows)| {
+            let date = Date32Type::to_naive_date_opt(day)
+                .ok_or_else(|| Error::bug(format!("day `{day}` of column `{column}` is not a date")))?;
+            let part = if whole { batch.clone() } else { take_record_batch(batch, &UInt32Array::from(rows))? };
+            Ok((Some(date.format("%Y-%m-%d").to_string()), part))
+        })
+        .collect()
+}
+
+fn without_partition_column(table: Table, batch: &RecordBatch) -> Result<RecordBatch> {
+    let Some(column) = table.partition_column() else { return Ok(batch.clone()) };
+    let keep: Vec<usize> = (0..batch.num_columns()).filter(|i| batch.schema().field(*i).name() != column).collect();
+    Ok(batch.project(&keep)?)
+}

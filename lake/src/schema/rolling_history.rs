@@ -1,0 +1,6 @@
+//! `rolling_history`.
+use super::{Column, Kind, required};
+/// What a row is.
+pub const DOC: &str = "rolling_history";
+/// Columns in order.
+pub const COLUMNS: &[Column] = &[required("window_start", Kind::Timestamp, "start")];

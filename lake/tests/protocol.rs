@@ -1,0 +1,224 @@
+//! The exactly-once protocol and the files, on a real folder.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringViewArray, new_null_array};
+use arrow::array::{ListArray, StringViewBuilder, StructArray, TimestampMicrosecondArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use bellwether_lake::commit::faulty::{Fault, FaultyLog};
+use bellwether_lake::commit::memory::MemoryLog;
+use bellwether_lake::{
+    Advance, Commit, CommitLog, ErrorKind, Lake, ManualClock, Outcome, StorageOptions, Table, WrittenFile, unique_id,
+};
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+async fn lake() -> (tempfile::TempDir, Lake) {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let root = folder.path().to_str().expect("text").to_owned();
+    let clock = Arc::new(ManualClock::at(1_764_000_000_000_000));
+    let lake = Lake::open_with_clock(&root, &StorageOptions::default(), clock).await.expect("opens");
+    (folder, lake)
+}
+
+fn commit(app: &str, expected: Option<i64>, next: i64, files: &[WrittenFile]) -> Commit {
+    Commit {
+        uuid: unique_id(),
+        advances: vec![Advance { app_id: app.to_owned(), expected, next }],
+        files: files.iter().map(|written| written.file.clone()).collect(),
+        operation: "WRITE",
+        ranges: Vec::new(),
+        facts: serde_json::Map::new(),
+    }
+}
+
+/// Rows of a table in which only offsets, days and run ids differ; every other column gets its least value or null.
+fn rows(table: Table, offsets: std::ops::Range<i64>, days: &[i32]) -> RecordBatch {
+    let count = (offsets.end - offsets.start) as usize;
+    let schema = table.arrow_schema();
+    let columns: Vec<ArrayRef> = schema
+        .fields()
+        .iter()
+        .map(|field| -> ArrayRef {
+            match (field.name().as_str(), field.data_type()) {
+                ("offset", _) => Arc::new(Int64Array::from_iter_values(offsets.clone())),
+                ("run_id", _) => {
+                    Arc::new(StringViewArray::from_iter_values(offsets.clone().map(|n| format!("run-number-{n}"))))
+                }
+                (_, DataType::Date32) => {
+                    Arc::new(arrow::array::Date32Array::from_iter_values((0..count).map(|row| days[row % days.len()])))
+                }
+                (_, data_type) if field.is_nullable() => new_null_array(data_type, count),
+                (_, DataType::Int64) => Arc::new(Int64Array::from(vec![0; count])),
+                (_, DataType::Int32) => Arc::new(Int32Array::from(vec![1; count])),
+                (_, DataType::Boolean) => Arc::new(arrow::array::BooleanArray::from(vec![false; count])),
+                (_, DataType::Timestamp(TimeUnit::Microsecond, _)) => Arc::new(
+                    TimestampMicrosecondArray::from_iter_values((0..count).map(|n| 20_000 * DAY_MICROS + n as i64))
+                        .with_timezone("UTC"),
+                ),
+                (_, DataType::Utf8View) => {
+                    let mut text = StringViewBuilder::new();
+                    (0..count).for_each(|_| text.append_value("x"));
+                    Arc::new(text.finish())
+                }
+                (_, DataType::List(element)) => {
+                    let DataType::Struct(fields) = element.data_type() else { panic!("a list of {element}") };
+                    let empty = StructArray::new_null(fields.clone(), 0);
+                    let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(0, count));
+                    Arc::new(ListArray::new(Arc::clone(element), offsets, Arc::new(empty), None))
+                }
+                (name, other) => panic!("column {name} has the type {other}"),
+            }
+        })
+        .collect();
+    RecordBatch::try_new(schema, columns).expect("rows of the table")
+}
+
+#[tokio::test]
+async fn rows_read_back_as_written_and_are_split_by_day() {
+    let (_folder, lake) = lake().await;
+    let batch = rows(Table::Events, 0..10, &[20_000, 20_001]);
+    let written = lake.write(Table::Events, &batch).await.expect("writes");
+    assert_eq!(written.iter().map(|file| file.file.rows).collect::<Vec<_>>(), [5, 5]);
+    assert!(written[0].file.path.starts_with("event_date=2024-10-04/"), "{}", written[0].file.path);
+
+    let log = lake.log(Table::Events);
+    let before = log.load().await.expect("loads");
+    let outcome = log.try_commit(&before, &commit("j/t/0", None, 10, &written)).await.expect("commits");
+    let Outcome::Committed(after) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((after.version, after.next("j/t/0")), (1, Some(10)));
+    assert_eq!(log.load().await.expect("loads"), after);
+
+    let (version, files) = lake.active_files(Table::Events).await.expect("lists");
+    assert_eq!((version, files.len()), (1, 2));
+    let entry = log.entry(1).await.expect("reads").expect("there");
+    assert_eq!(entry.added.len(), 2);
+    for (file, written) in entry.added.iter().zip(&written) {
+        let read = lake.read(Table::Events, file, None).await.expect("reads");
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0], written.batch, "every column of every row is as it was");
+    }
+    let narrow = lake.read(Table::Events, &entry.added[1], Some(&["event_date", "offset"])).await.expect("reads");
+    assert_eq!(narrow[0].num_columns(), 2);
+    assert_eq!(narrow[0].column(1).as_primitive::<Int64Type>().values(), &[1, 3, 5, 7, 9]);
+}
+
+#[tokio::test]
+async fn of_two_owners_of_a_partition_the_second_is_fenced_and_others_are_not() {
+    let (_folder, lake) = lake().await;
+    let log = lake.log(Table::Events);
+    let snapshot = log.load().await.expect("loads");
+    let first = log.try_commit(&snapshot, &commit("j/t/0", None, 5, &[])).await.expect("commits");
+    assert!(matches!(first, Outcome::Committed(_)), "{first:?}");
+    let zombie = log.try_commit(&snapshot, &commit("j/t/0", None, 7, &[])).await.expect("answers");
+    let Outcome::Fenced { apps, snapshot: now } = zombie else { panic!("{zombie:?}") };
+    assert_eq!(apps, ["j/t/0"]);
+    assert_eq!(now.next("j/t/0"), Some(5));
+    let other = log.try_commit(&snapshot, &commit("j/t/1", None, 3, &[])).await.expect("commits");
+    let Outcome::Committed(after) = other else { panic!("{other:?}") };
+    assert_eq!((after.version, after.next("j/t/0"), after.next("j/t/1")), (2, Some(5), Some(3)));
+}
+
+#[tokio::test]
+async fn asking_again_after_a_lost_response_finds_the_commit_and_does_not_double_it() {
+    let (_folder, lake) = lake().await;
+    let log = FaultyLog::new(lake.log(Table::Quarantine), [Fault::LostResponse, Fault::None]);
+    let snapshot = lake.log(Table::Quarantine).load().await.expect("loads");
+    let commit = commit("j/t/0", None, 5, &[]);
+    let unknown = log.try_commit(&snapshot, &commit).await.expect("answers");
+    assert!(matches!(unknown, Outcome::Unknown { .. }), "{unknown:?}");
+    let found = log.try_commit(&snapshot, &commit).await.expect("answers");
+    let Outcome::Committed(after) = found else { panic!("{found:?}") };
+    assert_eq!(after.version, 1, "one version, not two");
+    assert!(log.inner().entry(2).await.expect("reads").is_none());
+}
+
+#[tokio::test]
+async fn a_lost_response_behind_somebody_elses_commit_is_found_too() {
+    let (_folder, lake) = lake().await;
+    let log = lake.log(Table::Events);
+    let snapshot = log.load().await.expect("loads");
+    let ours = commit("j/t/0", None, 5, &[]);
+    log.try_commit(&snapshot, &commit("j/t/1", None, 1, &[])).await.expect("another's");
+    log.try_commit(&snapshot, &ours).await.expect("lands at version 2; the answer is thrown away");
+    log.try_commit(&snapshot, &commit("j/t/1", Some(1), 2, &[])).await.expect("answers");
+    let again = log.try_commit(&snapshot, &ours).await.expect("answers");
+    assert!(matches!(&again, Outcome::Committed(after) if after.version == 2), "{again:?}");
+}
+
+#[tokio::test]
+async fn many_writers_at_once_lose_nothing_and_double_nothing() {
+    let (_folder, lake) = lake().await;
+    let writers = (0..6).map(|writer| {
+        let log = lake.log(Table::Events);
+        async move {
+            let app = format!("j/t/{writer}");
+            let mut snapshot = log.load().await.expect("loads");
+            for next in 1..=10 {
+                let step = commit(&app, snapshot.next(&app), next, &[]);
+                match log.try_commit(&snapshot, &step).await.expect("answers") {
+                    Outcome::Committed(after) => snapshot = after,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let end = lake.log(Table::Events).load().await.expect("loads");
+    assert_eq!(end.version, 60);
+    assert!(end.apps().all(|(_, next)| next == 10), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_keeps_every_application() {
+    let (folder, lake) = lake().await;
+    let log = lake.log(Table::Events);
+    let written = lake.write(Table::Events, &rows(Table::Events, 0..4, &[20_000])).await.expect("writes");
+    let mut snapshot = log.load().await.expect("loads");
+    for (app, files) in [("j/t/0", written.as_slice()), ("j/t/1", &[])] {
+        let outcome = log.try_commit(&snapshot, &commit(app, None, 4, files)).await.expect("commits");
+        let Outcome::Committed(after) = outcome else { panic!("{outcome:?}") };
+        snapshot = after;
+    }
+    lake.checkpoint(Table::Events).await.expect("checkpoints");
+    assert!(folder.path().join("events/_delta_log/_last_checkpoint").exists());
+    assert_eq!(lake.log(Table::Events).load().await.expect("loads"), snapshot);
+    let (_, files) = lake.active_files(Table::Events).await.expect("lists");
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[0].rows, Some(4));
+}
+
+#[tokio::test]
+async fn every_table_opens_empty_and_opening_twice_changes_nothing() {
+    let (folder, lake) = lake().await;
+    let again = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
+    for table in Table::ALL {
+        let (version, files) = again.active_files(table).await.expect("lists");
+        assert_eq!((version, files.len()), (0, 0), "{}", table.name());
+        assert!(lake.write(table, &RecordBatch::new_empty(table.arrow_schema())).await.expect("writes").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_made_is_an_error_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, "x").expect("writes");
+    let error =
+        Lake::open(file.join("below").to_str().expect("text"), &StorageOptions::default()).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn the_memory_log_keeps_the_same_rules() {
+    let log = MemoryLog::default();
+    let start = log.load().await.expect("loads");
+    let step = commit("a", None, 1, &[]);
+    let landed = log.try_commit(&start, &step).await.expect("answers");
+    assert!(matches!(landed, Outcome::Committed(_)));
+    assert!(matches!(log.try_commit(&start, &step).await.expect("answers"), Outcome::Committed(_)), "found again");
+    let late = log.try_commit(&start, &commit("a", None, 2, &[])).await.expect("answers");
+    assert!(matches!(late, Outcome::Fenced { .. }), "{late:?}");
+    assert_eq!(log.commits().len(), 1);
+}
