@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::Result;
+use crate::log::AddedFile;
 
 /// A table's version and the number each application has reached in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,10 +61,9 @@ impl Snapshot {
         Self { version, next }
     }
 
-    /// The applications of a commit that are not where it expects them.
-    pub(crate) fn moved(&self, commit: &Commit) -> Vec<String> {
-        commit
-            .advances
+    /// The applications that are not where a commit's steps expect them.
+    pub(crate) fn moved(&self, advances: &[Advance]) -> Vec<String> {
+        advances
             .iter()
             .filter(|advance| self.next(&advance.app_id) != advance.expected)
             .map(|advance| advance.app_id.clone())
@@ -116,6 +116,20 @@ pub struct DataFile {
     pub stats: String,
     /// Milliseconds since the epoch.
     pub modification_time: i64,
+}
+
+impl DataFile {
+    /// The file as the log will name it.
+    pub fn as_added(&self) -> AddedFile {
+        AddedFile {
+            path: self.path.clone(),
+            size: self.size,
+            rows: Some(self.rows),
+            partition_values: self.partition_values.clone(),
+            data_change: true,
+            stats: Some(self.stats.clone()),
+        }
+    }
 }
 
 /// One atomic step of a table.

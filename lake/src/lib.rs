@@ -29,6 +29,7 @@ pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, 
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
 pub use log::{AddedFile, LogEntry};
+pub use maintain::{MaintainSettings, Maintained};
 pub use reference::reference_markdown;
 pub use root::{Lake, WrittenFile};
 pub use schema::Table;

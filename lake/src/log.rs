@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::commit::{Commit, PartitionRange};
+use crate::commit::{Advance, Commit, DataFile, PartitionRange};
 use crate::error::{Error, Result};
 use crate::schema::Table;
 
@@ -173,6 +173,41 @@ pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     Ok(text)
 }
 
+/// A rewrite of files: the same rows in fewer files. Readers that follow the log by version skip it.
+pub(crate) struct Rewrite<'a> {
+    /// Its own id.
+    pub(crate) uuid: Uuid,
+    /// The step that keeps two rewrites of one table apart.
+    pub(crate) advance: &'a Advance,
+    /// Files it takes out.
+    pub(crate) removed: &'a [AddedFile],
+    /// The file that holds their rows.
+    pub(crate) added: &'a DataFile,
+}
+
+/// The entry of a rewrite.
+pub(crate) fn rewrite_entry(rewrite: &Rewrite<'_>, now_ms: i64) -> String {
+    let Rewrite { uuid, advance, removed, added } = rewrite;
+    let mut lines = vec![
+        json!({ "commitInfo": {
+            "timestamp": now_ms, "operation": "OPTIMIZE", "operationParameters": {}, "isBlindAppend": false,
+            "engineInfo": ENGINE, "bellwether": { "commit": uuid },
+        }}),
+        json!({ "txn": { "appId": advance.app_id, "version": advance.next, "lastUpdated": now_ms } }),
+    ];
+    lines.extend(removed.iter().map(|file| {
+        json!({ "remove": {
+            "path": file.path, "deletionTimestamp": now_ms, "dataChange": false, "extendedFileMetadata": true,
+            "partitionValues": file.partition_values, "size": file.size,
+        }})
+    }));
+    lines.push(json!({ "add": {
+        "path": added.path, "partitionValues": added.partition_values, "size": added.size,
+        "modificationTime": added.modification_time, "dataChange": false, "stats": added.stats,
+    }}));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 /// Reads an entry.
 ///
 /// # Errors
@@ -226,7 +261,6 @@ pub(crate) fn rows_in_statistics(stats: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::{Advance, DataFile};
 
     #[test]
     fn a_commit_reads_back_as_it_was_written() {

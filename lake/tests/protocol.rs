@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, ManualClock, Outcome, StorageOptions, Table, WrittenFile, unique_id,
+    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, Outcome, StorageOptions,
+    Table, WrittenFile, unique_id,
 };
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -187,6 +188,33 @@ async fn a_checkpoint_keeps_every_application() {
     let (_, files) = lake.active_files(Table::Events).await.expect("lists");
     assert_eq!(files.len(), 1);
     assert_eq!(files[0].rows, Some(4));
+}
+
+#[tokio::test]
+async fn compaction_keeps_every_row_and_says_that_nothing_changed() {
+    let (_folder, lake) = lake().await;
+    let log = lake.log(Table::Events);
+    let mut snapshot = log.load().await.expect("loads");
+    for n in 0..5 {
+        let written =
+            lake.write(Table::Events, &rows(Table::Events, n * 3..n * 3 + 3, &[20_000])).await.expect("writes");
+        let step = commit("j/t/0", snapshot.next("j/t/0"), n * 3 + 3, &written);
+        let Outcome::Committed(after) = log.try_commit(&snapshot, &step).await.expect("commits") else { panic!() };
+        snapshot = after;
+    }
+    let settings = MaintainSettings { checkpoint_versions: 6, compact_files: 5, ..MaintainSettings::default() };
+    let done = lake.maintain(Table::Events, &settings).await.expect("maintains");
+    assert_eq!(done, Maintained { checkpointed: true, files_compacted: 5 });
+    let (_, files) = lake.active_files(Table::Events).await.expect("lists");
+    assert_eq!(files.len(), 1);
+    let read = lake.read(Table::Events, &files[0], Some(&["offset"])).await.expect("reads");
+    let offsets: Vec<i64> = read[0].column(0).as_primitive::<Int64Type>().values().to_vec();
+    assert_eq!(offsets, (0..15).collect::<Vec<_>>());
+    let entry = log.entry(6).await.expect("reads").expect("there");
+    assert!(!entry.brings_rows());
+    assert_eq!(log.load().await.expect("loads").next("j/t/0"), Some(15));
+    let idle = lake.maintain(Table::Events, &settings).await.expect("maintains");
+    assert_eq!(idle, Maintained::default());
 }
 
 #[tokio::test]

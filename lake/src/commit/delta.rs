@@ -12,8 +12,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
+use uuid::Uuid;
 
-use super::{Commit, CommitLog, Outcome, Snapshot};
+use super::{Advance, Commit, CommitLog, Outcome, Snapshot};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::log::{LOG_FOLDER, LogEntry, entry_path, read_entry, write_entry};
@@ -64,6 +65,11 @@ impl DeltaLog {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(source.into()),
         }
+    }
+
+    /// Version of the newest log checkpoint, if there is one.
+    pub(crate) async fn checkpoint_version(&self) -> Result<Option<i64>> {
+        Ok(self.last_checkpoint().await?.map(|last| last.version))
     }
 
     async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
@@ -122,6 +128,40 @@ impl DeltaLog {
             .try_collect()
             .await?;
         Ok(versions.into_iter().flatten().min())
+    }
+
+    /// Appends an entry on a snapshot: creates the next version, steps over entries of others that leave our
+    /// applications alone, and recognises its own entry by its id.
+    pub(crate) async fn append(&self, on: &Snapshot, uuid: Uuid, advances: &[Advance], text: &str) -> Outcome {
+        let mut base = on.clone();
+        loop {
+            let apps = base.moved(advances);
+            if !apps.is_empty() {
+                return match self.catch_up(base).await {
+                    Ok(snapshot) => Outcome::Fenced { apps, snapshot },
+                    Err(error) => Outcome::Unknown { reason: error.chain() },
+                };
+            }
+            let version = base.version + 1;
+            match self.create(version, text).await {
+                Ok(Some(())) => {
+                    let txns = advances.iter().map(|advance| (advance.app_id.clone(), advance.next));
+                    return Outcome::Committed(base.after(version, txns));
+                }
+                Ok(None) => match self.conflicting_entry(version).await {
+                    Ok(Some(entry)) => {
+                        let ours = entry.uuid == Some(uuid);
+                        base = base.after(version, entry.txns);
+                        if ours {
+                            return Outcome::Committed(base);
+                        }
+                    }
+                    Ok(None) => return Outcome::Unknown { reason: format!("version {version} is contended") },
+                    Err(error) => return Outcome::Unknown { reason: error.chain() },
+                },
+                Err(reason) => return Outcome::Unknown { reason },
+            }
+        }
     }
 
     /// One attempt to create a version. `None`: that version is somebody's already.
@@ -183,36 +223,6 @@ impl CommitLog for DeltaLog {
 
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
         let text = write_entry(commit, self.clock.now_micros() / 1000)?;
-        let mut base = on.clone();
-        loop {
-            let apps = base.moved(commit);
-            if !apps.is_empty() {
-                return Ok(match self.catch_up(base).await {
-                    Ok(snapshot) => Outcome::Fenced { apps, snapshot },
-                    Err(error) => Outcome::Unknown { reason: error.chain() },
-                });
-            }
-            let version = base.version + 1;
-            match self.create(version, &text).await {
-                Ok(Some(())) => {
-                    let txns = commit.advances.iter().map(|advance| (advance.app_id.clone(), advance.next));
-                    return Ok(Outcome::Committed(base.after(version, txns)));
-                }
-                Ok(None) => match self.conflicting_entry(version).await {
-                    Ok(Some(entry)) => {
-                        let ours = entry.uuid == Some(commit.uuid);
-                        base = base.after(version, entry.txns);
-                        if ours {
-                            return Ok(Outcome::Committed(base));
-                        }
-                    }
-                    Ok(None) => {
-                        return Ok(Outcome::Unknown { reason: format!("version {version} is contended") });
-                    }
-                    Err(error) => return Ok(Outcome::Unknown { reason: error.chain() }),
-                },
-                Err(reason) => return Ok(Outcome::Unknown { reason }),
-            }
-        }
+        Ok(self.append(on, commit.uuid, &commit.advances, &text).await)
     }
 }

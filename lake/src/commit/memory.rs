@@ -42,9 +42,9 @@ impl CommitLog for MemoryLog {
         if state.commits.iter().any(|landed| landed.uuid == commit.uuid) {
             return Ok(Outcome::Committed(state.snapshot.clone()));
         }
-        let mut apps = on.moved(commit);
+        let mut apps = on.moved(&commit.advances);
         if apps.is_empty() {
-            apps = state.snapshot.moved(commit);
+            apps = state.snapshot.moved(&commit.advances);
         }
         if !apps.is_empty() {
             return Ok(Outcome::Fenced { apps, snapshot: state.snapshot.clone() });

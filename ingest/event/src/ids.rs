@@ -1,0 +1,41 @@
+//! Ids that are derived where a producer sends none: functions of the statement alone, so that a retry gets the same.
+
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::decode::EventType;
+
+/// Characters of a derived id's hash: 128 bits.
+const HASH_CHARACTERS: usize = 32;
+
+/// Hash of a message body. Of two statements with equal revision and time the one with the greater hash counts, so that
+/// the choice depends on content and never on arrival.
+pub fn content_hash(message: &[u8]) -> i64 {
+    xxh3_64(message).cast_signed()
+}
+
+/// `RUN:completed:ATTEMPT:REVISION`, within the 128 characters of an id.
+pub(crate) fn completed(run_id: &str, attempt: i64, revision: i64) -> String {
+    let id = format!("{run_id}:completed:{attempt}:{revision}");
+    if id.chars().count() <= 128 { id } else { hashed(&["run.completed", run_id, &format!("{attempt}:{revision}")]) }
+}
+
+/// Id of a late statement: a hash of its type, run and content.
+pub(crate) fn late(event_type: EventType, run_id: &str, data: &str) -> String {
+    hashed(&[event_type.name(), run_id, data])
+}
+
+fn hashed(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut text = hex(&hash.finalize());
+    text.truncate(HASH_CHARACTERS);
+    text
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,144 @@
+//! Releases: the fingerprint that says whether two releases behave alike, and a cache, because nearly every message
+//! repeats the release of the one before it byte for byte.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::ids::hex;
+use crate::reason::{Problem, Reason};
+use crate::schema;
+
+/// Releases remembered by their bytes; beyond that the cache starts anew, which costs time and nothing else.
+const CACHED: usize = 1024;
+
+/// Fields of a release that say which one it is or what a provider reported, not how it behaves.
+const NOT_BEHAVIOUR: [&str; 3] = ["id", "fingerprint", "parent_id"];
+const REPORTED_BY_PROVIDER: [&str; 2] = ["responded", "system_fingerprint"];
+
+/// The versioned bundle of prompt, model and configuration that a run used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Its id, as the producer names it.
+    pub id: String,
+    /// `sha256:` of the canonical JSON (RFC 8785) of all that can change behaviour.
+    pub fingerprint: String,
+    /// The fingerprint that the producer stated, where it differs.
+    pub stated_fingerprint: Option<String>,
+    /// The whole release as canonical JSON.
+    pub json: String,
+    /// Model asked for, else model that answered.
+    pub model: Option<String>,
+    /// Provider of the model.
+    pub provider: Option<String>,
+    /// Model asked for.
+    pub requested: Option<String>,
+    /// Model that answered.
+    pub responded: Option<String>,
+    /// Name of the prompt.
+    pub prompt_name: Option<String>,
+    /// Version of the prompt.
+    pub prompt_version: Option<String>,
+}
+
+impl Release {
+    /// Reads a release that holds to the schema.
+    fn of(value: &Value) -> Option<Self> {
+        let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let fingerprint = fingerprint(value)?;
+        let (requested, responded) = (text("/model/requested"), text("/model/responded"));
+        Some(Self {
+            id: text("/id")?,
+            stated_fingerprint: text("/fingerprint").filter(|stated| *stated != fingerprint),
+            fingerprint,
+            json: serde_json_canonicalizer::to_string(value).ok()?,
+            model: requested.clone().or_else(|| responded.clone()),
+            provider: text("/model/provider"),
+            requested,
+            responded,
+            prompt_name: text("/prompt/name"),
+            prompt_version: text("/prompt/version"),
+        })
+    }
+}
+
+/// sha256 over the canonical JSON of a release without what does not change behaviour.
+fn fingerprint(release: &Value) -> Option<String> {
+    let mut behaviour = release.clone();
+    let fields = behaviour.as_object_mut()?;
+    for name in NOT_BEHAVIOUR {
+        fields.remove(name);
+    }
+    if let Some(model) = fields.get_mut("model").and_then(Value::as_object_mut) {
+        for name in REPORTED_BY_PROVIDER {
+            model.remove(name);
+        }
+    }
+    let canonical = serde_json_canonicalizer::to_vec(&behaviour).ok()?;
+    Some(format!("sha256:{}", hex(&Sha256::digest(canonical))))
+}
+
+/// Releases by the bytes they were sent as.
+#[derive(Debug, Default)]
+pub(crate) struct ReleaseCache {
+    known: HashMap<u128, Arc<Release>>,
+}
+
+impl ReleaseCache {
+    /// The release of these bytes; checked when first seen.
+    pub(crate) fn get(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
+        let key = xxh3_128(text.as_bytes());
+        if let Some(release) = self.known.get(&key) {
+            return Ok(Arc::clone(release));
+        }
+        let unreadable =
+            |what: String| vec![Problem::new(Reason::WrongType, "/data/release", format!("not readable: {what}"))];
+        let mut problems = Vec::new();
+        let value = schema::parse(text, "/data/release", &mut problems).map_err(|problem| vec![problem])?;
+        schema::check_definition("release", &value, "/data/release", &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let release = Release::of(&value).ok_or_else(|| unreadable("no canonical form".to_owned()))?;
+        let release = Arc::new(release);
+        if self.known.len() >= CACHED {
+            self.known.clear();
+        }
+        self.known.insert(key, Arc::clone(&release));
+        Ok(release)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn canonical_json_matches_the_example_of_rfc_8785() {
+        let value: Value =
+            serde_json::from_str(r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#)
+                .expect("JSON");
+        assert_eq!(
+            serde_json_canonicalizer::to_string(&value).expect("canonical"),
+            "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"
+        );
+    }
+
+    #[test]
+    fn the_fingerprint_ignores_names_and_what_the_provider_reports() {
+        let one = json!({"id": "1", "model": {"requested": "m", "responded": "m-1"}, "params": {"t": 0.2}});
+        let two = json!({"params": {"t": 0.2}, "model": {"responded": "m-2", "requested": "m"}, "id": "2", "parent_id": "1"});
+        let other = json!({"id": "1", "model": {"requested": "m", "responded": "m-1"}, "params": {"t": 0.3}});
+        assert_eq!(fingerprint(&one), fingerprint(&two));
+        assert_ne!(fingerprint(&one), fingerprint(&other));
+        assert_eq!(
+            fingerprint(&json!({"id": "1"})).as_deref(),
+            Some("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+            "sha256 of {{}}"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! Exact units: decimal money to integer nano-units, milliseconds and RFC 3339 times to integer microseconds.
+
+/// Largest integer that every JSON implementation keeps exactly (RFC 7493, section 2.2).
+pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
+
+/// Largest duration accepted, milliseconds: its microseconds still are an exact integer.
+pub const MAX_MILLIS: f64 = 9_007_199_254_740.0;
+
+/// Digits before the point that an amount of money may have: its nano-units fit 64 bits.
+const AMOUNT_DIGITS: usize = 9;
+
+/// Digits after the point that an amount may have.
+const FRACTION_DIGITS: usize = 12;
+
+/// Digits of a unit that nano-units keep.
+const NANO_DIGITS: usize = 9;
+
+/// An amount of money such as `0.004713` in nano-units; digits beyond the ninth round half up.
+pub fn amount_nanos(text: &str) -> Option<i64> {
+    let (whole, fraction) = match text.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (text, None),
+    };
+    let digits = |part: &str, most: usize| {
+        (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !digits(whole, AMOUNT_DIGITS) || fraction.is_some_and(|part| !digits(part, FRACTION_DIGITS)) {
+        return None;
+    }
+    let mut nanos = whole.bytes().fold(0_i64, |sum, byte| sum * 10 + i64::from(byte - b'0'));
+    let fraction = fraction.unwrap_or_default().as_bytes();
+    for place in 0..NANO_DIGITS {
+        nanos = nanos * 10 + i64::from(fraction.get(place).map_or(0, |byte| byte - b'0'));
+    }
+    let round_up = fraction.get(NANO_DIGITS).is_some_and(|byte| *byte >= b'5');
+    Some(nanos + i64::from(round_up))
+}
+
+/// Milliseconds in whole microseconds, rounded to the nearest.
+#[expect(clippy::cast_possible_truncation, reason = "the bound is checked on the line before")]
+pub fn millis_to_micros(millis: f64) -> Option<i64> {
+    (0.0..=MAX_MILLIS).contains(&millis).then(|| (millis * 1000.0).round() as i64)
+}
+
+/// An RFC 3339 time with a zone in microseconds since the epoch; finer digits are cut off.
+///
+/// Accepts what RFC 3339 section 5.6 does: `T` and `Z` in either case, and second 60 at the end of a UTC day, which
+/// counts as the first second of the next.
+pub fn rfc3339_micros(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || !matches!(bytes[10], b'T' | b't') {
+        return None;
+    }
+    if bytes[13] != b':' || bytes[16] != b':' {
+        return None;
+    }
+    let year = number(&bytes[0..4])?;
+    let month = number(&bytes[5..7])?;
+    let day = number(&bytes[8..10])?;
+    let (hour, minute, second) = (number(&bytes[11..13])?, number(&bytes[14..16])?, number(&bytes[17..19])?);
+    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let (micros, rest) = fraction_micros(&bytes[19..])?;
+    let offset = zone_minutes(rest)?;
+    let minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute - offset;
+    if second == 60 && minutes.rem_euclid(24 * 60) != 24 * 60 - 1 {
+        return None;
+    }
+    Some((minutes * 60 + second) * 1_000_000 + micros)
+}
+
+/// `.123456789Z` gives 123456 and `Z`.
+fn fraction_micros(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(rest) = bytes.strip_prefix(b".") else { return Some((0, bytes)) };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 {
+        return None;
+    }
+    let micros = (0..6).fold(0, |sum, place| sum * 10 + if place < digits { i64::from(rest[place] - b'0') } else { 0 });
+    Some((micros, &rest[digits..]))
+}
+
+fn zone_minutes(zone: &[u8]) -> Option<i64> {
+    match zone {
+        b"Z" | b"z" => Some(0),
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (hours, minutes) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
+            let sign = if *sign == b'-' { -1 } else { 1 };
+            (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes))
+        }
+        _ => None,
+    }
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since the epoch of a date of the proleptic Gregorian calendar (Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", days_from_civil).
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn amounts_are_exact_and_round_half_up_below_a_nano() {
+        assert_eq!(amount_nanos("0.004713"), Some(4_713_000));
+        assert_eq!(amount_nanos("999999999.999999999"), Some(999_999_999_999_999_999));
+        assert_eq!(amount_nanos("0.0000000005"), Some(1));
+        assert_eq!(amount_nanos("0.0000000004"), Some(0));
+        for wrong in ["", ".5", "1.", "-1", "1e3", "1234567890", "1.1234567890123", " 1", "1,5"] {
+            assert_eq!(amount_nanos(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_need_a_zone_and_a_real_date() {
+        assert_eq!(rfc3339_micros("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(rfc3339_micros("1970-01-01t01:00:00.5+01:00"), Some(500_000));
+        assert_eq!(rfc3339_micros("1969-12-31T23:59:59.999999999z"), Some(-1));
+        assert_eq!(rfc3339_micros("2016-12-31T23:59:60Z"), rfc3339_micros("2017-01-01T00:00:00Z"));
+        for wrong in [
+            "2025-08-01T15:57:33.620589", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01 00:00:00Z",
+            "2026-01-01T24:00:00Z", "2026-01-01T00:00:60Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00+1:00", "now",
+        ] {
+            assert_eq!(rfc3339_micros(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_agree_with_an_independent_reading(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000, offset in -1439_i32..1439) {
+            let zone = chrono::FixedOffset::east_opt(offset * 60).expect("within a day");
+            let time = chrono::DateTime::from_timestamp_micros(micros).expect("in range").with_timezone(&zone);
+            let text = time.to_rfc3339_opts(chrono::SecondsFormat::Micros, false);
+            prop_assume!(text.len() == 32);
+            prop_assert_eq!(rfc3339_micros(&text), Some(micros));
+        }
+
+        #[test]
+        fn no_text_makes_the_readers_panic(text in ".{0,40}") {
+            let _ = (rfc3339_micros(&text), amount_nanos(&text));
+        }
+    }
+}
