@@ -171,26 +171,19 @@ impl Lake {
     /// # Errors
     /// `Unavailable` where storage does not answer.
     pub async fn active_files(&self, table: Table) -> Result<(i64, Vec<AddedFile>)> {
-        let delta = self.delta_table(table).await?;
-        let snapshot = delta.snapshot()?;
-        let files = snapshot
-            .log_data()
-            .iter()
-            .map(|view| {
-                let stats = view.stats();
-                AddedFile {
-                    path: view.path().into_owned(),
-                    size: view.size(),
-                    rows: stats.as_deref().and_then(rows_in_statistics),
-                    partition_values: view.partition_values_map().into_iter().collect(),
-                    data_change: true,
-                    stats,
-                }
-            })
-            .collect();
-        let version = i64::try_from(snapshot.version())
-            .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
-        Ok((version, files))
+        files_of(&self.delta_table(table).await?)
+    }
+
+    /// The files that were in the table at a version.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer, or that version's log is gone.
+    pub async fn files_at(&self, table: Table, version: i64) -> Result<Vec<AddedFile>> {
+        let mut delta = self.delta_table(table).await?;
+        let wanted = u64::try_from(version)
+            .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
+        delta.load_version(wanted).await?;
+        Ok(files_of(&delta)?.1)
     }
 
     /// A table's newest snapshot, for queries and maintenance.
@@ -242,6 +235,29 @@ impl Lake {
             Err(source) => Err(source.into()),
         }
     }
+}
+
+/// Version and files of a snapshot.
+fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
+    let snapshot = delta.snapshot()?;
+    let files = snapshot
+        .log_data()
+        .iter()
+        .map(|view| {
+            let stats = view.stats();
+            AddedFile {
+                path: view.path().into_owned(),
+                size: view.size(),
+                rows: stats.as_deref().and_then(rows_in_statistics),
+                partition_values: view.partition_values_map().into_iter().collect(),
+                data_change: true,
+                stats,
+            }
+        })
+        .collect();
+    let version = i64::try_from(snapshot.version())
+        .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
+    Ok((version, files))
 }
 
 /// Splits rows by the value of the partition column; a table without one is not split. No rows, no parts.

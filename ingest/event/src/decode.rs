@@ -329,8 +329,8 @@ impl Decoder {
         problems.retain(|problem| !given(problem));
         if problems.is_empty() {
             if let Some(name) = envelope.event_type.filter(|name| EventType::within(name).is_none()) {
-                let what = format!("`ce_type` is `{name}`: it must contain an event type such as `run.completed`");
-                problems.push(Problem::new(Reason::UnknownValue, "", what));
+                let what = "`ce_type` must contain an event type such as `run.completed`";
+                problems.push(Problem::new(Reason::UnknownValue, "", what).with_value(name.to_owned()));
             } else if envelope.time.is_some_and(|time| crate::units::rfc3339_micros(time).is_none()) {
                 let what = "`ce_time` is not an RFC 3339 time with a zone";
                 problems.push(Problem::new(Reason::TimeFormat, "", what));
@@ -445,8 +445,8 @@ fn check_review(review: &Review<'_>) -> Fast<()> {
 /// What body and framing say differently, if anything.
 fn disagreement(event: &Event<'_>, envelope: &Envelope<'_>) -> Option<Problem> {
     let differs = |attribute: &str, stated: &str, pointer: &str, body: &str| {
-        let what = format!("the header `ce_{attribute}` says `{stated}` and the body `{body}`: they must agree");
-        Problem::new(Reason::HeaderMismatch, pointer, what)
+        let what = format!("the header `ce_{attribute}` and the body differ: they must agree");
+        Problem::new(Reason::HeaderMismatch, pointer, what).with_value(format!("{stated}` and `{body}"))
     };
     let texts = [
         ("id", envelope.id, "/id", event.id.as_ref()),

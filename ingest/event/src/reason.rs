@@ -85,21 +85,31 @@ pub struct Problem {
     pub reason: Reason,
     /// JSON pointer (RFC 6901) to what is wrong; empty for the whole message.
     pub pointer: String,
-    /// What is wrong and what to do.
+    /// What is wrong and what to do. Holds nothing of the message's values, so that it may be stored.
     pub message: String,
+    /// The value that is wrong, shortened, for the eyes of whoever sent it; never stored.
+    pub value: Option<String>,
 }
 
 impl Problem {
     /// Makes a problem.
     pub fn new(reason: Reason, pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason, pointer: pointer.into(), message: message.into() }
+        Self { reason, pointer: pointer.into(), message: message.into(), value: None }
+    }
+
+    /// Adds the value that is wrong.
+    #[must_use]
+    pub(crate) fn with_value(mut self, value: String) -> Self {
+        self.value = Some(value);
+        self
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = if self.pointer.is_empty() { "the message" } else { self.pointer.as_str() };
-        write!(f, "{} at {at}: {}", self.reason.code(), self.message)
+        write!(f, "{} at {at}: {}", self.reason.code(), self.message)?;
+        self.value.as_ref().map_or(Ok(()), |value| write!(f, " (it is `{value}`)"))
     }
 }
 

@@ -157,8 +157,8 @@ fn check_words(schema: &Value, value: &Value, pointer: &str, found: &mut Vec<Pro
         (None, None) => true,
     };
     if !known {
-        let what = format!("`{}` is not known; write {}", shorten(value), describe(schema));
-        found.push(Problem::new(Reason::UnknownValue, pointer, what));
+        let what = format!("not a known value; write {}", describe(schema));
+        found.push(Problem::new(Reason::UnknownValue, pointer, what).with_value(shorten(value)));
     }
 }
 
@@ -177,15 +177,12 @@ fn check_text(schema: &Value, text: &str, pointer: &str, found: &mut Vec<Problem
         && !pattern_fits(pattern, text)
     {
         let reason = if pointer == "/spec" { Reason::UnknownSpec } else { Reason::Pattern };
-        let what = format!("`{}` does not have the form {}", shorten(&Value::from(text)), pattern_words(pattern));
-        found.push(Problem::new(reason, pointer, what));
+        let what = format!("write it in the form {}", pattern_words(pattern));
+        found.push(Problem::new(reason, pointer, what).with_value(shorten(&Value::from(text))));
     }
     if schema.get("format").is_some() && units::rfc3339_micros(text).is_none() {
-        let what = format!(
-            "`{}` is not an RFC 3339 time with a zone; write it like 2026-11-23T10:00:00.250Z",
-            shorten(&Value::from(text))
-        );
-        found.push(Problem::new(Reason::TimeFormat, pointer, what));
+        let what = "not an RFC 3339 time with a zone; write it like 2026-11-23T10:00:00.250Z";
+        found.push(Problem::new(Reason::TimeFormat, pointer, what).with_value(shorten(&Value::from(text))));
     }
 }
 
@@ -195,8 +192,8 @@ fn check_number(schema: &Value, number: &Number, pointer: &str, found: &mut Vec<
     let below = bound("minimum").is_some_and(|least| number < least)
         || bound("exclusiveMinimum").is_some_and(|least| number <= least);
     if below || bound("maximum").is_some_and(|most| number > most) {
-        let what = format!("`{number}` is out of range; write {}", describe(schema));
-        found.push(Problem::new(Reason::OutOfRange, pointer, what));
+        let what = format!("out of range; write {}", describe(schema));
+        found.push(Problem::new(Reason::OutOfRange, pointer, what).with_value(number.to_string()));
     }
 }
 

@@ -110,8 +110,11 @@ impl DeltaLog {
         Ok(txns)
     }
 
-    /// Reads entries after a snapshot until there are no more.
-    async fn catch_up(&self, mut snapshot: Snapshot) -> Result<Snapshot> {
+    /// A snapshot brought up to date: reads the entries after it until there are no more.
+    ///
+    /// # Errors
+    /// As [`CommitLog::load`].
+    pub async fn catch_up(&self, mut snapshot: Snapshot) -> Result<Snapshot> {
         while let Some(entry) = self.entry(snapshot.version + 1).await? {
             snapshot = snapshot.after(entry.version, entry.txns);
         }

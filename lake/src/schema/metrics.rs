@@ -1,6 +1,83 @@
-//! `metrics`.
+//! `metrics`: additive partials, from which every rate, mean and quantile follows on reading.
+
 use super::{Column, Kind, required};
+
 /// What a row is.
-pub const DOC: &str = "metrics";
+pub const DOC: &str = "Additive partials of one window of one minute and one group. Signed: a correction takes back what \
+                       it corrects. Fold the rows of a group with SUM, `sketch_merge` and `random_groups_sum`.";
+
+/// Columns that say which versions of `events` a row covers; all others come out of `metrics.sql`.
+pub const PROVENANCE: &[&str] = &["events_from", "events_to"];
+
 /// Columns in order.
-pub const COLUMNS: &[Column] = &[required("window_start", Kind::Timestamp, "start")];
+pub const COLUMNS: &[Column] = &[
+    required("events_from", Kind::Long, "first version of `events` that the row covers"),
+    required("events_to", Kind::Long, "version of `events` after the last that the row covers"),
+    // The group.
+    required("window_start", Kind::Timestamp, "start of the minute in which the runs ended"),
+    required("tenant", Kind::Text, "tenant; empty where none was named"),
+    required("task", Kind::Text, "task"),
+    required("release_id", Kind::Text, "release"),
+    required("release_fingerprint", Kind::Text, "fingerprint of the release"),
+    required("model", Kind::Text, "model requested, else model that answered; empty where neither is known"),
+    required("stage", Kind::Text, "rollout stage"),
+    required("weight_micros", Kind::Long, "runs that each run stands for, in millionths (1 / sampling probability)"),
+    required("cost_currency", Kind::Text, "currency of the costs; empty where the runs state none"),
+    // Counts of runs.
+    required("runs", Kind::Long, "runs, each attempt one"),
+    required("success", Kind::Long, "runs that succeeded"),
+    required("failure", Kind::Long, "runs that failed"),
+    required("error", Kind::Long, "runs that ended in an error"),
+    required("timeout", Kind::Long, "runs that timed out"),
+    required("abandoned", Kind::Long, "runs that were abandoned"),
+    required("unknown", Kind::Long, "runs whose outcome is not known"),
+    required("escalated", Kind::Long, "runs handed to a person"),
+    required("schema_applicable", Kind::Long, "runs whose answer has a schema and was checked"),
+    required("schema_valid", Kind::Long, "of those, runs whose final answer fits"),
+    required("first_pass_applicable", Kind::Long, "runs whose first answer was checked"),
+    required("first_pass_valid", Kind::Long, "of those, runs whose first answer fitted"),
+    required("runs_with_field_errors", Kind::Long, "runs with at least one invalid field"),
+    required("runs_with_policy_exception", Kind::Long, "runs with at least one policy exception"),
+    required("runs_in_sessions", Kind::Long, "runs that name a session"),
+    // Sums of counts.
+    required("fields_total", Kind::BigInteger, "Σ fields checked"),
+    required("fields_invalid", Kind::BigInteger, "Σ fields invalid"),
+    required("llm_calls", Kind::BigInteger, "Σ model calls"),
+    required("turns", Kind::BigInteger, "Σ turns"),
+    required("tool_calls", Kind::Long, "Σ tool calls"),
+    required("tool_calls_failed", Kind::Long, "Σ tool calls that failed"),
+    required("retrieval_calls", Kind::Long, "Σ retrieval calls"),
+    required("retrieval_empty", Kind::Long, "Σ retrieval calls that returned nothing"),
+    required("retrieval_errors", Kind::Long, "Σ retrieval calls that failed"),
+    required("policy_exceptions_info", Kind::Long, "Σ policy exceptions of severity info"),
+    required("policy_exceptions_low", Kind::Long, "Σ policy exceptions of severity low"),
+    required("policy_exceptions_medium", Kind::Long, "Σ policy exceptions of severity medium"),
+    required("policy_exceptions_high", Kind::Long, "Σ policy exceptions of severity high"),
+    required("policy_exceptions_critical", Kind::Long, "Σ policy exceptions of severity critical"),
+    // Sums of quantities.
+    required("tokens_input", Kind::BigInteger, "Σ input tokens"),
+    required("tokens_input_cache_read", Kind::BigInteger, "Σ input tokens read from a cache"),
+    required("tokens_input_cache_write", Kind::BigInteger, "Σ input tokens written to a cache"),
+    required("tokens_output", Kind::BigInteger, "Σ output tokens"),
+    required("tokens_reasoning", Kind::BigInteger, "Σ reasoning tokens"),
+    required("latency_runs", Kind::Long, "runs with a duration"),
+    required("latency_micros_sum", Kind::BigInteger, "Σ duration, µs"),
+    required("latency_micros_squares", Kind::BigInteger, "Σ duration², µs²"),
+    required("ttft_runs", Kind::Long, "runs with a time to first token"),
+    required("ttft_micros_sum", Kind::BigInteger, "Σ time to first token, µs"),
+    required("ttft_micros_squares", Kind::BigInteger, "Σ (time to first token)², µs²"),
+    required("cost_runs", Kind::Long, "runs with a cost"),
+    required("cost_nanos_sum", Kind::BigInteger, "Σ cost of all runs, nano-units of the currency"),
+    required("cost_nanos_squares", Kind::BigInteger, "Σ cost², squared nano-units"),
+    required("cost_success_nanos_sum", Kind::BigInteger, "Σ cost of successful runs (Σ cost × success), nano-units"),
+    // Totals by random group of sessions, 32 each; see the function `random_groups`.
+    required("groups_runs", Kind::LongList, "runs by random group of sessions"),
+    required("groups_judged", Kind::LongList, "judged runs by random group of sessions"),
+    required("groups_success", Kind::LongList, "successful runs by random group of sessions"),
+    required("groups_escalated", Kind::LongList, "escalated runs by random group of sessions"),
+    required("groups_cost_nanos", Kind::LongList, "Σ cost by random group of sessions, nano-units"),
+    // Sketches.
+    required("latency_sketch", Kind::Binary, "sketch of durations, µs"),
+    required("ttft_sketch", Kind::Binary, "sketch of times to first token, µs"),
+    required("cost_sketch", Kind::Binary, "sketch of costs, nano-units"),
+];

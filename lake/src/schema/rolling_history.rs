@@ -1,6 +1,93 @@
-//! `rolling_history`.
-use super::{Column, Kind, required};
+//! `rolling_history`: the rolling metrics as plain columns, as they were known at the time.
+
+use super::{Column, Kind, optional, required};
+
 /// What a row is.
-pub const DOC: &str = "rolling_history";
+pub const DOC: &str = "The rolling metrics of one span, task, release and stage as they were known at a version of `events`. A \
+                       record: never corrected, never rebuilt.";
+
+/// Columns that the aggregate role adds to those of view `rolling`.
+pub const PROVENANCE: &[&str] = &["events_version", "completeness", "written_at"];
+
 /// Columns in order.
-pub const COLUMNS: &[Column] = &[required("window_start", Kind::Timestamp, "start")];
+pub const COLUMNS: &[Column] = &[
+    required("events_version", Kind::Long, "version of `events` after the last that was known"),
+    required("completeness", Kind::Double, "share of partitions whose newest event is past `as_of`"),
+    required("written_at", Kind::Timestamp, "time of writing"),
+    required("span", Kind::Text, "5m, 1h, 24h, 7d"),
+    required("as_of", Kind::Timestamp, "end of the span"),
+    required("tenant", Kind::Text, "tenant; empty where none was named"),
+    required("task", Kind::Text, "task"),
+    required("release_id", Kind::Text, "release"),
+    required("stage", Kind::Text, "rollout stage"),
+    optional("runs", Kind::Long, "runs, weighted"),
+    optional("runs_observed", Kind::Long, "runs seen"),
+    optional("judged", Kind::Long, "runs whose outcome is known"),
+    optional("coverage", Kind::Double, "judged / runs"),
+    optional("unknown", Kind::Long, "runs whose outcome is not known"),
+    optional("success", Kind::Long, "success"),
+    optional("success_rate", Kind::Double, "success rate"),
+    optional("success_rate_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("success_rate_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("schema_valid", Kind::Long, "schema valid"),
+    optional("schema_applicable", Kind::Long, "schema applicable"),
+    optional("schema_adherence", Kind::Double, "schema adherence"),
+    optional("schema_adherence_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("schema_adherence_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("first_pass_valid", Kind::Long, "first pass valid"),
+    optional("first_pass_applicable", Kind::Long, "first pass applicable"),
+    optional("first_pass_adherence", Kind::Double, "first pass adherence"),
+    optional("first_pass_adherence_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("first_pass_adherence_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("runs_with_field_errors", Kind::Long, "runs with field errors"),
+    optional("escalated", Kind::Long, "escalated"),
+    optional("escalation_rate", Kind::Double, "escalation rate"),
+    optional("escalation_rate_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("escalation_rate_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("tool_calls", Kind::Long, "tool calls"),
+    optional("tool_calls_failed", Kind::Long, "tool calls failed"),
+    optional("tool_failure_rate", Kind::Double, "tool failure rate"),
+    optional("tool_failure_rate_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("tool_failure_rate_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("retrieval_calls", Kind::Long, "retrieval calls"),
+    optional("retrieval_empty", Kind::Long, "retrieval empty"),
+    optional("retrieval_empty_rate", Kind::Double, "retrieval empty rate"),
+    optional("retrieval_empty_rate_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("retrieval_empty_rate_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("retrieval_errors", Kind::Long, "retrieval errors"),
+    optional("retrieval_error_rate", Kind::Double, "retrieval error rate"),
+    optional("retrieval_error_rate_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("retrieval_error_rate_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("policy_exceptions", Kind::Long, "policy exceptions"),
+    optional("policy_exceptions_high", Kind::Long, "policy exceptions high"),
+    optional("policy_exceptions_critical", Kind::Long, "policy exceptions critical"),
+    optional("policy_exceptions_per_1000", Kind::Double, "policy exceptions per 1000"),
+    optional("policy_exceptions_per_1000_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("policy_exceptions_per_1000_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("latency_runs", Kind::Long, "latency runs"),
+    optional("latency_ms_p50", Kind::Double, "latency (ms) p50"),
+    optional("latency_ms_p90", Kind::Double, "latency (ms) p90"),
+    optional("latency_ms_p95", Kind::Double, "latency (ms) p95"),
+    optional("latency_ms_p99", Kind::Double, "latency (ms) p99"),
+    optional("latency_ms_mean", Kind::Double, "latency (ms) mean"),
+    optional("latency_ms_mean_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("latency_ms_mean_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("ttft_runs", Kind::Long, "ttft runs"),
+    optional("ttft_ms_p50", Kind::Double, "ttft (ms) p50"),
+    optional("ttft_ms_p90", Kind::Double, "ttft (ms) p90"),
+    optional("ttft_ms_p95", Kind::Double, "ttft (ms) p95"),
+    optional("ttft_ms_p99", Kind::Double, "ttft (ms) p99"),
+    optional("cost_runs", Kind::Long, "cost runs"),
+    optional("cost_currencies", Kind::Long, "currencies of the costs; cost figures are null unless 1"),
+    optional("cost_currency", Kind::Text, "currency of the costs"),
+    optional("cost_total", Kind::Double, "cost total"),
+    optional("cost_p50", Kind::Double, "cost p50"),
+    optional("cost_p95", Kind::Double, "cost p95"),
+    optional("cost_per_completed_task", Kind::Double, "cost of all runs / successes"),
+    optional("cost_per_completed_task_low", Kind::Double, "lower end of its 95 % interval"),
+    optional("cost_per_completed_task_high", Kind::Double, "upper end of its 95 % interval"),
+    optional("tokens_input", Kind::Long, "tokens input"),
+    optional("tokens_input_cache_read", Kind::Long, "tokens input cache read"),
+    optional("tokens_output", Kind::Long, "tokens output"),
+    optional("tokens_reasoning", Kind::Long, "tokens reasoning"),
+];

@@ -1,0 +1,87 @@
+//! The metrics computed from scratch, to hold the table against: `metrics`, folded, equals this bit for bit (L-4).
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use bellwether_lake::{Lake, Result, Table, schema::metrics};
+
+use crate::sql;
+
+/// Completed runs, each the statement that counts: the ranking of the `statement` module, in SQL.
+const WINNERS: &str = "
+    SELECT * EXCEPT (place), CAST(1 AS BIGINT) AS sign FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY source, run_id, attempt ORDER BY revision DESC, event_time DESC, content_hash DESC
+        ) AS place
+        FROM contributions WHERE event_type = 'run.completed'
+    ) WHERE place = 1";
+
+/// The order in which folded rows are compared.
+fn ordered(sql: &str) -> String {
+    format!("SELECT * FROM ({sql}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
+}
+
+/// The metrics from all of `events`, one row a window and group.
+///
+/// # Errors
+/// Where the files of `events` cannot be read.
+pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
+    let context = sql::session();
+    let (_, files) = lake.active_files(Table::Events).await?;
+    let mut rows = Vec::new();
+    for file in &files {
+        rows.extend(lake.read(Table::Events, file, None).await?);
+    }
+    let events = Table::Events.arrow_schema();
+    let winners = sql::over(&context, "contributions", events, rows, WINNERS).await?;
+    let schema = sql::contributions_schema();
+    let signed: Vec<RecordBatch> = winners
+        .iter()
+        .map(|batch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?))
+        .collect::<Result<_>>()?;
+    let sql_text = ordered(bellwether_metrics::METRICS_SQL);
+    let answer = sql::over(&context, "contributions", schema, signed, &sql_text).await?;
+    without_provenance(&answer)
+}
+
+/// The table `metrics`, folded to one row a window and group.
+///
+/// # Errors
+/// Where the files of `metrics` cannot be read.
+pub async fn folded(lake: &Lake) -> Result<RecordBatch> {
+    let context = sql::session();
+    let (_, files) = lake.active_files(Table::Metrics).await?;
+    let mut rows = Vec::new();
+    for file in &files {
+        rows.extend(lake.read(Table::Metrics, file, None).await?);
+    }
+    let names = Table::Metrics.columns().iter().map(|column| column.name);
+    let fold = bellwether_metrics::fold_sql(names.filter(|name| !metrics::PROVENANCE.contains(name)));
+    let answer = sql::over(&context, "metrics", Table::Metrics.arrow_schema(), rows, &ordered(&fold)).await?;
+    without_provenance(&answer)
+}
+
+fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
+    let rows = answer.iter().map(RecordBatch::num_rows).sum();
+    let provenance: Vec<_> = metrics::PROVENANCE.iter().map(|name| (*name, sql::constant(0, rows))).collect();
+    let whole = sql::rows_of(Table::Metrics, answer, &provenance)?;
+    let kept: Vec<usize> = (0..whole.num_columns())
+        .filter(|n| !metrics::PROVENANCE.contains(&whole.schema().field(*n).name().as_str()))
+        .collect();
+    let batch = whole.project(&kept)?;
+    Ok(concat_batches(&batch.schema(), [&batch])?)
+}
+
+/// Where two sets of folded rows differ first, in words; none where they are equal bit for bit.
+pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
+    if table.num_rows() != computed.num_rows() {
+        return Some(format!("the table has {} groups, a computation {}", table.num_rows(), computed.num_rows()));
+    }
+    for (n, field) in table.schema().fields().iter().enumerate() {
+        let (found, wanted) = (table.column(n), computed.column(n));
+        if found != wanted {
+            let row = (0..table.num_rows()).find(|row| found.slice(*row, 1) != wanted.slice(*row, 1))?;
+            return Some(format!("column `{}` differs in group {row}", field.name()));
+        }
+    }
+    None
+}

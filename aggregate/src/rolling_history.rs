@@ -1,0 +1,155 @@
+//! The record of the rolling metrics: what they were known to be when a span's boundary was passed in event time.
+//!
+//! The longer the span, the rarer the rows: every 1, 5, 15 and 60 minutes. When history is read, only the newest boundary
+//! is written: nobody knew the earlier ones at their time.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use bellwether_lake::{AddedFile, Error, Lake, LogEntry, Result, Table};
+use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+
+use crate::sql;
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Minutes between two rows of a span.
+const CADENCE: [(&str, i64); 4] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60)];
+
+/// Boundaries that have been written, and how far the partitions are.
+#[derive(Debug, Default)]
+pub(crate) struct RollingHistory {
+    written: BTreeMap<String, i64>,
+    newest_event: BTreeMap<(String, i32), i64>,
+}
+
+/// Spans whose boundary has been passed, with it.
+pub(crate) type Due = Vec<(&'static str, i64)>;
+
+// === impl RollingHistory ===
+
+impl RollingHistory {
+    pub(crate) async fn load(lake: &Lake) -> Result<Self> {
+        let mut history = Self::default();
+        let (_, files) = lake.active_files(Table::RollingHistory).await?;
+        for file in &files {
+            for batch in lake.read(Table::RollingHistory, file, Some(&["span", "as_of"])).await? {
+                let spans = batch.column(0).as_string_view();
+                let moments = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+                for row in 0..batch.num_rows() {
+                    let written = history.written.entry(spans.value(row).to_owned()).or_insert(i64::MIN);
+                    *written = (*written).max(moments.value(row));
+                }
+            }
+        }
+        Ok(history)
+    }
+
+    /// Notes how far the partitions of a commit are.
+    pub(crate) fn note(&mut self, entry: &LogEntry) {
+        for range in &entry.ranges {
+            if let Some(micros) = range.newest_event_micros {
+                let newest = self.newest_event.entry((range.topic.clone(), range.partition)).or_insert(micros);
+                *newest = (*newest).max(micros);
+            }
+        }
+    }
+
+    /// Spans to write now that the newest window ends at a time.
+    pub(crate) fn due(&self, newest_end_micros: i64) -> Due {
+        let boundary = |minutes: i64| newest_end_micros - newest_end_micros.rem_euclid(minutes * MINUTE_MICROS);
+        CADENCE
+            .iter()
+            .map(|(span, minutes)| (*span, boundary(*minutes)))
+            .filter(|(span, boundary)| self.written.get(*span).is_none_or(|written| boundary > written))
+            .collect()
+    }
+
+    /// The rows of the spans that are due.
+    pub(crate) async fn rows(
+        &self,
+        lake: &Lake,
+        context: &SessionContext,
+        due: &Due,
+        events_version: i64,
+    ) -> Result<RecordBatch> {
+        let mut batches = Vec::new();
+        for (span, boundary) in due {
+            let minutes = bellwether_metrics::SPANS.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
+            let rows = metrics_between(lake, boundary - minutes * MINUTE_MICROS, *boundary).await?;
+            let moment = format!("to_timestamp_micros({boundary})");
+            let definition = bellwether_metrics::rolling_spans_sql(&moment, [*span]);
+            let answer = sql::over(context, "metrics", Table::Metrics.arrow_schema(), rows, &definition).await?;
+            let count = answer.iter().map(RecordBatch::num_rows).sum();
+            let written_at = TimestampMicrosecondArray::from(vec![lake.clock().now_micros(); count]);
+            let more: [(&str, arrow::array::ArrayRef); 3] = [
+                ("events_version", sql::constant(events_version, count)),
+                ("completeness", Arc::new(Float64Array::from(vec![self.completeness(*boundary); count]))),
+                ("written_at", Arc::new(written_at.with_timezone("UTC"))),
+            ];
+            batches.push(sql::rows_of(Table::RollingHistory, &answer, &more)?);
+        }
+        Ok(arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?)
+    }
+
+    /// The spans are in the table.
+    pub(crate) fn written(&mut self, due: &Due) {
+        for (span, boundary) in due {
+            self.written.insert((*span).to_owned(), *boundary);
+        }
+    }
+
+    /// Share of partitions whose newest event is past a moment; of those seen since this process began.
+    #[expect(clippy::cast_precision_loss, reason = "there are few partitions")]
+    fn completeness(&self, moment_micros: i64) -> f64 {
+        let past = self.newest_event.values().filter(|newest| **newest >= moment_micros).count();
+        if self.newest_event.is_empty() { 0.0 } else { past as f64 / self.newest_event.len() as f64 }
+    }
+}
+
+/// Rows of `metrics` whose window starts in a time, by the files' statistics.
+async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Result<Vec<RecordBatch>> {
+    let (_, files) = lake.active_files(Table::Metrics).await?;
+    let mut rows = Vec::new();
+    for file in files.iter().filter(|file| may_hold(file, from_micros, to_micros)) {
+        rows.extend(lake.read(Table::Metrics, file, None).await?);
+    }
+    Ok(rows)
+}
+
+/// False only where a file's statistics rule it out.
+fn may_hold(file: &AddedFile, from_micros: i64, to_micros: i64) -> bool {
+    let bound = |which: &str| -> Option<i64> {
+        let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
+        let text = stats.get(which)?.get("window_start")?.as_str()?;
+        arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text).ok().map(|nanos| nanos.div_euclid(1000))
+    };
+    bound("maxValues").is_none_or(|newest| newest >= from_micros)
+        && bound("minValues").is_none_or(|oldest| oldest < to_micros)
+}
+
+/// End of the newest window in rows of `metrics`.
+pub(crate) fn newest_end_micros(partials: &RecordBatch) -> Result<Option<i64>> {
+    let column = partials
+        .column_by_name("window_start")
+        .ok_or_else(|| Error::bug("rows of metrics lack column `window_start`"))?;
+    let starts = column.as_primitive::<TimestampMicrosecondType>();
+    Ok(arrow::compute::max(starts).map(|start| start + MINUTE_MICROS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_due_when_its_boundary_is_passed_and_only_once() {
+        let mut history = RollingHistory::default();
+        let minute = |n: i64| n * MINUTE_MICROS;
+        assert_eq!(history.due(minute(61)), [("5m", minute(61)), ("1h", minute(60)), ("24h", minute(60)), ("7d", minute(60))]);
+        history.written(&history.due(minute(61)));
+        assert_eq!(history.due(minute(61)), []);
+        assert_eq!(history.due(minute(65)), [("5m", minute(65)), ("1h", minute(65))]);
+    }
+}

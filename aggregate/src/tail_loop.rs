@@ -1,0 +1,311 @@
+//! The aggregate role: reads versions of `events` in their order and commits what they add.
+//!
+//! The version is the clock: `metrics` carries the version of `events` that is read next, moved in the same commit that
+//! adds the rows. After any crash the role reads on from there; two roles on one shard cannot both commit.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use bellwether_lake::{
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, LogEntry, Outcome, Result, Snapshot, Table,
+    WrittenFile, unique_id,
+};
+use datafusion::prelude::SessionContext;
+use prometheus::Registry;
+use serde_json::Map;
+use tokio_util::sync::CancellationToken;
+
+use crate::contribution::{FileRows, Runs, partials};
+use crate::metrics::Metrics;
+use crate::releases::Releases;
+use crate::rolling_history::{RollingHistory, newest_end_micros};
+use crate::sql;
+
+/// The only shard there is.
+const APP: &str = "aggregate/0";
+
+/// Rows of `events` that one step takes at most, but for a version that alone has more.
+const STEP_ROWS: usize = 200_000;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What may be set about aggregation.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of the run index.
+    pub index_memory_bytes: usize,
+    /// How often `events` is asked for new versions; commits of the same process are seen at once.
+    pub poll_interval: Duration,
+    /// Keep the rolling metrics as plain rows too.
+    pub rolling_history: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { index_memory_bytes: 256 << 20, poll_interval: Duration::from_millis(500), rolling_history: true }
+    }
+}
+
+/// The role, with all it remembers.
+pub struct Aggregator {
+    lake: Lake,
+    settings: Settings,
+    handover: Option<Handover>,
+    metrics: Metrics,
+    context: SessionContext,
+    runs: Runs,
+    releases: Releases,
+    history: RollingHistory,
+    /// `metrics` as of the last commit.
+    on: Snapshot,
+    /// Version of `events` to read next; may be ahead of `metrics` where versions brought no rows.
+    next: i64,
+}
+
+/// Runs the role until it is stopped; with `until_caught_up`, until it has read all there is.
+///
+/// # Errors
+/// `Data` and `Bug` where no waiting can help. Storage that does not answer is waited for.
+pub async fn run(
+    settings: Settings,
+    lake: Lake,
+    handover: Option<Handover>,
+    registry: Registry,
+    until_caught_up: bool,
+    stop: CancellationToken,
+) -> Result<()> {
+    let metrics = Metrics::register(&registry)?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let worked = async {
+            let mut aggregator = Aggregator::open_with(&lake, settings, handover.clone(), metrics.clone()).await?;
+            aggregator.work(until_caught_up, &stop, &mut pause).await
+        };
+        match worked.await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                metrics.fenced.inc();
+                tracing::info!("another aggregator has committed; reading on from where it is");
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                metrics.retries.inc();
+                tracing::warn!(reason = %error.chain(), "storage does not answer as it should; trying again");
+            }
+            Err(error) => return Err(error),
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        sleep(pause, &stop).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits, or until stopped.
+async fn sleep(pause: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        biased; // Stopping wins over waiting.
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+// === impl Aggregator ===
+
+impl Aggregator {
+    /// Reads where `metrics` stands and rebuilds the index of what is in it.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer; `Data` where a file is gone.
+    pub async fn open(lake: &Lake, settings: Settings, handover: Option<Handover>, registry: &Registry) -> Result<Self> {
+        Self::open_with(lake, settings, handover, Metrics::register(registry)?).await
+    }
+
+    async fn open_with(lake: &Lake, settings: Settings, handover: Option<Handover>, metrics: Metrics) -> Result<Self> {
+        let on = lake.log(Table::Metrics).load().await?;
+        let next = on.next(APP).unwrap_or(0);
+        let mut runs = Runs::new(settings.index_memory_bytes);
+        if next > 0 {
+            let files = lake.files_at(Table::Events, next - 1).await?;
+            runs.rebuild(lake, files).await?;
+        }
+        metrics.index_runs.set(i64::try_from(runs.index.runs()).unwrap_or(i64::MAX));
+        Ok(Self {
+            releases: Releases::load(lake).await?,
+            history: RollingHistory::load(lake).await?,
+            lake: lake.clone(),
+            settings,
+            handover,
+            metrics,
+            context: sql::session(),
+            runs,
+            on,
+            next,
+        })
+    }
+
+    async fn work(&mut self, until_caught_up: bool, stop: &CancellationToken, pause: &mut Duration) -> Result<()> {
+        loop {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            if self.step().await? {
+                *pause = FIRST_PAUSE;
+                continue;
+            }
+            if until_caught_up {
+                return Ok(());
+            }
+            match &self.handover {
+                Some(handover) => {
+                    tokio::select! {
+                        () = handover.changed() => {}
+                        () = sleep(self.settings.poll_interval, stop) => {}
+                    }
+                }
+                None => sleep(self.settings.poll_interval, stop).await,
+            }
+        }
+    }
+
+    /// Reads on until there is nothing new.
+    ///
+    /// # Errors
+    /// `Fenced` where another aggregator has committed; `Unavailable` where storage does not answer. The aggregator must
+    /// then be opened anew.
+    pub async fn run_until_caught_up(&mut self) -> Result<()> {
+        while self.step().await? {}
+        Ok(())
+    }
+
+    /// Takes in the next versions; false where there are none.
+    async fn step(&mut self) -> Result<bool> {
+        let (entries, new) = self.gather().await?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        let (from, to) = (self.next, last.version + 1);
+        for entry in &entries {
+            self.history.note(entry);
+        }
+        if !new.is_empty() {
+            let rows: Vec<RecordBatch> = new.iter().map(|file| file.rows.clone()).collect();
+            let taken = self.runs.take(&self.lake, &new).await?;
+            self.metrics.rows.inc_by(rows.iter().map(|batch| batch.num_rows() as u64).sum());
+            self.metrics.runs.inc_by(taken.runs);
+            self.metrics.duplicates.inc_by(taken.duplicates);
+            self.metrics.superseded.inc_by(taken.superseded);
+            self.metrics.late.inc_by(taken.late);
+            let (seen, fresh) = self.releases.first_seen(&rows, last.version)?;
+            self.commit_releases(&seen, to).await?;
+            self.releases.note(fresh);
+            let partials = partials(&self.context, taken.rows, from, to).await?;
+            self.commit_metrics(&partials, to).await?;
+            self.commit_history(&partials, to).await?;
+        }
+        self.next = to;
+        self.metrics.next_version.set(to);
+        self.metrics.index_runs.set(i64::try_from(self.runs.index.runs()).unwrap_or(i64::MAX));
+        self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
+        Ok(true)
+    }
+
+    /// The next versions, within the bound of a step, and the rows they bring.
+    async fn gather(&self) -> Result<(Vec<LogEntry>, Vec<FileRows>)> {
+        let log = self.lake.log(Table::Events);
+        let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
+        while rows < STEP_ROWS {
+            let version = self.next + i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            let Some(entry) = log.entry(version).await? else { break };
+            // An entry that only rewrites files brings nothing new.
+            if entry.brings_rows() {
+                for file in self.rows_of(&entry).await? {
+                    rows += file.rows.num_rows();
+                    new.push(file);
+                }
+            }
+            entries.push(entry);
+        }
+        Ok((entries, new))
+    }
+
+    async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
+        let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
+        if let Some(written) = handed {
+            let rows = |WrittenFile { file, batch }| FileRows { file: file.as_added(), rows: batch };
+            return Ok(written.into_iter().map(rows).collect());
+        }
+        let mut new = Vec::new();
+        for file in entry.added.iter().filter(|file| file.data_change) {
+            let batches = self.lake.read(Table::Events, file, None).await?;
+            self.metrics.read_back.inc();
+            let rows = concat_batches(&Table::Events.arrow_schema(), &batches)?;
+            new.push(FileRows { file: file.clone(), rows });
+        }
+        Ok(new)
+    }
+
+    /// New releases come before the metrics that name them. After a crash between the two they are known from the table.
+    async fn commit_releases(&self, rows: &RecordBatch, to: i64) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let on = self.lake.log(Table::Releases).load().await?;
+        self.commit(Table::Releases, &on, rows, to.max(on.next(APP).unwrap_or(0))).await.map(|_| ())
+    }
+
+    async fn commit_metrics(&mut self, rows: &RecordBatch, to: i64) -> Result<()> {
+        self.on = self.commit(Table::Metrics, &self.on, rows, to).await?;
+        self.metrics.commits.inc();
+        Ok(())
+    }
+
+    async fn commit_history(&mut self, partials: &RecordBatch, to: i64) -> Result<()> {
+        let Some(newest_end) = newest_end_micros(partials)?.filter(|_| self.settings.rolling_history) else {
+            return Ok(());
+        };
+        // The newest window still fills: what is complete ends where it begins.
+        let due = self.history.due(newest_end - 60_000_000);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let rows = self.history.rows(&self.lake, &self.context, &due, to).await?;
+        if rows.num_rows() > 0 {
+            let on = self.lake.log(Table::RollingHistory).load().await?;
+            self.commit(Table::RollingHistory, &on, &rows, to.max(on.next(APP).unwrap_or(0))).await?;
+        }
+        self.history.written(&due);
+        Ok(())
+    }
+
+    /// Writes rows and commits them with the shard's step.
+    async fn commit(&self, table: Table, on: &Snapshot, rows: &RecordBatch, to: i64) -> Result<Snapshot> {
+        let written = self.lake.write(table, rows).await?;
+        let files: Vec<DataFile> = written.into_iter().map(|written| written.file).collect();
+        let commit = Commit {
+            uuid: unique_id(),
+            advances: vec![Advance { app_id: APP.to_owned(), expected: on.next(APP), next: to }],
+            files,
+            operation: "aggregate",
+            ranges: Vec::new(),
+            facts: Map::new(),
+        };
+        let log = self.lake.log(table);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match log.try_commit(on, &commit).await? {
+                Outcome::Committed(snapshot) => return Ok(snapshot),
+                Outcome::Fenced { .. } => {
+                    self.lake.discard(table, &commit.files).await;
+                    return Err(Error::fenced(format!("another aggregator has committed to `{}`", table.name())));
+                }
+                Outcome::Unknown { reason } => {
+                    self.metrics.retries.inc();
+                    tracing::warn!(table = table.name(), reason, "a commit is unclear; asking again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+use super::*;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use proptest::prelude::*;
+
+const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
+
+fn message(offset: i64, payload: &[u8]) -> Message<'_> {
+    Message { topic: "runs", offset, payload: Some(payload), ..Message::default() }
+}
+
+fn minimal(run_id: &str) -> Vec<u8> {
+    format!(
+        r#"{{"spec":"run-event/1","run_id":"{run_id}","data":{{"task":"t","release":{{"id":"1"}},
+        "started_at":"2026-11-23T10:00:00Z","ended_at":"2026-11-23T10:00:01Z","outcome":{{"status":"success"}}}}}}"#
+    )
+    .into_bytes()
+}
+
+fn examples() -> Vec<String> {
+    let text = include_str!("../../event/tests/golden/examples.json");
+    let examples: Vec<serde_json::Value> = serde_json::from_str(text).expect("JSON");
+    examples.iter().map(ToString::to_string).collect()
+}
+
+fn text<'a>(batch: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
+    let column = batch.column_by_name(column).expect("a column").as_string_view();
+    column.is_valid(row).then(|| column.value(row))
+}
+
+fn long(batch: &RecordBatch, column: &str, row: usize) -> i64 {
+    batch.column_by_name(column).expect("a column").as_primitive::<Int64Type>().value(row)
+}
+
+#[test]
+fn the_examples_become_the_rows_they_describe() {
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (offset, example) in (0..).zip(examples()) {
+        let pushed = builder.push(&message(offset, example.as_bytes()), NOW);
+        assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}: {example}");
+    }
+    let (events, quarantine) = builder.finish().expect("finishes");
+    assert_eq!((events.num_rows(), quarantine.num_rows()), (6, 0));
+    assert_eq!(text(&events, "task", 0), Some("refund_triage"));
+    assert_eq!(long(&events, "cost_nanos", 0), 4_713_000);
+    assert_eq!(long(&events, "tool_calls_total", 0), 2);
+    assert_eq!(long(&events, "tool_calls_failed", 0), 1);
+    assert_eq!(long(&events, "policy_exceptions_medium", 0), 1);
+    assert_eq!(text(&events, "escalation_reason_code", 0), Some("low_confidence"));
+    let errors = events.column_by_name("field_errors").expect("there").as_list::<i32>().value(0);
+    assert_eq!(errors.as_struct().column(0).as_string_view().value(0), "/amount");
+    let scores = events.column_by_name("scores").expect("there").as_list::<i32>().value(1);
+    assert_eq!(scores.as_struct().column(0).as_string_view().value(0), "task_success");
+    assert_eq!(text(&events, "review_decision", 2), Some("reject"));
+    assert_eq!(text(&events, "escalation_reason_code", 3), Some("user_requested"));
+    assert_eq!(long(&events, "policy_exceptions_critical", 4), 1);
+    assert_eq!(text(&events, "stage", 5), Some("full"));
+}
+
+#[test]
+fn cloud_events_are_unwrapped_in_both_modes_with_whole_events_and_bare_data() {
+    let whole = String::from_utf8(minimal("r-1")).expect("text");
+    let value: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+    let data = value["data"].to_string();
+    let structured = |data: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"e-1","source":"app","type":"io.x.run.completed.v1","subject":"r-1",
+            "time":"2026-11-23T10:00:02Z","data":{data}}}"#
+        )
+    };
+    let envelope = bellwether_event::Envelope {
+        id: Some("e-1"),
+        source: Some("app"),
+        event_type: Some("io.x.run.completed.v1"),
+        time: Some("2026-11-23T10:00:02Z"),
+        subject: Some("r-1"),
+    };
+    let (around_whole, around_data) = (structured(&whole), structured(&data));
+    let mut builder = BatchBuilder::new(Limits::default());
+    let cases = [
+        Message { content_type: Some("application/cloudevents+json"), ..message(0, around_whole.as_bytes()) },
+        message(1, around_data.as_bytes()),
+        Message { envelope, ..message(2, whole.as_bytes()) },
+        Message { envelope, content_type: Some("application/json"), ..message(3, data.as_bytes()) },
+    ];
+    for case in &cases {
+        let pushed = builder.push(case, NOW);
+        assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?} {}", case.offset);
+    }
+    let (events, _) = builder.finish().expect("finishes");
+    for row in 0..4 {
+        assert_eq!(text(&events, "source", row), Some("app"), "row {row}");
+        assert_eq!(text(&events, "event_id", row), Some("e-1"), "row {row}");
+        assert_eq!(text(&events, "run_id", row), Some("r-1"), "row {row}");
+    }
+}
+
+#[test]
+fn foreign_framings_and_tombstones_are_told_by_name() {
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (payload, reason) in [
+        (None, "tombstone"),
+        (Some(&b""[..]), "tombstone"),
+        (Some(&b"\x00\x00\x00\x00\x07{}"[..]), "unsupported_framing"),
+        (Some(&b"\x0a\x10otlp"[..]), "unsupported_framing"),
+        (Some(&b"{\"a\":1}{\"b\":2}"[..]), "trailing_data"),
+        (Some(&b"\xff\xfe"[..]), "invalid_utf8"),
+    ] {
+        let pushed = builder.push(&Message { payload, ..message(0, b"") }, NOW);
+        assert_eq!(pushed, Pushed::Quarantined(reason));
+    }
+    let (_, quarantine) = builder.finish().expect("finishes");
+    assert_eq!(quarantine.num_rows(), 6);
+    assert_eq!(text(&quarantine, "sha256", 0).map(str::len), Some(64));
+}
+
+proptest! {
+    #[test]
+    fn every_message_becomes_one_row_with_its_own_offset(
+        kinds in prop::collection::vec((0..4_u8, prop::collection::vec(any::<u8>(), 0..60)), 1..40)
+    ) {
+        let mut builder = BatchBuilder::new(Limits::default());
+        let mut good = Vec::new();
+        for (offset, (kind, bytes)) in (0..).zip(&kinds) {
+            let payload = match kind {
+                0 => minimal(&format!("run-{offset}")),
+                1 => examples()[0].clone().into_bytes(),
+                2 => bytes.clone(),
+                _ => { let mut torn = minimal("x"); torn.truncate(bytes.len() * 3); torn }
+            };
+            if matches!(builder.push(&message(offset, &payload), NOW), Pushed::Event(_)) {
+                good.push((offset, *kind));
+            }
+        }
+        prop_assert_eq!(builder.rows(), kinds.len());
+        let (events, quarantine) = builder.finish().expect("finishes");
+        prop_assert_eq!(events.num_rows() + quarantine.num_rows(), kinds.len());
+        for (row, (offset, kind)) in good.iter().enumerate() {
+            prop_assert_eq!(long(&events, "offset", row), *offset);
+            if *kind == 0 {
+                let run_id = format!("run-{offset}");
+                prop_assert_eq!(text(&events, "run_id", row), Some(run_id.as_str()));
+            }
+        }
+        let offsets: Vec<i64> = (0..quarantine.num_rows()).map(|row| long(&quarantine, "offset", row)).collect();
+        prop_assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

@@ -1,0 +1,99 @@
+//! Masking the head of a rejected message, so that nothing unredacted is written (P-1).
+//!
+//! Kept: the keys of objects, punctuation, and the values of the few fields of the contract that hold one lower-case
+//! word out of a small set. Everything else loses its letters (`x`) and digits (`0`), so that lengths and shapes stay.
+
+/// Bytes of a message that are kept.
+pub const HEAD_BYTES: usize = 4096;
+
+/// Fields whose values say what went wrong and hold no personal data, if they look like one lower-case word.
+const KEPT: [&str; 5] = ["spec", "type", "stage", "status", "severity"];
+
+/// Longest kept value.
+const KEPT_CHARACTERS: usize = 32;
+
+/// The masked head of a message.
+pub fn masked_head(message: &[u8]) -> String {
+    let head = String::from_utf8_lossy(&message[..message.len().min(HEAD_BYTES)]);
+    let json = head.trim_start().starts_with(['{', '[']);
+    if json { mask_json(&head) } else { head.chars().map(mask).collect() }
+}
+
+fn mask(character: char) -> char {
+    match character {
+        '0'..='9' => '0',
+        _ if character.is_alphanumeric() || character == char::REPLACEMENT_CHARACTER => 'x',
+        _ if character.is_control() => ' ',
+        _ => character,
+    }
+}
+
+fn mask_json(head: &str) -> String {
+    let mut masked = String::with_capacity(head.len());
+    let mut key = String::new();
+    let mut rest = head;
+    while let Some(open) = rest.find('"') {
+        masked.extend(rest[..open].chars().map(mask));
+        let text = &rest[open + 1..];
+        let end = end_of_text(text);
+        let (content, after) = (&text[..end], text.get(end + 1..).unwrap_or(""));
+        masked.push('"');
+        if after.trim_start().starts_with(':') {
+            key = content.to_owned();
+            masked.push_str(content);
+        } else if KEPT.contains(&key.as_str()) && is_word(content) {
+            masked.push_str(content);
+        } else {
+            masked.extend(content.chars().map(mask));
+        }
+        if end < text.len() {
+            masked.push('"');
+        }
+        rest = after;
+    }
+    masked.extend(rest.chars().map(mask));
+    masked
+}
+
+fn end_of_text(text: &str) -> usize {
+    let mut escaped = false;
+    for (place, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return place,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn is_word(text: &str) -> bool {
+    text.len() <= KEPT_CHARACTERS
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_' | b'-' | b'.' | b'/' | b'0'..=b'2'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_masked_and_keys_and_known_words_are_not() {
+        let message = br#"{"spec":"run-event/1","type":"run.done","user":"Ann Lee <ann@x.org>","phone":5551234,"status":"Ann"}"#;
+        assert_eq!(
+            masked_head(message),
+            r#"{"spec":"run-event/1","type":"run.done","user":"xxx xxx <xxx@x.xxx>","phone":0000000,"status":"xxx"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_is_masked_whole() {
+        assert_eq!(masked_head("card 4111 é\u{0}".as_bytes()), "xxxx 0000 x ");
+        assert_eq!(masked_head(b"\xff\xfe"), "xx");
+    }
+
+    #[test]
+    fn a_torn_text_and_an_escaped_quote_stay_masked() {
+        assert_eq!(masked_head(br#"{"a":"say \"hi\" to Bo"#), r#"{"a":"xxx \"xx\" xx xx"#);
+    }
+}

@@ -1,0 +1,486 @@
+//! Reading Kafka: one thread that polls and decodes, and never waits for storage.
+//!
+//! * The thread polls, decodes each message in place and hands finished batches to the committing task through a
+//!   bounded channel. Where the channel is full, it pauses its partitions and keeps polling.
+//! * A partition starts where `events` stands, read from storage inside the rebalance callback; Kafka's own offsets are
+//!   stored for lag tooling and never believed.
+//! * A partition that cannot be read right (its offset is outside the log) is halted, loudly, and the others go on.
+
+pub mod settings;
+
+pub(crate) mod context;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use bellwether_event::{Envelope, Limits};
+use bellwether_lake::{Clock, Error, PartitionRange, Result};
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Pushed;
+use crate::commit_pipeline::{Batch, CommitReport, Touched};
+use crate::decode::Message;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use context::{Assigner, Context, OpenBatch, Place, Position};
+use settings::KafkaSettings;
+
+/// Longest wait of one poll: bounds how late a stop or an answer is noticed.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Wait for metadata and watermarks from a broker.
+const ASK_BROKER: Duration = Duration::from_secs(5);
+
+/// How often lag is measured, and a broker that was out of reach is asked again.
+const LOOK_AROUND_MICROS: i64 = 2_000_000;
+
+/// Wait for the last commits on shutdown: below the default session timeout of 45 s.
+const DRAIN_MICROS: i64 = 20_000_000;
+
+/// What the committing task says of a batch.
+pub(crate) enum Answer {
+    /// It is settled.
+    Done(CommitReport),
+    /// It cannot be: the worker stops with this error.
+    Failed(Error),
+}
+
+/// Everything the polling thread works with.
+pub(crate) struct Poller {
+    consumer: BaseConsumer<Context>,
+    settings: KafkaSettings,
+    health: Health,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    stop_now: CancellationToken,
+    /// Offsets to reach, where the worker stops when it has caught up.
+    targets: Option<BTreeMap<Place, i64>>,
+    at_end: BTreeMap<Place, bool>,
+    paused: bool,
+    looked_around_micros: i64,
+}
+
+/// How the thread and the committing task reach each other.
+pub(crate) struct Wires {
+    /// Batches to commit.
+    pub(crate) batches: Sender<Batch>,
+    /// What became of them.
+    pub(crate) answers: Receiver<Answer>,
+}
+
+/// What the worker tells the thread.
+pub(crate) struct Orders {
+    pub(crate) settings: KafkaSettings,
+    pub(crate) limits: Limits,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) stop_now: CancellationToken,
+    pub(crate) until_caught_up: bool,
+}
+
+/// Everything a client of this source needs set, for checks outside it too.
+pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (key, value) in settings.client_properties() {
+        config.set(key, value);
+    }
+    config
+}
+
+// === impl Poller ===
+
+impl Poller {
+    /// Connects and joins the group.
+    pub(crate) fn start(orders: Orders, wires: Wires, assigner: Assigner) -> Result<Self> {
+        let Orders { settings, limits, health, metrics, clock, stop, stop_now, until_caught_up } = orders;
+        let open = OpenBatch::new(limits, wires.batches, wires.answers, settings.flush.channel_batches);
+        let context = Context::new(open, assigner, health.clone(), metrics.clone(), Arc::clone(&clock));
+        let refuse = |source: KafkaError| {
+            Error::config("the Kafka consumer cannot be set up")
+                .with_hint("check [kafka] and its properties")
+                .with_source(source)
+        };
+        let mut config = client_config(&settings);
+        if until_caught_up {
+            // Tells the end of a partition whose last offsets hold no message (transactions, compaction).
+            config.set("enable.partition.eof", "true");
+        }
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(refuse)?;
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(refuse)?;
+        let mut poller = Self {
+            consumer,
+            settings,
+            health,
+            metrics,
+            clock,
+            stop,
+            stop_now,
+            targets: None,
+            at_end: BTreeMap::new(),
+            paused: false,
+            looked_around_micros: 0,
+        };
+        if until_caught_up {
+            poller.targets = Some(poller.end_offsets()?);
+        }
+        Ok(poller)
+    }
+
+    /// Polls until told to stop, caught up, or failed.
+    pub(crate) fn run(mut self) -> Result<()> {
+        loop {
+            if self.stop_now.is_cancelled() {
+                return Ok(());
+            }
+            self.settle_answers()?;
+            if self.stop.is_cancelled() || self.caught_up()? {
+                return self.drain();
+            }
+            self.flush_if_due()?;
+            self.look_around();
+            match self.consumer.poll(self.poll_time()) {
+                None => {}
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.trouble(&error)?,
+            }
+            // Errors met inside a rebalance callback surface here.
+            if let Some(error) = self.consumer.context().open().error.take() {
+                return Err(error);
+            }
+        }
+    }
+
+    fn poll_time(&self) -> Duration {
+        let open = self.consumer.context().open();
+        let wait = open.since_micros.map_or(POLL, |since| {
+            let interval = i64::try_from(self.settings.flush.interval.as_micros()).unwrap_or(i64::MAX);
+            let left = since.saturating_add(interval).saturating_sub(self.clock.now_micros());
+            Duration::from_micros(u64::try_from(left).unwrap_or(0))
+        });
+        // Never zero: a full batch that waits for storage would spin.
+        wait.clamp(Duration::from_millis(1), POLL)
+    }
+
+    fn take(&self, message: &BorrowedMessage<'_>) {
+        let now_micros = self.clock.now_micros();
+        let context = self.consumer.context();
+        let mut open = context.open();
+        let place = Place { topic: message.topic().into(), partition: message.partition() };
+        let Some(position) = open.positions.get(&place) else { return };
+        if position.halted || position.stale || position.next.is_some_and(|next| message.offset() < next) {
+            return;
+        }
+        let gap = position.next.map_or(0, |next| message.offset() - next);
+        self.metrics.gaps.inc_by(u64::try_from(gap).unwrap_or(0));
+        self.metrics.messages.inc();
+        self.metrics.bytes.inc_by(message.payload_len() as u64);
+        let pushed = with_message(message, |message| open.builder.push(message, now_micros));
+        let event_micros = match pushed {
+            Pushed::Event(time_micros) => Some(time_micros),
+            Pushed::Quarantined(reason) => {
+                self.metrics.quarantined.with_label_values(&[reason]).inc();
+                None
+            }
+        };
+        open.advance(&place, message.offset(), event_micros, now_micros);
+        self.health.note(|status| {
+            status.broker = None;
+            status.messages += 1;
+            status.quarantined += u64::from(event_micros.is_none());
+        });
+    }
+
+    /// Hands the open batch over when it is old or large enough; holds partitions back when storage is behind.
+    fn flush_if_due(&mut self) -> Result<()> {
+        let flush = &self.settings.flush;
+        let context = self.consumer.context();
+        let mut open = context.open();
+        let bytes = open.builder.bytes();
+        self.metrics.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let full = bytes >= flush.max_bytes || open.builder.rows() >= flush.max_rows;
+        let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
+        let old = open.since_micros.is_some_and(|since| self.clock.now_micros() - since >= interval);
+        let waits = (full || old) && !open.hand_over()?;
+        if std::mem::take(&mut open.reassigned) {
+            self.paused = false;
+        }
+        drop(open);
+        let hold_back = waits && full;
+        if hold_back != self.paused {
+            self.hold_back(hold_back);
+        }
+        Ok(())
+    }
+
+    fn hold_back(&mut self, pause: bool) {
+        let done = self.consumer.assignment().and_then(|assigned| {
+            if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) }
+        });
+        match done {
+            Ok(()) => self.paused = pause,
+            Err(error) => tracing::warn!(%error, pause, "partitions could not be paused or resumed"),
+        }
+    }
+
+    fn settle_answers(&self) -> Result<()> {
+        let context = self.consumer.context();
+        loop {
+            let mut open = context.open();
+            let answer = match open.answers.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Err(Error::bug("the committing task is gone")),
+            };
+            let report = open.settle(answer)?;
+            drop(open);
+            self.store_offsets(&report.committed);
+        }
+        let fenced = context.open().take_fenced()?;
+        fenced.iter().try_for_each(|(place, next)| self.seek(place, *next))
+    }
+
+    /// Kafka's own offsets: for lag tooling only, so a failure is no more than a note.
+    fn store_offsets(&self, committed: &[PartitionRange]) {
+        let mut list = TopicPartitionList::new();
+        for range in committed {
+            if let Err(error) = list.add_partition_offset(&range.topic, range.partition, Offset::Offset(range.next)) {
+                tracing::debug!(%error, "an offset cannot be stored");
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "Kafka did not take the offsets");
+        }
+    }
+
+    /// Puts a partition that another owner has moved to where the table stands.
+    fn seek(&self, place: &Place, next: Option<i64>) -> Result<()> {
+        self.metrics.fenced.inc();
+        tracing::info!(topic = %place.topic, partition = place.partition, next, "fenced: another owner has committed");
+        let offset = next.map_or(context::start_offset(self.settings.start), Offset::Offset);
+        self.consumer.seek(&place.topic, place.partition, offset, ASK_BROKER).map_err(|source| {
+            Error::unavailable(format!("partition `{place}` cannot be read again from where the table stands"))
+                .with_source(source)
+        })
+    }
+
+    fn trouble(&mut self, error: &KafkaError) -> Result<()> {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                self.at_end.extend(
+                    self.settings
+                        .topics
+                        .iter()
+                        .map(|topic| (Place { topic: topic.as_str().into(), partition: *partition }, true)),
+                );
+                Ok(())
+            }
+            KafkaError::MessageConsumptionFatal(code) => {
+                Err(Error::unavailable(format!("the Kafka client has given up: {code}"))
+                    .with_hint("the message above names the cause; start again once it is mended"))
+            }
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ) => {
+                self.halt_those_outside_the_log();
+                Ok(())
+            }
+            other => {
+                tracing::warn!(error = %other, "Kafka reports a problem; trying again");
+                self.health.note(|status| status.broker = Some(other.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Halts each partition whose next offset the broker does not hold.
+    fn halt_those_outside_the_log(&self) {
+        let context = self.consumer.context();
+        let places: Vec<(Place, i64)> = context
+            .open()
+            .positions
+            .iter()
+            .filter(|(_, position)| !position.halted)
+            .filter_map(|(place, position)| Some((place.clone(), position.next?)))
+            .collect();
+        for (place, next) in places {
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&place.topic, place.partition, ASK_BROKER) else {
+                continue;
+            };
+            if (low..=high).contains(&next) {
+                continue;
+            }
+            let why = format!(
+                "the tables stand at offset {next}, but the broker holds {low} to {high}: messages were deleted before \
+                 they were read, or the topic was made anew; read it under another `kafka.job` to take in what is there"
+            );
+            tracing::error!(topic = %place.topic, partition = place.partition, next, low, high, "halted: {why}");
+            if let Some(position) = context.open().positions.get_mut(&place) {
+                position.halted = true;
+            }
+            self.health.note(|status| {
+                status.halted.insert(place.to_string(), why);
+            });
+            self.metrics.halted.inc();
+        }
+    }
+
+    /// Measures lag, and asks a broker that was out of reach whether it is back.
+    fn look_around(&mut self) {
+        let now_micros = self.clock.now_micros();
+        if now_micros - self.looked_around_micros < LOOK_AROUND_MICROS {
+            return;
+        }
+        self.looked_around_micros = now_micros;
+        if self.health.status().broker.is_some() {
+            let topic = self.settings.topics.first().map(String::as_str);
+            if self.consumer.fetch_metadata(topic, Duration::from_secs(1)).is_err() {
+                return;
+            }
+            self.health.note(|status| status.broker = None);
+        }
+        let positions: Vec<(Place, Position)> =
+            self.consumer.context().open().positions.iter().map(|(place, position)| (place.clone(), *position)).collect();
+        let mut behind = 0;
+        for (place, position) in &positions {
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&place.topic, place.partition, Duration::from_secs(1))
+            else {
+                continue;
+            };
+            let lag = (high - position.committed.unwrap_or(low)).max(0);
+            behind += lag;
+            self.metrics.lag.with_label_values(&[&*place.topic, &place.partition.to_string()]).set(lag);
+        }
+        self.health.note(|status| {
+            status.behind = behind;
+            status.assigned = positions.len();
+        });
+    }
+
+    /// The end of every partition now.
+    fn end_offsets(&self) -> Result<BTreeMap<Place, i64>> {
+        let ask = |source: KafkaError| {
+            Error::unavailable("the broker does not say where its partitions end")
+                .with_hint("check `kafka.brokers` and that the topics exist")
+                .with_source(source)
+        };
+        let mut ends = BTreeMap::new();
+        for topic in &self.settings.topics {
+            let metadata = self.consumer.fetch_metadata(Some(topic), ASK_BROKER).map_err(ask)?;
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            for partition in partitions.map(|partition| partition.id()) {
+                let (low, high) = self.consumer.fetch_watermarks(topic, partition, ASK_BROKER).map_err(ask)?;
+                if high > low {
+                    ends.insert(Place { topic: topic.as_str().into(), partition }, high);
+                }
+            }
+        }
+        Ok(ends)
+    }
+
+    /// True when all that was there at the start is in the tables.
+    fn caught_up(&self) -> Result<bool> {
+        let Some(targets) = &self.targets else { return Ok(false) };
+        let context = self.consumer.context();
+        let open = context.open();
+        if open.in_flight > 0 || open.builder.rows() > 0 {
+            return Ok(false);
+        }
+        let reached = |place: &Place, target: i64| {
+            open.positions.get(place).is_some_and(|position| {
+                position.halted
+                    || position.committed.is_some_and(|committed| committed >= target)
+                    || self.at_end.get(place).is_some()
+            })
+        };
+        let mine_done = targets.iter().all(|(place, target)| reached(place, *target));
+        if mine_done || targets.is_empty() {
+            return Ok(true);
+        }
+        // Partitions of another member of the group: the table says how far they are.
+        if open.positions.is_empty() || targets.keys().all(|place| open.positions.contains_key(place)) {
+            return Ok(false);
+        }
+        let Some(stands) = context.assigner.newest() else { return Ok(false) };
+        Ok(targets.iter().all(|(place, target)| {
+            reached(place, *target) || stands(place).is_some_and(|next| next >= *target)
+        }))
+    }
+
+    /// Hands over what is open, waits for its commit, and leaves.
+    fn drain(mut self) -> Result<()> {
+        let deadline = self.clock.now_micros() + DRAIN_MICROS;
+        loop {
+            self.settle_answers()?;
+            let mut open = self.consumer.context().open();
+            let empty = open.hand_over()? && open.in_flight == 0;
+            drop(open);
+            if empty {
+                break;
+            }
+            if self.clock.now_micros() > deadline || self.stop_now.is_cancelled() {
+                tracing::warn!("left with batches that storage has not taken; they will be read again");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.targets = None;
+        self.consumer.unsubscribe();
+        Ok(())
+    }
+}
+
+/// Borrows a Kafka message as the decoder wants it.
+fn with_message<T>(message: &BorrowedMessage<'_>, read: impl FnOnce(&Message<'_>) -> T) -> T {
+    let mut envelope = Envelope::default();
+    let mut content_type = None;
+    if let Some(headers) = message.headers() {
+        for header in headers.iter() {
+            let value = header.value.and_then(|value| std::str::from_utf8(value).ok());
+            match header.key {
+                "content-type" => content_type = value,
+                "ce_id" => envelope.id = value,
+                "ce_source" => envelope.source = value,
+                "ce_type" => envelope.event_type = value,
+                "ce_time" => envelope.time = value,
+                "ce_subject" => envelope.subject = value,
+                _ => {}
+            }
+        }
+    }
+    read(&Message {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_micros: message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)),
+        payload: message.payload(),
+        content_type,
+        envelope,
+    })
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "Kafka client");
+        self.health.note(|status| status.broker = Some(format!("{error}: {reason}")));
+    }
+}
+
+/// What the committing task needs of a batch: made here, where positions are known.
+pub(super) fn touched(range: PartitionRange, expected: Option<i64>) -> Touched {
+    Touched { range, expected }
+}

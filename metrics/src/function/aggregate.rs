@@ -1,0 +1,223 @@
+//! Aggregate functions: one shape for all of them around a [`Fold`].
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::datatypes::DataType;
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, Signature, TypeSignature,
+    Volatility,
+};
+
+use super::documentation;
+use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SketchMerge, SketchOf, SumOf};
+
+/// Every aggregate function.
+pub(super) fn all() -> Vec<AggregateUDF> {
+    const LONG: DataType = DataType::Int64;
+    let exact = |types: &[DataType]| Signature::exact(types.to_vec(), Volatility::Immutable);
+    let one_or_two = || {
+        Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable)
+    };
+    const SIGN: (&str, &str) = ("sign", "1 for what is stated, -1 for what is taken back");
+    const WEIGHT: (&str, &str) = ("weight_micros", "millionths that each counts; 1,000,000 where left out");
+    vec![
+        udaf::<CountOf>("count_of", exact(&[LONG, DataType::Boolean]), documentation(
+            "count_of(sign, condition)",
+            "Σ sign over the rows that meet a condition.",
+            "SELECT count_of(1, outcome = 'success') AS success FROM (VALUES ('success'), ('failure')) AS t(outcome)",
+            &[SIGN, ("condition", "a condition")],
+        )),
+        udaf::<SumOf>("sum_of", exact(&[LONG, LONG]), documentation(
+            "sum_of(sign, value)",
+            "Σ sign × value, exact in 128 bits; null values count nothing.",
+            "SELECT sum_of(1, cost) AS total FROM (VALUES (4713000), (NULL), (9000000)) AS t(cost)",
+            &[SIGN, ("value", "a whole number")],
+        )),
+        udaf::<SumOf>("sum_of_products", exact(&[LONG, LONG, LONG]), documentation(
+            "sum_of_products(sign, value, other)",
+            "Σ sign × value × other, exact in 128 bits; rows with a null count nothing.",
+            "SELECT sum_of_products(1, x, x) AS squares FROM (VALUES (3), (4)) AS t(x)",
+            &[SIGN, ("value", "a whole number"), ("other", "a whole number")],
+        )),
+        udaf::<RandomGroups>("random_groups", exact(&[LONG, LONG]), documentation(
+            "random_groups(group, value)",
+            "Totals of a value by random group: a list of 32, from which `clustered_low` and `clustered_high` make an interval.",
+            "SELECT random_groups(random_group(session), cost) AS totals FROM (VALUES ('s1', 5), ('s2', 7)) AS t(session, cost)",
+            &[("group", "random_group(session)"), ("value", "a whole number")],
+        )),
+        udaf::<RandomGroupsSum>("random_groups_sum", one_or_two(), documentation(
+            "random_groups_sum(totals[, weight_micros])",
+            "Sum of totals by random group.",
+            "SELECT random_groups_sum(t.l) AS totals FROM (SELECT random_groups(random_group('s'), 5) AS l) AS t",
+            &[("totals", "lists made by random_groups"), WEIGHT],
+        )),
+        udaf::<SketchOf>("sketch_of", exact(&[LONG, LONG]), documentation(
+            "sketch_of(value, sign)",
+            "A mergeable sketch (DDSketch, relative error 1 %) of whole numbers that are not negative.",
+            "SELECT sketch_quantile(sketch_of(ms, 1), 0.5) AS median FROM (VALUES (120), (240), (360)) AS t(ms)",
+            &[("value", "a whole number, not negative"), SIGN],
+        )),
+        udaf::<SketchMerge>("sketch_merge", one_or_two(), documentation(
+            "sketch_merge(sketch[, weight_micros])",
+            "One sketch of all that went into several.",
+            "SELECT sketch_count(sketch_merge(s)) AS n FROM (SELECT sketch_of(7, 1) AS s UNION ALL SELECT sketch_of(9, 1))",
+            &[("sketch", "a sketch"), WEIGHT],
+        )),
+    ]
+}
+
+fn udaf<F: Fold>(name: &'static str, signature: Signature, documentation: Documentation) -> AggregateUDF {
+    AggregateUDF::from(Function::<F> { name, signature, documentation, fold: PhantomData })
+}
+
+/// An aggregate function around a fold.
+struct Function<F> {
+    name: &'static str,
+    signature: Signature,
+    documentation: Documentation,
+    fold: PhantomData<fn() -> F>,
+}
+
+impl<F> fmt::Debug for Function<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<F> PartialEq for Function<F> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl<F> Eq for Function<F> {}
+
+impl<F> Hash for Function<F> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl<F: Fold> AggregateUDFImpl for Function<F> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(F::output_type())
+    }
+
+    fn accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(One(F::default())))
+    }
+
+    fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(Many::<F>(Vec::new())))
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&self.documentation)
+    }
+}
+
+/// One group.
+#[derive(Debug)]
+struct One<F>(F);
+
+impl<F: Fold> Accumulator for One<F> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let input = F::input(values)?;
+        (0..values[0].len()).try_for_each(|row| self.0.update(&input, row))
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        ScalarValue::try_from_array(&F::output(vec![std::mem::take(&mut self.0)])?, 0)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let partial = F::partial(&states[0])?;
+        (0..states[0].len()).try_for_each(|row| self.0.merge(&partial, row))
+    }
+}
+
+/// All groups of a query at once.
+struct Many<F>(Vec<F>);
+
+impl<F: Fold> Many<F> {
+    fn each(
+        &mut self,
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+        mut step: impl FnMut(&mut F, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.0.resize_with(total, F::default);
+        for (row, group) in groups.iter().enumerate() {
+            if filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
+                let state = self.0.get_mut(*group).ok_or_else(|| exec_datafusion_err!("no group {group}"))?;
+                step(state, row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<F: Fold> GroupsAccumulator for Many<F> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        let input = F::input(values)?;
+        self.each(groups, filter, total, |state, row| state.update(&input, row))
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        F::output(emit_to.take_needed(&mut self.0))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit_to)?])
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
+        let partial = F::partial(&values[0])?;
+        self.each(groups, None, total, |state, row| state.merge(&partial, row))
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let input = F::input(values)?;
+        let rows = values[0].len();
+        let groups: Vec<usize> = (0..rows).collect();
+        let mut each = Self(Vec::new());
+        each.each(&groups, filter, rows, |state, row| state.update(&input, row))?;
+        Ok(vec![F::output(each.0)?])
+    }
+
+    fn size(&self) -> usize {
+        self.0.iter().map(Fold::size).sum()
+    }
+}

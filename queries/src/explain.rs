@@ -1,0 +1,125 @@
+//! Turns the engine's errors into one message and a hint.
+
+use bellwether_lake::{Error, ErrorKind};
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
+/// A name counts as meant when it is at least this similar, from 0 to 1.
+const SIMILAR: f64 = 0.6;
+
+/// Explains an error of the engine. `names` are the tables, views and functions that could have been meant.
+pub(crate) fn explain(source: DataFusionError, names: &[String]) -> Error {
+    let (kind, message, hint) = describe(source.find_root(), names);
+    let error = Error::new(kind, message);
+    let error = if let Some(hint) = hint { error.with_hint(hint) } else { error };
+    error.with_source(source)
+}
+
+fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Option<String>) {
+    match root {
+        DataFusionError::SchemaError(schema, _) => {
+            let (message, hint) = describe_schema(schema);
+            (ErrorKind::Config, message, hint)
+        }
+        DataFusionError::SQL(source, _) => {
+            let text = source.to_string();
+            let text = text.trim_start_matches("sql parser error: ");
+            (ErrorKind::Config, format!("the SQL text is not understood: {}", one_line(text)), None)
+        }
+        DataFusionError::Plan(text) => describe_plan(text, names),
+        DataFusionError::ResourcesExhausted(_) => (
+            ErrorKind::Unavailable,
+            "the query needs more memory than this session may use".to_owned(),
+            Some("narrow it by time or columns, or raise --memory-limit".to_owned()),
+        ),
+        DataFusionError::NotImplemented(text) => {
+            (ErrorKind::Config, format!("this is not supported: {}", one_line(text)), None)
+        }
+        DataFusionError::ObjectStore(_) => {
+            (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None)
+        }
+        DataFusionError::Internal(text) => (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None),
+        other => (ErrorKind::Config, format!("the query fails: {}", one_line(&plain(other))), None),
+    }
+}
+
+fn describe_schema(schema: &SchemaError) -> (String, Option<String>) {
+    match schema {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
+            let hint = match nearest(&field.name, names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let some: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
+                    let more = if names.len() > some.len() { ", ..." } else { "" };
+                    format!("columns here: {}{more}", some.join(", "))
+                }
+            };
+            (format!("there is no column `{}`", field.name), Some(hint))
+        }
+        SchemaError::AmbiguousReference { field } => (
+            format!("column `{}` is in more than one table here", field.name),
+            Some(format!("write TABLE.{}", field.name)),
+        ),
+        other => (one_line(&other.to_string()), None),
+    }
+}
+
+fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<String>) {
+    for (start, what, help) in [
+        ("table '", "table or view", "\\d lists what there is; SHOW TABLES does so too"),
+        ("table function '", "table function", "\\functions lists what there is"),
+        ("Invalid function '", "function", "\\functions lists what there is"),
+    ] {
+        let Some((name, rest)) = text.strip_prefix(start).and_then(|rest| rest.split_once('\'')) else { continue };
+        if start.starts_with("table") && !rest.starts_with(" not found") {
+            continue;
+        }
+        let name = name.rsplit('.').next().unwrap_or(name);
+        let hint = match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => help.to_owned(),
+        };
+        return (ErrorKind::Config, format!("there is no {what} `{name}`"), Some(hint));
+    }
+    (ErrorKind::Config, one_line(text), None)
+}
+
+/// The name most like the one that was written, if any is alike.
+fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let written = written.to_lowercase();
+    names
+        .map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name))
+        .filter(|(score, name)| {
+            *score >= SIMILAR && (*score >= 0.8 || strsim::damerau_levenshtein(&written, name) <= name.len() / 2)
+        })
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, name)| name)
+}
+
+/// The error's own words, without the engine's prefix.
+fn plain(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Execution(text) | DataFusionError::Configuration(text) => text.clone(),
+        DataFusionError::ArrowError(source, _) => source.to_string(),
+        DataFusionError::External(source) => source.to_string(),
+        other => other.strip_backtrace(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_that_could_have_been_meant() {
+        let names = ["latency_ms", "run_id", "release_id", "task"];
+        assert_eq!(nearest("releas_id", names.into_iter()), Some("release_id"));
+        assert_eq!(nearest("TASKS", names.into_iter()), Some("task"));
+        assert_eq!(nearest("zzz", names.into_iter()), None);
+    }
+}

@@ -1,0 +1,26 @@
+//! Queries: one read-only SQL session over the tables of a lake.
+//!
+//! * [`Session`] plans and runs statements; it sees the newest commit of every table at each statement.
+//! * `catalog` holds the tables and plans views when a statement names them; `view/*.sql` are the views.
+//! * `statement` splits SQL text and refuses whatever could write or read outside the lake.
+//! * `function` lists functions and holds those that need the catalog.
+//! * `explain` turns the engine's errors into one message with a hint.
+//! * [`reference_markdown`] is the generated reference of it all.
+//!
+//! Rules: nothing here writes; memory is bounded by [`SessionSettings`]; a view is one SQL file whose first comment is
+//! its documentation. This crate must not know Kafka, delivery of alerts, or files outside the lake.
+
+mod catalog;
+mod explain;
+mod function;
+mod reference;
+mod session;
+mod statement;
+mod view;
+
+pub use catalog::{ColumnInfo, TableInfo, TableKind};
+pub use function::{FunctionInfo, FunctionKind};
+pub use reference::reference_markdown;
+pub use session::{Answer, Session, SessionSettings};
+pub use statement::split;
+pub use view::{View, views};

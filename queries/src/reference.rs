@@ -1,0 +1,98 @@
+//! The reference of views, tables and functions, generated from the code: `docs/sql.md`.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bellwether_lake::{Error, Result, Table};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+
+use crate::catalog::{LakeSchema, TableInfo, TableKind};
+use crate::function::FunctionInfo;
+
+/// The reference as Markdown, the same bytes for the same code.
+///
+/// # Errors
+/// `Bug` where a view cannot be planned over empty tables.
+pub async fn reference_markdown() -> Result<String> {
+    let (relations, functions) = plan_over_nothing().await?;
+    let mut text = String::from(
+        "# SQL reference\n\n\
+         Generated from the code by `bellwether reference sql`; do not edit.\n\n\
+         `bellwether sql \"SELECT ...\"` runs one or more statements; without one it is interactive. Everything is read-only. \
+         Times are UTC. Text after `example` can be run as it stands.\n\n",
+    );
+    contents(&mut text, &relations, &functions);
+    text.push_str("## Views\n\n");
+    relations.iter().filter(|info| info.kind == TableKind::View).for_each(|info| relation(&mut text, info));
+    text.push_str("## Tables\n\n");
+    relations.iter().filter(|info| info.kind == TableKind::Table).for_each(|info| relation(&mut text, info));
+    text.push_str("## Functions\n\n");
+    text.push_str("Besides these, the functions of Apache DataFusion are there; `\\functions` lists them.\n\n");
+    functions.iter().filter(|function| function.own).for_each(|info| describe_function(&mut text, info));
+    Ok(format!("{}\n", text.trim_end()))
+}
+
+/// Plans every view over tables without rows: columns and types without a lake.
+async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
+    let fails = |source| Error::bug("the reference cannot be generated").with_source(source);
+    let context = crate::session::context(&crate::SessionSettings::default())?;
+    let schema = Arc::new(LakeSchema::new());
+    let functions = crate::session::attach(&context, &schema)?;
+    let mut tables = Vec::new();
+    for table in Table::ALL {
+        let batch = RecordBatch::new_empty(table.arrow_schema());
+        let empty = MemTable::try_new(table.arrow_schema(), vec![vec![batch]]).map_err(fails)?;
+        tables.push((table, Arc::new(empty) as _));
+    }
+    schema.replace(tables);
+    let relations = schema.describe().await.map_err(fails)?;
+    Ok((relations, functions))
+}
+
+fn contents(text: &mut String, relations: &[TableInfo], functions: &[FunctionInfo]) {
+    let link = |name: &str| format!("[`{name}`](#{name})");
+    let names = |kind| relations.iter().filter(|info| info.kind == kind).map(|info| link(&info.name)).collect::<Vec<_>>();
+    let own: Vec<String> =
+        functions.iter().filter(|function| function.own).map(|function| link(&function.name)).collect();
+    push(text, format_args!("* Views: {}\n", names(TableKind::View).join(", ")));
+    push(text, format_args!("* Tables: {}\n", names(TableKind::Table).join(", ")));
+    push(text, format_args!("* Functions: {}\n\n", own.join(", ")));
+}
+
+fn relation(text: &mut String, info: &TableInfo) {
+    push(text, format_args!("### {}\n\n{}\n\n", info.name, info.doc));
+    if let Some(example) = &info.example {
+        push(text, format_args!("```sql\n{example}\n```\n\n"));
+    }
+    text.push_str("| column | type | meaning |\n| --- | --- | --- |\n");
+    for column in &info.columns {
+        push(text, format_args!("| `{}` | {} | {} |\n", column.name, cell(&column.kind), cell(&column.doc)));
+    }
+    text.push('\n');
+}
+
+fn describe_function(text: &mut String, info: &FunctionInfo) {
+    push(text, format_args!("### {}\n\n`{}` ({})\n\n{}\n\n", info.name, info.syntax, info.kind.name(), info.doc));
+    for (name, meaning) in &info.arguments {
+        push(text, format_args!("* `{name}`: {meaning}\n"));
+    }
+    if !info.arguments.is_empty() {
+        text.push('\n');
+    }
+    if let Some(example) = &info.example {
+        let fence = if example.contains("```") { "" } else { "```" };
+        let language = if fence.is_empty() { "" } else { "sql" };
+        push(text, format_args!("{fence}{language}\n{}\n{fence}\n\n", example.trim()));
+    }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// Writing to a string cannot fail.
+fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a string takes whatever is written to it");
+}

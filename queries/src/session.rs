@@ -1,0 +1,275 @@
+//! A read-only SQL session over a lake.
+//!
+//! Before each statement the newest version of every table is asked for, and tables that moved on are opened anew: no
+//! handle lives longer than the version it was opened at, so a session that is open for weeks holds what one statement
+//! needs.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwether_lake::{Error, Lake, Result, Table};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use futures::stream::BoxStream;
+use futures::{StreamExt, future};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::catalog::{LakeSchema, TableInfo, TableKind};
+use crate::explain::explain;
+use crate::function::{self, FunctionInfo};
+use crate::statement;
+
+/// Catalog and schema that tables and views are in.
+const CATALOG: &str = "bellwether";
+const SCHEMA: &str = "public";
+
+/// Memory of a session where nothing else is said: what a laptop spares without noticing.
+const MEMORY_LIMIT_BYTES: usize = 512 * 1024 * 1024;
+
+/// Rows of a batch: the engine's own default; smaller costs speed, larger costs memory.
+const BATCH_ROWS: usize = 8192;
+
+/// Memory consumers named when memory runs out.
+const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN;
+
+/// Limits of a session.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// Memory that sorts, joins and aggregations may hold together; sorts and aggregations spill to disk beyond it.
+    pub memory_limit_bytes: usize,
+    /// Rows of a batch.
+    pub batch_rows: usize,
+    /// Longest a statement may take; none: without end.
+    pub timeout: Option<Duration>,
+    /// Threads a statement may use; none: as many as there are cores.
+    pub threads: Option<usize>,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self { memory_limit_bytes: MEMORY_LIMIT_BYTES, batch_rows: BATCH_ROWS, timeout: None, threads: None }
+    }
+}
+
+/// The rows that answer a statement, as they come.
+pub struct Answer {
+    /// Their columns.
+    pub schema: SchemaRef,
+    /// The rows. Dropping it stops the query.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl Answer {
+    /// All rows at once.
+    ///
+    /// # Errors
+    /// As the stream.
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.batches.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+/// A read-only SQL session.
+pub struct Session {
+    lake: Lake,
+    settings: SessionSettings,
+    context: SessionContext,
+    schema: Arc<LakeSchema>,
+    functions: Vec<FunctionInfo>,
+    versions: Mutex<BTreeMap<Table, i64>>,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Opens a session over the newest state of a lake.
+    ///
+    /// # Errors
+    /// `Unavailable` where the tables cannot be read.
+    pub async fn open(lake: &Lake, settings: SessionSettings) -> Result<Self> {
+        let context = context(&settings)?;
+        let schema = Arc::new(LakeSchema::new());
+        let functions = attach(&context, &schema)?;
+        let session =
+            Self { lake: lake.clone(), settings, context, schema, functions, versions: Mutex::new(BTreeMap::new()) };
+        session.refresh().await?;
+        session.schema.prepare().await.map_err(|source| session.explain(source))?;
+        Ok(session)
+    }
+
+    /// Brings the session to the newest version of every table; cheap where nothing changed.
+    ///
+    /// # Errors
+    /// `Unavailable` where the tables cannot be read.
+    pub async fn refresh(&self) -> Result<()> {
+        let mut versions = self.versions.lock().await;
+        let newest = future::try_join_all(Table::ALL.map(|table| async move {
+            Ok::<_, Error>((table, self.lake.log(table).latest_version().await?))
+        }))
+        .await?;
+        let moved: Vec<Table> =
+            newest.iter().filter(|(table, version)| versions.get(table) != Some(version)).map(|(table, _)| *table).collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let opened = future::try_join_all(moved.into_iter().map(|table| self.open_table(table))).await?;
+        let mut tables = Vec::with_capacity(opened.len());
+        for (table, version, provider) in opened {
+            versions.insert(table, version);
+            tables.push((table, provider));
+        }
+        self.schema.replace(tables);
+        Ok(())
+    }
+
+    async fn open_table(&self, table: Table) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
+        let delta = self.lake.delta_table(table).await?;
+        let version = delta.snapshot()?.version();
+        let version = i64::try_from(version)
+            .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
+        delta.update_datafusion_session(&self.context.state())?;
+        let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
+        Ok((table, version, provider))
+    }
+
+    /// Plans one statement over the newest state of the tables.
+    ///
+    /// # Errors
+    /// `Config` where the statement is wrong or would not only read.
+    pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
+        let statement = statement::parse(sql)?;
+        self.refresh().await?;
+        let plan = self.context.state().statement_to_plan(statement).await.map_err(|source| self.explain(source))?;
+        // The statement has been looked at already; the plan is looked at as well, for what a statement can hide.
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)
+            .map_err(|source| self.explain(source))?;
+        Ok(plan)
+    }
+
+    /// Runs one statement.
+    ///
+    /// # Errors
+    /// `Config` where the statement is wrong or would not only read; `Unavailable` where it takes too long or too much
+    /// memory, which may also be told by the stream.
+    pub async fn execute(&self, sql: &str) -> Result<Answer> {
+        let deadline = self.settings.timeout.map(|timeout| (Instant::now() + timeout, timeout));
+        let start = async {
+            let plan = self.plan(sql).await?;
+            let frame = DataFrame::new(self.context.state(), plan);
+            let stream = frame.execute_stream().await.map_err(|source| self.explain(source))?;
+            Ok::<_, Error>(stream)
+        };
+        let stream = match deadline {
+            None => start.await?,
+            Some((at, timeout)) => tokio::time::timeout_at(at, start).await.map_err(|_| too_long(timeout))??,
+        };
+        let schema = stream.schema();
+        let batches = stream.map(|batch| batch.map_err(|source| explain(source, &[]))).boxed();
+        let batches = match deadline {
+            None => batches,
+            Some((at, timeout)) => until(batches, at, timeout),
+        };
+        Ok(Answer { schema, batches })
+    }
+
+    /// The stored tables.
+    ///
+    /// # Errors
+    /// `Bug` where a view cannot be planned.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>> {
+        self.relations(TableKind::Table).await
+    }
+
+    /// The views.
+    ///
+    /// # Errors
+    /// `Bug` where a view cannot be planned.
+    pub async fn views(&self) -> Result<Vec<TableInfo>> {
+        self.relations(TableKind::View).await
+    }
+
+    async fn relations(&self, kind: TableKind) -> Result<Vec<TableInfo>> {
+        let all = self.schema.describe().await.map_err(|source| self.explain(source))?;
+        Ok(all.into_iter().filter(|info| info.kind == kind).collect())
+    }
+
+    /// Every function, our own first.
+    pub fn functions(&self) -> &[FunctionInfo] {
+        &self.functions
+    }
+
+    fn explain(&self, source: datafusion::error::DataFusionError) -> Error {
+        use datafusion::catalog::SchemaProvider;
+        let mut names = self.schema.table_names();
+        names.extend(self.functions.iter().map(|function| function.name.clone()));
+        explain(source, &names)
+    }
+}
+
+/// Puts a schema and our functions into a context.
+pub(crate) fn attach(context: &SessionContext, schema: &Arc<LakeSchema>) -> Result<Vec<FunctionInfo>> {
+    let catalog = MemoryCatalogProvider::new();
+    catalog
+        .register_schema(SCHEMA, Arc::clone(schema) as _)
+        .map_err(|source| Error::bug("the catalog takes no schema").with_source(source))?;
+    context.register_catalog(CATALOG, Arc::new(catalog));
+    let state = context.state_weak_ref();
+    schema.bind(Box::new(move || state.upgrade().map(|state| state.read().clone())));
+    Ok(function::register(context, schema))
+}
+
+pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_information_schema(true)
+        .with_batch_size(settings.batch_rows);
+    if let Some(threads) = settings.threads {
+        config = config.with_target_partitions(threads);
+    }
+    config.options_mut().execution.time_zone = Some("+00:00".to_owned());
+    let pool = TrackConsumersPool::new(FairSpillPool::new(settings.memory_limit_bytes), NAMED_CONSUMERS);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()
+        .map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+fn too_long(timeout: Duration) -> Error {
+    Error::unavailable(format!("the query took longer than `{} s`", timeout.as_secs_f64()))
+        .with_hint("narrow it by time or columns, or raise --timeout")
+}
+
+/// Ends a stream with an error at a deadline.
+fn until(
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    at: Instant,
+    timeout: Duration,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    futures::stream::unfold(Some(batches), move |batches| async move {
+        let mut batches = batches?;
+        match tokio::time::timeout_at(at, batches.next()).await {
+            Ok(None) => None,
+            Ok(Some(batch)) => Some((batch, Some(batches))),
+            Err(_) => Some((Err(too_long(timeout)), None)),
+        }
+    })
+    .boxed()
+}

@@ -1,0 +1,41 @@
+-- Whether the windows of the last hour are complete: the share of partitions whose newest event is past the window's end. A partition that has been silent for a day is left out.
+-- column window_start: start of the one-minute window
+-- column window_end: its end
+-- column runs: runs in it so far, weighted by 1 / sampling probability
+-- column partitions: partitions with an event in the last day
+-- column partitions_past: those of them whose newest event is past the window's end
+-- column completeness: partitions_past / partitions; null where there is no partition
+-- column complete: true where every partition is past it
+-- example: SELECT * FROM completeness WHERE NOT complete
+WITH windows AS (
+    SELECT value AS window_start, value + INTERVAL '1 minute' AS window_end
+    FROM generate_series(
+        date_bin(INTERVAL '1 minute', now()) - INTERVAL '59 minutes', date_bin(INTERVAL '1 minute', now()),
+        INTERVAL '1 minute'
+    )
+),
+partitions AS (
+    SELECT topic, partition, max(event_time) AS newest_event
+    FROM events
+    WHERE event_date >= CAST(now() - INTERVAL '1 day' AS DATE) AND event_time >= now() - INTERVAL '1 day'
+    GROUP BY topic, partition
+),
+counted AS (
+    SELECT window_start, sum(weight) AS runs
+    FROM runs
+    WHERE ended_at >= now() - INTERVAL '61 minutes'
+    GROUP BY window_start
+)
+SELECT
+    w.window_start, w.window_end,
+    coalesce(CAST(round(max(c.runs)) AS BIGINT), 0) AS runs,
+    count(p.topic) AS partitions,
+    count(p.topic) FILTER (WHERE p.newest_event >= w.window_end) AS partitions_past,
+    CAST(count(p.topic) FILTER (WHERE p.newest_event >= w.window_end) AS DOUBLE)
+        / nullif(count(p.topic), 0) AS completeness,
+    count(p.topic) > 0 AND count(p.topic) = count(p.topic) FILTER (WHERE p.newest_event >= w.window_end) AS complete
+FROM windows AS w
+LEFT JOIN partitions AS p ON true
+LEFT JOIN counted AS c ON c.window_start = w.window_start
+GROUP BY w.window_start, w.window_end
+ORDER BY w.window_start

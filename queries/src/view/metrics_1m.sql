@@ -1,0 +1,12 @@
+-- The metrics by minute: one row a window, tenant, task, release and stage, with rates, intervals and quantiles.
+-- column runs: runs, weighted by 1 / sampling probability
+-- column runs_observed: runs seen
+-- column coverage: judged / runs
+-- column success_rate: success / judged
+-- column schema_adherence: final answers that fit their schema / answers that were checked
+-- column first_pass_adherence: first answers that fit / first answers that were checked
+-- column escalation_rate: runs handed to a person / runs
+-- column tool_failure_rate: failed tool calls / tool calls
+-- column policy_exceptions_per_1000: policy exceptions per 1,000 runs
+-- column cost_per_completed_task: cost of all runs / successes, units of cost_currency
+-- example: SELECT window_start, task, runs, success_rate, latency_ms_p95 FROM metrics_1m ORDER BY window_start DESC LIMIT 20

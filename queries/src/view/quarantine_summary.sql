@@ -1,0 +1,22 @@
+-- Rejected messages by reason and topic, with the newest of each as an example.
+-- column messages: rejected messages
+-- column share: their share of all rejected messages of the topic
+-- column first_seen: when the first was rejected
+-- column last_seen: when the last was rejected
+-- column example_pointer: JSON pointer to the problem in the newest
+-- column example_message: what was wrong with it and what to do
+-- column example_partition: its Kafka partition
+-- column example_offset: its Kafka offset
+-- example: SELECT * FROM quarantine_summary ORDER BY messages DESC
+SELECT
+    reason, topic,
+    count(*) AS messages,
+    CAST(count(*) AS DOUBLE) / CAST(sum(count(*)) OVER (PARTITION BY topic) AS DOUBLE) AS share,
+    min(quarantined_at) AS first_seen,
+    max(quarantined_at) AS last_seen,
+    last_value(pointer ORDER BY quarantined_at, partition, "offset") AS example_pointer,
+    last_value(message ORDER BY quarantined_at, partition, "offset") AS example_message,
+    last_value(partition ORDER BY quarantined_at, partition, "offset") AS example_partition,
+    last_value("offset" ORDER BY quarantined_at, partition, "offset") AS example_offset
+FROM quarantine
+GROUP BY reason, topic

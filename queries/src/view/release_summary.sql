@@ -1,0 +1,12 @@
+-- Everything known of each release: one row a tenant, task, release, fingerprint, model and stage, over all time.
+-- column runs: runs, weighted by 1 / sampling probability
+-- column runs_observed: runs seen
+-- column coverage: judged / runs
+-- column success_rate: success / judged
+-- column schema_adherence: final answers that fit their schema / answers that were checked
+-- column first_pass_adherence: first answers that fit / first answers that were checked
+-- column escalation_rate: runs handed to a person / runs
+-- column tool_failure_rate: failed tool calls / tool calls
+-- column policy_exceptions_per_1000: policy exceptions per 1,000 runs
+-- column cost_per_completed_task: cost of all runs / successes, units of cost_currency
+-- example: SELECT task, release_id, stage, first_window, runs, success_rate, cost_per_completed_task FROM release_summary ORDER BY task, first_window

@@ -1,0 +1,12 @@
+-- The rolling metrics as they stand at the end of the newest window: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
+-- column runs: runs, weighted by 1 / sampling probability
+-- column runs_observed: runs seen
+-- column coverage: judged / runs
+-- column success_rate: success / judged
+-- column schema_adherence: final answers that fit their schema / answers that were checked
+-- column first_pass_adherence: first answers that fit / first answers that were checked
+-- column escalation_rate: runs handed to a person / runs
+-- column tool_failure_rate: failed tool calls / tool calls
+-- column policy_exceptions_per_1000: policy exceptions per 1,000 runs
+-- column cost_per_completed_task: cost of all runs / successes, units of cost_currency
+-- example: SELECT span, task, release_id, stage, runs, success_rate, success_rate_low, success_rate_high FROM rolling WHERE span = '1h'

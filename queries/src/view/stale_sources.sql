@@ -1,0 +1,71 @@
+-- Retrieved documents whose version was older than the newest seen for that document at that time, per task and release. Versions are ordered by when they were first seen. Counts are weighted by 1 / sampling probability.
+-- column documents: documents returned with a version
+-- column stale: those of them that were stale
+-- column rate: stale / documents
+-- column cited: documents that the answer cites
+-- column cited_stale: those of them that were stale
+-- column cited_rate: cited_stale / cited
+-- column last_stale: end of the last run with a stale document
+-- column example_document: a document of that run that was stale
+-- column example_run_id: that run
+-- example: SELECT task, release_id, documents, stale, rate FROM stale_sources ORDER BY rate DESC
+WITH retrievals AS (
+    SELECT tenant, task, release_id, release_fingerprint, stage, run_id, ended_at, weight_micros,
+        unnest(retrieval) AS call
+    FROM runs
+    WHERE retrieval_calls > 0
+),
+returned AS (
+    SELECT tenant, task, release_id, release_fingerprint, stage, run_id, ended_at, weight_micros,
+        call['source_id'] AS source_id, unnest(call['documents']) AS document
+    FROM retrievals
+),
+documents AS (
+    SELECT tenant, task, release_id, release_fingerprint, stage, run_id, ended_at, weight_micros, source_id,
+        document['id'] AS document_id, document['version'] AS version, coalesce(document['cited'], false) AS cited
+    FROM returned
+    WHERE document['version'] IS NOT NULL
+),
+versions AS (
+    SELECT tenant, source_id, document_id, version, min(ended_at) AS first_seen
+    FROM documents
+    GROUP BY tenant, source_id, document_id, version
+),
+-- Versions first seen at one moment are equally new: neither makes the other stale.
+moments AS (
+    SELECT tenant, source_id, document_id, first_seen,
+        lead(first_seen) OVER (PARTITION BY tenant, source_id, document_id ORDER BY first_seen) AS superseded_at
+    FROM (SELECT DISTINCT tenant, source_id, document_id, first_seen FROM versions)
+),
+judged AS (
+    SELECT d.*, coalesce(d.ended_at >= m.superseded_at, false) AS stale
+    FROM documents AS d
+    JOIN versions AS v
+        ON d.tenant = v.tenant AND d.source_id = v.source_id AND d.document_id = v.document_id AND d.version = v.version
+    JOIN moments AS m
+        ON v.tenant = m.tenant AND v.source_id = m.source_id AND v.document_id = m.document_id
+        AND v.first_seen = m.first_seen
+),
+counted AS (
+    SELECT
+        tenant, task, release_id, release_fingerprint, stage,
+        sum(weight_micros) AS documents,
+        coalesce(sum(weight_micros) FILTER (WHERE stale), 0) AS stale,
+        coalesce(sum(weight_micros) FILTER (WHERE cited), 0) AS cited,
+        coalesce(sum(weight_micros) FILTER (WHERE cited AND stale), 0) AS cited_stale,
+        max(ended_at) FILTER (WHERE stale) AS last_stale,
+        last_value(document_id ORDER BY ended_at, run_id, document_id) FILTER (WHERE stale) AS example_document,
+        last_value(run_id ORDER BY ended_at, run_id, document_id) FILTER (WHERE stale) AS example_run_id
+    FROM judged
+    GROUP BY tenant, task, release_id, release_fingerprint, stage
+)
+SELECT
+    tenant, task, release_id, release_fingerprint, stage,
+    CAST(round(documents / 1e6) AS BIGINT) AS documents,
+    CAST(round(stale / 1e6) AS BIGINT) AS stale,
+    CAST(stale AS DOUBLE) / CAST(documents AS DOUBLE) AS rate,
+    CAST(round(cited / 1e6) AS BIGINT) AS cited,
+    CAST(round(cited_stale / 1e6) AS BIGINT) AS cited_stale,
+    CAST(cited_stale AS DOUBLE) / nullif(CAST(cited AS DOUBLE), 0) AS cited_rate,
+    last_stale, example_document, example_run_id
+FROM counted

@@ -1,0 +1,323 @@
+//! The configuration: one commented TOML file.
+//!
+//! * `config/reference.toml` is the one source of keys, defaults and their documentation: its values are the defaults,
+//!   and a key that is not in it is refused.
+//! * `config/read.rs` lays a user's file over it and collects every problem with its line.
+//! * [`Config`] is the checked result; parsing does no I/O but for secrets, which come through [`Secrets`].
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bellwether_lake::{Error, Result};
+
+use read::Reader;
+pub(crate) use read::{Environment, Secrets};
+
+/// The commented reference; its values are the defaults.
+pub(crate) const REFERENCE: &str = include_str!("config/reference.toml");
+
+/// Format version this program reads.
+const VERSION: u64 = 1;
+
+/// Everything a process can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) tables: Tables,
+    pub(crate) kafka: Kafka,
+    pub(crate) ingest: Ingest,
+    pub(crate) aggregate: Aggregate,
+    pub(crate) serve: Serve,
+    pub(crate) queries: Queries,
+}
+
+#[derive(Clone, PartialEq)]
+pub(crate) struct Tables {
+    pub(crate) root: String,
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: Vec<String>,
+    pub(crate) topics: Vec<String>,
+    pub(crate) group: String,
+    pub(crate) job: String,
+    pub(crate) start: Start,
+    pub(crate) instance_id: Option<String>,
+    /// Properties of librdkafka: those of `security` first, then `properties`, which win.
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+/// Where an unknown partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Earliest,
+    Latest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ingest {
+    pub(crate) flush_interval: Duration,
+    pub(crate) flush_bytes: usize,
+    pub(crate) flush_rows: usize,
+    pub(crate) max_event_bytes: usize,
+    pub(crate) max_event_depth: usize,
+    pub(crate) max_event_age: Duration,
+    pub(crate) max_future: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Aggregate {
+    pub(crate) index_memory_bytes: usize,
+    pub(crate) poll_interval: Duration,
+    pub(crate) rolling_history: bool,
+    pub(crate) handover_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Serve {
+    pub(crate) address: SocketAddr,
+    pub(crate) stale_after: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Queries {
+    pub(crate) memory_bytes: usize,
+}
+
+/// Properties may hold passwords, so only their names are shown.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options may hold keys, so only their names are shown.
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables").field("root", &self.root).field("options", &self.options.keys()).finish()
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// `Config`, with every problem of the file at once.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            Error::config(format!("the configuration `{name}` cannot be read"))
+                .with_hint("`bellwether config reference > bellwether.toml` writes one to start from")
+                .with_source(source)
+        })?;
+        Self::parse(&name, &text, &Environment)
+    }
+
+    /// Reads and checks a text; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// `Config`, with every problem of the text at once.
+    pub(crate) fn parse(name: &str, text: &str, secrets: &dyn Secrets) -> Result<Self> {
+        let mut reader = Reader::new(name, text, REFERENCE, secrets)?;
+        reader.integer("version", VERSION, VERSION);
+        let config = Self {
+            tables: Tables { root: reader.text("tables.root"), options: reader.map("tables.options") },
+            kafka: kafka(&mut reader),
+            ingest: ingest(&mut reader),
+            aggregate: Aggregate {
+                index_memory_bytes: reader.bytes("aggregate.index_memory_bytes", 1 << 20),
+                poll_interval: reader.duration("aggregate.poll_interval", Duration::from_millis(10)),
+                rolling_history: reader.boolean("aggregate.rolling_history"),
+                handover_bytes: reader.bytes("aggregate.handover_bytes", 0),
+            },
+            serve: Serve {
+                address: reader
+                    .parsed("serve.address", "an address such as `127.0.0.1:9464`")
+                    .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+                stale_after: reader.duration("serve.stale_after", Duration::from_secs(1)),
+            },
+            queries: Queries { memory_bytes: reader.bytes("queries.memory_bytes", 16 << 20) },
+        };
+        config.validate(&mut reader);
+        reader.finish()?;
+        Ok(config)
+    }
+
+    /// Rules between keys. Does no I/O.
+    fn validate(&self, reader: &mut Reader<'_>) {
+        if self.tables.root.is_empty() {
+            reader.problem("tables.root", "is empty; name a folder or s3://BUCKET/PREFIX");
+        }
+        if self.kafka.topics.is_empty() {
+            reader.problem("kafka.topics", "is empty; name at least one topic");
+        }
+        if self.kafka.brokers.is_empty() {
+            reader.problem("kafka.brokers", "is empty; name at least one broker as HOST:PORT");
+        }
+        for broker in &self.kafka.brokers {
+            if !broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+                reader.problem("kafka.brokers", &format!("has `{broker}`; a broker is HOST:PORT"));
+            }
+        }
+        for (key, value) in [("kafka.group", &self.kafka.group), ("kafka.job", &self.kafka.job)] {
+            if value.is_empty() {
+                reader.problem(key, "is empty; name it");
+            }
+        }
+        if self.kafka.job.contains(['/', '#']) {
+            reader.problem("kafka.job", "has `/` or `#`; use letters, digits, `-`, `_` and `.`");
+        }
+        if self.ingest.flush_bytes < self.ingest.max_event_bytes {
+            reader.problem("ingest.flush_bytes", "is below `ingest.max_event_bytes`; one event must fit");
+        }
+    }
+}
+
+fn ingest(reader: &mut Reader<'_>) -> Ingest {
+    Ingest {
+        flush_interval: reader.duration("ingest.flush_interval", Duration::from_millis(10)),
+        flush_bytes: reader.bytes("ingest.flush_bytes", 1 << 20),
+        flush_rows: size(reader.integer("ingest.flush_rows", 1, 10_000_000)),
+        max_event_bytes: reader.bytes("ingest.max_event_bytes", 1024),
+        max_event_depth: size(reader.integer("ingest.max_event_depth", 8, 128)),
+        max_event_age: reader.duration("ingest.max_event_age", Duration::from_secs(60)),
+        max_future: reader.duration("ingest.max_future", Duration::ZERO),
+    }
+}
+
+fn kafka(reader: &mut Reader<'_>) -> Kafka {
+    const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+    const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+    let mut properties = BTreeMap::new();
+    let protocol = reader.choice("kafka.security.protocol", PROTOCOLS).unwrap_or_else(|| "plaintext".to_owned());
+    let mechanism = reader.choice("kafka.security.sasl_mechanism", MECHANISMS);
+    let sasl = protocol.starts_with("sasl");
+    if sasl && mechanism.is_none() {
+        reader.problem(
+            "kafka.security.sasl_mechanism",
+            "is not set, which `sasl_…` needs; one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+        );
+    }
+    let mut put = |property: &str, value: Option<String>| {
+        if let Some(value) = value {
+            properties.insert(property.to_owned(), value);
+        }
+    };
+    put("security.protocol", Some(protocol));
+    put("sasl.mechanism", mechanism);
+    put("sasl.username", reader.optional("kafka.security.username"));
+    put("sasl.password", reader.optional("kafka.security.password"));
+    put("ssl.ca.location", reader.optional("kafka.security.ca_file"));
+    put("ssl.certificate.location", reader.optional("kafka.security.certificate_file"));
+    put("ssl.key.location", reader.optional("kafka.security.key_file"));
+    properties.extend(reader.map("kafka.properties"));
+    Kafka {
+        brokers: reader.list("kafka.brokers"),
+        topics: reader.list("kafka.topics"),
+        group: reader.text("kafka.group"),
+        job: reader.text("kafka.job"),
+        start: match reader.choice("kafka.start", &["earliest", "latest"]).as_deref() {
+            Some("latest") => Start::Latest,
+            _ => Start::Earliest,
+        },
+        instance_id: reader.optional("kafka.instance_id"),
+        properties,
+    }
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake;
+
+    impl Secrets for Fake {
+        fn env(&self, name: &str) -> Option<String> {
+            (name == "KAFKA_PASSWORD").then(|| "s3cret".to_owned())
+        }
+        fn file(&self, _: &str) -> std::io::Result<String> {
+            Ok("from a file\n".to_owned())
+        }
+    }
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse("test.toml", text, &Fake)
+    }
+
+    fn refused(text: &str) -> String {
+        parse(text).expect_err("the text is wrong").message().to_owned()
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults_of_the_reference() {
+        let config = parse("").expect("defaults are right");
+        assert_eq!(config, parse(REFERENCE).expect("the reference is right"));
+        assert_eq!(config.ingest.flush_bytes, 64 << 20);
+        assert_eq!(config.ingest.max_event_age, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.serve.address.port(), 9464);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_name_and_its_line() {
+        let message = refused("[kafka]\ntopic = [\"a\"]\n");
+        assert!(message.contains("test.toml:2: `kafka.topic` is not a key; did you mean `kafka.topics`?"), "{message}");
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let message = refused(
+            "version = 2\n[ingest]\nflush_interval = \"soon\"\nflush_bytes = true\n[kafka]\nstart = \"now\"\nbrokers = [\"nohost\"]\n",
+        );
+        for part in ["`version`", "`ingest.flush_interval`", "`ingest.flush_bytes`", "`kafka.start`", "`kafka.brokers`"]
+        {
+            assert!(message.contains(part), "{part} is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_the_environment() {
+        let config = parse(
+            "[kafka.security]\nprotocol = \"sasl_ssl\"\nsasl_mechanism = \"PLAIN\"\nusername = { file = \"/u\" }\npassword = { env = \"KAFKA_PASSWORD\" }\n",
+        )
+        .expect("secrets are there");
+        assert_eq!(config.kafka.properties["sasl.password"], "s3cret");
+        assert_eq!(config.kafka.properties["sasl.username"], "from a file");
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(refused("[kafka]\ngroup = { env = \"NOT_THERE\" }\n").contains("NOT_THERE"));
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_have_a_unit() {
+        assert_eq!(parse("[queries]\nmemory_bytes = 33554432\n").expect("bytes").queries.memory_bytes, 32 << 20);
+        assert_eq!(parse("[queries]\nmemory_bytes = \"1GiB\"\n").expect("unit").queries.memory_bytes, 1 << 30);
+        assert!(refused("[queries]\nmemory_bytes = \"lots\"\n").contains("`lots`"));
+    }
+
+    #[test]
+    fn librdkafka_properties_pass_through_and_win() {
+        let config =
+            parse("[kafka.properties]\n\"fetch.min.bytes\" = 7\n\"security.protocol\" = \"ssl\"\n").expect("free");
+        assert_eq!(config.kafka.properties["fetch.min.bytes"], "7");
+        assert_eq!(config.kafka.properties["security.protocol"], "ssl");
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_told_with_its_line() {
+        assert!(refused("[kafka\n").contains("test.toml:1"));
+    }
+}

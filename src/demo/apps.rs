@@ -1,0 +1,434 @@
+//! Three simulated apps that emit run events as a real app would: plain JSON, one object a message.
+//!
+//! * support-assistant: tasks `refund_triage` and `order_status`, with tools; refunds need an approval and do not always
+//!   have one.
+//! * policy-assistant: task `policy_answer`, citing versioned documents, some of them stale.
+//! * invoice-extractor: task `invoice_extraction`, with schema errors by field.
+//!
+//! Rules: the same seed and the same calls give the same bytes; no clock is read. The generator knows nothing of Kafka.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+/// Runs between two poison messages.
+const POISON_EVERY: u64 = 1500;
+
+/// Share of a trial's app that its canary gets.
+const CANARY_SHARE: f64 = 0.3;
+
+/// One message to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Kafka key: the run's id.
+    pub(crate) key: String,
+    /// What the app sends.
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What is on trial at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Trial {
+    /// Canary of the invoice extractor, with how bad it is by now: 0 as its baseline, 1 at its worst.
+    pub(crate) invoice: Option<f64>,
+    /// Canary of the support assistant, which does nothing better or worse.
+    pub(crate) support: bool,
+}
+
+/// The three apps.
+pub(crate) struct Apps {
+    rng: StdRng,
+    prefix: u64,
+    sequence: u64,
+}
+
+/// What differs from task to task.
+struct Task {
+    source: &'static str,
+    name: &'static str,
+    model: &'static str,
+    release: &'static str,
+    success: f64,
+    latency_ms: f64,
+    cost_nanos: f64,
+    escalation: f64,
+}
+
+const REFUND: Task = Task {
+    source: "support-assistant",
+    name: "refund_triage",
+    model: "gpt-5.4",
+    release: "2026-11-12.2",
+    success: 0.86,
+    latency_ms: 2600.0,
+    cost_nanos: 6_100_000.0,
+    escalation: 0.11,
+};
+const ORDER: Task = Task {
+    source: "support-assistant",
+    name: "order_status",
+    model: "gpt-5.4-mini",
+    release: "2026-11-12.2",
+    success: 0.95,
+    latency_ms: 1100.0,
+    cost_nanos: 900_000.0,
+    escalation: 0.03,
+};
+const POLICY: Task = Task {
+    source: "policy-assistant",
+    name: "policy_answer",
+    model: "claude-sonnet-4-5",
+    release: "policy-41",
+    success: 0.91,
+    latency_ms: 3400.0,
+    cost_nanos: 9_800_000.0,
+    escalation: 0.05,
+};
+const INVOICE: Task = Task {
+    source: "invoice-extractor",
+    name: "invoice_extraction",
+    model: "gemini-2.5-flash",
+    release: "extract-7.3",
+    success: 0.93,
+    latency_ms: 4200.0,
+    cost_nanos: 3_200_000.0,
+    escalation: 0.02,
+};
+
+/// Release ids of the canaries.
+pub(crate) const INVOICE_CANARY: &str = "extract-7.4";
+pub(crate) const SUPPORT_CANARY: &str = "2026-11-23.1";
+
+/// A run's dice, drawn once, so that every field tells the same story.
+struct Draw {
+    canary: bool,
+    harm: f64,
+    status: &'static str,
+    latency_ms: f64,
+    cost_nanos: f64,
+    escalated: bool,
+}
+
+// === impl Apps ===
+
+impl Apps {
+    /// Apps with a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0 }
+    }
+
+    /// The next message, of a run that ended at this time (µs since 1970).
+    pub(crate) fn next(&mut self, ended_micros: i64, trial: Trial) -> Message {
+        self.sequence += 1;
+        if self.sequence.is_multiple_of(POISON_EVERY) {
+            return self.poison(ended_micros);
+        }
+        let pick: f64 = self.rng.random();
+        let task = match pick {
+            x if x < 0.24 => &REFUND,
+            x if x < 0.46 => &ORDER,
+            x if x < 0.68 => &POLICY,
+            _ => &INVOICE,
+        };
+        self.run(task, ended_micros, trial)
+    }
+
+    fn run(&mut self, task: &Task, ended_micros: i64, trial: Trial) -> Message {
+        let draw = self.draw(task, trial);
+        let run_id = format!("run_{:x}_{:07}", self.prefix, self.sequence);
+        let started = ended_micros - micros(draw.latency_ms);
+        let latency = rounded(draw.latency_ms, 1);
+        let input = self.between(900, 5200);
+        let output = self.between(80, 900);
+        let mut data = json!({
+            "task": task.name,
+            "environment": "production",
+            "release": self.release(task, draw.canary),
+            "rollout": { "stage": if draw.canary { "canary" } else { "full" }, "assignment_unit": "session" },
+            "started_at": time(started),
+            "ended_at": time(ended_micros),
+            "outcome": { "status": draw.status, "source": "rule" },
+            "tokens": { "input": input, "input_cache_read": input * 6 / 10, "output": output },
+            "cost": { "amount": amount(draw.cost_nanos), "currency": "USD", "source": "gateway" },
+            "latency": {
+                "total_ms": latency,
+                "ttft_ms": rounded(draw.latency_ms * self.rng.random_range(0.12..0.25), 1),
+                "llm_ms": rounded(draw.latency_ms * 0.78, 1),
+            },
+            "llm_calls": self.between(1, 3),
+            "session_id": format!("s_{:x}_{}", self.prefix, self.sequence / 3),
+            "segments": { "locale": self.pick(&["en-US", "en-GB", "de-DE", "fr-FR"]), "plan": self.pick(&["free", "pro", "team"]) },
+        });
+        if draw.status != "success" {
+            data["outcome"]["reason_code"] = json!(reason(draw.status));
+        }
+        if draw.escalated {
+            data["escalation"] = json!({
+                "reason_code": self.pick(&["low_confidence", "user_requested", "policy_limit"]),
+                "initiated_by": "model", "to": "tier2", "phase": "before_answer",
+            });
+        }
+        match task.name {
+            "policy_answer" => self.cite(&mut data),
+            "invoice_extraction" => self.validate(&mut data, &draw),
+            name => self.call_tools(&mut data, name == "refund_triage"),
+        }
+        let event = json!({
+            "spec": "run-event/1.0", "type": "run.completed", "source": task.source,
+            "run_id": run_id, "time": time(ended_micros), "data": data,
+        });
+        Message { key: run_id, payload: event.to_string().into_bytes() }
+    }
+
+    fn draw(&mut self, task: &Task, trial: Trial) -> Draw {
+        let on_trial = match task.source {
+            "invoice-extractor" => trial.invoice,
+            "support-assistant" => trial.support.then_some(0.0),
+            _ => None,
+        };
+        let canary = on_trial.is_some() && self.chance(CANARY_SHARE);
+        let harm = if canary { on_trial.unwrap_or(0.0).clamp(0.0, 1.0) } else { 0.0 };
+        let status = if self.chance(0.01) {
+            "unknown"
+        } else if self.chance(task.success - 0.34 * harm) {
+            "success"
+        } else {
+            match self.rng.random::<f64>() {
+                x if x < 0.70 => "failure",
+                x if x < 0.85 => "error",
+                x if x < 0.95 => "timeout",
+                _ => "abandoned",
+            }
+        };
+        let slow = if status == "timeout" { 4.0 } else { 1.0 };
+        Draw {
+            canary,
+            harm,
+            status,
+            latency_ms: task.latency_ms * self.spread(0.45) * slow * (1.0 + 0.5 * harm),
+            cost_nanos: task.cost_nanos * self.spread(0.35) * (1.0 + 1.1 * harm),
+            escalated: self.chance(task.escalation + 0.08 * harm),
+        }
+    }
+
+    fn release(&mut self, task: &Task, canary: bool) -> Value {
+        let (id, prompt) = match (canary, task.source) {
+            (true, "invoice-extractor") => (INVOICE_CANARY, "12"),
+            (true, _) => (SUPPORT_CANARY, "18"),
+            (false, "invoice-extractor") => (task.release, "11"),
+            (false, _) => (task.release, "17"),
+        };
+        let mut release = json!({
+            "id": id,
+            "prompt": { "name": task.name, "version": prompt },
+            "model": { "provider": provider(task.model), "requested": task.model, "responded": task.model },
+            "params": { "temperature": 0.2, "max_tokens": 900 },
+            "code": { "version": "5.2.1", "commit": "9f1c2e7" },
+        });
+        if canary {
+            release["parent_id"] = json!(task.release);
+        }
+        if task.name == "policy_answer" {
+            release["retrieval"] = json!({ "index_version": "2026-11-19", "top_k": 6 });
+        }
+        release
+    }
+
+    fn call_tools(&mut self, data: &mut Value, refund: bool) {
+        let mut calls = vec![self.tool("lookup_order", 0.985)];
+        if refund {
+            calls.push(self.tool("check_refund_policy", 0.99));
+            if self.chance(0.6) {
+                let mut call = self.tool("issue_refund", 0.97);
+                call["side_effect"] = json!(true);
+                call["risk"] = json!("high");
+                // Two in a hundred refunds go through without anybody's approval: what the pipeline has to find by itself.
+                if self.chance(0.98) {
+                    let decision = self.pick(&["approved", "approved", "approved", "edited"]);
+                    call["approval"] =
+                        json!({ "required": true, "decision": decision, "wait_ms": self.between(400, 90_000) });
+                }
+                calls.push(call);
+            }
+        }
+        data["tool_calls"] = json!(calls);
+        if self.chance(0.004) {
+            data["policy_exceptions"] = json!([{
+                "policy_id": "pii_v2", "severity": "medium", "category": "pii", "action": "redacted", "source": "output",
+            }]);
+        }
+    }
+
+    fn tool(&mut self, name: &str, ok: f64) -> Value {
+        let latency = self.between(40, 400);
+        if self.chance(ok) {
+            json!({ "name": name, "status": "ok", "latency_ms": latency, "args_valid": true })
+        } else {
+            json!({ "name": name, "status": "error", "error_type": "upstream_timeout", "latency_ms": latency * 5, "args_valid": true })
+        }
+    }
+
+    fn cite(&mut self, data: &mut Value) {
+        let mut documents = Vec::new();
+        for _ in 0..self.between(1, 3) {
+            let number = self.between(1, 24);
+            // One citation in twenty-five is of a version that has been replaced.
+            let version = if self.chance(0.04) { 3 } else { 4 };
+            documents.push(json!({
+                "id": format!("policy-{number:02}"), "version": version.to_string(), "cited": true,
+                "score": rounded(self.rng.random_range(0.55..0.95), 3),
+            }));
+        }
+        data["retrieval"] = json!([{
+            "source_id": "policies", "index_version": "2026-11-19", "requested_k": 6, "returned_k": 6,
+            "latency_ms": self.between(30, 180), "status": "ok", "documents": documents,
+        }]);
+    }
+
+    fn validate(&mut self, data: &mut Value, draw: &Draw) {
+        const FIELDS: &[(&str, &str, &str)] = &[
+            ("/total_amount", "type", "expected number"),
+            ("/vat_id", "pattern", "does not look like a VAT id"),
+            ("/due_date", "format", "expected a date"),
+            ("/currency", "enum", "not a currency"),
+            ("/line_items/0/quantity", "minimum", "must be above zero"),
+            ("/supplier/name", "required", "is missing"),
+        ];
+        let broken = self.chance(0.035 + 0.30 * draw.harm);
+        let first_valid = !broken && !self.chance(0.04);
+        let mut fields = Vec::new();
+        if broken {
+            // The worse release mostly gets the amount wrong.
+            let index = if draw.harm > 0.0 && self.chance(0.7) { 0 } else { self.rng.random_range(0..FIELDS.len()) };
+            let (path, rule, message) = FIELDS[index];
+            fields.push(json!({ "path": path, "valid": false, "rule": rule, "message": message }));
+        }
+        data["validation"] = json!({
+            "applicable": true, "valid": !broken, "first_attempt_valid": first_valid,
+            "attempts": if first_valid { 1 } else { 2 }, "schema_id": "invoice", "schema_version": "9",
+            "fields_total": 14, "fields_invalid": fields.len(), "fields": fields,
+        });
+    }
+
+    /// A message that no decoder can accept.
+    fn poison(&mut self, ended_micros: i64) -> Message {
+        let key = format!("poison_{:x}_{}", self.prefix, self.sequence);
+        let text = match self.rng.random_range(0..5) {
+            0 => "{\"spec\":\"run-event/1.0\",\"run_id\":\"cut".to_owned(),
+            1 => "Traceback (most recent call last): ValueError".to_owned(),
+            2 => json!({
+                "spec": "run-event/1.0", "run_id": key,
+                "data": { "task": "refund_triage", "release": { "id": "x" }, "rollout": { "stage": "prod" },
+                          "started_at": time(ended_micros), "ended_at": time(ended_micros), "outcome": { "status": "success" } },
+            })
+            .to_string(),
+            3 => json!({ "spec": "run-event/1.0", "run_id": key, "data": { "task": "order_status" } }).to_string(),
+            _ => json!({
+                "spec": "run-event/1.0", "run_id": key,
+                "data": { "task": "refund_triage", "release": { "id": "x" }, "started_at": "yesterday",
+                          "ended_at": time(ended_micros), "outcome": { "status": "success" } },
+            })
+            .to_string(),
+        };
+        Message { key, payload: text.into_bytes() }
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        self.rng.random::<f64>() < probability
+    }
+
+    fn between(&mut self, least: i64, most: i64) -> i64 {
+        self.rng.random_range(least..=most)
+    }
+
+    fn pick(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.rng.random_range(0..words.len())]
+    }
+
+    /// A log-normal factor with median one, by twelve uniform draws for the normal.
+    fn spread(&mut self, sigma: f64) -> f64 {
+        let normal: f64 = (0..12).map(|_| self.rng.random::<f64>()).sum::<f64>() - 6.0;
+        (sigma * normal).exp()
+    }
+}
+
+fn reason(status: &str) -> &'static str {
+    match status {
+        "failure" => "wrong_answer",
+        "error" => "provider_error",
+        "timeout" => "deadline",
+        "abandoned" => "user_left",
+        _ => "not_judged",
+    }
+}
+
+fn provider(model: &str) -> &'static str {
+    match model.split('-').next() {
+        Some("claude") => "anthropic",
+        Some("gemini") => "google",
+        _ => "openai",
+    }
+}
+
+/// Milliseconds as whole microseconds; simulated latencies are far inside the range.
+fn micros(ms: f64) -> i64 {
+    (ms * 1000.0) as i64
+}
+
+fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// Nano-units as a decimal text.
+fn amount(nanos: f64) -> String {
+    let nanos = nanos as u64;
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+}
+
+fn time(micros: i64) -> String {
+    let since = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: i64 = 1_795_435_200_000_000;
+
+    fn messages(seed: u64, count: i64, trial: Trial) -> Vec<Message> {
+        let mut apps = Apps::new(seed);
+        (0..count).map(|index| apps.next(NOON + index * 1_000_000, trial)).collect()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes() {
+        let trial = Trial { invoice: Some(0.5), support: true };
+        assert_eq!(messages(7, 2000, trial), messages(7, 2000, trial));
+        assert_ne!(messages(7, 10, trial), messages(8, 10, trial));
+    }
+
+    #[test]
+    fn a_bad_canary_succeeds_less_than_its_baseline() {
+        let trial = Trial { invoice: Some(1.0), support: true };
+        let mut runs = [[0u32; 2]; 2];
+        for message in messages(1, 20_000, trial) {
+            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+            if event["source"] == "invoice-extractor" {
+                let canary = usize::from(event["data"]["rollout"]["stage"] == "canary");
+                runs[canary][usize::from(event["data"]["outcome"]["status"] == "success")] += 1;
+            }
+        }
+        let rate = |[bad, good]: [u32; 2]| f64::from(good) / f64::from(good + bad);
+        assert!(rate(runs[0]) - rate(runs[1]) > 0.25, "{runs:?}");
+    }
+
+    #[test]
+    fn few_messages_are_poison() {
+        let whole = messages(3, 3000, Trial::default());
+        assert_eq!(whole.iter().filter(|message| message.key.starts_with("poison")).count(), 2);
+    }
+}

@@ -1,0 +1,111 @@
+//! The demo without a terminal: history, a while of live traffic, then the tables, printed.
+
+use std::time::{Duration, Instant};
+
+use bellwether_lake::Result;
+
+use super::observe::{Answer, Observer};
+use super::{Demo, QUERIES};
+
+/// Between two looks at the tables.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Between two lines of progress.
+const LINE: Duration = Duration::from_secs(3);
+
+/// Longest wait for the last messages to be committed.
+const SETTLE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
+    let mut text = format!("tables  {}\nbroker  {}  topic {}\n", demo.root(), demo.brokers, super::TOPIC);
+    text.push_str(&format!("health  http://{}/healthz\n", demo.running.address));
+    crate::print(&text)?;
+    let mut observer = Observer::open(demo).await?;
+    follow(demo, &mut observer, live).await?;
+    demo.progress.stop();
+    settle(demo, &mut observer).await?;
+    observer.look("1h").await?;
+    for line in observer.view().news.iter().rev() {
+        crate::print(&format!("  {line}"))?;
+    }
+    show(&observer, "Rolling metrics, last hour", "SELECT task, release_id, stage, runs, round(success_rate, 3) AS success, \
+        round(success_rate_low, 3) AS low, round(success_rate_high, 3) AS high, round(schema_adherence, 3) AS schema_ok, \
+        round(escalation_rate, 3) AS escalated, round(latency_ms_p95, 0) AS p95_ms \
+        FROM rolling WHERE span = '1h' ORDER BY task, stage DESC, release_id").await?;
+    show(
+        &observer,
+        "Quarantine",
+        "SELECT reason, messages, example_pointer, example_message FROM quarantine_summary ORDER BY messages DESC",
+    )
+    .await?;
+    show(
+        &observer,
+        "Freshness",
+        "SELECT table_name, count(*) AS partitions, sum(table_rows) AS table_rows, \
+        round(min(event_lag_s), 1) AS event_lag_s FROM freshness GROUP BY table_name ORDER BY table_name",
+    )
+    .await?;
+    crate::print("Queries to try")?;
+    for (what, sql) in QUERIES {
+        crate::print(&format!("  {what:<24} {sql}"))?;
+    }
+    Ok(())
+}
+
+async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<()> {
+    let mut said = Instant::now() - LINE;
+    let mut live_since = None;
+    loop {
+        observer.count(demo).await?;
+        if said.elapsed() >= LINE {
+            let view = observer.view();
+            let phase = if demo.progress.is_live() { "live" } else { "history" };
+            crate::print(&format!(
+                "{phase:<8} published {:>6}  committed {:>6}  {:>6.0} events/s  commits {}",
+                demo.progress.published(),
+                demo.progress.committed(),
+                view.per_second,
+                view.commits
+            ))?;
+            said = Instant::now();
+        }
+        if demo.progress.is_live() && live_since.get_or_insert_with(Instant::now).elapsed() >= live {
+            return Ok(());
+        }
+        if demo.running.stopping() {
+            return Ok(());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Waits until what was published is committed and counted.
+async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLE && !demo.running.stopping() {
+        observer.count(demo).await?;
+        if demo.progress.committed() >= demo.progress.published() && demo.running.aggregate_behind().await? == 0 {
+            break;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    Ok(())
+}
+
+async fn show(observer: &Observer, title: &str, sql: &str) -> Result<()> {
+    let answer = observer.ask(sql).await?;
+    crate::print(&format!("\n{title}\n{}\n", table(&answer)))?;
+    Ok(())
+}
+
+/// An answer as a table for people.
+pub(crate) fn table(answer: &Answer) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header(&answer.columns);
+    for row in &answer.rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}

@@ -1,0 +1,83 @@
+//! Bellwether: production monitoring for LLM applications.
+//!
+//! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
+//! * `roles` wires ingest and aggregate; `serve` tells health and metrics.
+//! * `sql`, `check`, `replay` and `demo` are commands.
+//!
+//! Rule: this crate wires rooms together and holds no business rules.
+
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod exit;
+mod logging;
+mod replay;
+mod roles;
+mod serve;
+mod sql;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use bellwether_lake::{Error, Result};
+use clap::{CommandFactory, Parser};
+
+use cli::{Check, Cli, Command, ConfigCommand, Reference};
+use config::Config;
+use roles::Which;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Sql(_) | Command::Check(_) | Command::Replay(_));
+    logging::start(cli.log_format, quiet);
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => block_on(roles::run(&Config::load(&args.config)?, Which::All, args.until_caught_up)),
+        Command::Ingest(args) => {
+            block_on(roles::run(&Config::load(&args.config)?, Which::Ingest, args.until_caught_up))
+        }
+        Command::Aggregate(args) => {
+            block_on(roles::run(&Config::load(&args.config)?, Which::Aggregate, args.until_caught_up))
+        }
+        Command::Sql(args) => block_on(sql::run(args)),
+        Command::Schema => print(bellwether_event::schema()),
+        Command::Check(Check::Event { file }) => check::event(&file),
+        Command::Check(Check::Config { file, connect }) => block_on(check::config(&file, connect)),
+        Command::Replay(args) => block_on(replay::run(&args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Config(ConfigCommand::Reference) => print(config::REFERENCE),
+        Command::Reference(Reference::Cli) => print(&cli::reference_markdown(Cli::command())),
+    }
+}
+
+/// Runs a command on a runtime of its own.
+fn block_on(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::unavailable("the system gives no threads").with_source(source))?;
+    let result = runtime.block_on(Box::pin(command));
+    // Blocking reads of standard input must not hold up the end of the program.
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints a text, with one line end; a reader that leaves early (`| head`) is no error.
+fn print(text: &str) -> Result<ExitCode> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::unavailable("standard output cannot be written").with_source(error))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

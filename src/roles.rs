@@ -1,0 +1,341 @@
+//! Wires the roles of a process: ingest, aggregate, the hand-over between them, health, and the end.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bellwether_ingest::worker::Ingest;
+use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
+use bellwether_lake::{
+    CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table,
+};
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Start};
+use crate::exit;
+use crate::serve::{self, Health};
+
+/// Between two looks at how far the roles are.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Between two rounds of maintenance.
+const MAINTAIN: Duration = Duration::from_secs(30);
+
+/// Batches that wait for a commit while the next is decoded.
+const CHANNEL_BATCHES: usize = 2;
+
+/// Id of the only aggregate shard in the tables.
+const AGGREGATE_APP: &str = "aggregate/0";
+
+/// Which roles a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    Ingest,
+    Aggregate,
+}
+
+impl Which {
+    fn ingests(self) -> bool {
+        matches!(self, Self::All | Self::Ingest)
+    }
+
+    fn aggregates(self) -> bool {
+        matches!(self, Self::All | Self::Aggregate)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "ingest, aggregate",
+            Self::Ingest => "ingest",
+            Self::Aggregate => "aggregate",
+        }
+    }
+}
+
+/// Roles at work.
+pub(crate) struct Running {
+    pub(crate) lake: Lake,
+    pub(crate) address: SocketAddr,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+    end_of_service: CancellationToken,
+    roles: JoinSet<Result<()>>,
+    service: JoinHandle<()>,
+    watch: JoinHandle<()>,
+    maintenance: JoinHandle<()>,
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Messages of this job that the tables hold.
+    pub(crate) fn committed(&self) -> u64 {
+        self.progress.committed.load(Ordering::Relaxed)
+    }
+
+    /// A role has ended or was told to.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Versions of `events` that aggregate has still to read.
+    pub(crate) async fn aggregate_behind(&self) -> Result<i64> {
+        behind(&self.lake).await.map(|(_, behind)| behind)
+    }
+
+    /// Drains, commits and ends.
+    ///
+    /// # Errors
+    /// The first error of a role.
+    pub(crate) async fn finish(self) -> Result<()> {
+        self.stop.cancel();
+        self.wait().await
+    }
+
+    /// Waits until all roles have ended by themselves or because they were told to.
+    async fn wait(mut self) -> Result<()> {
+        let mut first = Ok(());
+        while let Some(ended) = self.roles.join_next().await {
+            let ended = ended.unwrap_or_else(|source| Err(Error::bug("a role has panicked").with_source(source)));
+            if ended.is_err() {
+                // One role without the other would look alive and do half the work.
+                self.stop.cancel();
+                if first.is_ok() {
+                    first = ended;
+                }
+            }
+        }
+        self.end_of_service.cancel();
+        self.watch.abort();
+        self.maintenance.abort();
+        if let Err(error) = self.service.await {
+            tracing::warn!(%error, "the service of health and metrics has ended badly");
+        }
+        first
+    }
+}
+
+/// Runs roles until they have caught up or a signal comes.
+///
+/// # Errors
+/// Where a role cannot start or go on.
+pub(crate) async fn run(config: &Config, which: Which, until_caught_up: bool) -> Result<ExitCode> {
+    let stop_now = CancellationToken::new();
+    let running = start(config, which, until_caught_up, &stop_now).await?;
+    tracing::info!(
+        roles = which.name(), tables = running.lake.root_display(), health = %format!("http://{}/healthz", running.address),
+        "bellwether runs"
+    );
+    let stop = running.stop.clone();
+    tokio::select! {
+        ended = running.wait() => ended.map(|()| ExitCode::SUCCESS),
+        second = signals(stop) => second.map(|()| ExitCode::from(exit::INTERRUPTED)),
+    }
+}
+
+/// The first signal asks the roles to drain and commit; returns at the second.
+async fn signals(stop: CancellationToken) -> Result<()> {
+    let refuse = |source: std::io::Error| Error::unavailable("the system gives no signals").with_source(source);
+    let mut terminate = signal(SignalKind::terminate()).map_err(refuse)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(refuse)?;
+    for text in ["draining and committing; a second signal stops at once", "stopped at once"] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("{text}");
+        stop.cancel();
+    }
+    Ok(())
+}
+
+/// Starts roles, health and metrics.
+///
+/// # Errors
+/// Where the tables or the address cannot be had.
+pub(crate) async fn start(
+    config: &Config,
+    which: Which,
+    until_caught_up: bool,
+    stop_now: &CancellationToken,
+) -> Result<Running> {
+    let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
+    let registry = Registry::new();
+    let health = Health::new(config.serve.stale_after);
+    let stop = CancellationToken::new();
+    let end_of_service = CancellationToken::new();
+    let (address, service) =
+        serve::start(config.serve.address, health.clone(), registry.clone(), end_of_service.clone()).await?;
+    let handover = (which == Which::All).then(|| Handover::new(config.aggregate.handover_bytes));
+    let mut roles = JoinSet::new();
+    let ingest_health = bellwether_ingest::Health::default();
+    let ingest = Ingest {
+        lake: lake.clone(),
+        kafka: kafka_settings(config),
+        limits: limits(config),
+        handover: handover.clone(),
+        metrics: bellwether_ingest::Metrics::register(&registry)?,
+        health: ingest_health.clone(),
+    };
+    let aggregate = bellwether_aggregate::run(
+        aggregate_settings(config),
+        lake.clone(),
+        handover,
+        registry,
+        until_caught_up,
+        stop.clone(),
+    );
+    let (stop_reading, stop_now) = (stop.clone(), stop_now.clone());
+    let ingest = async move { ingest.run(stop_reading, stop_now, until_caught_up).await.map(|_| ()) };
+    match which {
+        // Aggregate has caught up only when ingest has.
+        Which::All if until_caught_up => {
+            roles.spawn(async move {
+                ingest.await?;
+                aggregate.await
+            });
+        }
+        Which::All => {
+            roles.spawn(ingest);
+            roles.spawn(aggregate);
+        }
+        Which::Ingest => {
+            roles.spawn(ingest);
+        }
+        Which::Aggregate => {
+            roles.spawn(aggregate);
+        }
+    }
+    let progress = Arc::new(Progress::default());
+    let watched =
+        Watched { lake: lake.clone(), which, health, ingest: ingest_health, progress: Arc::clone(&progress) };
+    let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
+    let maintenance = tokio::spawn(maintain(lake.clone()));
+    Ok(Running { lake, address, progress, stop, end_of_service, roles, service, watch, maintenance })
+}
+
+fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
+    bellwether_aggregate::Settings {
+        index_memory_bytes: config.aggregate.index_memory_bytes,
+        poll_interval: config.aggregate.poll_interval,
+        rolling_history: config.aggregate.rolling_history,
+    }
+}
+
+/// Keeps the tables quick to open and to read. Several processes may do so at once: the log keeps them apart.
+async fn maintain(lake: Lake) {
+    loop {
+        tokio::time::sleep(MAINTAIN).await;
+        for table in Table::ALL {
+            if let Err(error) = lake.maintain(table, &MaintainSettings::default()).await {
+                tracing::warn!(table = table.name(), reason = %error.chain(), "maintenance did not succeed; trying later");
+            }
+        }
+    }
+}
+
+/// How far the roles are.
+#[derive(Debug, Default)]
+struct Progress {
+    committed: AtomicU64,
+}
+
+/// Looks at the tables, which are the truth, and notes how far the roles are.
+struct Watched {
+    lake: Lake,
+    which: Which,
+    health: Health,
+    ingest: bellwether_ingest::Health,
+    progress: Arc<Progress>,
+}
+
+impl Watched {
+    async fn run(self, job: String) {
+        let prefix = format!("{job}/");
+        let (mut events, mut metrics) = (None, None);
+        loop {
+            match self.look(&mut events, &mut metrics, &prefix).await {
+                Ok(()) => {}
+                Err(error) => self.health.trouble("storage", &error),
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+
+    async fn look(&self, events: &mut Option<Snapshot>, metrics: &mut Option<Snapshot>, prefix: &str) -> Result<()> {
+        let events = newest(&self.lake, Table::Events, events).await?;
+        self.health.note("storage", events.version, 0);
+        if self.which.ingests() {
+            let mine = events.apps().filter(|(app, _)| app.starts_with(prefix));
+            let next: i64 = mine.map(|(_, next)| next).sum();
+            self.progress.committed.store(u64::try_from(next).unwrap_or(0), Ordering::Relaxed);
+            let status = self.ingest.status();
+            self.health.note("ingest", next, status.behind);
+            if let Some(why) = status.trouble() {
+                self.health.trouble("ingest", &Error::unavailable(why));
+            }
+        }
+        if self.which.aggregates() {
+            let next = newest(&self.lake, Table::Metrics, metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
+            // Versions without rows are passed over without a commit: what waits is what has rows.
+            let behind = if next == 0 { events.version } else { events.version + 1 - next };
+            self.health.note("aggregate", next, behind.max(0));
+        }
+        Ok(())
+    }
+}
+
+/// A table's snapshot, brought up to date.
+async fn newest(lake: &Lake, table: Table, known: &mut Option<Snapshot>) -> Result<Snapshot> {
+    let log = lake.log(table);
+    let snapshot = match known.take() {
+        Some(snapshot) => log.catch_up(snapshot).await?,
+        None => log.load().await?,
+    };
+    *known = Some(snapshot.clone());
+    Ok(snapshot)
+}
+
+/// The version that aggregate reads next, and how many there are from it on.
+async fn behind(lake: &Lake) -> Result<(i64, i64)> {
+    let newest = lake.log(Table::Events).latest_version().await?;
+    let next = lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
+    Ok((next, (newest + 1 - next).max(0)))
+}
+
+fn kafka_settings(config: &Config) -> KafkaSettings {
+    KafkaSettings {
+        brokers: config.kafka.brokers.join(","),
+        topics: config.kafka.topics.clone(),
+        group: config.kafka.group.clone(),
+        job: config.kafka.job.clone(),
+        instance_id: config.kafka.instance_id.clone(),
+        properties: config.kafka.properties.clone(),
+        flush: FlushSettings {
+            interval: config.ingest.flush_interval,
+            max_bytes: config.ingest.flush_bytes,
+            max_rows: config.ingest.flush_rows,
+            channel_batches: CHANNEL_BATCHES,
+        },
+        start: match config.kafka.start {
+            Start::Earliest => IngestStart::Earliest,
+            Start::Latest => IngestStart::Latest,
+        },
+    }
+}
+
+fn limits(config: &Config) -> bellwether_event::Limits {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    bellwether_event::Limits {
+        max_bytes: config.ingest.max_event_bytes,
+        max_depth: config.ingest.max_event_depth,
+        max_future_micros: micros(config.ingest.max_future),
+        max_age_micros: micros(config.ingest.max_event_age),
+    }
+}

@@ -1,0 +1,247 @@
+//! Health and metrics over HTTP on loopback: `/healthz`, `/readyz`, `/metrics`.
+//!
+//! Health is told by freshness: a role is healthy while it moves or has nothing to do. Both health addresses answer 200 or
+//! 503 with one JSON object that says what is stale and why.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bellwether_lake::{Error, Result};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What one role says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Condition {
+    /// The role, or `storage`.
+    pub(crate) name: &'static str,
+    /// It has done its first useful work.
+    pub(crate) ready: bool,
+    /// It moves, or has nothing to do.
+    pub(crate) fresh: bool,
+    /// Work that waits: messages for ingest, versions for aggregate.
+    pub(crate) behind: i64,
+    /// Why it is not fresh or not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+/// The newest conditions of all roles.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    inner: Arc<Mutex<Vec<Watched>>>,
+    stale_after: Duration,
+}
+
+#[derive(Debug)]
+struct Watched {
+    name: &'static str,
+    ready: bool,
+    behind: i64,
+    progress: i64,
+    moved: Instant,
+    error: Option<String>,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Nothing is watched yet.
+    pub(crate) fn new(stale_after: Duration) -> Self {
+        Self { inner: Arc::default(), stale_after }
+    }
+
+    /// Notes what a role has done so far and what waits; `progress` is any number that grows with work done.
+    pub(crate) fn note(&self, name: &'static str, progress: i64, behind: i64) {
+        let mut watched = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match watched.iter_mut().find(|role| role.name == name) {
+            Some(role) => {
+                if role.progress != progress || behind == 0 {
+                    role.moved = now;
+                }
+                role.ready = true;
+                role.progress = progress;
+                role.behind = behind;
+                role.error = None;
+            }
+            None => watched.push(Watched { name, ready: true, behind, progress, moved: now, error: None }),
+        }
+    }
+
+    /// Notes that a role cannot tell, or cannot go on for now.
+    pub(crate) fn trouble(&self, name: &'static str, error: &Error) {
+        let mut watched = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match watched.iter_mut().find(|role| role.name == name) {
+            Some(role) => role.error = Some(error.chain()),
+            None => watched.push(Watched {
+                name,
+                ready: false,
+                behind: 0,
+                progress: 0,
+                moved: Instant::now(),
+                error: Some(error.chain()),
+            }),
+        }
+    }
+
+    /// Conditions at this moment.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        let watched = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.iter().map(|role| self.condition(role)).collect()
+    }
+
+    fn condition(&self, role: &Watched) -> Condition {
+        let idle = role.moved.elapsed();
+        let fresh = idle <= self.stale_after;
+        let why = match (&role.error, fresh) {
+            (Some(error), _) => Some(error.clone()),
+            (None, false) => Some(format!("nothing has moved for {} s and {} wait", idle.as_secs(), role.behind)),
+            (None, true) => None,
+        };
+        Condition { name: role.name, ready: role.ready, fresh, behind: role.behind, why }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    status: &'static str,
+    conditions: Vec<Condition>,
+}
+
+struct Shared {
+    health: Health,
+    registry: Registry,
+}
+
+/// Serves until cancelled. Returns the address it listens at and its task.
+///
+/// # Errors
+/// `Config` where the address cannot be listened at.
+pub(crate) async fn start(
+    address: SocketAddr,
+    health: Health,
+    registry: Registry,
+    stop: CancellationToken,
+) -> Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
+    let refuse = |source: std::io::Error| {
+        Error::config(format!("cannot listen at `{address}`"))
+            .with_hint("change `serve.address`, or stop what listens there; port 0 takes any free port")
+            .with_source(source)
+    };
+    let listener = TcpListener::bind(address).await.map_err(refuse)?;
+    let bound = listener.local_addr().map_err(refuse)?;
+    let shared = Arc::new(Shared { health, registry });
+    let app = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(shared);
+    let task = tokio::spawn(async move {
+        let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "health and metrics are no longer served");
+        }
+    });
+    Ok((bound, task))
+}
+
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    report(&shared, |condition| condition.fresh)
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    report(&shared, |condition| condition.ready && condition.fresh)
+}
+
+fn report(shared: &Shared, good: fn(&Condition) -> bool) -> Response {
+    let conditions = shared.health.conditions();
+    let well = !conditions.is_empty() && conditions.iter().all(good);
+    let (code, status) = match (well, conditions.is_empty()) {
+        (true, _) => (StatusCode::OK, "ok"),
+        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "stale"),
+    };
+    let body = serde_json::to_string(&Report { status, conditions }).unwrap_or_else(|error| error.to_string());
+    (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&shared.registry.gather(), &mut text) {
+        Ok(()) => {
+            text.extend_from_slice(process_text().as_bytes());
+            ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Memory and CPU time of this process, where the system tells them.
+fn process_text() -> String {
+    let mut text = String::new();
+    if let Some(bytes) = resident_bytes() {
+        text.push_str(
+            "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n",
+        );
+        text.push_str(&format!("process_resident_memory_bytes {bytes}\n"));
+    }
+    if let Some(seconds) = cpu_seconds() {
+        text.push_str(
+            "# HELP process_cpu_seconds_total CPU time, user and system.\n# TYPE process_cpu_seconds_total counter\n",
+        );
+        text.push_str(&format!("process_cpu_seconds_total {seconds}\n"));
+    }
+    text
+}
+
+/// Resident memory, bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// CPU time so far, seconds. The kernel reports it in ticks of 10 ms on every platform we run on.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name stands in parentheses and may hold spaces; fields are counted after it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u32 = fields.next()?.parse().ok()?;
+    let system: u32 = fields.next()?.parse().ok()?;
+    Some((f64::from(user) + f64::from(system)) / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_that_has_work_and_does_not_move_is_stale() {
+        let health = Health::new(Duration::ZERO);
+        health.note("ingest", 1, 5);
+        std::thread::sleep(Duration::from_millis(2));
+        health.note("ingest", 1, 5);
+        let stale = health.conditions().remove(0);
+        assert!(!stale.fresh);
+        assert!(stale.why.is_some_and(|why| why.contains("5 wait")));
+    }
+
+    #[test]
+    fn a_role_without_work_is_fresh() {
+        let health = Health::new(Duration::from_secs(1));
+        health.note("aggregate", 1, 0);
+        assert!(health.conditions()[0].fresh);
+        health.trouble("aggregate", &Error::unavailable("the store is away"));
+        assert!(health.conditions()[0].why.is_some());
+    }
+}

@@ -1,0 +1,241 @@
+//! The prompt: history, completion, statements over several lines, and a few commands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bellwether_lake::{Error, Result};
+use bellwether_queries::{Session, TableInfo, split};
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
+
+use super::output::{self, Format};
+use crate::exit;
+
+const HELP: &str = "A statement ends with `;`.
+  \\d [NAME]           tables and views, or the columns of one
+  \\functions [NAME]   functions, or one with its documentation
+  \\o FORM             form of answers: table, csv, json, ndjson
+  \\timing             show how long a statement took
+  \\watch [SECONDS]    run the last statement again and again; Ctrl-C ends it
+  \\q                  leave";
+
+const KEYWORDS: [&str; 28] = [
+    "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "HAVING", "JOIN", "LEFT JOIN", "ON", "AS", "AND", "OR",
+    "NOT", "NULL", "IS", "IN", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "END", "DESC", "DISTINCT", "COUNT", "WITH",
+    "EXPLAIN",
+];
+
+#[derive(Helper, Highlighter, Hinter, Validator)]
+struct Words(Vec<String>);
+
+impl Completer for Words {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let word_character = |character: char| character.is_alphanumeric() || character == '_' || character == '\\';
+        let start = line[..position].rfind(|character| !word_character(character)).map_or(0, |place| {
+            place + line[place..].chars().next().map_or(1, char::len_utf8)
+        });
+        let begun = line[start..position].to_lowercase();
+        let fits = |word: &&String| !begun.is_empty() && word.to_lowercase().starts_with(&begun);
+        let pairs = self.0.iter().filter(fits).map(|word| Pair { display: word.clone(), replacement: word.clone() });
+        Ok((start, pairs.collect()))
+    }
+}
+
+struct Prompt<'a> {
+    session: &'a Session,
+    format: Format,
+    timing: bool,
+    last: Option<String>,
+}
+
+/// Asks and answers until told to leave.
+pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
+    let broken = |source: ReadlineError| Error::unavailable("the terminal cannot be used").with_source(source);
+    let config = Config::builder().completion_type(CompletionType::List).auto_add_history(false).build();
+    let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(broken)?;
+    editor.set_helper(Some(Words(words(session).await?)));
+    let history = history_file();
+    if let Some(file) = &history {
+        // There is none the first time.
+        drop(editor.load_history(file));
+    }
+    println("Bellwether SQL: \\? helps, \\d lists tables and views, \\q leaves.");
+    let mut prompt = Prompt { session, format, timing: false, last: None };
+    let mut text = String::new();
+    loop {
+        let line = match editor.readline(if text.is_empty() { "bellwether> " } else { "        ... " }) {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                text.clear();
+                continue;
+            }
+            Err(ReadlineError::Eof) => break,
+            Err(source) => return Err(broken(source)),
+        };
+        if text.is_empty() && line.trim_start().starts_with('\\') {
+            drop(editor.add_history_entry(line.trim()));
+            if !prompt.command(line.trim()).await {
+                break;
+            }
+            continue;
+        }
+        text.push_str(&line);
+        text.push('\n');
+        if text.trim().is_empty() {
+            text.clear();
+        } else if text.trim_end().ends_with(';') {
+            let statement = std::mem::take(&mut text);
+            drop(editor.add_history_entry(statement.trim()));
+            prompt.answer(&statement).await;
+        }
+    }
+    if let Some(file) = &history {
+        if let Some(folder) = file.parent() {
+            drop(std::fs::create_dir_all(folder));
+        }
+        drop(editor.save_history(file));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the history is kept: the user's folder for state.
+fn history_file() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local").join("state"));
+    Some(state.or_else(home)?.join("bellwether").join("history"))
+}
+
+async fn words(session: &Session) -> Result<Vec<String>> {
+    let mut words: Vec<String> = KEYWORDS.iter().map(|word| (*word).to_owned()).collect();
+    for info in session.tables().await?.into_iter().chain(session.views().await?) {
+        words.push(info.name);
+        words.extend(info.columns.into_iter().map(|column| column.name));
+    }
+    words.extend(session.functions().iter().map(|function| format!("{}(", function.name)));
+    words.extend(["\\d", "\\functions", "\\o", "\\timing", "\\watch", "\\q"].map(str::to_owned));
+    words.sort_unstable();
+    words.dedup();
+    Ok(words)
+}
+
+#[expect(clippy::print_stdout, reason = "the prompt talks to a person")]
+fn println(text: &str) {
+    println!("{text}");
+}
+
+impl Prompt<'_> {
+    /// Runs statements; Ctrl-C ends the one that runs.
+    async fn answer(&mut self, text: &str) {
+        let started = Instant::now();
+        let work = async {
+            for statement in split(text)? {
+                let answer = self.session.execute(&statement).await?;
+                output::write(answer, self.format, None).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        tokio::select! {
+            done = work => {
+                if let Err(error) = done {
+                    exit::report(&error);
+                }
+            }
+            _ = tokio::signal::ctrl_c() => println("cancelled"),
+        }
+        if self.timing {
+            println(&format!("{:.3} s", started.elapsed().as_secs_f64()));
+        }
+        self.last = Some(text.to_owned());
+    }
+
+    /// Runs a command; false where it is to leave.
+    async fn command(&mut self, line: &str) -> bool {
+        let (command, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let argument = argument.trim().trim_end_matches(';');
+        match command {
+            "\\q" | "\\quit" | "\\exit" => return false,
+            "\\?" | "\\h" | "\\help" => println(HELP),
+            "\\d" => self.describe(argument).await,
+            "\\functions" => self.functions(argument),
+            "\\timing" => {
+                self.timing = !self.timing;
+                println(if self.timing { "timing is on" } else { "timing is off" });
+            }
+            "\\o" => match <Format as clap::ValueEnum>::from_str(argument, true) {
+                Ok(Format::Parquet) | Err(_) => println("one of table, csv, json, ndjson"),
+                Ok(format) => self.format = format,
+            },
+            "\\watch" => self.watch(argument).await,
+            other => println(&format!("there is no command {other}; \\? lists them")),
+        }
+        true
+    }
+
+    async fn watch(&mut self, seconds: &str) {
+        let Some(last) = self.last.clone() else { return println("there is no statement to run again") };
+        let Ok(seconds) = (if seconds.is_empty() { Ok(2.0) } else { seconds.parse::<f64>() }) else {
+            return println("write \\watch SECONDS");
+        };
+        let pause = Duration::from_secs_f64(seconds.clamp(0.1, 86_400.0));
+        loop {
+            self.answer(&last).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+
+    async fn describe(&self, name: &str) {
+        let infos = async { Ok::<_, Error>([self.session.tables().await?, self.session.views().await?].concat()) }.await;
+        let infos: Vec<TableInfo> = match infos {
+            Ok(infos) => infos,
+            Err(error) => {
+                exit::report(&error);
+                return;
+            }
+        };
+        if name.is_empty() {
+            for info in &infos {
+                println(&format!("  {:<20} {}", info.name, info.doc));
+            }
+            return println("\\d NAME lists the columns of one");
+        }
+        match infos.iter().find(|info| info.name == name) {
+            None => println(&format!("there is no table or view `{name}`")),
+            Some(info) => {
+                println(&info.doc);
+                for column in &info.columns {
+                    println(&format!("  {:<32} {:<20} {}", column.name, column.kind, column.doc));
+                }
+                if let Some(example) = &info.example {
+                    println(&format!("  for example: {example}"));
+                }
+            }
+        }
+    }
+
+    fn functions(&self, name: &str) {
+        let functions = self.session.functions();
+        if name.is_empty() {
+            for function in functions.iter().filter(|function| function.own) {
+                println(&format!("  {:<60} {}", function.syntax, function.doc));
+            }
+            return println("and those of Apache DataFusion; \\functions NAME documents any");
+        }
+        for function in functions.iter().filter(|function| function.name == name) {
+            println(&format!("{}\n  {}", function.syntax, function.doc));
+            for (argument, meaning) in &function.arguments {
+                println(&format!("  {argument}: {meaning}"));
+            }
+            if let Some(example) = &function.example {
+                println(&format!("  for example: {example}"));
+            }
+        }
+    }
+}
