@@ -21,6 +21,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::Sender;
@@ -40,7 +41,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Wait for metadata and watermarks from a broker.
 const ASK_BROKER: Duration = Duration::from_secs(5);
 
-/// How often lag is measured, and a broker that was out of reach is asked again.
+/// How often a broker that was out of reach is asked again.
 const LOOK_AROUND_MICROS: i64 = 2_000_000;
 
 /// Wait for the last commits on shutdown: below the default session timeout of 45 s.
@@ -339,36 +340,18 @@ impl Poller {
         }
     }
 
-    /// Measures lag, and asks a broker that was out of reach whether it is back.
+    /// Asks a broker that was out of reach whether it is back. Lag comes with the client's statistics: asking for each
+    /// partition's end would wait behind fetches, and hold up polling.
     fn look_around(&mut self) {
         let now_micros = self.clock.now_micros();
-        if now_micros - self.looked_around_micros < LOOK_AROUND_MICROS {
+        if now_micros - self.looked_around_micros < LOOK_AROUND_MICROS || self.health.status().broker.is_none() {
             return;
         }
         self.looked_around_micros = now_micros;
-        if self.health.status().broker.is_some() {
-            let topic = self.settings.topics.first().map(String::as_str);
-            if self.consumer.fetch_metadata(topic, Duration::from_secs(1)).is_err() {
-                return;
-            }
+        let topic = self.settings.topics.first().map(String::as_str);
+        if self.consumer.fetch_metadata(topic, Duration::from_secs(1)).is_ok() {
             self.health.note(|status| status.broker = None);
         }
-        let positions: Vec<(Place, Position)> =
-            self.consumer.context().open().positions.iter().map(|(place, position)| (place.clone(), *position)).collect();
-        let mut behind = 0;
-        for (place, position) in &positions {
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&place.topic, place.partition, Duration::from_secs(1))
-            else {
-                continue;
-            };
-            let lag = (high - position.committed.unwrap_or(low)).max(0);
-            behind += lag;
-            self.metrics.lag.with_label_values(&[&*place.topic, &place.partition.to_string()]).set(lag);
-        }
-        self.health.note(|status| {
-            status.behind = behind;
-            status.assigned = positions.len();
-        });
     }
 
     /// The end of every partition now.
@@ -477,6 +460,32 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka client");
         self.health.note(|status| status.broker = Some(format!("{error}: {reason}")));
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let (mut behind, mut assigned) = (0, 0);
+        let open = self.open();
+        for (topic, partition, ends) in statistics
+            .topics
+            .iter()
+            .flat_map(|(topic, known)| known.partitions.iter().map(move |(id, partition)| (topic, *id, partition)))
+        {
+            let place = Place { topic: topic.as_str().into(), partition };
+            let Some(position) = open.positions.get(&place) else { continue };
+            assigned += 1;
+            // A negative offset is one that the client does not know yet.
+            if ends.hi_offset < 0 {
+                continue;
+            }
+            let lag = (ends.hi_offset - position.committed.unwrap_or_else(|| ends.lo_offset.max(0))).max(0);
+            behind += lag;
+            self.metrics.lag.with_label_values(&[&*place.topic, &place.partition.to_string()]).set(lag);
+        }
+        drop(open);
+        self.health.note(|status| {
+            status.behind = behind;
+            status.assigned = assigned;
+        });
     }
 }
 

@@ -248,7 +248,7 @@ pub(crate) struct Context {
     pub(crate) assigner: Assigner,
     pub(crate) health: Health,
     open: Mutex<OpenBatch>,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
 

@@ -23,6 +23,17 @@ const OWNED: &[(&str, &str)] = &[
     ("metadata.broker.list", "set `brokers`"),
 ];
 
+/// Our defaults where librdkafka's do not fit; a user's property wins over them.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    // An answer to anything else waits behind a fetch: half a second would be felt.
+    ("fetch.wait.max.ms", "100"),
+    // After a full queue librdkafka would pause fetching for a second.
+    ("fetch.queue.backoff.ms", "20"),
+    // Lag, for health and metrics.
+    ("statistics.interval.ms", "2000"),
+];
+
 /// Where a partition starts that was never read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
@@ -124,7 +135,9 @@ impl KafkaSettings {
     pub fn client_properties(&self) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         let mut set = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
-        set("partition.assignment.strategy", "cooperative-sticky");
+        for (key, value) in DEFAULTS {
+            set(key, value);
+        }
         for (key, value) in &self.properties {
             set(key, value);
         }
