@@ -1,11 +1,117 @@
 //! `bellwether replay`: recorded events into Kafka or straight into the tables, with progress.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use bellwether_lake::Result;
+use bellwether_ingest::replay::{self, Pace, Progress, ToKafka};
+use bellwether_ingest::worker::Watch;
+use bellwether_ingest::{Health, Metrics};
+use bellwether_lake::{Error, Lake, Result, StorageOptions, SystemClock};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
 
-use crate::cli::ReplayArgs;
+use crate::cli::{Destination, ReplayArgs};
+use crate::config::Config;
+use crate::roles;
 
-pub(crate) async fn run(_args: &ReplayArgs) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+/// Lines of progress where standard error is not a terminal: one in so many reports (of which there are two a second).
+const REPORTS_A_LINE: u64 = 10;
+
+pub(crate) async fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    replay::readable(&args.files)?;
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    let progress = match args.to {
+        Destination::Tables => into_tables(args, &config, stop.clone()).await?,
+        Destination::Kafka => to_kafka(args, &config, stop.clone()).await?,
+    };
+    let seconds = seconds(&progress);
+    let what = if stop.is_cancelled() { "stopped" } else { "done" };
+    let mut text = format!("{what}: {} events in {seconds:.1} s", progress.done);
+    if progress.rejected > 0 {
+        text.push_str(&format!(", {} rejected (`SELECT * FROM quarantine_summary` says why)", progress.rejected));
+    }
+    if progress.known > 0 {
+        text.push_str(&format!(", {} lines known from an earlier replay", progress.known));
+    }
+    crate::print(&text)
+}
+
+async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
+    if args.rate.is_some() || args.as_recorded || args.speed.is_some() || args.shift_to_now {
+        return Err(Error::config("a pace and --shift-to-now go with --to kafka")
+            .with_hint("leave them out, or write --to kafka"));
+    }
+    let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
+    let watch = Watch {
+        metrics: Metrics::register(&Registry::new())?,
+        health: Health::default(),
+        clock: lake.clock(),
+    };
+    let (limits, flush) = (roles::limits(config), roles::kafka_settings(config).flush);
+    replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, teller()).await
+}
+
+async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
+    let pace = match (args.rate, args.speed, args.as_recorded) {
+        (Some(rate), ..) => Pace::Rate(positive("--rate", rate)?),
+        (None, Some(speed), _) => Pace::Recorded(positive("--speed", speed)?),
+        (None, None, true) => Pace::Recorded(1.0),
+        (None, None, false) => Pace::Fastest,
+    };
+    let topic = config.kafka.topics.first().cloned().ok_or_else(|| Error::config("`kafka.topics` names no topic"))?;
+    let target = ToKafka {
+        client: replay::producer_config(&config.kafka.brokers.join(","), &config.kafka.properties),
+        topic,
+        pace,
+        shift_to_now: args.shift_to_now,
+    };
+    let files = args.files.clone();
+    tokio::task::spawn_blocking(move || replay::to_kafka(&files, target, &SystemClock, &stop, teller()))
+        .await
+        .map_err(|source| Error::bug("the replay stopped in a panic").with_source(source))?
+}
+
+fn positive(name: &str, number: f64) -> Result<f64> {
+    if number.is_finite() && number > 0.0 {
+        return Ok(number);
+    }
+    Err(Error::config(format!("{name} is `{number}`")).with_hint("write a number above zero"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to a person")]
+fn seconds(progress: &Progress) -> f64 {
+    progress.elapsed_micros as f64 / 1e6
+}
+
+/// Tells progress on standard error: one line that changes on a terminal, now and then a line elsewhere.
+fn teller() -> impl FnMut(&Progress) + Send {
+    let terminal = std::io::stderr().is_terminal();
+    let mut reports = 0_u64;
+    move |progress| {
+        reports += 1;
+        #[expect(clippy::cast_precision_loss, reason = "shown to a person")]
+        let rate = progress.done as f64 / seconds(progress).max(0.001);
+        let text = format!(
+            "read {:>9}  done {:>9}  rejected {:>6}  {:>8.1} MB  {rate:>8.0} events/s",
+            progress.read,
+            progress.done,
+            progress.rejected,
+            progress.bytes as f64 / 1e6,
+        );
+        let mut stderr = std::io::stderr();
+        // Where standard error is closed there is nobody left to tell.
+        if terminal {
+            drop(write!(stderr, "\r{text}"));
+        } else if reports % REPORTS_A_LINE == 0 {
+            drop(writeln!(stderr, "{text}"));
+        }
+    }
 }

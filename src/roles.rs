@@ -309,7 +309,7 @@ async fn behind(lake: &Lake) -> Result<(i64, i64)> {
     Ok((next, (newest + 1 - next).max(0)))
 }
 
-fn kafka_settings(config: &Config) -> KafkaSettings {
+pub(crate) fn kafka_settings(config: &Config) -> KafkaSettings {
     KafkaSettings {
         brokers: config.kafka.brokers.join(","),
         topics: config.kafka.topics.clone(),
@@ -330,7 +330,7 @@ fn kafka_settings(config: &Config) -> KafkaSettings {
     }
 }
 
-fn limits(config: &Config) -> bellwether_event::Limits {
+pub(crate) fn limits(config: &Config) -> bellwether_event::Limits {
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     bellwether_event::Limits {
         max_bytes: config.ingest.max_event_bytes,

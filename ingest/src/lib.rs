@@ -13,6 +13,7 @@ pub mod decode;
 pub mod health;
 pub mod metrics;
 pub mod redact;
+pub mod replay;
 pub mod source;
 pub mod worker;
 

@@ -45,10 +45,13 @@ pub struct Summary {
 }
 
 /// Tells counters and health what the committer does.
-pub(crate) struct Watch {
-    pub(crate) metrics: Metrics,
-    pub(crate) health: Health,
-    pub(crate) clock: Arc<dyn Clock>,
+pub struct Watch {
+    /// Counters.
+    pub metrics: Metrics,
+    /// What the role says of itself.
+    pub health: Health,
+    /// Dates the last commit.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Observer for Watch {
