@@ -16,9 +16,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_util::sync::CancellationToken;
 use bellwether_lake::{Error, Result};
 use rdkafka::mocking::MockCluster;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::DemoArgs;
 use crate::config::{Config, Environment, REFERENCE};

@@ -50,11 +50,7 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
             .with_hint("leave them out, or write --to kafka"));
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
-    let watch = Watch {
-        metrics: Metrics::register(&Registry::new())?,
-        health: Health::default(),
-        clock: lake.clock(),
-    };
+    let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
     let (limits, flush) = (roles::limits(config), roles::kafka_settings(config).flush);
     replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, teller()).await
 }

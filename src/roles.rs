@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
-use bellwether_lake::{
-    CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table,
-};
+use bellwether_lake::{CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -213,8 +211,7 @@ pub(crate) async fn start(
         }
     }
     let progress = Arc::new(Progress::default());
-    let watched =
-        Watched { lake: lake.clone(), which, health, ingest: ingest_health, progress: Arc::clone(&progress) };
+    let watched = Watched { lake: lake.clone(), which, health, ingest: ingest_health, progress: Arc::clone(&progress) };
     let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
     let maintenance = tokio::spawn(maintain(lake.clone()));
     Ok(Running { lake, address, progress, stop, end_of_service, roles, service, watch, maintenance })
@@ -276,9 +273,10 @@ impl Watched {
             let next: i64 = mine.map(|(_, next)| next).sum();
             self.progress.committed.store(u64::try_from(next).unwrap_or(0), Ordering::Relaxed);
             let status = self.ingest.status();
-            self.health.note("ingest", next, status.behind);
-            if let Some(why) = status.trouble() {
-                self.health.trouble("ingest", &Error::unavailable(why));
+            // Trouble that lasts makes the role stale: only a look without any counts as a move.
+            match status.trouble() {
+                Some(why) => self.health.trouble("ingest", &Error::unavailable(why)),
+                None => self.health.note("ingest", next, status.behind),
             }
         }
         if self.which.aggregates() {

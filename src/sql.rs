@@ -61,16 +61,19 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
     let text = match (&args.query, &args.file) {
         (Some(query), _) if query == "-" => Some(standard_input()?),
         (Some(query), _) => Some(query.clone()),
-        (None, Some(file)) => Some(std::fs::read_to_string(file).map_err(|source| {
-            Error::config(format!("`{}` cannot be read", file.display())).with_source(source)
-        })?),
+        (None, Some(file)) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|source| Error::config(format!("`{}` cannot be read", file.display())).with_source(source))?,
+        ),
         (None, None) if !std::io::stdin().is_terminal() => Some(standard_input()?),
         (None, None) => None,
     };
     let Some(text) = text else { return prompt::run(&session, args.format).await };
     let statements = split(&text)?;
     if statements.is_empty() {
-        return Err(Error::config("there is no statement").with_hint("write one in quotes, or leave it out for a prompt"));
+        return Err(
+            Error::config("there is no statement").with_hint("write one in quotes, or leave it out for a prompt")
+        );
     }
     if args.output.is_some() && statements.len() > 1 {
         return Err(Error::config(format!("{} statements cannot go into one file", statements.len()))

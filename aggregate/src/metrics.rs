@@ -41,7 +41,10 @@ impl Metrics {
             runs: counter("bellwether_aggregate_runs_total", "Runs counted for the first time")?,
             duplicates: counter("bellwether_aggregate_duplicates_total", "Statements that changed nothing")?,
             superseded: counter("bellwether_aggregate_superseded_total", "Statements that took back another")?,
-            late: counter("bellwether_aggregate_late_statements_total", "Statements of other kinds than a completed run")?,
+            late: counter(
+                "bellwether_aggregate_late_statements_total",
+                "Statements of other kinds than a completed run",
+            )?,
             commits: counter("bellwether_aggregate_commits_total", "Commits to metrics")?,
             fenced: counter("bellwether_aggregate_fenced_total", "Commits lost to another aggregator")?,
             retries: counter("bellwether_aggregate_retries_total", "Steps tried again because storage did not answer")?,

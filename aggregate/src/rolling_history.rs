@@ -147,7 +147,10 @@ mod tests {
     fn a_span_is_due_when_its_boundary_is_passed_and_only_once() {
         let mut history = RollingHistory::default();
         let minute = |n: i64| n * MINUTE_MICROS;
-        assert_eq!(history.due(minute(61)), [("5m", minute(61)), ("1h", minute(60)), ("24h", minute(60)), ("7d", minute(60))]);
+        assert_eq!(
+            history.due(minute(61)),
+            [("5m", minute(61)), ("1h", minute(60)), ("24h", minute(60)), ("7d", minute(60))]
+        );
         history.written(&history.due(minute(61)));
         assert_eq!(history.due(minute(61)), []);
         assert_eq!(history.due(minute(65)), [("5m", minute(65)), ("1h", minute(65))]);

@@ -137,7 +137,11 @@ impl RunIndex {
             stays
         });
         self.held.shrink_to_fit();
-        tracing::info!(runs = before, left = before - self.held.len(), "the run index is full: older runs are looked up");
+        tracing::info!(
+            runs = before,
+            left = before - self.held.len(),
+            "the run index is full: older runs are looked up"
+        );
     }
 }
 

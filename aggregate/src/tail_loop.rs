@@ -119,7 +119,12 @@ impl Aggregator {
     ///
     /// # Errors
     /// `Unavailable` where storage does not answer; `Data` where a file is gone.
-    pub async fn open(lake: &Lake, settings: Settings, handover: Option<Handover>, registry: &Registry) -> Result<Self> {
+    pub async fn open(
+        lake: &Lake,
+        settings: Settings,
+        handover: Option<Handover>,
+        registry: &Registry,
+    ) -> Result<Self> {
         Self::open_with(lake, settings, handover, Metrics::register(registry)?).await
     }
 

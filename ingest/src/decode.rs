@@ -72,7 +72,8 @@ pub fn decode<T>(
         return Err(Rejection::of(Problem::new(Reason::Tombstone, "", what)));
     };
     if let Some(framing) = foreign_framing(message, body) {
-        let what = format!("this looks like {framing}, which is not accepted here: send run events as JSON or CloudEvents");
+        let what =
+            format!("this looks like {framing}, which is not accepted here: send run events as JSON or CloudEvents");
         return Err(Rejection::of(Problem::new(Reason::UnsupportedFraming, "", what)));
     }
     if is_structured(message.content_type, body) {
@@ -135,7 +136,11 @@ fn decode_structured<T>(
     let event: Structured<'_> = match serde_json::from_slice(body) {
         Ok(event) => event,
         Err(error) if error.is_data() => {
-            return reject(Reason::WrongType, "", "the attributes of a CloudEvent are texts: write id, source, type, time and subject as texts");
+            return reject(
+                Reason::WrongType,
+                "",
+                "the attributes of a CloudEvent are texts: write id, source, type, time and subject as texts",
+            );
         }
         Err(error) => {
             let what = format!("not JSON at line {}, column {}", error.line(), error.column());

@@ -44,7 +44,8 @@ impl Metrics {
     /// # Errors
     /// `Bug` where a name is registered twice.
     pub fn register(registry: &Registry) -> Result<Self> {
-        Self::make(registry).map_err(|source| Error::bug("a metric of ingestion is defined wrongly").with_source(source))
+        Self::make(registry)
+            .map_err(|source| Error::bug("a metric of ingestion is defined wrongly").with_source(source))
     }
 
     fn make(registry: &Registry) -> prometheus::Result<Self> {

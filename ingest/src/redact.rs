@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn values_are_masked_and_keys_and_known_words_are_not() {
-        let message = br#"{"spec":"run-event/1","type":"run.done","user":"Ann Lee <ann@x.org>","phone":5551234,"status":"Ann"}"#;
+        let message =
+            br#"{"spec":"run-event/1","type":"run.done","user":"Ann Lee <ann@x.org>","phone":5551234,"status":"Ann"}"#;
         assert_eq!(
             masked_head(message),
             r#"{"spec":"run-event/1","type":"run.done","user":"xxx xxx <xxx@x.xxx>","phone":0000000,"status":"xxx"}"#

@@ -377,7 +377,9 @@ impl Pacer {
         }
         let due = match (self.pace, event_micros, self.first) {
             (Pace::Rate(rate), ..) => self.started + (self.sent as f64 / rate * 1e6) as i64,
-            (Pace::Recorded(speed), Some(micros), Some(first)) => self.started + ((micros - first) as f64 / speed) as i64,
+            (Pace::Recorded(speed), Some(micros), Some(first)) => {
+                self.started + ((micros - first) as f64 / speed) as i64
+            }
             _ => self.started,
         };
         self.sent += 1;

@@ -84,13 +84,17 @@ impl Ingest {
     /// # Errors
     /// `Config` for settings that cannot work; `Unavailable` where the Kafka client gives up; `Data` and `Bug` where no
     /// waiting can help. An unreachable broker or store is waited for.
-    pub async fn run(self, stop: CancellationToken, stop_now: CancellationToken, until_caught_up: bool) -> Result<Summary> {
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        stop_now: CancellationToken,
+        until_caught_up: bool,
+    ) -> Result<Summary> {
         self.kafka.validate()?;
         let clock = self.lake.clock();
         let observer =
             Arc::new(Watch { metrics: self.metrics.clone(), health: self.health.clone(), clock: Arc::clone(&clock) });
-        let committer =
-            Committer::for_lake(&self.lake, &*self.kafka.job, self.handover, observer, stop_now.clone());
+        let committer = Committer::for_lake(&self.lake, &*self.kafka.job, self.handover, observer, stop_now.clone());
         let (batches, waiting) = tokio::sync::mpsc::channel(self.kafka.flush.channel_batches);
         let (answer, answers) = channel();
         let committing = commit_all(committer, waiting, answer, self.metrics.clone(), Arc::clone(&clock));

@@ -4,8 +4,8 @@ mod aggregate;
 mod fold;
 mod scalar;
 
-use datafusion::logical_expr::{Documentation, DocumentationBuilder};
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
+use datafusion::logical_expr::{Documentation, DocumentationBuilder};
 use datafusion::prelude::SessionContext;
 
 /// A function as people read of it.
@@ -67,7 +67,13 @@ mod tests {
             assert!(!entry.description.is_empty() && entry.syntax.starts_with(&entry.name), "{}", entry.name);
             assert!(entry.example.contains(&format!("{}(", entry.name)), "{}", entry.name);
             let answer = context.sql(&entry.example).await.unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-            let rows: usize = answer.collect().await.unwrap_or_else(|error| panic!("{}: {error}", entry.name)).iter().map(|batch| batch.num_rows()).sum();
+            let rows: usize = answer
+                .collect()
+                .await
+                .unwrap_or_else(|error| panic!("{}: {error}", entry.name))
+                .iter()
+                .map(|batch| batch.num_rows())
+                .sum();
             assert!(rows > 0, "{}", entry.name);
         }
     }

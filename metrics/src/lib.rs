@@ -21,7 +21,14 @@ pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM m
 
 /// Columns of `metrics` that make its group.
 pub const KEY: [&str; 9] = [
-    "window_start", "tenant", "task", "release_id", "release_fingerprint", "model", "stage", "weight_micros",
+    "window_start",
+    "tenant",
+    "task",
+    "release_id",
+    "release_fingerprint",
+    "model",
+    "stage",
+    "weight_micros",
     "cost_currency",
 ];
 
@@ -92,8 +99,7 @@ fn figures(source: &str, key: &str, extra: &str, extra_names: &str) -> String {
         .replace("{key}", key)
         .replace("{extra}", extra)
         .replace("{source}", "source");
-    let figures =
-        uncommented(include_str!("definition/figures.sql")).replace("{key}", &format!("{key}{extra_names}"));
+    let figures = uncommented(include_str!("definition/figures.sql")).replace("{key}", &format!("{key}{extra_names}"));
     format!("WITH {source},\nfolded AS (\n{folded}\n)\n{figures}")
 }
 

@@ -237,7 +237,12 @@ fn type_name(kind: &DataType) -> String {
 #[async_trait]
 impl SchemaProvider for LakeSchema {
     fn table_names(&self) -> Vec<String> {
-        Table::ALL.iter().map(|table| table.name()).chain(views().iter().map(|view| view.name)).map(str::to_owned).collect()
+        Table::ALL
+            .iter()
+            .map(|table| table.name())
+            .chain(views().iter().map(|view| view.name))
+            .map(str::to_owned)
+            .collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {

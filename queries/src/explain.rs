@@ -38,7 +38,9 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
         DataFusionError::ObjectStore(_) => {
             (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None)
         }
-        DataFusionError::Internal(text) => (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None),
+        DataFusionError::Internal(text) => {
+            (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None)
+        }
         other => (ErrorKind::Config, format!("the query fails: {}", one_line(&plain(other))), None),
     }
 }

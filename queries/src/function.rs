@@ -61,7 +61,8 @@ pub struct FunctionInfo {
 
 /// Registers our own functions and lists all of them.
 pub(crate) fn register(context: &SessionContext, schema: &Arc<LakeSchema>) -> Vec<FunctionInfo> {
-    let before: BTreeSet<(FunctionKind, String)> = list(context).into_iter().map(|info| (info.kind, info.name)).collect();
+    let before: BTreeSet<(FunctionKind, String)> =
+        list(context).into_iter().map(|info| (info.kind, info.name)).collect();
     bellwether_metrics::register(context);
     context.register_udtf(ROLLING_AT, Arc::new(RollingAt { schema: Arc::clone(schema) }));
     let mut functions = list(context);

@@ -53,7 +53,8 @@ async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
 
 fn contents(text: &mut String, relations: &[TableInfo], functions: &[FunctionInfo]) {
     let link = |name: &str| format!("[`{name}`](#{name})");
-    let names = |kind| relations.iter().filter(|info| info.kind == kind).map(|info| link(&info.name)).collect::<Vec<_>>();
+    let names =
+        |kind| relations.iter().filter(|info| info.kind == kind).map(|info| link(&info.name)).collect::<Vec<_>>();
     let own: Vec<String> =
         functions.iter().filter(|function| function.own).map(|function| link(&function.name)).collect();
     push(text, format_args!("* Views: {}\n", names(TableKind::View).join(", ")));

@@ -115,12 +115,16 @@ impl Session {
     /// `Unavailable` where the tables cannot be read.
     pub async fn refresh(&self) -> Result<()> {
         let mut versions = self.versions.lock().await;
-        let newest = future::try_join_all(Table::ALL.map(|table| async move {
-            Ok::<_, Error>((table, self.lake.log(table).latest_version().await?))
-        }))
+        let newest = future::try_join_all(
+            Table::ALL
+                .map(|table| async move { Ok::<_, Error>((table, self.lake.log(table).latest_version().await?)) }),
+        )
         .await?;
-        let moved: Vec<Table> =
-            newest.iter().filter(|(table, version)| versions.get(table) != Some(version)).map(|(table, _)| *table).collect();
+        let moved: Vec<Table> = newest
+            .iter()
+            .filter(|(table, version)| versions.get(table) != Some(version))
+            .map(|(table, _)| *table)
+            .collect();
         if moved.is_empty() {
             return Ok(());
         }

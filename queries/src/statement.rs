@@ -7,7 +7,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What is allowed, for the hint of a refusal.
-const ALLOWED: &str = "tables are read-only here: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES, SHOW COLUMNS and SHOW FUNCTIONS are allowed";
+const ALLOWED: &str =
+    "tables are read-only here: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES, SHOW COLUMNS and SHOW FUNCTIONS are allowed";
 
 /// Depth of nested parentheses and expressions that the parser follows.
 const RECURSION_LIMIT: usize = 50;
@@ -101,10 +102,7 @@ mod tests {
     #[test]
     fn semicolons_inside_quotes_and_comments_do_not_split() {
         let text = "SELECT ';' AS a; -- one; two\nSELECT \"x;y\" FROM t /* ; */;;\n-- nothing";
-        assert_eq!(
-            split(text).expect("splits"),
-            ["SELECT ';' AS a", "-- one; two\nSELECT \"x;y\" FROM t /* ; */"]
-        );
+        assert_eq!(split(text).expect("splits"), ["SELECT ';' AS a", "-- one; two\nSELECT \"x;y\" FROM t /* ; */"]);
         assert_eq!(split("SELECT 'it''s'").expect("splits"), ["SELECT 'it''s'"]);
         assert!(split("SELECT 'open").is_err());
     }

@@ -47,12 +47,13 @@ pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -
     if format == Format::Parquet && terminal {
         return Err(Error::config("Parquet is nothing for a terminal").with_hint("add --output FILE"));
     }
-    let target: Box<dyn Write + Send> = match file {
-        Some(path) => Box::new(File::create(path).map_err(|source| {
-            Error::config(format!("`{}` cannot be written", path.display())).with_source(source)
-        })?),
-        None => Box::new(io::stdout()),
-    };
+    let target: Box<dyn Write + Send> =
+        match file {
+            Some(path) => Box::new(File::create(path).map_err(|source| {
+                Error::config(format!("`{}` cannot be written", path.display())).with_source(source)
+            })?),
+            None => Box::new(io::stdout()),
+        };
     let mut target = BufWriter::new(target);
     let done = match format {
         Format::Table => table(answer, &mut target, terminal).await,
@@ -122,15 +123,12 @@ async fn csv(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
 
 async fn json(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
     let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *target);
-    let mut rows = 0;
     while let Some(batch) = answer.batches.next().await {
-        let batch = batch?;
-        rows += batch.num_rows();
-        writer.write(&batch)?;
+        writer.write(&batch?)?;
     }
     writer.finish()?;
     drop(writer);
-    writeln!(target, "{}", if rows == 0 { "[]" } else { "" })?;
+    writeln!(target)?;
     Ok(())
 }
 
@@ -209,7 +207,10 @@ pub(crate) fn render(schema: &arrow::datatypes::Schema, batches: &[RecordBatch],
             .collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows().min(left) {
             table.add_row(
-                formatters.iter().zip(batch.columns()).map(|(formatter, column)| cell(formatter, column, row, terminal)),
+                formatters
+                    .iter()
+                    .zip(batch.columns())
+                    .map(|(formatter, column)| cell(formatter, column, row, terminal)),
             );
         }
         left = left.saturating_sub(batch.num_rows());

@@ -23,8 +23,33 @@ const HELP: &str = "A statement ends with `;`.
   \\q                  leave";
 
 const KEYWORDS: [&str; 28] = [
-    "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "HAVING", "JOIN", "LEFT JOIN", "ON", "AS", "AND", "OR",
-    "NOT", "NULL", "IS", "IN", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "END", "DESC", "DISTINCT", "COUNT", "WITH",
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP BY",
+    "ORDER BY",
+    "LIMIT",
+    "HAVING",
+    "JOIN",
+    "LEFT JOIN",
+    "ON",
+    "AS",
+    "AND",
+    "OR",
+    "NOT",
+    "NULL",
+    "IS",
+    "IN",
+    "BETWEEN",
+    "CASE",
+    "WHEN",
+    "THEN",
+    "ELSE",
+    "END",
+    "DESC",
+    "DISTINCT",
+    "COUNT",
+    "WITH",
     "EXPLAIN",
 ];
 
@@ -36,9 +61,9 @@ impl Completer for Words {
 
     fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let word_character = |character: char| character.is_alphanumeric() || character == '_' || character == '\\';
-        let start = line[..position].rfind(|character| !word_character(character)).map_or(0, |place| {
-            place + line[place..].chars().next().map_or(1, char::len_utf8)
-        });
+        let start = line[..position]
+            .rfind(|character| !word_character(character))
+            .map_or(0, |place| place + line[place..].chars().next().map_or(1, char::len_utf8));
         let begun = line[start..position].to_lowercase();
         let fits = |word: &&String| !begun.is_empty() && word.to_lowercase().starts_with(&begun);
         let pairs = self.0.iter().filter(fits).map(|word| Pair { display: word.clone(), replacement: word.clone() });
@@ -192,7 +217,8 @@ impl Prompt<'_> {
     }
 
     async fn describe(&self, name: &str) {
-        let infos = async { Ok::<_, Error>([self.session.tables().await?, self.session.views().await?].concat()) }.await;
+        let infos =
+            async { Ok::<_, Error>([self.session.tables().await?, self.session.views().await?].concat()) }.await;
         let infos: Vec<TableInfo> = match infos {
             Ok(infos) => infos,
             Err(error) => {

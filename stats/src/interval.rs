@@ -109,16 +109,27 @@ pub fn two_sided(confidence: f64) -> Option<f64> {
 /// of Halley's method.
 pub fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
-        -3.969_683_028_665_376e1, 2.209_460_984_245_205e2, -2.759_285_104_469_687e2, 1.383_577_518_672_690e2,
-        -3.066_479_806_614_716e1, 2.506_628_277_459_239,
+        -3.969_683_028_665_376e1,
+        2.209_460_984_245_205e2,
+        -2.759_285_104_469_687e2,
+        1.383_577_518_672_690e2,
+        -3.066_479_806_614_716e1,
+        2.506_628_277_459_239,
     ];
     const B: [f64; 5] = [
-        -5.447_609_879_822_406e1, 1.615_858_368_580_409e2, -1.556_989_798_598_866e2, 6.680_131_188_771_972e1,
+        -5.447_609_879_822_406e1,
+        1.615_858_368_580_409e2,
+        -1.556_989_798_598_866e2,
+        6.680_131_188_771_972e1,
         -1.328_068_155_288_572e1,
     ];
     const C: [f64; 6] = [
-        -7.784_894_002_430_293e-3, -3.223_964_580_411_365e-1, -2.400_758_277_161_838, -2.549_732_539_343_734,
-        4.374_664_141_464_968, 2.938_163_982_698_783,
+        -7.784_894_002_430_293e-3,
+        -3.223_964_580_411_365e-1,
+        -2.400_758_277_161_838,
+        -2.549_732_539_343_734,
+        4.374_664_141_464_968,
+        2.938_163_982_698_783,
     ];
     const D: [f64; 4] =
         [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416];
@@ -166,17 +177,17 @@ pub fn student_quantile(p: f64, degrees: f64) -> f64 {
         return -student_quantile(1.0 - p, degrees);
     }
     let z = normal_quantile(p);
-    let mut t = z + (z.powi(3) + z) / (4.0 * degrees)
+    let mut t = z
+        + (z.powi(3) + z) / (4.0 * degrees)
         + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * degrees * degrees);
-    let scale = (ln_gamma((degrees + 1.0) / 2.0) - ln_gamma(degrees / 2.0)).exp()
-        / (degrees * std::f64::consts::PI).sqrt();
+    let scale =
+        (ln_gamma((degrees + 1.0) / 2.0) - ln_gamma(degrees / 2.0)).exp() / (degrees * std::f64::consts::PI).sqrt();
     let density = |t: f64| scale * (1.0 + t * t / degrees).powf(-(degrees + 1.0) / 2.0);
     for _ in 0..8 {
         // Simpson's rule from 0 to t: smooth and short, so 400 steps give 1e-12.
         let steps = 400;
         let width = t / f64::from(steps);
-        let inner: f64 =
-            (1..steps).map(|n| density(f64::from(n) * width) * if n % 2 == 1 { 4.0 } else { 2.0 }).sum();
+        let inner: f64 = (1..steps).map(|n| density(f64::from(n) * width) * if n % 2 == 1 { 4.0 } else { 2.0 }).sum();
         let below = 0.5 + (density(0.0) + inner + density(t)) * width / 3.0;
         t -= (below - p) / density(t);
     }
@@ -186,8 +197,14 @@ pub fn student_quantile(p: f64, degrees: f64) -> f64 {
 /// ln Γ(x) for x > 0: Lanczos's approximation with g = 7, n = 9 (Numerical Recipes, 3rd ed., 6.1), to about 1e-14.
 fn ln_gamma(x: f64) -> f64 {
     const G: [f64; 8] = [
-        676.520_368_121_885_1, -1_259.139_216_722_402_8, 771.323_428_777_653_1, -176.615_029_162_140_6,
-        12.507_343_278_686_905, -0.138_571_095_265_720_12, 9.984_369_578_019_572e-6, 1.505_632_735_149_311_6e-7,
+        676.520_368_121_885_1,
+        -1_259.139_216_722_402_8,
+        771.323_428_777_653_1,
+        -176.615_029_162_140_6,
+        12.507_343_278_686_905,
+        -0.138_571_095_265_720_12,
+        9.984_369_578_019_572e-6,
+        1.505_632_735_149_311_6e-7,
     ];
     let x = x - 1.0;
     let sum = G.iter().zip(1..).fold(0.999_999_999_999_809_9, |sum, (g, n)| sum + g / (x + f64::from(n)));
@@ -217,7 +234,12 @@ mod tests {
     #[test]
     fn wilson_matches_its_worked_example_and_holds_at_the_ends() {
         // Newcombe, Statistics in Medicine 17, 1998, table I: 81/263, 15/148, 0/20, 1/29 (method 3).
-        for (s, n, low, high) in [(81.0, 263.0, 0.2553, 0.3662), (15.0, 148.0, 0.0624, 0.1605), (0.0, 20.0, 0.0, 0.1611), (1.0, 29.0, 0.0061, 0.1718)] {
+        for (s, n, low, high) in [
+            (81.0, 263.0, 0.2553, 0.3662),
+            (15.0, 148.0, 0.0624, 0.1605),
+            (0.0, 20.0, 0.0, 0.1611),
+            (1.0, 29.0, 0.0061, 0.1718),
+        ] {
             let found = wilson(s, n, 0.95).expect("an interval");
             assert!((found.low - low).abs() < 5e-5 && (found.high - high).abs() < 5e-5, "{s}/{n}: {found:?}");
         }

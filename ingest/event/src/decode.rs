@@ -242,7 +242,9 @@ impl Decoder {
         let id = match (body.id.take(), envelope.id) {
             (Some(id), _) => id.0,
             (None, Some(id)) => Cow::Borrowed(id),
-            (None, None) if event_type == EventType::Completed => Cow::Owned(ids::completed(&run_id, attempt, revision)),
+            (None, None) if event_type == EventType::Completed => {
+                Cow::Owned(ids::completed(&run_id, attempt, revision))
+            }
             (None, None) => Cow::Owned(ids::late(event_type, &run_id, data.get())),
         };
         let source = body.source.take().map(|source| source.0);
@@ -389,7 +391,9 @@ fn check_run(run: &Run<'_>) -> Fast<()> {
     check(run.latency.as_ref().is_none_or(|latency| latency.total.is_some()))?;
     check(list(run.tool_calls.as_ref()).all(|call| call.name.is_some() && call.status.is_some()))?;
     for retrieval in list(run.retrieval.as_ref()) {
-        check(retrieval.source_id.is_some() && list(retrieval.documents.as_ref()).all(|document| document.id.is_some()))?;
+        check(
+            retrieval.source_id.is_some() && list(retrieval.documents.as_ref()).all(|document| document.id.is_some()),
+        )?;
     }
     if let Some(steps) = run.steps {
         let steps: List<Step<'_>, 256> = serde_json::from_str(steps.get())?;
@@ -494,4 +498,3 @@ fn extra(envelope: &Unknown<'_>, data: &Unknown<'_>) -> Option<String> {
     parts.retain(|part| !part.is_empty());
     Some(format!("{{{}}}", parts.join(",")))
 }
-

@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn the_fingerprint_ignores_names_and_what_the_provider_reports() {
         let one = json!({"id": "1", "model": {"requested": "m", "responded": "m-1"}, "params": {"t": 0.2}});
-        let two = json!({"params": {"t": 0.2}, "model": {"responded": "m-2", "requested": "m"}, "id": "2", "parent_id": "1"});
+        let two =
+            json!({"params": {"t": 0.2}, "model": {"responded": "m-2", "requested": "m"}, "id": "2", "parent_id": "1"});
         let other = json!({"id": "1", "model": {"requested": "m", "responded": "m-1"}, "params": {"t": 0.3}});
         assert_eq!(fingerprint(&one), fingerprint(&two));
         assert_ne!(fingerprint(&one), fingerprint(&other));

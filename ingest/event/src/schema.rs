@@ -302,9 +302,10 @@ fn pattern_of(pattern: &str) -> Option<(fn(&str) -> bool, &'static str)> {
     }
     Some(match pattern {
         r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
-        "^sha256:[0-9a-f]{64}$" => {
-            (|text| text.strip_prefix("sha256:").is_some_and(|digits| hex(digits, 64)), "`sha256:` and 64 hexadecimal digits")
-        }
+        "^sha256:[0-9a-f]{64}$" => (
+            |text| text.strip_prefix("sha256:").is_some_and(|digits| hex(digits, 64)),
+            "`sha256:` and 64 hexadecimal digits",
+        ),
         r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => {
             (|text| units::amount_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
         }
@@ -431,9 +432,35 @@ mod tests {
     use super::*;
 
     const KEYWORDS: [&str; 30] = [
-        "$schema", "$id", "title", "description", "default", "type", "required", "properties", "allOf", "anyOf", "if",
-        "then", "const", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "format",
-        "items", "maxItems", "maxProperties", "additionalProperties", "$ref", "$defs", "x-known-values", "$comment",
+        "$schema",
+        "$id",
+        "title",
+        "description",
+        "default",
+        "type",
+        "required",
+        "properties",
+        "allOf",
+        "anyOf",
+        "if",
+        "then",
+        "const",
+        "enum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "format",
+        "items",
+        "maxItems",
+        "maxProperties",
+        "additionalProperties",
+        "$ref",
+        "$defs",
+        "x-known-values",
+        "$comment",
         "examples",
     ];
 

@@ -21,9 +21,8 @@ pub fn amount_nanos(text: &str) -> Option<i64> {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (text, None),
     };
-    let digits = |part: &str, most: usize| {
-        (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
-    };
+    let digits =
+        |part: &str, most: usize| (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole, AMOUNT_DIGITS) || fraction.is_some_and(|part| !digits(part, FRACTION_DIGITS)) {
         return None;
     }
@@ -58,7 +57,13 @@ pub fn rfc3339_micros(text: &str) -> Option<i64> {
     let month = number(&bytes[5..7])?;
     let day = number(&bytes[8..10])?;
     let (hour, minute, second) = (number(&bytes[11..13])?, number(&bytes[14..16])?, number(&bytes[17..19])?);
-    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || day < 1
+        || day > days_in_month(year, month)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
     let (micros, rest) = fraction_micros(&bytes[19..])?;
@@ -140,8 +145,15 @@ mod tests {
         assert_eq!(rfc3339_micros("1969-12-31T23:59:59.999999999z"), Some(-1));
         assert_eq!(rfc3339_micros("2016-12-31T23:59:60Z"), rfc3339_micros("2017-01-01T00:00:00Z"));
         for wrong in [
-            "2025-08-01T15:57:33.620589", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01 00:00:00Z",
-            "2026-01-01T24:00:00Z", "2026-01-01T00:00:60Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00+1:00", "now",
+            "2025-08-01T15:57:33.620589",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:60Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00+1:00",
+            "now",
         ] {
             assert_eq!(rfc3339_micros(wrong), None, "{wrong}");
         }

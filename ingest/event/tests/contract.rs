@@ -149,8 +149,7 @@ fn unknown_fields_are_kept() {
 fn a_high_risk_call_without_approval_is_unapproved() {
     let call = |approval: Value| {
         minimal_with(|event| {
-            event["data"]["tool_calls"] =
-                json!([{ "name": "refund", "status": "ok", "risk": "high", "side_effect": true, "approval": approval }]);
+            event["data"]["tool_calls"] = json!([{ "name": "refund", "status": "ok", "risk": "high", "side_effect": true, "approval": approval }]);
         })
     };
     for (approval, unapproved) in [
@@ -171,8 +170,12 @@ fn a_high_risk_call_without_approval_is_unapproved() {
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| pointers(value, &format!("{at}/{name}"), found)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(n, value)| pointers(value, &format!("{at}/{n}"), found)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| pointers(value, &format!("{at}/{name}"), found))
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(n, value)| pointers(value, &format!("{at}/{n}"), found))
+        }
         _ => {}
     }
 }
@@ -180,15 +183,42 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 fn some_value() -> impl Strategy<Value = Value> {
     let long = "x".repeat(1025);
     prop_oneof![
-        Just(json!(null)), Just(json!(true)), Just(json!(0)), Just(json!(-1)), Just(json!(1)), Just(json!(1.0)),
-        Just(json!(2.5)), Just(json!(9_007_199_254_740_991_u64)), Just(json!(9_007_199_254_740_993_u64)),
-        Just(json!(u64::MAX)), Just(json!(1e300)), Just(json!("")), Just(json!("x")), Just(json!(long)),
-        Just(json!([])), Just(json!({})), Just(json!([1])), Just(json!({ "a": 1 })), Just(json!("success")),
-        Just(json!("canary")), Just(json!("run.score")), Just(json!("run.completed")), Just(json!("human")),
-        Just(json!("2026-11-23T10:00:00Z")), Just(json!("2026-02-30T10:00:00Z")), Just(json!("2026-11-23 10:00:00Z")),
-        Just(json!("0.5")), Just(json!("1234567890")), Just(json!("USD")), Just(json!("high")),
-        Just(json!("é".repeat(64))), Just(json!("é".repeat(129))), Just(json!(vec!["a"; 20])),
-        "[a-z]{0,10}".prop_map(Value::from), any::<i64>().prop_map(Value::from), any::<f64>().prop_map(|n| json!(n)),
+        Just(json!(null)),
+        Just(json!(true)),
+        Just(json!(0)),
+        Just(json!(-1)),
+        Just(json!(1)),
+        Just(json!(1.0)),
+        Just(json!(2.5)),
+        Just(json!(9_007_199_254_740_991_u64)),
+        Just(json!(9_007_199_254_740_993_u64)),
+        Just(json!(u64::MAX)),
+        Just(json!(1e300)),
+        Just(json!("")),
+        Just(json!("x")),
+        Just(json!(long)),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([1])),
+        Just(json!({ "a": 1 })),
+        Just(json!("success")),
+        Just(json!("canary")),
+        Just(json!("run.score")),
+        Just(json!("run.completed")),
+        Just(json!("human")),
+        Just(json!("2026-11-23T10:00:00Z")),
+        Just(json!("2026-02-30T10:00:00Z")),
+        Just(json!("2026-11-23 10:00:00Z")),
+        Just(json!("0.5")),
+        Just(json!("1234567890")),
+        Just(json!("USD")),
+        Just(json!("high")),
+        Just(json!("é".repeat(64))),
+        Just(json!("é".repeat(129))),
+        Just(json!(vec!["a"; 20])),
+        "[a-z]{0,10}".prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(|n| json!(n)),
     ]
 }
 

@@ -55,8 +55,7 @@ pub(super) struct TextMap(pub(super) MapBuilder<StringViewBuilder, StringViewBui
 
 impl Column for TextMap {
     fn fresh() -> Self {
-        let names =
-            MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
+        let names = MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
         Self(MapBuilder::new(Some(names), Text::new(), Text::new()))
     }
     fn done(&mut self, _kind: Kind) -> ArrayRef {
@@ -115,7 +114,7 @@ impl<R: Record> Column for Lists<R> {
 
 /// Makes a set of columns in the order of a schema.
 macro_rules! column_set {
-    ($name:ident { $($field:ident: $type:ty,)* }) => {
+    ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         pub(super) struct $name { $(pub(super) $field: $type,)* }
         impl $crate::batch::columns::Record for $name {
             fn fresh() -> Self {

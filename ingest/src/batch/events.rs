@@ -3,24 +3,19 @@
 //! A row is appended only after its event has been decoded whole, and always to every column: a rejected message can
 //! never leave half a row behind.
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
 };
 use bellwether_lake::{Error, Result, Table};
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 
 use super::columns::{Date, Double, Flag, Integer, Lists, Long, Record, Text, TextMap, Time, column_set};
 use crate::decode::Message;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-column_set!(Documents {
-    id: Text,
-    version: Text,
-    score: Double,
-    cited: Flag,
-});
+column_set!(Documents { id: Text, version: Text, score: Double, cited: Flag });
 
 column_set!(ToolCalls {
     name: Text,
@@ -69,11 +64,7 @@ column_set!(PolicyExceptions {
     derived: Flag,
 });
 
-column_set!(FieldErrors {
-    path: Text,
-    rule: Text,
-    message: Text,
-});
+column_set!(FieldErrors { path: Text, rule: Text, message: Text });
 
 column_set!(Scores {
     name: Text,
@@ -650,7 +641,8 @@ fn append_score(columns: &mut Scores, score: &Score<'_>) {
 
 /// What a review says beyond its columns.
 fn review_json(review: &Review<'_>) -> Option<String> {
-    let labels: Option<Vec<&str>> = review.labels.as_ref().map(|labels| labels.0.iter().map(|label| &**label).collect());
+    let labels: Option<Vec<&str>> =
+        review.labels.as_ref().map(|labels| labels.0.iter().map(|label| &**label).collect());
     if labels.is_none() && review.expected.is_none() && review.expected_ref.is_none() {
         return None;
     }

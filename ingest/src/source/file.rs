@@ -47,13 +47,9 @@ impl Lines {
     /// `Config` where it cannot be read.
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
         let name = path.display().to_string();
-        let refuse =
-            |source: io::Error| Error::config(format!("file `{name}` cannot be read")).with_source(source);
-        let raw: Box<dyn Read + Send> = if name == STANDARD_INPUT {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(path).map_err(refuse)?)
-        };
+        let refuse = |source: io::Error| Error::config(format!("file `{name}` cannot be read")).with_source(source);
+        let raw: Box<dyn Read + Send> =
+            if name == STANDARD_INPUT { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(refuse)?) };
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, raw);
         let head = raw.fill_buf().map_err(refuse)?;
         let reader: Box<dyn BufRead + Send> = match head {
@@ -186,7 +182,10 @@ mod tests {
     fn an_overlong_line_is_told_by_its_size_and_the_rest_goes_on() {
         let text = format!("short\n{}\nshort\n", "x".repeat(1_000_000));
         let all = lines(text.as_bytes(), 10).expect("reads");
-        assert_eq!(all.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [Line::Whole, Line::TooLong(1_000_001), Line::Whole]);
+        assert_eq!(
+            all.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [Line::Whole, Line::TooLong(1_000_001), Line::Whole]
+        );
         assert!(all[1].1.len() <= 11, "memory is bounded");
     }
 

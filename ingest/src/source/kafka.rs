@@ -21,8 +21,8 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
@@ -227,9 +227,10 @@ impl Poller {
     }
 
     fn hold_back(&mut self, pause: bool) {
-        let done = self.consumer.assignment().and_then(|assigned| {
-            if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) }
-        });
+        let done = self
+            .consumer
+            .assignment()
+            .and_then(|assigned| if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) });
         match done {
             Ok(()) => self.paused = pause,
             Err(error) => tracing::warn!(%error, pause, "partitions could not be paused or resumed"),
@@ -294,9 +295,7 @@ impl Poller {
                 Err(Error::unavailable(format!("the Kafka client has given up: {code}"))
                     .with_hint("the message above names the cause; start again once it is mended"))
             }
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-            ) => {
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.halt_those_outside_the_log();
                 Ok(())
             }
@@ -399,9 +398,9 @@ impl Poller {
             return Ok(false);
         }
         let Some(stands) = context.assigner.newest() else { return Ok(false) };
-        Ok(targets.iter().all(|(place, target)| {
-            reached(place, *target) || stands(place).is_some_and(|next| next >= *target)
-        }))
+        Ok(targets
+            .iter()
+            .all(|(place, target)| reached(place, *target) || stands(place).is_some_and(|next| next >= *target)))
     }
 
     /// Hands over what is open, waits for its commit, and leaves.

@@ -20,54 +20,80 @@ use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SketchMerge, Ske
 pub(super) fn all() -> Vec<AggregateUDF> {
     const LONG: DataType = DataType::Int64;
     let exact = |types: &[DataType]| Signature::exact(types.to_vec(), Volatility::Immutable);
-    let one_or_two = || {
-        Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable)
-    };
+    let one_or_two = || Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable);
     const SIGN: (&str, &str) = ("sign", "1 for what is stated, -1 for what is taken back");
     const WEIGHT: (&str, &str) = ("weight_micros", "millionths that each counts; 1,000,000 where left out");
     vec![
-        udaf::<CountOf>("count_of", exact(&[LONG, DataType::Boolean]), documentation(
-            "count_of(sign, condition)",
-            "Σ sign over the rows that meet a condition.",
-            "SELECT count_of(1, outcome = 'success') AS success FROM (VALUES ('success'), ('failure')) AS t(outcome)",
-            &[SIGN, ("condition", "a condition")],
-        )),
-        udaf::<SumOf>("sum_of", exact(&[LONG, LONG]), documentation(
-            "sum_of(sign, value)",
-            "Σ sign × value, exact in 128 bits; null values count nothing.",
-            "SELECT sum_of(1, cost) AS total FROM (VALUES (4713000), (NULL), (9000000)) AS t(cost)",
-            &[SIGN, ("value", "a whole number")],
-        )),
-        udaf::<SumOf>("sum_of_products", exact(&[LONG, LONG, LONG]), documentation(
-            "sum_of_products(sign, value, other)",
-            "Σ sign × value × other, exact in 128 bits; rows with a null count nothing.",
-            "SELECT sum_of_products(1, x, x) AS squares FROM (VALUES (3), (4)) AS t(x)",
-            &[SIGN, ("value", "a whole number"), ("other", "a whole number")],
-        )),
-        udaf::<RandomGroups>("random_groups", exact(&[LONG, LONG]), documentation(
-            "random_groups(group, value)",
-            "Totals of a value by random group: a list of 32, from which `clustered_low` and `clustered_high` make an interval.",
-            "SELECT random_groups(random_group(session), cost) AS totals FROM (VALUES ('s1', 5), ('s2', 7)) AS t(session, cost)",
-            &[("group", "random_group(session)"), ("value", "a whole number")],
-        )),
-        udaf::<RandomGroupsSum>("random_groups_sum", one_or_two(), documentation(
-            "random_groups_sum(totals[, weight_micros])",
-            "Sum of totals by random group.",
-            "SELECT random_groups_sum(t.l) AS totals FROM (SELECT random_groups(random_group('s'), 5) AS l) AS t",
-            &[("totals", "lists made by random_groups"), WEIGHT],
-        )),
-        udaf::<SketchOf>("sketch_of", exact(&[LONG, LONG]), documentation(
-            "sketch_of(value, sign)",
-            "A mergeable sketch (DDSketch, relative error 1 %) of whole numbers that are not negative.",
-            "SELECT sketch_quantile(sketch_of(ms, 1), 0.5) AS median FROM (VALUES (120), (240), (360)) AS t(ms)",
-            &[("value", "a whole number, not negative"), SIGN],
-        )),
-        udaf::<SketchMerge>("sketch_merge", one_or_two(), documentation(
-            "sketch_merge(sketch[, weight_micros])",
-            "One sketch of all that went into several.",
-            "SELECT sketch_count(sketch_merge(s)) AS n FROM (SELECT sketch_of(7, 1) AS s UNION ALL SELECT sketch_of(9, 1))",
-            &[("sketch", "a sketch"), WEIGHT],
-        )),
+        udaf::<CountOf>(
+            "count_of",
+            exact(&[LONG, DataType::Boolean]),
+            documentation(
+                "count_of(sign, condition)",
+                "Σ sign over the rows that meet a condition.",
+                "SELECT count_of(1, outcome = 'success') AS success FROM (VALUES ('success'), ('failure')) AS t(outcome)",
+                &[SIGN, ("condition", "a condition")],
+            ),
+        ),
+        udaf::<SumOf>(
+            "sum_of",
+            exact(&[LONG, LONG]),
+            documentation(
+                "sum_of(sign, value)",
+                "Σ sign × value, exact in 128 bits; null values count nothing.",
+                "SELECT sum_of(1, cost) AS total FROM (VALUES (4713000), (NULL), (9000000)) AS t(cost)",
+                &[SIGN, ("value", "a whole number")],
+            ),
+        ),
+        udaf::<SumOf>(
+            "sum_of_products",
+            exact(&[LONG, LONG, LONG]),
+            documentation(
+                "sum_of_products(sign, value, other)",
+                "Σ sign × value × other, exact in 128 bits; rows with a null count nothing.",
+                "SELECT sum_of_products(1, x, x) AS squares FROM (VALUES (3), (4)) AS t(x)",
+                &[SIGN, ("value", "a whole number"), ("other", "a whole number")],
+            ),
+        ),
+        udaf::<RandomGroups>(
+            "random_groups",
+            exact(&[LONG, LONG]),
+            documentation(
+                "random_groups(group, value)",
+                "Totals of a value by random group: a list of 32, from which `clustered_low` and `clustered_high` make an interval.",
+                "SELECT random_groups(random_group(session), cost) AS totals FROM (VALUES ('s1', 5), ('s2', 7)) AS t(session, cost)",
+                &[("group", "random_group(session)"), ("value", "a whole number")],
+            ),
+        ),
+        udaf::<RandomGroupsSum>(
+            "random_groups_sum",
+            one_or_two(),
+            documentation(
+                "random_groups_sum(totals[, weight_micros])",
+                "Sum of totals by random group.",
+                "SELECT random_groups_sum(t.l) AS totals FROM (SELECT random_groups(random_group('s'), 5) AS l) AS t",
+                &[("totals", "lists made by random_groups"), WEIGHT],
+            ),
+        ),
+        udaf::<SketchOf>(
+            "sketch_of",
+            exact(&[LONG, LONG]),
+            documentation(
+                "sketch_of(value, sign)",
+                "A mergeable sketch (DDSketch, relative error 1 %) of whole numbers that are not negative.",
+                "SELECT sketch_quantile(sketch_of(ms, 1), 0.5) AS median FROM (VALUES (120), (240), (360)) AS t(ms)",
+                &[("value", "a whole number, not negative"), SIGN],
+            ),
+        ),
+        udaf::<SketchMerge>(
+            "sketch_merge",
+            one_or_two(),
+            documentation(
+                "sketch_merge(sketch[, weight_micros])",
+                "One sketch of all that went into several.",
+                "SELECT sketch_count(sketch_merge(s)) AS n FROM (SELECT sketch_of(7, 1) AS s UNION ALL SELECT sketch_of(9, 1))",
+                &[("sketch", "a sketch"), WEIGHT],
+            ),
+        ),
     ]
 }
 

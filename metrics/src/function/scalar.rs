@@ -65,38 +65,74 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
         of_numbers(name, count, documentation(&syntax, &describe(of), &example, &[]), compute)
     };
     vec![
-        numbers("wilson", "successes, total", "a rate (Wilson 1927)", "45, 50", 2, Box::new(move |a| {
-            end.of(wilson(a[0], a[1], CONFIDENCE))
-        })),
-        numbers("poisson", "count, exposure", "a rate of rare events (Poisson, Byar's approximation)", "3, 1000", 2, Box::new(move |a| {
-            end.of(poisson_rate(a[0], a[1], CONFIDENCE))
-        })),
-        numbers("mean", "n, sum, sum_of_squares", "a mean", "100, 250, 900", 3, Box::new(move |a| {
-            end.of(mean(a[0], a[1], a[2], CONFIDENCE))
-        })),
-        numbers("ratio", "n, sum_y, sum_x, sum_yy, sum_xx, sum_xy",
-            "the ratio Σy/Σx (Fieller 1954; the delta method where Fieller's has no ends)", "100, 250, 80, 900, 80, 210", 6,
+        numbers(
+            "wilson",
+            "successes, total",
+            "a rate (Wilson 1927)",
+            "45, 50",
+            2,
+            Box::new(move |a| end.of(wilson(a[0], a[1], CONFIDENCE))),
+        ),
+        numbers(
+            "poisson",
+            "count, exposure",
+            "a rate of rare events (Poisson, Byar's approximation)",
+            "3, 1000",
+            2,
+            Box::new(move |a| end.of(poisson_rate(a[0], a[1], CONFIDENCE))),
+        ),
+        numbers(
+            "mean",
+            "n, sum, sum_of_squares",
+            "a mean",
+            "100, 250, 900",
+            3,
+            Box::new(move |a| end.of(mean(a[0], a[1], a[2], CONFIDENCE))),
+        ),
+        numbers(
+            "ratio",
+            "n, sum_y, sum_x, sum_yy, sum_xx, sum_xy",
+            "the ratio Σy/Σx (Fieller 1954; the delta method where Fieller's has no ends)",
+            "100, 250, 80, 900, 80, 210",
+            6,
             Box::new(move |a| {
                 let sums = RatioSums { n: a[0], y: a[1], x: a[2], yy: a[3], xx: a[4], xy: a[5] };
                 end.of(ratio_fieller(&sums, CONFIDENCE).or_else(|| ratio_delta(&sums, CONFIDENCE)))
-            })),
-        of_arrays(name("clustered"), DataType::Float64, Signature::any(2, Volatility::Immutable), documentation(
-            &format!("{}(totals_y, totals_x)", name("clustered")),
-            &describe("the ratio Σy/Σx from totals by random group, right also where runs come in sessions (Wolter 2007, ch. 2)"),
-            &format!(
-                "SELECT {}(y, x) FROM (SELECT random_groups(random_group(s), 3) AS y, random_groups(random_group(s), 4) AS x \
-                 FROM (VALUES ('a'), ('b'), ('c')) AS t(s))", name("clustered")),
-            &[],
-        ), Box::new(move |arguments| {
-            let (y, x) = (lists(&arguments[0])?, lists(&arguments[1])?);
-            Ok(floats((0..y.len()).map(|row| end.of(clustered(&y, &x, row)))))
-        })),
-        of_arrays(name("wider"), DataType::Float64, Signature::any(5, Volatility::Immutable), documentation(
-            &format!("{}(successes, total, kish, totals_successes, totals_total)", name("wider")),
-            &describe("a rate: the wider of Wilson's and the clustered one; Wilson's where the totals are null"),
-            &format!("SELECT {}(45.0, 50.0, 1.0, NULL, NULL)", name("wider")),
-            &[],
-        ), Box::new(move |arguments| wider(end, arguments))),
+            }),
+        ),
+        of_arrays(
+            name("clustered"),
+            DataType::Float64,
+            Signature::any(2, Volatility::Immutable),
+            documentation(
+                &format!("{}(totals_y, totals_x)", name("clustered")),
+                &describe(
+                    "the ratio Σy/Σx from totals by random group, right also where runs come in sessions (Wolter 2007, ch. 2)",
+                ),
+                &format!(
+                    "SELECT {}(y, x) FROM (SELECT random_groups(random_group(s), 3) AS y, random_groups(random_group(s), 4) AS x \
+                 FROM (VALUES ('a'), ('b'), ('c')) AS t(s))",
+                    name("clustered")
+                ),
+                &[],
+            ),
+            Box::new(move |arguments| {
+                let (y, x) = (lists(&arguments[0])?, lists(&arguments[1])?);
+                Ok(floats((0..y.len()).map(|row| end.of(clustered(&y, &x, row)))))
+            }),
+        ),
+        of_arrays(
+            name("wider"),
+            DataType::Float64,
+            Signature::any(5, Volatility::Immutable),
+            documentation(
+                &format!("{}(successes, total, kish, totals_successes, totals_total)", name("wider")),
+                &describe("a rate: the wider of Wilson's and the clustered one; Wilson's where the totals are null"),
+                &format!("SELECT {}(45.0, 50.0, 1.0, NULL, NULL)", name("wider")),
+                &[],
+            ),
+            Box::new(move |arguments| wider(end, arguments)),
+        ),
     ]
 }
 
@@ -130,50 +166,79 @@ fn wider(end: End, arguments: &[ArrayRef]) -> Result<ArrayRef> {
 }
 
 fn of_sketches() -> Vec<ScalarUDF> {
-    let example = |call: &str| format!("SELECT {call} FROM (SELECT sketch_of(ms, 1) AS s FROM (VALUES (120), (240)) AS t(ms))");
+    let example =
+        |call: &str| format!("SELECT {call} FROM (SELECT sketch_of(ms, 1) AS s FROM (VALUES (120), (240)) AS t(ms))");
     vec![
-        of_arrays("sketch_quantile".to_owned(), DataType::Float64, Signature::any(2, Volatility::Immutable), documentation(
-            "sketch_quantile(sketch, q)",
-            "The value below which a share q of all values lies, within 1 %; null of an empty sketch.",
-            &example("sketch_quantile(s, 0.95)"),
-            &[("sketch", "a sketch"), ("q", "a share from 0 to 1")],
-        ), Box::new(|arguments| {
-            let q = doubles(&arguments[1])?;
-            each_sketch(&arguments[0], |sketch, row| if q.is_valid(row) { sketch.quantile(q.value(row)) } else { None })
-        })),
-        of_arrays("sketch_fraction_above".to_owned(), DataType::Float64, Signature::any(2, Volatility::Immutable), documentation(
-            "sketch_fraction_above(sketch, threshold)",
-            "The share of values above a threshold, within 1 % of the threshold.",
-            &example("sketch_fraction_above(s, 200)"),
-            &[("sketch", "a sketch"), ("threshold", "a number, not negative")],
-        ), Box::new(|arguments| {
-            let thresholds = longs(&arguments[1])?;
-            each_sketch(&arguments[0], |sketch, row| {
-                u64::try_from(thresholds.value(row)).ok().and_then(|threshold| sketch.fraction_above(threshold))
-            })
-        })),
-        of_arrays("sketch_count".to_owned(), DataType::Int64, Signature::any(1, Volatility::Immutable), documentation(
-            "sketch_count(sketch)",
-            "Number of values in a sketch.",
-            &example("sketch_count(s)"),
-            &[("sketch", "a sketch")],
-        ), Box::new(|arguments| {
-            #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-            let counts = each_sketch(&arguments[0], |sketch, _| Some(sketch.count() as f64))?;
-            Ok(cast(&counts, &DataType::Int64)?)
-        })),
-        of_arrays("random_group".to_owned(), DataType::Int64, Signature::any(1, Volatility::Immutable), documentation(
-            "random_group(key)",
-            "The random group (0 to 31) of a session, the same for ever.",
-            "SELECT random_group('session-1')",
-            &[("key", "a text")],
-        ), Box::new(|arguments| {
-            let keys = cast(&arguments[0], &DataType::Utf8View)?;
-            let groups = keys.as_string_view().iter().map(|key| {
-                key.map(|key| i64::try_from(clusters::group_of(key)).unwrap_or(0))
-            });
-            Ok(Arc::new(groups.collect::<Int64Array>()) as ArrayRef)
-        })),
+        of_arrays(
+            "sketch_quantile".to_owned(),
+            DataType::Float64,
+            Signature::any(2, Volatility::Immutable),
+            documentation(
+                "sketch_quantile(sketch, q)",
+                "The value below which a share q of all values lies, within 1 %; null of an empty sketch.",
+                &example("sketch_quantile(s, 0.95)"),
+                &[("sketch", "a sketch"), ("q", "a share from 0 to 1")],
+            ),
+            Box::new(|arguments| {
+                let q = doubles(&arguments[1])?;
+                each_sketch(
+                    &arguments[0],
+                    |sketch, row| if q.is_valid(row) { sketch.quantile(q.value(row)) } else { None },
+                )
+            }),
+        ),
+        of_arrays(
+            "sketch_fraction_above".to_owned(),
+            DataType::Float64,
+            Signature::any(2, Volatility::Immutable),
+            documentation(
+                "sketch_fraction_above(sketch, threshold)",
+                "The share of values above a threshold, within 1 % of the threshold.",
+                &example("sketch_fraction_above(s, 200)"),
+                &[("sketch", "a sketch"), ("threshold", "a number, not negative")],
+            ),
+            Box::new(|arguments| {
+                let thresholds = longs(&arguments[1])?;
+                each_sketch(&arguments[0], |sketch, row| {
+                    u64::try_from(thresholds.value(row)).ok().and_then(|threshold| sketch.fraction_above(threshold))
+                })
+            }),
+        ),
+        of_arrays(
+            "sketch_count".to_owned(),
+            DataType::Int64,
+            Signature::any(1, Volatility::Immutable),
+            documentation(
+                "sketch_count(sketch)",
+                "Number of values in a sketch.",
+                &example("sketch_count(s)"),
+                &[("sketch", "a sketch")],
+            ),
+            Box::new(|arguments| {
+                #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+                let counts = each_sketch(&arguments[0], |sketch, _| Some(sketch.count() as f64))?;
+                Ok(cast(&counts, &DataType::Int64)?)
+            }),
+        ),
+        of_arrays(
+            "random_group".to_owned(),
+            DataType::Int64,
+            Signature::any(1, Volatility::Immutable),
+            documentation(
+                "random_group(key)",
+                "The random group (0 to 31) of a session, the same for ever.",
+                "SELECT random_group('session-1')",
+                &[("key", "a text")],
+            ),
+            Box::new(|arguments| {
+                let keys = cast(&arguments[0], &DataType::Utf8View)?;
+                let groups = keys
+                    .as_string_view()
+                    .iter()
+                    .map(|key| key.map(|key| i64::try_from(clusters::group_of(key)).unwrap_or(0)));
+                Ok(Arc::new(groups.collect::<Int64Array>()) as ArrayRef)
+            }),
+        ),
     ]
 }
 
@@ -210,15 +275,21 @@ fn floats(values: impl IntoIterator<Item = Option<f64>>) -> ArrayRef {
 
 fn of_numbers(name: String, count: usize, documentation: Documentation, compute: Numbers) -> ScalarUDF {
     let signature = Signature::exact(vec![DataType::Float64; count], Volatility::Immutable);
-    of_arrays(name, DataType::Float64, signature, documentation, Box::new(move |arguments| {
-        let columns = arguments.iter().map(doubles).collect::<Result<Vec<_>>>()?;
-        let rows = columns.first().map_or(0, Array::len);
-        Ok(floats((0..rows).map(|row| {
-            let known = columns.iter().all(|column| column.is_valid(row));
-            let numbers: Vec<f64> = columns.iter().map(|column| column.value(row)).collect();
-            if known { compute(&numbers) } else { None }
-        })))
-    }))
+    of_arrays(
+        name,
+        DataType::Float64,
+        signature,
+        documentation,
+        Box::new(move |arguments| {
+            let columns = arguments.iter().map(doubles).collect::<Result<Vec<_>>>()?;
+            let rows = columns.first().map_or(0, Array::len);
+            Ok(floats((0..rows).map(|row| {
+                let known = columns.iter().all(|column| column.is_valid(row));
+                let numbers: Vec<f64> = columns.iter().map(|column| column.value(row)).collect();
+                if known { compute(&numbers) } else { None }
+            })))
+        }),
+    )
 }
 
 fn of_arrays(

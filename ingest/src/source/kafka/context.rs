@@ -280,7 +280,9 @@ impl Context {
             let next = snapshot.next(&app_id(&self.assigner.job, &place.topic, place.partition));
             let offset = next.map_or(start_offset(self.assigner.start), Offset::Offset);
             list.set_partition_offset(&place.topic, place.partition, offset).map_err(kafka)?;
-            self.open().positions.insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
+            self.open()
+                .positions
+                .insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list).map_err(kafka)?,

@@ -1,0 +1,72 @@
+# What can be done here. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Build products and everything fetched stay out of the tree.
+export BELLWETHER_CACHE ?= $(HOME)/.cache/bellwether
+export CARGO_TARGET_DIR ?= $(BELLWETHER_CACHE)/target
+
+# OpenSSL is built from source only where its headers are absent: that costs minutes.
+OPENSSL := $(shell pkg-config --exists openssl 2>/dev/null && echo yes || (echo '\#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1 && echo yes))
+FEATURES := $(if $(OPENSSL),,--features vendored-openssl)
+PROGRAM := $(CARGO_TARGET_DIR)/debug/bellwether
+
+.PHONY: help
+help: ## Lists what can be done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo
+	@echo 'build products: $(CARGO_TARGET_DIR)$(if $(FEATURES),; OpenSSL is built from source)'
+
+.PHONY: build
+build: ## Builds the program
+	cargo build $(FEATURES)
+
+.PHONY: demo
+demo: ## Builds, then shows it all in the terminal; q leaves
+	@echo 'Building the program; the first time this takes some minutes.'
+	@cargo build $(FEATURES)
+	@echo 'Starting the demo: an embedded broker, three simulated apps, six hours of history, then live traffic.'
+	@'$(PROGRAM)' demo
+
+.PHONY: setup
+setup: ## Brings what building and testing need and is not there yet
+	@scripts/setup
+
+.PHONY: test
+test: setup ## All that CI runs: format, every test on a real Kafka broker, generated pages
+	cargo fmt --all --check
+	scripts/broker with cargo test --workspace $(FEATURES)
+	@$(MAKE) --no-print-directory generated
+
+.PHONY: generated
+generated: ## Fails where a generated page is not as the program prints it
+	@cargo build --quiet $(FEATURES)
+	@scripts/generated check '$(PROGRAM)'
+
+.PHONY: generate
+generate: ## Writes the generated pages
+	@cargo build --quiet $(FEATURES)
+	@scripts/generated write '$(PROGRAM)'
+
+.PHONY: lint
+lint: ## Format, clippy, documentation; licences, unused dependencies and spelling where their tools are
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps $(FEATURES)
+	@for tool in 'deny check' machete typos; do \
+	  name=$${tool%% *}; \
+	  case $$name in typos) probe=typos ;; *) probe="cargo-$$name" ;; esac; \
+	  if ! command -v $$probe >/dev/null; then echo "skipped: $$probe is not installed (cargo install --locked $${probe/typos/typos-cli})"; \
+	  elif [ $$name = typos ]; then typos; else cargo $$tool; fi || exit 1; \
+	done
+
+.PHONY: check
+check: lint test ## Everything: lint and test
+
+.PHONY: clients
+clients: setup ## The README's first events only: Python, TypeScript, Go
+	scripts/broker with cargo test $(FEATURES) --test main clients
+
+.PHONY: record
+record: build ## Records the demo's screen as docs/demo.svg
+	scripts/record-demo '$(PROGRAM)'

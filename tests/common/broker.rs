@@ -1,0 +1,158 @@
+//! The Kafka broker: a real one at `BELLWETHER_TEST_KAFKA`, or librdkafka's mock cluster where that says `mock`.
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use uuid::Uuid;
+
+use super::wait::patience;
+
+/// Asks the thread that owns the mock cluster for a topic: name, partitions, and where to say that it is there.
+type TopicRequest = (String, i32, Sender<()>);
+
+/// A broker that answers.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+    mock: Option<Sender<TopicRequest>>,
+}
+
+/// One message to publish.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Message {
+    pub(crate) partition: i32,
+    pub(crate) payload: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(&'static str, &'static str)>,
+}
+
+/// Keeps what could not be delivered.
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Vec<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(error.clone());
+        }
+    }
+}
+
+/// The broker of this test run; says so where there is none.
+pub(crate) fn broker() -> Option<&'static Broker> {
+    static BROKER: OnceLock<Option<Broker>> = OnceLock::new();
+    let found = BROKER.get_or_init(|| match std::env::var("BELLWETHER_TEST_KAFKA").ok()?.as_str() {
+        "" => None,
+        "mock" => Some(mock()),
+        address => Some(Broker { address: address.to_owned(), mock: None }),
+    });
+    if found.is_none() {
+        println!("skipped: no broker; `make test` starts one, or set BELLWETHER_TEST_KAFKA=HOST:PORT");
+    }
+    found.as_ref()
+}
+
+/// Starts the mock cluster on a thread of its own: it cannot move between threads.
+fn mock() -> Broker {
+    let (requests, received) = channel::<TopicRequest>();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let cluster = MockCluster::new(1).expect("the mock cluster starts");
+        tell.send(cluster.bootstrap_servers()).expect("somebody waits for the address");
+        for (name, partitions, done) in received {
+            cluster.create_topic(&name, partitions, 1).expect("the mock cluster makes topics");
+            done.send(()).expect("somebody waits for the topic");
+        }
+    });
+    Broker { address: told.recv().expect("the mock cluster has an address"), mock: Some(requests) }
+}
+
+// === impl Message ===
+
+impl Message {
+    /// A message with a body.
+    pub(crate) fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: Some(payload.into()), ..Self::default() }
+    }
+
+    /// The same with headers.
+    pub(crate) fn with_headers(self, headers: &[(&'static str, &'static str)]) -> Self {
+        Self { headers: headers.to_vec(), ..self }
+    }
+}
+
+// === impl Broker ===
+
+impl Broker {
+    /// Makes a topic with a name of its own.
+    pub(crate) fn topic(&self, purpose: &str, partitions: i32) -> String {
+        let name = format!("{purpose}-{}", Uuid::now_v7().simple());
+        match &self.mock {
+            Some(requests) => {
+                let (done, made) = channel();
+                requests.send((name.clone(), partitions, done)).expect("the mock cluster runs");
+                made.recv().expect("the mock cluster makes the topic");
+            }
+            None => self.create(&name, partitions),
+        }
+        name
+    }
+
+    fn create(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
+        let options = AdminOptions::new().operation_timeout(Some(patience())).request_timeout(Some(patience()));
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let made = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
+        for result in made {
+            result.expect("the broker makes the topic; is BELLWETHER_TEST_KAFKA right?");
+        }
+    }
+
+    /// Publishes messages in order, and waits until the broker has them.
+    pub(crate) fn publish(&self, topic: &str, messages: impl IntoIterator<Item = Message>) {
+        let producer: BaseProducer<Deliveries> = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", patience().as_millis().to_string())
+            .create_with_context(Deliveries::default())
+            .expect("a producer");
+        for message in messages {
+            let headers = message.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value.as_bytes()) })
+            });
+            let mut record = BaseRecord::<(), [u8]>::to(topic).partition(message.partition).headers(headers);
+            if let Some(payload) = &message.payload {
+                record = record.payload(payload.as_slice());
+            }
+            producer.send(record).map_err(|(error, _)| error).expect("the message fits the queue");
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(patience()).expect("the broker takes the messages");
+        let failed = producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(failed.is_empty(), "messages were not delivered: {failed:?}");
+    }
+
+    /// Publishes events over the partitions in turn.
+    pub(crate) fn publish_events(&self, topic: &str, partitions: i32, events: &[serde_json::Value]) {
+        let turns = (0..partitions).cycle();
+        let messages =
+            events.iter().zip(turns).map(|(event, partition)| Message { partition, ..Message::new(event.to_string()) });
+        self.publish(topic, messages);
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of the whole system: the built program, a real broker, independent readers of the tables.
+//!
+//! * `common` is what they share: broker, program, waiting, events.
+//! * `pipeline` follows events from Kafka to SQL answers; `clients` runs the README's first events; `house` holds the
+//!   edges between the rooms.
+//!
+//! Rules: a test that lacks something (a broker, the data, a client's toolchain) says `skipped: …` and what would help;
+//! waiting is always for a condition with a deadline; topics and folders have random names.
+
+mod clients;
+mod common;
+mod house;
+mod pipeline;

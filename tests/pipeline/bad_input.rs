@@ -1,0 +1,231 @@
+//! Every kind of bad message through a real topic: it is quarantined with coordinates, reason and pointer, the offset
+//! advances, and the messages around it come through whole.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::event::{now, rfc3339, run};
+use crate::common::{Message, Setup, broker};
+
+/// A text of an app's user that must be found nowhere but in accepted events.
+const SECRET: &str = "jane.doe@example.com";
+
+/// What is sent, and what must be said of it; `None` where the pointer is not of interest.
+struct Bad {
+    what: &'static str,
+    message: Message,
+    reason: &'static str,
+    pointer: Option<&'static str>,
+}
+
+fn bad(what: &'static str, payload: impl Into<Vec<u8>>, reason: &'static str, pointer: &'static str) -> Bad {
+    Bad { what, message: Message::new(payload), reason, pointer: Some(pointer) }
+}
+
+/// A good run, changed in one place.
+fn changed(change: impl FnOnce(&mut Value)) -> String {
+    let mut event = run("spoiled");
+    event["data"]["segments"] = json!({"user": SECRET});
+    change(&mut event);
+    event.to_string()
+}
+
+fn nested(depth: usize) -> String {
+    changed(|event| {
+        event["data"]["notes"] = (0..depth).fold(json!(1), |inner, _| json!([inner]));
+    })
+}
+
+fn not_json() -> Vec<Bad> {
+    let good = changed(|_| {});
+    let invalid_utf8 = good.clone().into_bytes().into_iter().map(|byte| if byte == b'@' { 0xFF } else { byte });
+    vec![
+        bad("text", format!("hello, {SECRET}"), "not_json", ""),
+        bad("an object cut short", good[..good.len() - 2].to_owned(), "not_json", ""),
+        bad("NaN", good.replace("1200", "NaN"), "not_json", ""),
+        bad("two objects", format!("{good}{good}"), "trailing_data", ""),
+        bad("invalid UTF-8", invalid_utf8.collect::<Vec<u8>>(), "invalid_utf8", ""),
+        bad("deep nesting", nested(40), "too_deep", ""),
+        bad("oversize", changed(|event| event["data"]["notes"] = "x".repeat(930_000).into()), "too_large", ""),
+        Bad {
+            what: "a key twice",
+            message: Message::new(good.replacen("\"run_id\"", "\"run_id\":\"a\",\"run_id\"", 1)),
+            reason: "duplicate_key",
+            pointer: None,
+        },
+        Bad { what: "a tombstone", message: Message::default(), reason: "tombstone", pointer: Some("") },
+        bad("an empty message", "", "tombstone", ""),
+    ]
+}
+
+fn wrong_fields() -> Vec<Bad> {
+    let at = |offset_days: i64| {
+        let days = Duration::from_secs(offset_days.unsigned_abs() * 86_400);
+        rfc3339(if offset_days < 0 { now() - days } else { now() + days })
+    };
+    vec![
+        bad(
+            "a text for a number",
+            changed(|event| event["data"]["attempt"] = json!("one")),
+            "wrong_type",
+            "/data/attempt",
+        ),
+        bad("a list for an object", changed(|event| event["data"]["cost"] = json!([])), "wrong_type", "/data/cost"),
+        bad(
+            "an unknown stage",
+            changed(|event| event["data"]["rollout"] = json!({"stage": "production"})),
+            "unknown_value",
+            "/data/rollout/stage",
+        ),
+        bad(
+            "a negative count",
+            changed(|event| event["data"]["tokens"]["input"] = json!(-1)),
+            "out_of_range",
+            "/data/tokens/input",
+        ),
+        bad(
+            "a decimal comma",
+            changed(|event| event["data"]["cost"]["amount"] = json!("0,5")),
+            "pattern",
+            "/data/cost/amount",
+        ),
+        bad("a long name", changed(|event| event["data"]["task"] = "t".repeat(129).into()), "too_long", "/data/task"),
+        bad(
+            "too many exceptions",
+            changed(|event| {
+                event["data"]["policy_exceptions"] = vec![json!({"policy_id": "p", "severity": "low"}); 65].into();
+            }),
+            "too_many",
+            "/data/policy_exceptions",
+        ),
+        bad(
+            "no outcome",
+            changed(|event| {
+                event["data"].as_object_mut().expect("data is an object").remove("outcome");
+            }),
+            "missing_field",
+            "/data/outcome",
+        ),
+        bad("another contract", changed(|event| event["spec"] = json!("run-event/9.0")), "unknown_spec", "/spec"),
+        bad(
+            "no zone",
+            changed(|event| event["data"]["ended_at"] = json!("2026-11-23T10:00:00")),
+            "time_format",
+            "/data/ended_at",
+        ),
+        bad(
+            "a day that is not",
+            changed(|event| event["data"]["ended_at"] = json!("2026-02-30T10:00:00Z")),
+            "time_format",
+            "/data/ended_at",
+        ),
+        Bad {
+            what: "the far future",
+            message: Message::new(changed(|event| event["data"]["ended_at"] = at(400).into())),
+            reason: "time_in_future",
+            pointer: None,
+        },
+        Bad {
+            what: "the distant past",
+            message: Message::new(changed(|event| {
+                event["data"]["started_at"] = at(-400).into();
+                event["data"]["ended_at"] = at(-400).into();
+            })),
+            reason: "time_too_old",
+            pointer: None,
+        },
+    ]
+}
+
+fn wrong_framing() -> Vec<Bad> {
+    let good = changed(|_| {});
+    let framed: Vec<u8> = [0, 0, 0, 0, 7].into_iter().chain(good.bytes()).collect();
+    vec![
+        bad("Confluent framing", framed, "unsupported_framing", ""),
+        Bad {
+            what: "protobuf",
+            message: Message::new([0x12, 0x03, 0x61, 0x62, 0x63])
+                .with_headers(&[("content-type", "application/x-protobuf")]),
+            reason: "unsupported_framing",
+            pointer: Some(""),
+        },
+        Bad {
+            what: "headers that contradict",
+            message: Message::new(good).with_headers(&[
+                ("ce_specversion", "1.0"),
+                ("ce_id", "another-id"),
+                ("ce_source", "another-app"),
+                ("ce_type", "run.completed"),
+                ("content-type", "application/json"),
+            ]),
+            reason: "header_mismatch",
+            pointer: None,
+        },
+    ]
+}
+
+#[test]
+fn bad_messages_are_quarantined_and_good_ones_come_through() {
+    let Some(broker) = broker() else { return };
+    let topic = broker.topic("bad-input", 1);
+    let all: Vec<Bad> = not_json().into_iter().chain(wrong_fields()).chain(wrong_framing()).collect();
+    // A good run before each bad message, and one after the last: a shifted row would show.
+    let mut messages = Vec::new();
+    for (index, bad) in all.iter().enumerate() {
+        messages.push(Message::new(run(&format!("good-{index}")).to_string()));
+        messages.push(bad.message.clone());
+    }
+    messages.push(Message::new(run(&format!("good-{}", all.len())).to_string()));
+    broker.publish(&topic, messages);
+    let setup = Setup::new(&broker.address, &topic, "");
+    setup.catch_up();
+
+    let rejected = setup.sql("SELECT * FROM quarantine ORDER BY \"offset\"");
+    let mut wrong = Vec::new();
+    for (index, bad) in all.iter().enumerate() {
+        let offset = index * 2 + 1;
+        let Some(row) = rejected.iter().find(|row| row["offset"] == json!(offset)) else {
+            wrong.push(format!("{}: is not in quarantine", bad.what));
+            continue;
+        };
+        let right = row["reason"] == bad.reason
+            && bad.pointer.is_none_or(|pointer| row["pointer"] == pointer)
+            && row["topic"] == topic.as_str()
+            && row["partition"] == json!(0)
+            && row["size_bytes"] == json!(bad.message.payload.as_ref().map_or(0, Vec::len))
+            && row["message"].as_str().is_some_and(|message| !message.is_empty());
+        if !right {
+            wrong.push(format!("{}: expected `{}` at {:?}, got {row:#}", bad.what, bad.reason, bad.pointer));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(rejected.len(), all.len());
+    let told = Value::from(rejected).to_string();
+    assert!(!told.contains(SECRET), "quarantine repeats what users wrote");
+
+    let accepted = setup.sql("SELECT \"offset\", run_id FROM events ORDER BY \"offset\"");
+    let expected: Vec<Value> =
+        (0..=all.len()).map(|index| json!({"offset": index * 2, "run_id": format!("good-{index}")})).collect();
+    assert_eq!(accepted, expected);
+
+    // The worker has gone past all of it: the next message is the only new one.
+    broker.publish(&topic, [Message::new(run("after").to_string())]);
+    setup.catch_up();
+    assert_eq!(setup.number("SELECT count(*) FROM quarantine"), i64::try_from(all.len()).expect("a few"));
+    assert_eq!(setup.number("SELECT count(*) FROM events"), i64::try_from(all.len() + 2).expect("a few"));
+    assert_eq!(setup.number("SELECT sum(messages) FROM quarantine_summary"), i64::try_from(all.len()).expect("a few"));
+}
+
+#[test]
+fn a_topic_of_nothing_but_bad_messages_is_read_to_its_end() {
+    let Some(broker) = broker() else { return };
+    let topic = broker.topic("only-bad", 2);
+    let poison = |partition| Message { partition, ..Message::new("poison") };
+    broker.publish(&topic, (0..200).map(|index| poison(index % 2)));
+    let setup = Setup::new(&broker.address, &topic, "");
+    setup.catch_up();
+    setup.catch_up();
+    assert_eq!(setup.number("SELECT count(*) FROM quarantine"), 200);
+    assert_eq!(setup.number("SELECT count(*) FROM events"), 0);
+}

@@ -1,0 +1,168 @@
+//! Starting, stopping, and being stopped: nothing is lost and nothing is counted twice.
+
+use serde_json::{Value, json};
+
+use crate::common::event::{run, runs};
+use crate::common::{Broker, Message, Setup, broker, until};
+
+/// Partitions of the topics here.
+const PARTITIONS: i32 = 3;
+
+/// What must never change by stopping and starting: the metrics of everything.
+const TOTALS: &str = "SELECT task, release_id, runs, success, escalated, tool_calls, tool_calls_failed, tokens_input, \
+    cost_total FROM release_summary ORDER BY task, release_id";
+
+/// Rows in `events` and rows with coordinates of their own.
+const ROWS: &str =
+    "SELECT count(*) AS stored, count(DISTINCT concat(topic, '/', partition, '/', \"offset\")) AS own FROM events";
+
+fn topic_with(broker: &Broker, events: &[Value]) -> String {
+    let topic = broker.topic("life", PARTITIONS);
+    broker.publish_events(&topic, PARTITIONS, events);
+    topic
+}
+
+#[test]
+fn a_restart_doubles_nothing() {
+    let Some(broker) = broker() else { return };
+    let first = runs("run", 300);
+    let topic = topic_with(broker, &first);
+    let setup = Setup::new(&broker.address, &topic, "");
+    setup.catch_up();
+    let before = setup.sql(TOTALS);
+    assert_eq!(before.len(), 1, "{before:?}");
+    assert_eq!(before[0]["runs"], 300);
+    assert_eq!(before[0]["success"], 200);
+    assert_eq!(before[0]["escalated"], 60);
+    setup.catch_up();
+    assert_eq!(setup.sql(TOTALS), before);
+    assert_eq!(setup.sql(ROWS), [json!({"stored": 300, "own": 300})]);
+}
+
+#[test]
+fn a_run_sent_twice_counts_once_and_a_revision_replaces_it() {
+    let Some(broker) = broker() else { return };
+    let first = runs("run", 60);
+    let topic = topic_with(broker, &first);
+    let setup = Setup::new(&broker.address, &topic, "");
+    setup.catch_up();
+    let before = setup.sql(TOTALS);
+    broker.publish_events(&topic, PARTITIONS, &first[..30]);
+    setup.catch_up();
+    assert_eq!(setup.sql(TOTALS), before, "exact repeats");
+    assert_eq!(setup.number("SELECT count(*) FROM events"), 90, "every message is kept");
+    let mut revised = first[1].clone();
+    revised["data"]["revision"] = json!(1);
+    revised["data"]["outcome"]["status"] = json!("failure");
+    broker.publish(&topic, [Message::new(revised.to_string())]);
+    setup.catch_up();
+    let after = setup.sql(TOTALS);
+    assert_eq!(after[0]["runs"], before[0]["runs"]);
+    assert_eq!(after[0]["success"].as_i64(), before[0]["success"].as_i64().map(|success| success - 1));
+}
+
+#[test]
+fn a_killed_process_is_followed_by_one_that_ends_with_every_message_once() {
+    let Some(broker) = broker() else { return };
+    let count = 6_000;
+    let topic = topic_with(broker, &runs("run", count));
+    // Small commits, so that there are many moments to be killed at.
+    let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n");
+    for kill_at in [500, 2_500] {
+        let running = setup.start("run");
+        until("some rows are committed", || {
+            let root = setup.root().join("events/_delta_log");
+            (root.exists() && setup.number("SELECT count(*) FROM events") >= kill_at).then_some(())
+        });
+        running.signal("KILL");
+        assert_eq!(running.end().code, None, "killed");
+    }
+    setup.catch_up();
+    assert_eq!(setup.sql(ROWS), [json!({"stored": count, "own": count})]);
+    let totals = setup.sql(TOTALS);
+    assert_eq!(totals[0]["runs"], json!(count));
+    assert_eq!(totals[0]["success"], json!(count / 3 * 2));
+}
+
+#[test]
+fn sigterm_drains_commits_and_exits_with_0() {
+    let Some(broker) = broker() else { return };
+    let topic = topic_with(broker, &runs("early", 50));
+    // Only the drain can commit the late events: the interval is longer than the test.
+    let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"1h\"\n");
+    let running = setup.start("run");
+    until("the messages are read", || {
+        let (_, metrics) = running.get("/metrics")?;
+        (metric(&metrics, "bellwether_ingest_messages_total")? >= 50.0).then_some(())
+    });
+    running.signal("TERM");
+    let ended = running.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(setup.sql(ROWS), [json!({"stored": 50, "own": 50})]);
+}
+
+/// A number from the text that Prometheus reads.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn health_and_metrics_tell_what_was_done() {
+    let Some(broker) = broker() else { return };
+    let topic = topic_with(broker, &runs("run", 20));
+    broker.publish(&topic, [Message::new("poison")]);
+    let setup = Setup::new(&broker.address, &topic, "");
+    let running = setup.start("run");
+    until("health is good", || running.get("/healthz").filter(|(status, _)| *status == 200));
+    until("readiness is good", || running.get("/readyz").filter(|(status, _)| *status == 200));
+    let text = until("all is counted", || {
+        let (_, text) = running.get("/metrics")?;
+        (metric(&text, "bellwether_ingest_rows_committed_total")? >= 20.0).then_some(text)
+    });
+    assert_eq!(metric(&text, "bellwether_ingest_quarantined_total{reason=\"not_json\"}"), Some(1.0), "{text}");
+    for name in ["process_resident_memory_bytes", "bellwether_ingest_commit_seconds_count"] {
+        assert!(metric(&text, name).is_some_and(|value| value > 0.0), "{name} in\n{text}");
+    }
+    running.signal("TERM");
+    assert_eq!(running.end().code, Some(0));
+}
+
+#[test]
+fn an_unreachable_broker_is_waited_for_and_told_in_health() {
+    // Port 9 (discard) is closed on any machine that tests run on.
+    let setup = Setup::new("127.0.0.1:9", "nowhere", "[serve]\naddress = \"127.0.0.1:0\"\nstale_after = \"1s\"\n");
+    let running = setup.start("run");
+    let (status, body) = until("health tells it", || {
+        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("Kafka is out of reach"))
+    });
+    assert!(body.contains("ingest"), "{status} {body}");
+    running.signal("TERM");
+    let ended = running.end();
+    assert_eq!(ended.code, Some(0), "waiting is no error\n{}", ended.stderr);
+}
+
+#[test]
+fn two_processes_share_the_partitions_and_count_every_message_once() {
+    let Some(broker) = broker() else { return };
+    let topic = topic_with(broker, &runs("early", 600));
+    let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"100ms\"\n");
+    let processes = [setup.start("ingest"), setup.start("ingest")];
+    until("both have read", || (rows(&setup)? >= 600).then_some(()));
+    broker.publish_events(&topic, PARTITIONS, &runs("late", 600));
+    until("both have read on", || (rows(&setup)? >= 1_200).then_some(()));
+    for process in processes {
+        process.signal("TERM");
+        let ended = process.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+    broker.publish(&topic, [Message::new(run("last").to_string())]);
+    setup.catch_up();
+    assert_eq!(setup.sql(ROWS), [json!({"stored": 1_201, "own": 1_201})]);
+    assert_eq!(setup.sql(TOTALS)[0]["runs"], 1_201);
+}
+
+/// Rows of `events`; none while the tables are not there.
+fn rows(setup: &Setup) -> Option<i64> {
+    setup.root().join("events/_delta_log").exists().then(|| setup.number("SELECT count(*) FROM events"))
+}

@@ -1,0 +1,10 @@
+//! Events from Kafka, or a file, to SQL answers.
+
+mod bad_input;
+mod demo;
+mod framing;
+mod life;
+mod reader;
+mod replay;
+mod settings;
+mod tau2;

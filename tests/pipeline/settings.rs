@@ -1,0 +1,43 @@
+//! Configuration errors: one message that names key, value, and what would be right.
+
+use crate::common::program::text;
+use crate::common::{Setup, bellwether, broker};
+
+fn refused(extra: &str) -> String {
+    let setup = Setup::new("127.0.0.1:9092", "llm.runs", extra);
+    let ended = bellwether(&["check", "config", text(&setup.config())]);
+    assert_eq!(ended.code, Some(2), "{}{}", ended.stdout, ended.stderr);
+    ended.stderr
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_name() {
+    let told = refused("[ingest]\nflush_intervall = \"1s\"\n");
+    assert!(told.contains("ingest.flush_intervall") && told.contains("ingest.flush_interval`"), "{told}");
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_what_would_be_right() {
+    let told = refused("[ingest]\nflush_interval = \"soon\"\n");
+    assert!(told.contains("ingest.flush_interval") && told.contains("soon"), "{told}");
+}
+
+#[test]
+fn the_printed_reference_is_a_configuration_that_passes() {
+    let reference = bellwether(&["config", "reference"]).succeeds();
+    let setup = Setup::new("127.0.0.1:9092", "llm.runs", "");
+    std::fs::write(setup.config(), reference).expect("the reference is written");
+    bellwether(&["check", "config", text(&setup.config())]).succeeds();
+}
+
+#[test]
+fn a_missing_topic_is_told_by_name() {
+    let Some(broker) = broker() else { return };
+    let setup = Setup::new(&broker.address, "no-such-topic", "");
+    let ended = bellwether(&["check", "config", "--connect", text(&setup.config())]);
+    // The mock cluster makes any topic that it is asked for.
+    if ended.code != Some(0) {
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains("no-such-topic"), "{}", ended.stderr);
+    }
+}

@@ -1,0 +1,35 @@
+"""Opens the tables with readers that share no code with Bellwether, and prints sums as JSON.
+
+Usage: read.py ROOT '[{"table": "events", "name": "rows", "sum": "count(*)"}, …]'
+
+`deltalake` says which files a table's newest version has; `duckdb` reads them with its own Parquet reader.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+from deltalake import DeltaTable
+
+
+def relation(table: DeltaTable) -> str:
+    """What to select from: the table's files, or nothing where it has none yet."""
+    files = [str(Path(uri.removeprefix("file://"))) for uri in table.file_uris()]
+    if not files:
+        return "(SELECT {} WHERE false)".format(", ".join(f'NULL AS "{field.name}"' for field in table.schema().fields))
+    listed = ", ".join("'{}'".format(name.replace("'", "''")) for name in files)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+
+
+def main() -> None:
+    root, queries = Path(sys.argv[1]), json.loads(sys.argv[2])
+    found: dict[str, dict[str, str]] = {}
+    for query in queries:
+        table = DeltaTable(str(root / query["table"]))
+        value = duckdb.sql(f"SELECT {query['sum']} FROM {relation(table)}").fetchall()[0][0]
+        found.setdefault(query["table"], {})[query["name"]] = "" if value is None else str(value)
+    json.dump(found, sys.stdout)
+
+
+main()
