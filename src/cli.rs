@@ -166,6 +166,10 @@ pub(crate) enum ConfigCommand {
 pub(crate) enum Reference {
     /// Markdown of the command line.
     Cli,
+    /// Markdown of the tables.
+    Tables,
+    /// Markdown of the views and functions.
+    Sql,
 }
 
 /// Markdown of the command line, from its own help.

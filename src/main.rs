@@ -57,6 +57,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Config(ConfigCommand::Reference) => print(config::REFERENCE),
         Command::Reference(Reference::Cli) => print(&cli::reference_markdown(Cli::command())),
+        Command::Reference(Reference::Tables) => print(&bellwether_lake::reference_markdown()),
+        Command::Reference(Reference::Sql) => {
+            block_on(async { print(&bellwether_queries::reference_markdown().await?) })
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
             _ => format!("sum({name}) AS {name}"),
         })
         .collect();
-    include_str!("definition/fold.sql").replace("{sums}", &sums.join(",\n    "))
+    uncommented(include_str!("definition/fold.sql")).replace("{sums}", &sums.join(",\n    "))
 }
 
 /// The rolling metrics up to a moment, which is an SQL expression of a timestamp: one row a span, tenant, task, release

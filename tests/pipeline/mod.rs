@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod demo;
+mod exact;
 mod framing;
 mod life;
 mod reader;
