@@ -35,7 +35,6 @@ pub(crate) struct Demo {
     pub(crate) running: Running,
     pub(crate) brokers: String,
     pub(crate) progress: Arc<traffic::Progress>,
-    pub(crate) started: SystemTime,
 }
 
 impl Demo {
@@ -73,7 +72,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let running = roles::start(&config, Which::All, false, &CancellationToken::new()).await?;
     let progress = Arc::new(traffic::Progress::new(args.history));
     let producer = traffic::start(&brokers, args.seed, Arc::clone(&progress))?;
-    let demo = Demo { running, brokers, progress, started: SystemTime::now() };
+    let demo = Demo { running, brokers, progress };
     let shown = if args.headless || !std::io::stdout().is_terminal() {
         headless::run(&demo, args.duration).await
     } else {

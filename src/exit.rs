@@ -19,6 +19,9 @@ pub(crate) const HELP: &str = "Exit codes:
 /// Code of a stop by a second signal, as shells have it for an interrupt.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// Characters of a cause that are told: whoever needs all of it finds it in the log.
+const CAUSE_CHARACTERS: usize = 200;
+
 /// The answer is no.
 pub(crate) const NO: u8 = 1;
 
@@ -49,9 +52,16 @@ fn render(error: &Error, colour: bool) -> String {
         text.push_str(&format!("  hint: {hint}\n"));
     }
     let mut cause = StdError::source(error);
+    let mut told = String::new();
     while let Some(source) = cause {
-        for line in source.to_string().lines() {
-            text.push_str(&format!("{dim}  because: {line}{plain}\n"));
+        let whole = source.to_string();
+        // Many libraries repeat their cause in their own message: one telling is enough.
+        if !told.contains(&whole) {
+            let line = whole.lines().next().unwrap_or_default();
+            let cut = line.chars().count() > CAUSE_CHARACTERS;
+            let line: String = line.chars().take(CAUSE_CHARACTERS).collect();
+            text.push_str(&format!("{dim}  because: {line}{}{plain}\n", if cut { "…" } else { "" }));
+            told = whole;
         }
         cause = source.source();
     }

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bellwether_lake::{Error, Lake, Result, StorageOptions};
+use bellwether_lake::{Error, ErrorKind, Lake, Result, StorageOptions};
 use bellwether_queries::{Session, SessionSettings, split};
 use clap::Args;
 
 use crate::config::Config;
+use crate::exit;
 
 pub(crate) use output::Format;
 
@@ -80,7 +81,15 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
             .with_hint("run them one by one"));
     }
     for statement in &statements {
-        let answer = session.execute(statement).await?;
+        let answer = match session.execute(statement).await {
+            Ok(answer) => answer,
+            // A statement that is wrong is an answer of no, not a wrong command line.
+            Err(error) if error.kind() == ErrorKind::Config => {
+                exit::report(&error);
+                return Ok(ExitCode::from(exit::NO));
+            }
+            Err(error) => return Err(error),
+        };
         if !output::write(answer, args.format, args.output.as_deref()).await? {
             break; // The reader has left, as `head` does.
         }

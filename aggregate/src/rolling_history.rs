@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use bellwether_lake::{AddedFile, Error, Lake, LogEntry, Result, Table};
 use datafusion::prelude::SessionContext;

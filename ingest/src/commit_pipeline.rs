@@ -10,7 +10,7 @@
 //! * An unclear result is asked again with the same commit on the same snapshot until it is clear.
 //! * A batch stays in memory until its outcome is known. Only the stop token ends the waiting, with an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub struct Batch {
     pub quarantine: RecordBatch,
     /// One entry for each partition.
     pub touched: Vec<Touched>,
+    /// Ids of topics, to be remembered where the tables do not know them yet.
+    pub topic_ids: BTreeMap<String, i64>,
 }
 
 /// A partition that another owner has moved.
@@ -123,6 +125,11 @@ pub struct Committer {
 /// The application id of a partition in `events` and `quarantine`.
 pub fn app_id(job: &str, topic: &str, partition: i32) -> String {
     format!("{job}/{topic}/{partition}")
+}
+
+/// The application id under which a topic's own id is kept.
+pub fn topic_app_id(job: &str, topic: &str) -> String {
+    format!("{job}/{topic}#id")
 }
 
 // === impl Committer ===
@@ -172,7 +179,7 @@ impl Committer {
     /// landed or not, and the next owner finds out from the table.
     pub async fn commit(&mut self, batch: Batch) -> Result<CommitReport> {
         check(&batch)?;
-        let Batch { events: event_rows, quarantine: quarantine_rows, mut touched } = batch;
+        let Batch { events: event_rows, quarantine: quarantine_rows, mut touched, topic_ids } = batch;
         let mut report = CommitReport::default();
         let mut on = match self.on_events.take() {
             Some(snapshot) => snapshot,
@@ -188,7 +195,8 @@ impl Committer {
         while !touched.is_empty() {
             let rows = keep_rows(&event_rows, |topic, partition, _| owns(&touched, topic, partition))?;
             let files = self.write(Table::Events, &rows).await?;
-            let commit = self.commit_of("ingest", &files, &touched, |one| (one.expected, one.range.next));
+            let mut commit = self.commit_of("ingest", &files, &touched, |one| (one.expected, one.range.next));
+            commit.advances.extend(self.unknown_topics(&on, &touched, &topic_ids));
             match self.settle(&self.events, &on, &commit, "events").await? {
                 (snapshot, true) => {
                     on = snapshot;
@@ -306,6 +314,16 @@ impl Committer {
                 Ok(())
             }
         }
+    }
+
+    /// Steps that remember the ids of topics that a snapshot does not know.
+    fn unknown_topics(&self, on: &Snapshot, touched: &[Touched], ids: &BTreeMap<String, i64>) -> Vec<Advance> {
+        let read = |topic: &str| touched.iter().any(|one| one.range.topic == topic);
+        ids.iter()
+            .map(|(topic, id)| (topic, topic_app_id(&self.job, topic), *id))
+            .filter(|(topic, app_id, _)| read(topic) && on.next(app_id).is_none())
+            .map(|(_, app_id, next)| Advance { app_id, expected: None, next })
+            .collect()
     }
 
     fn stands(&self, on: &Snapshot, one: &Touched) -> bool {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session as EngineSession, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::logical_expr::{Documentation, Expr, LogicalPlanBuilder, TableType};
@@ -145,12 +145,7 @@ impl TableFunctionImpl for RollingAt {
         let [Expr::Literal(moment, _)] = args.exprs() else {
             return plan_err!("rolling_at takes one moment, as in rolling_at('2026-01-31 12:00:00')");
         };
-        let micros = moment
-            .cast_to(&datafusion::arrow::datatypes::DataType::Timestamp(
-                datafusion::arrow::datatypes::TimeUnit::Microsecond,
-                Some("UTC".into()),
-            ))
-            .ok();
+        let micros = moment.cast_to(&DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))).ok();
         let Some(ScalarValue::TimestampMicrosecond(Some(micros), _)) = micros else {
             return plan_err!("rolling_at takes a moment, not `{moment}`; write it as '2026-01-31 12:00:00'");
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bellwether_lake::{Error, Result, Table};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
 
 use crate::catalog::{LakeSchema, TableInfo, TableKind};
 use crate::function::FunctionInfo;

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 /// Runs between two poison messages.
 const POISON_EVERY: u64 = 1500;
 
+/// Citations before every policy is revised once.
+const CITED_BEFORE_REVISION: u32 = 1000;
+
 /// Share of a trial's app that its canary gets.
 const CANARY_SHARE: f64 = 0.3;
 
@@ -42,6 +45,7 @@ pub(crate) struct Apps {
     rng: StdRng,
     prefix: u64,
     sequence: u64,
+    cited: u32,
 }
 
 /// What differs from task to task.
@@ -116,7 +120,7 @@ struct Draw {
 impl Apps {
     /// Apps with a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0 }
+        Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0, cited: 0 }
     }
 
     /// The next message, of a run that ended at this time (µs since 1970).
@@ -274,8 +278,9 @@ impl Apps {
         let mut documents = Vec::new();
         for _ in 0..self.between(1, 3) {
             let number = self.between(1, 24);
-            // One citation in twenty-five is of a version that has been replaced.
-            let version = if self.chance(0.04) { 3 } else { 4 };
+            // The policies are revised early in the history; after that one citation in twenty-five is of the old text.
+            self.cited += 1;
+            let version = if self.cited <= CITED_BEFORE_REVISION || self.chance(0.04) { 3 } else { 4 };
             documents.push(json!({
                 "id": format!("policy-{number:02}"), "version": version.to_string(), "cited": true,
                 "score": rounded(self.rng.random_range(0.55..0.95), 3),

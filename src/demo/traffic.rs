@@ -42,7 +42,6 @@ pub(crate) struct Progress {
     /// Runs of history to publish.
     pub(crate) history: u64,
     published: AtomicU64,
-    bytes: AtomicU64,
     committed: AtomicU64,
     live: AtomicBool,
     stopped: AtomicBool,
@@ -55,7 +54,6 @@ impl Progress {
         Self {
             history,
             published: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             live: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -65,11 +63,6 @@ impl Progress {
     /// Messages published so far.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
-    }
-
-    /// Bytes published so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Messages committed to the tables so far.
@@ -179,7 +172,6 @@ impl Traffic {
             std::thread::sleep(PAUSE);
         }
         self.progress.published.fetch_add(1, Ordering::Relaxed);
-        self.progress.bytes.fetch_add(message.payload.len() as u64, Ordering::Relaxed);
     }
 }
 

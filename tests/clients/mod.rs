@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::common::program::{Running, text};
-use crate::common::{Setup, broker, cache, python, repository};
+use crate::common::{Setup, broker, cache, python, repository, skipped};
 
 /// Longest snippet, in lines that are not blank.
 const MAX_LINES: usize = 15;
@@ -52,7 +52,7 @@ fn found(path: PathBuf) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: `{}` is not there; `scripts/setup clients` brings it", path.display());
+    skipped(&format!("`{}` is not there; `scripts/setup clients` brings it", path.display()));
     None
 }
 

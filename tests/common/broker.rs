@@ -14,6 +14,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use uuid::Uuid;
 
+use super::skipped;
 use super::wait::patience;
 
 /// Asks the thread that owns the mock cluster for a topic: name, partitions, and where to say that it is there.
@@ -62,7 +63,7 @@ pub(crate) fn broker() -> Option<&'static Broker> {
         address => Some(Broker { address: address.to_owned(), mock: None }),
     });
     if found.is_none() {
-        println!("skipped: no broker; `make test` starts one, or set BELLWETHER_TEST_KAFKA=HOST:PORT");
+        skipped("no broker; `make test` starts one, or set BELLWETHER_TEST_KAFKA=HOST:PORT");
     }
     found.as_ref()
 }
@@ -111,6 +112,25 @@ impl Broker {
             None => self.create(&name, partitions),
         }
         name
+    }
+
+    /// Deletes a topic and makes one of the same name; none where the broker keeps no ids by which to tell the two.
+    pub(crate) fn recreate(&self, name: &str, partitions: i32) -> Option<()> {
+        if self.mock.is_some() {
+            println!("skipped: the embedded broker keeps no ids of topics; a real one is needed");
+            return None;
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
+        let deleted = block_on(admin.delete_topics(&[name], &AdminOptions::new())).expect("the broker answers");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        // Deleting takes a moment after the answer.
+        super::until("the topic can be made anew", || {
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            let made = block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+            made.iter().all(Result::is_ok).then_some(())
+        });
+        Some(())
     }
 
     fn create(&self, name: &str, partitions: i32) {

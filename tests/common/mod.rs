@@ -5,11 +5,19 @@ pub(crate) mod event;
 pub(crate) mod program;
 pub(crate) mod wait;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 pub(crate) use broker::{Broker, Message, broker};
 pub(crate) use program::{Setup, bellwether};
 pub(crate) use wait::until;
+
+/// Says that a test does nothing here, and what would help; past the capture of a passing test's output, so that a run
+/// that leaves something out shows it.
+pub(crate) fn skipped(why: &str) {
+    // Where standard error is closed there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "skipped: {why}"));
+}
 
 /// A file or folder of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
@@ -31,6 +39,6 @@ pub(crate) fn python() -> Option<PathBuf> {
     if python.exists() {
         return Some(python);
     }
-    println!("skipped: no Python environment; `scripts/setup python` makes it");
+    skipped("no Python environment; `scripts/setup python` makes it");
     None
 }

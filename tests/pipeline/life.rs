@@ -66,8 +66,11 @@ fn a_killed_process_is_followed_by_one_that_ends_with_every_message_once() {
     let Some(broker) = broker() else { return };
     let count = 6_000;
     let topic = topic_with(broker, &runs("run", count));
-    // Small commits, so that there are many moments to be killed at.
-    let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n");
+    // Small commits, so that there are many moments to be killed at; a short session, so that the next process need not
+    // wait long for the partitions of the dead one.
+    let settings =
+        "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n";
+    let setup = Setup::new(&broker.address, &topic, settings);
     for kill_at in [500, 2_500] {
         let running = setup.start("run");
         until("some rows are committed", || {
@@ -165,4 +168,26 @@ fn two_processes_share_the_partitions_and_count_every_message_once() {
 /// Rows of `events`; none while the tables are not there.
 fn rows(setup: &Setup) -> Option<i64> {
     setup.root().join("events/_delta_log").exists().then(|| setup.number("SELECT count(*) FROM events"))
+}
+
+#[test]
+fn a_topic_made_anew_is_halted_loudly_and_nothing_of_it_is_taken_for_the_old_one() {
+    let Some(broker) = broker() else { return };
+    let topic = broker.topic("life", 1);
+    broker.publish_events(&topic, 1, &runs("old", 5));
+    let setup = Setup::new(&broker.address, &topic, "[serve]\naddress = \"127.0.0.1:0\"\nstale_after = \"1s\"\n");
+    setup.catch_up();
+    if broker.recreate(&topic, 1).is_none() {
+        return;
+    }
+    // More messages than before: by its offsets alone the new topic could not be told from the old one.
+    broker.publish_events(&topic, 1, &runs("new", 20));
+    let running = setup.start("run");
+    let (_, body) = until("health tells it", || {
+        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("made anew"))
+    });
+    assert!(body.contains(&format!("{topic}/0")), "{body}");
+    running.signal("TERM");
+    assert_eq!(running.end().code, Some(0));
+    assert_eq!(setup.number("SELECT count(*) FROM events"), 5);
 }

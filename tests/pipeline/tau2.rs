@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::reader;
 use crate::common::program::text;
-use crate::common::{Setup, bellwether, broker, repository};
+use crate::common::{Setup, bellwether, broker, repository, skipped};
 
 /// The oldest run is of 2025-01-01.
 const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"3650d\"\n";
@@ -40,7 +40,7 @@ fn data(file: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: `{}` is not there", path.display());
+    skipped(&format!("`{}` is not there", path.display()));
     None
 }
 

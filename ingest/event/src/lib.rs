@@ -11,9 +11,9 @@
 mod decode;
 mod ids;
 mod reason;
-mod record;
+pub mod record;
 mod release;
-mod run;
+pub mod run;
 mod schema;
 pub mod units;
 

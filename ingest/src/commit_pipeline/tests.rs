@@ -111,7 +111,7 @@ fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched
 }
 
 fn batch(events: &[(i32, i64)], quarantine: &[(i32, i64)], touched: &[Touched]) -> Batch {
-    Batch { events: rows(events), quarantine: rows(quarantine), touched: touched.to_vec() }
+    Batch { events: rows(events), quarantine: rows(quarantine), touched: touched.to_vec(), topic_ids: BTreeMap::new() }
 }
 
 async fn next(log: &MemoryLog, partition: i32) -> Option<i64> {

@@ -9,6 +9,7 @@
 pub mod settings;
 
 pub(crate) mod context;
+mod topic_id;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::commit_pipeline::{Batch, CommitReport, Touched};
 use crate::decode::Message;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use context::{Assigner, Context, OpenBatch, Place, Position};
+use context::{Assigner, Context, OpenBatch, Place};
 use settings::KafkaSettings;
 
 /// Longest wait of one poll: bounds how late a stop or an answer is noticed.
@@ -324,18 +325,14 @@ impl Poller {
             if (low..=high).contains(&next) {
                 continue;
             }
-            let why = format!(
-                "the tables stand at offset {next}, but the broker holds {low} to {high}: messages were deleted before \
-                 they were read, or the topic was made anew; read it under another `kafka.job` to take in what is there"
+            context.halt(
+                &place,
+                format!(
+                    "the tables stand at offset {next}, but the broker holds {low} to {high}: messages were deleted \
+                     before they were read, or the topic was made anew; read it under another `kafka.job` to take in \
+                     what is there"
+                ),
             );
-            tracing::error!(topic = %place.topic, partition = place.partition, next, low, high, "halted: {why}");
-            if let Some(position) = context.open().positions.get_mut(&place) {
-                position.halted = true;
-            }
-            self.health.note(|status| {
-                status.halted.insert(place.to_string(), why);
-            });
-            self.metrics.halted.inc();
         }
     }
 

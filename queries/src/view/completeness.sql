@@ -8,10 +8,12 @@
 -- column complete: true where every partition is past it
 -- example: SELECT * FROM completeness WHERE NOT complete
 WITH windows AS (
-    SELECT value AS window_start, value + INTERVAL '1 minute' AS window_end
-    FROM generate_series(
-        date_bin(INTERVAL '1 minute', now()) - INTERVAL '59 minutes', date_bin(INTERVAL '1 minute', now()),
-        INTERVAL '1 minute'
+    SELECT window_start, window_start + INTERVAL '1 minute' AS window_end
+    FROM (
+        SELECT unnest(generate_series(
+            date_bin(INTERVAL '1 minute', now()) - INTERVAL '59 minutes', date_bin(INTERVAL '1 minute', now()),
+            INTERVAL '1 minute'
+        )) AS window_start
     )
 ),
 partitions AS (

@@ -3,7 +3,7 @@
 //! Both run on the polling thread, so the lock is never waited for; it is there because librdkafka's contexts are shared
 //! by type.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,14 +20,18 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::settings::Start;
+use super::topic_id::topic_ids;
 use super::{Answer, touched};
 use crate::batch::BatchBuilder;
-use crate::commit_pipeline::{Batch, CommitReport, app_id};
+use crate::commit_pipeline::{Batch, CommitReport, app_id, topic_app_id};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
 /// Longest wait for storage inside a rebalance: well below the default poll interval of 5 min.
 const LOAD_MICROS: i64 = 60_000_000;
+
+/// Wait for the ids of topics; without an answer the check is left out.
+const ASK_TOPIC_IDS: Duration = Duration::from_secs(3);
 
 /// Pause between two attempts to read where the tables stand.
 const LOAD_PAUSE: Duration = Duration::from_millis(250);
@@ -85,6 +89,8 @@ pub(crate) struct OpenBatch {
     pub(crate) reassigned: bool,
     /// Partitions to put where the table stands.
     fenced: BTreeMap<Place, Option<i64>>,
+    /// Ids of topics that the tables may not know yet.
+    pub(crate) topic_ids: BTreeMap<String, i64>,
     ranges: BTreeMap<Place, OpenRange>,
     batches: Sender<Batch>,
     limit: usize,
@@ -103,6 +109,7 @@ impl OpenBatch {
             error: None,
             reassigned: false,
             fenced: BTreeMap::new(),
+            topic_ids: BTreeMap::new(),
             ranges: BTreeMap::new(),
             batches,
             limit,
@@ -148,7 +155,7 @@ impl OpenBatch {
             })
             .collect();
         self.since_micros = None;
-        match self.batches.try_send(Batch { events, quarantine, touched }) {
+        match self.batches.try_send(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() }) {
             Ok(()) => {
                 self.in_flight += 1;
                 Ok(true)
@@ -272,6 +279,7 @@ impl Context {
     /// Starts each new partition where the table stands.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<()> {
         let snapshot = self.assigner.load(self.clock.as_ref(), &self.health)?;
+        let recreated = self.recreated_topics(consumer, list, &snapshot);
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("the partitions assigned cannot be taken").with_source(source)
         };
@@ -289,8 +297,65 @@ impl Context {
             _ => consumer.assign(list).map_err(kafka)?,
         }
         self.open().reassigned = true;
+        for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
+            self.halt(
+                place,
+                "the topic was deleted and made anew: its offsets are not those that the tables know; read it under \
+                 another `kafka.job` to take in what is there"
+                    .to_owned(),
+            );
+        }
+        let mut halted = TopicPartitionList::new();
+        for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
+            halted.add_partition(&place.topic, place.partition);
+        }
+        if halted.count() > 0 {
+            consumer.pause(&halted).map_err(kafka)?;
+        }
         tracing::info!(partitions = %names(&places), "partitions assigned");
         Ok(())
+    }
+
+    /// Topics whose id is not the one that the tables know; ids that they do not know yet go along with the next commit.
+    fn recreated_topics(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+        snapshot: &Snapshot,
+    ) -> BTreeSet<String> {
+        let topics: BTreeSet<String> = list.elements().iter().map(|element| element.topic().to_owned()).collect();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let ids = topic_ids(consumer.client().native_ptr(), &names, ASK_TOPIC_IDS);
+        if ids.len() < names.len() {
+            tracing::info!(
+                "the broker does not tell all topics' ids: one made anew would be noticed by its offsets only"
+            );
+        }
+        let mut recreated = BTreeSet::new();
+        for (topic, id) in ids {
+            match snapshot.next(&topic_app_id(&self.assigner.job, &topic)) {
+                Some(known) if known != id => {
+                    recreated.insert(topic);
+                }
+                Some(_) => {}
+                None => {
+                    self.open().topic_ids.insert(topic, id);
+                }
+            }
+        }
+        recreated
+    }
+
+    /// Lets a partition stand still until a person decides, and says so loudly; the others go on.
+    pub(crate) fn halt(&self, place: &Place, why: String) {
+        tracing::error!(topic = %place.topic, partition = place.partition, "halted: {why}");
+        if let Some(position) = self.open().positions.get_mut(place) {
+            position.halted = true;
+        }
+        self.health.note(|status| {
+            status.halted.insert(place.to_string(), why);
+        });
+        self.metrics.halted.inc();
     }
 
     /// Commits what is open of partitions that are taken away, as far as that goes quickly, and lets go of them.

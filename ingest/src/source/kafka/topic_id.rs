@@ -1,0 +1,60 @@
+//! The id of a topic, by which one that was deleted and made anew is told from the one that was read.
+//!
+//! The safe client has no call for it, so this module makes librdkafka's `DescribeTopics` itself. It is the only place
+//! with unsafe code, and nothing of it leaves the function.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::bindings;
+use rdkafka::types::{RDKafka, RDKafkaRespErr};
+
+/// Asks a broker for the ids of topics: the upper half of each id, without its sign. A topic whose id the broker does
+/// not tell (old brokers, the embedded one) is left out, as is every topic where there is no answer in time.
+#[expect(unsafe_code, reason = "librdkafka's DescribeTopics has no safe wrapper")]
+pub(super) fn topic_ids(client: *mut RDKafka, topics: &[&str], timeout: Duration) -> BTreeMap<String, i64> {
+    let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let mut ids = BTreeMap::new();
+    // SAFETY: `client` belongs to a consumer that the caller borrows for the whole call. `pointers` and the texts they
+    // point to live until the collection has copied them. Every object that is made here is destroyed here, once, after
+    // its last use, and what is read from the event is copied before the event is destroyed.
+    unsafe {
+        let collection = bindings::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let kind = bindings::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let options = bindings::rd_kafka_AdminOptions_new(client, kind);
+        let queue = bindings::rd_kafka_queue_new(client);
+        bindings::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
+        bindings::rd_kafka_DescribeTopics(client, collection, options, queue);
+        let event = bindings::rd_kafka_queue_poll(queue, timeout);
+        if !event.is_null() {
+            let result = bindings::rd_kafka_event_DescribeTopics_result(event);
+            if !result.is_null() {
+                let mut count = 0;
+                let described = bindings::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+                for place in 0..count {
+                    let topic = *described.add(place);
+                    let error = bindings::rd_kafka_error_code(bindings::rd_kafka_TopicDescription_error(topic));
+                    let id = bindings::rd_kafka_TopicDescription_topic_id(topic);
+                    let name = bindings::rd_kafka_TopicDescription_name(topic);
+                    if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && !id.is_null() && !name.is_null() {
+                        let half = bindings::rd_kafka_Uuid_most_significant_bits(id) & i64::MAX;
+                        let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+                        // Zero is how a broker says that it keeps no ids.
+                        if half != 0 {
+                            ids.insert(name, half);
+                        }
+                    }
+                }
+            }
+            bindings::rd_kafka_event_destroy(event);
+        }
+        bindings::rd_kafka_queue_destroy(queue);
+        bindings::rd_kafka_AdminOptions_destroy(options);
+        bindings::rd_kafka_TopicCollection_destroy(collection);
+    }
+    ids
+}
