@@ -117,7 +117,7 @@ impl Broker {
     /// Deletes a topic and makes one of the same name; none where the broker keeps no ids by which to tell the two.
     pub(crate) fn recreate(&self, name: &str, partitions: i32) -> Option<()> {
         if self.mock.is_some() {
-            println!("skipped: the embedded broker keeps no ids of topics; a real one is needed");
+            skipped("the embedded broker keeps no ids of topics; a real one is needed");
             return None;
         }
         let admin: AdminClient<DefaultClientContext> =

@@ -9,3 +9,4 @@ mod reader;
 mod replay;
 mod settings;
 mod tau2;
+mod views;

@@ -1,0 +1,90 @@
+//! Every view, function and example of the reference, run as it stands.
+
+use bellwether_queries::views;
+use serde_json::{Value, json};
+
+use crate::common::event::{run, runs};
+use crate::common::program::text;
+use crate::common::{Setup, bellwether};
+
+/// A lake with something for every view.
+fn full() -> Setup {
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    let mut events = runs("recorded", 30);
+    let document = |version: &str| json!([{ "source_id": "kb", "status": "ok", "documents": [{ "id": "d", "version": version, "cited": true }] }]);
+    for (n, version) in ["1", "2", "1"].iter().enumerate() {
+        let mut cited = run(&format!("cites-{n}"));
+        cited["data"]["retrieval"] = document(version);
+        // Three minutes in a row, so that the third cites what the second has replaced.
+        let at = |second: usize| json!(format!("2026-11-23T10:0{n}:{second:02}Z"));
+        (cited["data"]["started_at"], cited["data"]["ended_at"]) = (at(0), at(1));
+        events.push(cited);
+    }
+    let mut invalid = run("invalid");
+    invalid["data"]["validation"] = json!({ "applicable": true, "valid": false, "fields_total": 3,
+        "fields": [{ "path": "/amount", "valid": false, "rule": "type", "message": "expected number" }] });
+    invalid["data"]["policy_exceptions"] = json!([{ "policy_id": "pii_v2", "severity": "critical" }]);
+    events.push(invalid);
+    let mut lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    lines.push_str("not json\n");
+    let file = setup.file("runs.ndjson");
+    std::fs::write(&file, lines).expect("the recording is written");
+    let config = setup.config();
+    let body = std::fs::read_to_string(&config).expect("the configuration is there");
+    std::fs::write(&config, format!("{body}[ingest]\nmax_event_age = \"36500d\"\n"))
+        .expect("the configuration is written");
+    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&config)]).succeeds();
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&config)]).succeeds();
+    setup
+}
+
+#[test]
+fn every_view_answers_and_every_example_runs() {
+    let setup = full();
+    for view in views() {
+        let rows = setup.sql(&format!("SELECT * FROM {}", view.name));
+        assert!(!rows.is_empty(), "view `{}` is empty", view.name);
+        setup.sql(view.example.as_deref().expect("every view has an example"));
+    }
+    let one = |query: &str| setup.sql(query).first().cloned().unwrap_or(Value::Null);
+    let rate = one("SELECT documents, stale, cited_stale FROM stale_sources");
+    assert_eq!(rate, json!({ "documents": 3, "stale": 1, "cited_stale": 1 }));
+    let field = one("SELECT pointer, rule, errors FROM field_errors");
+    assert_eq!(field, json!({ "pointer": "/amount", "rule": "type", "errors": 1 }));
+    let exception = one("SELECT policy_id, severity, derived FROM policy_exceptions");
+    assert_eq!(exception, json!({ "policy_id": "pii_v2", "severity": "critical", "derived": false }));
+    let quarantined = one("SELECT reason, messages FROM quarantine_summary");
+    assert_eq!(quarantined, json!({ "reason": "not_json", "messages": 1 }));
+    assert_eq!(setup.number("SELECT count(*) AS n FROM tool_calls WHERE failed"), 34);
+    assert_eq!(setup.number("SELECT sum(runs) AS n FROM metrics_1m"), 34);
+    assert_eq!(setup.number("SELECT CAST(sum(runs) AS BIGINT) AS n FROM release_summary"), 34);
+    let history = setup.sql("SELECT DISTINCT span FROM rolling_history ORDER BY span");
+    assert!(!history.is_empty(), "the rolling metrics are kept as rows");
+}
+
+#[test]
+fn every_view_of_empty_tables_answers_without_an_error() {
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    for view in views() {
+        setup.sql(&format!("SELECT * FROM {}", view.name));
+    }
+}
+
+#[test]
+fn whatever_could_write_or_read_elsewhere_is_refused() {
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    for statement in [
+        "DROP TABLE events",
+        "INSERT INTO events SELECT * FROM events",
+        "COPY events TO 'out.csv'",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/hostname'",
+        "SELECT * FROM '/etc/hostname'",
+        "SET datafusion.execution.batch_size = 1",
+    ] {
+        let ended = bellwether(&["sql", "--root", text(&setup.root()), statement]);
+        assert_eq!(ended.code, Some(1), "{statement}: {}", ended.stderr);
+        assert!(ended.stderr.contains("hint:"), "{statement}: {}", ended.stderr);
+    }
+}
