@@ -69,7 +69,7 @@ check: lint test ## Everything: lint and test
 
 .PHONY: clients
 clients: setup ## The README's first events only: Python, TypeScript, Go
-	scripts/broker with cargo test $(FEATURES) --test main clients
+	scripts/broker with cargo test --workspace $(FEATURES) --test main clients
 
 .PHONY: record
 record: build ## Records the demo's screen as docs/demo.svg

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bellwether_lake::{Error, Result};
+use bellwether_lake::{Clock, Error, Result, SystemClock};
 use rdkafka::mocking::MockCluster;
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +97,7 @@ fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
     config.tables.root = match &args.root {
         Some(root) => root.display().to_string(),
         None => {
-            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            let now = humantime::format_rfc3339_seconds(now()).to_string();
             format!("bellwether-data/demo-{}", now.replace([':', '-', 'Z'], "").replace('T', "-"))
         }
     };
@@ -106,9 +106,13 @@ fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
     config.ingest.flush_interval = Duration::from_millis(800);
     config.serve.address = args.serve;
     // The embedded broker is forgotten at the end, and with it its offsets: another demo on the same root starts anew.
-    config.kafka.job =
-        format!("demo-{}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs()));
+    config.kafka.job = format!("demo-{}", SystemClock.now_micros() / 1_000_000);
     Ok(config)
+}
+
+/// The time of day, as the tables have it.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(SystemClock.now_micros()).unwrap_or(0))
 }
 
 fn unavailable(what: &str, source: rdkafka::error::KafkaError) -> Error {

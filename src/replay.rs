@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &ReplayArgs) -> Result<ExitCode> {
         }
     });
     let progress = match args.to {
-        Destination::Tables => into_tables(args, &config, stop.clone()).await?,
+        Destination::Tables => Box::pin(into_tables(args, &config, stop.clone())).await?,
         Destination::Kafka => to_kafka(args, &config, stop.clone()).await?,
     };
     let seconds = seconds(&progress);
@@ -52,7 +52,7 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
     let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
     let (limits, flush) = (roles::limits(config), roles::kafka_settings(config).flush);
-    replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, teller()).await
+    Box::pin(replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, teller())).await
 }
 
 async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
@@ -106,7 +106,7 @@ fn teller() -> impl FnMut(&Progress) + Send {
         // Where standard error is closed there is nobody left to tell.
         if terminal {
             drop(write!(stderr, "\r{text}"));
-        } else if reports % REPORTS_A_LINE == 0 {
+        } else if reports.is_multiple_of(REPORTS_A_LINE) {
             drop(writeln!(stderr, "{text}"));
         }
     }

@@ -1,7 +1,7 @@
 //! What the demo shows, read from the tables through SQL like anybody else's question.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -182,7 +182,7 @@ impl Observer {
 
     fn once(&mut self, key: String, text: String) {
         if self.known.insert(key, true).is_none() {
-            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            let now = humantime::format_rfc3339_seconds(super::now()).to_string();
             self.view.news.push_front(format!("{}  {text}", now.get(11..19).unwrap_or_default()));
             self.view.news.truncate(NEWS);
         }

@@ -57,18 +57,18 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
     while !demo.running.stopping() {
         terminal.draw(|frame| draw(frame, demo, &screen)).map_err(broken)?;
         // Keys are few; a short blocking wait of a worker thread is what a terminal loop is.
-        if tokio::task::block_in_place(|| event::poll(TICK)).map_err(broken)? {
-            if let Event::Key(key) = event::read().map_err(broken)? {
-                match screen.press(key) {
-                    Action::Nothing => {}
-                    Action::Quit => return Ok(()),
-                    Action::Ask(sql) => {
-                        let answer = observer.ask(&sql).await.map_err(|error| match error.hint() {
-                            Some(hint) => format!("{error}\nhint: {hint}"),
-                            None => error.to_string(),
-                        });
-                        screen.answer = Some((sql, answer));
-                    }
+        if tokio::task::block_in_place(|| event::poll(TICK)).map_err(broken)?
+            && let Event::Key(key) = event::read().map_err(broken)?
+        {
+            match screen.press(key) {
+                Action::Nothing => {}
+                Action::Quit => return Ok(()),
+                Action::Ask(sql) => {
+                    let answer = observer.ask(&sql).await.map_err(|error| match error.hint() {
+                        Some(hint) => format!("{error}\nhint: {hint}"),
+                        None => error.to_string(),
+                    });
+                    screen.answer = Some((sql, answer));
                 }
             }
         }

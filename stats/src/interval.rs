@@ -29,7 +29,7 @@ pub struct RatioSums {
 /// Wilson's score interval of a rate (Wilson, "Probable inference", JASA 22, 1927): right for small counts and for rates
 /// near 0 and 1, where the usual one is not. None without a total.
 pub fn wilson(successes: f64, total: f64, confidence: f64) -> Option<Interval> {
-    if !(total > 0.0) || !(0.0..=total).contains(&successes) {
+    if total.is_nan() || total <= 0.0 || !(0.0..=total).contains(&successes) {
         return None;
     }
     let z = two_sided(confidence)?;
@@ -91,7 +91,7 @@ pub fn mean(n: f64, sum: f64, squares: f64, confidence: f64) -> Option<Interval>
 /// Interval of a rate of rare events: `count` in `exposure` units, by Byar's approximation to the exact Poisson limits
 /// (Breslow & Day, "Statistical Methods in Cancer Research" II, 1987, p. 69), within 1 % of them from 2 events on.
 pub fn poisson_rate(count: f64, exposure: f64, confidence: f64) -> Option<Interval> {
-    if !(exposure > 0.0) || count < 0.0 {
+    if exposure.is_nan() || exposure <= 0.0 || count < 0.0 {
         return None;
     }
     let z = two_sided(confidence)?;
@@ -112,7 +112,7 @@ pub fn normal_quantile(p: f64) -> f64 {
         -3.969_683_028_665_376e1,
         2.209_460_984_245_205e2,
         -2.759_285_104_469_687e2,
-        1.383_577_518_672_690e2,
+        1.383_577_518_672_69e2,
         -3.066_479_806_614_716e1,
         2.506_628_277_459_239,
     ];

@@ -12,7 +12,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use uuid::Uuid;
 
 use super::skipped;
 use super::wait::patience;
@@ -100,9 +99,14 @@ impl Message {
 // === impl Broker ===
 
 impl Broker {
+    /// The mock cluster, which speaks an older protocol than some clients do.
+    pub(crate) fn is_mock(&self) -> bool {
+        self.mock.is_some()
+    }
+
     /// Makes a topic with a name of its own.
     pub(crate) fn topic(&self, purpose: &str, partitions: i32) -> String {
-        let name = format!("{purpose}-{}", Uuid::now_v7().simple());
+        let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
         match &self.mock {
             Some(requests) => {
                 let (done, made) = channel();
@@ -116,7 +120,7 @@ impl Broker {
 
     /// Deletes a topic and makes one of the same name; none where the broker keeps no ids by which to tell the two.
     pub(crate) fn recreate(&self, name: &str, partitions: i32) -> Option<()> {
-        if self.mock.is_some() {
+        if self.is_mock() {
             skipped("the embedded broker keeps no ids of topics; a real one is needed");
             return None;
         }

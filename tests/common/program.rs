@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::wait::{patience, until_or};
 
@@ -46,7 +45,7 @@ impl Setup {
         let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
         let setup = Self { dir };
         let mut text = format!("[tables]\nroot = \"{}\"\n", setup.root().display());
-        let group = format!("tests-{}", Uuid::now_v7().simple());
+        let group = format!("tests-{}", bellwether_lake::unique_id().simple());
         write!(text, "[kafka]\nbrokers = [\"{brokers}\"]\ntopics = [\"{topic}\"]\ngroup = \"{group}\"\n")
             .expect("text grows");
         if !extra.contains("[serve]") {

@@ -1,7 +1,5 @@
 //! Waiting for conditions.
 
-#![expect(clippy::disallowed_methods, reason = "tests of the whole system live in real time")]
-
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything, unless `BELLWETHER_TEST_PATIENCE_S` says otherwise. A first assignment of partitions takes up

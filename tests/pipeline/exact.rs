@@ -92,7 +92,9 @@ async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_o
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
     let settings = Settings { index_memory_bytes, ..Settings::default() };
     let handover = hand_over.then(|| Handover::new(1 << 20));
-    let open = || async { Aggregator::open(&lake, settings, handover.clone(), &Registry::new()).await.expect("opens") };
+    let open = || async {
+        Box::pin(Aggregator::open(&lake, settings, handover.clone(), &Registry::new())).await.expect("opens")
+    };
     let mut aggregator = open().await;
     let mut from = 0;
     for (size, then) in cuts.iter().chain(std::iter::repeat(&(255, 0))) {
@@ -101,15 +103,15 @@ async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_o
             break;
         }
         let offset = i64::try_from(from).expect("few");
-        ingest(&lake, &said[from..to], offset, handover.as_ref()).await;
+        Box::pin(ingest(&lake, &said[from..to], offset, handover.as_ref())).await;
         from = to;
         match then % 3 {
-            0 => aggregator.run_until_caught_up().await.expect("catches up"),
+            0 => Box::pin(aggregator.run_until_caught_up()).await.expect("catches up"),
             1 => aggregator = open().await,
             _ => {}
         }
     }
-    aggregator.run_until_caught_up().await.expect("catches up");
+    Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     let (table, computed) = (folded(&lake).await.expect("folds"), recompute(&lake).await.expect("computes"));
     assert_eq!(first_difference(&table, &computed), None);
     table
@@ -127,14 +129,14 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         runtime.block_on(async {
-            let first = run(&said, &cuts, 1 << 20, hand_over).await;
+            let first = Box::pin(run(&said, &cuts, 1 << 20, hand_over)).await;
             // The same statements, some of them twice, in another order, through other cuts.
             let other: Vec<(u32, Said)> = keys.iter().copied().zip(said.iter().chain(&said).cloned()).collect();
             let (sure, spare) = other.split_at(said.len());
             let mut other: Vec<(u32, Said)> = sure.iter().chain(spare.iter().filter(|(key, _)| key % 2 == 0)).cloned().collect();
             other.sort_by_key(|(key, _)| *key);
             let other: Vec<Said> = other.into_iter().map(|(_, said)| said).collect();
-            let second = run(&other, &[(5, 1), (0, 0), (9, 2), (3, 1)], 1 << 20, !hand_over).await;
+            let second = Box::pin(run(&other, &[(5, 1), (0, 0), (9, 2), (3, 1)], 1 << 20, !hand_over)).await;
             assert_eq!(first_difference(&second, &first), None);
         });
     }

@@ -295,8 +295,11 @@ fn describe(schema: &Value) -> String {
     words.join(" or ")
 }
 
-/// The patterns of the schema: how each is checked, and how it reads in words.
-fn pattern_of(pattern: &str) -> Option<(fn(&str) -> bool, &'static str)> {
+/// How a pattern is checked, and how it reads in words.
+type Pattern = (fn(&str) -> bool, &'static str);
+
+/// The patterns of the schema.
+fn pattern_of(pattern: &str) -> Option<Pattern> {
     fn hex(text: &str, digits: usize) -> bool {
         text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }

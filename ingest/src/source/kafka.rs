@@ -11,7 +11,7 @@ pub mod settings;
 pub(crate) mod context;
 mod topic_id;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub(crate) struct Poller {
     stop_now: CancellationToken,
     /// Offsets to reach, where the worker stops when it has caught up.
     targets: Option<BTreeMap<Place, i64>>,
-    at_end: BTreeMap<Place, bool>,
+    at_end: BTreeSet<Place>,
     paused: bool,
     looked_around_micros: i64,
 }
@@ -131,7 +131,7 @@ impl Poller {
             stop,
             stop_now,
             targets: None,
-            at_end: BTreeMap::new(),
+            at_end: BTreeSet::new(),
             paused: false,
             looked_around_micros: 0,
         };
@@ -288,7 +288,7 @@ impl Poller {
                     self.settings
                         .topics
                         .iter()
-                        .map(|topic| (Place { topic: topic.as_str().into(), partition: *partition }, true)),
+                        .map(|topic| Place { topic: topic.as_str().into(), partition: *partition }),
                 );
                 Ok(())
             }
@@ -383,7 +383,7 @@ impl Poller {
             open.positions.get(place).is_some_and(|position| {
                 position.halted
                     || position.committed.is_some_and(|committed| committed >= target)
-                    || self.at_end.get(place).is_some()
+                    || self.at_end.contains(place)
             })
         };
         let mine_done = targets.iter().all(|(place, target)| reached(place, *target));
