@@ -159,7 +159,7 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    report(&shared, |condition| condition.ready && condition.fresh)
+    report(&shared, |condition| condition.ready && condition.fresh && condition.why.is_none())
 }
 
 fn report(shared: &Shared, good: fn(&Condition) -> bool) -> Response {

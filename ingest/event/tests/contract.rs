@@ -274,6 +274,43 @@ proptest! {
     }
 
     #[test]
+    fn any_valid_event_survives_the_way_from_producer_to_reader(
+        task in "\\PC{1,60}", run_id in "[ -~]{1,40}", tenant in proptest::option::of("\\PC{0,20}"),
+        micros in 0..4_000_000_000_000_000_i64, duration in 0..1_000_000_000_i64,
+        tokens in 0..9_007_199_254_740_991_i64, whole in 0..999_999_999_i64, nanos in 0..1_000_000_000_i64,
+        latency in 0..9_000_000_000_000_i64, status in 0..6_usize, probability in 0.000_1..=1.0_f64,
+    ) {
+        let time = |micros: i64| chrono::DateTime::from_timestamp_micros(micros).expect("in range").to_rfc3339();
+        let statuses = ["success", "failure", "error", "timeout", "abandoned", "unknown"];
+        let mut event = json!({
+            "spec": "run-event/1.7", "run_id": run_id, "data": {
+                "task": task, "release": { "id": "r" }, "started_at": time(micros), "ended_at": time(micros + duration),
+                "outcome": { "status": statuses[status] }, "tokens": { "input": tokens },
+                "cost": { "amount": format!("{whole}.{nanos:09}"), "currency": "EUR" },
+                "latency": { "total_ms": latency as f64 / 1000.0 }, "sampling": { "probability": probability },
+            },
+        });
+        if let Some(tenant) = &tenant {
+            event["tenant"] = json!(tenant);
+        }
+        prop_assume!(task.chars().count() <= 128);
+        let body = serde_json::to_string_pretty(&event).expect("JSON");
+        let mut decoder = Decoder::new(wide_open());
+        let read = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
+        prop_assert_eq!(read.run_id.as_ref(), run_id.as_str());
+        prop_assert_eq!(read.tenant.as_deref(), tenant.as_deref());
+        prop_assert_eq!(read.time_micros, micros + duration);
+        let Payload::Completed(completed) = read.payload else { panic!("a completed run") };
+        let run = &completed.run;
+        prop_assert_eq!(run.task.as_deref(), Some(task.as_str()));
+        prop_assert_eq!((completed.started_micros, completed.status), (micros, statuses[status]));
+        prop_assert_eq!(run.tokens.as_ref().and_then(|tokens| tokens.input).map(|n| n.0), Some(tokens));
+        prop_assert_eq!(run.cost.as_ref().and_then(|cost| cost.amount).map(|n| n.0), Some(whole * 1_000_000_000 + nanos));
+        prop_assert_eq!(completed.latency_total_micros(), Some(latency));
+        prop_assert_eq!(completed.weight_micros, (1e6 / probability).round() as i64);
+    }
+
+    #[test]
     fn any_bytes_are_answered_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let answer = Decoder::default().decode(&bytes, &Envelope::default(), NOW);
         prop_assert!(answer.is_err());
