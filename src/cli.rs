@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{exit, sql};
+use crate::{audit, exit, sql};
 
 /// Production monitoring for LLM applications: run events from Kafka into exactly-once tables, rolling metrics, SQL.
 #[derive(Parser, Debug)]
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Aggregate(RoleArgs),
     /// Asks the tables in SQL; without a query, opens a prompt.
     Sql(sql::SqlArgs),
+    /// Proves that the tables lose and double nothing.
+    Audit(audit::AuditArgs),
     /// Prints the JSON Schema of run events.
     Schema,
     /// Checks events or a configuration.
@@ -205,7 +207,9 @@ mod tests {
     #[test]
     fn the_reference_names_every_command() {
         let text = reference_markdown(Cli::command());
-        for name in ["run", "ingest", "aggregate", "sql", "schema", "check event", "check config", "replay", "demo"] {
+        for name in
+            ["run", "ingest", "aggregate", "sql", "audit", "schema", "check event", "check config", "replay", "demo"]
+        {
             assert!(text.contains(&format!("## bellwether {name}\n")), "{name}");
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
 //! * `roles` wires ingest and aggregate; `serve` tells health and metrics.
-//! * `sql`, `check`, `replay` and `demo` are commands.
+//! * `sql`, `audit`, `check`, `replay` and `demo` are commands.
 //!
 //! Rule: this crate wires rooms together and holds no business rules.
 
+mod audit;
 mod check;
 mod cli;
 mod config;
@@ -32,7 +33,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_) | Command::Sql(_) | Command::Check(_) | Command::Replay(_));
+    let quiet = matches!(
+        cli.command,
+        Command::Demo(_) | Command::Sql(_) | Command::Audit(_) | Command::Check(_) | Command::Replay(_)
+    );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
         Ok(code) => code,
@@ -50,6 +54,7 @@ fn run(command: Command) -> Result<ExitCode> {
             block_on(roles::run(&Config::load(&args.config)?, Which::Aggregate, args.until_caught_up))
         }
         Command::Sql(args) => block_on(sql::run(args)),
+        Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),
         Command::Check(Check::Event { file }) => check::event(&file),
         Command::Check(Check::Config { file, connect }) => block_on(check::config(&file, connect)),

@@ -28,7 +28,7 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 const CHANNEL_BATCHES: usize = 2;
 
 /// Id of the only aggregate shard in the tables.
-const AGGREGATE_APP: &str = "aggregate/0";
+pub(crate) const AGGREGATE_APP: &str = "aggregate/0";
 
 /// Which roles a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,14 @@
 //! The metrics computed from scratch, to hold the table against: `metrics`, folded, equals this bit for bit (L-4).
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
-use bellwether_lake::{Lake, Result, Table, schema::metrics};
+use arrow::util::display::array_value_to_string;
+use bellwether_lake::{AddedFile, Lake, Result, Table, schema::metrics};
 
 use crate::sql;
+
+/// Characters of a value that are told: sketches are long.
+const SHOWN_CHARACTERS: usize = 60;
 
 /// Completed runs, each the statement that counts: the ranking of the `statement` module, in SQL.
 const WINNERS: &str = "
@@ -25,10 +29,17 @@ fn ordered(sql: &str) -> String {
 /// # Errors
 /// Where the files of `events` cannot be read.
 pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
+    recompute_files(lake, &lake.active_files(Table::Events).await?.1).await
+}
+
+/// As [`recompute`], from some files of `events`: those of one version.
+///
+/// # Errors
+/// As [`recompute`].
+pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
     let context = sql::session();
-    let (_, files) = lake.active_files(Table::Events).await?;
     let mut rows = Vec::new();
-    for file in &files {
+    for file in files {
         rows.extend(lake.read(Table::Events, file, None).await?);
     }
     let events = Table::Events.arrow_schema();
@@ -48,10 +59,17 @@ pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
 /// # Errors
 /// Where the files of `metrics` cannot be read.
 pub async fn folded(lake: &Lake) -> Result<RecordBatch> {
+    folded_files(lake, &lake.active_files(Table::Metrics).await?.1).await
+}
+
+/// As [`folded`], from some files of `metrics`: those of one version.
+///
+/// # Errors
+/// As [`folded`].
+pub async fn folded_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
     let context = sql::session();
-    let (_, files) = lake.active_files(Table::Metrics).await?;
     let mut rows = Vec::new();
-    for file in &files {
+    for file in files {
         rows.extend(lake.read(Table::Metrics, file, None).await?);
     }
     let names = Table::Metrics.columns().iter().map(|column| column.name);
@@ -74,14 +92,36 @@ fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
 /// Where two sets of folded rows differ first, in words; none where they are equal bit for bit.
 pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
     if table.num_rows() != computed.num_rows() {
-        return Some(format!("the table has {} groups, a computation {}", table.num_rows(), computed.num_rows()));
+        let (rows, wanted) = (table.num_rows(), computed.num_rows());
+        let odd =
+            (0..rows.max(wanted)).find(|row| *row >= rows.min(wanted) || group(table, *row) != group(computed, *row));
+        let (row, of) = (odd?, if rows > wanted { table } else { computed });
+        return Some(format!("the table has {rows} groups, a computation {wanted}; they part at {}", group(of, row)));
     }
     for (n, field) in table.schema().fields().iter().enumerate() {
         let (found, wanted) = (table.column(n), computed.column(n));
         if found != wanted {
             let row = (0..table.num_rows()).find(|row| found.slice(*row, 1) != wanted.slice(*row, 1))?;
-            return Some(format!("column `{}` differs in group {row}", field.name()));
+            let (found, wanted) = (shown(found, row), shown(wanted, row));
+            let place = group(table, row);
+            return Some(format!("column `{}` is {found}, a computation gives {wanted}, at {place}", field.name()));
         }
     }
     None
+}
+
+/// A group by its key, as people read it.
+fn group(rows: &RecordBatch, row: usize) -> String {
+    let named = |name: &&str| Some(format!("{name} {}", shown(rows.column_by_name(name)?, row)));
+    bellwether_metrics::KEY.iter().filter_map(named).collect::<Vec<_>>().join(", ")
+}
+
+/// A value as people read it, cut where it is long.
+fn shown(column: &ArrayRef, row: usize) -> String {
+    if column.is_null(row) {
+        return "null".to_owned();
+    }
+    let text = array_value_to_string(column, row).unwrap_or_else(|_| "a value that cannot be shown".to_owned());
+    let short: String = text.chars().take(SHOWN_CHARACTERS).collect();
+    if short.len() < text.len() { format!("`{short}…`") } else { format!("`{short}`") }
 }

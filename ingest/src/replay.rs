@@ -102,7 +102,8 @@ pub async fn to_tables(
         let topic = format!("file:{name}");
         let stands = lake.log(Table::Events).load().await?.next(&app_id(JOB, &topic, 0));
         let mut lines = Lines::open(file, limits.max_bytes)?;
-        let mut open = OpenFile { topic, from: stands.unwrap_or(0), expected: stands, newest_event_micros: None };
+        let mut open =
+            OpenFile { topic, from: stands.unwrap_or(0), expected: stands, newest_event_micros: None, blank: 0 };
         let mut builder = BatchBuilder::new(limits);
         let mut buffer = Vec::new();
         let mut said = started;
@@ -121,6 +122,7 @@ pub async fn to_tables(
                 continue;
             }
             if line == Line::Whole && buffer.trim_ascii().is_empty() {
+                open.blank += 1;
                 continue;
             }
             progress.read += 1;
@@ -152,6 +154,8 @@ struct OpenFile {
     from: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
+    /// Blank lines since the last commit.
+    blank: i64,
 }
 
 impl OpenFile {
@@ -196,6 +200,7 @@ impl OpenFile {
             next,
             end_offset: None,
             newest_event_micros: self.newest_event_micros.take(),
+            passed_over: Some(std::mem::take(&mut self.blank)),
         };
         let rows = events.num_rows() as u64;
         let touched = vec![Touched { range, expected: self.expected }];

@@ -99,6 +99,10 @@ pub struct PartitionRange {
     /// Newest event time in the range, microseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_event_micros: Option<i64>,
+    /// Offsets of the range that held no message (transactions, compaction), or blank lines of a file; none where the
+    /// writer did not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<i64>,
 }
 
 /// A data file, written and durable, not yet named by the log.

@@ -4,12 +4,14 @@
 //! * [`commit`] is where the exactly-once decision is taken: a small trait with a Delta, a memory and a
 //!   fault-injecting implementation.
 //! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
+//! * [`audit`] proves from what is stored that nothing is lost or doubled.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //!
 //! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
 //! names it; whatever cannot be told to have happened is looked up in the log by the commit's own id, never guessed.
 //! This crate must not know Kafka, SQL text or alert rules.
 
+pub mod audit;
 pub mod clock;
 pub mod commit;
 mod error;
@@ -28,7 +30,7 @@ pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
-pub use log::{AddedFile, LogEntry};
+pub use log::{AddedFile, LogEntry, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use reference::reference_markdown;
 pub use root::{Lake, WrittenFile};

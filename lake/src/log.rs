@@ -56,6 +56,21 @@ pub struct LogEntry {
     pub operation: String,
     /// What it took from each Kafka partition.
     pub ranges: Vec<PartitionRange>,
+    /// What it says that the table is, where it says so.
+    pub metadata: Option<TableMetadata>,
+    /// Reader version of the protocol that it asks for, where it does.
+    pub reader_version: Option<i32>,
+}
+
+/// What a log says that its table is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableMetadata {
+    /// Delta schema, JSON text.
+    pub schema_string: String,
+    /// Columns whose values are the partition folders.
+    #[serde(default)]
+    pub partition_columns: Vec<String>,
 }
 
 impl LogEntry {
@@ -82,6 +97,8 @@ struct Line {
     remove: Option<RemoveLine>,
     txn: Option<TxnLine>,
     commit_info: Option<CommitInfoLine>,
+    meta_data: Option<TableMetadata>,
+    protocol: Option<ProtocolLine>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +122,12 @@ struct RemoveLine {
 struct TxnLine {
     app_id: String,
     version: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProtocolLine {
+    min_reader_version: i32,
 }
 
 #[derive(Deserialize)]
@@ -229,6 +252,12 @@ pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
         if let Some(txn) = line.txn {
             entry.txns.push((txn.app_id, txn.version));
         }
+        if line.meta_data.is_some() {
+            entry.metadata = line.meta_data;
+        }
+        if let Some(protocol) = line.protocol {
+            entry.reader_version = Some(protocol.min_reader_version);
+        }
         if let Some(info) = line.commit_info {
             entry.timestamp_ms = info.timestamp.unwrap_or_default();
             entry.operation = info.operation.unwrap_or_default();
@@ -283,6 +312,7 @@ mod tests {
                 next: 9,
                 end_offset: Some(9),
                 newest_event_micros: None,
+                passed_over: Some(1),
             }],
             facts: Map::from_iter([("worker".to_owned(), json!("w-1"))]),
         };

@@ -75,6 +75,22 @@ pub(crate) fn decode(
     bytes: Bytes,
     columns: Option<&[&str]>,
 ) -> Result<Vec<RecordBatch>> {
+    let mut read = Vec::new();
+    visit(table, file, bytes, columns, |batch| {
+        read.push(batch);
+        Ok(())
+    })?;
+    Ok(read)
+}
+
+/// As [`decode`], a piece at a time: holds no more than one.
+pub(crate) fn visit(
+    table: Table,
+    file: &AddedFile,
+    bytes: Bytes,
+    columns: Option<&[&str]>,
+    mut each: impl FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
     let wanted = wanted_schema(table, columns)?;
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&bytes, options)?;
@@ -89,7 +105,6 @@ pub(crate) fn decode(
         .collect();
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let batches = reader.with_projection(mask).with_batch_size(READ_BATCH_ROWS).build()?;
-    let mut read = Vec::new();
     for batch in batches {
         let batch = batch?;
         let arrays = wanted
@@ -98,9 +113,9 @@ pub(crate) fn decode(
             .map(|field| column_of(table, file, field, &batch))
             .collect::<Result<Vec<ArrayRef>>>()?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        read.push(RecordBatch::try_new_with_options(Arc::clone(&wanted), arrays, &options)?);
+        each(RecordBatch::try_new_with_options(Arc::clone(&wanted), arrays, &options)?)?;
     }
-    Ok(read)
+    Ok(())
 }
 
 fn wanted_schema(table: Table, columns: Option<&[&str]>) -> Result<SchemaRef> {

@@ -19,7 +19,7 @@ use crate::clock::{Clock, SystemClock, unique_id};
 use crate::commit::DataFile;
 use crate::commit::delta::DeltaLog;
 use crate::error::{Error, Result};
-use crate::log::{AddedFile, creation, entry_path, rows_in_statistics};
+use crate::log::{AddedFile, TableMetadata, creation, entry_path, rows_in_statistics};
 use crate::parquet_file;
 use crate::schema::Table;
 use crate::statistics::statistics;
@@ -69,6 +69,14 @@ impl Lake {
             lake.create(table).await?;
         }
         Ok(lake)
+    }
+
+    /// Opens a folder or `s3://` prefix as it is: makes and writes nothing.
+    ///
+    /// # Errors
+    /// `Config` where there is no such folder; `Unavailable` where it cannot be looked into.
+    pub async fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Self> {
+        Ok(Self { root: Arc::new(store::open_as_it_is(root, options)?), clock: Arc::new(SystemClock) })
     }
 
     /// Address of the root.
@@ -143,7 +151,7 @@ impl Lake {
     /// # Errors
     /// `Data` where the file is gone or unreadable.
     pub async fn read(&self, table: Table, file: &AddedFile, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>> {
-        let bytes = self.root.store.get(&self.file_path(table, &file.path)?).await?.bytes().await?;
+        let bytes = self.file_bytes(table, &file.path).await?;
         let file = file.clone();
         let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         let work = move || {
@@ -186,6 +194,23 @@ impl Lake {
         Ok(files_of(&delta)?.1)
     }
 
+    /// The files that were in the table at a version, and what the table then was.
+    pub(crate) async fn files_and_metadata_at(
+        &self,
+        table: Table,
+        version: i64,
+    ) -> Result<(Vec<AddedFile>, TableMetadata)> {
+        let mut delta = self.delta_table(table).await?;
+        let wanted = u64::try_from(version)
+            .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
+        delta.load_version(wanted).await?;
+        let snapshot = delta.snapshot()?;
+        let schema_string = serde_json::to_string(snapshot.schema().as_ref())
+            .map_err(|source| Error::bug("a Delta schema cannot be written as JSON").with_source(source))?;
+        let partition_columns = snapshot.metadata().partition_columns().to_vec();
+        Ok((files_of(&delta)?.1, TableMetadata { schema_string, partition_columns }))
+    }
+
     /// A table's newest snapshot, for queries and maintenance.
     ///
     /// # Errors
@@ -207,6 +232,11 @@ impl Lake {
     /// The whole store under the root, and the root's path in it.
     pub(crate) fn table_path(&self, table: Table) -> Path {
         self.root.base.clone().join(table.name())
+    }
+
+    /// A data file, whole.
+    pub(crate) async fn file_bytes(&self, table: Table, path: &str) -> Result<Bytes> {
+        Ok(self.root.store.get(&self.file_path(table, path)?).await?.bytes().await?)
     }
 
     fn file_path(&self, table: Table, path: &str) -> Result<Path> {

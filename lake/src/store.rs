@@ -36,6 +36,9 @@ impl fmt::Debug for StorageOptions {
     }
 }
 
+/// What helps where a root is not there.
+const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
+
 /// A root, opened: its address, the store it is in, and where in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRoot {
@@ -53,9 +56,33 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoo
         None => open_folder(FilePath::new(root)),
         Some(("file", path)) => open_folder(FilePath::new(path)),
         Some(("s3" | "s3a", _)) => open_s3(root, options).await,
-        Some((scheme, _)) => Err(Error::config(format!("tables cannot be kept at `{root}`"))
-            .with_hint(format!("`{scheme}://` is not supported: use a folder or s3://BUCKET/PREFIX"))),
+        Some((scheme, _)) => Err(unsupported(root, scheme)),
     }
+}
+
+/// Opens a folder or an `s3://` address without making or writing anything.
+pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
+    let folder = match root.split_once("://") {
+        None => root,
+        Some(("file", path)) => path,
+        Some(("s3" | "s3a", _)) => return s3_root(root, options),
+        Some((scheme, _)) => return Err(unsupported(root, scheme)),
+    };
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => open_folder(FilePath::new(folder)),
+        Ok(_) => Err(Error::config(format!("`{folder}` is not a folder")).with_hint(NAME_THE_ROOT)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            Err(Error::config(format!("there is no folder `{folder}`")).with_hint(NAME_THE_ROOT).with_source(source))
+        }
+        Err(source) => {
+            Err(Error::unavailable(format!("the folder `{folder}` cannot be looked into")).with_source(source))
+        }
+    }
+}
+
+fn unsupported(root: &str, scheme: &str) -> Error {
+    Error::config(format!("tables cannot be kept at `{root}`"))
+        .with_hint(format!("`{scheme}://` is not supported: use a folder or s3://BUCKET/PREFIX"))
 }
 
 fn open_folder(path: &FilePath) -> Result<OpenRoot> {
@@ -76,6 +103,12 @@ fn open_folder(path: &FilePath) -> Result<OpenRoot> {
 }
 
 async fn open_s3(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
+    let root = s3_root(root, options)?;
+    probe_conditional_put(&root).await?;
+    Ok(root)
+}
+
+fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     let refuse = |what: String| Error::config(what).with_hint("write it as s3://BUCKET/PREFIX");
     let mut url = Url::parse(root).map_err(|e| refuse(format!("`{root}` is not an address")).with_source(e))?;
     if !url.path().ends_with('/') {
@@ -96,9 +129,7 @@ async fn open_s3(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
             .with_source(e)
     })?;
     let base = Path::from_url_path(url.path()).map_err(object_store::Error::from)?;
-    let root = OpenRoot { url, store: Arc::new(store), base };
-    probe_conditional_put(&root).await?;
-    Ok(root)
+    Ok(OpenRoot { url, store: Arc::new(store), base })
 }
 
 /// Refuses a store that lets two writers create one object: commits would be lost on it.

@@ -1,5 +1,6 @@
 //! Events from Kafka, or a file, to SQL answers.
 
+mod audit;
 mod bad_input;
 mod demo;
 mod exact;

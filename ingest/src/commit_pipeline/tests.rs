@@ -105,8 +105,15 @@ fn rows(of: &[(i32, i64)]) -> RecordBatch {
 }
 
 fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched {
-    let range =
-        PartitionRange { topic: "runs".to_owned(), partition, from, next, end_offset: None, newest_event_micros: None };
+    let range = PartitionRange {
+        topic: "runs".to_owned(),
+        partition,
+        from,
+        next,
+        end_offset: None,
+        newest_event_micros: None,
+        passed_over: None,
+    };
     Touched { range, expected }
 }
 

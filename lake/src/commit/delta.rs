@@ -33,9 +33,10 @@ pub struct DeltaLog {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
+/// What `_last_checkpoint` names.
 #[derive(Deserialize)]
-struct LastCheckpoint {
-    version: i64,
+pub(crate) struct LastCheckpoint {
+    pub(crate) version: i64,
     parts: Option<usize>,
 }
 
@@ -72,7 +73,8 @@ impl DeltaLog {
         Ok(self.last_checkpoint().await?.map(|last| last.version))
     }
 
-    async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
+    /// The newest log checkpoint, if there is one.
+    pub(crate) async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
         let path = self.path.clone().join(LOG_FOLDER).join("_last_checkpoint");
         match self.store.get(&path).await {
             Ok(found) => {
@@ -90,7 +92,7 @@ impl DeltaLog {
     }
 
     /// The applications' numbers that a log checkpoint holds.
-    async fn checkpoint_txns(&self, last: &LastCheckpoint) -> Result<BTreeMap<String, i64>> {
+    pub(crate) async fn checkpoint_txns(&self, last: &LastCheckpoint) -> Result<BTreeMap<String, i64>> {
         let folder = self.path.clone().join(LOG_FOLDER);
         let names: Vec<String> = match last.parts {
             None => vec![format!("{:020}.checkpoint.parquet", last.version)],

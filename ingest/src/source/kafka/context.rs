@@ -72,6 +72,8 @@ struct OpenRange {
     next: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
+    /// Offsets that the broker passed over: they hold no message.
+    passed_over: i64,
 }
 
 /// The batch that is being filled, and those on their way.
@@ -121,15 +123,18 @@ impl OpenBatch {
         let Some(position) = self.positions.get_mut(place) else { return };
         let from = position.next.unwrap_or(offset);
         let expected = position.next;
+        let passed_over = offset - from;
         position.next = Some(offset + 1);
         self.since_micros.get_or_insert(now_micros);
         match self.ranges.get_mut(place) {
             Some(range) => {
                 range.next = offset + 1;
+                range.passed_over += passed_over;
                 range.newest_event_micros = range.newest_event_micros.max(event_micros);
             }
             None => {
-                let range = OpenRange { from, next: offset + 1, expected, newest_event_micros: event_micros };
+                let range =
+                    OpenRange { from, next: offset + 1, expected, newest_event_micros: event_micros, passed_over };
                 self.ranges.insert(place.clone(), range);
             }
         }
@@ -148,9 +153,17 @@ impl OpenBatch {
         let touched = ranges
             .into_iter()
             .map(|(place, range)| {
-                let OpenRange { from, next, expected, newest_event_micros } = range;
+                let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
                 let (topic, partition) = (place.topic.to_string(), place.partition);
-                let range = PartitionRange { topic, partition, from, next, end_offset: None, newest_event_micros };
+                let range = PartitionRange {
+                    topic,
+                    partition,
+                    from,
+                    next,
+                    end_offset: None,
+                    newest_event_micros,
+                    passed_over: Some(passed_over),
+                };
                 touched(range, expected)
             })
             .collect();

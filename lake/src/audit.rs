@@ -1,0 +1,403 @@
+//! Proof that the tables are loss-free and free of duplicates, from what is stored alone.
+//!
+//! * `history` reads each table's log entry by entry: what is in the table, and what each application did.
+//! * `ranges` holds the offsets that commits took against each other (L-3).
+//! * `files` reads every file that a log names.
+//! * `rows` holds rows against offsets: none missing (L-1), none twice (L-2); `coordinates` is its arithmetic.
+//!
+//! Rules: nothing is written, not even a folder that is missing. Each table is looked at in one version, and what is
+//! committed later is not looked at; `metrics` comes first, then `events`, then `quarantine`, so that each may only be
+//! ahead of those before it. What is wrong is a finding, with its place; only storage that does not answer is an error.
+
+mod coordinates;
+mod files;
+mod history;
+mod ranges;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::log::AddedFile;
+use crate::root::Lake;
+use crate::schema::Table;
+use history::{ActiveFile, Found, History};
+use ranges::Reader;
+use rows::{Contents, check_rows};
+
+/// Findings of one check that are told in full.
+const FINDINGS_KEPT: usize = 20;
+
+/// Data files that are read at a time: bounds memory.
+const FILES_AT_ONCE: usize = 4;
+
+/// The order in which tables are looked at.
+const ORDER: [Table; 5] = [Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
+
+const BRING_BACK: &str = "bring the file back from a copy; no commit is to blame";
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where: a file, a partition, a log.
+    pub place: String,
+    /// What is the matter.
+    pub what: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+/// Findings of a check, the first of them in full.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The first.
+    pub kept: Vec<Finding>,
+    /// How many more there are.
+    pub left_off: usize,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// Name, for programs; it does not change.
+    pub name: &'static str,
+    /// What came out, for people.
+    pub summary: String,
+    /// Numbers, for programs.
+    pub counts: Vec<(&'static str, i64)>,
+    /// What limits the answer.
+    pub notes: Vec<String>,
+    /// What is not as it must be.
+    pub findings: Findings,
+    /// Why it could not be looked at.
+    pub skipped: Option<String>,
+}
+
+/// What one job took of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Job; `replay` for files.
+    pub job: String,
+    /// Topic, or `file:NAME`.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// First offset that the log tells of.
+    pub from: i64,
+    /// Offset to be read next.
+    pub next: i64,
+    /// Commits that took something of it.
+    pub commits: usize,
+    /// Offsets without a message.
+    pub passed_over: i64,
+}
+
+/// What `metrics` is to be compared with.
+#[derive(Clone, Debug, Default)]
+pub struct Basis {
+    /// Version of `events` that is read into `metrics` next.
+    pub next: i64,
+    /// Files of `events` just before that version.
+    pub events: Vec<AddedFile>,
+    /// Files of `metrics`.
+    pub metrics: Vec<AddedFile>,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default)]
+pub struct Audited {
+    /// Every check, in the order in which they build on each other.
+    pub checks: Vec<Check>,
+    /// False where a table cannot be judged at all.
+    pub auditable: bool,
+    /// Every partition of every job.
+    pub partitions: Vec<PartitionState>,
+    /// Versions that were looked at, by table.
+    pub versions: Vec<(&'static str, i64)>,
+    /// For a comparison of `metrics` with `events`; none where one of them cannot be read.
+    pub basis: Option<Basis>,
+}
+
+/// How far an audit is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Files read.
+    pub files: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+/// Tables that can be judged.
+type Histories = BTreeMap<Table, History>;
+
+// === impl Findings ===
+
+impl Findings {
+    /// Adds one.
+    pub fn add(&mut self, place: impl Into<String>, what: impl Into<String>, hint: &'static str) {
+        if self.kept.len() < FINDINGS_KEPT {
+            self.kept.push(Finding { place: place.into(), what: what.into(), hint });
+        } else {
+            self.left_off += 1;
+        }
+    }
+
+    /// True where there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.kept.len() + self.left_off
+    }
+
+    fn append(&mut self, other: &Self) {
+        for finding in &other.kept {
+            self.add(finding.place.clone(), finding.what.clone(), finding.hint);
+        }
+        self.left_off += other.left_off;
+    }
+}
+
+// === impl Check ===
+
+impl Check {
+    /// A check that found nothing so far.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// A check that could not be made.
+    pub fn skipped(name: &'static str, why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::new(name) }
+    }
+
+    /// True where all is as it must be.
+    pub fn ok(&self) -> bool {
+        self.findings.is_empty() && self.skipped.is_none()
+    }
+
+    fn count(&mut self, name: &'static str, number: impl TryInto<i64>) -> i64 {
+        let number = number.try_into().unwrap_or(i64::MAX);
+        self.counts.push((name, number));
+        number
+    }
+}
+
+/// Looks at everything. `follower` is the application of `metrics` that counts versions of `events`.
+///
+/// # Errors
+/// `Config` where there is no table at all under the root; `Unavailable` where storage does not answer.
+pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progress)) -> Result<Audited> {
+    let mut found: BTreeMap<Table, Found> = BTreeMap::new();
+    for table in ORDER {
+        let keep = match (table, found.get(&Table::Metrics)) {
+            (Table::Events, Some(Found::Whole(metrics))) => metrics.tracks.others.get(follower).map(|next| next - 1),
+            _ => None,
+        };
+        found.insert(table, Box::pin(history::read(lake, table, keep)).await?);
+    }
+    let (tables, histories) = check_tables(lake, found)?;
+    let mut audited = Audited { auditable: tables.ok(), ..Audited::default() };
+    audited.checks.push(tables);
+    audited.versions =
+        Table::ALL.iter().filter_map(|table| Some((table.name(), histories.get(table)?.version))).collect();
+    audited.checks.push(check_log(&histories));
+    audited.checks.push(check_offsets(&histories));
+    let (files, contents) = check_files(lake, &histories, &mut progress).await?;
+    audited.checks.push(files);
+    match (histories.get(&Table::Events), histories.get(&Table::Quarantine)) {
+        (Some(events), Some(quarantine)) => {
+            audited.checks.extend(check_rows(lake, events, quarantine, contents).await?);
+            audited.partitions = partitions(events);
+        }
+        _ => {
+            let why = "`events` and `quarantine` are needed, and one of them cannot be judged";
+            audited.checks.extend(["duplicates", "rows"].map(|name| Check::skipped(name, why)));
+        }
+    }
+    audited.checks.push(check_progress(&histories, follower));
+    audited.basis = basis(&histories, follower);
+    Ok(audited)
+}
+
+/// Whether the tables are there and ours.
+fn check_tables(lake: &Lake, found: BTreeMap<Table, Found>) -> Result<(Check, Histories)> {
+    if found.values().all(|found| matches!(found, Found::Missing)) {
+        return Err(Error::config(format!("there are no tables under `{}`", lake.root_display()))
+            .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
+    }
+    // A first start that was stopped half-way has made some tables, and put nothing into any.
+    let made = found.values().all(|found| match found {
+        Found::Missing => true,
+        Found::Broken(..) => false,
+        Found::Whole(history) => history.version == 0,
+    });
+    let mut check = Check::new("tables");
+    let mut histories = Histories::new();
+    for (table, found) in found {
+        match found {
+            Found::Whole(history) => {
+                histories.insert(table, *history);
+            }
+            Found::Missing if made => {
+                check.notes.push(format!("`{}` is not made yet; the next start makes it", table.name()));
+                histories.insert(table, history::empty(0));
+            }
+            Found::Missing => {
+                check.findings.add(table.name(), "the table is not there", "bring its folder back from a copy");
+            }
+            Found::Broken(what, hint) => check.findings.add(table.name(), what, hint),
+        }
+    }
+    let there = check.count("tables", histories.len());
+    check.summary = format!("{there} of {} tables are there, and whole in their logs", Table::ALL.len());
+    Ok((check, histories))
+}
+
+/// What was noted while the logs were read.
+fn check_log(histories: &Histories) -> Check {
+    let mut check = Check::new("log");
+    let entries = histories.values().map(|history| history.entries).sum::<i64>();
+    check.count("entries", entries);
+    for (table, history) in histories {
+        check.findings.append(&history.checkpoint_findings);
+        if history.first > 0 {
+            let (name, first) = (table.name(), history.first);
+            check
+                .notes
+                .push(format!("`{name}`: entries before {first} have been cleaned up; it is judged from there on"));
+        }
+    }
+    check.summary = format!("{entries} log entries follow one another, and log checkpoints say the same");
+    check
+}
+
+/// Whether the offsets that commits took join (L-3).
+fn check_offsets(histories: &Histories) -> Check {
+    let mut check = Check::new("offsets");
+    for table in Table::ALL {
+        if let Some(history) = histories.get(&table) {
+            for finding in &history.findings.kept {
+                check.findings.add(format!("{}: {}", table.name(), finding.place), finding.what.clone(), finding.hint);
+            }
+            check.findings.left_off += history.findings.left_off;
+        }
+    }
+    let Some(events) = histories.get(&Table::Events) else {
+        return Check { skipped: Some("`events` cannot be judged".to_owned()), ..check };
+    };
+    let tracks = &events.tracks.of;
+    let jobs: BTreeSet<&str> = tracks.keys().map(|reader| reader.job.as_str()).collect();
+    let partitions = check.count("partitions", tracks.len());
+    let jobs = check.count("jobs", jobs.len());
+    let commits = check.count("ranges", tracks.values().map(|track| track.taken.len()).sum::<usize>());
+    let taken = tracks.values().flat_map(|track| &track.taken).map(|taken| taken.next - taken.from).sum::<i64>();
+    check.count("offsets", taken);
+    check.summary = format!(
+        "{taken} offsets of {partitions} partitions ({jobs} jobs), in {commits} ranges that join without a hole"
+    );
+    check
+}
+
+/// Whether every file that a log names is there, whole and as the log says.
+async fn check_files(
+    lake: &Lake,
+    histories: &Histories,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(Check, Contents)> {
+    let mut check = Check::new("files");
+    let mut contents = Contents::default();
+    let all: Vec<(Table, ActiveFile)> = histories
+        .iter()
+        .flat_map(|(table, history)| history.active.values().map(|active| (*table, active.clone())))
+        .collect();
+    let of = check.count("files", all.len());
+    let (mut bytes, mut rows, mut files) = (0, 0, 0);
+    let mut looks = futures::stream::iter(all)
+        .map(|(table, active)| async move {
+            let looked = files::look(lake, table, &active).await?;
+            Ok::<_, Error>((table, active.file.path, looked))
+        })
+        .buffered(FILES_AT_ONCE);
+    while let Some((table, path, looked)) = looks.try_next().await? {
+        files += 1;
+        progress(Progress { files, of: usize::try_from(of).unwrap_or(usize::MAX) });
+        for what in &looked.wrong {
+            check.findings.add(format!("{}/{path}", table.name()), what.clone(), BRING_BACK);
+        }
+        bytes += looked.bytes;
+        rows += looked.rows;
+        contents.take_in(table, &path, looked);
+    }
+    check.count("bytes", bytes);
+    check.count("rows", rows);
+    check.summary = format!("{of} files with {rows} rows are there, and readable to their ends");
+    Ok((check, contents))
+}
+
+/// Whether `metrics` has read no more of `events` than there is.
+fn check_progress(histories: &Histories, follower: &str) -> Check {
+    let (Some(metrics), Some(events)) = (histories.get(&Table::Metrics), histories.get(&Table::Events)) else {
+        return Check::skipped("progress", "`metrics` and `events` are needed, and one of them cannot be judged");
+    };
+    let mut check = Check::new("progress");
+    let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
+    check.count("next_version", next);
+    check.count("events_version", events.version);
+    if next > events.version + 1 {
+        let what = format!("it has read `events` up to version {}, which ends at version {}", next - 1, events.version);
+        check.findings.add("metrics", what, "the newest log entries of `events` are gone: restore them from a copy");
+    }
+    check.summary = format!("`metrics` has read `events` up to version {} of {}", next - 1, events.version);
+    check
+}
+
+fn basis(histories: &Histories, follower: &str) -> Option<Basis> {
+    let (metrics, events) = (histories.get(&Table::Metrics)?, histories.get(&Table::Events)?);
+    let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
+    let events = if next == 0 { Vec::new() } else { events.kept.clone()? };
+    Some(Basis { next, events, metrics: metrics.files() })
+}
+
+fn partitions(events: &History) -> Vec<PartitionState> {
+    let state = |(reader, track): (&Reader, &ranges::Track)| {
+        let next = track.next?;
+        Some(PartitionState {
+            job: reader.job.clone(),
+            topic: reader.topic.clone(),
+            partition: reader.partition,
+            from: track.taken.first().map_or(next, |taken| taken.from),
+            next,
+            commits: track.taken.len(),
+            passed_over: track.taken.iter().filter_map(|taken| taken.passed_over).sum(),
+        })
+    };
+    events.tracks.of.iter().filter_map(state).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::files::has_coordinates;
+    use super::*;
+
+    #[test]
+    fn the_tables_that_are_held_against_offsets_are_those_with_coordinates() {
+        let with: Vec<Table> = Table::ALL.into_iter().filter(|table| has_coordinates(*table)).collect();
+        assert_eq!(with, [Table::Events, Table::Quarantine]);
+    }
+
+    #[test]
+    fn findings_are_bounded_and_counted() {
+        let mut findings = Findings::default();
+        (0..FINDINGS_KEPT + 5).for_each(|n| findings.add(n.to_string(), "x", ""));
+        assert_eq!((findings.kept.len(), findings.total()), (FINDINGS_KEPT, FINDINGS_KEPT + 5));
+        let mut sum = Findings::default();
+        sum.append(&findings);
+        sum.append(&findings);
+        assert_eq!(sum.total(), 2 * (FINDINGS_KEPT + 5));
+    }
+}

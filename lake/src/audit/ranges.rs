@@ -1,0 +1,287 @@
+//! Offsets held against each other: per application, commits follow one another without a hole and only grow (L-3).
+//!
+//! Pure: it sees only what the log said, entry by entry.
+
+use std::collections::BTreeMap;
+
+use super::Findings;
+use super::coordinates::Taken;
+use crate::commit::PartitionRange;
+use crate::log::LogEntry;
+
+/// A partition, as one job reads it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reader {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) job: String,
+}
+
+/// Whether an application's commits must join without a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// `events`: each commit begins where the one before has ended.
+    Contiguous,
+    /// `quarantine`: commits without a rejected message are left out, so that numbers only grow.
+    Growing,
+}
+
+/// What one job took of one partition so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Track {
+    /// What its commits took, oldest first.
+    pub(crate) taken: Vec<Taken>,
+    /// Where it stands.
+    pub(crate) next: Option<i64>,
+}
+
+/// What all applications of a table did, entry by entry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tracks {
+    pub(crate) of: BTreeMap<Reader, Track>,
+    /// Numbers of applications that are no partition: rewrites, other tables' readers, ids of topics.
+    pub(crate) others: BTreeMap<String, i64>,
+}
+
+/// The partition that an application's id names: `JOB/TOPIC/PARTITION`.
+pub(crate) fn reader(app_id: &str) -> Option<Reader> {
+    let (head, partition) = app_id.rsplit_once('/')?;
+    let (job, topic) = head.split_once('/')?;
+    Some(Reader { topic: topic.to_owned(), partition: partition.parse().ok()?, job: job.to_owned() })
+}
+
+/// Offsets [from, next) of a partition, for people.
+pub(crate) fn offsets(from: i64, next: i64) -> String {
+    match next.saturating_sub(from) {
+        1 => format!("offset {from}"),
+        _ => format!("offsets {from} to {}", next.saturating_sub(1)),
+    }
+}
+
+// === impl Tracks ===
+
+impl Tracks {
+    /// Where the applications stand before the first entry that is left of the log.
+    pub(crate) fn begin(&mut self, apps: impl IntoIterator<Item = (String, i64)>) {
+        for (app_id, number) in apps {
+            match reader(&app_id) {
+                Some(reader) => self.of.entry(reader).or_default().next = Some(number),
+                None => {
+                    self.others.insert(app_id, number);
+                }
+            }
+        }
+    }
+
+    /// Where the applications stand that no entry left of the log tells of.
+    pub(crate) fn add_unseen(&mut self, apps: impl IntoIterator<Item = (String, i64)>) {
+        let seen = self.numbers();
+        self.begin(apps.into_iter().filter(|(app_id, _)| !seen.contains_key(app_id)));
+    }
+
+    /// Every application's number.
+    pub(crate) fn numbers(&self) -> BTreeMap<String, i64> {
+        let of = self.of.iter().filter_map(|(reader, track)| Some((reader.app_id(), track.next?)));
+        of.chain(self.others.iter().map(|(app, number)| (app.clone(), *number))).collect()
+    }
+
+    /// Takes in an entry and says what about it is not as it must be.
+    pub(crate) fn follow(&mut self, entry: &LogEntry, rule: Rule, findings: &mut Findings) {
+        let mut moved: Vec<(Reader, i64)> = Vec::new();
+        for (app_id, number) in &entry.txns {
+            match reader(app_id) {
+                Some(reader) => moved.push((reader, *number)),
+                None => self.follow_other(app_id, *number, entry.version, findings),
+            }
+        }
+        for range in &entry.ranges {
+            let of_range = |reader: &Reader| reader.topic == range.topic && reader.partition == range.partition;
+            let Some(index) = moved.iter().position(|(reader, _)| of_range(reader)) else {
+                let what = format!(
+                    "version {} says that it took {}, but moves no job past them",
+                    entry.version,
+                    offsets(range.from, range.next)
+                );
+                findings.add(format!("{}/{}", range.topic, range.partition), what, EDITED);
+                continue;
+            };
+            let (reader, number) = moved.swap_remove(index);
+            self.follow_range(reader, number, range, entry.version, rule, findings);
+        }
+        for (reader, number) in moved {
+            let what = format!("version {} moves it to {number} without saying which offsets it took", entry.version);
+            findings.add(reader.to_string(), what, EDITED);
+            self.of.entry(reader).or_default().next = Some(number);
+        }
+    }
+
+    fn follow_other(&mut self, app_id: &str, number: i64, version: i64, findings: &mut Findings) {
+        let before = self.others.insert(app_id.to_owned(), number);
+        // The id of a topic is a name: it stays as it is. All other numbers count.
+        let topic_id = app_id.contains('#');
+        if before.is_some_and(|before| if topic_id { number != before } else { number < before }) {
+            let before = before.unwrap_or_default();
+            findings.add(app_id.to_owned(), format!("version {version} moves it from {before} to {number}"), EDITED);
+        }
+    }
+
+    fn follow_range(
+        &mut self,
+        reader: Reader,
+        number: i64,
+        range: &PartitionRange,
+        version: i64,
+        rule: Rule,
+        findings: &mut Findings,
+    ) {
+        let name = reader.to_string();
+        let PartitionRange { from, next, passed_over, .. } = *range;
+        if next != number {
+            let what = format!("version {version} took {}, but stands at {number}", offsets(from, next));
+            findings.add(name.clone(), what, EDITED);
+        }
+        let track = self.of.entry(reader).or_default();
+        let before = track.next.replace(number);
+        if next <= from || from < 0 {
+            findings.add(name, format!("version {version} took the range [{from}, {next}), which is none"), EDITED);
+            return;
+        }
+        if passed_over.is_some_and(|passed_over| !(0..=next - from).contains(&passed_over)) {
+            let passed_over = passed_over.unwrap_or_default();
+            let what = format!("version {version} says that {passed_over} of {} held no message", offsets(from, next));
+            findings.add(name.clone(), what, EDITED);
+        }
+        match (rule, before) {
+            (Rule::Contiguous, Some(before)) if from > before => {
+                let what = format!("no commit took {}: version {version} begins at {from}", offsets(before, from));
+                findings.add(name, what, SKIPPED);
+            }
+            (Rule::Contiguous, Some(before)) if from < before => {
+                let end = before.min(next);
+                let what = format!("version {version} took {} again", offsets(from, end));
+                findings.add(name, what, TWICE);
+            }
+            (Rule::Growing, Some(before)) if next <= before => {
+                let what = format!("version {version} moves it from {before} to {next}");
+                findings.add(name, what, EDITED);
+            }
+            _ => {}
+        }
+        track.taken.push(Taken { from, next, passed_over, version });
+    }
+}
+
+const EDITED: &str = "ingest never writes this: the log entry was changed; restore it from a copy";
+const SKIPPED: &str = "read the topic under another `kafka.job` into fresh tables to have all of it";
+const TWICE: &str = "two writers have committed past each other: does the store honour conditional puts?";
+
+// === impl Reader ===
+
+impl Reader {
+    /// The application's id.
+    fn app_id(&self) -> String {
+        format!("{}/{}/{}", self.job, self.topic, self.partition)
+    }
+}
+
+impl std::fmt::Display for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} (job `{}`)", self.topic, self.partition, self.job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(version: i64, app: i64, from: i64, next: i64, passed_over: Option<i64>) -> LogEntry {
+        let range = PartitionRange {
+            topic: "t".to_owned(),
+            partition: 0,
+            from,
+            next,
+            end_offset: None,
+            newest_event_micros: None,
+            passed_over,
+        };
+        LogEntry { version, txns: vec![("j/t/0".to_owned(), app)], ranges: vec![range], ..LogEntry::default() }
+    }
+
+    fn follow(rule: Rule, entries: &[LogEntry]) -> (Tracks, Vec<String>) {
+        let (mut tracks, mut findings) = (Tracks::default(), Findings::default());
+        for entry in entries {
+            tracks.follow(entry, rule, &mut findings);
+        }
+        (tracks, findings.kept.into_iter().map(|finding| format!("{}: {}", finding.place, finding.what)).collect())
+    }
+
+    #[test]
+    fn ids_of_applications_are_told_apart() {
+        let reader_of = |job: &str, topic: &str, partition| {
+            Some(Reader { job: job.to_owned(), topic: topic.to_owned(), partition })
+        };
+        assert_eq!(reader("prod/llm.runs/3"), reader_of("prod", "llm.runs", 3));
+        assert_eq!(reader("replay/file:a.ndjson@12/0"), reader_of("replay", "file:a.ndjson@12", 0));
+        for other in ["aggregate/0", "maintain/rewrites", "prod/llm.runs#id"] {
+            assert_eq!(reader(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn commits_that_join_are_right_wherever_they_begin() {
+        let (tracks, findings) = follow(Rule::Contiguous, &[entry(1, 9, 5, 9, Some(0)), entry(2, 10, 9, 10, None)]);
+        assert_eq!(findings, Vec::<String>::new());
+        let track = tracks.of.values().next().expect("one partition");
+        assert_eq!((track.next, track.taken.len()), (Some(10), 2));
+    }
+
+    #[test]
+    fn a_hole_and_an_overlap_are_told_with_their_offsets() {
+        let (_, hole) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 6, 9, None)]);
+        assert_eq!(hole, ["t/0 (job `j`): no commit took offset 5: version 2 begins at 6"]);
+        let (_, overlap) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 3, 9, None)]);
+        assert_eq!(overlap, ["t/0 (job `j`): version 2 took offsets 3 to 4 again"]);
+    }
+
+    #[test]
+    fn a_number_that_is_not_the_end_of_its_range_is_found() {
+        let (_, findings) = follow(Rule::Contiguous, &[entry(1, 6, 0, 5, None)]);
+        assert_eq!(findings, ["t/0 (job `j`): version 1 took offsets 0 to 4, but stands at 6"]);
+        let (_, findings) = follow(Rule::Contiguous, &[entry(1, 5, 5, 5, None)]);
+        assert_eq!(findings.len(), 1);
+        let (_, findings) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, Some(6))]);
+        assert_eq!(findings.len(), 1);
+    }
+
+    #[test]
+    fn quarantine_may_leave_offsets_out_and_begin_again_but_only_grows() {
+        let (_, findings) =
+            follow(Rule::Growing, &[entry(1, 5, 0, 5, None), entry(2, 30, 20, 30, None), entry(3, 40, 25, 40, None)]);
+        assert_eq!(findings, Vec::<String>::new());
+        let (_, findings) = follow(Rule::Growing, &[entry(1, 5, 0, 5, None), entry(2, 5, 0, 5, None)]);
+        assert_eq!(findings, ["t/0 (job `j`): version 2 moves it from 5 to 5"]);
+    }
+
+    #[test]
+    fn a_range_without_its_number_and_a_number_without_its_range_are_found() {
+        let bare = LogEntry { txns: Vec::new(), ..entry(1, 5, 0, 5, None) };
+        let (_, findings) = follow(Rule::Contiguous, &[bare]);
+        assert_eq!(findings, ["t/0: version 1 says that it took offsets 0 to 4, but moves no job past them"]);
+        let bare = LogEntry { ranges: Vec::new(), ..entry(1, 5, 0, 5, None) };
+        let (_, findings) = follow(Rule::Contiguous, &[bare]);
+        assert_eq!(findings, ["t/0 (job `j`): version 1 moves it to 5 without saying which offsets it took"]);
+    }
+
+    #[test]
+    fn a_topic_keeps_its_id_and_other_numbers_only_grow() {
+        let says = |version, app: &str, number| LogEntry {
+            version,
+            txns: vec![(app.to_owned(), number)],
+            ..LogEntry::default()
+        };
+        let (_, findings) = follow(Rule::Contiguous, &[says(1, "j/t#id", 7), says(2, "j/t#id", 8)]);
+        assert_eq!(findings, ["j/t#id: version 2 moves it from 7 to 8"]);
+        let (_, findings) = follow(Rule::Contiguous, &[says(1, "aggregate/0", 7), says(2, "aggregate/0", 6)]);
+        assert_eq!(findings, ["aggregate/0: version 2 moves it from 7 to 6"]);
+    }
+}
