@@ -117,6 +117,10 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     let bucket = url.host_str().ok_or_else(|| refuse(format!("`{root}` names no bucket")))?;
     let mut builder =
         AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+    // Whoever names an endpoint without encryption means it.
+    if options.0.iter().any(|(key, value)| key.ends_with("endpoint") && value.starts_with("http://")) {
+        builder = builder.with_allow_http(true);
+    }
     for (key, value) in &options.0 {
         let known = key.parse().map_err(|e: object_store::Error| {
             Error::config(format!("`{key}` is not a storage option")).with_source(e)
