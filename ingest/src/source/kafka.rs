@@ -249,6 +249,7 @@ impl Poller {
             };
             let report = open.settle(answer)?;
             drop(open);
+            self.metrics.fenced.inc_by(report.fenced.len() as u64);
             self.store_offsets(&report.committed);
         }
         let fenced = context.open().take_fenced()?;
@@ -272,7 +273,6 @@ impl Poller {
 
     /// Puts a partition that another owner has moved to where the table stands.
     fn seek(&self, place: &Place, next: Option<i64>) -> Result<()> {
-        self.metrics.fenced.inc();
         tracing::info!(topic = %place.topic, partition = place.partition, next, "fenced: another owner has committed");
         let offset = next.map_or(context::start_offset(self.settings.start), Offset::Offset);
         self.consumer.seek(&place.topic, place.partition, offset, ASK_BROKER).map_err(|source| {

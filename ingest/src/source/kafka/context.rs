@@ -381,15 +381,23 @@ impl Context {
             let Ok(left) = u64::try_from(left) else { break };
             match open.answers.recv_timeout(Duration::from_micros(left)) {
                 Ok(answer) => {
-                    open.settle(answer)?;
+                    let report = open.settle(answer)?;
+                    self.metrics.fenced.inc_by(report.fenced.len() as u64);
                 }
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the committing task is gone")),
             }
         }
         for place in &places {
-            open.positions.remove(place);
+            let position = open.positions.remove(place);
             open.fenced.remove(place);
+            // Whoever gets it next finds out anew, and tells it then.
+            if position.is_some_and(|position| position.halted) {
+                self.metrics.halted.dec();
+                self.health.note(|status| {
+                    status.halted.remove(&place.to_string());
+                });
+            }
         }
         drop(open);
         let kafka = |source: rdkafka::error::KafkaError| {
