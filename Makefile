@@ -42,6 +42,11 @@ test: setup ## All that CI runs: format, every test on a real Kafka broker, gene
 	scripts/broker with cargo test --workspace $(FEATURES)
 	@$(MAKE) --no-print-directory generated
 
+.PHONY: torture
+torture: setup ## Kills a worker KILLS times (1000) at random moments; SEED=n draws the same moments again
+	BELLWETHER_KILLS=$(or $(KILLS),1000) scripts/broker with \
+	  cargo test --workspace $(FEATURES) --test main crash::kill -- --nocapture
+
 .PHONY: generated
 generated: ## Fails where a generated page is not as the program prints it
 	@$(BUILD) --quiet

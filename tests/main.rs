@@ -2,12 +2,13 @@
 //!
 //! * `common` is what they share: broker, program, waiting, events.
 //! * `pipeline` follows events from Kafka to SQL answers; `clients` runs the README's first events; `house` holds the
-//!   edges between the rooms.
+//!   edges between the rooms; `crash` takes away whatever can be taken away.
 //!
 //! Rules: a test that lacks something (a broker, the data, a client's toolchain) says `skipped: …` and what would help;
 //! waiting is always for a condition with a deadline; topics and folders have random names.
 
 mod clients;
 mod common;
+mod crash;
 mod house;
 mod pipeline;

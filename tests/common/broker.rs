@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::skipped;
 use super::wait::patience;
@@ -99,6 +100,11 @@ impl Message {
 // === impl Broker ===
 
 impl Broker {
+    /// A broker of a test's own.
+    pub(crate) fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), mock: None }
+    }
+
     /// The mock cluster, which speaks an older protocol than some clients do.
     pub(crate) fn is_mock(&self) -> bool {
         self.mock.is_some()
@@ -135,6 +141,16 @@ impl Broker {
             made.iter().all(Result::is_ok).then_some(())
         });
         Some(())
+    }
+
+    /// Deletes a partition's messages below an offset, as retention does; for real brokers.
+    pub(crate) fn truncate(&self, topic: &str, partition: i32, before: i64) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+        let deleted = block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+        deleted.elements().iter().for_each(|element| element.error().expect("the broker deletes the messages"));
     }
 
     fn create(&self, name: &str, partitions: i32) {

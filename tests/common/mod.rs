@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 pub(crate) use broker::{Broker, Message, broker};
 pub(crate) use program::{Setup, bellwether};
-pub(crate) use wait::until;
+pub(crate) use wait::{until, until_or};
 
 /// Says that a test does nothing here, and what would help; past the capture of a passing test's output, so that a run
 /// that leaves something out shows it.

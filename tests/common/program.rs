@@ -17,6 +17,21 @@ use super::wait::{patience, until_or};
 #[derive(Debug)]
 pub(crate) struct Setup {
     dir: TempDir,
+    /// The tables are in a store that only the configuration knows how to reach.
+    remote: bool,
+}
+
+/// What a configuration is to say.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) brokers: &'a str,
+    pub(crate) topics: &'a [&'a str],
+    /// Keys of `[tables]`; without them the tables are in a folder of their own.
+    pub(crate) tables: Option<&'a str>,
+    /// Further keys of `[kafka]`.
+    pub(crate) kafka: &'a str,
+    /// Further TOML, such as `[ingest]` with its keys.
+    pub(crate) extra: &'a str,
 }
 
 /// The program, started.
@@ -42,11 +57,20 @@ pub(crate) struct Ended {
 impl Setup {
     /// A configuration for a broker and a topic; `extra` is further TOML, such as `[ingest]` with its keys.
     pub(crate) fn new(brokers: &str, topic: &str, extra: &str) -> Self {
+        Self::with(&Wanted { brokers, topics: &[topic], extra, ..Wanted::default() })
+    }
+
+    /// A configuration with a group of its own.
+    pub(crate) fn with(wanted: &Wanted<'_>) -> Self {
+        let Wanted { brokers, topics, tables, kafka, extra } = wanted;
         let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
-        let setup = Self { dir };
-        let mut text = format!("[tables]\nroot = \"{}\"\n", setup.root().display());
+        let setup = Self { dir, remote: tables.is_some() };
+        let mut text = match tables {
+            Some(tables) => format!("[tables]\n{tables}"),
+            None => format!("[tables]\nroot = \"{}\"\n", setup.root().display()),
+        };
         let group = format!("tests-{}", bellwether_lake::unique_id().simple());
-        write!(text, "[kafka]\nbrokers = [\"{brokers}\"]\ntopics = [\"{topic}\"]\ngroup = \"{group}\"\n")
+        write!(text, "[kafka]\nbrokers = [\"{brokers}\"]\ntopics = {topics:?}\ngroup = \"{group}\"\n{kafka}")
             .expect("text grows");
         if !extra.contains("[serve]") {
             text.push_str("[serve]\naddress = \"127.0.0.1:0\"\n");
@@ -54,6 +78,15 @@ impl Setup {
         text.push_str(extra);
         std::fs::write(setup.config(), text).expect("the configuration is written");
         setup
+    }
+
+    /// Another configuration beside it, changed in its text.
+    pub(crate) fn other(&self, name: &str, change: impl FnOnce(String) -> String) -> PathBuf {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration is there");
+        let (path, changed) = (self.file(name), change(text.clone()));
+        assert_ne!(changed, text, "the other configuration is another one");
+        std::fs::write(&path, changed).expect("the configuration is written");
+        path
     }
 
     /// The configuration file.
@@ -73,17 +106,24 @@ impl Setup {
 
     /// Processes what is there.
     pub(crate) fn catch_up(&self) {
-        bellwether(&["run", "--until-caught-up", "--config", text(&self.config())]).succeeds();
+        self.catch_up_as(&self.config());
+    }
+
+    /// The same by another configuration.
+    pub(crate) fn catch_up_as(&self, config: &Path) {
+        bellwether(&["run", "--until-caught-up", "--config", text(config)]).succeeds();
     }
 
     /// Starts a role.
     pub(crate) fn start(&self, role: &str) -> Running {
-        Running::start(&[role, "--config", text(&self.config())])
+        Running::role(role, &self.config())
     }
 
     /// Rows of an answer, each an object.
     pub(crate) fn sql(&self, query: &str) -> Vec<Value> {
-        let answer = bellwether(&["sql", "--root", text(&self.root()), "--format", "json", query]).succeeds();
+        let (config, root) = (self.config(), self.root());
+        let tables = if self.remote { ["--config", text(&config)] } else { ["--root", text(&root)] };
+        let answer = bellwether(&["sql", tables[0], tables[1], "--format", "json", query]).succeeds();
         match serde_json::from_str(&answer) {
             Ok(Value::Array(rows)) => rows,
             other => panic!("`{query}` gave no list of rows: {other:?}\n{answer}"),
@@ -117,6 +157,11 @@ impl Running {
         Self::spawn(&mut command, format!("bellwether {}", arguments.join(" ")))
     }
 
+    /// Starts a role by a configuration.
+    pub(crate) fn role(role: &str, config: &Path) -> Self {
+        Self::start(&[role, "--config", text(config)])
+    }
+
     /// Starts any command and reads what it prints.
     pub(crate) fn spawn(command: &mut Command, what: String) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -136,6 +181,17 @@ impl Running {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "`{}` takes no signal {name}", self.what);
+    }
+
+    /// True while it has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("the program can be waited for").is_none()
+    }
+
+    /// Ends it at once, with no chance to do anything about it.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the program is killed");
+        self.child.wait().expect("the program can be waited for");
     }
 
     /// Waits for its end.

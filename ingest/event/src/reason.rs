@@ -50,6 +50,31 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Self; 21] = [
+        Self::Tombstone,
+        Self::TooLarge,
+        Self::InvalidUtf8,
+        Self::NotJson,
+        Self::TrailingData,
+        Self::TooDeep,
+        Self::DuplicateKey,
+        Self::UnsupportedFraming,
+        Self::HeaderMismatch,
+        Self::UnknownSpec,
+        Self::MissingField,
+        Self::WrongType,
+        Self::UnknownValue,
+        Self::OutOfRange,
+        Self::TooShort,
+        Self::TooLong,
+        Self::TooMany,
+        Self::Pattern,
+        Self::TimeFormat,
+        Self::TimeInFuture,
+        Self::TimeTooOld,
+    ];
+
     /// The code as text.
     pub const fn code(self) -> &'static str {
         match self {
