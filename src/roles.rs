@@ -10,7 +10,7 @@ use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
 use bellwether_lake::{CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table};
 use prometheus::Registry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,10 @@ use crate::serve::{self, Health};
 
 /// Between two looks at how far the roles are.
 const WATCH: Duration = Duration::from_millis(500);
+
+/// From the start to the first round of maintenance: soon, or a process that is ended again and again before it comes to
+/// one would leave a log that takes longer to open each time; not at once, since a start has work that is waited for.
+const FIRST_MAINTAIN: Duration = Duration::from_secs(5);
 
 /// Between two rounds of maintenance.
 const MAINTAIN: Duration = Duration::from_secs(30);
@@ -125,7 +129,15 @@ impl Running {
 /// Where a role cannot start or go on.
 pub(crate) async fn run(config: &Config, which: Which, until_caught_up: bool) -> Result<ExitCode> {
     let stop_now = CancellationToken::new();
-    let running = start(config, which, until_caught_up, &stop_now).await?;
+    // Before anything else: a signal would end the process as it finds it, with no code of ours.
+    let mut signals = Signals::listen()?;
+    let running = tokio::select! {
+        running = start(config, which, until_caught_up, &stop_now) => running?,
+        () = signals.next() => {
+            tracing::info!("stopped before anything was read");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     tracing::info!(
         roles = which.name(), tables = running.lake.root_display(), health = %format!("http://{}/healthz", running.address),
         "bellwether runs"
@@ -133,24 +145,41 @@ pub(crate) async fn run(config: &Config, which: Which, until_caught_up: bool) ->
     let stop = running.stop.clone();
     tokio::select! {
         ended = running.wait() => ended.map(|()| ExitCode::SUCCESS),
-        second = signals(stop) => second.map(|()| ExitCode::from(exit::INTERRUPTED)),
+        () = signals.twice(stop) => Ok(ExitCode::from(exit::INTERRUPTED)),
     }
 }
 
-/// The first signal asks the roles to drain and commit; returns at the second.
-async fn signals(stop: CancellationToken) -> Result<()> {
-    let refuse = |source: std::io::Error| Error::unavailable("the system gives no signals").with_source(source);
-    let mut terminate = signal(SignalKind::terminate()).map_err(refuse)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refuse)?;
-    for text in ["draining and committing; a second signal stops at once", "stopped at once"] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("{text}");
-        stop.cancel();
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let refuse = |source: std::io::Error| Error::unavailable("the system gives no signals").with_source(source);
+        let terminate = signal(SignalKind::terminate()).map_err(refuse)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(refuse)?;
+        Ok(Self { terminate, interrupt })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The first signal asks the roles to drain and commit; returns at the second.
+    async fn twice(mut self, stop: CancellationToken) {
+        for text in ["draining and committing; a second signal stops at once", "stopped at once"] {
+            self.next().await;
+            tracing::info!("{text}");
+            stop.cancel();
+        }
+    }
 }
 
 /// Starts roles, health and metrics.
@@ -227,8 +256,10 @@ fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
 
 /// Keeps the tables quick to open and to read. Several processes may do so at once: the log keeps them apart.
 async fn maintain(lake: Lake) {
+    let mut pause = FIRST_MAINTAIN;
     loop {
-        tokio::time::sleep(MAINTAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = MAINTAIN;
         for table in Table::ALL {
             if let Err(error) = lake.maintain(table, &MaintainSettings::default()).await {
                 tracing::warn!(table = table.name(), reason = %error.chain(), "maintenance did not succeed; trying later");
