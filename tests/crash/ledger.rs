@@ -128,7 +128,7 @@ impl Publisher {
 
 fn publish(producer: &BaseProducer<Deliveries>, topic: &str, plan: &Plan, number: usize) {
     let partition = i32::try_from(number).unwrap_or(0) % plan.partitions;
-    let bad = plan.only_bad == Some(partition) || number % ONE_BAD_IN == 0;
+    let bad = plan.only_bad == Some(partition) || number.is_multiple_of(ONE_BAD_IN);
     let (payload, run_id) = if bad {
         (poison::payload(number), None)
     } else {

@@ -28,11 +28,13 @@ fn in_a_group(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     Setup::with(&Wanted { brokers: &broker.address, topics: &[topic], extra: &extra, ..Wanted::default() })
 }
 
-/// Asks a worker to leave, and sees that it does so well.
+/// Asks a worker to leave, and sees that it does so well. One that is asked before it has got to listening for that is
+/// ended by the system, with no code and nothing said.
 pub(super) fn leave(worker: Running) {
     worker.signal("TERM");
     let ended = worker.end();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let unborn = ended.code.is_none() && ended.stderr.is_empty();
+    assert!(ended.code == Some(0) || unborn, "{:?}\n{}", ended.code, ended.stderr);
 }
 
 /// A number of the worker's own metrics; none while it does not answer.

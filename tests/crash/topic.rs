@@ -49,7 +49,12 @@ fn a_topic_truncated_below_the_stored_offset_halts_that_partition_and_no_other()
     until_or(|| (rows(&setup, &topic, 1) == 21).then_some(()), || worker.printed());
     assert_eq!(halted(&worker), Some(1.0));
     assert!(worker.printed().contains("ERROR"), "a person is called\n{}", worker.printed());
+    // It is nobody's to mend by passing it on: whoever gets the partition next halts it too.
+    let heir = setup.start("run");
     ends_well(worker);
+    told(&heir, &format!("{topic}/0"), "stand at offset 10, but the broker holds 15 to 20");
+    assert_eq!(halted(&heir), Some(1.0));
+    ends_well(heir);
     assert_eq!(rows(&setup, &topic, 0), 10, "nothing is guessed");
     // It stays so, and catching up does not wait for it.
     setup.catch_up();
