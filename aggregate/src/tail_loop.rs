@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, LogEntry, Outcome, Result, Snapshot, Table,
-    WrittenFile, unique_id,
+    WrittenFile,
 };
 use datafusion::prelude::SessionContext;
 use prometheus::Registry;
@@ -98,17 +98,17 @@ pub async fn run(
         if stop.is_cancelled() {
             return Ok(());
         }
-        sleep(pause, &stop).await;
+        sleep(&lake, pause, &stop).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// Waits, or until stopped.
-async fn sleep(pause: Duration, stop: &CancellationToken) {
+async fn sleep(lake: &Lake, pause: Duration, stop: &CancellationToken) {
     tokio::select! {
         biased; // Stopping wins over waiting.
         () = stop.cancelled() => {}
-        () = tokio::time::sleep(pause) => {}
+        () = lake.clock().sleep(pause) => {}
     }
 }
 
@@ -166,11 +166,12 @@ impl Aggregator {
             match &self.handover {
                 Some(handover) => {
                     tokio::select! {
+                        biased; // Fresh rows before waiting.
                         () = handover.changed() => {}
-                        () = sleep(self.settings.poll_interval, stop) => {}
+                        () = sleep(&self.lake, self.settings.poll_interval, stop) => {}
                     }
                 }
-                None => sleep(self.settings.poll_interval, stop).await,
+                None => sleep(&self.lake, self.settings.poll_interval, stop).await,
             }
         }
     }
@@ -288,7 +289,7 @@ impl Aggregator {
         let written = self.lake.write(table, rows).await?;
         let files: Vec<DataFile> = written.into_iter().map(|written| written.file).collect();
         let commit = Commit {
-            uuid: unique_id(),
+            uuid: self.lake.clock().unique_id(),
             advances: vec![Advance { app_id: APP.to_owned(), expected: on.next(APP), next: to }],
             files,
             operation: "aggregate",
@@ -307,7 +308,7 @@ impl Aggregator {
                 Outcome::Unknown { reason } => {
                     self.metrics.retries.inc();
                     tracing::warn!(table = table.name(), reason, "a commit is unclear; asking again");
-                    tokio::time::sleep(pause).await;
+                    self.lake.clock().sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

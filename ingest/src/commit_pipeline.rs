@@ -19,8 +19,8 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use async_trait::async_trait;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Outcome, PartitionRange, Result, Snapshot,
-    Table, WrittenFile, unique_id,
+    Advance, Clock, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Outcome, PartitionRange, Result,
+    Snapshot, SystemClock, Table, WrittenFile,
 };
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
@@ -116,6 +116,7 @@ pub struct Committer {
     job: String,
     handover: Option<Handover>,
     observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
     first_pause: Duration,
     on_events: Option<Snapshot>,
@@ -151,6 +152,7 @@ impl Committer {
             job: job.into(),
             handover: None,
             observer,
+            clock: Arc::new(SystemClock),
             stop,
             first_pause: FIRST_PAUSE,
             on_events: None,
@@ -169,7 +171,19 @@ impl Committer {
         let events = Arc::new(lake.log(Table::Events));
         let quarantine = Arc::new(lake.log(Table::Quarantine));
         let committer = Self::new(Arc::new(lake.clone()), events, quarantine, job, observer, stop);
-        Self { handover, ..committer }
+        Self { handover, clock: lake.clock(), ..committer }
+    }
+
+    /// Waits and takes names by a clock of the caller's.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Offers the rows of each commit to a reader in the same process.
+    #[must_use]
+    pub fn with_handover(self, handover: Option<Handover>) -> Self {
+        Self { handover, ..self }
     }
 
     /// Puts a batch into the tables, waiting for storage as long as it takes.
@@ -309,7 +323,7 @@ impl Committer {
             () = self.stop.cancelled() => {
                 Err(Error::unavailable(format!("stopped while `{what}` was being tried again: {reason}")))
             }
-            () = tokio::time::sleep(*pause) => {
+            () = self.clock.sleep(*pause) => {
                 *pause = (*pause * 2).min(LONGEST_PAUSE);
                 Ok(())
             }
@@ -355,7 +369,7 @@ impl Committer {
             Advance { app_id: app_id(&self.job, &one.range.topic, one.range.partition), expected, next }
         });
         Commit {
-            uuid: unique_id(),
+            uuid: self.clock.unique_id(),
             advances: advances.collect(),
             files: files.iter().map(|file| file.file.clone()).collect(),
             operation,

@@ -4,14 +4,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
-/// The time of day.
+/// The time of day, waiting, and names that nobody else uses: what a simulation replaces to make a run repeatable.
 pub trait Clock: Send + Sync {
     /// Microseconds since the epoch, UTC.
     fn now_micros(&self) -> i64;
+
+    /// Waits.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    /// A name for a data file or a commit. Names are in order of time.
+    fn unique_id(&self) -> Uuid {
+        unique_id()
+    }
 }
 
 /// The machine's clock.

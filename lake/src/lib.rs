@@ -24,6 +24,7 @@ mod root;
 pub mod schema;
 mod statistics;
 mod store;
+mod work;
 
 pub use clock::{Clock, ManualClock, SystemClock, unique_id};
 pub use commit::delta::DeltaLog;

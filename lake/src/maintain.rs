@@ -10,7 +10,6 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use object_store::ObjectStoreExt;
 
-use crate::clock::unique_id;
 use crate::commit::{Advance, CommitLog, Outcome};
 use crate::error::{Error, Result};
 use crate::log::{AddedFile, LOG_FOLDER, Rewrite, rewrite_entry};
@@ -72,7 +71,11 @@ impl Lake {
     pub async fn compact(&self, table: Table, settings: &MaintainSettings) -> Result<usize> {
         let log = self.log(table);
         let snapshot = log.load().await?;
-        let (_, files) = self.active_files(table).await?;
+        let (version, files) = self.active_files(table).await?;
+        if version < snapshot.version {
+            // Files that an earlier rewrite took out would be written again.
+            return Err(Error::unavailable(format!("a listing of table `{}` is behind its log", table.name())));
+        }
         let Some(small) = worth_compacting(files, settings) else { return Ok(0) };
         let mut batches = Vec::new();
         for file in &small {
@@ -86,7 +89,7 @@ impl Lake {
         self.verify_rewrite(table, file.file.as_added(), &rows).await?;
         let number = snapshot.next(REWRITES);
         let advance = Advance { app_id: REWRITES.to_owned(), expected: number, next: number.unwrap_or(0) + 1 };
-        let rewrite = Rewrite { uuid: unique_id(), advance: &advance, removed: &small, added: &file.file };
+        let rewrite = Rewrite { uuid: self.clock().unique_id(), advance: &advance, removed: &small, added: &file.file };
         let text = rewrite_entry(&rewrite, self.clock().now_micros() / 1000);
         match log.append(&snapshot, rewrite.uuid, std::slice::from_ref(&advance), &text).await {
             Outcome::Committed(_) => Ok(small.len()),
@@ -121,7 +124,7 @@ impl Lake {
         let log = self.log(table);
         let before = log.load().await?;
         let delta = self.delta_table(table).await?;
-        deltalake::checkpoints::create_checkpoint(&delta, None).await?;
+        self.work().whole(deltalake::checkpoints::create_checkpoint(&delta, None)).await?;
         let after = log.load().await?;
         let lost: Vec<&str> = before
             .apps()

@@ -15,7 +15,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 
-use crate::clock::{Clock, SystemClock, unique_id};
+use crate::clock::{Clock, SystemClock};
 use crate::commit::DataFile;
 use crate::commit::delta::DeltaLog;
 use crate::error::{Error, Result};
@@ -24,6 +24,10 @@ use crate::parquet_file;
 use crate::schema::Table;
 use crate::statistics::statistics;
 use crate::store::{self, OpenRoot, StorageOptions};
+use crate::work::Work;
+
+/// How often a table is opened again whose listing is behind its log.
+const LOOKS_AT_A_LISTING: usize = 3;
 
 /// A file that is written and durable, with the rows in it.
 #[derive(Clone, Debug)]
@@ -39,6 +43,7 @@ pub struct WrittenFile {
 pub struct Lake {
     root: Arc<OpenRoot>,
     clock: Arc<dyn Clock>,
+    work: Work,
 }
 
 impl fmt::Debug for Lake {
@@ -64,7 +69,22 @@ impl Lake {
     /// # Errors
     /// As [`Lake::open`].
     pub async fn open_with_clock(root: &str, options: &StorageOptions, clock: Arc<dyn Clock>) -> Result<Self> {
-        let lake = Self { root: Arc::new(store::open(root, options).await?), clock };
+        Self::at(store::open(root, options).await?, clock, Work::Pool).await
+    }
+
+    /// Opens a store of the caller's, with nothing else in it; makes the tables that are missing. Everything then runs
+    /// on the calling thread, so that the order of events is the caller's: for simulation, not for service.
+    ///
+    /// # Errors
+    /// `Unavailable` where the store does not answer.
+    pub async fn on_store(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let url = Url::parse("memory:///")
+            .map_err(|source| Error::bug("an address of memory cannot be made").with_source(source))?;
+        Self::at(OpenRoot { url, store, base: Path::default() }, clock, Work::Inline).await
+    }
+
+    pub(crate) async fn at(root: OpenRoot, clock: Arc<dyn Clock>, work: Work) -> Result<Self> {
+        let lake = Self { root: Arc::new(root), clock, work };
         for table in Table::ALL {
             lake.create(table).await?;
         }
@@ -127,14 +147,12 @@ impl Lake {
         let stored = without_partition_column(table, &batch)?;
         let work =
             move || -> Result<(Bytes, String)> { Ok((parquet_file::encode(table, &stored)?, statistics(&stored))) };
-        let (bytes, stats) = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|source| Error::bug("the Parquet writer stopped").with_source(source))??;
+        let (bytes, stats) = self.work.run("the Parquet writer", work).await?;
         let folder = match (table.partition_column(), &value) {
             (Some(column), Some(value)) => format!("{column}={value}/"),
             _ => String::new(),
         };
-        let path = format!("{folder}part-{}.zstd.parquet", unique_id());
+        let path = format!("{folder}part-{}.zstd.parquet", self.clock.unique_id());
         let size =
             i64::try_from(bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
         let target = self.file_path(table, &path)?;
@@ -158,9 +176,7 @@ impl Lake {
             let columns: Option<Vec<&str>> = columns.as_ref().map(|names| names.iter().map(String::as_str).collect());
             parquet_file::decode(table, &file, bytes, columns.as_deref())
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|source| Error::bug("the Parquet reader stopped").with_source(source))?
+        self.work.run("the Parquet reader", work).await
     }
 
     /// Removes files that no commit names, as after a fenced commit. Failing to is harmless: vacuum takes them later.
@@ -174,12 +190,21 @@ impl Lake {
         }
     }
 
-    /// The table's newest version and the files in it.
+    /// The table's newest version and the files in it. A snapshot is found by listing the log, and a listing may be behind
+    /// what was written; so the log is asked by name whether there is a newer version.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer.
+    /// `Unavailable` where storage does not answer, or its listings are behind.
     pub async fn active_files(&self, table: Table) -> Result<(i64, Vec<AddedFile>)> {
-        files_of(&self.delta_table(table).await?)
+        let mut known = i64::MAX;
+        for _ in 0..LOOKS_AT_A_LISTING {
+            let found = files_of(&self.delta_table(table).await?)?;
+            if found.0 >= known || self.log(table).entry(found.0 + 1).await?.is_none() {
+                return Ok(found);
+            }
+            known = found.0 + 1;
+        }
+        Err(Error::unavailable(format!("the store's listing of table `{}` is behind its log", table.name())))
     }
 
     /// The files that were in the table at a version.
@@ -190,7 +215,7 @@ impl Lake {
         let mut delta = self.delta_table(table).await?;
         let wanted = u64::try_from(version)
             .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
-        delta.load_version(wanted).await?;
+        self.work.whole(delta.load_version(wanted)).await?;
         Ok(files_of(&delta)?.1)
     }
 
@@ -225,8 +250,12 @@ impl Lake {
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
         let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
         let mut delta = DeltaTable::new(log_store);
-        delta.load().await?;
+        self.work.whole(delta.load()).await?;
         Ok(delta)
+    }
+
+    pub(crate) fn work(&self) -> Work {
+        self.work
     }
 
     /// The whole store under the root, and the root's path in it.
@@ -259,9 +288,16 @@ impl Lake {
         if self.root.store.head(&last_checkpoint).await.is_ok() {
             return Ok(()); // An old table, whose first entries have been cleaned up.
         }
-        let text = creation(table, self.clock.now_micros() / 1000, unique_id());
+        let text = creation(table, self.clock.now_micros() / 1000, self.clock.unique_id());
         match self.root.store.put_opts(&path, PutPayload::from(text), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+            Ok(_) => Ok(()),
+            // 409 may come before the other writer's entry is there, and even where it never will be.
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                self.root.store.head(&path).await.map(|_| ()).map_err(|source| {
+                    Error::unavailable(format!("table `{}` is being made by another process", table.name()))
+                        .with_source(source)
+                })
+            }
             Err(source) => Err(source.into()),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use arrow::array::{ArrayRef, Int32Array, Int64Array, StringViewArray};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
+use bellwether_lake::unique_id;
 
 use super::*;
 
