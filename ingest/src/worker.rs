@@ -14,7 +14,8 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::source::kafka::context::Assigner;
 use crate::source::kafka::settings::KafkaSettings;
-use crate::source::kafka::{Answer, Orders, Poller, Wires};
+use crate::source::kafka::{Orders, Poller, Wires};
+use crate::source::open_batch::Answer;
 
 /// Everything the role works with.
 #[derive(Clone)]
@@ -130,7 +131,7 @@ impl Ingest {
 
 /// Commits batches in their order until the poller is gone.
 #[expect(clippy::cast_precision_loss, reason = "a histogram counts in floats")]
-async fn commit_all(
+pub async fn commit_all(
     mut committer: Committer,
     mut batches: Receiver<Batch>,
     answers: Sender<Answer>,

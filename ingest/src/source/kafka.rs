@@ -29,11 +29,12 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Pushed;
-use crate::commit_pipeline::{Batch, CommitReport, Touched};
+use crate::commit_pipeline::Batch;
 use crate::decode::Message;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use context::{Assigner, Context, OpenBatch, Place};
+use crate::source::open_batch::{Answer, OpenBatch, Place};
+use context::{Assigner, Context};
 use settings::KafkaSettings;
 
 /// Longest wait of one poll: bounds how late a stop or an answer is noticed.
@@ -47,14 +48,6 @@ const LOOK_AROUND_MICROS: i64 = 2_000_000;
 
 /// Wait for the last commits on shutdown: below the default session timeout of 45 s.
 const DRAIN_MICROS: i64 = 20_000_000;
-
-/// What the committing task says of a batch.
-pub(crate) enum Answer {
-    /// It is settled.
-    Done(CommitReport),
-    /// It cannot be: the worker stops with this error.
-    Failed(Error),
-}
 
 /// Everything the polling thread works with.
 pub(crate) struct Poller {
@@ -181,40 +174,26 @@ impl Poller {
         let context = self.consumer.context();
         let mut open = context.open();
         let place = Place { topic: message.topic().into(), partition: message.partition() };
-        let Some(position) = open.positions.get(&place) else { return };
-        if position.halted || position.stale || position.next.is_some_and(|next| message.offset() < next) {
-            return;
-        }
-        let gap = position.next.map_or(0, |next| message.offset() - next);
-        self.metrics.gaps.inc_by(u64::try_from(gap).unwrap_or(0));
+        let Some(taken) = with_message(message, |message| open.take(&place, message, now_micros)) else { return };
+        self.metrics.gaps.inc_by(u64::try_from(taken.gap).unwrap_or(0));
         self.metrics.messages.inc();
         self.metrics.bytes.inc_by(message.payload_len() as u64);
-        let pushed = with_message(message, |message| open.builder.push(message, now_micros));
-        let event_micros = match pushed {
-            Pushed::Event(time_micros) => Some(time_micros),
-            Pushed::Quarantined(reason) => {
-                self.metrics.quarantined.with_label_values(&[reason]).inc();
-                None
-            }
-        };
-        open.advance(&place, message.offset(), event_micros, now_micros);
+        if let Pushed::Quarantined(reason) = taken.pushed {
+            self.metrics.quarantined.with_label_values(&[reason]).inc();
+        }
         self.health.note(|status| {
             status.broker = None;
             status.messages += 1;
-            status.quarantined += u64::from(event_micros.is_none());
+            status.quarantined += u64::from(matches!(taken.pushed, Pushed::Quarantined(_)));
         });
     }
 
     /// Hands the open batch over when it is old or large enough; holds partitions back when storage is behind.
     fn flush_if_due(&mut self) -> Result<()> {
-        let flush = &self.settings.flush;
         let context = self.consumer.context();
         let mut open = context.open();
-        let bytes = open.builder.bytes();
-        self.metrics.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let full = bytes >= flush.max_bytes || open.builder.rows() >= flush.max_rows;
-        let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
-        let old = open.since_micros.is_some_and(|since| self.clock.now_micros() - since >= interval);
+        self.metrics.held_bytes.set(i64::try_from(open.builder.bytes()).unwrap_or(i64::MAX));
+        let (full, old) = open.due(&self.settings.flush, self.clock.now_micros());
         let waits = (full || old) && !open.hand_over()?;
         if std::mem::take(&mut open.reassigned) {
             self.paused = false;
@@ -406,7 +385,7 @@ impl Poller {
         loop {
             self.settle_answers()?;
             let mut open = self.consumer.context().open();
-            let empty = open.hand_over()? && open.in_flight == 0;
+            let empty = open.all_settled()?;
             drop(open);
             if empty {
                 break;
@@ -483,9 +462,4 @@ impl ClientContext for Context {
             status.assigned = assigned;
         });
     }
-}
-
-/// What the committing task needs of a batch: made here, where positions are known.
-pub(super) fn touched(range: PartitionRange, expected: Option<i64>) -> Touched {
-    Touched { range, expected }
 }

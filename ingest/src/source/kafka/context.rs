@@ -1,31 +1,26 @@
-//! What the polling loop and the rebalance callback share: positions, the open batch, and the way to storage.
+//! What the polling loop and the rebalance callback share: the open batch, and the way to storage.
 //!
 //! Both run on the polling thread, so the lock is never waited for; it is there because librdkafka's contexts are shared
 //! by type.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::collections::BTreeSet;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwether_event::Limits;
-use bellwether_lake::{Clock, CommitLog, Error, ErrorKind, PartitionRange, Result, Snapshot};
+use bellwether_lake::{Clock, CommitLog, Error, ErrorKind, Result, Snapshot};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::settings::Start;
 use super::topic_id::topic_ids;
-use super::{Answer, touched};
-use crate::batch::BatchBuilder;
-use crate::commit_pipeline::{Batch, CommitReport, app_id, topic_app_id};
+use crate::commit_pipeline::{app_id, topic_app_id};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::source::open_batch::{OpenBatch, Place};
 
 /// Longest wait for storage inside a rebalance: well below the default poll interval of 5 min.
 const LOAD_MICROS: i64 = 60_000_000;
@@ -39,185 +34,6 @@ const LOAD_PAUSE: Duration = Duration::from_millis(250);
 /// Wait for the commit of what is open when partitions are taken away; what is not committed by then is read again by
 /// their next owner.
 const REVOKE_WAIT: Duration = Duration::from_secs(5);
-
-/// A partition of a topic.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
-}
-
-/// Where reading of a partition stands.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Position {
-    /// Offset to read next; none before the first message of a partition that was never read.
-    pub(crate) next: Option<i64>,
-    /// Where the table stands, as far as this process knows.
-    pub(crate) committed: Option<i64>,
-    /// Waits for a person's decision.
-    pub(crate) halted: bool,
-    /// Another owner has moved it: what still arrives is passed over until it has been put where the table stands.
-    pub(crate) stale: bool,
-}
-
-#[derive(Debug)]
-struct OpenRange {
-    from: i64,
-    next: i64,
-    expected: Option<i64>,
-    newest_event_micros: Option<i64>,
-    /// Offsets that the broker passed over: they hold no message.
-    passed_over: i64,
-}
-
-/// The batch that is being filled, and those on their way.
-pub(crate) struct OpenBatch {
-    pub(crate) builder: BatchBuilder,
-    pub(crate) positions: HashMap<Place, Position>,
-    pub(crate) answers: Receiver<Answer>,
-    /// Batches handed over and not answered yet.
-    pub(crate) in_flight: usize,
-    /// Time of the open batch's first message.
-    pub(crate) since_micros: Option<i64>,
-    /// An error met where none can be returned.
-    pub(crate) error: Option<Error>,
-    /// Partitions were assigned since the last look: none of them is paused.
-    pub(crate) reassigned: bool,
-    /// Partitions to put where the table stands.
-    fenced: BTreeMap<Place, Option<i64>>,
-    /// Ids of topics that the tables may not know yet.
-    pub(crate) topic_ids: BTreeMap<String, i64>,
-    ranges: BTreeMap<Place, OpenRange>,
-    batches: Sender<Batch>,
-    limit: usize,
-}
-
-// === impl OpenBatch ===
-
-impl OpenBatch {
-    pub(crate) fn new(limits: Limits, batches: Sender<Batch>, answers: Receiver<Answer>, limit: usize) -> Self {
-        Self {
-            builder: BatchBuilder::new(limits),
-            positions: HashMap::new(),
-            answers,
-            in_flight: 0,
-            since_micros: None,
-            error: None,
-            reassigned: false,
-            fenced: BTreeMap::new(),
-            topic_ids: BTreeMap::new(),
-            ranges: BTreeMap::new(),
-            batches,
-            limit,
-        }
-    }
-
-    /// Notes that the message at an offset is in the builder.
-    pub(crate) fn advance(&mut self, place: &Place, offset: i64, event_micros: Option<i64>, now_micros: i64) {
-        let Some(position) = self.positions.get_mut(place) else { return };
-        let from = position.next.unwrap_or(offset);
-        let expected = position.next;
-        let passed_over = offset - from;
-        position.next = Some(offset + 1);
-        self.since_micros.get_or_insert(now_micros);
-        match self.ranges.get_mut(place) {
-            Some(range) => {
-                range.next = offset + 1;
-                range.passed_over += passed_over;
-                range.newest_event_micros = range.newest_event_micros.max(event_micros);
-            }
-            None => {
-                let range =
-                    OpenRange { from, next: offset + 1, expected, newest_event_micros: event_micros, passed_over };
-                self.ranges.insert(place.clone(), range);
-            }
-        }
-    }
-
-    /// Gives the open batch to the committing task; false where it has enough already.
-    pub(crate) fn hand_over(&mut self) -> Result<bool> {
-        if self.ranges.is_empty() {
-            return Ok(true);
-        }
-        if self.in_flight >= self.limit {
-            return Ok(false);
-        }
-        let (events, quarantine) = self.builder.finish()?;
-        let ranges = std::mem::take(&mut self.ranges);
-        let touched = ranges
-            .into_iter()
-            .map(|(place, range)| {
-                let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
-                let (topic, partition) = (place.topic.to_string(), place.partition);
-                let range = PartitionRange {
-                    topic,
-                    partition,
-                    from,
-                    next,
-                    end_offset: None,
-                    newest_event_micros,
-                    passed_over: Some(passed_over),
-                };
-                touched(range, expected)
-            })
-            .collect();
-        self.since_micros = None;
-        match self.batches.try_send(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() }) {
-            Ok(()) => {
-                self.in_flight += 1;
-                Ok(true)
-            }
-            Err(TrySendError::Full(_)) => Err(Error::bug("more batches are on their way than the channel holds")),
-            Err(TrySendError::Closed(_)) => Err(Error::unavailable("the committing task has stopped")),
-        }
-    }
-
-    /// Notes what became of a batch.
-    pub(crate) fn settle(&mut self, answer: Answer) -> Result<CommitReport> {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let report = match answer {
-            Answer::Done(report) => report,
-            Answer::Failed(error) => return Err(error),
-        };
-        for range in &report.committed {
-            let place = Place { topic: range.topic.as_str().into(), partition: range.partition };
-            if let Some(position) = self.positions.get_mut(&place) {
-                position.committed = Some(range.next);
-            }
-        }
-        for fenced in &report.fenced {
-            let place = Place { topic: fenced.topic.as_str().into(), partition: fenced.partition };
-            if let Some(position) = self.positions.get_mut(&place) {
-                position.stale = true;
-                self.fenced.insert(place, fenced.next);
-            }
-        }
-        Ok(report)
-    }
-
-    /// The partitions to put where the table stands. They are given out only when nothing that was read before is open
-    /// or on its way: an older answer can then not undo the move.
-    pub(crate) fn take_fenced(&mut self) -> Result<Vec<(Place, Option<i64>)>> {
-        if self.fenced.is_empty() || !self.hand_over()? || self.in_flight > 0 {
-            return Ok(Vec::new());
-        }
-        let fenced = std::mem::take(&mut self.fenced);
-        let mut moved = Vec::new();
-        for (place, next) in fenced {
-            if let Some(position) = self.positions.get_mut(&place) {
-                *position = Position { next, committed: next, halted: position.halted, stale: false };
-                moved.push((place, next));
-            }
-        }
-        Ok(moved)
-    }
-}
 
 /// Reads where the tables stand.
 pub(crate) struct Assigner {
@@ -301,9 +117,7 @@ impl Context {
             let next = snapshot.next(&app_id(&self.assigner.job, &place.topic, place.partition));
             let offset = next.map_or(start_offset(self.assigner.start), Offset::Offset);
             list.set_partition_offset(&place.topic, place.partition, offset).map_err(kafka)?;
-            self.open()
-                .positions
-                .insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
+            self.open().assign(place, next);
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list).map_err(kafka)?,
@@ -376,7 +190,7 @@ impl Context {
         let places = places(list);
         let deadline = self.clock.now_micros() + i64::try_from(REVOKE_WAIT.as_micros()).unwrap_or(0);
         let mut open = self.open();
-        while !(open.hand_over()? && open.in_flight == 0) {
+        while !open.all_settled()? {
             let left = deadline - self.clock.now_micros();
             let Ok(left) = u64::try_from(left) else { break };
             match open.answers.recv_timeout(Duration::from_micros(left)) {
@@ -389,10 +203,8 @@ impl Context {
             }
         }
         for place in &places {
-            let position = open.positions.remove(place);
-            open.fenced.remove(place);
             // Whoever gets it next finds out anew, and tells it then.
-            if position.is_some_and(|position| position.halted) {
+            if open.let_go(place).is_some_and(|position| position.halted) {
                 self.metrics.halted.dec();
                 self.health.note(|status| {
                     status.halted.remove(&place.to_string());

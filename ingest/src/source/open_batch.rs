@@ -1,0 +1,275 @@
+//! What a source has read and not yet committed: where each partition stands, and the batch that is being filled.
+//!
+//! It knows no client, so that the simulation drives the very code that the Kafka source runs. Rules:
+//! * An offset is taken once, in order; a message that is rejected moves the position like any other.
+//! * A partition that was fenced is read again from where the table stands only when nothing of it is on its way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use bellwether_event::Limits;
+use bellwether_lake::{Error, PartitionRange, Result};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::batch::{BatchBuilder, Pushed};
+use crate::commit_pipeline::{Batch, CommitReport, Touched};
+use crate::decode::Message;
+use crate::source::kafka::settings::FlushSettings;
+
+/// What the committing task says of a batch.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is settled.
+    Done(CommitReport),
+    /// It cannot be: the worker stops with this error.
+    Failed(Error),
+}
+
+/// What became of a message that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// A row of `events` or of `quarantine`.
+    pub pushed: Pushed,
+    /// Offsets that were passed over before it.
+    pub gap: i64,
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+/// Where reading of a partition stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Position {
+    /// Offset to read next; none before the first message of a partition that was never read.
+    pub next: Option<i64>,
+    /// Where the table stands, as far as this process knows.
+    pub committed: Option<i64>,
+    /// Waits for a person's decision.
+    pub halted: bool,
+    /// Another owner has moved it: what still arrives is passed over until it has been put where the table stands.
+    pub stale: bool,
+}
+
+#[derive(Debug)]
+struct OpenRange {
+    from: i64,
+    next: i64,
+    expected: Option<i64>,
+    newest_event_micros: Option<i64>,
+    /// Offsets that the broker passed over: they hold no message.
+    passed_over: i64,
+}
+
+/// The batch that is being filled, and those on their way.
+pub struct OpenBatch {
+    /// Rows so far.
+    pub builder: BatchBuilder,
+    /// Where reading of each assigned partition stands.
+    pub positions: HashMap<Place, Position>,
+    /// What became of earlier batches.
+    pub answers: Receiver<Answer>,
+    /// Batches handed over and not answered yet.
+    pub in_flight: usize,
+    /// Time of the open batch's first message.
+    pub since_micros: Option<i64>,
+    /// An error met where none can be returned.
+    pub error: Option<Error>,
+    /// Partitions were assigned since the last look: none of them is paused.
+    pub reassigned: bool,
+    /// Partitions to put where the table stands.
+    fenced: BTreeMap<Place, Option<i64>>,
+    /// Ids of topics that the tables may not know yet.
+    pub topic_ids: BTreeMap<String, i64>,
+    ranges: BTreeMap<Place, OpenRange>,
+    batches: Sender<Batch>,
+    limit: usize,
+}
+
+// === impl OpenBatch ===
+
+impl OpenBatch {
+    /// Starts without partitions. `limit` batches at most are on their way at once.
+    pub fn new(limits: Limits, batches: Sender<Batch>, answers: Receiver<Answer>, limit: usize) -> Self {
+        Self {
+            builder: BatchBuilder::new(limits),
+            positions: HashMap::new(),
+            answers,
+            in_flight: 0,
+            since_micros: None,
+            error: None,
+            reassigned: false,
+            fenced: BTreeMap::new(),
+            topic_ids: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            batches,
+            limit,
+        }
+    }
+
+    /// Starts a partition where the table stands.
+    pub fn assign(&mut self, place: &Place, next: Option<i64>) {
+        self.positions.insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
+    }
+
+    /// Forgets a partition that has been taken away; returns where it stood.
+    pub fn let_go(&mut self, place: &Place) -> Option<Position> {
+        self.fenced.remove(place);
+        self.positions.remove(place)
+    }
+
+    /// Takes a message in; none where it is not to be read now: it was read before, or its partition stands still.
+    pub fn take(&mut self, place: &Place, message: &Message<'_>, now_micros: i64) -> Option<Taken> {
+        let position = self.positions.get(place)?;
+        if position.halted || position.stale || position.next.is_some_and(|next| message.offset < next) {
+            return None;
+        }
+        let gap = position.next.map_or(0, |next| message.offset - next);
+        let pushed = self.builder.push(message, now_micros);
+        let event_micros = match pushed {
+            Pushed::Event(time_micros) => Some(time_micros),
+            Pushed::Quarantined(_) => None,
+        };
+        self.advance(place, message.offset, event_micros, now_micros);
+        Some(Taken { pushed, gap })
+    }
+
+    /// True when the batch is large enough to be handed over; and when it is old enough.
+    pub fn due(&self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
+        let full = self.builder.bytes() >= flush.max_bytes || self.builder.rows() >= flush.max_rows;
+        let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
+        let old = self.since_micros.is_some_and(|since| now_micros - since >= interval);
+        (full, old)
+    }
+
+    /// Hands over what is open; true when nothing is open or on its way.
+    ///
+    /// # Errors
+    /// As [`OpenBatch::hand_over`].
+    pub fn all_settled(&mut self) -> Result<bool> {
+        Ok(self.hand_over()? && self.in_flight == 0)
+    }
+
+    /// Notes that the message at an offset is in the builder, whether it was accepted or not.
+    fn advance(&mut self, place: &Place, offset: i64, event_micros: Option<i64>, now_micros: i64) {
+        let Some(position) = self.positions.get_mut(place) else { return };
+        let from = position.next.unwrap_or(offset);
+        let expected = position.next;
+        let passed_over = offset - from;
+        position.next = Some(offset + 1);
+        self.since_micros.get_or_insert(now_micros);
+        match self.ranges.get_mut(place) {
+            Some(range) => {
+                range.next = offset + 1;
+                range.passed_over += passed_over;
+                range.newest_event_micros = range.newest_event_micros.max(event_micros);
+            }
+            None => {
+                let range =
+                    OpenRange { from, next: offset + 1, expected, newest_event_micros: event_micros, passed_over };
+                self.ranges.insert(place.clone(), range);
+            }
+        }
+    }
+
+    /// Gives the open batch to the committing task; false where it has enough already.
+    ///
+    /// # Errors
+    /// `Unavailable` where that task has stopped; `Bug` where rows do not have their schema.
+    pub fn hand_over(&mut self) -> Result<bool> {
+        if self.ranges.is_empty() {
+            return Ok(true);
+        }
+        if self.in_flight >= self.limit {
+            return Ok(false);
+        }
+        let (events, quarantine) = self.builder.finish()?;
+        let ranges = std::mem::take(&mut self.ranges);
+        let touched = ranges
+            .into_iter()
+            .map(|(place, range)| {
+                let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
+                let (topic, partition) = (place.topic.to_string(), place.partition);
+                let range = PartitionRange {
+                    topic,
+                    partition,
+                    from,
+                    next,
+                    end_offset: None,
+                    newest_event_micros,
+                    passed_over: Some(passed_over),
+                };
+                Touched { range, expected }
+            })
+            .collect();
+        self.since_micros = None;
+        match self.batches.try_send(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() }) {
+            Ok(()) => {
+                self.in_flight += 1;
+                Ok(true)
+            }
+            Err(TrySendError::Full(_)) => Err(Error::bug("more batches are on their way than the channel holds")),
+            Err(TrySendError::Closed(_)) => Err(Error::unavailable("the committing task has stopped")),
+        }
+    }
+
+    /// Notes what became of a batch.
+    ///
+    /// # Errors
+    /// The error that ended the committing task.
+    pub fn settle(&mut self, answer: Answer) -> Result<CommitReport> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let report = match answer {
+            Answer::Done(report) => report,
+            Answer::Failed(error) => return Err(error),
+        };
+        for range in &report.committed {
+            let place = Place { topic: range.topic.as_str().into(), partition: range.partition };
+            if let Some(position) = self.positions.get_mut(&place) {
+                position.committed = Some(range.next);
+            }
+        }
+        for fenced in &report.fenced {
+            let place = Place { topic: fenced.topic.as_str().into(), partition: fenced.partition };
+            if let Some(position) = self.positions.get_mut(&place) {
+                position.stale = true;
+                self.fenced.insert(place, fenced.next);
+            }
+        }
+        Ok(report)
+    }
+
+    /// The partitions to put where the table stands. They are given out only when nothing that was read before is open
+    /// or on its way: an older answer can then not undo the move.
+    ///
+    /// # Errors
+    /// As [`OpenBatch::hand_over`].
+    pub fn take_fenced(&mut self) -> Result<Vec<(Place, Option<i64>)>> {
+        if self.fenced.is_empty() || !self.hand_over()? || self.in_flight > 0 {
+            return Ok(Vec::new());
+        }
+        let fenced = std::mem::take(&mut self.fenced);
+        let mut moved = Vec::new();
+        for (place, next) in fenced {
+            if let Some(position) = self.positions.get_mut(&place) {
+                *position = Position { next, committed: next, halted: position.halted, stale: false };
+                moved.push((place, next));
+            }
+        }
+        Ok(moved)
+    }
+}
