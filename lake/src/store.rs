@@ -4,12 +4,16 @@
 //! does not. [`DurableFileSystem`] writes to a staging file, syncs it, links it under its name and syncs the folder:
 //! when a call has returned, the file is there whole after any crash.
 
-use std::collections::BTreeMap;
+mod disk;
+#[cfg(test)]
+mod power_loss;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -24,6 +28,7 @@ use url::Url;
 
 use crate::clock::unique_id;
 use crate::error::{Error, Result};
+use disk::{Disk, LocalDisk};
 
 /// Settings of the store, by the names that object stores use (`aws_access_key_id`, `aws_endpoint`, ...).
 /// Values are secrets: they are never printed.
@@ -96,10 +101,15 @@ fn open_folder(path: &FilePath) -> Result<OpenRoot> {
     }
     fs::create_dir_all(path).map_err(refuse)?;
     let path = path.canonicalize().map_err(refuse)?;
-    let url = Url::from_directory_path(&path)
+    open_disk(&path, Arc::new(LocalDisk))
+}
+
+/// Opens a folder that is there.
+fn open_disk(path: &FilePath, disk: Arc<dyn Disk>) -> Result<OpenRoot> {
+    let url = Url::from_directory_path(path)
         .map_err(|()| Error::config(format!("the tables' root `{}` is not an absolute path", path.display())))?;
-    let base = Path::from_absolute_path(&path).map_err(object_store::Error::from)?;
-    Ok(OpenRoot { url, store: Arc::new(DurableFileSystem::new()), base })
+    let base = Path::from_absolute_path(path).map_err(object_store::Error::from)?;
+    Ok(OpenRoot { url, store: Arc::new(DurableFileSystem::new(disk)), base })
 }
 
 async fn open_s3(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
@@ -156,6 +166,9 @@ async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
 #[derive(Clone, Debug)]
 pub(crate) struct DurableFileSystem {
     inner: Arc<LocalFileSystem>,
+    disk: Arc<dyn Disk>,
+    /// Folders whose entries this process has made durable.
+    synced: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl fmt::Display for DurableFileSystem {
@@ -165,50 +178,66 @@ impl fmt::Display for DurableFileSystem {
 }
 
 impl DurableFileSystem {
-    pub(crate) fn new() -> Self {
-        Self { inner: Arc::new(LocalFileSystem::new()) }
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { inner: Arc::new(LocalFileSystem::new()), disk, synced: Arc::default() }
     }
 }
 
 /// Writes a file durably. `create` refuses to replace one that is there.
-fn write_durably(path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+fn write_durably(store: &DurableFileSystem, path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+    let disk = store.disk.as_ref();
     let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
-    create_folder_durably(folder)?;
+    create_folder_durably(disk, &store.synced, folder)?;
     // `object_store` leaves names that end in `#digits` out of listings.
     let staging = PathBuf::from(format!("{}#{}", path.display(), unique_id().as_u128()));
     let written = (|| {
-        let mut file = File::options().write(true).create_new(true).open(&staging)?;
-        payload.iter().try_for_each(|part| file.write_all(part))?;
-        file.sync_all()?;
-        if create { fs::hard_link(&staging, path) } else { fs::rename(&staging, path) }
+        let mut file = disk.create(&staging)?;
+        payload.iter().try_for_each(|part| file.write(part))?;
+        file.sync()?;
+        if create { disk.link(&staging, path) } else { disk.rename(&staging, path) }
     })();
     if create || written.is_err() {
         // Litter at worst; the outcome of the write is what counts.
-        drop(fs::remove_file(&staging));
+        drop(disk.remove(&staging));
     }
     written?;
-    File::open(folder)?.sync_all()
+    disk.sync_folder(folder)
 }
 
-/// Makes a folder and syncs every folder that got a new entry by it.
-fn create_folder_durably(folder: &FilePath) -> io::Result<()> {
-    if folder.is_dir() {
+/// Makes a folder, and its entry and those of the folders above it durable. Once a process: that a folder is there does
+/// not say that its entry is synced, since whoever made it may not have come to that.
+fn create_folder_durably(disk: &dyn Disk, synced: &Mutex<HashSet<PathBuf>>, folder: &FilePath) -> io::Result<()> {
+    // Held for plain moves only, so a poisoned lock still guards a whole value.
+    let known = |folder: &FilePath| synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder);
+    if known(folder) && folder.is_dir() {
         return Ok(());
     }
-    let missing: Vec<&FilePath> = folder.ancestors().take_while(|ancestor| !ancestor.is_dir()).collect();
-    fs::create_dir_all(folder)?;
-    for made in missing {
-        if let Some(parent) = made.parent() {
-            File::open(parent)?.sync_all()?;
+    let mut missing: Vec<&FilePath> = folder.ancestors().take_while(|ancestor| !ancestor.is_dir()).collect();
+    missing.reverse();
+    for folder in missing {
+        match disk.create_folder(folder) {
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            done => done?,
+        }
+        synced.lock().unwrap_or_else(PoisonError::into_inner).remove(folder);
+    }
+    for entry in folder.ancestors().take_while(|entry| !known(entry)) {
+        let Some(parent) = entry.parent() else { break };
+        match disk.sync_folder(parent) {
+            // A folder that this user may not list holds nothing that this user made.
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => break,
+            done => done?,
         }
     }
+    let all = folder.ancestors().map(FilePath::to_path_buf);
+    synced.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
     Ok(())
 }
 
-fn sync_file_and_folder(path: &FilePath) -> io::Result<()> {
-    File::open(path)?.sync_all()?;
+fn sync_file_and_folder(disk: &dyn Disk, path: &FilePath) -> io::Result<()> {
+    disk.sync_file(path)?;
     match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
+        Some(folder) => disk.sync_folder(folder),
         None => Ok(()),
     }
 }
@@ -247,8 +276,9 @@ impl ObjectStore for DurableFileSystem {
             PutMode::Update(_) => return self.inner.put_opts(location, payload, options).await,
         };
         let path = self.inner.path_to_filesystem(location)?;
+        let store = self.clone();
         blocking(move || {
-            write_durably(&path, &payload, create).map_err(|source| store_error(&path, source))?;
+            write_durably(&store, &path, &payload, create).map_err(|source| store_error(&path, source))?;
             Ok(PutResult { e_tag: None, version: None })
         })
         .await
@@ -261,7 +291,7 @@ impl ObjectStore for DurableFileSystem {
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
         let path = self.inner.path_to_filesystem(location)?;
         let inner = self.inner.put_multipart_opts(location, options).await?;
-        Ok(Box::new(DurableUpload { inner, path }))
+        Ok(Box::new(DurableUpload { inner, path, disk: Arc::clone(&self.disk) }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
@@ -294,13 +324,15 @@ impl ObjectStore for DurableFileSystem {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
         self.inner.copy_opts(from, to, options).await?;
         let path = self.inner.path_to_filesystem(to)?;
-        blocking(move || sync_file_and_folder(&path).map_err(|source| store_error(&path, source))).await
+        let disk = Arc::clone(&self.disk);
+        blocking(move || sync_file_and_folder(disk.as_ref(), &path).map_err(|source| store_error(&path, source))).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
         self.inner.rename_opts(from, to, options).await?;
         let path = self.inner.path_to_filesystem(to)?;
-        blocking(move || sync_file_and_folder(&path).map_err(|source| store_error(&path, source))).await
+        let disk = Arc::clone(&self.disk);
+        blocking(move || sync_file_and_folder(disk.as_ref(), &path).map_err(|source| store_error(&path, source))).await
     }
 }
 
@@ -309,6 +341,7 @@ impl ObjectStore for DurableFileSystem {
 struct DurableUpload {
     inner: Box<dyn MultipartUpload>,
     path: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 #[async_trait]
@@ -319,8 +352,9 @@ impl MultipartUpload for DurableUpload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         let result = self.inner.complete().await?;
-        let path = self.path.clone();
-        blocking(move || sync_file_and_folder(&path).map_err(|source| store_error(&path, source))).await?;
+        let (path, disk) = (self.path.clone(), Arc::clone(&self.disk));
+        blocking(move || sync_file_and_folder(disk.as_ref(), &path).map_err(|source| store_error(&path, source)))
+            .await?;
         Ok(result)
     }
 
