@@ -76,6 +76,10 @@ check: lint test ## Everything: lint and test
 clients: setup ## The README's first events only: Python, TypeScript, Go
 	scripts/broker with cargo test --workspace $(FEATURES) --test main clients
 
+.PHONY: simulate
+simulate: ## Simulates ingest and aggregate with faults; SEEDS=N runs N seeds (2000), SEED=N replays one
+	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation:: -- --nocapture
+
 .PHONY: record
 record: build ## Records the demo's screen as docs/demo.svg
 	scripts/record-demo '$(PROGRAM)'

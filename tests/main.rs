@@ -1,6 +1,7 @@
 //! Tests of the whole system: the built program, a real broker, independent readers of the tables.
 //!
 //! * `common` is what they share: broker, program, waiting, events.
+//! * `simulation` drives the loops themselves, with time and chance under a seed.
 //! * `pipeline` follows events from Kafka to SQL answers; `clients` runs the README's first events; `house` holds the
 //!   edges between the rooms; `crash` takes away whatever can be taken away.
 //!
@@ -12,3 +13,4 @@ mod common;
 mod crash;
 mod house;
 mod pipeline;
+mod simulation;

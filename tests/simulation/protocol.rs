@@ -1,0 +1,232 @@
+//! The storage that the committer sees: crash points around each call, and the protocol broken on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
+use async_trait::async_trait;
+use bellwether_ingest::commit_pipeline::{DataStore, app_id};
+use bellwether_lake::commit::faulty::{Call, Fault, SLOW, TIME_OUT};
+use bellwether_lake::{Clock, Commit, CommitLog, DataFile, Error, Outcome, Result, Snapshot, Table, WrittenFile};
+
+use super::control::{Control, CrashPoint};
+use super::scheduler::ProcessId;
+
+/// The name of the job whose offsets are kept.
+pub(crate) const JOB: &str = "job";
+/// The only topic.
+pub(crate) const TOPIC: &str = "runs";
+
+/// A way in which the protocol is broken, to see that somebody notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// It is whole.
+    None,
+    /// A commit is taken wherever the table stands.
+    SkipOffsetComparison,
+    /// An unclear result counts as: it did not land.
+    UnknownIsFailure,
+    /// An unclear result counts as: it landed.
+    UnknownIsSuccess,
+    /// A rejected message does not move the offset.
+    PoisonDoesNotAdvance,
+    /// The log names a file that is not written yet.
+    LogBeforeData,
+}
+
+/// A row's place, and the run it is about.
+pub(crate) type Row = (i32, i64, Option<String>);
+
+/// The places of rows of `events` or `quarantine`.
+pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
+    let partitions = batch.column_by_name("partition").expect("partition").as_primitive::<Int32Type>();
+    let offsets = batch.column_by_name("offset").expect("offset").as_primitive::<Int64Type>();
+    let runs = batch.column_by_name("run_id").map(|column| column.as_string_view());
+    let run = |row| runs.filter(|runs| runs.is_valid(row)).map(|runs| runs.value(row).to_owned());
+    (0..batch.num_rows()).map(|row| (partitions.value(row), offsets.value(row), run(row))).collect()
+}
+
+/// Data files in memory. Cloning shares them.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryData {
+    files: Arc<Mutex<BTreeMap<String, RecordBatch>>>,
+}
+
+impl MemoryData {
+    pub(crate) fn rows(&self, path: &str) -> Option<Vec<Row>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(rows_of)
+    }
+
+    fn keep(&self, path: &str, batch: &RecordBatch) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), batch.clone());
+    }
+
+    fn remove(&self, path: &str) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+}
+
+/// Writes to memory, with faults.
+pub(crate) struct FaultyData {
+    pub(crate) data: MemoryData,
+    pub(crate) process: ProcessId,
+    pub(crate) control: Control,
+    pub(crate) mutation: Mutation,
+    /// What [`Mutation::LogBeforeData`] has not written yet.
+    pub(crate) owed: Mutex<Option<(String, RecordBatch)>>,
+}
+
+#[async_trait]
+impl DataStore for FaultyData {
+    async fn write(&self, _table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+        let path = self.control.clock.unique_id().to_string();
+        let lost = || Err(Error::unavailable("the store does not answer (injected)"));
+        match self.control.fault(self.process, Call::Write) {
+            Fault::None => {}
+            Fault::Slow => self.control.clock.sleep(SLOW).await,
+            Fault::TimedOut => {
+                self.control.clock.sleep(TIME_OUT).await;
+                self.data.keep(&path, batch);
+                return lost();
+            }
+            Fault::LostResponse | Fault::PreconditionFailed => {
+                self.data.keep(&path, batch);
+                return lost();
+            }
+            _ => return lost(),
+        }
+        if self.mutation == Mutation::LogBeforeData {
+            let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((path, batch)) = owed.replace((path.clone(), batch.clone())) {
+                self.data.keep(&path, &batch);
+            }
+        } else {
+            self.data.keep(&path, batch);
+        }
+        let rows = i64::try_from(batch.num_rows()).expect("a small batch");
+        Ok(vec![WrittenFile { file: DataFile { path, rows, ..DataFile::default() }, batch: batch.clone() }])
+    }
+
+    async fn discard(&self, _table: Table, files: &[DataFile]) {
+        files.iter().for_each(|file| self.data.remove(&file.path));
+    }
+}
+
+/// A data store with crash points around it.
+pub(crate) struct WatchedData {
+    pub(crate) inner: Arc<dyn DataStore>,
+    pub(crate) process: ProcessId,
+    pub(crate) control: Control,
+}
+
+#[async_trait]
+impl DataStore for WatchedData {
+    async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+        self.control.pass(self.process, CrashPoint::BeforeDataWrite).await;
+        self.control.clock.sleep(self.control.chance(latency)).await;
+        let written = self.inner.write(table, batch).await;
+        self.control.pass(self.process, CrashPoint::AfterDataWrite).await;
+        written
+    }
+
+    async fn discard(&self, table: Table, files: &[DataFile]) {
+        for file in files {
+            self.control.note(self.process, format_args!("{}: discards {}", table.name(), file.path));
+        }
+        self.inner.discard(table, files).await;
+    }
+}
+
+/// How long a call takes where nothing is wrong.
+pub(crate) fn latency(random: &mut super::random::Random) -> std::time::Duration {
+    std::time::Duration::from_micros(random.below(20_000))
+}
+
+/// A log with crash points around it, and the protocol broken as asked.
+pub(crate) struct WatchedLog {
+    pub(crate) inner: Arc<dyn CommitLog>,
+    pub(crate) table: Table,
+    pub(crate) process: ProcessId,
+    pub(crate) control: Control,
+    pub(crate) mutation: Mutation,
+    /// Where rows are looked up for [`Mutation::PoisonDoesNotAdvance`].
+    pub(crate) data: MemoryData,
+}
+
+impl WatchedLog {
+    async fn broken(&self, on: &Snapshot, commit: &Commit) -> Result<(Snapshot, Commit)> {
+        let mut commit = commit.clone();
+        match self.mutation {
+            Mutation::SkipOffsetComparison => {
+                let on = self.inner.load().await?;
+                for advance in &mut commit.advances {
+                    advance.expected = on.next(&advance.app_id);
+                }
+                return Ok((on, commit));
+            }
+            Mutation::PoisonDoesNotAdvance if self.table == Table::Events => {
+                let rows: Vec<Row> =
+                    commit.files.iter().filter_map(|file| self.data.rows(&file.path)).flatten().collect();
+                commit.advances.retain_mut(|advance| {
+                    let ours = rows.iter().filter(|row| app_id(JOB, TOPIC, row.0) == advance.app_id);
+                    let accepted = ours.map(|row| row.1).max();
+                    accepted.inspect(|last| advance.next = last + 1).is_some()
+                });
+            }
+            _ => {}
+        }
+        Ok((on.clone(), commit))
+    }
+
+    fn misread(&self, on: &Snapshot, commit: &Commit, outcome: Outcome) -> Outcome {
+        match (self.mutation, outcome) {
+            (Mutation::UnknownIsFailure, Outcome::Unknown { .. }) => {
+                Outcome::Fenced { apps: Vec::new(), snapshot: on.clone() }
+            }
+            (Mutation::UnknownIsSuccess, Outcome::Unknown { .. }) => {
+                let mut next: BTreeMap<String, i64> = on.apps().map(|(app, next)| (app.to_owned(), next)).collect();
+                next.extend(commit.advances.iter().map(|advance| (advance.app_id.clone(), advance.next)));
+                Outcome::Committed(Snapshot::new(on.version + 1, next))
+            }
+            (_, outcome) => outcome,
+        }
+    }
+}
+
+#[async_trait]
+impl CommitLog for WatchedLog {
+    async fn load(&self) -> Result<Snapshot> {
+        self.control.clock.sleep(self.control.chance(latency)).await;
+        self.inner.load().await
+    }
+
+    async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
+        let (before, after) = match self.table {
+            Table::Quarantine => (CrashPoint::BeforeQuarantineCommit, CrashPoint::AfterQuarantineCommit),
+            _ => (CrashPoint::BeforeEventsCommit, CrashPoint::AfterEventsCommit),
+        };
+        self.control.pass(self.process, before).await;
+        self.control.clock.sleep(self.control.chance(latency)).await;
+        let (on, commit) = self.broken(on, commit).await?;
+        let outcome = self.inner.try_commit(&on, &commit).await?;
+        self.control.landed();
+        let outcome = self.misread(&on, &commit, outcome);
+        let steps: BTreeSet<String> = commit
+            .advances
+            .iter()
+            .map(|advance| format!("{} {:?}->{}", advance.app_id, advance.expected, advance.next))
+            .collect();
+        let said = match &outcome {
+            Outcome::Committed(snapshot) => format!("committed as version {}", snapshot.version),
+            Outcome::Fenced { apps, .. } => format!("fenced {apps:?}"),
+            Outcome::Unknown { reason } => format!("unknown, {reason}"),
+        };
+        self.control.note(self.process, format_args!("{}: {} {steps:?}: {said}", self.table.name(), commit.uuid));
+        if matches!(outcome, Outcome::Committed(_)) {
+            self.control.pass(self.process, after).await;
+        }
+        self.control.clock.sleep(self.control.chance(latency)).await;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,129 @@
+//! The scripted source: a topic whose messages the seed decides, and a consumer group that hands partitions around.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::random::Random;
+
+/// A message as the broker holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) offset: i64,
+    /// When it is there to be read.
+    pub(crate) at_micros: i64,
+    pub(crate) payload: Option<Vec<u8>>,
+    /// The run it is about; none where it must be rejected.
+    pub(crate) run: Option<String>,
+}
+
+/// The messages of each partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Broker {
+    pub(crate) partitions: Vec<Vec<Stored>>,
+}
+
+impl Broker {
+    /// Messages that arrive from `start` on for `span_micros`: accepted ones, repeated and corrected statements, poison,
+    /// tombstones, and offsets that are passed over.
+    pub(crate) fn script(random: &mut Random, start: i64, span_micros: i64, messages: u64) -> Self {
+        let partitions = (0..random.between(1, 3)).map(|_| {
+            let mut offset = random.between(0, 5);
+            let mut times: Vec<i64> = (0..messages).map(|_| start + random.between(0, span_micros)).collect();
+            times.sort_unstable();
+            let mut stored = Vec::new();
+            for at_micros in times {
+                let (payload, run) = message(random);
+                stored.push(Stored { offset, at_micros, payload, run });
+                offset += 1 + if random.one_in(8) { random.between(1, 4) } else { 0 };
+            }
+            stored
+        });
+        Self { partitions: partitions.collect() }
+    }
+
+    /// The first message at or after an offset, if it has arrived.
+    pub(crate) fn fetch(&self, partition: i32, offset: i64, now_micros: i64) -> Option<&Stored> {
+        let all = &self.partitions[usize::try_from(partition).expect("a partition")];
+        all.iter().find(|stored| stored.offset >= offset).filter(|stored| stored.at_micros <= now_micros)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = i32> {
+        0..i32::try_from(self.partitions.len()).expect("few")
+    }
+
+    /// Offset after the last message.
+    pub(crate) fn end(&self, partition: i32) -> i64 {
+        self.partitions[usize::try_from(partition).expect("a partition")].last().map_or(0, |last| last.offset + 1)
+    }
+
+    pub(crate) fn stored(&self, partition: i32, offset: i64) -> Option<&Stored> {
+        self.partitions.get(usize::try_from(partition).ok()?)?.iter().find(|stored| stored.offset == offset)
+    }
+}
+
+fn message(random: &mut Random) -> (Option<Vec<u8>>, Option<String>) {
+    match random.below(12) {
+        0 => (None, None),
+        1 => (Some(b"{\"spec\":".to_vec()), None),
+        2 => (Some(b"{\"spec\":\"run-event/1\",\"run_id\":7}".to_vec()), None),
+        _ => {
+            let (run, revision, variant) = (random.below(12), random.below(3), random.below(4));
+            let id = format!("run-{run}");
+            (Some(statement(&id, run, revision, variant)), Some(id))
+        }
+    }
+}
+
+fn statement(id: &str, run: u64, revision: u64, variant: u64) -> Vec<u8> {
+    let status = ["success", "failure", "unknown", "error"][variant as usize];
+    let event = json!({
+        "spec": "run-event/1", "run_id": id, "source": "app", "revision": revision,
+        "time": format!("2026-11-24T17:0{variant}:30Z"),
+        "data": {
+            "task": if run.is_multiple_of(2) { "a" } else { "b" },
+            "release": { "id": format!("r{}", run % 3), "model": { "requested": "m", "responded": format!("m-{}", run % 2) } },
+            "started_at": "2026-11-24T17:00:00Z",
+            "ended_at": format!("2026-11-24T17:{:02}:{:02}.5Z", run * 2 + revision, run * 4),
+            "outcome": { "status": status },
+            "tokens": { "input": 100 + run, "output": 7 * variant },
+            "cost": { "amount": format!("0.00{run}{variant}3"), "currency": "USD" },
+            "latency": { "total_ms": 100 * run + variant },
+        },
+    });
+    event.to_string().into_bytes()
+}
+
+/// Which worker owns which partition, and what each worker has heard of it so far: what it has not heard yet is how two
+/// come to read one partition.
+#[derive(Debug)]
+pub(crate) struct Group {
+    assignments: Vec<BTreeMap<i32, usize>>,
+    /// For each worker: when it hears of which assignment.
+    heard: Vec<Vec<(i64, usize)>>,
+}
+
+impl Group {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { assignments: vec![BTreeMap::new()], heard: vec![Vec::new(); workers] }
+    }
+
+    /// Deals the partitions out anew; each worker hears of it at a moment of its own.
+    pub(crate) fn rebalance(&mut self, random: &mut Random, partitions: &[i32], now_micros: i64) {
+        let workers = self.heard.len() as u64;
+        let dealt = partitions.iter().map(|partition| (*partition, random.below(workers) as usize)).collect();
+        self.assignments.push(dealt);
+        let newest = self.assignments.len() - 1;
+        for heard in &mut self.heard {
+            let delay = if random.one_in(3) { random.between(0, 8_000_000) } else { random.between(0, 300_000) };
+            heard.push((now_micros + delay, newest));
+        }
+    }
+
+    /// The partitions that a worker believes to own.
+    pub(crate) fn believed(&self, worker: usize, now_micros: i64) -> BTreeSet<i32> {
+        let known = self.heard[worker].iter().filter(|(at, _)| *at <= now_micros).map(|(_, which)| *which).max();
+        let Some(known) = known else { return BTreeSet::new() };
+        self.assignments[known].iter().filter(|(_, owner)| **owner == worker).map(|(partition, _)| *partition).collect()
+    }
+}
