@@ -416,7 +416,7 @@ fn partitions(rows: &RecordBatch) -> Result<BTreeSet<(String, i32)>> {
     Ok(found)
 }
 
-fn keep_rows(rows: &RecordBatch, keep: impl Fn(&str, i32, i64) -> bool) -> Result<RecordBatch> {
+pub(crate) fn keep_rows(rows: &RecordBatch, keep: impl Fn(&str, i32, i64) -> bool) -> Result<RecordBatch> {
     let mut mask = Vec::with_capacity(rows.num_rows());
     each_row(rows, |topic, partition, offset| mask.push(keep(topic, partition, offset)))?;
     if mask.iter().all(|kept| *kept) {

@@ -355,7 +355,7 @@ impl Poller {
         let Some(targets) = &self.targets else { return Ok(false) };
         let context = self.consumer.context();
         let open = context.open();
-        if open.in_flight > 0 || open.builder.rows() > 0 {
+        if !open.is_settled() {
             return Ok(false);
         }
         let reached = |place: &Place, target: i64| {

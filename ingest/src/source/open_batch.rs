@@ -4,7 +4,7 @@
 //! * An offset is taken once, in order; a message that is rejected moves the position like any other.
 //! * A partition that was fenced is read again from where the table stands only when nothing of it is on its way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::{BatchBuilder, Pushed};
-use crate::commit_pipeline::{Batch, CommitReport, Touched};
+use crate::commit_pipeline::{Batch, CommitReport, Touched, keep_rows};
 use crate::decode::Message;
 use crate::source::kafka::settings::FlushSettings;
 
@@ -96,6 +96,8 @@ pub struct OpenBatch {
     /// Ids of topics that the tables may not know yet.
     pub topic_ids: BTreeMap<String, i64>,
     ranges: BTreeMap<Place, OpenRange>,
+    /// Batches that are closed and could not be handed over yet.
+    closed: VecDeque<Batch>,
     batches: Sender<Batch>,
     limit: usize,
 }
@@ -116,6 +118,7 @@ impl OpenBatch {
             fenced: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             ranges: BTreeMap::new(),
+            closed: VecDeque::new(),
             batches,
             limit,
         }
@@ -126,10 +129,24 @@ impl OpenBatch {
         self.positions.insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
     }
 
-    /// Forgets a partition that has been taken away; returns where it stood.
-    pub fn let_go(&mut self, place: &Place) -> Option<Position> {
+    /// Forgets a partition that has been taken away, with the rows of it that are open: where it comes back, it is read
+    /// again from where the table stands, and its rows must not be in a batch twice. Returns where it stood.
+    ///
+    /// # Errors
+    /// `Bug` where rows do not have their schema.
+    pub fn let_go(&mut self, place: &Place) -> Result<Option<Position>> {
+        let position = self.positions.remove(place);
         self.fenced.remove(place);
-        self.positions.remove(place)
+        if self.ranges.remove(place).is_some() {
+            let mut rest = self.close()?;
+            let others = |topic: &str, partition, _| partition != place.partition || topic != &*place.topic;
+            rest.events = keep_rows(&rest.events, others)?;
+            rest.quarantine = keep_rows(&rest.quarantine, others)?;
+            if !rest.touched.is_empty() {
+                self.closed.push_back(rest);
+            }
+        }
+        Ok(position)
     }
 
     /// Takes a message in; none where it is not to be read now: it was read before, or its partition stands still.
@@ -152,8 +169,13 @@ impl OpenBatch {
     pub fn due(&self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
         let full = self.builder.bytes() >= flush.max_bytes || self.builder.rows() >= flush.max_rows;
         let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
-        let old = self.since_micros.is_some_and(|since| now_micros - since >= interval);
+        let old = !self.closed.is_empty() || self.since_micros.is_some_and(|since| now_micros - since >= interval);
         (full, old)
+    }
+
+    /// True when nothing is open or on its way.
+    pub fn is_settled(&self) -> bool {
+        self.closed.is_empty() && self.ranges.is_empty() && self.in_flight == 0
     }
 
     /// Hands over what is open; true when nothing is open or on its way.
@@ -191,15 +213,31 @@ impl OpenBatch {
     /// # Errors
     /// `Unavailable` where that task has stopped; `Bug` where rows do not have their schema.
     pub fn hand_over(&mut self) -> Result<bool> {
-        if self.ranges.is_empty() {
-            return Ok(true);
+        loop {
+            if self.closed.is_empty() && self.ranges.is_empty() {
+                return Ok(true);
+            }
+            if self.in_flight >= self.limit {
+                return Ok(false);
+            }
+            let batch = match self.closed.pop_front() {
+                Some(batch) => batch,
+                None => self.close()?,
+            };
+            match self.batches.try_send(batch) {
+                Ok(()) => self.in_flight += 1,
+                Err(TrySendError::Full(_)) => {
+                    return Err(Error::bug("more batches are on their way than the channel holds"));
+                }
+                Err(TrySendError::Closed(_)) => return Err(Error::unavailable("the committing task has stopped")),
+            }
         }
-        if self.in_flight >= self.limit {
-            return Ok(false);
-        }
+    }
+
+    /// Closes the open batch.
+    fn close(&mut self) -> Result<Batch> {
         let (events, quarantine) = self.builder.finish()?;
-        let ranges = std::mem::take(&mut self.ranges);
-        let touched = ranges
+        let touched = std::mem::take(&mut self.ranges)
             .into_iter()
             .map(|(place, range)| {
                 let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
@@ -217,14 +255,7 @@ impl OpenBatch {
             })
             .collect();
         self.since_micros = None;
-        match self.batches.try_send(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() }) {
-            Ok(()) => {
-                self.in_flight += 1;
-                Ok(true)
-            }
-            Err(TrySendError::Full(_)) => Err(Error::bug("more batches are on their way than the channel holds")),
-            Err(TrySendError::Closed(_)) => Err(Error::unavailable("the committing task has stopped")),
-        }
+        Ok(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() })
     }
 
     /// Notes what became of a batch.
@@ -271,5 +302,47 @@ impl OpenBatch {
             }
         }
         Ok(moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch, whose rows are numbered by their offsets.
+    fn offsets(batch: &Batch) -> Vec<(i32, i64, i64)> {
+        batch.touched.iter().map(|one| (one.range.partition, one.range.from, one.range.next)).collect()
+    }
+
+    #[test]
+    fn a_partition_that_is_let_go_and_comes_back_is_read_anew_and_its_neighbours_rows_stay() {
+        let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
+        let (_answer, answers) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(Limits::default(), batches, answers, 1);
+        let place = |partition| Place { topic: "t".into(), partition };
+        let take = |open: &mut OpenBatch, partition: i32, offset: i64| {
+            let message = Message { topic: "t", partition, offset, payload: Some(b"poison"), ..Message::default() };
+            open.take(&place(partition), &message, 1).expect("is to be read");
+        };
+        open.assign(&place(0), Some(5));
+        open.assign(&place(1), Some(0));
+        take(&mut open, 1, 0);
+        assert!(open.hand_over().expect("has room"));
+        (5..9).for_each(|offset| take(&mut open, 0, offset));
+        take(&mut open, 1, 1);
+        assert!(!open.hand_over().expect("is full"), "storage has not answered");
+        open.let_go(&place(0)).expect("lets go");
+        open.assign(&place(0), Some(5));
+        take(&mut open, 0, 5);
+
+        assert_eq!(offsets(&waiting.try_recv().expect("the first")), [(1, 0, 1)]);
+        open.in_flight = 0;
+        assert!(!open.hand_over().expect("has room for one"));
+        let kept = waiting.try_recv().expect("the neighbour's");
+        assert_eq!((offsets(&kept), kept.quarantine.num_rows()), (vec![(1, 1, 2)], 1));
+        open.in_flight = 0;
+        assert!(open.hand_over().expect("has room"));
+        let anew = waiting.try_recv().expect("read anew");
+        assert_eq!((offsets(&anew), anew.quarantine.num_rows()), (vec![(0, 5, 6)], 1), "one row, not two");
     }
 }

@@ -204,7 +204,7 @@ impl Context {
         }
         for place in &places {
             // Whoever gets it next finds out anew, and tells it then.
-            if open.let_go(place).is_some_and(|position| position.halted) {
+            if open.let_go(place)?.is_some_and(|position| position.halted) {
                 self.metrics.halted.dec();
                 self.health.note(|status| {
                     status.halted.remove(&place.to_string());
