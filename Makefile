@@ -78,7 +78,7 @@ clients: setup ## The README's first events only: Python, TypeScript, Go
 
 .PHONY: simulate
 simulate: ## Simulates ingest and aggregate with faults; SEEDS=N runs N seeds (2000), SEED=N replays one
-	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation:: -- --nocapture
+	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation::$(if $(SEED),every_seed) -- --nocapture
 
 .PHONY: record
 record: build ## Records the demo's screen as docs/demo.svg

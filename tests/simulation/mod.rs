@@ -18,7 +18,10 @@ mod time;
 mod worker;
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bellwether_lake::commit::faulty::Fault;
 
@@ -27,7 +30,7 @@ use protocol::Mutation;
 use world::{Outcome, Plan, Scene, run};
 
 /// Seeds that `cargo test` runs; `make simulate` runs more.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 400;
 
 fn plan(seed: u64) -> Plan {
     let scene = match seed % 8 {
@@ -55,6 +58,44 @@ fn replay(plan: Plan, outcome: &Outcome) -> String {
     )
 }
 
+/// Names the seed where a run panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("replay with: SEED={} make simulate", self.0);
+        }
+    }
+}
+
+/// Runs seeds on all cores, each on one; in their order, up to the first that breaks a rule.
+fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
+    let (next, done) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
+    let broken = AtomicU64::new(seeds.end);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= broken.load(Ordering::SeqCst) {
+                return;
+            }
+            let named = Named(seed);
+            let mut outcome = run(plan(seed));
+            drop(named);
+            if outcome.violation.is_some() {
+                broken.fetch_min(seed, Ordering::SeqCst);
+            } else {
+                // Of thousands of runs nobody wants to hold all that happened.
+                (outcome.trace, outcome.contents) = (Vec::new(), String::new());
+            }
+            done.lock().expect("no run has panicked").insert(seed, outcome);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().expect("no run has panicked")
+}
+
 #[test]
 fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_is_met() {
     if let Some(seed) = number("SEED") {
@@ -66,8 +107,7 @@ fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_is_met() {
     let first = number("FIRST_SEED").unwrap_or(0);
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let (mut crashed_at, mut faults, mut commits) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for seed in first..first + seeds {
-        let outcome = run(plan(seed));
+    for (seed, outcome) in run_all(first..first + seeds) {
         assert!(outcome.violation.is_none(), "{}", replay(plan(seed), &outcome));
         crashed_at.extend(outcome.crashed_at);
         faults.extend(outcome.faults);
