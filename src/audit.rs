@@ -135,10 +135,12 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
         Ok((difference, groups)) => {
             check.counts.push(("groups", i64::try_from(groups).unwrap_or(i64::MAX)));
             check.counts.push(("events_version", basis.next - 1));
-            check.summary = format!(
-                "{groups} groups equal the same SQL over `events` up to version {}, bit for bit",
-                basis.next - 1
-            );
+            check.summary = match basis.next {
+                0 => "`metrics` is empty, as nothing of `events` has been read yet".to_owned(),
+                next => {
+                    format!("{groups} groups equal the same SQL over `events` up to version {}, bit for bit", next - 1)
+                }
+            };
             if let Some(what) = difference {
                 let hint = "delete the folders `metrics` and `releases`: aggregate makes them again from `events`";
                 check.findings.add("metrics", what, hint);

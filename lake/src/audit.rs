@@ -352,7 +352,10 @@ fn check_progress(histories: &Histories, follower: &str) -> Check {
         let what = format!("it has read `events` up to version {}, which ends at version {}", next - 1, events.version);
         check.findings.add("metrics", what, "the newest log entries of `events` are gone: restore them from a copy");
     }
-    check.summary = format!("`metrics` has read `events` up to version {} of {}", next - 1, events.version);
+    check.summary = match next {
+        0 => "`metrics` has read nothing of `events` yet".to_owned(),
+        _ => format!("`metrics` has read `events` up to version {} of {}", next - 1, events.version),
+    };
     check
 }
 

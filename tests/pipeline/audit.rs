@@ -461,6 +461,22 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
 }
 
 #[test]
+fn a_store_that_does_not_answer_is_not_taken_for_one_without_tables() {
+    let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
+    let config = dir.path().join("bellwether.toml");
+    let options = "aws_endpoint = \"http://127.0.0.1:9\"\naws_allow_http = \"true\"\naws_region = \"us-east-1\"\n\
+                   aws_access_key_id = \"a\"\naws_secret_access_key = \"b\"\n";
+    let text_of = format!(
+        "[tables]\nroot = \"s3://nowhere/x\"\n[tables.options]\n{options}\
+         [kafka]\nbrokers = [\"127.0.0.1:9\"]\ntopics = [\"unused\"]\ngroup = \"unused\"\n"
+    );
+    fs::write(&config, text_of).expect("it is written");
+    let ended = bellwether(&["audit", "--config", text(&config)]);
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_first_start_that_was_stopped_half_way_has_lost_nothing() {
     let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
     let log = dir.path().join("events/_delta_log");
