@@ -23,20 +23,57 @@ type Count = Int<0>;
 /// Policy id of the exception that is derived from a high-risk call without a recorded approval.
 pub const UNAPPROVED: &str = "unapproved_action";
 
-record! {
-    /// The envelope of an event.
-    Envelope {
-        spec: Text<'a, 0, 32> = "spec",
-        event_type: Text<'a, 0, 32> = "type",
-        id: Name128<'a> = "id",
-        source: Name256<'a> = "source",
-        time: Time = "time",
-        run_id: Name128<'a> = "run_id",
-        tenant: Text128<'a> = "tenant",
-        revision: Count = "revision",
-        supersedes: Text128<'a> = "supersedes",
-        data: &'a RawValue = "data",
-    } unknown
+/// Makes an envelope around data of one type.
+macro_rules! envelope {
+    ($(#[$doc:meta])* $name:ident around $data:ty) => {
+        record! {
+            $(#[$doc])*
+            $name {
+                spec: Text<'a, 0, 32> = "spec",
+                event_type: Text<'a, 0, 32> = "type",
+                id: Name128<'a> = "id",
+                source: Name256<'a> = "source",
+                time: Time = "time",
+                run_id: Name128<'a> = "run_id",
+                tenant: Text128<'a> = "tenant",
+                revision: Count = "revision",
+                supersedes: Text128<'a> = "supersedes",
+                data: $data = "data",
+            } unknown
+        }
+    };
+}
+
+envelope! {
+    /// The envelope of an event of any type, its data not yet read.
+    Envelope around &'a RawValue
+}
+envelope! {
+    /// The envelope of a completed run, its data read along with it.
+    WholeRun around Box<Run<'a>>
+}
+
+impl<'a> WholeRun<'a> {
+    /// The envelope without its data, and the data.
+    pub(crate) fn split(self) -> (Envelope<'a>, Option<Box<Run<'a>>>) {
+        let Self { spec, event_type, id, source, time, run_id, tenant, revision, supersedes, data, unknown, lifetime } =
+            self;
+        let envelope = Envelope {
+            spec,
+            event_type,
+            id,
+            source,
+            time,
+            run_id,
+            tenant,
+            revision,
+            supersedes,
+            data: None,
+            unknown,
+            lifetime,
+        };
+        (envelope, data)
+    }
 }
 
 record! {
@@ -347,7 +384,7 @@ record! {
 #[derive(Clone, Debug)]
 pub struct Completed<'a> {
     /// As sent; required fields are there.
-    pub run: Run<'a>,
+    pub run: Box<Run<'a>>,
     /// The release, with its fingerprint.
     pub release: Arc<Release>,
     /// Start, microseconds since the epoch.
