@@ -11,7 +11,9 @@ use crate::ids;
 use crate::reason::{Problem, Reason, Rejection};
 use crate::record::List;
 use crate::release::ReleaseCache;
-use crate::run::{self, Completed, Content, Cost, Escalation, PolicyException, Reference, Review, Run, Score, Step, WholeRun};
+use crate::run::{
+    self, Completed, Content, Cost, Escalation, PolicyException, Reference, Review, Run, Score, Step, WholeRun,
+};
 use crate::schema;
 
 /// Bytes of unknown fields that are kept.

@@ -356,14 +356,24 @@ macro_rules! record {
         }
         impl<'de: 'a, 'a> serde::Deserialize<'de> for $name<'a> {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct RecordVisitor<'a>(std::marker::PhantomData<&'a ()>);
-                impl<'de: 'a, 'a> serde::de::Visitor<'de> for RecordVisitor<'a> {
-                    type Value = $name<'a>;
+                let mut record = Self::default();
+                Self::deserialize_in_place(deserializer, &mut record)?;
+                Ok(record)
+            }
+
+            /// Into an empty record: fields that are there already count as sent.
+            fn deserialize_in_place<D: serde::Deserializer<'de>>(
+                deserializer: D,
+                place: &mut Self,
+            ) -> Result<(), D::Error> {
+                struct RecordVisitor<'p, 'a>(&'p mut $name<'a>);
+                impl<'de: 'a, 'a> serde::de::Visitor<'de> for RecordVisitor<'_, 'a> {
+                    type Value = ();
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str(concat!("an object (", stringify!($name), ")"))
                     }
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                        let mut out = $name::default();
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+                        let out = self.0;
                         while let Some(key) = map.next_key::<crate::record::Key<'de>>()? {
                             match &*key.0 {
                                 $($key => {
@@ -375,12 +385,24 @@ macro_rules! record {
                                 _ => record!(@unknown out map key $($unknown)?),
                             }
                         }
-                        Ok(out)
+                        Ok(())
                     }
                 }
-                deserializer.deserialize_map(RecordVisitor(std::marker::PhantomData))
+                deserializer.deserialize_map(RecordVisitor(place))
             }
         }
     };
 }
+/// A record of its own on the heap, filled where it stands: large records are not moved about.
+#[derive(Clone, Debug, Default)]
+pub struct Large<T>(pub Box<T>);
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Large<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut record = Box::<T>::default();
+        T::deserialize_in_place(deserializer, &mut record)?;
+        Ok(Self(record))
+    }
+}
+
 pub(crate) use record;

@@ -3,8 +3,8 @@
 use serde_json::value::RawValue;
 
 use crate::record::{
-    Amount, ApprovalDecision, AssignmentUnit, CostSource, Currency, Decision, Int, List, Map, Millis, Number, Risk,
-    ScoreKind, Severity, Sha256Text, SpanId, Stage, Status, Target, Text, Time, TraceId, record,
+    Amount, ApprovalDecision, AssignmentUnit, CostSource, Currency, Decision, Int, Large, List, Map, Millis, Number,
+    Risk, ScoreKind, Severity, Sha256Text, SpanId, Stage, Status, Target, Text, Time, TraceId, record,
 };
 use crate::release::Release;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ envelope! {
 }
 envelope! {
     /// The envelope of a completed run, its data read along with it.
-    WholeRun around Box<Run<'a>>
+    WholeRun around Large<Run<'a>>
 }
 
 impl<'a> WholeRun<'a> {
@@ -72,7 +72,7 @@ impl<'a> WholeRun<'a> {
             unknown,
             lifetime,
         };
-        (envelope, data)
+        (envelope, data.map(|run| run.0))
     }
 }
 
