@@ -247,7 +247,7 @@ impl EventRows {
             Payload::Completed(completed) => Some(completed.as_ref()),
             _ => None,
         };
-        let run = completed.map(|completed| &completed.run);
+        let run = completed.map(|completed| &*completed.run);
         self.append_release(completed);
         self.append_rollout(completed);
         self.append_outcome(completed);
@@ -291,7 +291,7 @@ impl EventRows {
 
     fn append_release(&mut self, completed: Option<&Completed<'_>>) {
         let columns = &mut self.columns;
-        let run = completed.map(|completed| &completed.run);
+        let run = completed.map(|completed| &*completed.run);
         columns.task.append_option(run.and_then(|run| run.task.as_deref()));
         columns.task_version.append_option(run.and_then(|run| run.task_version.as_deref()));
         columns.environment.append_option(run.and_then(|run| run.environment.as_deref()));
@@ -389,7 +389,7 @@ impl EventRows {
     fn append_latency(&mut self, completed: Option<&Completed<'_>>) {
         let columns = &mut self.columns;
         columns.latency_total_micros.append_option(completed.and_then(|completed| completed.latency_total_micros()));
-        let run = completed.map(|completed| &completed.run);
+        let run = completed.map(|completed| &*completed.run);
         let latency = run.and_then(|run| run.latency.as_ref());
         columns.latency_ttft_micros.append_option(latency.and_then(|latency| latency.ttft).map(|n| n.0));
         columns.latency_queue_micros.append_option(latency.and_then(|latency| latency.queue).map(|n| n.0));
@@ -509,7 +509,7 @@ impl EventRows {
 
     fn append_context(&mut self, completed: Option<&Completed<'_>>, event: &Event<'_>) {
         let columns = &mut self.columns;
-        let run = completed.map(|completed| &completed.run);
+        let run = completed.map(|completed| &*completed.run);
         columns.session_id.append_option(run.and_then(|run| run.session_id.as_deref()));
         columns.user_key.append_option(run.and_then(|run| run.user_key.as_deref()));
         let trace = run.and_then(|run| run.trace.as_ref());
