@@ -76,6 +76,8 @@ impl Runs {
 
     /// Takes in new rows, in their order.
     pub(crate) async fn take(&mut self, lake: &Lake, new: &[FileRows]) -> Result<Contributions> {
+        // Before the look-up: what leaves during it would be taken for new.
+        self.index.make_room(new.iter().map(|file| file.rows.num_rows()).sum());
         self.look_up(lake, new).await?;
         let mut contributions = Contributions::default();
         let mut taken_back: BTreeMap<u32, Vec<u32>> = BTreeMap::new();

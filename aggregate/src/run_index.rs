@@ -74,9 +74,11 @@ pub(crate) struct RunIndex {
 impl RunIndex {
     /// Holds as many runs as fit into a number of bytes.
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        // A table doubles when seven eighths are full, and holds both halves while it does.
-        let limit = (limit_bytes / (ENTRY_BYTES * 2)).max(LEAST_RUNS);
         let filter_bits = (limit_bytes / FILTER_SHARE * 8).max(1 << 16);
+        // A table has a power of two of places and doubles when seven eighths of them are taken: what counts is the
+        // largest that fits beside the filter, not the number of entries. While it doubles, the old one is there too.
+        let places = (limit_bytes.saturating_sub(filter_bits / 8) / ENTRY_BYTES).max(1).ilog2();
+        let limit = ((1_usize << places) / 8 * 7).max(LEAST_RUNS);
         Self { held: HashMap::default(), limit, left: None, filter_bits }
     }
 
@@ -116,11 +118,23 @@ impl RunIndex {
         }
     }
 
+    /// Makes room for a number of runs more, before they come: lets the older half go, as often as it takes.
+    pub(crate) fn make_room(&mut self, coming: usize) {
+        let limit = self.limit.saturating_sub(coming).max(LEAST_RUNS);
+        while self.held.len() > limit {
+            self.let_go();
+        }
+    }
+
     /// Lets the older half go where the bound is passed.
     pub(crate) fn shrink(&mut self) {
-        if self.held.len() <= self.limit {
-            return;
+        if self.held.len() > self.limit {
+            self.let_go();
         }
+    }
+
+    /// Lets the older half go: all that is not newer than the median, which is at least half.
+    fn let_go(&mut self) {
         let mut times: Vec<i64> = self.held.values().map(|entry| entry.rank.event_micros).collect();
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
@@ -167,6 +181,20 @@ mod tests {
         assert_eq!(index.state(1, rank(1, 0), b), Verdict::Supersedes(a));
         assert_eq!(index.state(1, rank(0, 9), a), Verdict::Duplicate);
         assert_eq!(index.runs(), 1);
+    }
+
+    #[test]
+    fn the_bound_holds_whatever_it_is_and_however_many_come() {
+        for bound in [200_000, 352_800, 409_600, 1 << 20] {
+            let mut index = RunIndex::new(bound);
+            for run in 0..40_000_u64 {
+                if run % 500 == 0 {
+                    index.make_room(500);
+                }
+                index.state(u128::from(run), rank(0, i64::try_from(run).expect("small")), Place { file: 0, row: 0 });
+                assert!(index.bytes() <= bound, "{} bytes of {bound} after {run} runs", index.bytes());
+            }
+        }
     }
 
     #[test]
