@@ -80,6 +80,21 @@ clients: setup ## The README's first events only: Python, TypeScript, Go
 simulate: ## Simulates ingest and aggregate with faults; SEEDS=N runs N seeds (2000), SEED=N replays one
 	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation::$(if $(SEED),every_seed) -- --nocapture
 
+# The release build is one for all parts; QUICK=1 is a short version of each, PARTS names some of them.
+BENCH = cargo build --release --workspace --bin bellwether --bin bellwether-bench $(FEATURES) && \
+	mkdir -p '$(CARGO_TARGET_DIR)/bench' && scripts/broker with '$(CARGO_TARGET_DIR)/release/bellwether-bench' \
+	$(if $(QUICK),--quick) --scratch '$(CARGO_TARGET_DIR)/bench' --json '$(CARGO_TARGET_DIR)/bench/$(1).json' $(2)
+
+.PHONY: bench
+bench: ## Measures all of it on a real broker; QUICK=1 for a short version, PARTS='decode whole' for some of it
+	@$(if $(PARTS),,scripts/peers fetch)
+	$(call BENCH,bench,$(PARTS))
+
+.PHONY: bench-peers
+bench-peers: ## Measures it side by side with other stream processors
+	@scripts/peers fetch
+	$(call BENCH,peers,peers)
+
 .PHONY: record
 record: build ## Records the demo's screen as docs/demo.svg
 	scripts/record-demo '$(PROGRAM)'

@@ -46,6 +46,12 @@ const ROOMS: &[Room] = &[
         rooms: &["bellwether-lake", "bellwether-metrics", "bellwether-stats"],
         not: &["rdkafka"],
     },
+    // Measures the others; nothing uses it but tests.
+    Room {
+        name: "bellwether-bench",
+        rooms: &["bellwether-event", "bellwether-lake", "bellwether-ingest", "bellwether-aggregate"],
+        not: &["datafusion", "deltalake", "object_store"],
+    },
     Room {
         name: "bellwether",
         rooms: &[

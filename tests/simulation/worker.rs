@@ -142,7 +142,7 @@ impl Worker {
             self.settle_answers().await?;
         }
         for partition in lost {
-            drop(self.open.let_go(&place(*partition))?);
+            self.open.let_go(&place(*partition))?;
             self.fetch.remove(partition);
         }
         self.control.note(self.process, format_args!("lets go of {lost:?}"));

@@ -1,0 +1,152 @@
+//! What a commit costs, and opening a table, after ten, a hundred, a thousand, ten thousand of them, with maintenance as
+//! often as a service has it at one commit a second.
+
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use bellwether_bench::events::{Generator, Size};
+use bellwether_bench::process::cpu_seconds;
+use bellwether_event::Limits;
+use bellwether_ingest::{BatchBuilder, Message};
+use bellwether_lake::{
+    Advance, Clock, Commit, CommitLog, Error, Lake, MaintainSettings, Outcome, Result, Snapshot, StorageOptions,
+    SystemClock, Table, unique_id,
+};
+
+use crate::Bench;
+use crate::part::flow::Setup;
+
+/// Rows of a commit: a quiet second.
+const ROWS: usize = 50;
+
+/// Commits between two rounds of maintenance: a commit a second, a round each 30 s.
+const MAINTAIN_EVERY: i64 = 30;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// What commits since the last look have cost.
+#[derive(Debug, Default)]
+struct Costs {
+    commits: i64,
+    commit_cpu_s: f64,
+    commit_wall_s: f64,
+    maintain_cpu_s: f64,
+}
+
+/// A table that grows by a commit at a time.
+struct Growing {
+    lake: Lake,
+    on: Snapshot,
+    rows: RecordBatch,
+    commits: i64,
+}
+
+fn own_cpu_s() -> Result<f64> {
+    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+}
+
+fn rows(seed: u64) -> Result<RecordBatch> {
+    let mut generator = Generator::new(seed, Size::Small);
+    let mut builder = BatchBuilder::new(Limits::default());
+    let now = SystemClock.now_micros();
+    for offset in 0..ROWS as i64 {
+        let event = generator.next(now);
+        builder.push(&Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() }, now);
+    }
+    Ok(builder.finish()?.0)
+}
+
+pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
+    let setup = Setup::new(bench, "none")?;
+    let lake = setup.lake().await?;
+    let on = lake.log(Table::Events).load().await?;
+    let mut growing = Growing { lake, on, rows: rows(bench.seed)?, commits: 0 };
+    for stop in [100, 1000, 10_000].map(|stop: i64| stop.min(bench.sizes.commits)) {
+        // The last tenth of the way is what is measured: the cost at that length, not on the way there.
+        let measured_from = stop - (stop / 10).max(1);
+        growing.grow(measured_from).await?;
+        let costs = growing.grow(stop).await?;
+        if costs.commits == 0 {
+            continue;
+        }
+        costs.report(bench, stop);
+        opening(bench, &setup, stop).await?;
+    }
+    setup.remove();
+    Ok(())
+}
+
+/// Time, CPU and memory of a program that opens the table and counts its rows.
+async fn opening(bench: &mut Bench, setup: &Setup, commits: i64) -> Result<()> {
+    let (mut load, mut cpu, mut peak) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let lake = Lake::open(&setup.root().display().to_string(), &StorageOptions::default()).await?;
+        let begun = Instant::now();
+        lake.log(Table::Events).load().await?;
+        load.push(begun.elapsed().as_secs_f64() * 1000.0);
+        let (_, usage) = setup.ask("SELECT count(*) FROM events")?;
+        cpu.push(usage.cpu_s * 1000.0);
+        peak.push(usage.peak_bytes as f64 / MIB);
+    }
+    let at = format!("after {commits} commits");
+    let report = &mut bench.report;
+    report.note("commits", format!("reading where the table stands, {at}"), &load, "ms", None);
+    report.note("commits", format!("`bellwether sql`, opening and counting, {at}"), &cpu, "CPU-ms", None);
+    report.note("commits", format!("`bellwether sql`, opening and counting, {at}"), &peak, "MiB at most", None);
+    Ok(())
+}
+
+// === impl Growing ===
+
+impl Growing {
+    /// Commits until there are so many.
+    async fn grow(&mut self, to: i64) -> Result<Costs> {
+        let mut costs = Costs::default();
+        while self.commits < to {
+            let (before, begun) = (own_cpu_s()?, Instant::now());
+            self.commit().await?;
+            costs.commit_wall_s += begun.elapsed().as_secs_f64();
+            let between = own_cpu_s()?;
+            costs.commit_cpu_s += between - before;
+            costs.commits += 1;
+            if self.commits % MAINTAIN_EVERY == 0 {
+                self.lake.maintain(Table::Events, &MaintainSettings::default()).await?;
+                costs.maintain_cpu_s += own_cpu_s()? - between;
+            }
+        }
+        Ok(costs)
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        const APP: &str = "bench/t/0";
+        let files = self.lake.write(Table::Events, &self.rows).await?;
+        let next = (self.commits + 1) * ROWS as i64;
+        let commit = Commit {
+            uuid: unique_id(),
+            advances: vec![Advance { app_id: APP.to_owned(), expected: self.on.next(APP), next }],
+            files: files.into_iter().map(|file| file.file).collect(),
+            operation: "ingest",
+            ranges: Vec::new(),
+            facts: serde_json::Map::new(),
+        };
+        match self.lake.log(Table::Events).try_commit(&self.on, &commit).await? {
+            Outcome::Committed(snapshot) => self.on = snapshot,
+            other => return Err(Error::bug(format!("a commit without rivals became {other:?}"))),
+        }
+        self.commits += 1;
+        Ok(())
+    }
+}
+
+// === impl Costs ===
+
+impl Costs {
+    fn report(&self, bench: &mut Bench, at: i64) {
+        let each = |seconds: f64| [seconds * 1000.0 / self.commits as f64];
+        let at = format!("of {ROWS} rows, at {at} commits");
+        let report = &mut bench.report;
+        report.note("commits", format!("a commit {at}"), &each(self.commit_cpu_s), "CPU-ms", None);
+        report.note("commits", format!("a commit {at}"), &each(self.commit_wall_s), "ms", None);
+        report.note("commits", format!("maintenance a commit {at}"), &each(self.maintain_cpu_s), "CPU-ms", None);
+    }
+}

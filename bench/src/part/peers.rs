@@ -1,0 +1,340 @@
+//! Side by side with other stream processors: the same topic, the same machine, the same output, which is runs, successes,
+//! costs and tokens by minute, task and release, as Parquet. Bellwether does all else it does besides.
+//!
+//! A peer emits a window when it closes. So once it has nothing left to do, events of now are published, by which every
+//! window of the topic closes; once it is idle again, it is ended. Its CPU time is read at the beginning of each idle
+//! stretch: waiting costs it nothing here. Then its rows are added up and held against the sums that were computed when
+//! the events were made. Without the same sums there is no number.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use bellwether_bench::events::{Event, Generator, Size};
+use bellwether_bench::process::{Measured, cpu_seconds};
+use bellwether_lake::{Clock, Error, Result, SystemClock, unique_id};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use crate::Bench;
+use crate::kafka::{self, Publisher};
+use crate::part::flow::{Setup, stop, until_aggregated, until_ingested};
+
+const MIB: f64 = 1024.0 * 1024.0;
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// The runs of the topic ended over half an hour, and long enough ago that the windows of a peer with an hour's grace
+/// close when events of now come.
+const BACKLOG_BEGAN: Duration = Duration::from_secs(110 * 60);
+const BACKLOG_SPAN: Duration = Duration::from_secs(30 * 60);
+
+/// Events by which the windows close: enough for every task and release, on every partition.
+const CLOSING_EVENTS: usize = 4000;
+
+/// A peer that uses less than this share of a core for this long has nothing left to do: commits are 5 s apart.
+const IDLE_SHARE: f64 = 0.3;
+const IDLE_FOR: Duration = Duration::from_secs(10);
+
+/// Longest time that a peer may take.
+const PATIENCE: Duration = Duration::from_secs(480);
+
+/// Runs, successes, costs in micro-units, input and output tokens.
+type Sums = [i64; 5];
+
+/// Sums by start of the minute (ms), task and release.
+type Windows = BTreeMap<(i64, String, String), Sums>;
+
+/// A topic and what every program must find in it.
+struct Topic {
+    name: String,
+    events: u64,
+    before_ms: i64,
+    expected: Windows,
+}
+
+/// What a program needed.
+struct Needed {
+    cpu_s: f64,
+    wall_s: f64,
+    peak_mib: f64,
+}
+
+/// A program to set Bellwether beside.
+struct Peer {
+    name: &'static str,
+    /// Folder that `scripts/peers fetch` makes.
+    fetched: PathBuf,
+    command: fn(&Path) -> Command,
+}
+
+/// Where `scripts/peers` keeps what it has fetched.
+fn fetched(name: &str) -> PathBuf {
+    let cache = std::env::var_os("BELLWETHER_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bellwether"),
+        PathBuf::from,
+    );
+    cache.join("peers").join(name)
+}
+
+fn quixstreams(fetched: &Path) -> Command {
+    let mut command = Command::new(fetched.join("venv/bin/python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/quixstreams/peer.py"));
+    command
+}
+
+fn kafka_streams(fetched: &Path) -> Command {
+    let mut command = Command::new("java");
+    let class_path = format!("{}:{}", fetched.join("classes").display(), fetched.join("lib/*").display());
+    // Without a bound the JVM takes a quarter of the machine before it collects anything.
+    command.args(["-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &class_path, "Peer"]);
+    command
+}
+
+pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
+    let peers = [
+        Peer { name: "Kafka Streams 4.3.0", fetched: fetched("kafka-streams"), command: kafka_streams },
+        Peer { name: "Quix Streams 3.28.1", fetched: fetched("quixstreams"), command: quixstreams },
+    ];
+    let broker = bench.broker.clone().unwrap_or_default();
+    for peer in peers {
+        if !peer.fetched.join("ready").exists() {
+            let why = format!("{} is not there; `scripts/peers fetch` brings it or says what it needs", peer.name);
+            bench.report.skip("peers", why);
+            continue;
+        }
+        let (mut own, mut other) = (Vec::new(), Vec::new());
+        for _ in 0..bench.sizes.runs {
+            // A topic for each pair: the closing events of one peer are no part of what the next one reads.
+            let topic = topic(&broker, bench.seed, bench.sizes.peer_events)?;
+            own.push(bellwether(bench, &topic).await?);
+            other.push(peer.measure(bench, &topic)?);
+        }
+        let events = bench.sizes.peer_events as f64;
+        report(bench, &format!("Bellwether, beside {}", peer.name), events, &own);
+        report(bench, peer.name, events, &other);
+        let ratios: Vec<f64> = own.iter().zip(&other).map(|(own, other)| other.cpu_s / own.cpu_s).collect();
+        bench.report.note("peers", format!("{} against Bellwether", peer.name), &ratios, "times the CPU time", None);
+    }
+    Ok(())
+}
+
+fn report(bench: &mut Bench, name: &str, events: f64, runs: &[Needed]) {
+    let of = |number: fn(&Needed) -> f64| -> Vec<f64> { runs.iter().map(number).collect() };
+    let cost: Vec<f64> = runs.iter().map(|run| run.cpu_s / events * 1e6).collect();
+    bench.report.note("peers", name, &cost, "CPU-s / million events", None);
+    bench.report.note("peers", name, &of(|run| run.peak_mib), "MiB at most", None);
+    bench.report.note("peers", name, &of(|run| run.wall_s), "s to the last row", None);
+}
+
+/// Fills a topic, and adds up what is in it, from the JSON text as anybody would read it.
+fn topic(broker: &str, seed: u64, events: usize) -> Result<Topic> {
+    let name = kafka::topic(broker)?;
+    let publisher = Publisher::new(broker, &name)?;
+    let mut generator = Generator::new(seed, Size::Small);
+    let now = SystemClock.now_micros();
+    let begin = now - BACKLOG_BEGAN.as_micros() as i64;
+    let mut expected = Windows::new();
+    for index in 0..events {
+        let passed = (BACKLOG_SPAN.as_micros() as f64 * (index as f64 / events.max(1) as f64)) as i64;
+        let event = generator.next(begin + passed);
+        add(&mut expected, &event, begin + passed)?;
+        publisher.publish(&event, false)?;
+    }
+    publisher.flush()?;
+    Ok(Topic { name, events: events as u64, before_ms: (now - MINUTE_MICROS) / 1000, expected })
+}
+
+fn add(windows: &mut Windows, event: &Event, ended_micros: i64) -> Result<()> {
+    let wrong = || Error::bug("a generated event lacks something");
+    let event: Value = serde_json::from_slice(&event.payload).map_err(|source| wrong().with_source(source))?;
+    let data = &event["data"];
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+    let (whole, micros) =
+        data["cost"]["amount"].as_str().and_then(|amount| amount.split_once('.')).ok_or_else(wrong)?;
+    let cost = format!("{whole}{micros}").parse::<i64>().map_err(|source| wrong().with_source(source))?;
+    let row = [
+        1,
+        i64::from(data["outcome"]["status"] == "success"),
+        cost,
+        data["tokens"]["input"].as_i64().ok_or_else(wrong)?,
+        data["tokens"]["output"].as_i64().ok_or_else(wrong)?,
+    ];
+    let start_ms = (ended_micros - ended_micros.rem_euclid(MINUTE_MICROS)) / 1000;
+    sum(windows, (start_ms, text(&data["task"])?, text(&data["release"]["id"])?), row);
+    Ok(())
+}
+
+fn sum(windows: &mut Windows, key: (i64, String, String), row: Sums) {
+    let sums = windows.entry(key).or_default();
+    for (sum, value) in sums.iter_mut().zip(row) {
+        *sum += value;
+    }
+}
+
+/// The same topic through Bellwether, as a service, and the same sums out of its `metrics`.
+async fn bellwether(bench: &Bench, topic: &Topic) -> Result<Needed> {
+    let setup = Setup::new(bench, &topic.name)?;
+    let lake = setup.lake().await?;
+    let worker = [setup.start(&["run"])?];
+    let entries = until_ingested(&lake, topic.events, &worker).await?;
+    until_aggregated(&lake, entries.last().map_or(0, |entry| entry.version), &worker).await?;
+    let [worker] = worker;
+    let usage = stop(worker)?;
+    let query = "SELECT CAST(extract(epoch FROM window_start) * 1000 AS BIGINT), task, release_id, sum(runs), \
+                 sum(success), sum(cost_nanos_sum) / 1000, sum(tokens_input), sum(tokens_output) \
+                 FROM metrics GROUP BY window_start, task, release_id";
+    let (answer, _) = setup.ask(query)?;
+    let mut found = Windows::new();
+    for line in answer.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number =
+            |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN) as i64;
+        let text = |index: usize| fields.get(index).map_or_else(String::new, |field| (*field).to_owned());
+        let row = [3, 4, 5, 6, 7].map(number);
+        sum(&mut found, (number(0), text(1), text(2)), row);
+    }
+    verify("Bellwether", topic, &found)?;
+    setup.remove();
+    Ok(Needed { cpu_s: usage.cpu_s, wall_s: usage.wall_s, peak_mib: usage.peak_bytes as f64 / MIB })
+}
+
+/// What a program found is what is in the topic.
+fn verify(name: &str, topic: &Topic, found: &Windows) -> Result<()> {
+    let found: Windows =
+        found.iter().filter(|(key, _)| key.0 < topic.before_ms).map(|(k, v)| (k.clone(), *v)).collect();
+    if found == topic.expected {
+        return Ok(());
+    }
+    let runs = |windows: &Windows| windows.values().map(|sums| sums[0]).sum::<i64>();
+    let different = topic.expected.iter().find(|(key, sums)| found.get(*key) != Some(sums));
+    Err(Error::data(format!(
+        "{name} has other sums: {} windows with {} runs instead of {} with {}; the first that differs is {different:?}, found {:?}",
+        found.len(),
+        runs(&found),
+        topic.expected.len(),
+        runs(&topic.expected),
+        different.and_then(|(key, _)| found.get(key)),
+    )))
+}
+
+// === impl Peer ===
+
+impl Peer {
+    fn measure(&self, bench: &Bench, topic: &Topic) -> Result<Needed> {
+        let id = unique_id().simple().to_string();
+        let folder = bench.scratch.join(format!("peer-{id}"));
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| Error::unavailable("no folder can be made for a peer").with_source(source))?;
+        let broker = bench.broker.clone().unwrap_or_default();
+        let mut command = (self.command)(&self.fetched);
+        command.args([&broker, &topic.name, &format!("peer-{id}")]).arg(&folder).current_dir(&folder);
+        let wrong = |source: std::io::Error| Error::unavailable(format!("{} fails", self.name)).with_source(source);
+        let begun = Instant::now();
+        let process = Measured::start(&mut command).map_err(wrong)?;
+        if until_idle(&process, &begun).is_none() {
+            return Err(self.gave_up(process));
+        }
+        close_windows(&broker, &topic.name, bench.seed)?;
+        let Some((cpu_s, wall_s)) = until_idle(&process, &begun) else { return Err(self.gave_up(process)) };
+        let peak_mib = process.peak_bytes() as f64 / MIB;
+        process.terminate().map_err(wrong)?;
+        // A JVM that was told to end says so by its exit status: what counts is its output.
+        drop(process.end());
+        verify(self.name, topic, &read(&folder.join("out"))?)?;
+        drop(std::fs::remove_dir_all(&folder)); // What cannot be removed goes with the temporary folder.
+        Ok(Needed { cpu_s, wall_s, peak_mib })
+    }
+
+    /// Why there is no number of a process that has ended too early, or is not done in time.
+    fn gave_up(&self, process: Measured) -> Error {
+        if !process.has_ended() {
+            return Error::unavailable(format!("{} is not done after {} s", self.name, PATIENCE.as_secs()));
+        }
+        let printed = process.end().map_or_else(|error| error.to_string(), |(_, printed)| printed);
+        Error::unavailable(format!("{} has ended by itself:\n{printed}", self.name))
+    }
+}
+
+/// Waits until a process has done what there is to do; CPU time and wall time of when it began to idle. None where it
+/// ends by itself or takes too long.
+fn until_idle(process: &Measured, begun: &Instant) -> Option<(f64, f64)> {
+    let mut since = None;
+    let mut last = (0.0, Instant::now());
+    while begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(500));
+        let cpu_s = cpu_seconds(process.id()).filter(|_| !process.has_ended())?;
+        let share = (cpu_s - last.0) / last.1.elapsed().as_secs_f64();
+        last = (cpu_s, Instant::now());
+        if share > IDLE_SHARE {
+            since = None;
+            continue;
+        }
+        let (at, cpu, wall) = *since.get_or_insert((Instant::now(), cpu_s, begun.elapsed().as_secs_f64()));
+        if at.elapsed() > IDLE_FOR {
+            return Some((cpu, wall));
+        }
+    }
+    None
+}
+
+/// Events of now, by which all older windows close.
+fn close_windows(broker: &str, topic: &str, seed: u64) -> Result<()> {
+    let publisher = Publisher::new(broker, topic)?;
+    let mut generator = Generator::new(seed + 1_000_000, Size::Small);
+    for _ in 0..CLOSING_EVENTS {
+        publisher.publish(&generator.next(SystemClock.now_micros()), false)?;
+    }
+    publisher.flush()
+}
+
+/// All rows of the Parquet files under a folder.
+fn read(folder: &Path) -> Result<Windows> {
+    let mut windows = Windows::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|source| Error::data(format!("no output in `{}`", folder.display())).with_source(source))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                read_file(&path, &mut windows)?;
+            }
+        }
+    }
+    Ok(windows)
+}
+
+fn read_file(path: &Path, windows: &mut Windows) -> Result<()> {
+    let wrong = |source: Box<dyn std::error::Error + Send + Sync>| {
+        Error::data(format!("`{}` is not readable", path.display())).with_source(source)
+    };
+    let file = File::open(path).map_err(|source| wrong(source.into()))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+    for batch in reader.map_err(|source| wrong(source.into()))? {
+        let batch = batch.map_err(|source| wrong(source.into()))?;
+        let [start, runs, success, cost, input, output] =
+            ["window_start", "runs", "success", "cost_micros", "tokens_input", "tokens_output"]
+                .map(|name| column(&batch, name, &DataType::Int64));
+        let [task, release] = ["task", "release"].map(|name| column(&batch, name, &DataType::Utf8));
+        let (task, release) = (task?, release?);
+        let (task, release) = (task.as_string::<i32>(), release.as_string::<i32>());
+        let numbers = [start?, runs?, success?, cost?, input?, output?];
+        for row in 0..batch.num_rows() {
+            let [start, sums @ ..] = numbers.each_ref().map(|column| column.as_primitive::<Int64Type>().value(row));
+            sum(windows, (start, task.value(row).to_owned(), release.value(row).to_owned()), sums);
+        }
+    }
+    Ok(())
+}
+
+fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<std::sync::Arc<dyn Array>> {
+    let found =
+        batch.column_by_name(name).ok_or_else(|| Error::data(format!("a peer's output has no column `{name}`")))?;
+    Ok(cast(found, kind)?)
+}

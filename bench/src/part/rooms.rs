@@ -1,0 +1,184 @@
+//! The rooms one by one, inside this process: decoding, writing Parquet, aggregating.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_bench::events::{Event, Generator, Size};
+use bellwether_bench::process::cpu_seconds;
+use bellwether_event::Limits;
+use bellwether_ingest::{BatchBuilder, Message, Pushed};
+use bellwether_lake::{
+    Advance, Clock, Commit, CommitLog, Error, Handover, Lake, Outcome, Result, StorageOptions, SystemClock, Table,
+    WrittenFile, unique_id,
+};
+use prometheus::Registry;
+use uuid::Uuid;
+
+use crate::Bench;
+use crate::report::Bound;
+
+/// Rows of a batch: about what a second brings at full speed.
+const BATCH_ROWS: usize = 50_000;
+
+/// Bytes of rows that may wait for the aggregator: all of them.
+const HANDOVER_BYTES: usize = 8 << 30;
+
+/// CPU time of this process so far.
+fn own_cpu_s() -> Result<f64> {
+    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+}
+
+fn name_of(size: Size) -> &'static str {
+    match size {
+        Size::Small => "events of 0.8 kB",
+        Size::Large => "events of 3 kB",
+    }
+}
+
+fn events(seed: u64, size: Size, count: usize) -> Vec<Event> {
+    let mut generator = Generator::new(seed, size);
+    let now = SystemClock.now_micros();
+    // Half an hour of traffic, and well away from a change of the day's file for most of the day.
+    let step = i64::try_from(Duration::from_secs(1800).as_micros() / count.max(1) as u128).unwrap_or(1);
+    (0..count as i64).map(|index| generator.next(now - 1_800_000_000 + index * step)).collect()
+}
+
+/// Decodes events into batches of rows, calling `done` with each.
+fn decode_all(
+    events: &[Event],
+    builder: &mut BatchBuilder,
+    mut done: impl FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let now = SystemClock.now_micros();
+    for (offset, event) in (0..).zip(events) {
+        let message = Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() };
+        if let Pushed::Quarantined(reason) = builder.push(&message, now) {
+            return Err(Error::bug(format!("a generated event is refused: {reason}")));
+        }
+        if builder.rows() == BATCH_ROWS {
+            done(builder.finish()?.0)?;
+        }
+    }
+    if builder.rows() > 0 {
+        done(builder.finish()?.0)?;
+    }
+    Ok(())
+}
+
+fn batches(seed: u64, count: usize) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    decode_all(&events(seed, Size::Small, count), &mut BatchBuilder::new(Limits::default()), |batch| {
+        batches.push(batch);
+        Ok(())
+    })?;
+    Ok(batches)
+}
+
+/// JSON text to rows.
+pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
+    for (size, count, required) in [
+        (Size::Small, bench.sizes.room_events / 4, Some(Bound::AtLeast(500_000.0))),
+        (Size::Large, bench.sizes.room_events / 16, None),
+    ] {
+        let events = events(bench.seed, size, count.max(1));
+        let bytes: usize = events.iter().map(|event| event.payload.len()).sum();
+        let mut builder = BatchBuilder::new(Limits::default());
+        let mut warm_up = |times: usize| -> Result<f64> {
+            let before = own_cpu_s()?;
+            for _ in 0..times {
+                decode_all(&events, &mut builder, |_| Ok(()))?;
+            }
+            Ok(own_cpu_s()? - before)
+        };
+        warm_up(1)?;
+        // As many rounds as make the clock's steps of 10 ms small.
+        let rounds = (bench.sizes.room_events * 2 / events.len()).max(1);
+        let (mut rates, mut megabytes) = (Vec::new(), Vec::new());
+        for _ in 0..bench.sizes.runs {
+            let cpu_s = warm_up(rounds)?.max(0.01);
+            rates.push((events.len() * rounds) as f64 / cpu_s);
+            megabytes.push((bytes * rounds) as f64 / cpu_s / 1e6);
+        }
+        let name = name_of(size);
+        bench.report.note("decode", format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
+        bench.report.note("decode", format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
+    }
+    Ok(())
+}
+
+async fn fresh_lake(bench: &Bench) -> Result<Lake> {
+    let root = bench.scratch.join(unique_id().simple().to_string());
+    Lake::open(&root.display().to_string(), &StorageOptions::default()).await
+}
+
+/// Rows to durable Parquet files.
+pub(crate) async fn parquet(bench: &mut Bench) -> Result<()> {
+    let batches = batches(bench.seed, bench.sizes.room_events)?;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let lake = fresh_lake(bench).await?;
+    let (mut rates, mut sizes) = (Vec::new(), Vec::new());
+    for _ in 0..bench.sizes.runs {
+        let before = own_cpu_s()?;
+        let mut bytes = 0;
+        for batch in &batches {
+            bytes += lake.write(Table::Events, batch).await?.iter().map(|file| file.file.size).sum::<i64>();
+        }
+        rates.push(rows as f64 / (own_cpu_s()? - before).max(0.01));
+        sizes.push(bytes as f64 / rows as f64);
+    }
+    bench.report.note("parquet", "rows to durable files, events of 0.8 kB", &rates, "events / CPU-s", None);
+    bench.report.note("parquet", "size of a row in Parquet", &sizes, "bytes", None);
+    Ok(())
+}
+
+/// Commits rows to `events`, as ingest would.
+pub(crate) async fn commit(lake: &Lake, files: &[WrittenFile], from: i64) -> Result<Uuid> {
+    let log = lake.log(Table::Events);
+    let on = log.load().await?;
+    let rows: i64 = files.iter().map(|file| file.file.rows).sum();
+    let commit = Commit {
+        uuid: unique_id(),
+        advances: vec![Advance { app_id: "bench/t/0".to_owned(), expected: on.next("bench/t/0"), next: from + rows }],
+        files: files.iter().map(|file| file.file.clone()).collect(),
+        operation: "ingest",
+        ranges: Vec::new(),
+        facts: serde_json::Map::new(),
+    };
+    match log.try_commit(&on, &commit).await? {
+        Outcome::Committed(_) => Ok(commit.uuid),
+        other => Err(Error::bug(format!("a commit without rivals became {other:?}"))),
+    }
+}
+
+/// Rows of `events` to rows of `metrics`: handed over in memory, as in one process, and read back from Parquet.
+pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
+    let batches = batches(bench.seed, bench.sizes.room_events)?;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    for handed_over in [true, false] {
+        let mut rates = Vec::new();
+        for _ in 0..bench.sizes.runs {
+            let lake = fresh_lake(bench).await?;
+            let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES));
+            let mut aggregator =
+                Box::pin(Aggregator::open(&lake, Settings::default(), handover.clone(), &Registry::new())).await?;
+            let (mut cpu_s, mut next) = (0.0, 0);
+            for batch in &batches {
+                let files = lake.write(Table::Events, batch).await?;
+                let id = commit(&lake, &files, next).await?;
+                next += batch.num_rows() as i64;
+                if let Some(handover) = &handover {
+                    handover.offer(id, files);
+                }
+                // A step a commit, as under live traffic.
+                let before = own_cpu_s()?;
+                Box::pin(aggregator.run_until_caught_up()).await?;
+                cpu_s += own_cpu_s()? - before;
+            }
+            rates.push(rows as f64 / cpu_s.max(0.01));
+        }
+        let how = if handed_over { "handed over in memory" } else { "read back from Parquet" };
+        bench.report.note("aggregate", format!("events to metrics, {how}"), &rates, "events / CPU-s", None);
+    }
+    Ok(())
+}

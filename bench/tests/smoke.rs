@@ -1,0 +1,71 @@
+//! The bench program works, on tiny sizes. Its numbers mean nothing here, and none is asserted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs parts of the bench and gives the JSON it writes; none where a part had to be left out.
+fn bench(parts: &[&str]) -> (bool, String) {
+    let folder = std::env::temp_dir().join(format!("bellwether-bench-{}-{}", std::process::id(), parts.join("-")));
+    let json = folder.join("bench.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_bellwether-bench"))
+        .args(["--tiny", "--json"])
+        .arg(&json)
+        .arg("--program")
+        .arg(program())
+        .args(parts)
+        .output()
+        .expect("the bench starts");
+    let written = std::fs::read_to_string(&json).unwrap_or_default();
+    drop(std::fs::remove_dir_all(&folder));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() || said.contains("skipped"), "{said}");
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("| part"), "no table: {table}\n{said}");
+    (output.status.success(), written)
+}
+
+/// The program, built along with this test by `cargo test --workspace`.
+fn program() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_bellwether-bench")).with_file_name("bellwether")
+}
+
+/// Numbers that a report has for a part, all of them finite.
+fn measures(written: &str, part: &str) -> usize {
+    let report: serde_json::Value = serde_json::from_str(written).expect("the report is JSON");
+    let measures = report["measures"].as_array().expect("a list");
+    let of_part: Vec<_> = measures.iter().filter(|measure| measure["part"] == part).collect();
+    for measure in &of_part {
+        assert!(measure["value"].is_f64(), "no number: {measure}");
+    }
+    of_part.len()
+}
+
+#[test]
+fn the_rooms_are_measured() {
+    let (whole, written) = bench(&["decode", "parquet", "aggregate"]);
+    assert!(whole);
+    assert_eq!(["decode", "parquet", "aggregate"].map(|part| measures(&written, part)), [4, 2, 2]);
+}
+
+#[test]
+fn the_program_is_measured_on_a_broker_and_what_is_needed_is_said_without_one() {
+    let (whole, written) = bench(&["whole", "freshness", "idle", "commits"]);
+    if whole {
+        assert!(measures(&written, "whole") >= 16);
+        assert!(measures(&written, "freshness") >= 4);
+        assert!(measures(&written, "idle") >= 2);
+        assert!(measures(&written, "commits") >= 6);
+    } else {
+        assert!(written.contains("BELLWETHER_TEST_KAFKA"), "{written}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said() {
+    let output = Command::new(env!("CARGO_BIN_EXE_bellwether-bench"))
+        .args(["--tiny", "commits", "--program", "/nowhere/bellwether"])
+        .output()
+        .expect("the bench starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("hint:") && said.contains("/nowhere"), "{said}");
+}
