@@ -96,7 +96,8 @@ impl Lake {
     /// # Errors
     /// `Config` where there is no such folder; `Unavailable` where it cannot be looked into.
     pub async fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Self> {
-        Ok(Self { root: Arc::new(store::open_as_it_is(root, options)?), clock: Arc::new(SystemClock) })
+        let root = Arc::new(store::open_as_it_is(root, options)?);
+        Ok(Self { root, clock: Arc::new(SystemClock), work: Work::Pool })
     }
 
     /// Address of the root.

@@ -75,6 +75,9 @@ impl Worker {
         for (place, next) in self.open.take_fenced()? {
             self.control.note(self.process, format_args!("reads {place} again from {next:?}"));
             self.fetch.insert(place.partition, next.unwrap_or(0));
+            if let Some(next) = next {
+                self.control.acknowledge(place.partition, next);
+            }
         }
         self.hear_of_rebalances().await?;
         let (full, old) = self.open.due(&self.flush, self.control.clock.now_micros());
