@@ -78,6 +78,7 @@ mod tests {
     fn the_rate_is_that_of_the_middle() {
         let entry = |from: i64, timestamp_ms| {
             let range = PartitionRange {
+                passed_over: None,
                 topic: "t".to_owned(),
                 partition: 0,
                 from,
