@@ -151,7 +151,7 @@ fn places(setup: &Setup, table: &str, topic: &str) -> Vec<(Place, String)> {
 fn the_proof_itself_sees_what_is_lost_doubled_or_never_sent() {
     let Some(broker) = super::real_broker() else { return };
     let topic = broker.topic("proof", 2);
-    let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 40 });
+    let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 4 });
     let setup = Setup::new(&broker.address, &topic, "");
     setup.catch_up();
     let mut ledger = publisher.finish();
