@@ -4,11 +4,13 @@
 //! be told all that it lacks. Unknown keys are passed over; a key that stands twice is refused.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::units;
 
@@ -333,11 +335,33 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
+thread_local! {
+    /// Bytes of the longest value of unknown fields that was passed over since the last reset: by it the decoder rules out
+    /// that one of them is nested deeply. It stands beside the records because their readers take no context.
+    static LONGEST_SKIPPED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Forgets what was passed over.
+pub(crate) fn reset_skipped() {
+    LONGEST_SKIPPED.set(0);
+}
+
+/// Notes a value that is passed over.
+pub(crate) fn note_skipped(value: &RawValue) {
+    LONGEST_SKIPPED.set(LONGEST_SKIPPED.get().max(value.get().len()));
+}
+
+/// Nesting that no value passed over can exceed: each level takes two bytes.
+pub(crate) fn deepest_skipped() -> usize {
+    LONGEST_SKIPPED.get() / 2
+}
+
 /// Makes a record: a struct of optional fields, read by key. With `unknown`, keys that are not known are kept as they
 /// were sent.
 macro_rules! record {
     (@unknown $out:ident $map:ident $key:ident) => {{
-        let _: serde::de::IgnoredAny = $map.next_value()?;
+        let value: &'de serde_json::value::RawValue = $map.next_value()?;
+        crate::record::note_skipped(value);
     }};
     (@unknown $out:ident $map:ident $key:ident unknown) => {{
         let value: &'de serde_json::value::RawValue = $map.next_value()?;

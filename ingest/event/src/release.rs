@@ -42,11 +42,13 @@ pub struct Release {
     pub prompt_name: Option<String>,
     /// Version of the prompt.
     pub prompt_version: Option<String>,
+    /// Nesting of its objects and lists.
+    pub(crate) depth: usize,
 }
 
 impl Release {
     /// Reads a release that holds to the schema.
-    fn of(value: &Value) -> Option<Self> {
+    fn of(value: &Value, depth: usize) -> Option<Self> {
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let fingerprint = fingerprint(value)?;
         let (requested, responded) = (text("/model/requested"), text("/model/responded"));
@@ -61,6 +63,7 @@ impl Release {
             responded,
             prompt_name: text("/prompt/name"),
             prompt_version: text("/prompt/version"),
+            depth,
         })
     }
 }
@@ -102,7 +105,8 @@ impl ReleaseCache {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let release = Release::of(&value).ok_or_else(|| unreadable("no canonical form".to_owned()))?;
+        let release = Release::of(&value, schema::depth(text.as_bytes()))
+            .ok_or_else(|| unreadable("no canonical form".to_owned()))?;
         let release = Arc::new(release);
         if self.known.len() >= CACHED {
             self.known.clear();

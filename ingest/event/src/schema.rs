@@ -34,8 +34,7 @@ pub fn problems(value: &Value) -> Vec<Problem> {
 pub fn check(message: &str, max_depth: usize) -> Vec<Problem> {
     let mut found = Vec::new();
     if depth(message.as_bytes()) > max_depth {
-        let what = format!("objects and lists are nested deeper than {max_depth}: flatten them");
-        return vec![Problem::new(Reason::TooDeep, "", what)];
+        return vec![too_deep(max_depth)];
     }
     match parse(message, "", &mut found) {
         Ok(value) => check_schema(&ROOT, &value, "", &mut found),
@@ -50,6 +49,11 @@ pub(crate) fn check_definition(name: &str, value: &Value, pointer: &str, found: 
     if let Some(schema) = ROOT.get("$defs").and_then(|definitions| definitions.get(name)) {
         check_schema(schema, value, pointer, found);
     }
+}
+
+/// What a message is told that is nested too deeply.
+pub(crate) fn too_deep(max_depth: usize) -> Problem {
+    Problem::new(Reason::TooDeep, "", format!("objects and lists are nested deeper than {max_depth}: flatten them"))
 }
 
 /// Deepest nesting of objects and lists.

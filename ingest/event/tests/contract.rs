@@ -115,6 +115,34 @@ fn each_kind_of_bad_message_has_its_reason_and_pointer() {
 }
 
 #[test]
+fn nesting_is_followed_wherever_it_hides_and_no_further_than_it_goes() {
+    // A value of some nesting: 30 and below fit with all that may be around them, 33 and above never do.
+    let nested = |levels: usize| -> Value {
+        (1..levels).fold(json!(["]]}}"]), |inner, n| if n % 2 == 0 { json!([inner]) } else { json!({ "a": inner }) })
+    };
+    let wide = json!(vec![json!({ "name": "lookup", "status": "ok" }); 40]);
+    let places = ["/data/unknown", "/data/outcome/unknown", "/data/content/input", "/data/release/unknown", "/unknown"];
+    for place in places {
+        for (levels, accepted) in [(20, true), (26, true), (33, false), (60, false)] {
+            let body = minimal_with(|event| {
+                event["data"]["tool_calls"] = wide.clone();
+                event["data"]["content"] = json!({});
+                let (parent, name) = place.rsplit_once('/').expect("a pointer");
+                event.pointer_mut(parent).expect("there")[name] = nested(levels);
+            });
+            let decoded = Decoder::default().decode(body.as_bytes(), &Envelope::default(), NOW);
+            match decoded {
+                Ok(_) => assert!(accepted, "{levels} levels at {place} were accepted"),
+                Err(rejection) => {
+                    let reasons: Vec<Reason> = rejection.problems.iter().map(|problem| problem.reason).collect();
+                    assert!(!accepted && reasons == [Reason::TooDeep], "{levels} levels at {place}: {reasons:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn every_problem_of_a_message_is_listed_at_once() {
     let body = minimal_with(|event| {
         event["data"]["task"] = json!(3);
