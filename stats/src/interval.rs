@@ -1,5 +1,7 @@
 //! Confidence intervals of rates, ratios and means, from counts and sums.
 
+use crate::special::ln_gamma;
+
 /// A two-sided interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
@@ -153,7 +155,7 @@ pub fn normal_quantile(p: f64) -> f64 {
 
 /// P(Z > x) for x ≥ 0 or below: by the continued fraction of Mills' ratio in the tail (Abramowitz & Stegun 26.2.14), by
 /// the series (26.2.11) near the middle.
-fn normal_tail(x: f64) -> f64 {
+pub(crate) fn normal_tail(x: f64) -> f64 {
     if x < 0.0 {
         return 1.0 - normal_tail(-x);
     }
@@ -192,24 +194,6 @@ pub fn student_quantile(p: f64, degrees: f64) -> f64 {
         t -= (below - p) / density(t);
     }
     t
-}
-
-/// ln Γ(x) for x > 0: Lanczos's approximation with g = 7, n = 9 (Numerical Recipes, 3rd ed., 6.1), to about 1e-14.
-fn ln_gamma(x: f64) -> f64 {
-    const G: [f64; 8] = [
-        676.520_368_121_885_1,
-        -1_259.139_216_722_402_8,
-        771.323_428_777_653_1,
-        -176.615_029_162_140_6,
-        12.507_343_278_686_905,
-        -0.138_571_095_265_720_12,
-        9.984_369_578_019_572e-6,
-        1.505_632_735_149_311_6e-7,
-    ];
-    let x = x - 1.0;
-    let sum = G.iter().zip(1..).fold(0.999_999_999_999_809_9, |sum, (g, n)| sum + g / (x + f64::from(n)));
-    let t = x + 7.5;
-    0.5 * (2.0 * std::f64::consts::PI).ln() + (x + 0.5) * t.ln() - t + sum.ln()
 }
 
 #[cfg(test)]

@@ -1,0 +1,229 @@
+//! D2: do canary and baseline differ in a distribution (latency, cost, tokens; finish reasons, error classes)? The
+//! two-sample e-process on counts by bin.
+//!
+//! For distributions θ_a and θ_b that were chosen before the block, and θ₀ = w_a θ_a + w_b θ_b with the arms' shares w,
+//!
+//! > log e = Σ_k a_k ln(θ_a(k)/θ₀(k)) + b_k ln(θ_b(k)/θ₀(k))
+//!
+//! is an e-value for "both arms have one distribution", whichever it is (Turner, Ly, Grünwald, "Generic E-variables for
+//! exact sequential k-sample tests that allow for optional stopping", JSPI 230, 2024, theorem 1). Here θ_b and θ_a tilt
+//! a reference π by a score v, θ_b ∝ π e^{w_a δ v} and θ_a ∝ π e^{−w_b δ v}: the location score finds a shift of the
+//! whole, the tail scores a few runs that became much slower, one indicator a category its growing share. The reference
+//! comes from the baseline's past and stays as it is while the test runs; any reference is valid, a good one is fast.
+
+use crate::invalid::{Invalid, positive, tempering};
+use crate::sketch::{self, Sketch};
+
+/// Tilts of the location score, in standard deviations of the ranks.
+pub const LOCATION_TILTS: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
+
+/// Odds by which the top 5 % is tilted.
+pub const TAIL_ODDS: [f64; 3] = [1.5, 2.5, 5.0];
+
+/// Odds by which the top 1 % is tilted.
+pub const FAR_TAIL_ODDS: [f64; 3] = [2.0, 4.0, 10.0];
+
+/// Odds by which each category is tilted.
+pub const CATEGORY_ODDS: [f64; 3] = [1.5, 2.5, 5.0];
+
+/// Sketch buckets in one bin: 9 of 2 % make bins of 20 %.
+const BUCKETS_PER_BIN: usize = 9;
+
+/// Number of bins of [`histogram_of`], which hold all numbers from 0 to 2⁶⁴.
+pub const BINS: usize = 246;
+
+/// Which way a distribution must not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Larger is worse, as of latency.
+    Up,
+    /// Smaller is worse.
+    Down,
+}
+
+/// A reference distribution and the tilts of it that are looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tilts {
+    reference: Vec<f64>,
+    tilts: Vec<Tilt>,
+}
+
+/// One score vector with its strength.
+#[derive(Clone, Debug, PartialEq)]
+struct Tilt {
+    /// δ.
+    strength: f64,
+    /// δ·v, by bin.
+    exponents: Vec<f64>,
+    name: String,
+}
+
+/// The counts of a sketch by bin, lowest first, always [`BINS`] of them: two sketches can be compared bin by bin, and
+/// counts of several add up. Negative counts, which a sketch can have between a row and its correction, count nothing.
+pub fn histogram_of(sketch: &Sketch) -> Vec<u64> {
+    let mut bins = vec![0_i64; BINS];
+    for (bucket, count) in sketch.buckets() {
+        let bin = (usize::from(bucket) / BUCKETS_PER_BIN).min(BINS - 1);
+        bins[bin] = bins[bin].saturating_add(count);
+    }
+    bins.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
+}
+
+/// The bin of [`histogram_of`] that a value falls into.
+pub fn bin_of(value: u64) -> usize {
+    (usize::from(sketch::bucket_of(value)) / BUCKETS_PER_BIN).min(BINS - 1)
+}
+
+/// ln of the ratio between the bounds of neighbouring bins: their width on the logarithmic scale.
+pub fn bin_width() -> f64 {
+    9.0 * ((1.0 + sketch::RELATIVE_ERROR) / (1.0 - sketch::RELATIVE_ERROR)).ln()
+}
+
+// === impl Tilts ===
+
+impl Tilts {
+    /// Tilts for an ordered quantity, from counts by bin of the baseline's past.
+    ///
+    /// # Errors
+    /// Where there are fewer than two bins.
+    pub fn ordered(reference: &[u64], direction: Direction) -> Result<Self, Invalid> {
+        let reference = smoothed(reference)?;
+        let sign = match direction {
+            Direction::Up => 1.0,
+            Direction::Down => -1.0,
+        };
+        let ranks = midranks(&reference);
+        let worse: Vec<f64> = ranks.iter().map(|rank| if sign > 0.0 { *rank } else { 1.0 - rank }).collect();
+        let mut tilts = Vec::new();
+        let mut tilt = |name: String, delta: f64, score: &dyn Fn(f64) -> f64| {
+            let exponents = worse.iter().map(|rank| delta * score(*rank)).collect();
+            tilts.push(Tilt { strength: delta, exponents, name });
+        };
+        for delta in LOCATION_TILTS {
+            // A uniform rank has standard deviation 1/√12.
+            tilt(format!("location {delta}"), delta, &|rank| 12_f64.sqrt() * (rank - 0.5));
+        }
+        for odds in TAIL_ODDS {
+            tilt(format!("worst 5 % x{odds}"), odds.ln(), &|rank| f64::from(u8::from(rank > 0.95)));
+        }
+        for odds in FAR_TAIL_ODDS {
+            tilt(format!("worst 1 % x{odds}"), odds.ln(), &|rank| f64::from(u8::from(rank > 0.99)));
+        }
+        Ok(Self { reference, tilts })
+    }
+
+    /// Tilts for categories without order: a growing share of each.
+    ///
+    /// # Errors
+    /// Where there are fewer than two categories.
+    pub fn categories(reference: &[u64]) -> Result<Self, Invalid> {
+        let reference = smoothed(reference)?;
+        let mut tilts = Vec::new();
+        for category in 0..reference.len() {
+            for odds in CATEGORY_ODDS {
+                let mut exponents = vec![0.0; reference.len()];
+                exponents[category] = odds.ln();
+                tilts.push(Tilt { strength: odds.ln(), exponents, name: format!("category {category} x{odds}") });
+            }
+        }
+        Ok(Self { reference, tilts })
+    }
+
+    /// Names of the tilts, in the order of the increments.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tilts.iter().map(|tilt| tilt.name.as_str())
+    }
+
+    /// Log-increments of a block, one a tilt, in nats; 0 where an arm is empty. `tempering` as of
+    /// [`crate::e2x2::Test::new`].
+    ///
+    /// # Errors
+    /// Where the counts have not as many bins as the reference, or the tempering is out of range.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn increments(&self, baseline: &[u64], canary: &[u64], tempering_factor: f64) -> Result<Vec<f64>, Invalid> {
+        let tempering = tempering(tempering_factor)?;
+        self.same_bins(baseline)?;
+        self.same_bins(canary)?;
+        let total = |counts: &[u64]| counts.iter().map(|count| *count as f64).sum::<f64>();
+        let (total_a, total_b) = (total(baseline), total(canary));
+        if total_a == 0.0 || total_b == 0.0 {
+            return Ok(vec![0.0; self.tilts.len()]);
+        }
+        let shares = (total_a / (total_a + total_b), total_b / (total_a + total_b));
+        Ok(self.tilts.iter().map(|tilt| tempering * self.two_sample(tilt, baseline, canary, shares)).collect())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn two_sample(&self, tilt: &Tilt, baseline: &[u64], canary: &[u64], (share_a, share_b): (f64, f64)) -> f64 {
+        let (norm_a, norm_b) = (self.ln_mean(tilt, -share_b), self.ln_mean(tilt, share_a));
+        let mut log_e = 0.0;
+        for (bin, exponent) in tilt.exponents.iter().enumerate() {
+            let (a, b) = (baseline[bin] as f64, canary[bin] as f64);
+            if a + b > 0.0 {
+                let (x_a, x_b) = (-share_b * exponent - norm_a, share_a * exponent - norm_b);
+                let null = (share_a * x_a.exp() + share_b * x_b.exp()).ln();
+                log_e += a * (x_a - null) + b * (x_b - null);
+            }
+        }
+        log_e
+    }
+
+    /// ln of the mean of e^(factor·δ·v) over the reference.
+    fn ln_mean(&self, tilt: &Tilt, factor: f64) -> f64 {
+        let terms = self.reference.iter().zip(&tilt.exponents);
+        terms.map(|(share, exponent)| share * (factor * exponent).exp()).sum::<f64>().ln()
+    }
+
+    /// Log-increments of a block against the reference itself, the form of D4 for a quantity: the null is the reference
+    /// tilted by at most `margin` along each score, the alternatives are tilted by a step of the grid more,
+    /// Σ_k c_k ln(alternative_k / null_k), times `tempering`. The margin is a tilt: ln of the odds of a tail or a
+    /// category, and about a third of the standard deviations of a shift; 0.05 to 0.2 are usual.
+    ///
+    /// # Errors
+    /// As [`Tilts::increments`], and where the margin is not from 0 to 2.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn drift_increments(&self, counts: &[u64], margin: f64, tempering_factor: f64) -> Result<Vec<f64>, Invalid> {
+        let tempering = tempering(tempering_factor)?;
+        self.same_bins(counts)?;
+        if !(0.0..=2.0).contains(&margin) {
+            return Err(Invalid::new("margin", margin, "from 0 to 2"));
+        }
+        let total: f64 = counts.iter().map(|count| *count as f64).sum();
+        let increments = self.tilts.iter().map(|tilt| {
+            let null = margin / tilt.strength;
+            let step = self.ln_mean(tilt, 1.0 + null) - self.ln_mean(tilt, null);
+            let scored: f64 = counts.iter().zip(&tilt.exponents).map(|(count, x)| *count as f64 * x).sum();
+            tempering * (scored - total * step)
+        });
+        Ok(increments.collect())
+    }
+
+    fn same_bins(&self, counts: &[u64]) -> Result<(), Invalid> {
+        if counts.len() == self.reference.len() {
+            return Ok(());
+        }
+        let found = format_args!("{} against {}", counts.len(), self.reference.len()).to_string();
+        Err(Invalid::new("number of bins", found, "that of the reference"))
+    }
+}
+
+/// Shares by bin, none of them 0: one run is spread over all bins.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn smoothed(counts: &[u64]) -> Result<Vec<f64>, Invalid> {
+    if counts.len() < 2 {
+        return Err(Invalid::new("number of bins", counts.len(), "at least 2"));
+    }
+    let bins = counts.len() as f64;
+    let total = positive("runs", counts.iter().map(|count| *count as f64).sum::<f64>() + 1.0)?;
+    Ok(counts.iter().map(|count| (*count as f64 + 1.0 / bins) / total).collect())
+}
+
+/// The share of the reference below the middle of each bin.
+fn midranks(reference: &[f64]) -> Vec<f64> {
+    let mut below = 0.0;
+    let ranks = reference.iter().map(|share| {
+        below += share;
+        below - share / 2.0
+    });
+    ranks.collect()
+}

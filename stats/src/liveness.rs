@@ -1,0 +1,203 @@
+//! D11: what it means that there is little or no data. Three states that must not be taken for each other, for only one
+//! of them is good news: nobody asked anything, nobody knows, and not enough to tell.
+
+use crate::invalid::{Invalid, positive};
+use crate::special::{ln_add, ln_gamma, ln_poisson_lower_tail};
+
+/// Probability of so few runs, below which a window is too quiet.
+pub const QUIET_PROBABILITY: f64 = 1e-6;
+
+/// Quiet windows in a row that make a silent producer.
+pub const QUIET_WINDOWS: usize = 2;
+
+/// The watermark of a source: what event time it has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watermark {
+    /// Nothing earlier is still awaited; microseconds since the epoch.
+    At(i64),
+    /// The source is alive and has nothing: it does not hold others back.
+    Idle,
+    /// The source has not been heard of.
+    Unknown,
+}
+
+/// What is known of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Complete, with enough runs to judge.
+    Enough,
+    /// Complete, with runs, but too few to judge.
+    Insufficient,
+    /// Complete, and there was nothing: the source is alive.
+    NoTraffic,
+    /// Not complete yet; what is there may be shown as provisional.
+    Pending,
+    /// Not complete though it should be: the source is silent or behind, and nothing may be concluded or resolved.
+    NoData,
+}
+
+// === impl Liveness ===
+
+impl Liveness {
+    /// What is known of the window that ends at `window_end`, with `runs` runs, of which `least_runs` are needed. It is
+    /// awaited until `grace` after its end by the clock `now`. All times are microseconds since the epoch.
+    pub fn of(window_end: i64, watermark: Watermark, now: i64, grace: i64, runs: u64, least_runs: u64) -> Self {
+        let overdue = now.saturating_sub(window_end) > grace;
+        let complete = match watermark {
+            Watermark::At(moment) => moment >= window_end,
+            // An idle source has nothing of a window that has ended.
+            Watermark::Idle => now >= window_end,
+            Watermark::Unknown => false,
+        };
+        match (complete, overdue, runs) {
+            (false, true, _) => Self::NoData,
+            (false, false, _) => Self::Pending,
+            (true, _, 0) => Self::NoTraffic,
+            (true, _, runs) if runs < least_runs => Self::Insufficient,
+            (true, _, _) => Self::Enough,
+        }
+    }
+
+    /// Its name in SQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enough => "enough",
+            Self::Insufficient => "insufficient",
+            Self::NoTraffic => "no_traffic",
+            Self::Pending => "pending",
+            Self::NoData => "no_data",
+        }
+    }
+
+    /// True where a rule may be judged on the window.
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Enough | Self::Insufficient | Self::NoTraffic)
+    }
+}
+
+/// The share of messages that arrived, from the first and last sequence number of a producer and how many different
+/// ones were seen. None where nothing was sent.
+///
+/// # Errors
+/// Where more were seen than there are numbers.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub fn completeness(first: u64, last: u64, seen: u64) -> Result<Option<f64>, Invalid> {
+    let Some(gap) = last.checked_sub(first) else { return Ok(None) };
+    let sent = gap.saturating_add(1);
+    if seen > sent {
+        return Err(Invalid::new("messages seen", seen, "at most the sequence numbers from first to last"));
+    }
+    Ok(Some(seen as f64 / sent as f64))
+}
+
+/// ln of the probability of `runs` or fewer where `expected` are usual, whose variance is `overdispersion` times the
+/// mean: negative binomial, Poisson at 1.
+///
+/// # Errors
+/// Where `expected` is not above 0 or `overdispersion` is below 1.
+#[expect(clippy::cast_precision_loss, reason = "the loop ends far below 2^53")]
+pub fn ln_quiet(runs: u64, expected: f64, overdispersion: f64) -> Result<f64, Invalid> {
+    let expected = positive("expected runs", expected)?;
+    if !(overdispersion >= 1.0 && overdispersion.is_finite()) {
+        return Err(Invalid::new("overdispersion", overdispersion, "at least 1"));
+    }
+    if overdispersion < 1.0 + 1e-9 {
+        return Ok(ln_poisson_lower_tail(runs, expected));
+    }
+    if runs as f64 >= expected {
+        // Half of the runs or more lie at or below: not quiet, and not worth a long sum.
+        return Ok(0.0);
+    }
+    // Variance φμ: size r = μ/(φ−1), success probability 1/φ. The sum goes down from its greatest term.
+    let (size, fail) = (expected / (overdispersion - 1.0), 1.0 - 1.0 / overdispersion);
+    let top = runs as f64;
+    let mut term =
+        ln_gamma(top + size) - ln_gamma(size) - ln_gamma(top + 1.0) + top * fail.ln() - size * overdispersion.ln();
+    let (mut sum, mut k) = (f64::NEG_INFINITY, top);
+    loop {
+        sum = ln_add(sum, term);
+        if k < 1.0 || term < sum - 45.0 {
+            return Ok(sum.min(0.0));
+        }
+        term += k.ln() - (k - 1.0 + size).ln() - fail.ln();
+        k -= 1.0;
+    }
+}
+
+/// True where the last [`QUIET_WINDOWS`] windows, given as runs and expected runs, were each so quiet as chance makes
+/// them with probability below [`QUIET_PROBABILITY`].
+///
+/// # Errors
+/// As [`ln_quiet`].
+pub fn is_silent(windows: &[(u64, f64)], overdispersion: f64) -> Result<bool, Invalid> {
+    if windows.len() < QUIET_WINDOWS {
+        return Ok(false);
+    }
+    for (runs, expected) in &windows[windows.len() - QUIET_WINDOWS..] {
+        if ln_quiet(*runs, *expected, overdispersion)? >= QUIET_PROBABILITY.ln() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::close;
+
+    const MINUTE: i64 = 60_000_000;
+
+    #[test]
+    fn the_states_are_never_taken_for_each_other() {
+        let of = |watermark, now, runs| Liveness::of(MINUTE, watermark, now, 5 * MINUTE, runs, 20);
+        assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 0), Liveness::NoTraffic);
+        assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 19), Liveness::Insufficient);
+        assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 20), Liveness::Enough);
+        assert_eq!(of(Watermark::At(MINUTE - 1), 2 * MINUTE, 500), Liveness::Pending);
+        assert_eq!(of(Watermark::At(MINUTE - 1), 7 * MINUTE, 500), Liveness::NoData);
+        assert_eq!(of(Watermark::Unknown, 7 * MINUTE, 0), Liveness::NoData);
+        assert_eq!(of(Watermark::Idle, 7 * MINUTE, 0), Liveness::NoTraffic);
+        assert_eq!(of(Watermark::Idle, 0, 0), Liveness::Pending);
+        // Replayed history and clocks that are wrong do not overflow.
+        assert_eq!(Liveness::of(i64::MAX, Watermark::At(i64::MIN), i64::MIN, 0, 0, 1), Liveness::Pending);
+        assert_eq!(Liveness::of(i64::MIN, Watermark::Unknown, i64::MAX, 0, 0, 1), Liveness::NoData);
+    }
+
+    #[test]
+    fn completeness_is_a_share_of_what_was_sent() {
+        assert_eq!(completeness(1, 1000, 987), Ok(Some(0.987)));
+        assert_eq!(completeness(5, 4, 0), Ok(None));
+        assert_eq!(completeness(0, u64::MAX, 0), Ok(Some(0.0)));
+        assert!(completeness(1, 10, 11).is_err());
+    }
+
+    #[test]
+    fn a_silent_producer_is_found_and_a_quiet_night_is_not() {
+        assert_eq!(is_silent(&[(100, 100.0), (0, 100.0), (0, 100.0)], 1.0), Ok(true));
+        assert_eq!(is_silent(&[(0, 100.0), (80, 100.0)], 1.0), Ok(false));
+        assert_eq!(is_silent(&[(0, 0.5), (0, 0.5)], 1.0), Ok(false));
+        assert_eq!(is_silent(&[(0, 100.0)], 1.0), Ok(false));
+        assert_eq!(is_silent(&[(50, 100.0), (50, 100.0)], 1.0), Ok(true));
+        assert_eq!(is_silent(&[(50, 100.0), (50, 100.0)], 5.0), Ok(false));
+        assert!(is_silent(&[(0, 0.0), (0, 0.0)], 1.0).is_err() && ln_quiet(0, 1.0, 0.5).is_err());
+    }
+
+    #[test]
+    fn tails_match_scipy() {
+        // scipy.stats.nbinom.logcdf(40, 100/4, 1/5) and poisson.logcdf(60, 100).
+        close(ln_quiet(40, 100.0, 5.0).expect("ln P"), NEGATIVE_BINOMIAL);
+        close(ln_quiet(60, 100.0, 1.0).expect("ln P"), POISSON);
+        for runs in [0, 1, 1_000_000_000] {
+            for expected in [1e-9, 1.0, 1e9] {
+                for overdispersion in [1.0, 1.0 + 1e-8, 3.0, 1e6] {
+                    let found = ln_quiet(runs, expected, overdispersion).expect("ln P");
+                    assert!(found <= 0.0, "{runs} of {expected} at {overdispersion}: {found}");
+                }
+            }
+        }
+    }
+
+    const NEGATIVE_BINOMIAL: f64 = -7.678_427_399_010_094;
+    const POISSON: f64 = -11.434_833_751_225_725;
+}

@@ -1,0 +1,168 @@
+//! D3: does cost per completed task, mean latency or another ratio Σy/Σx differ? Asymptotic confidence sequences.
+//!
+//! Each arm's ratio gets its standard error by the delta method (Deng et al., "Applying the Delta Method in Metric
+//! Analytics", KDD 2018, eq. 4) or, where runs come in sessions, from totals by random group ([`crate::clusters`]).
+//! Arms are compared on the log scale. The normal-mixture boundary (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas,
+//! "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52, 2024, theorem 2.2)
+//! then holds at all times at once, asymptotically: not before about 30 completed tasks an arm, which is enforced.
+
+use crate::interval::{Interval, RatioSums};
+use crate::invalid::{Invalid, positive, share};
+use crate::special::{ln_normal_cdf, student_as_normal};
+
+/// Fewest units of the denominator in an arm: below, the normal approximation does not hold.
+pub const MIN_DENOMINATOR: f64 = 30.0;
+
+/// Units at which the boundary is tightest, unless another is asked for.
+pub const TIGHTEST_AT: f64 = 5000.0;
+
+/// An estimate with its standard error, on n units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// What is estimated.
+    pub value: f64,
+    /// Standard error of it.
+    pub error: f64,
+    /// Units (runs, or completed tasks) it rests on.
+    pub units: f64,
+    /// Degrees of freedom of the error; ∞ where it rests on single units.
+    pub degrees: f64,
+}
+
+/// One or two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sides {
+    /// Only a rise is looked for.
+    One,
+    /// A rise or a fall.
+    Two,
+}
+
+/// ρ² of the boundary that is tightest at `tightest_at` units: (−2 ln a + ln(1 − 2 ln a)) / N (Waudby-Smith et al.,
+/// appendix B.2), a = α for two sides and 2α for one.
+fn rho_squared(alpha: f64, tightest_at: f64, sides: Sides) -> f64 {
+    let alpha = match sides {
+        Sides::One => (2.0 * alpha).min(0.999),
+        Sides::Two => alpha,
+    };
+    (-2.0 * alpha.ln() + (1.0 - 2.0 * alpha.ln()).ln()) / tightest_at
+}
+
+/// Half-width of the confidence sequence, in standard deviations of the mean times the root of n: sd·√(…) of eq. 2.7,
+/// and for one side of the one-sided boundary of the same paper. `error` is the standard error after `units` units.
+///
+/// # Errors
+/// Where an argument is out of range.
+pub fn half_width(error: f64, units: f64, tightest_at: f64, alpha: f64, sides: Sides) -> Result<f64, Invalid> {
+    let (units, tightest_at) = (positive("units", units)?, positive("tightest at", tightest_at)?);
+    let alpha = share("alpha", alpha)?;
+    if !(error >= 0.0 && error.is_finite()) {
+        return Err(Invalid::new("standard error", error, "a finite number, not negative"));
+    }
+    let rho2 = rho_squared(alpha, tightest_at, sides);
+    let spread = units * rho2 + 1.0;
+    let log = match sides {
+        Sides::One => (spread.sqrt() / (2.0 * alpha)).ln_1p(),
+        Sides::Two => (spread.sqrt() / alpha).ln(),
+    };
+    Ok(error * (2.0 * spread / (units * rho2) * log).sqrt())
+}
+
+/// log E of "the value exceeds `margin`", from the same normal mixture: with z = (value − margin)/error,
+/// r² n z² / (2(n r² + 1)) − ½ ln(n r² + 1) for two sides; for one side the mixture over positive effects only, which
+/// adds ln 2Φ(r √n z / √(n r² + 1)). The error's degrees of freedom are paid for by taking the normal deviate of the
+/// same tail. 0 without an error.
+///
+/// # Errors
+/// Where an argument is out of range.
+pub fn log_e(estimate: &Estimate, margin: f64, tightest_at: f64, alpha: f64, sides: Sides) -> Result<f64, Invalid> {
+    let tightest_at = positive("tightest at", tightest_at)?;
+    let alpha = share("alpha", alpha)?;
+    let Estimate { value, error, units, degrees } = *estimate;
+    if !(error > 0.0 && error.is_finite() && value.is_finite() && units > 0.0) {
+        return Ok(0.0);
+    }
+    let rho2 = rho_squared(alpha, tightest_at, sides);
+    let z = (value - margin) / error;
+    let z = if degrees.is_finite() { student_as_normal(z, degrees) } else { z };
+    let spread = units * rho2 + 1.0;
+    let both = rho2 * units * z * z / (2.0 * spread) - 0.5 * spread.ln();
+    Ok(match sides {
+        Sides::Two => both,
+        Sides::One => both + std::f64::consts::LN_2 + ln_normal_cdf((rho2 * units / spread).sqrt() * z),
+    })
+}
+
+/// ln of Σy/Σx with its standard error by the delta method. None without a positive ratio, below two units, or with a
+/// denominator below [`MIN_DENOMINATOR`].
+pub fn log_ratio(sums: &RatioSums) -> Option<Estimate> {
+    let RatioSums { n, y, x, yy, xx, xy } = *sums;
+    let ratio = y / x;
+    if n < 2.0 || x < MIN_DENOMINATOR || !(ratio > 0.0 && ratio.is_finite()) {
+        return None;
+    }
+    let residual = (yy - 2.0 * ratio * xy + ratio * ratio * xx).max(0.0);
+    let error = (n / (n - 1.0) * residual).sqrt() / y;
+    Some(Estimate { value: ratio.ln(), error, units: n, degrees: f64::INFINITY })
+}
+
+/// ln of Σy/Σx from totals by random group, right also where runs come in sessions; `units` runs. None as of
+/// [`log_ratio`], or where the totals are not of one length.
+#[expect(clippy::cast_precision_loss, reason = "a list of groups is short")]
+pub fn log_ratio_of_groups(y: &[f64], x: &[f64], units: f64) -> Option<Estimate> {
+    let (total_y, total_x) = (y.iter().sum::<f64>(), x.iter().sum::<f64>());
+    let ratio = total_y / total_x;
+    if y.len() != x.len() || y.len() < 2 || total_x < MIN_DENOMINATOR || !(ratio > 0.0 && ratio.is_finite()) {
+        return None;
+    }
+    let groups = y.len() as f64;
+    let residual: f64 = y.iter().zip(x).map(|(y, x)| (y - ratio * x).powi(2)).sum();
+    let error = (groups / (groups - 1.0) * residual).sqrt() / total_y;
+    Some(Estimate { value: ratio.ln(), error, units, degrees: groups - 1.0 })
+}
+
+/// The mean of x on n units, with its error.
+pub fn mean(n: f64, sum: f64, squares: f64) -> Option<Estimate> {
+    if n < 2.0 {
+        return None;
+    }
+    let mean = sum / n;
+    let variance = ((squares - sum * mean) / (n - 1.0)).max(0.0);
+    Some(Estimate { value: mean, error: (variance / n).sqrt(), units: n, degrees: f64::INFINITY })
+}
+
+/// Canary less baseline: errors add in squares, units add, degrees of freedom by Welch and Satterthwaite.
+pub fn difference(baseline: &Estimate, canary: &Estimate) -> Estimate {
+    let (a, b) = (baseline.error.powi(2), canary.error.powi(2));
+    let part = |square: f64, degrees: f64| if degrees.is_finite() { square * square / degrees } else { 0.0 };
+    let parts = part(a, baseline.degrees) + part(b, canary.degrees);
+    Estimate {
+        value: canary.value - baseline.value,
+        error: (a + b).sqrt(),
+        units: baseline.units + canary.units,
+        degrees: if parts > 0.0 { (a + b).powi(2) / parts } else { f64::INFINITY },
+    }
+}
+
+/// The interval that holds the truth at all times with probability 1 − `alpha`, asymptotically.
+///
+/// # Errors
+/// Where an argument is out of range.
+pub fn interval(estimate: &Estimate, tightest_at: f64, alpha: f64) -> Result<Interval, Invalid> {
+    let half = half_width(estimate.error, estimate.units, tightest_at, alpha, Sides::Two)?;
+    // Student's quantile of the boundary's own level, by the ratio of the deviates that are as improbable.
+    let z = half / estimate.error.max(f64::MIN_POSITIVE);
+    let wider =
+        if estimate.degrees.is_finite() && z.is_finite() { z / student_as_normal(z, estimate.degrees) } else { 1.0 };
+    Ok(Interval { low: estimate.value - half * wider, high: estimate.value + half * wider })
+}
+
+/// What the change of cost per completed task is made of: d ln R = d ln(mean cost) − d ln(success rate). Arguments are
+/// totals of cost, runs and completed tasks of the baseline and of the canary. None where one of them is not positive.
+pub fn decompose(baseline: [f64; 3], canary: [f64; 3]) -> Option<(f64, f64)> {
+    if baseline.iter().chain(&canary).any(|value| !(*value > 0.0 && value.is_finite())) {
+        return None;
+    }
+    let change = |of: fn([f64; 3]) -> f64| (of(canary) / of(baseline)).ln();
+    Some((change(|[cost, runs, _]| cost / runs), -change(|[_, runs, completed]| completed / runs)))
+}

@@ -1,0 +1,339 @@
+//! Evidence that may be looked at after every run: e-processes, e-detectors, and the sums they are made of.
+//!
+//! An e-process E has mean at most 1 at every stopping time while nothing is wrong, so that
+//! P(E ever ≥ 1/α) ≤ α (Ville's inequality; Ramdas, Grünwald, Vovk, Shafer, "Game-Theoretic Statistics and Safe Anytime-
+//! Valid Inference", Statistical Science 38, 2023). Everything here is its logarithm, in nats.
+//!
+//! An e-process of this crate is a mixture over a grid of alternatives: each block of runs gives a list of
+//! log-increments, one a grid point; lists of all blocks and strata are summed; the mean of the exponentials is E.
+//! [`Evidence`] holds these sums exactly, as integers, so that any order and any grouping give the same bits and a
+//! correction takes away what it replaces.
+//!
+//! [`Detector`] is for changes at an unknown moment: the e-SR and e-CUSUM procedures of Shin, Ramdas, Rinaldo
+//! ("E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2, 2023, eq. 10 and 11). Alarming
+//! at A means at least A updates between false alarms on average.
+
+use crate::invalid::{Invalid, positive, share};
+use crate::special::{ln_add, log_mean_exp, log_sum_exp};
+
+/// 2⁶⁴: evidence is summed in units of 2⁻⁶⁴ nats.
+const UNITS: f64 = 18_446_744_073_709_551_616.0;
+
+/// A log-increment that no sum of which leaves 38 decimal digits, with which Arrow holds it: about 10¹³ nats.
+const LIMIT: i128 = 1 << 108;
+
+/// A real number in units of 2⁻⁶⁴, whose sums are exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Exact(pub i128);
+
+/// Sums of log-increments over a grid of alternatives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    sums: Vec<Exact>,
+}
+
+/// The log of an e-SR and an e-CUSUM over the same increments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detector {
+    components: Vec<Component>,
+}
+
+/// One grid point of a detector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Component {
+    /// Σ of all increments.
+    sum: f64,
+    /// ln of Shiryaev and Roberts's statistic: Σ over possible starts of the product since.
+    shiryaev_roberts: f64,
+    /// ln of Page's statistic: the greatest product since a possible start.
+    cusum: f64,
+    /// Updates since the start that the CUSUM holds for the likeliest.
+    since: u64,
+    /// Updates.
+    updates: u64,
+}
+
+/// log E at which an e-process of level `alpha` alarms: ln(1/α).
+///
+/// # Errors
+/// Where `alpha` is not between 0 and 1.
+pub fn alarm_threshold(alpha: f64) -> Result<f64, Invalid> {
+    Ok(-share("alpha", alpha)?.ln())
+}
+
+/// log value at which a detector alarms so that `series` of them, each updated `updates_a_month` times, give at most
+/// `false_alarms_a_month` on average together: ln A, A = series × updates / alarms.
+///
+/// # Errors
+/// Where an argument is not above 0.
+pub fn detector_threshold(series: f64, updates_a_month: f64, false_alarms_a_month: f64) -> Result<f64, Invalid> {
+    let updates = positive("series", series)? * positive("updates a month", updates_a_month)?;
+    Ok((updates / positive("false alarms a month", false_alarms_a_month)?).ln().max(0.0))
+}
+
+/// The p-value that an e-value is worth at any time: min(1, 1/E).
+pub fn p_value(log_e: f64) -> f64 {
+    (-log_e).exp().min(1.0)
+}
+
+/// ½ E_common + ½ mean of E_stratum: finds both a small change of all strata and a great change of one.
+/// Means of e-processes are e-processes, whatever their dependence. Order of strata does not matter to more than
+/// rounding; callers keep one order.
+pub fn stratified_log_e<'a>(strata: impl IntoIterator<Item = &'a Evidence>) -> f64 {
+    let mut common = Evidence::default();
+    let mut alone = Vec::new();
+    for stratum in strata {
+        common.merge(stratum);
+        alone.push(stratum.log_e());
+    }
+    if alone.is_empty() {
+        return 0.0;
+    }
+    log_mean_exp(&[common.log_e(), log_mean_exp(&alone)])
+}
+
+// === impl Exact ===
+
+impl Exact {
+    /// The nearest multiple of 2⁻⁶⁴; numbers beyond about ±10¹³ are held there, and what is no number counts 0.
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, and is clamped after")]
+    pub fn new(value: f64) -> Self {
+        Self(((value * UNITS).round() as i128).clamp(-LIMIT, LIMIT))
+    }
+
+    /// As a float.
+    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is what is asked for")]
+    pub fn value(self) -> f64 {
+        self.0 as f64 / UNITS
+    }
+
+    /// The sum, held at the ends of the range.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+// === impl Evidence ===
+
+impl Evidence {
+    /// Sums as they were read from somewhere.
+    pub fn from_sums(sums: Vec<Exact>) -> Self {
+        Self { sums }
+    }
+
+    /// The sums, one a grid point; empty before the first increment.
+    pub fn sums(&self) -> &[Exact] {
+        &self.sums
+    }
+
+    /// Adds the increments of a block. Lists of different lengths are padded with 0, which is no evidence.
+    pub fn add(&mut self, increments: &[f64]) {
+        self.merge_sums(increments.iter().map(|value| Exact::new(*value)));
+    }
+
+    /// Takes the increments of a block away again.
+    pub fn remove(&mut self, increments: &[f64]) {
+        self.merge_sums(increments.iter().map(|value| Exact(-Exact::new(*value).0)));
+    }
+
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.merge_sums(other.sums.iter().copied());
+    }
+
+    fn merge_sums(&mut self, other: impl Iterator<Item = Exact>) {
+        for (place, value) in other.enumerate() {
+            match self.sums.get_mut(place) {
+                Some(sum) => *sum = sum.plus(value),
+                None => self.sums.push(value),
+            }
+        }
+    }
+
+    /// ln E: the mean over the grid. 0 of no evidence.
+    pub fn log_e(&self) -> f64 {
+        log_mean_exp(&self.sums.iter().map(|sum| sum.value()).collect::<Vec<_>>())
+    }
+
+    /// The place of the grid point that explains the runs best; none before the first increment.
+    pub fn likeliest(&self) -> Option<usize> {
+        (0..self.sums.len()).max_by_key(|place| (self.sums[*place], std::cmp::Reverse(*place)))
+    }
+}
+
+// === impl Detector ===
+
+impl Detector {
+    /// A detector over a grid of `points`.
+    pub fn new(points: usize) -> Self {
+        let (none, zero) = (f64::NEG_INFINITY, 0);
+        let start = Component { sum: 0.0, shiryaev_roberts: none, cusum: none, since: zero, updates: zero };
+        Self { components: vec![start; points] }
+    }
+
+    /// Takes in the increments of the next block. A missing or non-finite increment is none.
+    pub fn update(&mut self, increments: &[f64]) {
+        for (place, component) in self.components.iter_mut().enumerate() {
+            let increment = increments.get(place).copied().filter(|value| value.is_finite()).unwrap_or(0.0);
+            component.update(increment);
+        }
+    }
+
+    /// Appends a detector that took in the blocks that follow: the result is the same as of one that took in all.
+    pub fn append(&mut self, later: &Self) {
+        for (component, later) in self.components.iter_mut().zip(&later.components) {
+            component.append(later);
+        }
+    }
+
+    /// ln of the mixture e-SR: alarm where it reaches [`detector_threshold`]. −∞ before the first block.
+    pub fn log_shiryaev_roberts(&self) -> f64 {
+        self.mixture(|component| component.shiryaev_roberts)
+    }
+
+    /// ln of the mixture e-CUSUM, never above the e-SR. −∞ before the first block.
+    pub fn log_cusum(&self) -> f64 {
+        self.mixture(|component| component.cusum)
+    }
+
+    /// Blocks since the likeliest start of the change, by the grid point whose CUSUM is greatest; none where no start is
+    /// likelier than no change.
+    pub fn blocks_since_change(&self) -> Option<u64> {
+        let best = self.components.iter().max_by(|a, b| a.cusum.total_cmp(&b.cusum))?;
+        (best.cusum > 0.0).then_some(best.since)
+    }
+
+    fn mixture(&self, of: impl Fn(&Component) -> f64) -> f64 {
+        if self.components.is_empty() {
+            return f64::NEG_INFINITY;
+        }
+        log_mean_exp(&self.components.iter().map(of).collect::<Vec<_>>())
+    }
+}
+
+// === impl Component ===
+
+impl Component {
+    fn update(&mut self, increment: f64) {
+        self.sum += increment;
+        self.updates += 1;
+        self.shiryaev_roberts = ln_add(0.0, self.shiryaev_roberts) + increment;
+        // A product below 1 is worse than starting anew.
+        self.since = if self.cusum > 0.0 { self.since + 1 } else { 1 };
+        self.cusum = self.cusum.max(0.0) + increment;
+    }
+
+    fn append(&mut self, later: &Self) {
+        self.shiryaev_roberts = ln_add(later.shiryaev_roberts, self.shiryaev_roberts + later.sum);
+        let from_here = self.cusum + later.sum;
+        if from_here > later.cusum {
+            self.since += later.updates;
+            self.cusum = from_here;
+        } else {
+            self.since = later.since;
+            self.cusum = later.cusum;
+        }
+        self.sum += later.sum;
+        self.updates += later.updates;
+    }
+}
+
+/// ln Σ e^x of any number of values, exact to the last few bits and free of order: values are rounded to integers by
+/// binade, and integers are summed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSum {
+    /// Binary exponent and Σ of mantissas in units of 2⁻⁶², ascending; at most [`BINADES`] below the greatest.
+    binades: std::collections::BTreeMap<i64, i128>,
+    /// Values taken in, those of no weight (−∞) included.
+    count: u64,
+    /// True once +∞ was taken in.
+    infinite: bool,
+}
+
+/// Binades below the greatest that can still change a double: 64 bits of mantissa, 64 bits of count, and some.
+const BINADES: i64 = 160;
+
+/// 2⁶².
+const MANTISSA: f64 = 4_611_686_018_427_387_904.0;
+
+// === impl LogSum ===
+
+impl LogSum {
+    /// Takes in a value; what is no number is left out.
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
+    pub fn add(&mut self, value: f64) {
+        if value.is_nan() {
+            return;
+        }
+        self.count += 1;
+        if value == f64::INFINITY {
+            self.infinite = true;
+        }
+        if value.is_infinite() {
+            return;
+        }
+        let doublings = value * std::f64::consts::LOG2_E;
+        let binade = doublings.floor();
+        let mantissa = ((doublings - binade).exp2() * MANTISSA).round() as i128;
+        *self.binades.entry(binade as i64).or_insert(0) += mantissa;
+        self.prune();
+    }
+
+    /// Takes in all of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.infinite |= other.infinite;
+        for (binade, mantissas) in &other.binades {
+            let sum = self.binades.entry(*binade).or_insert(0);
+            *sum = sum.saturating_add(*mantissas);
+        }
+        self.prune();
+    }
+
+    /// What is too small beside the greatest can be forgotten at any time: the value leaves it out as well.
+    fn prune(&mut self) {
+        if let Some((greatest, _)) = self.binades.last_key_value() {
+            let least = greatest.saturating_sub(BINADES);
+            while self.binades.first_key_value().is_some_and(|(binade, _)| *binade < least) {
+                self.binades.pop_first();
+            }
+        }
+    }
+
+    /// Values taken in.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// ln Σ e^x; −∞ of nothing.
+    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is what is asked for")]
+    pub fn log_sum(&self) -> f64 {
+        if self.infinite {
+            return f64::INFINITY;
+        }
+        let terms: Vec<f64> = self
+            .binades
+            .iter()
+            .map(|(binade, mantissas)| (*binade as f64) * std::f64::consts::LN_2 + (*mantissas as f64 / MANTISSA).ln())
+            .collect();
+        log_sum_exp(&terms)
+    }
+
+    /// ln of the mean of e^x; none of nothing.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn log_mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.log_sum() - (self.count as f64).ln())
+    }
+
+    /// The state as numbers, from which [`LogSum::from_parts`] makes it again: count, infinite, then binade and
+    /// mantissas in turn.
+    pub fn parts(&self) -> (u64, bool, Vec<(i64, i128)>) {
+        (self.count, self.infinite, self.binades.iter().map(|(binade, sum)| (*binade, *sum)).collect())
+    }
+
+    /// The state of [`LogSum::parts`].
+    pub fn from_parts(count: u64, infinite: bool, binades: impl IntoIterator<Item = (i64, i128)>) -> Self {
+        Self { binades: binades.into_iter().collect(), count, infinite }
+    }
+}
