@@ -201,3 +201,141 @@ fn dispersion(hours: &[Hour], rates: &[f64]) -> (f64, f64) {
     let weight: f64 = days.values().map(|(_, variance)| variance * variance).sum();
     (overdispersion, (excess / weight).max(0.0).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequential::{Detector, detector_threshold};
+    use crate::testing::{Random, close};
+
+    #[test]
+    fn golden_values_of_the_detector() {
+        let mut detector = Detector::new(1);
+        let golden = [0.188_124_722_629, 13.091_041_164_2, 748.801_770_949, 523_617.727_004];
+        for ((runs, events), golden) in [(100, 5), (80, 9), (120, 14), (100, 16)].into_iter().zip(golden) {
+            detector.update(&[bernoulli_log_ratio(events, runs, 0.05, 0.10).expect("an increment")]);
+            let found = detector.log_shiryaev_roberts().exp();
+            // The golden values have twelve digits.
+            assert!((found / golden - 1.0).abs() < 2e-11, "{found} instead of {golden}");
+        }
+    }
+
+    #[test]
+    fn increments_are_those_of_the_ratio_of_likelihoods() {
+        let increments = bernoulli_increments(9, 80, 0.05, 0.5).expect("increments");
+        for (ratio, found) in ODDS_RATIOS.into_iter().zip(increments) {
+            let odds = 0.05 / 0.95 * ratio;
+            close(found, 0.5 * bernoulli_log_ratio(9, 80, 0.05, odds / (1.0 + odds)).expect("an increment"));
+        }
+    }
+
+    #[test]
+    fn extreme_series_are_numbers() {
+        const HUGE: u64 = 1_000_000_000;
+        for (events, runs) in [(0, 0), (0, HUGE), (HUGE, HUGE), (1, 1)] {
+            for rate in [0.0, 1e-12, 0.5, 1.0] {
+                let increments = bernoulli_increments(events, runs, rate, 1.0).expect("increments");
+                assert!(increments.iter().all(|x| x.is_finite()), "{events}/{runs} at {rate}: {increments:?}");
+            }
+        }
+        assert!(bernoulli_increments(2, 1, 0.5, 1.0).is_err() && bernoulli_increments(1, 2, f64::NAN, 1.0).is_err());
+        for events in [0, 50] {
+            let hours: Vec<Hour> = (0..672).map(|hour| Hour { hour, runs: 50, events }).collect();
+            let baseline = Baseline::learn(&hours).expect("a baseline");
+            let increments = baseline.increments(700, events, 50).expect("increments");
+            assert!(increments.iter().all(|x| x.is_finite() && *x <= 1e-3), "{increments:?}");
+        }
+    }
+
+    #[test]
+    fn hours_of_the_week_begin_on_monday() {
+        // 1970-01-05 00:00 UTC was a Monday.
+        assert_eq!(hour_of_week(96), 0);
+        assert_eq!(hour_of_week(0), 72);
+        assert_eq!(hour_of_week(-1), 71);
+    }
+
+    #[test]
+    fn too_short_a_past_is_no_baseline() {
+        let hours: Vec<Hour> = (0..23).map(|hour| Hour { hour, runs: 10, events: 1 }).collect();
+        let error = Baseline::learn(&hours).expect_err("refused").to_string();
+        assert!(error.contains("at least 24"), "{error}");
+        assert!(Baseline::learn(&[Hour { hour: 0, runs: 1, events: 2 }]).is_err());
+    }
+
+    #[test]
+    fn the_twin_has_the_same_rates_and_a_wider_margin() {
+        let baseline = Baseline::learn(&series(1, 0, 672)).expect("a baseline");
+        let twin = baseline.anchored();
+        assert_eq!(twin.rates, baseline.rates);
+        assert!(twin.margin >= 1.25_f64.ln() && twin.null_rate(5) > baseline.null_rate(5));
+    }
+
+    fn logit_rate(hour: i64, day_shift: f64) -> f64 {
+        let day = 2.0 * std::f64::consts::PI * (hour.rem_euclid(24)) as f64 / 24.0;
+        let weekend = if hour_of_week(hour) >= 120 { 0.2 } else { 0.0 };
+        expit(logit(0.08) + 0.25 * day.sin() + weekend + day_shift)
+    }
+
+    /// Hours with a daily and weekly season, and days that differ a little.
+    fn series(seed: u64, from: i64, hours: i64) -> Vec<Hour> {
+        let mut random = Random(seed);
+        let mut shift = 0.0;
+        (from..from + hours)
+            .map(|hour| {
+                if hour % 24 == 0 {
+                    shift = 0.04 * random.normal();
+                }
+                let runs = if hour % 24 < 6 { 60 } else { 200 };
+                Hour { hour, runs, events: random.binomial(runs, logit_rate(hour, shift)) }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn seasons_do_not_alarm_and_a_shift_does() {
+        let (trials, weeks) = (60, 2);
+        // One false alarm in 26 weeks of hours at most: over 60 series of two weeks, 4.6 expected at most.
+        let threshold = detector_threshold(1.0, 26.0 * 168.0, 1.0).expect("a threshold");
+        let (mut wrong, mut found) = (0, 0);
+        for seed in 0..trials {
+            let past = series(seed, 0, 4 * 168);
+            let baseline = Baseline::learn(&past).expect("a baseline");
+            let mut detector = Detector::new(ODDS_RATIOS.len());
+            let mut random = Random(seed ^ 0xffff);
+            let alarmed = series(seed + 1000, 4 * 168, weeks * 168).iter().any(|hour| {
+                detector.update(&baseline.increments(hour.hour, hour.events, hour.runs).expect("increments"));
+                detector.log_shiryaev_roberts() >= threshold
+            });
+            wrong += u32::from(alarmed);
+            let mut detector = Detector::new(ODDS_RATIOS.len());
+            let delay = (4 * 168..4 * 168 + 48).position(|hour| {
+                let events = random.binomial(200, logit_rate(hour, 0.0) + 0.05);
+                detector.update(&baseline.increments(hour, events, 200).expect("increments"));
+                detector.log_shiryaev_roberts() >= threshold
+            });
+            found += u32::from(delay.is_some_and(|hours| hours < 24));
+        }
+        assert!(wrong <= 10, "{wrong} of {trials} series alarm, seeds 0 to {trials}");
+        assert!(found >= 54, "{found} of {trials} shifts of 5 points found in a day, seeds 0 to {trials}");
+    }
+
+    #[test]
+    fn the_run_length_is_at_least_what_it_says() {
+        // At the null's very edge, A = 200: the mean of the time to the first alarm must be 200 or more.
+        let (trials, mut updates) = (200, 0_u64);
+        for seed in 0..trials {
+            let mut random = Random(seed);
+            let mut detector = Detector::new(ODDS_RATIOS.len());
+            for block in 1..=4000_u64 {
+                detector.update(&bernoulli_increments(random.binomial(30, 0.1), 30, 0.1, 1.0).expect("increments"));
+                if detector.log_shiryaev_roberts() >= 200_f64.ln() || block == 4000 {
+                    updates += block;
+                    break;
+                }
+            }
+        }
+        let mean = updates / trials;
+        assert!(mean >= 200, "{mean} blocks between false alarms, seeds 0 to {trials}");
+    }
+}

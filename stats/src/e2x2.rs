@@ -291,3 +291,239 @@ pub fn unconditional_log_e(table: &Table, rate_a: f64, rate_b: f64) -> Result<f6
 pub fn log_e_of_sums(sums: &[f64]) -> f64 {
     log_mean_exp(sums)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sequential::stratified_log_e;
+    use crate::testing::{Random, close};
+
+    fn table(events_a: u64, total_a: u64, events_b: u64, total_b: u64) -> Table {
+        Table::new(events_a, total_a, events_b, total_b).expect("a table")
+    }
+
+    #[test]
+    fn golden_values() {
+        let golden = table(7, 120, 15, 80);
+        close(golden.log_e(2.2, 1.0), 3.385_926_222_986);
+        close(golden.log_e(2.2, 1.15), 2.565_842_255_429);
+        // Rates around 0.1 whose odds the arms' shares split: logit 0.1 − 0.4 ln 2.2 and logit 0.1 + 0.6 ln 2.2.
+        let rate = |part: f64| {
+            let odds = 0.1 / 0.9 * (part * 2.2_f64.ln()).exp();
+            odds / (1.0 + odds)
+        };
+        close(unconditional_log_e(&golden, rate(-0.4), rate(0.6)).expect("log e"), 3.393_392_372_317);
+    }
+
+    #[test]
+    fn the_mean_of_e_is_one_at_the_margin_exactly_and_below_one_inside() {
+        for (events, total_a, total_b) in [(9, 40, 7), (22, 120, 80), (3, 500, 5), (60, 50, 50)] {
+            for (null, truth, limit) in [(1.0, 1.0, 1.0), (1.15, 1.15, 1.0), (1.15, 0.7, 0.999)] {
+                for ratio in ODDS_RATIOS {
+                    let low = if events > total_a { events - total_a } else { 0 };
+                    let tables = (low..=events.min(total_b)).map(|b| table(events - b, total_a, b, total_b));
+                    let mean: f64 = tables.map(|t| (t.ln_probability(truth) + t.log_e(ratio * null, null)).exp()).sum();
+                    assert!(mean <= limit + 1e-9, "{events} of {total_a}+{total_b}, {ratio}: {mean}");
+                    assert!(limit < 1.0 || mean > 1.0 - 1e-9, "{events} of {total_a}+{total_b}, {ratio}: {mean}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_tables_are_numbers() {
+        let test = Test::new(1.15, 0.2).expect("a test");
+        const HUGE: u64 = 1_000_000_000;
+        for (a, total_a, b, total_b) in [
+            (0, 0, 0, 0),
+            (0, 10, 0, 0),
+            (0, 0, 5, 5),
+            (0, 10, 0, 10),
+            (10, 10, 10, 10),
+            (10, 10, 0, 10),
+            (0, 10, 10, 10),
+            (0, HUGE, 0, HUGE),
+            (HUGE, HUGE, HUGE, HUGE),
+            (0, HUGE, HUGE, HUGE),
+            (HUGE, HUGE, 0, HUGE),
+            (HUGE / 2, HUGE, HUGE / 2, HUGE),
+            (1, HUGE, 1, 1),
+            (0, 1, HUGE, HUGE),
+        ] {
+            let increments = test.increments(&table(a, total_a, b, total_b));
+            assert!(increments.iter().all(|value| value.is_finite()), "{a}/{total_a} {b}/{total_b}: {increments:?}");
+        }
+        assert_eq!(test.increments(&table(0, 10, 0, 10)), [0.0; 6]);
+        assert_eq!(test.increments(&table(0, 0, 5, 5)), [0.0; 6]);
+        assert!(Table::new(2, 1, 0, 0).is_err() && Table::new(0, u64::MAX, 0, 0).is_err());
+        assert!(Test::new(f64::NAN, 1.0).is_err() && Test::new(0.0, 1.0).is_err() && Test::new(1.0, 0.0).is_err());
+    }
+
+    #[test]
+    fn large_tables_keep_their_digits() {
+        // The normal limit: θ(s_b − mean) − θ²·variance/2 with θ of two deviates and s_b two deviates above the mean.
+        let (n, p) = (1_000_000_000_u64, 0.1_f64);
+        let events = |z: f64| (n as f64 * p + z * (n as f64 * p * (1.0 - p) / 2.0).sqrt()) as u64;
+        let t = table(events(-2.0), n, events(2.0), n);
+        let step = (2.0 / (n as f64 * p * (1.0 - p))).sqrt() * 2.0;
+        let found = t.log_e(step.exp(), 1.0);
+        assert!((found - 2.0).abs() < 1e-4, "{found} instead of about 2");
+    }
+
+    #[test]
+    fn tempering_follows_kish() {
+        close(kish_tempering(100.0, 500.0, 1.0).expect("a factor"), 0.2);
+        close(kish_tempering(100.0, 500.0, 0.25).expect("a factor"), 0.5);
+        close(kish_tempering(100.0, 100.0, 1.0).expect("a factor"), 1.0);
+        close(kish_tempering(0.0, 0.0, 1.0).expect("a factor"), 1.0);
+        assert!(kish_tempering(100.0, 50.0, 1.0).is_err() && kish_tempering(1.0, 1.0, 2.0).is_err());
+    }
+
+    #[test]
+    fn the_interval_of_the_odds_ratio_holds_the_truth_and_narrows() {
+        let few: Vec<Table> = (0..4).map(|_| table(10, 100, 20, 100)).collect();
+        let many: Vec<Table> = (0..40).map(|_| table(10, 100, 20, 100)).collect();
+        let (wide, narrow) = (
+            odds_ratio_interval(&few, 1.0, 0.05).expect("an interval"),
+            odds_ratio_interval(&many, 1.0, 0.05).expect("an interval"),
+        );
+        let truth = (20.0 / 80.0) / (10.0 / 90.0);
+        for interval in [wide, narrow] {
+            assert!(interval.low < truth && truth < interval.high, "{interval:?}");
+        }
+        assert!(wide.low < narrow.low && narrow.high < wide.high && narrow.low > 1.0, "{wide:?} {narrow:?}");
+        let nothing = odds_ratio_interval(&[table(0, 10, 0, 10)], 1.0, 0.05).expect("an interval");
+        assert_eq!((nothing.low, nothing.high), (0.0, f64::INFINITY));
+    }
+
+    /// Whether 12 hours of five-minute blocks alarm at `alpha`, looked at after each: rates by block from `rates`.
+    fn alarms(random: &mut Random, test: &Test, alpha: f64, rates: impl Fn(f64) -> (f64, f64)) -> bool {
+        let mut evidence = Evidence::default();
+        for block in 0..144_u32 {
+            let (rate_a, rate_b) = rates(f64::from(block) / 144.0);
+            let t = table(random.binomial(20, rate_a), 20, random.binomial(10, rate_b), 10);
+            evidence.add(&test.increments(&t));
+            if evidence.log_e() >= -alpha.ln() {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn looked_at_after_every_block_it_alarms_no_more_than_it_may() {
+        let (alpha, trials) = (0.05, 600);
+        // The rate moves through the day: no test of pooled counts bears that.
+        let season = |day: f64| 0.1 + 0.08 * (2.0 * std::f64::consts::PI * day).sin();
+        let test = Test::default();
+        let wrong = (0..trials)
+            .filter(|seed| alarms(&mut Random(*seed), &test, alpha, |day| (season(day), season(day))))
+            .count();
+        // 30 expected at most, standard deviation 5.4.
+        assert!(wrong <= 46, "{wrong} of {trials} at alpha {alpha}, seeds 0 to {trials}");
+        let right = (0..100)
+            .filter(|seed| alarms(&mut Random(*seed), &test, alpha, |day| (season(day), season(day) + 0.08)))
+            .count();
+        assert!(right >= 95, "{right} of 100 regressions found, seeds 0 to 100");
+    }
+
+    #[test]
+    fn a_change_within_the_margin_does_not_alarm() {
+        let (alpha, trials) = (0.05, 300);
+        let test = Test::new(1.3, 1.0).expect("a test");
+        let odds = 0.1 / 0.9 * 1.3;
+        let rate = odds / (1.0 + odds);
+        let wrong = (0..trials).filter(|seed| alarms(&mut Random(*seed), &test, alpha, |_| (0.1, rate))).count();
+        assert!(wrong <= 27, "{wrong} of {trials} at alpha {alpha}, seeds 0 to {trials}");
+    }
+
+    #[test]
+    fn a_shift_of_the_mix_of_tasks_is_not_a_regression() {
+        // Task 0 fails at 2 %, task 1 at 40 %; the canary gets mostly task 1. Pooled, it looks ten times worse.
+        let (alpha, trials, mut wrong) = (0.05, 300, 0);
+        let test = Test::default();
+        for seed in 0..trials {
+            let mut random = Random(seed);
+            let mut strata = [Evidence::default(), Evidence::default()];
+            let mut alarmed = false;
+            for _ in 0..60 {
+                for (task, (rate, runs_a, runs_b)) in [(0.02, 40, 4), (0.4, 10, 16)].into_iter().enumerate() {
+                    let t = table(random.binomial(runs_a, rate), runs_a, random.binomial(runs_b, rate), runs_b);
+                    strata[task].add(&test.increments(&t));
+                }
+                alarmed |= stratified_log_e(&strata) >= -f64::ln(alpha);
+            }
+            wrong += u32::from(alarmed);
+        }
+        assert!(wrong <= 27, "{wrong} of {trials} at alpha {alpha}, seeds 0 to {trials}");
+    }
+
+    #[test]
+    fn clusters_alarm_without_tempering_and_not_with_it() {
+        // Five runs a session that all fail or all succeed.
+        let (alpha, trials) = (0.05, 300);
+        let count = |tempering: f64| {
+            let test = Test::new(1.0, tempering).expect("a test");
+            let wrong = (0..trials).filter(|seed| {
+                let mut random = Random(*seed);
+                let mut evidence = Evidence::default();
+                (0..100).any(|_| {
+                    let mut arm = || (5 * random.binomial(6, 0.15), 30);
+                    let ((a, total_a), (b, total_b)) = (arm(), arm());
+                    evidence.add(&test.increments(&table(a, total_a, b, total_b)));
+                    evidence.log_e() >= -f64::ln(alpha)
+                })
+            });
+            wrong.count()
+        };
+        let (naive, tempered) = (count(1.0), count(0.2));
+        assert!(naive > 60 && tempered <= 15, "{naive} and {tempered} of {trials}, seeds 0 to {trials}");
+    }
+
+    fn any_table() -> impl Strategy<Value = Table> {
+        (0_u64..400, 0_u64..400, 0.0..1.0_f64, 0.0..1.0_f64)
+            .prop_map(|(a, b, x, y)| table((a as f64 * x) as u64, a, (b as f64 * y) as u64, b))
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_has_no_order_and_no_grouping(
+            tables in prop::collection::vec(any_table(), 1..20), cut in 0_usize..20, turn in 0_usize..20,
+        ) {
+            let test = Test::new(1.1, 0.7).expect("a test");
+            let all = test.evidence(&tables);
+            let cut = cut % tables.len();
+            let mut parts = test.evidence(&tables[cut..]);
+            parts.merge(&test.evidence(&tables[..cut]));
+            prop_assert_eq!(&all, &parts);
+            let mut turned = tables.clone();
+            turned.rotate_left(turn % tables.len());
+            prop_assert_eq!(all.log_e().to_bits(), test.evidence(&turned).log_e().to_bits());
+            // A late correction takes away exactly what it replaces.
+            let mut corrected = all.clone();
+            corrected.remove(&test.increments(&tables[cut]));
+            let others: Vec<Table> = tables.iter().enumerate().filter(|(n, _)| *n != cut).map(|(_, t)| *t).collect();
+            prop_assert_eq!(corrected.log_e().to_bits(), if others.is_empty() { 0.0_f64 } else { test.evidence(&others).log_e() }.to_bits());
+        }
+
+        #[test]
+        fn one_more_failure_of_the_canary_is_never_less_evidence(t in any_table(), margin in 0.8..2.0_f64) {
+            prop_assume!(t.events_b < t.total_b && t.events_a > 0);
+            let test = Test::new(margin, 1.0).expect("a test");
+            let worse = table(t.events_a - 1, t.total_a, t.events_b + 1, t.total_b);
+            for (before, after) in test.increments(&t).iter().zip(test.increments(&worse)) {
+                prop_assert!(after >= before - 1e-9, "{} then {}", before, after);
+            }
+        }
+
+        #[test]
+        fn probabilities_sum_to_one(t in any_table(), ratio in 0.01..100.0_f64) {
+            let events = t.events_a + t.events_b;
+            let (low, high) = t.support();
+            let sum: f64 = (low..=high).map(|b| table(events - b, t.total_a, b, t.total_b).ln_probability(ratio).exp()).sum();
+            prop_assert!((sum - 1.0).abs() < 1e-9, "{}", sum);
+        }
+    }
+}

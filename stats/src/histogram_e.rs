@@ -227,3 +227,152 @@ fn midranks(reference: &[f64]) -> Vec<f64> {
     });
     ranks.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sequential::Evidence;
+    use crate::testing::{Random, close};
+
+    /// Counts of latencies by bin: lognormal with a factor, a share of them ten times slower.
+    fn latencies(random: &mut Random, runs: u64, factor: f64, slow: f64) -> Vec<u64> {
+        let mut sketch = Sketch::new();
+        for _ in 0..runs {
+            let tail = if random.uniform() < slow { 10.0 } else { 1.0 };
+            sketch.add((2000.0 * random.normal().exp() * factor * tail) as u64, 1);
+        }
+        histogram_of(&sketch)
+    }
+
+    #[test]
+    fn bins_hold_every_value_and_both_arms_line_up() {
+        assert_eq!(bin_of(0), 0);
+        assert!(bin_of(u64::MAX) < BINS);
+        let mut sketch = Sketch::new();
+        for value in [0, 1, 1000, u64::MAX] {
+            sketch.add(value, 1);
+        }
+        sketch.add(1 << 40, -2);
+        let counts = histogram_of(&sketch);
+        assert_eq!(counts.len(), BINS);
+        assert_eq!(counts.iter().sum::<u64>(), 4, "a negative count counts nothing");
+        assert_eq!(counts[bin_of(1000)], 1);
+        assert!((bin_width().exp() - 1.197).abs() < 1e-3);
+    }
+
+    #[test]
+    fn the_mean_of_e_is_at_most_one_exactly() {
+        // One run an arm over three categories: all nine outcomes, under every one of some distributions.
+        for tilts in [Tilts::categories(&[5, 3, 1]), Tilts::ordered(&[5, 3, 1], Direction::Up)] {
+            let tilts = tilts.expect("tilts");
+            for truth in [[0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]] {
+                let mut means = vec![0.0; tilts.names().count()];
+                for a in 0..3 {
+                    for b in 0..3 {
+                        let one = |category: usize| (0..3).map(|n| u64::from(n == category)).collect::<Vec<_>>();
+                        let increments = tilts.increments(&one(a), &one(b), 1.0).expect("increments");
+                        means.iter_mut().zip(increments).for_each(|(mean, x)| *mean += truth[a] * truth[b] * x.exp());
+                    }
+                }
+                assert!(means.iter().all(|mean| *mean <= 1.0 + 1e-12), "{truth:?}: {means:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_the_formula_by_hand() {
+        let tilts = Tilts::categories(&[8, 2]).expect("tilts");
+        let found = tilts.increments(&[90, 10], &[40, 20], 1.0).expect("increments")[4];
+        // Category 1, odds 2.5; reference (8.5, 2.5)/11, shares 100/160 and 60/160.
+        let (reference, delta, w_a, w_b) = ([8.5 / 11.0, 2.5 / 11.0], 2.5_f64.ln(), 0.625, 0.375);
+        let tilted = |factor: f64| {
+            let raw = [reference[0], reference[1] * (factor * delta).exp()];
+            [raw[0] / (raw[0] + raw[1]), raw[1] / (raw[0] + raw[1])]
+        };
+        let (a, b) = (tilted(-w_b), tilted(w_a));
+        let by_hand: f64 = (0..2)
+            .map(|k| {
+                let null = w_a * a[k] + w_b * b[k];
+                [90.0, 10.0][k] * (a[k] / null).ln() + [40.0, 20.0][k] * (b[k] / null).ln()
+            })
+            .sum();
+        close(found, by_hand);
+    }
+
+    #[test]
+    fn extreme_counts_are_numbers() {
+        let tilts = Tilts::ordered(&[0; BINS], Direction::Down).expect("tilts");
+        let (mut low, mut high) = (vec![0; BINS], vec![0; BINS]);
+        (low[0], high[BINS - 1]) = (1_000_000_000, 1_000_000_000);
+        for (a, b) in [(&low, &high), (&high, &low), (&low, &low), (&vec![0; BINS], &low), (&low, &vec![0; BINS])] {
+            let increments = tilts.increments(a, b, 1.0).expect("increments");
+            assert!(increments.iter().all(|x| x.is_finite()), "{increments:?}");
+            let drift = tilts.drift_increments(b, 0.1, 1.0).expect("increments");
+            assert!(drift.iter().all(|x| x.is_finite()), "{drift:?}");
+        }
+        assert!(tilts.increments(&[1], &low, 1.0).is_err() && tilts.drift_increments(&low, -1.0, 1.0).is_err());
+        assert!(Tilts::categories(&[1]).is_err());
+    }
+
+    /// Whether 60 blocks alarm, looked at after each.
+    fn alarms(seed: u64, factor: f64, slow: f64) -> bool {
+        let mut random = Random(seed);
+        let reference = latencies(&mut random, 2000, 1.0, 0.0);
+        let tilts = Tilts::ordered(&reference, Direction::Up).expect("tilts");
+        let mut evidence = Evidence::default();
+        (0..60).any(|_| {
+            let (a, b) = (latencies(&mut random, 50, 1.0, 0.0), latencies(&mut random, 50, factor, slow));
+            evidence.add(&tilts.increments(&a, &b, 1.0).expect("increments"));
+            evidence.log_e() >= 20_f64.ln()
+        })
+    }
+
+    #[test]
+    fn looked_at_after_every_block_it_alarms_no_more_than_it_may() {
+        let wrong = (0..200).filter(|seed| alarms(*seed, 1.0, 0.0)).count();
+        // 10 expected at most, standard deviation 3.1.
+        assert!(wrong <= 19, "{wrong} of 200 at alpha 0.05, seeds 0 to 200");
+    }
+
+    #[test]
+    fn a_shift_and_a_slow_tail_are_found() {
+        let shifted = (0..20).filter(|seed| alarms(*seed, 1.3, 0.0)).count();
+        let slow = (0..20).filter(|seed| alarms(*seed, 1.0, 0.05)).count();
+        let faster = (0..20).filter(|seed| alarms(*seed, 0.7, 0.0)).count();
+        assert!(shifted >= 19 && slow >= 18 && faster == 0, "{shifted}, {slow} and {faster} of 20, seeds 0 to 20");
+    }
+
+    #[test]
+    fn drift_of_a_quantity_is_found_and_its_margin_is_kept() {
+        let alarms = |seed: u64, factor: f64| {
+            let mut random = Random(seed);
+            let reference = latencies(&mut random, 20_000, 1.0, 0.0);
+            let tilts = Tilts::ordered(&reference, Direction::Up).expect("tilts");
+            let mut detector = crate::sequential::Detector::new(tilts.names().count());
+            (0..200).any(|_| {
+                let counts = latencies(&mut random, 40, factor, 0.0);
+                detector.update(&tilts.drift_increments(&counts, 0.1, 1.0).expect("increments"));
+                detector.log_shiryaev_roberts() >= 4000_f64.ln()
+            })
+        };
+        // 200 of 4,000 blocks between false alarms: 5 % of seeds at most.
+        let wrong = (0..60).filter(|seed| alarms(*seed, 1.0)).count();
+        let right = (0..20).filter(|seed| alarms(*seed, 1.5)).count();
+        assert!(wrong <= 8 && right == 20, "{wrong} of 60 and {right} of 20");
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_blocks_have_no_order(blocks in prop::collection::vec((0_u64..50, 0_u64..50, 0_u64..50, 0_u64..50), 1..10)) {
+            let tilts = Tilts::categories(&[20, 10]).expect("tilts");
+            let sum = |blocks: &mut dyn Iterator<Item = &(u64, u64, u64, u64)>| {
+                let mut evidence = Evidence::default();
+                blocks.for_each(|(a, b, c, d)| evidence.add(&tilts.increments(&[*a, *b], &[*c, *d], 0.5).expect("increments")));
+                evidence
+            };
+            prop_assert_eq!(sum(&mut blocks.iter()), sum(&mut blocks.iter().rev()));
+        }
+    }
+}

@@ -43,3 +43,49 @@ pub fn rate_bound(events: u64, runs: u64, confidence: f64) -> Result<f64, Invali
     }
     Ok(gamma_critical(1.0 - confidence, events as f64 + 1.0) / runs as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequential::Detector;
+    use crate::testing::{Random, close};
+
+    #[test]
+    fn increments_are_those_of_poisson_counts() {
+        let found = poisson_increments(3, 1000, 0.001, 0.5).expect("increments");
+        // 3 ln 10 − 1·9, halved.
+        close(found[4], 0.5 * (3.0 * 10_f64.ln() - 9.0));
+        assert!(poisson_increments(1, 1, 0.0, 1.0).is_err() && poisson_increments(1, 1, 1.0, 2.0).is_err());
+        const HUGE: u64 = 1_000_000_000;
+        for (events, runs) in [(0, 0), (0, HUGE), (HUGE, 0), (HUGE, HUGE)] {
+            assert!(poisson_increments(events, runs, 1e-9, 1.0).expect("increments").iter().all(|x| x.is_finite()));
+        }
+    }
+
+    #[test]
+    fn no_event_in_n_runs_is_the_rule_of_three() {
+        close(rate_bound(0, 1000, 0.95).expect("a bound"), -(0.05_f64.ln()) / 1000.0);
+        // scipy.stats.gamma.ppf(0.9, 11) / 5000.
+        close(rate_bound(10, 5000, 0.9).expect("a bound"), 15.406_641_192_401_9 / 5000.0);
+        assert!(rate_bound(0, 0, 0.9).is_err() && rate_bound(0, 1, 1.0).is_err());
+    }
+
+    #[test]
+    fn the_run_length_is_at_least_what_it_says_and_a_tenfold_rate_is_found() {
+        // Three events a day, hourly; A = 300 hours.
+        let first_alarm = |seed: u64, rate: f64| {
+            let mut random = Random(seed);
+            let mut detector = Detector::new(RATE_RATIOS.len());
+            (1..=6000_u64).find(|_| {
+                detector
+                    .update(&poisson_increments(random.poisson(1250.0 * rate), 1250, 1e-4, 1.0).expect("increments"));
+                detector.log_shiryaev_roberts() >= 300_f64.ln()
+            })
+        };
+        let mean = (0..200).map(|seed| first_alarm(seed, 1e-4).unwrap_or(6000)).sum::<u64>() / 200;
+        assert!(mean >= 300, "{mean} hours between false alarms, seeds 0 to 200");
+        let mut delays: Vec<u64> = (0..51).map(|seed| first_alarm(seed, 1e-3).unwrap_or(6000)).collect();
+        delays.sort_unstable();
+        assert!(delays[25] <= 6, "median {} h, seeds 0 to 51", delays[25]);
+    }
+}

@@ -166,3 +166,128 @@ pub fn decompose(baseline: [f64; 3], canary: [f64; 3]) -> Option<(f64, f64)> {
     let change = |of: fn([f64; 3]) -> f64| (of(canary) / of(baseline)).ln();
     Some((change(|[cost, runs, _]| cost / runs), -change(|[_, runs, completed]| completed / runs)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clusters::GROUPS;
+    use crate::testing::{Random, close};
+
+    #[test]
+    fn golden_values() {
+        let half = |sides| half_width(1.0 / 1000_f64.sqrt(), 1000.0, 5000.0, 0.05, sides).expect("a width");
+        close(half(Sides::One), 0.099_688_351_038_3);
+        close(half(Sides::Two), 0.106_375_470_065_6);
+    }
+
+    #[test]
+    fn evidence_passes_its_threshold_where_the_interval_leaves_the_margin() {
+        let half = half_width(0.02, 3000.0, TIGHTEST_AT, 0.05, Sides::Two).expect("a width");
+        let at = |value: f64| {
+            let estimate = Estimate { value, error: 0.02, units: 3000.0, degrees: f64::INFINITY };
+            log_e(&estimate, 0.0, TIGHTEST_AT, 0.05, Sides::Two).expect("log E")
+        };
+        close(at(half), 20_f64.ln());
+        assert!(at(half * 0.99) < 20_f64.ln());
+    }
+
+    #[test]
+    fn the_delta_method_is_that_of_the_plain_interval() {
+        let sums = RatioSums { n: 500.0, y: 1300.0, x: 400.0, yy: 4200.0, xx: 400.0, xy: 1050.0 };
+        let estimate = log_ratio(&sums).expect("an estimate");
+        let plain = crate::interval::ratio_delta(&sums, 0.95).expect("an interval");
+        close(estimate.error * (1300.0 / 400.0) * 1.959_963_984_540_054, (plain.high - plain.low) / 2.0);
+    }
+
+    #[test]
+    fn what_cannot_be_estimated_is_no_evidence() {
+        let few = RatioSums { n: 29.0, y: 100.0, x: 29.0, yy: 400.0, xx: 29.0, xy: 100.0 };
+        assert_eq!(log_ratio(&few), None);
+        assert_eq!(log_ratio(&RatioSums { n: 90.0, x: 90.0, xx: 90.0, ..RatioSums::default() }), None);
+        assert_eq!(log_ratio_of_groups(&[1.0], &[50.0], 50.0), None);
+        for estimate in [
+            Estimate { value: 1.0, error: 0.0, units: 100.0, degrees: 31.0 },
+            Estimate { value: f64::NAN, error: 1.0, units: 100.0, degrees: 31.0 },
+            Estimate { value: 1.0, error: f64::INFINITY, units: 100.0, degrees: 31.0 },
+        ] {
+            close(log_e(&estimate, 0.0, TIGHTEST_AT, 0.05, Sides::One).expect("log E"), 0.0);
+        }
+        for value in [-1e6, -50.0, 0.0, 50.0, 1e6] {
+            for degrees in [31.0, f64::INFINITY] {
+                let estimate = Estimate { value, error: 1.0, units: 1e9, degrees };
+                let found = log_e(&estimate, 0.0, TIGHTEST_AT, 0.01, Sides::One).expect("log E");
+                assert!(found.is_finite(), "{value} at {degrees}: {found}");
+            }
+        }
+        assert!(half_width(1.0, 0.0, 1.0, 0.05, Sides::One).is_err());
+        assert!(half_width(-1.0, 1.0, 1.0, 0.05, Sides::One).is_err());
+    }
+
+    #[test]
+    fn a_change_is_decomposed_exactly() {
+        let (cost, success) = decompose([100.0, 1000.0, 900.0], [150.0, 1000.0, 600.0]).expect("parts");
+        close(cost + success, (150.0_f64 / 600.0).ln() - (100.0_f64 / 900.0).ln());
+        close(cost, 1.5_f64.ln());
+        assert_eq!(decompose([0.0, 1.0, 1.0], [1.0; 3]), None);
+    }
+
+    #[test]
+    fn degrees_of_freedom_are_paid_for() {
+        let of = |degrees| Estimate { value: 0.4, error: 0.1, units: 2000.0, degrees };
+        let evidence = |degrees| log_e(&of(degrees), 0.0, TIGHTEST_AT, 0.01, Sides::One).expect("log E");
+        assert!(evidence(31.0) < evidence(f64::INFINITY) - 0.5);
+        let width = |degrees| interval(&of(degrees), TIGHTEST_AT, 0.01).expect("an interval").high;
+        assert!(width(31.0) > width(f64::INFINITY));
+        let both = difference(&of(31.0), &of(31.0));
+        close(both.degrees, 62.0);
+        close(both.error, 0.02_f64.sqrt());
+    }
+
+    /// Cost per completed task of an arm after `sessions` of ten alike runs each: totals by random group.
+    struct Arm {
+        cost: [f64; GROUPS],
+        completed: [f64; GROUPS],
+        runs: f64,
+    }
+
+    impl Arm {
+        fn new() -> Self {
+            Self { cost: [0.0; GROUPS], completed: [0.0; GROUPS], runs: 0.0 }
+        }
+
+        fn session(&mut self, random: &mut Random, factor: f64) {
+            let group = (random.next() >> 59) as usize;
+            let (level, success) = ((0.7 * random.normal()).exp(), 0.6 + 0.4 * random.uniform());
+            for _ in 0..10 {
+                self.cost[group] += factor * level * (0.3 * random.normal()).exp();
+                self.completed[group] += f64::from(u8::from(random.uniform() < success));
+                self.runs += 1.0;
+            }
+        }
+
+        fn estimate(&self) -> Option<Estimate> {
+            log_ratio_of_groups(&self.cost, &self.completed, self.runs)
+        }
+    }
+
+    fn alarms(seed: u64, factor: f64) -> bool {
+        let mut random = Random(seed);
+        let (mut baseline, mut canary) = (Arm::new(), Arm::new());
+        (0..100).any(|_| {
+            for _ in 0..4 {
+                baseline.session(&mut random, 1.0);
+                canary.session(&mut random, factor);
+            }
+            let (Some(a), Some(b)) = (baseline.estimate(), canary.estimate()) else { return false };
+            log_e(&difference(&a, &b), 0.0, TIGHTEST_AT, 0.05, Sides::One).expect("log E") >= 20_f64.ln()
+        })
+    }
+
+    #[test]
+    fn runs_in_sessions_looked_at_again_and_again_alarm_no_more_than_they_may() {
+        let wrong = (0..300).filter(|seed| alarms(*seed, 1.0)).count();
+        assert!(wrong <= 27, "{wrong} of 300 at alpha 0.05, seeds 0 to 300");
+        let right = (0..30).filter(|seed| alarms(*seed, 1.4)).count();
+        assert!(right >= 29, "{right} of 30, seeds 0 to 30");
+    }
+}

@@ -337,3 +337,123 @@ impl LogSum {
         Self { binades: binades.into_iter().collect(), count, infinite }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::close;
+
+    #[test]
+    fn thresholds_are_those_of_ville_and_of_the_run_length() {
+        close(alarm_threshold(0.01).expect("a threshold"), 100_f64.ln());
+        // 100 series, 8,640 five-minute blocks a month each, two false alarms together.
+        close(detector_threshold(100.0, 8640.0, 2.0).expect("a threshold"), 432_000_f64.ln());
+        assert!(alarm_threshold(0.0).is_err() && alarm_threshold(f64::NAN).is_err());
+        assert!(detector_threshold(0.0, 1.0, 1.0).is_err() && detector_threshold(1.0, 1.0, 0.0).is_err());
+        close(p_value(100_f64.ln()), 0.01);
+        close(p_value(-3.0), 1.0);
+    }
+
+    #[test]
+    fn exact_sums_hold_at_the_ends() {
+        close(Exact::new(1.25).value(), 1.25);
+        assert_eq!(Exact::new(f64::NAN), Exact(0));
+        let mut evidence = Evidence::default();
+        (0..3).for_each(|_| evidence.add(&[f64::INFINITY, f64::NEG_INFINITY]));
+        assert!(evidence.log_e().is_finite() && evidence.log_e() > 1e12, "{}", evidence.log_e());
+        // Arrow's decimals hold 38 digits.
+        assert!(evidence.sums()[0].0 < 10_i128.pow(38));
+        assert_eq!(Evidence::default().log_e(), 0.0);
+        assert_eq!(Evidence::default().likeliest(), None);
+    }
+
+    #[test]
+    fn strata_are_found_together_and_alone() {
+        let one = Evidence::from_sums(vec![Exact::new(10.0)]);
+        let none = Evidence::from_sums(vec![Exact::new(-1.0)]);
+        let found = stratified_log_e([&one, &none, &none]);
+        let by_hand = (0.5 * 8_f64.exp() + 0.5 * (10_f64.exp() + 2.0 * (-1_f64).exp()) / 3.0).ln();
+        close(found, by_hand);
+        assert_eq!(stratified_log_e([]), 0.0);
+    }
+
+    #[test]
+    fn the_cusum_names_the_moment_of_the_change() {
+        let mut detector = Detector::new(1);
+        assert_eq!(detector.log_shiryaev_roberts(), f64::NEG_INFINITY);
+        assert_eq!(detector.blocks_since_change(), None);
+        for increment in [-1.0, -1.0, -1.0, 2.0, 2.0, 2.0] {
+            detector.update(&[increment]);
+        }
+        close(detector.log_cusum(), 6.0);
+        assert_eq!(detector.blocks_since_change(), Some(3));
+        detector.update(&[f64::NAN]);
+        close(detector.log_cusum(), 6.0);
+        assert!(Detector::new(0).log_cusum().is_infinite());
+    }
+
+    proptest! {
+        #[test]
+        fn a_log_sum_has_no_order_and_is_right(
+            values in prop::collection::vec(-2000.0..2000.0_f64, 0..50), cut in 0_usize..50,
+        ) {
+            let of = |values: &[f64]| {
+                let mut sum = LogSum::default();
+                values.iter().for_each(|value| sum.add(*value));
+                sum
+            };
+            let all = of(&values);
+            let cut = cut.min(values.len());
+            let mut parts = of(&values[cut..]);
+            parts.merge(&of(&values[..cut]));
+            prop_assert_eq!(all.log_sum().to_bits(), parts.log_sum().to_bits());
+            let (count, infinite, binades) = all.parts();
+            prop_assert_eq!(&LogSum::from_parts(count, infinite, binades), &all);
+            if !values.is_empty() {
+                prop_assert!((all.log_sum() - log_sum_exp(&values)).abs() < 1e-9);
+                prop_assert!((all.log_mean().unwrap() - log_mean_exp(&values)).abs() < 1e-9);
+            }
+        }
+
+        #[test]
+        fn segments_of_a_detector_join(values in prop::collection::vec(-3.0..3.0_f64, 1..60), cut in 0_usize..60) {
+            let run = |values: &[f64]| {
+                let mut detector = Detector::new(2);
+                values.iter().for_each(|value| detector.update(&[*value, value * 0.5 - 0.1]));
+                detector
+            };
+            let cut = cut.min(values.len());
+            let all = run(&values);
+            let mut joined = run(&values[..cut]);
+            joined.append(&run(&values[cut..]));
+            prop_assert!((all.log_shiryaev_roberts() - joined.log_shiryaev_roberts()).abs() < 1e-9);
+            prop_assert!((all.log_cusum() - joined.log_cusum()).abs() < 1e-9);
+            prop_assert!(all.log_cusum() <= all.log_shiryaev_roberts() + 1e-9);
+        }
+
+        #[test]
+        fn the_statistic_is_the_sum_over_starts(values in prop::collection::vec(-3.0..3.0_f64, 1..30)) {
+            let mut detector = Detector::new(1);
+            values.iter().for_each(|value| detector.update(&[*value]));
+            let starts: Vec<f64> = (0..values.len()).map(|start| values[start..].iter().sum()).collect();
+            prop_assert!((detector.log_shiryaev_roberts() - log_sum_exp(&starts)).abs() < 1e-9);
+            let greatest = starts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            prop_assert!((detector.log_cusum() - greatest).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_left_out_of_a_log_sum() {
+        let mut sum = LogSum::default();
+        [f64::NAN, f64::NEG_INFINITY, 0.0].into_iter().for_each(|value| sum.add(value));
+        assert_eq!(sum.count(), 2);
+        close(sum.log_sum(), 0.0);
+        close(sum.log_mean().expect("a mean"), -2_f64.ln());
+        sum.add(f64::INFINITY);
+        assert_eq!(sum.log_sum(), f64::INFINITY);
+        assert_eq!(LogSum::default().log_sum(), f64::NEG_INFINITY);
+        assert_eq!(LogSum::default().log_mean(), None);
+    }
+}
