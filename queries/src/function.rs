@@ -1,4 +1,19 @@
-//! Functions of a session: those of the metrics room, `rolling_at`, and the engine's own, with their documentation.
+//! Functions of a session: those of the metrics room, of detection, `rolling_at`, and the engine's own, with their
+//! documentation.
+//!
+//! * `arguments` holds types, documentation and values of the arguments of detection; `scalar`, `aggregate`, `window` and
+//!   `table` give each kind of function one shape.
+//! * `evidence` and `measure` are the scalar functions themselves.
+
+mod aggregate;
+mod arguments;
+mod evidence;
+mod measure;
+mod scalar;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -64,15 +79,28 @@ pub(crate) fn register(context: &SessionContext, schema: &Arc<LakeSchema>) -> Ve
     let before: BTreeSet<(FunctionKind, String)> =
         list(context).into_iter().map(|info| (info.kind, info.name)).collect();
     bellwether_metrics::register(context);
+    register_detection(context);
     context.register_udtf(ROLLING_AT, Arc::new(RollingAt { schema: Arc::clone(schema) }));
     let mut functions = list(context);
     for function in &mut functions {
         function.own = !before.contains(&(function.kind, function.name.clone()));
     }
-    functions.retain(|function| function.kind != FunctionKind::Table || function.name != ROLLING_AT);
-    functions.push(rolling_at_info());
+    // The engine knows no documentation of table functions.
+    let tables: Vec<FunctionInfo> = table::ALL.iter().map(table::Table::info).chain([rolling_at_info()]).collect();
+    functions.retain(|function| {
+        function.kind != FunctionKind::Table || tables.iter().all(|table| table.name != function.name)
+    });
+    functions.extend(tables);
     functions.sort_by(|left, right| (!left.own, &left.name, left.kind).cmp(&(!right.own, &right.name, right.kind)));
     functions
+}
+
+/// Registers the functions of detection.
+fn register_detection(context: &SessionContext) {
+    evidence::all().into_iter().chain(measure::all()).for_each(|function| context.register_udf(function));
+    aggregate::all().into_iter().for_each(|function| context.register_udaf(function));
+    window::all().into_iter().for_each(|function| context.register_udwf(function));
+    table::ALL.iter().for_each(|table| context.register_udtf(table.name, table.function()));
 }
 
 fn list(context: &SessionContext) -> Vec<FunctionInfo> {

@@ -58,7 +58,7 @@ pub struct Baseline {
     pub day_deviation: f64,
     /// Margin of the null on the logit scale.
     pub margin: f64,
-    /// Runs it was made from.
+    /// Runs it was made from; 0 where that is not known.
     pub runs: u64,
 }
 
@@ -151,6 +151,33 @@ impl Baseline {
     #[must_use]
     pub fn anchored(&self) -> Self {
         Self { margin: self.margin.max(ANCHORED_MARGIN), ..self.clone() }
+    }
+
+    /// As a list: 168 rates, overdispersion, deviation of days, margin.
+    pub fn to_numbers(&self) -> Vec<f64> {
+        let mut numbers = self.rates.clone();
+        numbers.extend([self.overdispersion, self.day_deviation, self.margin]);
+        numbers
+    }
+
+    /// The list of [`Baseline::to_numbers`].
+    ///
+    /// # Errors
+    /// Where the list is not one of those.
+    pub fn from_numbers(numbers: &[f64]) -> Result<Self, Invalid> {
+        let limit = "171 numbers made by seasonal_baseline";
+        let Some((rates, [overdispersion, day_deviation, margin])) = numbers.split_at_checked(HOURS) else {
+            return Err(Invalid::new("baseline", format_args!("{} numbers", numbers.len()), limit));
+        };
+        let sound = rates.iter().all(|rate| (0.0..=1.0).contains(rate))
+            && (1.0..f64::INFINITY).contains(overdispersion)
+            && (0.0..f64::INFINITY).contains(day_deviation)
+            && (0.0..f64::INFINITY).contains(margin);
+        if !sound {
+            return Err(Invalid::new("baseline", "a list of other numbers", limit));
+        }
+        let (rates, runs) = (rates.to_vec(), 0);
+        Ok(Self { rates, overdispersion: *overdispersion, day_deviation: *day_deviation, margin: *margin, runs })
     }
 
     /// The greatest rate that is not worse, in an hour since the epoch.
@@ -267,6 +294,9 @@ mod tests {
     fn the_twin_has_the_same_rates_and_a_wider_margin() {
         let baseline = Baseline::learn(&series(1, 0, 672)).expect("a baseline");
         let twin = baseline.anchored();
+        let read = Baseline::from_numbers(&baseline.to_numbers()).expect("a baseline");
+        assert_eq!(read, Baseline { runs: 0, ..baseline.clone() });
+        assert!(Baseline::from_numbers(&[0.5; 170]).is_err() && Baseline::from_numbers(&[f64::NAN; 171]).is_err());
         assert_eq!(twin.rates, baseline.rates);
         assert!(twin.margin >= 1.25_f64.ln() && twin.null_rate(5) > baseline.null_rate(5));
     }

@@ -322,7 +322,7 @@ mod tests {
         for (events, total_a, total_b) in [(9, 40, 7), (22, 120, 80), (3, 500, 5), (60, 50, 50)] {
             for (null, truth, limit) in [(1.0, 1.0, 1.0), (1.15, 1.15, 1.0), (1.15, 0.7, 0.999)] {
                 for ratio in ODDS_RATIOS {
-                    let low = if events > total_a { events - total_a } else { 0 };
+                    let low = u64::saturating_sub(events, total_a);
                     let tables = (low..=events.min(total_b)).map(|b| table(events - b, total_a, b, total_b));
                     let mean: f64 = tables.map(|t| (t.ln_probability(truth) + t.log_e(ratio * null, null)).exp()).sum();
                     assert!(mean <= limit + 1e-9, "{events} of {total_a}+{total_b}, {ratio}: {mean}");

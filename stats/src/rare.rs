@@ -29,6 +29,16 @@ pub fn poisson_increments(
     Ok(RATE_RATIOS.map(|ratio| tempering * (events as f64 * ratio.ln() - expected * (ratio - 1.0))))
 }
 
+/// The log-likelihood ratio of `ratio` times the null rate: k ln ρ − λ n (ρ − 1), in nats.
+///
+/// # Errors
+/// Where the rate or the ratio is not above 0.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub fn poisson_log_ratio(events: u64, runs: u64, null_rate: f64, ratio: f64) -> Result<f64, Invalid> {
+    let (rate, ratio) = (positive("rate", null_rate)?, positive("ratio", ratio)?);
+    Ok(events as f64 * ratio.ln() - rate * runs as f64 * (ratio - 1.0))
+}
+
 /// Upper bound of a rate, from `events` in `runs` of the past: the upper end of the posterior under a flat prior,
 /// Gamma(events + 1)/runs, with probability `confidence` (0.9 as DETECTION has it). At 0 events and 95 % it is the rule
 /// of three: 3/n.

@@ -260,7 +260,7 @@ const MANTISSA: f64 = 4_611_686_018_427_387_904.0;
 // === impl LogSum ===
 
 impl LogSum {
-    /// Takes in a value; what is no number is left out.
+    /// Takes in a value; what is no number is left out. Those beyond ±6·10¹⁸ are held there: no evidence is as great.
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
     pub fn add(&mut self, value: f64) {
         if value.is_nan() {
