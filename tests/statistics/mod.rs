@@ -1,0 +1,25 @@
+//! The SQL functions of detection agree with scipy, statsmodels and confseq.
+
+use std::process::Command;
+
+use crate::common::program::{Running, text};
+use crate::common::{Setup, bellwether, cache, repository, skipped};
+
+#[test]
+fn the_functions_agree_with_independent_libraries() {
+    let python = cache("statistics/bin/python");
+    if !python.exists() {
+        return skipped("no Python environment with scipy and statsmodels; `scripts/setup statistics` makes it");
+    }
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    let mut command = Command::new(python);
+    command.args([
+        text(&repository("tests/statistics/check.py")),
+        env!("CARGO_BIN_EXE_bellwether"),
+        text(&setup.root()),
+    ]);
+    let answer = Running::spawn(&mut command, "the independent statistics".to_owned()).end().succeeds();
+    println!("{answer}");
+    assert!(answer.contains("cases agree"), "{answer}");
+}
