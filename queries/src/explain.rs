@@ -10,6 +10,7 @@ const SIMILAR: f64 = 0.6;
 /// Explains an error of the engine. `names` are the tables, views and functions that could have been meant.
 pub(crate) fn explain(source: DataFusionError, names: &[String]) -> Error {
     let (kind, message, hint) = describe(source.find_root(), names);
+    let (message, hint) = with_own_hint(message, hint);
     let error = Error::new(kind, message);
     let error = if let Some(hint) = hint { error.with_hint(hint) } else { error };
     error.with_source(source)
@@ -42,6 +43,18 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
             (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None)
         }
         other => (ErrorKind::Config, format!("the query fails: {}", one_line(&plain(other))), None),
+    }
+}
+
+/// What our functions say of their arguments: the engine wraps it in words of its own, and has no place for a hint.
+fn with_own_hint(message: String, hint: Option<String>) -> (String, Option<String>) {
+    let own = message
+        .split_once("coercion failed with: Error during planning: ")
+        .and_then(|(_, rest)| rest.split_once(". No function matches"))
+        .map_or(message.as_str(), |(own, _)| own);
+    match own.split_once("; hint: ") {
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+        None => (own.to_owned(), hint),
     }
 }
 
@@ -78,6 +91,10 @@ fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<Str
             continue;
         }
         let name = name.rsplit('.').next().unwrap_or(name);
+        if what == "function" && names.iter().any(|known| known == name) {
+            let hint = "a window function needs OVER (ORDER BY ...); a table function stands in FROM";
+            return (ErrorKind::Config, format!("`{name}` is not called like this"), Some(hint.to_owned()));
+        }
         let hint = match nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => help.to_owned(),
@@ -116,6 +133,24 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_function_says_of_its_arguments_comes_with_its_hint() {
+        let wrapped = "Execution error: Function 'f' user-defined coercion failed with: Error during planning: f takes 2, \
+                       not 1 arguments; hint: f(a, b). No function matches the given name and argument types 'f(Int64)'.";
+        let (message, hint) = with_own_hint(wrapped.to_owned(), None);
+        assert_eq!((message.as_str(), hint.as_deref()), ("f takes 2, not 1 arguments", Some("f(a, b)")));
+        let other = with_own_hint("something else".to_owned(), Some("do this".to_owned()));
+        assert_eq!(other, ("something else".to_owned(), Some("do this".to_owned())));
+    }
+
+    #[test]
+    fn a_window_function_without_a_window_is_not_unknown() {
+        let source = DataFusionError::Plan("Invalid function 'esr'.".to_owned());
+        let (_, message, hint) = describe(&source, &["esr".to_owned()]);
+        assert_eq!(message, "`esr` is not called like this");
+        assert!(hint.is_some_and(|hint| hint.contains("OVER")));
+    }
 
     #[test]
     fn the_nearest_name_is_one_that_could_have_been_meant() {
