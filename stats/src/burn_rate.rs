@@ -120,7 +120,8 @@ impl Objective {
     /// Where no app that still works reaches it: above [`GREATEST_RATE`].
     pub fn threshold(self, factor: f64) -> Result<f64, Impossible> {
         let needs = factor * self.budget();
-        if needs > 0.0 && needs <= GREATEST_RATE {
+        // 1 − objective is not exact: a factor at the very limit is allowed.
+        if needs > 0.0 && needs <= GREATEST_RATE + 1e-9 {
             return Ok(needs);
         }
         Err(Impossible { factor, objective: self.0, needs, greatest: GREATEST_RATE / self.budget() })
@@ -190,7 +191,7 @@ impl fmt::Display for Impossible {
             percent(*objective),
             percent(*needs),
             if *needs > 1.0 { "which cannot be" } else { "which is an app that is down" },
-            (greatest * 100.0).floor() / 100.0
+            (greatest * 100.0 + 1e-6).floor() / 100.0
         )
     }
 }
@@ -215,6 +216,7 @@ mod tests {
         );
         assert!(message(0.95, 14.4).contains("waits for 72 % of runs to fail, which is an app that is down"));
         assert!(message(0.9, -1.0).contains("above 0") && message(0.9, f64::NAN).contains("above 0"));
+        assert!(message(0.95, 14.4).ends_with("at most 10.00") && objective(0.95).threshold(10.0).is_ok());
         assert!(objective(0.98).threshold(14.4).is_ok());
         assert!(Objective::new(1.0).is_err() && Objective::new(0.0).is_err() && Objective::new(f64::NAN).is_err());
     }

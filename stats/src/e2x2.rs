@@ -11,7 +11,7 @@
 //!
 //! The increment depends on four counts only, so that the sum has no order. Blocks must be cut by what does not depend on
 //! the outcomes ([`crate::block`]). One hypergeometric sum runs over the terms that count, about as many as the standard
-//! deviation is wide: 10⁹ runs take a millisecond, and no table needs to be split.
+//! deviation is wide: 10⁹ runs take some milliseconds, and no table needs to be split.
 
 use crate::interval::Interval;
 use crate::invalid::{Invalid, share, tempering};

@@ -230,29 +230,38 @@ pub(crate) fn ln_normal_cdf(x: f64) -> f64 {
     -x * x / 2.0 - LN_SQRT_2PI - (x + fraction).ln()
 }
 
-/// P(T > t) of Student's distribution for t ≥ 0: ½ I_{ν/(ν+t²)}(ν/2, ½) by the continued fraction of the incomplete beta
-/// function (Numerical Recipes, 3rd ed., 6.4).
+/// ln I_x(a, b), the regularised incomplete beta function, by its continued fraction (Numerical Recipes, 3rd ed., 6.4);
+/// `y` is 1 − x, given as well so that it keeps its digits.
+pub(crate) fn ln_beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if y <= 0.0 {
+        return 0.0;
+    }
+    // x^a y^b / B(a, b), as a binomial probability of a among a + b.
+    let front = ln_binomial(a, a + b, x, y) + (a * (b / (a + b))).ln();
+    if x < (a + 1.0) / (a + b + 2.0) {
+        (front + (beta_fraction(x, a, b) / a).ln()).min(0.0)
+    } else {
+        ln_complement(front + (beta_fraction(y, b, a) / b).ln())
+    }
+}
+
+/// P(T > t) of Student's distribution: ½ I_{ν/(ν+t²)}(ν/2, ½) for t ≥ 0.
 pub(crate) fn student_tail(t: f64, degrees: f64) -> f64 {
     if t < 0.0 {
         return 1.0 - student_tail(-t, degrees);
     }
     let (x, y) = (degrees / (degrees + t * t), t * t / (degrees + t * t));
-    let (a, b) = (degrees / 2.0, 0.5);
-    if y <= 0.0 {
-        return 0.5;
-    }
-    let ln_front = ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b) + a * x.ln() + b * y.ln();
-    if x < (a + 1.0) / (a + b + 2.0) {
-        0.5 * (ln_front + (beta_fraction(x, a, b) / a).ln()).exp()
-    } else {
-        0.5 - 0.5 * (ln_front + (beta_fraction(y, b, a) / b).ln()).exp()
-    }
+    0.5 * ln_beta(x, y, degrees / 2.0, 0.5).exp()
 }
 
 fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     let (mut c, mut d) = (1.0, 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0)));
     let mut fraction = d;
-    for m in 1..10_000_u32 {
+    // Takes about as many steps as the root of the greater parameter.
+    for m in 1..1_000_000_u32 {
         let m = f64::from(m);
         for numerator in [
             m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m)),

@@ -173,7 +173,7 @@ def binomial_tail(random):
 def quiet_tail(random):
     for _ in range(CASES):
         expected, over = 10 ** random.uniform(0, 4), random.choice([1.0, 1.5, 4.0])
-        runs = int(expected * random.uniform(0, 0.99))
+        runs = int(expected * random.uniform(0, 1.5))
         value = (
             stats.poisson.cdf(runs, expected)
             if over == 1.0
