@@ -23,7 +23,9 @@ pub(crate) enum LogFormat {
 pub(crate) fn start(format: LogFormat, quiet: bool) {
     let fallback = if quiet { "off" } else { DEFAULT_FILTER };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that nobody reads any more is no reason to stop: the library would report it on standard error, and panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // A second start (in tests) is refused by the library and changes nothing.
     match format {
         LogFormat::Text => {

@@ -1,4 +1,5 @@
-//! A disk that is full, or read-only, and then not: ingest waits, says so, and goes on by itself.
+//! A disk that is full, or read-only, and then not: ingest waits, says so, and goes on by itself. Where waiting cannot help,
+//! it ends.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +11,7 @@ use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, audit, exactly_once};
 use super::real_broker;
 use crate::common::program::{Running, Wanted, text};
-use crate::common::{Setup, skipped, until_or};
+use crate::common::{Setup, bellwether, skipped, until_or};
 
 /// A small disk in memory.
 struct Disk {
@@ -106,5 +107,30 @@ fn a_full_and_a_read_only_disk_are_waited_for() {
     assert_eq!(worker.end().code, Some(0));
     setup.catch_up();
     audit(&setup, true);
+    exactly_once(&setup, &topic, &ledger);
+}
+
+#[test]
+fn a_torn_table_ends_the_worker_with_its_code_while_messages_come() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("torn", 2);
+    let setup = Setup::with(&Wanted {
+        brokers: &broker.address,
+        topics: &[&topic],
+        extra: "[ingest]\nflush_interval = \"50ms\"\n",
+        ..Wanted::default()
+    });
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    // Read when the first bad message comes: the worker holds partitions and an open batch by then.
+    let torn = setup.root().join("quarantine/_delta_log/_last_checkpoint");
+    std::fs::write(&torn, "garbage").expect("the table is torn");
+    let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 4 });
+    let ended = setup.start("ingest").end();
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("`_last_checkpoint` of table `quarantine` is not readable"), "{}", ended.stderr);
+    // A person has mended it.
+    std::fs::remove_file(torn).expect("the file is there");
+    let ledger = publisher.finish();
+    setup.catch_up();
     exactly_once(&setup, &topic, &ledger);
 }

@@ -1,12 +1,13 @@
-//! The broker goes away and comes back.
+//! The broker goes away and comes back; whoever reads the log goes away and does not.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, audit, exactly_once};
 use super::real_broker;
-use crate::common::program::Wanted;
+use crate::common::event::runs;
+use crate::common::program::{Wanted, text};
 use crate::common::{Broker, Setup, repository, until_or};
 
 /// A broker of this test's own.
@@ -85,4 +86,27 @@ fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
     setup.catch_up();
     audit(&setup, true);
     exactly_once(&setup, &topic, &ledger);
+}
+
+#[test]
+fn a_worker_whose_log_nobody_reads_any_more_goes_on() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("unread", 2);
+    let setup = Setup::new(&broker.address, &topic, "");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bellwether"))
+        .args(["run", "--config", text(&setup.config())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Every line that it writes is now an error to it.
+    drop(child.stderr.take());
+    let mut stands = Stands::new(&setup, &topic);
+    for round in 1..=2 {
+        broker.publish_events(&topic, 2, &runs(&format!("round-{round}"), 20));
+        stands.pass(round * 20 - 1, Instant::now(), || format!("round {round}: {:?}", child.try_wait()));
+    }
+    let stopped = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()));
+    let ended = until_or(|| child.try_wait().expect("it can be waited for"), || "its end".to_owned());
+    assert_eq!(ended.code(), Some(0));
 }

@@ -185,9 +185,8 @@ impl Context {
         self.metrics.halted.inc();
     }
 
-    /// Commits what is open of partitions that are taken away, as far as that goes quickly, and lets go of them.
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
-        let places = places(list);
+    /// Commits what is open, as far as that goes quickly.
+    fn commit_open(&self) -> Result<()> {
         let deadline = self.clock.now_micros() + i64::try_from(REVOKE_WAIT.as_micros()).unwrap_or(0);
         let mut open = self.open();
         while !open.all_settled()? {
@@ -202,6 +201,15 @@ impl Context {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the committing task is gone")),
             }
         }
+        Ok(())
+    }
+
+    /// Commits what is open of partitions that are taken away, and lets go of them whatever became of that: a client
+    /// that is not told so would wait for it without end, also when it is closed.
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
+        let places = places(list);
+        let committed = self.commit_open();
+        let mut open = self.open();
         for place in &places {
             // Whoever gets it next finds out anew, and tells it then.
             if open.let_go(place)?.is_some_and(|position| position.halted) {
@@ -220,7 +228,7 @@ impl Context {
             _ => consumer.unassign().map_err(kafka)?,
         }
         tracing::info!(partitions = %names(&places), "partitions taken away");
-        Ok(())
+        committed
     }
 }
 
