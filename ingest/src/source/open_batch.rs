@@ -173,11 +173,6 @@ impl OpenBatch {
         (full, old)
     }
 
-    /// True when nothing is open or on its way.
-    pub fn is_settled(&self) -> bool {
-        self.closed.is_empty() && self.ranges.is_empty() && self.in_flight == 0
-    }
-
     /// Hands over what is open; true when nothing is open or on its way.
     ///
     /// # Errors
