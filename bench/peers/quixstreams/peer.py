@@ -7,6 +7,7 @@ The sink is at-least-once; the documentation says so of all sinks.
     peer.py BROKER TOPIC GROUP FOLDER
 """
 
+import os
 import sys
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from quixstreams.sinks.community.file.formats import ParquetFormat
 from quixstreams.sinks.community.file.local import LocalFileSink
 
 broker, topic_name, group, folder = sys.argv[1:]
+os.chdir(folder)  # the sink takes no path with dots in it
 
 
 def ended_ms(value, _headers, _timestamp_ms, _timestamp_type) -> int:
@@ -53,7 +55,7 @@ app = Application(
     consumer_group=group,
     auto_offset_reset="earliest",
     processing_guarantee="exactly-once",
-    state_dir=f"{folder}/state",
+    state_dir="state",
     loglevel="WARNING",
 )
 topic = app.topic(topic_name, value_deserializer="json", timestamp_extractor=ended_ms)
@@ -67,5 +69,5 @@ rows = (
     .final(closing_strategy="partition")
     .apply(row, metadata=True)
 )
-rows.sink(LocalFileSink(directory=f"{folder}/out", format=ParquetFormat(compression="zstd")))
+rows.sink(LocalFileSink(directory="out", format=ParquetFormat(compression="zstd")))
 app.run()
