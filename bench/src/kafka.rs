@@ -8,10 +8,11 @@ use bellwether_lake::{Clock, Error, Result, SystemClock, unique_id};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use rdkafka::{ClientConfig, util::Timeout};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList, util::Timeout};
 
 /// Longest wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -163,5 +164,42 @@ impl Publisher {
     /// The timed events that the broker has.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.producer.context().sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Sees how far a consumer group is, without joining it.
+pub(crate) struct Progress {
+    client: BaseConsumer,
+    topic: String,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    pub(crate) fn new(broker: &str, topic: &str, group: &str) -> Result<Self> {
+        let client = ClientConfig::new()
+            .set("bootstrap.servers", broker)
+            .set("group.id", group)
+            .create()
+            .map_err(|source| refused("take a consumer", source))?;
+        Ok(Self { client, topic: topic.to_owned() })
+    }
+
+    /// True where the group has committed everything that is in the topic.
+    pub(crate) fn is_at_the_end(&self) -> bool {
+        self.behind().is_ok_and(|behind| behind == 0)
+    }
+
+    fn behind(&self) -> std::result::Result<i64, KafkaError> {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_range(&self.topic, 0, PARTITIONS - 1);
+        let committed = self.client.committed_offsets(partitions, PATIENCE)?;
+        let mut behind = 0;
+        for partition in committed.elements() {
+            let (first, end) = self.client.fetch_watermarks(&self.topic, partition.partition(), PATIENCE)?;
+            let next = if let Offset::Offset(next) = partition.offset() { next } else { first };
+            behind += (end - next).max(0);
+        }
+        Ok(behind)
     }
 }

@@ -1,7 +1,7 @@
 //! Side by side with other stream processors: the same topic, the same machine, the same output, which is runs, successes,
 //! costs and tokens by minute, task and release, as Parquet. Bellwether does all else it does besides.
 //!
-//! A peer emits a window when it closes. So once it has nothing left to do, events of now are published, by which every
+//! A peer emits a window when it closes. So once it has read the topic and has nothing left to do, events of now are published, by which every
 //! window of the topic closes; once it is idle again, it is ended. What idling costs is taken off its CPU time. Then its
 //! rows are added up and held against the sums that were computed when the events were made: without the same sums there
 //! is no number.
@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::Bench;
-use crate::kafka::{self, Publisher};
+use crate::kafka::{self, Progress, Publisher};
 use crate::part::flow::{Setup, stop, until_aggregated, until_ingested};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -235,13 +235,15 @@ impl Peer {
             .map_err(|source| Error::unavailable("no folder can be made for a peer").with_source(source))?;
         let broker = bench.broker.clone().unwrap_or_default();
         let mut command = (self.command)(&self.fetched);
-        command.args([&broker, &topic.name, &format!("peer-{id}")]).arg(&folder).current_dir(&folder);
+        let group = format!("peer-{id}");
+        command.args([&broker, &topic.name, &group]).arg(&folder).current_dir(&folder);
+        let progress = Progress::new(&broker, &topic.name, &group)?;
         let wrong = |source: std::io::Error| Error::unavailable(format!("{} fails", self.name)).with_source(source);
         let begun = Instant::now();
         let process = Measured::start(&mut command).map_err(wrong)?;
-        let Some(idle) = until_idle(&process, &begun) else { return Err(self.gave_up(process)) };
+        let Some(idle) = until_idle(&process, &progress, &begun) else { return Err(self.gave_up(process)) };
         close_windows(&broker, &topic.name, bench.seed)?;
-        let Some(done) = until_idle(&process, &begun) else { return Err(self.gave_up(process)) };
+        let Some(done) = until_idle(&process, &progress, &begun) else { return Err(self.gave_up(process)) };
         // Waiting to be believed idle is no work: what it costs is known from the last stretch, which is nothing else.
         let cpu_s = done.cpu_s - done.rate * (idle.length_s + done.length_s);
         let wall_s = idle.wall_s;
@@ -277,7 +279,7 @@ struct Idle {
 }
 
 /// Waits until a process has done what there is to do. None where it ends by itself or takes too long.
-fn until_idle(process: &Measured, begun: &Instant) -> Option<Idle> {
+fn until_idle(process: &Measured, progress: &Progress, begun: &Instant) -> Option<Idle> {
     let (mut wall_s, mut shares) = (0.0, Vec::new());
     let mut last = (cpu_seconds(process.id())?, Instant::now());
     while begun.elapsed() < PATIENCE {
@@ -285,7 +287,8 @@ fn until_idle(process: &Measured, begun: &Instant) -> Option<Idle> {
         let cpu_s = cpu_seconds(process.id()).filter(|_| !process.has_ended())?;
         let share = (cpu_s - last.0) / last.1.elapsed().as_secs_f64();
         last = (cpu_s, Instant::now());
-        if share > IDLE_SHARE {
+        // A slow start looks idle too: what counts begins when it has read the topic.
+        if share > IDLE_SHARE || !progress.is_at_the_end() {
             shares.clear();
             continue;
         }
