@@ -283,7 +283,7 @@ impl World {
             let committing = commit_all(committer, waiting, answer, metrics, Arc::new(clock.clone()));
             spawned.borrow_mut().push((process, Box::pin(committing)));
             let worker = Worker { number, process, control, broker, group, log, flush, open, fetch: BTreeMap::new() };
-            worker.run().await;
+            Box::pin(worker.run()).await;
             Ok(())
         }
     }
