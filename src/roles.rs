@@ -300,7 +300,9 @@ impl Watched {
         let events = newest(&self.lake, Table::Events, events).await?;
         self.health.note("storage", events.version, 0);
         if self.which.ingests() {
-            let mine = events.apps().filter(|(app, _)| app.starts_with(prefix) && !app.ends_with("#id"));
+            // Ids of topics and claims on partitions are not progress.
+            let is_partition = |app: &str| app.rsplit('/').next().is_some_and(|last| last.parse::<i32>().is_ok());
+            let mine = events.apps().filter(|(app, _)| app.starts_with(prefix) && is_partition(app));
             let next: i64 = mine.map(|(_, next)| next).sum();
             self.progress.committed.store(u64::try_from(next).unwrap_or(0), Ordering::Relaxed);
             let status = self.ingest.status();

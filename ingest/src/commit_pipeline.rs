@@ -3,27 +3,35 @@
 //! * [`Batch`] is what was read: rows, and the offset range each partition advanced by, rows or none.
 //! * [`Committer`] puts it into `quarantine`, then `events`, and says what became of each partition.
 //! * [`DataStore`] and [`CommitLog`] are all it needs of storage, so that it can be driven without any.
+//! * `ownership` is how a partition changes hands; `rows` looks at coordinates of rows.
 //!
 //! Rules:
-//! * A partition's quarantine rows are written only while `events` stands where the range starts: everything below has
-//!   then been quarantined by whoever read it, so the quarantine's own number never skips an offset.
+//! * A partition's first batch takes it over with a claim in both tables, and each later commit asks for that claim: what
+//!   an earlier owner still has on its way can land in neither table any more.
+//! * A message that `quarantine` holds stays there. The verdict on it may differ when it is read again, since time or the
+//!   limits have moved on; `events` then leaves it out, so that it is in one table only.
 //! * An unclear result is asked again with the same commit on the same snapshot until it is clear.
 //! * A batch stays in memory until its outcome is known. Only the stop token ends the waiting, with an error.
+
+mod ownership;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Outcome, PartitionRange, Result,
-    Snapshot, SystemClock, Table, WrittenFile,
+    Advance, Clock, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, OffsetsOf, Outcome, PartitionRange,
+    Result, Snapshot, SystemClock, Table, WrittenFile,
 };
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
+
+use ownership::{Held, Place, place_of};
+pub(crate) use rows::keep_rows;
+use rows::{check, owns, partitions};
 
 /// First pause after a failure: short, since most failures are one lost response.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -41,6 +49,12 @@ pub trait DataStore: Send + Sync {
 
     /// Removes files that will never be named, as far as that is possible.
     async fn discard(&self, table: Table, files: &[DataFile]);
+
+    /// Offsets of a partition, from one on, of which an application has committed rows to a table.
+    ///
+    /// # Errors
+    /// `Unavailable` is tried again; any other kind ends the commit.
+    async fn offsets(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>>;
 }
 
 #[async_trait]
@@ -51,6 +65,10 @@ impl DataStore for Lake {
 
     async fn discard(&self, table: Table, files: &[DataFile]) {
         Self::discard(self, table, files).await;
+    }
+
+    async fn offsets(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>> {
+        self.offsets_of(table, asked).await
     }
 }
 
@@ -121,6 +139,8 @@ pub struct Committer {
     first_pause: Duration,
     on_events: Option<Snapshot>,
     on_quarantine: Option<Snapshot>,
+    /// Partitions that this committer has taken over.
+    held: BTreeMap<Place, Held>,
 }
 
 /// The application id of a partition in `events` and `quarantine`.
@@ -157,6 +177,7 @@ impl Committer {
             first_pause: FIRST_PAUSE,
             on_events: None,
             on_quarantine: None,
+            held: BTreeMap::new(),
         }
     }
 
@@ -202,9 +223,16 @@ impl Committer {
         if touched.iter().any(|one| !self.stands(&on, one)) {
             on = self.load(&self.events).await?;
         }
-        self.drop_moved(&on, &mut touched, &mut report);
+        self.drop_lost(&on, &mut touched, &mut report, |one| self.stands(&on, one));
+        on = self.take_over(on, &mut touched, &mut report).await?;
+        let event_rows = self.without_rejected(&event_rows, &touched)?;
+        let quarantine_rows = self.without_rejected(&quarantine_rows, &touched)?;
         if quarantine_rows.num_rows() > 0 && !touched.is_empty() {
-            report.quarantine_rows = self.commit_quarantine(&quarantine_rows, &touched).await?;
+            let lost = self.commit_quarantine(&quarantine_rows, &touched, &mut report).await?;
+            if !lost.is_empty() {
+                on = self.load(&self.events).await?;
+                self.drop_lost(&on, &mut touched, &mut report, |one| !lost.contains(&place_of(one)));
+            }
         }
         while !touched.is_empty() {
             let rows = keep_rows(&event_rows, |topic, partition, _| owns(&touched, topic, partition))?;
@@ -223,49 +251,60 @@ impl Committer {
                 (snapshot, false) => {
                     on = snapshot;
                     self.store.discard(Table::Events, &commit.files).await;
-                    self.drop_moved(&on, &mut touched, &mut report);
+                    let keeps = |one: &Touched| self.stands(&on, one) && self.holds(&on, one);
+                    self.drop_lost(&on, &mut touched, &mut report, keeps);
                 }
             }
         }
         self.on_events = Some(on);
+        self.passed(&touched);
         report.committed = touched.into_iter().map(|one| one.range).collect();
         self.observer.committed(&report);
         Ok(report)
     }
 
-    /// Writes the rejected messages that no earlier attempt has written, and returns their number.
-    async fn commit_quarantine(&mut self, rows: &RecordBatch, touched: &[Touched]) -> Result<i64> {
+    /// Writes the rejected messages, and returns the partitions that another owner has taken over meanwhile.
+    async fn commit_quarantine(
+        &mut self,
+        rows: &RecordBatch,
+        touched: &[Touched],
+        report: &mut CommitReport,
+    ) -> Result<BTreeSet<Place>> {
         let mut on = match self.on_quarantine.take() {
             Some(snapshot) => snapshot,
             None => self.load(&self.quarantine).await?,
         };
-        loop {
-            let next_of = |topic: &str, partition| on.next(&app_id(&self.job, topic, partition));
-            let fresh = keep_rows(rows, |topic, partition, offset| {
-                owns(touched, topic, partition) && next_of(topic, partition).is_none_or(|next| offset >= next)
-            })?;
-            if fresh.num_rows() == 0 {
-                self.on_quarantine = Some(on);
-                return Ok(0);
+        let present = partitions(rows)?;
+        let concerned = touched.iter().filter(|one| present.contains(&place_of(one))).cloned();
+        // Where an earlier owner has rejected messages beyond the range, the number stays where it is, and such rows
+        // are no range's: they get a commit of their own.
+        let behind = |one: &Touched| on.next(&self.app_of(one)) >= Some(one.range.next);
+        let (behind, ahead): (Vec<Touched>, Vec<Touched>) = concerned.partition(behind);
+        let mut lost = BTreeSet::new();
+        for (mut mine, moves) in [(ahead, true), (behind, false)] {
+            while !mine.is_empty() {
+                let those = keep_rows(rows, |topic, partition, _| owns(&mine, topic, partition))?;
+                let files = self.write(Table::Quarantine, &those).await?;
+                let commit = self.rejecting(&files, &mine, &on, moves);
+                let (snapshot, landed) = self.settle(&self.quarantine, &on, &commit, "quarantine").await?;
+                if landed {
+                    on = snapshot;
+                    report.quarantine_rows += commit.files.iter().map(|file| file.rows).sum::<i64>();
+                    break;
+                }
+                self.store.discard(Table::Quarantine, &commit.files).await;
+                let keeps = |one: &Touched| {
+                    self.holds(&snapshot, one) && snapshot.next(&self.app_of(one)) == on.next(&self.app_of(one))
+                };
+                let gone: Vec<Place> = mine.iter().filter(|one| !keeps(one)).map(place_of).collect();
+                mine.retain(|one| !gone.contains(&place_of(one)));
+                self.held.retain(|place, _| !gone.contains(place));
+                lost.extend(gone);
+                on = snapshot;
             }
-            let present = partitions(&fresh)?;
-            let moving: Vec<Touched> = touched
-                .iter()
-                .filter(|one| present.contains(&(one.range.topic.clone(), one.range.partition)))
-                .cloned()
-                .collect();
-            let files = self.write(Table::Quarantine, &fresh).await?;
-            let commit = self.commit_of("quarantine", &files, &moving, |one| {
-                (next_of(&one.range.topic, one.range.partition), one.range.next)
-            });
-            let (snapshot, landed) = self.settle(&self.quarantine, &on, &commit, "quarantine").await?;
-            on = snapshot;
-            if landed {
-                self.on_quarantine = Some(on);
-                return Ok(commit.files.iter().map(|file| file.rows).sum());
-            }
-            self.store.discard(Table::Quarantine, &commit.files).await;
         }
+        self.on_quarantine = Some(on);
+        Ok(lost)
     }
 
     /// Asks until the outcome is clear: the newest snapshot, and whether the commit is in it.
@@ -340,23 +379,34 @@ impl Committer {
             .collect()
     }
 
-    fn stands(&self, on: &Snapshot, one: &Touched) -> bool {
-        on.next(&app_id(&self.job, &one.range.topic, one.range.partition)) == one.expected
+    fn app_of(&self, one: &Touched) -> String {
+        app_id(&self.job, &one.range.topic, one.range.partition)
     }
 
-    /// Moves partitions that are not where their range starts from `touched` into the report.
-    fn drop_moved(&self, on: &Snapshot, touched: &mut Vec<Touched>, report: &mut CommitReport) {
+    fn stands(&self, on: &Snapshot, one: &Touched) -> bool {
+        on.next(&self.app_of(one)) == one.expected
+    }
+
+    /// Moves partitions that are lost to another owner from `touched` into the report.
+    fn drop_lost(
+        &self,
+        on: &Snapshot,
+        touched: &mut Vec<Touched>,
+        report: &mut CommitReport,
+        keeps: impl Fn(&Touched) -> bool,
+    ) {
         touched.retain(|one| {
-            let stands = self.stands(on, one);
-            if !stands {
-                let PartitionRange { topic, partition, .. } = &one.range;
-                let next = on.next(&app_id(&self.job, topic, *partition));
-                report.fenced.push(FencedPartition { topic: topic.clone(), partition: *partition, next });
+            let kept = keeps(one);
+            if !kept {
+                let next = on.next(&self.app_of(one));
+                let (topic, partition) = place_of(one);
+                report.fenced.push(FencedPartition { topic, partition, next });
             }
-            stands
+            kept
         });
     }
 
+    /// A commit of what was read, which asks for the claims on its partitions.
     fn commit_of(
         &self,
         operation: &'static str,
@@ -366,78 +416,17 @@ impl Committer {
     ) -> Commit {
         let advances = touched.iter().map(|one| {
             let (expected, next) = step(one);
-            Advance { app_id: app_id(&self.job, &one.range.topic, one.range.partition), expected, next }
+            Advance { app_id: self.app_of(one), expected, next }
         });
         Commit {
             uuid: self.clock.unique_id(),
-            advances: advances.collect(),
+            advances: advances.chain(self.claims(touched)).collect(),
             files: files.iter().map(|file| file.file.clone()).collect(),
             operation,
             ranges: touched.iter().map(|one| one.range.clone()).collect(),
             facts: Map::new(),
         }
     }
-}
-
-/// Refuses a batch that would break the protocol: it can only come from a mistake in the source.
-fn check(batch: &Batch) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for Touched { range, expected } in &batch.touched {
-        let place = format!("`{}/{}`", range.topic, range.partition);
-        if !seen.insert((range.topic.as_str(), range.partition)) {
-            return Err(Error::bug(format!("partition {place} is twice in a batch")));
-        }
-        if range.next <= range.from || expected.is_some_and(|expected| expected != range.from) {
-            return Err(Error::bug(format!("range [{}, {}) of {place} does not advance", range.from, range.next)));
-        }
-    }
-    let inside = |topic: &str, partition: i32, offset: i64| {
-        batch.touched.iter().any(|Touched { range, .. }| {
-            range.topic == topic && range.partition == partition && (range.from..range.next).contains(&offset)
-        })
-    };
-    for rows in [&batch.events, &batch.quarantine] {
-        if keep_rows(rows, inside)?.num_rows() != rows.num_rows() {
-            return Err(Error::bug("a row of the batch is outside its offset ranges"));
-        }
-    }
-    Ok(())
-}
-
-fn owns(touched: &[Touched], topic: &str, partition: i32) -> bool {
-    touched.iter().any(|one| one.range.topic == topic && one.range.partition == partition)
-}
-
-fn partitions(rows: &RecordBatch) -> Result<BTreeSet<(String, i32)>> {
-    let mut found = BTreeSet::new();
-    each_row(rows, |topic, partition, _| {
-        found.insert((topic.to_owned(), partition));
-    })?;
-    Ok(found)
-}
-
-pub(crate) fn keep_rows(rows: &RecordBatch, keep: impl Fn(&str, i32, i64) -> bool) -> Result<RecordBatch> {
-    let mut mask = Vec::with_capacity(rows.num_rows());
-    each_row(rows, |topic, partition, offset| mask.push(keep(topic, partition, offset)))?;
-    if mask.iter().all(|kept| *kept) {
-        return Ok(rows.clone());
-    }
-    filter_record_batch(rows, &BooleanArray::from(mask))
-        .map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
-}
-
-fn each_row(rows: &RecordBatch, mut visit: impl FnMut(&str, i32, i64)) -> Result<()> {
-    let column = |name: &str, kind: &DataType| match rows.column_by_name(name) {
-        Some(column) if column.data_type() == kind => Ok(column),
-        _ => Err(Error::bug(format!("a batch has no column `{name}` of type {kind}"))),
-    };
-    let topics = column("topic", &DataType::Utf8View)?.as_string_view();
-    let partitions = column("partition", &DataType::Int32)?.as_primitive::<Int32Type>();
-    let offsets = column("offset", &DataType::Int64)?.as_primitive::<Int64Type>();
-    for row in 0..rows.num_rows() {
-        visit(topics.value(row), partitions.value(row), offsets.value(row));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Snapshot {
     }
 }
 
-/// One application's step.
+/// One application's step. One that ends where it begins is a condition: it must hold, and nothing is written of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
     /// The application.

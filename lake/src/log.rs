@@ -182,7 +182,7 @@ pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
             "isBlindAppend": true, "engineInfo": ENGINE, "bellwether": facts,
         }})
     );
-    for advance in &commit.advances {
+    for advance in commit.advances.iter().filter(|advance| advance.expected != Some(advance.next)) {
         let line = json!({ "txn": { "appId": advance.app_id, "version": advance.next, "lastUpdated": now_ms } });
         text.push_str(&format!("{line}\n"));
     }
@@ -295,7 +295,10 @@ mod tests {
     fn a_commit_reads_back_as_it_was_written() {
         let commit = Commit {
             uuid: Uuid::from_u128(7),
-            advances: vec![Advance { app_id: "j/t/0".to_owned(), expected: Some(5), next: 9 }],
+            advances: vec![
+                Advance { app_id: "j/t/0".to_owned(), expected: Some(5), next: 9 },
+                Advance { app_id: "a condition".to_owned(), expected: Some(3), next: 3 },
+            ],
             files: vec![DataFile {
                 path: "event_date=2026-11-23/part-1.parquet".to_owned(),
                 size: 10,

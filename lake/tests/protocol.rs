@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, Outcome, StorageOptions,
-    Table, WrittenFile, unique_id,
+    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, OffsetsOf, Outcome,
+    StorageOptions, Table, WrittenFile, unique_id,
 };
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -119,6 +119,72 @@ async fn of_two_owners_of_a_partition_the_second_is_fenced_and_others_are_not() 
     let other = log.try_commit(&snapshot, &commit("j/t/1", None, 3, &[])).await.expect("commits");
     let Outcome::Committed(after) = other else { panic!("{other:?}") };
     assert_eq!((after.version, after.next("j/t/0"), after.next("j/t/1")), (2, Some(5), Some(3)));
+}
+
+#[tokio::test]
+async fn a_condition_must_hold_and_moves_nothing() {
+    let (_folder, lake) = lake().await;
+    let log = lake.log(Table::Events);
+    let snapshot = log.load().await.expect("loads");
+    let on_condition = |number| {
+        let mut step = commit("j/t/0", None, 5, &[]);
+        step.advances.push(Advance { app_id: "owner".to_owned(), expected: Some(number), next: number });
+        step
+    };
+    log.try_commit(&snapshot, &commit("owner", None, 7, &[])).await.expect("commits");
+    // The snapshot is from before: what came after it is found on the way.
+    let snapshot = log.load().await.expect("loads");
+    log.try_commit(&snapshot, &commit("owner", Some(7), 8, &[])).await.expect("commits");
+    let fenced = log.try_commit(&snapshot, &on_condition(7)).await.expect("answers");
+    assert!(matches!(&fenced, Outcome::Fenced { apps, .. } if apps == &["owner"]), "{fenced:?}");
+    let snapshot = log.load().await.expect("loads");
+    let taken = log.try_commit(&snapshot, &on_condition(8)).await.expect("answers");
+    let Outcome::Committed(after) = taken else { panic!("{taken:?}") };
+    assert_eq!((after.next("owner"), after.next("j/t/0")), (Some(8), Some(5)));
+    let entry = log.entry(after.version).await.expect("reads").expect("there");
+    assert_eq!(entry.txns, [("j/t/0".to_owned(), 5)]);
+}
+
+#[tokio::test]
+async fn offsets_are_those_that_an_application_has_committed_since_it_stood_below_them() {
+    let (folder, lake) = lake().await;
+    let log = lake.log(Table::Quarantine);
+    let mut snapshot = log.load().await.expect("loads");
+    // Topic `x` and partition 1 are those of all rows.
+    let steps = [("a/x/1", 0..5), ("a/x/1", 5..10), ("b/x/1", 10..12), ("a/x/1/late", 12..13), ("a/x/1", 13..15)];
+    for (version, (app, range)) in (1..).zip(steps) {
+        let written =
+            lake.write(Table::Quarantine, &rows(Table::Quarantine, range.clone(), &[])).await.expect("writes");
+        let step = commit(app, snapshot.next(app), range.end, &written);
+        let Outcome::Committed(after) = log.try_commit(&snapshot, &step).await.expect("commits") else { panic!() };
+        assert_eq!(after.version, version);
+        snapshot = after;
+    }
+    let asked = |from, after, topic: &str, partition| OffsetsOf {
+        app_id: "a/x/1".to_owned(),
+        aside: "a/x/1/late".to_owned(),
+        after,
+        until: 5,
+        topic: topic.to_owned(),
+        partition,
+        from,
+    };
+    let of = async |asked: OffsetsOf| -> Result<Vec<i64>, ErrorKind> {
+        let found = lake.offsets_of(Table::Quarantine, &asked).await;
+        found.map(|offsets| offsets.into_iter().collect()).map_err(|error| error.kind())
+    };
+    assert_eq!(of(asked(7, -1, "x", 1)).await, Ok(vec![7, 8, 9, 12, 13, 14]), "those of job `b` are not asked for");
+    assert_eq!(of(asked(7, 2, "x", 1)).await, Ok(vec![12, 13, 14]));
+    assert_eq!(of(asked(7, -1, "y", 1)).await, Ok(vec![]));
+    assert_eq!(of(asked(7, -1, "x", 2)).await, Ok(vec![]));
+    // A rewrite has the same rows in other files; the log leads to those that were committed.
+    let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
+    assert_eq!(lake.compact(Table::Quarantine, &settings).await.expect("rewrites"), 5);
+    assert_eq!(of(asked(7, -1, "x", 1)).await, Ok(vec![7, 8, 9, 12, 13, 14]));
+    let entry = |version: i64| folder.path().join(format!("quarantine/_delta_log/{version:020}.json"));
+    std::fs::remove_file(entry(0)).expect("it is there");
+    assert_eq!(of(asked(5, -1, "x", 1)).await.map(|found| found.len()), Ok(8), "nothing before version 1 is looked at");
+    assert_eq!(of(asked(4, -1, "x", 1)).await, Err(ErrorKind::Data), "nobody can tell");
 }
 
 #[tokio::test]

@@ -42,7 +42,9 @@ impl Stands {
         self.look();
         let prefix = format!("main/{}/", self.topic);
         let apps = self.at.iter().flat_map(|(_, snapshot)| snapshot.apps());
-        apps.filter(|(app, _)| app.starts_with(&prefix)).map(|(_, next)| next).sum()
+        // Claims on a partition stand below it.
+        let is_partition = |app: &str| app.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/'));
+        apps.filter(|(app, _)| is_partition(app)).map(|(_, next)| next).sum()
     }
 
     /// Waits until more than so many messages are settled; says how long that took.

@@ -96,7 +96,7 @@ fn recording() -> String {
     lines.join("\n") + "\n"
 }
 
-/// Tables of several commits each, made once.
+/// Tables of several commits each, made once. Version 1 claims the file, version 2 has the first rows.
 fn whole() -> &'static Setup {
     static WHOLE: OnceLock<Setup> = OnceLock::new();
     WHOLE.get_or_init(|| {
@@ -263,51 +263,51 @@ fn a_file_that_is_gone_is_found_in_every_table() {
 #[test]
 fn a_file_cut_short_is_found() {
     let victim = Victim::new();
-    let path = victim.path("events", 2);
+    let path = victim.path("events", 3);
     let bytes = fs::read(&path).expect("it is there");
     fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is written");
     audit(victim.root(), &[]).finds(
         1,
         &["files", "rows"],
-        &[&victim.file("events", 2), "the log says", "cannot be read"],
+        &[&victim.file("events", 3), "the log says", "cannot be read"],
     );
 }
 
 #[test]
 fn a_page_that_was_overwritten_is_found() {
     let victim = Victim::new();
-    let path = victim.path("events", 2);
+    let path = victim.path("events", 3);
     let mut bytes = fs::read(&path).expect("it is there");
     let end = bytes.len() / 2;
     bytes[64..end].fill(0xA5);
     fs::write(&path, &bytes).expect("it is written");
-    audit(victim.root(), &[]).finds(1, &["files", "rows"], &[&victim.file("events", 2), "cannot be read"]);
+    audit(victim.root(), &[]).finds(1, &["files", "rows"], &[&victim.file("events", 3), "cannot be read"]);
 }
 
 #[test]
 fn files_that_changed_places_are_found() {
     let victim = Victim::new();
-    let (one, other) = (victim.path("events", 1), victim.path("events", 3));
+    let (one, other) = (victim.path("events", 2), victim.path("events", 4));
     let (a, b) = (fs::read(&one).expect("there"), fs::read(&other).expect("there"));
     fs::write(&one, &b).expect("written");
     fs::write(&other, &a).expect("written");
     // The sizes may be told right: what is in them is still not what their commits took.
     let (size_a, size_b) = (a.len(), b.len());
-    victim.edit("events", 1, "add", |add| add["size"] = json!(size_b));
-    victim.edit("events", 3, "add", |add| add["size"] = json!(size_a));
+    victim.edit("events", 2, "add", |add| add["size"] = json!(size_b));
+    victim.edit("events", 4, "add", |add| add["size"] = json!(size_a));
     let answer = audit(victim.root(), &[]);
     assert_eq!(answer.code, Some(1), "{:#}", answer.body);
     let told = answer.check("duplicates")["findings"].to_string();
-    assert!(told.contains(&victim.file("events", 1)) && told.contains("its commit (version 1) took"), "{told}");
+    assert!(told.contains(&victim.file("events", 2)) && told.contains("its commit (version 2) took"), "{told}");
 }
 
 #[test]
 fn a_log_entry_that_is_gone_or_torn_is_found_and_the_table_is_not_judged() {
     let victim = Victim::new();
-    fs::remove_file(victim.entry_path("events", 2)).expect("it is there");
+    fs::remove_file(victim.entry_path("events", 3)).expect("it is there");
     let answer = audit(victim.root(), &["--recompute"]);
     let all = ["tables", "offsets", "duplicates", "rows", "progress", "metrics"];
-    answer.finds(4, &all, &["log entry 2 is gone"]);
+    answer.finds(4, &all, &["log entry 3 is gone"]);
     assert_eq!(answer.body["auditable"], false);
 
     let victim = Victim::new();
@@ -337,7 +337,7 @@ fn newest_entries_that_are_gone_are_missed_by_who_has_read_them() {
 fn a_range_that_was_changed_is_found() {
     let change = |key: &'static str, by: i64| {
         let victim = Victim::new();
-        victim.edit("events", 2, "commitInfo", |info| {
+        victim.edit("events", 3, "commitInfo", |info| {
             let range = &mut info["bellwether"]["ranges"][0];
             range[key] = json!(range[key].as_i64().expect("a number") + by);
         });
@@ -351,13 +351,13 @@ fn a_range_that_was_changed_is_found() {
     assert!(told.contains("again"), "{told}");
     let told = change("next", 1).check("offsets")["findings"].to_string();
     assert!(told.contains("but stands at"), "{told}");
-    change("passed_over", 1).finds(1, &["rows"], &["version 2 took"]);
+    change("passed_over", 1).finds(1, &["rows"], &["version 3 took"]);
 }
 
 #[test]
 fn a_number_without_a_range_is_found() {
     let victim = Victim::new();
-    victim.edit("events", 2, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
+    victim.edit("events", 3, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
     let answer = audit(victim.root(), &[]);
     let told = answer.check("offsets")["findings"].to_string();
     assert!(told.contains("without saying which offsets it took"), "{told}");
@@ -366,14 +366,14 @@ fn a_number_without_a_range_is_found() {
 #[test]
 fn rows_that_are_there_twice_are_found_with_their_offsets_and_files() {
     let victim = Victim::new();
-    let (name, offset) = (victim.file("events", 2), last_offset(&read(&victim.path("events", 2))));
+    let (name, offset) = (victim.file("events", 3), last_offset(&read(&victim.path("events", 3))));
     let twin = name.replace("part-", "part-twin-");
-    fs::copy(victim.path("events", 2), victim.root().join("events").join(&twin)).expect("it is copied");
-    let mut lines = victim.entry("events", 2);
+    fs::copy(victim.path("events", 3), victim.root().join("events").join(&twin)).expect("it is copied");
+    let mut lines = victim.entry("events", 3);
     let mut add = lines.iter().find(|line| line["add"]["path"] == name.as_str()).expect("the file").clone();
     add["add"]["path"] = json!(twin);
     lines.push(add);
-    victim.write_entry("events", 2, &lines);
+    victim.write_entry("events", 3, &lines);
     let answer = audit(victim.root(), &[]);
     answer.finds(1, &["duplicates"], &[&name, &twin, "in `events` 2 times", "file:runs.ndjson"]);
     assert!(answer.check("duplicates")["findings"].to_string().contains(&offset.to_string()), "{:#}", answer.body);
@@ -385,8 +385,8 @@ fn rows_that_are_there_twice_are_found_with_their_offsets_and_files() {
 #[test]
 fn a_message_that_is_accepted_and_rejected_is_found() {
     let victim = Victim::new();
-    let accepted = last_offset(&read(&victim.path("events", 1)));
-    victim.rewrite("quarantine", 1, |rows| {
+    let accepted = last_offset(&read(&victim.path("events", 2)));
+    victim.rewrite("quarantine", 2, |rows| {
         let index = rows.schema().index_of("offset").expect("a column");
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         let offsets = rows.column(index).as_primitive::<Int64Type>().values().to_vec();
@@ -401,8 +401,8 @@ fn a_message_that_is_accepted_and_rejected_is_found() {
 fn a_row_that_is_gone_is_found_though_the_log_agrees_with_the_file() {
     for table in ["events", "quarantine"] {
         let victim = Victim::new();
-        let lost = last_offset(&read(&victim.path(table, 1)));
-        victim.rewrite(table, 1, without_last_row);
+        let lost = last_offset(&read(&victim.path(table, 2)));
+        victim.rewrite(table, 2, without_last_row);
         audit(victim.root(), &[]).finds(1, &["rows"], &["file:runs.ndjson", "in no row:", &format!("offset {lost}")]);
     }
 }
@@ -426,7 +426,7 @@ fn a_number_of_metrics_that_was_changed_is_found_by_computing_it_anew() {
 #[test]
 fn bounds_that_do_not_hold_are_found() {
     let victim = Victim::new();
-    victim.edit("events", 1, "add", |add| {
+    victim.edit("events", 2, "add", |add| {
         let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
         stats["maxValues"]["offset"] = json!(0);
         add["stats"] = json!(stats.to_string());

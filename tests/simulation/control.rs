@@ -231,10 +231,12 @@ impl Control {
         }
     }
 
-    /// A process ends by itself. Waiting or another owner may be the reason; anything else is a violation.
+    /// A process ends by itself. Waiting or another owner may be the reason; anything else is a violation, and where stored
+    /// data contradicts itself something is lost.
     pub(crate) fn stopped(&self, who: ProcessId, error: &Error) {
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Fenced) {
-            self.violated("L-6", format!("process {} stopped for good: {}", who.0, error.chain()));
+            let rule = if error.kind() == ErrorKind::Data { "L-1" } else { "L-6" };
+            self.violated(rule, format!("process {} stopped for good: {}", who.0, error.chain()));
         }
         self.state().dying.push((who, format!("stopped: {}", error.message())));
     }

@@ -85,12 +85,13 @@ impl Ledger {
         }
         for (partition, offset, _) in rows(landed, "quarantine")? {
             match self.broker.stored(partition, offset) {
-                Some(stored) if stored.run.is_none() => {}
+                Some(stored) if stored.run.is_none() || stored.timed => {}
                 _ => return broken("L-1", format!("{partition}:{offset} is no poison, and in `quarantine`")),
             }
             if !self.quarantine.insert((partition, offset)) {
                 return broken("L-2", format!("message {partition}:{offset} is twice in `quarantine`"));
             }
+            self.in_one_table(partition, offset)?;
         }
         Ok(())
     }
@@ -134,9 +135,17 @@ impl Ledger {
             if !self.events.insert((*partition, *offset)) {
                 return broken("L-2", format!("message {partition}:{offset} is twice in `events`"));
             }
+            self.in_one_table(*partition, *offset)?;
         }
         for range in &landed.ranges {
             self.passed(range.partition, range.from, range.next)?;
+        }
+        Ok(())
+    }
+
+    fn in_one_table(&self, partition: i32, offset: i64) -> Held {
+        if self.events.contains(&(partition, offset)) && self.quarantine.contains(&(partition, offset)) {
+            return broken("L-2", format!("message {partition}:{offset} is in `events` and in `quarantine`"));
         }
         Ok(())
     }
@@ -145,9 +154,12 @@ impl Ledger {
     fn passed(&self, partition: i32, from: i64, next: i64) -> Held {
         for offset in from..next {
             let Some(stored) = self.broker.stored(partition, offset) else { continue };
+            let place = (partition, offset);
+            let (accepted, rejected) = (self.events.contains(&place), self.quarantine.contains(&place));
             let (table, there) = match &stored.run {
-                Some(_) => ("events", self.events.contains(&(partition, offset))),
-                None => ("quarantine", self.quarantine.contains(&(partition, offset))),
+                Some(_) if stored.timed => ("events` or `quarantine", accepted || rejected),
+                Some(_) => ("events", accepted),
+                None => ("quarantine", rejected),
             };
             if !there {
                 return broken("L-1", format!("offset {partition}:{offset} was passed, and is not in `{table}`"));

@@ -32,6 +32,9 @@ use world::{Outcome, Plan, Scene, run};
 /// Seeds that `cargo test` runs; `make simulate` runs more.
 const SEEDS: u64 = 400;
 
+/// Seeds of which one at least notices a protocol that is broken on purpose.
+const NOTICED_WITHIN: u64 = 100;
+
 fn plan(seed: u64) -> Plan {
     let scene = match seed % 8 {
         0 => Scene::Whole,
@@ -39,7 +42,7 @@ fn plan(seed: u64) -> Plan {
         _ => Scene::Memory,
     };
     // The turn of crash points in `Scene::Whole` goes by the seed too: eight and their number have no common factor.
-    Plan { seed, scene, mutation: Mutation::None }
+    Plan { seed, scene, mutation: Mutation::None, contested: seed % 5 == 4 }
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -51,9 +54,10 @@ fn replay(plan: Plan, outcome: &Outcome) -> String {
     let tail = outcome.trace.len().saturating_sub(40);
     let violation = outcome.violation.as_ref().map_or_else(|| "no violation".to_owned(), ToString::to_string);
     format!(
-        "{violation}\nreplay with: SEED={} make simulate\n{:?}; the last events:\n{}",
+        "{violation}\nreplay with: SEED={} make simulate\n{:?}{}; the last events:\n{}",
         plan.seed,
         plan.scene,
+        if plan.contested { ", contested" } else { "" },
         outcome.trace[tail..].join("\n")
     )
 }
@@ -137,39 +141,50 @@ fn the_same_seed_twice_gives_the_same_bytes() {
     }
 }
 
-/// Seeds until the simulation notices, and the rule it names.
-fn noticed(mutation: Mutation) -> (u64, String) {
-    for seed in 0..100 {
-        let outcome = run(Plan { seed, scene: Scene::Memory, mutation });
-        if let Some(violation) = outcome.violation {
-            println!("{mutation:?}: seed {seed}: {violation}");
-            return (seed, violation.rule.to_owned());
-        }
+/// Asserts that the simulation notices, on the memory log and on the Delta log, and by which rule.
+fn noticed(mutation: Mutation, rule: &str) {
+    for scene in [Scene::Memory, Scene::Delta] {
+        let contested = mutation == Mutation::ClaimNotAsked;
+        let outcome = |seed| run(Plan { seed, scene, mutation, contested });
+        let first = (0..NOTICED_WITHIN).find_map(|seed| Some((seed, outcome(seed).violation?)));
+        let (seed, violation) =
+            first.unwrap_or_else(|| panic!("{NOTICED_WITHIN} seeds of {scene:?} do not notice {mutation:?}"));
+        println!("{mutation:?}, {scene:?}: seed {seed}: {violation}");
+        assert_eq!(violation.rule, rule, "{mutation:?}, {scene:?}, seed {seed}: {violation}");
     }
-    panic!("a hundred seeds do not notice {mutation:?}");
 }
 
 #[test]
 fn a_protocol_without_the_offset_comparison_is_noticed() {
-    assert_eq!(noticed(Mutation::SkipOffsetComparison).1, "L-3");
+    noticed(Mutation::SkipOffsetComparison, "L-3");
 }
 
 #[test]
 fn taking_an_unclear_result_for_a_failure_is_noticed() {
-    assert_eq!(noticed(Mutation::UnknownIsFailure).1, "L-1");
+    noticed(Mutation::UnknownIsFailure, "L-1");
 }
 
 #[test]
 fn taking_an_unclear_result_for_a_success_is_noticed() {
-    assert_eq!(noticed(Mutation::UnknownIsSuccess).1, "L-1");
+    noticed(Mutation::UnknownIsSuccess, "L-1");
 }
 
 #[test]
 fn an_offset_that_stands_still_on_poison_is_noticed() {
-    assert_eq!(noticed(Mutation::PoisonDoesNotAdvance).1, "L-3");
+    noticed(Mutation::PoisonDoesNotAdvance, "L-3");
 }
 
 #[test]
 fn a_log_that_names_data_before_it_is_written_is_noticed() {
-    assert_eq!(noticed(Mutation::LogBeforeData).1, "L-1");
+    noticed(Mutation::LogBeforeData, "L-1");
+}
+
+#[test]
+fn an_earlier_rejection_that_is_not_remembered_is_noticed() {
+    noticed(Mutation::VerdictNotRemembered, "L-2");
+}
+
+#[test]
+fn a_commit_that_does_not_ask_for_its_claim_is_noticed() {
+    noticed(Mutation::ClaimNotAsked, "L-2");
 }

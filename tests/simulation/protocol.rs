@@ -8,7 +8,10 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use async_trait::async_trait;
 use bellwether_ingest::commit_pipeline::{DataStore, app_id};
 use bellwether_lake::commit::faulty::{Call, Fault, SLOW, TIME_OUT};
-use bellwether_lake::{Clock, Commit, CommitLog, DataFile, Error, Outcome, Result, Snapshot, Table, WrittenFile};
+use bellwether_lake::commit::memory::MemoryLog;
+use bellwether_lake::{
+    Advance, Clock, Commit, CommitLog, DataFile, Error, OffsetsOf, Outcome, Result, Snapshot, Table, WrittenFile,
+};
 
 use super::control::{Control, CrashPoint};
 use super::scheduler::ProcessId;
@@ -33,6 +36,10 @@ pub(crate) enum Mutation {
     PoisonDoesNotAdvance,
     /// The log names a file that is not written yet.
     LogBeforeData,
+    /// What `quarantine` holds already is not asked when a partition is taken over.
+    VerdictNotRemembered,
+    /// A commit does not ask whether its partitions are still its owner's.
+    ClaimNotAsked,
 }
 
 /// A row's place, and the run it is about.
@@ -70,6 +77,8 @@ impl MemoryData {
 /// Writes to memory, with faults.
 pub(crate) struct FaultyData {
     pub(crate) data: MemoryData,
+    /// Says which files are in `quarantine`.
+    pub(crate) quarantine: MemoryLog,
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
@@ -111,6 +120,22 @@ impl DataStore for FaultyData {
     async fn discard(&self, _table: Table, files: &[DataFile]) {
         files.iter().for_each(|file| self.data.remove(&file.path));
     }
+
+    async fn offsets(&self, _: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>> {
+        match self.control.fault(self.process, Call::Read) {
+            Fault::None => {}
+            Fault::Slow => self.control.clock.sleep(SLOW).await,
+            _ => return Err(Error::unavailable("the store does not answer (injected)")),
+        }
+        // The first commit is version 1.
+        let commits = (1..).zip(self.quarantine.commits()).filter(|(version, commit)| {
+            let moved = commit.advances.iter().map(|advance| advance.app_id.as_str());
+            (asked.after + 1..=asked.until).contains(version) && asked.concerns(moved)
+        });
+        let files = commits.flat_map(|(_, commit)| commit.files);
+        let rows = files.filter_map(|file| self.data.rows(&file.path)).flatten();
+        Ok(rows.filter(|row| row.0 == asked.partition && row.1 >= asked.from).map(|row| row.1).collect())
+    }
 }
 
 /// A data store with crash points around it.
@@ -118,6 +143,9 @@ pub(crate) struct WatchedData {
     pub(crate) inner: Arc<dyn DataStore>,
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
+    pub(crate) mutation: Mutation,
+    /// What was written, for [`Mutation::PoisonDoesNotAdvance`].
+    pub(crate) seen: MemoryData,
 }
 
 #[async_trait]
@@ -127,6 +155,9 @@ impl DataStore for WatchedData {
         self.control.clock.sleep(self.control.chance(latency)).await;
         let written = self.inner.write(table, batch).await;
         self.control.pass(self.process, CrashPoint::AfterDataWrite).await;
+        if let (Mutation::PoisonDoesNotAdvance, Ok(files)) = (self.mutation, &written) {
+            files.iter().for_each(|file| self.seen.keep(&file.file.path, &file.batch));
+        }
         written
     }
 
@@ -135,6 +166,18 @@ impl DataStore for WatchedData {
             self.control.note(self.process, format_args!("{}: discards {}", table.name(), file.path));
         }
         self.inner.discard(table, files).await;
+    }
+
+    async fn offsets(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>> {
+        self.control.clock.sleep(self.control.chance(latency)).await;
+        if self.mutation == Mutation::VerdictNotRemembered {
+            return Ok(BTreeSet::new());
+        }
+        let found = self.inner.offsets(table, asked).await;
+        let told = found.as_ref().map_or_else(ToString::to_string, |offsets| format!("{offsets:?}"));
+        let (partition, from) = (asked.partition, asked.from);
+        self.control.note(self.process, format_args!("{} of {partition} from {from}: {told}", table.name()));
+        found
     }
 }
 
@@ -151,7 +194,12 @@ pub(crate) struct WatchedLog {
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
     /// Where rows are looked up for [`Mutation::PoisonDoesNotAdvance`].
-    pub(crate) data: MemoryData,
+    pub(crate) seen: MemoryData,
+}
+
+/// True for a step that only asks where an application is.
+fn is_condition(advance: &Advance) -> bool {
+    advance.expected == Some(advance.next)
 }
 
 impl WatchedLog {
@@ -161,17 +209,22 @@ impl WatchedLog {
             Mutation::SkipOffsetComparison => {
                 let on = self.inner.load().await?;
                 for advance in &mut commit.advances {
-                    advance.expected = on.next(&advance.app_id);
+                    let stands = on.next(&advance.app_id);
+                    if is_condition(advance) {
+                        advance.next = stands.unwrap_or(advance.next);
+                    }
+                    advance.expected = stands;
                 }
                 return Ok((on, commit));
             }
-            Mutation::PoisonDoesNotAdvance if self.table == Table::Events => {
+            Mutation::ClaimNotAsked => commit.advances.retain(|advance| !is_condition(advance)),
+            Mutation::PoisonDoesNotAdvance if self.table == Table::Events && commit.operation != "claim" => {
                 let rows: Vec<Row> =
-                    commit.files.iter().filter_map(|file| self.data.rows(&file.path)).flatten().collect();
+                    commit.files.iter().filter_map(|file| self.seen.rows(&file.path)).flatten().collect();
                 commit.advances.retain_mut(|advance| {
                     let ours = rows.iter().filter(|row| app_id(JOB, TOPIC, row.0) == advance.app_id);
                     let accepted = ours.map(|row| row.1).max();
-                    accepted.inspect(|last| advance.next = last + 1).is_some()
+                    accepted.inspect(|last| advance.next = last + 1).is_some() || is_condition(advance)
                 });
             }
             _ => {}

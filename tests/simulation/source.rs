@@ -1,7 +1,9 @@
 //! The scripted source: a topic whose messages the seed decides, and a consumer group that hands partitions around.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, UNIX_EPOCH};
 
+use bellwether_event::Limits;
 use serde_json::json;
 
 use super::random::Random;
@@ -15,7 +17,12 @@ pub(crate) struct Stored {
     pub(crate) payload: Option<Vec<u8>>,
     /// The run it is about; none where it must be rejected.
     pub(crate) run: Option<String>,
+    /// Whether it is rejected depends on when it is read: either is right, and one of the two must be.
+    pub(crate) timed: bool,
 }
+
+/// How long after its arrival the verdict on a message may change.
+const VERDICT_CHANGES_WITHIN: i64 = 12_000_000;
 
 /// The messages of each partition.
 #[derive(Clone, Debug)]
@@ -25,7 +32,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Messages that arrive from `start` on for `span_micros`: accepted ones, repeated and corrected statements, poison,
-    /// tombstones, and offsets that are passed over.
+    /// tombstones, some that are from the future or too old for a while only, and offsets that are passed over.
     pub(crate) fn script(random: &mut Random, start: i64, span_micros: i64, messages: u64) -> Self {
         let partitions = (0..random.between(1, 3)).map(|_| {
             let mut offset = random.between(0, 5);
@@ -33,8 +40,7 @@ impl Broker {
             times.sort_unstable();
             let mut stored = Vec::new();
             for at_micros in times {
-                let (payload, run) = message(random);
-                stored.push(Stored { offset, at_micros, payload, run });
+                stored.push(Stored { offset, at_micros, ..message(random, at_micros) });
                 offset += 1 + if random.one_in(8) { random.between(1, 4) } else { 0 };
             }
             stored
@@ -62,29 +68,58 @@ impl Broker {
     }
 }
 
-fn message(random: &mut Random) -> (Option<Vec<u8>>, Option<String>) {
-    match random.below(12) {
-        0 => (None, None),
-        1 => (Some(b"{\"spec\":".to_vec()), None),
-        2 => (Some(b"{\"spec\":\"run-event/1\",\"run_id\":7}".to_vec()), None),
+fn message(random: &mut Random, at_micros: i64) -> Stored {
+    let poison = |payload: Option<&str>| Stored {
+        offset: 0,
+        at_micros,
+        payload: payload.map(|text| text.as_bytes().to_vec()),
+        run: None,
+        timed: false,
+    };
+    let drawn = random.below(14);
+    match drawn {
+        0 => poison(None),
+        1 => poison(Some("{\"spec\":")),
+        2 => poison(Some("{\"spec\":\"run-event/1\",\"run_id\":7}")),
         _ => {
             let (run, revision, variant) = (random.below(12), random.below(3), random.below(4));
+            let Limits { max_future_micros, max_age_micros, .. } = Limits::default();
+            let changes = at_micros + random.between(0, VERDICT_CHANGES_WITHIN);
+            // Acceptable from that moment on, or until then.
+            let ended_micros = match drawn {
+                3 => Some(changes + max_future_micros),
+                4 => Some(changes - max_age_micros),
+                _ => None,
+            };
             let id = format!("run-{run}");
-            (Some(statement(&id, run, revision, variant)), Some(id))
+            let payload = Some(statement(&id, run, revision, variant, ended_micros));
+            Stored { offset: 0, at_micros, payload, run: Some(id), timed: ended_micros.is_some() }
         }
     }
 }
 
-fn statement(id: &str, run: u64, revision: u64, variant: u64) -> Vec<u8> {
+fn statement(id: &str, run: u64, revision: u64, variant: u64, ended_micros: Option<i64>) -> Vec<u8> {
     let status = ["success", "failure", "unknown", "error"][variant as usize];
+    let moment = |micros: i64| {
+        let at = UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs());
+        humantime::format_rfc3339_micros(at).to_string()
+    };
+    let (time, started, ended) = match ended_micros {
+        Some(micros) => (moment(micros), moment(micros - 1_000_000), moment(micros)),
+        None => (
+            format!("2026-11-24T17:0{variant}:30Z"),
+            "2026-11-24T17:00:00Z".to_owned(),
+            format!("2026-11-24T17:{:02}:{:02}.5Z", run * 2 + revision, run * 4),
+        ),
+    };
     let event = json!({
         "spec": "run-event/1", "run_id": id, "source": "app", "revision": revision,
-        "time": format!("2026-11-24T17:0{variant}:30Z"),
+        "time": time,
         "data": {
             "task": if run.is_multiple_of(2) { "a" } else { "b" },
             "release": { "id": format!("r{}", run % 3), "model": { "requested": "m", "responded": format!("m-{}", run % 2) } },
-            "started_at": "2026-11-24T17:00:00Z",
-            "ended_at": format!("2026-11-24T17:{:02}:{:02}.5Z", run * 2 + revision, run * 4),
+            "started_at": started,
+            "ended_at": ended,
             "outcome": { "status": status },
             "tokens": { "input": 100 + run, "output": 7 * variant },
             "cost": { "amount": format!("0.00{run}{variant}3"), "currency": "USD" },
@@ -98,14 +133,16 @@ fn statement(id: &str, run: u64, revision: u64, variant: u64) -> Vec<u8> {
 /// come to read one partition.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// Each worker has all partitions, as where two groups write the same tables by mistake.
+    contested: bool,
     assignments: Vec<BTreeMap<i32, usize>>,
     /// For each worker: when it hears of which assignment.
     heard: Vec<Vec<(i64, usize)>>,
 }
 
 impl Group {
-    pub(crate) fn new(workers: usize) -> Self {
-        Self { assignments: vec![BTreeMap::new()], heard: vec![Vec::new(); workers] }
+    pub(crate) fn new(workers: usize, contested: bool) -> Self {
+        Self { contested, assignments: vec![BTreeMap::new()], heard: vec![Vec::new(); workers] }
     }
 
     /// Deals the partitions out anew; each worker hears of it at a moment of its own.
@@ -124,6 +161,7 @@ impl Group {
     pub(crate) fn believed(&self, worker: usize, now_micros: i64) -> BTreeSet<i32> {
         let known = self.heard[worker].iter().filter(|(at, _)| *at <= now_micros).map(|(_, which)| *which).max();
         let Some(known) = known else { return BTreeSet::new() };
-        self.assignments[known].iter().filter(|(_, owner)| **owner == worker).map(|(partition, _)| *partition).collect()
+        let mine = self.assignments[known].iter().filter(|(_, owner)| self.contested || **owner == worker);
+        mine.map(|(partition, _)| *partition).collect()
     }
 }

@@ -22,7 +22,7 @@ use object_store::{
 };
 
 use super::control::{Control, CrashPoint};
-use super::protocol::latency;
+use super::protocol::{Mutation, latency};
 use super::scheduler::ProcessId;
 
 /// How long a listing that is behind does not show what was written.
@@ -61,6 +61,9 @@ pub(crate) struct FaultyStore {
     pub(crate) process: ProcessId,
     pub(crate) role: Role,
     pub(crate) thread: ThreadId,
+    pub(crate) mutation: Mutation,
+    /// The data file that [`Mutation::LogBeforeData`] has not written yet.
+    pub(crate) owed: Arc<Mutex<Option<(Path, PutPayload, PutOptions)>>>,
 }
 
 impl fmt::Display for FaultyStore {
@@ -131,6 +134,16 @@ impl FaultyStore {
     }
 
     async fn land(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.mutation == Mutation::LogBeforeData && path.as_ref().contains("part-") {
+            let late = {
+                let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+                owed.replace((path.clone(), payload, options))
+            };
+            if let Some((path, payload, options)) = late {
+                self.objects.inner.put_opts(&path, payload, options).await?;
+            }
+            return Ok(PutResult { e_tag: None, version: None });
+        }
         let result = self.objects.inner.put_opts(path, payload, options).await?;
         self.note_written(path);
         Ok(result)

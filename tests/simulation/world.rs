@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) scene: Scene,
     pub(crate) mutation: Mutation,
+    /// Each worker reads all partitions: they are in each other's way all the time.
+    pub(crate) contested: bool,
 }
 
 /// What came of it.
@@ -156,7 +158,7 @@ impl World {
         Self {
             plan,
             scheduler: Scheduler::new(clock.clone(), seed),
-            group: Rc::new(RefCell::new(Group::new(WORKERS))),
+            group: Rc::new(RefCell::new(Group::new(WORKERS, plan.contested))),
             tables: Tables { objects, ..Tables::default() },
             handover,
             flush,
@@ -240,7 +242,8 @@ impl World {
 
     fn store(&self, process: ProcessId, role: Role) -> Arc<FaultyStore> {
         let (objects, control) = (self.tables.objects.clone(), self.control.clone());
-        Arc::new(FaultyStore { objects, control, process, role, thread: std::thread::current().id() })
+        let (thread, mutation) = (std::thread::current().id(), self.plan.mutation);
+        Arc::new(FaultyStore { objects, control, process, role, thread, mutation, owed: Arc::default() })
     }
 
     fn worker(&self, process: ProcessId, number: usize) -> impl Future<Output = Result<()>> + use<> {
@@ -253,7 +256,8 @@ impl World {
             let (data, events, quarantine): (Arc<dyn DataStore>, Arc<dyn CommitLog>, Arc<dyn CommitLog>) =
                 if scene == Scene::Memory {
                     let data = tables.data.clone();
-                    let data = FaultyData { data, process, control: control.clone(), mutation, owed: Mutex::default() };
+                    let (quarantine, owed) = (tables.quarantine.clone(), Mutex::default());
+                    let data = FaultyData { data, quarantine, process, control: control.clone(), mutation, owed };
                     let log = |inner: MemoryLog| {
                         let (faults, clock) = (control.clone(), Arc::new(clock.clone()));
                         Arc::new(FaultyLog::with(inner, Box::new(move |call| faults.fault(process, call)), clock))
@@ -264,11 +268,13 @@ impl World {
                     let log = |table| Arc::new(lake.log(table));
                     (Arc::new(lake.clone()), log(Table::Events), log(Table::Quarantine))
                 };
+            let seen = MemoryData::default();
             let watched = |table, inner| {
-                let (control, data) = (control.clone(), tables.data.clone());
-                Arc::new(WatchedLog { inner, table, process, control, mutation, data }) as Arc<dyn CommitLog>
+                let (control, seen) = (control.clone(), seen.clone());
+                Arc::new(WatchedLog { inner, table, process, control, mutation, seen }) as Arc<dyn CommitLog>
             };
-            let data = Arc::new(WatchedData { inner: data, process, control: control.clone() });
+            let data =
+                Arc::new(WatchedData { inner: data, process, control: control.clone(), mutation, seen: seen.clone() });
             let log = watched(Table::Events, events);
             let heard = Arc::new(Heard { process, control: control.clone() });
             let quarantine = watched(Table::Quarantine, quarantine);

@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringViewArray};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringViewArray};
+use arrow::datatypes::{Int32Type, Int64Type};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::unique_id;
@@ -14,25 +15,55 @@ use super::*;
 struct FakeStore {
     failures: Mutex<u32>,
     discarded: Mutex<usize>,
-    written: Mutex<Vec<(String, Vec<i64>)>>,
+    written: Mutex<Vec<(String, Vec<(i32, i64)>)>>,
+    /// Says which files are in `quarantine`.
+    quarantine: MemoryLog,
+    /// Held while something is still on its way to the store.
+    at_the_door: tokio::sync::Mutex<()>,
+}
+
+impl FakeStore {
+    /// Rows that readers of a table see, sorted.
+    fn visible(&self, log: &MemoryLog) -> Vec<(i32, i64)> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let named: Vec<String> = log.commits().iter().flat_map(|c| c.files.iter().map(|f| f.path.clone())).collect();
+        let mut found: Vec<(i32, i64)> =
+            written.iter().filter(|(path, _)| named.contains(path)).flat_map(|(_, rows)| rows.clone()).collect();
+        found.sort_unstable();
+        found
+    }
 }
 
 #[async_trait]
 impl DataStore for FakeStore {
     async fn write(&self, _table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+        drop(self.at_the_door.lock().await);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if *failures > 0 {
             *failures -= 1;
             return Err(Error::unavailable("the store does not answer (injected)"));
         }
         let path = unique_id().to_string();
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), offsets(batch)));
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), coordinates(batch)));
         let rows = i64::try_from(batch.num_rows()).expect("a small batch");
         Ok(vec![WrittenFile { file: DataFile { path, rows, ..DataFile::default() }, batch: batch.clone() }])
     }
 
     async fn discard(&self, _table: Table, files: &[DataFile]) {
         *self.discarded.lock().unwrap_or_else(PoisonError::into_inner) += files.len();
+    }
+
+    async fn offsets(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>> {
+        assert_eq!(table, Table::Quarantine);
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first commit is version 1.
+        let commits = (1..).zip(self.quarantine.commits()).filter(|(version, commit)| {
+            let moved = commit.advances.iter().map(|advance| advance.app_id.as_str());
+            (asked.after + 1..=asked.until).contains(version) && asked.concerns(moved)
+        });
+        let files: Vec<String> = commits.flat_map(|(_, commit)| commit.files).map(|file| file.path).collect();
+        let rows = written.iter().filter(|(path, _)| files.contains(path)).flat_map(|(_, rows)| rows);
+        Ok(rows.filter(|row| row.0 == asked.partition && row.1 >= asked.from).map(|row| row.1).collect())
     }
 }
 
@@ -56,10 +87,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let store: Arc<FakeStore> = Arc::default();
         Self {
-            store: Arc::default(),
+            quarantine: store.quarantine.clone(),
+            store,
             events: MemoryLog::default(),
-            quarantine: MemoryLog::default(),
             heard: Arc::default(),
             stop: CancellationToken::new(),
         }
@@ -83,17 +115,16 @@ impl World {
 
     /// Offsets that readers of a table see, sorted.
     fn visible(&self, log: &MemoryLog) -> Vec<i64> {
-        let written = self.store.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let named: Vec<String> = log.commits().iter().flat_map(|c| c.files.iter().map(|f| f.path.clone())).collect();
-        let mut found: Vec<i64> =
-            written.iter().filter(|(path, _)| named.contains(path)).flat_map(|(_, offsets)| offsets.clone()).collect();
+        let mut found: Vec<i64> = self.store.visible(log).into_iter().map(|row| row.1).collect();
         found.sort_unstable();
         found
     }
 }
 
-fn offsets(batch: &RecordBatch) -> Vec<i64> {
-    batch.column_by_name("offset").expect("a column").as_primitive::<Int64Type>().values().to_vec()
+fn coordinates(batch: &RecordBatch) -> Vec<(i32, i64)> {
+    let partitions = batch.column_by_name("partition").expect("a column").as_primitive::<Int32Type>().values().to_vec();
+    let offsets = batch.column_by_name("offset").expect("a column").as_primitive::<Int64Type>().values().to_vec();
+    partitions.into_iter().zip(offsets).collect()
 }
 
 fn rows(of: &[(i32, i64)]) -> RecordBatch {
@@ -144,7 +175,7 @@ async fn a_partition_with_only_poison_advances_and_is_not_quarantined_again() {
     // The first attempt is stopped between the two tables.
     world.stop.cancel();
     let poison = || batch(&[], &[(0, 5), (0, 6)], &[touch(0, 5, 7, None)]);
-    world.faulty(&[Fault::None, Fault::LostRequest]).commit(poison()).await.expect_err("stopped");
+    world.faulty(&[Fault::None, Fault::None, Fault::LostRequest]).commit(poison()).await.expect_err("stopped");
     assert_eq!((next(&world.events, 0).await, next(&world.quarantine, 0).await), (None, Some(7)));
     let report = world.plain().commit(poison()).await.expect("lands");
     assert_eq!(report.quarantine_rows, 0);
@@ -163,17 +194,17 @@ async fn an_empty_range_advances_without_a_file() {
 #[tokio::test]
 async fn an_unknown_commit_that_landed_is_not_repeated() {
     let world = World::new();
-    let script = [Fault::None, Fault::LostResponse, Fault::LostRequest];
+    let script = [Fault::None, Fault::None, Fault::LostResponse, Fault::LostRequest];
     world.faulty(&script).commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
     assert_eq!(world.visible(&world.events), [0]);
-    assert_eq!(world.events.commits().len(), 1);
+    assert_eq!(world.events.commits().len(), 2, "the claim and the commit");
     assert_eq!(world.heard.0.lock().expect("not poisoned").as_slice(), ["events", "events"]);
 }
 
 #[tokio::test]
 async fn an_unknown_commit_that_did_not_land_is_repeated() {
     let world = World::new();
-    let script = [Fault::Unavailable, Fault::None, Fault::LostRequest, Fault::LostRequest];
+    let script = [Fault::Unavailable, Fault::None, Fault::None, Fault::LostRequest, Fault::LostRequest];
     world.faulty(&script).commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
     assert_eq!(world.visible(&world.events), [0]);
     assert_eq!(world.heard.0.lock().expect("not poisoned").as_slice(), ["load", "events", "events"]);
@@ -192,15 +223,15 @@ async fn the_batch_is_kept_while_storage_is_out_of_reach() {
 async fn of_two_committers_one_is_fenced_and_keeps_its_other_partitions() {
     let world = World::new();
     let (mut first, mut second) = (world.plain(), world.plain());
-    first.commit(batch(&[(7, 0)], &[], &[touch(7, 0, 1, None)])).await.expect("lands");
-    second.commit(batch(&[(0, 0), (0, 1)], &[], &[touch(0, 0, 2, None)])).await.expect("lands");
+    first.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
+    second.commit(batch(&[(0, 1), (0, 2)], &[], &[touch(0, 1, 3, Some(1))])).await.expect("lands");
     // `first` still holds a snapshot from before, so only the commit itself can notice.
-    let both = batch(&[(0, 0), (1, 10)], &[], &[touch(0, 0, 1, None), touch(1, 10, 11, None)]);
+    let both = batch(&[(0, 1), (1, 10)], &[], &[touch(0, 1, 2, Some(1)), touch(1, 10, 11, None)]);
     let report = first.commit(both).await.expect("the rest lands");
-    let fenced = FencedPartition { topic: "runs".to_owned(), partition: 0, next: Some(2) };
+    let fenced = FencedPartition { topic: "runs".to_owned(), partition: 0, next: Some(3) };
     assert_eq!(report.fenced, [fenced]);
     assert_eq!(report.committed.iter().map(|range| range.partition).collect::<Vec<_>>(), [1]);
-    assert_eq!(world.visible(&world.events), [0, 0, 1, 10], "offset 0 of partitions 0 and 7, once each");
+    assert_eq!(world.visible(&world.events), [0, 1, 2, 10]);
     assert_eq!(*world.store.discarded.lock().expect("not poisoned"), 1);
 }
 
@@ -211,6 +242,123 @@ async fn a_stale_range_quarantines_nothing() {
     let report = world.plain().commit(batch(&[], &[(0, 8)], &[touch(0, 5, 9, Some(5))])).await.expect("fenced only");
     assert_eq!(report.fenced[0].next, Some(1));
     assert_eq!(next(&world.quarantine, 0).await, None);
+}
+
+/// A committer that dies between `quarantine` and `events`, and had read offsets 0 to 3 with some of them rejected.
+async fn dies_between_the_tables(world: &World, rejected: &[(i32, i64)]) {
+    world.stop.cancel();
+    let script = [Fault::None, Fault::None, Fault::LostRequest];
+    let accepted: Vec<(i32, i64)> = (0..4).map(|offset| (0, offset)).filter(|row| !rejected.contains(row)).collect();
+    let first = batch(&accepted, rejected, &[touch(0, 0, 4, None)]);
+    world.faulty(&script).commit(first).await.expect_err("stopped");
+    assert_eq!((next(&world.events, 0).await, next(&world.quarantine, 0).await), (None, Some(4)));
+}
+
+#[tokio::test]
+async fn a_message_that_was_rejected_and_is_accepted_when_read_again_stays_rejected() {
+    let world = World::new();
+    dies_between_the_tables(&world, &[(0, 1), (0, 3)]).await;
+    // In pieces of another size, with a clock that has moved on.
+    let mut heir = world.plain();
+    let report = heir.commit(batch(&[(0, 0), (0, 1)], &[], &[touch(0, 0, 2, None)])).await.expect("lands");
+    assert_eq!((report.event_rows, report.quarantine_rows), (1, 0));
+    heir.commit(batch(&[(0, 2), (0, 3), (0, 4)], &[], &[touch(0, 2, 5, Some(2))])).await.expect("lands");
+    assert_eq!(world.visible(&world.events), [0, 2, 4]);
+    assert_eq!(world.visible(&world.quarantine), [1, 3]);
+}
+
+#[tokio::test]
+async fn a_message_that_was_accepted_and_is_rejected_when_read_again_is_quarantined() {
+    let world = World::new();
+    dies_between_the_tables(&world, &[(0, 3)]).await;
+    // Below where `quarantine` stands, and then beyond.
+    let mut heir = world.plain();
+    let report = heir.commit(batch(&[(0, 1)], &[(0, 0)], &[touch(0, 0, 2, None)])).await.expect("lands");
+    assert_eq!((report.event_rows, report.quarantine_rows), (1, 1));
+    assert_eq!(next(&world.quarantine, 0).await, Some(4), "the number stays");
+    let late = world.quarantine.commits().pop().expect("a commit");
+    assert!(late.ranges.is_empty(), "rows behind the number are no range's: {late:?}");
+    let report = heir.commit(batch(&[(0, 4)], &[(0, 2), (0, 3)], &[touch(0, 2, 5, Some(2))])).await.expect("lands");
+    assert_eq!((report.event_rows, report.quarantine_rows), (1, 1));
+    assert_eq!(world.visible(&world.events), [1, 4]);
+    assert_eq!(world.visible(&world.quarantine), [0, 2, 3]);
+    assert_eq!(next(&world.quarantine, 0).await, Some(5));
+}
+
+#[tokio::test]
+async fn rejections_of_another_job_are_not_taken_for_those_of_this_one() {
+    let world = World::new();
+    let other = Committer { job: "other".to_owned(), ..world.plain() };
+    let of_other = batch(&[(0, 0), (0, 1)], &[(0, 2), (0, 3)], &[touch(0, 0, 4, None)]);
+    { other }.commit(of_other).await.expect("lands");
+    dies_between_the_tables(&world, &[(0, 3)]).await;
+    // Both have rejected offset 3; offset 2 is still to be told by this job.
+    let again = batch(&[(0, 0), (0, 1)], &[(0, 2), (0, 3)], &[touch(0, 0, 4, None)]);
+    let report = world.plain().commit(again).await.expect("lands");
+    assert_eq!((report.event_rows, report.quarantine_rows), (2, 1));
+    assert_eq!(world.visible(&world.events), [0, 0, 1, 1]);
+    assert_eq!(world.visible(&world.quarantine), [2, 2, 3, 3]);
+}
+
+#[tokio::test]
+async fn only_what_came_after_events_was_passed_is_looked_for() {
+    let world = World::new();
+    let mut first = world.plain();
+    for n in 0..5 {
+        let expected = (n > 0).then_some(n);
+        first.commit(batch(&[], &[(0, n)], &[touch(0, n, n + 1, expected)])).await.expect("lands");
+    }
+    let snapshot = world.quarantine.load().await.expect("memory");
+    let since = snapshot.next(&format!("{}/since", app_id("job", "runs", 0)));
+    assert_eq!(since, Some(snapshot.version - 1), "before the last of them there was nothing beyond");
+}
+
+#[tokio::test]
+async fn rejections_behind_and_beyond_where_quarantine_stands_go_in_two_commits() {
+    let world = World::new();
+    dies_between_the_tables(&world, &[(0, 3)]).await;
+    let both = batch(&[], &[(0, 0), (1, 7)], &[touch(0, 0, 1, None), touch(1, 7, 8, None)]);
+    let report = world.plain().commit(both).await.expect("lands");
+    assert_eq!((report.committed.len(), report.quarantine_rows), (2, 2));
+    assert_eq!(world.visible(&world.quarantine), [0, 3, 7]);
+    assert_eq!((next(&world.quarantine, 0).await, next(&world.quarantine, 1).await), (Some(4), Some(8)));
+}
+
+#[tokio::test]
+async fn what_an_earlier_owner_rejects_too_late_lands_in_no_table() {
+    let world = World::new();
+    let mut zombie = world.plain();
+    zombie.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
+    // It has rejected offset 1, and stands still before that is written.
+    let door = world.store.at_the_door.lock().await;
+    let late = tokio::spawn(async move { zombie.commit(batch(&[], &[(0, 1)], &[touch(0, 1, 2, Some(1))])).await });
+    tokio::task::yield_now().await;
+    let mut heir = world.plain();
+    let read = batch(&[(0, 1)], &[], &[touch(0, 1, 2, Some(1))]);
+    let (heir, late) = tokio::join!(heir.commit(read), async {
+        tokio::task::yield_now().await;
+        drop(door);
+        late.await.expect("it does not panic")
+    });
+    assert_eq!(heir.expect("lands").event_rows, 1);
+    let fenced = late.expect("fenced only").fenced;
+    assert_eq!(fenced.iter().map(|one| one.partition).collect::<Vec<_>>(), [0]);
+    assert_eq!(world.visible(&world.events), [0, 1]);
+    assert_eq!(world.visible(&world.quarantine), [0; 0]);
+}
+
+#[tokio::test]
+async fn who_comes_back_claims_again() {
+    let world = World::new();
+    let (mut first, mut second) = (world.plain(), world.plain());
+    first.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
+    second.commit(batch(&[(0, 1)], &[], &[touch(0, 1, 2, Some(1))])).await.expect("lands");
+    first.commit(batch(&[(0, 2)], &[(0, 3)], &[touch(0, 2, 4, Some(2))])).await.expect("lands");
+    first.commit(batch(&[(0, 4)], &[(0, 5)], &[touch(0, 4, 6, Some(4))])).await.expect("lands");
+    assert_eq!(world.visible(&world.events), [0, 1, 2, 4]);
+    assert_eq!(world.visible(&world.quarantine), [3, 5]);
+    let claims = |log: &MemoryLog| log.commits().iter().filter(|commit| commit.operation == "claim").count();
+    assert_eq!((claims(&world.events), claims(&world.quarantine)), (3, 3), "once for each change of owner");
 }
 
 #[tokio::test]
