@@ -88,7 +88,9 @@ impl Running {
 
     /// Versions of `events` that aggregate has still to read.
     pub(crate) async fn aggregate_behind(&self) -> Result<i64> {
-        behind(&self.lake).await.map(|(_, behind)| behind)
+        let newest = self.lake.log(Table::Events).latest_version().await?;
+        let next = self.lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
+        waiting(&self.lake, next, newest, &mut 0).await
     }
 
     /// Drains, commits and ends.
@@ -283,12 +285,20 @@ struct Watched {
     progress: Arc<Progress>,
 }
 
+/// What was seen at the last look.
+#[derive(Default)]
+struct Known {
+    events: Option<Snapshot>,
+    metrics: Option<Snapshot>,
+    empty: i64,
+}
+
 impl Watched {
     async fn run(self, job: String) {
         let prefix = format!("{job}/");
-        let (mut events, mut metrics) = (None, None);
+        let mut known = Known::default();
         loop {
-            match self.look(&mut events, &mut metrics, &prefix).await {
+            match self.look(&mut known, &prefix).await {
                 Ok(()) => {}
                 Err(error) => self.health.trouble("storage", &error),
             }
@@ -296,8 +306,8 @@ impl Watched {
         }
     }
 
-    async fn look(&self, events: &mut Option<Snapshot>, metrics: &mut Option<Snapshot>, prefix: &str) -> Result<()> {
-        let events = newest(&self.lake, Table::Events, events).await?;
+    async fn look(&self, known: &mut Known, prefix: &str) -> Result<()> {
+        let events = newest(&self.lake, Table::Events, &mut known.events).await?;
         self.health.note("storage", events.version, 0);
         if self.which.ingests() {
             // Ids of topics and claims on partitions are not progress.
@@ -313,10 +323,9 @@ impl Watched {
             }
         }
         if self.which.aggregates() {
-            let next = newest(&self.lake, Table::Metrics, metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
-            // Versions without rows are passed over without a commit: what waits is what has rows.
-            let behind = if next == 0 { events.version } else { events.version + 1 - next };
-            self.health.note("aggregate", next, behind.max(0));
+            let next = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
+            let behind = waiting(&self.lake, next, events.version, &mut known.empty).await?;
+            self.health.note("aggregate", next, behind);
         }
         Ok(())
     }
@@ -333,11 +342,18 @@ async fn newest(lake: &Lake, table: Table, known: &mut Option<Snapshot>) -> Resu
     Ok(snapshot)
 }
 
-/// The version that aggregate reads next, and how many there are from it on.
-async fn behind(lake: &Lake) -> Result<(i64, i64)> {
-    let newest = lake.log(Table::Events).latest_version().await?;
-    let next = lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
-    Ok((next, (newest + 1 - next).max(0)))
+/// How many versions of `events` aggregate has still to read. It passes over those without rows, as a rewrite or the claim on
+/// a partition, and commits nothing for them: where there are no others, nothing waits. `empty` remembers the version up to
+/// which that is known.
+async fn waiting(lake: &Lake, next: i64, newest: i64, empty: &mut i64) -> Result<i64> {
+    let log = lake.log(Table::Events);
+    for version in next.max(*empty)..=newest {
+        if log.entry(version).await?.is_some_and(|entry| entry.brings_rows()) {
+            return Ok(newest + 1 - version);
+        }
+        *empty = version + 1;
+    }
+    Ok(0)
 }
 
 pub(crate) fn kafka_settings(config: &Config) -> KafkaSettings {

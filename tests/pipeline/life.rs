@@ -1,5 +1,7 @@
 //! Starting, stopping, and being stopped: nothing is lost and nothing is counted twice.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::common::event::{run, runs};
@@ -143,6 +145,32 @@ fn an_unreachable_broker_is_waited_for_and_told_in_health() {
     running.signal("TERM");
     let ended = running.end();
     assert_eq!(ended.code, Some(0), "waiting is no error\n{}", ended.stderr);
+}
+
+#[test]
+fn versions_without_rows_are_nothing_that_waits() {
+    let Some(broker) = broker() else { return };
+    let topic = topic_with(broker, &runs("run", 4));
+    let setup = Setup::new(
+        &broker.address,
+        &topic,
+        "[serve]\naddress = \"127.0.0.1:0\"\nstale_after = \"2s\"\n[ingest]\nflush_interval = \"50ms\"\n",
+    );
+    let running = setup.start("run");
+    let counts = |name: &str| running.get("/metrics").and_then(|(_, text)| metric(&text, name));
+    until("the runs are in", || counts("bellwether_ingest_rows_committed_total").filter(|rows| *rows == 4.0));
+    // Each of these moves an offset and brings no row.
+    for _ in 0..3 {
+        broker.publish(&topic, [Message::new("poison")]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    until("they are rejected", || counts("bellwether_ingest_quarantined_total").filter(|count| *count == 3.0));
+    // Longer than what waits may stand still: there is no condition to wait for, since nothing must happen.
+    std::thread::sleep(Duration::from_secs(5));
+    let (status, body) = running.get("/healthz").expect("it answers");
+    assert_eq!(status, 200, "{body}");
+    running.signal("TERM");
+    assert_eq!(running.end().code, Some(0));
 }
 
 #[test]
