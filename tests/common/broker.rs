@@ -8,8 +8,9 @@ use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -32,6 +33,7 @@ pub(crate) struct Broker {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Message {
     pub(crate) partition: i32,
+    pub(crate) key: Option<String>,
     pub(crate) payload: Option<Vec<u8>>,
     pub(crate) headers: Vec<(&'static str, &'static str)>,
 }
@@ -119,8 +121,15 @@ impl Broker {
                 requests.send((name.clone(), partitions, done)).expect("the mock cluster runs");
                 made.recv().expect("the mock cluster makes the topic");
             }
-            None => self.create(&name, partitions),
+            None => self.create(&name, partitions, &[]),
         }
+        name
+    }
+
+    /// Makes a topic with settings of its own; for real brokers.
+    pub(crate) fn topic_with(&self, purpose: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
+        let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
+        self.create(&name, partitions, settings);
         name
     }
 
@@ -153,11 +162,12 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().expect("the broker deletes the messages"));
     }
 
-    fn create(&self, name: &str, partitions: i32) {
+    fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
         let options = AdminOptions::new().operation_timeout(Some(patience())).request_timeout(Some(patience()));
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
         for result in made {
             result.expect("the broker makes the topic; is BELLWETHER_TEST_KAFKA right?");
@@ -176,9 +186,12 @@ impl Broker {
             let headers = message.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value.as_bytes()) })
             });
-            let mut record = BaseRecord::<(), [u8]>::to(topic).partition(message.partition).headers(headers);
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(message.partition).headers(headers);
             if let Some(payload) = &message.payload {
                 record = record.payload(payload.as_slice());
+            }
+            if let Some(key) = &message.key {
+                record = record.key(key.as_bytes());
             }
             producer.send(record).map_err(|(error, _)| error).expect("the message fits the queue");
             producer.poll(Duration::ZERO);
@@ -186,6 +199,28 @@ impl Broker {
         producer.flush(patience()).expect("the broker takes the messages");
         let failed = producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(failed.is_empty(), "messages were not delivered: {failed:?}");
+    }
+
+    /// Offsets of the messages that a partition holds, in order, as a client of nobody else's reads them.
+    pub(crate) fn offsets(&self, topic: &str, partition: i32) -> Vec<i64> {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", "tests-looking")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a client for reading");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+        client.assign(&list).expect("the partition is there");
+        let mut found = Vec::new();
+        loop {
+            match client.poll(patience()) {
+                Some(Ok(message)) => found.push(message.offset()),
+                Some(Err(KafkaError::PartitionEOF(_))) => return found,
+                other => panic!("the partition is not read to its end: {other:?}"),
+            }
+        }
     }
 
     /// Publishes events over the partitions in turn.

@@ -6,6 +6,7 @@ mod bounds;
 mod demo;
 mod exact;
 mod framing;
+mod gaps;
 mod life;
 mod reader;
 mod replay;

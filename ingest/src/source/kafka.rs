@@ -8,10 +8,10 @@
 
 pub mod settings;
 
+mod caught_up;
 pub(crate) mod context;
 mod topic_id;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::decode::Message;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::source::open_batch::{Answer, OpenBatch, Place};
+use caught_up::CaughtUp;
 use context::{Assigner, Context};
 use settings::KafkaSettings;
 
@@ -58,9 +59,8 @@ pub(crate) struct Poller {
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
     stop_now: CancellationToken,
-    /// Offsets to reach, where the worker stops when it has caught up.
-    targets: Option<BTreeMap<Place, i64>>,
-    at_end: BTreeSet<Place>,
+    /// What to reach, where the worker stops when it has caught up.
+    catching_up: Option<CaughtUp>,
     paused: bool,
     looked_around_micros: i64,
 }
@@ -123,13 +123,12 @@ impl Poller {
             clock,
             stop,
             stop_now,
-            targets: None,
-            at_end: BTreeSet::new(),
+            catching_up: None,
             paused: false,
             looked_around_micros: 0,
         };
         if until_caught_up {
-            poller.targets = Some(poller.end_offsets()?);
+            poller.catching_up = Some(CaughtUp::begin(&poller.consumer, &poller.settings)?);
         }
         Ok(poller)
     }
@@ -141,14 +140,20 @@ impl Poller {
                 return Ok(());
             }
             self.settle_answers()?;
-            if self.stop.is_cancelled() || self.caught_up()? {
+            if self.stop.is_cancelled() || self.has_caught_up() {
                 return self.drain();
             }
             self.flush_if_due()?;
             self.look_around();
             match self.consumer.poll(self.poll_time()) {
                 None => {}
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => {
+                    let place = Place { topic: message.topic().into(), partition: message.partition() };
+                    self.take(&place, &message);
+                    if let Some(catching_up) = &mut self.catching_up {
+                        catching_up.note_message(&place);
+                    }
+                }
                 Some(Err(error)) => self.trouble(&error)?,
             }
             // Errors met inside a rebalance callback surface here.
@@ -169,12 +174,11 @@ impl Poller {
         wait.clamp(Duration::from_millis(1), POLL)
     }
 
-    fn take(&self, message: &BorrowedMessage<'_>) {
+    fn take(&self, place: &Place, message: &BorrowedMessage<'_>) {
         let now_micros = self.clock.now_micros();
         let context = self.consumer.context();
         let mut open = context.open();
-        let place = Place { topic: message.topic().into(), partition: message.partition() };
-        let Some(taken) = with_message(message, |message| open.take(&place, message, now_micros)) else { return };
+        let Some(taken) = with_message(message, |message| open.take(place, message, now_micros)) else { return };
         self.metrics.gaps.inc_by(u64::try_from(taken.gap).unwrap_or(0));
         self.metrics.messages.inc();
         self.metrics.bytes.inc_by(message.payload_len() as u64);
@@ -263,12 +267,9 @@ impl Poller {
     fn trouble(&mut self, error: &KafkaError) -> Result<()> {
         match error {
             KafkaError::PartitionEOF(partition) => {
-                self.at_end.extend(
-                    self.settings
-                        .topics
-                        .iter()
-                        .map(|topic| Place { topic: topic.as_str().into(), partition: *partition }),
-                );
+                if let Some(catching_up) = &mut self.catching_up {
+                    catching_up.note_end(*partition, self.consumer.context());
+                }
                 Ok(())
             }
             KafkaError::MessageConsumptionFatal(code) => {
@@ -329,53 +330,9 @@ impl Poller {
         }
     }
 
-    /// The end of every partition now.
-    fn end_offsets(&self) -> Result<BTreeMap<Place, i64>> {
-        let ask = |source: KafkaError| {
-            Error::unavailable("the broker does not say where its partitions end")
-                .with_hint("check `kafka.brokers` and that the topics exist")
-                .with_source(source)
-        };
-        let mut ends = BTreeMap::new();
-        for topic in &self.settings.topics {
-            let metadata = self.consumer.fetch_metadata(Some(topic), ASK_BROKER).map_err(ask)?;
-            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            for partition in partitions.map(|partition| partition.id()) {
-                let (low, high) = self.consumer.fetch_watermarks(topic, partition, ASK_BROKER).map_err(ask)?;
-                if high > low {
-                    ends.insert(Place { topic: topic.as_str().into(), partition }, high);
-                }
-            }
-        }
-        Ok(ends)
-    }
-
-    /// True when all that was there at the start is in the tables, whatever has come since: where messages come without
-    /// pause there is always something open.
-    fn caught_up(&self) -> Result<bool> {
-        let Some(targets) = &self.targets else { return Ok(false) };
+    fn has_caught_up(&mut self) -> bool {
         let context = self.consumer.context();
-        let open = context.open();
-        let reached = |place: &Place, target: i64| {
-            open.positions.get(place).is_some_and(|position| {
-                position.halted
-                    || position.committed.is_some_and(|committed| committed >= target)
-                    // What was read to the end may still be on its way.
-                    || (self.at_end.contains(place) && position.committed == position.next)
-            })
-        };
-        let mine_done = targets.iter().all(|(place, target)| reached(place, *target));
-        if mine_done || targets.is_empty() {
-            return Ok(true);
-        }
-        // Partitions of another member of the group: the table says how far they are.
-        if open.positions.is_empty() || targets.keys().all(|place| open.positions.contains_key(place)) {
-            return Ok(false);
-        }
-        let Some(stands) = context.assigner.newest() else { return Ok(false) };
-        Ok(targets
-            .iter()
-            .all(|(place, target)| reached(place, *target) || stands(place).is_some_and(|next| next >= *target)))
+        self.catching_up.as_mut().is_some_and(|catching_up| catching_up.is_done(context))
     }
 
     /// Hands over what is open, waits for its commit, and leaves.
@@ -395,7 +352,7 @@ impl Poller {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.targets = None;
+        self.catching_up = None;
         self.consumer.unsubscribe();
         Ok(())
     }
