@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
-use super::proof::{Stands, audit, exactly_once};
+use super::proof::{Stands, ends_whole, exactly_once};
 use super::real_broker;
 use crate::common::program::{Running, Wanted, text};
 use crate::common::{Setup, bellwether, skipped, until_or};
@@ -102,12 +102,7 @@ fn a_full_and_a_read_only_disk_are_waited_for() {
     disk.remount("rw");
     goes_on(&mut stands);
 
-    let ledger = publisher.finish();
-    worker.signal("TERM");
-    assert_eq!(worker.end().code, Some(0));
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, Some(worker));
 }
 
 #[test]

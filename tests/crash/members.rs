@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::ledger::{Plan, Publisher};
-use super::proof::{Stands, audit, exactly_once};
+use super::proof::{Stands, ends_whole};
 use super::{Chance, real_broker};
 use crate::common::program::{Running, Wanted};
 use crate::common::{Broker, Setup, until, until_or};
@@ -67,10 +67,7 @@ fn two_workers_that_join_leave_and_die_under_load_count_every_message_once() {
     stands.pass(before, Instant::now(), || last.printed());
     workers.into_iter().flatten().for_each(leave);
     leave(last);
-    let ledger = publisher.finish();
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, None);
 }
 
 #[test]
@@ -104,11 +101,7 @@ fn a_zombie_loses_the_race_and_carries_on() {
         || committed(&zombie).filter(|now| *now > before),
         || format!("the stopped worker commits again\n{}", zombie.printed()),
     );
-    let ledger = publisher.finish();
-    leave(zombie);
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, Some(zombie));
 }
 
 #[test]
@@ -126,8 +119,5 @@ fn two_groups_that_write_the_same_tables_race_for_every_commit_and_count_every_m
     };
     until_or(fenced, || format!("the two are in each other's way\n{}", racers[0].printed()));
     racers.into_iter().for_each(leave);
-    let ledger = publisher.finish();
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, None);
 }

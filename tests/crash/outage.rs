@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
-use super::proof::{Stands, audit, exactly_once};
+use super::proof::{Stands, ends_whole};
 use super::real_broker;
 use crate::common::event::runs;
 use crate::common::program::{Wanted, text};
@@ -80,12 +80,7 @@ fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
             || format!("health is good again: {:?}\n{}", worker.get("/readyz"), worker.printed()),
         );
     }
-    let ledger = publisher.finish();
-    worker.signal("TERM");
-    assert_eq!(worker.end().code, Some(0));
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, Some(worker));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bellwether_lake::{CommitLog, Lake, Snapshot, StorageOptions, Table};
 use serde_json::Value;
 
 use super::ledger::{Ledger, Place, Plan, Publisher};
-use crate::common::program::text;
+use crate::common::program::{Running, text};
 use crate::common::wait::patience;
 use crate::common::{Setup, bellwether};
 
@@ -119,6 +119,21 @@ pub(super) fn exactly_once(setup: &Setup, topic: &str, ledger: &Ledger) {
     same("quarantine", &bad, &ledger.bad());
     let counted = setup.number("SELECT CAST(sum(runs) AS BIGINT) FROM metrics_1m");
     assert_eq!(usize::try_from(counted), Ok(ledger.good().len()), "runs that the metrics count");
+}
+
+/// How a test under load ends: no more messages come, the worker stops well, what is left is read, and the tables are whole
+/// and hold what the ledger says. Returns that.
+pub(super) fn ends_whole(setup: &Setup, topic: &str, publisher: Publisher, worker: Option<Running>) -> Ledger {
+    let ledger = publisher.finish();
+    if let Some(worker) = worker {
+        worker.signal("TERM");
+        let ended = worker.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+    setup.catch_up();
+    audit(setup, true);
+    exactly_once(setup, topic, &ledger);
+    ledger
 }
 
 /// Compares sorted rows with what was sent, and says the first few that differ.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ledger::{Plan, Publisher};
 use super::members::{leave, metric};
-use super::proof::{audit, exactly_once};
+use super::proof::{audit, ends_whole};
 use super::{Chance, real_broker};
 use crate::common::program::{Running, Wanted, text};
 use crate::common::{Setup, bellwether, cache, python, skipped, until_or};
@@ -96,10 +96,7 @@ fn on_s3_killed_and_racing_writers_count_every_message_once() {
     };
     until_or(lost, || format!("the two are in each other's way\n{}", racers[0].printed()));
     racers.into_iter().for_each(leave);
-    let ledger = publisher.finish();
-    setup.catch_up();
-    audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
+    ends_whole(&setup, &topic, publisher, None);
 }
 
 /// A store that takes whatever is put, as if nobody had asked for conditions.

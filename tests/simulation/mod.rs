@@ -32,6 +32,9 @@ use world::{Outcome, Plan, Scene, run};
 /// Seeds that `cargo test` runs; `make simulate` runs more.
 const SEEDS: u64 = 400;
 
+/// Seeds between two lines that tell how far it is.
+const TOLD_EVERY: usize = 100;
+
 /// Seeds of which one at least notices a protocol that is broken on purpose.
 const NOTICED_WITHIN: u64 = 100;
 
@@ -92,7 +95,11 @@ fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
                 // Of thousands of runs nobody wants to hold all that happened.
                 (outcome.trace, outcome.contents) = (Vec::new(), String::new());
             }
-            done.lock().expect("no run has panicked").insert(seed, outcome);
+            let mut done = done.lock().expect("no run has panicked");
+            done.insert(seed, outcome);
+            if done.len().is_multiple_of(TOLD_EVERY) {
+                println!("{} of {} seeds", done.len(), seeds.end - seeds.start);
+            }
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
