@@ -2,12 +2,13 @@
 //! documentation.
 //!
 //! * `arguments` holds types, documentation and values of the arguments of detection; `scalar`, `aggregate`, `window` and
-//!   `table` give each kind of function one shape.
+//!   `table` give each kind of function one shape, `identity` what those have in common.
 //! * `evidence` and `measure` are the scalar functions themselves.
 
 mod aggregate;
 mod arguments;
 mod evidence;
+mod identity;
 mod measure;
 mod scalar;
 mod table;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 use bellwether_stats::drift::{Baseline, Hour};
@@ -17,6 +16,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Docu
 
 use super::arguments::{Kind, Row, Spec};
 use super::evidence::{TABLE_ARGUMENTS, past_hour, table_increments};
+use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
 /// What a group holds while rows come in.
@@ -396,25 +396,7 @@ struct Function<S> {
     state: PhantomData<fn() -> S>,
 }
 
-impl<S> fmt::Debug for Function<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.spec.name)
-    }
-}
-
-impl<S> PartialEq for Function<S> {
-    fn eq(&self, other: &Self) -> bool {
-        self.spec.name == other.spec.name
-    }
-}
-
-impl<S> Eq for Function<S> {}
-
-impl<S> Hash for Function<S> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.spec.name.hash(state);
-    }
-}
+known_by_name!(Function<S>);
 
 impl<S: State> AggregateUDFImpl for Function<S> {
     fn name(&self) -> &str {

@@ -1,7 +1,5 @@
 //! One shape for all scalar functions of detection: a [`Spec`] and what it makes of a row.
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
@@ -14,6 +12,7 @@ use datafusion::logical_expr::{
 };
 
 use super::arguments::{Kind, Row, Spec};
+use super::identity::known_by_name;
 
 /// The result of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,25 +96,7 @@ struct Function {
     documentation: Documentation,
 }
 
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.spec.name)
-    }
-}
-
-impl PartialEq for Function {
-    fn eq(&self, other: &Self) -> bool {
-        self.spec.name == other.spec.name
-    }
-}
-
-impl Eq for Function {}
-
-impl Hash for Function {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.spec.name.hash(state);
-    }
-}
+known_by_name!(Function);
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {

@@ -1,7 +1,6 @@
 //! Window functions of detection: what depends on the rows before, in their order.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 
 use bellwether_stats::block::{BlockRule, Blocks};
 use bellwether_stats::ebh;
@@ -13,6 +12,7 @@ use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldA
 use datafusion::logical_expr::{Documentation, PartitionEvaluator, Signature, Volatility, WindowUDF, WindowUDFImpl};
 
 use super::arguments::{Columns, Kind, Spec};
+use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
 /// Microseconds of a minute, which blocks count in.
@@ -160,25 +160,7 @@ struct Function {
     documentation: Documentation,
 }
 
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.spec.name)
-    }
-}
-
-impl PartialEq for Function {
-    fn eq(&self, other: &Self) -> bool {
-        self.spec.name == other.spec.name
-    }
-}
-
-impl Eq for Function {}
-
-impl Hash for Function {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.spec.name.hash(state);
-    }
-}
+known_by_name!(Function);
 
 impl WindowUDFImpl for Function {
     fn name(&self) -> &str {
