@@ -201,7 +201,8 @@ pub(crate) async fn start(
     let end_of_service = CancellationToken::new();
     let (address, service) =
         serve::start(config.serve.address, health.clone(), registry.clone(), end_of_service.clone()).await?;
-    let handover = (which == Which::All).then(|| Handover::new(config.aggregate.handover_bytes));
+    let handover = (which == Which::All)
+        .then(|| Handover::new(config.aggregate.handover_bytes, bellwether_aggregate::EVENT_COLUMNS));
     let mut roles = JoinSet::new();
     let ingest_health = bellwether_ingest::Health::default();
     let ingest = Ingest {

@@ -11,7 +11,7 @@ use crate::run_index::{Entry, Place, RunIndex, Verdict};
 use crate::sql;
 use crate::statement::{COLUMNS, Kind, Statements};
 
-/// A file of `events` with its rows.
+/// A file of `events` with its rows, of which it has [`sql::EVENT_COLUMNS`].
 pub(crate) struct FileRows {
     pub(crate) file: AddedFile,
     pub(crate) rows: RecordBatch,
@@ -124,8 +124,8 @@ impl Runs {
 
     async fn read_whole(&self, lake: &Lake, ordinal: u32) -> Result<RecordBatch> {
         let file = self.files.get(ordinal as usize).ok_or_else(|| Error::bug("the index names a file it never saw"))?;
-        let batches = lake.read(Table::Events, file, None).await?;
-        Ok(concat_batches(&Table::Events.arrow_schema(), &batches)?)
+        let batches = lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?;
+        Ok(concat_batches(&sql::events_schema(), &batches)?)
     }
 
     /// Finds runs that are not held any more but may be in `events`.

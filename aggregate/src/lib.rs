@@ -18,4 +18,5 @@ mod sql;
 pub mod statement;
 mod tail_loop;
 
+pub use sql::EVENT_COLUMNS;
 pub use tail_loop::{Aggregator, Settings, run};

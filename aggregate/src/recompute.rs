@@ -40,9 +40,9 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
     let context = sql::session();
     let mut rows = Vec::new();
     for file in files {
-        rows.extend(lake.read(Table::Events, file, None).await?);
+        rows.extend(lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?);
     }
-    let events = Table::Events.arrow_schema();
+    let events = sql::events_schema();
     let winners = sql::over(&context, "contributions", events, rows, WINNERS).await?;
     let schema = sql::contributions_schema();
     let signed: Vec<RecordBatch> = winners

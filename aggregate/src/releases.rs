@@ -2,16 +2,21 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{Array, AsArray, RecordBatch, StringViewArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
 use bellwether_lake::{Error, Lake, Result, Table};
+use xxhash_rust::xxh3::Xxh3;
 
+use crate::contribution::FileRows;
 use crate::sql;
 use crate::statement::Kind;
 
 /// What makes a release another one: a fingerprint that changes under an id, and a model that changes under a
 /// fingerprint, are both worth knowing.
 type Key = (String, String, String);
+
+/// The columns of a key.
+const KEY_COLUMNS: [&str; 3] = ["release_fingerprint", "release_id", "model_responded"];
 
 /// Releases that the table has.
 #[derive(Debug, Default)]
@@ -26,8 +31,7 @@ impl Releases {
         let (_, files) = lake.active_files(Table::Releases).await?;
         let mut releases = Self::default();
         for file in &files {
-            let columns = ["release_fingerprint", "release_id", "model_responded"];
-            for batch in lake.read(Table::Releases, file, Some(&columns)).await? {
+            for batch in lake.read(Table::Releases, file, Some(&KEY_COLUMNS)).await? {
                 for row in 0..batch.num_rows() {
                     releases.known.insert(key(&batch, row)?);
                 }
@@ -36,26 +40,40 @@ impl Releases {
         Ok(releases)
     }
 
-    /// Rows of `releases` for releases that are seen for the first time in rows of `events`.
-    pub(crate) fn first_seen(&self, rows: &[RecordBatch], events_version: i64) -> Result<(RecordBatch, Vec<Key>)> {
+    /// Rows of `releases` for releases that are seen for the first time in rows of `events`. What else they say of
+    /// themselves than their key is read from the file, since that is rare.
+    pub(crate) async fn first_seen(
+        &self,
+        lake: &Lake,
+        new: &[FileRows],
+        events_version: i64,
+    ) -> Result<(RecordBatch, Vec<Key>)> {
         let mut fresh: Vec<Key> = Vec::new();
+        // Of keys met here, by hash: rows of one release are many.
+        let mut met: HashSet<u128> = HashSet::new();
         let mut seen: HashSet<Key> = HashSet::new();
         let mut found = Vec::new();
-        for batch in rows {
-            let event_type = text(batch, "event_type")?;
+        for FileRows { file, rows } in new {
+            let event_type = text(rows, "event_type")?;
+            let columns = KEY_COLUMNS.map(|name| text(rows, name));
+            let [fingerprint, id, model] = columns;
+            let columns = [fingerprint?, id?, model?];
             let mut places = Vec::new();
-            for (row, n) in (0_u32..).zip(0..batch.num_rows()) {
-                if Kind::of(event_type.value(n)) != Kind::Completed {
+            for (row, n) in (0_u32..).zip(0..rows.num_rows()) {
+                if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n)) {
                     continue;
                 }
-                let key = key(batch, n)?;
+                let key = key(rows, n)?;
                 if !self.known.contains(&key) && seen.insert(key.clone()) {
                     fresh.push(key);
                     places.push(row);
                 }
             }
             if !places.is_empty() {
-                found.push(take_record_batch(batch, &UInt32Array::from(places))?);
+                let whole = lake.read(Table::Events, file, Some(&described_columns())).await?;
+                let Some(first) = whole.first() else { continue };
+                let whole = concat_batches(&first.schema(), &whole)?;
+                found.push(take_record_batch(&whole, &UInt32Array::from(places))?);
             }
         }
         let count = found.iter().map(RecordBatch::num_rows).sum();
@@ -75,11 +93,28 @@ impl Releases {
     }
 }
 
-fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::StringViewArray> {
+fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringViewArray> {
     batch
         .column_by_name(name)
         .map(|column| column.as_string_view())
         .ok_or_else(|| Error::bug(format!("rows lack column `{name}`")))
+}
+
+/// Columns of `events` that `releases` has too, and the time.
+fn described_columns() -> Vec<&'static str> {
+    let of_events = |name: &&str| Table::Events.columns().iter().any(|column| column.name == *name);
+    let shared = Table::Releases.columns().iter().map(|column| column.name).filter(of_events);
+    shared.chain(["event_time"]).collect()
+}
+
+fn hash(columns: [&StringViewArray; 3], row: usize) -> u128 {
+    let mut hash = Xxh3::new();
+    for column in columns {
+        let value = if column.is_valid(row) { column.value(row) } else { "" };
+        hash.update(&(value.len() as u64).to_le_bytes());
+        hash.update(value.as_bytes());
+    }
+    hash.digest128()
 }
 
 fn key(batch: &RecordBatch, row: usize) -> Result<Key> {
@@ -87,5 +122,6 @@ fn key(batch: &RecordBatch, row: usize) -> Result<Key> {
         let column = text(batch, name)?;
         Ok::<_, Error>(if column.is_valid(row) { column.value(row).to_owned() } else { String::new() })
     };
-    Ok((value("release_fingerprint")?, value("release_id")?, value("model_responded")?))
+    let [fingerprint, id, model] = KEY_COLUMNS;
+    Ok((value(fingerprint)?, value(id)?, value(model)?))
 }

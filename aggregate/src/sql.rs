@@ -10,6 +10,63 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+/// Columns of `events` that aggregation takes: those that the definitions use, and those that say which statement counts.
+/// Of the others, most of a row, nothing is read.
+pub const EVENT_COLUMNS: &[&str] = &[
+    "event_type",
+    "source",
+    "run_id",
+    "attempt",
+    "revision",
+    "event_time",
+    "content_hash",
+    "ended_at",
+    "tenant",
+    "task",
+    "release_id",
+    "release_fingerprint",
+    "model",
+    "model_responded",
+    "stage",
+    "weight_micros",
+    "session_id",
+    "outcome_status",
+    "escalated",
+    "validation_applicable",
+    "validation_valid",
+    "validation_first_attempt_valid",
+    "fields_total",
+    "fields_invalid",
+    "policy_exceptions_info",
+    "policy_exceptions_low",
+    "policy_exceptions_medium",
+    "policy_exceptions_high",
+    "policy_exceptions_critical",
+    "llm_calls",
+    "turns",
+    "tool_calls_total",
+    "tool_calls_failed",
+    "retrieval_calls",
+    "retrieval_empty",
+    "retrieval_errors",
+    "tokens_input",
+    "tokens_input_cache_read",
+    "tokens_input_cache_write",
+    "tokens_output",
+    "tokens_reasoning",
+    "cost_nanos",
+    "cost_currency",
+    "latency_total_micros",
+    "latency_ttft_micros",
+];
+
+/// The schema of rows of `events` with [`EVENT_COLUMNS`] only.
+pub(crate) fn events_schema() -> SchemaRef {
+    let whole = Table::Events.arrow_schema();
+    let field = |name: &&str| whole.field_with_name(name).expect("a column of `events`").clone();
+    Arc::new(Schema::new(EVENT_COLUMNS.iter().map(field).collect::<Vec<_>>()))
+}
+
 /// A session with our functions. One partition: batches of a second are too small to gain by more.
 pub(crate) fn session() -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
@@ -66,7 +123,7 @@ pub(crate) fn with_sign(batch: &RecordBatch, sign: i64) -> Result<RecordBatch> {
 
 /// Columns of the relation `contributions`.
 pub(crate) fn contributions_schema() -> SchemaRef {
-    let events = Table::Events.arrow_schema();
+    let events = events_schema();
     let mut fields: Vec<Arc<Field>> = events.fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("sign", DataType::Int64, false)));
     Arc::new(Schema::new(fields))

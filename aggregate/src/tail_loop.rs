@@ -26,7 +26,7 @@ use crate::sql;
 const APP: &str = "aggregate/0";
 
 /// Rows of `events` that one step takes at most, but for a version that alone has more.
-const STEP_ROWS: usize = 200_000;
+const STEP_ROWS: usize = 100_000;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -195,14 +195,13 @@ impl Aggregator {
             self.history.note(entry);
         }
         if !new.is_empty() {
-            let rows: Vec<RecordBatch> = new.iter().map(|file| file.rows.clone()).collect();
             let taken = self.runs.take(&self.lake, &new).await?;
-            self.metrics.rows.inc_by(rows.iter().map(|batch| batch.num_rows() as u64).sum());
+            self.metrics.rows.inc_by(new.iter().map(|file| file.rows.num_rows() as u64).sum());
             self.metrics.runs.inc_by(taken.runs);
             self.metrics.duplicates.inc_by(taken.duplicates);
             self.metrics.superseded.inc_by(taken.superseded);
             self.metrics.late.inc_by(taken.late);
-            let (seen, fresh) = self.releases.first_seen(&rows, last.version)?;
+            let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
             self.commit_releases(&seen, to).await?;
             self.releases.note(fresh);
             let partials = partials(&self.context, taken.rows, from, to).await?;
@@ -238,14 +237,16 @@ impl Aggregator {
     async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
         let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
         if let Some(written) = handed {
-            let rows = |WrittenFile { file, batch }| FileRows { file: file.as_added(), rows: batch };
-            return Ok(written.into_iter().map(rows).collect());
+            let whole = |WrittenFile { file, rows }: WrittenFile| {
+                Ok(FileRows { file: file.as_added(), rows: concat_batches(&sql::events_schema(), &rows)? })
+            };
+            return written.into_iter().map(whole).collect();
         }
         let mut new = Vec::new();
         for file in entry.added.iter().filter(|file| file.data_change) {
-            let batches = self.lake.read(Table::Events, file, None).await?;
+            let batches = self.lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?;
             self.metrics.read_back.inc();
-            let rows = concat_batches(&Table::Events.arrow_schema(), &batches)?;
+            let rows = concat_batches(&sql::events_schema(), &batches)?;
             new.push(FileRows { file: file.clone(), rows });
         }
         Ok(new)

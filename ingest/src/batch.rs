@@ -1,22 +1,29 @@
 //! Decoded messages on their way to the tables: one row each, in `events` or in `quarantine`.
+//!
+//! * [`RowBuilder`] decodes messages into a chunk of columns.
+//! * [`BatchBuilder`] encodes each chunk as Parquet when it is full, so that a batch is held about as small as its file.
 
 mod columns;
 mod events;
+mod quarantine;
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, RecordBatch};
 use bellwether_event::{Decoder, Limits, Rejection};
-use bellwether_lake::{Error, Result, Table};
-use sha2::{Digest, Sha256};
+use bellwether_lake::{Chunk, EncodedRows, Error, Result, RowEncoder, Table};
 
-use crate::batch::columns::{Column, Integer, Long, Text, Time};
 use crate::batch::events::EventRows;
+use crate::batch::quarantine::QuarantineRows;
 use crate::decode::{Message, decode};
-use crate::redact::masked_head;
 
-/// Memory of a row beside the text of its message: about 130 columns of fixed width.
+/// Memory of a row beside the text of its message: some forty columns of fixed width that have values, and as much again
+/// for what their builders have reserved.
 const ROW_BYTES: usize = 1200;
+
+/// Rows in a chunk at most: as few as stay in a processor's cache between being decoded and being encoded, as many as make
+/// the cost of a column small.
+const CHUNK_ROWS: usize = 2048;
+
+/// Bytes of a chunk at most.
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +35,25 @@ pub enum Pushed {
 }
 
 /// Grows rows of `events` and `quarantine`.
-pub struct BatchBuilder {
+pub struct RowBuilder {
     decoder: Decoder,
     events: EventRows,
     quarantine: QuarantineRows,
     bytes: usize,
 }
 
-// === impl BatchBuilder ===
+/// Grows a batch: rows, encoded a chunk at a time.
+pub struct BatchBuilder {
+    open: RowBuilder,
+    events: RowEncoder,
+    quarantine: RowEncoder,
+    /// Why a chunk could not be encoded.
+    failed: Option<Error>,
+}
 
-impl BatchBuilder {
+// === impl RowBuilder ===
+
+impl RowBuilder {
     /// Starts without rows.
     pub fn new(limits: Limits) -> Self {
         Self { decoder: Decoder::new(limits), events: EventRows::new(), quarantine: QuarantineRows::new(), bytes: 0 }
@@ -69,7 +85,7 @@ impl BatchBuilder {
 
     /// Rows so far.
     pub fn rows(&self) -> usize {
-        self.events.rows() + self.quarantine.rows
+        self.events.rows() + self.quarantine.rows()
     }
 
     /// Bytes of memory held, about.
@@ -78,91 +94,82 @@ impl BatchBuilder {
     }
 
     /// The rows so far, of `events` and of `quarantine`; the builder is empty afterwards.
-    ///
-    /// # Errors
-    /// `Bug` where the columns do not have their table's schema.
-    pub fn finish(&mut self) -> Result<(RecordBatch, RecordBatch)> {
+    pub fn finish(&mut self) -> (Chunk, Chunk) {
         self.bytes = 0;
-        Ok((self.events.finish()?, self.quarantine.finish()?))
+        (self.events.finish(), self.quarantine.finish())
     }
 }
 
-struct QuarantineRows {
-    rows: usize,
-    topic: Text,
-    partition: Integer,
-    offset: Long,
-    kafka_timestamp: Time,
-    quarantined_at: Time,
-    reason: Text,
-    pointer: Text,
-    message: Text,
-    problems: Long,
-    size_bytes: Long,
-    sha256: Text,
-    head: Text,
-}
+// === impl BatchBuilder ===
 
-// === impl QuarantineRows ===
-
-impl QuarantineRows {
-    fn new() -> Self {
+impl BatchBuilder {
+    /// Starts without rows.
+    pub fn new(limits: Limits) -> Self {
         Self {
-            rows: 0,
-            topic: Text::fresh(),
-            partition: Integer::fresh(),
-            offset: Long::fresh(),
-            kafka_timestamp: Time::fresh(),
-            quarantined_at: Time::fresh(),
-            reason: Text::fresh(),
-            pointer: Text::fresh(),
-            message: Text::fresh(),
-            problems: Long::fresh(),
-            size_bytes: Long::fresh(),
-            sha256: Text::fresh(),
-            head: Text::fresh(),
+            open: RowBuilder::new(limits),
+            events: RowEncoder::new(Table::Events),
+            quarantine: RowEncoder::new(Table::Quarantine),
+            failed: None,
         }
     }
 
-    fn append(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> &'static str {
-        self.rows += 1;
-        let body = message.payload.unwrap_or_default();
-        let first = rejection.first();
-        let reason = first.map_or("not_json", |problem| problem.reason.code());
-        self.topic.append_value(message.topic);
-        self.partition.append_value(message.partition);
-        self.offset.append_value(message.offset);
-        self.kafka_timestamp.0.append_option(message.timestamp_micros);
-        self.quarantined_at.0.append_value(now_micros);
-        self.reason.append_value(reason);
-        self.pointer.append_value(first.map_or("", |problem| &problem.pointer));
-        self.message.append_value(first.map_or("", |problem| &problem.message));
-        self.problems.append_value(i64::try_from(rejection.problems.len()).unwrap_or(i64::MAX));
-        self.size_bytes.append_value(i64::try_from(body.len()).unwrap_or(i64::MAX));
-        let digest = Sha256::digest(body);
-        self.sha256.append_value(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        self.head.append_value(masked_head(body));
-        reason
+    /// Keeps these columns of `events` in memory too, for a reader in the same process.
+    ///
+    /// # Errors
+    /// `Bug` where `events` has no such column.
+    pub fn handing_on(self, columns: &[&str]) -> Result<Self> {
+        Ok(Self { events: self.events.handing_on(columns)?, ..self })
     }
 
-    fn finish(&mut self) -> Result<RecordBatch> {
-        self.rows = 0;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.topic.finish()),
-            Arc::new(self.partition.finish()),
-            Arc::new(self.offset.finish()),
-            Arc::new(self.kafka_timestamp.0.finish()),
-            Arc::new(self.quarantined_at.0.finish()),
-            Arc::new(self.reason.finish()),
-            Arc::new(self.pointer.finish()),
-            Arc::new(self.message.finish()),
-            Arc::new(self.problems.finish()),
-            Arc::new(self.size_bytes.finish()),
-            Arc::new(self.sha256.finish()),
-            Arc::new(self.head.finish()),
-        ];
-        RecordBatch::try_new(Table::Quarantine.arrow_schema(), columns)
-            .map_err(|source| Error::bug("rows of quarantine do not have their schema").with_source(source))
+    /// Decodes a message in place and appends exactly one row.
+    pub fn push(&mut self, message: &Message<'_>, now_micros: i64) -> Pushed {
+        let pushed = self.open.push(message, now_micros);
+        self.encode_full_chunk();
+        pushed
+    }
+
+    /// Rejects a message that was not read whole, as an overlong line of a file.
+    pub fn reject(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> Pushed {
+        let pushed = self.open.reject(message, rejection, now_micros);
+        self.encode_full_chunk();
+        pushed
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.open.rows() + self.events.rows() + self.quarantine.rows()
+    }
+
+    /// Bytes of memory held, about.
+    pub fn bytes(&self) -> usize {
+        self.open.bytes() + self.events.bytes() + self.quarantine.bytes()
+    }
+
+    /// The rows so far, of `events` and of `quarantine`; the builder is empty afterwards.
+    ///
+    /// # Errors
+    /// `Bug` where the columns do not have their table's schema.
+    pub fn finish(&mut self) -> Result<(EncodedRows, EncodedRows)> {
+        self.encode_chunk();
+        let batch = (self.events.finish()?, self.quarantine.finish()?);
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(batch),
+        }
+    }
+
+    fn encode_full_chunk(&mut self) {
+        if self.open.rows() >= CHUNK_ROWS || self.open.bytes() >= CHUNK_BYTES {
+            self.encode_chunk();
+        }
+    }
+
+    fn encode_chunk(&mut self) {
+        let (events, quarantine) = self.open.finish();
+        let encoded = self.events.push(&events).and_then(|()| self.quarantine.push(&quarantine));
+        if let Err(error) = encoded {
+            self.failed.get_or_insert(error);
+        }
     }
 }
 

@@ -20,18 +20,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, OffsetsOf, Outcome, PartitionRange,
-    Result, Snapshot, SystemClock, Table, WrittenFile,
+    Advance, Clock, Commit, CommitLog, DataFile, EncodedRows, Error, ErrorKind, Handover, Lake, OffsetsOf, Outcome,
+    PartitionRange, Result, Snapshot, SystemClock, Table, WrittenFile,
 };
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
 use ownership::{Held, Place, place_of};
-pub(crate) use rows::keep_rows;
-use rows::{check, owns, partitions};
+use rows::{check, is_of, of};
 
 /// First pause after a failure: short, since most failures are one lost response.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -41,11 +39,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Writes durable data files that no log names yet.
 #[async_trait]
 pub trait DataStore: Send + Sync {
-    /// Writes the rows of a table.
+    /// Writes rows to their table.
     ///
     /// # Errors
     /// `Unavailable` is tried again; any other kind ends the commit.
-    async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>>;
+    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>>;
 
     /// Removes files that will never be named, as far as that is possible.
     async fn discard(&self, table: Table, files: &[DataFile]);
@@ -59,8 +57,8 @@ pub trait DataStore: Send + Sync {
 
 #[async_trait]
 impl DataStore for Lake {
-    async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
-        Self::write(self, table, batch).await
+    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
+        self.store(rows).await
     }
 
     async fn discard(&self, table: Table, files: &[DataFile]) {
@@ -93,9 +91,9 @@ pub struct Touched {
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Rows of `events`.
-    pub events: RecordBatch,
+    pub events: EncodedRows,
     /// Rows of `quarantine`.
-    pub quarantine: RecordBatch,
+    pub quarantine: EncodedRows,
     /// One entry for each partition.
     pub touched: Vec<Touched>,
     /// Ids of topics, to be remembered where the tables do not know them yet.
@@ -227,7 +225,7 @@ impl Committer {
         on = self.take_over(on, &mut touched, &mut report).await?;
         let event_rows = self.without_rejected(&event_rows, &touched)?;
         let quarantine_rows = self.without_rejected(&quarantine_rows, &touched)?;
-        if quarantine_rows.num_rows() > 0 && !touched.is_empty() {
+        if quarantine_rows.rows() > 0 && !touched.is_empty() {
             let lost = self.commit_quarantine(&quarantine_rows, &touched, &mut report).await?;
             if !lost.is_empty() {
                 on = self.load(&self.events).await?;
@@ -235,8 +233,7 @@ impl Committer {
             }
         }
         while !touched.is_empty() {
-            let rows = keep_rows(&event_rows, |topic, partition, _| owns(&touched, topic, partition))?;
-            let files = self.write(Table::Events, &rows).await?;
+            let files = self.write(&of(&event_rows, &touched)?).await?;
             let mut commit = self.commit_of("ingest", &files, &touched, |one| (one.expected, one.range.next));
             commit.advances.extend(self.unknown_topics(&on, &touched, &topic_ids));
             match self.settle(&self.events, &on, &commit, "events").await? {
@@ -266,7 +263,7 @@ impl Committer {
     /// Writes the rejected messages, and returns the partitions that another owner has taken over meanwhile.
     async fn commit_quarantine(
         &mut self,
-        rows: &RecordBatch,
+        rows: &EncodedRows,
         touched: &[Touched],
         report: &mut CommitReport,
     ) -> Result<BTreeSet<Place>> {
@@ -274,8 +271,8 @@ impl Committer {
             Some(snapshot) => snapshot,
             None => self.load(&self.quarantine).await?,
         };
-        let present = partitions(rows)?;
-        let concerned = touched.iter().filter(|one| present.contains(&place_of(one))).cloned();
+        let present = |one: &&Touched| rows.spans().iter().any(|span| is_of(span, &one.range));
+        let concerned = touched.iter().filter(present).cloned();
         // Where an earlier owner has rejected messages beyond the range, the number stays where it is, and such rows
         // are no range's: they get a commit of their own.
         let behind = |one: &Touched| on.next(&self.app_of(one)) >= Some(one.range.next);
@@ -283,8 +280,7 @@ impl Committer {
         let mut lost = BTreeSet::new();
         for (mut mine, moves) in [(ahead, true), (behind, false)] {
             while !mine.is_empty() {
-                let those = keep_rows(rows, |topic, partition, _| owns(&mine, topic, partition))?;
-                let files = self.write(Table::Quarantine, &those).await?;
+                let files = self.write(&of(rows, &mine)?).await?;
                 let commit = self.rejecting(&files, &mine, &on, moves);
                 let (snapshot, landed) = self.settle(&self.quarantine, &on, &commit, "quarantine").await?;
                 if landed {
@@ -328,13 +324,13 @@ impl Committer {
         }
     }
 
-    async fn write(&self, table: Table, rows: &RecordBatch) -> Result<Vec<WrittenFile>> {
-        if rows.num_rows() == 0 {
+    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
+        if rows.rows() == 0 {
             return Ok(Vec::new());
         }
         let mut pause = self.first_pause;
         loop {
-            match self.store.write(table, rows).await {
+            match self.store.write(rows).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     self.wait("write", &error.chain(), &mut pause).await?;
                 }

@@ -17,7 +17,7 @@ pub mod replay;
 pub mod source;
 pub mod worker;
 
-pub use batch::{BatchBuilder, Pushed};
+pub use batch::{BatchBuilder, Pushed, RowBuilder};
 pub use decode::Message;
 pub use health::{Health, Status};
 pub use metrics::Metrics;

@@ -202,7 +202,7 @@ impl OpenFile {
             newest_event_micros: self.newest_event_micros.take(),
             passed_over: Some(std::mem::take(&mut self.blank)),
         };
-        let rows = events.num_rows() as u64;
+        let rows = events.rows() as u64;
         let touched = vec![Touched { range, expected: self.expected }];
         let report = committer.commit(Batch { events, quarantine, touched, topic_ids: BTreeMap::new() }).await?;
         if !report.fenced.is_empty() {

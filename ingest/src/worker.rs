@@ -95,6 +95,7 @@ impl Ingest {
         let clock = self.lake.clock();
         let observer =
             Arc::new(Watch { metrics: self.metrics.clone(), health: self.health.clone(), clock: Arc::clone(&clock) });
+        let handed_on = self.handover.as_ref().map_or(&[] as &[_], Handover::columns);
         let committer = Committer::for_lake(&self.lake, &*self.kafka.job, self.handover, observer, stop_now.clone());
         let (batches, waiting) = tokio::sync::mpsc::channel(self.kafka.flush.channel_batches);
         let (answer, answers) = channel();
@@ -109,6 +110,7 @@ impl Ingest {
         let orders = Orders {
             settings: self.kafka,
             limits: self.limits,
+            handed_on,
             health: self.health,
             metrics: self.metrics,
             clock,

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow::array::RecordBatch;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ pub struct Handover {
 #[derive(Debug)]
 struct Inner {
     limit_bytes: usize,
+    columns: &'static [&'static str],
     held: Mutex<Held>,
     changed: Notify,
 }
@@ -37,14 +39,19 @@ struct Offer {
 }
 
 impl Handover {
-    /// Holds at most this many bytes of rows.
-    pub fn new(limit_bytes: usize) -> Self {
-        Self { inner: Arc::new(Inner { limit_bytes, held: Mutex::default(), changed: Notify::new() }) }
+    /// Holds at most this many bytes of rows, with these columns of them.
+    pub fn new(limit_bytes: usize, columns: &'static [&'static str]) -> Self {
+        Self { inner: Arc::new(Inner { limit_bytes, columns, held: Mutex::default(), changed: Notify::new() }) }
+    }
+
+    /// The columns that the reader takes.
+    pub fn columns(&self) -> &'static [&'static str] {
+        self.inner.columns
     }
 
     /// Offers the rows of a commit that has landed, and wakes whoever waits.
     pub fn offer(&self, uuid: Uuid, files: Vec<WrittenFile>) {
-        let bytes = files.iter().map(|file| file.batch.get_array_memory_size()).sum();
+        let bytes = files.iter().flat_map(|file| &file.rows).map(RecordBatch::get_array_memory_size).sum();
         if bytes <= self.inner.limit_bytes {
             let mut held = self.held();
             held.bytes += bytes;
@@ -87,19 +94,19 @@ impl Handover {
 mod tests {
     use super::*;
     use crate::commit::DataFile;
-    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::array::Int64Array;
     use std::sync::Arc;
 
     fn file(rows: i64) -> WrittenFile {
         let column = Arc::new(Int64Array::from_iter_values(0..rows));
         let batch = RecordBatch::try_from_iter([("n", column as _)]).expect("one column");
-        WrittenFile { file: DataFile::default(), batch }
+        WrittenFile { file: DataFile::default(), rows: vec![batch] }
     }
 
     #[test]
     fn the_oldest_offer_goes_first_when_the_limit_is_reached() {
-        let size = file(1000).batch.get_array_memory_size();
-        let handover = Handover::new(2 * size);
+        let size = file(1000).rows[0].get_array_memory_size();
+        let handover = Handover::new(2 * size, &["n"]);
         let ids: Vec<Uuid> = (1..=3).map(Uuid::from_u128).collect();
         for id in &ids {
             handover.offer(*id, vec![file(1000)]);
@@ -112,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_offer_above_the_limit_is_not_held() {
-        let handover = Handover::new(10);
+        let handover = Handover::new(10, &["n"]);
         handover.offer(Uuid::from_u128(1), vec![file(1000)]);
         assert_eq!(handover.held_bytes(), 0);
     }

@@ -3,6 +3,7 @@
 //! * [`schema`] says what the tables are.
 //! * [`commit`] is where the exactly-once decision is taken: a small trait with a Delta, a memory and a
 //!   fault-injecting implementation.
+//! * [`RowEncoder`] turns rows into Parquet while they come, so that a batch in memory is as small as its file.
 //! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
 //! * [`audit`] proves from what is stored that nothing is lost or doubled.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
@@ -14,6 +15,7 @@
 pub mod audit;
 pub mod clock;
 pub mod commit;
+mod encoder;
 mod error;
 mod handover;
 mod log;
@@ -30,6 +32,7 @@ mod work;
 pub use clock::{Clock, ManualClock, SystemClock, unique_id};
 pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot};
+pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
 pub use log::{AddedFile, LogEntry, TableMetadata};

@@ -5,14 +5,17 @@
 //! read again and compared row by row. A rewrite says `dataChange: false`, so readers that follow the log skip it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
 use crate::commit::{Advance, CommitLog, Outcome};
+use crate::encoder::{EncodedRows, RowEncoder};
 use crate::error::{Error, Result};
 use crate::log::{AddedFile, LOG_FOLDER, Rewrite, rewrite_entry};
+use crate::parquet_file;
 use crate::root::Lake;
 use crate::schema::Table;
 
@@ -26,7 +29,7 @@ pub struct MaintainSettings {
     pub checkpoint_versions: i64,
     /// Small files of one partition value that are worth a rewrite.
     pub compact_files: usize,
-    /// Bytes of Parquet that one rewrite reads at most; bounds its memory (about ten times as much).
+    /// Bytes of Parquet that one rewrite reads at most; bounds its memory (about three times as much).
     pub compact_bytes: i64,
 }
 
@@ -77,16 +80,18 @@ impl Lake {
             return Err(Error::unavailable(format!("a listing of table `{}` is behind its log", table.name())));
         }
         let Some(small) = worth_compacting(files, settings) else { return Ok(0) };
-        let mut batches = Vec::new();
+        let mut replaced = Vec::new();
         for file in &small {
-            batches.extend(self.read(table, file, None).await?);
+            replaced.push((file.clone(), self.file_bytes(table, &file.path).await?));
         }
-        let rows = concat_batches(&table.arrow_schema(), &batches)?;
-        let written = self.write(table, &rows).await?;
+        let replaced = Arc::new(replaced);
+        let from = Arc::clone(&replaced);
+        let rows = self.work().run("the Parquet writer", move || encode(table, &from)).await?;
+        let written = self.store(&rows).await?;
         let [file] = written.as_slice() else {
             return Err(Error::bug(format!("files of one partition value of `{}` hold several", table.name())));
         };
-        self.verify_rewrite(table, file.file.as_added(), &rows).await?;
+        self.verify_rewrite(table, file.file.as_added(), replaced).await?;
         let number = snapshot.next(REWRITES);
         let advance = Advance { app_id: REWRITES.to_owned(), expected: number, next: number.unwrap_or(0) + 1 };
         let rewrite = Rewrite { uuid: self.clock().unique_id(), advance: &advance, removed: &small, added: &file.file };
@@ -105,10 +110,15 @@ impl Lake {
         }
     }
 
-    async fn verify_rewrite(&self, table: Table, file: AddedFile, rows: &RecordBatch) -> Result<()> {
-        let read = self.read(table, &file, None).await?;
-        let read = concat_batches(&table.arrow_schema(), &read)?;
-        if read == *rows {
+    async fn verify_rewrite(
+        &self,
+        table: Table,
+        file: AddedFile,
+        replaced: Arc<Vec<(AddedFile, Bytes)>>,
+    ) -> Result<()> {
+        let bytes = self.file_bytes(table, &file.path).await?;
+        let work = move || same_rows(batches_of(table, &replaced), parquet_file::batches(table, &file, bytes, None)?);
+        if self.work().run("the Parquet reader", work).await? {
             return Ok(());
         }
         Err(Error::data(format!("the rewritten file of table `{}` does not hold the rows it replaces", table.name()))
@@ -143,6 +153,58 @@ impl Lake {
         ))
         .with_hint("it has been taken out of use again; the log itself is whole"))
     }
+}
+
+/// The rows of files, one file after the other and a piece at a time.
+fn batches_of(table: Table, files: &[(AddedFile, Bytes)]) -> impl Iterator<Item = Result<RecordBatch>> {
+    files.iter().flat_map(move |(file, bytes)| -> Box<dyn Iterator<Item = Result<RecordBatch>>> {
+        match parquet_file::batches(table, file, bytes.clone(), None) {
+            Ok(batches) => Box::new(batches),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
+    })
+}
+
+fn encode(table: Table, files: &[(AddedFile, Bytes)]) -> Result<EncodedRows> {
+    let mut encoder = RowEncoder::new(table);
+    for batch in batches_of(table, files) {
+        encoder.push(&(&batch?).into())?;
+    }
+    encoder.finish()
+}
+
+/// True where both have the same rows in the same order, however they are cut into pieces.
+fn same_rows(
+    mut left: impl Iterator<Item = Result<RecordBatch>>,
+    mut right: impl Iterator<Item = Result<RecordBatch>>,
+) -> Result<bool> {
+    let (mut one, mut other): (Option<RecordBatch>, Option<RecordBatch>) = (None, None);
+    loop {
+        one = filled(one, &mut left)?;
+        other = filled(other, &mut right)?;
+        let (Some(a), Some(b)) = (&one, &other) else { return Ok(one.is_none() && other.is_none()) };
+        let rows = a.num_rows().min(b.num_rows());
+        if a.slice(0, rows) != b.slice(0, rows) {
+            return Ok(false);
+        }
+        let rest = |batch: &RecordBatch| batch.slice(rows, batch.num_rows() - rows);
+        (one, other) = (Some(rest(a)), Some(rest(b)));
+    }
+}
+
+/// What is left of a piece, or the next one that has rows.
+fn filled(
+    left: Option<RecordBatch>,
+    more: &mut impl Iterator<Item = Result<RecordBatch>>,
+) -> Result<Option<RecordBatch>> {
+    let mut piece = left;
+    while piece.as_ref().is_none_or(|batch| batch.num_rows() == 0) {
+        match more.next() {
+            Some(next) => piece = Some(next?),
+            None => return Ok(None),
+        }
+    }
+    Ok(piece)
 }
 
 /// The small files of the partition value that has most of them, oldest first, within the bound of bytes.

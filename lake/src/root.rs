@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::Date32Type;
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use deltalake::DeltaTable;
 use deltalake::logstore::{StorageConfig, default_logstore};
@@ -18,24 +16,24 @@ use url::Url;
 use crate::clock::{Clock, SystemClock};
 use crate::commit::DataFile;
 use crate::commit::delta::DeltaLog;
+use crate::encoder::{EncodedFile, EncodedRows};
 use crate::error::{Error, Result};
 use crate::log::{AddedFile, TableMetadata, creation, entry_path, rows_in_statistics};
 use crate::parquet_file;
 use crate::schema::Table;
-use crate::statistics::statistics;
 use crate::store::{self, OpenRoot, StorageOptions};
 use crate::work::Work;
 
 /// How often a table is opened again whose listing is behind its log.
 const LOOKS_AT_A_LISTING: usize = 3;
 
-/// A file that is written and durable, with the rows in it.
+/// A file that is written and durable.
 #[derive(Clone, Debug)]
 pub struct WrittenFile {
     /// The file, as a commit names it.
     pub file: DataFile,
-    /// Exactly its rows, in file order, with all columns.
-    pub batch: RecordBatch,
+    /// Exactly its rows, in file order, with the columns that the encoder was told to hand on; empty where it was not.
+    pub rows: Vec<RecordBatch>,
 }
 
 /// All tables under one root. Cloning is cheap.
@@ -134,35 +132,43 @@ impl Lake {
     /// # Errors
     /// `Unavailable` where storage does not take them; `Bug` where the batch does not have the table's schema.
     pub async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
-        if batch.schema() != table.arrow_schema() {
-            return Err(Error::bug(format!("a batch does not have the schema of table `{}`", table.name())));
-        }
+        let batch = batch.clone();
+        let rows = self.work.run("the Parquet writer", move || EncodedRows::of(table, &batch)).await?;
+        self.store(&rows).await
+    }
+
+    /// As [`Lake::write`], for rows that are encoded already.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not take them.
+    pub async fn store(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
         let mut written = Vec::new();
-        for (value, rows) in split(table, batch)? {
-            written.push(self.write_file(table, value, rows).await?);
+        for file in rows.files() {
+            written.push(self.store_file(rows.table(), file).await?);
         }
         Ok(written)
     }
 
-    async fn write_file(&self, table: Table, value: Option<String>, batch: RecordBatch) -> Result<WrittenFile> {
-        let stored = without_partition_column(table, &batch)?;
-        let work =
-            move || -> Result<(Bytes, String)> { Ok((parquet_file::encode(table, &stored)?, statistics(&stored))) };
-        let (bytes, stats) = self.work.run("the Parquet writer", work).await?;
-        let folder = match (table.partition_column(), &value) {
+    async fn store_file(&self, table: Table, file: &EncodedFile) -> Result<WrittenFile> {
+        let folder = match (table.partition_column(), &file.value) {
             (Some(column), Some(value)) => format!("{column}={value}/"),
             _ => String::new(),
         };
         let path = format!("{folder}part-{}.zstd.parquet", self.clock.unique_id());
         let size =
-            i64::try_from(bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
+            i64::try_from(file.bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
         let target = self.file_path(table, &path)?;
-        self.root.store.put_opts(&target, PutPayload::from(bytes), PutMode::Overwrite.into()).await?;
-        let partition_values =
-            table.partition_column().map(|column| (column.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>();
-        let rows = i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
-        let modification_time = self.clock.now_micros() / 1000;
-        Ok(WrittenFile { file: DataFile { path, size, rows, partition_values, stats, modification_time }, batch })
+        self.root.store.put_opts(&target, PutPayload::from(file.bytes.clone()), PutMode::Overwrite.into()).await?;
+        let values = table.partition_column().map(|column| (column.to_owned(), file.value.clone()));
+        let stored = DataFile {
+            path,
+            size,
+            rows: i64::try_from(file.rows).unwrap_or(i64::MAX),
+            partition_values: values.into_iter().collect::<BTreeMap<_, _>>(),
+            stats: file.stats.clone(),
+            modification_time: self.clock.now_micros() / 1000,
+        };
+        Ok(WrittenFile { file: stored, rows: file.handed_on.clone() })
     }
 
     /// Reads a file's rows, in file order, with the types of [`Table::arrow_schema`]; `columns` limits the columns.
@@ -325,36 +331,4 @@ fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
     let version = i64::try_from(snapshot.version())
         .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
     Ok((version, files))
-}
-
-/// Splits rows by the value of the partition column; a table without one is not split. No rows, no parts.
-fn split(table: Table, batch: &RecordBatch) -> Result<Vec<(Option<String>, RecordBatch)>> {
-    if batch.num_rows() == 0 {
-        return Ok(Vec::new());
-    }
-    let Some(column) = table.partition_column() else { return Ok(vec![(None, batch.clone())]) };
-    let days = batch
-        .column_by_name(column)
-        .and_then(|column| column.as_primitive_opt::<Date32Type>())
-        .ok_or_else(|| Error::bug(format!("partition column `{column}` is not a date")))?;
-    let mut rows_of: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
-    for (row, day) in (0_u32..).zip(days.values()) {
-        rows_of.entry(*day).or_default().push(row);
-    }
-    let whole = rows_of.len() == 1;
-    rows_of
-        .into_iter()
-        .map(|(day, rows)| {
-            let date = Date32Type::to_naive_date_opt(day)
-                .ok_or_else(|| Error::bug(format!("day `{day}` of column `{column}` is not a date")))?;
-            let part = if whole { batch.clone() } else { take_record_batch(batch, &UInt32Array::from(rows))? };
-            Ok((Some(date.format("%Y-%m-%d").to_string()), part))
-        })
-        .collect()
-}
-
-fn without_partition_column(table: Table, batch: &RecordBatch) -> Result<RecordBatch> {
-    let Some(column) = table.partition_column() else { return Ok(batch.clone()) };
-    let keep: Vec<usize> = (0..batch.num_columns()).filter(|i| batch.schema().field(*i).name() != column).collect();
-    Ok(batch.project(&keep)?)
 }

@@ -1,45 +1,100 @@
 //! Delta statistics of a data file: rows, and least, greatest and null count of each column that queries prune by.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::kernels::aggregate::{max, min};
-use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
-/// Statistics as the JSON text of an `add` action. Integers and times only: text bounds would have to be truncated by
-/// rules that readers disagree on, and Parquet's own page statistics hold them anyway.
-pub(crate) fn statistics(batch: &RecordBatch) -> String {
-    let mut least = Map::new();
-    let mut greatest = Map::new();
-    let mut nulls = Map::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let Some((low, high)) = bounds(column.as_ref()) else { continue };
-        nulls.insert(field.name().clone(), json!(column.null_count()));
-        if let (Some(low), Some(high)) = (low, high) {
-            least.insert(field.name().clone(), low);
-            greatest.insert(field.name().clone(), high);
-        }
-    }
-    json!({ "numRecords": batch.num_rows(), "minValues": least, "maxValues": greatest, "nullCount": nulls }).to_string()
+/// Statistics that grow with the rows of a file. Integers and times only: text bounds would have to be truncated by rules
+/// that readers disagree on, and Parquet's own statistics hold them anyway.
+pub(crate) struct Statistics {
+    rows: usize,
+    columns: Vec<Option<Bounds>>,
+    fields: Vec<FieldRef>,
 }
 
-/// Bounds of a column that gets statistics; the inner values are none where every row is null.
-fn bounds(column: &dyn Array) -> Option<(Option<Value>, Option<Value>)> {
+/// Of one column; times as microseconds.
+#[derive(Clone, Copy, Default)]
+struct Bounds {
+    range: Option<(i64, i64)>,
+    nulls: usize,
+}
+
+// === impl Statistics ===
+
+impl Statistics {
+    /// Of no rows yet.
+    pub(crate) fn of(fields: &[FieldRef]) -> Self {
+        let columns = fields.iter().map(|field| has_statistics(field.data_type()).then(Bounds::default)).collect();
+        Self { rows: 0, columns, fields: fields.to_vec() }
+    }
+
+    /// Takes rows in. A column that is left out is null in all of them.
+    pub(crate) fn note(&mut self, rows: usize, columns: &[Option<&ArrayRef>]) {
+        self.rows += rows;
+        for (bounds, column) in self.columns.iter_mut().zip(columns) {
+            let Some(bounds) = bounds else { continue };
+            let Some(column) = column else {
+                bounds.nulls += rows;
+                continue;
+            };
+            bounds.nulls += column.null_count();
+            if let Some((low, high)) = range(column.as_ref()) {
+                let (least, greatest) = bounds.range.unwrap_or((low, high));
+                bounds.range = Some((least.min(low), greatest.max(high)));
+            }
+        }
+    }
+
+    /// The JSON text of an `add` action.
+    pub(crate) fn json(&self) -> String {
+        let mut least = Map::new();
+        let mut greatest = Map::new();
+        let mut nulls = Map::new();
+        for (field, bounds) in self.fields.iter().zip(&self.columns) {
+            let Some(Bounds { range, nulls: null_count }) = bounds else { continue };
+            nulls.insert(field.name().clone(), json!(null_count));
+            let Some((low, high)) = *range else { continue };
+            let (low, high) = match field.data_type() {
+                // Readers compare in milliseconds: round outwards.
+                DataType::Timestamp(..) => (millis_text(low.div_euclid(1000)), millis_text(high.div_euclid(1000) + 1)),
+                _ => (Some(Value::from(low)), Some(Value::from(high))),
+            };
+            if let (Some(low), Some(high)) = (low, high) {
+                least.insert(field.name().clone(), low);
+                greatest.insert(field.name().clone(), high);
+            }
+        }
+        json!({ "numRecords": self.rows, "minValues": least, "maxValues": greatest, "nullCount": nulls }).to_string()
+    }
+}
+
+/// Statistics of whole rows.
+pub(crate) fn statistics(batch: &RecordBatch) -> String {
+    let mut statistics = Statistics::of(batch.schema_ref().fields());
+    statistics.note(batch.num_rows(), &batch.columns().iter().map(Some).collect::<Vec<_>>());
+    statistics.json()
+}
+
+fn has_statistics(kind: &DataType) -> bool {
+    matches!(kind, DataType::Int32 | DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _))
+}
+
+/// Least and greatest value; none where every row is null.
+fn range(column: &dyn Array) -> Option<(i64, i64)> {
     match column.data_type() {
         DataType::Int32 => {
             let values = column.as_primitive::<Int32Type>();
-            Some((min(values).map(Value::from), max(values).map(Value::from)))
+            Some((i64::from(min(values)?), i64::from(max(values)?)))
         }
         DataType::Int64 => {
             let values = column.as_primitive::<Int64Type>();
-            Some((min(values).map(Value::from), max(values).map(Value::from)))
+            Some((min(values)?, max(values)?))
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let values = column.as_primitive::<TimestampMicrosecondType>();
-            // Readers compare in milliseconds: round outwards.
-            let low = min(values).and_then(|micros| millis_text(micros.div_euclid(1000)));
-            let high = max(values).and_then(|micros| millis_text(micros.div_euclid(1000) + 1));
-            Some((low, high))
+            Some((min(values)?, max(values)?))
         }
         _ => None,
     }

@@ -74,7 +74,7 @@ async fn commit(lake: &Lake, events: &[Event], from: i64) {
         builder.push(&message, SystemClock.now_micros());
     }
     let (rows, _) = builder.finish().expect("rows");
-    let files = lake.write(Table::Events, &rows).await.expect("writes");
+    let files = lake.store(&rows).await.expect("writes");
     let log = lake.log(Table::Events);
     let on = log.load().await.expect("loads");
     let next = from + i64::try_from(events.len()).expect("few");

@@ -3,7 +3,7 @@
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, EVENT_COLUMNS, Settings};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
 use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions, Table, unique_id};
@@ -60,14 +60,15 @@ fn body(said: &Said) -> Vec<u8> {
 
 /// Commits statements to `events`, as ingest would.
 async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handover>) {
-    let mut builder = BatchBuilder::new(Limits::default());
+    let handed_on = handover.map_or(&[] as &[_], Handover::columns);
+    let mut builder = BatchBuilder::new(Limits::default()).handing_on(handed_on).expect("columns of events");
     let bodies: Vec<Vec<u8>> = said.iter().map(body).collect();
     for (offset, body) in (from..).zip(&bodies) {
         builder.push(&Message { topic: "t", offset, payload: Some(body), ..Message::default() }, NOW);
     }
     let (events, quarantine) = builder.finish().expect("rows");
-    assert_eq!(quarantine.num_rows(), 0, "all are valid");
-    let files = lake.write(Table::Events, &events).await.expect("writes");
+    assert_eq!(quarantine.rows(), 0, "all are valid");
+    let files = lake.store(&events).await.expect("writes");
     let log = lake.log(Table::Events);
     let on = log.load().await.expect("loads");
     let next = from + i64::try_from(said.len()).expect("few");
@@ -91,7 +92,7 @@ async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_o
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
     let settings = Settings { index_memory_bytes, ..Settings::default() };
-    let handover = hand_over.then(|| Handover::new(1 << 20));
+    let handover = hand_over.then(|| Handover::new(1 << 20, EVENT_COLUMNS));
     let open = || async {
         Box::pin(Aggregator::open(&lake, settings, handover.clone(), &Registry::new())).await.expect("opens")
     };

@@ -10,7 +10,8 @@ use bellwether_ingest::commit_pipeline::{DataStore, app_id};
 use bellwether_lake::commit::faulty::{Call, Fault, SLOW, TIME_OUT};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, DataFile, Error, OffsetsOf, Outcome, Result, Snapshot, Table, WrittenFile,
+    Advance, Clock, Commit, CommitLog, DataFile, EncodedRows, Error, OffsetsOf, Outcome, Result, Snapshot, Table,
+    WrittenFile,
 };
 
 use super::control::{Control, CrashPoint};
@@ -54,19 +55,24 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     (0..batch.num_rows()).map(|row| (partitions.value(row), offsets.value(row), run(row))).collect()
 }
 
+/// As [`rows_of`], of rows that are encoded.
+fn places_of(rows: &EncodedRows) -> Result<Vec<Row>> {
+    Ok(rows.batches()?.iter().flat_map(rows_of).collect())
+}
+
 /// Data files in memory. Cloning shares them.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryData {
-    files: Arc<Mutex<BTreeMap<String, RecordBatch>>>,
+    files: Arc<Mutex<BTreeMap<String, Vec<Row>>>>,
 }
 
 impl MemoryData {
     pub(crate) fn rows(&self, path: &str) -> Option<Vec<Row>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(rows_of)
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
-    fn keep(&self, path: &str, batch: &RecordBatch) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), batch.clone());
+    fn keep(&self, path: &str, rows: &[Row]) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), rows.to_vec());
     }
 
     fn remove(&self, path: &str) {
@@ -83,12 +89,13 @@ pub(crate) struct FaultyData {
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
     /// What [`Mutation::LogBeforeData`] has not written yet.
-    pub(crate) owed: Mutex<Option<(String, RecordBatch)>>,
+    pub(crate) owed: Mutex<Option<(String, Vec<Row>)>>,
 }
 
 #[async_trait]
 impl DataStore for FaultyData {
-    async fn write(&self, _table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+    async fn write(&self, encoded: &EncodedRows) -> Result<Vec<WrittenFile>> {
+        let places = places_of(encoded)?;
         let path = self.control.clock.unique_id().to_string();
         let lost = || Err(Error::unavailable("the store does not answer (injected)"));
         match self.control.fault(self.process, Call::Write) {
@@ -96,25 +103,25 @@ impl DataStore for FaultyData {
             Fault::Slow => self.control.clock.sleep(SLOW).await,
             Fault::TimedOut => {
                 self.control.clock.sleep(TIME_OUT).await;
-                self.data.keep(&path, batch);
+                self.data.keep(&path, &places);
                 return lost();
             }
             Fault::LostResponse | Fault::PreconditionFailed => {
-                self.data.keep(&path, batch);
+                self.data.keep(&path, &places);
                 return lost();
             }
             _ => return lost(),
         }
         if self.mutation == Mutation::LogBeforeData {
             let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((path, batch)) = owed.replace((path.clone(), batch.clone())) {
-                self.data.keep(&path, &batch);
+            if let Some((path, places)) = owed.replace((path.clone(), places)) {
+                self.data.keep(&path, &places);
             }
         } else {
-            self.data.keep(&path, batch);
+            self.data.keep(&path, &places);
         }
-        let rows = i64::try_from(batch.num_rows()).expect("a small batch");
-        Ok(vec![WrittenFile { file: DataFile { path, rows, ..DataFile::default() }, batch: batch.clone() }])
+        let count = i64::try_from(encoded.rows()).expect("a small batch");
+        Ok(vec![WrittenFile { file: DataFile { path, rows: count, ..DataFile::default() }, rows: Vec::new() }])
     }
 
     async fn discard(&self, _table: Table, files: &[DataFile]) {
@@ -150,13 +157,16 @@ pub(crate) struct WatchedData {
 
 #[async_trait]
 impl DataStore for WatchedData {
-    async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
         self.control.pass(self.process, CrashPoint::BeforeDataWrite).await;
         self.control.clock.sleep(self.control.chance(latency)).await;
-        let written = self.inner.write(table, batch).await;
+        let written = self.inner.write(rows).await;
         self.control.pass(self.process, CrashPoint::AfterDataWrite).await;
         if let (Mutation::PoisonDoesNotAdvance, Ok(files)) = (self.mutation, &written) {
-            files.iter().for_each(|file| self.seen.keep(&file.file.path, &file.batch));
+            // They are looked up by commit, so whichever of its files has them will do.
+            if let Some(file) = files.first() {
+                self.seen.keep(&file.file.path, &places_of(rows)?);
+            }
         }
         written
     }

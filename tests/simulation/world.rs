@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bellwether_aggregate::EVENT_COLUMNS;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_event::Limits;
 use bellwether_ingest::commit_pipeline::{Committer, DataStore};
 use bellwether_ingest::source::open_batch::OpenBatch;
 use bellwether_ingest::worker::commit_all;
-use bellwether_ingest::{FlushSettings, Metrics};
+use bellwether_ingest::{BatchBuilder, FlushSettings, Metrics};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{AddedFile, Clock, CommitLog, Error, Handover, Lake, LogEntry, MaintainSettings, Result, Table};
@@ -154,7 +155,7 @@ impl World {
                 Some(Lake::on_store(store, Arc::new(clock.clone())).await.expect("memory opens"))
             }
         };
-        let handover = (scene == Scene::Whole && random.one_in(2)).then(|| Handover::new(1 << 20));
+        let handover = (scene == Scene::Whole && random.one_in(2)).then(|| Handover::new(1 << 20, EVENT_COLUMNS));
         Self {
             plan,
             scheduler: Scheduler::new(clock.clone(), seed),
@@ -279,12 +280,14 @@ impl World {
             let heard = Arc::new(Heard { process, control: control.clone() });
             let quarantine = watched(Table::Quarantine, quarantine);
             let stop = CancellationToken::new();
+            let handed_on = handover.as_ref().map_or(&[] as &[_], Handover::columns);
             let committer = Committer::new(data, Arc::clone(&log), quarantine, JOB, heard, stop)
                 .with_clock(Arc::new(clock.clone()))
                 .with_handover(handover);
             let (batches, waiting) = tokio::sync::mpsc::channel(flush.channel_batches);
             let (answer, answers) = std::sync::mpsc::channel();
-            let open = OpenBatch::new(Limits::default(), batches, answers, flush.channel_batches);
+            let builder = BatchBuilder::new(Limits::default()).handing_on(handed_on)?;
+            let open = OpenBatch::new(builder, batches, answers, flush.channel_batches);
             let metrics = Metrics::register(&Registry::new())?;
             let committing = commit_all(committer, waiting, answer, metrics, Arc::new(clock.clone()));
             spawned.borrow_mut().push((process, Box::pin(committing)));

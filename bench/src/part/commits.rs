@@ -3,14 +3,13 @@
 
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::cpu_seconds;
 use bellwether_event::Limits;
-use bellwether_ingest::{BatchBuilder, Message};
+use bellwether_ingest::{Message, RowBuilder};
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, Error, Lake, MaintainSettings, Outcome, Result, Snapshot, StorageOptions,
-    SystemClock, Table, unique_id,
+    Advance, Chunk, Clock, Commit, CommitLog, Error, Lake, MaintainSettings, Outcome, Result, RowEncoder, Snapshot,
+    StorageOptions, SystemClock, Table, unique_id,
 };
 
 use crate::Bench;
@@ -37,7 +36,7 @@ struct Costs {
 struct Growing {
     lake: Lake,
     on: Snapshot,
-    rows: RecordBatch,
+    rows: Chunk,
     commits: i64,
 }
 
@@ -45,15 +44,15 @@ fn own_cpu_s() -> Result<f64> {
     cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
 }
 
-fn rows(seed: u64) -> Result<RecordBatch> {
+fn rows(seed: u64) -> Result<Chunk> {
     let mut generator = Generator::new(seed, Size::Small);
-    let mut builder = BatchBuilder::new(Limits::default());
+    let mut builder = RowBuilder::new(Limits::default());
     let now = SystemClock.now_micros();
     for offset in 0..ROWS as i64 {
         let event = generator.next(now);
         builder.push(&Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() }, now);
     }
-    Ok(builder.finish()?.0)
+    Ok(builder.finish().0)
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
@@ -119,7 +118,9 @@ impl Growing {
 
     async fn commit(&mut self) -> Result<()> {
         const APP: &str = "bench/t/0";
-        let files = self.lake.write(Table::Events, &self.rows).await?;
+        let mut encoder = RowEncoder::new(Table::Events);
+        encoder.push(&self.rows)?;
+        let files = self.lake.store(&encoder.finish()?).await?;
         let next = (self.commits + 1) * ROWS as i64;
         let commit = Commit {
             uuid: unique_id(),

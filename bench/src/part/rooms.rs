@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, EVENT_COLUMNS, Settings};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::cpu_seconds;
 use bellwether_event::Limits;
-use bellwether_ingest::{BatchBuilder, Message, Pushed};
+use bellwether_ingest::{Message, Pushed, RowBuilder};
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, Error, Handover, Lake, Outcome, Result, StorageOptions, SystemClock, Table,
-    WrittenFile, unique_id,
+    Advance, Chunk, Clock, Commit, CommitLog, EncodedRows, Error, Handover, Lake, Outcome, Result, RowEncoder,
+    StorageOptions, SystemClock, Table, WrittenFile, unique_id,
 };
 use prometheus::Registry;
 use uuid::Uuid;
 
 use crate::Bench;
 use crate::report::Bound;
+
+/// Rows of a chunk, as ingest has them.
+const CHUNK_ROWS: usize = 2048;
 
 /// Rows of a batch: about what a second brings at full speed.
 const BATCH_ROWS: usize = 50_000;
@@ -44,34 +46,40 @@ fn events(seed: u64, size: Size, count: usize) -> Vec<Event> {
     (0..count as i64).map(|index| generator.next(now - 1_800_000_000 + index * step)).collect()
 }
 
-/// Decodes events into batches of rows, calling `done` with each.
-fn decode_all(
-    events: &[Event],
-    builder: &mut BatchBuilder,
-    mut done: impl FnMut(RecordBatch) -> Result<()>,
-) -> Result<()> {
+/// Decodes events into chunks of rows, calling `done` with each.
+fn decode_all(events: &[Event], builder: &mut RowBuilder, mut done: impl FnMut(Chunk)) -> Result<()> {
     let now = SystemClock.now_micros();
     for (offset, event) in (0..).zip(events) {
         let message = Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() };
         if let Pushed::Quarantined(reason) = builder.push(&message, now) {
             return Err(Error::bug(format!("a generated event is refused: {reason}")));
         }
-        if builder.rows() == BATCH_ROWS {
-            done(builder.finish()?.0)?;
+        if builder.rows() == CHUNK_ROWS {
+            done(builder.finish().0);
         }
     }
     if builder.rows() > 0 {
-        done(builder.finish()?.0)?;
+        done(builder.finish().0);
     }
     Ok(())
 }
 
-fn batches(seed: u64, count: usize) -> Result<Vec<RecordBatch>> {
+fn chunks(seed: u64, count: usize) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    decode_all(&events(seed, Size::Small, count), &mut RowBuilder::new(Limits::default()), |chunk| chunks.push(chunk))?;
+    Ok(chunks)
+}
+
+/// Rows as batches that are encoded, with the columns that an aggregator takes beside them.
+fn batches(chunks: &[Chunk]) -> Result<Vec<EncodedRows>> {
+    let mut encoder = RowEncoder::new(Table::Events).handing_on(EVENT_COLUMNS)?;
     let mut batches = Vec::new();
-    decode_all(&events(seed, Size::Small, count), &mut BatchBuilder::new(Limits::default()), |batch| {
-        batches.push(batch);
-        Ok(())
-    })?;
+    for (n, chunk) in chunks.iter().enumerate() {
+        encoder.push(chunk)?;
+        if encoder.rows() >= BATCH_ROWS || n + 1 == chunks.len() {
+            batches.push(encoder.finish()?);
+        }
+    }
     Ok(batches)
 }
 
@@ -83,11 +91,11 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
     ] {
         let events = events(bench.seed, size, count.max(1));
         let bytes: usize = events.iter().map(|event| event.payload.len()).sum();
-        let mut builder = BatchBuilder::new(Limits::default());
+        let mut builder = RowBuilder::new(Limits::default());
         let mut warm_up = |times: usize| -> Result<f64> {
             let before = own_cpu_s()?;
             for _ in 0..times {
-                decode_all(&events, &mut builder, |_| Ok(()))?;
+                decode_all(&events, &mut builder, drop)?;
             }
             Ok(own_cpu_s()? - before)
         };
@@ -114,15 +122,15 @@ async fn fresh_lake(bench: &Bench) -> Result<Lake> {
 
 /// Rows to durable Parquet files.
 pub(crate) async fn parquet(bench: &mut Bench) -> Result<()> {
-    let batches = batches(bench.seed, bench.sizes.room_events)?;
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let chunks = chunks(bench.seed, bench.sizes.room_events)?;
+    let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
     let lake = fresh_lake(bench).await?;
     let (mut rates, mut sizes) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.runs {
         let before = own_cpu_s()?;
         let mut bytes = 0;
-        for batch in &batches {
-            bytes += lake.write(Table::Events, batch).await?.iter().map(|file| file.file.size).sum::<i64>();
+        for batch in batches(&chunks)? {
+            bytes += lake.store(&batch).await?.iter().map(|file| file.file.size).sum::<i64>();
         }
         rates.push(rows as f64 / (own_cpu_s()? - before).max(0.01));
         sizes.push(bytes as f64 / rows as f64);
@@ -153,20 +161,20 @@ pub(crate) async fn commit(lake: &Lake, files: &[WrittenFile], from: i64) -> Res
 
 /// Rows of `events` to rows of `metrics`: handed over in memory, as in one process, and read back from Parquet.
 pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
-    let batches = batches(bench.seed, bench.sizes.room_events)?;
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let batches = batches(&chunks(bench.seed, bench.sizes.room_events)?)?;
+    let rows: usize = batches.iter().map(EncodedRows::rows).sum();
     for handed_over in [true, false] {
         let mut rates = Vec::new();
         for _ in 0..bench.sizes.runs {
             let lake = fresh_lake(bench).await?;
-            let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES));
+            let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES, EVENT_COLUMNS));
             let mut aggregator =
                 Box::pin(Aggregator::open(&lake, Settings::default(), handover.clone(), &Registry::new())).await?;
             let (mut cpu_s, mut next) = (0.0, 0);
             for batch in &batches {
-                let files = lake.write(Table::Events, batch).await?;
+                let files = lake.store(batch).await?;
                 let id = commit(&lake, &files, next).await?;
-                next += batch.num_rows() as i64;
+                next += batch.rows() as i64;
                 if let Some(handover) = &handover {
                     handover.offer(id, files);
                 }

@@ -220,10 +220,6 @@ impl Decoder {
     /// [`RECORD_DEPTH`] deep, so only what is kept as it was sent or passed over can be deeper.
     fn is_too_deep(&self, message: &[u8], event: &Event<'_>) -> bool {
         let max_depth = self.limits.max_depth;
-        // Counting comes first: it is quick, and where few are opened none can be deep.
-        if memchr::memchr2_iter(b'{', b'[', message).count() <= max_depth {
-            return false;
-        }
         let as_sent = match &event.payload {
             Payload::Completed(completed) if event.extra.is_none() => {
                 let content = completed.run.content.map_or(0, |content| schema::depth(content.get().as_bytes()));
@@ -232,7 +228,10 @@ impl Decoder {
             _ => None,
         };
         let ruled_out = as_sent.is_some_and(|depth| depth + RECORD_DEPTH <= max_depth);
-        !ruled_out && schema::depth(message) > max_depth
+        // Counting comes before following: where few are opened none can be deep.
+        !ruled_out
+            && memchr::memchr2_iter(b'{', b'[', message).count() > max_depth
+            && schema::depth(message) > max_depth
     }
 
     /// The fast reading: in one go where the message is a completed run, as nearly all are.

@@ -8,6 +8,9 @@ use crate::decode::EventType;
 /// Characters of a derived id's hash: 128 bits.
 const HASH_CHARACTERS: usize = 32;
 
+/// Characters of an id at most.
+const MAX_CHARACTERS: usize = 128;
+
 /// Hash of a message body. Of two statements with equal revision and time the one with the greater hash counts, so that
 /// the choice depends on content and never on arrival.
 pub fn content_hash(message: &[u8]) -> i64 {
@@ -16,8 +19,24 @@ pub fn content_hash(message: &[u8]) -> i64 {
 
 /// `RUN:completed:ATTEMPT:REVISION`, within the 128 characters of an id.
 pub(crate) fn completed(run_id: &str, attempt: i64, revision: i64) -> String {
-    let id = format!("{run_id}:completed:{attempt}:{revision}");
-    if id.chars().count() <= 128 { id } else { hashed(&["run.completed", run_id, &format!("{attempt}:{revision}")]) }
+    let mut id = String::with_capacity(run_id.len() + 32);
+    id.push_str(run_id);
+    id.push_str(":completed:");
+    push_number(&mut id, attempt);
+    id.push(':');
+    push_number(&mut id, revision);
+    if id.len() <= MAX_CHARACTERS || id.chars().count() <= MAX_CHARACTERS {
+        return id;
+    }
+    hashed(&["run.completed", run_id, &format!("{attempt}:{revision}")])
+}
+
+/// Appends a number: one digit, as nearly all attempts and revisions are, without the formatter.
+fn push_number(text: &mut String, number: i64) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => text.push(char::from(b'0' + digit)),
+        _ => text.push_str(&number.to_string()),
+    }
 }
 
 /// Id of a late statement: a hash of its type, run and content.

@@ -53,10 +53,10 @@ pub fn rfc3339_micros(text: &str) -> Option<i64> {
     if bytes[13] != b':' || bytes[16] != b':' {
         return None;
     }
-    let year = number(&bytes[0..4])?;
-    let month = number(&bytes[5..7])?;
-    let day = number(&bytes[8..10])?;
-    let (hour, minute, second) = (number(&bytes[11..13])?, number(&bytes[14..16])?, number(&bytes[17..19])?);
+    let two = |at: usize| two_digits(bytes[at], bytes[at + 1]);
+    let year = two(0)? * 100 + two(2)?;
+    let (month, day) = (two(5)?, two(8)?);
+    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
     if !(1..=12).contains(&month)
         || day < 1
         || day > days_in_month(year, month)
@@ -90,7 +90,7 @@ fn zone_minutes(zone: &[u8]) -> Option<i64> {
     match zone {
         b"Z" | b"z" => Some(0),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
+            let (hours, minutes) = (two_digits(*h1, *h2)?, two_digits(*m1, *m2)?);
             let sign = if *sign == b'-' { -1 } else { 1 };
             (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes))
         }
@@ -98,8 +98,9 @@ fn zone_minutes(zone: &[u8]) -> Option<i64> {
     }
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+fn two_digits(tens: u8, ones: u8) -> Option<i64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| i64::from(tens * 10 + ones))
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {

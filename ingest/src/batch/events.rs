@@ -3,12 +3,10 @@
 //! A row is appended only after its event has been decoded whole, and always to every column: a rejected message can
 //! never leave half a row behind.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
 };
-use bellwether_lake::{Error, Result, Table};
+use bellwether_lake::{Chunk, Table};
 
 use super::columns::{Date, Double, Flag, Integer, Lists, Long, Record, Text, TextMap, Time, column_set};
 use crate::decode::Message;
@@ -217,7 +215,6 @@ column_set!(EventColumns {
 /// Rows of `events` that grow.
 pub(super) struct EventRows {
     columns: EventColumns,
-    schema: SchemaRef,
     rows: usize,
 }
 
@@ -225,18 +222,16 @@ pub(super) struct EventRows {
 
 impl EventRows {
     pub(super) fn new() -> Self {
-        Self { columns: EventColumns::fresh(), schema: Table::Events.arrow_schema(), rows: 0 }
+        Self { columns: EventColumns::fresh(), rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn finish(&mut self) -> Result<RecordBatch> {
-        self.rows = 0;
+    pub(super) fn finish(&mut self) -> Chunk {
         let columns = self.columns.columns(Table::Events.columns());
-        RecordBatch::try_new(self.schema.clone(), columns)
-            .map_err(|source| Error::bug("rows of events do not have their schema").with_source(source))
+        Chunk { rows: std::mem::take(&mut self.rows), columns }
     }
 
     /// Appends one event.
@@ -274,14 +269,14 @@ impl EventRows {
         columns.topic.append_value(message.topic);
         columns.partition.append_value(message.partition);
         columns.offset.append_value(message.offset);
-        columns.kafka_timestamp.0.append_option(message.timestamp_micros);
-        columns.ingested_at.0.append_value(now_micros);
+        columns.kafka_timestamp.append_option(message.timestamp_micros);
+        columns.ingested_at.append_value(now_micros);
         columns.event_date.append_value(event_date(event.time_micros));
         columns.event_type.append_value(event.event_type.name());
         columns.spec.append_value(&event.spec);
         columns.source.append_value(&event.source);
         columns.event_id.append_value(&event.id);
-        columns.event_time.0.append_value(event.time_micros);
+        columns.event_time.append_value(event.time_micros);
         columns.run_id.append_value(&event.run_id);
         columns.tenant.append_value(event.tenant.as_deref().unwrap_or_default());
         columns.revision.append_value(event.revision);
@@ -323,8 +318,8 @@ impl EventRows {
         columns
             .traffic_fraction
             .append_option(rollout.and_then(|rollout| rollout.traffic_fraction).map(|fraction| fraction.0));
-        columns.started_at.0.append_option(completed.map(|completed| completed.started_micros));
-        columns.ended_at.0.append_option(completed.map(|completed| completed.ended_micros));
+        columns.started_at.append_option(completed.map(|completed| completed.started_micros));
+        columns.ended_at.append_option(completed.map(|completed| completed.ended_micros));
     }
 
     fn append_outcome(&mut self, completed: Option<&Completed<'_>>) {
@@ -520,11 +515,7 @@ impl EventRows {
         columns.sampling_reason.append_option(sampling.and_then(|sampling| sampling.reason.as_deref()));
         columns.weight_micros.append_value(completed.map_or(1_000_000, |completed| completed.weight_micros));
         let segments = run.and_then(|run| run.segments.as_ref());
-        for (name, value) in segments.into_iter().flat_map(|segments| &segments.0) {
-            columns.segments.0.keys().append_value(name);
-            columns.segments.0.values().append_value(&**value);
-        }
-        columns.segments.0.append(segments.is_some()).expect("a key and a value were appended each time");
+        columns.segments.append(segments.map(|segments| segments.0.iter().map(|(name, value)| (&**name, &**value))));
         columns.steps_json.append_option(run.and_then(|run| run.steps).map(|steps| steps.get()));
         columns.content_json.append_option(run.and_then(|run| run.content).map(|content| content.get()));
         columns.extra.append_option(event.extra.as_deref());

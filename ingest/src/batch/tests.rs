@@ -1,5 +1,6 @@
 use super::*;
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
@@ -32,6 +33,14 @@ fn long(batch: &RecordBatch, column: &str, row: usize) -> i64 {
     batch.column_by_name(column).expect("a column").as_primitive::<Int64Type>().value(row)
 }
 
+/// All rows, in the order of their offsets.
+fn table(rows: &EncodedRows) -> RecordBatch {
+    let batches = rows.batches().expect("decodes");
+    let batch = concat_batches(&rows.table().arrow_schema(), &batches).expect("one schema");
+    let offsets = batch.column_by_name("offset").expect("a column");
+    take_record_batch(&batch, &sort_to_indices(offsets, None, None).expect("sorts")).expect("rows")
+}
+
 #[test]
 fn the_examples_become_the_rows_they_describe() {
     let mut builder = BatchBuilder::new(Limits::default());
@@ -40,6 +49,7 @@ fn the_examples_become_the_rows_they_describe() {
         assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}: {example}");
     }
     let (events, quarantine) = builder.finish().expect("finishes");
+    let (events, quarantine) = (table(&events), table(&quarantine));
     assert_eq!((events.num_rows(), quarantine.num_rows()), (6, 0));
     assert_eq!(text(&events, "task", 0), Some("refund_triage"));
     assert_eq!(long(&events, "cost_nanos", 0), 4_713_000);
@@ -87,7 +97,7 @@ fn cloud_events_are_unwrapped_in_both_modes_with_whole_events_and_bare_data() {
         let pushed = builder.push(case, NOW);
         assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?} {}", case.offset);
     }
-    let (events, _) = builder.finish().expect("finishes");
+    let events = table(&builder.finish().expect("finishes").0);
     for row in 0..4 {
         assert_eq!(text(&events, "source", row), Some("app"), "row {row}");
         assert_eq!(text(&events, "event_id", row), Some("e-1"), "row {row}");
@@ -109,7 +119,7 @@ fn foreign_framings_and_tombstones_are_told_by_name() {
         let pushed = builder.push(&Message { payload, ..message(0, b"") }, NOW);
         assert_eq!(pushed, Pushed::Quarantined(reason));
     }
-    let (_, quarantine) = builder.finish().expect("finishes");
+    let quarantine = table(&builder.finish().expect("finishes").1);
     assert_eq!(quarantine.num_rows(), 6);
     assert_eq!(text(&quarantine, "sha256", 0).map(str::len), Some(64));
 }
@@ -134,6 +144,7 @@ proptest! {
         }
         prop_assert_eq!(builder.rows(), kinds.len());
         let (events, quarantine) = builder.finish().expect("finishes");
+    let (events, quarantine) = (table(&events), table(&quarantine));
         prop_assert_eq!(events.num_rows() + quarantine.num_rows(), kinds.len());
         for (row, (offset, kind)) in good.iter().enumerate() {
             prop_assert_eq!(long(&events, "offset", row), *offset);

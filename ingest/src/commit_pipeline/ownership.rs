@@ -16,10 +16,9 @@
 
 use std::collections::BTreeSet;
 
-use arrow::array::RecordBatch;
-use bellwether_lake::{Advance, Commit, ErrorKind, OffsetsOf, Result, Snapshot, Table, WrittenFile};
+use bellwether_lake::{Advance, Commit, EncodedRows, ErrorKind, OffsetsOf, Result, Snapshot, Table, WrittenFile};
 
-use super::{CommitReport, Committer, Touched, keep_rows};
+use super::{CommitReport, Committer, Touched};
 
 /// Topic and partition.
 pub(super) type Place = (String, i32);
@@ -181,7 +180,7 @@ impl Committer {
     }
 
     /// Rows without those of messages that an earlier owner has rejected.
-    pub(super) fn without_rejected(&self, rows: &RecordBatch, touched: &[Touched]) -> Result<RecordBatch> {
+    pub(super) fn without_rejected(&self, rows: &EncodedRows, touched: &[Touched]) -> Result<EncodedRows> {
         let known: Vec<(&Place, &BTreeSet<i64>)> = self
             .held
             .iter()
@@ -191,7 +190,7 @@ impl Committer {
         if known.is_empty() {
             return Ok(rows.clone());
         }
-        keep_rows(rows, |topic, partition, offset| {
+        rows.kept(|topic, partition, offset| {
             !known.iter().any(|(place, offsets)| place.0 == topic && place.1 == partition && offsets.contains(&offset))
         })
     }

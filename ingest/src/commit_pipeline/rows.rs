@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
-use bellwether_lake::{Error, Result};
+use bellwether_lake::{EncodedRows, Error, PartitionRange, Result, Span};
 
 use super::{Batch, Touched};
 
@@ -21,51 +18,28 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
             return Err(Error::bug(format!("range [{}, {}) of {place} does not advance", range.from, range.next)));
         }
     }
-    let inside = |topic: &str, partition: i32, offset: i64| {
-        batch.touched.iter().any(|Touched { range, .. }| {
-            range.topic == topic && range.partition == partition && (range.from..range.next).contains(&offset)
-        })
+    let inside = |span: &Span| {
+        let around = |range: &PartitionRange| span.first >= range.from && span.next <= range.next;
+        batch.touched.iter().any(|one| is_of(span, &one.range) && around(&one.range))
     };
-    for rows in [&batch.events, &batch.quarantine] {
-        if keep_rows(rows, inside)?.num_rows() != rows.num_rows() {
-            return Err(Error::bug("a row of the batch is outside its offset ranges"));
-        }
+    if batch.events.spans().iter().chain(batch.quarantine.spans()).all(inside) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::bug("a row of the batch is outside its offset ranges"))
 }
 
-pub(super) fn owns(touched: &[Touched], topic: &str, partition: i32) -> bool {
-    touched.iter().any(|one| one.range.topic == topic && one.range.partition == partition)
+/// True where a span is of the partition of a range.
+pub(super) fn is_of(span: &Span, range: &PartitionRange) -> bool {
+    span.partition == range.partition && span.topic == range.topic
 }
 
-pub(super) fn partitions(rows: &RecordBatch) -> Result<BTreeSet<(String, i32)>> {
-    let mut found = BTreeSet::new();
-    each_row(rows, |topic, partition, _| {
-        found.insert((topic.to_owned(), partition));
-    })?;
-    Ok(found)
-}
-
-pub(crate) fn keep_rows(rows: &RecordBatch, keep: impl Fn(&str, i32, i64) -> bool) -> Result<RecordBatch> {
-    let mut mask = Vec::with_capacity(rows.num_rows());
-    each_row(rows, |topic, partition, offset| mask.push(keep(topic, partition, offset)))?;
-    if mask.iter().all(|kept| *kept) {
+/// The rows of some partitions. All of them, as nearly always, costs nothing.
+pub(super) fn of(rows: &EncodedRows, touched: &[Touched]) -> Result<EncodedRows> {
+    if rows.spans().iter().all(|span| touched.iter().any(|one| is_of(span, &one.range))) {
         return Ok(rows.clone());
     }
-    filter_record_batch(rows, &BooleanArray::from(mask))
-        .map_err(|error| Error::bug("rows cannot be filtered").with_source(error))
-}
-
-fn each_row(rows: &RecordBatch, mut visit: impl FnMut(&str, i32, i64)) -> Result<()> {
-    let column = |name: &str, kind: &DataType| match rows.column_by_name(name) {
-        Some(column) if column.data_type() == kind => Ok(column),
-        _ => Err(Error::bug(format!("a batch has no column `{name}` of type {kind}"))),
+    let wanted = |topic: &str, partition: i32| {
+        touched.iter().any(|one| one.range.topic == topic && one.range.partition == partition)
     };
-    let topics = column("topic", &DataType::Utf8View)?.as_string_view();
-    let partitions = column("partition", &DataType::Int32)?.as_primitive::<Int32Type>();
-    let offsets = column("offset", &DataType::Int64)?.as_primitive::<Int64Type>();
-    for row in 0..rows.num_rows() {
-        visit(topics.value(row), partitions.value(row), offsets.value(row));
-    }
-    Ok(())
+    rows.kept(|topic, partition, _| wanted(topic, partition))
 }

@@ -2,13 +2,16 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringViewArray};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use bellwether_event::Limits;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::unique_id;
 
 use super::*;
+use crate::batch::BatchBuilder;
+use crate::decode::Message;
 
 /// Keeps what was written; the first `failures` writes find storage out of reach.
 #[derive(Default)]
@@ -36,7 +39,7 @@ impl FakeStore {
 
 #[async_trait]
 impl DataStore for FakeStore {
-    async fn write(&self, _table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
+    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
         drop(self.at_the_door.lock().await);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if *failures > 0 {
@@ -44,9 +47,9 @@ impl DataStore for FakeStore {
             return Err(Error::unavailable("the store does not answer (injected)"));
         }
         let path = unique_id().to_string();
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), coordinates(batch)));
-        let rows = i64::try_from(batch.num_rows()).expect("a small batch");
-        Ok(vec![WrittenFile { file: DataFile { path, rows, ..DataFile::default() }, batch: batch.clone() }])
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), coordinates(rows)));
+        let rows = i64::try_from(rows.rows()).expect("a small batch");
+        Ok(vec![WrittenFile { file: DataFile { path, rows, ..DataFile::default() }, rows: Vec::new() }])
     }
 
     async fn discard(&self, _table: Table, files: &[DataFile]) {
@@ -121,19 +124,28 @@ impl World {
     }
 }
 
-fn coordinates(batch: &RecordBatch) -> Vec<(i32, i64)> {
-    let partitions = batch.column_by_name("partition").expect("a column").as_primitive::<Int32Type>().values().to_vec();
-    let offsets = batch.column_by_name("offset").expect("a column").as_primitive::<Int64Type>().values().to_vec();
-    partitions.into_iter().zip(offsets).collect()
+fn coordinates(rows: &EncodedRows) -> Vec<(i32, i64)> {
+    let of = |batch: &RecordBatch| {
+        let partitions = batch.column_by_name("partition").expect("a column").as_primitive::<Int32Type>().clone();
+        let offsets = batch.column_by_name("offset").expect("a column").as_primitive::<Int64Type>().clone();
+        partitions.values().iter().copied().zip(offsets.values().iter().copied()).collect::<Vec<_>>()
+    };
+    rows.batches().expect("rows").iter().flat_map(of).collect()
 }
 
-fn rows(of: &[(i32, i64)]) -> RecordBatch {
-    let columns: [(&str, ArrayRef); 3] = [
-        ("topic", Arc::new(StringViewArray::from_iter_values(of.iter().map(|_| "runs")))),
-        ("partition", Arc::new(Int32Array::from_iter_values(of.iter().map(|row| row.0)))),
-        ("offset", Arc::new(Int64Array::from_iter_values(of.iter().map(|row| row.1)))),
-    ];
-    RecordBatch::try_from_iter(columns).expect("three columns")
+/// Rows of a table at these places: partition and offset.
+fn rows_of(table: Table, places: &[(i32, i64)]) -> EncodedRows {
+    let event = br#"{"spec":"run-event/1","run_id":"r","data":{"task":"t","release":{"id":"1"},
+        "started_at":"2026-11-23T10:00:00Z","ended_at":"2026-11-23T10:00:01Z","outcome":{"status":"success"}}}"#;
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (partition, offset) in places {
+        let payload: &[u8] = if table == Table::Events { event } else { b"poison" };
+        let (partition, offset) = (*partition, *offset);
+        let message = Message { topic: "runs", partition, offset, payload: Some(payload), ..Message::default() };
+        builder.push(&message, 1_795_543_200_000_000); // 2026-11-24T18:00:00Z
+    }
+    let (events, quarantine) = builder.finish().expect("rows");
+    if table == Table::Events { events } else { quarantine }
 }
 
 fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched {
@@ -150,7 +162,8 @@ fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched
 }
 
 fn batch(events: &[(i32, i64)], quarantine: &[(i32, i64)], touched: &[Touched]) -> Batch {
-    Batch { events: rows(events), quarantine: rows(quarantine), touched: touched.to_vec(), topic_ids: BTreeMap::new() }
+    let (events, quarantine) = (rows_of(Table::Events, events), rows_of(Table::Quarantine, quarantine));
+    Batch { events, quarantine, touched: touched.to_vec(), topic_ids: BTreeMap::new() }
 }
 
 async fn next(log: &MemoryLog, partition: i32) -> Option<i64> {

@@ -28,7 +28,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Pushed;
+use crate::batch::{BatchBuilder, Pushed};
 use crate::commit_pipeline::Batch;
 use crate::decode::Message;
 use crate::health::Health;
@@ -46,6 +46,9 @@ const ASK_BROKER: Duration = Duration::from_secs(5);
 
 /// How often a broker that was out of reach is asked again.
 const LOOK_AROUND_MICROS: i64 = 2_000_000;
+
+/// Messages taken in before anything else is looked at: a fraction of a millisecond.
+const BURST_MESSAGES: u64 = 256;
 
 /// Wait for the last commits on shutdown: below the default session timeout of 45 s.
 const DRAIN_MICROS: i64 = 20_000_000;
@@ -73,10 +76,23 @@ pub(crate) struct Wires {
     pub(crate) answers: Receiver<Answer>,
 }
 
+/// Messages that were taken in one after the other.
+#[derive(Default)]
+struct Burst {
+    now_micros: i64,
+    place: Option<Place>,
+    messages: u64,
+    bytes: u64,
+    gaps: u64,
+    quarantined: u64,
+}
+
 /// What the worker tells the thread.
 pub(crate) struct Orders {
     pub(crate) settings: KafkaSettings,
     pub(crate) limits: Limits,
+    /// Columns of `events` for an aggregator in the same process.
+    pub(crate) handed_on: &'static [&'static str],
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
@@ -99,8 +115,9 @@ pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
 impl Poller {
     /// Connects and joins the group.
     pub(crate) fn start(orders: Orders, wires: Wires, assigner: Assigner) -> Result<Self> {
-        let Orders { settings, limits, health, metrics, clock, stop, stop_now, until_caught_up } = orders;
-        let open = OpenBatch::new(limits, wires.batches, wires.answers, settings.flush.channel_batches);
+        let Orders { settings, limits, handed_on, health, metrics, clock, stop, stop_now, until_caught_up } = orders;
+        let builder = BatchBuilder::new(limits).handing_on(handed_on)?;
+        let open = OpenBatch::new(builder, wires.batches, wires.answers, settings.flush.channel_batches);
         let context = Context::new(open, assigner, health.clone(), metrics.clone(), Arc::clone(&clock));
         let refuse = |source: KafkaError| {
             Error::config("the Kafka consumer cannot be set up")
@@ -145,17 +162,7 @@ impl Poller {
             }
             self.flush_if_due()?;
             self.look_around();
-            match self.consumer.poll(self.poll_time()) {
-                None => {}
-                Some(Ok(message)) => {
-                    let place = Place { topic: message.topic().into(), partition: message.partition() };
-                    self.take(&place, &message);
-                    if let Some(catching_up) = &mut self.catching_up {
-                        catching_up.note_message(&place);
-                    }
-                }
-                Some(Err(error)) => self.trouble(&error)?,
-            }
+            self.read()?;
             // Errors met inside a rebalance callback surface here.
             if let Some(error) = self.consumer.context().open().error.take() {
                 return Err(error);
@@ -174,21 +181,69 @@ impl Poller {
         wait.clamp(Duration::from_millis(1), POLL)
     }
 
-    fn take(&self, place: &Place, message: &BorrowedMessage<'_>) {
-        let now_micros = self.clock.now_micros();
+    /// Waits for a message, and takes in those that wait behind it, while the batch has room: what else is to be done is
+    /// then done once for all of them.
+    fn read(&mut self) -> Result<()> {
+        let mut burst = Burst::default();
+        let mut wait = self.poll_time();
+        while burst.messages < BURST_MESSAGES {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    if burst.now_micros == 0 {
+                        burst.now_micros = self.clock.now_micros();
+                    }
+                    let full = self.take(&message, &mut burst);
+                    if let (Some(catching_up), Some(place)) = (&mut self.catching_up, &burst.place) {
+                        catching_up.note_message(place);
+                    }
+                    if full {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.trouble(&error)?;
+                    break;
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        self.note(&burst);
+        Ok(())
+    }
+
+    /// Takes a message in; true when the batch is full.
+    fn take(&self, message: &BorrowedMessage<'_>, burst: &mut Burst) -> bool {
         let context = self.consumer.context();
         let mut open = context.open();
-        let Some(taken) = with_message(message, |message| open.take(place, message, now_micros)) else { return };
-        self.metrics.gaps.inc_by(u64::try_from(taken.gap).unwrap_or(0));
-        self.metrics.messages.inc();
-        self.metrics.bytes.inc_by(message.payload_len() as u64);
-        if let Pushed::Quarantined(reason) = taken.pushed {
-            self.metrics.quarantined.with_label_values(&[reason]).inc();
+        let now_micros = burst.now_micros;
+        let place = burst.place(message);
+        let taken = with_message(message, |message| open.take(place, message, now_micros));
+        let full = open.is_full(&self.settings.flush);
+        drop(open);
+        if let Some(taken) = taken {
+            burst.messages += 1;
+            burst.bytes += message.payload_len() as u64;
+            burst.gaps += u64::try_from(taken.gap).unwrap_or(0);
+            if let Pushed::Quarantined(reason) = taken.pushed {
+                burst.quarantined += 1;
+                self.metrics.quarantined.with_label_values(&[reason]).inc();
+            }
         }
+        full
+    }
+
+    fn note(&self, burst: &Burst) {
+        if burst.messages == 0 {
+            return;
+        }
+        self.metrics.gaps.inc_by(burst.gaps);
+        self.metrics.messages.inc_by(burst.messages);
+        self.metrics.bytes.inc_by(burst.bytes);
         self.health.note(|status| {
             status.broker = None;
-            status.messages += 1;
-            status.quarantined += u64::from(matches!(taken.pushed, Pushed::Quarantined(_)));
+            status.messages += burst.messages;
+            status.quarantined += burst.quarantined;
         });
     }
 
@@ -355,6 +410,17 @@ impl Poller {
         self.catching_up = None;
         self.consumer.unsubscribe();
         Ok(())
+    }
+}
+
+// === impl Burst ===
+
+impl Burst {
+    /// The place of a message, which mostly is that of the one before.
+    fn place(&mut self, message: &BorrowedMessage<'_>) -> &Place {
+        let (topic, partition) = (message.topic(), message.partition());
+        let place = self.place.take().filter(|place| place.partition == partition && &*place.topic == topic);
+        self.place.insert(place.unwrap_or_else(|| Place { topic: topic.into(), partition }))
     }
 }
 

@@ -9,13 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use bellwether_event::Limits;
 use bellwether_lake::{Error, PartitionRange, Result};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::{BatchBuilder, Pushed};
-use crate::commit_pipeline::{Batch, CommitReport, Touched, keep_rows};
+use crate::commit_pipeline::{Batch, CommitReport, Touched};
 use crate::decode::Message;
 use crate::source::kafka::settings::FlushSettings;
 
@@ -106,9 +105,9 @@ pub struct OpenBatch {
 
 impl OpenBatch {
     /// Starts without partitions. `limit` batches at most are on their way at once.
-    pub fn new(limits: Limits, batches: Sender<Batch>, answers: Receiver<Answer>, limit: usize) -> Self {
+    pub fn new(builder: BatchBuilder, batches: Sender<Batch>, answers: Receiver<Answer>, limit: usize) -> Self {
         Self {
-            builder: BatchBuilder::new(limits),
+            builder,
             positions: HashMap::new(),
             answers,
             in_flight: 0,
@@ -140,8 +139,8 @@ impl OpenBatch {
         if self.ranges.remove(place).is_some() {
             let mut rest = self.close()?;
             let others = |topic: &str, partition, _| partition != place.partition || topic != &*place.topic;
-            rest.events = keep_rows(&rest.events, others)?;
-            rest.quarantine = keep_rows(&rest.quarantine, others)?;
+            rest.events = rest.events.kept(others)?;
+            rest.quarantine = rest.quarantine.kept(others)?;
             if !rest.touched.is_empty() {
                 self.closed.push_back(rest);
             }
@@ -167,10 +166,15 @@ impl OpenBatch {
 
     /// True when the batch is large enough to be handed over; and when it is old enough.
     pub fn due(&self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
-        let full = self.builder.bytes() >= flush.max_bytes || self.builder.rows() >= flush.max_rows;
+        let full = self.is_full(flush);
         let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
         let old = !self.closed.is_empty() || self.since_micros.is_some_and(|since| now_micros - since >= interval);
         (full, old)
+    }
+
+    /// True when the batch is large enough to be handed over.
+    pub fn is_full(&self, flush: &FlushSettings) -> bool {
+        self.builder.bytes() >= flush.max_bytes || self.builder.rows() >= flush.max_rows
     }
 
     /// Hands over what is open; true when nothing is open or on its way.
@@ -303,6 +307,7 @@ impl OpenBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bellwether_event::Limits;
 
     /// A batch, whose rows are numbered by their offsets.
     fn offsets(batch: &Batch) -> Vec<(i32, i64, i64)> {
@@ -313,7 +318,7 @@ mod tests {
     fn a_partition_that_is_let_go_and_comes_back_is_read_anew_and_its_neighbours_rows_stay() {
         let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
         let (_answer, answers) = std::sync::mpsc::channel();
-        let mut open = OpenBatch::new(Limits::default(), batches, answers, 1);
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
         let place = |partition| Place { topic: "t".into(), partition };
         let take = |open: &mut OpenBatch, partition: i32, offset: i64| {
             let message = Message { topic: "t", partition, offset, payload: Some(b"poison"), ..Message::default() };
@@ -334,10 +339,10 @@ mod tests {
         open.in_flight = 0;
         assert!(!open.hand_over().expect("has room for one"));
         let kept = waiting.try_recv().expect("the neighbour's");
-        assert_eq!((offsets(&kept), kept.quarantine.num_rows()), (vec![(1, 1, 2)], 1));
+        assert_eq!((offsets(&kept), kept.quarantine.rows()), (vec![(1, 1, 2)], 1));
         open.in_flight = 0;
         assert!(open.hand_over().expect("has room"));
         let anew = waiting.try_recv().expect("read anew");
-        assert_eq!((offsets(&anew), anew.quarantine.num_rows()), (vec![(0, 5, 6)], 1), "one row, not two");
+        assert_eq!((offsets(&anew), anew.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
     }
 }

@@ -117,13 +117,16 @@ async fn gather(table: Table, active: ActiveFile, bytes: Bytes) -> Result<Gather
     let work = move || {
         let stated: Option<Value> = active.file.stats.as_deref().and_then(|stats| serde_json::from_str(stats).ok());
         let mut gathered = Gathered::default();
-        parquet_file::visit(table, &active.file, bytes, None, |batch| {
+        for batch in parquet_file::batches(table, &active.file, bytes, None)? {
+            let batch = batch?;
             gathered.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
             if let Some(stated) = &stated {
                 gathered.hold_against(stated, &batch);
             }
-            if has_coordinates(table) { gathered.note(&batch) } else { Ok(()) }
-        })?;
+            if has_coordinates(table) {
+                gathered.note(&batch)?;
+            }
+        }
         Ok(gathered)
     };
     // A page that was overwritten can stop the decoder in any way at all: that is a finding, not the end.

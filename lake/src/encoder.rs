@@ -1,0 +1,349 @@
+//! Rows on their way into a table, encoded as Parquet while they come.
+//!
+//! * [`Chunk`] is some thousands of rows as columns; a column that no row has a value for is left out of it.
+//! * [`RowEncoder`] takes chunks and holds them encoded: a batch in memory is as small as the file that it becomes.
+//! * [`EncodedRows`] is the end of it: whole files in memory, one for each value of the partition column, with the columns
+//!   that a reader in the same process was promised, and the spans of Kafka offsets in them.
+//!
+//! Rules: a chunk has exactly the table's schema; no row is lost between a chunk and a file, and their order is kept.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take};
+use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, Schema, SchemaRef};
+use bytes::Bytes;
+
+use crate::encoder::file::{FileEncoder, absent};
+use crate::error::{Error, Result};
+use crate::log::AddedFile;
+use crate::parquet_file;
+use crate::schema::Table;
+
+/// Rows as columns.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Rows.
+    pub rows: usize,
+    /// One for each column of the table's schema, in its order. None: null, or an empty list, in every row.
+    pub columns: Vec<Option<ArrayRef>>,
+}
+
+/// The offsets of one Kafka partition among rows: all are in [first, next), and there are as many as `rows`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Least offset.
+    pub first: i64,
+    /// One more than the greatest offset.
+    pub next: i64,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// Takes rows and encodes them.
+pub struct RowEncoder {
+    table: Table,
+    schema: SchemaRef,
+    /// Columns to hand on beside the files, with their places in the schema.
+    handed_on: Option<(SchemaRef, Vec<usize>)>,
+    /// By value of the partition column.
+    files: BTreeMap<Option<i32>, FileEncoder>,
+    spans: Vec<Span>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// Rows of a table as whole Parquet files in memory.
+#[derive(Clone, Debug)]
+pub struct EncodedRows {
+    table: Table,
+    files: Vec<EncodedFile>,
+    spans: Vec<Span>,
+    handed_on: Option<Vec<String>>,
+}
+
+/// One file in memory.
+#[derive(Clone)]
+pub(crate) struct EncodedFile {
+    /// Value of the partition column as text.
+    pub(crate) value: Option<String>,
+    pub(crate) bytes: Bytes,
+    pub(crate) rows: usize,
+    /// Statistics as the JSON text of an `add` action.
+    pub(crate) stats: String,
+    /// The columns that are handed on, chunk by chunk.
+    pub(crate) handed_on: Vec<RecordBatch>,
+}
+
+impl fmt::Debug for EncodedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, bytes) = (self.rows, self.bytes.len());
+        f.debug_struct("EncodedFile").field("rows", &rows).field("bytes", &bytes).finish_non_exhaustive()
+    }
+}
+
+// === impl Chunk ===
+
+impl From<&RecordBatch> for Chunk {
+    fn from(batch: &RecordBatch) -> Self {
+        Self { rows: batch.num_rows(), columns: batch.columns().iter().cloned().map(Some).collect() }
+    }
+}
+
+impl Chunk {
+    fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let columns =
+            self.columns.iter().map(|column| column.as_ref().map(|column| take(column, rows, None)).transpose());
+        Ok(Self { rows: rows.len(), columns: columns.collect::<Result<_, _>>()? })
+    }
+}
+
+// === impl RowEncoder ===
+
+impl RowEncoder {
+    /// Starts without rows.
+    pub fn new(table: Table) -> Self {
+        let (schema, files, spans) = (table.arrow_schema(), BTreeMap::new(), Vec::new());
+        Self { table, schema, handed_on: None, files, spans, rows: 0, bytes: 0 }
+    }
+
+    /// Keeps these columns of every row in memory beside the files, for a reader in the same process; none: nothing.
+    ///
+    /// # Errors
+    /// `Bug` where the table has no such column.
+    pub fn handing_on(self, columns: &[&str]) -> Result<Self> {
+        if columns.is_empty() {
+            return Ok(Self { handed_on: None, ..self });
+        }
+        let places = columns.iter().map(|name| self.schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let schema = SchemaRef::new(self.schema.project(&places)?);
+        Ok(Self { handed_on: Some((schema, places)), ..self })
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of memory held, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the next rows.
+    ///
+    /// # Errors
+    /// `Bug` where they do not have the table's schema.
+    pub fn push(&mut self, chunk: &Chunk) -> Result<()> {
+        if chunk.rows == 0 {
+            return Ok(());
+        }
+        self.check(chunk)?;
+        self.note_spans(chunk)?;
+        self.rows += chunk.rows;
+        for (day, part) in self.split(chunk)? {
+            let file = self.files.entry(day).or_insert_with(|| FileEncoder::new(self.table));
+            file.push(part.as_ref().unwrap_or(chunk), self.handed_on.as_ref())?;
+        }
+        self.bytes = self.files.values().map(FileEncoder::bytes).sum();
+        Ok(())
+    }
+
+    /// Rows by the value of the partition column; none for a part that is the whole chunk.
+    fn split(&self, chunk: &Chunk) -> Result<Vec<(Option<i32>, Option<Chunk>)>> {
+        let Some(name) = self.table.partition_column() else { return Ok(vec![(None, None)]) };
+        let days = chunk.columns[self.schema.index_of(name)?]
+            .as_ref()
+            .and_then(|column| column.as_primitive_opt::<Date32Type>())
+            .ok_or_else(|| Error::bug(format!("partition column `{name}` is not a date")))?;
+        let first = days.value(0);
+        if days.values().iter().all(|day| *day == first) {
+            return Ok(vec![(Some(first), None)]);
+        }
+        let mut rows_of: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+        for (row, day) in (0_u32..).zip(days.values()) {
+            rows_of.entry(*day).or_default().push(row);
+        }
+        let parts = rows_of.into_iter().map(|(day, rows)| Ok((Some(day), Some(chunk.take(&UInt32Array::from(rows))?))));
+        parts.collect()
+    }
+
+    /// The rows so far as whole files; the encoder is empty afterwards.
+    ///
+    /// # Errors
+    /// `Bug` where a file cannot be closed.
+    pub fn finish(&mut self) -> Result<EncodedRows> {
+        (self.rows, self.bytes) = (0, 0);
+        let mut files = Vec::new();
+        for (day, file) in std::mem::take(&mut self.files) {
+            let value = day.map(date_text).transpose()?;
+            files.push(file.finish(value)?);
+        }
+        let names = |(schema, _): &(SchemaRef, Vec<usize>)| schema.fields().iter().map(|f| f.name().clone()).collect();
+        let handed_on = self.handed_on.as_ref().map(names);
+        Ok(EncodedRows { table: self.table, files, spans: std::mem::take(&mut self.spans), handed_on })
+    }
+
+    fn check(&self, chunk: &Chunk) -> Result<()> {
+        let fields = self.schema.fields();
+        let fits = chunk.columns.len() == fields.len()
+            && fields.iter().zip(&chunk.columns).all(|(field, column)| match column {
+                Some(column) => {
+                    column.data_type() == field.data_type()
+                        && column.len() == chunk.rows
+                        && (field.is_nullable() || column.null_count() == 0)
+                }
+                None => field.is_nullable() || matches!(field.data_type(), DataType::List(_)),
+            });
+        if fits {
+            return Ok(());
+        }
+        Err(Error::bug(format!("rows do not have the schema of table `{}`", self.table.name())))
+    }
+
+    /// Notes the offsets of rows. Rows of one partition stand together mostly.
+    fn note_spans(&mut self, chunk: &Chunk) -> Result<()> {
+        let Some((topics, partitions, offsets)) = coordinates(&self.schema, &chunk.columns)? else { return Ok(()) };
+        let mut at = 0;
+        for (row, (partition, offset)) in partitions.values().iter().zip(offsets.values()).enumerate() {
+            let topic = topics.value(row);
+            let here = |span: &Span| span.partition == *partition && span.topic == topic;
+            if !self.spans.get(at).is_some_and(here) {
+                at = self.spans.iter().position(here).unwrap_or(self.spans.len());
+                if at == self.spans.len() {
+                    let (topic, partition) = (topic.to_owned(), *partition);
+                    self.spans.push(Span { topic, partition, first: *offset, next: offset + 1, rows: 0 });
+                }
+            }
+            let span = &mut self.spans[at];
+            span.first = span.first.min(*offset);
+            span.next = span.next.max(offset + 1);
+            span.rows += 1;
+        }
+        Ok(())
+    }
+}
+
+// === impl EncodedRows ===
+
+impl EncodedRows {
+    /// Encodes one batch.
+    ///
+    /// # Errors
+    /// `Bug` where it does not have the table's schema.
+    pub fn of(table: Table, batch: &RecordBatch) -> Result<Self> {
+        if batch.schema() != table.arrow_schema() {
+            return Err(Error::bug(format!("a batch does not have the schema of table `{}`", table.name())));
+        }
+        let mut encoder = RowEncoder::new(table);
+        encoder.push(&batch.into())?;
+        encoder.finish()
+    }
+
+    /// The table.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// The Kafka offsets of the rows, for a table that has them.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    pub(crate) fn files(&self) -> &[EncodedFile] {
+        &self.files
+    }
+
+    /// The rows, decoded: with all columns, in the order in which they came, but for rows of several partition values.
+    ///
+    /// # Errors
+    /// `Data` where memory does not hold what was put into it.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for file in &self.files {
+            batches.extend(parquet_file::decode(self.table, &self.added(file), file.bytes.clone(), None)?);
+        }
+        Ok(batches)
+    }
+
+    /// The rows whose topic, partition and offset are to be kept. Decodes and encodes again.
+    ///
+    /// # Errors
+    /// `Bug` for a table whose rows have no offsets; as [`EncodedRows::batches`].
+    pub fn kept(&self, keep: impl Fn(&str, i32, i64) -> bool) -> Result<Self> {
+        let mut encoder = RowEncoder::new(self.table);
+        if let Some(columns) = &self.handed_on {
+            encoder = encoder.handing_on(&columns.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        for batch in self.batches()? {
+            let columns: Vec<Option<ArrayRef>> = batch.columns().iter().cloned().map(Some).collect();
+            let Some((topics, partitions, offsets)) = coordinates(batch.schema_ref(), &columns)? else {
+                return Err(Error::bug(format!("rows of table `{}` have no offsets", self.table.name())));
+            };
+            let mask: BooleanArray = (0..batch.num_rows())
+                .map(|row| Some(keep(topics.value(row), partitions.value(row), offsets.value(row))))
+                .collect();
+            encoder.push(&(&filter_record_batch(&batch, &mask)?).into())?;
+        }
+        encoder.finish()
+    }
+
+    fn added(&self, file: &EncodedFile) -> AddedFile {
+        let values = self.table.partition_column().map(|column| (column.to_owned(), file.value.clone()));
+        AddedFile {
+            path: "in memory".to_owned(),
+            size: i64::try_from(file.bytes.len()).unwrap_or(i64::MAX),
+            rows: i64::try_from(file.rows).ok(),
+            partition_values: values.into_iter().collect(),
+            data_change: true,
+            stats: None,
+        }
+    }
+}
+
+type Coordinates<'a> = (&'a arrow::array::StringViewArray, &'a arrow::array::Int32Array, &'a arrow::array::Int64Array);
+
+/// Topic, partition and offset of rows; none for a table that has none.
+fn coordinates<'a>(schema: &Schema, columns: &'a [Option<ArrayRef>]) -> Result<Option<Coordinates<'a>>> {
+    let column = |name: &str| schema.index_of(name).ok().and_then(|place| columns[place].as_ref());
+    let (Some(topic), Some(partition), Some(offset)) = (column("topic"), column("partition"), column("offset")) else {
+        return Ok(None);
+    };
+    let wrong = || Error::bug("Kafka coordinates do not have their types");
+    Ok(Some((
+        topic.as_string_view_opt().ok_or_else(wrong)?,
+        partition.as_primitive_opt::<Int32Type>().ok_or_else(wrong)?,
+        offset.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?,
+    )))
+}
+
+/// The columns of a chunk that are handed on.
+fn handed_on(chunk: &Chunk, (schema, places): &(SchemaRef, Vec<usize>)) -> Result<RecordBatch> {
+    let column = |(place, field): (&usize, &arrow::datatypes::FieldRef)| match &chunk.columns[*place] {
+        Some(column) => ArrayRef::clone(column),
+        None => absent(field, chunk.rows),
+    };
+    let columns = places.iter().zip(schema.fields()).map(column).collect();
+    Ok(RecordBatch::try_new(SchemaRef::clone(schema), columns)?)
+}
+
+fn date_text(day: i32) -> Result<String> {
+    let date = Date32Type::to_naive_date_opt(day)
+        .ok_or_else(|| Error::bug(format!("day `{day}` of a partition column is not a date")))?;
+    Ok(date.format("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests;

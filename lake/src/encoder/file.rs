@@ -1,0 +1,261 @@
+//! One Parquet file that grows: a writer for each column that has a value, row groups bounded in rows.
+//!
+//! Of the hundred and more columns of `events` most are null in most files. Such a column costs a number here, and the
+//! file does not have it: every reader of Delta tables takes a missing column for null, as it does for files that are
+//! older than the column.
+
+use std::collections::BTreeMap;
+use std::io::Sink;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, new_empty_array, new_null_array};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::file::properties::WriterPropertiesPtr;
+use parquet::file::writer::SerializedFileWriter;
+
+use crate::encoder::{Chunk, EncodedFile, handed_on};
+use crate::error::{Error, Result};
+use crate::parquet_file::{ROW_GROUP_ROWS, properties};
+use crate::schema::Table;
+use crate::statistics::Statistics;
+
+/// Encodes the rows of one file.
+pub(super) struct FileEncoder {
+    shape: &'static Shape,
+    columns: Vec<ColumnEncoder>,
+    /// Rows of the row group that is open.
+    open: usize,
+    groups: Vec<Group>,
+    rows: usize,
+    statistics: Statistics,
+    handed_on: Vec<RecordBatch>,
+    handed_on_bytes: usize,
+}
+
+/// What all files of a table share.
+struct Shape {
+    /// Columns of the file: those of the table but for the partition column.
+    fields: Vec<FieldRef>,
+    /// Their places in the table's schema.
+    places: Vec<usize>,
+    /// Makes the writers of a column.
+    makers: Vec<ArrowRowGroupWriterFactory>,
+    properties: WriterPropertiesPtr,
+}
+
+/// One column of the open row group. Rows without a value are only counted until one with a value comes.
+#[derive(Default)]
+struct ColumnEncoder {
+    writers: Option<Vec<ArrowColumnWriter>>,
+    absent: usize,
+}
+
+/// A row group that is closed. A column without any value has no chunks.
+struct Group {
+    rows: usize,
+    columns: Vec<Option<Vec<ArrowColumnChunk>>>,
+}
+
+// === impl FileEncoder ===
+
+impl FileEncoder {
+    pub(super) fn new(table: Table) -> Self {
+        let shape = shape(table);
+        Self {
+            shape,
+            columns: shape.fields.iter().map(|_| ColumnEncoder::default()).collect(),
+            open: 0,
+            groups: Vec::new(),
+            rows: 0,
+            statistics: Statistics::of(&shape.fields),
+            handed_on: Vec::new(),
+            handed_on_bytes: 0,
+        }
+    }
+
+    /// Bytes of memory held, about.
+    pub(super) fn bytes(&self) -> usize {
+        let writers = self.columns.iter().filter_map(|column| column.writers.as_ref()).flatten();
+        let closed = self.groups.iter().flat_map(|group| &group.columns).flatten().flatten();
+        writers.map(ArrowColumnWriter::memory_size).sum::<usize>()
+            + closed.map(|chunk| usize::try_from(chunk.close().bytes_written).unwrap_or(usize::MAX)).sum::<usize>()
+            + self.handed_on_bytes
+    }
+
+    pub(super) fn push(&mut self, chunk: &Chunk, hand_on: Option<&(SchemaRef, Vec<usize>)>) -> Result<()> {
+        let columns: Vec<Option<&ArrayRef>> =
+            self.shape.places.iter().map(|place| chunk.columns[*place].as_ref()).collect();
+        self.statistics.note(chunk.rows, &columns);
+        if let Some(hand_on) = hand_on {
+            let batch = handed_on(chunk, hand_on)?;
+            self.handed_on_bytes += batch.get_array_memory_size();
+            self.handed_on.push(batch);
+        }
+        self.rows += chunk.rows;
+        let mut from = 0;
+        while from < chunk.rows {
+            let length = (chunk.rows - from).min(ROW_GROUP_ROWS - self.open);
+            for (place, column) in columns.iter().enumerate() {
+                let part = column.map(|column| match length == chunk.rows {
+                    true => ArrayRef::clone(column),
+                    false => column.slice(from, length),
+                });
+                let (field, maker) = (&self.shape.fields[place], &self.shape.makers[place]);
+                self.columns[place].push(field, maker, length, part)?;
+            }
+            from += length;
+            self.open += length;
+            if self.open == ROW_GROUP_ROWS {
+                self.close_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, value: Option<String>) -> Result<EncodedFile> {
+        if self.open > 0 {
+            self.close_group()?;
+        }
+        let present: Vec<usize> = (0..self.shape.fields.len())
+            .filter(|place| {
+                !self.shape.fields[*place].is_nullable()
+                    || self.groups.iter().any(|group| group.columns[*place].is_some())
+            })
+            .collect();
+        let schema =
+            Schema::new(present.iter().map(|place| FieldRef::clone(&self.shape.fields[*place])).collect::<Vec<_>>());
+        let schema = ArrowSchemaConverter::new().convert(&schema)?;
+        let properties = WriterPropertiesPtr::clone(&self.shape.properties);
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties)?;
+        for mut group in self.groups {
+            let mut out = writer.next_row_group()?;
+            for place in &present {
+                let chunks = match group.columns[*place].take() {
+                    Some(chunks) => chunks,
+                    None => {
+                        let column = ColumnEncoder { writers: None, absent: group.rows };
+                        column.close_with_values(&self.shape.fields[*place], &self.shape.makers[*place])?
+                    }
+                };
+                for chunk in chunks {
+                    chunk.append_to_row_group(&mut out)?;
+                }
+            }
+            out.close()?;
+        }
+        let bytes = writer.into_inner()?.into();
+        let stats = self.statistics.json();
+        Ok(EncodedFile { value, bytes, rows: self.rows, stats, handed_on: self.handed_on })
+    }
+
+    fn close_group(&mut self) -> Result<()> {
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for (place, column) in self.columns.iter_mut().enumerate() {
+            let column = std::mem::take(column);
+            columns.push(match column.writers {
+                Some(_) => Some(column.close_with_values(&self.shape.fields[place], &self.shape.makers[place])?),
+                None => None,
+            });
+        }
+        self.groups.push(Group { rows: std::mem::take(&mut self.open), columns });
+        Ok(())
+    }
+}
+
+// === impl ColumnEncoder ===
+
+impl ColumnEncoder {
+    fn push(
+        &mut self,
+        field: &Field,
+        maker: &ArrowRowGroupWriterFactory,
+        rows: usize,
+        column: Option<ArrayRef>,
+    ) -> Result<()> {
+        match column.filter(|column| !is_absent(column)) {
+            None => self.absent += rows,
+            Some(column) => {
+                self.write_absent(field, maker)?;
+                self.write(field, maker, &column)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_with_values(mut self, field: &Field, maker: &ArrowRowGroupWriterFactory) -> Result<Vec<ArrowColumnChunk>> {
+        self.write_absent(field, maker)?;
+        self.writers.into_iter().flatten().map(|writer| Ok(writer.close()?)).collect()
+    }
+
+    fn write_absent(&mut self, field: &Field, maker: &ArrowRowGroupWriterFactory) -> Result<()> {
+        match std::mem::take(&mut self.absent) {
+            0 => Ok(()),
+            rows => self.write(field, maker, &absent(field, rows)),
+        }
+    }
+
+    fn write(&mut self, field: &Field, maker: &ArrowRowGroupWriterFactory, column: &ArrayRef) -> Result<()> {
+        let writers = match &mut self.writers {
+            Some(writers) => writers,
+            none => none.insert(maker.create_column_writers(0)?),
+        };
+        for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column)?) {
+            writer.write(&leaf)?;
+        }
+        Ok(())
+    }
+}
+
+/// True where no row has a value: every one is null, or an empty list.
+fn is_absent(column: &ArrayRef) -> bool {
+    if column.null_count() == column.len() {
+        return true;
+    }
+    let lists = column.as_list_opt::<i32>().filter(|lists| lists.null_count() == 0);
+    lists.is_some_and(|lists| lists.offsets().first() == lists.offsets().last())
+}
+
+/// Rows without a value: null where a column may be, empty lists otherwise.
+pub(super) fn absent(field: &Field, rows: usize) -> ArrayRef {
+    match field.data_type() {
+        DataType::List(element) if !field.is_nullable() => {
+            let values = new_empty_array(element.data_type());
+            Arc::new(ListArray::new(Arc::clone(element), OffsetBuffer::new_zeroed(rows), values, None))
+        }
+        other => new_null_array(other, rows),
+    }
+}
+
+/// What files of a table look like.
+fn shape(table: Table) -> &'static Shape {
+    static SHAPES: OnceLock<BTreeMap<Table, Shape>> = OnceLock::new();
+    let shapes = SHAPES.get_or_init(|| {
+        let made = |table: Table| (table, make(table).expect("the schemas of the tables are types of Parquet"));
+        Table::ALL.into_iter().map(made).collect()
+    });
+    &shapes[&table]
+}
+
+fn make(table: Table) -> Result<Shape> {
+    let whole = table.arrow_schema();
+    let places: Vec<usize> = (0..whole.fields().len())
+        .filter(|place| Some(whole.field(*place).name().as_str()) != table.partition_column())
+        .collect();
+    let fields: Vec<FieldRef> = places.iter().map(|place| FieldRef::clone(&whole.fields()[*place])).collect();
+    let properties = Arc::new(properties(table)?);
+    let makers = fields.iter().map(|field| maker(field, &properties)).collect::<Result<Vec<_>>>()?;
+    Ok(Shape { fields, places, makers, properties })
+}
+
+/// Makes writers of one column, whatever the others of its file are.
+fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<ArrowRowGroupWriterFactory> {
+    let schema = Arc::new(Schema::new(vec![FieldRef::clone(field)]));
+    let parquet = ArrowSchemaConverter::new().convert(&schema)?;
+    let file: SerializedFileWriter<Sink> =
+        SerializedFileWriter::new(std::io::sink(), parquet.root_schema_ptr(), WriterPropertiesPtr::clone(properties))
+            .map_err(|source| Error::bug(format!("column `{}` cannot be written", field.name())).with_source(source))?;
+    Ok(ArrowRowGroupWriterFactory::new(&file, schema))
+}
