@@ -90,7 +90,7 @@ impl Committer {
                 break;
             }
         }
-        // The claims are put down before they hold in `quarantine` too: until then each counts as lost that fails here.
+        // Somebody may have moved a partition before, or claimed it after: such a one is lost.
         claimed.retain(|(one, claim)| self.stands(&on, one) && on.next(&self.claim_of(one)) == Some(*claim));
         let on_quarantine = self.claim_in_quarantine(&mut claimed).await?;
         for (one, claim) in &claimed {
