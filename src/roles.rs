@@ -249,6 +249,7 @@ pub(crate) async fn start(
 fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
     bellwether_aggregate::Settings {
         index_memory_bytes: config.aggregate.index_memory_bytes,
+        horizon: config.aggregate.horizon,
         poll_interval: config.aggregate.poll_interval,
         rolling_history: config.aggregate.rolling_history,
     }

@@ -17,6 +17,7 @@ pub mod commit;
 mod error;
 mod handover;
 mod log;
+mod lookup;
 mod maintain;
 mod parquet_file;
 mod reference;
