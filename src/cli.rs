@@ -42,6 +42,13 @@ pub(crate) enum Command {
     Ingest(RoleArgs),
     /// Runs aggregate alone: events into metrics.
     Aggregate(RoleArgs),
+    /// Makes everything that is computed from events anew, and puts it in place in one step.
+    #[command(after_help = "Examples:
+  bellwether rebuild --config bellwether.toml     also beside a working pipeline, and after [aggregate].shards was changed
+
+Readers and a working aggregator go on with the old until the new is there, whole. One that is stopped or killed has
+changed nothing; start it again. `rolling_history` is a record of what was known, and stays.")]
+    Rebuild(RebuildArgs),
     /// Asks the tables in SQL; without a query, opens a prompt.
     Sql(sql::SqlArgs),
     /// Proves that the tables lose and double nothing.
@@ -78,6 +85,13 @@ pub(crate) struct RoleArgs {
     /// Process what is there now, commit, and exit 0.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RebuildArgs {
+    /// Configuration file.
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Subcommand, Debug)]
@@ -207,9 +221,19 @@ mod tests {
     #[test]
     fn the_reference_names_every_command() {
         let text = reference_markdown(Cli::command());
-        for name in
-            ["run", "ingest", "aggregate", "sql", "audit", "schema", "check event", "check config", "replay", "demo"]
-        {
+        for name in [
+            "run",
+            "ingest",
+            "aggregate",
+            "rebuild",
+            "sql",
+            "audit",
+            "schema",
+            "check event",
+            "check config",
+            "replay",
+            "demo",
+        ] {
             assert!(text.contains(&format!("## bellwether {name}\n")), "{name}");
         }
     }

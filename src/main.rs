@@ -2,7 +2,7 @@
 //!
 //! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
 //! * `roles` wires ingest and aggregate; `serve` tells health and metrics.
-//! * `sql`, `audit`, `check`, `replay` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `check`, `replay` and `demo` are commands.
 //!
 //! Rule: this crate wires rooms together and holds no business rules.
 
@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod exit;
 mod logging;
+mod rebuild;
 mod replay;
 mod roles;
 mod serve;
@@ -35,7 +36,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = matches!(
         cli.command,
-        Command::Demo(_) | Command::Sql(_) | Command::Audit(_) | Command::Check(_) | Command::Replay(_)
+        Command::Demo(_)
+            | Command::Rebuild(_)
+            | Command::Sql(_)
+            | Command::Audit(_)
+            | Command::Check(_)
+            | Command::Replay(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
@@ -53,6 +59,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Aggregate(args) => {
             block_on(roles::run(&Config::load(&args.config)?, Which::Aggregate, args.until_caught_up))
         }
+        Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bellwether_aggregate::{Duty, Layout, app_of, run_on_duty};
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
 use bellwether_lake::{CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table};
+use futures::future::BoxFuture;
 use prometheus::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -30,9 +32,6 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 
 /// Batches that wait for a commit while the next is decoded.
 const CHANNEL_BATCHES: usize = 2;
-
-/// Id of the only aggregate shard in the tables.
-pub(crate) const AGGREGATE_APP: &str = "aggregate/0";
 
 /// Which roles a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +70,7 @@ pub(crate) struct Running {
     service: JoinHandle<()>,
     watch: JoinHandle<()>,
     maintenance: JoinHandle<()>,
+    leases: Vec<JoinHandle<()>>,
 }
 
 // === impl Running ===
@@ -111,6 +111,12 @@ impl Running {
                 if first.is_ok() {
                     first = ended;
                 }
+            }
+        }
+        self.stop.cancel();
+        for lease in self.leases.drain(..) {
+            if let Err(error) = lease.await {
+                tracing::warn!(%error, "a lease has ended badly; it expires");
             }
         }
         self.end_of_service.cancel();
@@ -210,14 +216,13 @@ pub(crate) async fn start(
         metrics: bellwether_ingest::Metrics::register(&registry)?,
         health: ingest_health.clone(),
     };
-    let aggregate = bellwether_aggregate::run(
-        aggregate_settings(config),
-        lake.clone(),
-        handover,
-        registry,
-        until_caught_up,
-        stop.clone(),
-    );
+    let mut leases = Vec::new();
+    let aggregate = if which.aggregates() {
+        aggregators(config, &lake, handover, &registry, until_caught_up, &stop, &mut leases)
+    } else {
+        Vec::new()
+    };
+    let aggregate = all_of(aggregate);
     let (stop_reading, stop_now) = (stop.clone(), stop_now.clone());
     let ingest = async move { ingest.run(stop_reading, stop_now, until_caught_up).await.map(|_| ()) };
     match which {
@@ -243,11 +248,54 @@ pub(crate) async fn start(
     let watched = Watched { lake: lake.clone(), which, health, ingest: ingest_health, progress: Arc::clone(&progress) };
     let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
     let maintenance = tokio::spawn(maintain(lake.clone()));
-    Ok(Running { lake, address, progress, stop, end_of_service, roles, service, watch, maintenance })
+    Ok(Running { lake, address, progress, stop, end_of_service, roles, service, watch, maintenance, leases })
 }
 
-fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
+/// An aggregator for each shard of this process. Each works while it holds the shard's lease; what ends by itself does
+/// not wait for one: the tables' logs keep it apart from others.
+fn aggregators(
+    config: &Config,
+    lake: &Lake,
+    handover: Option<Handover>,
+    registry: &Registry,
+    until_caught_up: bool,
+    stop: &CancellationToken,
+    leases: &mut Vec<JoinHandle<()>>,
+) -> Vec<BoxFuture<'static, Result<()>>> {
+    let mut all: Vec<BoxFuture<'static, Result<()>>> = Vec::new();
+    let settings = aggregate_settings(config);
+    let mine = |shard: &u32| config.aggregate.only_shards.is_empty() || config.aggregate.only_shards.contains(shard);
+    for shard in (0..settings.shards).filter(mine) {
+        let duty = if until_caught_up {
+            Duty::always()
+        } else {
+            let (sender, held) = tokio::sync::watch::channel(false);
+            let lease = lake.lease(&app_of(shard));
+            leases.push(tokio::spawn(lease.keep(sender, stop.clone())));
+            Duty::while_held(held)
+        };
+        // Rows are handed over once.
+        let handover = handover.clone().filter(|_| settings.shards == 1);
+        let settings = bellwether_aggregate::Settings { shard, ..settings };
+        let (lake, registry, stop) = (lake.clone(), registry.clone(), stop.clone());
+        all.push(Box::pin(run_on_duty(settings, lake, handover, registry, until_caught_up, stop, duty)));
+    }
+    all
+}
+
+/// Runs all of them, until the first fails.
+async fn all_of(aggregators: Vec<BoxFuture<'static, Result<()>>>) -> Result<()> {
+    let mut tasks: JoinSet<Result<()>> = aggregators.into_iter().collect();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap_or_else(|source| Err(Error::bug("an aggregator has panicked").with_source(source)))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
     bellwether_aggregate::Settings {
+        shards: config.aggregate.shards,
+        shard: 0,
         index_memory_bytes: config.aggregate.index_memory_bytes,
         horizon: config.aggregate.horizon,
         poll_interval: config.aggregate.poll_interval,
@@ -312,7 +360,7 @@ impl Watched {
             }
         }
         if self.which.aggregates() {
-            let next = newest(&self.lake, Table::Metrics, metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
+            let next = stands(&newest(&self.lake, Table::Metrics, metrics).await?);
             // Versions without rows are passed over without a commit: what waits is what has rows.
             let behind = if next == 0 { events.version } else { events.version + 1 - next };
             self.health.note("aggregate", next, behind.max(0));
@@ -332,10 +380,16 @@ async fn newest(lake: &Lake, table: Table, known: &mut Option<Snapshot>) -> Resu
     Ok(snapshot)
 }
 
+/// The version of `events` that the shard furthest behind reads next.
+fn stands(metrics: &Snapshot) -> i64 {
+    let next = |layout: Layout| layout.stands(metrics).map(|(_, next)| next).min();
+    Layout::of(metrics).and_then(next).unwrap_or(0)
+}
+
 /// The version that aggregate reads next, and how many there are from it on.
 async fn behind(lake: &Lake) -> Result<(i64, i64)> {
     let newest = lake.log(Table::Events).latest_version().await?;
-    let next = lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
+    let next = stands(&lake.log(Table::Metrics).load().await?);
     Ok((next, (newest + 1 - next).max(0)))
 }
 

@@ -83,6 +83,8 @@ struct Sizes {
     live_per_second: u64,
     /// Commits of the longest log.
     commits: i64,
+    /// Runs in the index of runs.
+    late_runs: usize,
 }
 
 const FULL: Sizes = Sizes {
@@ -94,6 +96,7 @@ const FULL: Sizes = Sizes {
     window_s: 60,
     live_per_second: 2000,
     commits: 10_000,
+    late_runs: 10_000_000,
 };
 const QUICK: Sizes = Sizes {
     runs: 1,
@@ -104,6 +107,7 @@ const QUICK: Sizes = Sizes {
     window_s: 10,
     live_per_second: 2000,
     commits: 300,
+    late_runs: 500_000,
 };
 const TINY: Sizes = Sizes {
     runs: 1,
@@ -114,6 +118,7 @@ const TINY: Sizes = Sizes {
     window_s: 1,
     live_per_second: 100,
     commits: 12,
+    late_runs: 3_000,
 };
 
 fn main() -> ExitCode {

@@ -4,6 +4,7 @@ mod commits;
 mod flow;
 mod freshness;
 mod idle;
+mod late;
 mod peers;
 mod rooms;
 mod whole;
@@ -33,6 +34,8 @@ pub(crate) enum Part {
     Workers,
     /// What a commit costs after thousands of them
     Commits,
+    /// Late outcomes: the index of runs, verdicts within and beyond its horizon, a standby that takes over
+    Late,
     /// Side by side with other stream processors on one topic
     Peers,
 }
@@ -52,6 +55,7 @@ impl Part {
             Self::Idle => "idle",
             Self::Workers => "workers",
             Self::Commits => "commits",
+            Self::Late => "late",
             Self::Peers => "peers",
         }
     }
@@ -81,6 +85,7 @@ impl Part {
             Self::Idle => idle::run(bench),
             Self::Workers => Box::pin(workers::run(bench)).await,
             Self::Commits => Box::pin(commits::run(bench)).await,
+            Self::Late => Box::pin(late::run(bench)).await,
             Self::Peers => Box::pin(peers::run(bench)).await,
         }
     }

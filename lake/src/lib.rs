@@ -5,6 +5,7 @@
 //!   fault-injecting implementation.
 //! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
 //! * [`audit`] proves from what is stored that nothing is lost or doubled.
+//! * [`Lease`] says which of several processes is to work.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //!
 //! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod commit;
 mod error;
 mod handover;
+mod lease;
 mod log;
 mod lookup;
 mod maintain;
@@ -32,6 +34,7 @@ pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
+pub use lease::Lease;
 pub use log::{AddedFile, LogEntry, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use reference::reference_markdown;

@@ -45,7 +45,7 @@ fn data(file: &str) -> Option<PathBuf> {
 }
 
 /// The recorded runs as run events.
-fn events() -> Option<Vec<Value>> {
+pub(crate) fn events() -> Option<Vec<Value>> {
     let lines = std::fs::read_to_string(data("tau2_runs.jsonl")?).expect("the runs can be read");
     let recorded = lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object"));
     Some(recorded.map(|recorded: Value| event(&recorded)).collect())
