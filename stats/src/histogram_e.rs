@@ -74,6 +74,16 @@ pub fn bin_of(value: u64) -> usize {
     (usize::from(sketch::bucket_of(value)) / BUCKETS_PER_BIN).min(BINS - 1)
 }
 
+/// The value at a place among the bins of [`histogram_of`]: 3.5 is the middle of the fourth.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+pub fn value_at(place: f64) -> f64 {
+    let place = place.clamp(0.0, BINS as f64 - 0.01) * BUCKETS_PER_BIN as f64;
+    let last = sketch::bucket_of(u64::MAX);
+    let at = |bucket: f64| sketch::value_of((bucket as u16).min(last));
+    let (low, high) = (at(place.floor()), at(place.floor() + 1.0));
+    low + (high - low) * place.fract()
+}
+
 /// ln of the ratio between the bounds of neighbouring bins: their width on the logarithmic scale.
 pub fn bin_width() -> f64 {
     9.0 * ((1.0 + sketch::RELATIVE_ERROR) / (1.0 - sketch::RELATIVE_ERROR)).ln()
@@ -235,6 +245,16 @@ mod tests {
     use super::*;
     use crate::sequential::Evidence;
     use crate::testing::{Random, close};
+
+    #[test]
+    fn a_place_among_the_bins_has_the_value_that_fell_there() {
+        for value in [1_u64, 60, 1000, 2_500_000, 7_000_000_000] {
+            let place = bin_of(value) as f64 + 0.5;
+            let ratio = value_at(place) / value as f64;
+            assert!((0.8..1.25).contains(&ratio) || value < 50, "{value}: {}", value_at(place));
+        }
+        assert!(value_at(0.0) < 1.0 && value_at(1e9).is_finite());
+    }
 
     /// Counts of latencies by bin: lognormal with a factor, a share of them ten times slower.
     fn latencies(random: &mut Random, runs: u64, factor: f64, slow: f64) -> Vec<u64> {

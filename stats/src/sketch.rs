@@ -62,7 +62,7 @@ pub fn bucket_of(value: u64) -> u16 {
 
 /// The value that stands for all of a bucket: the harmonic middle of its bounds.
 #[expect(clippy::cast_precision_loss, reason = "the error of a double is far below that of a bucket")]
-fn value_of(bucket: u16) -> f64 {
+pub(crate) fn value_of(bucket: u16) -> f64 {
     let bucket = usize::from(bucket);
     let high = BOUNDS[bucket] as f64;
     let low = if bucket == 0 { 0.0 } else { BOUNDS[bucket - 1] as f64 + 1.0 };

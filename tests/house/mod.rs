@@ -25,6 +25,11 @@ const ROOMS: &[Room] = &[
         rooms: &[],
         not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
+    Room {
+        name: "bellwether-detect",
+        rooms: &["bellwether-stats"],
+        not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
+    },
     Room { name: "bellwether-lake", rooms: &[], not: &["rdkafka", "datafusion", "prometheus"] },
     Room {
         name: "bellwether-metrics",

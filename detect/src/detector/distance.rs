@@ -1,0 +1,149 @@
+//! D7: is the distribution of a day further from the week before than chance alone would bring it? For tickets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bellwether_stats::Invalid;
+use bellwether_stats::distance::{pooled, psi_threshold};
+
+use super::{DAY, Judge, Past, Signal, Verdict};
+use crate::budget::Thresholds;
+use crate::evidence::{Baseline, Evidence};
+use crate::observation::{Measure, Minute, Window, counts_of};
+
+/// Days of the reference.
+const DAYS: usize = 7;
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distance {
+    /// Population stability index below which nobody needs to know, however sure it is.
+    pub least: f64,
+    /// Fewest runs of a day.
+    pub least_runs: u64,
+}
+
+impl Default for Distance {
+    fn default() -> Self {
+        Self { least: 0.05, least_runs: 200 }
+    }
+}
+
+impl Distance {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.least >= 0.0 && self.least.is_finite() {
+            Ok(())
+        } else {
+            Err(Invalid::new("least", self.least, "a finite number, not negative"))
+        }
+    }
+}
+
+/// State of one series.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    settings: Arc<Distance>,
+    day: Option<i64>,
+    today: Measure,
+    before: VecDeque<Arc<Measure>>,
+    found: Option<Found>,
+}
+
+/// What the last whole day was like.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    start: Minute,
+    psi: f64,
+    reference_runs: u64,
+    runs: u64,
+    bins: usize,
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(settings: Arc<Distance>) -> Self {
+        Self { settings, day: None, today: Measure::default(), before: VecDeque::new(), found: None }
+    }
+
+    fn close(&mut self, day: i64) {
+        let today = std::mem::take(&mut self.today);
+        let mut reference = Measure::default();
+        self.before.iter().for_each(|measure| reference.add(measure));
+        let (mut a, mut b) = (counts_of(&reference.bins), counts_of(&today.bins));
+        let bins = a.len().max(b.len());
+        a.resize(bins, 0);
+        b.resize(bins, 0);
+        let runs = |counts: &[u64]| counts.iter().sum::<u64>();
+        let enough =
+            self.before.len() >= 3 && runs(&b) >= self.settings.least_runs && runs(&a) >= self.settings.least_runs;
+        self.found = enough.then(|| pooled(&a, &b).ok()).flatten().map(|pooled| Found {
+            start: day * DAY,
+            psi: pooled.psi(),
+            reference_runs: runs(&a),
+            runs: runs(&b),
+            bins: pooled.bins(),
+        });
+        self.before.push_back(Arc::new(today));
+        if self.before.len() > DAYS {
+            self.before.pop_front();
+        }
+    }
+
+    /// What the index must pass: chance at the budget's level for a day, and the floor.
+    fn limit(&self, found: &Found, thresholds: &Thresholds) -> f64 {
+        let alpha = (-thresholds.detector).exp().clamp(1e-12, 0.5);
+        psi_threshold(found.reference_runs, found.runs, found.bins.max(2), alpha)
+            .unwrap_or(f64::INFINITY)
+            .max(self.settings.least)
+    }
+}
+
+impl Judge for State {
+    fn step(&mut self, window: &Window, _: &Past<'_>) {
+        let day = window.start.div_euclid(DAY);
+        if let Some(before) = self.day.replace(day)
+            && before != day
+        {
+            self.close(before);
+        }
+        for row in &window.rows {
+            self.today.add(&row.canary);
+        }
+    }
+
+    fn advance(&mut self, until: Minute, _: &Past<'_>) -> Option<Minute> {
+        let day = self.day.filter(|day| (day + 1) * DAY <= until)?;
+        self.close(day);
+        self.day = None;
+        Some((day + 1) * DAY)
+    }
+
+    fn verdict(&self, thresholds: &Thresholds) -> Verdict {
+        let Some(found) = &self.found else {
+            return Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: self.settings.least };
+        };
+        let threshold = self.limit(found, thresholds);
+        let signal = if found.bins > 1 && found.psi >= threshold { Signal::Alarm } else { Signal::Clear };
+        Verdict { signal, statistic: found.psi, threshold }
+    }
+
+    fn evidence(&self, thresholds: &Thresholds) -> Evidence {
+        let mut evidence = Evidence::new("distance", Baseline::Past, "psi");
+        if let Some(found) = &self.found {
+            evidence = evidence.with_counts(Some((0, found.reference_runs)), Some((0, found.runs)));
+            (evidence.baseline_value, evidence.canary_value) = (Some(self.limit(found, thresholds)), Some(found.psi));
+            evidence.effect = Some(found.psi);
+            evidence.since = Some(found.start);
+        }
+        evidence.false_alarm = Some((thresholds.alarms_a_month, "a_month"));
+        evidence.notes.push(
+            "baseline_value is the index that chance alone passes at the budget's level, or the floor".to_owned(),
+        );
+        evidence
+    }
+
+    fn boxed(&self) -> Box<dyn Judge> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,275 @@
+//! D2: has the distribution of a quantity (latency, cost) or the mix of categories of a release moved against its
+//! baseline? The two-sample e-process of [`bellwether_stats::histogram_e`], and an e-detector over the same increments.
+//!
+//! The reference that the tilts are made from is the baseline's own first runs; they are a reference only and no evidence.
+
+use std::sync::Arc;
+
+use bellwether_stats::Invalid;
+use bellwether_stats::histogram_e::{Direction, Tilts, bin_width};
+use bellwether_stats::sequential::{Detector, Evidence as Sums};
+
+use super::{Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
+use crate::budget::Thresholds;
+use crate::evidence::{Baseline, Evidence};
+use crate::observation::{Measure, Minute, Window, counts_of};
+
+/// Runs of the baseline that make the reference.
+const REFERENCE_RUNS: u64 = 200;
+
+/// What the bins are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Bins of [`bellwether_stats::histogram_e::histogram_of`]; larger is worse.
+    Up,
+    /// The same; smaller is worse.
+    Down,
+    /// Categories without order.
+    Categories,
+}
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    /// What the bins are.
+    pub shape: Shape,
+    /// Runs of both arms at which a block closes.
+    pub block_runs: u64,
+    /// Minutes at which it closes in any case.
+    pub block_minutes: i64,
+    /// Least ratio of the medians or of the 95th percentiles that is worth telling anybody (1.1: ten per cent).
+    pub least_effect: f64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { shape: Shape::Up, block_runs: 20, block_minutes: 60, least_effect: 1.1 }
+    }
+}
+
+impl Histogram {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.block_runs == 0 || self.block_minutes < 1 {
+            return Err(Invalid::new(
+                "block",
+                format_args!("{} runs, {} minutes", self.block_runs, self.block_minutes),
+                "at least one run and one minute",
+            ));
+        }
+        if !(self.least_effect >= 1.0 && self.least_effect.is_finite()) {
+            return Err(Invalid::new("least effect", self.least_effect, "a ratio of at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// State of one series.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    settings: Arc<Histogram>,
+    reference: Measure,
+    tilts: Option<Arc<Tilts>>,
+    open: Option<(Minute, Measure, Measure)>,
+    seen: [Measure; 2],
+    sums: Sums,
+    detector: Detector,
+    recovery: Option<Recovery>,
+    absence: Absence,
+    restarted: bool,
+    since: Option<Minute>,
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(settings: Arc<Histogram>) -> Self {
+        Self {
+            settings,
+            reference: Measure::default(),
+            tilts: None,
+            open: None,
+            seen: Default::default(),
+            sums: Sums::default(),
+            detector: Detector::new(0),
+            recovery: None,
+            absence: Absence::default(),
+            restarted: false,
+            since: None,
+        }
+    }
+
+    fn close(&mut self, start: Minute, baseline: Measure, canary: Measure) {
+        if canary.runs <= 0 || baseline.runs <= 0 {
+            if self.tilts.is_none() {
+                self.learn(&baseline);
+            }
+            return;
+        }
+        let Some(tilts) = self.tilts.clone() else { return self.learn(&baseline) };
+        let bins = self.reference.bins.len();
+        let of = |measure: &Measure| {
+            let mut counts = counts_of(&measure.bins);
+            counts.resize(bins, 0);
+            counts
+        };
+        let Ok(increments) = tilts.increments(&of(&baseline), &of(&canary), 1.0) else { return };
+        self.sums.add(&increments);
+        self.detector.update(&increments);
+        if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
+            self.since = Some(start);
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.update(&increments);
+        }
+        self.seen[0].add(&baseline);
+        self.seen[1].add(&canary);
+    }
+
+    fn learn(&mut self, baseline: &Measure) {
+        self.reference.add(baseline);
+        if crate::observation::count(self.reference.runs) < REFERENCE_RUNS {
+            return;
+        }
+        let counts = counts_of(&self.reference.bins);
+        let tilts = match self.settings.shape {
+            Shape::Up => Tilts::ordered(&counts, Direction::Up),
+            Shape::Down => Tilts::ordered(&counts, Direction::Down),
+            Shape::Categories => Tilts::categories(&counts),
+        };
+        if let Ok(tilts) = tilts {
+            self.detector = Detector::new(tilts.names().count());
+            self.tilts = Some(Arc::new(tilts));
+        }
+    }
+
+    /// The greater change, as a ratio, of the median and of the 95th percentile.
+    fn effect(&self) -> Option<f64> {
+        if self.settings.shape == Shape::Categories {
+            return None;
+        }
+        let change = |q: f64| {
+            let places = [place_of(&self.seen[0].bins, q)?, place_of(&self.seen[1].bins, q)?];
+            Some(((places[1] - places[0]) * bin_width()).exp())
+        };
+        let (middle, tail) = (change(0.5)?, change(0.95)?);
+        let worse = |ratio: f64| if self.settings.shape == Shape::Down { 1.0 / ratio } else { ratio };
+        Some(if worse(tail) > worse(middle) { tail } else { middle })
+    }
+
+    fn statistic(&self, thresholds: &Thresholds) -> (f64, f64, bool) {
+        let e = if self.restarted { 0.0 } else { self.sums.log_e() };
+        let detector = if self.tilts.is_some() { self.detector.log_shiryaev_roberts().max(0.0) } else { 0.0 };
+        if e - thresholds.e >= detector - thresholds.detector {
+            (e, thresholds.e, true)
+        } else {
+            (detector, thresholds.detector, false)
+        }
+    }
+}
+
+/// Where a quantile lies, in bins and parts of them.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn place_of(bins: &[i64], q: f64) -> Option<f64> {
+    let total = bins.iter().map(|bin| (*bin).max(0)).sum::<i64>() as f64;
+    let mut below = 0.0;
+    for (place, bin) in bins.iter().enumerate().filter(|(_, bin)| **bin > 0) {
+        let here = *bin as f64;
+        if below + here >= q * total {
+            return Some(place as f64 + (q * total - below) / here);
+        }
+        below += here;
+    }
+    None
+}
+
+impl Judge for State {
+    fn prime(&mut self, window: &Window) {
+        if self.tilts.is_none() {
+            window.rows.iter().for_each(|row| self.learn(&row.baseline));
+        }
+    }
+
+    fn step(&mut self, window: &Window, _: &Past<'_>) {
+        if window.historical {
+            return; // Hours of the past have no histograms.
+        }
+        let (mut baseline, mut canary) = (Measure::default(), Measure::default());
+        for row in &window.rows {
+            baseline.add(&row.baseline);
+            canary.add(&row.canary);
+        }
+        self.absence.note(window.start, baseline.pair().1, canary.pair().1);
+        let rule = Arc::clone(&self.settings);
+        let (start, mut a, mut b) = match self.open.take() {
+            Some((start, a, b)) if window.start - start >= rule.block_minutes => {
+                self.close(start, a, b);
+                (window.start, Measure::default(), Measure::default())
+            }
+            Some(open) => open,
+            None => (window.start, Measure::default(), Measure::default()),
+        };
+        a.add(&baseline);
+        b.add(&canary);
+        let full = a.pair().1.min(b.pair().1) >= rule.block_runs;
+        if full { self.close(start, a, b) } else { self.open = Some((start, a, b)) }
+    }
+
+    fn verdict(&self, thresholds: &Thresholds) -> Verdict {
+        let (statistic, threshold, _) = self.statistic(thresholds);
+        let mut verdict = weigh(statistic, threshold);
+        let small = self.effect().is_some_and(|effect| {
+            let worse = if self.settings.shape == Shape::Down { 1.0 / effect } else { effect };
+            worse < self.settings.least_effect
+        });
+        if self.absence.is_gone() {
+            verdict.signal = Signal::Gone;
+        } else if self.recovery.as_ref().is_some_and(Recovery::is_over) {
+            verdict.signal = Signal::Recovered;
+        } else if self.tilts.is_none() {
+            verdict.signal = Signal::Unknown;
+        } else if verdict.signal == Signal::Alarm && small {
+            verdict.signal = Signal::Suspect;
+        }
+        verdict
+    }
+
+    fn fired(&mut self) {
+        self.recovery = Some(Recovery::new(self.sums.likeliest().unwrap_or(0)));
+    }
+
+    fn resolved(&mut self) {
+        let (reference, tilts) = (std::mem::take(&mut self.reference), self.tilts.take());
+        let detector = Detector::new(tilts.as_ref().map_or(0, |tilts| tilts.names().count()));
+        *self = Self { reference, tilts, detector, restarted: true, ..Self::new(Arc::clone(&self.settings)) };
+    }
+
+    fn evidence(&self, thresholds: &Thresholds) -> Evidence {
+        let (log_e, threshold, by_release) = self.statistic(thresholds);
+        let kind = if self.settings.shape == Shape::Categories { "mix" } else { "ratio" };
+        let runs = |measure: &Measure| Some((0, measure.pair().1));
+        let mut evidence = Evidence::new("histogram", Baseline::Concurrent, kind)
+            .with_counts(runs(&self.seen[0]), runs(&self.seen[1]));
+        evidence.baseline_value = quantile(&self.seen[0].bins, self.settings.shape);
+        evidence.canary_value = quantile(&self.seen[1].bins, self.settings.shape);
+        evidence.effect = self.effect();
+        evidence.log_e = Some(log_e);
+        evidence.threshold = Some(threshold);
+        evidence.false_alarm =
+            Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_a_month, "a_month") });
+        evidence.since = self.since;
+        let likeliest =
+            self.sums.likeliest().and_then(|place| self.tilts.as_ref()?.names().nth(place).map(str::to_owned));
+        evidence.notes.extend(likeliest.map(|name| format!("what explains it best: {name}")));
+        evidence
+    }
+
+    fn boxed(&self) -> Box<dyn Judge> {
+        Box::new(self.clone())
+    }
+}
+
+/// The median, in the unit of the quantity, to the width of a bin.
+fn quantile(bins: &[i64], shape: Shape) -> Option<f64> {
+    let place = place_of(bins, 0.5)?;
+    (shape != Shape::Categories).then(|| bellwether_stats::histogram_e::value_at(place))
+}

@@ -1,0 +1,185 @@
+//! D3: has a ratio, such as cost per completed task, grown in a release against its baseline? Asymptotic confidence
+//! sequences of [`bellwether_stats::ratio_cs`], on the log scale, by random groups of sessions where there are any.
+
+use std::sync::Arc;
+
+use bellwether_stats::Invalid;
+use bellwether_stats::interval::RatioSums;
+use bellwether_stats::ratio_cs::{
+    Estimate, Sides, TIGHTEST_AT, decompose, difference, interval, log_e, log_ratio, log_ratio_of_groups,
+};
+
+use super::{Absence, Judge, Past, RECOVERED, Signal, Verdict, weigh};
+use crate::budget::Thresholds;
+use crate::evidence::{Baseline, Evidence};
+use crate::observation::{Measure, Minute, Window, count};
+
+/// Share of a rise that falling success has to explain for it to be told so.
+const EXPLAINED: f64 = 0.7;
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ratio {
+    /// Ratio of the ratios up to which all is well.
+    pub margin: f64,
+    /// What one unit of the ratio is worth in the unit shown (1e-9 of nano-units of money).
+    pub scale: f64,
+}
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self { margin: 1.05, scale: 1.0 }
+    }
+}
+
+impl Ratio {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if !(self.margin >= 1.0 && self.margin.is_finite()) {
+            return Err(Invalid::new("margin", self.margin, "a ratio of at least 1, as 1.05"));
+        }
+        if !(self.scale > 0.0 && self.scale.is_finite()) {
+            return Err(Invalid::new("scale", self.scale, "a finite number above 0"));
+        }
+        Ok(())
+    }
+}
+
+/// State of one series.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    settings: Arc<Ratio>,
+    arms: [Measure; 2],
+    /// Sums since the alert fired.
+    after: Option<[Measure; 2]>,
+    absence: Absence,
+    since: Option<Minute>,
+    /// α is spent once: after an alert has resolved, the release is not judged by this again.
+    spent: bool,
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(settings: Arc<Ratio>) -> Self {
+        Self { settings, arms: Default::default(), after: None, absence: Absence::default(), since: None, spent: false }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
+fn estimate(measure: &Measure) -> Option<Estimate> {
+    let totals = measure.ratio.as_deref()?;
+    let units = count(measure.runs) as f64;
+    if let Some(groups) = &measure.groups {
+        let floats = |list: &[i64]| list.iter().map(|value| *value as f64).collect::<Vec<_>>();
+        return log_ratio_of_groups(&floats(&groups.events), &floats(&groups.runs), units);
+    }
+    let sums = RatioSums {
+        n: units,
+        y: totals.y as f64,
+        x: totals.x as f64,
+        yy: totals.yy as f64,
+        xx: totals.xx as f64,
+        xy: totals.xy as f64,
+    };
+    log_ratio(&sums)
+}
+
+fn compared(arms: &[Measure; 2]) -> Option<Estimate> {
+    Some(difference(&estimate(&arms[0])?, &estimate(&arms[1])?))
+}
+
+impl Judge for State {
+    fn step(&mut self, window: &Window, _: &Past<'_>) {
+        if window.historical {
+            return; // Hours of the past have no squares.
+        }
+        let mut arms: [Measure; 2] = Default::default();
+        for row in &window.rows {
+            arms[0].add(&row.baseline);
+            arms[1].add(&row.canary);
+        }
+        self.absence.note(window.start, arms[0].pair().1, arms[1].pair().1);
+        if arms[1].runs > 0 {
+            self.since.get_or_insert(window.start);
+        }
+        for (sum, more) in self.arms.iter_mut().zip(&arms) {
+            sum.add(more);
+        }
+        if let Some(after) = &mut self.after {
+            after.iter_mut().zip(&arms).for_each(|(sum, more)| sum.add(more));
+        }
+    }
+
+    fn verdict(&self, thresholds: &Thresholds) -> Verdict {
+        let margin = self.settings.margin.ln();
+        let evidence = |estimate: &Estimate, margin: f64| {
+            log_e(estimate, margin, TIGHTEST_AT, thresholds.alpha, Sides::One).unwrap_or(0.0)
+        };
+        let unknown = Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: thresholds.e };
+        let Some(estimate) = compared(&self.arms).filter(|_| !self.spent) else { return unknown };
+        let mut verdict = weigh(evidence(&estimate, margin), thresholds.e);
+        let better = self.after.as_ref().and_then(compared);
+        if self.absence.is_gone() {
+            verdict.signal = Signal::Gone;
+        } else if better.is_some_and(|it| evidence(&Estimate { value: -it.value, ..it }, -margin) >= RECOVERED) {
+            verdict.signal = Signal::Recovered;
+        }
+        verdict
+    }
+
+    fn fired(&mut self) {
+        self.after = Some(Default::default());
+    }
+
+    fn resolved(&mut self) {
+        *self = Self { spent: true, ..Self::new(Arc::clone(&self.settings)) };
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
+    fn evidence(&self, thresholds: &Thresholds) -> Evidence {
+        let counts = |measure: &Measure| {
+            let completed = measure.ratio.as_ref().map_or(0, |ratio| u64::try_from(ratio.x).unwrap_or(0));
+            Some((completed, measure.pair().1))
+        };
+        let mut evidence = Evidence::new("ratio", Baseline::Concurrent, "ratio")
+            .with_counts(counts(&self.arms[0]), counts(&self.arms[1]));
+        let value = |measure: &Measure| {
+            let ratio = measure.ratio.as_deref()?;
+            (ratio.x > 0).then(|| ratio.y as f64 / ratio.x as f64 * self.settings.scale)
+        };
+        evidence.baseline_value = value(&self.arms[0]);
+        evidence.canary_value = value(&self.arms[1]);
+        if let Some(estimate) = compared(&self.arms) {
+            evidence.effect = Some(estimate.value.exp());
+            evidence.interval =
+                interval(&estimate, TIGHTEST_AT, 0.05).ok().map(|interval| (interval.low.exp(), interval.high.exp()));
+        }
+        let verdict = self.verdict(thresholds);
+        evidence.log_e = Some(verdict.statistic);
+        evidence.threshold = Some(verdict.threshold);
+        evidence.false_alarm = Some((thresholds.alpha, "per_release"));
+        evidence.since = self.since;
+        let totals = |measure: &Measure| {
+            let ratio = measure.ratio.as_deref()?;
+            Some([ratio.y as f64, count(measure.runs) as f64, ratio.x as f64])
+        };
+        if let (Some(a), Some(b)) = (totals(&self.arms[0]), totals(&self.arms[1]))
+            && let Some((by_size, by_success)) = decompose(a, b)
+        {
+            let percent = |change: f64| (change.exp() - 1.0) * 100.0;
+            evidence.notes.push(format!(
+                "of the change, {:+.1} % is a dearer run and {:+.1} % fewer completed tasks",
+                percent(by_size),
+                percent(by_success)
+            ));
+            if by_success > EXPLAINED * (by_size + by_success) && by_success > 0.0 {
+                evidence.notes.push("falling success explains most of it: look at that alert first".to_owned());
+            }
+        }
+        evidence
+    }
+
+    fn boxed(&self) -> Box<dyn Judge> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,107 @@
+//! A value beyond a bound: what free SQL returns as `value`. It makes no promise about chance; it has to hold instead.
+
+use std::sync::Arc;
+
+use super::{Judge, Past, Signal, Verdict};
+use crate::budget::Thresholds;
+use crate::evidence::{Baseline, Evidence};
+use crate::observation::{Minute, Window};
+
+/// Unit of a value as a whole number: millionths.
+pub const MICRO: f64 = 1e6;
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Threshold {
+    /// Fires above it.
+    pub above: Option<f64>,
+    /// Fires below it.
+    pub below: Option<f64>,
+    /// Minutes that it has to hold.
+    pub hold: i64,
+    /// Minutes that it has to be over.
+    pub clear: i64,
+}
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self { above: None, below: None, hold: 5, clear: 15 }
+    }
+}
+
+impl Threshold {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        for (name, bound) in [("above", self.above), ("below", self.below)] {
+            if bound.is_some_and(|bound| !bound.is_finite()) {
+                return Err(format!("`{name}` is not a finite number, so that it can never fire"));
+            }
+        }
+        match (self.above, self.below) {
+            (None, None) => Err("neither `above` nor `below` is set, so that it can never fire".to_owned()),
+            (Some(above), Some(below)) if below <= above => {
+                Err(format!("every value is above `{above}` or below `{below}`: it would always fire"))
+            }
+            _ if self.hold < 0 || self.clear < 0 => Err("`hold` and `clear` must not be negative".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_beyond(&self, value: f64) -> bool {
+        self.above.is_some_and(|bound| value > bound) || self.below.is_some_and(|bound| value < bound)
+    }
+}
+
+/// State of one series.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    settings: Arc<Threshold>,
+    value: Option<f64>,
+    since: Option<Minute>,
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(settings: Arc<Threshold>) -> Self {
+        Self { settings, value: None, since: None }
+    }
+}
+
+impl Judge for State {
+    #[expect(clippy::cast_precision_loss, reason = "values in millionths are rounded already")]
+    fn step(&mut self, window: &Window, _: &Past<'_>) {
+        let sum: i64 = window.rows.iter().map(|row| row.canary.events).sum();
+        let value = sum as f64 / MICRO;
+        if !self.value.is_some_and(|before| self.settings.is_beyond(before)) {
+            self.since = Some(window.start);
+        }
+        self.value = Some(value);
+    }
+
+    fn verdict(&self, _: &Thresholds) -> Verdict {
+        let threshold = self.settings.above.or(self.settings.below).unwrap_or(0.0);
+        let signal = match self.value {
+            None => Signal::Unknown,
+            Some(value) if self.settings.is_beyond(value) => Signal::Alarm,
+            Some(_) => Signal::Clear,
+        };
+        Verdict { signal, statistic: self.value.unwrap_or(0.0), threshold }
+    }
+
+    fn evidence(&self, _: &Thresholds) -> Evidence {
+        let mut evidence = Evidence::new("threshold", Baseline::Set, "value");
+        evidence.canary_value = self.value;
+        evidence.effect = self.value;
+        evidence.baseline_value = match (self.value, self.settings.above, self.settings.below) {
+            (Some(value), Some(above), _) if value > above => Some(above),
+            (_, above, below) => below.or(above),
+        };
+        evidence.since = self.since;
+        evidence.notes.push("a plain bound: no false-alarm rate is promised".to_owned());
+        evidence
+    }
+
+    fn boxed(&self) -> Box<dyn Judge> {
+        Box::new(self.clone())
+    }
+}
