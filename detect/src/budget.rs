@@ -97,7 +97,7 @@ impl Budget {
         let half = if self.spending == Spending::Both { 0.5 } else { 1.0 };
         let part = self.false_alarms_a_month * half;
         let place = self.place(key, begun).unwrap_or_else(|place| place);
-        let number = (place - self.before(begun.div_euclid(MONTH) * MONTH)) as f64 + 1.0;
+        let number = (place - self.before(begun.div_euclid(MONTH).saturating_mul(MONTH))) as f64 + 1.0;
         // A chance of one in two is no alarm, however large the budget.
         let alpha = (part * (EVEN + 1.0) / ((number + EVEN) * (number + EVEN + 1.0))).min(0.5);
         let series = self.before(now.saturating_add(1)).max(1) as f64;
@@ -116,8 +116,8 @@ impl Budget {
     pub fn spent(&self, moment: Minute) -> f64 {
         let half = if self.spending == Spending::Both { 0.5 } else { 1.0 };
         let part = self.false_alarms_a_month * half;
-        let from = moment.div_euclid(MONTH) * MONTH;
-        let begun = (self.before(from + MONTH) - self.before(from)) as f64;
+        let from = moment.div_euclid(MONTH).saturating_mul(MONTH);
+        let begun = (self.before(from.saturating_add(MONTH)) - self.before(from)) as f64;
         let releases = part * (1.0 - (EVEN + 1.0) / (begun + EVEN + 1.0));
         let time = if self.begun.is_empty() { 0.0 } else { part };
         match self.spending {

@@ -35,7 +35,7 @@ pub use ratio::Ratio;
 pub use regression::Regression;
 pub use silence::Silence;
 pub use split::Split;
-pub use threshold::Threshold;
+pub use threshold::{MICRO, Threshold};
 
 /// Evidence of recovery at which an alert resolves, nats: one in a hundred resolves too early.
 const RECOVERED: f64 = 4.605_170_185_988_091;
@@ -89,14 +89,11 @@ pub trait Judge: Send + Sync {
     fn step(&mut self, window: &Window, past: &Past<'_>);
 
     /// Takes in a window from before the series began: what others were like. It is no evidence.
-    fn prime(&mut self, window: &Window) {
-        let _: &Window = window;
-    }
+    fn prime(&mut self, _window: &Window) {}
 
     /// Time passes up to a moment without data. Returns the next moment, at most that, at which there is something to
     /// judge; called again until there is none.
-    fn advance(&mut self, until: Minute, past: &Past<'_>) -> Option<Minute> {
-        let _: (Minute, &Past<'_>) = (until, past);
+    fn advance(&mut self, _until: Minute, _past: &Past<'_>) -> Option<Minute> {
         None
     }
 

@@ -53,8 +53,10 @@ pub struct Compare {
 pub struct Update {
     /// Release; empty for detectors that do not compare.
     pub release: Arc<str>,
-    /// Its baseline release, where there is one only.
-    pub baseline: Option<Arc<str>>,
+    /// Releases that it is judged against, of the last hours.
+    pub baselines: Vec<Arc<str>>,
+    /// Its first window.
+    pub begun: Minute,
     /// The change.
     pub change: Change,
 }
@@ -122,6 +124,14 @@ impl Family {
         self.touched = Some(self.touched.map_or(cell.window, |touched| touched.min(cell.window)));
         let window = self.windows.entry(cell.window).or_default();
         window.entry((release, cell.canary, stratum)).or_default().add(&cell.measure);
+    }
+
+    /// Goes on with an alert that fired at a moment, whose windows are not known any more.
+    pub fn resume(&mut self, at: Minute) {
+        let mut track = Track::new(&self.detector, self.pace, at);
+        track.resume(at);
+        self.tracks.insert(Arc::from(""), track);
+        self.first.insert(Arc::from(""), at);
     }
 
     /// Runs that came for windows which are told apart no more; they count for baselines only.
@@ -268,10 +278,11 @@ impl Family {
         if changes.is_empty() {
             return;
         }
-        let baseline = if compares { self.only_baseline(release) } else { None };
+        let baselines = if compares { self.baselines(release) } else { Vec::new() };
         updates.extend(changes.into_iter().map(|change| Update {
             release: Arc::clone(release),
-            baseline: baseline.clone(),
+            baselines: baselines.clone(),
+            begun,
             change,
         }));
     }
@@ -362,28 +373,19 @@ impl Family {
         older.max_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0))).map(|(name, _)| Arc::clone(name))
     }
 
-    /// The baseline's name, where it has one only.
-    fn only_baseline(&self, release: &Arc<str>) -> Option<Arc<str>> {
+    /// The releases that one has been judged against in the last hours.
+    pub fn baselines(&self, release: &Arc<str>) -> Vec<Arc<str>> {
         if let Some(pinned) = &self.compare.pinned {
-            return Some(Arc::clone(pinned));
+            return vec![Arc::clone(pinned)];
         }
         let mut names = BTreeSet::new();
         for cells in self.windows.values() {
             let on_trial = !cells.keys().any(|(name, canary, _)| name == release && !canary);
-            names.extend(
-                cells
-                    .keys()
-                    .filter(|(name, canary, _)| {
-                        name != release && !canary && (on_trial || self.is_older(name, release))
-                    })
-                    .map(|key| &key.0),
-            );
+            let serves =
+                |(name, canary, _): &&Key| name != release && !canary && (on_trial || self.is_older(name, release));
+            names.extend(cells.keys().filter(serves).map(|key| Arc::clone(&key.0)));
         }
-        let mut names = names.into_iter();
-        match (names.next(), names.next()) {
-            (Some(one), None) => Some(Arc::clone(one)),
-            _ => None,
-        }
+        names.into_iter().collect()
     }
 
     /// Forgets windows that no correction can reach.

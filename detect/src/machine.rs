@@ -92,6 +92,11 @@ impl Machine {
         Self { pace, state: State::Inactive, stale: false, since: None, heard: None }
     }
 
+    /// It fires since a moment.
+    pub fn resume(&mut self, at: Minute) {
+        (self.state, self.heard) = (State::Firing, Some(at));
+    }
+
     /// Where it is.
     pub fn state(&self) -> State {
         self.state
@@ -100,6 +105,11 @@ impl Machine {
     /// Firing without news.
     pub fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// When it becomes stale if nothing more is heard; none unless it fires.
+    pub fn stale_at(&self) -> Option<Minute> {
+        (self.state == State::Firing && !self.stale).then_some(self.heard? + self.pace.stale_after)
     }
 
     /// Time passes up to a moment without data: what was heard of last decides whether that is too long.

@@ -112,6 +112,15 @@ impl Track {
         self.begun = begun;
     }
 
+    /// Its alert fires since a moment.
+    pub fn resume(&mut self, at: Minute) {
+        self.fold.machine.resume(at);
+        self.fold.next = at;
+        self.fold.incidents.push((at, Minute::MAX));
+        self.checkpoints = VecDeque::from([self.fold.clone()]);
+        self.judged_to = at;
+    }
+
     /// Its first window.
     pub fn begun(&self) -> Minute {
         self.begun
@@ -135,6 +144,11 @@ impl Track {
     /// Firing without news.
     pub fn is_stale(&self) -> bool {
         self.fold.machine.is_stale()
+    }
+
+    /// When a firing alert, hearing no more, becomes stale.
+    pub fn stale_at(&self) -> Option<Minute> {
+        self.fold.machine.stale_at()
     }
 
     /// When its alert fired: [from, to), without an end where it still does.

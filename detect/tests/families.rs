@@ -545,7 +545,7 @@ fn budgets_burn_splits_break_bounds_pass_and_single_events_are_told() {
     for impossible in [
         Threshold::default(),
         Threshold { above: Some(f64::NAN), ..Threshold::default() },
-        Threshold { above: Some(1.0), below: Some(0.5), ..Threshold::default() },
+        Threshold { above: Some(0.5), below: Some(1.0), ..Threshold::default() },
     ] {
         let why = Detector::Threshold(Arc::new(impossible)).validate().expect_err("refused");
         assert!(why.contains("never fire") || why.contains("always fire"), "{why}");

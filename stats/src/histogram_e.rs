@@ -63,15 +63,20 @@ struct Tilt {
 pub fn histogram_of(sketch: &Sketch) -> Vec<u64> {
     let mut bins = vec![0_i64; BINS];
     for (bucket, count) in sketch.buckets() {
-        let bin = (usize::from(bucket) / BUCKETS_PER_BIN).min(BINS - 1);
+        let bin = bin_of_bucket(bucket);
         bins[bin] = bins[bin].saturating_add(count);
     }
     bins.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
 }
 
+/// The bin of [`histogram_of`] that a bucket of a sketch falls into.
+pub fn bin_of_bucket(bucket: u16) -> usize {
+    (usize::from(bucket) / BUCKETS_PER_BIN).min(BINS - 1)
+}
+
 /// The bin of [`histogram_of`] that a value falls into.
 pub fn bin_of(value: u64) -> usize {
-    (usize::from(sketch::bucket_of(value)) / BUCKETS_PER_BIN).min(BINS - 1)
+    bin_of_bucket(sketch::bucket_of(value))
 }
 
 /// The value at a place among the bins of [`histogram_of`]: 3.5 is the middle of the fourth.

@@ -38,7 +38,7 @@ impl Threshold {
         }
         match (self.above, self.below) {
             (None, None) => Err("neither `above` nor `below` is set, so that it can never fire".to_owned()),
-            (Some(above), Some(below)) if below <= above => {
+            (Some(above), Some(below)) if below > above => {
                 Err(format!("every value is above `{above}` or below `{below}`: it would always fire"))
             }
             _ if self.hold < 0 || self.clear < 0 => Err("`hold` and `clear` must not be negative".to_owned()),
