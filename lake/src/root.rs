@@ -219,11 +219,19 @@ impl Lake {
     /// # Errors
     /// `Unavailable` where storage does not answer, or that version's log is gone.
     pub async fn files_at(&self, table: Table, version: i64) -> Result<Vec<AddedFile>> {
+        Ok(files_of(&self.delta_table_at(table, version).await?)?.1)
+    }
+
+    /// A table's snapshot at a version, for queries.
+    ///
+    /// # Errors
+    /// As [`Lake::files_at`].
+    pub async fn delta_table_at(&self, table: Table, version: i64) -> Result<DeltaTable> {
         let mut delta = self.delta_table(table).await?;
         let wanted = u64::try_from(version)
             .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
         self.work.whole(delta.load_version(wanted)).await?;
-        Ok(files_of(&delta)?.1)
+        Ok(delta)
     }
 
     /// The files that were in the table at a version, and what the table then was.

@@ -7,6 +7,7 @@
 //! nano-units of a currency that stands beside it; sums of quantities are `decimal(38,0)`, so that no input can wrap
 //! them, and counts are `long`.
 
+pub mod alerts;
 pub mod events;
 pub mod metrics;
 pub mod quarantine;
@@ -83,11 +84,14 @@ pub enum Table {
     Releases,
     /// The rolling metrics as they were known at the time.
     RollingHistory,
+    /// Every transition of every alert.
+    Alerts,
 }
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 5] = [Self::Events, Self::Quarantine, Self::Metrics, Self::Releases, Self::RollingHistory];
+    pub const ALL: [Self; 6] =
+        [Self::Events, Self::Quarantine, Self::Metrics, Self::Releases, Self::RollingHistory, Self::Alerts];
 
     /// Name: the folder under the root and the name in SQL.
     pub const fn name(self) -> &'static str {
@@ -97,6 +101,7 @@ impl Table {
             Self::Metrics => "metrics",
             Self::Releases => "releases",
             Self::RollingHistory => "rolling_history",
+            Self::Alerts => "alerts",
         }
     }
 
@@ -108,6 +113,7 @@ impl Table {
             Self::Metrics => metrics::DOC,
             Self::Releases => releases::DOC,
             Self::RollingHistory => rolling_history::DOC,
+            Self::Alerts => alerts::DOC,
         }
     }
 
@@ -119,6 +125,7 @@ impl Table {
             Self::Metrics => metrics::COLUMNS,
             Self::Releases => releases::COLUMNS,
             Self::RollingHistory => rolling_history::COLUMNS,
+            Self::Alerts => alerts::COLUMNS,
         }
     }
 

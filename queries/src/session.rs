@@ -12,7 +12,7 @@ use std::time::Duration;
 use bellwether_lake::{Error, Lake, Result, Table};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, TableProvider};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -81,9 +81,17 @@ impl Answer {
     }
 }
 
+/// What a session reads.
+enum Source {
+    /// A lake, at the newest version of every table.
+    Lake(Lake),
+    /// What it was given when it was opened: a lake at certain versions, or rows in memory.
+    Fixed,
+}
+
 /// A read-only SQL session.
 pub struct Session {
-    lake: Lake,
+    source: Source,
     settings: SessionSettings,
     context: SessionContext,
     schema: Arc<LakeSchema>,
@@ -99,14 +107,56 @@ impl Session {
     /// # Errors
     /// `Unavailable` where the tables cannot be read.
     pub async fn open(lake: &Lake, settings: SessionSettings) -> Result<Self> {
-        let context = context(&settings)?;
-        let schema = Arc::new(LakeSchema::new());
-        let functions = attach(&context, &schema)?;
-        let session =
-            Self { lake: lake.clone(), settings, context, schema, functions, versions: Mutex::new(BTreeMap::new()) };
+        let session = Self::new(Source::Lake(lake.clone()), settings)?;
         session.refresh().await?;
         session.schema.prepare().await.map_err(|source| session.explain(source))?;
         Ok(session)
+    }
+
+    /// Opens a session that keeps seeing some tables as they were at a version, and the others as they are now.
+    ///
+    /// # Errors
+    /// `Unavailable` where the tables cannot be read, or a version is gone.
+    pub async fn frozen(lake: &Lake, settings: SessionSettings, at: &[(Table, i64)]) -> Result<Self> {
+        let session = Self::new(Source::Fixed, settings)?;
+        let mut tables = Vec::new();
+        for table in Table::ALL {
+            let version = at.iter().find(|(name, _)| *name == table).map(|(_, version)| *version);
+            let (table, version, provider) = session.open_table(lake, table, version).await?;
+            session.versions.lock().await.insert(table, version);
+            tables.push((table, provider));
+        }
+        session.schema.replace(tables);
+        Ok(session)
+    }
+
+    /// A session over rows in memory: every table is there, and empty until [`Session::put`].
+    ///
+    /// # Errors
+    /// `Bug` where the engine does not start.
+    pub fn in_memory(settings: SessionSettings) -> Result<Self> {
+        let session = Self::new(Source::Fixed, settings)?;
+        for table in Table::ALL {
+            session.put(table, table.arrow_schema(), Vec::new())?;
+        }
+        Ok(session)
+    }
+
+    /// Puts rows in the place of a table; they may have some of its columns only.
+    ///
+    /// # Errors
+    /// `Bug` where the rows do not have the schema.
+    pub fn put(&self, table: Table, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<()> {
+        let provider = MemTable::try_new(schema, vec![rows]).map_err(|source| explain(source, &[]))?;
+        self.schema.replace(vec![(table, Arc::new(provider) as Arc<dyn TableProvider>)]);
+        Ok(())
+    }
+
+    fn new(source: Source, settings: SessionSettings) -> Result<Self> {
+        let context = context(&settings)?;
+        let schema = Arc::new(LakeSchema::new());
+        let functions = attach(&context, &schema)?;
+        Ok(Self { source, settings, context, schema, functions, versions: Mutex::new(BTreeMap::new()) })
     }
 
     /// Brings the session to the newest version of every table; cheap where nothing changed.
@@ -114,10 +164,10 @@ impl Session {
     /// # Errors
     /// `Unavailable` where the tables cannot be read.
     pub async fn refresh(&self) -> Result<()> {
+        let Source::Lake(lake) = &self.source else { return Ok(()) };
         let mut versions = self.versions.lock().await;
         let newest = future::try_join_all(
-            Table::ALL
-                .map(|table| async move { Ok::<_, Error>((table, self.lake.log(table).latest_version().await?)) }),
+            Table::ALL.map(|table| async move { Ok::<_, Error>((table, lake.log(table).latest_version().await?)) }),
         )
         .await?;
         let moved: Vec<Table> = newest
@@ -128,7 +178,7 @@ impl Session {
         if moved.is_empty() {
             return Ok(());
         }
-        let opened = future::try_join_all(moved.into_iter().map(|table| self.open_table(table))).await?;
+        let opened = future::try_join_all(moved.into_iter().map(|table| self.open_table(lake, table, None))).await?;
         let mut tables = Vec::with_capacity(opened.len());
         for (table, version, provider) in opened {
             versions.insert(table, version);
@@ -138,8 +188,16 @@ impl Session {
         Ok(())
     }
 
-    async fn open_table(&self, table: Table) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
-        let delta = self.lake.delta_table(table).await?;
+    async fn open_table(
+        &self,
+        lake: &Lake,
+        table: Table,
+        version: Option<i64>,
+    ) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
+        let delta = match version {
+            Some(version) => lake.delta_table_at(table, version).await?,
+            None => lake.delta_table(table).await?,
+        };
         let version = delta.snapshot()?.version();
         let version = i64::try_from(version)
             .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
