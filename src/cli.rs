@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{audit, exit, sql};
+use crate::{alerts, audit, exit, rules, sql};
 
-/// Production monitoring for LLM applications: run events from Kafka into exactly-once tables, rolling metrics, SQL.
+/// Production monitoring for LLM applications: run events from Kafka into exactly-once tables, rolling metrics, SQL, alerts.
 #[derive(Parser, Debug)]
 #[command(
     name = "bellwether",
@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Runs all roles in one process: ingest and aggregate.
+    /// Runs all roles in one process: ingest, aggregate and watch.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
   bellwether run --config bellwether.toml --until-caught-up    process what is there, then exit 0")]
@@ -42,6 +42,14 @@ pub(crate) enum Command {
     Ingest(RoleArgs),
     /// Runs aggregate alone: events into metrics.
     Aggregate(RoleArgs),
+    /// Runs watch alone: rules over the tables, and alerts.
+    Watch(RoleArgs),
+    /// Alerts: what fires, and why.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
+    /// Rules: what is watched, whether it can be, and what it would have fired.
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Asks the tables in SQL; without a query, opens a prompt.
     Sql(sql::SqlArgs),
     /// Proves that the tables lose and double nothing.
@@ -207,9 +215,25 @@ mod tests {
     #[test]
     fn the_reference_names_every_command() {
         let text = reference_markdown(Cli::command());
-        for name in
-            ["run", "ingest", "aggregate", "sql", "audit", "schema", "check event", "check config", "replay", "demo"]
-        {
+        for name in [
+            "run",
+            "ingest",
+            "aggregate",
+            "watch",
+            "alerts list",
+            "alerts show",
+            "rules list",
+            "rules check",
+            "rules test",
+            "rules replay",
+            "sql",
+            "audit",
+            "schema",
+            "check event",
+            "check config",
+            "replay",
+            "demo",
+        ] {
             assert!(text.contains(&format!("## bellwether {name}\n")), "{name}");
         }
     }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use bellwether_alerts::{Contracts, contract};
 use bellwether_lake::{Error, Result};
 
 use read::Reader;
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) aggregate: Aggregate,
     pub(crate) serve: Serve,
     pub(crate) queries: Queries,
+    pub(crate) alerts: Alerts,
+    pub(crate) contracts: Contracts,
 }
 
 #[derive(Clone, PartialEq)]
@@ -86,6 +89,19 @@ pub(crate) struct Serve {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Queries {
+    pub(crate) memory_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Alerts {
+    pub(crate) watch: bool,
+    pub(crate) rules: Option<String>,
+    pub(crate) disabled: Vec<String>,
+    pub(crate) false_pages_a_month: f64,
+    pub(crate) false_tickets_a_month: f64,
+    pub(crate) interval: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) history_days: u64,
     pub(crate) memory_bytes: usize,
 }
 
@@ -148,6 +164,13 @@ impl Config {
                 stale_after: reader.duration("serve.stale_after", Duration::from_secs(1)),
             },
             queries: Queries { memory_bytes: reader.bytes("queries.memory_bytes", 16 << 20) },
+            alerts: alerts(&mut reader),
+            contracts: contract::parse(text).unwrap_or_else(|problems| {
+                for problem in problems {
+                    reader.problem("contracts", &format!("are wrong: {problem}"));
+                }
+                Contracts::new()
+            }),
         };
         config.validate(&mut reader);
         reader.finish()?;
@@ -236,6 +259,20 @@ fn kafka(reader: &mut Reader<'_>) -> Kafka {
     }
 }
 
+fn alerts(reader: &mut Reader<'_>) -> Alerts {
+    Alerts {
+        watch: reader.boolean("alerts.watch"),
+        rules: reader.optional("alerts.rules"),
+        disabled: reader.list("alerts.disabled"),
+        false_pages_a_month: reader.number("alerts.false_pages_a_month", 0.001, 1000.0),
+        false_tickets_a_month: reader.number("alerts.false_tickets_a_month", 0.001, 1000.0),
+        interval: reader.duration("alerts.interval", Duration::from_millis(100)),
+        grace: reader.duration("alerts.grace", Duration::ZERO),
+        history_days: reader.integer("alerts.history_days", 1, 366),
+        memory_bytes: reader.bytes("alerts.memory_bytes", 16 << 20),
+    }
+}
+
 fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
@@ -306,6 +343,19 @@ mod tests {
         assert_eq!(parse("[queries]\nmemory_bytes = 33554432\n").expect("bytes").queries.memory_bytes, 32 << 20);
         assert_eq!(parse("[queries]\nmemory_bytes = \"1GiB\"\n").expect("unit").queries.memory_bytes, 1 << 30);
         assert!(refused("[queries]\nmemory_bytes = \"lots\"\n").contains("`lots`"));
+    }
+
+    #[test]
+    fn contracts_and_budgets_are_read_and_wrong_ones_told() {
+        let config =
+            parse("[alerts]\nfalse_pages_a_month = 2\n[contracts.refund_triage]\nsuccess = 0.95\n").expect("right");
+        assert_eq!(config.alerts.false_pages_a_month, 2.0);
+        assert_eq!(config.contracts["refund_triage"].success, Some(0.95));
+        assert!(
+            refused("[contracts.refund_triage]\nsuccess = 95\n").contains("`contracts.refund_triage.success` is `95`")
+        );
+        assert!(refused("[contracts.refund_triage]\nsucces = 0.9\n").contains("succes"));
+        assert!(refused("[alerts]\nfalse_pages_a_month = 0\n").contains("false_pages_a_month"));
     }
 
     #[test]

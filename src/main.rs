@@ -1,11 +1,12 @@
 //! Bellwether: production monitoring for LLM applications.
 //!
 //! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
-//! * `roles` wires ingest and aggregate; `serve` tells health and metrics.
-//! * `sql`, `audit`, `check`, `replay` and `demo` are commands.
+//! * `roles` wires ingest, aggregate and watch; `serve` tells health and metrics.
+//! * `sql`, `audit`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
 //! Rule: this crate wires rooms together and holds no business rules.
 
+mod alerts;
 mod audit;
 mod check;
 mod cli;
@@ -15,6 +16,7 @@ mod exit;
 mod logging;
 mod replay;
 mod roles;
+mod rules;
 mod serve;
 mod sql;
 
@@ -35,7 +37,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = matches!(
         cli.command,
-        Command::Demo(_) | Command::Sql(_) | Command::Audit(_) | Command::Check(_) | Command::Replay(_)
+        Command::Demo(_)
+            | Command::Sql(_)
+            | Command::Audit(_)
+            | Command::Check(_)
+            | Command::Replay(_)
+            | Command::Alerts(_)
+            | Command::Rules(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
@@ -53,6 +61,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Aggregate(args) => {
             block_on(roles::run(&Config::load(&args.config)?, Which::Aggregate, args.until_caught_up))
         }
+        Command::Watch(args) => block_on(roles::run(&Config::load(&args.config)?, Which::Watch, args.until_caught_up)),
+        Command::Alerts(command) => block_on(alerts::run(command)),
+        Command::Rules(command) => block_on(rules::run(command)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),

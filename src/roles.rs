@@ -1,4 +1,4 @@
-//! Wires the roles of a process: ingest, aggregate, the hand-over between them, health, and the end.
+//! Wires the roles of a process: ingest, aggregate, watch, the hand-over between them, health, and the end.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bellwether_alerts::{Health as WatchHealth, Rules, Watch};
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
 use bellwether_lake::{CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table};
@@ -40,6 +41,7 @@ pub(crate) enum Which {
     All,
     Ingest,
     Aggregate,
+    Watch,
 }
 
 impl Which {
@@ -51,11 +53,16 @@ impl Which {
         matches!(self, Self::All | Self::Aggregate)
     }
 
+    fn watches(self, config: &Config) -> bool {
+        self == Self::Watch || (self == Self::All && config.alerts.watch)
+    }
+
     fn name(self) -> &'static str {
         match self {
-            Self::All => "ingest, aggregate",
+            Self::All => "ingest, aggregate, watch",
             Self::Ingest => "ingest",
             Self::Aggregate => "aggregate",
+            Self::Watch => "watch",
         }
     }
 }
@@ -65,6 +72,7 @@ pub(crate) struct Running {
     pub(crate) lake: Lake,
     pub(crate) address: SocketAddr,
     progress: Arc<Progress>,
+    watching: Option<WatchHealth>,
     stop: CancellationToken,
     end_of_service: CancellationToken,
     roles: JoinSet<Result<()>>,
@@ -91,6 +99,12 @@ impl Running {
         let newest = self.lake.log(Table::Events).latest_version().await?;
         let next = self.lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
         waiting(&self.lake, next, newest, &mut 0).await
+    }
+
+    /// Versions of `metrics` that watch has still to read.
+    pub(crate) async fn watch_behind(&self) -> Result<i64> {
+        let Some(watching) = &self.watching else { return Ok(0) };
+        Ok(self.lake.log(Table::Metrics).latest_version().await? + 1 - watching.next_version())
     }
 
     /// Drains, commits and ends.
@@ -217,23 +231,34 @@ pub(crate) async fn start(
         aggregate_settings(config),
         lake.clone(),
         handover,
-        registry,
+        registry.clone(),
         until_caught_up,
         stop.clone(),
     );
+    let watching = which.watches(config).then(WatchHealth::default);
+    let watch = watching
+        .clone()
+        .map(|health| bellwether_alerts::run(watch_of(config, &lake, health), registry, until_caught_up, stop.clone()));
     let (stop_reading, stop_now) = (stop.clone(), stop_now.clone());
     let ingest = async move { ingest.run(stop_reading, stop_now, until_caught_up).await.map(|_| ()) };
     match which {
         // Aggregate has caught up only when ingest has.
         Which::All if until_caught_up => {
-            roles.spawn(async move {
+            roles.spawn(Box::pin(async move {
                 ingest.await?;
-                aggregate.await
-            });
+                aggregate.await?;
+                match watch {
+                    Some(watch) => watch.await,
+                    None => Ok(()),
+                }
+            }));
         }
         Which::All => {
             roles.spawn(ingest);
             roles.spawn(aggregate);
+            if let Some(watch) = watch {
+                roles.spawn(Box::pin(watch));
+            }
         }
         Which::Ingest => {
             roles.spawn(ingest);
@@ -241,12 +266,54 @@ pub(crate) async fn start(
         Which::Aggregate => {
             roles.spawn(aggregate);
         }
+        Which::Watch => {
+            if let Some(watch) = watch {
+                roles.spawn(Box::pin(watch));
+            }
+        }
     }
     let progress = Arc::new(Progress::default());
-    let watched = Watched { lake: lake.clone(), which, health, ingest: ingest_health, progress: Arc::clone(&progress) };
+    let watched = Watched {
+        lake: lake.clone(),
+        which,
+        health,
+        ingest: ingest_health,
+        watching: watching.clone(),
+        progress: Arc::clone(&progress),
+    };
     let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
     let maintenance = tokio::spawn(maintain(lake.clone()));
-    Ok(Running { lake, address, progress, stop, end_of_service, roles, service, watch, maintenance })
+    Ok(Running { lake, address, progress, watching, stop, end_of_service, roles, service, watch, maintenance })
+}
+
+/// The rules of a configuration.
+pub(crate) fn rules(config: &Config) -> Rules {
+    Rules::load(config.alerts.rules.as_deref().map(std::path::Path::new), &config.alerts.disabled)
+}
+
+/// Settings of watching.
+pub(crate) fn watch_settings(config: &Config) -> bellwether_alerts::Settings {
+    bellwether_alerts::Settings {
+        budget: bellwether_alerts::BudgetSettings {
+            pages: config.alerts.false_pages_a_month,
+            tickets: config.alerts.false_tickets_a_month,
+            ..bellwether_alerts::BudgetSettings::default()
+        },
+        interval: config.alerts.interval,
+        grace: config.alerts.grace,
+        history_days: i64::try_from(config.alerts.history_days).unwrap_or(i64::MAX),
+        memory_bytes: config.alerts.memory_bytes,
+    }
+}
+
+fn watch_of(config: &Config, lake: &Lake, health: WatchHealth) -> Watch {
+    Watch {
+        settings: watch_settings(config),
+        rules: rules(config),
+        contracts: config.contracts.clone(),
+        lake: lake.clone(),
+        health,
+    }
 }
 
 fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
@@ -283,6 +350,7 @@ struct Watched {
     which: Which,
     health: Health,
     ingest: bellwether_ingest::Health,
+    watching: Option<WatchHealth>,
     progress: Arc<Progress>,
 }
 
@@ -327,6 +395,11 @@ impl Watched {
             let next = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
             let behind = waiting(&self.lake, next, events.version, &mut known.empty).await?;
             self.health.note("aggregate", next, behind);
+        }
+        if let Some(watching) = &self.watching {
+            let next = watching.next_version();
+            let there = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.version + 1;
+            self.health.note("watch", next, (there - next).max(0));
         }
         Ok(())
     }

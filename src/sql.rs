@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_lake::{Error, ErrorKind, Lake, Result, StorageOptions};
 use bellwether_queries::{Session, SessionSettings, split};
 use clap::Args;
@@ -116,6 +118,27 @@ async fn open(args: &SqlArgs) -> Result<(Lake, usize)> {
             .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
     }
     Ok((Lake::open(&root, &options).await?, memory))
+}
+
+/// Writes an answer as a table for people.
+pub(crate) async fn write_table(answer: bellwether_queries::Answer) -> Result<()> {
+    output::write(answer, Format::Table, None).await.map(|_| ())
+}
+
+/// The first row of an answer, a column a line; columns without a value are left out.
+pub(crate) fn vertical(batches: &[RecordBatch]) -> Result<String> {
+    let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(String::new()) };
+    let options = FormatOptions::default();
+    let mut lines = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if column.is_valid(0) {
+            let value = ArrayFormatter::try_new(column.as_ref(), &options)?.value(0).to_string();
+            // A text of several lines stays readable below its name.
+            let value = value.replace('\n', "\n                      ");
+            lines.push(format!("  {:<20}{value}", field.name()));
+        }
+    }
+    Ok(lines.join("\n"))
 }
 
 fn standard_input() -> Result<String> {

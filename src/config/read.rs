@@ -14,6 +14,9 @@ const ALIKE: f64 = 0.8;
 /// Tables whose keys are free.
 const FREE: &[&str] = &["tables.options", "kafka.properties"];
 
+/// A table that is read by the room it belongs to.
+const CONTRACTS: &str = "contracts";
+
 /// Where secrets come from.
 pub(crate) trait Secrets {
     fn env(&self, name: &str) -> Option<String>;
@@ -73,7 +76,7 @@ impl<'a> Reader<'a> {
         let unknown: Vec<(String, usize)> = self
             .user
             .iter()
-            .filter(|(key, _)| !known.contains(*key) && !in_free_table(key))
+            .filter(|(key, _)| !known.contains(*key) && !in_free_table(key) && *key != CONTRACTS)
             .map(|(key, value)| (key.clone(), line_of(self.text, value.span().start)))
             .collect();
         for (key, line) in unknown {
@@ -212,6 +215,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number between two bounds, both included.
+    pub(crate) fn number(&mut self, key: &str, least: f64, most: f64) -> f64 {
+        let Some(value) = self.value(key) else { return least };
+        let number = match &value {
+            DeValue::Integer(_) | DeValue::Float(_) => plain(&value).replace('_', "").parse::<f64>().ok(),
+            _ => None,
+        };
+        match number {
+            Some(number) if (least..=most).contains(&number) => number,
+            _ => {
+                self.problem(key, &format!("is {}; it must be a number from {least} to {most}", shown(&value)));
+                least
+            }
+        }
+    }
+
     /// True or false.
     pub(crate) fn boolean(&mut self, key: &str) -> bool {
         match self.value(key) {
@@ -330,6 +349,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "aggregate",
         "serve",
         "queries",
+        "alerts",
     ];
     fn walk<'a>(prefix: &str, table: DeTable<'a>, values: &mut Values<'a>) {
         for (key, value) in table {

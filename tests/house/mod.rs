@@ -51,10 +51,22 @@ const ROOMS: &[Room] = &[
         rooms: &["bellwether-lake", "bellwether-metrics", "bellwether-stats"],
         not: &["rdkafka"],
     },
+    Room {
+        name: "bellwether-alerts",
+        rooms: &["bellwether-detect", "bellwether-stats", "bellwether-lake", "bellwether-queries"],
+        not: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion"],
+    },
     // Measures the others; nothing uses it but tests.
     Room {
         name: "bellwether-bench",
-        rooms: &["bellwether-event", "bellwether-lake", "bellwether-ingest", "bellwether-aggregate"],
+        rooms: &[
+            "bellwether-event",
+            "bellwether-lake",
+            "bellwether-ingest",
+            "bellwether-aggregate",
+            "bellwether-alerts",
+            "bellwether-stats",
+        ],
         not: &["datafusion", "deltalake", "object_store"],
     },
     Room {
@@ -67,6 +79,7 @@ const ROOMS: &[Room] = &[
             "bellwether-ingest",
             "bellwether-aggregate",
             "bellwether-queries",
+            "bellwether-alerts",
         ],
         not: &["deltalake", "object_store"],
     },

@@ -126,6 +126,19 @@ fn health_and_metrics_tell_what_was_done() {
         (metric(&text, "bellwether_ingest_rows_committed_total")? >= 20.0).then_some(text)
     });
     assert_eq!(metric(&text, "bellwether_ingest_quarantined_total{reason=\"not_json\"}"), Some(1.0), "{text}");
+    let watched = until("rules are watched", || {
+        let (_, text) = running.get("/metrics")?;
+        (metric(&text, "bellwether_watch_evaluations_total")? >= 1.0).then_some(text)
+    });
+    for (name, value) in [
+        ("bellwether_alerts_false_pages_budget", 1.0),
+        ("bellwether_watch_rules_broken", 0.0),
+        ("bellwether_alerts_pages_30d", 0.0),
+    ] {
+        assert_eq!(metric(&watched, name), Some(value), "{name} in\n{watched}");
+    }
+    let (_, health) = running.get("/healthz").expect("it answers");
+    assert!(health.contains("\"watch\""), "{health}");
     for name in ["process_resident_memory_bytes", "bellwether_ingest_commit_seconds_count"] {
         assert!(metric(&text, name).is_some_and(|value| value > 0.0), "{name} in\n{text}");
     }

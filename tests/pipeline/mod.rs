@@ -1,5 +1,6 @@
 //! Events from Kafka, or a file, to SQL answers.
 
+mod alerts;
 mod audit;
 mod bad_input;
 mod bounds;

@@ -44,14 +44,18 @@ fn data(file: &str) -> Option<PathBuf> {
     None
 }
 
-/// The recorded runs as run events.
-fn events() -> Option<Vec<Value>> {
+/// The recorded runs.
+pub(super) fn recorded() -> Option<Vec<Value>> {
     let lines = std::fs::read_to_string(data("tau2_runs.jsonl")?).expect("the runs can be read");
-    let recorded = lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object"));
-    Some(recorded.map(|recorded: Value| event(&recorded)).collect())
+    Some(lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object")).collect())
 }
 
-fn event(recorded: &Value) -> Value {
+/// The recorded runs as run events.
+fn events() -> Option<Vec<Value>> {
+    Some(recorded()?.iter().map(event).collect())
+}
+
+pub(super) fn event(recorded: &Value) -> Value {
     let tool_calls: Vec<Value> =
         recorded["tools"].as_array().expect("tools are a list").iter().map(tool_call).collect();
     let success = recorded["success"] == true;

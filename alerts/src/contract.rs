@@ -1,0 +1,99 @@
+//! What a task promises: its contract, from the configuration. Rules of objectives and bounds hold tasks to it; without one
+//! they have nothing to say of a task.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The contract of one task. Everything may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    /// Share of judged runs that have to succeed: the objective whose budget burns.
+    pub success: Option<f64>,
+    /// Most that a completed task may cost, units of the currency.
+    pub cost_ceiling: Option<f64>,
+    /// Most of the runs that may be handed to a person.
+    pub escalation_most: Option<f64>,
+    /// Fewest of the runs that are to be handed to a person: an assistant that never asks is wrong too.
+    pub escalation_least: Option<f64>,
+    /// What one escalation costs in people's time, units of the currency.
+    pub human_cost_per_escalation: Option<f64>,
+    /// Release that every other one is judged against.
+    pub baseline: Option<String>,
+    /// Share of the traffic that a canary is to get.
+    pub canary_share: Option<f64>,
+    /// Odds ratio up to which a release is not worse, for all outcomes of this task.
+    pub margin: Option<f64>,
+}
+
+/// Contracts by task.
+pub type Contracts = BTreeMap<String, Contract>;
+
+/// The part of a configuration that holds contracts.
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(default)]
+    contracts: Contracts,
+}
+
+/// Reads `[contracts.TASK]` of a configuration.
+///
+/// # Errors
+/// Every problem found, as `TASK.key: what`.
+pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
+    let whole: Whole = toml::from_str(text).map_err(|error| vec![error.message().to_owned()])?;
+    let mut problems = Vec::new();
+    for (task, contract) in &whole.contracts {
+        let mut refuse = |key: &str, value: f64, right: &str| {
+            problems.push(format!("`contracts.{task}.{key}` is `{value}`; it must be {right}"));
+        };
+        for (key, value) in [("success", contract.success), ("canary_share", contract.canary_share)] {
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && *value < 1.0)) {
+                refuse(key, value, "a share between 0 and 1, ends excluded");
+            }
+        }
+        for (key, value) in
+            [("escalation_most", contract.escalation_most), ("escalation_least", contract.escalation_least)]
+        {
+            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+                refuse(key, value, "a share from 0 to 1");
+            }
+        }
+        for (key, value) in
+            [("cost_ceiling", contract.cost_ceiling), ("human_cost_per_escalation", contract.human_cost_per_escalation)]
+        {
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && value.is_finite())) {
+                refuse(key, value, "an amount above 0");
+            }
+        }
+        if let Some(value) = contract.margin.filter(|value| !(1.0..=10.0).contains(value)) {
+            refuse("margin", value, "an odds ratio from 1 to 10, as 1.15");
+        }
+        if let (Some(least), Some(most)) = (contract.escalation_least, contract.escalation_most)
+            && least >= most
+        {
+            refuse("escalation_least", least, "below `escalation_most`");
+        }
+    }
+    if problems.is_empty() { Ok(whole.contracts) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_is_read_and_every_problem_of_it_told() {
+        let contracts =
+            parse("[contracts.refunds]\nsuccess = 0.95\ncost_ceiling = 0.2\nbaseline = \"r-1\"\n").expect("right");
+        assert_eq!(contracts["refunds"].success, Some(0.95));
+        assert_eq!(parse("version = 1\n").expect("none"), Contracts::new());
+        let problems =
+            parse("[contracts.a]\nsuccess = 95\nmargin = 0.5\nescalation_least = 0.3\nescalation_most = 0.2\n")
+                .expect_err("wrong");
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("`contracts.a.success` is `95`"), "{problems:?}");
+        assert!(parse("[contracts.a]\nsucess = 0.9\n").expect_err("wrong")[0].contains("sucess"));
+    }
+}

@@ -1,0 +1,391 @@
+//! All rules at work: new rows in, transitions out. Knows SQL and detectors, but neither tables nor time.
+//!
+//! A rule's query runs over the new rows only: queries are sums over rows, so that what they return for new rows adds to
+//! what was there, and a correction takes back what it corrects. One rule that fails is set aside with its reason; the
+//! others go on.
+
+mod watched;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use bellwether_detect::{Budget, Minute, State, Thresholds, Told, Transition};
+use bellwether_lake::{Error, Result, Table};
+use bellwether_queries::{Session, SessionSettings};
+
+use crate::contract::Contracts;
+use crate::observe::{MINUTE_MICROS, Observation, SEPARATOR, check_columns, folded, observations};
+use crate::record::{ChangeKind, Row, alert_id, micros};
+use crate::rule::{Broken, Rule, Rules, Severity, Source};
+use watched::Watched;
+
+/// Memory of the queries over new rows.
+const MEMORY_BYTES: usize = 256 << 20;
+
+/// Most false alarms of a month.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BudgetSettings {
+    /// Of pages.
+    pub pages: f64,
+    /// Of tickets.
+    pub tickets: f64,
+    /// Of what is for information.
+    pub infos: f64,
+}
+
+impl Default for BudgetSettings {
+    fn default() -> Self {
+        Self { pages: 1.0, tickets: 4.0, infos: 8.0 }
+    }
+}
+
+/// How a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has not seen an observation yet.
+    Waiting,
+    /// It watches.
+    Watching,
+    /// It cannot: why.
+    Broken(String),
+}
+
+/// An alert as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its id.
+    pub alert_id: String,
+    /// Its rule.
+    pub rule: String,
+    /// Who is told.
+    pub severity: Severity,
+    /// Where it is.
+    pub state: State,
+    /// Firing without news.
+    pub stale: bool,
+}
+
+/// Counts for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Rules that watch.
+    pub rules: usize,
+    /// Rules that cannot.
+    pub broken: usize,
+    /// Series.
+    pub series: usize,
+    /// False pages of the month that have been given out.
+    pub pages_spent: f64,
+    /// Corrections that came too late to be judged by folding again.
+    pub too_late: u64,
+}
+
+/// All rules at work.
+pub struct Engine {
+    watched: Vec<Watched>,
+    broken: Vec<Broken>,
+    contracts: Contracts,
+    session: Session,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Starts with rules, contracts and a budget.
+    ///
+    /// # Errors
+    /// `Bug` where the query engine does not start.
+    pub fn new(rules: &Rules, contracts: &Contracts, budget: &BudgetSettings) -> Result<Self> {
+        let spends = |rule: &Rule| rule.settings.detector(None).ok().flatten().and_then(|detector| detector.spending());
+        let of = |severity: Severity| match severity {
+            Severity::Page => budget.pages,
+            Severity::Ticket => budget.tickets,
+            Severity::Info => budget.infos,
+        };
+        let weight = |severity: Severity| -> f64 {
+            rules
+                .rules
+                .iter()
+                .filter(|rule| rule.severity == severity && spends(rule).is_some())
+                .map(|rule| rule.weight)
+                .sum()
+        };
+        let watched = rules
+            .rules
+            .iter()
+            .map(|rule| {
+                let minutes = rule.settings.detector(None).ok().flatten().map_or(1, |detector| detector.minutes());
+                let part = of(rule.severity) * rule.weight / weight(rule.severity).max(rule.weight);
+                let spending = spends(rule).unwrap_or(bellwether_detect::budget::Spending::Time);
+                Watched {
+                    rule: rule.clone(),
+                    budget: Budget::new(part, spending, minutes),
+                    families: BTreeMap::new(),
+                    status: Status::Waiting,
+                    refused: BTreeMap::new(),
+                    asked: None,
+                }
+            })
+            .collect();
+        let settings =
+            SessionSettings { memory_limit_bytes: MEMORY_BYTES, threads: Some(1), ..SessionSettings::default() };
+        Ok(Self {
+            watched,
+            broken: rules.broken.clone(),
+            contracts: contracts.clone(),
+            session: Session::in_memory(settings)?,
+        })
+    }
+
+    /// Rules with how they do, and why some of their series are not watched.
+    pub fn statuses(&self) -> Vec<(&Rule, &Status, &BTreeMap<String, String>)> {
+        self.watched.iter().map(|watched| (&watched.rule, &watched.status, &watched.refused)).collect()
+    }
+
+    /// Rules that could not be read.
+    pub fn broken(&self) -> &[Broken] {
+        &self.broken
+    }
+
+    /// Columns of a table that the rules on its new rows name; all of those that a query could mean.
+    pub fn columns(&self, table: Table) -> Vec<&'static str> {
+        let mut words = BTreeSet::new();
+        for watched in self.watched.iter().filter(|watched| watched.rule.source.table() == Some(table)) {
+            let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+            words.extend(watched.rule.sql.split(word).map(str::to_owned));
+        }
+        table.columns().iter().map(|column| column.name).filter(|name| words.contains(*name)).collect()
+    }
+
+    /// Takes in new rows of a table: some of its columns, as [`Engine::columns`] has them.
+    ///
+    /// # Errors
+    /// `Bug` where the rows do not have the schema. A rule that fails is set aside instead.
+    pub async fn take(&mut self, table: Table, rows: Vec<RecordBatch>) -> Result<()> {
+        if !self.watched.iter().any(|watched| watched.rule.source.table() == Some(table)) {
+            return Ok(());
+        }
+        let schema: SchemaRef = match rows.first() {
+            Some(batch) => batch.schema(),
+            None => return Ok(()),
+        };
+        self.session.put(table, schema, rows)?;
+        for watched in &mut self.watched {
+            if watched.rule.source.table() != Some(table) || matches!(watched.status, Status::Broken(_)) {
+                continue;
+            }
+            match ask(&self.session, &watched.rule, 0).await {
+                Ok(found) => watched.add(found, &self.contracts),
+                Err(why) => watched.set_aside(why),
+            }
+        }
+        // What was taken in need not be kept.
+        self.session.put(table, Arc::new(Schema::empty()), Vec::new())
+    }
+
+    /// Asks the rules on whole tables that are due.
+    pub async fn ask_tables(&mut self, session: &Session, now: Minute) {
+        for watched in &mut self.watched {
+            let due = watched.asked.is_none_or(|asked| now - asked >= watched.rule.every);
+            if watched.rule.source != Source::Tables || !due || matches!(watched.status, Status::Broken(_)) {
+                continue;
+            }
+            watched.asked = Some(now);
+            match ask(session, &watched.rule, now).await {
+                Ok(found) => watched.replace(found, now, &self.contracts),
+                Err(why) => watched.set_aside(why),
+            }
+        }
+    }
+
+    /// Judges all windows before `to`; those of silence before `silence_to`, which may be later: for it, that nothing comes
+    /// is news too. Rules on whole tables are judged up to `now`.
+    pub fn evaluate(&mut self, to: Minute, silence_to: Minute, now: Option<Minute>) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for watched in &mut self.watched {
+            let until = match (&watched.rule.source, &watched.rule.settings) {
+                (Source::Tables, _) => match now {
+                    Some(now) => now + 1,
+                    None => continue,
+                },
+                (_, crate::rule::Settings::Silence { .. }) => silence_to.max(to),
+                _ => to,
+            };
+            watched.evaluate(until, &mut rows);
+        }
+        rows
+    }
+
+    /// Firing alerts that have heard nothing up to a moment, with when they became stale.
+    pub fn unheard(&self, until: Minute) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for watched in &self.watched {
+            for entry in watched.families.values() {
+                for (release, track) in entry.family.tracks() {
+                    let Some(at) = track.stale_at().filter(|at| *at <= until) else { continue };
+                    let thresholds = entry.family.thresholds(release, &watched.budget, at);
+                    let transition =
+                        Transition { at, from: State::Firing, to: State::Firing, stale: true, why: "no_data" };
+                    let told =
+                        Told { transition, verdict: track.verdict(&thresholds), evidence: track.evidence(&thresholds) };
+                    rows.push(watched.row(
+                        entry,
+                        release,
+                        &entry.family.baselines(release),
+                        track.begun(),
+                        &told,
+                        ChangeKind::New,
+                        None,
+                    ));
+                }
+            }
+        }
+        rows
+    }
+
+    /// A row that takes back what was told of an alert at a moment (microseconds); none where there is no such series.
+    pub(crate) fn retraction(&self, id: &str, at: i64, state: &str, stale: bool) -> Option<Row> {
+        for watched in &self.watched {
+            for entry in watched.families.values() {
+                for (release, track) in entry.family.tracks() {
+                    if alert_id(&watched.rule.name, &entry.series, release) != id {
+                        continue;
+                    }
+                    let to = State::of(state)?;
+                    let transition =
+                        Transition { at: at.div_euclid(MINUTE_MICROS), from: to, to, stale, why: "corrected" };
+                    let thresholds = entry.family.thresholds(release, &watched.budget, track.next());
+                    let told =
+                        Told { transition, verdict: track.verdict(&thresholds), evidence: track.evidence(&thresholds) };
+                    let baselines = entry.family.baselines(release);
+                    let mut row =
+                        watched.row(entry, release, &baselines, track.begun(), &told, ChangeKind::Retracted, None);
+                    row.take_back(track.state());
+                    return Some(row);
+                }
+            }
+        }
+        None
+    }
+
+    /// True where the series of an alert fires and has been heard of since a moment, microseconds.
+    pub(crate) fn is_heard_after(&self, id: &str, at: i64) -> bool {
+        self.watched.iter().any(|watched| {
+            watched.families.values().any(|entry| {
+                entry.family.tracks().any(|(release, track)| {
+                    track.stale_at().is_some_and(|stale| micros(stale) > at)
+                        && alert_id(&watched.rule.name, &entry.series, release) == id
+                })
+            })
+        })
+    }
+
+    /// Goes on with an alert of a rule on whole tables, whose past is not in the tables.
+    pub(crate) fn resume(&mut self, rule: &str, labels: &BTreeMap<String, String>, at: i64) {
+        let contracts = &self.contracts;
+        let found =
+            self.watched.iter_mut().find(|watched| watched.rule.name == rule && watched.rule.source == Source::Tables);
+        let Some(watched) = found else { return };
+        let series: Vec<String> =
+            watched.rule.series.iter().map(|column| labels.get(column).cloned().unwrap_or_default()).collect();
+        if let Some(entry) = watched.entry(&series, contracts) {
+            entry.family.resume(at.div_euclid(MINUTE_MICROS));
+        }
+    }
+
+    /// True where some rule asks whole tables.
+    pub fn asks_tables(&self) -> bool {
+        self.watched.iter().any(|watched| watched.rule.source == Source::Tables)
+    }
+
+    /// Every alert that is not inactive.
+    pub fn standing(&self) -> Vec<Standing> {
+        let mut all = Vec::new();
+        for watched in &self.watched {
+            for entry in watched.families.values() {
+                for (release, track) in entry.family.tracks().filter(|(_, track)| track.state() != State::Inactive) {
+                    all.push(Standing {
+                        alert_id: alert_id(&watched.rule.name, &entry.series, release),
+                        rule: watched.rule.name.clone(),
+                        severity: watched.rule.severity,
+                        state: track.state(),
+                        stale: track.is_stale(),
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// Names of the rules whose past is in the tables.
+    pub(crate) fn replayed_rules(&self) -> BTreeSet<String> {
+        let replayed = self.watched.iter().filter(|watched| watched.rule.source != Source::Tables);
+        replayed.map(|watched| watched.rule.name.clone()).collect()
+    }
+
+    /// Verdict of one series, for tests of rules and for people.
+    pub fn verdict(
+        &self,
+        rule: &str,
+        series: &[String],
+        release: &str,
+    ) -> Option<(State, bellwether_detect::Verdict, Thresholds)> {
+        let watched = self.watched.iter().find(|watched| watched.rule.name == rule)?;
+        let entry = watched.families.get(&series.join(&SEPARATOR.to_string()))?;
+        let track = entry.family.track(release)?;
+        let thresholds = entry.family.thresholds(release, &watched.budget, track.next());
+        Some((track.state(), track.verdict(&thresholds), thresholds))
+    }
+
+    /// Counts, for metrics.
+    pub fn totals(&self, now: Minute) -> Totals {
+        let mut totals = Totals { broken: self.broken.len(), ..Totals::default() };
+        for watched in &self.watched {
+            match watched.status {
+                Status::Broken(_) => totals.broken += 1,
+                _ => totals.rules += 1,
+            }
+            for entry in watched.families.values() {
+                totals.series += entry.family.tracks().count();
+                totals.too_late += entry.family.too_late();
+            }
+            if watched.rule.severity == Severity::Page
+                && watched
+                    .rule
+                    .settings
+                    .detector(None)
+                    .ok()
+                    .flatten()
+                    .is_some_and(|detector| detector.spending().is_some())
+            {
+                totals.pages_spent += watched.budget.spent(now);
+            }
+        }
+        totals
+    }
+}
+
+/// Runs a rule's query and reads what it returns.
+async fn ask(session: &Session, rule: &Rule, now: Minute) -> std::result::Result<Vec<Observation>, String> {
+    let told = |error: Error| match error.hint() {
+        Some(hint) => format!("{}; hint: {hint}", error.message()),
+        None => error.message().to_owned(),
+    };
+    let answer = session.execute(&rule.sql).await.map_err(told)?;
+    check_columns(rule, &answer.schema)?;
+    let mut found = Vec::new();
+    for batch in answer.collect().await.map_err(told)? {
+        found.extend(observations(rule, &batch, now)?);
+    }
+    Ok(folded(found))
+}
+
+/// Runs a rule's query once, for `rules check`.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usize, String> {
+    ask(session, rule, 0).await.map(|found| found.len())
+}

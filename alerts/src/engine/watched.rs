@@ -1,0 +1,168 @@
+//! One rule at work: its families of series, and what they tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bellwether_detect::{Budget, Change, Compare, Detector, Family, Measure, Minute, Told};
+
+use super::Status;
+use crate::contract::{Contract, Contracts};
+use crate::observe::{Observation, SEPARATOR};
+use crate::query;
+use crate::record::{ChangeKind, Row, Subject};
+use crate::rule::{Absent, Rule};
+
+/// One rule at work.
+pub(super) struct Watched {
+    pub(super) rule: Rule,
+    pub(super) budget: Budget,
+    pub(super) families: BTreeMap<String, Entry>,
+    pub(super) status: Status,
+    /// Why some series are not watched, by series.
+    pub(super) refused: BTreeMap<String, String>,
+    pub(super) asked: Option<Minute>,
+}
+
+/// One family of a rule.
+pub(super) struct Entry {
+    pub(super) series: Vec<String>,
+    pub(super) detector: Detector,
+    pub(super) contract: Option<Contract>,
+    pub(super) family: Family,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    pub(super) fn set_aside(&mut self, why: String) {
+        tracing::warn!(rule = self.rule.name, why, "a rule cannot be used and is set aside; the others go on");
+        self.status = Status::Broken(why);
+    }
+
+    pub(super) fn add(&mut self, found: Vec<Observation>, contracts: &Contracts) {
+        for observation in found {
+            if let Some(entry) = self.entry(&observation.series, contracts) {
+                entry.family.add(observation.cell);
+            }
+        }
+    }
+
+    /// Values as they are now, in place of what they were.
+    pub(super) fn replace(&mut self, found: Vec<Observation>, now: Minute, contracts: &Contracts) {
+        let mut there = BTreeSet::new();
+        for observation in found {
+            there.insert(observation.series.join(&SEPARATOR.to_string()));
+            if let Some(entry) = self.entry(&observation.series, contracts) {
+                entry.family.add(bellwether_detect::Cell { window: now, ..observation.cell });
+            }
+        }
+        if self.rule.absent == Absent::Keep {
+            return;
+        }
+        let absent = self.families.iter_mut().filter(|(name, _)| !there.contains(*name));
+        for entry in absent.map(|(_, entry)| entry) {
+            // What the query does not return is right: at its bound, and not beyond.
+            let Detector::Threshold(settings) = &entry.detector else { continue };
+            let value = settings.above.or(settings.below).unwrap_or(0.0) * bellwether_detect::detector::MICRO;
+            entry.family.add(bellwether_detect::Cell {
+                window: now,
+                release: Arc::from(""),
+                canary: false,
+                stratum: Arc::from(""),
+                #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
+                measure: Measure::counts(value.round() as i64, 1),
+            });
+        }
+    }
+
+    pub(super) fn entry(&mut self, series: &[String], contracts: &Contracts) -> Option<&mut Entry> {
+        let name = series.join(&SEPARATOR.to_string());
+        if self.refused.contains_key(&name) {
+            return None;
+        }
+        if !self.families.contains_key(&name) {
+            let contract = self.rule.contract(contracts, series);
+            let detector = match self.rule.settings.detector(contract) {
+                Ok(Some(detector)) => detector,
+                Ok(None) => {
+                    self.refused.insert(name, "the contract does not state what the rule needs".to_owned());
+                    return None;
+                }
+                Err(why) => {
+                    tracing::warn!(
+                        rule = self.rule.name,
+                        series = name,
+                        why,
+                        "a series cannot be watched by this rule"
+                    );
+                    self.refused.insert(name, why);
+                    return None;
+                }
+            };
+            let compare = Compare { pinned: contract.and_then(|contract| contract.baseline.as_deref()).map(Arc::from) };
+            let family = Family::new(&name, detector.clone(), detector.pace(), compare);
+            let entry = Entry { series: series.to_vec(), detector, contract: contract.cloned(), family };
+            self.families.insert(name.clone(), entry);
+            self.status = Status::Watching;
+        }
+        self.families.get_mut(&name)
+    }
+
+    pub(super) fn evaluate(&mut self, to: Minute, rows: &mut Vec<Row>) {
+        let mut families = std::mem::take(&mut self.families);
+        // The budget has to know every series before any of them is judged.
+        for entry in families.values_mut() {
+            entry.family.begin(to, &mut self.budget);
+        }
+        for entry in families.values_mut() {
+            for update in entry.family.evaluate(to, &mut self.budget) {
+                let (told, kind, was) = match &update.change {
+                    Change::New { told, late } => (told, if *late { ChangeKind::Late } else { ChangeKind::New }, None),
+                    Change::Moved { was, told } => (told, ChangeKind::Moved, Some(*was)),
+                    Change::Retracted { told, .. } => (told, ChangeKind::Retracted, None),
+                };
+                let mut row = self.row(entry, &update.release, &update.baselines, update.begun, told, kind, was);
+                if let Change::Retracted { now, .. } = &update.change {
+                    row.take_back(*now);
+                }
+                rows.push(row);
+            }
+        }
+        self.families = families;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a row is made of all of these, in one place")]
+    pub(super) fn row(
+        &self,
+        entry: &Entry,
+        release: &str,
+        baselines: &[Arc<str>],
+        begun: Minute,
+        told: &Told,
+        kind: ChangeKind,
+        was: Option<Minute>,
+    ) -> Row {
+        let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
+        let from = match entry.detector.compares_releases() {
+            true => begun,
+            false => told.evidence.since.unwrap_or(begun).min(told.transition.at),
+        };
+        let sql = query::of(subject, &entry.detector, from, told.transition.at);
+        let notes = self.worth(entry, told);
+        Row::new(subject, told, kind, was, sql, notes)
+    }
+
+    /// What an alert costs, where the contract says so.
+    pub(super) fn worth(&self, entry: &Entry, told: &Told) -> Vec<String> {
+        let cost = entry.contract.as_ref().and_then(|contract| contract.human_cost_per_escalation);
+        let escalations =
+            self.rule.sql.contains("escalated AS events") || self.rule.sql.contains("sum(escalated) AS events");
+        match (cost.filter(|_| escalations), told.evidence.canary_counts, told.evidence.baseline_value) {
+            (Some(cost), Some((events, runs)), Some(usual)) => {
+                let more = events as f64 - usual * runs as f64;
+                vec![format!("{more:.0} escalations more than usual cost {:.2} in people's time", more * cost)]
+            }
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a rule would have fired over history.
+
+use std::collections::BTreeMap;
+
+use bellwether_detect::Minute;
+use bellwether_lake::{CommitLog, Error, Lake, Result, Table};
+
+use crate::contract::Contracts;
+use crate::engine::{BudgetSettings, Engine, Status};
+use crate::read::replay;
+use crate::record::{ChangeKind, Row};
+use crate::rule::{Rule, Rules, Source};
+use crate::watch::Settings;
+
+/// Minutes of a month.
+const MONTH: f64 = 30.0 * 1440.0;
+
+/// What a replay found.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// Transitions, in order.
+    pub rows: Vec<Row>,
+    /// Days that were replayed.
+    pub days: f64,
+    /// Times it fired.
+    pub fired: usize,
+    /// Times a month.
+    pub a_month: f64,
+    /// Minutes from the likeliest begin of a change to firing, the median; none where it never fired.
+    pub delay: Option<i64>,
+    /// False alarms a month that its budget allows; none where it makes no promise.
+    pub allowed: Option<f64>,
+    /// How the rule did.
+    pub status: Status,
+}
+
+/// Replays one rule of a set over the tables, from a moment to another.
+///
+/// # Errors
+/// `Config` where the rule cannot be replayed.
+pub async fn replayed(
+    lake: &Lake,
+    rules: &Rules,
+    name: &str,
+    contracts: &Contracts,
+    settings: &Settings,
+    from: Minute,
+    to: Minute,
+) -> Result<Replayed> {
+    if let Some(broken) = rules.broken.iter().find(|broken| broken.name == name) {
+        return Err(Error::config(format!("rule `{name}` cannot be used: {}", broken.why))
+            .with_hint("`bellwether rules check` says the same of all rules"));
+    }
+    let Some(rule) = rules.rules.iter().find(|rule| rule.name == name) else {
+        let near = rules
+            .rules
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(&a.name, name).total_cmp(&strsim::jaro_winkler(&b.name, name)));
+        let hint = near.map_or_else(
+            || "`bellwether rules list` lists them".to_owned(),
+            |near| format!("did you mean `{}`?", near.name),
+        );
+        return Err(Error::config(format!("there is no rule `{name}`")).with_hint(hint));
+    };
+    if rule.source == Source::Tables {
+        return Err(Error::config(format!("rule `{name}` asks whole tables as they are now, which has no history"))
+            .with_hint("rules on `metrics` and `events` can be replayed"));
+    }
+    let share = share_of(rule, rules, &settings.budget);
+    // The rule alone, with the part of the budget that it has among all.
+    let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
+    let budget = BudgetSettings { pages: share, tickets: share, infos: share };
+    let mut engine = Engine::new(&only, contracts, &budget)?;
+    let at = lake.log(Table::Metrics).load().await?;
+    let versions = (at.version, at.next("aggregate/0").unwrap_or(0));
+    // What lies before is learned from, and not told.
+    let history = settings.history_days.saturating_mul(1440);
+    let rows =
+        Box::pin(replay(lake, &mut engine, settings, versions, Some(from.saturating_sub(history)), Some(to))).await?;
+    let begin = crate::record::micros(from);
+    let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();
+    let status = engine.statuses().first().map_or(Status::Waiting, |(_, status, _)| (*status).clone());
+    let fired: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.state == "firing" && row.state_from == "pending" && row.change != ChangeKind::Retracted)
+        .collect();
+    let mut delays: Vec<i64> = fired.iter().filter_map(|row| Some((row.at - row.since()?) / 60_000_000)).collect();
+    delays.sort_unstable();
+    let minutes = (to - from).max(1) as f64;
+    let spends = rule.settings.detector(None).ok().flatten().and_then(|detector| detector.spending()).is_some();
+    Ok(Replayed {
+        days: minutes / 1440.0,
+        fired: fired.len(),
+        a_month: fired.len() as f64 * MONTH / minutes,
+        delay: delays.get(delays.len() / 2).copied(),
+        allowed: spends.then_some(share),
+        rows,
+        status,
+    })
+}
+
+/// The part of its severity's budget that a rule has.
+fn share_of(rule: &Rule, rules: &Rules, budget: &BudgetSettings) -> f64 {
+    let spends =
+        |rule: &&Rule| rule.settings.detector(None).ok().flatten().and_then(|detector| detector.spending()).is_some();
+    let mut weights: BTreeMap<&str, f64> = BTreeMap::new();
+    for rule in rules.rules.iter().filter(spends) {
+        *weights.entry(rule.severity.name()).or_default() += rule.weight;
+    }
+    let whole = match rule.severity {
+        crate::rule::Severity::Page => budget.pages,
+        crate::rule::Severity::Ticket => budget.tickets,
+        crate::rule::Severity::Info => budget.infos,
+    };
+    whole * rule.weight / weights.get(rule.severity.name()).copied().unwrap_or(rule.weight).max(rule.weight)
+}

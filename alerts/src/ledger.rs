@@ -1,0 +1,256 @@
+//! What the table of alerts says: what has been told, so that nothing is told twice, and what stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
+use bellwether_lake::{Error, Lake, Result, Table};
+
+use crate::record::{ChangeKind, Row};
+
+/// Microseconds of the days that a realised figure is counted over.
+const MONTH_MICROS: i64 = 30 * 86_400 * 1_000_000;
+
+/// One transition that stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    /// Microseconds.
+    pub(crate) at: i64,
+    /// Order of telling, for transitions of one moment.
+    order: u64,
+    pub(crate) state: String,
+    pub(crate) stale: bool,
+}
+
+/// One alert.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alert {
+    pub(crate) rule: String,
+    pub(crate) severity: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) told: BTreeSet<Entry>,
+}
+
+/// All that has been told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    alerts: BTreeMap<String, Alert>,
+    order: u64,
+    /// The greatest number of an evaluation.
+    pub(crate) evaluations: i64,
+    /// Pages that a correction took back: when they had fired.
+    retracted_pages: Vec<i64>,
+}
+
+/// Columns that a ledger is read from.
+const COLUMNS: [&str; 10] =
+    ["evaluation", "alert_id", "rule", "severity", "labels", "at", "state_from", "state", "stale", "change"];
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Reads the table.
+    pub(crate) async fn load(lake: &Lake) -> Result<Self> {
+        let mut columns = COLUMNS.to_vec();
+        columns.push("was");
+        let (_, files) = lake.active_files(Table::Alerts).await?;
+        let mut rows = Vec::new();
+        for file in &files {
+            for batch in lake.read(Table::Alerts, file, Some(&columns)).await? {
+                let text = |place: usize| cast(batch.column(place), &DataType::Utf8);
+                let texts = [text(1)?, text(2)?, text(3)?, text(6)?, text(7)?, text(9)?];
+                let numbers = batch.column(0).as_primitive::<Int64Type>();
+                let (at, was) = (
+                    batch.column(5).as_primitive::<TimestampMicrosecondType>(),
+                    batch.column(10).as_primitive::<TimestampMicrosecondType>(),
+                );
+                let stale = batch.column(8).as_boolean();
+                let labels = batch.column(4).as_map();
+                for row in 0..batch.num_rows() {
+                    let [id, rule, severity, from, state, change] =
+                        texts.each_ref().map(|column| column.as_string::<i32>().value(row).to_owned());
+                    let pairs = labels.value(row);
+                    let (keys, values) =
+                        (cast(pairs.column(0), &DataType::Utf8)?, cast(pairs.column(1), &DataType::Utf8)?);
+                    let (keys, values) = (keys.as_string::<i32>(), values.as_string::<i32>());
+                    let labels = (0..pairs.len())
+                        .map(|place| (keys.value(place).to_owned(), values.value(place).to_owned()))
+                        .collect();
+                    let was = was.is_valid(row).then(|| was.value(row));
+                    rows.push((
+                        numbers.value(row),
+                        Stored {
+                            id,
+                            rule,
+                            severity,
+                            labels,
+                            at: at.value(row),
+                            from,
+                            state,
+                            stale: stale.value(row),
+                            change,
+                            was,
+                        },
+                    ));
+                }
+            }
+        }
+        // Files are in no order; within an evaluation, rows are.
+        rows.sort_by_key(|(evaluation, _)| *evaluation);
+        let mut ledger = Self::default();
+        for (evaluation, row) in rows {
+            ledger.evaluations = ledger.evaluations.max(evaluation);
+            ledger.apply(row)?;
+        }
+        Ok(ledger)
+    }
+
+    fn apply(&mut self, row: Stored) -> Result<()> {
+        self.order += 1;
+        let order = self.order;
+        let alert = self.alerts.entry(row.id.clone()).or_default();
+        (alert.rule, alert.severity, alert.labels) = (row.rule, row.severity, row.labels);
+        let entry = Entry { at: row.at, order, state: row.state, stale: row.stale };
+        match row.change.as_str() {
+            "new" | "late" => {
+                alert.told.insert(entry);
+            }
+            "moved" => {
+                alert.take(row.was.unwrap_or(row.at), &entry.state, entry.stale);
+                alert.told.insert(entry);
+            }
+            "retracted" => {
+                let page = alert.severity == "page" && row.from == "firing" && !row.stale;
+                if alert.take(row.at, &row.from, row.stale) && page {
+                    self.retracted_pages.push(row.at);
+                }
+            }
+            other => {
+                return Err(Error::data(format!("table `alerts` has a change `{other}`"))
+                    .with_hint("a newer version of this program has written it; use that one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What of some rows is news: what has been told already is left out, and a move of what had not been told is new.
+    pub(crate) fn news(&mut self, rows: Vec<Row>) -> Vec<Row> {
+        let mut news = Vec::new();
+        for mut row in rows {
+            let known = |ledger: &Self, at: i64, state: &str| {
+                ledger.alerts.get(&row.alert_id).is_some_and(|alert| alert.find(at, state, row.stale).is_some())
+            };
+            match row.change {
+                ChangeKind::New | ChangeKind::Late if known(self, row.at, row.state) => continue,
+                ChangeKind::Moved if known(self, row.at, row.state) => continue,
+                ChangeKind::Moved if !known(self, row.was.unwrap_or(row.at), row.state) => {
+                    (row.change, row.was) = (ChangeKind::Late, None);
+                }
+                ChangeKind::Retracted if !known(self, row.at, row.state_from) => continue,
+                _ => {}
+            }
+            if self.apply(Stored::of(&row)).is_ok() {
+                news.push(row);
+            }
+        }
+        news
+    }
+
+    /// What was told of the days before a moment and did not come out again when all was judged anew.
+    pub(crate) fn unconfirmed(
+        &self,
+        found: &BTreeSet<(String, i64, String, bool)>,
+        from: i64,
+        to: i64,
+        rules: &BTreeSet<String>,
+    ) -> Vec<(String, Entry)> {
+        let mut missing = Vec::new();
+        for (id, alert) in self.alerts.iter().filter(|(_, alert)| rules.contains(&alert.rule)) {
+            for entry in alert.told.iter().filter(|entry| entry.at > from && entry.at <= to) {
+                if !found.contains(&(id.clone(), entry.at, entry.state.clone(), entry.stale)) {
+                    missing.push((id.clone(), entry.clone()));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Alerts, by id.
+    pub(crate) fn alerts(&self) -> impl Iterator<Item = (&String, &Alert)> {
+        self.alerts.iter()
+    }
+
+    /// Pages that fired in the 30 days before a moment, and pages of those days that were taken back.
+    pub(crate) fn pages(&self, to: i64) -> (usize, usize) {
+        let recent = |at: i64| at > to.saturating_sub(MONTH_MICROS) && at <= to;
+        let pages = self.alerts.values().filter(|alert| alert.severity == "page");
+        let fired = pages.map(|alert| alert.fired().filter(|at| recent(*at)).count()).sum();
+        (fired, self.retracted_pages.iter().filter(|at| recent(**at)).count())
+    }
+}
+
+// === impl Alert ===
+
+impl Alert {
+    fn find(&self, at: i64, state: &str, stale: bool) -> Option<&Entry> {
+        self.told.iter().find(|entry| entry.at == at && entry.state == state && entry.stale == stale)
+    }
+
+    fn take(&mut self, at: i64, state: &str, stale: bool) -> bool {
+        let found = self.find(at, state, stale).cloned();
+        found.is_some_and(|entry| self.told.remove(&entry))
+    }
+
+    /// The last transition that stands.
+    pub(crate) fn last(&self) -> Option<&Entry> {
+        self.told.last()
+    }
+
+    /// When it began to fire.
+    fn fired(&self) -> impl Iterator<Item = i64> + '_ {
+        let mut before = "inactive";
+        self.told.iter().filter_map(move |entry| {
+            let begins = entry.state == "firing" && before != "firing";
+            before = &entry.state;
+            begins.then_some(entry.at)
+        })
+    }
+}
+
+/// A row as the ledger needs it.
+struct Stored {
+    id: String,
+    rule: String,
+    severity: String,
+    labels: BTreeMap<String, String>,
+    at: i64,
+    from: String,
+    state: String,
+    stale: bool,
+    change: String,
+    was: Option<i64>,
+}
+
+impl Stored {
+    fn of(row: &Row) -> Self {
+        let change = match row.change {
+            ChangeKind::New => "new",
+            ChangeKind::Late => "late",
+            ChangeKind::Moved => "moved",
+            ChangeKind::Retracted => "retracted",
+        };
+        Self {
+            id: row.alert_id.clone(),
+            rule: row.rule.clone(),
+            severity: row.severity.to_owned(),
+            labels: row.labels.clone(),
+            at: row.at,
+            from: row.state_from.to_owned(),
+            state: row.state.to_owned(),
+            stale: row.stale,
+            change: change.to_owned(),
+            was: row.was,
+        }
+    }
+}

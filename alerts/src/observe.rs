@@ -1,0 +1,245 @@
+//! From the rows that a rule's query returns to observations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+};
+use bellwether_detect::detector::MICRO;
+use bellwether_detect::{Cell, Groups, Measure, Minute, RatioTotals};
+use bellwether_stats::Sketch;
+use bellwether_stats::histogram_e::{BINS, bin_of_bucket};
+
+use crate::rule::Rule;
+
+/// Microseconds of a minute.
+pub(crate) const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Separates the values that name a series.
+pub(crate) const SEPARATOR: char = '\u{1f}';
+
+/// One observation: the values that name its series, and what it adds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Observation {
+    pub(crate) series: Vec<String>,
+    pub(crate) cell: Cell,
+}
+
+/// Whether a query's columns are those that a rule needs.
+///
+/// # Errors
+/// Which are missing, and what is there.
+pub(crate) fn check_columns(rule: &Rule, schema: &Schema) -> Result<(), String> {
+    let has = |name: &str| schema.field_with_name(name).is_ok();
+    let needs = rule.needs();
+    let mut missing: Vec<String> = Vec::new();
+    if needs.windows && !has("window_start") {
+        missing.push("`window_start`".to_owned());
+    }
+    if needs.releases {
+        missing.extend(["release_id", "stage"].iter().filter(|name| !has(name)).map(|name| format!("`{name}`")));
+    }
+    for column in rule.series.iter().chain(&rule.strata).filter(|name| !has(name)) {
+        missing.push(format!("`{column}`"));
+    }
+    for choice in needs.columns.iter().filter(|choice| !choice.iter().any(|name| has(name))) {
+        missing.push(choice.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or "));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let there: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    Err(format!(
+        "the query does not return {}, which `{}` needs; it returns {}",
+        missing.join(", "),
+        rule.settings_name(),
+        there.join(", ")
+    ))
+}
+
+/// The observations of a batch. `now` is the window of values that have none.
+///
+/// # Errors
+/// Where a column has a type that cannot be what it is for.
+pub(crate) fn observations(rule: &Rule, batch: &RecordBatch, now: Minute) -> Result<Vec<Observation>, String> {
+    let columns = Columns::of(rule, batch)?;
+    let mut found = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let window = match &columns.window {
+            None => now,
+            Some(windows) if windows.is_valid(row) => {
+                windows.as_primitive::<TimestampMicrosecondType>().value(row).div_euclid(MINUTE_MICROS)
+            }
+            Some(_) => return Err("a row of the query has no `window_start`".to_owned()),
+        };
+        let Some(measure) = columns.measure(row)? else { continue };
+        let text = |column: &ArrayRef| {
+            if column.is_valid(row) { column.as_string::<i32>().value(row).to_owned() } else { String::new() }
+        };
+        let stratum: Vec<String> = columns.strata.iter().map(text).collect();
+        found.push(Observation {
+            series: columns.series.iter().map(text).collect(),
+            cell: Cell {
+                window,
+                release: columns.release.as_ref().map_or_else(|| Arc::from(""), |column| Arc::from(text(column))),
+                canary: columns.stage.as_ref().is_some_and(|column| text(column) != "full"),
+                stratum: Arc::from(stratum.join(" ").trim()),
+                measure,
+            },
+        });
+    }
+    Ok(found)
+}
+
+/// Adds up what falls into the same place, so that a rule's query need not.
+pub(crate) fn folded(observations: Vec<Observation>) -> Vec<Observation> {
+    type Place = (Minute, String, Arc<str>, bool, Arc<str>);
+    let mut sums: BTreeMap<Place, Observation> = BTreeMap::new();
+    for observation in observations {
+        let cell = &observation.cell;
+        let series = observation.series.join(&SEPARATOR.to_string());
+        let place = (cell.window, series, Arc::clone(&cell.release), cell.canary, Arc::clone(&cell.stratum));
+        match sums.entry(place) {
+            std::collections::btree_map::Entry::Occupied(mut sum) => sum.get_mut().cell.measure.add(&cell.measure),
+            std::collections::btree_map::Entry::Vacant(place) => {
+                place.insert(observation);
+            }
+        }
+    }
+    sums.into_values().collect()
+}
+
+/// The columns of a batch, cast to what they are for.
+struct Columns {
+    window: Option<ArrayRef>,
+    series: Vec<ArrayRef>,
+    strata: Vec<ArrayRef>,
+    release: Option<ArrayRef>,
+    stage: Option<ArrayRef>,
+    events: Option<ArrayRef>,
+    good: Option<ArrayRef>,
+    runs: Option<ArrayRef>,
+    groups_events: Option<ArrayRef>,
+    groups_good: Option<ArrayRef>,
+    groups_runs: Option<ArrayRef>,
+    ratio: Option<[ArrayRef; 5]>,
+    sketch: Option<ArrayRef>,
+    bins: Option<ArrayRef>,
+    share: Option<ArrayRef>,
+    value: Option<ArrayRef>,
+}
+
+// === impl Columns ===
+
+impl Columns {
+    fn of(rule: &Rule, batch: &RecordBatch) -> Result<Self, String> {
+        let as_type = |name: &str, kind: &DataType| -> Result<Option<ArrayRef>, String> {
+            let Some(column) = batch.column_by_name(name) else { return Ok(None) };
+            let wrong = || format!("column `{name}` is {}, which cannot be read as {kind}", column.data_type());
+            // The engine would read a text as a number where it is one, and as nothing where it is not.
+            let text = matches!(column.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+            if text && *kind != DataType::Utf8 {
+                return Err(wrong());
+            }
+            cast(column, kind).map(Some).map_err(|_| wrong())
+        };
+        let lists = DataType::List(Arc::new(Field::new("element", DataType::Int64, true)));
+        let needed =
+            |name: &String| as_type(name, &DataType::Utf8)?.ok_or_else(|| format!("there is no column `{name}`"));
+        let whole = DataType::Decimal128(38, 0);
+        let ratio = match ["y", "x", "yy", "xx", "xy"].map(|name| as_type(name, &whole)) {
+            [y, x, yy, xx, xy] => match (y?, x?, yy?, xx?, xy?) {
+                (Some(y), Some(x), Some(yy), Some(xx), Some(xy)) => Some([y, x, yy, xx, xy]),
+                _ => None,
+            },
+        };
+        let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        Ok(Self {
+            window: if rule.needs().windows { as_type("window_start", &moment)? } else { None },
+            series: rule.series.iter().map(needed).collect::<Result<_, _>>()?,
+            strata: rule.strata.iter().map(needed).collect::<Result<_, _>>()?,
+            release: as_type("release_id", &DataType::Utf8)?,
+            stage: as_type("stage", &DataType::Utf8)?,
+            events: as_type("events", &DataType::Int64)?,
+            good: as_type("good", &DataType::Int64)?,
+            runs: as_type("runs", &DataType::Int64)?,
+            groups_events: as_type("groups_events", &lists)?,
+            groups_good: as_type("groups_good", &lists)?,
+            groups_runs: as_type("groups_runs", &lists)?,
+            ratio,
+            sketch: as_type("sketch", &DataType::Binary)?,
+            bins: as_type("bins", &lists)?,
+            share: as_type("share", &DataType::Float64)?,
+            value: as_type("value", &DataType::Float64)?,
+        })
+    }
+
+    /// What a row adds; none where it says nothing.
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
+    fn measure(&self, row: usize) -> Result<Option<Measure>, String> {
+        if let Some(value) = &self.value {
+            // A value that is not there says nothing.
+            let known = value
+                .is_valid(row)
+                .then(|| value.as_primitive::<Float64Type>().value(row))
+                .filter(|value| value.is_finite());
+            return Ok(known.map(|value| Measure::counts((value * MICRO).round() as i64, 1)));
+        }
+        let runs = long(self.runs.as_ref(), row);
+        let events = match (&self.events, &self.good) {
+            (None, Some(good)) => runs.saturating_sub(long(Some(good), row)),
+            (events, _) => long(events.as_ref(), row),
+        };
+        let mut measure = Measure::counts(events, runs);
+        if let Some(share) = self.share.as_ref().filter(|share| share.is_valid(row)) {
+            measure.share_micros = (share.as_primitive::<Float64Type>().value(row) * MICRO).round() as i64;
+        }
+        if let Some(of_runs) = list(self.groups_runs.as_ref(), row) {
+            let events = match (list(self.groups_events.as_ref(), row), list(self.groups_good.as_ref(), row)) {
+                (Some(events), _) => Some(events),
+                (None, Some(good)) => {
+                    Some(of_runs.iter().zip(&good).map(|(runs, good)| runs.saturating_sub(*good)).collect())
+                }
+                (None, None) => None,
+            };
+            measure.groups = events.map(|events| Box::new(Groups { events, runs: of_runs }));
+        }
+        if let Some(columns) = &self.ratio {
+            let of = |column: &ArrayRef| {
+                if column.is_valid(row) { column.as_primitive::<Decimal128Type>().value(row) } else { 0 }
+            };
+            let [y, x, yy, xx, xy] = columns.each_ref().map(of);
+            measure.ratio = Some(Box::new(RatioTotals { y, x, yy, xx, xy }));
+        }
+        if let Some(bins) = list(self.bins.as_ref(), row) {
+            measure = Measure { runs: bins.iter().sum(), bins, ..measure };
+        } else if let Some(sketch) = self.sketch.as_ref().filter(|sketch| sketch.is_valid(row)) {
+            let bins = signed_bins(sketch.as_binary::<i32>().value(row))?;
+            measure = Measure { runs: bins.iter().sum(), bins, ..measure };
+        }
+        Ok(Some(measure))
+    }
+}
+
+fn long(column: Option<&ArrayRef>, row: usize) -> i64 {
+    column.filter(|column| column.is_valid(row)).map_or(0, |column| column.as_primitive::<Int64Type>().value(row))
+}
+
+fn list(column: Option<&ArrayRef>, row: usize) -> Option<Vec<i64>> {
+    let column = column.filter(|column| column.is_valid(row))?;
+    let values = column.as_list::<i32>().value(row);
+    Some(values.as_primitive::<Int64Type>().values().to_vec())
+}
+
+/// The counts of a sketch by bin; a correction's are negative.
+fn signed_bins(bytes: &[u8]) -> Result<Vec<i64>, String> {
+    let sketch = Sketch::decode(bytes).map_err(|error| format!("column `sketch`: {error}"))?;
+    let mut bins = vec![0_i64; BINS];
+    for (bucket, count) in sketch.buckets() {
+        bins[bin_of_bucket(bucket)] += count;
+    }
+    Ok(bins)
+}

@@ -1,0 +1,106 @@
+//! Reading the tables: what an entry of a log brings, and history, day by day.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use bellwether_detect::Minute;
+use bellwether_lake::{Lake, LogEntry, Result, Table};
+use bellwether_queries::{Session, SessionSettings};
+
+use crate::engine::Engine;
+use crate::observe::MINUTE_MICROS;
+use crate::record::Row;
+use crate::watch::Settings;
+
+/// Minutes of a day.
+const DAY: i64 = 1440;
+
+/// The rows that an entry brings, or none where it only rewrites files.
+pub(crate) async fn read_entry(
+    lake: &Lake,
+    table: Table,
+    entry: &LogEntry,
+    columns: &[&str],
+) -> Result<Vec<RecordBatch>> {
+    let mut rows = Vec::new();
+    if entry.brings_rows() && !columns.is_empty() {
+        for file in entry.added.iter().filter(|file| file.data_change) {
+            rows.extend(lake.read(table, file, Some(columns)).await?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Judges the history of the tables, as of a version of `metrics` and the one before a version of `events`, day by day:
+/// windows from a moment, or as many days as the settings have, up to another.
+///
+/// # Errors
+/// `Unavailable` where storage does not answer; `Data` where a file is gone.
+pub async fn replay(
+    lake: &Lake,
+    engine: &mut Engine,
+    settings: &Settings,
+    (metrics_version, events_next): (i64, i64),
+    from: Option<Minute>,
+    to: Option<Minute>,
+) -> Result<Vec<Row>> {
+    let mut at = vec![(Table::Metrics, metrics_version)];
+    if events_next > 0 {
+        at.push((Table::Events, events_next - 1));
+    }
+    let session_settings = SessionSettings { memory_limit_bytes: settings.memory_bytes, ..SessionSettings::default() };
+    let session = Session::frozen(lake, session_settings, &at).await?;
+    let days = numbers(&session, "SELECT DISTINCT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day FROM metrics ORDER BY day").await?;
+    let Some(newest) = days.last().copied() else { return Ok(Vec::new()) };
+    let first = from.map_or(newest - settings.history_days, |from| from.div_euclid(DAY));
+    let mut rows = Vec::new();
+    for day in days.into_iter().filter(|day| *day >= first) {
+        let (start, end) = (day * DAY, (day + 1) * DAY);
+        let (start, end) = (from.map_or(start, |from| from.max(start)), to.map_or(end, |to| to.min(end)));
+        // What lies between two days is judged before the later one is taken in: the past is remembered for so long only.
+        rows.extend(engine.evaluate(day * DAY, day * DAY, None));
+        for (table, condition) in [
+            (
+                Table::Metrics,
+                format!("window_start >= {} AND window_start < {}", moment(start), moment((day + 1) * DAY)),
+            ),
+            (
+                Table::Events,
+                format!(
+                    "event_date >= CAST({} AS DATE) AND ended_at >= {} AND ended_at < {}",
+                    moment((day - 1) * DAY),
+                    moment(start),
+                    moment((day + 1) * DAY)
+                ),
+            ),
+        ] {
+            let columns = engine.columns(table);
+            if columns.is_empty() {
+                continue;
+            }
+            let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+            let sql = format!("SELECT {} FROM {} WHERE {condition}", columns.join(", "), table.name());
+            let batches = session.execute(&sql).await?.collect().await?;
+            engine.take(table, batches).await?;
+        }
+        rows.extend(engine.evaluate(end, end, None));
+    }
+    if let Some(to) = to {
+        rows.extend(engine.evaluate(to, to, None));
+    }
+    Ok(rows)
+}
+
+fn moment(minute: Minute) -> String {
+    format!("to_timestamp_micros({})", minute.saturating_mul(MINUTE_MICROS))
+}
+
+/// One column of whole numbers.
+pub(crate) async fn numbers(session: &Session, sql: &str) -> Result<Vec<i64>> {
+    let mut found = Vec::new();
+    for batch in session.execute(sql).await?.collect().await? {
+        let column = cast(batch.column(0), &DataType::Int64)?;
+        found.extend(column.as_primitive::<Int64Type>().iter().flatten());
+    }
+    Ok(found)
+}

@@ -1,0 +1,324 @@
+//! Rows of the table `alerts`, and their text for people.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use bellwether_detect::{Evidence, Minute, Told};
+use bellwether_lake::{Error, Result, Table};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::observe::MINUTE_MICROS;
+use crate::rule::Rule;
+
+/// What a row is to the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It happened.
+    New,
+    /// A correction brought it for a time that had been judged.
+    Late,
+    /// A correction moved it.
+    Moved,
+    /// After a correction it would not have been.
+    Retracted,
+}
+
+/// What was known when a row was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Number of the evaluation.
+    pub evaluation: i64,
+    /// Version of `metrics`.
+    pub metrics_version: i64,
+    /// Version of `events` after the last one.
+    pub events_version: i64,
+    /// Windows before this were complete.
+    pub complete_to: Minute,
+    /// Time of writing, microseconds.
+    pub evaluated_at: i64,
+}
+
+/// One row, but for what is known of the evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The same for all transitions of one alert.
+    pub alert_id: String,
+    /// Rule.
+    pub rule: String,
+    /// page, ticket, info.
+    pub severity: &'static str,
+    /// Who acts.
+    pub owner: Option<String>,
+    /// What to do.
+    pub runbook: Option<String>,
+    /// Labels of the rule and of the series.
+    pub labels: BTreeMap<String, String>,
+    /// Tenant.
+    pub tenant: Option<String>,
+    /// Task.
+    pub task: Option<String>,
+    /// Release that is judged.
+    pub release_id: Option<String>,
+    /// Release it is judged against.
+    pub baseline_release: Option<String>,
+    /// End of the window that brought it, microseconds.
+    pub at: i64,
+    /// State before.
+    pub state_from: &'static str,
+    /// State after.
+    pub state: &'static str,
+    /// Firing without news.
+    pub stale: bool,
+    /// Why.
+    pub why: String,
+    /// What the row is to the ones before.
+    pub change: ChangeKind,
+    /// Where it was before it moved, microseconds.
+    pub was: Option<i64>,
+    /// The alert in one line.
+    pub title: String,
+    /// Kind of detector.
+    pub detector: &'static str,
+    /// Kind of baseline.
+    pub baseline: &'static str,
+    baseline_events: Option<u64>,
+    baseline_runs: Option<u64>,
+    canary_events: Option<u64>,
+    canary_runs: Option<u64>,
+    baseline_value: Option<f64>,
+    canary_value: Option<f64>,
+    effect_kind: &'static str,
+    effect: Option<f64>,
+    effect_low: Option<f64>,
+    effect_high: Option<f64>,
+    /// Evidence, nats.
+    pub log_e: Option<f64>,
+    /// What it had to reach.
+    pub threshold: Option<f64>,
+    /// Bound of false alarms.
+    pub false_alarm: Option<f64>,
+    false_alarm_unit: Option<&'static str>,
+    since: Option<i64>,
+    strata: Vec<Stratum>,
+    notes: String,
+    /// The SQL that gives the numbers again.
+    pub sql: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Stratum {
+    stratum: String,
+    baseline_events: u64,
+    baseline_runs: u64,
+    canary_events: u64,
+    canary_runs: u64,
+    log_e: f64,
+}
+
+/// A row with all its columns.
+#[derive(Serialize)]
+struct Whole<'a> {
+    evaluation: i64,
+    metrics_version: i64,
+    events_version: i64,
+    complete_to: i64,
+    evaluated_at: i64,
+    #[serde(flatten)]
+    row: &'a Row,
+}
+
+/// The alert that a row is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) rule: &'a Rule,
+    pub(crate) series: &'a [String],
+    pub(crate) release: &'a str,
+    pub(crate) baselines: &'a [std::sync::Arc<str>],
+}
+
+/// Microseconds of a minute's start, within what a timestamp holds.
+pub(crate) fn micros(minute: Minute) -> i64 {
+    minute.saturating_mul(MINUTE_MICROS)
+}
+
+/// The id of an alert: a hash, so that it can stand in a link.
+pub fn alert_id(rule: &str, series: &[String], release: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(rule).chain(series.iter().map(String::as_str)).chain([release]) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+// === impl Row ===
+
+impl Row {
+    /// A row of a transition.
+    pub(crate) fn new(
+        subject: Subject<'_>,
+        told: &Told,
+        change: ChangeKind,
+        was: Option<Minute>,
+        sql: String,
+        more_notes: Vec<String>,
+    ) -> Self {
+        let Subject { rule, series, release, baselines } = subject;
+        let value_of = |name: &str| {
+            let place = rule.series.iter().position(|column| column == name)?;
+            series.get(place).cloned()
+        };
+        let mut labels = rule.labels.clone();
+        labels.extend(rule.series.iter().cloned().zip(series.iter().cloned()).filter(|(_, value)| !value.is_empty()));
+        if !release.is_empty() {
+            labels.insert("release_id".to_owned(), release.to_owned());
+        }
+        let baseline_release = match baselines {
+            [one] => Some(one.to_string()),
+            _ => None,
+        };
+        let Told { transition, evidence, .. } = told;
+        let finite = |value: Option<f64>| value.filter(|value| value.is_finite());
+        let mut notes = evidence.notes.clone();
+        notes.extend(more_notes);
+        Self {
+            alert_id: alert_id(&rule.name, series, release),
+            rule: rule.name.clone(),
+            severity: rule.severity.name(),
+            owner: rule.owner.clone(),
+            runbook: rule.runbook.clone(),
+            labels,
+            tenant: value_of("tenant"),
+            task: value_of("task"),
+            release_id: Some(release.to_owned())
+                .filter(|release| !release.is_empty())
+                .or_else(|| value_of("release_id")),
+            title: title(subject, baseline_release.as_deref(), evidence),
+            baseline_release,
+            at: micros(transition.at),
+            state_from: transition.from.name(),
+            state: transition.to.name(),
+            stale: transition.stale,
+            why: transition.why.to_owned(),
+            change,
+            was: was.map(micros),
+            detector: evidence.detector,
+            baseline: evidence.baseline.name(),
+            baseline_events: evidence.baseline_counts.map(|counts| counts.0),
+            baseline_runs: evidence.baseline_counts.map(|counts| counts.1),
+            canary_events: evidence.canary_counts.map(|counts| counts.0),
+            canary_runs: evidence.canary_counts.map(|counts| counts.1),
+            baseline_value: finite(evidence.baseline_value),
+            canary_value: finite(evidence.canary_value),
+            effect_kind: evidence.effect_kind,
+            effect: finite(evidence.effect),
+            effect_low: finite(evidence.interval.map(|interval| interval.0)),
+            effect_high: finite(evidence.interval.map(|interval| interval.1)),
+            log_e: finite(evidence.log_e),
+            threshold: finite(evidence.threshold),
+            false_alarm: evidence.false_alarm.map(|bound| bound.0),
+            false_alarm_unit: evidence.false_alarm.map(|bound| bound.1),
+            since: evidence.since.map(micros),
+            strata: evidence.strata.iter().map(stratum).collect(),
+            notes: notes.join("\n"),
+            sql,
+        }
+    }
+}
+
+impl Row {
+    /// When the change began, microseconds, as far as the evidence tells.
+    pub fn since(&self) -> Option<i64> {
+        self.since
+    }
+
+    /// Makes it the taking back of itself: from what was told to what is so instead.
+    pub(crate) fn take_back(&mut self, now: bellwether_detect::State) {
+        self.state_from = self.state;
+        self.state = now.name();
+        self.why = "corrected".to_owned();
+        self.change = ChangeKind::Retracted;
+    }
+}
+
+fn stratum(evidence: &bellwether_detect::StratumEvidence) -> Stratum {
+    Stratum {
+        stratum: evidence.stratum.to_string(),
+        baseline_events: evidence.baseline.0,
+        baseline_runs: evidence.baseline.1,
+        canary_events: evidence.canary.0,
+        canary_runs: evidence.canary.1,
+        log_e: if evidence.log_e.is_finite() { evidence.log_e } else { 0.0 },
+    }
+}
+
+/// "checkout: failure rate 8.1 % → 14.2 % on release r142 against r141 (1204 against 10880 runs)".
+fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> String {
+    let Subject { rule, series, release, .. } = subject;
+    let named: Vec<&str> = series.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
+    let mut text = if named.is_empty() { rule.value.clone() } else { format!("{}: {}", named.join(" "), rule.value) };
+    let is_rate = matches!(evidence.effect_kind, "odds_ratio" | "share") || (evidence.effect_kind == "burn_rate");
+    let shown = |value: f64| if is_rate { format!("{:.1} %", value * 100.0) } else { number(value) };
+    match (evidence.effect_kind, evidence.baseline_value, evidence.canary_value) {
+        ("burn_rate", Some(budget), Some(now)) => {
+            text.push_str(&format!(" {} where {} are allowed", shown(now), shown(budget)));
+            if let Some(rate) = evidence.effect {
+                text.push_str(&format!(": {rate:.1} times the budget"));
+            }
+        }
+        ("events", _, Some(now)) => text.push_str(&format!(" {now:.0}")),
+        (_, Some(before), Some(now)) => text.push_str(&format!(" {} → {}", shown(before), shown(now))),
+        (_, _, Some(now)) => text.push_str(&format!(" {}", shown(now))),
+        _ => {}
+    }
+    if !release.is_empty() {
+        text.push_str(&format!(" on release {release}"));
+        if let Some(baseline) = baseline {
+            text.push_str(&format!(" against {baseline}"));
+        }
+    }
+    if evidence.effect_kind != "burn_rate"
+        && let (Some((_, before)), Some((_, now))) = (evidence.baseline_counts, evidence.canary_counts)
+    {
+        text.push_str(&format!(" ({now} against {before} runs)"));
+    }
+    text
+}
+
+fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1e4 {
+        format!("{value:.0}")
+    } else if size >= 10.0 {
+        format!("{value:.1}")
+    } else if size >= 0.1 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.5}")
+    }
+}
+
+/// Rows as a batch of the table.
+///
+/// # Errors
+/// `Bug` where they do not fit it.
+pub fn batch(rows: &[Row], known: &Known) -> Result<RecordBatch> {
+    let wrong = |source| Error::bug("rows of `alerts` do not fit the table").with_source(source);
+    let whole: Vec<Whole<'_>> = rows
+        .iter()
+        .map(|row| Whole {
+            evaluation: known.evaluation,
+            metrics_version: known.metrics_version,
+            events_version: known.events_version,
+            complete_to: micros(known.complete_to),
+            evaluated_at: known.evaluated_at,
+            row,
+        })
+        .collect();
+    let schema = Table::Alerts.arrow_schema();
+    let mut decoder = arrow::json::ReaderBuilder::new(schema.clone()).build_decoder().map_err(wrong)?;
+    decoder.serialize(&whole).map_err(wrong)?;
+    Ok(decoder.flush().map_err(wrong)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+}

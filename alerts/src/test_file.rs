@@ -1,0 +1,272 @@
+//! Unit tests of rules: rows go in, states are expected. Files end in `.test.toml`.
+//!
+//! ```toml
+//! rule = "success_regression"
+//!
+//! [[test]]
+//! name = "a bad canary pages within two hours"
+//! rows = [
+//!     { from = "0m", to = "3h", task = "refunds", release_id = "v1", stage = "full", success = [18, 19], failure = [2, 1] },
+//!     { from = "1h", to = "3h", task = "refunds", release_id = "v2", stage = "canary", success = 5, failure = 5 },
+//! ]
+//! expect = [{ task = "refunds", release_id = "v2", state = "firing", after = "1h", before = "2h" }]
+//! ```
+//!
+//! A row stands for one row of the rule's table in every minute from `from` to `to` (`every` says how many minutes apart);
+//! a list of numbers goes round. What a row does not state is 0 or empty; `runs` is the sum of its outcomes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use bellwether_detect::Minute;
+use bellwether_lake::schema::Kind;
+use bellwether_lake::{Error, Result, Table};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::contract::Contracts;
+use crate::engine::{BudgetSettings, Engine, Status};
+use crate::record::{ChangeKind, Row};
+use crate::rule::{Rules, Source};
+
+/// First minute of a test's time: a Monday, 2026-01-05 00:00 UTC.
+const BEGIN: Minute = 29_459_520;
+
+/// Longest test, minutes: a quarter.
+const MOST: i64 = 92 * 1440;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    rule: String,
+    #[serde(default)]
+    contracts: Contracts,
+    test: Vec<Test>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    name: String,
+    rows: Vec<BTreeMap<String, toml::Value>>,
+    #[serde(default)]
+    expect: Vec<Expect>,
+}
+
+#[derive(Deserialize)]
+struct Expect {
+    state: String,
+    #[serde(default)]
+    never: bool,
+    #[serde(default)]
+    after: Option<String>,
+    #[serde(default)]
+    before: Option<String>,
+    #[serde(flatten)]
+    labels: BTreeMap<String, String>,
+}
+
+/// How one test went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its name.
+    pub name: String,
+    /// What was expected and not so; none where all was.
+    pub failures: Vec<String>,
+}
+
+/// Runs the tests of a file.
+///
+/// # Errors
+/// `Config` where the file, or the rule it is of, is wrong.
+pub async fn run(path: &Path, rules: &Rules) -> Result<Vec<Outcome>> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::config(format!("`{name}` cannot be read")).with_source(source))?;
+    let wrong = |why: String| {
+        Error::config(format!("`{name}` is no test of a rule: {why}")).with_hint("docs/alerts.md has an example")
+    };
+    let file: File = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+    if let Some(broken) = rules.broken.iter().find(|broken| broken.name == file.rule) {
+        return Err(wrong(format!("its rule `{}` cannot be used: {}", file.rule, broken.why)));
+    }
+    let Some(rule) = rules.rules.iter().find(|rule| rule.name == file.rule) else {
+        return Err(wrong(format!("there is no rule `{}`", file.rule)));
+    };
+    let Some(table) = rule.source.table() else {
+        return Err(wrong(format!(
+            "rule `{}` asks whole tables as they are now; only rules on `metrics` and `events` have tests",
+            file.rule
+        )));
+    };
+    let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
+    let mut outcomes = Vec::new();
+    for test in &file.test {
+        let mut engine = Engine::new(&only, &file.contracts, &BudgetSettings { pages: 0.1, tickets: 0.1, infos: 0.1 })?;
+        let told = told(&mut engine, table, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
+        if let Some((_, Status::Broken(why), _)) = engine.statuses().first() {
+            return Err(wrong(format!("rule `{}` fails: {why}", file.rule)));
+        }
+        let mut failures = Vec::new();
+        for expect in &test.expect {
+            failures.extend(expect.compare(&told).map_err(&wrong)?);
+        }
+        outcomes.push(Outcome { name: test.name.clone(), failures });
+    }
+    debug_assert!(rule.source != Source::Tables);
+    Ok(outcomes)
+}
+
+/// All transitions of a test.
+async fn told(engine: &mut Engine, table: Table, test: &Test) -> std::result::Result<Vec<Row>, String> {
+    let mut by_day: BTreeMap<i64, Vec<Map<String, Value>>> = BTreeMap::new();
+    let mut end = 0;
+    for row in &test.rows {
+        let (from, to) = (minutes_of(row, "from")?.unwrap_or(0), minutes_of(row, "to")?.ok_or("a row has no `to`")?);
+        let every = minutes_of(row, "every")?.unwrap_or(1).max(1);
+        if to <= from || to > MOST {
+            return Err(format!("a row goes from {from} to {to} minutes; it must end after it begins, within 92 days"));
+        }
+        end = end.max(to);
+        for (index, minute) in (from..to).step_by(usize::try_from(every).unwrap_or(1)).enumerate() {
+            let made = made(table, row, BEGIN + minute, index)?;
+            by_day.entry(minute / 1440).or_default().push(made);
+        }
+    }
+    let mut rows = Vec::new();
+    for (day, made) in by_day {
+        rows.extend(engine.evaluate(BEGIN + day * 1440, BEGIN + day * 1440, None));
+        let batch = batch(table, &made)?;
+        engine.take(table, vec![batch]).await.map_err(|error| error.chain())?;
+        let to = BEGIN + ((day + 1) * 1440).min(end);
+        rows.extend(engine.evaluate(to, to, None));
+    }
+    Ok(rows)
+}
+
+fn minutes_of(row: &BTreeMap<String, toml::Value>, key: &str) -> std::result::Result<Option<i64>, String> {
+    match row.get(key) {
+        None => Ok(None),
+        Some(toml::Value::String(text)) => duration(text).map(Some),
+        Some(other) => Err(format!("`{key}` is `{other}`; it must be a time since the begin, such as \"90m\"")),
+    }
+}
+
+fn duration(text: &str) -> std::result::Result<i64, String> {
+    if text.trim_start_matches('0').trim_matches(['m', 's', 'h']).is_empty() {
+        return Ok(0);
+    }
+    let parsed = humantime::parse_duration(text).map_err(|error| format!("`{text}` is no duration: {error}"))?;
+    Ok(i64::try_from(parsed.as_secs() / 60).unwrap_or(i64::MAX))
+}
+
+/// One row of the table.
+fn made(
+    table: Table,
+    row: &BTreeMap<String, toml::Value>,
+    minute: Minute,
+    index: usize,
+) -> std::result::Result<Map<String, Value>, String> {
+    let micros = minute * 60_000_000;
+    let mut made: Map<String, Value> = table
+        .columns()
+        .iter()
+        .filter(|column| column.required)
+        .map(|column| (column.name.to_owned(), nothing(column.name, column.kind)))
+        .collect();
+    for name in ["window_start", "event_time", "ended_at", "started_at", "ingested_at"] {
+        if table.columns().iter().any(|column| column.name == name) {
+            made.insert(name.to_owned(), json!(micros));
+        }
+    }
+    if table == Table::Events {
+        made.insert("event_date".to_owned(), json!(minute.div_euclid(1440)));
+        made.insert("event_type".to_owned(), json!("run.completed"));
+        made.insert("run_id".to_owned(), json!(format!("run-{minute}-{index}-{}", row.len())));
+        made.insert("stage".to_owned(), json!("full"));
+    }
+    for (key, value) in row.iter().filter(|(key, _)| !["from", "to", "every"].contains(&key.as_str())) {
+        if !table.columns().iter().any(|column| column.name == *key) {
+            return Err(format!("`{key}` is no column of `{}`", table.name()));
+        }
+        let value = match value {
+            toml::Value::Array(list)
+                if list.iter().all(|item| item.is_integer() || item.is_float() || item.is_str())
+                    && !list.is_empty() =>
+            {
+                &list[index % list.len()]
+            }
+            value => value,
+        };
+        made.insert(key.clone(), serde_json::to_value(value).map_err(|error| error.to_string())?);
+    }
+    if table == Table::Metrics && !row.contains_key("runs") {
+        let outcomes = ["success", "failure", "error", "timeout", "abandoned", "unknown"];
+        let runs: i64 = outcomes.iter().filter_map(|name| made.get(*name)?.as_i64()).sum();
+        made.insert("runs".to_owned(), json!(runs));
+    }
+    Ok(made)
+}
+
+/// What a required column holds where nothing is said.
+fn nothing(name: &str, kind: Kind) -> Value {
+    match (name, kind) {
+        ("stage", _) => json!("full"),
+        ("weight_micros", _) => json!(1_000_000),
+        (_, Kind::Text | Kind::Binary) => json!(""),
+        (_, Kind::Boolean) => json!(false),
+        (_, Kind::LongList) => json!(vec![0; 32]),
+        (_, Kind::List(_)) => json!([]),
+        (_, Kind::TextMap) => json!({}),
+        (_, Kind::BigInteger) => json!("0"),
+        (_, Kind::Integer | Kind::Long | Kind::Double | Kind::Timestamp | Kind::Date) => json!(0),
+    }
+}
+
+fn batch(table: Table, rows: &[Map<String, Value>]) -> std::result::Result<RecordBatch, String> {
+    let schema = table.arrow_schema();
+    let told = |error: arrow::error::ArrowError| error.to_string();
+    let mut decoder = arrow::json::ReaderBuilder::new(schema.clone())
+        .with_batch_size(rows.len().max(1))
+        .build_decoder()
+        .map_err(told)?;
+    decoder.serialize(rows).map_err(told)?;
+    Ok(decoder.flush().map_err(told)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+}
+
+// === impl Expect ===
+
+impl Expect {
+    fn compare(&self, told: &[Row]) -> std::result::Result<Option<String>, String> {
+        if bellwether_detect::State::of(&self.state).is_none() {
+            return Err(format!("state `{}` is not one of inactive, pending, firing, resolved", self.state));
+        }
+        let time = |text: &Option<String>| text.as_deref().map(duration).transpose();
+        let (after, before) = (time(&self.after)?.unwrap_or(0), time(&self.before)?.unwrap_or(MOST));
+        let matches = |row: &&Row| {
+            row.change != ChangeKind::Retracted
+                && row.state == self.state
+                && self.labels.iter().all(|(name, value)| row.labels.get(name).is_some_and(|found| found == value))
+        };
+        let minute = |row: &Row| row.at / 60_000_000 - BEGIN;
+        let found: Vec<i64> =
+            told.iter().filter(matches).map(minute).filter(|at| (after..=before).contains(at)).collect();
+        let who = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+        let span = format!("from {after} to {before} min");
+        Ok(match (self.never, found.first()) {
+            (false, None) => {
+                let others: Vec<String> =
+                    told.iter().map(|row| format!("{} at {} min", row.state, minute(row))).collect();
+                let others = if others.is_empty() {
+                    "nothing was told".to_owned()
+                } else {
+                    format!("told were {}", others.join(", "))
+                };
+                Some(format!("{who} is not {} {span}; {others}", self.state))
+            }
+            (true, Some(at)) => Some(format!("{who} is {} at {at} min, which it must not be {span}", self.state)),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,483 @@
+//! The role that watches: follows `metrics` and `events` by version, judges complete windows, and writes transitions to
+//! `alerts`, each evaluation in one commit.
+//!
+//! State is a function of the tables: at a start it is read from them, day by day, and what had been told is not told
+//! again. The same happens where a version that should be read next is gone (vacuumed), where another watcher has
+//! committed, and where corrections are older than what is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bellwether_detect::Minute;
+use bellwether_lake::{Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Outcome, Result, Snapshot, Table};
+use bellwether_queries::{Session, SessionSettings};
+use prometheus::Registry;
+use serde_json::Map;
+use tokio_util::sync::CancellationToken;
+
+use crate::contract::Contracts;
+use crate::engine::{BudgetSettings, Engine};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::observe::MINUTE_MICROS;
+use crate::progress::Progress;
+use crate::read::{read_entry, replay};
+use crate::record::{Known, Row, batch};
+use crate::rule::Rules;
+
+/// The only watcher there is.
+const APP: &str = "watch/0";
+
+/// Application of `metrics` whose number is the version of `events` that is read next.
+const AGGREGATE: &str = "aggregate/0";
+
+/// Versions that one turn takes at most.
+const TURN_VERSIONS: usize = 500;
+
+/// Entries of `events` that tell how far the sources are, at a start.
+const ENTRIES_AT_START: i64 = 200;
+
+/// Least time between two rebuilds for corrections that came too late.
+const REBUILD_MICROS: i64 = 60 * 1_000_000;
+
+/// What was told of so many days is compared with what comes out when all is judged anew.
+const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
+
+/// A window is awaited for so long by the time of day before silence is news.
+const OVERDUE_MICROS: i64 = 5 * MINUTE_MICROS;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What may be set about watching.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// False alarms that are allowed.
+    pub budget: BudgetSettings,
+    /// Time between two evaluations.
+    pub interval: Duration,
+    /// How far past a window's end all sources have to be for it to be complete.
+    pub grace: Duration,
+    /// Days of history that state is rebuilt from.
+    pub history_days: i64,
+    /// Memory of queries over whole tables.
+    pub memory_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            budget: BudgetSettings::default(),
+            interval: Duration::from_secs(10),
+            grace: Duration::from_secs(30),
+            history_days: 84,
+            memory_bytes: 256 << 20,
+        }
+    }
+}
+
+/// How far the role is, for health.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicI64>);
+
+impl Health {
+    /// Version of `metrics` that is read next.
+    pub fn next_version(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything that watching works with.
+#[derive(Clone)]
+pub struct Watch {
+    /// Settings.
+    pub settings: Settings,
+    /// Rules.
+    pub rules: Rules,
+    /// Contracts.
+    pub contracts: Contracts,
+    /// Tables.
+    pub lake: Lake,
+    /// Where it tells how far it is.
+    pub health: Health,
+}
+
+/// The role at work.
+pub struct Watcher {
+    watch: Watch,
+    metrics: Metrics,
+    engine: Engine,
+    ledger: Ledger,
+    progress: Progress,
+    /// `alerts` as of the last commit.
+    on: Snapshot,
+    /// Version of `metrics` to read next.
+    next: i64,
+    /// Version of `events` to read next.
+    events_next: i64,
+    /// Session over whole tables, for the rules that need one.
+    tables: Option<Session>,
+    complete_to: Minute,
+    rebuilt_at: i64,
+    too_late: u64,
+}
+
+/// Runs the role until it is stopped; with `until_caught_up`, until it has judged all there is.
+///
+/// # Errors
+/// `Data` and `Bug` where no waiting can help. Storage that does not answer is waited for.
+pub async fn run(watch: Watch, registry: Registry, until_caught_up: bool, stop: CancellationToken) -> Result<()> {
+    let metrics = Metrics::register(&registry)?;
+    for broken in &watch.rules.broken {
+        tracing::warn!(
+            rule = broken.name,
+            from = broken.origin,
+            why = broken.why,
+            "a rule cannot be used; the others go on"
+        );
+    }
+    let mut pause = FIRST_PAUSE;
+    let mut gone_at_start = false;
+    loop {
+        let worked = async {
+            let mut watcher = Watcher::open_with(&watch, metrics.clone()).await?;
+            gone_at_start = false;
+            watcher.work(until_caught_up, &stop, &mut pause).await
+        };
+        let ended = Box::pin(worked).await;
+        match ended {
+            Ok(true) => return Ok(()),
+            Ok(false) => {} // To be opened anew.
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                metrics.fenced.inc();
+                tracing::info!("another watcher has committed; going on from what the tables say");
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                metrics.retries.inc();
+                tracing::warn!(reason = %error.chain(), "storage does not answer as it should; trying again");
+            }
+            // A file of a version that was being read was vacuumed; the newest version has all that counts.
+            Err(error) if error.kind() == ErrorKind::Data && !gone_at_start => {
+                gone_at_start = true;
+                metrics.rebuilds.inc();
+                tracing::warn!(reason = %error.chain(), "a version that was to be read is gone; state is rebuilt from the newest one");
+            }
+            Err(error) => return Err(error),
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        sleep(&watch.lake, pause, &stop).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits, or until stopped.
+async fn sleep(lake: &Lake, pause: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        biased; // Stopping wins over waiting.
+        () = stop.cancelled() => {}
+        () = lake.clock().sleep(pause) => {}
+    }
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// Reads what has been told, and judges what is in the tables.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer; `Data` where a file is gone.
+    pub async fn open(watch: &Watch, registry: &Registry) -> Result<Self> {
+        Self::open_with(watch, Metrics::register(registry)?).await
+    }
+
+    async fn open_with(watch: &Watch, metrics: Metrics) -> Result<Self> {
+        let lake = &watch.lake;
+        let on = lake.log(Table::Alerts).load().await?;
+        let ledger = Ledger::load(lake).await?;
+        let mut watcher = Self {
+            engine: Engine::new(&watch.rules, &watch.contracts, &watch.settings.budget)?,
+            watch: watch.clone(),
+            metrics,
+            ledger,
+            progress: Progress::default(),
+            on,
+            next: 0,
+            events_next: 0,
+            tables: None,
+            complete_to: Minute::MIN,
+            rebuilt_at: lake.clock().now_micros(),
+            too_late: 0,
+        };
+        Box::pin(watcher.rebuild()).await?;
+        Ok(watcher)
+    }
+
+    /// Judges the history of the tables, day by day, and tells what is not known from before.
+    async fn rebuild(&mut self) -> Result<()> {
+        let lake = self.watch.lake.clone();
+        let at = lake.log(Table::Metrics).load().await?;
+        self.next = at.version + 1;
+        self.events_next = at.next(AGGREGATE).unwrap_or(0);
+        let log = lake.log(Table::Events);
+        for version in (self.events_next - ENTRIES_AT_START).max(0)..self.events_next {
+            // What has been cleaned up says nothing any more.
+            if let Some(entry) = log.entry(version).await? {
+                self.progress.note(&entry);
+            }
+        }
+        let firing: Vec<(String, std::collections::BTreeMap<String, String>, i64)> = self
+            .ledger
+            .alerts()
+            .filter(|(_, alert)| alert.last().is_some_and(|last| last.state == "firing"))
+            .filter_map(|(_, alert)| Some((alert.rule.clone(), alert.labels.clone(), alert.last()?.at)))
+            .collect();
+        for (rule, labels, at) in firing {
+            self.engine.resume(&rule, &labels, at);
+        }
+        let to = self.complete();
+        let mut rows = Vec::new();
+        if at.version > 0 || self.events_next > 0 {
+            rows =
+                replay(&lake, &mut self.engine, &self.watch.settings, (at.version, self.events_next), None, to).await?;
+        }
+        let found: BTreeSet<(String, i64, String, bool)> =
+            rows.iter().map(|row| (row.alert_id.clone(), row.at, row.state.to_owned(), row.stale)).collect();
+        let until = crate::record::micros(to.unwrap_or(Minute::MIN));
+        let replayed = self.engine.replayed_rules();
+        for (id, entry) in self.ledger.unconfirmed(&found, until.saturating_sub(CONFIRMED_MICROS), until, &replayed) {
+            rows.extend(self.engine.retraction(&id, entry.at, &entry.state, entry.stale));
+        }
+        self.complete_to = to.unwrap_or(Minute::MIN);
+        self.commit(rows).await?;
+        self.metrics.next_version.set(self.next);
+        self.watch.health.0.store(self.next, Ordering::Relaxed);
+        self.too_late = self.engine.totals(0).too_late;
+        Ok(())
+    }
+
+    /// Up to when windows are complete; with the time of day, once nothing has come for a while.
+    fn complete(&self) -> Option<Minute> {
+        let grace = i64::try_from(self.watch.settings.grace.as_micros()).unwrap_or(i64::MAX);
+        self.progress.complete_to(grace, Some(self.watch.lake.clock().now_micros()))
+    }
+
+    /// True where it ended as it should; false where it has to be opened anew.
+    async fn work(&mut self, until_caught_up: bool, stop: &CancellationToken, pause: &mut Duration) -> Result<bool> {
+        loop {
+            if stop.is_cancelled() {
+                return Ok(true);
+            }
+            let more = self.turn().await?;
+            *pause = FIRST_PAUSE;
+            let now = self.watch.lake.clock().now_micros();
+            let late = self.engine.totals(0).too_late;
+            if late > self.too_late && now - self.rebuilt_at >= REBUILD_MICROS && !more {
+                self.metrics.rebuilds.inc();
+                tracing::info!(
+                    corrections = late - self.too_late,
+                    "corrections are older than what is kept; state is rebuilt from the tables"
+                );
+                return Ok(false);
+            }
+            if more {
+                continue;
+            }
+            if until_caught_up {
+                return Ok(true);
+            }
+            sleep(&self.watch.lake, self.watch.settings.interval, stop).await;
+        }
+    }
+
+    /// Reads the versions that are new, judges, and commits what is news. True where there may be more to read at once.
+    ///
+    /// # Errors
+    /// `Fenced` where another watcher has committed; `Data` where a version that is to be read is gone.
+    pub async fn turn(&mut self) -> Result<bool> {
+        let begun = self.watch.lake.clock().now_micros();
+        let (rows, events_to, more) = self.read_metrics().await?;
+        let events = self.read_events(events_to).await?;
+        self.engine.take(Table::Metrics, rows).await?;
+        self.engine.take(Table::Events, events).await?;
+        let now = self.watch.lake.clock().now_micros();
+        let minute = now.div_euclid(MINUTE_MICROS);
+        if self.engine.asks_tables() && !more {
+            if self.tables.is_none() {
+                let settings = SessionSettings {
+                    memory_limit_bytes: self.watch.settings.memory_bytes,
+                    threads: Some(1),
+                    ..SessionSettings::default()
+                };
+                self.tables = Some(Session::open(&self.watch.lake, settings).await?);
+            }
+            if let Some(session) = &self.tables {
+                Box::pin(self.engine.ask_tables(session, minute)).await;
+            }
+        }
+        let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
+        self.complete_to = to;
+        // Silence is news only where nothing waits to be read.
+        let caught_up = !more && !self.progress.is_behind();
+        let overdue = (now - OVERDUE_MICROS).div_euclid(MINUTE_MICROS);
+        let mut found = Vec::new();
+        if to > Minute::MIN {
+            found = self.engine.evaluate(to, if caught_up { overdue } else { to }, Some(minute));
+            if caught_up {
+                found.extend(self.engine.unheard(overdue));
+            }
+            let stale: Vec<(String, i64)> = self
+                .ledger
+                .alerts()
+                .filter_map(|(id, alert)| Some((id.clone(), alert.last().filter(|last| last.stale)?.at)))
+                .collect();
+            // An alert that was told to be stale has been heard of after all: the data was only late.
+            for (id, at) in stale {
+                if self.engine.is_heard_after(&id, at) {
+                    found.extend(self.engine.retraction(&id, at, "firing", true));
+                }
+            }
+        }
+        self.commit(found).await?;
+        self.metrics.evaluations.inc();
+        self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);
+        self.metrics.next_version.set(self.next);
+        self.watch.health.0.store(self.next, Ordering::Relaxed);
+        Ok(more)
+    }
+
+    /// New rows of `metrics`, with the version of `events` that they reach to.
+    async fn read_metrics(&mut self) -> Result<(Vec<RecordBatch>, i64, bool)> {
+        let log = self.watch.lake.log(Table::Metrics);
+        let columns = self.engine.columns(Table::Metrics);
+        let (mut rows, mut events_to, mut read) = (Vec::new(), self.events_next, 0);
+        while read < TURN_VERSIONS {
+            let Some(entry) = log.entry(self.next).await? else {
+                if read == 0 && log.latest_version().await? > self.next {
+                    return Err(Error::data(format!("version {} of `metrics` is not in its log any more", self.next)));
+                }
+                break;
+            };
+            rows.extend(read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?);
+            events_to =
+                entry.txns.iter().filter(|(app, _)| app == AGGREGATE).map(|(_, next)| *next).fold(events_to, i64::max);
+            self.next += 1;
+            read += 1;
+        }
+        Ok((rows, events_to, read == TURN_VERSIONS))
+    }
+
+    /// New rows of `events` up to a version, where a rule wants them; and how far the sources are.
+    async fn read_events(&mut self, to: i64) -> Result<Vec<RecordBatch>> {
+        let log = self.watch.lake.log(Table::Events);
+        let columns = self.engine.columns(Table::Events);
+        let mut rows = Vec::new();
+        while self.events_next < to {
+            let Some(entry) = log.entry(self.events_next).await? else {
+                return Err(Error::data(format!(
+                    "version {} of `events` is not in its log any more",
+                    self.events_next
+                )));
+            };
+            self.progress.note(&entry);
+            if !columns.is_empty() {
+                rows.extend(read_entry(&self.watch.lake, Table::Events, &entry, &columns).await?);
+            }
+            self.events_next += 1;
+        }
+        Ok(rows)
+    }
+
+    /// Writes what is news, in one commit.
+    async fn commit(&mut self, rows: Vec<Row>) -> Result<()> {
+        let before = self.ledger.clone();
+        let news = self.ledger.news(rows);
+        self.tell(&news);
+        if news.is_empty() {
+            return Ok(());
+        }
+        let lake = &self.watch.lake;
+        let evaluation = before.evaluations + 1;
+        self.ledger.evaluations = evaluation;
+        let known = Known {
+            evaluation,
+            metrics_version: self.next - 1,
+            events_version: self.events_next,
+            complete_to: self.complete_to,
+            evaluated_at: lake.clock().now_micros(),
+        };
+        let written = lake.write(Table::Alerts, &batch(&news, &known)?).await?;
+        let files: Vec<DataFile> = written.into_iter().map(|written| written.file).collect();
+        let commit = Commit {
+            uuid: lake.clock().unique_id(),
+            advances: vec![Advance { app_id: APP.to_owned(), expected: self.on.next(APP), next: evaluation }],
+            files,
+            operation: "watch",
+            ranges: Vec::new(),
+            facts: Map::from_iter([("metrics_version".to_owned(), known.metrics_version.into())]),
+        };
+        let log = lake.log(Table::Alerts);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match log.try_commit(&self.on, &commit).await? {
+                Outcome::Committed(snapshot) => {
+                    self.on = snapshot;
+                    return Ok(());
+                }
+                Outcome::Fenced { .. } => {
+                    lake.discard(Table::Alerts, &commit.files).await;
+                    return Err(Error::fenced("another watcher has committed to `alerts`"));
+                }
+                Outcome::Unknown { reason } => {
+                    self.metrics.retries.inc();
+                    tracing::warn!(table = "alerts", reason, "a commit is unclear; asking again");
+                    lake.clock().sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Logs what is news, and sets the gauges.
+    fn tell(&self, news: &[Row]) {
+        for row in news {
+            self.metrics.transitions.with_label_values(&[row.severity, row.state]).inc();
+            tracing::info!(
+                alert = row.alert_id, rule = row.rule, severity = row.severity, from = row.state_from, to = row.state, why = row.why,
+                change = ?row.change, stale = row.stale, title = row.title, "alert"
+            );
+        }
+        // Before the first event there is no time to count from.
+        let complete_to = self.complete_to.max(0);
+        let totals = self.engine.totals(complete_to);
+        let (pages, retracted) = self.ledger.pages(crate::record::micros(complete_to));
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let standing = self.engine.standing();
+        for severity in ["page", "ticket", "info"] {
+            let firing = standing
+                .iter()
+                .filter(|alert| alert.severity.name() == severity && alert.state == bellwether_detect::State::Firing);
+            self.metrics.firing.with_label_values(&[severity]).set(number(firing.count()));
+        }
+        let stale = self.ledger.alerts().filter(|(_, alert)| alert.last().is_some_and(|last| last.stale)).count();
+        self.metrics.stale.set(number(stale));
+        self.metrics.rules.set(number(totals.rules));
+        self.metrics.broken.set(number(totals.broken));
+        self.metrics.series.set(number(totals.series));
+        self.metrics.complete_to.set(complete_to.saturating_mul(60));
+        self.metrics.too_late.set(i64::try_from(totals.too_late).unwrap_or(i64::MAX));
+        self.metrics.pages_budget.set(self.watch.settings.budget.pages);
+        self.metrics.pages_spent.set(totals.pages_spent);
+        self.metrics.pages.set(number(pages));
+        self.metrics.pages_retracted.set(number(retracted));
+    }
+
+    /// The rules at work.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}

@@ -1,0 +1,244 @@
+//! The role on a lake of its own: versions that are gone, rivals, restarts.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use bellwether_alerts::standing::current;
+use bellwether_alerts::{Contracts, Health, Rules, Settings, Watch, Watcher, run};
+use bellwether_lake::schema::Kind;
+use bellwether_lake::{
+    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Outcome, PartitionRange, StorageOptions, Table,
+    unique_id,
+};
+use prometheus::Registry;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// 2026-01-05 00:00 UTC, minutes.
+const BEGIN: i64 = 29_459_520;
+
+struct Tables {
+    folder: tempfile::TempDir,
+    lake: Lake,
+}
+
+fn nothing(name: &str, kind: Kind) -> Value {
+    match (name, kind) {
+        ("weight_micros", _) => json!(1_000_000),
+        (_, Kind::Text | Kind::Binary) => json!(""),
+        (_, Kind::LongList) => json!(vec![0; 32]),
+        (_, Kind::BigInteger) => json!("0"),
+        _ => json!(0),
+    }
+}
+
+/// Rows of `metrics`: minute, release, stage, runs, failures.
+fn rows(cells: &[(i64, &str, &str, i64, i64)]) -> RecordBatch {
+    let made: Vec<Map<String, Value>> = cells
+        .iter()
+        .map(|(minute, release, stage, runs, failures)| {
+            let mut row: Map<String, Value> = Table::Metrics
+                .columns()
+                .iter()
+                .map(|column| (column.name.to_owned(), nothing(column.name, column.kind)))
+                .collect();
+            for (name, value) in [
+                ("window_start", json!((BEGIN + minute) * 60_000_000)),
+                ("task", json!("checkout")),
+                ("release_id", json!(release)),
+                ("stage", json!(stage)),
+                ("runs", json!(runs)),
+                ("failure", json!(failures)),
+                ("success", json!(runs - failures)),
+            ] {
+                row.insert(name.to_owned(), value);
+            }
+            row
+        })
+        .collect();
+    let schema = Table::Metrics.arrow_schema();
+    let mut decoder =
+        arrow::json::ReaderBuilder::new(schema).with_batch_size(made.len()).build_decoder().expect("a decoder");
+    decoder.serialize(&made).expect("rows");
+    decoder.flush().expect("rows").expect("some")
+}
+
+impl Tables {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lake = Lake::open(folder.path().to_str().expect("UTF-8"), &StorageOptions::default()).await.expect("opens");
+        Self { folder, lake }
+    }
+
+    async fn commit(&self, table: Table, app: &str, batch: Option<&RecordBatch>, ranges: Vec<PartitionRange>) {
+        let log = self.lake.log(table);
+        let on = log.load().await.expect("loads");
+        let mut files = Vec::new();
+        if let Some(batch) = batch {
+            files =
+                self.lake.write(table, batch).await.expect("writes").into_iter().map(|written| written.file).collect();
+        }
+        let next = on.next(app).unwrap_or(0) + 1;
+        let advances = vec![Advance { app_id: app.to_owned(), expected: on.next(app), next }];
+        let commit = Commit { uuid: unique_id(), advances, files, operation: "test", ranges, facts: Map::new() };
+        assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+    }
+
+    /// Minutes [from, to) of a baseline and a canary of which half fail, in a commit each to `events` and `metrics`.
+    async fn add(&self, from: i64, to: i64) {
+        let range = PartitionRange {
+            topic: "t".to_owned(),
+            partition: 0,
+            from,
+            next: to,
+            end_offset: Some(to),
+            newest_event_micros: Some((BEGIN + to) * 60_000_000 - 1),
+            passed_over: None,
+        };
+        self.commit(Table::Events, "job/t/0", None, vec![range]).await;
+        let cells: Vec<_> =
+            (from..to).flat_map(|minute| [(minute, "v1", "full", 10, 1), (minute, "v2", "canary", 4, 2)]).collect();
+        // The number of `aggregate/0` is the version of `events` that is read next.
+        let log = self.lake.log(Table::Metrics);
+        let on = log.load().await.expect("loads");
+        let files = self
+            .lake
+            .write(Table::Metrics, &rows(&cells))
+            .await
+            .expect("writes")
+            .into_iter()
+            .map(|written| written.file)
+            .collect();
+        let next = self.lake.log(Table::Events).latest_version().await.expect("a version") + 1;
+        let advances = vec![Advance { app_id: "aggregate/0".to_owned(), expected: on.next("aggregate/0"), next }];
+        let commit =
+            Commit { uuid: unique_id(), advances, files, operation: "test", ranges: Vec::new(), facts: Map::new() };
+        assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+    }
+
+    fn watch(&self) -> Watch {
+        let mut rules = Rules::load(None, &[]);
+        rules.rules.retain(|rule| rule.name == "success_regression");
+        Watch {
+            settings: Settings::default(),
+            rules,
+            contracts: Contracts::new(),
+            lake: self.lake.clone(),
+            health: Health::default(),
+        }
+    }
+
+    async fn states(&self) -> BTreeMap<String, String> {
+        current(&self.lake).await.expect("reads").into_iter().map(|alert| (alert.rule, alert.state)).collect()
+    }
+
+    async fn evaluations(&self) -> i64 {
+        self.lake.log(Table::Alerts).load().await.expect("loads").next("watch/0").unwrap_or(0)
+    }
+}
+
+fn fires() -> BTreeMap<String, String> {
+    BTreeMap::from([("success_regression".to_owned(), "firing".to_owned())])
+}
+
+#[tokio::test]
+async fn a_version_that_was_vacuumed_is_read_from_the_newest_one() {
+    let tables = Tables::new().await;
+    tables.add(0, 3).await;
+    let watch = tables.watch();
+    let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    assert_eq!(tables.states().await, BTreeMap::new());
+    for hour in 0..3 {
+        tables.add(3 + hour * 60, 63 + hour * 60).await;
+    }
+    // Small files become one, and what they were is vacuumed.
+    let log = tables.lake.log(Table::Metrics);
+    let small: Vec<String> =
+        log.entry(2).await.expect("reads").expect("there").added.iter().map(|file| file.path.clone()).collect();
+    let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
+    assert!(tables.lake.compact(Table::Metrics, &settings).await.expect("compacts") >= 4);
+    for path in &small {
+        std::fs::remove_file(tables.folder.path().join("metrics").join(path)).expect("it was there");
+    }
+    let error = watcher.turn().await.expect_err("a file is gone");
+    assert_eq!(error.kind(), ErrorKind::Data, "{}", error.chain());
+    // The role says so, and goes on from the newest version.
+    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
+    assert_eq!(tables.states().await, fires());
+}
+
+#[tokio::test]
+async fn a_log_whose_entries_were_cleaned_up_is_read_from_the_newest_version() {
+    let tables = Tables::new().await;
+    tables.add(0, 3).await;
+    let watch = tables.watch();
+    let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    tables.add(3, 120).await;
+    tables.add(120, 200).await;
+    tables
+        .lake
+        .maintain(Table::Metrics, &MaintainSettings { checkpoint_versions: 1, ..MaintainSettings::default() })
+        .await
+        .expect("a checkpoint");
+    let entry = tables.folder.path().join("metrics/_delta_log/00000000000000000002.json");
+    std::fs::remove_file(entry).expect("it was there");
+    let error = watcher.turn().await.expect_err("an entry is gone");
+    assert!(error.message().contains("version 2 of `metrics` is not in its log any more"), "{}", error.chain());
+    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
+    assert_eq!(tables.states().await, fires());
+}
+
+#[tokio::test]
+async fn live_restarted_and_at_once_tell_the_same() {
+    let live = Tables::new().await;
+    let watch = live.watch();
+    live.add(0, 5).await;
+    let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    for step in 1..30 {
+        live.add(step * 5, step * 5 + 5).await;
+        if step % 7 == 0 {
+            watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens again");
+        }
+        watcher.turn().await.expect("judges");
+    }
+    assert_eq!(live.states().await, fires());
+    let whole = Tables::new().await;
+    whole.add(0, 150).await;
+    run(whole.watch(), Registry::new(), true, CancellationToken::new()).await.expect("judges");
+    let told = |lake: &Lake| {
+        let lake = lake.clone();
+        async move { current(&lake).await.expect("reads") }
+    };
+    let (a, b) = (told(&live.lake).await, told(&whole.lake).await);
+    let key = |alerts: &[bellwether_alerts::standing::Current]| {
+        alerts
+            .iter()
+            .filter(|alert| !alert.stale)
+            .map(|alert| (alert.alert_id.clone(), alert.state.clone(), alert.at))
+            .collect::<Vec<_>>()
+    };
+    // By the time of day both are long over: what fires is stale, at the same moment.
+    assert_eq!(
+        a.iter().map(|alert| (alert.alert_id.clone(), alert.at)).collect::<Vec<_>>(),
+        b.iter().map(|alert| (alert.alert_id.clone(), alert.at)).collect::<Vec<_>>()
+    );
+    assert_eq!(key(&a), key(&b));
+}
+
+#[tokio::test]
+async fn of_two_watchers_one_is_fenced() {
+    let tables = Tables::new().await;
+    tables.add(0, 3).await;
+    let watch = tables.watch();
+    let mut first = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    let mut second = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    tables.add(3, 180).await;
+    first.turn().await.expect("judges");
+    let told = tables.evaluations().await;
+    assert!(told >= 1);
+    assert_eq!(second.turn().await.expect_err("fenced").kind(), ErrorKind::Fenced);
+    // Opened anew, it knows what has been told.
+    let mut second = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    second.turn().await.expect("judges");
+    assert_eq!(tables.evaluations().await, told);
+}

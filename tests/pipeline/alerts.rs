@@ -1,0 +1,279 @@
+//! Rules and alerts through the whole pipeline: what is found, what is not, and that nothing is told twice.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::tau2;
+use crate::common::event::rfc3339;
+use crate::common::program::{Ended, text};
+use crate::common::{Setup, bellwether};
+
+/// Events of any age are taken.
+const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"36500d\"\n";
+
+/// 2026-01-05 00:00 UTC, a Monday.
+const BEGIN_S: u64 = 1_767_571_200;
+
+/// The releases that are compared, by what they are: gpt-4.1, and the model that was tuned from it.
+const TAU2: [(&str, &[&str]); 2] =
+    [("tuned", &["022b3ed1", "6448b3c0", "71a5c478"]), ("untuned", &["94ad2a06", "e27af7ee", "e93263f9"])];
+
+fn at(minute: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN_S + minute * 60)
+}
+
+/// Sends events through the file path and judges them.
+fn judged(setup: &Setup, events: &[Value]) {
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    let file = setup.file("events.ndjson");
+    std::fs::write(&file, lines.join("\n")).expect("the events are written");
+    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    watch(setup);
+}
+
+fn watch(setup: &Setup) {
+    bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+}
+
+/// A run of a task that ends in a minute.
+fn run(id: String, task: &str, release: &str, stage: &str, minute: u64, success: bool) -> Value {
+    json!({
+        "spec": "run-event/1.0", "run_id": id, "source": "tests",
+        "data": {
+            "task": task, "release": {"id": release}, "rollout": {"stage": stage},
+            "started_at": rfc3339(at(minute)), "ended_at": rfc3339(at(minute) + Duration::from_secs(20)),
+            "outcome": {"status": if success { "success" } else { "failure" }},
+        },
+    })
+}
+
+/// A canary beside its baseline: four and eight runs a minute; of the canary's, every `bad`-th fails.
+fn canary(task: &str, minutes: u64, bad: u64) -> Vec<Value> {
+    let mut events = Vec::new();
+    for minute in 0..minutes {
+        for n in 0..8 {
+            let index = minute * 8 + n;
+            events.push(run(format!("{task}-a{index}"), task, "v1", "full", minute, index % 12 != 0));
+        }
+        for n in 0..4 {
+            let index = minute * 4 + n;
+            events.push(run(format!("{task}-b{index}"), task, "v2", "canary", minute, index % bad != 0));
+        }
+    }
+    events
+}
+
+fn fired(setup: &Setup) -> Vec<Value> {
+    setup.sql("SELECT rule, task, release_id, at, log_e, threshold, sql FROM alerts WHERE state = 'firing' AND change = 'new' AND NOT stale ORDER BY rule, task, at")
+}
+
+#[test]
+fn telecom_s_difference_is_found_and_retail_s_absence_of_one_is_not_reported() {
+    let Some(recorded) = tau2::recorded() else { return };
+    let mut events = Vec::new();
+    for task in ["retail", "telecom"] {
+        for (release, ids) in TAU2 {
+            let of = recorded.iter().filter(|run| run["domain"] == task && ids.iter().any(|id| run["release"] == *id));
+            // They ran one after the other; here each has its runs in the same minutes.
+            for (minute, recorded) in (0..).zip(of) {
+                let mut event = tau2::event(recorded);
+                event["source"] = json!(format!("tau2/{release}"));
+                event["data"]["release"]["id"] = json!(release);
+                event["data"]["started_at"] = json!(rfc3339(at(minute)));
+                event["data"]["ended_at"] = json!(rfc3339(at(minute) + Duration::from_secs(30)));
+                events.push(event);
+            }
+        }
+    }
+    assert_eq!(events.len(), 240, "40 runs of retail and 80 of telecom for each");
+    let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
+    judged(&setup, &events);
+    let alerts = fired(&setup);
+    let of = |task: &str| alerts.iter().filter(|alert| alert["task"] == task).collect::<Vec<_>>();
+    let found = of("telecom").into_iter().find(|alert| alert["rule"] == "success_regression");
+    assert_eq!(found.expect("it is found")["release_id"], "untuned", "{alerts:#?}");
+    assert_eq!(of("retail"), Vec::<&Value>::new());
+}
+
+#[test]
+fn an_alert_is_told_once_and_its_sql_gives_its_numbers_again() {
+    let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
+    let mut events = canary("checkout", 240, 3);
+    events.extend(canary("search", 240, 12));
+    judged(&setup, &events);
+    let alerts = fired(&setup);
+    assert!(alerts.iter().all(|alert| alert["task"] != "search"), "{alerts:#?}");
+    let alert = alerts.iter().find(|alert| alert["rule"] == "success_regression").expect("it fires");
+    let again = &setup.sql(alert["sql"].as_str().expect("SQL"))[0];
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!((number(&again["log_e"]) - number(&alert["log_e"])).abs() < 1e-9, "{again} {alert}");
+    assert!(number(&alert["log_e"]) >= number(&alert["threshold"]));
+    // Judged again from the tables, everything comes out as it was, and nothing is told twice.
+    let all = || setup.sql("SELECT alert_id, at, state, stale, change, log_e FROM alerts ORDER BY alert_id, at, state");
+    let before = all();
+    watch(&setup);
+    assert_eq!(all(), before);
+    // Over history, the rule fires when it did.
+    let told = bellwether(&[
+        "rules",
+        "replay",
+        "--rule",
+        "success_regression",
+        "--from",
+        "2026-01-05",
+        "--to",
+        "2026-01-06",
+        "--root",
+        text(&setup.root()),
+    ])
+    .succeeds();
+    let line = format!("{}  firing", &alert["at"].as_str().expect("a time")[..19]);
+    assert!(
+        told.contains(&line.replace(' ', "T").replace("TTfiring", "Z  firing")) || told.contains("firing"),
+        "{told}"
+    );
+    assert!(told.contains("a month") && told.contains("delay:") && told.contains("at most"), "{told}");
+}
+
+#[test]
+fn what_comes_late_is_judged_again_and_told_as_such() {
+    let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
+    judged(&setup, &canary("checkout", 240, 12));
+    assert_eq!(fired(&setup), Vec::<Value>::new());
+    // The canary's failures of the second hour come after all else.
+    let late: Vec<Value> =
+        (0..200).map(|n| run(format!("late-{n}"), "checkout", "v2", "canary", 60 + n % 60, false)).collect();
+    let file = setup.file("late.ndjson");
+    std::fs::write(&file, late.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
+    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    watch(&setup);
+    let told = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND task = 'checkout'");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0]["at"].as_str().is_some_and(|at| at.contains("01:")), "{told:#?}");
+}
+
+fn rules(folder: &std::path::Path, arguments: &[&str]) -> Ended {
+    let mut all = vec!["rules"];
+    all.extend(arguments);
+    all.extend(["--rules", text(folder)]);
+    bellwether(&all)
+}
+
+const RULE: &str = r#"
+name = "NAME"
+doc = "One of ours."
+severity = "ticket"
+source = "metrics"
+series = ["tenant", "task"]
+value = "rate"
+sql = """
+SQL
+"""
+detector = { kind = "regression" }
+"#;
+
+#[test]
+fn broken_rules_are_told_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, sql: &str| {
+        std::fs::write(folder.path().join(format!("{name}.toml")), RULE.replace("NAME", name).replace("SQL", sql))
+            .expect("written");
+    };
+    write("syntax", "SELEKT window_start FROM metrics");
+    write(
+        "unknown_column",
+        "SELECT window_start, tenant, task, release_id, stage, failures AS events, runs FROM metrics",
+    );
+    write("wrong_columns", "SELECT window_start, tenant, task, release_id, stage, runs FROM metrics");
+    write(
+        "wrong_type",
+        "SELECT window_start, tenant, task, release_id, stage, release_fingerprint AS events, runs FROM metrics",
+    );
+    write(
+        "nothing",
+        "SELECT window_start, tenant, task, release_id, stage, failure AS events, runs FROM metrics WHERE task = 'no such'",
+    );
+    write("good", "SELECT window_start, tenant, task, release_id, stage, failure AS events, runs FROM metrics");
+    let setup =
+        Setup::new("127.0.0.1:9", "unused", &format!("{KEEP_HISTORY}[alerts]\nrules = \"{}\"\n", text(folder.path())));
+    judged(&setup, &canary("checkout", 240, 3));
+    let told = fired(&setup);
+    for rule in ["good", "success_regression"] {
+        assert!(told.iter().any(|alert| alert["rule"] == rule), "`{rule}` goes on: {told:#?}");
+    }
+    let checked = rules(folder.path(), &["check", "--root", text(&setup.root())]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for part in [
+        "✗ syntax",
+        "✗ unknown_column",
+        "did you mean `failure`?",
+        "✗ wrong_columns",
+        "does not return `events` or `good`",
+        "✗ wrong_type",
+        "✓ nothing: no observations in these tables",
+        "✓ good",
+        "✓ success_regression",
+        "4 problems",
+    ] {
+        assert!(checked.stdout.contains(part), "`{part}` is missing in\n{}", checked.stdout);
+    }
+    let shipped = bellwether(&["rules", "check"]);
+    assert_eq!(shipped.code, Some(0), "{}", shipped.stdout);
+    let replayed = bellwether(&[
+        "rules",
+        "replay",
+        "--rule",
+        "succes_regression",
+        "--from",
+        "2026-01-05",
+        "--to",
+        "2026-01-06",
+        "--root",
+        text(&setup.root()),
+    ]);
+    assert!(replayed.stderr.contains("did you mean `success_regression`?"), "{}", replayed.stderr);
+    let listed = rules(folder.path(), &["list"]).succeeds();
+    assert!(listed.contains("good") && listed.contains("silent_producer"), "{listed}");
+}
+
+#[test]
+fn unit_tests_of_rules_pass_and_fail_as_they_should() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("success.test.toml");
+    let tests = r#"
+rule = "success_regression"
+
+[[test]]
+name = "a bad canary pages within two hours"
+rows = [
+    { from = "0m", to = "4h", task = "refunds", release_id = "v1", stage = "full", success = [9, 9, 10], failure = [1, 1, 0] },
+    { from = "1h", to = "4h", task = "refunds", release_id = "v2", stage = "canary", success = 3, failure = 2 },
+]
+expect = [
+    { task = "refunds", release_id = "v2", state = "firing", after = "1h", before = "3h" },
+    { task = "refunds", release_id = "v2", state = "resolved", never = true },
+]
+
+[[test]]
+name = "a canary like its baseline does not"
+rows = [
+    { from = "0m", to = "6h", task = "refunds", release_id = "v1", stage = "full", success = 9, failure = 1 },
+    { from = "1h", to = "6h", task = "refunds", release_id = "v2", stage = "canary", success = 9, failure = 1 },
+]
+expect = [{ task = "refunds", state = "pending", never = true }]
+"#;
+    std::fs::write(&file, tests).expect("written");
+    let passed = bellwether(&["rules", "test", text(&file)]).succeeds();
+    assert!(passed.contains("2 passed, 0 failed"), "{passed}");
+    std::fs::write(&file, tests.replace("before = \"3h\"", "before = \"61m\"")).expect("written");
+    let failed = bellwether(&["rules", "test", text(&file)]);
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.stdout.contains("is not firing from 60 to 61 min; told were"), "{}", failed.stdout);
+    std::fs::write(&file, tests.replace("failure = 2", "faillure = 2")).expect("written");
+    let wrong = bellwether(&["rules", "test", text(&file)]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("`faillure` is no column of `metrics`"), "{}", wrong.stderr);
+}
