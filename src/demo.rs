@@ -56,6 +56,10 @@ pub(crate) const QUERIES: &[(&str, &str)] = &[
     ("what was refused", "SELECT reason, messages, example_message FROM quarantine_summary"),
     ("which tools fail", "SELECT * FROM tool_calls LIMIT 10"),
     ("how fresh is it", "SELECT * FROM freshness"),
+    (
+        "what alarmed, and why",
+        "SELECT at, state, severity, title, log_e, threshold, false_alarm FROM alerts ORDER BY at",
+    ),
 ];
 
 /// Runs the demo.
@@ -104,6 +108,8 @@ fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
     config.kafka.brokers = brokers.split(',').map(str::to_owned).collect();
     config.kafka.topics = vec![TOPIC.to_owned()];
     config.ingest.flush_interval = Duration::from_millis(800);
+    config.alerts.interval = Duration::from_secs(1);
+    config.alerts.grace = Duration::from_secs(5);
     config.serve.address = args.serve;
     // The embedded broker is forgotten at the end, and with it its offsets: another demo on the same root starts anew.
     config.kafka.job = format!("demo-{}", SystemClock.now_micros() / 1_000_000);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bellwether_lake::Result;
 
+use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
 use super::observe::{Answer, Observer};
 use super::{Demo, QUERIES};
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
         round(min(event_lag_s), 1) AS event_lag_s FROM freshness GROUP BY table_name ORDER BY table_name",
     )
     .await?;
+    tell_alerts(&observer).await?;
     crate::print("Queries to try")?;
     for (what, sql) in QUERIES {
         crate::print(&format!("  {what:<24} {sql}"))?;
@@ -84,11 +86,43 @@ async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < SETTLE && !demo.running.stopping() {
         observer.count(demo).await?;
-        if demo.progress.committed() >= demo.progress.published() && demo.running.aggregate_behind().await? == 0 {
+        let committed = demo.progress.committed() >= demo.progress.published();
+        if committed && demo.running.aggregate_behind().await? == 0 && demo.running.watch_behind().await? <= 0 {
             break;
         }
         tokio::time::sleep(TICK).await;
     }
+    Ok(())
+}
+
+/// What the alerts say of the two canaries: when, on how many runs, and with what bound of a false alarm.
+async fn tell_alerts(observer: &Observer) -> Result<()> {
+    let fired = |release: &str| {
+        format!(
+            "SELECT severity, rule, at, canary_runs, baseline_runs, false_alarm, false_alarm_unit, title FROM alerts \
+             WHERE release_id = '{release}' AND state = 'firing' AND NOT stale AND change <> 'retracted' ORDER BY at, rule"
+        )
+    };
+    crate::print("Alerts")?;
+    let bad = observer.ask(&fired(INVOICE_CANARY)).await?;
+    for cells in &bad.rows {
+        if let [severity, rule, at, canary, baseline, bound, unit, title] = cells.as_slice() {
+            let bound: f64 = bound.parse().unwrap_or(f64::NAN);
+            let promise = match unit.as_str() {
+                "per_release" => format!("false at most once in {:.0} such releases", 1.0 / bound),
+                "a_month" => format!("false at most {bound:.3} times a month"),
+                _ => "no promise".to_owned(),
+            };
+            crate::print(&format!("  {severity:<7} {rule:<24} {title}"))?;
+            crate::print(&format!("          fired at {at} on {canary} runs against {baseline}; {promise}"))?;
+        }
+    }
+    let twin = observer.ask(&fired(SUPPORT_CANARY)).await?;
+    let first = bad.rows.first().map_or("not caught", |_| "caught");
+    crate::print(&format!(
+        "  The bad canary {INVOICE_CANARY} is {first}; {} alerts of its twin {SUPPORT_CANARY}, which changes nothing.\n",
+        twin.rows.len()
+    ))?;
     Ok(())
 }
 

@@ -25,14 +25,14 @@ const IN_FLIGHT: u64 = 20_000;
 /// Live events a second.
 const LIVE_PER_SECOND: u64 = 30;
 
-/// Time until the bad canary is at its worst.
+/// Time, in live traffic, until the bad canary is at its worst.
 const DECLINE: Duration = Duration::from_secs(240);
 
-/// How far from the end of the history the twin canary begins, so that it has something to show at once.
-const TWIN_HEAD: Duration = Duration::from_secs(20 * 60);
+/// How far from the end of the history both canaries begin, so that there are enough runs to judge them by.
+const CANARY_HEAD: Duration = Duration::from_secs(60 * 60);
 
-/// How far from the end of the history the bad canary begins; it is still harmless there.
-const CANARY_HEAD: Duration = Duration::from_secs(4 * 60);
+/// How bad the bad canary has become by the end of the history.
+const HARM: f64 = 0.7;
 
 /// Pause while the consumer is behind or the producer's queue is full.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -130,7 +130,12 @@ impl Traffic {
             }
             let passed = (u128::from(index) * HISTORY.as_micros() / u128::from(count.max(1))) as i64;
             let left = Duration::from_micros((span - passed).unsigned_abs());
-            let trial = Trial { invoice: (left < CANARY_HEAD).then_some(0.0), support: left < TWIN_HEAD };
+            let on_trial = CANARY_HEAD.saturating_sub(left).as_secs_f64() / CANARY_HEAD.as_secs_f64();
+            let trial = Trial {
+                // Harmless at first, and then quickly worse.
+                invoice: (left < CANARY_HEAD).then(|| HARM * (2.0 * on_trial - 0.4).clamp(0.0, 1.0)),
+                support: left < CANARY_HEAD,
+            };
             let message = self.apps.next(begin + passed, trial);
             self.publish(&message);
         }
@@ -145,8 +150,7 @@ impl Traffic {
             let due = (passed.as_millis() * u128::from(LIVE_PER_SECOND) / 1000) as u64;
             while sent < due && !self.progress.is_stopped() {
                 let harm = (passed.as_secs_f64() / DECLINE.as_secs_f64()).min(1.0);
-                // It gets worse quickly at first, so that half a minute of watching shows it.
-                let trial = Trial { invoice: Some(harm.sqrt()), support: true };
+                let trial = Trial { invoice: Some(HARM + (1.0 - HARM) * harm.sqrt()), support: true };
                 let message = self.apps.next(now_micros(), trial);
                 self.publish(&message);
                 sent += 1;

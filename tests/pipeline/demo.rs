@@ -8,9 +8,24 @@ fn the_demo_runs_prints_its_tables_and_ends() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let root = folder.path().join("tables");
     let shown =
-        bellwether(&["demo", "--headless", "--duration", "3s", "--history", "2000", "--root", text(&root)]).succeeds();
+        bellwether(&["demo", "--headless", "--duration", "3s", "--history", "24000", "--root", text(&root)]).succeeds();
     for part in ["Rolling metrics", "Quarantine", "Freshness", "canary", "Queries to try"] {
         assert!(shown.contains(part), "`{part}` is missing in\n{shown}");
+    }
+    // The bad canary is caught, with when, on how many runs and how sure; its twin is left alone.
+    let verdict = "The bad canary extract-7.4 is caught; 0 alerts of its twin 2026-11-23.1";
+    assert!(shown.contains(verdict), "{shown}");
+    assert!(shown.contains("runs against") && shown.contains("false at most"), "{shown}");
+    let listed = bellwether(&["alerts", "list", "--root", text(&root)]).succeeds();
+    let line =
+        listed.lines().find(|line| line.contains("success_regression") && line.contains("firing")).expect("it fires");
+    let id = line
+        .split_whitespace()
+        .find(|word| word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .expect("an id");
+    let evidence = bellwether(&["alerts", "show", id, "--root", text(&root)]).succeeds();
+    for part in ["pending", "firing", "log_e", "threshold", "baseline_runs", "e2x2_increments"] {
+        assert!(evidence.contains(part), "`{part}` is missing in\n{evidence}");
     }
     assert!(root.join("events/_delta_log").is_dir());
 }
