@@ -83,6 +83,12 @@ struct Sizes {
     live_per_second: u64,
     /// Commits of the longest log.
     commits: i64,
+    /// Tasks that are watched, with two releases each.
+    watched_tasks: usize,
+    /// Hours of history that baselines are learned from.
+    watched_hours: i64,
+    /// Ticks that are measured.
+    watched_ticks: i64,
 }
 
 const FULL: Sizes = Sizes {
@@ -94,6 +100,9 @@ const FULL: Sizes = Sizes {
     window_s: 60,
     live_per_second: 2000,
     commits: 10_000,
+    watched_tasks: 1000,
+    watched_hours: 96,
+    watched_ticks: 20,
 };
 const QUICK: Sizes = Sizes {
     runs: 1,
@@ -104,6 +113,9 @@ const QUICK: Sizes = Sizes {
     window_s: 10,
     live_per_second: 2000,
     commits: 300,
+    watched_tasks: 1000,
+    watched_hours: 80,
+    watched_ticks: 5,
 };
 const TINY: Sizes = Sizes {
     runs: 1,
@@ -114,6 +126,9 @@ const TINY: Sizes = Sizes {
     window_s: 1,
     live_per_second: 100,
     commits: 12,
+    watched_tasks: 10,
+    watched_hours: 3,
+    watched_ticks: 2,
 };
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ mod freshness;
 mod idle;
 mod peers;
 mod rooms;
+mod watch;
 mod whole;
 mod workers;
 
@@ -33,6 +34,8 @@ pub(crate) enum Part {
     Workers,
     /// What a commit costs after thousands of them
     Commits,
+    /// A tick of all shipped rules over thousands of series
+    Watch,
     /// Side by side with other stream processors on one topic
     Peers,
 }
@@ -52,6 +55,7 @@ impl Part {
             Self::Idle => "idle",
             Self::Workers => "workers",
             Self::Commits => "commits",
+            Self::Watch => "watch",
             Self::Peers => "peers",
         }
     }
@@ -81,6 +85,7 @@ impl Part {
             Self::Idle => idle::run(bench),
             Self::Workers => Box::pin(workers::run(bench)).await,
             Self::Commits => Box::pin(commits::run(bench)).await,
+            Self::Watch => Box::pin(watch::run(bench)).await,
             Self::Peers => Box::pin(peers::run(bench)).await,
         }
     }
