@@ -3,10 +3,11 @@
 //!
 //! * `arguments` holds types, documentation and values of the arguments of detection; `scalar`, `aggregate`, `window` and
 //!   `table` give each kind of function one shape, `identity` what those have in common.
-//! * `evidence` and `measure` are the scalar functions themselves.
+//! * `evidence` and `measure` are the scalar functions themselves; `attribution` explains changes.
 
 mod aggregate;
 mod arguments;
+mod attribution;
 mod evidence;
 mod identity;
 mod measure;
@@ -98,9 +99,11 @@ pub(crate) fn register(context: &SessionContext, schema: &Arc<LakeSchema>) -> Ve
 
 /// Registers the functions of detection.
 fn register_detection(context: &SessionContext) {
-    evidence::all().into_iter().chain(measure::all()).for_each(|function| context.register_udf(function));
+    let scalars = [evidence::all(), measure::all(), attribution::scalars()];
+    scalars.into_iter().flatten().for_each(|function| context.register_udf(function));
     aggregate::all().into_iter().for_each(|function| context.register_udaf(function));
-    window::all().into_iter().for_each(|function| context.register_udwf(function));
+    let windows = [window::all(), attribution::windows()];
+    windows.into_iter().flatten().for_each(|function| context.register_udwf(function));
     table::ALL.iter().for_each(|table| context.register_udtf(table.name, table.function()));
 }
 

@@ -12,7 +12,11 @@
 //! * [`distance`]: how far two distributions are apart, and how far chance alone would bring them.
 //! * [`burn_rate`]: objectives; [`ebh`]: many series at once; [`liveness`]: what missing data means; [`srm`]: a split
 //!   that is not what it should be.
+//!
+//! Explaining:
+//! * [`attribution`]: what is behind a change (D10).
 
+pub mod attribution;
 pub mod block;
 pub mod burn_rate;
 pub mod clusters;

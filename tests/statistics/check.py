@@ -308,6 +308,30 @@ def esr(random):
         yield f"(SELECT sr FROM {inner} WHERE t = 29)", math.log(m.mean()), 1e-9
 
 
+@check("numpy, by the formulas of Kitagawa and Adtributor")
+def attribution(random):
+    for _ in range(CASES // 10):
+        slices = int(random.integers(2, 8))
+        n = random.integers(20, 2000, (2, slices))
+        s = random.binomial(n, random.uniform(0.02, 0.4, (2, slices)))
+        if 0 in s.sum(axis=1):
+            continue
+        shares, rates, whole = n / n.sum(axis=1)[:, None], s / n, s.sum(axis=1) / n.sum(axis=1)
+        mix = (shares[1] - shares[0]) * (rates.mean(axis=0) - whole.mean())
+        rate = (rates[1] - rates[0]) * shares.mean(axis=0)
+        scale = n[1].sum() / n[0].sum()
+        f1, f2 = s[0] * scale, n[0] * scale
+        power = ((s[1] - f1) * f2.sum() - (n[1] - f2) * f1.sum()) / (f2.sum() * (f2.sum() + n[1] - f2))
+        jensen = lambda p, q: 0.5 * (special.xlogy(p, 2 * p / (p + q)) + special.xlogy(q, 2 * q / (p + q)))
+        with np.errstate(invalid="ignore"):
+            surprise = np.nan_to_num(jensen(s[0] / s[0].sum(), s[1] / s[1].sum())) + jensen(*shares)
+        rows = ", ".join(f"({k}, {s[0][k]}, {n[0][k]}, {s[1][k]}, {n[1][k]})" for k in range(slices))
+        k = int(random.integers(slices))
+        for name, value in (("mix_effect", mix), ("rate_effect", rate), ("explanatory_power", power / power.sum()), ("surprise", surprise)):
+            inner = f"(SELECT k, {name}(a, b, c, d) OVER () AS x FROM (VALUES {rows}) AS t(k, a, b, c, d))"
+            yield f"(SELECT x FROM {inner} WHERE k = {k})", value[k], 1e-9
+
+
 @check("confseq normal_mixture_bound")
 def confidence_sequences(random):
     if boundaries is None:

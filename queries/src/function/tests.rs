@@ -159,6 +159,36 @@ async fn any_order_and_any_grouping_of_rows_gives_the_same_bits() {
 }
 
 #[tokio::test]
+async fn slices_add_up_to_the_change_within_each_dimension() {
+    let context = context(2);
+    let counts = "(VALUES ('a', 'x', 400, 20, 40, 2), ('a', 'y', 400, 22, 40, 12), ('b', 'x', 600, 24, 90, 3), \
+                  ('b', 'y', 600, 27, 60, 17)) AS c(task, model, ra, fa, rb, fb)";
+    let slices = format!(
+        "(SELECT grouping(task) AS dimension, coalesce(task, model) AS slice, sum(fa) AS fa, sum(ra) AS ra, \
+         sum(fb) AS fb, sum(rb) AS rb FROM {counts} GROUP BY GROUPING SETS ((task), (model)))"
+    );
+    let over = "(fa, ra, fb, rb) OVER (PARTITION BY dimension)";
+    let change = 34.0 / 230.0 - 93.0 / 2000.0;
+    for (parts, whole) in [
+        (format!("mix_effect{over} + rate_effect{over}"), change),
+        (format!("explanatory_power{over}"), 1.0),
+    ] {
+        let sql = format!(
+            "SELECT sum(part) FROM (SELECT dimension, {parts} AS part FROM {slices}) GROUP BY dimension ORDER BY 1"
+        );
+        let sums = numbers(&context, &sql).await;
+        assert_eq!(sums.len(), 2, "{sql}");
+        sums.into_iter().for_each(|sum| close(sum.expect("a sum"), whole));
+    }
+    // Model y broke for both tasks; the tasks look alike.
+    let sql = format!(
+        "SELECT CAST(count(*) AS DOUBLE) FROM (SELECT dimension, slice, explains{over} AS explains FROM {slices}) \
+         WHERE explains AND slice = 'y'"
+    );
+    close(number(&context, &sql).await, 1.0);
+}
+
+#[tokio::test]
 async fn frames_that_slide_take_rows_away_exactly() {
     let context = context(1);
     let series = "(VALUES (1, 7, 120, 15, 80), (2, 9, 130, 12, 75), (3, 1, 20, 4, 20)) AS b(t, fa, ra, fb, rb)";
@@ -198,6 +228,8 @@ async fn bad_arguments_have_clear_messages() {
         ("SELECT baseline_increments([1.0], timestamp '2026-01-01', 1, 2)", "made by seasonal_baseline"),
         ("SELECT acs_ratio([1.0], [2.0])", "it must be [n, Σy, Σx, Σy², Σx², Σxy]"),
         ("SELECT histogram_of(X'ff')", "not a sketch"),
+        ("SELECT risk_ratio(2, 1, 0, 1)", "events is `2 of 1`; it must be at most the runs"),
+        ("SELECT mix_effect(-1, 1, 1, 1) OVER ()", "mix_effect: amount before is `-1`"),
     ] {
         let error = rows(&context, sql).await.expect_err(sql);
         assert!(error.contains(message), "{sql}: {error}");
@@ -210,6 +242,9 @@ async fn nulls_nothing_and_everything_are_answered() {
     for sql in [
         "SELECT e2x2(NULL, 2, 3, 4, 2, 1)",
         "SELECT burn_rate(0, 0, 0.9)",
+        "SELECT risk_ratio(0, 1, 0, 1)",
+        "SELECT mix_effect(0, 0, 1, 1) OVER ()",
+        "SELECT explanatory_power(NULL, 1, 1, 1) OVER ()",
         "SELECT log_mean_exp(x) FROM (VALUES (CAST(NULL AS DOUBLE))) AS t(x)",
         "SELECT acs_ratio([10, 10, 10, 10, 10, 10], [10, 10, 10, 10, 10, 10])",
     ] {

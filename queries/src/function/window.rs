@@ -19,7 +19,7 @@ use super::scalar::{Value, column};
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Computes a partition, whose rows are in order.
-type Compute = fn(&Columns, usize) -> Result<Vec<Option<Value>>>;
+pub(super) type Compute = fn(&Columns, usize) -> Result<Vec<Option<Value>>>;
 
 /// Every one of them.
 pub(super) fn all() -> Vec<WindowUDF> {
@@ -146,7 +146,8 @@ fn block_number(columns: &Columns, rows: usize) -> Result<Vec<Option<Value>>> {
     Ok(values)
 }
 
-fn udwf(spec: &'static Spec, output: Kind, compute: Compute) -> WindowUDF {
+/// A window function that computes whole partitions.
+pub(super) fn udwf(spec: &'static Spec, output: Kind, compute: Compute) -> WindowUDF {
     let signature = Signature::user_defined(Volatility::Immutable);
     WindowUDF::from(Function { spec, output, compute, signature, documentation: spec.documentation() })
 }
