@@ -95,6 +95,23 @@ bench-peers: ## Measures it side by side with other stream processors
 	@scripts/peers fetch
 	$(call BENCH,peers,peers)
 
+# Built with the optimisation that the profile of development gives to these two crates: nothing else is compiled anew.
+DETECTION = $(CARGO_TARGET_DIR)/debug/bellwether-detection
+
+.PHONY: bench-detection
+bench-detection: ## Measures how well regressions and drift are found, beside peers; QUICK=1 for a short version, SEEDS=n
+	cargo build -p bellwether-bench-detection --bin bellwether-detection
+ifdef QUICK
+	'$(DETECTION)' run --quick $(if $(SEEDS),--seeds $(SEEDS))
+else
+	@scripts/detection-peers fetch
+	@mkdir -p '$(CARGO_TARGET_DIR)/bench'
+	'$(DETECTION)' export '$(CARGO_TARGET_DIR)/bench/series.json'
+	'$(DETECTION)' run $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md --pictures docs \
+	  --json '$(CARGO_TARGET_DIR)/bench/detection.json' \
+	  $$(scripts/detection-peers run '$(CARGO_TARGET_DIR)/bench/series.json' '$(CARGO_TARGET_DIR)/bench/detection-peers' | sed 's/^/--peers /')
+endif
+
 .PHONY: record
 record: build ## Records the demo's screen as docs/demo.svg
 	scripts/record-demo '$(PROGRAM)'

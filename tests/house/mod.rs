@@ -70,6 +70,11 @@ const ROOMS: &[Room] = &[
         not: &["datafusion", "deltalake", "object_store"],
     },
     Room {
+        name: "bellwether-bench-detection",
+        rooms: &["bellwether-stats", "bellwether-detect"],
+        not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "object_store"],
+    },
+    Room {
         name: "bellwether",
         rooms: &[
             "bellwether-event",

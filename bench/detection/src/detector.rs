@@ -1,0 +1,240 @@
+//! Bellwether's detectors as its rules have them, and the windows that the simulated runs make for them.
+
+use std::sync::Arc;
+
+use bellwether_detect::detector::{Drift, Histogram, Ratio, Regression, Silence, Split};
+use bellwether_detect::{
+    Detector, Evidence, Groups, Hours, Measure, Minute, RatioTotals, Row, State, Thresholds, Track, Window,
+};
+use bellwether_stats::clusters::GROUPS;
+use bellwether_stats::histogram_e::{BINS, bin_of};
+
+use crate::world::{EPOCH, Outcome, Run, TASKS, World};
+
+/// Runs of the smaller arm at which a block closes.
+///
+/// A block of n runs uses (n − 1)/n of what they know, so that few runs of a canary beside their baseline lose little;
+/// and what is in an open block is not known yet, so that longer blocks are later.
+pub const BLOCK_RUNS: u64 = 3;
+
+/// Minutes after which a block closes anyhow.
+pub const BLOCK_MINUTES: i64 = 60;
+
+/// D1 with a margin, by task.
+pub fn regression(margin: f64) -> Detector {
+    Detector::Regression(Arc::new(Regression {
+        margin,
+        block_runs: BLOCK_RUNS,
+        block_minutes: BLOCK_MINUTES,
+        ..Regression::default()
+    }))
+}
+
+/// D2 of latency.
+pub fn latency() -> Detector {
+    Detector::Histogram(Arc::new(Histogram::default()))
+}
+
+/// D3 of cost per completed task, margin 5 %.
+pub fn cost() -> Detector {
+    Detector::Ratio(Arc::new(Ratio::default()))
+}
+
+/// D12 for a share that was set.
+pub fn split(share: f64) -> Detector {
+    Detector::Split(Arc::new(Split { share: Some(share) }))
+}
+
+/// D4, or (`anchored`) D6; of rare events (`rare`) D5.
+pub fn drift(minutes: i64, anchored: bool, rare: bool) -> Detector {
+    Detector::Drift(Arc::new(Drift { minutes, anchored, rare, ..Drift::default() }))
+}
+
+/// D11.
+pub fn silence() -> Detector {
+    Detector::Silence(Arc::new(Silence::default()))
+}
+
+/// What the evidence of a release has to reach: `alpha` over its whole life, and no e-detector beside it.
+pub fn by_release(alpha: f64) -> Thresholds {
+    Thresholds { e: -alpha.ln(), alpha, detector: f64::INFINITY, alarms_a_month: 0.0 }
+}
+
+/// What a detector of change at an unknown moment has to reach: ln A.
+pub fn by_time(ln_a: f64) -> Thresholds {
+    Thresholds { e: f64::INFINITY, alpha: 0.5, detector: ln_a, alarms_a_month: 0.0 }
+}
+
+/// One series under one detector, from its first window on.
+pub struct Series {
+    track: Track,
+    hours: Hours,
+    keep: i64,
+    thresholds: Thresholds,
+    state: State,
+    /// Moments at which its alert fired, minutes since the epoch.
+    pub fired: Vec<Minute>,
+    /// Moments at which it resolved.
+    pub resolved: Vec<Minute>,
+}
+
+// === impl Series ===
+
+impl Series {
+    /// Before the first window.
+    pub fn new(detector: &Detector, thresholds: Thresholds, begun: Minute) -> Self {
+        Self {
+            track: Track::new(detector, detector.pace(), begun),
+            hours: Hours::default(),
+            keep: detector.remembers(),
+            thresholds,
+            state: State::Inactive,
+            fired: Vec::new(),
+            resolved: Vec::new(),
+        }
+    }
+
+    /// Counts of the past, from before it is watched.
+    pub fn remember(&mut self, window: Minute, events: i64, runs: i64) {
+        self.hours.add(window.div_euclid(60), events, runs, self.keep);
+    }
+
+    /// The next window.
+    pub fn window(&mut self, window: &Window) {
+        let own = window.rows.iter().fold((0, 0), |sum, row| (sum.0 + row.canary.events, sum.1 + row.canary.runs));
+        if self.keep > 0 {
+            self.remember(window.start, own.0, own.1);
+        }
+        self.track.feed(window, &self.hours, &self.thresholds);
+        self.note(window.start + 1);
+    }
+
+    /// Time passes; all windows before `to` have been taken in.
+    pub fn until(&mut self, to: Minute) {
+        // What changed is seen by the state.
+        drop(self.track.finish(to, &self.hours, &self.thresholds));
+        self.note(to);
+    }
+
+    fn note(&mut self, at: Minute) {
+        let state = self.track.state();
+        match (self.state, state) {
+            (State::Firing, State::Firing) => (),
+            (_, State::Firing) => self.fired.push(at),
+            (State::Firing, _) => self.resolved.push(at),
+            _ => (),
+        }
+        self.state = state;
+    }
+
+    /// Its evidence now, nats.
+    pub fn statistic(&self) -> f64 {
+        self.track.verdict(&self.thresholds).statistic
+    }
+
+    /// The numbers behind it.
+    pub fn evidence(&self) -> Evidence {
+        self.track.evidence(&self.thresholds)
+    }
+}
+
+/// Bad outcomes of one minute: events and runs by task and arm.
+pub type Cells = [[(u64, u64); 2]; TASKS];
+
+/// The cells of a minute's runs.
+pub fn cells(world: &World, runs: &[Run], outcome: Outcome) -> Cells {
+    let mut cells = [[(0, 0); 2]; TASKS];
+    for run in runs {
+        let cell = &mut cells[run.task][usize::from(run.canary)];
+        cell.0 += u64::from(world.happened(run, outcome));
+        cell.1 += 1;
+    }
+    cells
+}
+
+/// The names of the tasks, which are the strata.
+pub fn tasks() -> Vec<Arc<str>> {
+    (1..=TASKS).map(|task| Arc::from(format!("task-{task:02}"))).collect()
+}
+
+/// The random group of a session: any fixed deal of sessions does.
+fn group(run: &Run) -> usize {
+    (run.session.bits() >> 59) as usize % GROUPS
+}
+
+/// The window of a minute for D1: a row a task, and totals by random group of sessions where `sessions` are known.
+pub fn window(
+    names: &[Arc<str>],
+    world: &World,
+    minute: i64,
+    runs: &[Run],
+    outcome: Outcome,
+    sessions: bool,
+) -> Window {
+    let cells = cells(world, runs, outcome);
+    let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut rows: Vec<Row> = names
+        .iter()
+        .zip(&cells)
+        .filter(|(_, cell)| cell[0].1 + cell[1].1 > 0)
+        .map(|(name, cell)| Row {
+            stratum: Arc::clone(name),
+            baseline: Measure::counts(count(cell[0].0), count(cell[0].1)),
+            canary: Measure::counts(count(cell[1].0), count(cell[1].1)),
+        })
+        .collect();
+    if let Some(first) = rows.first_mut().filter(|_| sessions) {
+        // Totals are of the window, whichever row they stand in.
+        let mut groups = [0, 1].map(|_| Groups { events: vec![0; GROUPS], runs: vec![0; GROUPS] });
+        for run in runs {
+            let (arm, group) = (&mut groups[usize::from(run.canary)], group(run));
+            arm.events[group] += i64::from(world.happened(run, outcome));
+            arm.runs[group] += 1;
+        }
+        let [baseline, canary] = groups;
+        (first.baseline.groups, first.canary.groups) = (Some(Box::new(baseline)), Some(Box::new(canary)));
+    }
+    Window { start: EPOCH + minute, historical: false, rows }
+}
+
+/// A window of one row without a name.
+pub fn single(minute: i64, baseline: Measure, canary: Measure) -> Window {
+    Window { start: EPOCH + minute, historical: false, rows: vec![Row { stratum: Arc::from(""), baseline, canary }] }
+}
+
+/// Latencies of a minute by bin, baseline and canary.
+pub fn latencies(world: &World, runs: &[Run]) -> [Measure; 2] {
+    let mut bins = [vec![0_i64; BINS], vec![0_i64; BINS]];
+    for run in runs {
+        bins[usize::from(run.canary)][bin_of(world.latency_micros(run))] += 1;
+    }
+    bins.map(Measure::histogram)
+}
+
+/// Cost and completed tasks of a minute by random group of sessions, baseline and canary.
+pub fn costs(world: &World, runs: &[Run]) -> [Measure; 2] {
+    let empty = || Groups { events: vec![0; GROUPS], runs: vec![0; GROUPS] };
+    let mut arms = [(empty(), RatioTotals::default(), 0), (empty(), RatioTotals::default(), 0)];
+    for run in runs {
+        let (groups, totals, count) = &mut arms[usize::from(run.canary)];
+        let cost = i64::try_from(world.cost_micros(run)).unwrap_or(i64::MAX);
+        let completed = i64::from(!world.happened(run, Outcome::Failure));
+        groups.events[group(run)] += cost;
+        groups.runs[group(run)] += completed;
+        totals.y += i128::from(cost);
+        totals.x += i128::from(completed);
+        *count += 1;
+    }
+    arms.map(|(groups, totals, runs)| Measure {
+        runs,
+        groups: Some(Box::new(groups)),
+        ratio: Some(Box::new(totals)),
+        ..Measure::default()
+    })
+}
+
+/// Minutes between two updates of the detectors of drift.
+pub const STEP_MINUTES: i64 = 5;
+
+/// Days of the past that a baseline is learnt from.
+pub const PAST_DAYS: i64 = 28;
