@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bellwether_detect::budget::Spending;
 use bellwether_detect::detector::{
-    BurnRate, Distance, Drift, Histogram, Occurrence, Ratio, Regression, Shape, Silence, Split, Threshold,
+    BurnRate, Distance, Drift, Histogram, Occurrence, Ratio, Regression, Shape, Split, Threshold,
 };
 use bellwether_detect::evidence::Baseline;
 use bellwether_detect::{

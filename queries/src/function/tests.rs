@@ -169,10 +169,9 @@ async fn slices_add_up_to_the_change_within_each_dimension() {
     );
     let over = "(fa, ra, fb, rb) OVER (PARTITION BY dimension)";
     let change = 34.0 / 230.0 - 93.0 / 2000.0;
-    for (parts, whole) in [
-        (format!("mix_effect{over} + rate_effect{over}"), change),
-        (format!("explanatory_power{over}"), 1.0),
-    ] {
+    for (parts, whole) in
+        [(format!("mix_effect{over} + rate_effect{over}"), change), (format!("explanatory_power{over}"), 1.0)]
+    {
         let sql = format!(
             "SELECT sum(part) FROM (SELECT dimension, {parts} AS part FROM {slices}) GROUP BY dimension ORDER BY 1"
         );
