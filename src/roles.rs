@@ -98,13 +98,14 @@ impl Running {
     pub(crate) async fn aggregate_behind(&self) -> Result<i64> {
         let newest = self.lake.log(Table::Events).latest_version().await?;
         let next = self.lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
-        waiting(&self.lake, next, newest, &mut 0).await
+        waiting(&self.lake, Table::Events, next, newest, &mut 0).await
     }
 
     /// Versions of `metrics` that watch has still to read.
     pub(crate) async fn watch_behind(&self) -> Result<i64> {
         let Some(watching) = &self.watching else { return Ok(0) };
-        Ok(self.lake.log(Table::Metrics).latest_version().await? + 1 - watching.next_version())
+        let newest = self.lake.log(Table::Metrics).latest_version().await?;
+        waiting(&self.lake, Table::Metrics, watching.next_version(), newest, &mut 0).await
     }
 
     /// Drains, commits and ends.
@@ -359,7 +360,8 @@ struct Watched {
 struct Known {
     events: Option<Snapshot>,
     metrics: Option<Snapshot>,
-    empty: i64,
+    empty_events: i64,
+    empty_metrics: i64,
 }
 
 impl Watched {
@@ -393,13 +395,14 @@ impl Watched {
         }
         if self.which.aggregates() {
             let next = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
-            let behind = waiting(&self.lake, next, events.version, &mut known.empty).await?;
+            let behind = waiting(&self.lake, Table::Events, next, events.version, &mut known.empty_events).await?;
             self.health.note("aggregate", next, behind);
         }
         if let Some(watching) = &self.watching {
             let next = watching.next_version();
-            let there = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.version + 1;
-            self.health.note("watch", next, (there - next).max(0));
+            let there = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.version;
+            let behind = waiting(&self.lake, Table::Metrics, next, there, &mut known.empty_metrics).await?;
+            self.health.note("watch", next, behind);
         }
         Ok(())
     }
@@ -416,11 +419,11 @@ async fn newest(lake: &Lake, table: Table, known: &mut Option<Snapshot>) -> Resu
     Ok(snapshot)
 }
 
-/// How many versions of `events` aggregate has still to read. It passes over those without rows, as a rewrite or the claim on
-/// a partition, and commits nothing for them: where there are no others, nothing waits. `empty` remembers the version up to
-/// which that is known.
-async fn waiting(lake: &Lake, next: i64, newest: i64, empty: &mut i64) -> Result<i64> {
-    let log = lake.log(Table::Events);
+/// How many versions of a table its reader has still to read. It passes over those without rows, as a rewrite or the claim
+/// on a partition, and commits nothing for them: where there are no others, nothing waits. `empty` remembers the version up
+/// to which that is known.
+async fn waiting(lake: &Lake, table: Table, next: i64, newest: i64, empty: &mut i64) -> Result<i64> {
+    let log = lake.log(table);
     for version in next.max(*empty)..=newest {
         if log.entry(version).await?.is_some_and(|entry| entry.brings_rows()) {
             return Ok(newest + 1 - version);

@@ -145,9 +145,15 @@ pub async fn run(watch: Watch, registry: Registry, until_caught_up: bool, stop: 
         let worked = async {
             let mut watcher = Watcher::open_with(&watch, metrics.clone()).await?;
             gone_at_start = false;
-            watcher.work(until_caught_up, &stop, &mut pause).await
+            watcher.work(until_caught_up, &mut pause).await
         };
-        let ended = Box::pin(worked).await;
+        // What is in the tables is whole at any moment, and state is made of it: nothing has to be brought to an end first,
+        // so that one told to end does not wait for slow storage.
+        let ended = tokio::select! {
+            biased; // Stopping wins over working.
+            () = stop.cancelled() => return Ok(()),
+            ended = Box::pin(worked) => ended,
+        };
         match ended {
             Ok(true) => return Ok(()),
             Ok(false) => {} // To be opened anew.
@@ -167,20 +173,12 @@ pub async fn run(watch: Watch, registry: Registry, until_caught_up: bool, stop: 
             }
             Err(error) => return Err(error),
         }
-        if stop.is_cancelled() {
-            return Ok(());
+        tokio::select! {
+            biased; // Stopping wins over waiting.
+            () = stop.cancelled() => return Ok(()),
+            () = watch.lake.clock().sleep(pause) => {}
         }
-        sleep(&watch.lake, pause, &stop).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Waits, or until stopped.
-async fn sleep(lake: &Lake, pause: Duration, stop: &CancellationToken) {
-    tokio::select! {
-        biased; // Stopping wins over waiting.
-        () = stop.cancelled() => {}
-        () = lake.clock().sleep(pause) => {}
     }
 }
 
@@ -267,11 +265,8 @@ impl Watcher {
     }
 
     /// True where it ended as it should; false where it has to be opened anew.
-    async fn work(&mut self, until_caught_up: bool, stop: &CancellationToken, pause: &mut Duration) -> Result<bool> {
+    async fn work(&mut self, until_caught_up: bool, pause: &mut Duration) -> Result<bool> {
         loop {
-            if stop.is_cancelled() {
-                return Ok(true);
-            }
             let more = self.turn().await?;
             *pause = FIRST_PAUSE;
             let now = self.watch.lake.clock().now_micros();
@@ -290,7 +285,7 @@ impl Watcher {
             if until_caught_up {
                 return Ok(true);
             }
-            sleep(&self.watch.lake, self.watch.settings.interval, stop).await;
+            self.watch.lake.clock().sleep(self.watch.settings.interval).await;
         }
     }
 

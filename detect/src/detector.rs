@@ -5,6 +5,7 @@
 //! copied at a checkpoint and stepped again through corrected windows is what it would have been.
 
 mod burn_rate;
+mod clusters;
 mod distance;
 mod drift;
 mod histogram;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::drift::Hour;
+use bellwether_stats::sequential::Evidence as Sums;
 
 use crate::budget::{Spending, Thresholds};
 use crate::evidence::Evidence;
@@ -37,8 +39,12 @@ pub use silence::Silence;
 pub use split::Split;
 pub use threshold::{MICRO, Threshold};
 
-/// Evidence of recovery at which an alert resolves, nats: one in a hundred resolves too early.
-const RECOVERED: f64 = 4.605_170_185_988_091;
+/// Evidence of recovery at which an alert resolves, nats: ln 10⁴. The CUSUM of it begins anew again and again, so that an
+/// alert whose cause lasts resolves once in ten thousand blocks on average, not once in ten thousand alerts.
+const RECOVERED: f64 = 9.210_340_371_976_184;
+
+/// Nats by which an alternative may explain a change worse than the best does, and still be taken for it.
+const AS_LIKELY: f64 = 3.0;
 
 /// Minutes of an hour and of a day.
 pub(crate) const HOUR: i64 = 60;
@@ -241,6 +247,8 @@ impl Detector {
         match self {
             Self::Threshold(it) => Pace { hold: it.hold, clear: it.clear, ..pace },
             Self::Occurrence(it) => Pace { clear: it.clear, ..pace },
+            // That nothing comes is what it tells: the alert does not grow stale of it.
+            Self::Silence(_) => Pace { stale_after: Minute::MAX, ..pace },
             Self::Distance(_) => Pace { clear: 2 * DAY, stale_after: 2 * DAY, ..pace },
             _ => pace,
         }
@@ -275,8 +283,9 @@ pub(crate) fn weigh(statistic: f64, threshold: f64) -> Verdict {
     Verdict { signal, statistic, threshold }
 }
 
-/// Evidence that a change is over: the CUSUM of the same increments with null and alternative exchanged, for the
-/// alternative that explained the change best.
+/// Evidence that a change is over: the CUSUM of the same increments with null and alternative exchanged, for the least
+/// alternative that explains the change about as well as the best one. The best one itself overstates a change that was
+/// found early, and a smaller one that lasts would look like recovery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Recovery {
     place: usize,
@@ -288,6 +297,12 @@ impl Recovery {
         Self { place, cusum: 0.0 }
     }
 
+    /// For a change that these sums speak of, over a grid of alternatives that grow.
+    pub(crate) fn of(sums: &Sums) -> Self {
+        let best = sums.sums().iter().map(|sum| sum.value()).fold(f64::NEG_INFINITY, f64::max);
+        Self::new(sums.sums().iter().position(|sum| sum.value() >= best - AS_LIKELY).unwrap_or(0))
+    }
+
     pub(crate) fn update(&mut self, increments: &[f64]) {
         self.cusum = self.cusum.max(0.0) - increments.get(self.place).copied().unwrap_or(0.0);
     }
@@ -297,28 +312,41 @@ impl Recovery {
     }
 }
 
-/// How long a release has had no runs while others of its task had.
+/// Whether a release has left while others of its task go on: no run for so long that, at the share of the traffic it
+/// had, chance does not explain it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Absence {
+    /// Runs of the release and of others up to its last run.
+    present: (u64, u64),
     since: Option<Minute>,
+    /// Runs of others since then.
     others: u64,
     gone: bool,
 }
 
 impl Absence {
-    /// Minutes without a run after which a release is taken to be gone.
+    /// Minutes without a run after which a release may be taken to be gone.
     const MINUTES: i64 = 60;
-    /// Runs of others in that time, at the least.
-    const OTHERS: u64 = 20;
+    /// Chance of no run among so many of others, nats, below which it is: one in a million.
+    const CHANCE: f64 = 13.815_510_557_964_274;
 
     pub(crate) fn note(&mut self, start: Minute, baseline_runs: u64, canary_runs: u64) {
         if canary_runs > 0 {
-            *self = Self::default();
+            let (own, others) = self.present;
+            *self = Self { present: (own + canary_runs, others + self.others + baseline_runs), ..Self::default() };
         } else if baseline_runs > 0 {
             let since = *self.since.get_or_insert(start);
             self.others += baseline_runs;
-            self.gone = start - since >= Self::MINUTES && self.others >= Self::OTHERS;
+            self.gone = start - since >= Self::MINUTES && self.surprise() >= Self::CHANCE;
         }
+    }
+
+    /// −ln of the chance that none of the others' runs was the release's, at its share so far (one run of each added, so
+    /// that a share is never 0 or 1).
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn surprise(&self) -> f64 {
+        let (own, others) = (self.present.0 as f64 + 1.0, self.present.1 as f64 + 1.0);
+        (others / (own + others)).ln() * -(self.others as f64)
     }
 
     pub(crate) fn is_gone(&self) -> bool {

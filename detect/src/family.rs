@@ -198,10 +198,18 @@ impl Family {
             return self.windows.range(from..to.max(from)).next().map(|(start, _)| *start);
         }
         let first = self.first.get(release)?.max(&from);
-        let concurrent = self.windows.range(*first..to.max(*first)).find_map(|(start, cells)| {
+        // Where few runs come, two releases at work seldom share a minute: an hour is what the longest blocks are.
+        let (mut baseline, mut canary) = (None, None);
+        let concurrent = self.windows.range(*first - HOUR + 1..to.max(*first)).find_map(|(start, cells)| {
             let rows = self.arms(release, cells);
-            let runs = |of: fn(&Row) -> &Measure| rows.iter().any(|row| of(row).runs > 0);
-            (runs(|row| &row.baseline) && runs(|row| &row.canary)).then_some(*start)
+            let note = |last: &mut Option<Minute>, of: fn(&Row) -> &Measure| {
+                if rows.iter().any(|row| of(row).runs > 0) {
+                    *last = Some(*start);
+                }
+                last.is_some_and(|last| start - last < HOUR)
+            };
+            let (one, other) = (note(&mut baseline, |row| &row.baseline), note(&mut canary, |row| &row.canary));
+            (one && other && start >= first).then_some(*start)
         });
         let cutover = || {
             let hours = first.div_euclid(HOUR)..to.div_euclid(HOUR);

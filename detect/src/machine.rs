@@ -109,12 +109,12 @@ impl Machine {
 
     /// When it becomes stale if nothing more is heard; none unless it fires.
     pub fn stale_at(&self) -> Option<Minute> {
-        (self.state == State::Firing && !self.stale).then_some(self.heard? + self.pace.stale_after)
+        (self.state == State::Firing && !self.stale).then_some(self.heard?.saturating_add(self.pace.stale_after))
     }
 
     /// Time passes up to a moment without data: what was heard of last decides whether that is too long.
     pub fn wait(&mut self, until: Minute) -> Option<Transition> {
-        let silent_since = self.heard? + self.pace.stale_after;
+        let silent_since = self.heard?.saturating_add(self.pace.stale_after);
         if self.state == State::Firing && !self.stale && silent_since <= until {
             self.stale = true;
             return Some(Transition {

@@ -109,9 +109,7 @@ impl Measure {
         }
         add_lists(&mut self.bins, &more.bins);
         if let Some(more) = &more.groups {
-            let groups = self.groups.get_or_insert_with(Box::default);
-            add_lists(&mut groups.events, &more.events);
-            add_lists(&mut groups.runs, &more.runs);
+            self.groups.get_or_insert_with(Box::default).add(&more.events, &more.runs);
         }
         if let Some(more) = &more.ratio {
             let ratio = self.ratio.get_or_insert_with(Box::default);
@@ -128,6 +126,14 @@ impl Measure {
     /// True where nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.runs == 0 && self.events == 0 && self.ratio.is_none() && self.bins.iter().all(|bin| *bin == 0)
+    }
+}
+
+impl Groups {
+    /// Adds totals by group.
+    pub(crate) fn add(&mut self, events: &[i64], runs: &[i64]) {
+        add_lists(&mut self.events, events);
+        add_lists(&mut self.runs, runs);
     }
 }
 

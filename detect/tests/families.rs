@@ -441,6 +441,78 @@ fn a_silent_producer_is_told_and_a_quiet_night_is_not() {
     assert!(told.evidence.notes[0].contains("are usual"), "{:?}", told.evidence);
 }
 
+#[test]
+fn silence_of_a_task_with_few_runs_is_told_after_some_empty_slots() {
+    // 0.3 runs a minute: a slot of fifteen minutes without any is not rare, a stretch of them is.
+    let mut random = Random(5);
+    let gone = 8 * 1440 + 600;
+    let cells: Vec<Cell> = (0..9 * 1440)
+        .filter(|minute| random.uniform() < 0.3 && !(gone..gone + 300).contains(minute))
+        .map(|minute| cell(minute, "", false, Measure::counts(0, 1)))
+        .collect();
+    let standing = whole(Detector::Silence(Arc::default()), &cells, 9 * 1440);
+    let told = standing.first(State::Firing).expect("it is told");
+    assert!((gone + 45..=gone + 150).contains(&told.transition.at), "{}", told.transition.at - gone);
+    assert_eq!(standing.0.iter().filter(|(_, told)| told.transition.to == State::Firing).count(), 1);
+    assert!(standing.first(State::Resolved).is_some_and(|over| over.transition.at >= gone + 300));
+}
+
+#[test]
+fn a_small_canary_between_two_of_its_runs_has_not_left() {
+    // One run in twenty is the canary's, and the task has one run in two minutes: an hour without it is usual.
+    let mut random = Random(11);
+    let mut cells: Vec<Cell> = (0..6000)
+        .filter(|_| random.uniform() < 0.5)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|minute| {
+            let canary = random.uniform() < 0.05;
+            let bad = i64::from(random.uniform() < if canary { 0.8 } else { 0.05 });
+            cell(minute, if canary { "v2" } else { "v1" }, canary, Measure::counts(bad, 1))
+        })
+        .collect();
+    let standing = whole(regression(), &cells, 6000);
+    assert!(standing.first(State::Firing).is_some());
+    assert!(standing.first(State::Resolved).is_none(), "{:?}", standing.states());
+    cells.extend((6000..7500).map(|minute| cell(minute, "v1", false, Measure::counts(0, 1))));
+    let over = whole(regression(), &cells, 7500);
+    assert_eq!(over.first(State::Resolved).map(|over| over.transition.why), Some("rolled_back"));
+}
+
+#[test]
+fn a_regression_that_lasts_does_not_resolve() {
+    let resolved = (0..20).filter(|seed| {
+        let standing = whole(regression(), &canary(300 + seed, 4 * 1440, 0.2, 30), 4 * 1440);
+        assert!(standing.first(State::Firing).is_some(), "seed {}", 300 + seed);
+        standing.first(State::Resolved).is_some()
+    });
+    assert!(resolved.count() <= 1, "of twenty, seeds 300 to 319");
+}
+
+#[test]
+fn where_sessions_are_dealt_their_runs_are_no_broken_split() {
+    // Sessions of twenty runs, three in ten to the canary, are as far from 0.3 as so few draws are.
+    let cells = |seed: u64, share: f64| -> Vec<Cell> {
+        let mut random = Random(seed);
+        let deal = |minute: Minute, random: &mut Random| {
+            let canary = random.uniform() < share;
+            let group = (random.uniform() * 32.0) as usize;
+            let mut runs = vec![0; 32];
+            runs[group] = 20;
+            let groups = Some(Box::new(Groups { events: runs.clone(), runs }));
+            let measure = Measure { groups, ..Measure::counts(0, 20) };
+            cell(minute, if canary { "v2" } else { "v1" }, canary, measure)
+        };
+        (0..600).map(|minute| deal(minute, &mut random)).collect()
+    };
+    let split = || Detector::Split(Arc::new(Split { share: Some(0.3) }));
+    let found = |share: f64| {
+        (0..20).filter(move |seed| whole(split(), &cells(*seed, share), 600).first(State::Firing).is_some()).count()
+    };
+    assert!(found(0.3) <= 1, "{} of twenty", found(0.3));
+    assert!(found(0.15) >= 19, "{} of twenty", found(0.15));
+}
+
 fn latency(random: &mut Random, runs: i64, factor: f64) -> Measure {
     let mut bins = vec![0; BINS];
     for _ in 0..runs {

@@ -219,11 +219,11 @@ impl Judge for State {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn fired(&mut self) {
         self.fired = true;
-        // The grid point nearest to what has been seen since the change.
+        // A point below what has been seen since the change, which overstates a change that was found early.
         let (events, _, expected) = self.counted;
         let ratio = events as f64 / expected.max(1e-9);
         let grid: &[f64] = if self.settings.rare { &RATE_RATIOS } else { &ODDS_RATIOS };
-        let place = grid.iter().rposition(|point| *point <= ratio).unwrap_or(0);
+        let place = grid.iter().rposition(|point| *point <= ratio).unwrap_or(0).saturating_sub(1);
         self.recovery = Some(Recovery::new(place));
     }
 

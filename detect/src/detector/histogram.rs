@@ -234,7 +234,7 @@ impl Judge for State {
     }
 
     fn fired(&mut self) {
-        self.recovery = Some(Recovery::new(self.sums.likeliest().unwrap_or(0)));
+        self.recovery = Some(Recovery::of(&self.sums));
     }
 
     fn resolved(&mut self) {

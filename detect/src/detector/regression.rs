@@ -10,6 +10,7 @@ use bellwether_stats::e2x2::{ODDS_RATIOS, Table, Test};
 use bellwether_stats::ratio_cs::{Estimate, TIGHTEST_AT, interval};
 use bellwether_stats::sequential::{Detector, Evidence as Sums, stratified_log_e};
 
+use super::clusters::tempering;
 use super::{Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence, StratumEvidence};
@@ -26,10 +27,6 @@ const HISTORICAL_MARGIN: f64 = 1.2;
 
 /// Minutes of one block against history: an hour of the week is one table.
 const HISTORICAL_HOUR: i64 = 60;
-
-/// Bad runs that are worth as much as the guess that sessions make runs twice as uncertain.
-const GUESS_EVENTS: f64 = 30.0;
-const GUESS: f64 = 2.0;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,15 +159,7 @@ impl State {
 
     /// 1 over how much more uncertain sessions make the runs, from what has been seen before this block.
     fn tempering(&self) -> f64 {
-        let mut weighed = (GUESS_EVENTS * GUESS, GUESS_EVENTS);
-        let mut sessions = false;
-        for groups in &self.groups {
-            if let Some((effect, events)) = design_effect(groups) {
-                sessions = true;
-                weighed = (weighed.0 + effect * events, weighed.1 + events);
-            }
-        }
-        if sessions { 1.0 / (weighed.0 / weighed.1).max(1.0) } else { 1.0 }
+        tempering(&self.groups)
     }
 
     fn stratum(&mut self, name: &Arc<str>) -> Arc<str> {
@@ -250,9 +239,7 @@ impl State {
         for row in &window.rows {
             for (to, from) in self.groups.iter_mut().zip([&row.baseline, &row.canary]) {
                 if let Some(groups) = &from.groups {
-                    let mut sum = Measure { groups: Some(Box::new(std::mem::take(to))), ..Measure::default() };
-                    sum.add(&Measure { groups: Some(groups.clone()), ..Measure::default() });
-                    *to = sum.groups.map(|groups| *groups).unwrap_or_default();
+                    to.add(&groups.events, &groups.runs);
                 }
             }
         }
@@ -299,21 +286,6 @@ impl State {
             (detector, thresholds.detector, false)
         }
     }
-}
-
-/// Variance of a rate between random groups of sessions over that of independent runs, with the bad runs it rests on.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn design_effect(groups: &Groups) -> Option<(f64, f64)> {
-    let filled = groups.runs.iter().filter(|runs| **runs > 0).count();
-    let (events, runs) = (groups.events.iter().sum::<i64>() as f64, groups.runs.iter().sum::<i64>() as f64);
-    let rate = events / runs;
-    if filled < 16 || !(rate > 0.0 && rate < 1.0) {
-        return None;
-    }
-    let count = groups.runs.len() as f64;
-    let squares: f64 =
-        groups.events.iter().zip(&groups.runs).map(|(y, x)| (*y as f64 - rate * *x as f64).powi(2)).sum();
-    Some((count / (count - 1.0) * squares / (runs * rate * (1.0 - rate)), events.min(runs - events)))
 }
 
 impl Judge for State {
@@ -393,7 +365,7 @@ impl Judge for State {
                 sums.merge(&stratum.sums);
             }
         }
-        self.recovery = Some((guilty, Recovery::new(sums.likeliest().unwrap_or(0))));
+        self.recovery = Some((guilty, Recovery::of(&sums)));
     }
 
     fn resolved(&mut self) {

@@ -19,6 +19,10 @@ const DAYS: i64 = 28;
 /// Fewest hours of the past.
 const LEAST_HOURS: usize = 24;
 
+/// Share of the usual runs up to which a slot is next to empty. Where few runs are usual, one slot without any says
+/// little; several such slots in a row are judged together.
+const NEXT_TO_NOTHING: f64 = 0.1;
+
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Silence {
@@ -57,15 +61,34 @@ pub(super) struct State {
     usual: Option<Arc<Usual>>,
     /// The slot that fills: number and runs.
     open: Option<(i64, u64)>,
+    /// Slots in a row that were next to empty.
+    empty: Stretch,
     quiet: usize,
-    last: Option<(i64, u64, f64, f64)>,
+    last: Option<Judged>,
+}
+
+/// Slots in a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stretch {
+    slots: i64,
+    runs: u64,
+    expected: f64,
+}
+
+/// What was judged last: a slot, or those before it along with it.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    slot: i64,
+    stretch: Stretch,
+    /// ln of the probability of so few runs.
+    chance: f64,
 }
 
 // === impl State ===
 
 impl State {
     pub(super) fn new(settings: Arc<Silence>) -> Self {
-        Self { settings, day: None, usual: None, open: None, quiet: 0, last: None }
+        Self { settings, day: None, usual: None, open: None, empty: Stretch::default(), quiet: 0, last: None }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
@@ -111,14 +134,27 @@ impl State {
             Some(Arc::new(Usual { a_slot: expected.iter().map(|runs| runs / slots).collect(), overdispersion }));
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn close(&mut self, slot: i64, runs: u64, past: &Past<'_>) {
         let start = slot * self.settings.minutes;
         self.learn(start.div_euclid(DAY), past);
         let Some(usual) = self.usual.clone() else { return };
         let expected = usual.a_slot[hour_of_week(start.div_euclid(HOUR))];
-        let chance = if expected > 0.0 { ln_quiet(runs, expected, usual.overdispersion).unwrap_or(0.0) } else { 0.0 };
-        self.quiet = if chance < QUIET_PROBABILITY.ln() { self.quiet + 1 } else { 0 };
-        self.last = Some((slot, runs, expected, chance));
+        self.empty = if runs as f64 <= NEXT_TO_NOTHING * expected {
+            let before = self.empty;
+            Stretch { slots: before.slots + 1, runs: before.runs + runs, expected: before.expected + expected }
+        } else {
+            Stretch::default()
+        };
+        let alone = Stretch { slots: 1, runs, expected };
+        let chance = |stretch: Stretch| {
+            let possible = (stretch.expected > 0.0).then_some(stretch.expected);
+            possible.and_then(|expected| ln_quiet(stretch.runs, expected, usual.overdispersion).ok()).unwrap_or(0.0)
+        };
+        let judged = [alone, self.empty].map(|stretch| Judged { slot, stretch, chance: chance(stretch) });
+        let least = if judged[1].chance < judged[0].chance { judged[1] } else { judged[0] };
+        self.quiet = if least.chance < QUIET_PROBABILITY.ln() { self.quiet + 1 } else { 0 };
+        self.last = Some(least);
     }
 }
 
@@ -145,7 +181,7 @@ impl Judge for State {
     }
 
     fn verdict(&self, _: &Thresholds) -> Verdict {
-        let Some((_, _, _, chance)) = self.last.filter(|_| self.usual.is_some()) else {
+        let Some(Judged { chance, .. }) = self.last.filter(|_| self.usual.is_some()) else {
             return Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: -QUIET_PROBABILITY.ln() };
         };
         let signal = match self.quiet {
@@ -160,13 +196,14 @@ impl Judge for State {
         let mut evidence = Evidence::new("silence", Baseline::Past, "runs");
         let verdict = self.verdict(thresholds);
         (evidence.log_e, evidence.threshold) = (Some(verdict.statistic), Some(verdict.threshold));
-        if let Some((slot, runs, expected, _)) = self.last {
+        if let Some(Judged { slot, stretch: Stretch { slots, runs, expected }, .. }) = self.last {
             evidence.canary_counts = Some((0, runs));
             (evidence.baseline_value, evidence.canary_value) = (Some(expected), Some(runs as f64));
-            evidence.since = Some((slot + 1 - i64::try_from(self.quiet).unwrap_or(0)) * self.settings.minutes);
+            let quiet = slots.max(i64::try_from(self.quiet).unwrap_or(0));
+            evidence.since = Some((slot + 1 - quiet) * self.settings.minutes);
             evidence.notes.push(format!(
-                "{runs} runs in {} minutes where {expected:.1} are usual at this hour of the week",
-                self.settings.minutes
+                "{runs} runs in {} minutes where {expected:.1} are usual at this time of the week",
+                slots * self.settings.minutes
             ));
         }
         evidence

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bellwether_stats::Invalid;
 use bellwether_stats::srm::{CONCENTRATION, log_e};
 
+use super::clusters::design_effect;
 use super::{Absence, Judge, Past, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
-use crate::observation::{Minute, Window, count};
+use crate::observation::{Groups, Minute, Window, count};
 
 /// Settings.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +36,8 @@ pub(super) struct State {
     settings: Arc<Split>,
     share_micros: i64,
     runs: [u64; 2],
+    /// Runs of the newer release (as events) and of both by random group of sessions.
+    groups: Groups,
     since: Option<Minute>,
     absence: Absence,
     /// α is spent once for each share that was set.
@@ -45,7 +48,15 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(settings: Arc<Split>) -> Self {
-        Self { settings, share_micros: 0, runs: [0, 0], since: None, absence: Absence::default(), spent: false }
+        Self {
+            settings,
+            share_micros: 0,
+            runs: [0, 0],
+            groups: Groups::default(),
+            since: None,
+            absence: Absence::default(),
+            spent: false,
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a share in millionths is exact")]
@@ -54,9 +65,17 @@ impl State {
         self.settings.share.or(stated)
     }
 
+    /// Runs of both, as many as would say as much if each had been dealt by itself: where sessions are dealt, their runs
+    /// come and go together.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+    fn effective(&self) -> [u64; 2] {
+        let weight = design_effect(&self.groups).map_or(1.0, |(effect, _)| 1.0 / effect.max(1.0));
+        self.runs.map(|runs| (runs as f64 * weight) as u64)
+    }
+
     fn log_e(&self) -> Option<f64> {
         let share = self.share()?;
-        log_e(&self.runs, &[1.0 - share, share], CONCENTRATION).ok()
+        log_e(&self.effective(), &[1.0 - share, share], CONCENTRATION).ok()
     }
 }
 
@@ -72,12 +91,20 @@ impl Judge for State {
             if stated != 0 && stated != self.share_micros {
                 // A ramp: the split was set anew, and what came before says nothing about it.
                 (self.share_micros, self.runs, self.since) = (stated, [0, 0], Some(window.start));
+                self.groups = Groups::default();
                 self.spent = false;
             }
         }
         self.absence.note(window.start, baseline, canary);
         self.since.get_or_insert(window.start);
         self.runs = [self.runs[0] + baseline, self.runs[1] + canary];
+        for row in &window.rows {
+            for (arm, newer) in [(&row.baseline, false), (&row.canary, true)] {
+                if let Some(groups) = &arm.groups {
+                    self.groups.add(if newer { &groups.runs } else { &[] }, &groups.runs);
+                }
+            }
+        }
     }
 
     fn verdict(&self, thresholds: &Thresholds) -> Verdict {
@@ -94,6 +121,7 @@ impl Judge for State {
     fn resolved(&mut self) {
         self.spent = true;
         self.runs = [0, 0];
+        self.groups = Groups::default();
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
@@ -108,6 +136,10 @@ impl Judge for State {
         evidence.threshold = Some(thresholds.e);
         evidence.false_alarm = Some((thresholds.alpha, "per_release"));
         evidence.since = self.since;
+        let [a, b] = self.effective();
+        if a + b < all {
+            evidence.notes.push(format!("runs of one session are dealt together: they say as much as {} would", a + b));
+        }
         if self.share().is_none() {
             evidence.notes.push("nobody stated what share the release was to get".to_owned());
         }
