@@ -280,6 +280,7 @@ pub(crate) async fn start(
         health,
         ingest: ingest_health,
         watching: watching.clone(),
+        watch_interval: config.alerts.interval,
         progress: Arc::clone(&progress),
     };
     let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
@@ -352,6 +353,7 @@ struct Watched {
     health: Health,
     ingest: bellwether_ingest::Health,
     watching: Option<WatchHealth>,
+    watch_interval: Duration,
     progress: Arc<Progress>,
 }
 
@@ -402,7 +404,7 @@ impl Watched {
             let next = watching.next_version();
             let there = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.version;
             let behind = waiting(&self.lake, Table::Metrics, next, there, &mut known.empty_metrics).await?;
-            self.health.note("watch", next, behind);
+            self.health.note_paced("watch", next, behind, self.watch_interval);
         }
         Ok(())
     }

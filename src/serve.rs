@@ -48,6 +48,8 @@ struct Watched {
     behind: i64,
     progress: i64,
     moved: Instant,
+    /// How long what waits may wait before its turn comes.
+    pace: Duration,
     error: Option<String>,
 }
 
@@ -61,6 +63,11 @@ impl Health {
 
     /// Notes what a role has done so far and what waits; `progress` is any number that grows with work done.
     pub(crate) fn note(&self, name: &'static str, progress: i64, behind: i64) {
+        self.note_paced(name, progress, behind, Duration::ZERO);
+    }
+
+    /// As [`Health::note`], of a role that looks at what waits only so often.
+    pub(crate) fn note_paced(&self, name: &'static str, progress: i64, behind: i64, pace: Duration) {
         let mut watched = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match watched.iter_mut().find(|role| role.name == name) {
@@ -69,11 +76,12 @@ impl Health {
                     role.moved = now;
                 }
                 role.ready = true;
+                role.pace = pace;
                 role.progress = progress;
                 role.behind = behind;
                 role.error = None;
             }
-            None => watched.push(Watched { name, ready: true, behind, progress, moved: now, error: None }),
+            None => watched.push(Watched { name, ready: true, behind, progress, moved: now, pace, error: None }),
         }
     }
 
@@ -88,6 +96,7 @@ impl Health {
                 behind: 0,
                 progress: 0,
                 moved: Instant::now(),
+                pace: Duration::ZERO,
                 error: Some(error.chain()),
             }),
         }
@@ -101,7 +110,7 @@ impl Health {
 
     fn condition(&self, role: &Watched) -> Condition {
         let idle = role.moved.elapsed();
-        let fresh = idle <= self.stale_after;
+        let fresh = idle <= self.stale_after + role.pace;
         let why = match (&role.error, fresh) {
             (Some(error), _) => Some(error.clone()),
             (None, false) => Some(format!("nothing has moved for {} s and {} wait", idle.as_secs(), role.behind)),

@@ -150,7 +150,7 @@ fn what_comes_late_is_judged_again_and_told_as_such() {
     bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
     bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
     watch(&setup);
-    let told = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND task = 'checkout'");
+    let told = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND NOT stale AND task = 'checkout'");
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0]["at"].as_str().is_some_and(|at| at.contains("01:")), "{told:#?}");
 }
