@@ -76,6 +76,7 @@ pub(crate) struct Ingest {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Aggregate {
     pub(crate) index_memory_bytes: usize,
+    pub(crate) horizon: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) rolling_history: bool,
     pub(crate) handover_bytes: usize,
@@ -153,6 +154,7 @@ impl Config {
             ingest: ingest(&mut reader),
             aggregate: Aggregate {
                 index_memory_bytes: reader.bytes("aggregate.index_memory_bytes", 1 << 20),
+                horizon: reader.duration("aggregate.horizon", Duration::ZERO),
                 poll_interval: reader.duration("aggregate.poll_interval", Duration::from_millis(10)),
                 rolling_history: reader.boolean("aggregate.rolling_history"),
                 handover_bytes: reader.bytes("aggregate.handover_bytes", 0),

@@ -217,7 +217,7 @@ pub(crate) async fn start(
     let (address, service) =
         serve::start(config.serve.address, health.clone(), registry.clone(), end_of_service.clone()).await?;
     let handover = (which == Which::All)
-        .then(|| Handover::new(config.aggregate.handover_bytes, bellwether_aggregate::EVENT_COLUMNS));
+        .then(|| Handover::new(config.aggregate.handover_bytes, bellwether_aggregate::event_columns()));
     let mut roles = JoinSet::new();
     let ingest_health = bellwether_ingest::Health::default();
     let ingest = Ingest {
@@ -321,6 +321,7 @@ fn watch_of(config: &Config, lake: &Lake, health: WatchHealth) -> Watch {
 fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
     bellwether_aggregate::Settings {
         index_memory_bytes: config.aggregate.index_memory_bytes,
+        horizon: config.aggregate.horizon,
         poll_interval: config.aggregate.poll_interval,
         rolling_history: config.aggregate.rolling_history,
     }

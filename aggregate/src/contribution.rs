@@ -1,17 +1,28 @@
 //! From new rows of `events` to signed contributions, and from these to rows of `metrics`.
+//!
+//! A run that is new and completed, as nearly all are, contributes as it stands. Of any other run that something new is
+//! said about, everything that was said before is read back: what it came to before is taken back, and what it comes to
+//! now is added, both by the one definition (`runs.sql`). So the order of arrival cannot matter.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use bellwether_lake::{AddedFile, Error, Lake, Result, Table};
+use arrow::row::{RowConverter, SortField};
+use bellwether_lake::{AddedFile, Error, Lake, LogEntry, Result, Table};
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt, TryStreamExt};
 
-use crate::run_index::{Entry, Place, RunIndex, Verdict};
+use crate::files::{Files, newest_micros};
+use crate::run_index::{Known, Place, RunIndex};
 use crate::sql;
-use crate::statement::{COLUMNS, Kind, Statements};
+use crate::statement::{COLUMNS, COLUMNS_WITH_ID, Kind, Statements, run_of, shard_of};
 
-/// A file of `events` with its rows, of which it has [`sql::EVENT_COLUMNS`].
+/// Files that are read at a time while the index is rebuilt.
+const FILES_AT_ONCE: usize = 4;
+
+/// A file of `events` with its rows, of which it has [`sql::event_columns`].
 pub(crate) struct FileRows {
     pub(crate) file: AddedFile,
     pub(crate) rows: RecordBatch,
@@ -24,146 +35,424 @@ pub(crate) struct Contributions {
     pub(crate) rows: Vec<RecordBatch>,
     /// Runs that were new.
     pub(crate) runs: u64,
-    /// Statements that changed nothing.
+    /// Statements that changed nothing, because they had been there.
     pub(crate) duplicates: u64,
-    /// Statements that took back another.
-    pub(crate) superseded: u64,
+    /// Runs about which something more was said.
+    pub(crate) corrected: u64,
     /// Statements of other kinds than a completed run.
     pub(crate) late: u64,
+    /// Of these, those that came before their run.
+    pub(crate) waiting: u64,
+    /// Statements that had waited, and whose run has come.
+    pub(crate) waited: u64,
+    /// Runs that were looked for in files that are not held.
+    pub(crate) looked_up: u64,
 }
 
-/// Runs, and the files in which their statements stand.
+/// Which runs an aggregator has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) number: u32,
+    pub(crate) of: u32,
+}
+
+// === impl Shard ===
+
+impl Shard {
+    pub(crate) fn has(self, run: u64) -> bool {
+        self.of == 1 || shard_of(run, self.of) == self.number
+    }
+}
+
+/// Runs, and the files in which the statements about them stand.
 pub(crate) struct Runs {
     pub(crate) index: RunIndex,
-    files: Vec<AddedFile>,
+    files: Files,
+    shard: Shard,
+    horizon_micros: i64,
+}
+
+/// A new statement.
+struct New {
+    batch: usize,
+    row: u32,
+    run: u64,
+    said: u64,
+    kind: Kind,
 }
 
 // === impl Runs ===
 
 impl Runs {
-    pub(crate) fn new(index_memory_bytes: usize) -> Self {
-        Self { index: RunIndex::new(index_memory_bytes), files: Vec::new() }
+    pub(crate) fn new(index_memory_bytes: usize, horizon: std::time::Duration, shard: Shard) -> Self {
+        let horizon_micros = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
+        Self { index: RunIndex::new(index_memory_bytes), files: Files::default(), shard, horizon_micros }
     }
 
-    /// Takes in the statements of files whose contributions are in `metrics` already.
+    /// Takes in the statements of files whose contributions are in `metrics` already: the newest are held as far as the
+    /// bounds allow, older ones noted in filters, and the oldest only by name.
     pub(crate) async fn rebuild(&mut self, lake: &Lake, files: Vec<AddedFile>) -> Result<()> {
-        for file in files {
-            let batches = lake.read(Table::Events, &file, Some(&COLUMNS)).await?;
-            let ordinal = self.add_file(file)?;
-            let mut row = 0;
-            for batch in &batches {
-                let statements = Statements::of(batch)?;
-                for n in 0..statements.rows() {
-                    if statements.kind(n) == Kind::Completed {
-                        let place = Place { file: ordinal, row };
-                        self.index.state(statements.run(n), statements.rank(n), place);
-                    }
-                    row += 1;
+        let mut by_age: Vec<(i64, AddedFile)> =
+            files.into_iter().map(|file| (newest_micros(&file).unwrap_or(i64::MAX), file)).collect();
+        by_age.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| other.path.cmp(&one.path)));
+        let known = by_age.iter().map(|(newest, _)| *newest).find(|newest| *newest < i64::MAX);
+        let cutoff = known.unwrap_or(0).saturating_sub(self.horizon_micros);
+        let (mut held, mut noted, mut named) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut room, mut room_in_filters) = (self.index.limit(), self.index.room_in_filters());
+        for (newest, file) in by_age {
+            let rows = usize::try_from(file.rows.unwrap_or(0)).unwrap_or(0);
+            if newest >= cutoff && rows <= room && noted.is_empty() && named.is_empty() {
+                room -= rows;
+                held.push(file);
+            } else if rows <= room_in_filters && named.is_empty() {
+                room_in_filters -= rows;
+                noted.push(file);
+            } else {
+                named.insert(self.files.add(&file, false)?);
+            }
+        }
+        self.index.remember_unfiltered(named);
+        // The oldest filter is the first to go when there is no more room.
+        noted.reverse();
+        for (file, statements) in read_ahead(lake, noted, &["run_id", "event_time"]).await? {
+            let ordinal = self.files.add(&file, false)?;
+            let runs: Vec<u64> =
+                statements.into_iter().map(|said| said.run).filter(|run| self.shard.has(*run)).collect();
+            self.index.remember(&runs, &BTreeSet::from([ordinal]));
+        }
+        held.reverse();
+        self.hold(lake, held).await
+    }
+
+    /// Takes in the statements of files, to be held.
+    pub(crate) async fn hold(&mut self, lake: &Lake, files: Vec<AddedFile>) -> Result<()> {
+        let shard = self.shard;
+        let mut reading =
+            std::pin::pin!(futures::stream::iter(files).map(|file| said_in(lake, file)).buffered(FILES_AT_ONCE));
+        while let Some((file, statements)) = reading.try_next().await? {
+            self.make_room(statements.len());
+            let ordinal = self.files.add(&file, true)?;
+            let newest = statements.iter().map(|said| said.micros).max().unwrap_or(i64::MIN);
+            let mut taken = 0;
+            for (row, said) in (0_u32..).zip(statements) {
+                if shard.has(said.run) {
+                    taken +=
+                        usize::from(self.state(said.run, said.said, Place { file: ordinal, row }) != Known::Statement);
                 }
             }
-            self.index.shrink();
+            self.files.note(ordinal, taken, newest);
         }
         Ok(())
     }
 
-    fn add_file(&mut self, file: AddedFile) -> Result<u32> {
-        let ordinal = u32::try_from(self.files.len())
-            .map_err(|source| Error::bug("there are more files than an index can name").with_source(source))?;
-        // Statistics would be the larger part, and are not needed again.
-        self.files.push(AddedFile { stats: None, ..file });
-        Ok(ordinal)
+    fn state(&mut self, run: u64, said: u64, place: Place) -> Known {
+        self.index.state(run, said, place)
     }
 
-    /// Takes in new rows, in their order.
-    pub(crate) async fn take(&mut self, lake: &Lake, new: &[FileRows]) -> Result<Contributions> {
-        // Before the look-up: what leaves during it would be taken for new.
-        self.index.make_room(new.iter().map(|file| file.rows.num_rows()).sum());
-        self.look_up(lake, new).await?;
+    /// Lets go what does not fit beside what comes, or is older than the horizon.
+    fn make_room(&mut self, coming: usize) {
+        let gone = self.files.to_let_go(self.index.held(), coming, self.index.limit(), self.horizon_micros);
+        if gone.is_empty() {
+            return;
+        }
+        let runs = self.index.let_go(&gone);
+        for file in gone {
+            let now = self.files.now(file);
+            if now != file {
+                self.index.rewritten(file, now);
+            }
+        }
+        tracing::info!(left = runs, held = self.index.held(), "older runs have left the run index: they are looked up");
+    }
+
+    /// Notes that rows moved to other files.
+    pub(crate) fn note(&mut self, entry: &LogEntry) -> Result<()> {
+        if let Some((from, to)) = self.files.rewritten(entry)? {
+            from.into_iter().for_each(|file| self.index.rewritten(file, to));
+        }
+        Ok(())
+    }
+
+    /// Takes in new rows.
+    pub(crate) async fn take(
+        &mut self,
+        lake: &Lake,
+        context: &SessionContext,
+        new: &[FileRows],
+    ) -> Result<Contributions> {
         let mut contributions = Contributions::default();
-        let mut taken_back: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        let mut here: HashMap<u32, &RecordBatch> = HashMap::new();
+        // Before the look-up: what leaves later would be in neither place.
+        self.make_room(new.iter().map(|file| file.rows.num_rows()).sum());
+        let first_new = self.files.next();
+        let mut batches = Vec::with_capacity(new.len());
+        let (mut said, mut wanted, mut again) = (Vec::new(), BTreeMap::new(), HashSet::new());
         for FileRows { file, rows } in new {
-            let ordinal = self.add_file(file.clone())?;
-            here.insert(ordinal, rows);
-            let statements = Statements::of(rows)?;
-            let mut counted = Vec::new();
-            for (row, n) in (0_u32..).zip(0..statements.rows()) {
-                match statements.kind(n) {
-                    Kind::Late => contributions.late += 1,
-                    Kind::Completed => {
-                        let place = Place { file: ordinal, row };
-                        match self.index.state(statements.run(n), statements.rank(n), place) {
-                            Verdict::New => {
-                                contributions.runs += 1;
-                                counted.push(row);
-                            }
-                            Verdict::Supersedes(old) => {
-                                contributions.superseded += 1;
-                                counted.push(row);
-                                taken_back.entry(old.file).or_default().push(old.row);
-                            }
-                            Verdict::Duplicate => contributions.duplicates += 1,
-                        }
-                    }
-                }
-            }
-            push_rows(&mut contributions.rows, rows, counted, 1)?;
+            self.take_file(file, rows, batches.len(), &mut said, &mut wanted, &mut again, &mut contributions)?;
+            batches.push(sql::columns_of(rows, &sql::events_columns())?);
         }
-        for (ordinal, places) in taken_back {
-            match here.get(&ordinal) {
-                Some(rows) => push_rows(&mut contributions.rows, rows, places, -1)?,
-                None => {
-                    let rows = self.read_whole(lake, ordinal).await?;
-                    push_rows(&mut contributions.rows, &rows, places, -1)?;
+        contributions.looked_up = wanted.values().map(|runs: &HashSet<String>| runs.len() as u64).sum();
+        let mut found = self.look_up(lake, wanted).await?;
+        // What is held too stands in a file that was rewritten; what has come again now changes nothing.
+        let mut repeated: HashSet<(u64, u64)> = HashSet::new();
+        for (run, before) in &mut found {
+            let about: HashMap<u64, Place> = self.index.about(*run).collect();
+            before.retain(|before| match about.get(&before.said) {
+                Some(place) if place.file < first_new => false,
+                Some(_) => {
+                    repeated.insert((*run, before.said));
+                    true
                 }
+                None => true,
+            });
+        }
+        found.retain(|_, before| !before.is_empty());
+        let all = said.len();
+        said.retain(|new: &New| !repeated.contains(&(new.run, new.said)));
+        contributions.duplicates += (all - said.len()) as u64;
+        again.extend(found.keys());
+        let changed: HashSet<u64> = said.iter().map(|new| new.run).filter(|run| again.contains(run)).collect();
+        contributions.late = said.iter().filter(|new| new.kind != Kind::Completed).count() as u64;
+        let mut more = Vec::new();
+        for part in said.chunk_by(|one, other| one.batch == other.batch) {
+            let batch = &batches[part[0].batch];
+            let (again, simple): (Vec<&New>, Vec<&New>) = part.iter().partition(|new| changed.contains(&new.run));
+            let rows = |news: Vec<&New>| take_rows(batch, news.into_iter().map(|new| new.row).collect());
+            if !simple.is_empty() {
+                contributions.runs += simple.len() as u64;
+                contributions.rows.push(sql::contributions_as_they_stand(&rows(simple)?)?);
+            }
+            if !again.is_empty() {
+                more.push(rows(again)?);
             }
         }
-        self.index.shrink();
+        if !changed.is_empty() {
+            let before = self.read_back(lake, &changed, first_new, found).await?;
+            let mut now = before.clone();
+            now.extend(more);
+            self.correct(context, before, now, &mut contributions).await?;
+        }
         Ok(contributions)
     }
 
-    async fn read_whole(&self, lake: &Lake, ordinal: u32) -> Result<RecordBatch> {
-        let file = self.files.get(ordinal as usize).ok_or_else(|| Error::bug("the index names a file it never saw"))?;
-        let batches = lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?;
-        Ok(concat_batches(&sql::events_schema(), &batches)?)
+    /// Takes in the statements of one file: which are new, for which runs more must be looked up, and about which runs
+    /// more than one thing is said.
+    #[expect(clippy::too_many_arguments, reason = "all of it is what one pass over the rows fills")]
+    fn take_file(
+        &mut self,
+        file: &AddedFile,
+        rows: &RecordBatch,
+        batch: usize,
+        new: &mut Vec<New>,
+        wanted: &mut BTreeMap<usize, HashSet<String>>,
+        again: &mut HashSet<u64>,
+        contributions: &mut Contributions,
+    ) -> Result<()> {
+        let ordinal = self.files.add(file, true)?;
+        let statements = Statements::of(rows)?;
+        let (mut taken, mut newest) = (0, i64::MIN);
+        for (row, n) in (0_u32..).zip(0..statements.rows()) {
+            let run = statements.run(n);
+            newest = newest.max(statements.event_micros(n));
+            if !self.shard.has(run) {
+                continue;
+            }
+            let (said, kind) = (statements.said(n), statements.kind(n));
+            let known = self.index.state(run, said, Place { file: ordinal, row });
+            if known == Known::Statement {
+                contributions.duplicates += 1;
+                continue;
+            }
+            taken += 1;
+            if known == Known::Run || kind != Kind::Completed {
+                again.insert(run);
+            }
+            for segment in self.index.may_be_in(run) {
+                let runs = wanted.entry(segment).or_default();
+                if !runs.contains(statements.run_id(n)) {
+                    runs.insert(statements.run_id(n).to_owned());
+                }
+            }
+            new.push(New { batch, row, run, said, kind });
+        }
+        self.files.note(ordinal, taken, newest);
+        Ok(())
     }
 
-    /// Finds runs that are not held any more but may be in `events`.
-    async fn look_up(&mut self, lake: &Lake, new: &[FileRows]) -> Result<()> {
-        let mut wanted = HashSet::new();
-        for FileRows { rows, .. } in new {
-            let statements = Statements::of(rows)?;
-            let completed = (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed);
-            wanted.extend(completed.map(|n| statements.run(n)).filter(|run| self.index.may_have_left(*run)));
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        for (ordinal, file) in (0_u32..).zip(&self.files) {
-            let mut row = 0;
-            for batch in lake.read(Table::Events, file, Some(&COLUMNS)).await? {
-                let statements = Statements::of(&batch)?;
-                for n in 0..statements.rows() {
-                    if statements.kind(n) == Kind::Completed && wanted.contains(&statements.run(n)) {
-                        let entry = Entry { rank: statements.rank(n), place: Place { file: ordinal, row } };
-                        self.index.restore(statements.run(n), entry);
-                    }
-                    row += 1;
+    /// Statements about runs in files that are not held, by run.
+    async fn look_up(
+        &self,
+        lake: &Lake,
+        wanted: BTreeMap<usize, HashSet<String>>,
+    ) -> Result<BTreeMap<u64, Vec<Before>>> {
+        let mut by_file: BTreeMap<u32, Arc<HashSet<String>>> = BTreeMap::new();
+        for (segment, runs) in wanted {
+            let runs = Arc::new(runs);
+            for file in self.index.files_of(segment) {
+                match by_file.get_mut(&file) {
+                    // A file is in two segments where its runs did not fit into the filter of one.
+                    Some(others) => *others = Arc::new(others.union(&runs).cloned().collect()),
+                    None => drop(by_file.insert(file, Arc::clone(&runs))),
                 }
             }
         }
+        let mut found: BTreeMap<u64, Vec<Before>> = BTreeMap::new();
+        let columns = sql::events_columns();
+        for (ordinal, runs) in by_file {
+            let file = self.files.file(ordinal)?;
+            let Some(rows) = lake.find_rows(Table::Events, &file, &columns, "run_id", &runs).await? else { continue };
+            let statements = Statements::of(&rows)?;
+            for n in 0..statements.rows() {
+                let (run, said) = (statements.run(n), statements.said(n));
+                let known = found.entry(run).or_default();
+                if !known.iter().any(|before| before.said == said) {
+                    known.push(Before { said, row: rows.slice(n, 1) });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// All that was said of some runs before.
+    async fn read_back(
+        &self,
+        lake: &Lake,
+        runs: &HashSet<u64>,
+        first_new: u32,
+        found: BTreeMap<u64, Vec<Before>>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut places: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (_, place) in runs.iter().flat_map(|run| self.index.about(*run)).filter(|(_, place)| place.file < first_new)
+        {
+            places.entry(place.file).or_default().push(place.row);
+        }
+        let mut before: Vec<RecordBatch> = Vec::new();
+        let columns = sql::events_columns();
+        for (ordinal, mut rows) in places {
+            rows.sort_unstable();
+            let file = self.files.file(ordinal)?;
+            before.push(lake.read_rows(Table::Events, &file, &columns, rows).await?);
+        }
+        let found = found.into_iter().filter(|(run, _)| runs.contains(run)).flat_map(|(_, before)| before);
+        let found: Vec<RecordBatch> = found.map(|before| before.row).collect();
+        if let Some(first) = found.first() {
+            before.push(concat_batches(&first.schema(), &found)?);
+        }
+        Ok(before)
+    }
+
+    /// Takes back what runs came to, and adds what they come to now.
+    async fn correct(
+        &self,
+        context: &SessionContext,
+        before: Vec<RecordBatch>,
+        now: Vec<RecordBatch>,
+        contributions: &mut Contributions,
+    ) -> Result<()> {
+        let runs_of = |batches: &[RecordBatch], kind: fn(Kind) -> bool| {
+            let mut runs: Vec<u64> = Vec::new();
+            for batch in batches {
+                let statements = Statements::of(batch)?;
+                runs.extend((0..statements.rows()).filter(|n| kind(statements.kind(*n))).map(|n| statements.run(n)));
+            }
+            Ok::<_, Error>(runs)
+        };
+        let late = |kind: Kind| kind != Kind::Completed;
+        let (late_before, late_now) = (runs_of(&before, late)?, runs_of(&now, late)?);
+        let old = sql::runs(context, before).await?;
+        let new = sql::runs(context, now).await?;
+        let (completed_before, completed_now) = (run_set(&old)?, run_set(&new)?);
+        let waiting =
+            |late: &[u64], completed: &HashSet<u64>| late.iter().filter(|run| !completed.contains(run)).count();
+        let (before, now) = (waiting(&late_before, &completed_before), waiting(&late_now, &completed_now));
+        let waited = waiting(&late_before, &completed_before) - waiting(&late_before, &completed_now);
+        contributions.waited += waited as u64;
+        contributions.waiting += (now + waited - before) as u64;
+        contributions.runs += (new.num_rows() - old.num_rows().min(new.num_rows())) as u64;
+        let (old, new) = without_what_is_the_same(&old, &new)?;
+        contributions.corrected += old.num_rows() as u64;
+        contributions.rows.push(sql::with_sign(&old, -1)?);
+        contributions.rows.push(sql::with_sign(&new, 1)?);
         Ok(())
     }
 }
 
-fn push_rows(all: &mut Vec<RecordBatch>, rows: &RecordBatch, places: Vec<u32>, sign: i64) -> Result<()> {
-    if places.is_empty() {
-        return Ok(());
+/// A statement that was made before.
+struct Before {
+    said: u64,
+    row: RecordBatch,
+}
+
+/// What the index wants to know of a row.
+struct Said {
+    run: u64,
+    said: u64,
+    micros: i64,
+}
+
+async fn said_in(lake: &Lake, file: AddedFile) -> Result<(AddedFile, Vec<Said>)> {
+    let mut batches = lake.read(Table::Events, &file, Some(&COLUMNS)).await?;
+    let mut ids = false;
+    for batch in &batches {
+        ids |= Statements::of(batch)?.want_ids();
     }
+    if ids {
+        batches = lake.read(Table::Events, &file, Some(&COLUMNS_WITH_ID)).await?;
+    }
+    let mut all = Vec::new();
+    for batch in &batches {
+        let statements = Statements::of(batch)?;
+        all.extend((0..statements.rows()).map(|n| Said {
+            run: statements.run(n),
+            said: statements.said(n),
+            micros: statements.event_micros(n),
+        }));
+    }
+    Ok((file, all))
+}
+
+/// The runs that files have something about, some files at a time.
+async fn read_ahead(lake: &Lake, files: Vec<AddedFile>, columns: &[&str; 2]) -> Result<Vec<(AddedFile, Vec<Said>)>> {
+    let read = |file: AddedFile| async move {
+        let mut all = Vec::new();
+        for batch in lake.read(Table::Events, &file, Some(columns)).await? {
+            all.extend(batch.column(0).as_string_view().iter().flatten().map(|run_id| run_of(run_id)));
+        }
+        let said = |run| Said { run, said: 0, micros: 0 };
+        Ok::<_, Error>((file, all.into_iter().map(said).collect()))
+    };
+    futures::stream::iter(files).map(read).buffered(FILES_AT_ONCE).try_collect().await
+}
+
+fn take_rows(rows: &RecordBatch, places: Vec<u32>) -> Result<RecordBatch> {
     let whole = places.len() == rows.num_rows() && places.is_sorted();
-    let chosen = if whole { rows.clone() } else { take_record_batch(rows, &UInt32Array::from(places))? };
-    all.push(sql::with_sign(&chosen, sign)?);
-    Ok(())
+    Ok(if whole { rows.clone() } else { take_record_batch(rows, &UInt32Array::from(places))? })
+}
+
+/// The runs in rows of the definition.
+fn run_set(runs: &RecordBatch) -> Result<HashSet<u64>> {
+    let ids = runs.column_by_name("run_id").ok_or_else(|| Error::bug("runs lack column `run_id`"))?;
+    Ok(ids.as_string_view().iter().flatten().map(run_of).collect())
+}
+
+/// Rows without those that are in both: these would be taken back and added again.
+fn without_what_is_the_same(old: &RecordBatch, new: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
+    let fields = new.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let converter = RowConverter::new(fields)?;
+    let (olds, news) = (converter.convert_columns(old.columns())?, converter.convert_columns(new.columns())?);
+    let mut left: HashMap<&[u8], Vec<u32>> = HashMap::new();
+    for (n, row) in (0_u32..).zip(olds.iter()) {
+        left.entry(row.data()).or_default().push(n);
+    }
+    let mut added = Vec::new();
+    for (n, row) in (0_u32..).zip(news.iter()) {
+        match left.get_mut(row.data()).and_then(Vec::pop) {
+            Some(_) => {}
+            None => added.push(n),
+        }
+    }
+    let mut taken: Vec<u32> = left.into_values().flatten().collect();
+    taken.sort_unstable();
+    Ok((take_rows(old, taken)?, take_rows(new, added)?))
 }
 
 /// Rows of `metrics` for contributions out of versions [from, to) of `events`.
@@ -173,6 +462,10 @@ pub(crate) async fn partials(
     from: i64,
     to: i64,
 ) -> Result<RecordBatch> {
+    let contributions: Vec<RecordBatch> = contributions.into_iter().filter(|batch| batch.num_rows() > 0).collect();
+    if contributions.is_empty() {
+        return Ok(RecordBatch::new_empty(Table::Metrics.arrow_schema()));
+    }
     let answer = sql::over(
         context,
         "contributions",

@@ -1,14 +1,15 @@
 //! Aggregation: tails `events` by version and appends signed partials to `metrics`, each version exactly once.
 //!
-//! * [`statement`] says which of several statements about one run counts.
-//! * `run_index` remembers the statement that counts for each run.
-//! * `contribution` turns new rows into signed contributions, and these into partials by the one definition.
+//! * [`statement`] tells statements apart; `run_index` remembers where those about each run are, `files` in which files.
+//! * `contribution` turns new rows into signed contributions, and these into partials, by the one definition of the metrics
+//!   room.
 //! * `tail_loop` reads versions and commits; `releases` and `rolling_history` go along.
 //! * [`recompute`] does the same from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod contribution;
+mod files;
 mod metrics;
 pub mod recompute;
 mod releases;
@@ -18,5 +19,5 @@ mod sql;
 pub mod statement;
 mod tail_loop;
 
-pub use sql::EVENT_COLUMNS;
+pub use sql::event_columns;
 pub use tail_loop::{Aggregator, Settings, run};

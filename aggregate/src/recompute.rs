@@ -10,15 +10,6 @@ use crate::sql;
 /// Characters of a value that are told: sketches are long.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// Completed runs, each the statement that counts: the ranking of the `statement` module, in SQL.
-const WINNERS: &str = "
-    SELECT * EXCEPT (place), CAST(1 AS BIGINT) AS sign FROM (
-        SELECT *, row_number() OVER (
-            PARTITION BY source, run_id, attempt ORDER BY revision DESC, event_time DESC, content_hash DESC
-        ) AS place
-        FROM contributions WHERE event_type = 'run.completed'
-    ) WHERE place = 1";
-
 /// The order in which folded rows are compared.
 fn ordered(sql: &str) -> String {
     format!("SELECT * FROM ({sql}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
@@ -39,18 +30,14 @@ pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
 pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
     let context = sql::session();
     let mut rows = Vec::new();
+    let columns = sql::events_columns();
     for file in files {
-        rows.extend(lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?);
+        rows.extend(lake.read(Table::Events, file, Some(&columns)).await?);
     }
-    let events = sql::events_schema();
-    let winners = sql::over(&context, "contributions", events, rows, WINNERS).await?;
-    let schema = sql::contributions_schema();
-    let signed: Vec<RecordBatch> = winners
-        .iter()
-        .map(|batch| Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?))
-        .collect::<Result<_>>()?;
+    let runs = sql::runs(&context, rows).await?;
     let sql_text = ordered(bellwether_metrics::METRICS_SQL);
-    let answer = sql::over(&context, "contributions", schema, signed, &sql_text).await?;
+    let schema = sql::contributions_schema();
+    let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
     without_provenance(&answer)
 }
 

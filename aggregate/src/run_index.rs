@@ -1,161 +1,249 @@
-//! The run index: for each run the rank and place of the statement that counts.
+//! The run index: where in `events` the statements about each run are.
 //!
-//! Bounded in bytes. Beyond the bound the older half leaves; what left is remembered in a Bloom filter, so that a run
-//! that may have been seen is looked up in `events`, and one that cannot have been is known to be new. Slower, never
-//! wrong.
+//! Statements in recent files are *held*, each with its place. What is older than the horizon, or does not fit into the
+//! bytes given, is *let go*, file by file, the oldest first: a Bloom filter a group of files then says for which runs
+//! these files must be looked into. Slower, never wrong: a statement is always either held or in a file that is looked
+//! into. Where filters do not fit either, the oldest files have none, and are looked into for every run.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 
 use fastbloom::BloomFilter;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
-use crate::statement::Rank;
+/// Bytes of an entry, and of a table's control byte.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 1;
 
-/// Bytes of an entry with its key, and of a table's control byte, at the load factor after growth (7/16 to 7/8).
-const ENTRY_BYTES: usize = size_of::<(u128, Entry)>() + 1;
+/// Places of one table at most: many tables that are full waste less than one that has just doubled, and doubling one of
+/// them is quick.
+const TABLE_PLACES: usize = 1 << 16;
 
-/// Least number of runs that are held, whatever the bound: an index that holds nothing would look up everything.
-const LEAST_RUNS: usize = 1024;
+/// Least number of statements that are held, whatever the bound: an index that holds nothing would look up everything.
+const LEAST_HELD: usize = 1024;
 
-/// Share of the memory that the filter of runs that left may take.
-const FILTER_SHARE: usize = 8;
+/// Tables are filled unevenly: this many in 64 stay free for it.
+const SPARE: usize = 3;
+
+/// Share of the memory for filters, and number of them.
+const FILTER_SHARE: usize = 4;
+const FILTERS: usize = 8;
+
+/// Bits a run takes in a filter, and its hash functions: of a million runs that were not let go, one is looked up.
+const BITS_A_RUN: usize = 29;
+const HASHES: u32 = 20;
 
 /// A row of `events`: an ordinal of a file, and the row in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) file: u32,
     pub(crate) row: u32,
 }
 
-/// The statement that counts for a run.
+/// A statement: which run it is about, what it says, where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    run: u64,
+    said: u64,
+    place: Place,
+}
+
+/// What is known when a statement comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) rank: Rank,
-    pub(crate) place: Place,
+pub(crate) enum Known {
+    /// Nothing is held about the run.
+    Nothing,
+    /// Other statements about the run are.
+    Run,
+    /// The statement itself is: it changes nothing.
+    Statement,
 }
 
-/// What a statement means for its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The first about it.
-    New,
-    /// Greater than the one that counted so far, which stands at this place.
-    Supersedes(Place),
-    /// Not greater: it changes nothing.
-    Duplicate,
+/// Files whose statements were let go together.
+struct Segment {
+    /// None: looked into for every run.
+    filter: Option<BloomFilter>,
+    runs: usize,
+    files: BTreeSet<u32>,
 }
 
-/// Keys are hashes already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        let mut eight = [0; 8];
-        let length = bytes.len().min(8);
-        eight[..length].copy_from_slice(&bytes[..length]);
-        self.0 = u64::from_le_bytes(eight);
-    }
-}
-
-/// Runs by hash.
+/// Statements by run.
 pub(crate) struct RunIndex {
-    held: HashMap<u128, Entry, BuildHasherDefault<Identity>>,
+    tables: Vec<HashTable<Entry>>,
+    held: usize,
     limit: usize,
-    left: Option<BloomFilter>,
     filter_bits: usize,
+    segments: Vec<Segment>,
 }
 
 // === impl RunIndex ===
 
 impl RunIndex {
-    /// Holds as many runs as fit into a number of bytes.
+    /// Holds as many statements as fit into a number of bytes.
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        let filter_bits = (limit_bytes / FILTER_SHARE * 8).max(1 << 16);
-        // A table has a power of two of places and doubles when seven eighths of them are taken: what counts is the
-        // largest that fits beside the filter, not the number of entries. While it doubles, the old one is there too.
-        let places = (limit_bytes.saturating_sub(filter_bits / 8) / ENTRY_BYTES).max(1).ilog2();
-        let limit = ((1_usize << places) / 8 * 7).max(LEAST_RUNS);
-        Self { held: HashMap::default(), limit, left: None, filter_bits }
+        let filters = limit_bytes / FILTER_SHARE;
+        let places = ((limit_bytes - filters) / ENTRY_BYTES).max(1);
+        // A table has a power of two of places and doubles when seven eighths of them are taken; while it doubles, the old
+        // one is there too.
+        let (tables, each) = match places / TABLE_PLACES {
+            0 | 1 => (1, 1 << (places * 2 / 3).max(1).ilog2()),
+            tables => (tables - 1, TABLE_PLACES),
+        };
+        let full = tables * (each / 8 * 7);
+        let limit = (if tables == 1 { full } else { full / 64 * (64 - SPARE) }).max(LEAST_HELD);
+        Self {
+            tables: (0..tables).map(|_| HashTable::new()).collect(),
+            held: 0,
+            limit,
+            filter_bits: (filters / FILTERS * 8).max(1 << 16),
+            segments: Vec::new(),
+        }
     }
 
-    pub(crate) fn runs(&self) -> usize {
-        self.held.len()
+    /// Statements that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Statements that may be held.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.held.capacity() * 8 / 7 * ENTRY_BYTES + self.left.as_ref().map_or(0, |_| self.filter_bits / 8)
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        tables + self.segments.iter().filter(|segment| segment.filter.is_some()).count() * (self.filter_bits / 8)
     }
 
-    /// True where a run is not held but may have been: it must be looked up.
-    pub(crate) fn may_have_left(&self, run: u128) -> bool {
-        self.left.as_ref().is_some_and(|left| left.contains(&run)) && !self.held.contains_key(&run)
-    }
-
-    /// Puts back what was looked up.
-    pub(crate) fn restore(&mut self, run: u128, entry: Entry) {
-        let held = self.held.entry(run).or_insert(entry);
-        if entry.rank > held.rank {
-            *held = entry;
-        }
+    fn table_of(&self, run: u64) -> usize {
+        // By bits in the middle: a table tells its entries apart by the low and the high ones.
+        let middle = (run >> 20) & u64::from(u32::MAX);
+        usize::try_from((middle * self.tables.len() as u64) >> 32).unwrap_or(0)
     }
 
     /// Takes in a statement.
-    pub(crate) fn state(&mut self, run: u128, rank: Rank, place: Place) -> Verdict {
-        match self.held.get_mut(&run) {
-            None => {
-                self.held.insert(run, Entry { rank, place });
-                Verdict::New
+    pub(crate) fn state(&mut self, run: u64, said: u64, place: Place) -> Known {
+        let table = self.table_of(run);
+        let mut known = Known::Nothing;
+        for entry in self.tables[table].iter_hash(run).filter(|entry| entry.run == run) {
+            if entry.said == said {
+                return Known::Statement;
             }
-            Some(held) if rank > held.rank => {
-                let old = std::mem::replace(held, Entry { rank, place });
-                Verdict::Supersedes(old.place)
+            known = Known::Run;
+        }
+        self.tables[table].insert_unique(run, Entry { run, said, place }, |entry| entry.run);
+        self.held += 1;
+        known
+    }
+
+    /// What is held about a run: what is said, and where.
+    pub(crate) fn about(&self, run: u64) -> impl Iterator<Item = (u64, Place)> {
+        let table = &self.tables[self.table_of(run)];
+        table.iter_hash(run).filter(move |entry| entry.run == run).map(|entry| (entry.said, entry.place))
+    }
+
+    /// Segments whose files must be looked into for a run.
+    pub(crate) fn may_be_in(&self, run: u64) -> impl Iterator<Item = usize> {
+        let may = move |segment: &Segment| segment.filter.as_ref().is_none_or(|filter| filter.contains(&run));
+        self.segments.iter().enumerate().filter(move |(_, segment)| may(segment)).map(|(n, _)| n)
+    }
+
+    /// Files of a segment.
+    pub(crate) fn files_of(&self, segment: usize) -> impl Iterator<Item = u32> {
+        self.segments.get(segment).into_iter().flat_map(|segment| segment.files.iter().copied())
+    }
+
+    /// Files of all segments that have no filter, and so are looked into for every run.
+    #[cfg(test)]
+    pub(crate) fn unfiltered_files(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.filter.is_none()).map(|segment| segment.files.len()).sum()
+    }
+
+    /// Lets go what is in some files. Returns how many statements that were.
+    pub(crate) fn let_go(&mut self, files: &BTreeSet<u32>) -> usize {
+        let mut runs = Vec::new();
+        for table in &mut self.tables {
+            table.retain(|entry| {
+                let stays = !files.contains(&entry.place.file);
+                if !stays {
+                    runs.push(entry.run);
+                }
+                stays
+            });
+            table.shrink_to(0, |entry| entry.run);
+        }
+        self.held -= runs.len();
+        self.remember(&runs, files);
+        runs.len()
+    }
+
+    /// Notes runs with statements in files that are not held.
+    pub(crate) fn remember(&mut self, runs: &[u64], files: &BTreeSet<u32>) {
+        if files.is_empty() {
+            return;
+        }
+        let (bits, capacity) = (self.filter_bits, self.filter_bits / BITS_A_RUN);
+        let mut rest = runs;
+        loop {
+            let full = |segment: &Segment| segment.filter.is_none() || segment.runs >= capacity;
+            if self.segments.last().is_none_or(full) {
+                let filter = BloomFilter::with_num_bits(bits).seed(&0).hashes(HASHES);
+                self.segments.push(Segment { filter: Some(filter), runs: 0, files: BTreeSet::new() });
+                self.drop_filters();
             }
-            Some(_) => Verdict::Duplicate,
+            let Some(segment) = self.segments.last_mut() else { return };
+            let (now, later) = rest.split_at(rest.len().min(capacity - segment.runs));
+            if let Some(filter) = &mut segment.filter {
+                for run in now {
+                    filter.insert(run);
+                }
+            }
+            segment.runs += now.len();
+            segment.files.extend(files);
+            rest = later;
+            if rest.is_empty() {
+                return;
+            }
         }
     }
 
-    /// Makes room for a number of runs more, before they come: lets the older half go, as often as it takes.
-    pub(crate) fn make_room(&mut self, coming: usize) {
-        let limit = self.limit.saturating_sub(coming).max(LEAST_RUNS);
-        while self.held.len() > limit {
-            self.let_go();
+    /// Notes files that are looked into for every run, because there is no room for a filter.
+    pub(crate) fn remember_unfiltered(&mut self, files: BTreeSet<u32>) {
+        if !files.is_empty() {
+            self.segments.insert(0, Segment { filter: None, runs: 0, files });
         }
     }
 
-    /// Lets the older half go where the bound is passed.
-    pub(crate) fn shrink(&mut self) {
-        if self.held.len() > self.limit {
-            self.let_go();
-        }
+    /// Runs that the filters still have room for.
+    pub(crate) fn room_in_filters(&self) -> usize {
+        let capacity = self.filter_bits / BITS_A_RUN;
+        let filtered = self.segments.iter().filter(|segment| segment.filter.is_some());
+        let used: usize = filtered.map(|segment| segment.runs).sum();
+        (FILTERS * capacity).saturating_sub(used)
     }
 
-    /// Lets the older half go: all that is not newer than the median, which is at least half.
-    fn let_go(&mut self) {
-        let mut times: Vec<i64> = self.held.values().map(|entry| entry.rank.event_micros).collect();
-        let middle = times.len() / 2;
-        let (_, median, _) = times.select_nth_unstable(middle);
-        let median = *median;
-        let bits = self.filter_bits;
-        let expected = self.limit * 8;
-        let left = self.left.get_or_insert_with(|| BloomFilter::with_num_bits(bits).expected_items(expected));
-        let before = self.held.len();
-        self.held.retain(|run, entry| {
-            let stays = entry.rank.event_micros > median;
-            if !stays {
-                left.insert(run);
+    /// Puts the file that holds the rows of another in its place.
+    pub(crate) fn rewritten(&mut self, from: u32, to: u32) {
+        for segment in &mut self.segments {
+            if segment.files.remove(&from) {
+                segment.files.insert(to);
             }
-            stays
-        });
-        self.held.shrink_to_fit();
-        tracing::info!(
-            runs = before,
-            left = before - self.held.len(),
-            "the run index is full: older runs are looked up"
-        );
+        }
+    }
+
+    /// Where there are too many filters, the oldest goes, and its files join the others without one.
+    fn drop_filters(&mut self) {
+        while self.segments.iter().filter(|segment| segment.filter.is_some()).count() > FILTERS {
+            let Some(oldest) = self.segments.iter().position(|segment| segment.filter.is_some()) else { return };
+            let dropped = self.segments.remove(oldest);
+            tracing::warn!(
+                files = dropped.files.len(),
+                "old runs do not fit into the run index: every new run is looked for in their files; \
+                 raise [aggregate].index_memory_bytes"
+            );
+            match self.segments.first_mut().filter(|segment| segment.filter.is_none()) {
+                Some(unfiltered) => unfiltered.files.extend(dropped.files),
+                None => self.segments.insert(0, Segment { filter: None, runs: 0, files: dropped.files }),
+            }
+        }
     }
 }
 
@@ -163,51 +251,80 @@ impl RunIndex {
 mod tests {
     use super::*;
 
-    fn rank(revision: i64, event_micros: i64) -> Rank {
-        Rank { revision, event_micros, content_hash: 0 }
+    fn run(n: u64) -> u64 {
+        crate::statement::run_of(&n.to_string())
+    }
+
+    fn place(file: u32, row: u32) -> Place {
+        Place { file, row }
     }
 
     #[test]
-    fn a_run_takes_at_most_64_bytes() {
-        const { assert!(ENTRY_BYTES <= 64) };
-    }
-
-    #[test]
-    fn the_greatest_statement_counts_in_any_order() {
-        let (a, b) = (Place { file: 0, row: 0 }, Place { file: 0, row: 1 });
+    fn a_statement_is_known_again_and_others_about_its_run_are_found() {
         let mut index = RunIndex::new(1 << 20);
-        assert_eq!(index.state(1, rank(0, 5), a), Verdict::New);
-        assert_eq!(index.state(1, rank(0, 5), b), Verdict::Duplicate);
-        assert_eq!(index.state(1, rank(1, 0), b), Verdict::Supersedes(a));
-        assert_eq!(index.state(1, rank(0, 9), a), Verdict::Duplicate);
-        assert_eq!(index.runs(), 1);
+        assert_eq!(index.state(run(1), 5, place(0, 0)), Known::Nothing);
+        assert_eq!(index.state(run(1), 5, place(0, 1)), Known::Statement);
+        assert_eq!(index.state(run(1), 6, place(0, 2)), Known::Run);
+        assert_eq!(index.state(run(2), 5, place(0, 3)), Known::Nothing);
+        let mut about: Vec<_> = index.about(run(1)).collect();
+        about.sort_unstable();
+        assert_eq!(about, [(5, place(0, 0)), (6, place(0, 2))]);
+        assert_eq!(index.held(), 3);
     }
 
     #[test]
-    fn the_bound_holds_whatever_it_is_and_however_many_come() {
-        for bound in [200_000, 352_800, 409_600, 1 << 20] {
+    fn the_bound_holds_whatever_it_is_and_a_run_takes_at_most_64_bytes() {
+        for bound in [200_000, 352_800, 409_600, 1 << 20, 8 << 20, 12_345_678] {
             let mut index = RunIndex::new(bound);
-            for run in 0..40_000_u64 {
-                if run % 500 == 0 {
-                    index.make_room(500);
+            let (mut file, mut most) = (0, 0);
+            for n in 0..300_000_u32 {
+                if n % 500 == 0 {
+                    file += 1;
+                    if index.held() + 500 > index.limit() {
+                        index.let_go(&(file / 2..file).collect());
+                        index.let_go(&(0..file / 2).collect());
+                    }
                 }
-                index.state(u128::from(run), rank(0, i64::try_from(run).expect("small")), Place { file: 0, row: 0 });
-                assert!(index.bytes() <= bound, "{} bytes of {bound} after {run} runs", index.bytes());
+                index.state(run(u64::from(n)), 0, place(file, n % 500));
+                assert!(index.bytes() <= bound, "{} bytes of {bound} after {n} runs", index.bytes());
+                most = most.max(index.held());
+                let tables: usize = index.tables.iter().map(HashTable::allocation_size).sum();
+                assert!(index.held() < 20_000 || tables <= 64 * index.held(), "{tables} for {}", index.held());
             }
+            assert!(most * 64 > bound / 3, "{most} held in {bound} bytes: too few");
         }
     }
 
     #[test]
-    fn what_leaves_is_remembered_and_the_newest_stay() {
-        let mut index = RunIndex::new(0);
-        for run in 0..4000_u64 {
-            index.state(u128::from(run), rank(0, i64::try_from(run).expect("small")), Place { file: 0, row: 0 });
+    fn what_is_let_go_is_looked_for_in_its_files_and_hardly_anything_else_is() {
+        let mut index = RunIndex::new(1 << 20);
+        for n in 0..4000 {
+            index.state(run(n), 0, place(u32::try_from(n / 1000).expect("small"), 0));
         }
-        index.shrink();
-        assert!(index.runs() < 4000 && index.runs() > 0);
-        assert!(!index.may_have_left(3999), "still held");
-        assert!((0..1900).all(|run| index.may_have_left(run)));
-        let wrongly = (10_000..20_000).filter(|run| index.may_have_left(*run)).count();
-        assert!(wrongly < 1000, "{wrongly} of 10,000 new runs would be looked up");
+        assert_eq!(index.let_go(&BTreeSet::from([0, 1])), 2000);
+        assert_eq!(index.held(), 2000);
+        for n in 0..2000 {
+            let files: BTreeSet<u32> =
+                index.may_be_in(run(n)).flat_map(|segment| index.files_of(segment).collect::<Vec<_>>()).collect();
+            assert_eq!(files, BTreeSet::from([0, 1]), "run {n}");
+        }
+        let wrongly = (2000..200_000).filter(|n| index.may_be_in(run(*n)).next().is_some()).count();
+        assert!(wrongly < 5, "{wrongly} of 198,000 other runs would be looked up");
+        index.rewritten(0, 9);
+        assert_eq!(index.files_of(0).collect::<Vec<_>>(), [1, 9]);
+    }
+
+    #[test]
+    fn without_room_for_filters_the_oldest_files_are_looked_into_for_every_run() {
+        let mut index = RunIndex::new(0);
+        let capacity = index.filter_bits / BITS_A_RUN;
+        for file in 0..10 {
+            let runs: Vec<u64> = (0..capacity as u64).map(|n| run(n + u64::from(file) * 1_000_000)).collect();
+            index.remember(&runs, &BTreeSet::from([file]));
+        }
+        assert_eq!(index.unfiltered_files(), 2);
+        assert_eq!(index.room_in_filters(), 0);
+        let files: Vec<u32> = index.may_be_in(run(77_777_777)).flat_map(|segment| index.files_of(segment)).collect();
+        assert_eq!(files, [0, 1], "a run that nobody has seen");
     }
 }

@@ -1,8 +1,8 @@
 //! Running the definitions over rows in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bellwether_lake::{Error, Result, Table};
@@ -10,61 +10,17 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-/// Columns of `events` that aggregation takes: those that the definitions use, and those that say which statement counts.
-/// Of the others, most of a row, nothing is read.
-pub const EVENT_COLUMNS: &[&str] = &[
-    "event_type",
-    "source",
-    "run_id",
-    "attempt",
-    "revision",
-    "event_time",
-    "content_hash",
-    "ended_at",
-    "tenant",
-    "task",
-    "release_id",
-    "release_fingerprint",
-    "model",
-    "model_responded",
-    "stage",
-    "weight_micros",
-    "session_id",
-    "outcome_status",
-    "escalated",
-    "validation_applicable",
-    "validation_valid",
-    "validation_first_attempt_valid",
-    "fields_total",
-    "fields_invalid",
-    "policy_exceptions_info",
-    "policy_exceptions_low",
-    "policy_exceptions_medium",
-    "policy_exceptions_high",
-    "policy_exceptions_critical",
-    "llm_calls",
-    "turns",
-    "tool_calls_total",
-    "tool_calls_failed",
-    "retrieval_calls",
-    "retrieval_empty",
-    "retrieval_errors",
-    "tokens_input",
-    "tokens_input_cache_read",
-    "tokens_input_cache_write",
-    "tokens_output",
-    "tokens_reasoning",
-    "cost_nanos",
-    "cost_currency",
-    "latency_total_micros",
-    "latency_ttft_micros",
-];
+/// Columns of `events` that aggregation takes: those that the definitions read, and the model that answered, by which a
+/// release is told apart. Of the others, most of a row, nothing is read.
+pub fn event_columns() -> &'static [&'static str] {
+    static COLUMNS: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| events_columns().into_iter().chain(["model_responded"]).collect());
+    &COLUMNS
+}
 
-/// The schema of rows of `events` with [`EVENT_COLUMNS`] only.
-pub(crate) fn events_schema() -> SchemaRef {
-    let whole = Table::Events.arrow_schema();
-    let field = |name: &&str| whole.field_with_name(name).expect("a column of `events`").clone();
-    Arc::new(Schema::new(EVENT_COLUMNS.iter().map(field).collect::<Vec<_>>()))
+/// Rows of `events` with [`event_columns`] only, as one batch.
+pub(crate) fn whole(rows: &[RecordBatch]) -> Result<RecordBatch> {
+    Ok(concat_batches(&schema_of(event_columns())?, rows)?)
 }
 
 /// A session with our functions. One partition: batches of a second are too small to gain by more.
@@ -114,17 +70,74 @@ pub(crate) fn constant(value: i64, rows: usize) -> ArrayRef {
     Arc::new(Int64Array::from_value(value, rows))
 }
 
-/// Rows of `events` with a sign.
-pub(crate) fn with_sign(batch: &RecordBatch, sign: i64) -> Result<RecordBatch> {
-    let mut columns = batch.columns().to_vec();
-    columns.push(constant(sign, batch.num_rows()));
+/// Columns of `events` that the definitions read.
+pub(crate) fn events_columns() -> Vec<&'static str> {
+    bellwether_metrics::CONTRIBUTION_COLUMNS.iter().chain(bellwether_metrics::STATEMENT_COLUMNS).copied().collect()
+}
+
+/// The relation `events`, as far as the definitions read it.
+fn events_schema() -> Result<SchemaRef> {
+    schema_of(&events_columns())
+}
+
+fn schema_of(columns: &[&str]) -> Result<SchemaRef> {
+    let whole = Table::Events.arrow_schema();
+    let fields = columns.iter().map(|name| whole.field_with_name(name).cloned());
+    Ok(Arc::new(Schema::new(fields.collect::<std::result::Result<Vec<Field>, _>>()?)))
+}
+
+/// Some columns of a batch, in this order.
+pub(crate) fn columns_of(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let places = columns.iter().map(|name| schema.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(batch.project(&places)?)
+}
+
+/// Runs as they count, from all that is said of them.
+pub(crate) async fn runs(context: &SessionContext, said: Vec<RecordBatch>) -> Result<RecordBatch> {
+    let schema = runs_schema();
+    if said.is_empty() {
+        return Ok(RecordBatch::new_empty(schema));
+    }
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let definition = bellwether_metrics::runs_sql(&names.join(", "));
+    let answer = over(context, "events", events_schema()?, said, &definition).await?;
+    let Some(first) = answer.first() else { return Ok(RecordBatch::new_empty(schema)) };
+    let whole = concat_batches(&first.schema(), &answer)?;
+    let columns = schema.fields().iter().zip(whole.columns());
+    let columns = columns.map(|(field, column)| Ok(cast(column, field.data_type())?)).collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// Completed runs that nothing more is said about, as contributions.
+pub(crate) fn contributions_as_they_stand(rows: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns = columns_of(rows, bellwether_metrics::CONTRIBUTION_COLUMNS)?.columns().to_vec();
+    columns.push(new_null_array(&DataType::Int64, rows.num_rows()));
+    with_sign(&RecordBatch::try_new(runs_schema(), columns)?, 1)
+}
+
+/// Runs with a sign.
+pub(crate) fn with_sign(runs: &RecordBatch, sign: i64) -> Result<RecordBatch> {
+    let mut columns = runs.columns().to_vec();
+    columns.push(constant(sign, runs.num_rows()));
     Ok(RecordBatch::try_new(contributions_schema(), columns)?)
+}
+
+/// Columns of runs, as far as the metrics read them.
+fn runs_schema() -> SchemaRef {
+    let events = Table::Events.arrow_schema();
+    let mut fields: Vec<Arc<Field>> = bellwether_metrics::CONTRIBUTION_COLUMNS
+        .iter()
+        .filter_map(|name| events.field_with_name(name).ok())
+        .map(|field| Arc::new(field.clone().with_nullable(true)))
+        .collect();
+    fields.push(Arc::new(Field::new("label_delay_micros", DataType::Int64, true)));
+    Arc::new(Schema::new(fields))
 }
 
 /// Columns of the relation `contributions`.
 pub(crate) fn contributions_schema() -> SchemaRef {
-    let events = events_schema();
-    let mut fields: Vec<Arc<Field>> = events.fields().iter().cloned().collect();
+    let mut fields: Vec<Arc<Field>> = runs_schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("sign", DataType::Int64, false)));
     Arc::new(Schema::new(fields))
 }

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, LogEntry, Outcome, Result, Snapshot, Table,
     WrittenFile,
@@ -16,7 +15,7 @@ use prometheus::Registry;
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{FileRows, Runs, partials};
+use crate::contribution::{FileRows, Runs, Shard, partials};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::rolling_history::{RollingHistory, newest_end_micros};
@@ -36,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// Bytes of the run index.
     pub index_memory_bytes: usize,
+    /// How long runs are held in the index; older ones are looked up in `events`.
+    pub horizon: Duration,
     /// How often `events` is asked for new versions; commits of the same process are seen at once.
     pub poll_interval: Duration,
     /// Keep the rolling metrics as plain rows too.
@@ -44,7 +45,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { index_memory_bytes: 256 << 20, poll_interval: Duration::from_millis(500), rolling_history: true }
+        Self {
+            index_memory_bytes: 256 << 20,
+            horizon: Duration::from_secs(24 * 3600),
+            poll_interval: Duration::from_millis(500),
+            rolling_history: true,
+        }
     }
 }
 
@@ -131,12 +137,12 @@ impl Aggregator {
     async fn open_with(lake: &Lake, settings: Settings, handover: Option<Handover>, metrics: Metrics) -> Result<Self> {
         let on = lake.log(Table::Metrics).load().await?;
         let next = on.next(APP).unwrap_or(0);
-        let mut runs = Runs::new(settings.index_memory_bytes);
+        let mut runs = Runs::new(settings.index_memory_bytes, settings.horizon, Shard { number: 0, of: 1 });
         if next > 0 {
             let files = lake.files_at(Table::Events, next - 1).await?;
             runs.rebuild(lake, files).await?;
         }
-        metrics.index_runs.set(i64::try_from(runs.index.runs()).unwrap_or(i64::MAX));
+        metrics.index_runs.set(i64::try_from(runs.index.held()).unwrap_or(i64::MAX));
         Ok(Self {
             releases: Releases::load(lake).await?,
             history: RollingHistory::load(lake).await?,
@@ -195,12 +201,15 @@ impl Aggregator {
             self.history.note(entry);
         }
         if !new.is_empty() {
-            let taken = self.runs.take(&self.lake, &new).await?;
+            let taken = Box::pin(self.runs.take(&self.lake, &self.context, &new)).await?;
             self.metrics.rows.inc_by(new.iter().map(|file| file.rows.num_rows() as u64).sum());
             self.metrics.runs.inc_by(taken.runs);
             self.metrics.duplicates.inc_by(taken.duplicates);
-            self.metrics.superseded.inc_by(taken.superseded);
+            self.metrics.corrected.inc_by(taken.corrected);
             self.metrics.late.inc_by(taken.late);
+            self.metrics.waiting.inc_by(taken.waiting);
+            self.metrics.waited.inc_by(taken.waited);
+            self.metrics.looked_up.inc_by(taken.looked_up);
             let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
             self.commit_releases(&seen, to).await?;
             self.releases.note(fresh);
@@ -208,9 +217,12 @@ impl Aggregator {
             self.commit_metrics(&partials, to).await?;
             self.commit_history(&partials, to).await?;
         }
+        for entry in &entries {
+            self.runs.note(entry)?;
+        }
         self.next = to;
         self.metrics.next_version.set(to);
-        self.metrics.index_runs.set(i64::try_from(self.runs.index.runs()).unwrap_or(i64::MAX));
+        self.metrics.index_runs.set(i64::try_from(self.runs.index.held()).unwrap_or(i64::MAX));
         self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
         Ok(true)
     }
@@ -236,17 +248,21 @@ impl Aggregator {
 
     async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
         let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
-        if let Some(written) = handed {
+        // Who offers a file without its rows has only said that it is there.
+        let all_there = |file: &WrittenFile| {
+            usize::try_from(file.file.rows) == Ok(file.rows.iter().map(RecordBatch::num_rows).sum())
+        };
+        if let Some(written) = handed.filter(|written| written.iter().all(all_there)) {
             let whole = |WrittenFile { file, rows }: WrittenFile| {
-                Ok(FileRows { file: file.as_added(), rows: concat_batches(&sql::events_schema(), &rows)? })
+                Ok(FileRows { file: file.as_added(), rows: sql::whole(&rows)? })
             };
             return written.into_iter().map(whole).collect();
         }
         let mut new = Vec::new();
         for file in entry.added.iter().filter(|file| file.data_change) {
-            let batches = self.lake.read(Table::Events, file, Some(sql::EVENT_COLUMNS)).await?;
+            let batches = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
             self.metrics.read_back.inc();
-            let rows = concat_batches(&sql::events_schema(), &batches)?;
+            let rows = sql::whole(&batches)?;
             new.push(FileRows { file: file.clone(), rows });
         }
         Ok(new)

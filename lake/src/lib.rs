@@ -19,6 +19,7 @@ mod encoder;
 mod error;
 mod handover;
 mod log;
+mod lookup;
 mod maintain;
 mod offsets;
 mod parquet_file;

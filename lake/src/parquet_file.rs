@@ -15,7 +15,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
 use crate::error::{Error, Result};
 use crate::log::AddedFile;
@@ -161,30 +161,38 @@ pub(crate) fn batches(
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&bytes, options)?;
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
-    let roots: Vec<usize> = reader
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(|(_, field)| wanted.field_with_name(field.name()).is_ok())
-        .map(|(index, _)| index)
-        .collect();
+    let roots = column_indexes(reader.parquet_schema(), |name| wanted.field_with_name(name).is_ok());
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let batches = reader.with_projection(mask).with_batch_size(READ_BATCH_ROWS).build()?;
     let file = file.clone();
+    let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
     Ok(batches.map(move |batch| {
-        let batch = batch?;
-        let arrays = wanted
-            .fields()
-            .iter()
-            .map(|field| column_of(table, &file, field, &batch))
-            .collect::<Result<Vec<ArrayRef>>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&wanted), arrays, &options)?)
+        let columns: Option<Vec<&str>> = columns.as_ref().map(|names| names.iter().map(String::as_str).collect());
+        as_wanted(table, &file, columns.as_deref(), &batch?)
     }))
 }
 
-fn wanted_schema(table: Table, columns: Option<&[&str]>) -> Result<SchemaRef> {
+/// Indexes of the top-level columns with certain names.
+pub(crate) fn column_indexes(schema: &SchemaDescriptor, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
+    let fields = schema.root_schema().get_fields().iter().enumerate();
+    fields.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
+}
+
+/// Rows as they were read, with the columns wanted in their order and types.
+pub(crate) fn as_wanted(
+    table: Table,
+    file: &AddedFile,
+    columns: Option<&[&str]>,
+    batch: &RecordBatch,
+) -> Result<RecordBatch> {
+    let wanted = wanted_schema(table, columns)?;
+    let arrays =
+        wanted.fields().iter().map(|field| column_of(table, file, field, batch)).collect::<Result<Vec<ArrayRef>>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(wanted, arrays, &options)?)
+}
+
+pub(crate) fn wanted_schema(table: Table, columns: Option<&[&str]>) -> Result<SchemaRef> {
     let whole = table.arrow_schema();
     let Some(columns) = columns else { return Ok(whole) };
     let fields = columns.iter().map(|name| whole.field_with_name(name).cloned()).collect::<Result<Vec<Field>, _>>()?;

@@ -283,7 +283,12 @@ impl Lake {
         Ok(self.root.store.get(&self.file_path(table, path)?).await?.bytes().await?)
     }
 
-    fn file_path(&self, table: Table, path: &str) -> Result<Path> {
+    /// The store that everything is in.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.root.store
+    }
+
+    pub(crate) fn file_path(&self, table: Table, path: &str) -> Result<Path> {
         let mut full = self.table_path(table);
         for part in path.split('/') {
             full = full.join(part);

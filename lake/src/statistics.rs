@@ -1,24 +1,34 @@
 //! Delta statistics of a data file: rows, and least, greatest and null count of each column that queries prune by.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::kernels::aggregate::{max, min};
-use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::compute::kernels::aggregate::{max, max_string_view, min, min_string_view};
+use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
-/// Statistics that grow with the rows of a file. Integers and times only: text bounds would have to be truncated by rules
-/// that readers disagree on, and Parquet's own statistics hold them anyway.
+/// Text that gets bounds: short enough that no reader truncates it (32 characters), and worth a file not opened.
+const TEXT: [&str; 1] = ["event_type"];
+
+/// Statistics that grow with the rows of a file. Integers, times and few texts only: other text bounds would have to be
+/// truncated by rules that readers disagree on.
 pub(crate) struct Statistics {
     rows: usize,
     columns: Vec<Option<Bounds>>,
     fields: Vec<FieldRef>,
 }
 
-/// Of one column; times as microseconds.
-#[derive(Clone, Copy, Default)]
+/// Of one column.
+#[derive(Clone, Default)]
 struct Bounds {
-    range: Option<(i64, i64)>,
+    range: Option<Range>,
     nulls: usize,
+}
+
+/// Least and greatest value; times as microseconds.
+#[derive(Clone)]
+enum Range {
+    Numbers(i64, i64),
+    Texts(String, String),
 }
 
 // === impl Statistics ===
@@ -26,7 +36,7 @@ struct Bounds {
 impl Statistics {
     /// Of no rows yet.
     pub(crate) fn of(fields: &[FieldRef]) -> Self {
-        let columns = fields.iter().map(|field| has_statistics(field.data_type()).then(Bounds::default)).collect();
+        let columns = fields.iter().map(|field| has_statistics(field).then(Bounds::default)).collect();
         Self { rows: 0, columns, fields: fields.to_vec() }
     }
 
@@ -40,10 +50,11 @@ impl Statistics {
                 continue;
             };
             bounds.nulls += column.null_count();
-            if let Some((low, high)) = range(column.as_ref()) {
-                let (least, greatest) = bounds.range.unwrap_or((low, high));
-                bounds.range = Some((least.min(low), greatest.max(high)));
-            }
+            bounds.range = match (bounds.range.take(), range(column.as_ref())) {
+                (known, None) => known,
+                (None, found) => found,
+                (Some(known), Some(found)) => Some(known.with(found)),
+            };
         }
     }
 
@@ -55,11 +66,14 @@ impl Statistics {
         for (field, bounds) in self.fields.iter().zip(&self.columns) {
             let Some(Bounds { range, nulls: null_count }) = bounds else { continue };
             nulls.insert(field.name().clone(), json!(null_count));
-            let Some((low, high)) = *range else { continue };
-            let (low, high) = match field.data_type() {
+            let (low, high) = match (range, field.data_type()) {
+                (None, _) => continue,
                 // Readers compare in milliseconds: round outwards.
-                DataType::Timestamp(..) => (millis_text(low.div_euclid(1000)), millis_text(high.div_euclid(1000) + 1)),
-                _ => (Some(Value::from(low)), Some(Value::from(high))),
+                (Some(Range::Numbers(low, high)), DataType::Timestamp(..)) => {
+                    (millis_text(low.div_euclid(1000)), millis_text(high.div_euclid(1000) + 1))
+                }
+                (Some(Range::Numbers(low, high)), _) => (Some(Value::from(*low)), Some(Value::from(*high))),
+                (Some(Range::Texts(low, high)), _) => (Some(Value::from(&**low)), Some(Value::from(&**high))),
             };
             if let (Some(low), Some(high)) = (low, high) {
                 least.insert(field.name().clone(), low);
@@ -77,24 +91,45 @@ pub(crate) fn statistics(batch: &RecordBatch) -> String {
     statistics.json()
 }
 
-fn has_statistics(kind: &DataType) -> bool {
-    matches!(kind, DataType::Int32 | DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _))
+// === impl Range ===
+
+impl Range {
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Numbers(low, high), Self::Numbers(least, greatest)) => {
+                Self::Numbers(low.min(least), high.max(greatest))
+            }
+            (Self::Texts(low, high), Self::Texts(least, greatest)) => Self::Texts(low.min(least), high.max(greatest)),
+            // A column has one type.
+            (known, _) => known,
+        }
+    }
 }
 
-/// Least and greatest value; none where every row is null.
-fn range(column: &dyn Array) -> Option<(i64, i64)> {
+fn has_statistics(field: &Field) -> bool {
+    let number =
+        matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _));
+    number || TEXT.contains(&field.name().as_str())
+}
+
+/// None where every row is null.
+fn range(column: &dyn Array) -> Option<Range> {
     match column.data_type() {
         DataType::Int32 => {
             let values = column.as_primitive::<Int32Type>();
-            Some((i64::from(min(values)?), i64::from(max(values)?)))
+            Some(Range::Numbers(i64::from(min(values)?), i64::from(max(values)?)))
         }
         DataType::Int64 => {
             let values = column.as_primitive::<Int64Type>();
-            Some((min(values)?, max(values)?))
+            Some(Range::Numbers(min(values)?, max(values)?))
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let values = column.as_primitive::<TimestampMicrosecondType>();
-            Some((min(values)?, max(values)?))
+            Some(Range::Numbers(min(values)?, max(values)?))
+        }
+        DataType::Utf8View => {
+            let values = column.as_string_view();
+            Some(Range::Texts(min_string_view(values)?.to_owned(), max_string_view(values)?.to_owned()))
         }
         _ => None,
     }
@@ -122,12 +157,16 @@ mod tests {
                 true,
             ),
             ("text", Arc::new(StringViewArray::from(vec!["a", "b", "c"])) as Arc<dyn Array>, true),
+            ("event_type", Arc::new(StringViewArray::from(vec!["run.score", "run.completed", "run.score"])) as _, true),
         ])
         .expect("batch");
         let stats: Value = serde_json::from_str(&statistics(&batch)).expect("JSON");
         assert_eq!(stats["numRecords"], 3);
-        assert_eq!(stats["minValues"], json!({ "n": 1, "at": "1969-12-31T23:59:59.999Z" }));
-        assert_eq!(stats["maxValues"], json!({ "n": 3, "at": "1970-01-01T00:00:00.003Z" }));
-        assert_eq!(stats["nullCount"], json!({ "n": 1, "at": 0 }));
+        assert_eq!(
+            stats["minValues"],
+            json!({ "n": 1, "at": "1969-12-31T23:59:59.999Z", "event_type": "run.completed" })
+        );
+        assert_eq!(stats["maxValues"], json!({ "n": 3, "at": "1970-01-01T00:00:00.003Z", "event_type": "run.score" }));
+        assert_eq!(stats["nullCount"], json!({ "n": 1, "at": 0, "event_type": 0 }));
     }
 }

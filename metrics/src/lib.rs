@@ -1,7 +1,8 @@
 //! Where a metric is defined.
 //!
-//! * `definition/metrics.sql`: what one run adds to its window and group. The only definition: the stream, a rebuild and
-//!   an audit run this text.
+//! * `definition/runs.sql`: which of several statements about a run count, and what is said of it afterwards.
+//! * `definition/metrics.sql`: what one run adds to its window and group. Both are the only definition: the stream, a
+//!   rebuild and an audit run these texts.
 //! * `definition/fold.sql`: partial rows folded to one a group, exactly.
 //! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partials.
 //! * [`register`]: the SQL functions that these use, each with documentation and an example.
@@ -12,12 +13,91 @@ mod function;
 
 pub use function::{FunctionEntry, catalogue, register};
 
-/// What one run adds: reads relation `contributions` (columns of `events` and `sign`), yields rows of `metrics` without
-/// their provenance.
+/// What one run adds: reads relation `contributions` ([`CONTRIBUTION_COLUMNS`], `label_delay_micros` and `sign`), yields
+/// rows of `metrics` without their provenance.
 pub const METRICS_SQL: &str = include_str!("definition/metrics.sql");
 
-/// The moment up to which rolling metrics are shown unless another is named: the end of the newest window.
-pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM metrics)";
+/// The moment up to which rolling metrics are shown unless another is named: the end of the newest window that has a run.
+pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM (SELECT window_start FROM metrics \
+                          GROUP BY window_start HAVING sum(runs) <> 0))";
+
+/// Columns of `events` that a contribution is made of, in order.
+pub const CONTRIBUTION_COLUMNS: &[&str] = &[
+    "run_id",
+    "ended_at",
+    "tenant",
+    "task",
+    "release_id",
+    "release_fingerprint",
+    "model",
+    "stage",
+    "weight_micros",
+    "session_id",
+    "outcome_status",
+    "outcome_source",
+    "escalated",
+    "validation_applicable",
+    "validation_valid",
+    "validation_first_attempt_valid",
+    "fields_total",
+    "fields_invalid",
+    "llm_calls",
+    "turns",
+    "tool_calls_total",
+    "tool_calls_failed",
+    "retrieval_calls",
+    "retrieval_empty",
+    "retrieval_errors",
+    "policy_exceptions_info",
+    "policy_exceptions_low",
+    "policy_exceptions_medium",
+    "policy_exceptions_high",
+    "policy_exceptions_critical",
+    "tokens_input",
+    "tokens_input_cache_read",
+    "tokens_input_cache_write",
+    "tokens_output",
+    "tokens_reasoning",
+    "latency_total_micros",
+    "latency_ttft_micros",
+    "cost_nanos",
+    "cost_currency",
+];
+
+/// Columns of `events` by which statements are told apart and ranked, and that late statements consist of.
+pub const STATEMENT_COLUMNS: &[&str] = &[
+    "event_type",
+    "source",
+    "event_id",
+    "event_time",
+    "attempt",
+    "revision",
+    "content_hash",
+    "topic",
+    "partition",
+    "offset",
+    "review_id",
+    "reviewer",
+    "review_decision",
+    "review_sets_outcome",
+    "scores",
+];
+
+/// Runs as they count, with these columns of relation `run` of the definition: those of `events`, `verdict_at` and
+/// `label_delay_micros`. Reads relation `events`.
+pub fn runs_sql(columns: &str) -> String {
+    runs_with("", "", "", columns)
+}
+
+/// As [`runs_sql`]. Further columns of `events` are `carried` along for late statements, `gathered` of all about one run,
+/// and `decided` beside it; each list ends in a comma.
+pub fn runs_with(carried: &str, gathered: &str, decided: &str, columns: &str) -> String {
+    uncommented(include_str!("definition/runs.sql"))
+        .replace("{carried}", carried)
+        .replace("{gathered}", gathered)
+        .replace("{decided}", decided)
+        .replace("{columns}", columns)
+}
 
 /// Columns of `metrics` that make its group.
 pub const KEY: [&str; 9] = [
@@ -37,6 +117,10 @@ pub const SPANS: [(&str, i64); 4] = [("5m", 5), ("1h", 60), ("24h", 24 * 60), ("
 
 /// Folds the rows of relation `metrics` to one a window and group, exactly.
 pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
+    folded(columns, "metrics", "")
+}
+
+fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: &str) -> String {
     let sums: Vec<String> = columns
         .into_iter()
         .filter(|name| !KEY.contains(name))
@@ -46,7 +130,17 @@ pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
             _ => format!("sum({name}) AS {name}"),
         })
         .collect();
-    uncommented(include_str!("definition/fold.sql")).replace("{sums}", &sums.join(",\n    "))
+    uncommented(include_str!("definition/fold.sql"))
+        .replace("{sums}", &sums.join(",\n    "))
+        .replace("{source}", source)
+        .replace("{before}", before)
+}
+
+/// Columns that the definition of the metrics gives, but for those of the group.
+fn partial_columns() -> impl Iterator<Item = &'static str> {
+    let name = |line: &'static str| line.trim_end_matches(',').rsplit_once(" AS ").map(|(_, name)| name);
+    let body = METRICS_SQL.split_once("\n)\nSELECT").map_or("", |(_, body)| body);
+    body.lines().filter_map(name).filter(|name| !KEY.contains(name))
 }
 
 /// The rolling metrics up to a moment, which is an SQL expression of a timestamp: one row a span, tenant, task, release
@@ -66,19 +160,20 @@ pub fn rolling_spans_sql<'a>(as_of: &str, spans: impl IntoIterator<Item = &'a st
         "span AS (SELECT column1 AS span, column2 AS length FROM (VALUES {})),\n\
          moment AS (SELECT {as_of} AS as_of),\n\
          source AS (\n    \
-             SELECT span.span, moment.as_of, m.*, CAST(m.weight_micros AS DOUBLE) / 1e6 AS w\n    \
+             SELECT span.span, moment.as_of, m.*\n    \
              FROM metrics AS m CROSS JOIN span CROSS JOIN moment\n    \
              WHERE m.window_start >= moment.as_of - span.length AND m.window_start < moment.as_of\n\
          )",
         spans.join(", ")
     );
-    figures(&source, "span, as_of, tenant, task, release_id, stage", "", "")
+    figures(&source, "span, as_of, ", "span, as_of, tenant, task, release_id, stage", "", "")
 }
 
 /// All that is known of each release: one row a tenant, task, release, fingerprint and stage. Reads relation `metrics`.
 pub fn release_summary_sql() -> String {
     figures(
-        &all_time(),
+        ALL_TIME,
+        "",
         "tenant, task, release_id, release_fingerprint, model, stage",
         "min(window_start) AS first_window, max(window_start) AS last_window, ",
         ", first_window, last_window",
@@ -87,18 +182,23 @@ pub fn release_summary_sql() -> String {
 
 /// The metrics by minute: one row a window, tenant, task, release and stage. Reads relation `metrics`.
 pub fn metrics_1m_sql() -> String {
-    figures(&all_time(), "window_start, tenant, task, release_id, stage", "", "")
+    figures(ALL_TIME, "", "window_start, tenant, task, release_id, stage", "", "")
 }
 
-fn all_time() -> String {
-    "source AS (SELECT *, CAST(weight_micros AS DOUBLE) / 1e6 AS w FROM metrics)".to_owned()
-}
+const ALL_TIME: &str = "source AS (SELECT * FROM metrics)";
 
-fn figures(source: &str, key: &str, extra: &str, extra_names: &str) -> String {
+/// Partials are folded exactly before they are weighted: weights round, so that otherwise the figures would depend on how
+/// the partials were cut; and groups that were taken back wholly would leave their windows behind.
+fn figures(source: &str, before: &str, key: &str, extra: &str, extra_names: &str) -> String {
+    let exact = folded(partial_columns(), "source", before);
+    let source = format!(
+        "{source},\nexact AS (\n{exact}),\n\
+         weighing AS (SELECT *, CAST(weight_micros AS DOUBLE) / 1e6 AS w FROM exact)"
+    );
     let folded = uncommented(include_str!("definition/weighted.sql"))
         .replace("{key}", key)
         .replace("{extra}", extra)
-        .replace("{source}", "source");
+        .replace("{source}", "weighing");
     let figures = uncommented(include_str!("definition/figures.sql")).replace("{key}", &format!("{key}{extra_names}"));
     format!("WITH {source},\nfolded AS (\n{folded}\n)\n{figures}")
 }
@@ -106,4 +206,18 @@ fn figures(source: &str, key: &str, extra: &str, extra_names: &str) -> String {
 /// A definition without the comment at its head, so that it may stand inside another.
 fn uncommented(sql: &str) -> String {
     sql.lines().skip_while(|line| line.starts_with("--")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_the_definition_are_read_off_it() {
+        let columns: Vec<&str> = partial_columns().collect();
+        for name in ["runs", "tool_calls", "label_delay_micros_sum", "groups_cost_nanos", "label_delay_sketch"] {
+            assert!(columns.contains(&name), "{name} of {columns:?}");
+        }
+        assert!(!columns.contains(&"is_success") && !columns.contains(&"window_start"), "{columns:?}");
+    }
 }

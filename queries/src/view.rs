@@ -21,11 +21,11 @@ pub struct View {
 
 /// Files of the views, in the order of the reference.
 const FILES: &[(&str, &str)] = &[
-    ("runs", include_str!("view/runs.sql")),
     ("tool_calls", include_str!("view/tool_calls.sql")),
     ("field_errors", include_str!("view/field_errors.sql")),
     ("policy_exceptions", include_str!("view/policy_exceptions.sql")),
     ("stale_sources", include_str!("view/stale_sources.sql")),
+    ("orphans", include_str!("view/orphans.sql")),
     ("freshness", include_str!("view/freshness.sql")),
     ("completeness", include_str!("view/completeness.sql")),
     ("quarantine_summary", include_str!("view/quarantine_summary.sql")),
@@ -33,9 +33,7 @@ const FILES: &[(&str, &str)] = &[
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
     let mut views: Vec<View> = FILES.iter().map(|(name, text)| parse(name, text)).collect();
-    for (place, view) in [rolling(), metrics_1m(), release_summary()].into_iter().enumerate() {
-        views.insert(place + 1, view);
-    }
+    views.splice(0..0, [runs(), rolling(), metrics_1m(), release_summary()]);
     views
 });
 
@@ -44,7 +42,63 @@ pub fn views() -> &'static [View] {
     &VIEWS
 }
 
-/// The rolling metrics as they stand now; the definition of this and the next two belongs to the metrics room.
+/// Columns that the escalation of a run may have from a later statement.
+const ESCALATION: [&str; 9] = [
+    "escalation_reason_code",
+    "escalation_initiated_by",
+    "escalation_to",
+    "escalation_phase",
+    "escalation_ticket_id",
+    "escalation_resolved",
+    "escalation_resolution",
+    "escalation_wait_micros",
+    "escalation_handle_micros",
+];
+
+/// Runs as they count; the definition of this and the next three belongs to the metrics room.
+fn runs() -> View {
+    let all = |write: &dyn Fn(&str) -> String| ESCALATION.map(write).join(" ");
+    let carried = format!("policy_exceptions, {} ", all(&|name| format!("{name},")));
+    // Of several later escalations the newest is told; a run's own stands.
+    let newest = |name: &str| {
+        format!(
+            "first_value({name} ORDER BY event_time DESC, revision DESC, content_hash DESC) \
+             FILTER (WHERE event_type = 'run.escalated') AS late_{name},"
+        )
+    };
+    let gathered = format!(
+        "flatten(array_agg(policy_exceptions ORDER BY event_time, revision, content_hash) \
+         FILTER (WHERE event_type = 'run.policy_exception')) AS late_exceptions, {} ",
+        all(&newest)
+    );
+    let decided = format!("l.late_exceptions, {} ", all(&|name| format!("l.late_{name},")));
+    let columns = format!(
+        "date_bin(INTERVAL '1 minute', ended_at, TIMESTAMP '1970-01-01T00:00:00Z') AS window_start,
+        outcome_status = 'success' AS completed,
+        outcome_status <> 'unknown' AS judged,
+        verdict_at,
+        CAST(label_delay_micros AS DOUBLE) / 1e6 AS label_delay_s,
+        CAST(latency_total_micros AS DOUBLE) / 1e3 AS latency_ms,
+        CAST(latency_ttft_micros AS DOUBLE) / 1e3 AS ttft_ms,
+        CAST(cost_nanos AS DOUBLE) / 1e9 AS cost,
+        CAST(weight_micros AS DOUBLE) / 1e6 AS weight,
+        CASE WHEN late_exceptions IS NULL THEN policy_exceptions
+            ELSE array_concat(policy_exceptions, late_exceptions) END AS policy_exceptions,
+        {} * EXCEPT (
+            event_type, supersedes, review_id, review_queue, reviewer, review_decision, review_failure_mode,
+            review_severity, review_sets_outcome, review_make_eval_case, review_duration_micros,
+            review_sampling_weight, review_rubric_version, review_json, verdict_at, label_delay_micros, late_decides,
+            policy_exceptions, late_exceptions, {}, {}
+        )",
+        all(&|name| format!("coalesce({name}, late_{name}) AS {name},")),
+        ESCALATION.join(", "),
+        ESCALATION.map(|name| format!("late_{name}")).join(", ")
+    );
+    let sql = bellwether_metrics::runs_with(&carried, &gathered, &decided, &columns);
+    defined("runs", include_str!("view/runs.sql"), &sql)
+}
+
+/// The rolling metrics as they stand now.
 fn rolling() -> View {
     defined("rolling", include_str!("view/rolling.sql"), &bellwether_metrics::rolling_sql(bellwether_metrics::NEWEST))
 }

@@ -3,7 +3,7 @@
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::{Aggregator, EVENT_COLUMNS, Settings};
+use bellwether_aggregate::{Aggregator, Settings, event_columns};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
 use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions, Table, unique_id};
@@ -92,7 +92,7 @@ async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_o
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
     let settings = Settings { index_memory_bytes, ..Settings::default() };
-    let handover = hand_over.then(|| Handover::new(1 << 20, EVENT_COLUMNS));
+    let handover = hand_over.then(|| Handover::new(1 << 20, event_columns()));
     let open = || async {
         Box::pin(Aggregator::open(&lake, settings, handover.clone(), &Registry::new())).await.expect("opens")
     };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use bellwether_aggregate::EVENT_COLUMNS;
+use bellwether_aggregate::event_columns;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_event::Limits;
 use bellwether_ingest::commit_pipeline::{Committer, DataStore};
@@ -155,7 +155,7 @@ impl World {
                 Some(Lake::on_store(store, Arc::new(clock.clone())).await.expect("memory opens"))
             }
         };
-        let handover = (scene == Scene::Whole && random.one_in(2)).then(|| Handover::new(1 << 20, EVENT_COLUMNS));
+        let handover = (scene == Scene::Whole && random.one_in(2)).then(|| Handover::new(1 << 20, event_columns()));
         Self {
             plan,
             scheduler: Scheduler::new(clock.clone(), seed),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellwether_aggregate::{Aggregator, EVENT_COLUMNS, Settings};
+use bellwether_aggregate::{Aggregator, Settings, event_columns};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::cpu_seconds;
 use bellwether_event::Limits;
@@ -72,7 +72,7 @@ fn chunks(seed: u64, count: usize) -> Result<Vec<Chunk>> {
 
 /// Rows as batches that are encoded, with the columns that an aggregator takes beside them.
 fn batches(chunks: &[Chunk]) -> Result<Vec<EncodedRows>> {
-    let mut encoder = RowEncoder::new(Table::Events).handing_on(EVENT_COLUMNS)?;
+    let mut encoder = RowEncoder::new(Table::Events).handing_on(event_columns())?;
     let mut batches = Vec::new();
     for (n, chunk) in chunks.iter().enumerate() {
         encoder.push(chunk)?;
@@ -167,7 +167,7 @@ pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
         let mut rates = Vec::new();
         for _ in 0..bench.sizes.runs {
             let lake = fresh_lake(bench).await?;
-            let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES, EVENT_COLUMNS));
+            let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES, event_columns()));
             let mut aggregator =
                 Box::pin(Aggregator::open(&lake, Settings::default(), handover.clone(), &Registry::new())).await?;
             let (mut cpu_s, mut next) = (0.0, 0);

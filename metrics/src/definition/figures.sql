@@ -13,6 +13,13 @@ SELECT
     CAST(round(judged) AS BIGINT) AS judged,
     judged / runs AS coverage,
     CAST(round(unknown) AS BIGINT) AS unknown,
+    unknown / runs AS unknown_share,
+    CAST(round(judged_by_human) AS BIGINT) AS judged_by_human,
+    CAST(round(judged_by_rule) AS BIGINT) AS judged_by_rule,
+    CAST(round(judged_by_llm) AS BIGINT) AS judged_by_llm,
+    CAST(round(late_verdicts) AS BIGINT) AS late_verdicts,
+    sketch_quantile(label_delay_sketch, 0.5) / 1e6 AS label_delay_s_p50,
+    sketch_quantile(label_delay_sketch, 0.95) / 1e6 AS label_delay_s_p95,
 
     CAST(round(success) AS BIGINT) AS success,
     success / nullif(judged, 0) AS success_rate,

@@ -1,7 +1,7 @@
 -- The metrics, defined: what one run adds to its window and group.
 --
--- `contributions` holds completed runs, each the statement that counts, with a sign: 1 for what is stated, -1 for what a
--- greater statement takes back. Every count is Σ sign and every sum Σ sign × value, so that corrections cancel exactly and
+-- `contributions` holds runs as they count (runs.sql), with a sign: 1 for what is known now, -1 for what was known before
+-- and is taken back. Every count is Σ sign and every sum Σ sign × value, so that corrections cancel exactly and
 -- any order of any pieces folds to the same rows. Unknown outcomes are neither success nor judged.
 WITH run AS (
     SELECT
@@ -31,6 +31,10 @@ SELECT
     count_of(sign, outcome_status = 'timeout') AS timeout,
     count_of(sign, outcome_status = 'abandoned') AS abandoned,
     count_of(sign, NOT is_judged) AS unknown,
+    count_of(sign, is_judged AND outcome_source = 'human') AS judged_by_human,
+    count_of(sign, is_judged AND outcome_source IN ('rule', 'environment', 'code', 'business')) AS judged_by_rule,
+    count_of(sign, is_judged AND outcome_source = 'llm') AS judged_by_llm,
+    count_of(sign, label_delay_micros IS NOT NULL) AS late_verdicts,
     count_of(sign, escalated) AS escalated,
     count_of(sign, validation_applicable AND validation_valid IS NOT NULL) AS schema_applicable,
     count_of(sign, validation_applicable AND validation_valid) AS schema_valid,
@@ -66,6 +70,7 @@ SELECT
     count_of(sign, latency_ttft_micros IS NOT NULL) AS ttft_runs,
     sum_of(sign, latency_ttft_micros) AS ttft_micros_sum,
     sum_of_products(sign, latency_ttft_micros, latency_ttft_micros) AS ttft_micros_squares,
+    sum_of(sign, label_delay_micros) AS label_delay_micros_sum,
     count_of(sign, cost_nanos IS NOT NULL) AS cost_runs,
     sum_of(sign, cost_nanos) AS cost_nanos_sum,
     sum_of_products(sign, cost_nanos, cost_nanos) AS cost_nanos_squares,
@@ -79,6 +84,7 @@ SELECT
 
     sketch_of(latency_total_micros, sign) AS latency_sketch,
     sketch_of(latency_ttft_micros, sign) AS ttft_sketch,
-    sketch_of(cost_nanos, sign) AS cost_sketch
+    sketch_of(cost_nanos, sign) AS cost_sketch,
+    sketch_of(label_delay_micros, sign) AS label_delay_sketch
 FROM run
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9

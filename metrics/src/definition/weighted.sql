@@ -1,4 +1,4 @@
--- The partials of `{source}` folded by `{key}`, each weighted by the number of runs it stands for.
+-- The exact rows of `{source}` folded by `{key}`, each weighted by the number of runs it stands for.
 SELECT
     {key},
     {extra}sum(runs) AS runs_observed,
@@ -6,6 +6,10 @@ SELECT
     sum(runs * w) * sum(runs * w) / nullif(sum(runs * w * w), 0) / nullif(sum(runs * w), 0) AS kish,
     sum((success + failure + error + timeout + abandoned) * w) AS judged,
     sum(unknown * w) AS unknown,
+    sum(judged_by_human * w) AS judged_by_human,
+    sum(judged_by_rule * w) AS judged_by_rule,
+    sum(judged_by_llm * w) AS judged_by_llm,
+    sum(late_verdicts * w) AS late_verdicts,
     sum(success * w) AS success,
     sum(escalated * w) AS escalated,
     sum(schema_applicable * w) AS schema_applicable,
@@ -44,6 +48,7 @@ SELECT
     random_groups_sum(groups_cost_nanos, weight_micros) AS groups_cost_nanos,
     sketch_merge(latency_sketch, weight_micros) AS latency_sketch,
     sketch_merge(ttft_sketch, weight_micros) AS ttft_sketch,
-    sketch_merge(cost_sketch, weight_micros) AS cost_sketch
+    sketch_merge(cost_sketch, weight_micros) AS cost_sketch,
+    sketch_merge(label_delay_sketch, weight_micros) AS label_delay_sketch
 FROM {source}
 GROUP BY {key}

@@ -2,6 +2,13 @@
 -- column runs: runs, weighted by 1 / sampling probability
 -- column runs_observed: runs seen
 -- column coverage: judged / runs
+-- column unknown_share: unknown / runs
+-- column judged_by_human: runs whose outcome a person decided
+-- column judged_by_rule: runs whose outcome a rule, code or a business result decided
+-- column judged_by_llm: runs whose outcome a model decided
+-- column late_verdicts: runs whose outcome a later statement decided
+-- column label_delay_s_p50: time from the end of a run to its late verdict, s: median
+-- column label_delay_s_p95: the same, 95 %
 -- column success_rate: success / judged
 -- column schema_adherence: final answers that fit their schema / answers that were checked
 -- column first_pass_adherence: first answers that fit / first answers that were checked

@@ -1,0 +1,210 @@
+//! The files of `events` that have been taken in, by ordinals that stay: how old they are, whether their statements are
+//! held in the index, and where their rows went when they were rewritten.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use bellwether_lake::{AddedFile, Error, LogEntry, Result};
+
+/// How often age is looked at while a horizon passes.
+const LOOKS_A_HORIZON: i64 = 16;
+
+/// A file.
+#[derive(Debug)]
+struct Taken {
+    path: String,
+    size: i64,
+    newest_micros: i64,
+    statements: usize,
+    held: bool,
+    /// The file that has its rows now.
+    moved_to: Option<u32>,
+}
+
+/// Files by ordinal.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    taken: Vec<Taken>,
+    by_path: HashMap<String, u32>,
+    newest_micros: i64,
+    /// How new the newest was when age was last looked at.
+    looked_micros: i64,
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Lets go of a name that is not needed any more.
+    fn forget(&mut self) {
+        if self.moved_to.is_some() && !self.held {
+            self.path = String::new();
+        }
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    /// Adds a file whose statements are held, or not.
+    pub(crate) fn add(&mut self, file: &AddedFile, held: bool) -> Result<u32> {
+        let ordinal = u32::try_from(self.taken.len())
+            .map_err(|source| Error::bug("there are more files than an index can name").with_source(source))?;
+        self.by_path.insert(file.path.clone(), ordinal);
+        let (path, size) = (file.path.clone(), file.size);
+        self.taken.push(Taken { path, size, newest_micros: i64::MIN, statements: 0, held, moved_to: None });
+        Ok(ordinal)
+    }
+
+    /// The ordinal that the next file gets.
+    pub(crate) fn next(&self) -> u32 {
+        u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes what a file brought.
+    pub(crate) fn note(&mut self, ordinal: u32, statements: usize, newest_micros: i64) {
+        self.newest_micros = self.newest_micros.max(newest_micros);
+        if let Some(taken) = self.taken.get_mut(ordinal as usize) {
+            taken.statements += statements;
+            taken.newest_micros = taken.newest_micros.max(newest_micros);
+        }
+    }
+
+    /// A file as the log names it, to read columns of it that stand in it.
+    pub(crate) fn file(&self, ordinal: u32) -> Result<AddedFile> {
+        let taken =
+            self.taken.get(ordinal as usize).ok_or_else(|| Error::bug("the index names a file it never saw"))?;
+        Ok(AddedFile {
+            path: taken.path.clone(),
+            size: taken.size,
+            rows: None,
+            partition_values: std::collections::BTreeMap::new(),
+            data_change: true,
+            stats: None,
+        })
+    }
+
+    /// The file that has the rows of another by now.
+    pub(crate) fn now(&self, mut ordinal: u32) -> u32 {
+        while let Some(next) = self.taken.get(ordinal as usize).and_then(|taken| taken.moved_to) {
+            ordinal = next;
+        }
+        ordinal
+    }
+
+    /// Files whose statements are to be let go, so that no more than `limit` with those that come stay, nor any that are
+    /// older than the horizon; few that are too old are left for later.
+    pub(crate) fn to_let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
+        let moved_on = self.newest_micros.saturating_sub(self.looked_micros) >= horizon_micros / LOOKS_A_HORIZON;
+        if held + coming <= limit && !moved_on {
+            return BTreeSet::new();
+        }
+        self.looked_micros = self.newest_micros;
+        let cutoff = self.newest_micros.saturating_sub(horizon_micros);
+        let mut all: Vec<(i64, u32)> = (0_u32..)
+            .zip(&self.taken)
+            .filter(|(_, taken)| taken.held)
+            .map(|(ordinal, taken)| (taken.newest_micros, ordinal))
+            .collect();
+        all.sort_unstable();
+        let statements = |ordinal: u32| self.taken.get(ordinal as usize).map_or(0, |taken| taken.statements);
+        let old: usize =
+            all.iter().filter(|(newest, _)| *newest < cutoff).map(|(_, ordinal)| statements(*ordinal)).sum();
+        let by_age = old > 0 && old * 8 >= held;
+        // Down to the half, so that this is not done again and again.
+        let stay = if held + coming > limit { limit.saturating_sub(coming).min(limit / 2) } else { held };
+        let (mut left, mut gone) = (held, BTreeSet::new());
+        for (newest, ordinal) in all {
+            if left <= stay && !(by_age && newest < cutoff) {
+                break;
+            }
+            left -= statements(ordinal).min(left);
+            gone.insert(ordinal);
+        }
+        for ordinal in &gone {
+            if let Some(taken) = self.taken.get_mut(*ordinal as usize) {
+                taken.held = false;
+                taken.forget();
+            }
+        }
+        gone
+    }
+
+    /// Notes that rows moved to another file, if a log entry says so. Returns from which files to which.
+    pub(crate) fn rewritten(&mut self, entry: &LogEntry) -> Result<Option<(Vec<u32>, u32)>> {
+        let [added] = entry.added.as_slice() else { return Ok(None) };
+        if added.data_change || entry.removed.is_empty() {
+            return Ok(None);
+        }
+        let from: Vec<u32> = entry.removed.iter().filter_map(|path| self.by_path.remove(path)).collect();
+        let to = self.add(added, false)?;
+        for ordinal in &from {
+            if let Some(taken) = self.taken.get_mut(*ordinal as usize) {
+                taken.moved_to = Some(to);
+                taken.forget();
+            }
+        }
+        Ok(Some((from, to)))
+    }
+}
+
+/// Newest event time in a file, by its statistics.
+pub(crate) fn newest_micros(file: &AddedFile) -> Option<i64> {
+    let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
+    let text = stats.get("maxValues")?.get("event_time")?.as_str()?;
+    string_to_timestamp_nanos(text).ok().map(|nanos| nanos.div_euclid(1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(path: &str, data_change: bool) -> AddedFile {
+        AddedFile {
+            path: path.to_owned(),
+            size: 1,
+            rows: None,
+            partition_values: std::collections::BTreeMap::new(),
+            data_change,
+            stats: None,
+        }
+    }
+
+    fn files(newest: &[i64]) -> Files {
+        let mut files = Files::default();
+        for (n, newest) in newest.iter().enumerate() {
+            let ordinal = files.add(&added(&n.to_string(), true), true).expect("adds");
+            files.note(ordinal, 10, *newest);
+        }
+        files
+    }
+
+    #[test]
+    fn the_oldest_go_first_down_to_the_half() {
+        let mut files = files(&[40, 10, 30, 20]);
+        assert_eq!(files.to_let_go(40, 10, 100, i64::MAX), BTreeSet::new());
+        assert_eq!(files.to_let_go(40, 10, 44, i64::MAX), BTreeSet::from([1, 3]));
+        assert_eq!(files.to_let_go(20, 100, 44, i64::MAX), BTreeSet::from([0, 2]), "what comes takes it all");
+    }
+
+    #[test]
+    fn what_is_older_than_the_horizon_goes() {
+        let mut files = files(&[100, 10, 200, 20]);
+        assert_eq!(files.to_let_go(40, 0, 100, 150), BTreeSet::from([1, 3]));
+        assert_eq!(files.to_let_go(20, 0, 100, 150), BTreeSet::new());
+    }
+
+    #[test]
+    fn rows_are_found_in_the_file_they_moved_to() {
+        let mut files = files(&[1, 2, 3]);
+        let mut entry = LogEntry { removed: vec!["0".to_owned(), "1".to_owned()], ..LogEntry::default() };
+        entry.added.push(added("one", false));
+        assert_eq!(files.rewritten(&entry).expect("notes"), Some((vec![0, 1], 3)));
+        entry.removed = vec!["one".to_owned(), "2".to_owned()];
+        entry.added = vec![added("all", false)];
+        assert_eq!(files.rewritten(&entry).expect("notes"), Some((vec![3, 2], 4)));
+        assert_eq!((files.now(0), files.now(2), files.now(4)), (4, 4, 4));
+        assert_eq!(files.file(files.now(1)).expect("is there").path, "all");
+        entry.added[0].data_change = true;
+        assert_eq!(files.rewritten(&entry).expect("notes"), None);
+    }
+}

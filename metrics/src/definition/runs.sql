@@ -1,0 +1,178 @@
+-- Runs as they count: completed runs, with what is said of them afterwards. The only definition of that: the stream, a
+-- rebuild, an audit and the view `runs` run this text. Everything in it depends on what the statements say, never on when
+-- they arrived; docs/late-outcomes.md has the rules in words.
+--
+-- `{carried}`, `{gathered}`, `{decided}` and `{columns}` are columns that a reader of it wants besides.
+WITH ranked AS (
+    SELECT
+        run_id, source, attempt, tenant, topic, partition, "offset",
+        row_number() OVER (
+            PARTITION BY run_id, source, attempt
+            ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
+        ) AS place
+    FROM events
+    WHERE event_type = 'run.completed'
+),
+-- Few rows are superseded, so that this side of the join is small; an outer join, because a condition on run_id then
+-- reaches both sides.
+superseded AS (
+    SELECT run_id, source, attempt, topic, partition, "offset" FROM ranked WHERE place > 1
+),
+-- Late statements are about the last attempt of a run.
+last_attempt AS (
+    SELECT run_id, source, tenant, attempt FROM (
+        SELECT
+            run_id, source, tenant, attempt,
+            row_number() OVER (PARTITION BY run_id, source ORDER BY attempt DESC, place) AS last
+        FROM ranked
+    ) WHERE last = 1
+),
+said AS (
+    SELECT
+        run_id, source, tenant, event_type, event_id, event_time, revision, content_hash, topic, partition, "offset",
+        review_id, reviewer, review_decision, review_sets_outcome, scores[1] AS score,
+        {carried}policy_exceptions_info, policy_exceptions_low, policy_exceptions_medium, policy_exceptions_high,
+        policy_exceptions_critical
+    FROM events
+    WHERE event_type <> 'run.completed'
+),
+-- Of several statements of one fact the greatest counts. A fact is a review by its id, a score by what was scored and by
+-- whom, anything else by the id of its event.
+fact AS (
+    SELECT * EXCEPT (place) FROM (
+        SELECT
+            *,
+            row_number() OVER (
+                PARTITION BY
+                    run_id, event_type, source,
+                    CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
+                    score['name'], score['evaluator_id'], coalesce(score['target'], 'run'), score['target_id'],
+                    score['identifier']
+                ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
+            ) AS place
+        FROM said
+    ) WHERE place = 1
+),
+-- What a person says of a run replaces what the same person said of it before.
+voice AS (
+    SELECT * EXCEPT (place) FROM (
+        SELECT
+            *,
+            row_number() OVER (
+                PARTITION BY
+                    run_id, event_type, reviewer, CASE WHEN reviewer IS NULL THEN source END,
+                    CASE WHEN reviewer IS NULL THEN review_id END
+                ORDER BY event_time DESC, revision DESC, content_hash DESC, topic, partition, "offset"
+            ) AS place
+        FROM fact
+    ) WHERE place = 1 OR event_type <> 'run.review'
+),
+-- Who decides: a person (3), a rule (2), a model (1). The run itself is 0 unless it names one of these.
+verdict AS (
+    SELECT
+        *,
+        CASE
+            WHEN event_type = 'run.review' OR score['kind'] IN ('human', 'user_feedback') THEN 3
+            WHEN score['kind'] = 'llm' THEN 1
+            ELSE 2
+        END AS authority,
+        CASE
+            WHEN event_type = 'run.review' AND review_sets_outcome THEN
+                CASE review_decision WHEN 'accept' THEN 'success' WHEN 'reject' THEN 'failure' WHEN 'edit' THEN 'failure' END
+            WHEN event_type = 'run.score' AND score['sets_outcome'] AND coalesce(score['target'], 'run') = 'run' THEN
+                CASE
+                    WHEN score['passed'] THEN 'success'
+                    WHEN NOT score['passed'] THEN 'failure'
+                    WHEN score['label'] IN ('success', 'failure', 'error', 'timeout', 'abandoned') THEN score['label']
+                END
+        END AS verdict
+    FROM voice
+),
+-- A statement is about the run of its own source where there is one, else about every run of that id; never about
+-- another tenant's.
+about AS (
+    SELECT * FROM (
+        SELECT
+            v.*, a.source AS run_source, a.attempt AS run_attempt,
+            max(CASE WHEN a.source = v.source THEN 1 ELSE 0 END)
+                OVER (PARTITION BY v.run_id, v.topic, v.partition, v."offset") AS own
+        FROM verdict AS v
+        JOIN last_attempt AS a ON v.run_id = a.run_id AND (v.tenant = '' OR v.tenant = a.tenant)
+    ) WHERE own = 0 OR run_source = source
+),
+late AS (
+    SELECT
+        run_id, run_source AS source, run_attempt AS attempt,
+        {gathered}first_value(verdict ORDER BY authority DESC, event_time DESC, revision DESC, content_hash DESC)
+            FILTER (WHERE verdict IS NOT NULL) AS verdict,
+        first_value(authority ORDER BY authority DESC, event_time DESC, revision DESC, content_hash DESC)
+            FILTER (WHERE verdict IS NOT NULL) AS authority,
+        first_value(event_time ORDER BY authority DESC, event_time DESC, revision DESC, content_hash DESC)
+            FILTER (WHERE verdict IS NOT NULL) AS verdict_at,
+        bool_or(event_type = 'run.escalated') AS escalated,
+        sum(policy_exceptions_info) AS info,
+        sum(policy_exceptions_low) AS low,
+        sum(policy_exceptions_medium) AS medium,
+        sum(policy_exceptions_high) AS high,
+        sum(policy_exceptions_critical) AS critical
+    FROM about
+    GROUP BY run_id, run_source, run_attempt
+),
+-- Of equal authority the later counts; an outcome that is not known gives way to any.
+decided AS (
+    SELECT
+        e.*,
+        l.verdict, l.authority, l.verdict_at, l.escalated AS late_escalated,
+        {decided}l.info, l.low, l.medium, l.high, l.critical,
+        l.verdict IS NOT NULL AND (
+            e.outcome_status = 'unknown'
+            OR l.authority > CASE
+                WHEN e.outcome_source = 'human' THEN 3
+                WHEN e.outcome_source IN ('rule', 'environment', 'code', 'business') THEN 2
+                WHEN e.outcome_source = 'llm' THEN 1
+                ELSE 0
+            END
+            OR l.verdict_at >= e.event_time AND l.authority = CASE
+                WHEN e.outcome_source = 'human' THEN 3
+                WHEN e.outcome_source IN ('rule', 'environment', 'code', 'business') THEN 2
+                WHEN e.outcome_source = 'llm' THEN 1
+                ELSE 0
+            END
+        ) AS late_decides
+    FROM events AS e
+    LEFT JOIN superseded AS s
+        ON e.run_id = s.run_id AND e.source = s.source AND e.attempt = s.attempt
+        AND e.topic = s.topic AND e.partition = s.partition AND e."offset" = s."offset"
+    LEFT JOIN late AS l
+        ON e.run_id = l.run_id AND e.source = l.source AND e.attempt = l.attempt
+    WHERE e.event_type = 'run.completed' AND s.run_id IS NULL
+),
+run AS (
+    SELECT
+        * EXCEPT (
+            outcome_status, outcome_source, escalated, policy_exceptions_info, policy_exceptions_low,
+            policy_exceptions_medium, policy_exceptions_high, policy_exceptions_critical, verdict, authority,
+            late_escalated, info, low, medium, high, critical, verdict_at
+        ),
+        CASE WHEN late_decides THEN verdict ELSE outcome_status END AS outcome_status,
+        CASE
+            WHEN NOT coalesce(late_decides, false) THEN outcome_source
+            WHEN authority = 3 THEN 'human'
+            WHEN authority = 2 THEN 'rule'
+            ELSE 'llm'
+        END AS outcome_source,
+        escalated OR coalesce(late_escalated, false) AS escalated,
+        policy_exceptions_info + coalesce(info, 0) AS policy_exceptions_info,
+        policy_exceptions_low + coalesce(low, 0) AS policy_exceptions_low,
+        policy_exceptions_medium + coalesce(medium, 0) AS policy_exceptions_medium,
+        policy_exceptions_high + coalesce(high, 0) AS policy_exceptions_high,
+        policy_exceptions_critical + coalesce(critical, 0) AS policy_exceptions_critical,
+        CASE WHEN late_decides THEN verdict_at END AS verdict_at,
+        -- A verdict that is dated before its run took no time.
+        CASE WHEN late_decides THEN greatest(CAST(verdict_at AS BIGINT) - CAST(ended_at AS BIGINT), 0) END
+            AS label_delay_micros
+    FROM decided
+)
+SELECT
+    {columns}
+FROM run

@@ -1,0 +1,271 @@
+//! docs/late-outcomes.md, case by case, each in the order told and in the reverse order.
+
+use bellwether_aggregate::Settings;
+use serde_json::{Value, json};
+
+use super::feed::Feed;
+
+fn run(status: &str) -> Value {
+    json!({
+        "spec": "run-event/1", "type": "run.completed", "run_id": "r", "source": "app",
+        "data": {
+            "task": "t", "release": { "id": "v1", "model": { "requested": "m" } },
+            "started_at": "2026-11-23T10:00:00Z", "ended_at": "2026-11-23T10:00:30Z",
+            "outcome": { "status": status },
+        },
+    })
+}
+
+fn late(event_type: &str, time: &str, data: Value) -> Value {
+    json!({
+        "spec": "run-event/1", "type": event_type, "run_id": "r", "source": "other",
+        "time": format!("2026-11-23T{time}Z"), "data": data,
+    })
+}
+
+fn score(time: &str, kind: &str, passed: bool) -> Value {
+    let data = json!({ "name": "ok", "kind": kind, "evaluator": { "id": format!("judge-{kind}") }, "passed": passed, "sets_outcome": true });
+    late("run.score", time, data)
+}
+
+fn review(time: &str, id: &str, person: &str, decision: &str) -> Value {
+    late("run.review", time, json!({ "review_id": id, "reviewer": person, "decision": decision }))
+}
+
+fn with(mut event: Value, pointer: &str, value: Value) -> Value {
+    match event.pointer_mut(pointer) {
+        Some(place) => *place = value,
+        None => {
+            let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+            event.pointer_mut(parent).expect("a parent")[name] = value;
+        }
+    }
+    event
+}
+
+const RUN: &str = "SELECT outcome_status, outcome_source, escalated, label_delay_s FROM runs ORDER BY source, attempt";
+
+/// The answer to a query after some events, each a commit of its own; it is the same in the reverse order.
+async fn answer(events: &[Value], query: &str) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for reverse in [false, true] {
+        let mut feed = Feed::new().await;
+        let mut aggregator = Box::pin(feed.aggregator(Settings::default(), None)).await;
+        let mut events = events.to_vec();
+        if reverse {
+            events.reverse();
+        }
+        for event in events {
+            feed.say(&[event]).await;
+            Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+        }
+        feed.folded().await;
+        answers.push(feed.sql(query).await);
+    }
+    assert_eq!(answers[0], answers[1], "the reverse order");
+    answers.swap_remove(0)
+}
+
+async fn outcome(events: &[Value]) -> (String, Value) {
+    let rows = answer(events, RUN).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    (rows[0]["outcome_status"].as_str().expect("a status").to_owned(), rows[0]["outcome_source"].clone())
+}
+
+fn decided(status: &str, by: &str) -> (String, Value) {
+    (status.to_owned(), json!(by))
+}
+
+#[tokio::test]
+async fn the_highest_authority_decides_and_the_metrics_say_who() {
+    let events = [
+        run("success"),
+        score("10:05:00", "llm", false),
+        score("10:04:00", "code", true),
+        review("10:03:00", "rv", "ann", "reject"),
+        score("10:09:00", "llm", true),
+    ];
+    let as_run = |count: usize| outcome(&events[..count]);
+    assert_eq!(as_run(1).await, ("success".to_owned(), Value::Null));
+    assert_eq!(as_run(2).await, decided("failure", "llm"));
+    assert_eq!(as_run(3).await, decided("success", "rule"));
+    assert_eq!(as_run(4).await, decided("failure", "human"));
+    assert_eq!(as_run(5).await, decided("failure", "human"));
+    let summary = "SELECT runs, judged, success, judged_by_human, judged_by_llm, late_verdicts FROM release_summary";
+    let expected =
+        json!({ "runs": 1, "judged": 1, "success": 0, "judged_by_human": 1, "judged_by_llm": 0, "late_verdicts": 1 });
+    assert_eq!(answer(&events, summary).await, [expected]);
+}
+
+#[tokio::test]
+async fn of_equal_authority_the_later_decides_and_unknown_gives_way_to_any() {
+    let own = |source: &str| with(run("success"), "/data/outcome/source", json!(source));
+    assert_eq!(outcome(&[own("human"), score("10:05:00", "code", false)]).await, decided("success", "human"));
+    assert_eq!(outcome(&[own("rule"), score("10:05:00", "code", false)]).await, decided("failure", "rule"));
+    assert_eq!(outcome(&[own("rule"), score("09:05:00", "code", false)]).await, decided("success", "rule"));
+    let unknown = with(run("unknown"), "/data/outcome/source", json!("human"));
+    assert_eq!(outcome(&[unknown, score("09:05:00", "llm", true)]).await, decided("success", "llm"));
+    let feedback =
+        [review("10:05:00", "rv", "ann", "accept"), score("10:06:00", "user_feedback", false), run("unknown")];
+    assert_eq!(outcome(&feedback).await, decided("failure", "human"));
+}
+
+#[tokio::test]
+async fn what_does_not_set_the_outcome_leaves_it() {
+    let silent = [
+        with(score("10:05:00", "human", false), "/data/sets_outcome", json!(false)),
+        with(score("10:05:00", "human", false), "/data/target", json!("step")),
+        with(
+            score("10:05:00", "human", false),
+            "/data",
+            json!({ "name": "x", "kind": "human", "evaluator": { "id": "e" }, "value": 0.1, "sets_outcome": true }),
+        ),
+        with(review("10:05:00", "rv", "ann", "reject"), "/data/sets_outcome", json!(false)),
+        review("10:05:00", "rv", "ann", "skip"),
+        review("10:05:00", "rv", "ann", "escalate"),
+    ];
+    for event in silent {
+        assert_eq!(outcome(&[run("success"), event.clone()]).await, ("success".to_owned(), Value::Null), "{event}");
+    }
+    let label = with(
+        score("10:05:00", "llm", true),
+        "/data",
+        json!({ "name": "x", "kind": "llm", "evaluator": { "id": "e" }, "label": "abandoned", "sets_outcome": true }),
+    );
+    assert_eq!(outcome(&[run("success"), label]).await, decided("abandoned", "llm"));
+    assert_eq!(outcome(&[run("success"), review("10:05:00", "rv", "ann", "edit")]).await, decided("failure", "human"));
+}
+
+#[tokio::test]
+async fn a_score_for_a_run_that_never_comes_waits_and_is_seen() {
+    let orphans = "SELECT run_id, event_type, source, score_name, passed FROM orphans ORDER BY event_type";
+    let alone = [score("10:05:00", "llm", false), score("10:05:00", "llm", false)];
+    let expected =
+        json!({ "run_id": "r", "event_type": "run.score", "source": "other", "score_name": "ok", "passed": false });
+    assert_eq!(answer(&alone, orphans).await, [expected]);
+    assert_eq!(answer(&alone, "SELECT runs FROM release_summary").await, Vec::<Value>::new());
+    let come = [score("10:05:00", "llm", false), run("success")];
+    assert_eq!(answer(&come, orphans).await, Vec::<Value>::new());
+    assert_eq!(outcome(&come).await, decided("failure", "llm"));
+    let tenants =
+        [with(score("10:05:00", "llm", false), "/tenant", json!("a")), with(run("success"), "/tenant", json!("b"))];
+    assert_eq!(answer(&tenants, orphans).await.len(), 1, "another tenant's run is another run");
+    assert_eq!(outcome(&tenants).await.0, "success");
+}
+
+#[tokio::test]
+async fn a_judge_never_heard_of_counts_by_its_kind_and_one_without_a_name_is_refused() {
+    let unknown = with(score("10:05:00", "business", false), "/data/evaluator/id", json!("nobody-knows-me"));
+    assert_eq!(outcome(&[run("success"), unknown.clone()]).await, decided("failure", "rule"));
+    for (pointer, value) in [("/data/evaluator", json!({ "version": "2" })), ("/data/kind", json!("oracle"))] {
+        let mut builder = bellwether_ingest::BatchBuilder::new(bellwether_event::Limits::default());
+        let body = with(unknown.clone(), pointer, value).to_string().into_bytes();
+        let message = bellwether_ingest::Message { topic: "t", payload: Some(&body), ..Default::default() };
+        builder.push(&message, super::feed::NOW);
+        let (events, quarantine) = builder.finish().expect("rows");
+        assert_eq!((events.rows(), quarantine.rows()), (0, 1), "{pointer}");
+    }
+}
+
+#[tokio::test]
+async fn a_persons_later_review_replaces_the_earlier_and_unsure_withdraws_it() {
+    let first = review("11:00:00", "rv-1", "ann", "reject");
+    let second = review("12:00:00", "rv-2", "ann", "accept");
+    assert_eq!(outcome(&[run("unknown"), first.clone(), second.clone()]).await, decided("success", "human"));
+    let unsure = review("13:00:00", "rv-3", "ann", "unsure");
+    assert_eq!(outcome(&[run("unknown"), first.clone(), second.clone(), unsure]).await.0, "unknown");
+    // The first, corrected later in revision but not in time, is still the earlier one.
+    let corrected = with(first.clone(), "/revision", json!(3));
+    assert_eq!(outcome(&[run("unknown"), first.clone(), corrected, second.clone()]).await.0, "success");
+    let other = review("11:30:00", "rv-9", "bob", "reject");
+    assert_eq!(outcome(&[run("unknown"), first, second.clone(), other]).await.0, "success", "the later of two people");
+    let revised = with(review("12:00:00", "rv-2", "ann", "reject"), "/revision", json!(1));
+    assert_eq!(outcome(&[run("unknown"), second, revised]).await.0, "failure", "one review, revised");
+}
+
+#[tokio::test]
+async fn an_escalation_before_and_another_after_completion_count_once() {
+    let events = [
+        late("run.escalated", "09:59:00", json!({ "reason_code": "early" })),
+        run("success"),
+        late("run.escalated", "12:00:00", json!({ "reason_code": "reopened", "ticket_id": "T-1" })),
+    ];
+    let summary = "SELECT escalated, runs FROM release_summary";
+    assert_eq!(answer(&events, summary).await, [json!({ "escalated": 1, "runs": 1 })]);
+    let told = "SELECT escalated, escalation_reason_code, escalation_ticket_id FROM runs";
+    let expected = json!({ "escalated": true, "escalation_reason_code": "reopened", "escalation_ticket_id": "T-1" });
+    assert_eq!(answer(&events, told).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_policy_exception_counts_once_for_each_event_id() {
+    let raise = |id: &str, severity: &str| {
+        let event = late("run.policy_exception", "10:20:00", json!({ "policy_id": "pii", "severity": severity }));
+        with(event, "/id", json!(id))
+    };
+    let again = with(with(raise("a", "critical"), "/revision", json!(1)), "/data/severity", json!("high"));
+    let own = with(run("success"), "/data/policy_exceptions", json!([{ "policy_id": "own", "severity": "low" }]));
+    let events = [raise("a", "critical"), own, raise("b", "critical"), raise("b", "critical"), again];
+    let summary = "SELECT policy_exceptions, policy_exceptions_high AS high, policy_exceptions_critical AS critical FROM release_summary";
+    assert_eq!(answer(&events, summary).await, [json!({ "policy_exceptions": 3, "high": 1, "critical": 1 })]);
+    let listed = "SELECT policy_id, severity FROM policy_exceptions ORDER BY policy_id, severity";
+    let expected = [("own", "low"), ("pii", "critical"), ("pii", "high")];
+    let expected = expected.map(|(policy, severity)| json!({ "policy_id": policy, "severity": severity }));
+    assert_eq!(answer(&events, listed).await, expected);
+}
+
+#[tokio::test]
+async fn a_revision_lower_than_the_one_seen_changes_nothing() {
+    let revision = |n: u32, status: &str| with(run(status), "/revision", json!(n));
+    assert_eq!(outcome(&[revision(2, "success"), revision(1, "failure"), revision(0, "error")]).await.0, "success");
+    let summary = "SELECT runs, success FROM release_summary";
+    let events = [revision(2, "success"), revision(1, "failure")];
+    assert_eq!(answer(&events, summary).await, [json!({ "runs": 1, "success": 1 })]);
+}
+
+#[tokio::test]
+async fn a_correction_of_task_and_release_moves_the_run_with_all_that_was_said_of_it() {
+    let moved = with(with(run("success"), "/data/task", json!("u")), "/data/release/id", json!("v2"));
+    let moved = with(moved, "/revision", json!(1));
+    let events = [
+        run("success"),
+        score("10:05:00", "llm", false),
+        late("run.escalated", "12:00:00", json!({ "reason_code": "reopened" })),
+        moved,
+    ];
+    let summary = "SELECT task, release_id, runs, success, escalated FROM release_summary";
+    let expected = json!({ "task": "u", "release_id": "v2", "runs": 1, "success": 0, "escalated": 1 });
+    assert_eq!(answer(&events, summary).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_verdict_dated_before_its_run_counts_and_took_no_time() {
+    let rows = answer(&[run("success"), score("09:00:00", "llm", false)], RUN).await;
+    assert_eq!(rows[0]["outcome_status"], "failure");
+    assert_eq!(rows[0]["label_delay_s"], 0.0);
+    let summary = "SELECT label_delay_s_p50, label_delay_s_p95, coverage, unknown_share FROM release_summary";
+    let rows = answer(&[run("unknown"), score("11:00:30", "llm", true)], summary).await;
+    let delay = rows[0]["label_delay_s_p50"].as_f64().expect("a delay");
+    assert!((delay - 3600.0).abs() <= 36.0 && rows[0]["label_delay_s_p95"] == rows[0]["label_delay_s_p50"], "{rows:?}");
+    assert_eq!((&rows[0]["coverage"], &rows[0]["unknown_share"]), (&json!(1.0), &json!(0.0)));
+    let rows =
+        answer(&[run("unknown")], "SELECT coverage, unknown_share, label_delay_s_p50 FROM release_summary").await;
+    assert_eq!((&rows[0]["coverage"], &rows[0]["unknown_share"]), (&json!(0.0), &json!(1.0)));
+    assert_eq!(rows[0].get("label_delay_s_p50"), None, "nobody has judged anything later");
+}
+
+#[tokio::test]
+async fn a_statement_is_about_the_run_of_its_own_source_and_of_several_attempts_the_last() {
+    let other = with(run("success"), "/source", json!("other-app"));
+    let judged = |source: &str| with(score("10:05:00", "llm", false), "/source", json!(source));
+    let statuses = |rows: Vec<Value>| -> Vec<String> {
+        rows.iter().map(|row| row["outcome_status"].as_str().expect("a status").to_owned()).collect()
+    };
+    let rows = answer(&[run("success"), other.clone(), judged("other-app")], RUN).await;
+    assert_eq!(statuses(rows), ["success", "failure"]);
+    let rows = answer(&[run("success"), other, judged("a-judge")], RUN).await;
+    assert_eq!(statuses(rows), ["failure", "failure"]);
+    let again = with(run("success"), "/data/attempt", json!(2));
+    let rows = answer(&[with(run("error"), "/data/attempt", json!(1)), judged("a-judge"), again], RUN).await;
+    assert_eq!(statuses(rows), ["error", "failure"]);
+}

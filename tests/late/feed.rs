@@ -1,0 +1,163 @@
+//! Statements into `events` as ingest would commit them, and what the tables then answer.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use arrow::util::display::array_value_to_string;
+use bellwether_aggregate::recompute::{first_difference, folded, recompute};
+use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_event::Limits;
+use bellwether_ingest::{BatchBuilder, Message};
+use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions, Table, unique_id};
+use bellwether_queries::{Session, SessionSettings};
+use prometheus::Registry;
+use serde_json::Value;
+
+/// 2026-11-24T18:00:00Z.
+pub(crate) const NOW: i64 = 1_795_543_200_000_000;
+
+const PARTITIONS: usize = 3;
+
+/// Views whose answer is a function of what was said. Coordinates and times of arrival are left out.
+const VIEWS: [(&str, &str); 9] = [
+    ("runs", "* EXCEPT (topic, partition, \"offset\", kafka_timestamp, ingested_at)"),
+    ("rolling", "*"),
+    ("metrics_1m", "*"),
+    ("release_summary", "*"),
+    ("tool_calls", "*"),
+    ("field_errors", "*"),
+    ("policy_exceptions", "*"),
+    ("stale_sources", "*"),
+    ("orphans", "* EXCEPT (waits_since, waited_s)"),
+];
+
+/// A lake that is fed by hand.
+pub(crate) struct Feed {
+    pub(crate) lake: Lake,
+    next: [i64; PARTITIONS],
+    _folder: tempfile::TempDir,
+}
+
+// === impl Feed ===
+
+impl Feed {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = folder.path().to_str().expect("text").to_owned();
+        let lake = Lake::open(&root, &StorageOptions::default()).await.expect("opens");
+        Self { lake, next: [0; PARTITIONS], _folder: folder }
+    }
+
+    pub(crate) fn root(&self) -> &std::path::Path {
+        self._folder.path()
+    }
+
+    /// Commits messages, each of a partition, in one commit.
+    pub(crate) async fn commit(&mut self, messages: &[(usize, Vec<u8>)], handover: Option<&Handover>) {
+        let handed_on = handover.map_or(&[] as &[_], Handover::columns);
+        let builder = BatchBuilder::new(Limits { max_age_micros: i64::MAX, ..Limits::default() });
+        let mut builder = builder.handing_on(handed_on).expect("columns of events");
+        let before = self.next;
+        for (partition, body) in messages {
+            let offset = self.next[*partition];
+            self.next[*partition] += 1;
+            let partition = i32::try_from(*partition).expect("few");
+            builder.push(&Message { topic: "t", partition, offset, payload: Some(body), ..Message::default() }, NOW);
+        }
+        let (events, quarantine) = builder.finish().expect("rows");
+        assert_eq!(quarantine.rows(), 0, "all are valid");
+        let files = self.lake.store(&events).await.expect("writes");
+        let log = self.lake.log(Table::Events);
+        let on = log.load().await.expect("loads");
+        let moved = (0..PARTITIONS).filter(|n| self.next[*n] > before[*n]).map(|n| {
+            let app_id = format!("j/t/{n}");
+            Advance { expected: on.next(&app_id), app_id, next: self.next[n] }
+        });
+        let commit = Commit {
+            uuid: unique_id(),
+            advances: moved.collect(),
+            files: files.iter().map(|file| file.file.clone()).collect(),
+            operation: "ingest",
+            ranges: Vec::new(),
+            facts: serde_json::Map::new(),
+        };
+        let outcome = log.try_commit(&on, &commit).await.expect("answers");
+        assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+        if let Some(handover) = handover {
+            handover.offer(commit.uuid, files);
+        }
+    }
+
+    /// Commits events of partition 0.
+    pub(crate) async fn say(&mut self, events: &[Value]) {
+        let messages: Vec<_> = events.iter().map(|event| (0, event.to_string().into_bytes())).collect();
+        Box::pin(self.commit(&messages, None)).await;
+    }
+
+    pub(crate) async fn aggregator(&self, settings: Settings, handover: Option<Handover>) -> Aggregator {
+        Box::pin(Aggregator::open(&self.lake, settings, handover, &Registry::new())).await.expect("opens")
+    }
+
+    /// Aggregates all there is, by an aggregator of its own.
+    pub(crate) async fn aggregate(&self, settings: Settings) {
+        let mut aggregator = Box::pin(self.aggregator(settings, None)).await;
+        Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+    }
+
+    /// `metrics`, folded, which equals a computation from `events` bit for bit (L-4).
+    pub(crate) async fn folded(&self) -> RecordBatch {
+        let table = folded(&self.lake).await.expect("folds");
+        let computed = Box::pin(recompute(&self.lake)).await.expect("computes");
+        assert_eq!(first_difference(&table, &computed), None);
+        table
+    }
+
+    pub(crate) async fn session(&self) -> Session {
+        Box::pin(Session::open(&self.lake, SessionSettings::default())).await.expect("opens")
+    }
+
+    /// The rows that answer a query, as JSON.
+    pub(crate) async fn sql(&self, query: &str) -> Vec<Value> {
+        rows(&self.session().await, query).await
+    }
+
+    /// What every view answers, in an order of its own.
+    pub(crate) async fn views(&self) -> Vec<String> {
+        let session = self.session().await;
+        let mut all = Vec::new();
+        for (view, columns) in VIEWS {
+            let query = format!("SELECT {columns} FROM {view}");
+            let answer = session.execute(&query).await.unwrap_or_else(|error| panic!("{view}: {}", error.chain()));
+            let answer = answer.collect().await.unwrap_or_else(|error| panic!("{view}: {}", error.chain()));
+            let mut lines: Vec<String> = answer.iter().flat_map(lines_of).collect();
+            lines.sort_unstable();
+            all.extend(lines.into_iter().map(|line| format!("{view}: {line}")));
+        }
+        all
+    }
+}
+
+pub(crate) async fn rows(session: &Session, query: &str) -> Vec<Value> {
+    let answer = Box::pin(session.execute(query)).await.unwrap_or_else(|error| panic!("{query}: {}", error.chain()));
+    let answer = answer.collect().await.unwrap_or_else(|error| panic!("{query}: {}", error.chain()));
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write_batches(&answer.iter().collect::<Vec<_>>()).expect("writes");
+    writer.finish().expect("writes");
+    let text = writer.into_inner();
+    if text.is_empty() { Vec::new() } else { serde_json::from_slice(&text).expect("JSON") }
+}
+
+/// Rows as text. Sums of doubles may differ in the last digits by the order in which they are added.
+fn lines_of(batch: &RecordBatch) -> Vec<String> {
+    let cell = |row: usize, n: usize| {
+        let column = batch.column(n);
+        let text = array_value_to_string(column, row).expect("shows");
+        let text = match (column.data_type(), text.parse::<f64>()) {
+            (DataType::Float64, Ok(number)) => format!("{number:.10e}"),
+            _ => text,
+        };
+        format!("{}={text}", batch.schema().field(n).name())
+    };
+    (0..batch.num_rows())
+        .map(|row| (0..batch.num_columns()).map(|n| cell(row, n)).collect::<Vec<_>>().join(" "))
+        .collect()
+}

@@ -1,0 +1,238 @@
+//! Whatever the order, the repeats, the cuts into commits, the partitions, the restarts and the horizon: `metrics` folds to
+//! the same bytes, and every view gives the same answer.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bellwether_aggregate::recompute::first_difference;
+use bellwether_aggregate::{Settings, event_columns};
+use bellwether_lake::{Handover, MaintainSettings, Table};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::feed::Feed;
+
+/// One statement about one of a few runs; equal numbers make equal statements.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    what: u8,
+    run: u8,
+    by: u8,
+    revision: u8,
+    variant: u8,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    (0..9_u8, 0..6_u8, 0..3_u8, 0..2_u8, 0..5_u8).prop_map(|(what, run, by, revision, variant)| Said {
+        what,
+        run,
+        by,
+        revision,
+        variant,
+    })
+}
+
+/// Two sources have runs of the same ids, and some statements are of a third; two runs are of a tenant.
+fn source(said: &Said) -> &'static str {
+    ["app", "other-app", "judge"][usize::from(said.by)]
+}
+
+fn completed(said: &Said) -> Value {
+    let Said { run, revision, variant, .. } = said;
+    let mut data = json!({
+        "task": if run % 2 == 0 { "a" } else { "b" },
+        "release": { "id": format!("r{}", (run + revision) % 3), "model": { "requested": "m" } },
+        "attempt": 1 + variant % 2,
+        "started_at": "2026-11-23T10:00:00Z",
+        "ended_at": format!("2026-11-23T10:0{revision}:{:02}.5Z", run * 4),
+        "outcome": {
+            "status": (["success", "failure", "unknown", "error", "unknown"][usize::from(*variant)]),
+            "source": (["app", "rule", "llm", "human", "app"][usize::from(variant + run) % 5]),
+        },
+        "tokens": { "input": 100 + u32::from(*run), "output": 7 * u32::from(*variant) },
+        "tool_calls": [{ "name": "t", "status": if *variant == 1 { "error" } else { "ok" } }],
+    });
+    if variant % 2 == 0 {
+        data["cost"] = json!({ "amount": format!("0.00{run}{variant}3"), "currency": "USD" });
+        data["latency"] = json!({ "total_ms": 100.5 * f64::from(*run) + f64::from(*variant), "ttft_ms": 33.25 });
+    }
+    if run % 4 == 0 {
+        data["session_id"] = json!(format!("s-{run}"));
+        data["sampling"] = json!({ "probability": 0.3 });
+    }
+    if *variant == 3 {
+        data["escalation"] = json!({ "reason_code": "x" });
+        data["policy_exceptions"] = json!([{ "policy_id": "own", "severity": "low" }]);
+        data["validation"] = json!({ "applicable": true, "valid": false, "fields_total": 4,
+            "fields": [{ "path": "/a", "valid": false }] });
+    }
+    data
+}
+
+fn event(said: &Said) -> Value {
+    let Said { what, run, by, revision, variant } = said;
+    let (event_type, data) = match what {
+        0..=3 => ("run.completed", completed(said)),
+        4 | 5 => (
+            "run.score",
+            json!({
+                "name": "task_success",
+                "kind": (["llm", "human", "code", "business", "user_feedback"][usize::from(variant + by) % 5]),
+                "evaluator": { "id": format!("judge-{by}") },
+                "passed": ([json!(true), json!(false), Value::Null][usize::from(variant % 3)]),
+                "label": if *variant == 2 { "timeout" } else { "n/a" },
+                "sets_outcome": *variant != 4,
+                "target": if *variant == 3 && *what == 5 { "step" } else { "run" },
+            }),
+        ),
+        6 => (
+            "run.review",
+            json!({
+                "review_id": format!("rv-{}", variant % 2),
+                "reviewer": format!("person-{by}"),
+                "decision": (["accept", "reject", "edit", "unsure", "skip"][usize::from(variant + run) % 5]),
+            }),
+        ),
+        7 => ("run.escalated", json!({ "reason_code": format!("late-{variant}") })),
+        _ => (
+            "run.policy_exception",
+            json!({ "policy_id": format!("p{}", variant % 2), "severity": (["info", "critical"][usize::from(by % 2)]) }),
+        ),
+    };
+    let mut event = json!({
+        "spec": "run-event/1", "type": event_type, "run_id": format!("run-{run}"), "source": source(said),
+        "revision": revision, "data": data,
+        // Some are dated before the run, and some of the same time.
+        "time": format!("2026-11-23T1{}:0{}:30Z", if *variant == 4 { 9 } else { variant % 3 }, variant / 2),
+    });
+    if *run >= 4 && (*what <= 3 || *variant > 2) {
+        event["tenant"] = json!(if *run == 4 { "t1" } else { "t2" });
+    }
+    if matches!(what, 7 | 8) && variant % 2 == 0 {
+        event["id"] = json!(format!("e-{run}-{what}-{by}"));
+    }
+    event
+}
+
+/// How statements are brought in.
+#[derive(Clone, Debug)]
+struct Way {
+    cuts: Vec<(u8, u8)>,
+    horizon: Duration,
+    index_memory_bytes: usize,
+    hand_over: bool,
+    partitions: u8,
+}
+
+/// Feeds statements in cuts; after some cuts the aggregator reads on, after some it is dropped and opened anew, after some
+/// small files are made one.
+async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
+    let mut feed = Feed::new().await;
+    let settings = Settings { index_memory_bytes: way.index_memory_bytes, horizon: way.horizon, ..Settings::default() };
+    let handover = way.hand_over.then(|| Handover::new(1 << 20, event_columns()));
+    let mut aggregator = Box::pin(feed.aggregator(settings, handover.clone())).await;
+    let mut from = 0;
+    for (size, then) in way.cuts.iter().chain(std::iter::repeat(&(255, 0))) {
+        let to = (from + 1 + usize::from(*size)).min(said.len());
+        if from == to {
+            break;
+        }
+        let partition = |n: usize| (n * 7 + usize::from(said[n].run)) % usize::from(way.partitions.max(1));
+        let messages: Vec<_> = (from..to).map(|n| (partition(n), event(&said[n]).to_string().into_bytes())).collect();
+        Box::pin(feed.commit(&messages, handover.as_ref())).await;
+        from = to;
+        match then % 4 {
+            0 => Box::pin(aggregator.run_until_caught_up()).await.expect("catches up"),
+            1 => aggregator = Box::pin(feed.aggregator(settings, handover.clone())).await,
+            2 => {
+                let small = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
+                Box::pin(feed.lake.compact(Table::Events, &small)).await.expect("compacts");
+            }
+            _ => {}
+        }
+    }
+    Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+    (feed.folded().await, Box::pin(feed.views()).await)
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    let horizon = prop_oneof![Just(Duration::from_secs(86_400)), Just(Duration::ZERO), Just(Duration::from_secs(600))];
+    let cuts = prop::collection::vec((0..9_u8, any::<u8>()), 0..10);
+    (cuts, horizon, prop_oneof![Just(1_usize << 20), Just(0)], any::<bool>(), 1..4_u8).prop_map(
+        |(cuts, horizon, index_memory_bytes, hand_over, partitions)| Way {
+            cuts,
+            horizon,
+            index_memory_bytes,
+            hand_over,
+            partitions,
+        },
+    )
+}
+
+/// The same statements, some of them twice, in another order.
+fn shuffled(said: &[Said], keys: &[u32]) -> Vec<Said> {
+    let all: Vec<(u32, Said)> = keys.iter().copied().zip(said.iter().chain(said).copied()).collect();
+    let (sure, spare) = all.split_at(said.len());
+    let mut other: Vec<(u32, Said)> = sure.to_vec();
+    other.extend(spare.iter().filter(|(key, _)| key % 2 == 0));
+    other.sort_by_key(|(key, _)| *key);
+    other.into_iter().map(|(_, said)| said).collect()
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("threads")
+        .block_on(future)
+}
+
+fn assert_same(first: &(RecordBatch, Vec<String>), second: &(RecordBatch, Vec<String>)) {
+    assert_eq!(first_difference(&second.0, &first.0), None);
+    for (first, second) in first.1.iter().zip(&second.1) {
+        assert_eq!(first, second, "a view");
+    }
+    assert_eq!(first.1.len(), second.1.len(), "rows of all views");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_repeats_cuts_partitions_restarts_and_horizons_give_the_same_bytes_and_views(
+        said in prop::collection::vec(said(), 1..70),
+        keys in prop::collection::vec(any::<u32>(), 140),
+        one in way(),
+        other in way(),
+    ) {
+        block_on(async {
+            let plain = Way { cuts: Vec::new(), horizon: Duration::from_secs(86_400), index_memory_bytes: 1 << 20, hand_over: false, partitions: 1 };
+            let first = Box::pin(run(&said, &plain)).await;
+            let second = Box::pin(run(&said, &one)).await;
+            assert_same(&first, &second);
+            let third = Box::pin(run(&shuffled(&said, &keys), &other)).await;
+            assert_same(&first, &third);
+        });
+    }
+}
+
+#[test]
+fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
+    block_on(async {
+        let said: Vec<Said> = (0..60_u8)
+            .map(|n| Said { what: n % 9, run: n % 5, by: n % 3, revision: u8::from(n > 40), variant: (n / 7) % 5 })
+            .collect();
+        let cuts: Vec<(u8, u8)> = vec![(2, 0); 30];
+        let way = |horizon, index_memory_bytes| Way {
+            cuts: cuts.clone(),
+            horizon,
+            index_memory_bytes,
+            hand_over: false,
+            partitions: 2,
+        };
+        let held = Box::pin(run(&said, &way(Duration::from_secs(86_400), 1 << 20))).await;
+        let looked_up = Box::pin(run(&said, &way(Duration::ZERO, 0))).await;
+        assert_same(&held, &looked_up);
+    });
+}
