@@ -66,9 +66,11 @@ fn runs() -> View {
              FILTER (WHERE event_type = 'run.escalated') AS late_{name},"
         )
     };
+    // Everything is gathered in one order: first values of another would be computed as last values of this one, and
+    // DataFusion's `last_value` subtracts from the length of an empty batch, which ends a build with overflow checks.
     let gathered = format!(
-        "flatten(array_agg(policy_exceptions ORDER BY event_time, revision, content_hash) \
-         FILTER (WHERE event_type = 'run.policy_exception')) AS late_exceptions, {} ",
+        "flatten(array_reverse(array_agg(policy_exceptions ORDER BY event_time DESC, revision DESC, content_hash DESC) \
+         FILTER (WHERE event_type = 'run.policy_exception'))) AS late_exceptions, {} ",
         all(&newest)
     );
     let decided = format!("l.late_exceptions, {} ", all(&|name| format!("l.late_{name},")));

@@ -14,9 +14,9 @@ SELECT
     CAST(count(*) AS DOUBLE) / CAST(sum(count(*)) OVER (PARTITION BY topic) AS DOUBLE) AS share,
     min(quarantined_at) AS first_seen,
     max(quarantined_at) AS last_seen,
-    last_value(pointer ORDER BY quarantined_at, partition, "offset") AS example_pointer,
-    last_value(message ORDER BY quarantined_at, partition, "offset") AS example_message,
-    last_value(partition ORDER BY quarantined_at, partition, "offset") AS example_partition,
-    last_value("offset" ORDER BY quarantined_at, partition, "offset") AS example_offset
+    first_value(pointer ORDER BY quarantined_at DESC, partition DESC, "offset" DESC) AS example_pointer,
+    first_value(message ORDER BY quarantined_at DESC, partition DESC, "offset" DESC) AS example_message,
+    first_value(partition ORDER BY quarantined_at DESC, partition DESC, "offset" DESC) AS example_partition,
+    first_value("offset" ORDER BY quarantined_at DESC, partition DESC, "offset" DESC) AS example_offset
 FROM quarantine
 GROUP BY reason, topic

@@ -54,8 +54,8 @@ counted AS (
         coalesce(sum(weight_micros) FILTER (WHERE cited), 0) AS cited,
         coalesce(sum(weight_micros) FILTER (WHERE cited AND stale), 0) AS cited_stale,
         max(ended_at) FILTER (WHERE stale) AS last_stale,
-        last_value(document_id ORDER BY ended_at, run_id, document_id) FILTER (WHERE stale) AS example_document,
-        last_value(run_id ORDER BY ended_at, run_id, document_id) FILTER (WHERE stale) AS example_run_id
+        first_value(document_id ORDER BY ended_at DESC, run_id DESC, document_id DESC) FILTER (WHERE stale) AS example_document,
+        first_value(run_id ORDER BY ended_at DESC, run_id DESC, document_id DESC) FILTER (WHERE stale) AS example_run_id
     FROM judged
     GROUP BY tenant, task, release_id, release_fingerprint, stage
 )
