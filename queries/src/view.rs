@@ -42,6 +42,9 @@ pub fn views() -> &'static [View] {
     &VIEWS
 }
 
+/// The one of the next that is true or false.
+const RESOLVED: &str = "escalation_resolved";
+
 /// Columns that the escalation of a run may have from a later statement.
 const ESCALATION: [&str; 9] = [
     "escalation_reason_code",
@@ -49,7 +52,7 @@ const ESCALATION: [&str; 9] = [
     "escalation_to",
     "escalation_phase",
     "escalation_ticket_id",
-    "escalation_resolved",
+    RESOLVED,
     "escalation_resolution",
     "escalation_wait_micros",
     "escalation_handle_micros",
@@ -59,10 +62,12 @@ const ESCALATION: [&str; 9] = [
 fn runs() -> View {
     let all = |write: &dyn Fn(&str) -> String| ESCALATION.map(write).join(" ");
     let carried = format!("policy_exceptions, {} ", all(&|name| format!("{name},")));
-    // Of several later escalations the newest is told; a run's own stands.
+    // Of several later escalations the newest is told; a run's own stands. A truth is carried as a number: of truths the
+    // engine's `first_value` cannot do with a batch that the filter leaves empty.
     let newest = |name: &str| {
+        let value = if name == RESOLVED { format!("CAST({name} AS INT)") } else { name.to_owned() };
         format!(
-            "first_value({name} ORDER BY event_time DESC, revision DESC, content_hash DESC) \
+            "first_value({value} ORDER BY event_time DESC, revision DESC, content_hash DESC) \
              FILTER (WHERE event_type = 'run.escalated') AS late_{name},"
         )
     };
@@ -92,7 +97,10 @@ fn runs() -> View {
             review_sampling_weight, review_rubric_version, review_json, verdict_at, label_delay_micros, late_decides,
             policy_exceptions, late_exceptions, {}, {}
         )",
-        all(&|name| format!("coalesce({name}, late_{name}) AS {name},")),
+        all(&|name| match name {
+            RESOLVED => format!("coalesce({name}, CAST(late_{name} AS BOOLEAN)) AS {name},"),
+            _ => format!("coalesce({name}, late_{name}) AS {name},"),
+        }),
         ESCALATION.join(", "),
         ESCALATION.map(|name| format!("late_{name}")).join(", ")
     );

@@ -47,10 +47,6 @@ impl Feed {
         Self { lake, next: [0; PARTITIONS], _folder: folder }
     }
 
-    pub(crate) fn root(&self) -> &std::path::Path {
-        self._folder.path()
-    }
-
     /// Commits messages, each of a partition, in one commit.
     pub(crate) async fn commit(&mut self, messages: &[(usize, Vec<u8>)], handover: Option<&Handover>) {
         let handed_on = handover.map_or(&[] as &[_], Handover::columns);
@@ -95,12 +91,6 @@ impl Feed {
 
     pub(crate) async fn aggregator(&self, settings: Settings, handover: Option<Handover>) -> Aggregator {
         Box::pin(Aggregator::open(&self.lake, settings, handover, &Registry::new())).await.expect("opens")
-    }
-
-    /// Aggregates all there is, by an aggregator of its own.
-    pub(crate) async fn aggregate(&self, settings: Settings) {
-        let mut aggregator = Box::pin(self.aggregator(settings, None)).await;
-        Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     }
 
     /// `metrics`, folded, which equals a computation from `events` bit for bit (L-4).

@@ -157,7 +157,7 @@ async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
 
 fn way() -> impl Strategy<Value = Way> {
     let horizon = prop_oneof![Just(Duration::from_secs(86_400)), Just(Duration::ZERO), Just(Duration::from_secs(600))];
-    let cuts = prop::collection::vec((0..9_u8, any::<u8>()), 0..10);
+    let cuts = prop::collection::vec((0..15_u8, any::<u8>()), 0..6);
     (cuts, horizon, prop_oneof![Just(1_usize << 20), Just(0)], any::<bool>(), 1..4_u8).prop_map(
         |(cuts, horizon, index_memory_bytes, hand_over, partitions)| Way {
             cuts,
@@ -197,11 +197,11 @@ fn assert_same(first: &(RecordBatch, Vec<String>), second: &(RecordBatch, Vec<St
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_repeats_cuts_partitions_restarts_and_horizons_give_the_same_bytes_and_views(
-        said in prop::collection::vec(said(), 1..70),
+        said in prop::collection::vec(said(), 1..60),
         keys in prop::collection::vec(any::<u32>(), 140),
         one in way(),
         other in way(),
@@ -223,7 +223,7 @@ fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
         let said: Vec<Said> = (0..60_u8)
             .map(|n| Said { what: n % 9, run: n % 5, by: n % 3, revision: u8::from(n > 40), variant: (n / 7) % 5 })
             .collect();
-        let cuts: Vec<(u8, u8)> = vec![(2, 0); 30];
+        let cuts: Vec<(u8, u8)> = vec![(5, 0); 10];
         let way = |horizon, index_memory_bytes| Way {
             cuts: cuts.clone(),
             horizon,
