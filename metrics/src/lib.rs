@@ -76,6 +76,7 @@ pub const STATEMENT_COLUMNS: &[&str] = &[
     "topic",
     "partition",
     "offset",
+    "ingested_at",
     "review_id",
     "reviewer",
     "review_decision",

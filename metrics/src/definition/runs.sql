@@ -5,18 +5,18 @@
 -- `{carried}`, `{gathered}`, `{decided}` and `{columns}` are columns that a reader of it wants besides.
 WITH ranked AS (
     SELECT
-        run_id, source, attempt, tenant, topic, partition, "offset",
+        run_id, source, attempt, tenant, topic, partition, "offset", ingested_at,
         row_number() OVER (
             PARTITION BY run_id, source, attempt
-            ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
+            ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset", ingested_at
         ) AS place
     FROM events
     WHERE event_type = 'run.completed'
 ),
 -- Few rows are superseded, so that this side of the join is small; an outer join, because a condition on run_id then
--- reaches both sides.
+-- reaches both sides. Two jobs may have read one message: what they took in differs in when they did.
 superseded AS (
-    SELECT run_id, source, attempt, topic, partition, "offset" FROM ranked WHERE place > 1
+    SELECT run_id, source, attempt, topic, partition, "offset", ingested_at FROM ranked WHERE place > 1
 ),
 -- Late statements are about the last attempt of a run.
 last_attempt AS (
@@ -142,7 +142,7 @@ decided AS (
     FROM events AS e
     LEFT JOIN superseded AS s
         ON e.run_id = s.run_id AND e.source = s.source AND e.attempt = s.attempt
-        AND e.topic = s.topic AND e.partition = s.partition AND e."offset" = s."offset"
+        AND e.topic = s.topic AND e.partition = s.partition AND e."offset" = s."offset" AND e.ingested_at = s.ingested_at
     LEFT JOIN late AS l
         ON e.run_id = l.run_id AND e.source = l.source AND e.attempt = l.attempt
     WHERE e.event_type = 'run.completed' AND s.run_id IS NULL
