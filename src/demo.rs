@@ -52,10 +52,15 @@ impl Demo {
 /// Queries worth a try, with what they tell.
 pub(crate) const QUERIES: &[(&str, &str)] = &[
     ("which release is worse", "SELECT task, release_id, stage, runs, success_rate FROM rolling WHERE span = '5m'"),
+    (
+        "who judged, how late",
+        "SELECT task, coverage, judged_by_llm, judged_by_human, label_delay_s_p95 FROM release_summary",
+    ),
     ("which fields break", "SELECT * FROM field_errors LIMIT 10"),
     ("what was refused", "SELECT reason, messages, example_message FROM quarantine_summary"),
     ("which tools fail", "SELECT * FROM tool_calls LIMIT 10"),
     ("how fresh is it", "SELECT * FROM freshness"),
+    ("what waits for a run", "SELECT * FROM orphans LIMIT 10"),
     (
         "what alarmed, and why",
         "SELECT at, state, severity, title, log_e, threshold, false_alarm FROM alerts ORDER BY at",

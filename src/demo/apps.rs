@@ -2,11 +2,15 @@
 //!
 //! * support-assistant: tasks `refund_triage` and `order_status`, with tools; refunds need an approval and do not always
 //!   have one.
-//! * policy-assistant: task `policy_answer`, citing versioned documents, some of them stale.
+//! * policy-assistant: task `policy_answer`, citing versioned documents, some of them stale. It rarely knows whether it was
+//!   right: a judge model says so some minutes later, too kindly, and people review some of it later still.
 //! * invoice-extractor: task `invoice_extraction`, with schema errors by field.
+//!
+//! What comes after a run (scores, reviews, reopened tickets) is held back until its time.
 //!
 //! Rules: the same seed and the same calls give the same bytes; no clock is read. The generator knows nothing of Kafka.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
@@ -18,6 +22,20 @@ const POISON_EVERY: u64 = 1500;
 
 /// Citations before every policy is revised once.
 const CITED_BEFORE_REVISION: u32 = 1000;
+
+/// Of the policy assistant's runs, those whose outcome it does not know itself; those that people review; and of its wrong
+/// answers, those that the judge lets pass.
+const POLICY_UNKNOWN: f64 = 0.6;
+const POLICY_REVIEWED: f64 = 0.3;
+const JUDGE_LENIENT: f64 = 0.7;
+
+/// Of the orders, those whose ticket is reopened.
+const REOPENED: f64 = 0.02;
+
+/// How long the judge, a reviewer and a customer take, seconds.
+const JUDGE_SECONDS: (i64, i64) = (120, 480);
+const REVIEW_SECONDS: (i64, i64) = (300, 1200);
+const REOPEN_SECONDS: (i64, i64) = (180, 900);
 
 /// Share of a trial's app that its canary gets.
 const CANARY_SHARE: f64 = 0.3;
@@ -46,6 +64,15 @@ pub(crate) struct Apps {
     prefix: u64,
     sequence: u64,
     cited: u32,
+    /// What is to be said later, by when.
+    later: BTreeMap<(i64, u64), Later>,
+}
+
+/// What somebody will say of a run.
+enum Later {
+    Score { run_id: String, passed: bool },
+    Review { run_id: String, reviewer: &'static str, accepts: bool },
+    Reopened { run_id: String },
 }
 
 /// What differs from task to task.
@@ -120,7 +147,7 @@ struct Draw {
 impl Apps {
     /// Apps with a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0, cited: 0 }
+        Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0, cited: 0, later: BTreeMap::new() }
     }
 
     /// The next message, of a run that ended at this time (µs since 1970).
@@ -139,9 +166,69 @@ impl Apps {
         self.run(task, ended_micros, trial)
     }
 
+    /// What is said by now of a run that ended before.
+    pub(crate) fn late(&mut self, now_micros: i64) -> Option<Message> {
+        self.late_by(now_micros, 0)
+    }
+
+    /// As [`Apps::late`], by people and judges who are ahead of their time; none speaks before the run has ended.
+    pub(crate) fn late_by(&mut self, now_micros: i64, ahead_micros: i64) -> Option<Message> {
+        let due = self.later.first_entry().filter(|first| first.key().0 <= now_micros.saturating_add(ahead_micros))?;
+        let (run_id, event_type, source, data) = match due.remove() {
+            Later::Score { run_id, passed } => {
+                let evaluator = json!({ "id": "policy-judge", "version": "3", "model": "claude-opus-4-6" });
+                let data = json!({ "name": "answer_is_right", "kind": "llm", "evaluator": evaluator, "passed": passed, "sets_outcome": true });
+                (run_id, "run.score", "policy-judge", data)
+            }
+            Later::Review { run_id, reviewer, accepts } => {
+                let decision = if accepts { "accept" } else { "reject" };
+                let data = json!({ "review_id": format!("rv_{run_id}"), "reviewer": reviewer, "queue": "policy", "decision": decision });
+                (run_id, "run.review", "review-desk", data)
+            }
+            Later::Reopened { run_id } => {
+                let data = json!({ "reason_code": "ticket_reopened", "initiated_by": "user", "to": "tier2", "phase": "after_answer" });
+                (run_id, "run.escalated", "helpdesk", data)
+            }
+        };
+        let event = json!({
+            "spec": "run-event/1.0", "type": event_type, "source": source, "run_id": run_id, "time": time(now_micros), "data": data,
+        });
+        Some(Message { key: run_id, payload: event.to_string().into_bytes() })
+    }
+
+    fn say_later(&mut self, ended_micros: i64, (least, most): (i64, i64), later: Later) {
+        let due = ended_micros + self.between(least * 1000, most * 1000) * 1000;
+        self.later.insert((due, self.sequence * 4 + self.later.len() as u64 % 4), later);
+    }
+
+    /// What will be said of a run, of which the truth is known here and nowhere else.
+    fn judge_later(&mut self, task: &Task, run_id: &str, ended_micros: i64, succeeded: bool) {
+        let run_id = run_id.to_owned();
+        match task.name {
+            "policy_answer" => {
+                if self.chance(POLICY_REVIEWED) {
+                    let reviewer = self.pick(&["ann", "bob", "chen"]);
+                    let review = Later::Review { run_id: run_id.clone(), reviewer, accepts: succeeded };
+                    self.say_later(ended_micros, REVIEW_SECONDS, review);
+                }
+                let passed = if succeeded { !self.chance(0.01) } else { self.chance(JUDGE_LENIENT) };
+                self.say_later(ended_micros, JUDGE_SECONDS, Later::Score { run_id, passed });
+            }
+            "order_status" if self.chance(REOPENED) => {
+                self.say_later(ended_micros, REOPEN_SECONDS, Later::Reopened { run_id });
+            }
+            _ => {}
+        }
+    }
+
     fn run(&mut self, task: &Task, ended_micros: i64, trial: Trial) -> Message {
-        let draw = self.draw(task, trial);
+        let mut draw = self.draw(task, trial);
         let run_id = format!("run_{:x}_{:07}", self.prefix, self.sequence);
+        self.judge_later(task, &run_id, ended_micros, draw.status == "success");
+        let app = task.name == "policy_answer";
+        if app && self.chance(POLICY_UNKNOWN) {
+            draw.status = "unknown";
+        }
         let started = ended_micros - micros(draw.latency_ms);
         let latency = rounded(draw.latency_ms, 1);
         let input = self.between(900, 5200);
@@ -153,7 +240,7 @@ impl Apps {
             "rollout": { "stage": if draw.canary { "canary" } else { "full" }, "assignment_unit": "session" },
             "started_at": time(started),
             "ended_at": time(ended_micros),
-            "outcome": { "status": draw.status, "source": "rule" },
+            "outcome": { "status": draw.status, "source": if app { "app" } else { "rule" } },
             "tokens": { "input": input, "input_cache_read": input * 6 / 10, "output": output },
             "cost": { "amount": amount(draw.cost_nanos), "currency": "USD", "source": "gateway" },
             "latency": {
@@ -429,6 +516,31 @@ mod tests {
         }
         let rate = |[bad, good]: [u32; 2]| f64::from(good) / f64::from(good + bad);
         assert!(rate(runs[0]) - rate(runs[1]) > 0.25, "{runs:?}");
+    }
+
+    #[test]
+    fn the_judge_is_kinder_than_people_and_both_come_minutes_after_the_run() {
+        let mut apps = Apps::new(5);
+        let (mut scores, mut reviews, mut reopened) = ([0_u32; 2], [0_u32; 2], 0);
+        let mut ended = BTreeMap::new();
+        for index in 0..8000 {
+            let now = NOON + index * 500_000;
+            let message = apps.next(now, Trial::default());
+            ended.insert(message.key, now);
+            while let Some(message) = apps.late(now) {
+                let event: Value = serde_json::from_slice(&message.payload).expect("JSON");
+                let after = now - ended[&message.key];
+                assert!((120_000_000..=1_210_000_000).contains(&after), "{after} µs after: {event}");
+                match event["type"].as_str() {
+                    Some("run.score") => scores[usize::from(event["data"]["passed"] == true)] += 1,
+                    Some("run.review") => reviews[usize::from(event["data"]["decision"] == "accept")] += 1,
+                    _ => reopened += 1,
+                }
+            }
+        }
+        let rate = |[bad, good]: [u32; 2]| f64::from(good) / f64::from(good + bad);
+        assert!(rate(scores) > rate(reviews) + 0.03, "{scores:?} {reviews:?}");
+        assert!(reopened > 5, "{reopened}");
     }
 
     #[test]

@@ -31,8 +31,21 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
     }
     show(&observer, "Rolling metrics, last hour", "SELECT task, release_id, stage, runs, round(success_rate, 3) AS success, \
         round(success_rate_low, 3) AS low, round(success_rate_high, 3) AS high, round(schema_adherence, 3) AS schema_ok, \
+        round(coverage, 3) AS coverage, round(label_delay_s_p50) AS label_delay_s, \
         round(escalation_rate, 3) AS escalated, round(latency_ms_p95, 0) AS p95_ms \
         FROM rolling WHERE span = '1h' ORDER BY task, stage DESC, release_id").await?;
+    show(&observer, "Late outcomes: the judge and people, minutes after the run (older runs are covered better)", "SELECT \
+        CAST(date_part('epoch', m.newest) - date_part('epoch', r.ended_at) AS BIGINT) / 300 * 5 AS minutes_ago, count(*) AS runs, \
+        round(avg(CAST(judged AS DOUBLE)), 3) AS coverage, round(avg(CASE WHEN judged THEN CAST(completed AS DOUBLE) END), 3) AS success, \
+        count(*) FILTER (WHERE outcome_source = 'llm') AS by_judge, count(*) FILTER (WHERE outcome_source = 'human') AS by_people, \
+        round(median(label_delay_s)) AS delay_s FROM runs AS r CROSS JOIN (SELECT max(ended_at) AS newest FROM runs) AS m \
+        WHERE task = 'policy_answer' AND r.ended_at > m.newest - INTERVAL '30 minutes' GROUP BY 1 ORDER BY 1").await?;
+    show(&observer, "A rate corrected: what the judge said alone, and with what people said since", "WITH judge AS (SELECT run_id, \
+        scores[1]['passed'] AS passed FROM events WHERE event_type = 'run.score') SELECT task, release_id, count(*) AS judged, \
+        round(avg(CAST(j.passed AS DOUBLE)), 3) AS success_by_judge, round(avg(CAST(completed AS DOUBLE)), 3) AS success_now, \
+        count(*) FILTER (WHERE outcome_source = 'human') AS reviewed, \
+        count(*) FILTER (WHERE completed <> j.passed) AS corrected FROM runs AS r JOIN judge AS j ON r.run_id = j.run_id \
+        WHERE judged GROUP BY task, release_id").await?;
     show(
         &observer,
         "Quarantine",

@@ -33,6 +33,7 @@ pub(crate) struct Row {
     pub(crate) success_low: Option<f64>,
     pub(crate) success_high: Option<f64>,
     pub(crate) coverage: Option<f64>,
+    pub(crate) delay_s: Option<f64>,
     pub(crate) schema: Option<f64>,
     pub(crate) escalation: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
@@ -162,6 +163,20 @@ impl Observer {
                 }
             }
         }
+        for row in rows.iter().filter(|row| row.runs >= ENOUGH && row.delay_s.is_some()) {
+            let (Some(coverage), Some(success)) = (row.coverage, row.success) else { continue };
+            // A line for each twentieth that verdicts add to the coverage.
+            let step = (coverage * 20.0).floor() as i64;
+            self.once(
+                format!("coverage {} {} {step}", row.task, row.release),
+                format!(
+                    "{}: {:.0} % of runs have a verdict, success {:.1} %",
+                    row.task,
+                    coverage * 100.0,
+                    success * 100.0
+                ),
+            );
+        }
         for canary in rows.iter().filter(|row| row.stage == "canary" && row.runs >= ENOUGH) {
             let Some(full) = rows.iter().find(|row| row.stage == "full" && row.task == canary.task) else { continue };
             // Intervals that do not touch: a plain reading for the eye, not the test that alerts will use.
@@ -193,7 +208,7 @@ fn rolling_sql(span: &str) -> String {
     format!(
         "SELECT task, release_id, stage, CAST(runs AS DOUBLE) AS runs, success_rate, success_rate_low, success_rate_high, \
          coverage, schema_adherence, escalation_rate, latency_ms_p50, latency_ms_p95, cost_per_completed_task, \
-         policy_exceptions_per_1000 FROM rolling WHERE span = '{span}' ORDER BY task, stage DESC, release_id"
+         policy_exceptions_per_1000, label_delay_s_p50 FROM rolling WHERE span = '{span}' ORDER BY task, stage DESC, release_id"
     )
 }
 
@@ -215,6 +230,7 @@ fn row(cells: &[String]) -> Row {
         p95_ms: number(11),
         cost: number(12),
         exceptions: number(13),
+        delay_s: number(14),
     }
 }
 

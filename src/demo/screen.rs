@@ -125,7 +125,7 @@ impl Screen {
                 self.answer = None;
                 self.input = Some(String::new());
             }
-            KeyCode::Char(digit @ '1'..='5') => {
+            KeyCode::Char(digit @ '1'..='7') => {
                 let index = usize::from(digit as u8 - b'1');
                 if let Some((_, sql)) = QUERIES.get(index) {
                     return Action::Ask((*sql).to_owned());
@@ -144,7 +144,7 @@ fn draw(frame: &mut Frame<'_>, demo: &Demo, screen: &Screen) {
         Constraint::Length(1),
         Constraint::Length(rows),
         Constraint::Min(6),
-        Constraint::Length(8),
+        Constraint::Length(10),
     ])
     .areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(below);
@@ -240,6 +240,7 @@ fn table<'a>(view: &View) -> Table<'a> {
             Cell::from(percent(row.success)),
             Cell::from(interval),
             Cell::from(percent(row.coverage)),
+            Cell::from(plain(row.delay_s, 0)),
             Cell::from(percent(row.schema)),
             Cell::from(percent(row.escalation)),
             Cell::from(plain(row.p50_ms, 0)),
@@ -249,10 +250,10 @@ fn table<'a>(view: &View) -> Table<'a> {
         ])
         .style(style)
     });
-    let widths = [18, 13, 7, 6, 8, 8, 6, 7, 6, 6, 6, 8, 8].map(Constraint::Length);
+    let widths = [18, 13, 7, 6, 8, 8, 6, 6, 7, 6, 6, 6, 8, 8].map(Constraint::Length);
     let names = [
-        "task", "release", "stage", "runs", "success%", "95 %", "cover%", "schema%", "escal%", "p50ms", "p95ms",
-        "cost/ok", "exc/1000",
+        "task", "release", "stage", "runs", "success%", "95 %", "cover%", "delay", "schema%", "escal%", "p50ms",
+        "p95ms", "cost/ok", "exc/1000",
     ];
     Table::new(rows, widths)
         .header(Row::new(names).style(Style::new().add_modifier(Modifier::DIM)))
@@ -300,7 +301,7 @@ fn footer<'a>(demo: &Demo, screen: &Screen) -> Paragraph<'a> {
             lines.push(Line::from(vec![format!("{} ", index + 1).cyan(), Span::from(*sql).dim()]));
         }
     }
-    Paragraph::new(lines).block(Block::bordered().title(" q quit  s span  : ask in SQL  1–5 try a query "))
+    Paragraph::new(lines).block(Block::bordered().title(" q quit  s span  : ask in SQL  1–7 try a query "))
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ const IN_FLIGHT: u64 = 20_000;
 /// Live events a second.
 const LIVE_PER_SECOND: u64 = 30;
 
+/// How many times quicker verdicts come once traffic is live.
+const LATE_SPEED: i64 = 9;
+
 /// Time, in live traffic, until the bad canary is at its worst.
 const DECLINE: Duration = Duration::from_secs(240);
 
@@ -136,10 +139,18 @@ impl Traffic {
                 invoice: (left < CANARY_HEAD).then(|| HARM * (2.0 * on_trial - 0.4).clamp(0.0, 1.0)),
                 support: left < CANARY_HEAD,
             };
+            self.say_late(begin + passed);
             let message = self.apps.next(begin + passed, trial);
             self.publish(&message);
         }
         self.progress.live.store(true, Ordering::Relaxed);
+    }
+
+    /// What is said by now of runs that ended before.
+    fn say_late(&mut self, now: i64) {
+        while let Some(message) = self.apps.late(now) {
+            self.publish(&message);
+        }
     }
 
     fn live(&mut self) {
@@ -147,6 +158,11 @@ impl Traffic {
         let mut sent = 0;
         while !self.progress.is_stopped() {
             let passed = begun.elapsed();
+            // The judge and the people are quicker than they were, so that half a minute of watching shows what they change.
+            let ahead = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX).saturating_mul(LATE_SPEED);
+            while let Some(message) = self.apps.late_by(now_micros(), ahead) {
+                self.publish(&message);
+            }
             let due = (passed.as_millis() * u128::from(LIVE_PER_SECOND) / 1000) as u64;
             while sent < due && !self.progress.is_stopped() {
                 let harm = (passed.as_secs_f64() / DECLINE.as_secs_f64()).min(1.0);

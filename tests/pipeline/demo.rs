@@ -9,7 +9,9 @@ fn the_demo_runs_prints_its_tables_and_ends() {
     let root = folder.path().join("tables");
     let shown =
         bellwether(&["demo", "--headless", "--duration", "3s", "--history", "24000", "--root", text(&root)]).succeeds();
-    for part in ["Rolling metrics", "Quarantine", "Freshness", "canary", "Queries to try"] {
+    for part in
+        ["Rolling metrics", "Late outcomes", "A rate corrected", "Quarantine", "Freshness", "canary", "Queries to try"]
+    {
         assert!(shown.contains(part), "`{part}` is missing in\n{shown}");
     }
     // The bad canary is caught, with when, on how many runs and how sure; its twin is left alone.
