@@ -4,14 +4,16 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files};
+use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards};
 use bellwether_lake::audit::{Audited, Basis, Check, Findings, Progress, audit};
-use bellwether_lake::{Clock, Error, ErrorKind, Lake, Result, StorageOptions, SystemClock};
+use bellwether_lake::{
+    AddedFile, Clock, Error, ErrorKind, Lake, Layout, Result, Snapshot, StorageOptions, SystemClock, Table, app_of,
+};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::{exit, roles};
+use crate::exit;
 
 /// An audit that is done within this time shows no progress.
 const QUIET_MICROS: i64 = 1_000_000;
@@ -81,7 +83,7 @@ pub(crate) struct AuditArgs {
 pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode> {
     let lake = open(&args).await?;
     let mut line = ProgressLine::new();
-    let mut audited = Box::pin(audit(&lake, roles::AGGREGATE_APP, |progress| line.show(progress))).await?;
+    let mut audited = Box::pin(audit(&lake, &app_of(0), |progress| line.show(progress))).await?;
     if args.recompute {
         line.say("computing the metrics anew");
         audited.checks.push(Box::pin(check_metrics(&lake, audited.basis.as_ref())).await?);
@@ -127,7 +129,10 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
     };
     let compared = async {
         let table = folded_files(lake, &basis.metrics).await?;
-        let computed = recompute_files(lake, &basis.events).await?;
+        let computed = match shards_of(lake, basis).await? {
+            Some(shards) => recompute_shards(lake, &shards).await?,
+            None => recompute_files(lake, &basis.events).await?,
+        };
         Ok::<_, Error>((first_difference(&table, &computed), table.num_rows()))
     };
     let mut check = Check::new("metrics");
@@ -142,7 +147,7 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
                 }
             };
             if let Some(what) = difference {
-                let hint = "delete the folders `metrics` and `releases`: aggregate makes them again from `events`";
+                let hint = "run `bellwether rebuild`: it makes `metrics` and `releases` again from `events`";
                 check.findings.add("metrics", what, hint);
             }
         }
@@ -153,6 +158,17 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
         Err(error) => return Err(error),
     }
     Ok(check)
+}
+
+/// Of each shard the files of `events` that it has read; none where there is one shard.
+async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFile>>>> {
+    let metrics = Snapshot::new(0, basis.applications.clone());
+    let Some(layout) = Layout::of(&metrics).filter(|layout| layout.shards > 1) else { return Ok(None) };
+    let mut shards = Vec::new();
+    for (_, next) in layout.stands(&metrics) {
+        shards.push(if next == 0 { Vec::new() } else { lake.files_at(Table::Events, next - 1).await? });
+    }
+    Ok(Some(shards))
 }
 
 /// One line on standard error that changes, where that is a terminal and the work is long.

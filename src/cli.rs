@@ -50,6 +50,13 @@ pub(crate) enum Command {
     /// Rules: what is watched, whether it can be, and what it would have fired.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Makes everything that is computed from events anew, and puts it in place in one step.
+    #[command(after_help = "Examples:
+  bellwether rebuild --config bellwether.toml     also beside a working pipeline, and after [aggregate].shards was changed
+
+Readers and a working aggregator go on with the old until the new is there, whole. One that is stopped or killed has
+changed nothing; start it again. `rolling_history` is a record of what was known, and stays.")]
+    Rebuild(RebuildArgs),
     /// Asks the tables in SQL; without a query, opens a prompt.
     Sql(sql::SqlArgs),
     /// Proves that the tables lose and double nothing.
@@ -86,6 +93,13 @@ pub(crate) struct RoleArgs {
     /// Process what is there now, commit, and exit 0.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RebuildArgs {
+    /// Configuration file.
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Subcommand, Debug)]
@@ -226,6 +240,7 @@ mod tests {
             "rules check",
             "rules test",
             "rules replay",
+            "rebuild",
             "sql",
             "audit",
             "schema",

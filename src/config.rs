@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bellwether_alerts::{Contracts, contract};
-use bellwether_lake::{Error, Result};
+use bellwether_lake::{Error, MOST_SHARDS, Result};
 
 use read::Reader;
 pub(crate) use read::{Environment, Secrets};
@@ -80,6 +80,9 @@ pub(crate) struct Aggregate {
     pub(crate) poll_interval: Duration,
     pub(crate) rolling_history: bool,
     pub(crate) handover_bytes: usize,
+    pub(crate) shards: u32,
+    /// Shards that this process works on; all where none is named.
+    pub(crate) only_shards: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +161,8 @@ impl Config {
                 poll_interval: reader.duration("aggregate.poll_interval", Duration::from_millis(10)),
                 rolling_history: reader.boolean("aggregate.rolling_history"),
                 handover_bytes: reader.bytes("aggregate.handover_bytes", 0),
+                shards: u32::try_from(reader.integer("aggregate.shards", 1, u64::from(MOST_SHARDS))).unwrap_or(1),
+                only_shards: numbers(&mut reader, "aggregate.only_shards"),
             },
             serve: Serve {
                 address: reader
@@ -181,6 +186,13 @@ impl Config {
 
     /// Rules between keys. Does no I/O.
     fn validate(&self, reader: &mut Reader<'_>) {
+        if let Some(shard) = self.aggregate.only_shards.iter().find(|shard| **shard >= self.aggregate.shards) {
+            let shards = self.aggregate.shards;
+            reader.problem(
+                "aggregate.only_shards",
+                &format!("has `{shard}`; of {shards} shards the last is {}", shards - 1),
+            );
+        }
         if self.tables.root.is_empty() {
             reader.problem("tables.root", "is empty; name a folder or s3://BUCKET/PREFIX");
         }
@@ -273,6 +285,18 @@ fn alerts(reader: &mut Reader<'_>) -> Alerts {
         history_days: reader.integer("alerts.history_days", 1, 366),
         memory_bytes: reader.bytes("alerts.memory_bytes", 16 << 20),
     }
+}
+
+/// A list of numbers.
+fn numbers(reader: &mut Reader<'_>, key: &str) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    for text in reader.list(key) {
+        match text.parse() {
+            Ok(number) => numbers.push(number),
+            Err(_) => reader.problem(key, &format!("has `{text}`, which is no number of a shard, such as \"0\"")),
+        }
+    }
+    numbers
 }
 
 fn size(value: u64) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
 //! * `roles` wires ingest, aggregate and watch; `serve` tells health and metrics.
-//! * `sql`, `audit`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
 //! Rule: this crate wires rooms together and holds no business rules.
 
@@ -14,6 +14,7 @@ mod config;
 mod demo;
 mod exit;
 mod logging;
+mod rebuild;
 mod replay;
 mod roles;
 mod rules;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let quiet = matches!(
         cli.command,
         Command::Demo(_)
+            | Command::Rebuild(_)
             | Command::Sql(_)
             | Command::Audit(_)
             | Command::Check(_)
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Watch(args) => block_on(roles::run(&Config::load(&args.config)?, Which::Watch, args.until_caught_up)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
+        Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bellwether_aggregate::{Duty, run_on_duty};
 use bellwether_alerts::{Health as WatchHealth, Rules, Watch};
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
-use bellwether_lake::{CommitLog, Error, Handover, Lake, MaintainSettings, Result, Snapshot, StorageOptions, Table};
+use bellwether_lake::{
+    CommitLog, Error, Handover, Lake, Layout, MaintainSettings, Result, Snapshot, StorageOptions, Table, app_of,
+};
+use futures::future::BoxFuture;
 use prometheus::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -31,9 +35,6 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 
 /// Batches that wait for a commit while the next is decoded.
 const CHANNEL_BATCHES: usize = 2;
-
-/// Id of the only aggregate shard in the tables.
-pub(crate) const AGGREGATE_APP: &str = "aggregate/0";
 
 /// Which roles a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,7 @@ pub(crate) struct Running {
     service: JoinHandle<()>,
     watch: JoinHandle<()>,
     maintenance: JoinHandle<()>,
+    leases: Vec<JoinHandle<()>>,
 }
 
 // === impl Running ===
@@ -97,7 +99,7 @@ impl Running {
     /// Versions of `events` that aggregate has still to read.
     pub(crate) async fn aggregate_behind(&self) -> Result<i64> {
         let newest = self.lake.log(Table::Events).latest_version().await?;
-        let next = self.lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
+        let next = Layout::reads_next(&self.lake.log(Table::Metrics).load().await?);
         waiting(&self.lake, Table::Events, next, newest, &mut 0).await
     }
 
@@ -128,6 +130,12 @@ impl Running {
                 if first.is_ok() {
                     first = ended;
                 }
+            }
+        }
+        self.stop.cancel();
+        for lease in self.leases.drain(..) {
+            if let Err(error) = lease.await {
+                tracing::warn!(%error, "a lease has ended badly; it expires");
             }
         }
         self.end_of_service.cancel();
@@ -228,14 +236,13 @@ pub(crate) async fn start(
         metrics: bellwether_ingest::Metrics::register(&registry)?,
         health: ingest_health.clone(),
     };
-    let aggregate = bellwether_aggregate::run(
-        aggregate_settings(config),
-        lake.clone(),
-        handover,
-        registry.clone(),
-        until_caught_up,
-        stop.clone(),
-    );
+    let mut leases = Vec::new();
+    let aggregate = if which.aggregates() {
+        aggregators(config, &lake, handover, &registry, until_caught_up, &stop, &mut leases)
+    } else {
+        Vec::new()
+    };
+    let aggregate = all_of(aggregate);
     let watching = which.watches(config).then(WatchHealth::default);
     let watch = watching
         .clone()
@@ -285,7 +292,7 @@ pub(crate) async fn start(
     };
     let watch = tokio::spawn(watched.run(config.kafka.job.clone()));
     let maintenance = tokio::spawn(maintain(lake.clone()));
-    Ok(Running { lake, address, progress, watching, stop, end_of_service, roles, service, watch, maintenance })
+    Ok(Running { lake, address, progress, watching, stop, end_of_service, roles, service, watch, maintenance, leases })
 }
 
 /// The rules of a configuration.
@@ -318,8 +325,51 @@ fn watch_of(config: &Config, lake: &Lake, health: WatchHealth) -> Watch {
     }
 }
 
-fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
+/// An aggregator for each shard of this process. Each works while it holds the shard's lease; what ends by itself does
+/// not wait for one: the tables' logs keep it apart from others.
+fn aggregators(
+    config: &Config,
+    lake: &Lake,
+    handover: Option<Handover>,
+    registry: &Registry,
+    until_caught_up: bool,
+    stop: &CancellationToken,
+    leases: &mut Vec<JoinHandle<()>>,
+) -> Vec<BoxFuture<'static, Result<()>>> {
+    let mut all: Vec<BoxFuture<'static, Result<()>>> = Vec::new();
+    let settings = aggregate_settings(config);
+    let mine = |shard: &u32| config.aggregate.only_shards.is_empty() || config.aggregate.only_shards.contains(shard);
+    for shard in (0..settings.shards).filter(mine) {
+        let duty = if until_caught_up {
+            Duty::always()
+        } else {
+            let (sender, held) = tokio::sync::watch::channel(false);
+            let lease = lake.lease(&app_of(shard));
+            leases.push(tokio::spawn(lease.keep(sender, stop.clone())));
+            Duty::while_held(held)
+        };
+        // Rows are handed over once.
+        let handover = handover.clone().filter(|_| settings.shards == 1);
+        let settings = bellwether_aggregate::Settings { shard, ..settings };
+        let (lake, registry, stop) = (lake.clone(), registry.clone(), stop.clone());
+        all.push(Box::pin(run_on_duty(settings, lake, handover, registry, until_caught_up, stop, duty)));
+    }
+    all
+}
+
+/// Runs all of them, until the first fails.
+async fn all_of(aggregators: Vec<BoxFuture<'static, Result<()>>>) -> Result<()> {
+    let mut tasks: JoinSet<Result<()>> = aggregators.into_iter().collect();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap_or_else(|source| Err(Error::bug("an aggregator has panicked").with_source(source)))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn aggregate_settings(config: &Config) -> bellwether_aggregate::Settings {
     bellwether_aggregate::Settings {
+        shards: config.aggregate.shards,
+        shard: 0,
         index_memory_bytes: config.aggregate.index_memory_bytes,
         horizon: config.aggregate.horizon,
         poll_interval: config.aggregate.poll_interval,
@@ -397,7 +447,7 @@ impl Watched {
             }
         }
         if self.which.aggregates() {
-            let next = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.next(AGGREGATE_APP).unwrap_or(0);
+            let next = Layout::reads_next(&newest(&self.lake, Table::Metrics, &mut known.metrics).await?);
             let behind = waiting(&self.lake, Table::Events, next, events.version, &mut known.empty_events).await?;
             self.health.note("aggregate", next, behind);
         }

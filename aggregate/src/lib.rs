@@ -3,7 +3,8 @@
 //! * [`statement`] tells statements apart; `run_index` remembers where those about each run are, `files` in which files.
 //! * `contribution` turns new rows into signed contributions, and these into partials, by the one definition of the metrics
 //!   room.
-//! * `tail_loop` reads versions and commits; `releases` and `rolling_history` go along.
+//! * `tail` reads versions, `tail_loop` commits what they add; `releases` and `rolling_history` go along.
+//! * `rebuild` makes everything anew and puts it in place in one commit a table.
 //! * [`recompute`] does the same from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
@@ -11,13 +12,16 @@
 mod contribution;
 mod files;
 mod metrics;
+mod rebuild;
 pub mod recompute;
 mod releases;
 mod rolling_history;
 mod run_index;
 mod sql;
 pub mod statement;
+mod tail;
 mod tail_loop;
 
+pub use rebuild::{Rebuilt, rebuild};
 pub use sql::event_columns;
-pub use tail_loop::{Aggregator, Settings, run};
+pub use tail_loop::{Aggregator, Duty, Settings, run, run_on_duty};

@@ -1,7 +1,7 @@
 //! Prometheus metrics of aggregation.
 
 use bellwether_lake::{Error, Result};
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
 
 /// Counters and gauges of aggregation.
 #[derive(Clone, Debug)]
@@ -21,21 +21,31 @@ pub(crate) struct Metrics {
     pub(crate) index_runs: IntGauge,
     pub(crate) index_bytes: IntGauge,
     pub(crate) next_version: IntGauge,
+    pub(crate) on_duty: IntGauge,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self> {
+        Self::register_shard(registry, 0, 1)
+    }
+
+    /// Of several shards each has numbers of its own.
+    pub(crate) fn register_shard(registry: &Registry, shard: u32, of: u32) -> Result<Self> {
+        let options = |name: &str, help: &str| {
+            let options = Opts::new(name, help);
+            if of > 1 { options.const_label("shard", shard.to_string()) } else { options }
+        };
         let wrong =
             |source: prometheus::Error| Error::bug("a metric of aggregation is defined wrongly").with_source(source);
         let counter = |name: &str, help: &str| -> Result<IntCounter> {
-            let counter = IntCounter::new(name, help).map_err(wrong)?;
+            let counter = IntCounter::with_opts(options(name, help)).map_err(wrong)?;
             registry.register(Box::new(counter.clone())).map_err(wrong)?;
             Ok(counter)
         };
         let gauge = |name: &str, help: &str| -> Result<IntGauge> {
-            let gauge = IntGauge::new(name, help).map_err(wrong)?;
+            let gauge = IntGauge::with_opts(options(name, help)).map_err(wrong)?;
             registry.register(Box::new(gauge.clone())).map_err(wrong)?;
             Ok(gauge)
         };
@@ -63,6 +73,7 @@ impl Metrics {
             read_back: counter("bellwether_aggregate_files_read_total", "Files of events read back from storage")?,
             index_runs: gauge("bellwether_aggregate_index_runs", "Statements held in the index")?,
             index_bytes: gauge("bellwether_aggregate_index_bytes", "Bytes held by the index")?,
+            on_duty: gauge("bellwether_aggregate_on_duty", "1 where this aggregator works, 0 where it stands by")?,
             next_version: gauge("bellwether_aggregate_next_version", "Version of events that is read next")?,
         })
     }

@@ -5,6 +5,7 @@ use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
 use bellwether_lake::{AddedFile, Lake, Result, Table, schema::metrics};
 
+use crate::contribution::Shard;
 use crate::sql;
 
 /// Characters of a value that are told: sketches are long.
@@ -39,6 +40,30 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
     let schema = sql::contributions_schema();
     let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
     without_provenance(&answer)
+}
+
+/// As [`recompute_files`], where the runs are laid out over shards that stand at different versions: of each shard, the files
+/// of the version that it has read.
+///
+/// # Errors
+/// As [`recompute`].
+pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<RecordBatch> {
+    let context = sql::session();
+    let of = u32::try_from(shards.len()).unwrap_or(1);
+    let columns = sql::events_columns();
+    let mut contributions = Vec::new();
+    for (number, files) in (0..of).zip(shards) {
+        let mut rows = Vec::new();
+        for file in files {
+            for batch in lake.read(Table::Events, file, Some(&columns)).await? {
+                rows.push(sql::of_shard(&batch, Shard { number, of })?);
+            }
+        }
+        contributions.push(sql::with_sign(&sql::runs(&context, rows).await?, 1)?);
+    }
+    let sql_text = ordered(bellwether_metrics::METRICS_SQL);
+    let schema = sql::contributions_schema();
+    without_provenance(&sql::over(&context, "contributions", schema, contributions, &sql_text).await?)
 }
 
 /// The table `metrics`, folded to one row a window and group.

@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, new_null_array};
-use arrow::compute::{cast, concat_batches};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new_null_array};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bellwether_lake::{Error, Result, Table};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::contribution::Shard;
+use crate::statement::run_of;
 
 /// Columns of `events` that aggregation takes: those that the definitions read, and the model that answered, by which a
 /// release is told apart. Of the others, most of a row, nothing is read.
@@ -91,6 +94,14 @@ pub(crate) fn columns_of(batch: &RecordBatch, columns: &[&str]) -> Result<Record
     let schema = batch.schema();
     let places = columns.iter().map(|name| schema.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(batch.project(&places)?)
+}
+
+/// The rows about runs of a shard.
+pub(crate) fn of_shard(batch: &RecordBatch, shard: Shard) -> Result<RecordBatch> {
+    let column = batch.column_by_name("run_id").ok_or_else(|| Error::bug("rows of events lack column `run_id`"))?;
+    let ids = column.as_string_view().iter();
+    let mask: BooleanArray = ids.map(|run_id| Some(run_id.is_some_and(|run_id| shard.has(run_of(run_id))))).collect();
+    Ok(filter_record_batch(batch, &mask)?)
 }
 
 /// Runs as they count, from all that is said of them.

@@ -7,28 +7,21 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, LogEntry, Outcome, Result, Snapshot, Table,
-    WrittenFile,
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Layout, Outcome, Result, Snapshot, Table,
+    app_of,
 };
 use datafusion::prelude::SessionContext;
 use prometheus::Registry;
 use serde_json::Map;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{FileRows, Runs, Shard, partials};
+use crate::contribution::{Runs, Shard, partials};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::rolling_history::{RollingHistory, newest_end_micros};
 use crate::sql;
-
-/// The only shard there is.
-const APP: &str = "aggregate/0";
-
-/// Rows of `events` that one step takes at most, but for a version that alone has more.
-const STEP_ROWS: usize = 100_000;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::tail::{FIRST_PAUSE, LONGEST_PAUSE, Tail};
 
 /// What may be set about aggregation.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +34,11 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// Keep the rolling metrics as plain rows too.
     pub rolling_history: bool,
+    /// Shards that the runs are laid out over, and which of them this is. Shard 0 also keeps `releases` and
+    /// `rolling_history`.
+    pub shards: u32,
+    /// This shard.
+    pub shard: u32,
 }
 
 impl Default for Settings {
@@ -50,7 +48,30 @@ impl Default for Settings {
             horizon: Duration::from_secs(24 * 3600),
             poll_interval: Duration::from_millis(500),
             rolling_history: true,
+            shards: 1,
+            shard: 0,
         }
+    }
+}
+
+/// Whether this aggregator is the one that works, where there are several for one shard. The others follow, so that they can
+/// take over at once.
+#[derive(Clone, Debug)]
+pub struct Duty(Option<watch::Receiver<bool>>);
+
+impl Duty {
+    /// Nobody else is there.
+    pub fn always() -> Self {
+        Self(None)
+    }
+
+    /// While this says so.
+    pub fn while_held(held: watch::Receiver<bool>) -> Self {
+        Self(Some(held))
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.as_ref().is_none_or(|held| *held.borrow())
     }
 }
 
@@ -58,7 +79,9 @@ impl Default for Settings {
 pub struct Aggregator {
     lake: Lake,
     settings: Settings,
-    handover: Option<Handover>,
+    app: String,
+    layout: Layout,
+    tail: Tail,
     metrics: Metrics,
     context: SessionContext,
     runs: Runs,
@@ -66,14 +89,14 @@ pub struct Aggregator {
     history: RollingHistory,
     /// `metrics` as of the last commit.
     on: Snapshot,
-    /// Version of `events` to read next; may be ahead of `metrics` where versions brought no rows.
-    next: i64,
+    /// Others have committed since `releases` and `rolling_history` were looked at.
+    followed: bool,
 }
 
 /// Runs the role until it is stopped; with `until_caught_up`, until it has read all there is.
 ///
 /// # Errors
-/// `Data` and `Bug` where no waiting can help. Storage that does not answer is waited for.
+/// `Config`, `Data` and `Bug` where no waiting can help. Storage that does not answer is waited for.
 pub async fn run(
     settings: Settings,
     lake: Lake,
@@ -82,12 +105,28 @@ pub async fn run(
     until_caught_up: bool,
     stop: CancellationToken,
 ) -> Result<()> {
-    let metrics = Metrics::register(&registry)?;
+    run_on_duty(settings, lake, handover, registry, until_caught_up, stop, Duty::always()).await
+}
+
+/// As [`run`], but works only while on duty, and stands by otherwise.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on_duty(
+    settings: Settings,
+    lake: Lake,
+    handover: Option<Handover>,
+    registry: Registry,
+    until_caught_up: bool,
+    stop: CancellationToken,
+    duty: Duty,
+) -> Result<()> {
+    let metrics = Metrics::register_shard(&registry, settings.shard, settings.shards)?;
     let mut pause = FIRST_PAUSE;
     loop {
         let worked = async {
             let mut aggregator = Aggregator::open_with(&lake, settings, handover.clone(), metrics.clone()).await?;
-            aggregator.work(until_caught_up, &stop, &mut pause).await
+            aggregator.work(until_caught_up, &stop, &mut pause, &duty).await
         };
         match worked.await {
             Ok(()) => return Ok(()),
@@ -136,11 +175,21 @@ impl Aggregator {
 
     async fn open_with(lake: &Lake, settings: Settings, handover: Option<Handover>, metrics: Metrics) -> Result<Self> {
         let on = lake.log(Table::Metrics).load().await?;
-        let next = on.next(APP).unwrap_or(0);
-        let mut runs = Runs::new(settings.index_memory_bytes, settings.horizon, Shard { number: 0, of: 1 });
+        let layout = Layout::of(&on).unwrap_or(Layout { generation: 0, shards: settings.shards });
+        if layout.shards != settings.shards || settings.shard >= settings.shards {
+            return Err(Error::config(format!(
+                "`metrics` is laid out over `{}` shards, and this is shard `{}` of `{}`",
+                layout.shards, settings.shard, settings.shards
+            ))
+            .with_hint("set [aggregate].shards to the former number, or run `bellwether rebuild`, which changes it"));
+        }
+        let app = app_of(settings.shard);
+        let next = on.next(&app).unwrap_or(0);
+        let shard = Shard { number: settings.shard, of: settings.shards };
+        let mut runs = Runs::new(settings.index_memory_bytes, settings.horizon, shard);
         if next > 0 {
             let files = lake.files_at(Table::Events, next - 1).await?;
-            runs.rebuild(lake, files).await?;
+            Box::pin(runs.rebuild(lake, files)).await?;
         }
         metrics.index_runs.set(i64::try_from(runs.index.held()).unwrap_or(i64::MAX));
         Ok(Self {
@@ -148,19 +197,39 @@ impl Aggregator {
             history: RollingHistory::load(lake).await?,
             lake: lake.clone(),
             settings,
-            handover,
+            app,
+            layout,
+            tail: Tail::new(lake.clone(), handover, metrics.read_back.clone(), next),
             metrics,
             context: sql::session(),
             runs,
             on,
-            next,
+            followed: false,
         })
     }
 
-    async fn work(&mut self, until_caught_up: bool, stop: &CancellationToken, pause: &mut Duration) -> Result<()> {
+    async fn work(
+        &mut self,
+        until_caught_up: bool,
+        stop: &CancellationToken,
+        pause: &mut Duration,
+        duty: &Duty,
+    ) -> Result<()> {
         loop {
             if stop.is_cancelled() {
                 return Ok(());
+            }
+            self.metrics.on_duty.set(i64::from(duty.is_on()));
+            if !duty.is_on() {
+                self.follow().await?;
+                sleep(&self.lake, self.settings.poll_interval, stop).await;
+                continue;
+            }
+            if self.followed {
+                self.follow().await?;
+                self.releases = Releases::load(&self.lake).await?;
+                self.history = RollingHistory::load(&self.lake).await?;
+                self.followed = false;
             }
             if self.step().await? {
                 *pause = FIRST_PAUSE;
@@ -169,7 +238,7 @@ impl Aggregator {
             if until_caught_up {
                 return Ok(());
             }
-            match &self.handover {
+            match self.tail.handover() {
                 Some(handover) => {
                     tokio::select! {
                         biased; // Fresh rows before waiting.
@@ -192,11 +261,32 @@ impl Aggregator {
         Ok(())
     }
 
+    /// Takes in what another aggregator of this shard has committed, without computing anything.
+    async fn follow(&mut self) -> Result<()> {
+        self.followed = true;
+        self.on = self.lake.log(Table::Metrics).catch_up(self.on.clone()).await?;
+        if Layout::of(&self.on).is_some_and(|layout| layout != self.layout) {
+            return Err(Error::fenced("everything was rebuilt"));
+        }
+        let to = self.on.next(&self.app).unwrap_or(0);
+        let entries = self.tail.passed(to).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        let files = entries.iter().flat_map(|entry| &entry.added).filter(|file| file.data_change).cloned().collect();
+        Box::pin(self.runs.hold(&self.lake, files)).await?;
+        for entry in &entries {
+            self.history.note(entry);
+            self.runs.note(entry)?;
+        }
+        self.tail.next = last.version + 1;
+        self.tell();
+        Ok(())
+    }
+
     /// Takes in the next versions; false where there are none.
     async fn step(&mut self) -> Result<bool> {
-        let (entries, new) = self.gather().await?;
+        let (entries, new) = self.tail.gather().await?;
         let Some(last) = entries.last() else { return Ok(false) };
-        let (from, to) = (self.next, last.version + 1);
+        let (from, to) = (self.tail.next, last.version + 1);
         for entry in &entries {
             self.history.note(entry);
         }
@@ -210,62 +300,30 @@ impl Aggregator {
             self.metrics.waiting.inc_by(taken.waiting);
             self.metrics.waited.inc_by(taken.waited);
             self.metrics.looked_up.inc_by(taken.looked_up);
-            let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
-            self.commit_releases(&seen, to).await?;
-            self.releases.note(fresh);
+            let first = self.settings.shard == 0;
+            if first {
+                let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
+                self.commit_releases(&seen, to).await?;
+                self.releases.note(fresh);
+            }
             let partials = partials(&self.context, taken.rows, from, to).await?;
             self.commit_metrics(&partials, to).await?;
-            self.commit_history(&partials, to).await?;
+            if first {
+                self.commit_history(&partials, to).await?;
+            }
         }
         for entry in &entries {
             self.runs.note(entry)?;
         }
-        self.next = to;
-        self.metrics.next_version.set(to);
-        self.metrics.index_runs.set(i64::try_from(self.runs.index.held()).unwrap_or(i64::MAX));
-        self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
+        self.tail.next = to;
+        self.tell();
         Ok(true)
     }
 
-    /// The next versions, within the bound of a step, and the rows they bring.
-    async fn gather(&self) -> Result<(Vec<LogEntry>, Vec<FileRows>)> {
-        let log = self.lake.log(Table::Events);
-        let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
-        while rows < STEP_ROWS {
-            let version = self.next + i64::try_from(entries.len()).unwrap_or(i64::MAX);
-            let Some(entry) = log.entry(version).await? else { break };
-            // An entry that only rewrites files brings nothing new.
-            if entry.brings_rows() {
-                for file in self.rows_of(&entry).await? {
-                    rows += file.rows.num_rows();
-                    new.push(file);
-                }
-            }
-            entries.push(entry);
-        }
-        Ok((entries, new))
-    }
-
-    async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
-        let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
-        // Who offers a file without its rows has only said that it is there.
-        let all_there = |file: &WrittenFile| {
-            usize::try_from(file.file.rows) == Ok(file.rows.iter().map(RecordBatch::num_rows).sum())
-        };
-        if let Some(written) = handed.filter(|written| written.iter().all(all_there)) {
-            let whole = |WrittenFile { file, rows }: WrittenFile| {
-                Ok(FileRows { file: file.as_added(), rows: sql::whole(&rows)? })
-            };
-            return written.into_iter().map(whole).collect();
-        }
-        let mut new = Vec::new();
-        for file in entry.added.iter().filter(|file| file.data_change) {
-            let batches = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
-            self.metrics.read_back.inc();
-            let rows = sql::whole(&batches)?;
-            new.push(FileRows { file: file.clone(), rows });
-        }
-        Ok(new)
+    fn tell(&self) {
+        self.metrics.next_version.set(self.tail.next);
+        self.metrics.index_runs.set(i64::try_from(self.runs.index.held()).unwrap_or(i64::MAX));
+        self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
     }
 
     /// New releases come before the metrics that name them. After a crash between the two they are known from the table.
@@ -274,7 +332,7 @@ impl Aggregator {
             return Ok(());
         }
         let on = self.lake.log(Table::Releases).load().await?;
-        self.commit(Table::Releases, &on, rows, to.max(on.next(APP).unwrap_or(0))).await.map(|_| ())
+        self.commit(Table::Releases, &on, rows, to.max(on.next(&self.app).unwrap_or(0))).await.map(|_| ())
     }
 
     async fn commit_metrics(&mut self, rows: &RecordBatch, to: i64) -> Result<()> {
@@ -295,7 +353,7 @@ impl Aggregator {
         let rows = self.history.rows(&self.lake, &self.context, &due, to).await?;
         if rows.num_rows() > 0 {
             let on = self.lake.log(Table::RollingHistory).load().await?;
-            self.commit(Table::RollingHistory, &on, &rows, to.max(on.next(APP).unwrap_or(0))).await?;
+            self.commit(Table::RollingHistory, &on, &rows, to.max(on.next(&self.app).unwrap_or(0))).await?;
         }
         self.history.written(&due);
         Ok(())
@@ -305,9 +363,14 @@ impl Aggregator {
     async fn commit(&self, table: Table, on: &Snapshot, rows: &RecordBatch, to: i64) -> Result<Snapshot> {
         let written = self.lake.write(table, rows).await?;
         let files: Vec<DataFile> = written.into_iter().map(|written| written.file).collect();
+        let mut advances = vec![Advance { app_id: self.app.clone(), expected: on.next(&self.app), next: to }];
+        if table == Table::Metrics {
+            // Another layout means that everything was rebuilt: this index belongs to what was before.
+            advances.push(self.layout.advance(on));
+        }
         let commit = Commit {
             uuid: self.lake.clock().unique_id(),
-            advances: vec![Advance { app_id: APP.to_owned(), expected: on.next(APP), next: to }],
+            advances,
             files,
             operation: "aggregate",
             ranges: Vec::new(),

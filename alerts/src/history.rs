@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bellwether_detect::Minute;
-use bellwether_lake::{CommitLog, Error, Lake, Result, Table};
+use bellwether_lake::{CommitLog, Error, Lake, Layout, Result, Table};
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};
@@ -72,7 +72,7 @@ pub async fn replayed(
     let budget = BudgetSettings { pages: share, tickets: share, infos: share };
     let mut engine = Engine::new(&only, contracts, &budget)?;
     let at = lake.log(Table::Metrics).load().await?;
-    let versions = (at.version, at.next("aggregate/0").unwrap_or(0));
+    let versions = (at.version, Layout::reads_next(&at));
     // What lies before is learned from, and not told.
     let history = settings.history_days.saturating_mul(1440);
     let rows =

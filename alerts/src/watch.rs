@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_detect::Minute;
-use bellwether_lake::{Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Outcome, Result, Snapshot, Table};
+use bellwether_lake::{
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Outcome, Result, Snapshot, Table,
+};
 use bellwether_queries::{Session, SessionSettings};
 use prometheus::Registry;
 use serde_json::Map;
@@ -30,9 +32,6 @@ use crate::rule::Rules;
 
 /// The only watcher there is.
 const APP: &str = "watch/0";
-
-/// Application of `metrics` whose number is the version of `events` that is read next.
-const AGGREGATE: &str = "aggregate/0";
 
 /// Versions that one turn takes at most.
 const TURN_VERSIONS: usize = 500;
@@ -114,6 +113,8 @@ pub struct Watcher {
     progress: Progress,
     /// `alerts` as of the last commit.
     on: Snapshot,
+    /// `metrics` as of the last version that was read.
+    read: Snapshot,
     /// Version of `metrics` to read next.
     next: i64,
     /// Version of `events` to read next.
@@ -123,6 +124,13 @@ pub struct Watcher {
     complete_to: Minute,
     rebuilt_at: i64,
     too_late: u64,
+    /// All rows of `metrics` were replaced: what was learned from the old ones is to be learned anew.
+    replaced: bool,
+}
+
+/// How often all rows of `metrics` have been replaced.
+fn generation(metrics: &Snapshot) -> i64 {
+    Layout::of(metrics).map_or(0, |layout| layout.generation)
 }
 
 /// Runs the role until it is stopped; with `until_caught_up`, until it has judged all there is.
@@ -204,12 +212,14 @@ impl Watcher {
             ledger,
             progress: Progress::default(),
             on,
+            read: Snapshot::default(),
             next: 0,
             events_next: 0,
             tables: None,
             complete_to: Minute::MIN,
             rebuilt_at: lake.clock().now_micros(),
             too_late: 0,
+            replaced: false,
         };
         Box::pin(watcher.rebuild()).await?;
         Ok(watcher)
@@ -220,7 +230,8 @@ impl Watcher {
         let lake = self.watch.lake.clone();
         let at = lake.log(Table::Metrics).load().await?;
         self.next = at.version + 1;
-        self.events_next = at.next(AGGREGATE).unwrap_or(0);
+        self.events_next = Layout::reads_next(&at);
+        self.read = at.clone();
         let log = lake.log(Table::Events);
         for version in (self.events_next - ENTRIES_AT_START).max(0)..self.events_next {
             // What has been cleaned up says nothing any more.
@@ -269,6 +280,11 @@ impl Watcher {
         loop {
             let more = self.turn().await?;
             *pause = FIRST_PAUSE;
+            if self.replaced {
+                self.metrics.rebuilds.inc();
+                tracing::info!("`metrics` was rebuilt; so is what was learned from it");
+                return Ok(false);
+            }
             let now = self.watch.lake.clock().now_micros();
             let late = self.engine.totals(0).too_late;
             if late > self.too_late && now - self.rebuilt_at >= REBUILD_MICROS && !more {
@@ -296,6 +312,9 @@ impl Watcher {
     pub async fn turn(&mut self) -> Result<bool> {
         let begun = self.watch.lake.clock().now_micros();
         let (rows, events_to, more) = self.read_metrics().await?;
+        if self.replaced {
+            return Ok(false);
+        }
         let events = self.read_events(events_to).await?;
         self.engine.take(Table::Metrics, rows).await?;
         self.engine.take(Table::Events, events).await?;
@@ -349,7 +368,7 @@ impl Watcher {
     async fn read_metrics(&mut self) -> Result<(Vec<RecordBatch>, i64, bool)> {
         let log = self.watch.lake.log(Table::Metrics);
         let columns = self.engine.columns(Table::Metrics);
-        let (mut rows, mut events_to, mut read) = (Vec::new(), self.events_next, 0);
+        let (mut rows, mut read) = (Vec::new(), 0);
         while read < TURN_VERSIONS {
             let Some(entry) = log.entry(self.next).await? else {
                 if read == 0 && log.latest_version().await? > self.next {
@@ -357,12 +376,17 @@ impl Watcher {
                 }
                 break;
             };
+            let after = self.read.after(entry.version, entry.txns.iter().cloned());
+            if generation(&after) != generation(&self.read) {
+                self.replaced = true;
+                break;
+            }
             rows.extend(read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?);
-            events_to =
-                entry.txns.iter().filter(|(app, _)| app == AGGREGATE).map(|(_, next)| *next).fold(events_to, i64::max);
+            self.read = after;
             self.next += 1;
             read += 1;
         }
+        let events_to = Layout::reads_next(&self.read).max(self.events_next);
         Ok((rows, events_to, read == TURN_VERSIONS))
     }
 

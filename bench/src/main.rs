@@ -89,6 +89,8 @@ struct Sizes {
     watched_hours: i64,
     /// Ticks that are measured.
     watched_ticks: i64,
+    /// Runs in the index of runs.
+    late_runs: usize,
 }
 
 const FULL: Sizes = Sizes {
@@ -103,6 +105,7 @@ const FULL: Sizes = Sizes {
     watched_tasks: 1000,
     watched_hours: 96,
     watched_ticks: 20,
+    late_runs: 10_000_000,
 };
 const QUICK: Sizes = Sizes {
     runs: 1,
@@ -116,6 +119,7 @@ const QUICK: Sizes = Sizes {
     watched_tasks: 1000,
     watched_hours: 80,
     watched_ticks: 5,
+    late_runs: 500_000,
 };
 const TINY: Sizes = Sizes {
     runs: 1,
@@ -129,6 +133,7 @@ const TINY: Sizes = Sizes {
     watched_tasks: 10,
     watched_hours: 3,
     watched_ticks: 2,
+    late_runs: 3_000,
 };
 
 fn main() -> ExitCode {

@@ -4,6 +4,7 @@ mod commits;
 mod flow;
 mod freshness;
 mod idle;
+mod late;
 mod peers;
 mod rooms;
 mod watch;
@@ -36,6 +37,8 @@ pub(crate) enum Part {
     Commits,
     /// A tick of all shipped rules over thousands of series
     Watch,
+    /// Late outcomes: the index of runs, verdicts within and beyond its horizon, a standby that takes over
+    Late,
     /// Side by side with other stream processors on one topic
     Peers,
 }
@@ -56,6 +59,7 @@ impl Part {
             Self::Workers => "workers",
             Self::Commits => "commits",
             Self::Watch => "watch",
+            Self::Late => "late",
             Self::Peers => "peers",
         }
     }
@@ -86,6 +90,7 @@ impl Part {
             Self::Workers => Box::pin(workers::run(bench)).await,
             Self::Commits => Box::pin(commits::run(bench)).await,
             Self::Watch => Box::pin(watch::run(bench)).await,
+            Self::Late => Box::pin(late::run(bench)).await,
             Self::Peers => Box::pin(peers::run(bench)).await,
         }
     }

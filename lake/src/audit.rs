@@ -99,6 +99,8 @@ pub struct PartitionState {
 pub struct Basis {
     /// Version of `events` that is read into `metrics` next.
     pub next: i64,
+    /// What the applications of `metrics` stand at.
+    pub applications: BTreeMap<String, i64>,
     /// Files of `events` just before that version.
     pub events: Vec<AddedFile>,
     /// Files of `metrics`.
@@ -363,7 +365,8 @@ fn basis(histories: &Histories, follower: &str) -> Option<Basis> {
     let (metrics, events) = (histories.get(&Table::Metrics)?, histories.get(&Table::Events)?);
     let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
     let events = if next == 0 { Vec::new() } else { events.kept.clone()? };
-    Some(Basis { next, events, metrics: metrics.files() })
+    let applications = metrics.tracks.others.clone();
+    Some(Basis { next, applications, events, metrics: metrics.files() })
 }
 
 fn partitions(events: &History) -> Vec<PartitionState> {

@@ -51,7 +51,7 @@ impl Snapshot {
 
     /// The snapshot after one more log entry.
     #[must_use]
-    pub(crate) fn after(&self, version: i64, txns: impl IntoIterator<Item = (String, i64)>) -> Self {
+    pub fn after(&self, version: i64, txns: impl IntoIterator<Item = (String, i64)>) -> Self {
         let mut next = Arc::clone(&self.next);
         for (app, number) in txns {
             if next.get(&app) != Some(&number) {

@@ -6,6 +6,7 @@
 //! * [`RowEncoder`] turns rows into Parquet while they come, so that a batch in memory is as small as its file.
 //! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
 //! * [`audit`] proves from what is stored that nothing is lost or doubled.
+//! * [`Layout`] says how far aggregation is, by shard; [`Lease`] says which of several processes is to work.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //!
 //! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
@@ -18,6 +19,8 @@ pub mod commit;
 mod encoder;
 mod error;
 mod handover;
+mod layout;
+mod lease;
 mod log;
 mod lookup;
 mod maintain;
@@ -36,6 +39,8 @@ pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, 
 pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
+pub use layout::{Layout, MOST_SHARDS, app_of};
+pub use lease::Lease;
 pub use log::{AddedFile, LogEntry, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use offsets::OffsetsOf;

@@ -196,6 +196,22 @@ pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     Ok(text)
 }
 
+/// The entry of a commit that also takes files out, whose rows are then gone.
+pub(crate) fn replace_entry(commit: &Commit, removed: &[AddedFile], now_ms: i64) -> Result<String> {
+    let mut text = write_entry(commit, now_ms)?.replacen("\"isBlindAppend\":true", "\"isBlindAppend\":false", 1);
+    for file in removed {
+        text.push_str(&format!("{}\n", remove_line(file, now_ms, true)));
+    }
+    Ok(text)
+}
+
+fn remove_line(file: &AddedFile, now_ms: i64, data_change: bool) -> Value {
+    json!({ "remove": {
+        "path": file.path, "deletionTimestamp": now_ms, "dataChange": data_change, "extendedFileMetadata": true,
+        "partitionValues": file.partition_values, "size": file.size,
+    }})
+}
+
 /// A rewrite of files: the same rows in fewer files. Readers that follow the log by version skip it.
 pub(crate) struct Rewrite<'a> {
     /// Its own id.
@@ -218,12 +234,7 @@ pub(crate) fn rewrite_entry(rewrite: &Rewrite<'_>, now_ms: i64) -> String {
         }}),
         json!({ "txn": { "appId": advance.app_id, "version": advance.next, "lastUpdated": now_ms } }),
     ];
-    lines.extend(removed.iter().map(|file| {
-        json!({ "remove": {
-            "path": file.path, "deletionTimestamp": now_ms, "dataChange": false, "extendedFileMetadata": true,
-            "partitionValues": file.partition_values, "size": file.size,
-        }})
-    }));
+    lines.extend(removed.iter().map(|file| remove_line(file, now_ms, false)));
     lines.push(json!({ "add": {
         "path": added.path, "partitionValues": added.partition_values, "size": added.size,
         "modificationTime": added.modification_time, "dataChange": false, "stats": added.stats,

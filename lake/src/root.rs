@@ -283,6 +283,11 @@ impl Lake {
         Ok(self.root.store.get(&self.file_path(table, path)?).await?.bytes().await?)
     }
 
+    /// The root's path in its store.
+    pub(crate) fn base(&self) -> Path {
+        self.root.base.clone()
+    }
+
     /// The store that everything is in.
     pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.root.store

@@ -7,7 +7,9 @@ use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, Settings};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
-use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions, Table, unique_id};
+use bellwether_lake::{
+    Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions, Table, unique_id,
+};
 use bellwether_queries::{Session, SessionSettings};
 use prometheus::Registry;
 use serde_json::Value;
@@ -34,7 +36,8 @@ const VIEWS: [(&str, &str); 9] = [
 pub(crate) struct Feed {
     pub(crate) lake: Lake,
     next: [i64; PARTITIONS],
-    _folder: tempfile::TempDir,
+    root: std::path::PathBuf,
+    _folder: Option<tempfile::TempDir>,
 }
 
 // === impl Feed ===
@@ -42,9 +45,19 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let root = folder.path().to_str().expect("text").to_owned();
-        let lake = Lake::open(&root, &StorageOptions::default()).await.expect("opens");
-        Self { lake, next: [0; PARTITIONS], _folder: folder }
+        let mut feed = Self::at(folder.path().to_owned()).await;
+        feed._folder = Some(folder);
+        feed
+    }
+
+    /// A lake under a root of the caller's.
+    pub(crate) async fn at(root: std::path::PathBuf) -> Self {
+        let lake = Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
+        Self { lake, next: [0; PARTITIONS], root, _folder: None }
+    }
+
+    pub(crate) fn root(&self) -> &std::path::Path {
+        &self.root
     }
 
     /// Commits messages, each of a partition, in one commit.
@@ -68,12 +81,22 @@ impl Feed {
             let app_id = format!("j/t/{n}");
             Advance { expected: on.next(&app_id), app_id, next: self.next[n] }
         });
+        let range = |n: usize| PartitionRange {
+            topic: "t".to_owned(),
+            partition: i32::try_from(n).expect("few"),
+            from: before[n],
+            next: self.next[n],
+            end_offset: None,
+            newest_event_micros: None,
+            passed_over: Some(0),
+        };
+        let ranges = (0..PARTITIONS).filter(|n| self.next[*n] > before[*n]).map(range).collect();
         let commit = Commit {
             uuid: unique_id(),
             advances: moved.collect(),
             files: files.iter().map(|file| file.file.clone()).collect(),
             operation: "ingest",
-            ranges: Vec::new(),
+            ranges,
             facts: serde_json::Map::new(),
         };
         let outcome = log.try_commit(&on, &commit).await.expect("answers");
@@ -91,6 +114,12 @@ impl Feed {
 
     pub(crate) async fn aggregator(&self, settings: Settings, handover: Option<Handover>) -> Aggregator {
         Box::pin(Aggregator::open(&self.lake, settings, handover, &Registry::new())).await.expect("opens")
+    }
+
+    /// Aggregates all there is, by an aggregator of its own.
+    pub(crate) async fn aggregate(&self, settings: Settings) {
+        let mut aggregator = Box::pin(self.aggregator(settings, None)).await;
+        Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     }
 
     /// `metrics`, folded, which equals a computation from `events` bit for bit (L-4).

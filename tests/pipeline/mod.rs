@@ -12,5 +12,5 @@ mod life;
 mod reader;
 mod replay;
 mod settings;
-mod tau2;
+pub(crate) mod tau2;
 mod views;

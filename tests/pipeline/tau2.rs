@@ -51,7 +51,7 @@ pub(super) fn recorded() -> Option<Vec<Value>> {
 }
 
 /// The recorded runs as run events.
-fn events() -> Option<Vec<Value>> {
+pub(crate) fn events() -> Option<Vec<Value>> {
     Some(recorded()?.iter().map(event).collect())
 }
 

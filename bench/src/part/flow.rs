@@ -41,13 +41,18 @@ fn failed(what: String, source: std::io::Error) -> Error {
 impl Setup {
     /// Fresh tables for a topic.
     pub(crate) fn new(bench: &Bench, topic: &str) -> Result<Self> {
+        Self::with(bench, topic, "")
+    }
+
+    /// As [`Setup::new`], with further lines of configuration.
+    pub(crate) fn with(bench: &Bench, topic: &str, more: &str) -> Result<Self> {
         let broker = bench.broker.as_deref().unwrap_or_default();
         let name = unique_id().simple().to_string();
         let root = bench.scratch.join(&name);
         let config = bench.scratch.join(format!("{name}.toml"));
         let text = format!(
             "[tables]\nroot = {:?}\n[kafka]\nbrokers = [{broker:?}]\ntopics = [{topic:?}]\ngroup = \"bench-{name}\"\n\
-             [serve]\naddress = \"127.0.0.1:0\"\n",
+             [serve]\naddress = \"127.0.0.1:0\"\n{more}",
             root.display().to_string(),
         );
         std::fs::write(&config, text).map_err(|source| failed("no configuration can be written".into(), source))?;

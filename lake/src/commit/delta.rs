@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{Advance, Commit, CommitLog, Outcome, Snapshot};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::log::{LOG_FOLDER, LogEntry, entry_path, read_entry, write_entry};
+use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, write_entry};
 use crate::schema::Table;
 
 /// How often one call looks again at a version that the store says exists but does not show: S3 answers 409 to one of
@@ -167,6 +167,15 @@ impl DeltaLog {
                 Err(reason) => return Outcome::Unknown { reason },
             }
         }
+    }
+
+    /// As [`CommitLog::try_commit`], and takes files out of the table in the same step: those of the snapshot.
+    ///
+    /// # Errors
+    /// As [`CommitLog::try_commit`].
+    pub async fn try_replace(&self, on: &Snapshot, commit: &Commit, removed: &[AddedFile]) -> Result<Outcome> {
+        let text = replace_entry(commit, removed, self.clock.now_micros() / 1000)?;
+        Ok(self.append(on, commit.uuid, &commit.advances, &text).await)
     }
 
     /// One attempt to create a version. `None`: that version is somebody's already.

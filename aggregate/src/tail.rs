@@ -1,0 +1,93 @@
+//! Reading `events` on by version.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use bellwether_lake::{AddedFile, Error, Handover, Lake, LogEntry, Result, Table, WrittenFile};
+use prometheus::IntCounter;
+
+use crate::contribution::FileRows;
+use crate::sql;
+
+/// Rows of `events` that one step takes at most, but for a version that alone has more.
+pub(crate) const STEP_ROWS: usize = 100_000;
+
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// `events`, read on by version.
+pub(crate) struct Tail {
+    lake: Lake,
+    handover: Option<Handover>,
+    read_back: IntCounter,
+    /// Version to read next; may be ahead of what was committed where versions brought no rows.
+    pub(crate) next: i64,
+}
+
+// === impl Tail ===
+
+impl Tail {
+    pub(crate) fn new(lake: Lake, handover: Option<Handover>, read_back: IntCounter, next: i64) -> Self {
+        Self { lake, handover, read_back, next }
+    }
+
+    pub(crate) fn handover(&self) -> Option<&Handover> {
+        self.handover.as_ref()
+    }
+
+    /// The next versions, within the bound of a step, and the rows they bring.
+    pub(crate) async fn gather(&self) -> Result<(Vec<LogEntry>, Vec<FileRows>)> {
+        let log = self.lake.log(Table::Events);
+        let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
+        while rows < STEP_ROWS {
+            let version = self.next + i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            let Some(entry) = log.entry(version).await? else { break };
+            // An entry that only rewrites files brings nothing new.
+            if entry.brings_rows() {
+                for file in self.rows_of(&entry).await? {
+                    rows += file.rows.num_rows();
+                    new.push(file);
+                }
+            }
+            entries.push(entry);
+        }
+        Ok((entries, new))
+    }
+
+    /// The entries up to a version that others have taken in.
+    pub(crate) async fn passed(&self, to: i64) -> Result<Vec<LogEntry>> {
+        let log = self.lake.log(Table::Events);
+        let mut entries = Vec::new();
+        for version in self.next..to {
+            let gone = || Error::unavailable(format!("version {version} of `events` is not there yet"));
+            entries.push(log.entry(version).await?.ok_or_else(gone)?);
+        }
+        Ok(entries)
+    }
+
+    async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
+        let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
+        // Who offers a file without its rows has only said that it is there.
+        let all_there = |file: &WrittenFile| {
+            usize::try_from(file.file.rows) == Ok(file.rows.iter().map(RecordBatch::num_rows).sum())
+        };
+        if let Some(written) = handed.filter(|written| written.iter().all(all_there)) {
+            let whole = |WrittenFile { file, rows }: WrittenFile| {
+                Ok(FileRows { file: file.as_added(), rows: sql::whole(&rows)? })
+            };
+            return written.into_iter().map(whole).collect();
+        }
+        let mut new = Vec::new();
+        for file in entry.added.iter().filter(|file| file.data_change) {
+            new.push(self.read(file).await?);
+        }
+        Ok(new)
+    }
+
+    /// Reads a file back.
+    pub(crate) async fn read(&self, file: &AddedFile) -> Result<FileRows> {
+        let batches = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
+        self.read_back.inc();
+        Ok(FileRows { file: file.clone(), rows: sql::whole(&batches)? })
+    }
+}

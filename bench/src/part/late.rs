@@ -1,0 +1,275 @@
+//! Late outcomes: what the index of runs takes, how soon it is there again after a start, what a verdict costs within it and
+//! beyond its horizon, and how soon a standby takes over.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::TimestampMicrosecondType;
+use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_bench::events::{Generator, Size};
+use bellwether_bench::process::{Measured, cpu_seconds};
+use bellwether_event::Limits;
+use bellwether_ingest::{BatchBuilder, Message, Pushed};
+use bellwether_lake::{Clock, Error, Lake, Result, SystemClock, Table};
+use prometheus::Registry;
+
+use crate::Bench;
+use crate::part::flow::{Setup, until_aggregated};
+use crate::part::rooms::commit;
+use crate::report::Bound;
+
+/// Commits that the runs of a day come in; with maintenance, about what a day's files are.
+const FILES: usize = 50;
+
+/// Days whose runs are beyond the horizon, and their files.
+const DAYS: usize = 30;
+const FILES_A_DAY: usize = 24;
+
+/// Verdicts of a commit.
+const VERDICTS: usize = 50_000;
+
+const HOUR_MICROS: i64 = 3_600_000_000;
+const DAY_MICROS: i64 = 24 * HOUR_MICROS;
+
+/// Room for ten million runs, as somebody would set it who has them.
+const INDEX_BYTES: usize = 512 << 20;
+
+fn own_cpu_s() -> Result<f64> {
+    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+}
+
+/// Runs that differ in nothing but id and time: made once, and dated anew for each file.
+struct Template {
+    rows: RecordBatch,
+    next: i64,
+}
+
+// === impl Template ===
+
+impl Template {
+    fn new(seed: u64, rows: usize, now: i64) -> Result<Self> {
+        let mut generator = Generator::new(seed, Size::Small);
+        let mut builder = BatchBuilder::new(Limits::default());
+        for offset in 0..rows as i64 {
+            let event = generator.next(now);
+            builder.push(&Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() }, now);
+        }
+        Ok(Self { rows: builder.finish()?.0, next: 0 })
+    }
+
+    /// The next runs, which end at a time.
+    fn runs(&mut self, at: i64) -> Result<RecordBatch> {
+        let (from, to) = (self.next, self.next + self.rows.num_rows() as i64);
+        self.next = to;
+        let ended =
+            self.rows.column_by_name("ended_at").map(|column| column.as_primitive::<TimestampMicrosecondType>());
+        let shift = at - ended.and_then(arrow::compute::max).unwrap_or(at);
+        let moved = |column: &ArrayRef| -> ArrayRef {
+            let times = column.as_primitive::<TimestampMicrosecondType>();
+            Arc::new(times.unary::<_, TimestampMicrosecondType>(|micros| micros + shift).with_timezone("UTC"))
+        };
+        let schema = self.rows.schema();
+        let columns =
+            schema.fields().iter().zip(self.rows.columns()).map(|(field, column)| match field.name().as_str() {
+                "run_id" => Arc::new((from..to).map(|n| Some(run_id(n))).collect::<StringViewArray>()) as ArrayRef,
+                "offset" => Arc::new(Int64Array::from_iter_values(from..to)),
+                "event_time" | "started_at" | "ended_at" => moved(column),
+                _ => Arc::clone(column),
+            });
+        let columns: Vec<ArrayRef> = columns.collect();
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+        let times = rows.column_by_name("event_time").map(|column| column.as_primitive::<TimestampMicrosecondType>());
+        let days: Date32Array = times
+            .map(TimestampMicrosecondArray::values)
+            .into_iter()
+            .flatten()
+            .map(|micros| i32::try_from(micros.div_euclid(DAY_MICROS)).unwrap_or(0))
+            .collect();
+        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+            "event_date" => Arc::new(days.clone()) as ArrayRef,
+            _ => Arc::clone(column),
+        });
+        Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)
+    }
+}
+
+fn run_id(n: i64) -> String {
+    format!("run-{n:016x}")
+}
+
+/// Verdicts on runs, in no order.
+fn verdicts(runs: impl Iterator<Item = i64>, offset: i64, now: i64) -> Result<RecordBatch> {
+    let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_micros(now.unsigned_abs()));
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (offset, run) in (offset..).zip(runs) {
+        let body = format!(
+            r#"{{"spec":"run-event/1","type":"run.score","source":"judge","run_id":"{}","time":"{time}","data":{{"name":"ok","kind":"human","evaluator":{{"id":"night-judge"}},"passed":{},"sets_outcome":true}}}}"#,
+            run_id(run),
+            run % 3 != 0,
+        );
+        let message = Message { topic: "bench-verdicts", offset, payload: Some(body.as_bytes()), ..Message::default() };
+        if let Pushed::Quarantined(reason) = builder.push(&message, now) {
+            return Err(Error::bug(format!("a generated verdict is refused: {reason}")));
+        }
+    }
+    Ok(builder.finish()?.0)
+}
+
+/// A number that an aggregator tells.
+fn gauge(registry: &Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name);
+    family.and_then(|family| family.get_metric().first()).map_or(0.0, |metric| metric.get_gauge().get_value())
+}
+
+pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
+    let setup = Setup::with(bench, "none", &format!("[aggregate]\nindex_memory_bytes = {INDEX_BYTES}\n"))?;
+    let lake = setup.lake().await?;
+    let runs = bench.sizes.late_runs;
+    let next = Box::pin(within(bench, &lake, runs)).await?;
+    Box::pin(take_over(bench, &setup, &lake, next)).await?;
+    setup.remove();
+    let setup = Setup::new(bench, "none")?;
+    Box::pin(beyond(bench, &setup.lake().await?, runs)).await?;
+    setup.remove();
+    Ok(())
+}
+
+/// Runs within the horizon, and a night's verdicts on a tenth of them.
+async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
+    let now = SystemClock.now_micros();
+    let rows = (runs / FILES).max(1);
+    let mut template = Template::new(bench.seed, rows, now)?;
+    let settings = Settings { index_memory_bytes: INDEX_BYTES, rolling_history: false, ..Settings::default() };
+    let registry = Registry::new();
+    let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
+    let (mut offset, mut cpu_s) = (0, 0.0);
+    for file in 0..FILES as i64 {
+        // The last twenty hours: within the horizon also when this takes long.
+        let batch = template.runs(now - 20 * HOUR_MICROS + file * 20 * HOUR_MICROS / FILES as i64)?;
+        let files = lake.write(Table::Events, &batch).await?;
+        commit(lake, &files, offset).await?;
+        offset += batch.num_rows() as i64;
+        let before = own_cpu_s()?;
+        Box::pin(aggregator.run_until_caught_up()).await?;
+        cpu_s += own_cpu_s()? - before;
+    }
+    let held = gauge(&registry, "bellwether_aggregate_index_runs").max(1.0);
+    let bytes = gauge(&registry, "bellwether_aggregate_index_bytes");
+    let all = (rows * FILES) as f64;
+    bench.report.note("late", "runs in the index".to_owned(), &[held], "runs", None);
+    bench.report.note(
+        "late",
+        "events to metrics with the index on".to_owned(),
+        &[all / cpu_s.max(0.01)],
+        "events / CPU-s",
+        None,
+    );
+    bench.report.note("late", "memory of the index".to_owned(), &[bytes / 1048576.0], "MiB", None);
+    bench.report.note("late", "index, a run".to_owned(), &[bytes / held], "bytes", Some(Bound::AtMost(64.0)));
+    drop(aggregator);
+    let begun = Instant::now();
+    let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &Registry::new())).await?;
+    let rebuilt = begun.elapsed().as_secs_f64();
+    bench.report.note("late", "index rebuilt at a start".to_owned(), &[rebuilt], "s", Some(Bound::AtMost(10.0)));
+    // Every run in ten, in an order that has nothing to do with that of the files.
+    let judged = (runs / 10).max(1) as i64;
+    let (mut said, mut cpu_s) = (0, 0.0);
+    while said < judged {
+        let count = (judged - said).min(VERDICTS as i64);
+        let chosen = (said..said + count).map(|n| (n * 7_919_001 + 13) % offset);
+        let batch = verdicts(chosen, offset + said, now)?;
+        let files = lake.write(Table::Events, &batch).await?;
+        commit(lake, &files, offset + said).await?;
+        said += count;
+    }
+    let before = own_cpu_s()?;
+    Box::pin(aggregator.run_until_caught_up()).await?;
+    cpu_s += own_cpu_s()? - before;
+    let what = format!("{judged} late verdicts against {runs} runs");
+    bench.report.note("late", what, &[cpu_s], "CPU-s", Some(Bound::AtMost(60.0)));
+    Ok(offset + judged)
+}
+
+/// Runs of thirty days beyond the horizon, and verdicts on some of them.
+async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
+    let now = SystemClock.now_micros();
+    let files = DAYS * FILES_A_DAY;
+    let rows = (runs / 4 / files).max(1);
+    let mut template = Template::new(bench.seed, rows, now)?;
+    // No older than the contract takes.
+    let begin = now - DAYS as i64 * DAY_MICROS + 2 * HOUR_MICROS;
+    let mut offset = 0;
+    for file in 0..files as i64 {
+        let batch = template.runs(begin + file * HOUR_MICROS * 24 / FILES_A_DAY as i64)?;
+        let written = lake.write(Table::Events, &batch).await?;
+        commit(lake, &written, offset).await?;
+        offset += batch.num_rows() as i64;
+    }
+    let settings = Settings { horizon: Duration::from_secs(3600), rolling_history: false, ..Settings::default() };
+    let registry = Registry::new();
+    let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
+    Box::pin(aggregator.run_until_caught_up()).await?;
+    let held = gauge(&registry, "bellwether_aggregate_index_runs");
+    bench.report.note("late", format!("runs held of {offset}, horizon of an hour"), &[held], "runs", None);
+    let judged = (offset / 100).clamp(1, 20_000);
+    let batch = verdicts((0..judged).map(|n| (n * 7_919_001 + 13) % offset), offset, now)?;
+    let written = lake.write(Table::Events, &batch).await?;
+    commit(lake, &written, offset).await?;
+    let before = own_cpu_s()?;
+    Box::pin(aggregator.run_until_caught_up()).await?;
+    let cpu_s = (own_cpu_s()? - before).max(0.01);
+    let what = format!("verdicts beyond the horizon, over {DAYS} days in {files} files");
+    bench.report.note("late", what, &[judged as f64 / cpu_s], "runs / CPU-s", Some(Bound::AtLeast(2000.0)));
+    Ok(())
+}
+
+/// Two aggregators, of which the one at work is killed.
+async fn take_over(bench: &mut Bench, setup: &Setup, lake: &Lake, mut next: i64) -> Result<()> {
+    let now = SystemClock.now_micros();
+    let mut template = Template::new(bench.seed + 1, 100, now)?;
+    template.next = next;
+    let mut say = async || -> Result<i64> {
+        let batch = template.runs(SystemClock.now_micros())?;
+        let files = lake.write(Table::Events, &batch).await?;
+        commit(lake, &files, next).await?;
+        next += batch.num_rows() as i64;
+        lake.log(Table::Events).latest_version().await
+    };
+    let first = setup.start(&["aggregate"])?;
+    let version = say().await?;
+    until_aggregated(lake, version, std::slice::from_ref(&first)).await?;
+    let second = setup.start(&["aggregate"])?;
+    // Until it has its index and stands by: as long as the first took, and some.
+    let version = say().await?;
+    until_aggregated(lake, version, std::slice::from_ref(&first)).await?;
+    tokio::time::sleep(Duration::from_secs(bench.sizes.window_s.min(30))).await;
+    kill(&first)?;
+    let killed = Instant::now();
+    let version = say().await?;
+    until_aggregated(lake, version, std::slice::from_ref(&second)).await?;
+    let seconds = killed.elapsed().as_secs_f64();
+    bench.report.note(
+        "late",
+        "a standby takes over after kill -9".to_owned(),
+        &[seconds],
+        "s",
+        Some(Bound::AtMost(5.0)),
+    );
+    crate::part::flow::stop(second)?;
+    // It was killed, which is no failure of what is measured.
+    drop(first.end());
+    Ok(())
+}
+
+fn kill(process: &Measured) -> Result<()> {
+    let killed = Command::new("kill").args(["-9", &process.id().to_string()]).status();
+    match killed {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(Error::unavailable("the program cannot be killed")),
+    }
+}

@@ -1,0 +1,182 @@
+//! A lease: which of several processes is to work, so that the others need not. A file under the root that its holder
+//! writes again each second; one that has not been written for a while is anybody's.
+//!
+//! It saves work and decides nothing: two that both believe to hold it are kept apart by the tables' own logs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::root::Lake;
+
+/// Folder of the leases under the root.
+const FOLDER: &str = "_leases";
+
+/// Between two looks, and two signs of life.
+const LOOK: Duration = Duration::from_millis(500);
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Without a sign of life for so long, the holder is taken for dead: three that are missing.
+const EXPIRES: Duration = Duration::from_secs(3);
+
+/// Between claiming a lease and finding that nobody else has claimed it at the same moment.
+const SETTLES: Duration = Duration::from_millis(200);
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sign {
+    holder: Uuid,
+    beat: u64,
+    at_micros: i64,
+}
+
+/// A lease that a process wants to hold.
+pub struct Lease {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    clock: Arc<dyn Clock>,
+    name: String,
+    me: Uuid,
+}
+
+impl Lake {
+    /// A lease of a name.
+    pub fn lease(&self, name: &str) -> Lease {
+        Lease {
+            store: Arc::clone(self.store()),
+            path: self.base().join(FOLDER).join(format!("{}.json", name.replace('/', "-"))),
+            clock: self.clock(),
+            name: name.to_owned(),
+            me: self.clock().unique_id(),
+        }
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Tries to hold the lease, and tells whether it is held, until stopped; then gives it back.
+    pub async fn keep(self, held: watch::Sender<bool>, stop: CancellationToken) {
+        let mut seen: Option<(Sign, i64)> = None;
+        while !stop.is_cancelled() {
+            let pause = if *held.borrow() { BEAT } else { LOOK };
+            match self.turn(&held, &mut seen).await {
+                Ok(()) => {}
+                Err(error) => {
+                    // Whoever cannot show a sign of life must expect that another takes over.
+                    tracing::warn!(lease = self.name, reason = %error.chain(), "the lease cannot be looked after");
+                    held.send_replace(false);
+                }
+            }
+            tokio::select! {
+                biased; // Stopping wins over waiting.
+                () = stop.cancelled() => {}
+                () = self.clock.sleep(pause) => {}
+            }
+        }
+        if held.send_replace(false)
+            && let Err(error) = self.store.delete(&self.path).await
+        {
+            tracing::debug!(lease = self.name, %error, "the lease could not be given back; it expires");
+        }
+    }
+
+    async fn turn(&self, held: &watch::Sender<bool>, seen: &mut Option<(Sign, i64)>) -> Result<()> {
+        let found = self.look().await?;
+        if *held.borrow() {
+            return match found {
+                Some(sign) if sign.holder == self.me => self.sign(sign.beat + 1).await,
+                None => self.sign(0).await,
+                Some(_) => {
+                    tracing::info!(lease = self.name, "another process has taken over; standing by");
+                    held.send_replace(false);
+                    *seen = None;
+                    Ok(())
+                }
+            };
+        }
+        if !self.is_free(found, seen) {
+            return Ok(());
+        }
+        self.sign(0).await?;
+        self.clock.sleep(SETTLES).await;
+        if self.look().await?.is_some_and(|sign| sign.holder == self.me) {
+            tracing::info!(lease = self.name, "at work");
+            held.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// True where nobody holds the lease, or whoever does has shown no sign of life for too long.
+    fn is_free(&self, found: Option<Sign>, seen: &mut Option<(Sign, i64)>) -> bool {
+        let (now, expires) = (self.clock.now_micros(), i64::try_from(EXPIRES.as_micros()).unwrap_or(i64::MAX));
+        let Some(found) = found else { return true };
+        // The holder's clock may be wrong, but not by so much that an old lease looks young for ever: what has not changed
+        // while this process looked on is old too.
+        let since = match seen.take() {
+            Some((sign, since)) if sign == found => since,
+            _ => now,
+        };
+        let free = now - since >= expires || now - found.at_micros >= expires;
+        *seen = Some((found, since));
+        free
+    }
+
+    async fn look(&self) -> Result<Option<Sign>> {
+        match self.store.get(&self.path).await {
+            // A file that is being written, or is nonsense, is no sign of life.
+            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await?).ok()),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(source.into()),
+        }
+    }
+
+    async fn sign(&self, beat: u64) -> Result<()> {
+        let sign = Sign { holder: self.me, beat, at_micros: self.clock.now_micros() };
+        let text = serde_json::to_vec(&sign)
+            .map_err(|source| crate::error::Error::bug("a lease cannot be written as JSON").with_source(source))?;
+        self.store.put_opts(&self.path, PutPayload::from(text), PutMode::Overwrite.into()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use object_store::memory::InMemory;
+
+    async fn until(held: &watch::Receiver<bool>, wanted: bool, within: Duration) -> bool {
+        let mut held = held.clone();
+        tokio::time::timeout(within, held.wait_for(|held| *held == wanted)).await.is_ok()
+    }
+
+    fn keep(lake: &Lake) -> (watch::Receiver<bool>, tokio::task::JoinHandle<()>, CancellationToken) {
+        let (sender, receiver) = watch::channel(false);
+        let stop = CancellationToken::new();
+        (receiver, tokio::spawn(lake.lease("aggregate/0").keep(sender, stop.clone())), stop)
+    }
+
+    #[tokio::test]
+    async fn one_holds_it_and_another_takes_over_when_it_dies_or_gives_it_back() {
+        let lake = Lake::on_store(Arc::new(InMemory::new()), Arc::new(SystemClock)).await.expect("opens");
+        let (first, first_task, _) = keep(&lake);
+        assert!(until(&first, true, Duration::from_secs(1)).await, "a lease that nobody holds is taken at once");
+        let (second, second_task, second_stop) = keep(&lake);
+        assert!(!until(&second, true, Duration::from_secs(4)).await, "it stands by while the holder lives");
+        first_task.abort();
+        assert!(until(&second, true, Duration::from_secs(4)).await, "it takes over within five seconds");
+        let (third, _third_task, _) = keep(&lake);
+        second_stop.cancel();
+        second_task.await.expect("ends");
+        assert!(until(&third, true, Duration::from_millis(1200)).await, "what was given back is free at once");
+    }
+}

@@ -1,0 +1,111 @@
+//! Two aggregators on the same tables, as processes: one works, the other stands by and takes over.
+
+use std::time::{Duration, Instant};
+
+use bellwether_lake::{CommitLog, Table};
+use serde_json::{Value, json};
+
+use super::feed::Feed;
+use crate::common::program::Running;
+use crate::common::{Setup, until};
+
+/// From the death of one aggregator to the other's first commit.
+const TAKES_OVER_WITHIN: Duration = Duration::from_secs(5);
+
+fn runs(from: usize, count: usize) -> Vec<Value> {
+    let one = |n: usize| {
+        json!({
+            "spec": "run-event/1", "run_id": format!("run-{n}"), "source": "app",
+            "data": {
+                "task": "t", "release": { "id": "r", "model": { "requested": "m" } },
+                "started_at": "2026-11-23T10:00:00Z", "ended_at": "2026-11-23T10:00:30Z", "outcome": { "status": "success" },
+            },
+        })
+    };
+    (from..from + count).map(one).collect()
+}
+
+/// A number that a process tells Prometheus.
+fn number(process: &Running, name: &str) -> Option<i64> {
+    let (_, body) = process.get("/metrics")?;
+    body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+fn on_duty(process: &Running) -> Option<bool> {
+    number(process, "bellwether_aggregate_on_duty ").map(|number| number == 1)
+}
+
+async fn newest(feed: &Feed) -> i64 {
+    feed.lake.log(Table::Events).latest_version().await.expect("answers")
+}
+
+/// How long it takes until `metrics` has all that is there.
+async fn caught_up(feed: &Feed) -> Duration {
+    let (begun, version) = (Instant::now(), newest(feed).await);
+    loop {
+        let next = feed.lake.log(Table::Metrics).load().await.expect("loads").next("aggregate/0").unwrap_or(0);
+        if next > version {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "`metrics` reads {next} next, {version} is there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The tables, one aggregator at work and one that has followed it.
+async fn pair() -> (Setup, Feed, Running, Running) {
+    let setup = Setup::new("127.0.0.1:9", "unused", "[aggregate]\npoll_interval = \"100ms\"\n");
+    let mut feed = Feed::at(setup.root()).await;
+    let first = setup.start("aggregate");
+    until("the first works", || on_duty(&first)?.then_some(()));
+    let second = setup.start("aggregate");
+    feed.say(&runs(0, 50)).await;
+    caught_up(&feed).await;
+    let version = newest(&feed).await;
+    until("the second follows", || (number(&second, "bellwether_aggregate_next_version ")? > version).then_some(()));
+    assert_eq!((on_duty(&first), on_duty(&second)), (Some(true), Some(false)));
+    (setup, feed, first, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_from_one_that_is_killed_and_counts_nothing_twice() {
+    let (_setup, mut feed, first, second) = Box::pin(pair()).await;
+    first.kill();
+    // Some are new, some were counted by the one that is dead.
+    feed.say(&runs(30, 50)).await;
+    let took = caught_up(&feed).await;
+    assert!(took <= TAKES_OVER_WITHIN, "it took {took:?}");
+    assert_eq!(
+        number(&second, "bellwether_aggregate_duplicates_total "),
+        Some(20),
+        "it knew what the other had counted"
+    );
+    feed.folded().await;
+    assert_eq!(feed.sql("SELECT CAST(sum(runs) AS BIGINT) AS n FROM metrics").await[0]["n"], 80);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_only_asleep_steps_back_when_it_wakes() {
+    let (_setup, mut feed, first, second) = Box::pin(pair()).await;
+    first.signal("STOP");
+    feed.say(&runs(30, 50)).await;
+    caught_up(&feed).await;
+    assert_eq!(on_duty(&second), Some(true));
+    first.signal("CONT");
+    until("the first has stepped back", || (!on_duty(&first)?).then_some(()));
+    feed.say(&runs(60, 50)).await;
+    caught_up(&feed).await;
+    feed.folded().await;
+    assert_eq!(feed.sql("SELECT CAST(sum(runs) AS BIGINT) AS n FROM metrics").await[0]["n"], 110);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_ends_by_itself_leaves_its_place_at_once() {
+    let (_setup, mut feed, first, second) = Box::pin(pair()).await;
+    first.signal("TERM");
+    first.end().succeeds();
+    feed.say(&runs(50, 10)).await;
+    let took = caught_up(&feed).await;
+    assert!(took <= Duration::from_secs(3), "it took {took:?}");
+    assert_eq!(on_duty(&second), Some(true));
+}
