@@ -280,7 +280,7 @@ impl Watcher {
         loop {
             let more = self.turn().await?;
             *pause = FIRST_PAUSE;
-            if self.replaced {
+            if self.is_outdated() {
                 self.metrics.rebuilds.inc();
                 tracing::info!("`metrics` was rebuilt; so is what was learned from it");
                 return Ok(false);
@@ -493,6 +493,11 @@ impl Watcher {
         self.metrics.pages_spent.set(totals.pages_spent);
         self.metrics.pages.set(number(pages));
         self.metrics.pages_retracted.set(number(retracted));
+    }
+
+    /// True where what was learned does not hold any more, and it has to be opened anew.
+    pub fn is_outdated(&self) -> bool {
+        self.replaced
     }
 
     /// The rules at work.

@@ -7,8 +7,8 @@ use bellwether_alerts::standing::current;
 use bellwether_alerts::{Contracts, Health, Rules, Settings, Watch, Watcher, run};
 use bellwether_lake::schema::Kind;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Outcome, PartitionRange, StorageOptions, Table,
-    unique_id,
+    Advance, Commit, CommitLog, ErrorKind, Lake, Layout, MaintainSettings, Outcome, PartitionRange, StorageOptions,
+    Table, unique_id,
 };
 use prometheus::Registry;
 use serde_json::{Map, Value, json};
@@ -114,6 +114,30 @@ impl Tables {
         let commit =
             Commit { uuid: unique_id(), advances, files, operation: "test", ranges: Vec::new(), facts: Map::new() };
         assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+    }
+
+    /// Puts the same rows in the place of all there are, as a rebuild does.
+    async fn rebuild(&self, to: i64) {
+        let log = self.lake.log(Table::Metrics);
+        let on = log.load().await.expect("loads");
+        let old = self.lake.files_at(Table::Metrics, on.version).await.expect("reads");
+        let cells: Vec<_> =
+            (0..to).flat_map(|minute| [(minute, "v1", "full", 10, 1), (minute, "v2", "canary", 4, 2)]).collect();
+        let written = self.lake.write(Table::Metrics, &rows(&cells)).await.expect("writes");
+        let next = on.next("aggregate/0").expect("it was aggregated");
+        let layout = Layout { generation: 1, shards: 1 };
+        let commit = Commit {
+            uuid: unique_id(),
+            advances: vec![
+                Advance { app_id: "aggregate/0".to_owned(), expected: Some(next), next },
+                layout.advance(&on),
+            ],
+            files: written.into_iter().map(|written| written.file).collect(),
+            operation: "REBUILD",
+            ranges: Vec::new(),
+            facts: Map::new(),
+        };
+        assert!(matches!(log.try_replace(&on, &commit, &old).await, Ok(Outcome::Committed(_))));
     }
 
     fn watch(&self) -> Watch {
@@ -223,6 +247,22 @@ async fn live_restarted_and_at_once_tell_the_same() {
         b.iter().map(|alert| (alert.alert_id.clone(), alert.at)).collect::<Vec<_>>()
     );
     assert_eq!(key(&a), key(&b));
+}
+
+#[tokio::test]
+async fn after_a_rebuild_nothing_is_counted_twice() {
+    let tables = Tables::new().await;
+    tables.add(0, 180).await;
+    let watch = tables.watch();
+    let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    watcher.turn().await.expect("judges");
+    let told = current(&tables.lake).await.expect("reads");
+    assert_eq!(tables.states().await, fires());
+    tables.rebuild(180).await;
+    watcher.turn().await.expect("reads");
+    assert!(watcher.is_outdated());
+    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
+    assert_eq!(current(&tables.lake).await.expect("reads"), told, "nothing is news");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //!
 //! * [`events`] generates run events as apps would send them; benches and tests share it.
 //! * [`process`] measures CPU time and memory of processes, from Linux's `/proc`.
+//! * [`yardstick`] is the plainest program that does a part of the work, to hold rates against on any machine.
 //!
 //! Nothing here is part of the shipped program, and nothing of the program may use it.
 
 pub mod events;
 pub mod process;
+pub mod yardstick;

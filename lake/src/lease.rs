@@ -51,7 +51,7 @@ impl Lake {
     /// A lease of a name.
     pub fn lease(&self, name: &str) -> Lease {
         Lease {
-            store: Arc::clone(self.store()),
+            store: Arc::clone(self.objects()),
             path: self.base().join(FOLDER).join(format!("{}.json", name.replace('/', "-"))),
             clock: self.clock(),
             name: name.to_owned(),

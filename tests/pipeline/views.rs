@@ -25,6 +25,9 @@ fn full() -> Setup {
         "fields": [{ "path": "/amount", "valid": false, "rule": "type", "message": "expected number" }] });
     invalid["data"]["policy_exceptions"] = json!([{ "policy_id": "pii_v2", "severity": "critical" }]);
     events.push(invalid);
+    // A verdict whose run never comes.
+    events.push(json!({ "spec": "run-event/1.0", "type": "run.score", "source": "judge", "run_id": "nobody", "time": "2026-01-05T00:00:00Z",
+        "data": { "name": "ok", "kind": "llm", "evaluator": { "id": "judge" }, "passed": true } }));
     let mut lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     lines.push_str("not json\n");
     let file = setup.file("runs.ndjson");

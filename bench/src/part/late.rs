@@ -5,16 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{
-    ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{ArrayRef, AsArray, Int64Array, StringViewArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
 use bellwether_aggregate::{Aggregator, Settings};
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::{Measured, cpu_seconds};
 use bellwether_event::Limits;
-use bellwether_ingest::{BatchBuilder, Message, Pushed};
-use bellwether_lake::{Clock, Error, Lake, Result, SystemClock, Table};
+use bellwether_ingest::{BatchBuilder, Message, Pushed, RowBuilder};
+use bellwether_lake::{Chunk, Clock, EncodedRows, Error, Lake, Result, RowEncoder, SystemClock, Table};
 use prometheus::Registry;
 
 use crate::Bench;
@@ -44,7 +42,7 @@ fn own_cpu_s() -> Result<f64> {
 
 /// Runs that differ in nothing but id and time: made once, and dated anew for each file.
 struct Template {
-    rows: RecordBatch,
+    rows: Chunk,
     next: i64,
 }
 
@@ -53,47 +51,43 @@ struct Template {
 impl Template {
     fn new(seed: u64, rows: usize, now: i64) -> Result<Self> {
         let mut generator = Generator::new(seed, Size::Small);
-        let mut builder = BatchBuilder::new(Limits::default());
+        let mut builder = RowBuilder::new(Limits::default());
         for offset in 0..rows as i64 {
             let event = generator.next(now);
             builder.push(&Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() }, now);
         }
-        Ok(Self { rows: builder.finish()?.0, next: 0 })
+        Ok(Self { rows: builder.finish().0, next: 0 })
     }
 
-    /// The next runs, which end at a time.
-    fn runs(&mut self, at: i64) -> Result<RecordBatch> {
-        let (from, to) = (self.next, self.next + self.rows.num_rows() as i64);
+    /// The next runs, the last of which ends at a time.
+    fn runs(&mut self, at: i64) -> Result<EncodedRows> {
+        let (from, to) = (self.next, self.next + self.rows.rows as i64);
         self.next = to;
-        let ended =
-            self.rows.column_by_name("ended_at").map(|column| column.as_primitive::<TimestampMicrosecondType>());
-        let shift = at - ended.and_then(arrow::compute::max).unwrap_or(at);
-        let moved = |column: &ArrayRef| -> ArrayRef {
-            let times = column.as_primitive::<TimestampMicrosecondType>();
-            Arc::new(times.unary::<_, TimestampMicrosecondType>(|micros| micros + shift).with_timezone("UTC"))
+        let schema = Table::Events.arrow_schema();
+        let times = |name: &str| {
+            let column = schema.index_of(name).ok().and_then(|place| self.rows.columns[place].as_ref());
+            column.map(|column| column.as_primitive::<TimestampMicrosecondType>())
         };
-        let schema = self.rows.schema();
-        let columns =
-            schema.fields().iter().zip(self.rows.columns()).map(|(field, column)| match field.name().as_str() {
-                "run_id" => Arc::new((from..to).map(|n| Some(run_id(n))).collect::<StringViewArray>()) as ArrayRef,
-                "offset" => Arc::new(Int64Array::from_iter_values(from..to)),
-                "event_time" | "started_at" | "ended_at" => moved(column),
-                _ => Arc::clone(column),
-            });
-        let columns: Vec<ArrayRef> = columns.collect();
-        let rows = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-        let times = rows.column_by_name("event_time").map(|column| column.as_primitive::<TimestampMicrosecondType>());
-        let days: Date32Array = times
-            .map(TimestampMicrosecondArray::values)
-            .into_iter()
-            .flatten()
-            .map(|micros| i32::try_from(micros.div_euclid(DAY_MICROS)).unwrap_or(0))
-            .collect();
-        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
-            "event_date" => Arc::new(days.clone()) as ArrayRef,
-            _ => Arc::clone(column),
+        let shift = at - times("ended_at").and_then(arrow::compute::max).unwrap_or(at);
+        let moved = |name: &str| {
+            times(name)
+                .map(|times| times.unary::<_, TimestampMicrosecondType>(|micros| micros + shift).with_timezone("UTC"))
+        };
+        let days = |times: &TimestampMicrosecondArray| -> ArrayRef {
+            let day = |micros: i64| i32::try_from(micros.div_euclid(DAY_MICROS)).unwrap_or(0);
+            Arc::new(times.unary::<_, Date32Type>(day))
+        };
+        let columns = schema.fields().iter().zip(&self.rows.columns);
+        let columns = columns.map(|(field, column)| match field.name().as_str() {
+            "run_id" => Some(Arc::new((from..to).map(|n| Some(run_id(n))).collect::<StringViewArray>()) as ArrayRef),
+            "offset" => Some(Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef),
+            name @ ("event_time" | "started_at" | "ended_at") => moved(name).map(|times| Arc::new(times) as ArrayRef),
+            "event_date" => moved("event_time").as_ref().map(days),
+            _ => column.clone(),
         });
-        Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)
+        let mut encoder = RowEncoder::new(Table::Events);
+        encoder.push(&Chunk { rows: self.rows.rows, columns: columns.collect() })?;
+        encoder.finish()
     }
 }
 
@@ -102,7 +96,7 @@ fn run_id(n: i64) -> String {
 }
 
 /// Verdicts on runs, in no order.
-fn verdicts(runs: impl Iterator<Item = i64>, offset: i64, now: i64) -> Result<RecordBatch> {
+fn verdicts(runs: impl Iterator<Item = i64>, offset: i64, now: i64) -> Result<EncodedRows> {
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_micros(now.unsigned_abs()));
     let mut builder = BatchBuilder::new(Limits::default());
     for (offset, run) in (offset..).zip(runs) {
@@ -151,9 +145,9 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     for file in 0..FILES as i64 {
         // The last twenty hours: within the horizon also when this takes long.
         let batch = template.runs(now - 20 * HOUR_MICROS + file * 20 * HOUR_MICROS / FILES as i64)?;
-        let files = lake.write(Table::Events, &batch).await?;
+        let files = lake.store(&batch).await?;
         commit(lake, &files, offset).await?;
-        offset += batch.num_rows() as i64;
+        offset += batch.rows() as i64;
         let before = own_cpu_s()?;
         Box::pin(aggregator.run_until_caught_up()).await?;
         cpu_s += own_cpu_s()? - before;
@@ -183,7 +177,7 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
         let count = (judged - said).min(VERDICTS as i64);
         let chosen = (said..said + count).map(|n| (n * 7_919_001 + 13) % offset);
         let batch = verdicts(chosen, offset + said, now)?;
-        let files = lake.write(Table::Events, &batch).await?;
+        let files = lake.store(&batch).await?;
         commit(lake, &files, offset + said).await?;
         said += count;
     }
@@ -206,9 +200,9 @@ async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
     let mut offset = 0;
     for file in 0..files as i64 {
         let batch = template.runs(begin + file * HOUR_MICROS * 24 / FILES_A_DAY as i64)?;
-        let written = lake.write(Table::Events, &batch).await?;
+        let written = lake.store(&batch).await?;
         commit(lake, &written, offset).await?;
-        offset += batch.num_rows() as i64;
+        offset += batch.rows() as i64;
     }
     let settings = Settings { horizon: Duration::from_secs(3600), rolling_history: false, ..Settings::default() };
     let registry = Registry::new();
@@ -218,7 +212,7 @@ async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
     bench.report.note("late", format!("runs held of {offset}, horizon of an hour"), &[held], "runs", None);
     let judged = (offset / 100).clamp(1, 20_000);
     let batch = verdicts((0..judged).map(|n| (n * 7_919_001 + 13) % offset), offset, now)?;
-    let written = lake.write(Table::Events, &batch).await?;
+    let written = lake.store(&batch).await?;
     commit(lake, &written, offset).await?;
     let before = own_cpu_s()?;
     Box::pin(aggregator.run_until_caught_up()).await?;
@@ -235,9 +229,9 @@ async fn take_over(bench: &mut Bench, setup: &Setup, lake: &Lake, mut next: i64)
     template.next = next;
     let mut say = async || -> Result<i64> {
         let batch = template.runs(SystemClock.now_micros())?;
-        let files = lake.write(Table::Events, &batch).await?;
+        let files = lake.store(&batch).await?;
         commit(lake, &files, next).await?;
-        next += batch.num_rows() as i64;
+        next += batch.rows() as i64;
         lake.log(Table::Events).latest_version().await
     };
     let first = setup.start(&["aggregate"])?;

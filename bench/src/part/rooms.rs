@@ -5,6 +5,7 @@ use std::time::Duration;
 use bellwether_aggregate::{Aggregator, Settings, event_columns};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::cpu_seconds;
+use bellwether_bench::yardstick;
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, Pushed, RowBuilder};
 use bellwether_lake::{
@@ -83,6 +84,23 @@ fn batches(chunks: &[Chunk]) -> Result<Vec<EncodedRows>> {
     Ok(batches)
 }
 
+/// Events / CPU-second of the plainest program: JSON to columns, and on to Parquet in memory.
+pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
+    let failed = |why: String| Error::bug(format!("the yardstick fails: {why}"));
+    let events = events(bench.seed, Size::Small, (bench.sizes.room_events / 4).max(1));
+    let rounds = (bench.sizes.room_events * 2 / events.len()).max(1);
+    let rate = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
+        work()?;
+        let before = own_cpu_s()?;
+        (0..rounds).try_for_each(|_| work())?;
+        Ok((events.len() * rounds) as f64 / (own_cpu_s()? - before).max(0.01))
+    };
+    Ok([
+        rate(&mut || yardstick::decode(&events, CHUNK_ROWS, drop).map_err(failed))?,
+        rate(&mut || yardstick::parquet(&events, CHUNK_ROWS).map(|_| ()).map_err(failed))?,
+    ])
+}
+
 /// JSON text to rows.
 pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
     for (size, count, required) in [
@@ -109,6 +127,12 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
             megabytes.push((bytes * rounds) as f64 / cpu_s / 1e6);
         }
         let name = name_of(size);
+        if size == Size::Small {
+            let [plain, _] = plainest(bench)?;
+            bench.report.note("decode", "typed serde to columns (yardstick)", &[plain], "events / CPU-s", None);
+            let ratios: Vec<f64> = rates.iter().map(|rate| rate / plain).collect();
+            bench.report.note("decode", format!("JSON to rows, {name}"), &ratios, "of the yardstick", None);
+        }
         bench.report.note("decode", format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
         bench.report.note("decode", format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
     }
