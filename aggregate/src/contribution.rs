@@ -219,7 +219,7 @@ impl Runs {
             let rows = |news: Vec<&New>| take_rows(batch, news.into_iter().map(|new| new.row).collect());
             if !simple.is_empty() {
                 contributions.runs += simple.len() as u64;
-                contributions.rows.push(sql::contributions_as_they_stand(&rows(simple)?)?);
+                contributions.rows.push(sql::with_sign(&sql::runs_as_they_stand(&rows(simple)?)?, 1)?);
             }
             if !again.is_empty() {
                 more.push(rows(again)?);
@@ -358,7 +358,7 @@ impl Runs {
         };
         let late = |kind: Kind| kind != Kind::Completed;
         let (late_before, late_now) = (runs_of(&before, late)?, runs_of(&now, late)?);
-        let old = sql::runs(context, before).await?;
+        let old = runs_before(context, before).await?;
         let new = sql::runs(context, now).await?;
         let (completed_before, completed_now) = (run_set(&old)?, run_set(&new)?);
         let waiting =
@@ -374,6 +374,31 @@ impl Runs {
         contributions.rows.push(sql::with_sign(&new, 1)?);
         Ok(())
     }
+}
+
+/// Runs as they counted before. Of most, nothing was said but that they are completed: these stand as they are.
+async fn runs_before(context: &SessionContext, before: Vec<RecordBatch>) -> Result<RecordBatch> {
+    let mut said: HashMap<u64, u32> = HashMap::new();
+    for batch in &before {
+        let statements = Statements::of(batch)?;
+        for n in 0..statements.rows() {
+            *said.entry(statements.run(n)).or_default() += 1;
+        }
+    }
+    let (mut alone, mut others) = (Vec::new(), Vec::new());
+    for batch in &before {
+        let statements = Statements::of(batch)?;
+        let stands = |n: usize| said.get(&statements.run(n)) == Some(&1) && statements.kind(n) == Kind::Completed;
+        let (one, other): (Vec<u32>, Vec<u32>) =
+            (0_u32..).take(statements.rows()).partition(|n| usize::try_from(*n).is_ok_and(stands));
+        alone.push(sql::runs_as_they_stand(&take_rows(batch, one)?)?);
+        if !other.is_empty() {
+            others.push(take_rows(batch, other)?);
+        }
+    }
+    alone.push(sql::runs(context, others).await?);
+    let schema = alone[0].schema();
+    Ok(concat_batches(&schema, &alone)?)
 }
 
 /// A statement that was made before.
@@ -455,9 +480,15 @@ fn without_what_is_the_same(old: &RecordBatch, new: &RecordBatch) -> Result<(Rec
     Ok((take_rows(old, taken)?, take_rows(new, added)?))
 }
 
+/// The definition of the metrics, planned.
+pub(crate) async fn definition(context: &SessionContext) -> Result<sql::Definition> {
+    let schema = sql::contributions_schema();
+    sql::Definition::new(context, "contributions", schema, bellwether_metrics::METRICS_SQL).await
+}
+
 /// Rows of `metrics` for contributions out of versions [from, to) of `events`.
 pub(crate) async fn partials(
-    context: &SessionContext,
+    definition: &sql::Definition,
     contributions: Vec<RecordBatch>,
     from: i64,
     to: i64,
@@ -466,14 +497,7 @@ pub(crate) async fn partials(
     if contributions.is_empty() {
         return Ok(RecordBatch::new_empty(Table::Metrics.arrow_schema()));
     }
-    let answer = sql::over(
-        context,
-        "contributions",
-        sql::contributions_schema(),
-        contributions,
-        bellwether_metrics::METRICS_SQL,
-    )
-    .await?;
+    let answer = definition.run(contributions).await?;
     let rows = answer.iter().map(RecordBatch::num_rows).sum();
     let provenance = [("events_from", sql::constant(from, rows)), ("events_to", sql::constant(to, rows))];
     sql::rows_of(Table::Metrics, &answer, &provenance)

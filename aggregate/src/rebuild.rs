@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, HashSet};
 use bellwether_lake::{
     AddedFile, Advance, Commit, CommitLog, DataFile, Error, Lake, Layout, Outcome, Result, Snapshot, Table, app_of,
 };
+use datafusion::prelude::SessionContext;
 use prometheus::Registry;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{FileRows, Runs, Shard, partials};
+use crate::contribution::{FileRows, Runs, Shard, definition, partials};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::sql;
-use crate::tail::{STEP_ROWS, Tail};
+use crate::tail::{STEP_ROWS, Tail, weight};
 use crate::tail_loop::Settings;
 
 /// Application whose number counts a table's rewrites by maintenance.
@@ -46,7 +47,10 @@ pub async fn rebuild(
     mut progress: impl FnMut(u64),
     stop: &CancellationToken,
 ) -> Result<Rebuilt> {
+    let context = sql::session();
     let mut rebuilding = Rebuilding {
+        definition: definition(&context).await?,
+        context,
         tail: Tail::new(lake.clone(), None, Metrics::register(&Registry::new())?.read_back, 0),
         lake: lake.clone(),
         runs: Runs::new(settings.index_memory_bytes, settings.horizon, Shard { number: 0, of: 1 }),
@@ -66,6 +70,8 @@ pub async fn rebuild(
 /// What has been made so far, written and named by nobody yet.
 struct Rebuilding {
     lake: Lake,
+    context: SessionContext,
+    definition: sql::Definition,
     tail: Tail,
     runs: Runs,
     releases: Releases,
@@ -87,7 +93,7 @@ impl Rebuilding {
         let (mut new, mut rows) = (Vec::new(), 0);
         for file in files {
             let file = self.tail.read(&file).await?;
-            rows += file.rows.num_rows();
+            rows += weight(&file.rows)?;
             new.push(file);
             if rows >= STEP_ROWS {
                 self.take(std::mem::take(&mut new), 0, version + 1, progress, stop).await?;
@@ -125,11 +131,10 @@ impl Rebuilding {
         if new.is_empty() {
             return Ok(());
         }
-        let context = sql::session();
-        let taken = Box::pin(self.runs.take(&self.lake, &context, &new)).await?;
+        let taken = Box::pin(self.runs.take(&self.lake, &self.context, &new)).await?;
         let (seen, fresh) = self.releases.first_seen(&self.lake, &new, to - 1).await?;
         self.releases.note(fresh);
-        let partials = partials(&context, taken.rows, from, to).await?;
+        let partials = partials(&self.definition, taken.rows, from, to).await?;
         for (table, rows) in [(Table::Metrics, partials), (Table::Releases, seen)] {
             let written = self.lake.write(table, &rows).await?;
             self.files.entry(table).or_default().extend(written.into_iter().map(|written| written.file));

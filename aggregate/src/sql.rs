@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bellwether_lake::{Error, Result, Table};
+use bellwether_metrics::{Planned, Relation};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -47,6 +48,30 @@ pub(crate) async fn over(
     let answer = async { context.sql(sql).await?.collect().await }.await;
     context.deregister_table(relation).map_err(wrong)?;
     answer.map_err(wrong)
+}
+
+/// A definition over one relation, planned once.
+pub(crate) struct Definition {
+    relation: Arc<Relation>,
+    planned: Planned,
+}
+
+impl Definition {
+    pub(crate) async fn new(context: &SessionContext, name: &str, schema: SchemaRef, sql: &str) -> Result<Self> {
+        let wrong = |source: DataFusionError| Error::bug("a metric definition cannot be planned").with_source(source);
+        let relation = Relation::new(schema);
+        context.register_table(name, relation.table().map_err(wrong)?).map_err(wrong)?;
+        let plan = async { context.sql(sql).await?.create_physical_plan().await }.await;
+        context.deregister_table(name).map_err(wrong)?;
+        Ok(Self { relation, planned: Planned::new(plan.map_err(wrong)?, context.task_ctx()) })
+    }
+
+    pub(crate) async fn run(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.relation.put(rows);
+        let answer = self.planned.run().await;
+        self.relation.put(Vec::new());
+        answer.map_err(|source| Error::bug("a metric definition does not run").with_source(source))
+    }
 }
 
 /// Rows with the columns and types of a table; columns that a definition does not give come from `more`.
@@ -120,11 +145,11 @@ pub(crate) async fn runs(context: &SessionContext, said: Vec<RecordBatch>) -> Re
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// Completed runs that nothing more is said about, as contributions.
-pub(crate) fn contributions_as_they_stand(rows: &RecordBatch) -> Result<RecordBatch> {
+/// Completed runs that nothing more is said about: what the definition makes of them, without asking it.
+pub(crate) fn runs_as_they_stand(rows: &RecordBatch) -> Result<RecordBatch> {
     let mut columns = columns_of(rows, bellwether_metrics::CONTRIBUTION_COLUMNS)?.columns().to_vec();
     columns.push(new_null_array(&DataType::Int64, rows.num_rows()));
-    with_sign(&RecordBatch::try_new(runs_schema(), columns)?, 1)
+    Ok(RecordBatch::try_new(runs_schema(), columns)?)
 }
 
 /// Runs with a sign.

@@ -8,9 +8,11 @@ use prometheus::IntCounter;
 
 use crate::contribution::FileRows;
 use crate::sql;
+use crate::statement::{Kind, Statements};
 
-/// Rows of `events` that one step takes at most, but for a version that alone has more.
-pub(crate) const STEP_ROWS: usize = 100_000;
+/// Completed runs that one step takes at most, but for a version that alone has more. What is said of a run later is
+/// shorter than a run, and a step that has much of it reads back much at once: it counts half.
+pub(crate) const STEP_ROWS: usize = 50_000;
 
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -45,7 +47,7 @@ impl Tail {
             // An entry that only rewrites files brings nothing new.
             if entry.brings_rows() {
                 for file in self.rows_of(&entry).await? {
-                    rows += file.rows.num_rows();
+                    rows += weight(&file.rows)?;
                     new.push(file);
                 }
             }
@@ -90,4 +92,11 @@ impl Tail {
         self.read_back.inc();
         Ok(FileRows { file: file.clone(), rows: sql::whole(&batches)? })
     }
+}
+
+/// What rows count for towards the bound of a step.
+pub(crate) fn weight(rows: &RecordBatch) -> Result<usize> {
+    let statements = Statements::of(rows)?;
+    let runs = (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed).count();
+    Ok(runs + (statements.rows() - runs) / 2)
 }

@@ -16,7 +16,7 @@ use serde_json::Map;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{Runs, Shard, partials};
+use crate::contribution::{Runs, Shard, definition, partials};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::rolling_history::{RollingHistory, newest_end_micros};
@@ -84,6 +84,7 @@ pub struct Aggregator {
     tail: Tail,
     metrics: Metrics,
     context: SessionContext,
+    definition: sql::Definition,
     runs: Runs,
     releases: Releases,
     history: RollingHistory,
@@ -192,6 +193,7 @@ impl Aggregator {
             Box::pin(runs.rebuild(lake, files)).await?;
         }
         metrics.index_runs.set(i64::try_from(runs.index.held()).unwrap_or(i64::MAX));
+        let context = sql::session();
         Ok(Self {
             releases: Releases::load(lake).await?,
             history: RollingHistory::load(lake).await?,
@@ -201,7 +203,8 @@ impl Aggregator {
             layout,
             tail: Tail::new(lake.clone(), handover, metrics.read_back.clone(), next),
             metrics,
-            context: sql::session(),
+            definition: definition(&context).await?,
+            context,
             runs,
             on,
             followed: false,
@@ -306,7 +309,7 @@ impl Aggregator {
                 self.commit_releases(&seen, to).await?;
                 self.releases.note(fresh);
             }
-            let partials = partials(&self.context, taken.rows, from, to).await?;
+            let partials = partials(&self.definition, taken.rows, from, to).await?;
             self.commit_metrics(&partials, to).await?;
             if first {
                 self.commit_history(&partials, to).await?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bellwether_detect::{Budget, Minute, State, Thresholds, Told, Transition};
 use bellwether_lake::{Error, Result, Table};
 use bellwether_queries::{Session, SessionSettings};
@@ -126,6 +126,7 @@ impl Engine {
                     status: Status::Waiting,
                     refused: BTreeMap::new(),
                     asked: None,
+                    planned: None,
                 }
             })
             .collect();
@@ -171,18 +172,18 @@ impl Engine {
             Some(batch) => batch.schema(),
             None => return Ok(()),
         };
-        self.session.put(table, schema, rows)?;
+        self.session.put(table, Arc::clone(&schema), rows)?;
         for watched in &mut self.watched {
             if watched.rule.source.table() != Some(table) || matches!(watched.status, Status::Broken(_)) {
                 continue;
             }
-            match ask(&self.session, &watched.rule, 0).await {
+            match ask_again(&self.session, watched, &schema).await {
                 Ok(found) => watched.add(found, &self.contracts),
                 Err(why) => watched.set_aside(why),
             }
         }
         // What was taken in need not be kept.
-        self.session.put(table, Arc::new(Schema::empty()), Vec::new())
+        self.session.put(table, schema, Vec::new())
     }
 
     /// Asks the rules on whole tables that are due.
@@ -368,11 +369,40 @@ impl Engine {
 }
 
 /// Runs a rule's query and reads what it returns.
-async fn ask(session: &Session, rule: &Rule, now: Minute) -> std::result::Result<Vec<Observation>, String> {
-    let told = |error: Error| match error.hint() {
+fn told(error: Error) -> String {
+    match error.hint() {
         Some(hint) => format!("{}; hint: {hint}", error.message()),
         None => error.message().to_owned(),
-    };
+    }
+}
+
+/// Asks a rule about new rows. Its query is planned once: rows come every few seconds, and planning costs more than most
+/// of them.
+async fn ask_again(
+    session: &Session,
+    watched: &mut Watched,
+    schema: &SchemaRef,
+) -> std::result::Result<Vec<Observation>, String> {
+    let rule = &watched.rule;
+    let words = rule.sql.to_lowercase();
+    if words.contains("now(") || words.contains("current_") {
+        // A plan keeps the moment at which it was made.
+        return ask(session, rule, 0).await;
+    }
+    if watched.planned.as_ref().is_none_or(|(columns, _)| columns != schema) {
+        let planned = session.standing(&rule.sql).await.map_err(told)?;
+        check_columns(rule, &planned.schema())?;
+        watched.planned = Some((Arc::clone(schema), planned));
+    }
+    let Some((_, planned)) = &watched.planned else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for batch in session.run(planned).await.map_err(told)? {
+        found.extend(observations(rule, &batch, 0)?);
+    }
+    Ok(folded(found))
+}
+
+async fn ask(session: &Session, rule: &Rule, now: Minute) -> std::result::Result<Vec<Observation>, String> {
     let answer = session.execute(&rule.sql).await.map_err(told)?;
     check_columns(rule, &answer.schema)?;
     let mut found = Vec::new();

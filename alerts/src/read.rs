@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use bellwether_detect::Minute;
 use bellwether_lake::{Lake, LogEntry, Result, Table};
 use bellwether_queries::{Session, SessionSettings};
+use futures::TryStreamExt;
 
 use crate::engine::Engine;
 use crate::observe::MINUTE_MICROS;
@@ -14,6 +15,37 @@ use crate::watch::Settings;
 
 /// Minutes of a day.
 const DAY: i64 = 1440;
+
+/// Rows that rules are asked about at once, about: bounds what is held while a day or many versions are read.
+const PART_ROWS: usize = 32 * 1024;
+
+/// Rows of a table on their way into an engine, some at a time.
+pub(crate) struct Parts {
+    table: Table,
+    rows: Vec<RecordBatch>,
+    count: usize,
+}
+
+impl Parts {
+    pub(crate) fn of(table: Table) -> Self {
+        Self { table, rows: Vec::new(), count: 0 }
+    }
+
+    pub(crate) async fn add(&mut self, engine: &mut Engine, rows: Vec<RecordBatch>) -> Result<()> {
+        self.count += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+        self.rows.extend(rows);
+        if self.count < PART_ROWS {
+            return Ok(());
+        }
+        self.take(engine).await
+    }
+
+    /// Gives the engine what is left.
+    pub(crate) async fn take(&mut self, engine: &mut Engine) -> Result<()> {
+        self.count = 0;
+        engine.take(self.table, std::mem::take(&mut self.rows)).await
+    }
+}
 
 /// The rows that an entry brings, or none where it only rewrites files.
 pub(crate) async fn read_entry(
@@ -80,8 +112,11 @@ pub async fn replay(
             }
             let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
             let sql = format!("SELECT {} FROM {} WHERE {condition}", columns.join(", "), table.name());
-            let batches = session.execute(&sql).await?.collect().await?;
-            engine.take(table, batches).await?;
+            let (mut answer, mut parts) = (session.execute(&sql).await?, Parts::of(table));
+            while let Some(batch) = answer.batches.try_next().await? {
+                parts.add(engine, vec![batch]).await?;
+            }
+            parts.take(engine).await?;
         }
         rows.extend(engine.evaluate(end, end, None));
     }

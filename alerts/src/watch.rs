@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use bellwether_detect::Minute;
 use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Outcome, Result, Snapshot, Table,
@@ -26,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observe::MINUTE_MICROS;
 use crate::progress::Progress;
-use crate::read::{read_entry, replay};
+use crate::read::{Parts, read_entry, replay};
 use crate::record::{Known, Row, batch};
 use crate::rule::Rules;
 
@@ -311,13 +310,11 @@ impl Watcher {
     /// `Fenced` where another watcher has committed; `Data` where a version that is to be read is gone.
     pub async fn turn(&mut self) -> Result<bool> {
         let begun = self.watch.lake.clock().now_micros();
-        let (rows, events_to, more) = self.read_metrics().await?;
+        let (events_to, more) = self.read_metrics().await?;
         if self.replaced {
             return Ok(false);
         }
-        let events = self.read_events(events_to).await?;
-        self.engine.take(Table::Metrics, rows).await?;
-        self.engine.take(Table::Events, events).await?;
+        self.read_events(events_to).await?;
         let now = self.watch.lake.clock().now_micros();
         let minute = now.div_euclid(MINUTE_MICROS);
         if self.engine.asks_tables() && !more {
@@ -364,11 +361,11 @@ impl Watcher {
         Ok(more)
     }
 
-    /// New rows of `metrics`, with the version of `events` that they reach to.
-    async fn read_metrics(&mut self) -> Result<(Vec<RecordBatch>, i64, bool)> {
+    /// Takes in new rows of `metrics`; gives the version of `events` that they reach to, and whether there may be more.
+    async fn read_metrics(&mut self) -> Result<(i64, bool)> {
         let log = self.watch.lake.log(Table::Metrics);
         let columns = self.engine.columns(Table::Metrics);
-        let (mut rows, mut read) = (Vec::new(), 0);
+        let (mut parts, mut read) = (Parts::of(Table::Metrics), 0);
         while read < TURN_VERSIONS {
             let Some(entry) = log.entry(self.next).await? else {
                 if read == 0 && log.latest_version().await? > self.next {
@@ -381,20 +378,21 @@ impl Watcher {
                 self.replaced = true;
                 break;
             }
-            rows.extend(read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?);
+            let rows = read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?;
+            parts.add(&mut self.engine, rows).await?;
             self.read = after;
             self.next += 1;
             read += 1;
         }
-        let events_to = Layout::reads_next(&self.read).max(self.events_next);
-        Ok((rows, events_to, read == TURN_VERSIONS))
+        parts.take(&mut self.engine).await?;
+        Ok((Layout::reads_next(&self.read).max(self.events_next), read == TURN_VERSIONS))
     }
 
-    /// New rows of `events` up to a version, where a rule wants them; and how far the sources are.
-    async fn read_events(&mut self, to: i64) -> Result<Vec<RecordBatch>> {
+    /// Takes in new rows of `events` up to a version, where a rule wants them; and notes how far the sources are.
+    async fn read_events(&mut self, to: i64) -> Result<()> {
         let log = self.watch.lake.log(Table::Events);
         let columns = self.engine.columns(Table::Events);
-        let mut rows = Vec::new();
+        let mut parts = Parts::of(Table::Events);
         while self.events_next < to {
             let Some(entry) = log.entry(self.events_next).await? else {
                 return Err(Error::data(format!(
@@ -404,11 +402,12 @@ impl Watcher {
             };
             self.progress.note(&entry);
             if !columns.is_empty() {
-                rows.extend(read_entry(&self.watch.lake, Table::Events, &entry, &columns).await?);
+                let rows = read_entry(&self.watch.lake, Table::Events, &entry, &columns).await?;
+                parts.add(&mut self.engine, rows).await?;
             }
             self.events_next += 1;
         }
-        Ok(rows)
+        parts.take(&mut self.engine).await
     }
 
     /// Writes what is news, in one commit.

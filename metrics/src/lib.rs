@@ -5,13 +5,16 @@
 //!   rebuild and an audit run these texts.
 //! * `definition/fold.sql`: partial rows folded to one a group, exactly.
 //! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partials.
+//! * [`Planned`]: a query that is planned once and run for each second's rows.
 //! * [`register`]: the SQL functions that these use, each with documentation and an example.
 //!
 //! This crate must not know Delta, Kafka or files: its input is a relation, its output is a relation.
 
 mod function;
+mod planned;
 
 pub use function::{FunctionEntry, catalogue, register};
+pub use planned::{Planned, Relation};
 
 /// What one run adds: reads relation `contributions` ([`CONTRIBUTION_COLUMNS`], `label_delay_micros` and `sign`), yields
 /// rows of `metrics` without their provenance.

@@ -18,6 +18,7 @@ mod session;
 mod statement;
 mod view;
 
+pub use bellwether_metrics::Planned;
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
 pub use function::{FunctionInfo, FunctionKind};
 pub use reference::reference_markdown;

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bellwether_lake::{Error, Lake, Result, Table};
+use bellwether_metrics::{Planned, Relation};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, TableProvider};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
@@ -97,6 +98,8 @@ pub struct Session {
     schema: Arc<LakeSchema>,
     functions: Vec<FunctionInfo>,
     versions: Mutex<BTreeMap<Table, i64>>,
+    /// Rows in memory in the place of tables.
+    relations: std::sync::Mutex<BTreeMap<Table, Arc<Relation>>>,
 }
 
 // === impl Session ===
@@ -147,16 +150,48 @@ impl Session {
     /// # Errors
     /// `Bug` where the rows do not have the schema.
     pub fn put(&self, table: Table, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<()> {
-        let provider = MemTable::try_new(schema, vec![rows]).map_err(|source| explain(source, &[]))?;
-        self.schema.replace(vec![(table, Arc::new(provider) as Arc<dyn TableProvider>)]);
+        let mut relations = self.relations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(relation) = relations.get(&table).filter(|relation| *relation.schema() == schema) {
+            relation.put(rows);
+            return Ok(());
+        }
+        let relation = Relation::new(schema);
+        relation.put(rows);
+        self.schema.replace(vec![(table, relation.table().map_err(|source| explain(source, &[]))?)]);
+        relations.insert(table, relation);
         Ok(())
+    }
+
+    /// Plans one statement, to be run again and again over what [`Session::put`] puts in the place of tables, as long as
+    /// that has the same columns.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn standing(&self, sql: &str) -> Result<Planned> {
+        let plan = self.plan(sql).await?;
+        let state = self.context.state();
+        let plan = state.create_physical_plan(&plan).await.map_err(|source| self.explain(source))?;
+        Ok(Planned::new(plan, self.context.task_ctx()))
+    }
+
+    /// Runs a planned statement.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn run(&self, planned: &Planned) -> Result<Vec<RecordBatch>> {
+        let answer = match self.settings.timeout {
+            None => planned.run().await,
+            Some(timeout) => tokio::time::timeout(timeout, planned.run()).await.map_err(|_| too_long(timeout))?,
+        };
+        answer.map_err(|source| self.explain(source))
     }
 
     fn new(source: Source, settings: SessionSettings) -> Result<Self> {
         let context = context(&settings)?;
         let schema = Arc::new(LakeSchema::new());
         let functions = attach(&context, &schema)?;
-        Ok(Self { source, settings, context, schema, functions, versions: Mutex::new(BTreeMap::new()) })
+        let (versions, relations) = (Mutex::default(), std::sync::Mutex::default());
+        Ok(Self { source, settings, context, schema, functions, versions, relations })
     }
 
     /// Brings the session to the newest version of every table; cheap where nothing changed.
@@ -296,6 +331,9 @@ pub(crate) fn attach(context: &SessionContext, schema: &Arc<LakeSchema>) -> Resu
     Ok(function::register(context, schema))
 }
 
+/// What a sort sets aside for merging what it has spilled.
+const SORT_RESERVATION_BYTES: usize = 1 << 20;
+
 pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
@@ -306,7 +344,11 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
         config = config.with_target_partitions(threads);
     }
     config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-    let pool = TrackConsumersPool::new(FairSpillPool::new(settings.memory_limit_bytes), NAMED_CONSUMERS);
+    // Each sort sets so much aside to merge with, of what all share: the view of runs has twenty of them.
+    config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
+    // Who comes first takes what it needs. Fair shares would be a twentieth each for a view with twenty sorts and exchanges,
+    // and a batch of few rows already counts with all the pages that its texts stand in.
+    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(settings.memory_limit_bytes), NAMED_CONSUMERS);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .build_arc()

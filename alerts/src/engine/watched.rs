@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bellwether_detect::{Budget, Change, Compare, Detector, Family, Measure, Minute, Told};
+
+use bellwether_queries::Planned;
 
 use super::Status;
 use crate::contract::{Contract, Contracts};
@@ -21,6 +24,8 @@ pub(super) struct Watched {
     /// Why some series are not watched, by series.
     pub(super) refused: BTreeMap<String, String>,
     pub(super) asked: Option<Minute>,
+    /// Its query, planned for rows with these columns.
+    pub(super) planned: Option<(SchemaRef, Planned)>,
 }
 
 /// One family of a rule.

@@ -30,7 +30,10 @@ last_attempt AS (
 said AS (
     SELECT
         run_id, source, tenant, event_type, event_id, event_time, revision, content_hash, topic, partition, "offset",
-        review_id, reviewer, review_decision, review_sets_outcome, scores[1] AS score,
+        review_id, reviewer, review_decision, review_sets_outcome,
+        -- Only what is needed of a score: its other texts would be held by every sort.
+        scores[1]['name'] AS score_name, scores[1]['evaluator_id'] AS score_evaluator_id, scores[1]['target'] AS score_target, scores[1]['target_id'] AS score_target_id,
+        scores[1]['identifier'] AS score_identifier, scores[1]['kind'] AS score_kind, scores[1]['sets_outcome'] AS score_sets_outcome, scores[1]['passed'] AS score_passed, scores[1]['label'] AS score_label,
         {carried}policy_exceptions_info, policy_exceptions_low, policy_exceptions_medium, policy_exceptions_high,
         policy_exceptions_critical
     FROM events
@@ -46,8 +49,8 @@ fact AS (
                 PARTITION BY
                     run_id, event_type, source,
                     CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
-                    score['name'], score['evaluator_id'], coalesce(score['target'], 'run'), score['target_id'],
-                    score['identifier']
+                    score_name, score_evaluator_id, coalesce(score_target, 'run'), score_target_id,
+                    score_identifier
                 ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
             ) AS place
         FROM said
@@ -72,18 +75,18 @@ verdict AS (
     SELECT
         *,
         CASE
-            WHEN event_type = 'run.review' OR score['kind'] IN ('human', 'user_feedback') THEN 3
-            WHEN score['kind'] = 'llm' THEN 1
+            WHEN event_type = 'run.review' OR score_kind IN ('human', 'user_feedback') THEN 3
+            WHEN score_kind = 'llm' THEN 1
             ELSE 2
         END AS authority,
         CASE
             WHEN event_type = 'run.review' AND review_sets_outcome THEN
                 CASE review_decision WHEN 'accept' THEN 'success' WHEN 'reject' THEN 'failure' WHEN 'edit' THEN 'failure' END
-            WHEN event_type = 'run.score' AND score['sets_outcome'] AND coalesce(score['target'], 'run') = 'run' THEN
+            WHEN event_type = 'run.score' AND score_sets_outcome AND coalesce(score_target, 'run') = 'run' THEN
                 CASE
-                    WHEN score['passed'] THEN 'success'
-                    WHEN NOT score['passed'] THEN 'failure'
-                    WHEN score['label'] IN ('success', 'failure', 'error', 'timeout', 'abandoned') THEN score['label']
+                    WHEN score_passed THEN 'success'
+                    WHEN NOT score_passed THEN 'failure'
+                    WHEN score_label IN ('success', 'failure', 'error', 'timeout', 'abandoned') THEN score_label
                 END
         END AS verdict
     FROM voice
