@@ -34,7 +34,15 @@ use roles::Which;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Buffers come and go with every batch, and each that comes anew would have 2 MiB pages cleared for it: measured, a sixth of all
+/// CPU time, and a tenth of the memory. Where the system refuses, it only costs that.
+fn without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_thp_disable(true).ok();
+}
+
 fn main() -> ExitCode {
+    without_huge_pages();
     let cli = Cli::parse();
     let quiet = matches!(
         cli.command,

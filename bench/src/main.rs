@@ -137,6 +137,9 @@ const TINY: Sizes = Sizes {
 };
 
 fn main() -> ExitCode {
+    // As the program does.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_thp_disable(true).ok();
     let arguments = Arguments::parse();
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

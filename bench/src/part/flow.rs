@@ -46,7 +46,8 @@ impl Setup {
 
     /// As [`Setup::new`], with further lines of configuration.
     pub(crate) fn with(bench: &Bench, topic: &str, more: &str) -> Result<Self> {
-        let broker = bench.broker.as_deref().unwrap_or_default();
+        // Some parts have no broker and need none; the configuration has to name one.
+        let broker = bench.broker.as_deref().unwrap_or("127.0.0.1:9092");
         let name = unique_id().simple().to_string();
         let root = bench.scratch.join(&name);
         let config = bench.scratch.join(format!("{name}.toml"));
