@@ -11,7 +11,7 @@ use crate::sql;
 use crate::statement::{Kind, Statements};
 
 /// Completed runs that one step takes at most, but for a version that alone has more. What is said of a run later is
-/// shorter than a run, and a step that has much of it reads back much at once: it counts half.
+/// shorter than a run, and a step that has much of it reads back much at once: it counts a third.
 pub(crate) const STEP_ROWS: usize = 50_000;
 
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -98,5 +98,5 @@ impl Tail {
 pub(crate) fn weight(rows: &RecordBatch) -> Result<usize> {
     let statements = Statements::of(rows)?;
     let runs = (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed).count();
-    Ok(runs + (statements.rows() - runs) / 2)
+    Ok(runs + (statements.rows() - runs) / 3)
 }

@@ -329,6 +329,8 @@ impl Absence {
     const MINUTES: i64 = 60;
     /// Chance of no run among so many of others, nats, below which it is: one in a million.
     const CHANCE: f64 = 13.815_510_557_964_274;
+    /// Runs that are dealt together: sessions are, and a few of them can miss a release for hours.
+    const TOGETHER: f64 = 5.0;
 
     pub(crate) fn note(&mut self, start: Minute, baseline_runs: u64, canary_runs: u64) {
         if canary_runs > 0 {
@@ -346,7 +348,7 @@ impl Absence {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn surprise(&self) -> f64 {
         let (own, others) = (self.present.0 as f64 + 1.0, self.present.1 as f64 + 1.0);
-        (others / (own + others)).ln() * -(self.others as f64)
+        (others / (own + others)).ln() * -(self.others as f64) / Self::TOGETHER
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -23,6 +23,10 @@ const LEAST_HOURS: usize = 24;
 /// little; several such slots in a row are judged together.
 const NEXT_TO_NOTHING: f64 = 0.1;
 
+/// How much more evidence slots in a row need than one slot: they are looked at again after each of them, and at low traffic
+/// what is usual is known less well.
+const OF_A_STRETCH: f64 = 1.5;
+
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Silence {
@@ -80,7 +84,7 @@ struct Stretch {
 struct Judged {
     slot: i64,
     stretch: Stretch,
-    /// ln of the probability of so few runs.
+    /// ln of the probability of so few runs, as far as it counts.
     chance: f64,
 }
 
@@ -149,7 +153,10 @@ impl State {
         let alone = Stretch { slots: 1, runs, expected };
         let chance = |stretch: Stretch| {
             let possible = (stretch.expected > 0.0).then_some(stretch.expected);
-            possible.and_then(|expected| ln_quiet(stretch.runs, expected, usual.overdispersion).ok()).unwrap_or(0.0)
+            let chance = possible
+                .and_then(|expected| ln_quiet(stretch.runs, expected, usual.overdispersion).ok())
+                .unwrap_or(0.0);
+            if stretch.slots > 1 { chance / OF_A_STRETCH } else { chance }
         };
         let judged = [alone, self.empty].map(|stretch| Judged { slot, stretch, chance: chance(stretch) });
         let least = if judged[1].chance < judged[0].chance { judged[1] } else { judged[0] };

@@ -3,15 +3,26 @@
 -- they arrived; docs/late-outcomes.md has the rules in words.
 --
 -- `{carried}`, `{gathered}`, `{decided}` and `{columns}` are columns that a reader of it wants besides.
-WITH ranked AS (
+WITH completed AS (
     SELECT
-        run_id, source, attempt, tenant, topic, partition, "offset", ingested_at,
-        row_number() OVER (
-            PARTITION BY run_id, source, attempt
-            ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset", ingested_at
-        ) AS place
+        run_id, source, attempt, tenant, revision, event_time, content_hash, topic, partition, "offset", ingested_at
     FROM events
     WHERE event_type = 'run.completed'
+),
+-- Of nearly every run there is one statement, and counting them is much cheaper than ranking: only the others are ranked.
+repeated AS (
+    SELECT run_id, source FROM completed GROUP BY run_id, source HAVING count(*) > 1
+),
+ranked AS (
+    SELECT
+        c.run_id, c.source, c.attempt, c.tenant, c.topic, c.partition, c."offset", c.ingested_at,
+        row_number() OVER (
+            PARTITION BY c.run_id, c.source, c.attempt
+            ORDER BY
+                c.revision DESC, c.event_time DESC, c.content_hash DESC, c.topic, c.partition, c."offset", c.ingested_at
+        ) AS place
+    FROM completed AS c
+    JOIN repeated AS r ON c.run_id = r.run_id AND c.source = r.source
 ),
 -- Few rows are superseded, so that this side of the join is small; an outer join, because a condition on run_id then
 -- reaches both sides. Two jobs may have read one message: what they took in differs in when they did.
@@ -20,6 +31,11 @@ superseded AS (
 ),
 -- Late statements are about the last attempt of a run.
 last_attempt AS (
+    SELECT run_id, source, min(tenant) AS tenant, min(attempt) AS attempt
+    FROM completed
+    GROUP BY run_id, source
+    HAVING count(*) = 1
+    UNION ALL
     SELECT run_id, source, tenant, attempt FROM (
         SELECT
             run_id, source, tenant, attempt,
@@ -32,8 +48,10 @@ said AS (
         run_id, source, tenant, event_type, event_id, event_time, revision, content_hash, topic, partition, "offset",
         review_id, reviewer, review_decision, review_sets_outcome,
         -- Only what is needed of a score: its other texts would be held by every sort.
-        scores[1]['name'] AS score_name, scores[1]['evaluator_id'] AS score_evaluator_id, scores[1]['target'] AS score_target, scores[1]['target_id'] AS score_target_id,
-        scores[1]['identifier'] AS score_identifier, scores[1]['kind'] AS score_kind, scores[1]['sets_outcome'] AS score_sets_outcome, scores[1]['passed'] AS score_passed, scores[1]['label'] AS score_label,
+        scores[1]['name'] AS score_name, scores[1]['evaluator_id'] AS score_evaluator_id,
+        scores[1]['target'] AS score_target, scores[1]['target_id'] AS score_target_id,
+        scores[1]['identifier'] AS score_identifier, scores[1]['kind'] AS score_kind,
+        scores[1]['sets_outcome'] AS score_sets_outcome, scores[1]['passed'] AS score_passed, scores[1]['label'] AS score_label,
         {carried}policy_exceptions_info, policy_exceptions_low, policy_exceptions_medium, policy_exceptions_high,
         policy_exceptions_critical
     FROM events
