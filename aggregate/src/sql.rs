@@ -7,7 +7,6 @@ use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bellwether_lake::{Error, Result, Table};
 use bellwether_metrics::{Planned, Relation};
-use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -34,7 +33,7 @@ pub(crate) fn session() -> SessionContext {
     context
 }
 
-/// Runs a definition over one relation in memory.
+/// Runs a definition over one relation in memory, once.
 pub(crate) async fn over(
     context: &SessionContext,
     relation: &str,
@@ -42,12 +41,7 @@ pub(crate) async fn over(
     rows: Vec<RecordBatch>,
     sql: &str,
 ) -> Result<Vec<RecordBatch>> {
-    let wrong = |source: DataFusionError| Error::bug("a metric definition does not run").with_source(source);
-    let table = MemTable::try_new(schema, vec![rows]).map_err(wrong)?;
-    context.register_table(relation, Arc::new(table)).map_err(wrong)?;
-    let answer = async { context.sql(sql).await?.collect().await }.await;
-    context.deregister_table(relation).map_err(wrong)?;
-    answer.map_err(wrong)
+    Definition::new(context, relation, schema, sql).await?.run(rows).await
 }
 
 /// A definition over one relation, planned once.

@@ -368,7 +368,7 @@ impl Engine {
     }
 }
 
-/// Runs a rule's query and reads what it returns.
+/// An error, as a rule's status shows it.
 fn told(error: Error) -> String {
     match error.hint() {
         Some(hint) => format!("{}; hint: {hint}", error.message()),
@@ -395,19 +395,21 @@ async fn ask_again(
         watched.planned = Some((Arc::clone(schema), planned));
     }
     let Some((_, planned)) = &watched.planned else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for batch in session.run(planned).await.map_err(told)? {
-        found.extend(observations(rule, &batch, 0)?);
-    }
-    Ok(folded(found))
+    read(rule, &session.run(planned).await.map_err(told)?, 0)
 }
 
+/// Runs a rule's query and reads what it returns.
 async fn ask(session: &Session, rule: &Rule, now: Minute) -> std::result::Result<Vec<Observation>, String> {
     let answer = session.execute(&rule.sql).await.map_err(told)?;
     check_columns(rule, &answer.schema)?;
+    read(rule, &answer.collect().await.map_err(told)?, now)
+}
+
+/// What the answer to a rule's query says.
+fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result<Vec<Observation>, String> {
     let mut found = Vec::new();
-    for batch in answer.collect().await.map_err(told)? {
-        found.extend(observations(rule, &batch, now)?);
+    for batch in answer {
+        found.extend(observations(rule, batch, now)?);
     }
     Ok(folded(found))
 }

@@ -114,8 +114,6 @@ pub struct Watcher {
     on: Snapshot,
     /// `metrics` as of the last version that was read.
     read: Snapshot,
-    /// Version of `metrics` to read next.
-    next: i64,
     /// Version of `events` to read next.
     events_next: i64,
     /// Session over whole tables, for the rules that need one.
@@ -212,7 +210,6 @@ impl Watcher {
             progress: Progress::default(),
             on,
             read: Snapshot::default(),
-            next: 0,
             events_next: 0,
             tables: None,
             complete_to: Minute::MIN,
@@ -228,7 +225,6 @@ impl Watcher {
     async fn rebuild(&mut self) -> Result<()> {
         let lake = self.watch.lake.clone();
         let at = lake.log(Table::Metrics).load().await?;
-        self.next = at.version + 1;
         self.events_next = Layout::reads_next(&at);
         self.read = at.clone();
         let log = lake.log(Table::Events);
@@ -262,10 +258,15 @@ impl Watcher {
         }
         self.complete_to = to.unwrap_or(Minute::MIN);
         self.commit(rows).await?;
-        self.metrics.next_version.set(self.next);
-        self.watch.health.0.store(self.next, Ordering::Relaxed);
+        self.metrics.next_version.set(self.next());
+        self.watch.health.0.store(self.next(), Ordering::Relaxed);
         self.too_late = self.engine.totals(0).too_late;
         Ok(())
+    }
+
+    /// Version of `metrics` to read next.
+    fn next(&self) -> i64 {
+        self.read.version + 1
     }
 
     /// Up to when windows are complete; with the time of day, once nothing has come for a while.
@@ -356,8 +357,8 @@ impl Watcher {
         self.commit(found).await?;
         self.metrics.evaluations.inc();
         self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);
-        self.metrics.next_version.set(self.next);
-        self.watch.health.0.store(self.next, Ordering::Relaxed);
+        self.metrics.next_version.set(self.next());
+        self.watch.health.0.store(self.next(), Ordering::Relaxed);
         Ok(more)
     }
 
@@ -367,9 +368,12 @@ impl Watcher {
         let columns = self.engine.columns(Table::Metrics);
         let (mut parts, mut read) = (Parts::of(Table::Metrics), 0);
         while read < TURN_VERSIONS {
-            let Some(entry) = log.entry(self.next).await? else {
-                if read == 0 && log.latest_version().await? > self.next {
-                    return Err(Error::data(format!("version {} of `metrics` is not in its log any more", self.next)));
+            let Some(entry) = log.entry(self.next()).await? else {
+                if read == 0 && log.latest_version().await? > self.next() {
+                    return Err(Error::data(format!(
+                        "version {} of `metrics` is not in its log any more",
+                        self.next()
+                    )));
                 }
                 break;
             };
@@ -381,7 +385,6 @@ impl Watcher {
             let rows = read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?;
             parts.add(&mut self.engine, rows).await?;
             self.read = after;
-            self.next += 1;
             read += 1;
         }
         parts.take(&mut self.engine).await?;
@@ -412,18 +415,17 @@ impl Watcher {
 
     /// Writes what is news, in one commit.
     async fn commit(&mut self, rows: Vec<Row>) -> Result<()> {
-        let before = self.ledger.clone();
         let news = self.ledger.news(rows);
         self.tell(&news);
         if news.is_empty() {
             return Ok(());
         }
         let lake = &self.watch.lake;
-        let evaluation = before.evaluations + 1;
+        let evaluation = self.ledger.evaluations + 1;
         self.ledger.evaluations = evaluation;
         let known = Known {
             evaluation,
-            metrics_version: self.next - 1,
+            metrics_version: self.read.version,
             events_version: self.events_next,
             complete_to: self.complete_to,
             evaluated_at: lake.clock().now_micros(),

@@ -116,19 +116,7 @@ fn an_alert_is_told_once_and_its_sql_gives_its_numbers_again() {
     watch(&setup);
     assert_eq!(all(), before);
     // Over history, the rule fires when it did.
-    let told = bellwether(&[
-        "rules",
-        "replay",
-        "--rule",
-        "success_regression",
-        "--from",
-        "2026-01-05",
-        "--to",
-        "2026-01-06",
-        "--root",
-        text(&setup.root()),
-    ])
-    .succeeds();
+    let told = replayed(&setup, "success_regression").succeeds();
     let line = format!("{}  firing", &alert["at"].as_str().expect("a time")[..19]);
     assert!(
         told.contains(&line.replace(' ', "T").replace("TTfiring", "Z  firing")) || told.contains("firing"),
@@ -153,6 +141,13 @@ fn what_comes_late_is_judged_again_and_told_as_such() {
     let told = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND NOT stale AND task = 'checkout'");
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0]["at"].as_str().is_some_and(|at| at.contains("01:")), "{told:#?}");
+}
+
+/// A rule over the day of the recorded history.
+fn replayed(setup: &Setup, rule: &str) -> Ended {
+    let root = setup.root();
+    let days = ["--from", "2026-01-05", "--to", "2026-01-06"];
+    bellwether(&[&["rules", "replay", "--rule", rule][..], &days, &["--root", text(&root)]].concat())
 }
 
 fn rules(folder: &std::path::Path, arguments: &[&str]) -> Ended {
@@ -222,18 +217,7 @@ fn broken_rules_are_told_and_the_others_go_on() {
     }
     let shipped = bellwether(&["rules", "check"]);
     assert_eq!(shipped.code, Some(0), "{}", shipped.stdout);
-    let replayed = bellwether(&[
-        "rules",
-        "replay",
-        "--rule",
-        "succes_regression",
-        "--from",
-        "2026-01-05",
-        "--to",
-        "2026-01-06",
-        "--root",
-        text(&setup.root()),
-    ]);
+    let replayed = replayed(&setup, "succes_regression");
     assert!(replayed.stderr.contains("did you mean `success_regression`?"), "{}", replayed.stderr);
     let listed = rules(folder.path(), &["list"]).succeeds();
     assert!(listed.contains("good") && listed.contains("silent_producer"), "{listed}");

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bellwether_bench::process::{Measured, Usage};
-use bellwether_lake::{CommitLog, DeltaLog, Error, Lake, LogEntry, Result, StorageOptions, Table, unique_id};
+use bellwether_lake::{
+    CommitLog, DeltaLog, Error, Lake, Layout, LogEntry, Result, StorageOptions, Table, app_of, unique_id,
+};
 
 use crate::Bench;
 
@@ -14,9 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks at the tables.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Application in `metrics` whose number is the version of `events` that is read next.
-pub(crate) const AGGREGATE_APP: &str = "aggregate/0";
 
 /// A root for tables, and the program's configuration for it: nothing but what must be said.
 #[derive(Debug)]
@@ -145,7 +144,7 @@ pub(crate) fn messages(entry: &LogEntry) -> u64 {
 
 /// The version of `events` up to which an entry of `metrics` has read.
 pub(crate) fn read_up_to(entry: &LogEntry) -> Option<i64> {
-    entry.txns.iter().find(|(app, _)| app == AGGREGATE_APP).map(|(_, next)| *next)
+    entry.txns.iter().find(|(app, _)| *app == app_of(0)).map(|(_, next)| *next)
 }
 
 /// Waits until a number of messages are in `events`; gives the entries that brought them.
@@ -168,7 +167,7 @@ pub(crate) async fn until_ingested(lake: &Lake, wanted: u64, workers: &[Measured
 pub(crate) async fn until_aggregated(lake: &Lake, version: i64, workers: &[Measured]) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let next = lake.log(Table::Metrics).load().await?.next(AGGREGATE_APP).unwrap_or(0);
+        let next = Layout::reads_next(&lake.log(Table::Metrics).load().await?);
         if next > version {
             return Ok(());
         }
