@@ -16,14 +16,21 @@ pub mod memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::log::AddedFile;
+
+/// Pauses between two questions about one commit.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A table's version and the number each application has reached in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,4 +193,29 @@ pub trait CommitLog: Send + Sync {
     /// # Errors
     /// Only for a commit that can never succeed (`Data`, `Bug`); what may have happened is [`Outcome::Unknown`].
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome>;
+}
+
+/// Asks until it is clear what became of a commit, the longer apart the longer it takes: `ask` calls
+/// [`CommitLog::try_commit`] or [`DeltaLog::try_replace`](delta::DeltaLog::try_replace) with the same snapshot and the same
+/// commit each time; `unclear` is told why it is not clear yet. None where another owner was first.
+///
+/// # Errors
+/// As what it asks.
+pub async fn settle<'a>(
+    clock: &dyn Clock,
+    ask: impl Fn() -> BoxFuture<'a, Result<Outcome>>,
+    unclear: impl Fn(&str),
+) -> Result<Option<Snapshot>> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match ask().await? {
+            Outcome::Committed(snapshot) => return Ok(Some(snapshot)),
+            Outcome::Fenced { .. } => return Ok(None),
+            Outcome::Unknown { reason } => {
+                unclear(&reason);
+                clock.sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
 }

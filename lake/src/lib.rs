@@ -35,7 +35,7 @@ mod work;
 
 pub use clock::{Clock, ManualClock, SystemClock, unique_id};
 pub use commit::delta::DeltaLog;
-pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot};
+pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot, settle};
 pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
 pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
