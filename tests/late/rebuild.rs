@@ -1,7 +1,7 @@
 //! `bellwether rebuild` and shards: everything downstream of `events` made anew, in one commit a table.
 
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -101,7 +101,7 @@ async fn a_rebuild_puts_right_what_is_wrong_and_no_version_is_a_mixture() {
 async fn killed_after<F: Future>(polls: usize, future: F) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
-        if let Poll::Ready(_) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

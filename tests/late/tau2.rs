@@ -19,25 +19,24 @@ fn later(n: usize, run: &Value) -> Vec<Value> {
         })
     };
     let mut events = Vec::new();
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         let judge = json!({ "id": "judge", "version": "1" });
-        let data =
-            json!({ "name": "ok", "kind": "llm", "evaluator": judge, "passed": n % 2 == 0, "sets_outcome": true });
+        let data = json!({ "name": "ok", "kind": "llm", "evaluator": judge, "passed": n.is_multiple_of(2), "sets_outcome": true });
         events.push(said("run.score", "2026-11-20T03:00:00Z", data));
-        let data = json!({ "name": "state", "kind": "code", "evaluator": { "id": "replay" }, "passed": n % 4 != 0, "sets_outcome": true });
+        let data = json!({ "name": "state", "kind": "code", "evaluator": { "id": "replay" }, "passed": !n.is_multiple_of(4), "sets_outcome": true });
         events.push(said("run.score", "2026-11-20T02:00:00Z", data));
     }
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         let decision = ["accept", "reject", "edit", "unsure"][n % 4];
         let data = json!({ "review_id": format!("rv-{n}"), "reviewer": (["ann", "bob"][n % 2]), "decision": decision });
         events.push(said("run.review", "2026-11-21T10:00:00Z", data));
     }
-    if n % 7 == 0 {
+    if n.is_multiple_of(7) {
         events.push(said("run.escalated", "2026-11-21T11:00:00Z", json!({ "reason_code": "reopened" })));
         let data = json!({ "policy_id": "refund_limit", "severity": "high" });
         events.push(said("run.policy_exception", "2026-11-21T11:00:00Z", data));
     }
-    if n % 11 == 0 {
+    if n.is_multiple_of(11) {
         let mut corrected = run.clone();
         corrected["revision"] = json!(1);
         corrected["data"]["release"]["id"] = json!("corrected");

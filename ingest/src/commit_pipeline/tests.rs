@@ -13,12 +13,15 @@ use super::*;
 use crate::batch::BatchBuilder;
 use crate::decode::Message;
 
+/// Partition and offset of each row of a file.
+type Coordinates = Vec<(i32, i64)>;
+
 /// Keeps what was written; the first `failures` writes find storage out of reach.
 #[derive(Default)]
 struct FakeStore {
     failures: Mutex<u32>,
     discarded: Mutex<usize>,
-    written: Mutex<Vec<(String, Vec<(i32, i64)>)>>,
+    written: Mutex<Vec<(String, Coordinates)>>,
     /// Says which files are in `quarantine`.
     quarantine: MemoryLog,
     /// Held while something is still on its way to the store.
