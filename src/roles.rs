@@ -374,6 +374,7 @@ pub(crate) fn aggregate_settings(config: &Config) -> bellwether_aggregate::Setti
         horizon: config.aggregate.horizon,
         poll_interval: config.aggregate.poll_interval,
         rolling_history: config.aggregate.rolling_history,
+        ..bellwether_aggregate::Settings::default()
     }
 }
 

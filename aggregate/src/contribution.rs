@@ -18,9 +18,13 @@ use crate::files::{Files, newest_micros};
 use crate::run_index::{Known, Place, RunIndex};
 use crate::sql;
 use crate::statement::{COLUMNS, COLUMNS_WITH_ID, Kind, Statements, run_of, shard_of};
+use crate::tail_loop::Settings;
 
 /// Files that are read at a time while the index is rebuilt.
 const FILES_AT_ONCE: usize = 4;
+
+/// Contributions that are summed at a time, for each run that is corrected at a time: what was, what is, and as many that are new.
+const SUMMED_A_CORRECTED: usize = 3;
 
 /// A file of `events` with its rows, of which it has [`sql::event_columns`].
 pub(crate) struct FileRows {
@@ -28,11 +32,9 @@ pub(crate) struct FileRows {
     pub(crate) rows: RecordBatch,
 }
 
-/// What new rows came to.
+/// What new rows were.
 #[derive(Debug, Default)]
 pub(crate) struct Contributions {
-    /// Rows of the relation `contributions`.
-    pub(crate) rows: Vec<RecordBatch>,
     /// Runs that were new.
     pub(crate) runs: u64,
     /// Statements that changed nothing, because they had been there.
@@ -70,6 +72,33 @@ pub(crate) struct Runs {
     files: Files,
     shard: Shard,
     horizon_micros: i64,
+    corrected_at_once: usize,
+}
+
+/// The definitions that contributions are made by, planned.
+pub(crate) struct Definitions {
+    runs: sql::Definition,
+    metrics: sql::Definition,
+}
+
+/// Rows of `metrics` for contributions out of some versions of `events`.
+struct Sums<'a> {
+    definition: &'a sql::Definition,
+    at_once: usize,
+    from: i64,
+    to: i64,
+    /// Rows of the relation `contributions`.
+    rows: Vec<RecordBatch>,
+    partials: Vec<RecordBatch>,
+}
+
+/// A row of some batches: which of them, and where in it.
+type RowAt = (usize, u32);
+
+/// Some of the runs about which more is known, and what is new about them.
+struct Part {
+    runs: HashSet<u64>,
+    news: Vec<RowAt>,
 }
 
 /// A new statement.
@@ -81,12 +110,65 @@ struct New {
     kind: Kind,
 }
 
+// === impl New ===
+
+impl New {
+    fn row(&self) -> RowAt {
+        (self.batch, self.row)
+    }
+}
+
+// === impl Definitions ===
+
+impl Definitions {
+    pub(crate) async fn plan(context: &SessionContext) -> Result<Self> {
+        let schema = sql::contributions_schema();
+        let metrics = sql::Definition::new(context, "contributions", schema, bellwether_metrics::METRICS_SQL).await?;
+        Ok(Self { runs: sql::runs_definition(context).await?, metrics })
+    }
+}
+
+// === impl Sums ===
+
+impl Sums<'_> {
+    async fn add(&mut self, contributions: RecordBatch) -> Result<()> {
+        if contributions.num_rows() > 0 {
+            self.rows.push(contributions);
+        }
+        if self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() >= self.at_once {
+            self.sum().await?;
+        }
+        Ok(())
+    }
+
+    async fn sum(&mut self) -> Result<()> {
+        let answer = self.definition.run(std::mem::take(&mut self.rows)).await?;
+        let rows = answer.iter().map(RecordBatch::num_rows).sum();
+        let provenance = [("events_from", sql::constant(self.from, rows)), ("events_to", sql::constant(self.to, rows))];
+        self.partials.push(sql::rows_of(Table::Metrics, &answer, &provenance)?);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<RecordBatch> {
+        if !self.rows.is_empty() {
+            self.sum().await?;
+        }
+        Ok(concat_batches(&Table::Metrics.arrow_schema(), &self.partials)?)
+    }
+}
+
 // === impl Runs ===
 
 impl Runs {
-    pub(crate) fn new(index_memory_bytes: usize, horizon: std::time::Duration, shard: Shard) -> Self {
-        let horizon_micros = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
-        Self { index: RunIndex::new(index_memory_bytes), files: Files::default(), shard, horizon_micros }
+    /// Runs of a shard, within the bounds of the settings.
+    pub(crate) fn new(settings: &Settings, shard: Shard) -> Self {
+        Self {
+            index: RunIndex::new(settings.index_memory_bytes),
+            files: Files::default(),
+            shard,
+            horizon_micros: i64::try_from(settings.horizon.as_micros()).unwrap_or(i64::MAX),
+            corrected_at_once: settings.corrected_at_once.max(1),
+        }
     }
 
     /// Takes in the statements of files whose contributions are in `metrics` already: the newest are held as far as the
@@ -151,7 +233,7 @@ impl Runs {
 
     /// Lets go what does not fit beside what comes, or is older than the horizon.
     fn make_room(&mut self, coming: usize) {
-        let gone = self.files.to_let_go(self.index.held(), coming, self.index.limit(), self.horizon_micros);
+        let gone = self.files.let_go(self.index.held(), coming, self.index.limit(), self.horizon_micros);
         if gone.is_empty() {
             return;
         }
@@ -173,13 +255,15 @@ impl Runs {
         Ok(())
     }
 
-    /// Takes in new rows.
+    /// Takes in new rows, which are those of versions [from, to) of `events`. Returns the rows of `metrics` that they come to.
     pub(crate) async fn take(
         &mut self,
         lake: &Lake,
-        context: &SessionContext,
+        definitions: &Definitions,
         new: &[FileRows],
-    ) -> Result<Contributions> {
+        from: i64,
+        to: i64,
+    ) -> Result<(RecordBatch, Contributions)> {
         let mut contributions = Contributions::default();
         // Before the look-up: what leaves later would be in neither place.
         self.make_room(new.iter().map(|file| file.rows.num_rows()).sum());
@@ -194,7 +278,7 @@ impl Runs {
         let mut found = self.look_up(lake, wanted).await?;
         // What is held too stands in a file that was rewritten; what has come again now changes nothing.
         let mut repeated: HashSet<(u64, u64)> = HashSet::new();
-        for (run, before) in &mut found {
+        for (run, before) in &mut found.by_run {
             let about: HashMap<u64, Place> = self.index.about(*run).collect();
             before.retain(|before| match about.get(&before.said) {
                 Some(place) if place.file < first_new => false,
@@ -205,33 +289,55 @@ impl Runs {
                 None => true,
             });
         }
-        found.retain(|_, before| !before.is_empty());
+        found.by_run.retain(|_, before| !before.is_empty());
         let all = said.len();
         said.retain(|new: &New| !repeated.contains(&(new.run, new.said)));
         contributions.duplicates += (all - said.len()) as u64;
-        again.extend(found.keys());
-        let changed: HashSet<u64> = said.iter().map(|new| new.run).filter(|run| again.contains(run)).collect();
+        again.extend(found.by_run.keys());
         contributions.late = said.iter().filter(|new| new.kind != Kind::Completed).count() as u64;
-        let mut more = Vec::new();
-        for part in said.chunk_by(|one, other| one.batch == other.batch) {
-            let batch = &batches[part[0].batch];
-            let (again, simple): (Vec<&New>, Vec<&New>) = part.iter().partition(|new| changed.contains(&new.run));
-            let rows = |news: Vec<&New>| take_rows(batch, news.into_iter().map(|new| new.row).collect());
-            if !simple.is_empty() {
-                contributions.runs += simple.len() as u64;
-                contributions.rows.push(sql::with_sign(&sql::runs_as_they_stand(&rows(simple)?)?, 1)?);
-            }
-            if !again.is_empty() {
-                more.push(rows(again)?);
-            }
+        let (changed, simple): (Vec<&New>, Vec<&New>) = said.iter().partition(|new| again.contains(&new.run));
+        contributions.runs += simple.len() as u64;
+        let mut sums = Sums {
+            definition: &definitions.metrics,
+            at_once: self.corrected_at_once * SUMMED_A_CORRECTED,
+            from,
+            to,
+            rows: Vec::new(),
+            partials: Vec::new(),
+        };
+        for rows in picked(&batches, simple.into_iter().map(New::row).collect())? {
+            sums.add(sql::with_sign(&sql::runs_as_they_stand(&rows)?, 1)?).await?;
         }
-        if !changed.is_empty() {
-            let before = self.read_back(lake, &changed, first_new, found).await?;
+        for part in self.in_parts(changed, first_new) {
+            let before = self.read_back(lake, &part.runs, first_new, &found).await?;
             let mut now = before.clone();
-            now.extend(more);
-            self.correct(context, before, now, &mut contributions).await?;
+            now.extend(picked(&batches, part.news)?);
+            Self::correct(&definitions.runs, before, now, &mut sums, &mut contributions).await?;
         }
-        Ok(contributions)
+        Ok((sums.finish().await?, contributions))
+    }
+
+    /// What is new about runs of which more is known, some runs at a time: those that stand in one file together, so that
+    /// it is read back once.
+    fn in_parts(&self, news: Vec<&New>, first_new: u32) -> Vec<Part> {
+        let file = |run: u64| {
+            let files = self.index.about(run).map(|(_, place)| place.file).filter(|file| *file < first_new);
+            files.min().unwrap_or(u32::MAX)
+        };
+        let mut news: Vec<(u32, u64, RowAt)> =
+            news.into_iter().map(|new| (file(new.run), new.run, new.row())).collect();
+        news.sort_unstable();
+        let mut parts: Vec<Part> = Vec::new();
+        for (_, run, row) in news {
+            match parts.last_mut() {
+                Some(part) if part.runs.len() < self.corrected_at_once || part.runs.contains(&run) => {
+                    part.runs.insert(run);
+                    part.news.push(row);
+                }
+                _ => parts.push(Part { runs: HashSet::from([run]), news: vec![row] }),
+            }
+        }
+        parts
     }
 
     /// Takes in the statements of one file: which are new, for which runs more must be looked up, and about which runs
@@ -279,11 +385,7 @@ impl Runs {
     }
 
     /// Statements about runs in files that are not held, by run.
-    async fn look_up(
-        &self,
-        lake: &Lake,
-        wanted: BTreeMap<usize, HashSet<String>>,
-    ) -> Result<BTreeMap<u64, Vec<Before>>> {
+    async fn look_up(&self, lake: &Lake, wanted: BTreeMap<usize, HashSet<String>>) -> Result<Found> {
         let mut by_file: BTreeMap<u32, Arc<HashSet<String>>> = BTreeMap::new();
         for (segment, runs) in wanted {
             let runs = Arc::new(runs);
@@ -295,19 +397,20 @@ impl Runs {
                 }
             }
         }
-        let mut found: BTreeMap<u64, Vec<Before>> = BTreeMap::new();
+        let mut found = Found::default();
         let columns = sql::events_columns();
         for (ordinal, runs) in by_file {
             let file = self.files.file(ordinal)?;
             let Some(rows) = lake.find_rows(Table::Events, &file, &columns, "run_id", &runs).await? else { continue };
             let statements = Statements::of(&rows)?;
-            for n in 0..statements.rows() {
+            for (row, n) in (0_u32..).zip(0..statements.rows()) {
                 let (run, said) = (statements.run(n), statements.said(n));
-                let known = found.entry(run).or_default();
+                let known = found.by_run.entry(run).or_default();
                 if !known.iter().any(|before| before.said == said) {
-                    known.push(Before { said, row: rows.slice(n, 1) });
+                    known.push(Before { said, row: (found.batches.len(), row) });
                 }
             }
+            found.batches.push(rows);
         }
         Ok(found)
     }
@@ -318,7 +421,7 @@ impl Runs {
         lake: &Lake,
         runs: &HashSet<u64>,
         first_new: u32,
-        found: BTreeMap<u64, Vec<Before>>,
+        found: &Found,
     ) -> Result<Vec<RecordBatch>> {
         let mut places: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (_, place) in runs.iter().flat_map(|run| self.index.about(*run)).filter(|(_, place)| place.file < first_new)
@@ -332,20 +435,17 @@ impl Runs {
             let file = self.files.file(ordinal)?;
             before.push(lake.read_rows(Table::Events, &file, &columns, rows).await?);
         }
-        let found = found.into_iter().filter(|(run, _)| runs.contains(run)).flat_map(|(_, before)| before);
-        let found: Vec<RecordBatch> = found.map(|before| before.row).collect();
-        if let Some(first) = found.first() {
-            before.push(concat_batches(&first.schema(), &found)?);
-        }
+        let also = runs.iter().filter_map(|run| found.by_run.get(run)).flatten();
+        before.extend(picked(&found.batches, also.map(|before| before.row).collect())?);
         Ok(before)
     }
 
     /// Takes back what runs came to, and adds what they come to now.
     async fn correct(
-        &self,
-        context: &SessionContext,
+        definition: &sql::Definition,
         before: Vec<RecordBatch>,
         now: Vec<RecordBatch>,
+        sums: &mut Sums<'_>,
         contributions: &mut Contributions,
     ) -> Result<()> {
         let runs_of = |batches: &[RecordBatch], kind: fn(Kind) -> bool| {
@@ -358,8 +458,8 @@ impl Runs {
         };
         let late = |kind: Kind| kind != Kind::Completed;
         let (late_before, late_now) = (runs_of(&before, late)?, runs_of(&now, late)?);
-        let old = runs_before(context, before).await?;
-        let new = sql::runs(context, now).await?;
+        let old = runs_before(definition, before).await?;
+        let new = sql::runs(definition, now).await?;
         let (completed_before, completed_now) = (run_set(&old)?, run_set(&new)?);
         let waiting =
             |late: &[u64], completed: &HashSet<u64>| late.iter().filter(|run| !completed.contains(run)).count();
@@ -370,14 +470,13 @@ impl Runs {
         contributions.runs += (new.num_rows() - old.num_rows().min(new.num_rows())) as u64;
         let (old, new) = without_what_is_the_same(&old, &new)?;
         contributions.corrected += old.num_rows() as u64;
-        contributions.rows.push(sql::with_sign(&old, -1)?);
-        contributions.rows.push(sql::with_sign(&new, 1)?);
-        Ok(())
+        sums.add(sql::with_sign(&old, -1)?).await?;
+        sums.add(sql::with_sign(&new, 1)?).await
     }
 }
 
 /// Runs as they counted before. Of most, nothing was said but that they are completed: these stand as they are.
-async fn runs_before(context: &SessionContext, before: Vec<RecordBatch>) -> Result<RecordBatch> {
+async fn runs_before(definition: &sql::Definition, before: Vec<RecordBatch>) -> Result<RecordBatch> {
     let mut said: HashMap<u64, u32> = HashMap::new();
     for batch in &before {
         let statements = Statements::of(batch)?;
@@ -396,15 +495,22 @@ async fn runs_before(context: &SessionContext, before: Vec<RecordBatch>) -> Resu
             others.push(take_rows(batch, other)?);
         }
     }
-    alone.push(sql::runs(context, others).await?);
+    alone.push(sql::runs(definition, others).await?);
     let schema = alone[0].schema();
     Ok(concat_batches(&schema, &alone)?)
 }
 
-/// A statement that was made before.
+/// Statements that were made before and stand in files that are not held.
+#[derive(Default)]
+struct Found {
+    batches: Vec<RecordBatch>,
+    by_run: BTreeMap<u64, Vec<Before>>,
+}
+
+/// A statement that was made before: a batch and a row of it.
 struct Before {
     said: u64,
-    row: RecordBatch,
+    row: RowAt,
 }
 
 /// What the index wants to know of a row.
@@ -440,12 +546,19 @@ async fn read_ahead(lake: &Lake, files: Vec<AddedFile>, columns: &[&str; 2]) -> 
     let read = |file: AddedFile| async move {
         let mut all = Vec::new();
         for batch in lake.read(Table::Events, &file, Some(columns)).await? {
-            all.extend(batch.column(0).as_string_view().iter().flatten().map(|run_id| run_of(run_id)));
+            all.extend(batch.column(0).as_string_view().iter().flatten().map(run_of));
         }
         let said = |run| Said { run, said: 0, micros: 0 };
         Ok::<_, Error>((file, all.into_iter().map(said).collect()))
     };
     futures::stream::iter(files).map(read).buffered(FILES_AT_ONCE).try_collect().await
+}
+
+/// Rows of batches, each named by its batch and its place there.
+fn picked(batches: &[RecordBatch], mut rows: Vec<RowAt>) -> Result<Vec<RecordBatch>> {
+    rows.sort_unstable();
+    let parts = rows.chunk_by(|one, other| one.0 == other.0);
+    parts.map(|part| take_rows(&batches[part[0].0], part.iter().map(|(_, row)| *row).collect())).collect()
 }
 
 fn take_rows(rows: &RecordBatch, places: Vec<u32>) -> Result<RecordBatch> {
@@ -478,27 +591,4 @@ fn without_what_is_the_same(old: &RecordBatch, new: &RecordBatch) -> Result<(Rec
     let mut taken: Vec<u32> = left.into_values().flatten().collect();
     taken.sort_unstable();
     Ok((take_rows(old, taken)?, take_rows(new, added)?))
-}
-
-/// The definition of the metrics, planned.
-pub(crate) async fn definition(context: &SessionContext) -> Result<sql::Definition> {
-    let schema = sql::contributions_schema();
-    sql::Definition::new(context, "contributions", schema, bellwether_metrics::METRICS_SQL).await
-}
-
-/// Rows of `metrics` for contributions out of versions [from, to) of `events`.
-pub(crate) async fn partials(
-    definition: &sql::Definition,
-    contributions: Vec<RecordBatch>,
-    from: i64,
-    to: i64,
-) -> Result<RecordBatch> {
-    let contributions: Vec<RecordBatch> = contributions.into_iter().filter(|batch| batch.num_rows() > 0).collect();
-    if contributions.is_empty() {
-        return Ok(RecordBatch::new_empty(Table::Metrics.arrow_schema()));
-    }
-    let answer = definition.run(contributions).await?;
-    let rows = answer.iter().map(RecordBatch::num_rows).sum();
-    let provenance = [("events_from", sql::constant(from, rows)), ("events_to", sql::constant(to, rows))];
-    sql::rows_of(Table::Metrics, &answer, &provenance)
 }

@@ -91,9 +91,9 @@ impl Files {
         ordinal
     }
 
-    /// Files whose statements are to be let go, so that no more than `limit` with those that come stay, nor any that are
+    /// Lets go of the statements of files, and says of which, so that no more than `limit` with those that come stay, nor any that are
     /// older than the horizon; few that are too old are left for later.
-    pub(crate) fn to_let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
+    pub(crate) fn let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
         let moved_on = self.newest_micros.saturating_sub(self.looked_micros) >= horizon_micros / LOOKS_A_HORIZON;
         if held + coming <= limit && !moved_on {
             return BTreeSet::new();
@@ -181,16 +181,16 @@ mod tests {
     #[test]
     fn the_oldest_go_first_down_to_the_half() {
         let mut files = files(&[40, 10, 30, 20]);
-        assert_eq!(files.to_let_go(40, 10, 100, i64::MAX), BTreeSet::new());
-        assert_eq!(files.to_let_go(40, 10, 44, i64::MAX), BTreeSet::from([1, 3]));
-        assert_eq!(files.to_let_go(20, 100, 44, i64::MAX), BTreeSet::from([0, 2]), "what comes takes it all");
+        assert_eq!(files.let_go(40, 10, 100, i64::MAX), BTreeSet::new());
+        assert_eq!(files.let_go(40, 10, 44, i64::MAX), BTreeSet::from([1, 3]));
+        assert_eq!(files.let_go(20, 100, 44, i64::MAX), BTreeSet::from([0, 2]), "what comes takes it all");
     }
 
     #[test]
     fn what_is_older_than_the_horizon_goes() {
         let mut files = files(&[100, 10, 200, 20]);
-        assert_eq!(files.to_let_go(40, 0, 100, 150), BTreeSet::from([1, 3]));
-        assert_eq!(files.to_let_go(20, 0, 100, 150), BTreeSet::new());
+        assert_eq!(files.let_go(40, 0, 100, 150), BTreeSet::from([1, 3]));
+        assert_eq!(files.let_go(20, 0, 100, 150), BTreeSet::new());
     }
 
     #[test]

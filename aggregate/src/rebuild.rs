@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use bellwether_lake::{
     AddedFile, Advance, Commit, CommitLog, DataFile, Error, Lake, Layout, Outcome, Result, Snapshot, Table, app_of,
+    settle,
 };
-use datafusion::prelude::SessionContext;
+use futures::future::BoxFuture;
 use prometheus::Registry;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{FileRows, Runs, Shard, definition, partials};
+use crate::contribution::{Definitions, FileRows, Runs, Shard};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::sql;
@@ -47,13 +48,11 @@ pub async fn rebuild(
     mut progress: impl FnMut(u64),
     stop: &CancellationToken,
 ) -> Result<Rebuilt> {
-    let context = sql::session();
     let mut rebuilding = Rebuilding {
-        definition: definition(&context).await?,
-        context,
+        definitions: Definitions::plan(&sql::session()).await?,
         tail: Tail::new(lake.clone(), None, Metrics::register(&Registry::new())?.read_back, 0),
         lake: lake.clone(),
-        runs: Runs::new(settings.index_memory_bytes, settings.horizon, Shard { number: 0, of: 1 }),
+        runs: Runs::new(&settings, Shard { number: 0, of: 1 }),
         releases: Releases::default(),
         files: BTreeMap::new(),
         rows: 0,
@@ -70,8 +69,7 @@ pub async fn rebuild(
 /// What has been made so far, written and named by nobody yet.
 struct Rebuilding {
     lake: Lake,
-    context: SessionContext,
-    definition: sql::Definition,
+    definitions: Definitions,
     tail: Tail,
     runs: Runs,
     releases: Releases,
@@ -131,10 +129,9 @@ impl Rebuilding {
         if new.is_empty() {
             return Ok(());
         }
-        let taken = Box::pin(self.runs.take(&self.lake, &self.context, &new)).await?;
+        let (partials, _) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from, to)).await?;
         let (seen, fresh) = self.releases.first_seen(&self.lake, &new, to - 1).await?;
         self.releases.note(fresh);
-        let partials = partials(&self.definition, taken.rows, from, to).await?;
         for (table, rows) in [(Table::Metrics, partials), (Table::Releases, seen)] {
             let written = self.lake.write(table, &rows).await?;
             self.files.entry(table).or_default().extend(written.into_iter().map(|written| written.file));
@@ -193,20 +190,12 @@ impl Rebuilding {
             files: new,
             operation: "REBUILD",
             ranges: Vec::new(),
-            facts: Map::from_iter([("generation".to_owned(), Value::from(json!(layout.generation)))]),
+            facts: Map::from_iter([("generation".to_owned(), json!(layout.generation))]),
         };
         let log = self.lake.log(table);
-        let mut pause = crate::tail::FIRST_PAUSE;
-        loop {
-            match log.try_replace(on, &commit, &old).await? {
-                Outcome::Committed(_) => return Ok(true),
-                Outcome::Fenced { .. } => return Ok(false),
-                Outcome::Unknown { reason } => {
-                    tracing::warn!(table = table.name(), reason, "the switch is unclear; asking again");
-                    self.lake.clock().sleep(pause).await;
-                    pause = (pause * 2).min(crate::tail::LONGEST_PAUSE);
-                }
-            }
-        }
+        let unclear =
+            |reason: &str| tracing::warn!(table = table.name(), reason, "the switch is unclear; asking again");
+        let ask = || -> BoxFuture<'_, Result<Outcome>> { Box::pin(log.try_replace(on, &commit, &old)) };
+        Ok(settle(&*self.lake.clock(), ask, unclear).await?.is_some())
     }
 }

@@ -35,7 +35,7 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
     for file in files {
         rows.extend(lake.read(Table::Events, file, Some(&columns)).await?);
     }
-    let runs = sql::runs(&context, rows).await?;
+    let runs = sql::runs(&sql::runs_definition(&context).await?, rows).await?;
     let sql_text = ordered(bellwether_metrics::METRICS_SQL);
     let schema = sql::contributions_schema();
     let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
@@ -49,6 +49,7 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
 /// As [`recompute`].
 pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<RecordBatch> {
     let context = sql::session();
+    let runs = sql::runs_definition(&context).await?;
     let of = u32::try_from(shards.len()).unwrap_or(1);
     let columns = sql::events_columns();
     let mut contributions = Vec::new();
@@ -59,7 +60,7 @@ pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<
                 rows.push(sql::of_shard(&batch, Shard { number, of })?);
             }
         }
-        contributions.push(sql::with_sign(&sql::runs(&context, rows).await?, 1)?);
+        contributions.push(sql::with_sign(&sql::runs(&runs, rows).await?, 1)?);
     }
     let sql_text = ordered(bellwether_metrics::METRICS_SQL);
     let schema = sql::contributions_schema();

@@ -123,15 +123,21 @@ pub(crate) fn of_shard(batch: &RecordBatch, shard: Shard) -> Result<RecordBatch>
     Ok(filter_record_batch(batch, &mask)?)
 }
 
+/// The definition of runs as they count, planned.
+pub(crate) async fn runs_definition(context: &SessionContext) -> Result<Definition> {
+    let schema = runs_schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let definition = bellwether_metrics::runs_sql(&names.join(", "));
+    Definition::new(context, "events", events_schema()?, &definition).await
+}
+
 /// Runs as they count, from all that is said of them.
-pub(crate) async fn runs(context: &SessionContext, said: Vec<RecordBatch>) -> Result<RecordBatch> {
+pub(crate) async fn runs(definition: &Definition, said: Vec<RecordBatch>) -> Result<RecordBatch> {
     let schema = runs_schema();
     if said.is_empty() {
         return Ok(RecordBatch::new_empty(schema));
     }
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let definition = bellwether_metrics::runs_sql(&names.join(", "));
-    let answer = over(context, "events", events_schema()?, said, &definition).await?;
+    let answer = definition.run(said).await?;
     let Some(first) = answer.first() else { return Ok(RecordBatch::new_empty(schema)) };
     let whole = concat_batches(&first.schema(), &answer)?;
     let columns = schema.fields().iter().zip(whole.columns());

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Layout, Outcome, Result, Snapshot, Table,
-    app_of,
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Handover, Lake, Layout, Result, Snapshot, Table, app_of,
+    settle,
 };
 use datafusion::prelude::SessionContext;
 use prometheus::Registry;
@@ -16,7 +16,7 @@ use serde_json::Map;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::contribution::{Runs, Shard, definition, partials};
+use crate::contribution::{Definitions, Runs, Shard};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::rolling_history::{RollingHistory, newest_end_micros};
@@ -39,6 +39,9 @@ pub struct Settings {
     pub shards: u32,
     /// This shard.
     pub shard: u32,
+    /// Runs that are read back and corrected at a time: a step may have late statements about many more, and a run takes far
+    /// more room than what is said of it.
+    pub corrected_at_once: usize,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             rolling_history: true,
             shards: 1,
             shard: 0,
+            corrected_at_once: 50_000,
         }
     }
 }
@@ -84,7 +88,7 @@ pub struct Aggregator {
     tail: Tail,
     metrics: Metrics,
     context: SessionContext,
-    definition: sql::Definition,
+    definitions: Definitions,
     runs: Runs,
     releases: Releases,
     history: RollingHistory,
@@ -187,7 +191,7 @@ impl Aggregator {
         let app = app_of(settings.shard);
         let next = on.next(&app).unwrap_or(0);
         let shard = Shard { number: settings.shard, of: settings.shards };
-        let mut runs = Runs::new(settings.index_memory_bytes, settings.horizon, shard);
+        let mut runs = Runs::new(&settings, shard);
         if next > 0 {
             let files = lake.files_at(Table::Events, next - 1).await?;
             Box::pin(runs.rebuild(lake, files)).await?;
@@ -203,7 +207,7 @@ impl Aggregator {
             layout,
             tail: Tail::new(lake.clone(), handover, metrics.read_back.clone(), next),
             metrics,
-            definition: definition(&context).await?,
+            definitions: Definitions::plan(&context).await?,
             context,
             runs,
             on,
@@ -294,7 +298,7 @@ impl Aggregator {
             self.history.note(entry);
         }
         if !new.is_empty() {
-            let taken = Box::pin(self.runs.take(&self.lake, &self.context, &new)).await?;
+            let (partials, taken) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from, to)).await?;
             self.metrics.rows.inc_by(new.iter().map(|file| file.rows.num_rows() as u64).sum());
             self.metrics.runs.inc_by(taken.runs);
             self.metrics.duplicates.inc_by(taken.duplicates);
@@ -309,7 +313,6 @@ impl Aggregator {
                 self.commit_releases(&seen, to).await?;
                 self.releases.note(fresh);
             }
-            let partials = partials(&self.definition, taken.rows, from, to).await?;
             self.commit_metrics(&partials, to).await?;
             if first {
                 self.commit_history(&partials, to).await?;
@@ -380,21 +383,14 @@ impl Aggregator {
             facts: Map::new(),
         };
         let log = self.lake.log(table);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match log.try_commit(on, &commit).await? {
-                Outcome::Committed(snapshot) => return Ok(snapshot),
-                Outcome::Fenced { .. } => {
-                    self.lake.discard(table, &commit.files).await;
-                    return Err(Error::fenced(format!("another aggregator has committed to `{}`", table.name())));
-                }
-                Outcome::Unknown { reason } => {
-                    self.metrics.retries.inc();
-                    tracing::warn!(table = table.name(), reason, "a commit is unclear; asking again");
-                    self.lake.clock().sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
+        let unclear = |reason: &str| {
+            self.metrics.retries.inc();
+            tracing::warn!(table = table.name(), reason, "a commit is unclear; asking again");
+        };
+        if let Some(snapshot) = settle(&*self.lake.clock(), || log.try_commit(on, &commit), unclear).await? {
+            return Ok(snapshot);
         }
+        self.lake.discard(table, &commit.files).await;
+        Err(Error::fenced(format!("another aggregator has committed to `{}`", table.name())))
     }
 }

@@ -122,13 +122,19 @@ struct Way {
     index_memory_bytes: usize,
     hand_over: bool,
     partitions: u8,
+    corrected_at_once: usize,
 }
 
 /// Feeds statements in cuts; after some cuts the aggregator reads on, after some it is dropped and opened anew, after some
 /// small files are made one.
 async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
     let mut feed = Feed::new().await;
-    let settings = Settings { index_memory_bytes: way.index_memory_bytes, horizon: way.horizon, ..Settings::default() };
+    let settings = Settings {
+        index_memory_bytes: way.index_memory_bytes,
+        horizon: way.horizon,
+        corrected_at_once: way.corrected_at_once,
+        ..Settings::default()
+    };
     let handover = way.hand_over.then(|| Handover::new(1 << 20, event_columns()));
     let mut aggregator = Box::pin(feed.aggregator(settings, handover.clone())).await;
     let mut from = 0;
@@ -158,13 +164,15 @@ async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
 fn way() -> impl Strategy<Value = Way> {
     let horizon = prop_oneof![Just(Duration::from_secs(86_400)), Just(Duration::ZERO), Just(Duration::from_secs(600))];
     let cuts = prop::collection::vec((0..15_u8, any::<u8>()), 0..6);
-    (cuts, horizon, prop_oneof![Just(1_usize << 20), Just(0)], any::<bool>(), 1..4_u8).prop_map(
-        |(cuts, horizon, index_memory_bytes, hand_over, partitions)| Way {
+    let at_once = prop_oneof![Just(1_usize), Just(2), Just(1000)];
+    (cuts, horizon, prop_oneof![Just(1_usize << 20), Just(0)], any::<bool>(), 1..4_u8, at_once).prop_map(
+        |(cuts, horizon, index_memory_bytes, hand_over, partitions, corrected_at_once)| Way {
             cuts,
             horizon,
             index_memory_bytes,
             hand_over,
             partitions,
+            corrected_at_once,
         },
     )
 }
@@ -207,7 +215,14 @@ proptest! {
         other in way(),
     ) {
         block_on(async {
-            let plain = Way { cuts: Vec::new(), horizon: Duration::from_secs(86_400), index_memory_bytes: 1 << 20, hand_over: false, partitions: 1 };
+            let plain = Way {
+                cuts: Vec::new(),
+                horizon: Duration::from_secs(86_400),
+                index_memory_bytes: 1 << 20,
+                hand_over: false,
+                partitions: 1,
+                corrected_at_once: 1000,
+            };
             let first = Box::pin(run(&said, &plain)).await;
             let second = Box::pin(run(&said, &one)).await;
             assert_same(&first, &second);
@@ -230,6 +245,7 @@ fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
             index_memory_bytes,
             hand_over: false,
             partitions: 2,
+            corrected_at_once: 3,
         };
         let held = Box::pin(run(&said, &way(Duration::from_secs(86_400), 1 << 20))).await;
         let looked_up = Box::pin(run(&said, &way(Duration::ZERO, 0))).await;

@@ -11,7 +11,7 @@ WITH completed AS (
 ),
 -- Of nearly every run there is one statement, and counting them is much cheaper than ranking: only the others are ranked.
 repeated AS (
-    SELECT run_id, source FROM completed GROUP BY run_id, source HAVING count(*) > 1
+    SELECT run_id FROM completed GROUP BY run_id HAVING count(*) > 1
 ),
 ranked AS (
     SELECT
@@ -22,7 +22,7 @@ ranked AS (
                 c.revision DESC, c.event_time DESC, c.content_hash DESC, c.topic, c.partition, c."offset", c.ingested_at
         ) AS place
     FROM completed AS c
-    JOIN repeated AS r ON c.run_id = r.run_id AND c.source = r.source
+    JOIN repeated AS r ON c.run_id = r.run_id
 ),
 -- Few rows are superseded, so that this side of the join is small; an outer join, because a condition on run_id then
 -- reaches both sides. Two jobs may have read one message: what they took in differs in when they did.
@@ -30,18 +30,21 @@ superseded AS (
     SELECT run_id, source, attempt, topic, partition, "offset", ingested_at FROM ranked WHERE place > 1
 ),
 -- Late statements are about the last attempt of a run.
-last_attempt AS (
-    SELECT run_id, source, min(tenant) AS tenant, min(attempt) AS attempt
-    FROM completed
-    GROUP BY run_id, source
-    HAVING count(*) = 1
-    UNION ALL
+last_of_several AS (
     SELECT run_id, source, tenant, attempt FROM (
         SELECT
             run_id, source, tenant, attempt,
             row_number() OVER (PARTITION BY run_id, source ORDER BY attempt DESC, place) AS last
         FROM ranked
     ) WHERE last = 1
+),
+last_attempt AS (
+    SELECT run_id, min(source) AS source, min(tenant) AS tenant, min(attempt) AS attempt
+    FROM completed
+    GROUP BY run_id
+    HAVING count(*) = 1
+    UNION ALL
+    SELECT run_id, source, tenant, attempt FROM last_of_several
 ),
 said AS (
     SELECT
@@ -57,21 +60,26 @@ said AS (
     FROM events
     WHERE event_type <> 'run.completed'
 ),
+-- Most runs of which something is said have one thing said of them: there is nothing to choose.
+discussed AS (
+    SELECT run_id FROM events WHERE event_type <> 'run.completed' GROUP BY run_id HAVING count(*) > 1
+),
 -- Of several statements of one fact the greatest counts. A fact is a review by its id, a score by what was scored and by
 -- whom, anything else by the id of its event.
 fact AS (
     SELECT * EXCEPT (place) FROM (
         SELECT
-            *,
+            s.*,
             row_number() OVER (
                 PARTITION BY
-                    run_id, event_type, source,
+                    s.run_id, event_type, source,
                     CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
                     score_name, score_evaluator_id, coalesce(score_target, 'run'), score_target_id,
                     score_identifier
                 ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
             ) AS place
-        FROM said
+        FROM said AS s
+        JOIN discussed AS d ON s.run_id = d.run_id
     ) WHERE place = 1
 ),
 -- What a person says of a run replaces what the same person said of it before.
@@ -87,6 +95,8 @@ voice AS (
             ) AS place
         FROM fact
     ) WHERE place = 1 OR event_type <> 'run.review'
+    UNION ALL
+    SELECT s.* FROM said AS s LEFT JOIN discussed AS d ON s.run_id = d.run_id WHERE d.run_id IS NULL
 ),
 -- Who decides: a person (3), a rule (2), a model (1). The run itself is 0 unless it names one of these.
 verdict AS (
@@ -112,14 +122,12 @@ verdict AS (
 -- A statement is about the run of its own source where there is one, else about every run of that id; never about
 -- another tenant's.
 about AS (
-    SELECT * FROM (
-        SELECT
-            v.*, a.source AS run_source, a.attempt AS run_attempt,
-            max(CASE WHEN a.source = v.source THEN 1 ELSE 0 END)
-                OVER (PARTITION BY v.run_id, v.topic, v.partition, v."offset") AS own
-        FROM verdict AS v
-        JOIN last_attempt AS a ON v.run_id = a.run_id AND (v.tenant = '' OR v.tenant = a.tenant)
-    ) WHERE own = 0 OR run_source = source
+    SELECT v.*, a.source AS run_source, a.attempt AS run_attempt
+    FROM verdict AS v
+    JOIN last_attempt AS a ON v.run_id = a.run_id AND (v.tenant = '' OR v.tenant = a.tenant)
+    LEFT JOIN last_of_several AS own
+        ON v.run_id = own.run_id AND v.source = own.source AND (v.tenant = '' OR v.tenant = own.tenant)
+    WHERE own.run_id IS NULL OR a.source = v.source
 ),
 late AS (
     SELECT
