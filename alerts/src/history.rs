@@ -7,13 +7,16 @@ use bellwether_lake::{CommitLog, Error, Lake, Layout, Result, Table};
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};
-use crate::read::replay;
+use crate::read::{replay, replay_tables};
 use crate::record::{ChangeKind, Row};
 use crate::rule::{Rule, Rules, Source};
 use crate::watch::Settings;
 
 /// Minutes of a month.
 const MONTH: f64 = 30.0 * 1440.0;
+
+/// Minutes before a replay in which a bound that is passed already comes to fire.
+const SETTLES: i64 = 60;
 
 /// What a replay found.
 #[derive(Clone, Debug)]
@@ -62,10 +65,6 @@ pub async fn replayed(
         );
         return Err(Error::config(format!("there is no rule `{name}`")).with_hint(hint));
     };
-    if rule.source == Source::Tables {
-        return Err(Error::config(format!("rule `{name}` asks whole tables as they are now, which has no history"))
-            .with_hint("rules on `metrics` and `events` can be replayed"));
-    }
     let share = share_of(rule, rules, &settings.budget);
     // The rule alone, with the part of the budget that it has among all.
     let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
@@ -74,9 +73,13 @@ pub async fn replayed(
     let at = lake.log(Table::Metrics).load().await?;
     let versions = (at.version, Layout::reads_next(&at));
     // What lies before is learned from, and not told.
-    let history = settings.history_days.saturating_mul(1440);
-    let rows =
-        Box::pin(replay(lake, &mut engine, settings, versions, Some(from.saturating_sub(history)), Some(to))).await?;
+    let rows = if rule.source == Source::Tables {
+        let begin = from.saturating_sub(rule.every.max(SETTLES));
+        Box::pin(replay_tables(lake, &mut engine, settings, versions, begin, to, rule.every)).await?
+    } else {
+        let begin = from.saturating_sub(settings.history_days.saturating_mul(1440));
+        Box::pin(replay(lake, &mut engine, settings, versions, Some(begin), Some(to))).await?
+    };
     let begin = crate::record::micros(from);
     let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();
     let status = engine.statuses().first().map_or(Status::Waiting, |(_, status, _)| (*status).clone());

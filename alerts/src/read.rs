@@ -5,7 +5,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use bellwether_detect::Minute;
 use bellwether_lake::{Lake, LogEntry, Result, Table};
-use bellwether_queries::{Session, SessionSettings};
+use bellwether_queries::{Present, Session, SessionSettings};
 use futures::TryStreamExt;
 
 use crate::engine::Engine;
@@ -124,6 +124,57 @@ pub async fn replay(
         rows.extend(engine.evaluate(to, to, None));
     }
     Ok(rows)
+}
+
+/// Judges a rule on whole tables from a moment to another, as of a version of `metrics` and the one before a version of
+/// `events`: it is asked as often as live, of the tables as they were at each of these times.
+///
+/// # Errors
+/// As [`replay`].
+pub(crate) async fn replay_tables(
+    lake: &Lake,
+    engine: &mut Engine,
+    settings: &Settings,
+    (metrics_version, events_next): (i64, i64),
+    from: Minute,
+    to: Minute,
+    every: i64,
+) -> Result<Vec<Row>> {
+    let mut at = vec![(Table::Metrics, metrics_version)];
+    if events_next > 0 {
+        at.push((Table::Events, events_next - 1));
+    }
+    let present = Present::default();
+    let session_settings = SessionSettings {
+        memory_limit_bytes: settings.memory_bytes,
+        present: Some(present.clone()),
+        ..SessionSettings::default()
+    };
+    let session = Session::frozen(lake, session_settings, &at).await?;
+    Ok(ask_over_time(engine, &session, &present, from, to, every).await)
+}
+
+/// Asks and judges rules on whole tables again and again, while the session's present goes from a moment to another.
+pub(crate) async fn ask_over_time(
+    engine: &mut Engine,
+    session: &Session,
+    present: &Present,
+    from: Minute,
+    to: Minute,
+    every: i64,
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut minute = from;
+    while minute <= to {
+        if minute.rem_euclid(DAY) == 0 {
+            tracing::info!(up_to = moment(minute), "a day has been judged");
+        }
+        present.set(minute.saturating_mul(MINUTE_MICROS));
+        Box::pin(engine.ask_tables(session, minute)).await;
+        rows.extend(engine.evaluate(minute, minute, Some(minute)));
+        minute += every.max(1);
+    }
+    rows
 }
 
 fn moment(minute: Minute) -> String {

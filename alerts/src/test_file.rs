@@ -14,6 +14,9 @@
 //!
 //! A row stands for one row of the rule's table in every minute from `from` to `to` (`every` says how many minutes apart);
 //! a list of numbers goes round. What a row does not state is 0 or empty; `runs` is the sum of its outcomes.
+//!
+//! Of a rule whose source is `tables` each row names its `table`, and the rule is asked as often as live: a row is there
+//! from its minute on, and `now()` is the minute of asking.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +25,15 @@ use arrow::array::RecordBatch;
 use bellwether_detect::Minute;
 use bellwether_lake::schema::Kind;
 use bellwether_lake::{Error, Result, Table};
+use bellwether_queries::{Present, Session, SessionSettings};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};
+use crate::read::ask_over_time;
 use crate::record::{ChangeKind, Row};
-use crate::rule::{Rules, Source};
+use crate::rule::{Rule, Rules, Source};
 
 /// First minute of a test's time: a Monday, 2026-01-05 00:00 UTC.
 const BEGIN: Minute = 29_459_520;
@@ -94,17 +99,11 @@ pub async fn run(path: &Path, rules: &Rules) -> Result<Vec<Outcome>> {
     let Some(rule) = rules.rules.iter().find(|rule| rule.name == file.rule) else {
         return Err(wrong(format!("there is no rule `{}`", file.rule)));
     };
-    let Some(table) = rule.source.table() else {
-        return Err(wrong(format!(
-            "rule `{}` asks whole tables as they are now; only rules on `metrics` and `events` have tests",
-            file.rule
-        )));
-    };
     let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
     let mut outcomes = Vec::new();
     for test in &file.test {
         let mut engine = Engine::new(&only, &file.contracts, &BudgetSettings { pages: 0.1, tickets: 0.1, infos: 0.1 })?;
-        let told = told(&mut engine, table, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
+        let told = told(&mut engine, rule, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
         if let Some((_, Status::Broken(why), _)) = engine.statuses().first() {
             return Err(wrong(format!("rule `{}` fails: {why}", file.rule)));
         }
@@ -114,35 +113,88 @@ pub async fn run(path: &Path, rules: &Rules) -> Result<Vec<Outcome>> {
         }
         outcomes.push(Outcome { name: test.name.clone(), failures });
     }
-    debug_assert!(rule.source != Source::Tables);
     Ok(outcomes)
 }
 
+/// Rows of a test by table and day, and its last minute.
+struct Made {
+    days: BTreeMap<i64, BTreeMap<Table, Vec<Map<String, Value>>>>,
+    end: i64,
+}
+
 /// All transitions of a test.
-async fn told(engine: &mut Engine, table: Table, test: &Test) -> std::result::Result<Vec<Row>, String> {
-    let mut by_day: BTreeMap<i64, Vec<Map<String, Value>>> = BTreeMap::new();
-    let mut end = 0;
+async fn told(engine: &mut Engine, rule: &Rule, test: &Test) -> std::result::Result<Vec<Row>, String> {
+    let made = all_made(rule, test)?;
+    match rule.source {
+        Source::Tables => told_of_tables(engine, rule, made).await,
+        Source::Metrics | Source::Events => told_of_rows(engine, made).await,
+    }
+}
+
+fn all_made(rule: &Rule, test: &Test) -> std::result::Result<Made, String> {
+    let mut made = Made { days: BTreeMap::new(), end: 0 };
     for row in &test.rows {
+        let table = table_of(rule, row)?;
         let (from, to) = (minutes_of(row, "from")?.unwrap_or(0), minutes_of(row, "to")?.ok_or("a row has no `to`")?);
         let every = minutes_of(row, "every")?.unwrap_or(1).max(1);
         if to <= from || to > MOST {
             return Err(format!("a row goes from {from} to {to} minutes; it must end after it begins, within 92 days"));
         }
-        end = end.max(to);
+        made.end = made.end.max(to);
         for (index, minute) in (from..to).step_by(usize::try_from(every).unwrap_or(1)).enumerate() {
-            let made = made(table, row, BEGIN + minute, index)?;
-            by_day.entry(minute / 1440).or_default().push(made);
+            let of_day = made.days.entry(minute / 1440).or_default();
+            of_day.entry(table).or_default().push(self::made(table, row, BEGIN + minute, index)?);
         }
     }
+    Ok(made)
+}
+
+/// The table that a row is of.
+fn table_of(rule: &Rule, row: &BTreeMap<String, toml::Value>) -> std::result::Result<Table, String> {
+    let named = match row.get("table") {
+        None => None,
+        Some(name) => Some(
+            Table::ALL
+                .into_iter()
+                .find(|table| name.as_str() == Some(table.name()))
+                .ok_or_else(|| format!("`table` is {name}, which is no table"))?,
+        ),
+    };
+    match (rule.source.table(), named) {
+        (None, None) => Err(format!("rule `{}` asks whole tables: each row must name its `table`", rule.name)),
+        (None, Some(table)) | (Some(table), None) => Ok(table),
+        (Some(table), Some(named)) if table == named => Ok(table),
+        (Some(table), Some(named)) => {
+            Err(format!("rule `{}` asks `{}`; a row is of `{}`", rule.name, table.name(), named.name()))
+        }
+    }
+}
+
+async fn told_of_rows(engine: &mut Engine, made: Made) -> std::result::Result<Vec<Row>, String> {
     let mut rows = Vec::new();
-    for (day, made) in by_day {
+    for (day, tables) in made.days {
         rows.extend(engine.evaluate(BEGIN + day * 1440, BEGIN + day * 1440, None));
-        let batch = batch(table, &made)?;
-        engine.take(table, vec![batch]).await.map_err(|error| error.chain())?;
-        let to = BEGIN + ((day + 1) * 1440).min(end);
+        for (table, made) in tables {
+            engine.take(table, vec![batch(table, &made)?]).await.map_err(|error| error.chain())?;
+        }
+        let to = BEGIN + ((day + 1) * 1440).min(made.end);
         rows.extend(engine.evaluate(to, to, None));
     }
     Ok(rows)
+}
+
+async fn told_of_tables(engine: &mut Engine, rule: &Rule, made: Made) -> std::result::Result<Vec<Row>, String> {
+    let present = Present::default();
+    let settings = SessionSettings { threads: Some(1), present: Some(present.clone()), ..SessionSettings::default() };
+    let session = Session::in_memory(settings).map_err(|error| error.chain())?;
+    let mut whole: BTreeMap<Table, Vec<RecordBatch>> = BTreeMap::new();
+    for (table, made) in made.days.into_values().flatten() {
+        whole.entry(table).or_default().push(batch(table, &made)?);
+    }
+    for (table, batches) in whole {
+        session.put(table, table.arrow_schema(), batches).map_err(|error| error.chain())?;
+    }
+    Ok(ask_over_time(engine, &session, &present, BEGIN, BEGIN + made.end, rule.every).await)
 }
 
 fn minutes_of(row: &BTreeMap<String, toml::Value>, key: &str) -> std::result::Result<Option<i64>, String> {
@@ -175,7 +227,17 @@ fn made(
         .filter(|column| column.required)
         .map(|column| (column.name.to_owned(), nothing(column.name, column.kind)))
         .collect();
-    for name in ["window_start", "event_time", "ended_at", "started_at", "ingested_at"] {
+    for name in [
+        "window_start",
+        "event_time",
+        "ended_at",
+        "started_at",
+        "ingested_at",
+        "first_seen",
+        "written_at",
+        "quarantined_at",
+        "evaluated_at",
+    ] {
         if table.columns().iter().any(|column| column.name == name) {
             made.insert(name.to_owned(), json!(micros));
         }
@@ -186,7 +248,7 @@ fn made(
         made.insert("run_id".to_owned(), json!(format!("run-{minute}-{index}-{}", row.len())));
         made.insert("stage".to_owned(), json!("full"));
     }
-    for (key, value) in row.iter().filter(|(key, _)| !["from", "to", "every"].contains(&key.as_str())) {
+    for (key, value) in row.iter().filter(|(key, _)| !["from", "to", "every", "table"].contains(&key.as_str())) {
         if !table.columns().iter().any(|column| column.name == *key) {
             return Err(format!("`{key}` is no column of `{}`", table.name()));
         }

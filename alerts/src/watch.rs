@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bellwether_detect::Minute;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Outcome, Result, Snapshot, Table,
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Result, Snapshot, Table, settle,
 };
 use bellwether_queries::{Session, SessionSettings};
 use prometheus::Registry;
@@ -441,25 +441,16 @@ impl Watcher {
             facts: Map::from_iter([("metrics_version".to_owned(), known.metrics_version.into())]),
         };
         let log = lake.log(Table::Alerts);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match log.try_commit(&self.on, &commit).await? {
-                Outcome::Committed(snapshot) => {
-                    self.on = snapshot;
-                    return Ok(());
-                }
-                Outcome::Fenced { .. } => {
-                    lake.discard(Table::Alerts, &commit.files).await;
-                    return Err(Error::fenced("another watcher has committed to `alerts`"));
-                }
-                Outcome::Unknown { reason } => {
-                    self.metrics.retries.inc();
-                    tracing::warn!(table = "alerts", reason, "a commit is unclear; asking again");
-                    lake.clock().sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
+        let unclear = |reason: &str| {
+            self.metrics.retries.inc();
+            tracing::warn!(table = "alerts", reason, "a commit is unclear; asking again");
+        };
+        let Some(snapshot) = settle(&*lake.clock(), || log.try_commit(&self.on, &commit), unclear).await? else {
+            lake.discard(Table::Alerts, &commit.files).await;
+            return Err(Error::fenced("another watcher has committed to `alerts`"));
+        };
+        self.on = snapshot;
+        Ok(())
     }
 
     /// Logs what is news, and sets the gauges.

@@ -22,6 +22,6 @@ pub use bellwether_metrics::Planned;
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
 pub use function::{FunctionInfo, FunctionKind};
 pub use reference::reference_markdown;
-pub use session::{Answer, Session, SessionSettings};
+pub use session::{Answer, Present, Session, SessionSettings};
 pub use statement::split;
 pub use view::{View, views};

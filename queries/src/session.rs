@@ -6,18 +6,23 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bellwether_lake::{Error, Lake, Result, Table};
 use bellwether_metrics::{Planned, Relation};
+use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use datafusion::functions::expr_fn::now;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, col};
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use tokio::sync::Mutex;
@@ -41,6 +46,22 @@ const BATCH_ROWS: usize = 8192;
 /// Memory consumers named when memory runs out.
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN;
 
+/// The moment that a session takes for the present: `now()` gives it, and of each table only the rows are there that were
+/// there then, by the time that they carry. Shared: whoever has it moves it for the statements that come.
+#[derive(Clone, Debug, Default)]
+pub struct Present(Arc<AtomicI64>);
+
+impl Present {
+    /// Moves it, to microseconds since 1970 UTC.
+    pub fn set(&self, micros: i64) {
+        self.0.store(micros, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.0.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+}
+
 /// Limits of a session.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -52,11 +73,19 @@ pub struct SessionSettings {
     pub timeout: Option<Duration>,
     /// Threads a statement may use; none: as many as there are cores.
     pub threads: Option<usize>,
+    /// What it takes for the present; none: what the clock says.
+    pub present: Option<Present>,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { memory_limit_bytes: MEMORY_LIMIT_BYTES, batch_rows: BATCH_ROWS, timeout: None, threads: None }
+        Self {
+            memory_limit_bytes: MEMORY_LIMIT_BYTES,
+            batch_rows: BATCH_ROWS,
+            timeout: None,
+            threads: None,
+            present: None,
+        }
     }
 }
 
@@ -157,7 +186,8 @@ impl Session {
         }
         let relation = Relation::new(schema);
         relation.put(rows);
-        self.schema.replace(vec![(table, relation.table().map_err(|source| explain(source, &[]))?)]);
+        let provider = relation.table().map_err(|source| explain(source, &[]))?;
+        self.schema.replace(vec![(table, self.of_the_present(table, provider)?)]);
         relations.insert(table, relation);
         Ok(())
     }
@@ -169,8 +199,7 @@ impl Session {
     /// As [`Session::execute`].
     pub async fn standing(&self, sql: &str) -> Result<Planned> {
         let plan = self.plan(sql).await?;
-        let state = self.context.state();
-        let plan = state.create_physical_plan(&plan).await.map_err(|source| self.explain(source))?;
+        let plan = self.state().create_physical_plan(&plan).await.map_err(|source| self.explain(source))?;
         Ok(Planned::new(plan, self.context.task_ctx()))
     }
 
@@ -238,7 +267,35 @@ impl Session {
             .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
         delta.update_datafusion_session(&self.context.state())?;
         let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
-        Ok((table, version, provider))
+        Ok((table, version, self.of_the_present(table, provider)?))
+    }
+
+    /// A table without what came after the session's present.
+    fn of_the_present(&self, table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+        if self.settings.present.is_none() {
+            return Ok(provider);
+        }
+        let there = match table {
+            Table::Events => col("ingested_at").lt_eq(now()),
+            Table::Metrics => col("window_start").lt(now()),
+            Table::Releases => col("first_seen").lt_eq(now()),
+            Table::RollingHistory => col("written_at").lt_eq(now()),
+            Table::Quarantine => col("quarantined_at").lt_eq(now()),
+            Table::Alerts => col("evaluated_at").lt_eq(now()),
+        };
+        let plan = LogicalPlanBuilder::scan(table.name(), provider_as_source(provider), None)
+            .and_then(|scan| scan.filter(there)?.build())
+            .map_err(|source| explain(source, &[]))?;
+        Ok(Arc::new(ViewTable::new(plan, None)))
+    }
+
+    /// The engine's state for one statement.
+    fn state(&self) -> SessionState {
+        let mut state = self.context.state();
+        if let Some(present) = &self.settings.present {
+            state.execution_props_mut().query_execution_start_time = Some(present.get());
+        }
+        state
     }
 
     /// Plans one statement over the newest state of the tables.
@@ -248,7 +305,7 @@ impl Session {
     pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
         let statement = statement::parse(sql)?;
         self.refresh().await?;
-        let plan = self.context.state().statement_to_plan(statement).await.map_err(|source| self.explain(source))?;
+        let plan = self.state().statement_to_plan(statement).await.map_err(|source| self.explain(source))?;
         // The statement has been looked at already; the plan is looked at as well, for what a statement can hide.
         SQLOptions::new()
             .with_allow_ddl(false)
@@ -268,7 +325,7 @@ impl Session {
         let deadline = self.settings.timeout.map(|timeout| (Instant::now() + timeout, timeout));
         let start = async {
             let plan = self.plan(sql).await?;
-            let frame = DataFrame::new(self.context.state(), plan);
+            let frame = DataFrame::new(self.state(), plan);
             let stream = frame.execute_stream().await.map_err(|source| self.explain(source))?;
             Ok::<_, Error>(stream)
         };
@@ -376,4 +433,35 @@ fn until(
         }
     })
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray, TimestampMicrosecondArray};
+    use datafusion::arrow::datatypes::Int64Type;
+
+    #[tokio::test]
+    async fn the_present_is_where_it_is_put_and_what_came_later_is_not_there() {
+        let present = Present::default();
+        let settings = SessionSettings { present: Some(present.clone()), ..SessionSettings::default() };
+        let session = Session::in_memory(settings).expect("opens");
+        let schema = Table::Quarantine.arrow_schema();
+        let (name, time) = ("reason", "quarantined_at");
+        let some = schema.project(&[schema.index_of(name).expect("is"), schema.index_of(time).expect("is")]);
+        let some: SchemaRef = Arc::new(some.expect("two columns"));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringViewArray::from(vec!["a", "b", "c"])),
+            Arc::new(TimestampMicrosecondArray::from(vec![1_000_000, 2_000_000, 3_000_000]).with_timezone("UTC")),
+        ];
+        let rows = RecordBatch::try_new(Arc::clone(&some), columns).expect("rows");
+        session.put(Table::Quarantine, some, vec![rows]).expect("are put");
+        let sql = "SELECT count(*) AS rows, CAST(max(date_part('epoch', now())) AS BIGINT) AS now FROM quarantine";
+        for (micros, expected) in [(1_000_000, [1, 1]), (2_500_000, [2, 2]), (9_000_000, [3, 9])] {
+            present.set(micros);
+            let answer = session.execute(sql).await.expect("runs").collect().await.expect("answers");
+            let number = |column: usize| answer[0].column(column).as_primitive::<Int64Type>().value(0);
+            assert_eq!([number(0), number(1)], expected);
+        }
+    }
 }
