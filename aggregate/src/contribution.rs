@@ -23,7 +23,8 @@ use crate::tail_loop::Settings;
 /// Files that are read at a time while the index is rebuilt.
 const FILES_AT_ONCE: usize = 4;
 
-/// Contributions that are summed at a time, for each run that is corrected at a time: what was, what is, and as many that are new.
+/// Contributions that are summed at a time, for each run that is corrected at a time: what was, what is, and as many that
+/// are new.
 const SUMMED_A_CORRECTED: usize = 3;
 
 /// A file of `events` with its rows, of which it has [`sql::event_columns`].

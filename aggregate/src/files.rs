@@ -91,8 +91,8 @@ impl Files {
         ordinal
     }
 
-    /// Lets go of the statements of files, and says of which, so that no more than `limit` with those that come stay, nor any that are
-    /// older than the horizon; few that are too old are left for later.
+    /// Lets go of the statements of files, and says of which, so that no more than `limit` with those that come stay, nor any
+    /// that are older than the horizon; few that are too old are left for later.
     pub(crate) fn let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
         let moved_on = self.newest_micros.saturating_sub(self.looked_micros) >= horizon_micros / LOOKS_A_HORIZON;
         if held + coming <= limit && !moved_on {

@@ -72,16 +72,11 @@ pub async fn replay(
     lake: &Lake,
     engine: &mut Engine,
     settings: &Settings,
-    (metrics_version, events_next): (i64, i64),
+    versions: (i64, i64),
     from: Option<Minute>,
     to: Option<Minute>,
 ) -> Result<Vec<Row>> {
-    let mut at = vec![(Table::Metrics, metrics_version)];
-    if events_next > 0 {
-        at.push((Table::Events, events_next - 1));
-    }
-    let session_settings = SessionSettings { memory_limit_bytes: settings.memory_bytes, ..SessionSettings::default() };
-    let session = Session::frozen(lake, session_settings, &at).await?;
+    let session = as_of(lake, settings, versions, None).await?;
     let days = numbers(&session, "SELECT DISTINCT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day FROM metrics ORDER BY day").await?;
     let Some(newest) = days.last().copied() else { return Ok(Vec::new()) };
     let first = from.map_or(newest - settings.history_days, |from| from.div_euclid(DAY));
@@ -126,6 +121,21 @@ pub async fn replay(
     Ok(rows)
 }
 
+/// A session over the tables as of a version of `metrics` and the one before a version of `events`.
+async fn as_of(
+    lake: &Lake,
+    settings: &Settings,
+    (metrics_version, events_next): (i64, i64),
+    present: Option<Present>,
+) -> Result<Session> {
+    let mut at = vec![(Table::Metrics, metrics_version)];
+    if events_next > 0 {
+        at.push((Table::Events, events_next - 1));
+    }
+    let settings = SessionSettings { memory_limit_bytes: settings.memory_bytes, present, ..SessionSettings::default() };
+    Session::frozen(lake, settings, &at).await
+}
+
 /// Judges a rule on whole tables from a moment to another, as of a version of `metrics` and the one before a version of
 /// `events`: it is asked as often as live, of the tables as they were at each of these times.
 ///
@@ -135,22 +145,13 @@ pub(crate) async fn replay_tables(
     lake: &Lake,
     engine: &mut Engine,
     settings: &Settings,
-    (metrics_version, events_next): (i64, i64),
+    versions: (i64, i64),
     from: Minute,
     to: Minute,
     every: i64,
 ) -> Result<Vec<Row>> {
-    let mut at = vec![(Table::Metrics, metrics_version)];
-    if events_next > 0 {
-        at.push((Table::Events, events_next - 1));
-    }
     let present = Present::default();
-    let session_settings = SessionSettings {
-        memory_limit_bytes: settings.memory_bytes,
-        present: Some(present.clone()),
-        ..SessionSettings::default()
-    };
-    let session = Session::frozen(lake, session_settings, &at).await?;
+    let session = as_of(lake, settings, versions, Some(present.clone())).await?;
     Ok(ask_over_time(engine, &session, &present, from, to, every).await)
 }
 

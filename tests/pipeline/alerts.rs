@@ -224,28 +224,7 @@ fn broken_rules_are_told_and_the_others_go_on() {
 fn unit_tests_of_rules_pass_and_fail_as_they_should() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("success.test.toml");
-    let tests = r#"
-rule = "success_regression"
-
-[[test]]
-name = "a bad canary pages within two hours"
-rows = [
-    { from = "0m", to = "4h", task = "refunds", release_id = "v1", stage = "full", success = [9, 9, 10], failure = [1, 1, 0] },
-    { from = "1h", to = "4h", task = "refunds", release_id = "v2", stage = "canary", success = 3, failure = 2 },
-]
-expect = [
-    { task = "refunds", release_id = "v2", state = "firing", after = "1h", before = "3h" },
-    { task = "refunds", release_id = "v2", state = "resolved", never = true },
-]
-
-[[test]]
-name = "a canary like its baseline does not"
-rows = [
-    { from = "0m", to = "6h", task = "refunds", release_id = "v1", stage = "full", success = 9, failure = 1 },
-    { from = "1h", to = "6h", task = "refunds", release_id = "v2", stage = "canary", success = 9, failure = 1 },
-]
-expect = [{ task = "refunds", state = "pending", never = true }]
-"#;
+    let tests = include_str!("../../alerts/tests/rules/success_regression.test.toml");
     std::fs::write(&file, tests).expect("written");
     let passed = bellwether(&["rules", "test", text(&file)]).succeeds();
     assert!(passed.contains("2 passed, 0 failed"), "{passed}");
@@ -275,14 +254,14 @@ fn the_unit_tests_of_the_shipped_rules_pass() {
 #[test]
 fn a_rule_on_whole_tables_is_replayed_as_it_was_judged() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    let run = |n: u64, minute: u64, release: &str, stage: &str, prompt: &str| {
-        let mut event = run(format!("r{n}"), "checkout", release, stage, minute, true);
-        event["data"]["release"]["prompt"] = json!({"name": "p", "version": prompt});
-        event
-    };
-    let mut events: Vec<Value> = (0..120).map(|minute| run(minute, minute, "v1", "full", "1")).collect();
-    // From the third hour on, another prompt goes under the same name.
-    events.extend((120..240).map(|minute| run(minute, minute, "v1", "full", if minute < 180 { "1" } else { "2" })));
+    // From the fourth hour on, another prompt goes under the same name.
+    let events: Vec<Value> = (0..240)
+        .map(|minute| {
+            let mut event = run(format!("r{minute}"), "checkout", "v1", "full", minute, true);
+            event["data"]["release"]["prompt"] = json!({"name": "p", "version": if minute < 180 { "1" } else { "2" }});
+            event
+        })
+        .collect();
     judged(&setup, &events);
     let told = replayed(&setup, "fingerprint_surprise").succeeds();
     let fires = |line: &str| line.starts_with("2026-01-05T03:0") && line.contains("  firing");
