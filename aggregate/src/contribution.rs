@@ -27,10 +27,11 @@ const FILES_AT_ONCE: usize = 4;
 /// are new.
 const SUMMED_A_CORRECTED: usize = 3;
 
-/// A file of `events` with its rows, of which it has [`sql::event_columns`].
+/// A file of `events` with its rows in their order, as they came: copied into one batch they would be there twice. They have
+/// [`sql::event_columns`].
 pub(crate) struct FileRows {
     pub(crate) file: AddedFile,
-    pub(crate) rows: RecordBatch,
+    pub(crate) rows: Vec<RecordBatch>,
 }
 
 /// What new rows were.
@@ -102,6 +103,21 @@ struct Part {
     news: Vec<RowAt>,
 }
 
+/// What one pass over new rows finds.
+#[derive(Default)]
+struct News {
+    /// The rows, with the columns that the definitions read.
+    batches: Vec<RecordBatch>,
+    /// Statements that were not there.
+    said: Vec<New>,
+    /// Runs that must be looked up, by segment of the index.
+    wanted: BTreeMap<usize, HashSet<String>>,
+    /// Runs about which more is known than one completed run.
+    again: HashSet<u64>,
+    /// Statements that were there.
+    duplicates: u64,
+}
+
 /// A new statement.
 struct New {
     batch: usize,
@@ -109,6 +125,15 @@ struct New {
     run: u64,
     said: u64,
     kind: Kind,
+}
+
+// === impl FileRows ===
+
+impl FileRows {
+    /// Number of rows.
+    pub(crate) fn count(&self) -> usize {
+        self.rows.iter().map(RecordBatch::num_rows).sum()
+    }
 }
 
 // === impl New ===
@@ -123,8 +148,8 @@ impl New {
 
 impl Definitions {
     pub(crate) async fn plan(context: &SessionContext) -> Result<Self> {
-        let schema = sql::contributions_schema();
-        let metrics = sql::Definition::new(context, "contributions", schema, bellwether_metrics::METRICS_SQL).await?;
+        let relation = ("contributions", sql::contributions_schema());
+        let metrics = sql::Definition::new(context, &[relation], bellwether_metrics::METRICS_SQL).await?;
         Ok(Self { runs: sql::runs_definition(context).await?, metrics })
     }
 }
@@ -143,7 +168,7 @@ impl Sums<'_> {
     }
 
     async fn sum(&mut self) -> Result<()> {
-        let answer = self.definition.run(std::mem::take(&mut self.rows)).await?;
+        let answer = self.definition.run([std::mem::take(&mut self.rows)]).await?;
         let rows = answer.iter().map(RecordBatch::num_rows).sum();
         let provenance = [("events_from", sql::constant(self.from, rows)), ("events_to", sql::constant(self.to, rows))];
         self.partials.push(sql::rows_of(Table::Metrics, &answer, &provenance)?);
@@ -265,16 +290,15 @@ impl Runs {
         from: i64,
         to: i64,
     ) -> Result<(RecordBatch, Contributions)> {
-        let mut contributions = Contributions::default();
         // Before the look-up: what leaves later would be in neither place.
-        self.make_room(new.iter().map(|file| file.rows.num_rows()).sum());
+        self.make_room(new.iter().map(FileRows::count).sum());
         let first_new = self.files.next();
-        let mut batches = Vec::with_capacity(new.len());
-        let (mut said, mut wanted, mut again) = (Vec::new(), BTreeMap::new(), HashSet::new());
-        for FileRows { file, rows } in new {
-            self.take_file(file, rows, batches.len(), &mut said, &mut wanted, &mut again, &mut contributions)?;
-            batches.push(sql::columns_of(rows, &sql::events_columns())?);
+        let mut news = News::default();
+        for file in new {
+            self.take_file(file, &mut news)?;
         }
+        let News { batches, mut said, wanted, mut again, duplicates } = news;
+        let mut contributions = Contributions { duplicates, ..Contributions::default() };
         contributions.looked_up = wanted.values().map(|runs: &HashSet<String>| runs.len() as u64).sum();
         let mut found = self.look_up(lake, wanted).await?;
         // What is held too stands in a file that was rewritten; what has come again now changes nothing.
@@ -343,43 +367,39 @@ impl Runs {
 
     /// Takes in the statements of one file: which are new, for which runs more must be looked up, and about which runs
     /// more than one thing is said.
-    #[expect(clippy::too_many_arguments, reason = "all of it is what one pass over the rows fills")]
-    fn take_file(
-        &mut self,
-        file: &AddedFile,
-        rows: &RecordBatch,
-        batch: usize,
-        new: &mut Vec<New>,
-        wanted: &mut BTreeMap<usize, HashSet<String>>,
-        again: &mut HashSet<u64>,
-        contributions: &mut Contributions,
-    ) -> Result<()> {
+    fn take_file(&mut self, FileRows { file, rows }: &FileRows, news: &mut News) -> Result<()> {
         let ordinal = self.files.add(file, true)?;
-        let statements = Statements::of(rows)?;
-        let (mut taken, mut newest) = (0, i64::MIN);
-        for (row, n) in (0_u32..).zip(0..statements.rows()) {
-            let run = statements.run(n);
-            newest = newest.max(statements.event_micros(n));
-            if !self.shard.has(run) {
-                continue;
-            }
-            let (said, kind) = (statements.said(n), statements.kind(n));
-            let known = self.index.state(run, said, Place { file: ordinal, row });
-            if known == Known::Statement {
-                contributions.duplicates += 1;
-                continue;
-            }
-            taken += 1;
-            if known == Known::Run || kind != Kind::Completed {
-                again.insert(run);
-            }
-            for segment in self.index.may_be_in(run) {
-                let runs = wanted.entry(segment).or_default();
-                if !runs.contains(statements.run_id(n)) {
-                    runs.insert(statements.run_id(n).to_owned());
+        let (mut row, mut taken, mut newest) = (0_u32, 0, i64::MIN);
+        for rows in rows {
+            let batch = news.batches.len();
+            news.batches.push(sql::columns_of(rows, &sql::events_columns())?);
+            let statements = Statements::of(rows)?;
+            for (n, at) in (0..statements.rows()).zip(0_u32..) {
+                let place = Place { file: ordinal, row };
+                row += 1;
+                let run = statements.run(n);
+                newest = newest.max(statements.event_micros(n));
+                if !self.shard.has(run) {
+                    continue;
                 }
+                let (said, kind) = (statements.said(n), statements.kind(n));
+                let known = self.index.state(run, said, place);
+                if known == Known::Statement {
+                    news.duplicates += 1;
+                    continue;
+                }
+                taken += 1;
+                if known == Known::Run || kind != Kind::Completed {
+                    news.again.insert(run);
+                }
+                for segment in self.index.may_be_in(run) {
+                    let runs = news.wanted.entry(segment).or_default();
+                    if !runs.contains(statements.run_id(n)) {
+                        runs.insert(statements.run_id(n).to_owned());
+                    }
+                }
+                news.said.push(New { batch, row: at, run, said, kind });
             }
-            new.push(New { batch, row, run, said, kind });
         }
         self.files.note(ordinal, taken, newest);
         Ok(())

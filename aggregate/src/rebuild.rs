@@ -91,7 +91,7 @@ impl Rebuilding {
         let (mut new, mut rows) = (Vec::new(), 0);
         for file in files {
             let file = self.tail.read(&file).await?;
-            rows += weight(&file.rows)?;
+            rows += weight(&file)?;
             new.push(file);
             if rows >= STEP_ROWS {
                 self.take(std::mem::take(&mut new), 0, version + 1, progress, stop).await?;
@@ -136,7 +136,7 @@ impl Rebuilding {
             let written = self.lake.write(table, &rows).await?;
             self.files.entry(table).or_default().extend(written.into_iter().map(|written| written.file));
         }
-        self.rows += new.iter().map(|file| file.rows.num_rows() as u64).sum::<u64>();
+        self.rows += new.iter().map(|file| file.count() as u64).sum::<u64>();
         progress(self.rows);
         Ok(())
     }

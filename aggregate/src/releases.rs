@@ -54,19 +54,23 @@ impl Releases {
         let mut seen: HashSet<Key> = HashSet::new();
         let mut found = Vec::new();
         for FileRows { file, rows } in new {
-            let event_type = text(rows, "event_type")?;
-            let columns = KEY_COLUMNS.map(|name| text(rows, name));
-            let [fingerprint, id, model] = columns;
-            let columns = [fingerprint?, id?, model?];
-            let mut places = Vec::new();
-            for (row, n) in (0_u32..).zip(0..rows.num_rows()) {
-                if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n)) {
-                    continue;
-                }
-                let key = key(rows, n)?;
-                if !self.known.contains(&key) && seen.insert(key.clone()) {
-                    fresh.push(key);
-                    places.push(row);
+            let (mut place, mut places) = (0_u32, Vec::new());
+            for rows in rows {
+                let event_type = text(rows, "event_type")?;
+                let columns = KEY_COLUMNS.map(|name| text(rows, name));
+                let [fingerprint, id, model] = columns;
+                let columns = [fingerprint?, id?, model?];
+                for n in 0..rows.num_rows() {
+                    let here = place;
+                    place += 1;
+                    if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n)) {
+                        continue;
+                    }
+                    let key = key(rows, n)?;
+                    if !self.known.contains(&key) && seen.insert(key.clone()) {
+                        fresh.push(key);
+                        places.push(here);
+                    }
                 }
             }
             if !places.is_empty() {

@@ -4,12 +4,13 @@
 //! is written: nobody knew the earlier ones at their time.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use bellwether_lake::{AddedFile, Error, Lake, LogEntry, Result, Table};
 use datafusion::prelude::SessionContext;
-use std::sync::Arc;
 
 use crate::sql;
 
@@ -19,10 +20,12 @@ const MINUTE_MICROS: i64 = 60_000_000;
 const CADENCE: [(&str, i64); 4] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60)];
 
 /// Boundaries that have been written, and how far the partitions are.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RollingHistory {
     written: BTreeMap<String, i64>,
     newest_event: BTreeMap<(String, i32), i64>,
+    /// The definition of each span, planned when it is first due.
+    definitions: BTreeMap<&'static str, sql::Definition>,
 }
 
 /// Spans whose boundary has been passed, with it.
@@ -69,7 +72,7 @@ impl RollingHistory {
 
     /// The rows of the spans that are due.
     pub(crate) async fn rows(
-        &self,
+        &mut self,
         lake: &Lake,
         context: &SessionContext,
         due: &Due,
@@ -79,9 +82,11 @@ impl RollingHistory {
         for (span, boundary) in due {
             let minutes = bellwether_metrics::SPANS.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
             let rows = metrics_between(lake, boundary - minutes * MINUTE_MICROS, *boundary).await?;
-            let moment = format!("to_timestamp_micros({boundary})");
-            let definition = bellwether_metrics::rolling_spans_sql(&moment, [*span]);
-            let answer = sql::over(context, "metrics", Table::Metrics.arrow_schema(), rows, &definition).await?;
+            let definition = match self.definitions.entry(span) {
+                Entry::Occupied(planned) => planned.into_mut(),
+                Entry::Vacant(none) => none.insert(definition(context, span).await?),
+            };
+            let answer = definition.run([rows, vec![moment(*boundary)?]]).await?;
             let count = answer.iter().map(RecordBatch::num_rows).sum();
             let written_at = TimestampMicrosecondArray::from(vec![lake.clock().now_micros(); count]);
             let more: [(&str, arrow::array::ArrayRef); 3] = [
@@ -107,6 +112,24 @@ impl RollingHistory {
         let past = self.newest_event.values().filter(|newest| **newest >= moment_micros).count();
         if self.newest_event.is_empty() { 0.0 } else { past as f64 / self.newest_event.len() as f64 }
     }
+}
+
+/// The rolling metrics of a span up to the moment in relation `boundary`.
+async fn definition(context: &SessionContext, span: &str) -> Result<sql::Definition> {
+    let text = bellwether_metrics::rolling_spans_sql("(SELECT as_of FROM boundary)", [span]);
+    let relations = [("metrics", Table::Metrics.arrow_schema()), ("boundary", boundary_schema())];
+    sql::Definition::new(context, &relations, &text).await
+}
+
+fn boundary_schema() -> SchemaRef {
+    let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![Field::new("as_of", moment, false)]))
+}
+
+/// The one row of relation `boundary`.
+fn moment(micros: i64) -> Result<RecordBatch> {
+    let moment = TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
+    Ok(RecordBatch::try_new(boundary_schema(), vec![Arc::new(moment)])?)
 }
 
 /// Rows of `metrics` whose window starts in a time, by the files' statistics.

@@ -21,11 +21,6 @@ pub fn event_columns() -> &'static [&'static str] {
     &COLUMNS
 }
 
-/// Rows of `events` with [`event_columns`] only, as one batch.
-pub(crate) fn whole(rows: &[RecordBatch]) -> Result<RecordBatch> {
-    Ok(concat_batches(&schema_of(event_columns())?, rows)?)
-}
-
 /// A session with our functions. One partition: batches of a second are too small to gain by more.
 pub(crate) fn session() -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
@@ -41,29 +36,40 @@ pub(crate) async fn over(
     rows: Vec<RecordBatch>,
     sql: &str,
 ) -> Result<Vec<RecordBatch>> {
-    Definition::new(context, relation, schema, sql).await?.run(rows).await
+    Definition::new(context, &[(relation, schema)], sql).await?.run([rows]).await
 }
 
-/// A definition over one relation, planned once.
+/// A definition over relations in memory, planned once.
 pub(crate) struct Definition {
-    relation: Arc<Relation>,
+    relations: Vec<Arc<Relation>>,
     planned: Planned,
 }
 
 impl Definition {
-    pub(crate) async fn new(context: &SessionContext, name: &str, schema: SchemaRef, sql: &str) -> Result<Self> {
+    pub(crate) async fn new(context: &SessionContext, relations: &[(&str, SchemaRef)], sql: &str) -> Result<Self> {
         let wrong = |source: DataFusionError| Error::bug("a metric definition cannot be planned").with_source(source);
-        let relation = Relation::new(schema);
-        context.register_table(name, relation.table().map_err(wrong)?).map_err(wrong)?;
+        let mut registered = Vec::with_capacity(relations.len());
+        for (name, schema) in relations {
+            let relation = Relation::new(Arc::clone(schema));
+            context.register_table(*name, relation.table().map_err(wrong)?).map_err(wrong)?;
+            registered.push(relation);
+        }
         let plan = async { context.sql(sql).await?.create_physical_plan().await }.await;
-        context.deregister_table(name).map_err(wrong)?;
-        Ok(Self { relation, planned: Planned::new(plan.map_err(wrong)?, context.task_ctx()) })
+        for (name, _) in relations {
+            context.deregister_table(*name).map_err(wrong)?;
+        }
+        Ok(Self { relations: registered, planned: Planned::new(plan.map_err(wrong)?, context.task_ctx()) })
     }
 
-    pub(crate) async fn run(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        self.relation.put(rows);
+    /// Runs it over the rows of each relation, in the order in which they were named.
+    pub(crate) async fn run(&self, rows: impl IntoIterator<Item = Vec<RecordBatch>>) -> Result<Vec<RecordBatch>> {
+        for (relation, rows) in self.relations.iter().zip(rows) {
+            relation.put(rows);
+        }
         let answer = self.planned.run().await;
-        self.relation.put(Vec::new());
+        for relation in &self.relations {
+            relation.put(Vec::new());
+        }
         answer.map_err(|source| Error::bug("a metric definition does not run").with_source(source))
     }
 }
@@ -128,7 +134,7 @@ pub(crate) async fn runs_definition(context: &SessionContext) -> Result<Definiti
     let schema = runs_schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let definition = bellwether_metrics::runs_sql(&names.join(", "));
-    Definition::new(context, "events", events_schema()?, &definition).await
+    Definition::new(context, &[("events", events_schema()?)], &definition).await
 }
 
 /// Runs as they count, from all that is said of them.
@@ -137,7 +143,7 @@ pub(crate) async fn runs(definition: &Definition, said: Vec<RecordBatch>) -> Res
     if said.is_empty() {
         return Ok(RecordBatch::new_empty(schema));
     }
-    let answer = definition.run(said).await?;
+    let answer = definition.run([said]).await?;
     let Some(first) = answer.first() else { return Ok(RecordBatch::new_empty(schema)) };
     let whole = concat_batches(&first.schema(), &answer)?;
     let columns = schema.fields().iter().zip(whole.columns());

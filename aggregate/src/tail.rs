@@ -47,7 +47,7 @@ impl Tail {
             // An entry that only rewrites files brings nothing new.
             if entry.brings_rows() {
                 for file in self.rows_of(&entry).await? {
-                    rows += weight(&file.rows)?;
+                    rows += weight(&file)?;
                     new.push(file);
                 }
             }
@@ -74,10 +74,8 @@ impl Tail {
             usize::try_from(file.file.rows) == Ok(file.rows.iter().map(RecordBatch::num_rows).sum())
         };
         if let Some(written) = handed.filter(|written| written.iter().all(all_there)) {
-            let whole = |WrittenFile { file, rows }: WrittenFile| {
-                Ok(FileRows { file: file.as_added(), rows: sql::whole(&rows)? })
-            };
-            return written.into_iter().map(whole).collect();
+            let of = |WrittenFile { file, rows }: WrittenFile| FileRows { file: file.as_added(), rows };
+            return Ok(written.into_iter().map(of).collect());
         }
         let mut new = Vec::new();
         for file in entry.added.iter().filter(|file| file.data_change) {
@@ -88,15 +86,18 @@ impl Tail {
 
     /// Reads a file back.
     pub(crate) async fn read(&self, file: &AddedFile) -> Result<FileRows> {
-        let batches = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
+        let rows = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
         self.read_back.inc();
-        Ok(FileRows { file: file.clone(), rows: sql::whole(&batches)? })
+        Ok(FileRows { file: file.clone(), rows })
     }
 }
 
-/// What rows count for towards the bound of a step.
-pub(crate) fn weight(rows: &RecordBatch) -> Result<usize> {
-    let statements = Statements::of(rows)?;
-    let runs = (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed).count();
-    Ok(runs + (statements.rows() - runs) / 3)
+/// What the rows of a file count for towards the bound of a step.
+pub(crate) fn weight(file: &FileRows) -> Result<usize> {
+    let mut runs = 0;
+    for rows in &file.rows {
+        let statements = Statements::of(rows)?;
+        runs += (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed).count();
+    }
+    Ok(runs + (file.count() - runs) / 3)
 }

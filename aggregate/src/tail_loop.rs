@@ -23,6 +23,10 @@ use crate::rolling_history::{RollingHistory, newest_end_micros};
 use crate::sql;
 use crate::tail::{FIRST_PAUSE, LONGEST_PAUSE, Tail};
 
+/// Between two writings of the rolling history: while a backlog is read, windows pass by the hundred, and what was known is
+/// worth a record only where somebody could have seen it.
+const HISTORY_EVERY_MICROS: i64 = 5_000_000;
+
 /// What may be set about aggregation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -92,6 +96,10 @@ pub struct Aggregator {
     runs: Runs,
     releases: Releases,
     history: RollingHistory,
+    /// End of the newest window that this process has added to, until the rolling history has been asked about it.
+    newest_end: Option<i64>,
+    /// When it was written last, microseconds since the epoch.
+    history_at: i64,
     /// `metrics` as of the last commit.
     on: Snapshot,
     /// Others have committed since `releases` and `rolling_history` were looked at.
@@ -201,6 +209,8 @@ impl Aggregator {
         Ok(Self {
             releases: Releases::load(lake).await?,
             history: RollingHistory::load(lake).await?,
+            newest_end: None,
+            history_at: i64::MIN,
             lake: lake.clone(),
             settings,
             app,
@@ -224,7 +234,7 @@ impl Aggregator {
     ) -> Result<()> {
         loop {
             if stop.is_cancelled() {
-                return Ok(());
+                return self.keep_history(true).await;
             }
             self.metrics.on_duty.set(i64::from(duty.is_on()));
             if !duty.is_on() {
@@ -238,7 +248,9 @@ impl Aggregator {
                 self.history = RollingHistory::load(&self.lake).await?;
                 self.followed = false;
             }
-            if self.step().await? {
+            let more = self.step().await?;
+            self.keep_history(!more && until_caught_up).await?;
+            if more {
                 *pause = FIRST_PAUSE;
                 continue;
             }
@@ -265,7 +277,7 @@ impl Aggregator {
     /// then be opened anew.
     pub async fn run_until_caught_up(&mut self) -> Result<()> {
         while self.step().await? {}
-        Ok(())
+        self.keep_history(true).await
     }
 
     /// Takes in what another aggregator of this shard has committed, without computing anything.
@@ -299,7 +311,7 @@ impl Aggregator {
         }
         if !new.is_empty() {
             let (partials, taken) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from, to)).await?;
-            self.metrics.rows.inc_by(new.iter().map(|file| file.rows.num_rows() as u64).sum());
+            self.metrics.rows.inc_by(new.iter().map(|file| file.count() as u64).sum());
             self.metrics.runs.inc_by(taken.runs);
             self.metrics.duplicates.inc_by(taken.duplicates);
             self.metrics.corrected.inc_by(taken.corrected);
@@ -314,9 +326,7 @@ impl Aggregator {
                 self.releases.note(fresh);
             }
             self.commit_metrics(&partials, to).await?;
-            if first {
-                self.commit_history(&partials, to).await?;
-            }
+            self.newest_end = self.newest_end.max(newest_end_micros(&partials)?);
         }
         for entry in &entries {
             self.runs.note(entry)?;
@@ -347,19 +357,26 @@ impl Aggregator {
         Ok(())
     }
 
-    async fn commit_history(&mut self, partials: &RecordBatch, to: i64) -> Result<()> {
-        let Some(newest_end) = newest_end_micros(partials)?.filter(|_| self.settings.rolling_history) else {
+    /// Writes the rolling metrics of the spans whose boundary was passed, where the last time is a while ago or it is the
+    /// last chance.
+    async fn keep_history(&mut self, last: bool) -> Result<()> {
+        let now = self.lake.clock().now_micros();
+        if !last && now.saturating_sub(self.history_at) < HISTORY_EVERY_MICROS {
             return Ok(());
-        };
+        }
+        let keeps = self.settings.rolling_history && self.settings.shard == 0;
+        let Some(newest_end) = self.newest_end.take().filter(|_| keeps) else { return Ok(()) };
         // The newest window still fills: what is complete ends where it begins.
         let due = self.history.due(newest_end - 60_000_000);
         if due.is_empty() {
             return Ok(());
         }
-        let rows = self.history.rows(&self.lake, &self.context, &due, to).await?;
+        self.history_at = now;
+        let rows = self.history.rows(&self.lake, &self.context, &due, self.tail.next).await?;
         if rows.num_rows() > 0 {
             let on = self.lake.log(Table::RollingHistory).load().await?;
-            self.commit(Table::RollingHistory, &on, &rows, to.max(on.next(&self.app).unwrap_or(0))).await?;
+            let to = self.tail.next.max(on.next(&self.app).unwrap_or(0));
+            self.commit(Table::RollingHistory, &on, &rows, to).await?;
         }
         self.history.written(&due);
         Ok(())

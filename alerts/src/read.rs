@@ -2,7 +2,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Date32Type, Int64Type};
 use bellwether_detect::Minute;
 use bellwether_lake::{Lake, LogEntry, Result, Table};
 use bellwether_queries::{Present, Session, SessionSettings};
@@ -168,7 +168,8 @@ pub(crate) async fn ask_over_time(
     let mut minute = from;
     while minute <= to {
         if minute.rem_euclid(DAY) == 0 {
-            tracing::info!(up_to = moment(minute), "a day has been judged");
+            let day = i32::try_from(minute / DAY).ok().and_then(Date32Type::to_naive_date_opt);
+            tracing::info!(day = %day.unwrap_or_default(), "rules on whole tables are asked as of this day");
         }
         present.set(minute.saturating_mul(MINUTE_MICROS));
         Box::pin(engine.ask_tables(session, minute)).await;

@@ -33,6 +33,8 @@ pub(super) struct FileEncoder {
     statistics: Statistics,
     handed_on: Vec<RecordBatch>,
     handed_on_bytes: usize,
+    /// Columns without a value that were handed on, by their place in the table's schema.
+    without_value: BTreeMap<usize, ArrayRef>,
 }
 
 /// What all files of a table share.
@@ -73,6 +75,7 @@ impl FileEncoder {
             statistics: Statistics::of(&shape.fields),
             handed_on: Vec::new(),
             handed_on_bytes: 0,
+            without_value: BTreeMap::new(),
         }
     }
 
@@ -90,7 +93,7 @@ impl FileEncoder {
             self.shape.places.iter().map(|place| chunk.columns[*place].as_ref()).collect();
         self.statistics.note(chunk.rows, &columns);
         if let Some(hand_on) = hand_on {
-            let batch = handed_on(chunk, hand_on)?;
+            let batch = handed_on(chunk, hand_on, &mut self.without_value)?;
             self.handed_on_bytes += batch.get_array_memory_size();
             self.handed_on.push(batch);
         }
