@@ -18,7 +18,7 @@ use part::Part;
 use report::Report;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Bellwether. Without a part: all of them.
 #[derive(Debug, Parser)]
