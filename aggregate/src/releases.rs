@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use arrow::array::{Array, AsArray, RecordBatch, StringViewArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use bellwether_lake::{Error, Lake, Result, Table};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::contribution::FileRows;
 use crate::sql;
@@ -52,7 +52,7 @@ impl Releases {
         // Of keys met here, by hash: rows of one release are many.
         let mut met: HashSet<u128> = HashSet::new();
         let mut seen: HashSet<Key> = HashSet::new();
-        let mut found = Vec::new();
+        let (mut found, mut hashed) = (Vec::new(), Vec::new());
         for FileRows { file, rows } in new {
             let (mut place, mut places) = (0_u32, Vec::new());
             for rows in rows {
@@ -63,7 +63,7 @@ impl Releases {
                 for n in 0..rows.num_rows() {
                     let here = place;
                     place += 1;
-                    if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n)) {
+                    if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n, &mut hashed)) {
                         continue;
                     }
                     let key = key(rows, n)?;
@@ -111,14 +111,15 @@ fn described_columns() -> Vec<&'static str> {
     shared.chain(["event_time"]).collect()
 }
 
-fn hash(columns: [&StringViewArray; 3], row: usize) -> u128 {
-    let mut hash = Xxh3::new();
+/// A hash of a row's key; `text` is room for what is hashed.
+fn hash(columns: [&StringViewArray; 3], row: usize, text: &mut Vec<u8>) -> u128 {
+    text.clear();
     for column in columns {
         let value = if column.is_valid(row) { column.value(row) } else { "" };
-        hash.update(&(value.len() as u64).to_le_bytes());
-        hash.update(value.as_bytes());
+        text.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        text.extend_from_slice(value.as_bytes());
     }
-    hash.digest128()
+    xxh3_128(text)
 }
 
 fn key(batch: &RecordBatch, row: usize) -> Result<Key> {

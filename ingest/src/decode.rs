@@ -4,10 +4,13 @@
 //! object). They are told apart by the content type, then by the first byte and the keys of the object; nothing else is
 //! guessed.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use bellwether_event::{Decoder, Envelope, Event, Problem, Reason, Rejection};
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// Contract version of a CloudEvent whose data is the bare `data` of a run event.
 const SPEC: &str = "run-event/1";
@@ -111,7 +114,8 @@ fn is_structured(content_type: Option<&str>, body: &[u8]) -> bool {
         return true;
     }
     // Without a header: `specversion` is what a CloudEvent must have and a run event does not.
-    content_type.is_none() && memchr::memmem::find(body, b"\"specversion\"").is_some() && !is_whole_event(body)
+    static SPECVERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"specversion\""));
+    content_type.is_none() && SPECVERSION.find(body).is_some() && !is_whole_event(body)
 }
 
 /// True for a run event with its envelope; false for the bare data of one.

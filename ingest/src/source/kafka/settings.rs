@@ -30,8 +30,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "100"),
     // After a full queue librdkafka would pause fetching for a second.
     ("fetch.queue.backoff.ms", "20"),
-    // A third of a second at full speed, and half of librdkafka's own default: it is the largest part of idle memory after a rush.
-    ("queued.max.messages.kbytes", "32768"),
+    // A fifth of a second at full speed; librdkafka's own 64 MiB would be an eighth of all memory.
+    ("queued.max.messages.kbytes", "16384"),
     // Lag, for health and metrics.
     ("statistics.interval.ms", "2000"),
 ];
