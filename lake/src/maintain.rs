@@ -22,12 +22,16 @@ use crate::schema::Table;
 /// Application whose number counts a table's rewrites, and keeps two of them apart.
 const REWRITES: &str = "maintain/rewrites";
 
+/// How many times as large the largest of files are that are rewritten together.
+const TIER: i64 = 64;
+
 /// When maintenance has something to do.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintainSettings {
     /// Versions between log checkpoints. Fewer: quicker opening, more writing.
     pub checkpoint_versions: i64,
-    /// Small files of one partition value that are worth a rewrite.
+    /// Small files of one partition value and about one size that are worth a rewrite; fewer are where they make a file that is
+    /// not small, which is half of what `compact_bytes` says.
     pub compact_files: usize,
     /// Bytes of Parquet that one rewrite reads at most; bounds its memory (about three times as much).
     pub compact_bytes: i64,
@@ -66,8 +70,8 @@ impl Lake {
         Ok(Maintained { checkpointed, files_compacted })
     }
 
-    /// Rewrites the small files of a table's fullest partition value as one, if there are enough of them. Returns how
-    /// many files it replaced.
+    /// Rewrites small files of one partition value of a table as one, if there are enough of them. Returns how many files it
+    /// replaced.
     ///
     /// # Errors
     /// `Unavailable` where storage does not answer; `Data` where the new file does not hold the old rows.
@@ -207,23 +211,84 @@ fn filled(
     Ok(piece)
 }
 
-/// The small files of the partition value that has most of them, oldest first, within the bound of bytes.
+/// Files of a partition value that are about as large as one another, oldest first and within the bound of bytes, where
+/// there are enough of them or they make a file that is not small: of all such, the most. Were large ones rewritten along
+/// with each round of small ones, a row would be rewritten again and again on its way into a file of full size; so it is
+/// once for each power of [`TIER`] (size-tiered compaction, as of LSM trees).
 fn worth_compacting(files: Vec<AddedFile>, settings: &MaintainSettings) -> Option<Vec<AddedFile>> {
-    let mut small: BTreeMap<BTreeMap<String, Option<String>>, Vec<AddedFile>> = BTreeMap::new();
-    for file in files.into_iter().filter(|file| file.size < settings.compact_bytes / 2) {
-        small.entry(file.partition_values.clone()).or_default().push(file);
+    let full = settings.compact_bytes / 2;
+    let tier = |size: i64| (full / size.max(1)).max(1).ilog(TIER);
+    let mut alike: BTreeMap<(BTreeMap<String, Option<String>>, u32), Vec<AddedFile>> = BTreeMap::new();
+    for file in files.into_iter().filter(|file| file.size < full) {
+        alike.entry((file.partition_values.clone(), tier(file.size))).or_default().push(file);
     }
-    let mut fullest = small.into_values().max_by_key(Vec::len)?;
-    // Names hold the time of writing, so this is the order in which the rows came.
-    fullest.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut bytes = 0;
-    let fit = fullest
-        .iter()
-        .take_while(|file| {
+    let worth = alike.into_values().filter_map(|mut files| {
+        // Names hold the time of writing, so this is the order in which the rows came.
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut bytes = 0;
+        let fits = |file: &&AddedFile| {
             bytes += file.size;
             bytes <= settings.compact_bytes
-        })
-        .count();
-    fullest.truncate(fit);
-    (fullest.len() >= settings.compact_files.max(2)).then_some(fullest)
+        };
+        let fit = files.iter().take_while(fits).count();
+        files.truncate(fit);
+        let bytes: i64 = files.iter().map(|file| file.size).sum();
+        let enough = files.len() >= settings.compact_files || bytes >= full;
+        (enough && files.len() > 1).then_some(files)
+    });
+    worth.max_by_key(Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    fn file(path: String, size: i64) -> AddedFile {
+        AddedFile { path, size, rows: Some(size), partition_values: BTreeMap::new(), data_change: true, stats: None }
+    }
+
+    /// Bytes written in all, and the files that are left, after so many commits of files of a size.
+    fn after(commits: usize, size: i64) -> (i64, Vec<AddedFile>) {
+        let (mut files, mut written) = (Vec::new(), 0);
+        for n in 0..commits {
+            files.push(file(format!("{n:09}"), size));
+            while let Some(small) = worth_compacting(files.clone(), &MaintainSettings::default()) {
+                files.retain(|file| !small.contains(file));
+                let merged = small.iter().map(|file| file.size).sum();
+                written += merged;
+                files.push(file(format!("{n:09}-{written}"), merged));
+            }
+        }
+        (written, files)
+    }
+
+    #[test]
+    fn a_row_is_rewritten_once_for_each_tier() {
+        for size in [1_000, 30_000, 200_000] {
+            let commits = 20_000;
+            let (written, files) = after(commits, size);
+            let all = size * i64::try_from(commits).expect("few");
+            assert!(written <= 3 * all, "{size}: {} times", written / all);
+            assert!(files.len() <= 2 * 64 + usize::try_from(all / (8 * MIB)).expect("few"), "{size}: {}", files.len());
+            assert_eq!(files.iter().map(|file| file.size).sum::<i64>(), all);
+        }
+    }
+
+    #[test]
+    fn few_small_files_and_large_ones_are_left_alone() {
+        let settings = MaintainSettings::default();
+        let some = |sizes: &[i64]| {
+            let files = sizes.iter().enumerate().map(|(n, size)| file(format!("{n:09}"), *size)).collect();
+            worth_compacting(files, &settings).map(|files| files.len())
+        };
+        assert_eq!(some(&[]), None);
+        assert_eq!(some(&[10_000; 63]), None);
+        assert_eq!(some(&[10_000; 64]), Some(64));
+        assert_eq!(some(&[9 * MIB; 100]), None);
+        assert_eq!(some(&[3 * MIB, 2 * MIB]), None);
+        assert_eq!(some(&[3 * MIB, 3 * MIB, 3 * MIB]), Some(3), "make a file that is not small");
+        assert_eq!(some(&[7 * MIB; 4]), Some(2), "within the bound of bytes");
+    }
 }
