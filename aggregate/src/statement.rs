@@ -66,7 +66,7 @@ pub(crate) struct Statements<'a> {
     revision: &'a [i64],
     event_micros: &'a [i64],
     content_hash: &'a [i64],
-    /// Room for what is hashed: fed piece by piece the hash takes three times as long.
+    /// Room for what is hashed, which is hashed at once: its parts are a few bytes each.
     hashed: Cell<Vec<u8>>,
 }
 

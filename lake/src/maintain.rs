@@ -4,7 +4,6 @@
 //! Both are checked before they count: a checkpoint is opened again and compared with the log, and a compacted file is
 //! read again and compared row by row. A rewrite says `dataChange: false`, so readers that follow the log skip it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -218,11 +217,11 @@ fn filled(
 fn worth_compacting(files: Vec<AddedFile>, settings: &MaintainSettings) -> Option<Vec<AddedFile>> {
     let full = settings.compact_bytes / 2;
     let tier = |size: i64| (full / size.max(1)).max(1).ilog(TIER);
-    let mut alike: BTreeMap<(BTreeMap<String, Option<String>>, u32), Vec<AddedFile>> = BTreeMap::new();
-    for file in files.into_iter().filter(|file| file.size < full) {
-        alike.entry((file.partition_values.clone(), tier(file.size))).or_default().push(file);
-    }
-    let worth = alike.into_values().filter_map(|mut files| {
+    let mut small: Vec<AddedFile> = files.into_iter().filter(|file| file.size < full).collect();
+    let kind = |file: &AddedFile| (file.partition_values.clone(), tier(file.size));
+    small.sort_by_cached_key(kind);
+    let worth = small.chunk_by(|one, other| kind(one) == kind(other)).filter_map(|files| {
+        let mut files = files.to_vec();
         // Names hold the time of writing, so this is the order in which the rows came.
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut bytes = 0;
@@ -241,6 +240,8 @@ fn worth_compacting(files: Vec<AddedFile>, settings: &MaintainSettings) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const MIB: i64 = 1 << 20;

@@ -252,3 +252,42 @@ fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
         assert_same(&held, &looked_up);
     });
 }
+
+/// A file of many rows comes in pieces, and what is said later must find the right row of it, from whichever side it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_finds_its_run_in_a_file_that_came_in_pieces() {
+    const RUNS: usize = 20_000;
+    let run = |n: usize| {
+        json!({
+            "spec": "run-event/1", "type": "run.completed", "run_id": format!("r-{n}"), "source": "app",
+            "data": {
+                "task": format!("t{}", n % 7), "release": { "id": "v1", "model": { "requested": "m" } },
+                "started_at": "2026-11-23T10:00:00Z", "ended_at": "2026-11-23T10:00:30Z",
+                "outcome": { "status": "success" }, "tokens": { "input": n },
+            },
+        })
+    };
+    let verdict = |n: usize| {
+        json!({
+            "spec": "run-event/1", "type": "run.review", "run_id": format!("r-{n}"), "source": "people",
+            "time": "2026-11-23T11:00:00Z",
+            "data": { "review_id": format!("q-{n}"), "reviewer": "p", "decision": "reject" },
+        })
+    };
+    let messages = |events: Vec<Value>| events.iter().map(|event| (0, event.to_string().into_bytes())).collect();
+    for hand_over in [true, false] {
+        let mut feed = Feed::new().await;
+        let handover = hand_over.then(|| Handover::new(64 << 20, event_columns()));
+        let mut aggregator = Box::pin(feed.aggregator(Settings::default(), handover.clone())).await;
+        let runs: Vec<_> = messages((0..RUNS).map(run).collect());
+        Box::pin(feed.commit(&runs, handover.as_ref())).await;
+        assert!(handover.as_ref().is_none_or(|handover| handover.held_bytes() > 0), "it is handed over");
+        Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+        let about: Vec<usize> = (0..RUNS).step_by(997).collect();
+        feed.say(&about.iter().copied().map(verdict).collect::<Vec<_>>()).await;
+        Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+        let failed = feed.sql("SELECT sum(runs - success) AS n FROM metrics").await;
+        assert_eq!(failed[0]["n"].to_string().trim_matches('"'), about.len().to_string(), "{failed:?}");
+        feed.folded().await;
+    }
+}
