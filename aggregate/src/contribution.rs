@@ -369,10 +369,11 @@ impl Runs {
     /// more than one thing is said.
     fn take_file(&mut self, FileRows { file, rows }: &FileRows, news: &mut News) -> Result<()> {
         let ordinal = self.files.add(file, true)?;
+        let columns = sql::events_columns();
         let (mut row, mut taken, mut newest) = (0_u32, 0, i64::MIN);
         for rows in rows {
             let batch = news.batches.len();
-            news.batches.push(sql::columns_of(rows, &sql::events_columns())?);
+            news.batches.push(sql::columns_of(rows, &columns)?);
             let statements = Statements::of(rows)?;
             for (n, at) in (0..statements.rows()).zip(0_u32..) {
                 let place = Place { file: ordinal, row };

@@ -216,26 +216,22 @@ fn filled(
 /// once for each power of [`TIER`] (size-tiered compaction, as of LSM trees).
 fn worth_compacting(files: Vec<AddedFile>, settings: &MaintainSettings) -> Option<Vec<AddedFile>> {
     let full = settings.compact_bytes / 2;
-    let tier = |size: i64| (full / size.max(1)).max(1).ilog(TIER);
+    let tier = |file: &AddedFile| (full / file.size.max(1)).max(1).ilog(TIER);
+    let by_kind =
+        |a: &AddedFile, b: &AddedFile| a.partition_values.cmp(&b.partition_values).then_with(|| tier(a).cmp(&tier(b)));
     let mut small: Vec<AddedFile> = files.into_iter().filter(|file| file.size < full).collect();
-    let kind = |file: &AddedFile| (file.partition_values.clone(), tier(file.size));
-    small.sort_by_cached_key(kind);
-    let worth = small.chunk_by(|one, other| kind(one) == kind(other)).filter_map(|files| {
-        let mut files = files.to_vec();
-        // Names hold the time of writing, so this is the order in which the rows came.
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut bytes = 0;
-        let fits = |file: &&AddedFile| {
+    // Names hold the time of writing, so this is the order in which the rows came.
+    small.sort_by(|a, b| by_kind(a, b).then_with(|| a.path.cmp(&b.path)));
+    let worth = small.chunk_by(|a, b| by_kind(a, b).is_eq()).filter_map(|alike| {
+        let (mut fit, mut bytes) = (0, 0);
+        while let Some(file) = alike.get(fit).filter(|file| bytes + file.size <= settings.compact_bytes) {
             bytes += file.size;
-            bytes <= settings.compact_bytes
-        };
-        let fit = files.iter().take_while(fits).count();
-        files.truncate(fit);
-        let bytes: i64 = files.iter().map(|file| file.size).sum();
-        let enough = files.len() >= settings.compact_files || bytes >= full;
-        (enough && files.len() > 1).then_some(files)
+            fit += 1;
+        }
+        let enough = fit >= settings.compact_files || bytes >= full;
+        (enough && fit > 1).then(|| &alike[..fit])
     });
-    worth.max_by_key(Vec::len)
+    worth.max_by_key(|files| files.len()).map(<[AddedFile]>::to_vec)
 }
 
 #[cfg(test)]
