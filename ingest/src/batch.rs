@@ -6,6 +6,7 @@
 mod columns;
 mod events;
 mod quarantine;
+mod releases;
 
 use bellwether_event::{Decoder, Limits, Rejection};
 use bellwether_lake::{Chunk, EncodedRows, Error, Result, RowEncoder, Table};

@@ -115,7 +115,13 @@ fn is_structured(content_type: Option<&str>, body: &[u8]) -> bool {
     }
     // Without a header: `specversion` is what a CloudEvent must have and a run event does not.
     static SPECVERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"specversion\""));
-    content_type.is_none() && SPECVERSION.find(body).is_some() && !is_whole_event(body)
+    content_type.is_none() && !starts_as_event(body) && SPECVERSION.find(body).is_some() && !is_whole_event(body)
+}
+
+/// True where the first key is one of a run event's, as producers have it: what comes after need not be looked at.
+fn starts_as_event(body: &[u8]) -> bool {
+    let first = body.strip_prefix(b"{").unwrap_or_default().trim_ascii_start();
+    [&b"\"spec\""[..], b"\"run_id\""].iter().any(|key| first.starts_with(key))
 }
 
 /// True for a run event with its envelope; false for the bare data of one.

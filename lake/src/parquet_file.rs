@@ -28,7 +28,7 @@ const ZSTD_LEVEL: i32 = 1;
 pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 /// Rows in a batch that reading gives out.
-const READ_BATCH_ROWS: usize = 8 * 1024;
+const READ_BATCH_ROWS: usize = 4 * 1024;
 
 /// False-positive rate of bloom filters: 1 in 100 files is opened for nothing.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;

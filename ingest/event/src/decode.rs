@@ -5,15 +5,12 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::ids;
+use crate::json::{Fast, Reader, Wrong, right};
 use crate::reason::{Problem, Reason, Rejection};
-use crate::record::{self, List};
+use crate::record::{List, Raw, Read, Unknown};
 use crate::release::ReleaseCache;
-use crate::run::{
-    self, Completed, Content, Cost, Escalation, PolicyException, Reference, Review, Run, Score, Step, WholeRun,
-};
+use crate::run::{self, Completed, Cost, Escalation, PolicyException, Review, Run, Score, WholeRun};
 use crate::schema;
 
 /// Bytes of unknown fields that are kept.
@@ -42,9 +39,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Deepest nesting of the contract's own records: envelope, data, retrieval, call, documents, document, and one to spare.
-const RECORD_DEPTH: usize = 7;
 
 /// What the framing around a message says about it (CloudEvents attributes); all of it may be absent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,21 +144,6 @@ pub struct Decoder {
     releases: ReleaseCache,
 }
 
-/// The fast reading met something that is wrong; the slow one says what.
-struct Wrong;
-
-impl From<serde_json::Error> for Wrong {
-    fn from(_: serde_json::Error) -> Self {
-        Self
-    }
-}
-
-type Fast<T> = Result<T, Wrong>;
-
-fn check(right: bool) -> Fast<()> {
-    if right { Ok(()) } else { Err(Wrong) }
-}
-
 // === impl Decoder ===
 
 impl Decoder {
@@ -184,11 +163,7 @@ impl Decoder {
         now_micros: i64,
     ) -> Result<Event<'a>, Rejection> {
         let text = self.readable(message).map_err(Rejection::of)?;
-        record::reset_skipped();
         let Ok(event) = self.read(text, envelope) else { return Err(self.explain(text, envelope)) };
-        if self.is_too_deep(message, &event) {
-            return Err(Rejection::of(schema::too_deep(self.limits.max_depth)));
-        }
         disagreement(&event, envelope).map_or(Ok(()), |problem| Err(Rejection::of(problem)))?;
         self.check_times(&event, now_micros).map_err(Rejection::of)?;
         Ok(event)
@@ -215,30 +190,11 @@ impl Decoder {
         Ok(text)
     }
 
-    /// True where objects and lists are nested too deeply. Following the nesting byte by byte would take a fifth of all
-    /// decoding, so it is done only where what was read does not rule it out: the contract's own records are at most
-    /// [`RECORD_DEPTH`] deep, so only what is kept as it was sent or passed over can be deeper.
-    fn is_too_deep(&self, message: &[u8], event: &Event<'_>) -> bool {
-        let max_depth = self.limits.max_depth;
-        let as_sent = match &event.payload {
-            Payload::Completed(completed) if event.extra.is_none() => {
-                let content = completed.run.content.map_or(0, |content| schema::depth(content.get().as_bytes()));
-                Some(content.max(completed.release.depth).max(record::deepest_skipped()))
-            }
-            _ => None,
-        };
-        let ruled_out = as_sent.is_some_and(|depth| depth + RECORD_DEPTH <= max_depth);
-        // Counting comes before following: where few are opened none can be deep.
-        !ruled_out
-            && memchr::memchr2_iter(b'{', b'[', message).count() > max_depth
-            && schema::depth(message) > max_depth
-    }
-
     /// The fast reading: in one go where the message is a completed run, as nearly all are.
     fn read<'a>(&mut self, text: &'a str, envelope: &Envelope<'a>) -> Fast<Event<'a>> {
         let completed = |name: &str| EventType::from_name(name) == Some(EventType::Completed);
         if envelope.event_type.is_none_or(|name| EventType::within(name) == Some(EventType::Completed))
-            && let Ok(whole) = serde_json::from_str::<WholeRun<'a>>(text)
+            && let Ok(whole) = self.whole::<WholeRun<'a>>(text)
             && whole.event_type.as_deref().is_none_or(completed)
         {
             let (body, run) = whole.split();
@@ -247,7 +203,7 @@ impl Decoder {
             let payload = Payload::Completed(Box::new(self.completed(run)?));
             return event(body, EventType::Completed, payload, "", envelope, &unknown);
         }
-        let mut body: run::Envelope<'a> = serde_json::from_str(text)?;
+        let mut body: run::Envelope<'a> = self.whole(text)?;
         let data = body.data.take().ok_or(Wrong)?;
         let event_type = match (&body.event_type, envelope.event_type) {
             (Some(name), _) => EventType::from_name(name).ok_or(Wrong)?,
@@ -259,38 +215,46 @@ impl Decoder {
         event(body, event_type, payload, data.get(), envelope, &unknown)
     }
 
+    /// One value, which is all of the text.
+    fn whole<'a, T: Read<'a>>(&self, text: &'a str) -> Fast<T> {
+        let mut json = Reader::new(text, self.limits.max_depth, &self.releases);
+        let value = T::read(&mut json)?;
+        json.end()?;
+        Ok(value)
+    }
+
     fn read_payload<'a>(
         &mut self,
         event_type: EventType,
-        data: &'a RawValue,
+        data: Raw<'a>,
         unknown: &mut Unknown<'a>,
     ) -> Fast<Payload<'a>> {
         let data = data.get();
         Ok(match event_type {
             EventType::Completed => {
-                let mut run: Box<Run<'a>> = serde_json::from_str(data)?;
+                let mut run: Box<Run<'a>> = self.whole(data)?;
                 unknown.append(&mut run.unknown);
                 Payload::Completed(Box::new(self.completed(run)?))
             }
             EventType::Score => {
-                let mut score: Score<'a> = serde_json::from_str(data)?;
+                let mut score: Score<'a> = self.whole(data)?;
                 check_score(&score)?;
                 unknown.append(&mut score.unknown);
                 Payload::Score(Box::new(score))
             }
             EventType::Review => {
-                let mut review: Review<'a> = serde_json::from_str(data)?;
+                let mut review: Review<'a> = self.whole(data)?;
                 check_review(&review)?;
                 unknown.append(&mut review.unknown);
                 Payload::Review(Box::new(review))
             }
             EventType::Escalated => {
-                let escalation: Escalation<'a> = serde_json::from_str(data)?;
-                check(escalation.reason_code.is_some())?;
+                let escalation: Escalation<'a> = self.whole(data)?;
+                right(escalation.reason_code.is_some())?;
                 Payload::Escalated(Box::new(escalation))
             }
             EventType::PolicyException => {
-                let exception: PolicyException<'a> = serde_json::from_str(data)?;
+                let exception: PolicyException<'a> = self.whole(data)?;
                 check_exception(&exception)?;
                 Payload::PolicyException(Box::new(exception))
             }
@@ -299,7 +263,7 @@ impl Decoder {
 
     fn completed<'a>(&mut self, run: Box<Run<'a>>) -> Fast<Completed<'a>> {
         check_run(&run)?;
-        let release = self.releases.get(run.release.ok_or(Wrong)?.get()).map_err(|_| Wrong)?;
+        let release = self.releases.get(run.release.ok_or(Wrong)?.0).map_err(|_| Wrong)?;
         let status = run.outcome.as_ref().and_then(|outcome| outcome.status).ok_or(Wrong)?.0;
         let stage = run.rollout.as_ref().map_or(Some("full"), |rollout| rollout.stage.map(|stage| stage.0));
         let probability =
@@ -376,7 +340,7 @@ fn event<'a>(
     unknown: &Unknown<'a>,
 ) -> Fast<Event<'a>> {
     let spec = body.spec.take().ok_or(Wrong)?.0;
-    check(schema::spec_is_known(&spec))?;
+    right(schema::spec_is_known(&spec))?;
     let run_id = body.run_id.take().ok_or(Wrong)?.0;
     let stated_time = match (body.time, envelope.time) {
         (Some(time), _) => Some(time.0),
@@ -417,42 +381,36 @@ fn event<'a>(
 
 // === what the records' types cannot say ===
 
-type Unknown<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
-
 fn check_run(run: &Run<'_>) -> Fast<()> {
-    check(run.task.is_some())?;
+    right(run.task.is_some())?;
     if let Some(rollout) = &run.rollout {
         let fraction = rollout.traffic_fraction.map_or(0.0, |fraction| fraction.0);
-        check((0.0..=1.0).contains(&fraction))?;
+        right((0.0..=1.0).contains(&fraction))?;
     }
-    check(run.failure_point.as_ref().is_none_or(|point| point.component.is_some()))?;
+    right(run.failure_point.as_ref().is_none_or(|point| point.component.is_some()))?;
     if let Some(validation) = &run.validation {
-        check(validation.applicable.is_some())?;
+        right(validation.applicable.is_some())?;
         let mut fields = validation.fields.iter().flat_map(|fields| &fields.0);
-        check(fields.all(|field| field.path.is_some() && field.valid.is_some()))?;
+        right(fields.all(|field| field.path.is_some() && field.valid.is_some()))?;
     }
-    check(run.cost.as_ref().is_none_or(cost_is_whole))?;
-    check(run.latency.as_ref().is_none_or(|latency| latency.total.is_some()))?;
-    check(list(run.tool_calls.as_ref()).all(|call| call.name.is_some() && call.status.is_some()))?;
+    right(run.cost.as_ref().is_none_or(cost_is_whole))?;
+    right(run.latency.as_ref().is_none_or(|latency| latency.total.is_some()))?;
+    right(list(run.tool_calls.as_ref()).all(|call| call.name.is_some() && call.status.is_some()))?;
     for retrieval in list(run.retrieval.as_ref()) {
-        check(
+        right(
             retrieval.source_id.is_some() && list(retrieval.documents.as_ref()).all(|document| document.id.is_some()),
         )?;
     }
-    if let Some(steps) = run.steps {
-        let steps: List<Step<'_>, 256> = serde_json::from_str(steps.get())?;
-        check(steps.0.iter().all(|step| step.name.is_some()))?;
-    }
-    check(run.escalation.as_ref().is_none_or(|escalation| escalation.reason_code.is_some()))?;
+    right(list(run.steps.as_ref().map(|steps| &steps.value)).all(|step| step.name.is_some()))?;
+    right(run.escalation.as_ref().is_none_or(|escalation| escalation.reason_code.is_some()))?;
     list(run.policy_exceptions.as_ref()).try_for_each(check_exception)?;
     list(run.scores.as_ref()).try_for_each(check_score)?;
-    check(run.trace.as_ref().is_none_or(|trace| trace.trace_id.is_some()))?;
-    if let Some(content) = run.content {
-        let content: Content<'_> = serde_json::from_str(content.get())?;
-        check([content.input, content.output].into_iter().flatten().all(is_content))?;
+    right(run.trace.as_ref().is_none_or(|trace| trace.trace_id.is_some()))?;
+    if let Some(content) = run.content.as_ref().map(|content| &content.value) {
+        right([content.input, content.output].into_iter().flatten().all(is_content))?;
     }
     let probability = run.sampling.as_ref().and_then(|sampling| sampling.probability).map_or(1.0, |number| number.0);
-    check(probability > 0.0 && probability <= 1.0)
+    right(probability > 0.0 && probability <= 1.0)
 }
 
 fn list<T, const MAX: usize>(list: Option<&List<T, MAX>>) -> impl Iterator<Item = &T> {
@@ -464,30 +422,26 @@ fn cost_is_whole(cost: &Cost<'_>) -> bool {
 }
 
 /// Text, object, list or null; neither a number nor true or false.
-fn is_content(value: &RawValue) -> bool {
+fn is_content(value: Raw<'_>) -> bool {
     matches!(value.get().as_bytes().first(), Some(b'"' | b'{' | b'[' | b'n'))
 }
 
 fn check_exception(exception: &PolicyException<'_>) -> Fast<()> {
-    check(exception.policy_id.is_some() && exception.severity.is_some())
+    right(exception.policy_id.is_some() && exception.severity.is_some())
 }
 
 fn check_score(score: &Score<'_>) -> Fast<()> {
-    check(score.name.is_some() && score.kind.is_some())?;
-    check(score.evaluator.as_ref().is_some_and(|evaluator| evaluator.id.is_some()))?;
-    check(score.value.is_some() || score.label.is_some() || score.passed.is_some())?;
-    check(score.weight.is_none_or(|weight| weight.0 > 0.0))?;
-    check(score.cost.as_ref().is_none_or(cost_is_whole))?;
-    if let Some(reference) = score.reference {
-        let _: Reference<'_> = serde_json::from_str(reference.get())?;
-    }
-    Ok(())
+    right(score.name.is_some() && score.kind.is_some())?;
+    right(score.evaluator.as_ref().is_some_and(|evaluator| evaluator.id.is_some()))?;
+    right(score.value.is_some() || score.label.is_some() || score.passed.is_some())?;
+    right(score.weight.is_none_or(|weight| weight.0 > 0.0))?;
+    right(score.cost.as_ref().is_none_or(cost_is_whole))
 }
 
 fn check_review(review: &Review<'_>) -> Fast<()> {
-    check(review.review_id.is_some() && review.decision.is_some())?;
-    check(review.sampling_weight.is_none_or(|weight| weight.0 >= 1.0))?;
-    check(review.expected.is_none_or(is_content))
+    right(review.review_id.is_some() && review.decision.is_some())?;
+    right(review.sampling_weight.is_none_or(|weight| weight.0 >= 1.0))?;
+    right(review.expected.is_none_or(is_content))
 }
 
 /// What body and framing say differently, if anything.

@@ -10,6 +10,7 @@
 
 mod decode;
 mod ids;
+mod json;
 mod reason;
 pub mod record;
 mod release;

@@ -4,15 +4,82 @@
 //! be told all that it lacks. Unknown keys are passed over; a key that stands twice is refused.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
+use crate::json::{Fast, Number as Digits, Reader, Wrong, right};
 use crate::units;
+
+/// A value that is read from JSON.
+pub(crate) trait Read<'a>: Sized {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self>;
+
+    /// Reads into a field that has no value yet: a large record is filled where it stands.
+    #[inline]
+    fn read_into(field: &mut Option<Self>, json: &mut Reader<'a, '_>) -> Fast<()> {
+        *field = Some(Self::read(json)?);
+        Ok(())
+    }
+}
+
+/// A value or null.
+impl<'a, T: Read<'a>> Read<'a> for Option<T> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        if json.null()? { Ok(None) } else { T::read(json).map(Some) }
+    }
+}
+
+impl<'a> Read<'a> for bool {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.boolean()
+    }
+}
+
+/// A value as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raw<'a>(&'a str);
+
+impl<'a> Raw<'a> {
+    /// Its JSON.
+    pub fn get(self) -> &'a str {
+        self.0
+    }
+}
+
+impl<'a> Read<'a> for Raw<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.raw().map(Self)
+    }
+}
+
+/// A release as it was sent, which nearly always is one that was met before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRelease<'a>(pub(crate) &'a str);
+
+impl<'a> Read<'a> for RawRelease<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.raw_or_known().map(Self)
+    }
+}
+
+/// A value that is kept as it was sent, and what it says.
+#[derive(Clone, Debug)]
+pub struct Kept<'a, T> {
+    /// As it was sent.
+    pub raw: Raw<'a>,
+    /// What it says.
+    pub value: T,
+}
+
+impl<'a, T: Read<'a>> Read<'a> for Kept<'a, T> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let value = T::read(json)?;
+        Ok(Self { raw: Raw(json.since(from)), value })
+    }
+}
+
+/// Keys that the contract does not know, and their values.
+pub type Unknown<'a> = Vec<(Cow<'a, str>, Raw<'a>)>;
 
 /// Text of MIN to MAX Unicode characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,66 +101,52 @@ pub(crate) fn length_fits(text: &str, min: usize, max: usize) -> bool {
 
 /// Reads a value from text; what the text must look like is the type's own business.
 pub(crate) trait FromText<'a>: Sized {
-    const EXPECTED: &'static str;
     fn from_text(text: Cow<'a, str>) -> Option<Self>;
 }
 
-struct TextVisitor<T>(PhantomData<T>);
-
-impl<'de, T: FromText<'de>> Visitor<'de> for TextVisitor<T> {
-    type Value = T;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
-    }
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
-        T::from_text(Cow::Borrowed(text)).ok_or_else(|| E::custom(T::EXPECTED))
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        T::from_text(Cow::Owned(text.to_owned())).ok_or_else(|| E::custom(T::EXPECTED))
-    }
-}
-
-impl<'a, const MIN: usize, const MAX: usize> FromText<'a> for Text<'a, MIN, MAX> {
-    const EXPECTED: &'static str = "a text within its limits";
-    fn from_text(text: Cow<'a, str>) -> Option<Self> {
-        length_fits(&text, MIN, MAX).then_some(Self(text))
-    }
-}
-
-impl<'de: 'a, 'a, const MIN: usize, const MAX: usize> Deserialize<'de> for Text<'a, MIN, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor::<Text<'de, MIN, MAX>>(PhantomData))
-    }
-}
-
-/// Makes a type that is read from text.
-macro_rules! text_type {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $expected:literal, $read:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name(pub $inner);
-        impl<'a> FromText<'a> for $name {
-            const EXPECTED: &'static str = $expected;
-            fn from_text(text: Cow<'a, str>) -> Option<Self> {
-                let read: fn(&str) -> Option<$inner> = $read;
-                read(&text).map(Self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(TextVisitor::<Self>(PhantomData))
+/// Implements reading for a type that is made of a text.
+macro_rules! read_as_text {
+    ($name:ty, [$($generics:tt)*]) => {
+        impl<'a, $($generics)*> Read<'a> for $name {
+            #[inline]
+            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+                Self::from_text(json.text()?).ok_or(Wrong)
             }
         }
     };
 }
 
+impl<'a, const MIN: usize, const MAX: usize> FromText<'a> for Text<'a, MIN, MAX> {
+    fn from_text(text: Cow<'a, str>) -> Option<Self> {
+        length_fits(&text, MIN, MAX).then_some(Self(text))
+    }
+}
+
+read_as_text!(Text<'a, MIN, MAX>, [const MIN: usize, const MAX: usize]);
+
+/// Makes a type that is read from text.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $read:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+        impl<'a> FromText<'a> for $name {
+            fn from_text(text: Cow<'a, str>) -> Option<Self> {
+                let read: fn(&str) -> Option<$inner> = $read;
+                read(&text).map(Self)
+            }
+        }
+        read_as_text!($name, []);
+    };
+}
+
 text_type!(
     /// An RFC 3339 time, microseconds since the epoch.
-    Time(i64), "an RFC 3339 time", |text| (text.len() <= 40).then(|| units::rfc3339_micros(text)).flatten()
+    Time(i64), |text| (text.len() <= 40).then(|| units::rfc3339_micros(text)).flatten()
 );
 text_type!(
     /// An amount of money, nano-units.
-    Amount(i64), "a decimal amount", units::amount_nanos
+    Amount(i64), units::amount_nanos
 );
 
 /// Makes a closed set of words.
@@ -101,8 +154,7 @@ macro_rules! one_of {
     ($name:ident: $($word:literal)+) => {
         text_type!(
             /// One word of a closed set.
-            $name(&'static str), "one of a closed set of words",
-            |text| match text { $($word => Some($word),)+ _ => None }
+            $name(&'static str), |text| match text { $($word => Some($word),)+ _ => None }
         );
     };
 }
@@ -120,22 +172,17 @@ one_of!(Decision: "accept" "reject" "edit" "escalate" "unsure" "skip");
 
 /// Text of one form.
 macro_rules! form {
-    ($(#[$doc:meta])* $name:ident, $expected:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name<'a>(pub Cow<'a, str>);
         impl<'a> FromText<'a> for $name<'a> {
-            const EXPECTED: &'static str = $expected;
             fn from_text(text: Cow<'a, str>) -> Option<Self> {
                 let check: fn(&str) -> bool = $check;
                 check(&text).then_some(Self(text))
             }
         }
-        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(TextVisitor::<$name<'de>>(PhantomData))
-            }
-        }
+        read_as_text!($name<'a>, []);
         impl Deref for $name<'_> {
             type Target = str;
             fn deref(&self) -> &str {
@@ -151,52 +198,36 @@ fn lower_hex(text: &str, digits: usize) -> bool {
 
 form!(
     /// `sha256:` and 64 hexadecimal digits.
-    Sha256Text, "sha256: and 64 hexadecimal digits",
-    |text| text.strip_prefix("sha256:").is_some_and(|digits| lower_hex(digits, 64))
+    Sha256Text, |text| text.strip_prefix("sha256:").is_some_and(|digits| lower_hex(digits, 64))
 );
 form!(
     /// A W3C trace id.
-    TraceId, "32 hexadecimal digits", |text| lower_hex(text, 32)
+    TraceId, |text| lower_hex(text, 32)
 );
 form!(
     /// A W3C span id.
-    SpanId, "16 hexadecimal digits", |text| lower_hex(text, 16)
+    SpanId, |text| lower_hex(text, 16)
 );
 form!(
     /// An ISO 4217 code.
-    Currency, "three capital letters", |text| text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
+    Currency, |text| text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 );
 
 /// Reads a value from a number.
 pub(crate) trait FromNumber: Sized {
-    const EXPECTED: &'static str;
     fn from_number(number: f64) -> Option<Self>;
     fn from_integer(integer: i64) -> Option<Self>;
 }
 
-struct NumberVisitor<T>(PhantomData<T>);
-
-impl<T: FromNumber> Visitor<'_> for NumberVisitor<T> {
-    type Value = T;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
-    }
-    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        i64::try_from(number).ok().and_then(T::from_integer).ok_or_else(|| E::custom(T::EXPECTED))
-    }
-    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        T::from_integer(number).ok_or_else(|| E::custom(T::EXPECTED))
-    }
-    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        T::from_number(number).ok_or_else(|| E::custom(T::EXPECTED))
-    }
-}
-
-macro_rules! number_type {
+macro_rules! read_as_number {
     ($name:ty, [$($generics:tt)*]) => {
-        impl<'de, $($generics)*> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(NumberVisitor::<Self>(PhantomData))
+        impl<'a, $($generics)*> Read<'a> for $name {
+            #[inline]
+            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+                match json.number()? {
+                    Digits::Integer(integer) => Self::from_integer(integer).ok_or(Wrong),
+                    Digits::Real(number) => Self::from_number(number).ok_or(Wrong),
+                }
             }
         }
     };
@@ -207,7 +238,6 @@ macro_rules! number_type {
 pub struct Int<const MIN: i64>(pub i64);
 
 impl<const MIN: i64> FromNumber for Int<MIN> {
-    const EXPECTED: &'static str = "a whole number within its range";
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded by 2^53 just before")]
     fn from_number(number: f64) -> Option<Self> {
         let whole = number.fract() == 0.0 && number.abs() <= units::MAX_INTEGER as f64;
@@ -217,14 +247,13 @@ impl<const MIN: i64> FromNumber for Int<MIN> {
         (MIN..=units::MAX_INTEGER).contains(&integer).then_some(Self(integer))
     }
 }
-number_type!(Int<MIN>, [const MIN: i64]);
+read_as_number!(Int<MIN>, [const MIN: i64]);
 
 /// A duration sent in milliseconds, kept in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Millis(pub i64);
 
 impl FromNumber for Millis {
-    const EXPECTED: &'static str = "milliseconds, not negative";
     fn from_number(number: f64) -> Option<Self> {
         units::millis_to_micros(number).map(Self)
     }
@@ -233,14 +262,13 @@ impl FromNumber for Millis {
         Self::from_number(integer as f64)
     }
 }
-number_type!(Millis, []);
+read_as_number!(Millis, []);
 
 /// Any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Number(pub f64);
 
 impl FromNumber for Number {
-    const EXPECTED: &'static str = "a number";
     fn from_number(number: f64) -> Option<Self> {
         Some(Self(number))
     }
@@ -250,11 +278,7 @@ impl FromNumber for Number {
     }
 }
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        f64::deserialize(deserializer).map(Self)
-    }
-}
+read_as_number!(Number, []);
 
 /// A list of at most MAX entries.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,26 +290,17 @@ impl<T, const MAX: usize> Default for List<T, MAX> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
-            type Value = List<T, MAX>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {MAX}")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(entry) = entries.next_element()? {
-                    if list.len() == MAX {
-                        return Err(A::Error::custom("too many entries"));
-                    }
-                    list.push(entry);
-                }
-                Ok(List(list))
-            }
-        }
-        deserializer.deserialize_seq(ListVisitor(PhantomData))
+impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for List<T, MAX> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let mut list = Vec::new();
+        json.list(|json| {
+            right(list.len() < MAX)?;
+            let mut entry = None;
+            T::read_into(&mut entry, json)?;
+            list.extend(entry);
+            Ok(())
+        })?;
+        Ok(Self(list))
     }
 }
 
@@ -293,79 +308,26 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map<'a, T, const MAX: usize>(pub Vec<(Cow<'a, str>, T)>);
 
-impl<'de: 'a, 'a, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Map<'a, T, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor<T, const MAX: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for EntriesVisitor<T, MAX> {
-            type Value = Vec<(Cow<'de, str>, T)>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "an object of at most {MAX} entries")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                let mut map: Self::Value = Vec::new();
-                while let Some(Key(name)) = entries.next_key()? {
-                    if map.len() == MAX {
-                        return Err(A::Error::custom("too many entries"));
-                    }
-                    if map.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom("a key stands twice"));
-                    }
-                    map.push((name, entries.next_value()?));
-                }
-                Ok(map)
-            }
-        }
-        deserializer.deserialize_map(EntriesVisitor::<T, MAX>(PhantomData)).map(Self)
+impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for Map<'a, T, MAX> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let mut map: Vec<(Cow<'a, str>, T)> = Vec::new();
+        json.object(|json, name| {
+            right(map.len() < MAX && map.iter().all(|(known, _)| *known != name))?;
+            map.push((name, T::read(json)?));
+            Ok(())
+        })?;
+        Ok(Self(map))
     }
-}
-
-/// A key of an object, borrowed where it has no escapes.
-pub(crate) struct Key<'a>(pub(crate) Cow<'a, str>);
-
-impl<'a> FromText<'a> for Key<'a> {
-    const EXPECTED: &'static str = "a key";
-    fn from_text(text: Cow<'a, str>) -> Option<Self> {
-        Some(Self(text))
-    }
-}
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor::<Self>(PhantomData))
-    }
-}
-
-thread_local! {
-    /// Bytes of the longest value of unknown fields that was passed over since the last reset: by it the decoder rules out
-    /// that one of them is nested deeply. It stands beside the records because their readers take no context.
-    static LONGEST_SKIPPED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Forgets what was passed over.
-pub(crate) fn reset_skipped() {
-    LONGEST_SKIPPED.set(0);
-}
-
-/// Notes a value that is passed over.
-pub(crate) fn note_skipped(value: &RawValue) {
-    LONGEST_SKIPPED.set(LONGEST_SKIPPED.get().max(value.get().len()));
-}
-
-/// Nesting that no value passed over can exceed: each level takes two bytes.
-pub(crate) fn deepest_skipped() -> usize {
-    LONGEST_SKIPPED.get() / 2
 }
 
 /// Makes a record: a struct of optional fields, read by key. With `unknown`, keys that are not known are kept as they
 /// were sent.
 macro_rules! record {
-    (@unknown $out:ident $map:ident $key:ident) => {{
-        let value: &'de serde_json::value::RawValue = $map.next_value()?;
-        crate::record::note_skipped(value);
+    (@unknown $out:ident $json:ident $key:ident) => {{
+        $json.raw()?;
     }};
-    (@unknown $out:ident $map:ident $key:ident unknown) => {{
-        let value: &'de serde_json::value::RawValue = $map.next_value()?;
-        $out.unknown.push(($key.0, value));
+    (@unknown $out:ident $json:ident $key:ident unknown) => {{
+        $out.unknown.push(($key, crate::record::Read::read($json)?));
     }};
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal,)* } $($unknown:ident)?) => {
         $(#[$doc])*
@@ -374,59 +336,42 @@ macro_rules! record {
             $($(#[$field_doc])* pub $field: Option<$type>,)*
             $(
                 /// Keys that the contract does not know, as they were sent.
-                pub $unknown: Vec<(std::borrow::Cow<'a, str>, &'a serde_json::value::RawValue)>,
+                pub $unknown: crate::record::Unknown<'a>,
             )?
             pub(crate) lifetime: std::marker::PhantomData<&'a ()>,
         }
-        impl<'de: 'a, 'a> serde::Deserialize<'de> for $name<'a> {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        impl<'a> $name<'a> {
+            /// Reads into an empty record.
+            fn fill(&mut self, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
+                json.object(|json, key| {
+                    match &*key {
+                        $($key => {
+                            crate::json::right(self.$field.is_none())?;
+                            crate::record::Read::read_into(&mut self.$field, json)?;
+                        })*
+                        _ => record!(@unknown self json key $($unknown)?),
+                    }
+                    Ok(())
+                })
+            }
+        }
+        impl<'a> crate::record::Read<'a> for $name<'a> {
+            fn read(json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<Self> {
                 let mut record = Self::default();
-                Self::deserialize_in_place(deserializer, &mut record)?;
+                record.fill(json)?;
                 Ok(record)
             }
-
-            /// Into an empty record: fields that are there already count as sent.
-            fn deserialize_in_place<D: serde::Deserializer<'de>>(
-                deserializer: D,
-                place: &mut Self,
-            ) -> Result<(), D::Error> {
-                struct RecordVisitor<'p, 'a>(&'p mut $name<'a>);
-                impl<'de: 'a, 'a> serde::de::Visitor<'de> for RecordVisitor<'_, 'a> {
-                    type Value = ();
-                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        f.write_str(concat!("an object (", stringify!($name), ")"))
-                    }
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-                        let out = self.0;
-                        while let Some(key) = map.next_key::<crate::record::Key<'de>>()? {
-                            match &*key.0 {
-                                $($key => {
-                                    if out.$field.is_some() {
-                                        return Err(serde::de::Error::duplicate_field($key));
-                                    }
-                                    out.$field = Some(map.next_value()?);
-                                })*
-                                _ => record!(@unknown out map key $($unknown)?),
-                            }
-                        }
-                        Ok(())
-                    }
-                }
-                deserializer.deserialize_map(RecordVisitor(place))
+            fn read_into(field: &mut Option<Self>, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
+                field.insert(Self::default()).fill(json)
+            }
+        }
+        impl<'a> crate::record::Read<'a> for Box<$name<'a>> {
+            fn read(json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<Self> {
+                let mut record = Self::default();
+                record.fill(json)?;
+                Ok(record)
             }
         }
     };
 }
-/// A record of its own on the heap, filled where it stands: large records are not moved about.
-#[derive(Clone, Debug, Default)]
-pub struct Large<T>(pub Box<T>);
-
-impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Large<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut record = Box::<T>::default();
-        T::deserialize_in_place(deserializer, &mut record)?;
-        Ok(Self(record))
-    }
-}
-
 pub(crate) use record;

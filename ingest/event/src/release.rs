@@ -6,14 +6,21 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::ids::hex;
+use crate::json::Known;
 use crate::reason::{Problem, Reason};
 use crate::schema;
 
 /// Releases remembered by their bytes; beyond that the cache starts anew, which costs time and nothing else.
 const CACHED: usize = 1024;
+
+/// Places for releases by how they begin.
+const HEADS: usize = 256;
+
+/// Bytes that a release's place is found by: those of its id, as producers write it.
+const HEAD_BYTES: usize = 32;
 
 /// Fields of a release that say which one it is or what a provider reported, not how it behaves.
 const NOT_BEHAVIOUR: [&str; 3] = ["id", "fingerprint", "parent_id"];
@@ -42,13 +49,11 @@ pub struct Release {
     pub prompt_name: Option<String>,
     /// Version of the prompt.
     pub prompt_version: Option<String>,
-    /// Nesting of its objects and lists.
-    pub(crate) depth: usize,
 }
 
 impl Release {
     /// Reads a release that holds to the schema.
-    fn of(value: &Value, depth: usize) -> Option<Self> {
+    fn of(value: &Value) -> Option<Self> {
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
         let fingerprint = fingerprint(value)?;
         let (requested, responded) = (text("/model/requested"), text("/model/responded"));
@@ -63,7 +68,6 @@ impl Release {
             responded,
             prompt_name: text("/prompt/name"),
             prompt_version: text("/prompt/version"),
-            depth,
         })
     }
 }
@@ -84,15 +88,60 @@ fn fingerprint(release: &Value) -> Option<String> {
     Some(format!("sha256:{}", hex(&Sha256::digest(canonical))))
 }
 
+/// A release, and the bytes it was sent as.
+#[derive(Clone, Debug)]
+struct Sent {
+    text: Box<str>,
+    release: Arc<Release>,
+}
+
 /// Releases by the bytes they were sent as.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ReleaseCache {
     known: HashMap<u128, Arc<Release>>,
+    /// Some of them by how they begin, so that neither their end has to be looked for nor all of them to be hashed. Which
+    /// is there is a matter of speed alone.
+    by_head: Box<[Option<Sent>]>,
+}
+
+impl Default for ReleaseCache {
+    fn default() -> Self {
+        Self { known: HashMap::new(), by_head: vec![None; HEADS].into_boxed_slice() }
+    }
+}
+
+impl Known for ReleaseCache {
+    #[inline]
+    fn length_in(&self, text: &str) -> usize {
+        let known = head_place(text).and_then(|place| self.by_head[place].as_ref());
+        known.filter(|known| text.starts_with(&*known.text)).map_or(0, |known| known.text.len())
+    }
+}
+
+/// The place of a text that begins like that.
+#[inline]
+fn head_place(text: &str) -> Option<usize> {
+    let head = text.as_bytes().first_chunk::<HEAD_BYTES>()?;
+    usize::try_from(xxh3_64(head) % HEADS as u64).ok()
 }
 
 impl ReleaseCache {
     /// The release of these bytes; checked when first seen.
     pub(crate) fn get(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
+        let place = head_place(text);
+        if let Some(known) = place.and_then(|place| self.by_head[place].as_ref())
+            && *known.text == *text
+        {
+            return Ok(Arc::clone(&known.release));
+        }
+        let release = self.by_all_bytes(text)?;
+        if let Some(place) = place {
+            self.by_head[place] = Some(Sent { text: text.into(), release: Arc::clone(&release) });
+        }
+        Ok(release)
+    }
+
+    fn by_all_bytes(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
         let key = xxh3_128(text.as_bytes());
         if let Some(release) = self.known.get(&key) {
             return Ok(Arc::clone(release));
@@ -105,8 +154,7 @@ impl ReleaseCache {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let release = Release::of(&value, schema::depth(text.as_bytes()))
-            .ok_or_else(|| unreadable("no canonical form".to_owned()))?;
+        let release = Release::of(&value).ok_or_else(|| unreadable("no canonical form".to_owned()))?;
         let release = Arc::new(release);
         if self.known.len() >= CACHED {
             self.known.clear();

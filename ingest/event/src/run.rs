@@ -1,10 +1,8 @@
 //! The records of the contract, field by field as `schema.json` has them.
 
-use serde_json::value::RawValue;
-
 use crate::record::{
-    Amount, ApprovalDecision, AssignmentUnit, CostSource, Currency, Decision, Int, Large, List, Map, Millis, Number,
-    Risk, ScoreKind, Severity, Sha256Text, SpanId, Stage, Status, Target, Text, Time, TraceId, record,
+    Amount, ApprovalDecision, AssignmentUnit, CostSource, Currency, Decision, Int, Kept, List, Map, Millis, Number,
+    Raw, RawRelease, Risk, ScoreKind, Severity, Sha256Text, SpanId, Stage, Status, Target, Text, Time, TraceId, record,
 };
 use crate::release::Release;
 use std::sync::Arc;
@@ -46,11 +44,11 @@ macro_rules! envelope {
 
 envelope! {
     /// The envelope of an event of any type, its data not yet read.
-    Envelope around &'a RawValue
+    Envelope around Raw<'a>
 }
 envelope! {
     /// The envelope of a completed run, its data read along with it.
-    WholeRun around Large<Run<'a>>
+    WholeRun around Box<Run<'a>>
 }
 
 impl<'a> WholeRun<'a> {
@@ -72,7 +70,7 @@ impl<'a> WholeRun<'a> {
             unknown,
             lifetime,
         };
-        (envelope, data.map(|run| run.0))
+        (envelope, data)
     }
 }
 
@@ -282,7 +280,7 @@ record! {
         kind: ScoreKind = "kind",
         evaluator: Evaluator<'a> = "evaluator",
         rubric_version: Text128<'a> = "rubric_version",
-        reference: &'a RawValue = "reference",
+        reference: Kept<'a, Reference<'a>> = "reference",
         target: Target = "target",
         target_id: Text128<'a> = "target_id",
         explanation: Text1024<'a> = "explanation",
@@ -303,7 +301,7 @@ record! {
         labels: List<Text64<'a>, 32> = "labels",
         severity: Severity = "severity",
         expected_ref: Text1024<'a> = "expected_ref",
-        expected: &'a RawValue = "expected",
+        expected: Raw<'a> = "expected",
         make_eval_case: bool = "make_eval_case",
         duration: Millis = "duration_ms",
         rubric_version: Text128<'a> = "rubric_version",
@@ -328,8 +326,8 @@ record! {
 record! {
     /// Content of a run; kept as it was sent.
     Content {
-        input: &'a RawValue = "input",
-        output: &'a RawValue = "output",
+        input: Raw<'a> = "input",
+        output: Raw<'a> = "output",
         input_ref: Text1024<'a> = "input_ref",
         output_ref: Text1024<'a> = "output_ref",
         input_sha256: Sha256Text<'a> = "input_sha256",
@@ -352,7 +350,7 @@ record! {
         environment: Text64<'a> = "environment",
         attempt: Int<1> = "attempt",
         revision: Count = "revision",
-        release: &'a RawValue = "release",
+        release: RawRelease<'a> = "release",
         rollout: Rollout<'a> = "rollout",
         started_at: Time = "started_at",
         ended_at: Time = "ended_at",
@@ -366,7 +364,7 @@ record! {
         turns: Count = "turns",
         tool_calls: List<ToolCall<'a>, 256> = "tool_calls",
         retrieval: List<Retrieval<'a>, 64> = "retrieval",
-        steps: &'a RawValue = "steps",
+        steps: Kept<'a, List<Step<'a>, 256>> = "steps",
         escalation: Escalation<'a> = "escalation",
         policy_exceptions: List<PolicyException<'a>, 64> = "policy_exceptions",
         scores: List<Score<'a>, 64> = "scores",
@@ -374,7 +372,7 @@ record! {
         user_key: Text128<'a> = "user_key",
         trace: Trace<'a> = "trace",
         segments: Map<'a, Text128<'a>, 16> = "segments",
-        content: &'a RawValue = "content",
+        content: Kept<'a, Content<'a>> = "content",
         sampling: Sampling<'a> = "sampling",
         truncated: List<Text64<'a>, 16> = "truncated",
     } unknown

@@ -46,17 +46,34 @@ pub fn millis_to_micros(millis: f64) -> Option<i64> {
 /// Accepts what RFC 3339 section 5.6 does: `T` and `Z` in either case, and second 60 at the end of a UTC day, which
 /// counts as the first second of the next.
 pub fn rfc3339_micros(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || !matches!(bytes[10], b'T' | b't') {
+    let (head, rest) = text.as_bytes().split_first_chunk()?;
+    let &[
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        mo1,
+        mo2,
+        b'-',
+        d1,
+        d2,
+        b'T' | b't', //
+        h1,
+        h2,
+        b':',
+        mi1,
+        mi2,
+        b':',
+        s1,
+        s2,
+    ] = head
+    else {
         return None;
-    }
-    if bytes[13] != b':' || bytes[16] != b':' {
-        return None;
-    }
-    let two = |at: usize| two_digits(bytes[at], bytes[at + 1]);
-    let year = two(0)? * 100 + two(2)?;
-    let (month, day) = (two(5)?, two(8)?);
-    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
+    };
+    let year = two_digits(y1, y2)? * 100 + two_digits(y3, y4)?;
+    let (month, day) = (two_digits(mo1, mo2)?, two_digits(d1, d2)?);
+    let (hour, minute, second) = (two_digits(h1, h2)?, two_digits(mi1, mi2)?, two_digits(s1, s2)?);
     if !(1..=12).contains(&month)
         || day < 1
         || day > days_in_month(year, month)
@@ -66,7 +83,7 @@ pub fn rfc3339_micros(text: &str) -> Option<i64> {
     {
         return None;
     }
-    let (micros, rest) = fraction_micros(&bytes[19..])?;
+    let (micros, rest) = fraction_micros(rest)?;
     let offset = zone_minutes(rest)?;
     let minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute - offset;
     if second == 60 && minutes.rem_euclid(24 * 60) != 24 * 60 - 1 {
@@ -78,12 +95,13 @@ pub fn rfc3339_micros(text: &str) -> Option<i64> {
 /// `.123456789Z` gives 123456 and `Z`.
 fn fraction_micros(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let Some(rest) = bytes.strip_prefix(b".") else { return Some((0, bytes)) };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if digits == 0 {
-        return None;
+    let (mut micros, mut unit, mut digits) = (0, 100_000, 0);
+    for digit in rest.iter().take_while(|byte| byte.is_ascii_digit()) {
+        micros += i64::from(digit - b'0') * unit;
+        unit /= 10;
+        digits += 1;
     }
-    let micros = (0..6).fold(0, |sum, place| sum * 10 + if place < digits { i64::from(rest[place] - b'0') } else { 0 });
-    Some((micros, &rest[digits..]))
+    (digits > 0).then(|| (micros, &rest[digits..]))
 }
 
 fn zone_minutes(zone: &[u8]) -> Option<i64> {

@@ -195,6 +195,47 @@ fn a_high_risk_call_without_approval_is_unapproved() {
     }
 }
 
+#[test]
+fn releases_that_begin_alike_are_told_apart_however_often_they_come() {
+    let released = |model: &str| {
+        minimal_with(|event| {
+            event["data"]["release"] = json!({ "id": "2026-11-23.1", "model": { "requested": model } })
+        })
+    };
+    let mut decoder = Decoder::new(Limits::default());
+    for round in 0..3 {
+        for model in ["a", "b", "ab"] {
+            let body = released(model);
+            let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
+            let Payload::Completed(completed) = event.payload else { panic!("a completed run") };
+            assert_eq!(completed.release.model.as_deref(), Some(model), "round {round}");
+            // What comes after a release that is known is looked at all the same.
+            for (after, reason) in [("}", Reason::TrailingData), ("]", Reason::NotJson), (" 1", Reason::NotJson)] {
+                let torn = body.replacen(&format!("\"{model}\"}}}}"), &format!("\"{model}\"}}}}{after}"), 1);
+                assert_ne!(torn, body);
+                let problems =
+                    decoder.decode(torn.as_bytes(), &Envelope::default(), NOW).expect_err("refused").problems;
+                assert_eq!(problems[0].reason, reason, "{torn}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_that_was_cut_within_a_character_is_kept_where_nobody_reads_it() {
+    // What JavaScript makes of half an emoji.
+    let half = r#""cut \ud83d""#;
+    let body = minimal_with(|event| event["data"]["content"] = json!({ "input": "HERE", "output": ["HERE"] }));
+    let body = body.replace(r#""HERE""#, half);
+    let mut decoder = Decoder::new(Limits::default());
+    let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
+    let Payload::Completed(completed) = event.payload else { panic!("a completed run") };
+    let content = completed.run.content.as_ref().map(|content| content.raw.get());
+    assert_eq!(content, Some(format!(r#"{{"input":{half},"output":[{half}]}}"#).as_str()));
+    let task = minimal_with(|event| event["data"]["task"] = json!("HERE")).replace(r#""HERE""#, half);
+    assert_eq!(rejected(&task, Limits::default())[0].0, Reason::NotJson, "a task is read");
+}
+
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {

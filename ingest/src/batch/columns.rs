@@ -1,25 +1,27 @@
-//! Growing columns: the builders that rows are appended to, and lists of records made of them.
+//! Growing columns: plain vectors that rows are appended to, and lists of records made of them.
 //!
-//! Most columns have a value in few rows. A row without one is only counted; nulls are written, many at once, when a
-//! value comes after them, and a column that never gets one is left out.
+//! Most columns have a value in few rows, and most of the others in all. So a row with a value only appends it, a row
+//! without one is only counted, and which rows have one is written down where the one changes into the other. A column
+//! that never gets a value is left out.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, ArrowPrimitiveType, BooleanBuilder, ListArray, MapBuilder, MapFieldNames,
-    PrimitiveBuilder, StringViewBuilder, StructArray, new_null_array,
+    ArrayBuilder, ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, ListArray, MapBuilder,
+    MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray, StringViewBuilder, StructArray,
+    new_null_array,
 };
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use bellwether_lake::schema::{self, Kind};
 
-pub(super) type Text = Sparse<StringViewBuilder>;
-pub(super) type Long = Sparse<PrimitiveBuilder<Int64Type>>;
-pub(super) type Integer = Sparse<PrimitiveBuilder<Int32Type>>;
-pub(super) type Double = Sparse<PrimitiveBuilder<Float64Type>>;
-pub(super) type Flag = Sparse<BooleanBuilder>;
-pub(super) type Date = Sparse<PrimitiveBuilder<Date32Type>>;
-pub(super) type Time = Sparse<PrimitiveBuilder<TimestampMicrosecondType>>;
+pub(super) type Text = Sparse<Texts>;
+pub(super) type Long = Sparse<Numbers<Int64Type>>;
+pub(super) type Integer = Sparse<Numbers<Int32Type>>;
+pub(super) type Double = Sparse<Numbers<Float64Type>>;
+pub(super) type Flag = Sparse<BooleanBufferBuilder>;
+pub(super) type Date = Sparse<Numbers<Date32Type>>;
+pub(super) type Time = Sparse<Numbers<TimestampMicrosecondType>>;
 
 /// A column that grows row by row.
 pub(super) trait Column {
@@ -28,92 +30,166 @@ pub(super) trait Column {
     fn done(&mut self, kind: Kind) -> Option<ArrayRef>;
 }
 
-/// A builder of Arrow's.
-pub(super) trait Builder: ArrayBuilder {
-    /// With room for so many rows.
-    fn with_room(rows: usize) -> Self;
-    fn nulls(&mut self, rows: usize);
+/// A column that is filled when all rows are there.
+pub(super) struct Later;
+
+impl Column for Later {
+    fn fresh() -> Self {
+        Self
+    }
+    fn done(&mut self, _kind: Kind) -> Option<ArrayRef> {
+        None
+    }
 }
 
-impl<T: ArrowPrimitiveType> Builder for PrimitiveBuilder<T> {
-    fn with_room(rows: usize) -> Self {
-        Self::with_capacity(rows).with_data_type(match T::DATA_TYPE {
-            DataType::Timestamp(unit, _) => DataType::Timestamp(unit, Some("UTC".into())),
-            other => other,
+/// The values of a column, one for each row; a row without one has any.
+pub(super) trait Values {
+    /// Without rows, with room for as many as another has; for none without another.
+    fn like(last: Option<&Self>) -> Self;
+    fn rows(&self) -> usize;
+    fn append_any(&mut self, rows: usize);
+    fn array(self, nulls: Option<NullBuffer>) -> ArrayRef;
+}
+
+/// Numbers.
+pub(super) struct Numbers<T: ArrowPrimitiveType>(Vec<T::Native>);
+
+impl<T: ArrowPrimitiveType> Values for Numbers<T> {
+    fn like(last: Option<&Self>) -> Self {
+        Self(Vec::with_capacity(last.map_or(0, Self::rows)))
+    }
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+    fn append_any(&mut self, rows: usize) {
+        self.0.resize(self.0.len() + rows, T::default_value());
+    }
+    fn array(self, nulls: Option<NullBuffer>) -> ArrayRef {
+        let array = PrimitiveArray::<T>::new(ScalarBuffer::from(self.0), nulls);
+        Arc::new(match T::DATA_TYPE {
+            DataType::Timestamp(unit, _) => array.with_data_type(DataType::Timestamp(unit, Some("UTC".into()))),
+            _ => array,
         })
     }
-    fn nulls(&mut self, rows: usize) {
-        self.append_nulls(rows);
+}
+
+impl Values for BooleanBufferBuilder {
+    fn like(last: Option<&Self>) -> Self {
+        Self::new(last.map_or(0, Self::rows))
+    }
+    fn rows(&self) -> usize {
+        self.len()
+    }
+    fn append_any(&mut self, rows: usize) {
+        self.append_n(rows, false);
+    }
+    fn array(mut self, nulls: Option<NullBuffer>) -> ArrayRef {
+        Arc::new(BooleanArray::new(self.finish(), nulls))
     }
 }
 
-impl Builder for BooleanBuilder {
-    fn with_room(rows: usize) -> Self {
-        Self::with_capacity(rows)
+/// Texts, one after the other, and where each ends.
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<i32>,
+}
+
+impl Texts {
+    #[inline]
+    fn push(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.end();
     }
-    fn nulls(&mut self, rows: usize) {
-        self.append_nulls(rows);
+
+    #[inline]
+    fn end(&mut self) {
+        self.ends.push(i32::try_from(self.bytes.len()).expect("a chunk has some megabytes"));
     }
 }
 
-impl Builder for StringViewBuilder {
-    fn with_room(rows: usize) -> Self {
-        Self::with_capacity(rows)
+impl Values for Texts {
+    fn like(last: Option<&Self>) -> Self {
+        let mut ends = Vec::with_capacity(last.map_or(1, |last| last.ends.len()));
+        ends.push(0);
+        // With an eighth to spare: as many rows are rarely as long to the byte, and for one more all would be copied, and as
+        // much again be reserved for as long as the rows are in memory.
+        let bytes = last.map_or(0, |last| last.bytes.len() + last.bytes.len() / 8);
+        Self { bytes: Vec::with_capacity(bytes), ends }
     }
-    fn nulls(&mut self, rows: usize) {
-        for _ in 0..rows {
-            self.append_null();
-        }
+    fn rows(&self) -> usize {
+        self.ends.len() - 1
+    }
+    fn append_any(&mut self, rows: usize) {
+        let end = self.ends[self.rows()];
+        self.ends.resize(self.ends.len() + rows, end);
+    }
+    fn array(self, nulls: Option<NullBuffer>) -> ArrayRef {
+        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
+        Arc::new(StringViewArray::from(&StringArray::new(ends, Buffer::from_vec(self.bytes), nulls)))
     }
 }
 
 /// A column of single values.
-pub(super) struct Sparse<B> {
-    builder: B,
+pub(super) struct Sparse<V> {
+    values: V,
+    /// Which of the rows have a value, as far as it is written down.
+    present: NullBufferBuilder,
     /// Rows after the last value.
     absent: usize,
 }
 
 // === impl Sparse ===
 
-impl<B: Builder> Sparse<B> {
+impl<V: Values> Sparse<V> {
+    fn like(last: Option<&V>) -> Self {
+        Self { values: V::like(last), present: NullBufferBuilder::new(0), absent: 0 }
+    }
+
     #[inline]
     pub(super) fn append_null(&mut self) {
         self.absent += 1;
     }
 
-    /// The builder, with all rows before the one that is written.
+    /// The values, with all rows before the one that is written.
     #[inline]
-    fn reached(&mut self) -> &mut B {
+    fn reached(&mut self) -> &mut V {
         if self.absent > 0 {
-            self.builder.nulls(std::mem::take(&mut self.absent));
+            self.note_absent();
         }
-        &mut self.builder
+        &mut self.values
+    }
+
+    #[inline(never)]
+    fn note_absent(&mut self) {
+        self.present.append_n_non_nulls(self.values.rows() - self.present.len());
+        self.present.append_n_nulls(self.absent);
+        self.values.append_any(std::mem::take(&mut self.absent));
     }
 }
 
-impl<B: Builder> Column for Sparse<B> {
+impl<V: Values> Column for Sparse<V> {
     fn fresh() -> Self {
-        Self { builder: B::with_room(0), absent: 0 }
+        Self::like(None)
     }
 
     fn done(&mut self, _kind: Kind) -> Option<ArrayRef> {
-        if self.builder.is_empty() {
+        if self.values.rows() == 0 {
             self.absent = 0;
             return None;
         }
-        let builder = self.reached();
-        let array = builder.finish();
+        self.reached();
         // The next chunk is about as large, and growing by doubling would copy it several times.
-        *builder = B::with_room(array.len());
-        Some(array)
+        let next = Self::like(Some(&self.values));
+        let Self { values, mut present, .. } = std::mem::replace(self, next);
+        present.append_n_non_nulls(values.rows() - present.len());
+        Some(values.array(present.finish()))
     }
 }
 
-impl<T: ArrowPrimitiveType> Sparse<PrimitiveBuilder<T>> {
+impl<T: ArrowPrimitiveType> Sparse<Numbers<T>> {
     #[inline]
     pub(super) fn append_value(&mut self, value: T::Native) {
-        self.reached().append_value(value);
+        self.reached().0.push(value);
     }
 
     #[inline]
@@ -125,10 +201,10 @@ impl<T: ArrowPrimitiveType> Sparse<PrimitiveBuilder<T>> {
     }
 }
 
-impl Sparse<BooleanBuilder> {
+impl Flag {
     #[inline]
     pub(super) fn append_value(&mut self, value: bool) {
-        self.reached().append_value(value);
+        self.reached().append(value);
     }
 
     #[inline]
@@ -140,10 +216,10 @@ impl Sparse<BooleanBuilder> {
     }
 }
 
-impl Sparse<StringViewBuilder> {
+impl Text {
     #[inline]
     pub(super) fn append_value(&mut self, value: impl AsRef<str>) {
-        self.reached().append_value(value);
+        self.reached().push(value.as_ref());
     }
 
     #[inline]

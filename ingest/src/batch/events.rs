@@ -7,8 +7,11 @@ use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
 };
 use bellwether_lake::{Chunk, Table};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::columns::{Date, Double, Flag, Integer, Lists, Long, Record, Text, TextMap, Time, column_set};
+use super::columns::{Date, Double, Flag, Integer, Later, Lists, Long, Record, Text, TextMap, Time, column_set};
+use super::releases::ReleaseRows;
 use crate::decode::Message;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -109,16 +112,16 @@ column_set!(EventColumns {
     task_version: Text,
     environment: Text,
     attempt: Integer,
-    release_id: Text,
-    release_fingerprint: Text,
-    release_fingerprint_stated: Text,
-    release_json: Text,
-    model: Text,
-    model_provider: Text,
-    model_requested: Text,
-    model_responded: Text,
-    prompt_name: Text,
-    prompt_version: Text,
+    release_id: Later,
+    release_fingerprint: Later,
+    release_fingerprint_stated: Later,
+    release_json: Later,
+    model: Later,
+    model_provider: Later,
+    model_requested: Later,
+    model_responded: Later,
+    prompt_name: Later,
+    prompt_version: Later,
     stage: Text,
     cohort: Text,
     flag_key: Text,
@@ -215,6 +218,7 @@ column_set!(EventColumns {
 /// Rows of `events` that grow.
 pub(super) struct EventRows {
     columns: EventColumns,
+    releases: ReleaseRows,
     rows: usize,
 }
 
@@ -222,7 +226,7 @@ pub(super) struct EventRows {
 
 impl EventRows {
     pub(super) fn new() -> Self {
-        Self { columns: EventColumns::fresh(), rows: 0 }
+        Self { columns: EventColumns::fresh(), releases: ReleaseRows::default(), rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -230,7 +234,9 @@ impl EventRows {
     }
 
     pub(super) fn finish(&mut self) -> Chunk {
-        let columns = self.columns.columns(Table::Events.columns());
+        let schema = Table::Events.columns();
+        let mut columns = self.columns.columns(schema);
+        self.releases.finish(&mut columns, schema);
         Chunk { rows: std::mem::take(&mut self.rows), columns }
     }
 
@@ -292,19 +298,7 @@ impl EventRows {
         columns.environment.append_option(run.and_then(|run| run.environment.as_deref()));
         let attempt = completed.map_or(1, |completed| completed.attempt);
         columns.attempt.append_value(i32::try_from(attempt).unwrap_or(i32::MAX));
-        let release = completed.map(|completed| completed.release.as_ref());
-        columns.release_id.append_option(release.map(|release| &release.id));
-        columns.release_fingerprint.append_option(release.map(|release| &release.fingerprint));
-        columns
-            .release_fingerprint_stated
-            .append_option(release.and_then(|release| release.stated_fingerprint.as_ref()));
-        columns.release_json.append_option(release.map(|release| &release.json));
-        columns.model.append_option(release.and_then(|release| release.model.as_ref()));
-        columns.model_provider.append_option(release.and_then(|release| release.provider.as_ref()));
-        columns.model_requested.append_option(release.and_then(|release| release.requested.as_ref()));
-        columns.model_responded.append_option(release.and_then(|release| release.responded.as_ref()));
-        columns.prompt_name.append_option(release.and_then(|release| release.prompt_name.as_ref()));
-        columns.prompt_version.append_option(release.and_then(|release| release.prompt_version.as_ref()));
+        self.releases.append(completed.map(|completed| &completed.release));
     }
 
     fn append_rollout(&mut self, completed: Option<&Completed<'_>>) {
@@ -516,8 +510,8 @@ impl EventRows {
         columns.weight_micros.append_value(completed.map_or(1_000_000, |completed| completed.weight_micros));
         let segments = run.and_then(|run| run.segments.as_ref());
         columns.segments.append(segments.map(|segments| segments.0.iter().map(|(name, value)| (&**name, &**value))));
-        columns.steps_json.append_option(run.and_then(|run| run.steps).map(|steps| steps.get()));
-        columns.content_json.append_option(run.and_then(|run| run.content).map(|content| content.get()));
+        columns.steps_json.append_option(run.and_then(|run| run.steps.as_ref()).map(|steps| steps.raw.get()));
+        columns.content_json.append_option(run.and_then(|run| run.content.as_ref()).map(|content| content.raw.get()));
         columns.extra.append_option(event.extra.as_deref());
     }
 }
@@ -624,7 +618,7 @@ fn append_score(columns: &mut Scores, score: &Score<'_>) {
     columns.identifier.append_option(score.identifier.as_deref());
     columns.sets_outcome.append_value(score.sets_outcome.unwrap_or(false));
     columns.weight.append_option(score.weight.map(|n| n.0));
-    columns.reference_json.append_option(score.reference.map(|reference| reference.get()));
+    columns.reference_json.append_option(score.reference.as_ref().map(|reference| reference.raw.get()));
     columns.explanation.append_option(score.explanation.as_deref());
     columns.cost_nanos.append_option(score.cost.as_ref().and_then(|cost| cost.amount).map(|amount| amount.0));
     columns.cost_currency.append_option(score.cost.as_ref().and_then(|cost| cost.currency.as_deref()));
@@ -637,8 +631,13 @@ fn review_json(review: &Review<'_>) -> Option<String> {
     if labels.is_none() && review.expected.is_none() && review.expected_ref.is_none() {
         return None;
     }
-    let value = serde_json::json!({
-        "labels": labels, "expected": review.expected, "expected_ref": review.expected_ref.as_deref(),
-    });
-    Some(value.to_string())
+    #[derive(Serialize)]
+    struct Said<'a> {
+        expected: Option<&'a RawValue>,
+        expected_ref: Option<&'a str>,
+        labels: Option<Vec<&'a str>>,
+    }
+    // As it was sent: not every text that JSON can write is one of Rust's.
+    let expected = review.expected.and_then(|expected| serde_json::from_str(expected.get()).ok());
+    serde_json::to_string(&Said { expected, expected_ref: review.expected_ref.as_deref(), labels }).ok()
 }

@@ -124,6 +124,54 @@ fn foreign_framings_and_tombstones_are_told_by_name() {
     assert_eq!(text(&quarantine, "sha256", 0).map(str::len), Some(64));
 }
 
+#[test]
+fn what_a_reviewer_expected_is_kept_as_it_was_sent() {
+    let review = |expected: &str| {
+        format!(
+            r#"{{"spec":"run-event/1","type":"run.review","run_id":"r-1","time":"2026-11-23T10:00:00Z",
+            "data":{{"review_id":"v-1","decision":"reject","labels":["tone"],"expected":{expected}}}}}"#
+        )
+    };
+    // Half a character too: producers cut texts.
+    let sent = [r#"{ "b": 1.50, "a": [] }"#, r#""cut \ud83d""#, "null"];
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (offset, expected) in (0..).zip(sent) {
+        let pushed = builder.push(&message(offset, review(expected).as_bytes()), NOW);
+        assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}: {expected}");
+    }
+    let events = table(&builder.finish().expect("finishes").0);
+    for (row, expected) in sent.into_iter().enumerate() {
+        let json = format!(r#"{{"expected":{expected},"expected_ref":null,"labels":["tone"]}}"#);
+        assert_eq!(text(&events, "review_json", row), Some(json.as_str()));
+    }
+}
+
+#[test]
+fn rows_of_many_releases_and_of_none_have_each_their_own() {
+    let mut builder = RowBuilder::new(Limits::default());
+    for _chunk in 0..2 {
+        let mut expected = Vec::new();
+        for row in 0..700_i64 {
+            // Every third row is a score, which has no release; the others have one of 200.
+            let release = (row % 3 != 0).then(|| format!("release-{}", row % 200));
+            let body = match &release {
+                Some(id) => {
+                    String::from_utf8(minimal("r")).expect("text").replace(r#""id":"1""#, &format!(r#""id":"{id}""#))
+                }
+                None => examples()[1].clone(),
+            };
+            assert!(matches!(builder.push(&message(row, body.as_bytes()), NOW), Pushed::Event(_)), "{body}");
+            expected.push(release);
+        }
+        let columns = builder.finish().0.columns;
+        let schema = Table::Events.columns();
+        let place = |name: &str| schema.iter().position(|column| column.name == name).expect("a column");
+        let ids = columns[place("release_id")].as_ref().expect("some").as_string_view();
+        assert_eq!(ids.iter().map(|id| id.map(str::to_owned)).collect::<Vec<_>>(), expected);
+        assert!(columns[place("model")].is_none(), "no release says anything of a model");
+    }
+}
+
 proptest! {
     #[test]
     fn every_message_becomes_one_row_with_its_own_offset(

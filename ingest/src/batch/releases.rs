@@ -1,0 +1,75 @@
+//! The columns that follow from a row's release. Few releases are behind many rows, and ten columns behind each: their
+//! texts are held once for each release, and rows only say which is theirs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, StringViewArray, UInt32Array};
+use arrow::compute::take;
+use bellwether_event::Release;
+use bellwether_lake::schema::Column;
+
+type Get = fn(&Release) -> Option<&str>;
+
+/// The columns, and what a release says in them.
+const COLUMNS: [(&str, Get); 10] = [
+    ("release_id", |release| Some(&release.id)),
+    ("release_fingerprint", |release| Some(&release.fingerprint)),
+    ("release_fingerprint_stated", |release| release.stated_fingerprint.as_deref()),
+    ("release_json", |release| Some(&release.json)),
+    ("model", |release| release.model.as_deref()),
+    ("model_provider", |release| release.provider.as_deref()),
+    ("model_requested", |release| release.requested.as_deref()),
+    ("model_responded", |release| release.responded.as_deref()),
+    ("prompt_name", |release| release.prompt_name.as_deref()),
+    ("prompt_version", |release| release.prompt_version.as_deref()),
+];
+
+/// The releases of the rows so far.
+#[derive(Default)]
+pub(super) struct ReleaseRows {
+    known: Vec<Arc<Release>>,
+    /// By address, which is a release's own as long as it is known.
+    places: HashMap<usize, u32>,
+    of_row: Vec<Option<u32>>,
+}
+
+// === impl ReleaseRows ===
+
+impl ReleaseRows {
+    pub(super) fn append(&mut self, release: Option<&Arc<Release>>) {
+        let Self { known, places, of_row } = self;
+        of_row.push(release.map(|release| {
+            *places.entry(Arc::as_ptr(release).addr()).or_insert_with(|| {
+                known.push(Arc::clone(release));
+                u32::try_from(known.len() - 1).expect("a chunk has some thousand rows")
+            })
+        }));
+    }
+
+    /// Puts the columns into their places; a column that no release has anything for stays out. No row is left.
+    pub(super) fn finish(&mut self, columns: &mut [Option<ArrayRef>], schema: &[Column]) {
+        let of_row = UInt32Array::from(std::mem::take(&mut self.of_row));
+        for (name, text) in COLUMNS {
+            let texts: StringViewArray = self.known.iter().map(|release| text(release)).collect();
+            let place = schema.iter().position(|column| column.name == name).expect("a column of `events`");
+            let some = texts.null_count() < texts.len();
+            columns[place] = some.then(|| take(&texts, &of_row, None).expect("each row's release is known"));
+        }
+        self.known.clear();
+        self.places.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellwether_lake::Table;
+
+    #[test]
+    fn the_columns_are_the_schemas() {
+        let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+        let schema: Vec<&str> = Table::Events.columns().iter().map(|column| column.name).collect();
+        assert!(schema.windows(names.len()).any(|window| window == names), "{schema:?}");
+    }
+}
