@@ -24,9 +24,6 @@ const REWRITES: &str = "maintain/rewrites";
 /// How many times as large the largest of files are that are rewritten together.
 const TIER: i64 = 64;
 
-/// Bytes of a file whose columns are all compared at once.
-const COMPARED_BYTES: usize = 2 << 20;
-
 /// When maintenance has something to do.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintainSettings {
@@ -37,11 +34,19 @@ pub struct MaintainSettings {
     pub compact_files: usize,
     /// Bytes of Parquet that one rewrite reads at most; bounds its memory (about eight times as much, docs/performance.md).
     pub compact_bytes: i64,
+    /// Bytes of a rewritten file up to which all its columns are compared at once with those it replaces; of a larger one,
+    /// some after the others, which bounds the memory of that.
+    pub compare_bytes: usize,
 }
 
 impl Default for MaintainSettings {
     fn default() -> Self {
-        Self { checkpoint_versions: 100, compact_files: 64, compact_bytes: 8 * 1024 * 1024 }
+        Self {
+            checkpoint_versions: 100,
+            compact_files: 64,
+            compact_bytes: 8 * 1024 * 1024,
+            compare_bytes: 2 * 1024 * 1024,
+        }
     }
 }
 
@@ -98,7 +103,7 @@ impl Lake {
         let [file] = written.as_slice() else {
             return Err(Error::bug(format!("files of one partition value of `{}` hold several", table.name())));
         };
-        self.verify_rewrite(table, file.file.as_added(), replaced).await?;
+        self.verify_rewrite(table, file.file.as_added(), replaced, settings.compare_bytes).await?;
         let number = snapshot.next(REWRITES);
         let advance = Advance { app_id: REWRITES.to_owned(), expected: number, next: number.unwrap_or(0) + 1 };
         let rewrite = Rewrite { uuid: self.clock().unique_id(), advance: &advance, removed: &small, added: &file.file };
@@ -122,10 +127,11 @@ impl Lake {
         table: Table,
         file: AddedFile,
         replaced: Arc<Vec<(AddedFile, Bytes)>>,
+        at_once: usize,
     ) -> Result<()> {
         let bytes = self.file_bytes(table, &file.path).await?;
         let work = move || {
-            for columns in columns_at_once(table, bytes.len()) {
+            for columns in column_groups(table, 1 + bytes.len() / at_once.max(1)) {
                 let written = parquet_file::batches(table, &file, bytes.clone(), Some(&columns))?;
                 if !same_rows(batches_of(table, &replaced, Some(&columns)), written)? {
                     return Ok(false);
@@ -192,11 +198,10 @@ fn encode(table: Table, files: &[(AddedFile, Bytes)]) -> Result<EncodedRows> {
     encoder.finish()
 }
 
-/// The columns of a table in groups that are compared one after the other: from a file, a page of each column is in memory
-/// at once, and from a large one these come to ten times the file.
-fn columns_at_once(table: Table, bytes: usize) -> Vec<Vec<&'static str>> {
+/// The columns of a table in about so many groups, which are compared one after the other: of each column that is read a page
+/// is in memory, and from a large file these come to ten times the file.
+fn column_groups(table: Table, groups: usize) -> Vec<Vec<&'static str>> {
     let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
-    let groups = 1 + bytes / COMPARED_BYTES;
     names.chunks(names.len().div_ceil(groups)).map(<[&str]>::to_vec).collect()
 }
 

@@ -190,6 +190,26 @@ async fn offsets_are_those_that_an_application_has_committed_since_it_stood_belo
 }
 
 #[tokio::test]
+async fn a_rewrite_is_compared_whole_and_column_by_column() {
+    for compare_bytes in [usize::MAX, 1] {
+        let (_folder, lake) = lake().await;
+        let log = lake.log(Table::Events);
+        // Nested columns are in these rows, and the day, which is in no file: it is compared alone too.
+        for (version, range) in (1..).zip([0..500, 500..2000]) {
+            let snapshot = log.load().await.expect("loads");
+            let written =
+                lake.write(Table::Events, &rows(Table::Events, range.clone(), &[20_000])).await.expect("writes");
+            let step = commit("a/x/1", snapshot.next("a/x/1"), range.end, &written);
+            let Outcome::Committed(after) = log.try_commit(&snapshot, &step).await.expect("commits") else { panic!() };
+            assert_eq!(after.version, version);
+        }
+        let settings = MaintainSettings { compact_files: 2, compare_bytes, ..MaintainSettings::default() };
+        assert_eq!(lake.compact(Table::Events, &settings).await.expect("rewrites"), 2);
+        assert_eq!(lake.compact(Table::Events, &settings).await.expect("has nothing to do"), 0);
+    }
+}
+
+#[tokio::test]
 async fn asking_again_after_a_lost_response_finds_the_commit_and_does_not_double_it() {
     let (_folder, lake) = lake().await;
     let log = FaultyLog::new(lake.log(Table::Quarantine), [Fault::LostResponse, Fault::None]);

@@ -40,13 +40,6 @@ pub(crate) trait Known {
     fn length_in(&self, text: &str) -> usize;
 }
 
-/// Nothing is known.
-impl Known for () {
-    fn length_in(&self, _text: &str) -> usize {
-        0
-    }
-}
-
 /// Where a reading of a text has got to.
 pub(crate) struct Reader<'a, 'k> {
     text: &'a str,
@@ -420,6 +413,13 @@ mod tests {
     use super::*;
 
     const LEVELS: usize = 100;
+
+    /// Nothing is known.
+    impl Known for () {
+        fn length_in(&self, _text: &str) -> usize {
+            0
+        }
+    }
 
     /// The whole text as a value, read with everything the reader has.
     fn read(text: &str) -> Fast<Value> {

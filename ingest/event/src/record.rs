@@ -6,18 +6,32 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use crate::json::{Fast, Number as Digits, Reader, Wrong, right};
+use crate::json::{Fast, Number as Written, Reader, Wrong, right};
 use crate::units;
 
 /// A value that is read from JSON.
 pub(crate) trait Read<'a>: Sized {
     fn read(json: &mut Reader<'a, '_>) -> Fast<Self>;
 
-    /// Reads into a field that has no value yet: a large record is filled where it stands.
+    /// Reads into a field that has no value yet.
     #[inline]
     fn read_into(field: &mut Option<Self>, json: &mut Reader<'a, '_>) -> Fast<()> {
         *field = Some(Self::read(json)?);
         Ok(())
+    }
+}
+
+/// A record, which is filled where it stands: large ones are not moved about.
+pub(crate) trait Record<'a>: Default {
+    /// Reads into an empty record.
+    fn fill(&mut self, json: &mut Reader<'a, '_>) -> Fast<()>;
+}
+
+impl<'a, T: Record<'a>> Read<'a> for Box<T> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let mut record = Self::default();
+        record.fill(json)?;
+        Ok(record)
     }
 }
 
@@ -225,8 +239,8 @@ macro_rules! read_as_number {
             #[inline]
             fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
                 match json.number()? {
-                    Digits::Integer(integer) => Self::from_integer(integer).ok_or(Wrong),
-                    Digits::Real(number) => Self::from_number(number).ok_or(Wrong),
+                    Written::Integer(integer) => Self::from_integer(integer).ok_or(Wrong),
+                    Written::Real(number) => Self::from_number(number).ok_or(Wrong),
                 }
             }
         }
@@ -340,8 +354,7 @@ macro_rules! record {
             )?
             pub(crate) lifetime: std::marker::PhantomData<&'a ()>,
         }
-        impl<'a> $name<'a> {
-            /// Reads into an empty record.
+        impl<'a> crate::record::Record<'a> for $name<'a> {
             fn fill(&mut self, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
                 json.object(|json, key| {
                     match &*key {
@@ -358,18 +371,11 @@ macro_rules! record {
         impl<'a> crate::record::Read<'a> for $name<'a> {
             fn read(json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<Self> {
                 let mut record = Self::default();
-                record.fill(json)?;
+                crate::record::Record::fill(&mut record, json)?;
                 Ok(record)
             }
             fn read_into(field: &mut Option<Self>, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
-                field.insert(Self::default()).fill(json)
-            }
-        }
-        impl<'a> crate::record::Read<'a> for Box<$name<'a>> {
-            fn read(json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<Self> {
-                let mut record = Self::default();
-                record.fill(json)?;
-                Ok(record)
+                crate::record::Record::fill(field.insert(Self::default()), json)
             }
         }
     };

@@ -113,8 +113,7 @@ impl Default for ReleaseCache {
 impl Known for ReleaseCache {
     #[inline]
     fn length_in(&self, text: &str) -> usize {
-        let known = head_place(text).and_then(|place| self.by_head[place].as_ref());
-        known.filter(|known| text.starts_with(&*known.text)).map_or(0, |known| known.text.len())
+        self.alike(text).filter(|known| text.starts_with(&*known.text)).map_or(0, |known| known.text.len())
     }
 }
 
@@ -128,17 +127,20 @@ fn head_place(text: &str) -> Option<usize> {
 impl ReleaseCache {
     /// The release of these bytes; checked when first seen.
     pub(crate) fn get(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
-        let place = head_place(text);
-        if let Some(known) = place.and_then(|place| self.by_head[place].as_ref())
-            && *known.text == *text
-        {
+        if let Some(known) = self.alike(text).filter(|known| *known.text == *text) {
             return Ok(Arc::clone(&known.release));
         }
         let release = self.by_all_bytes(text)?;
-        if let Some(place) = place {
+        if let Some(place) = head_place(text) {
             self.by_head[place] = Some(Sent { text: text.into(), release: Arc::clone(&release) });
         }
         Ok(release)
+    }
+
+    /// The release of all that begin like the text whose place it is.
+    #[inline]
+    fn alike(&self, text: &str) -> Option<&Sent> {
+        self.by_head[head_place(text)?].as_ref()
     }
 
     fn by_all_bytes(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {

@@ -51,6 +51,11 @@ pub(super) trait Values {
     fn array(self, nulls: Option<NullBuffer>) -> ArrayRef;
 }
 
+/// Values that one of a kind can be appended to.
+pub(super) trait Push<T>: Values {
+    fn push(&mut self, value: T);
+}
+
 /// Numbers.
 pub(super) struct Numbers<T: ArrowPrimitiveType>(Vec<T::Native>);
 
@@ -73,6 +78,13 @@ impl<T: ArrowPrimitiveType> Values for Numbers<T> {
     }
 }
 
+impl<T: ArrowPrimitiveType> Push<T::Native> for Numbers<T> {
+    #[inline]
+    fn push(&mut self, value: T::Native) {
+        self.0.push(value);
+    }
+}
+
 impl Values for BooleanBufferBuilder {
     fn like(last: Option<&Self>) -> Self {
         Self::new(last.map_or(0, Self::rows))
@@ -88,23 +100,17 @@ impl Values for BooleanBufferBuilder {
     }
 }
 
+impl Push<bool> for BooleanBufferBuilder {
+    #[inline]
+    fn push(&mut self, value: bool) {
+        self.append(value);
+    }
+}
+
 /// Texts, one after the other, and where each ends.
 pub(super) struct Texts {
     bytes: Vec<u8>,
     ends: Vec<i32>,
-}
-
-impl Texts {
-    #[inline]
-    fn push(&mut self, text: &str) {
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.end();
-    }
-
-    #[inline]
-    fn end(&mut self) {
-        self.ends.push(i32::try_from(self.bytes.len()).expect("a chunk has some megabytes"));
-    }
 }
 
 impl Values for Texts {
@@ -129,6 +135,14 @@ impl Values for Texts {
     }
 }
 
+impl<T: AsRef<str>> Push<T> for Texts {
+    #[inline]
+    fn push(&mut self, value: T) {
+        self.bytes.extend_from_slice(value.as_ref().as_bytes());
+        self.ends.push(i32::try_from(self.bytes.len()).expect("a chunk has some megabytes"));
+    }
+}
+
 /// A column of single values.
 pub(super) struct Sparse<V> {
     values: V,
@@ -143,6 +157,25 @@ pub(super) struct Sparse<V> {
 impl<V: Values> Sparse<V> {
     fn like(last: Option<&V>) -> Self {
         Self { values: V::like(last), present: NullBufferBuilder::new(0), absent: 0 }
+    }
+
+    #[inline]
+    pub(super) fn append_value<T>(&mut self, value: T)
+    where
+        V: Push<T>,
+    {
+        self.reached().push(value);
+    }
+
+    #[inline]
+    pub(super) fn append_option<T>(&mut self, value: Option<T>)
+    where
+        V: Push<T>,
+    {
+        match value {
+            Some(value) => self.append_value(value),
+            None => self.append_null(),
+        }
     }
 
     #[inline]
@@ -183,51 +216,6 @@ impl<V: Values> Column for Sparse<V> {
         let Self { values, mut present, .. } = std::mem::replace(self, next);
         present.append_n_non_nulls(values.rows() - present.len());
         Some(values.array(present.finish()))
-    }
-}
-
-impl<T: ArrowPrimitiveType> Sparse<Numbers<T>> {
-    #[inline]
-    pub(super) fn append_value(&mut self, value: T::Native) {
-        self.reached().0.push(value);
-    }
-
-    #[inline]
-    pub(super) fn append_option(&mut self, value: Option<T::Native>) {
-        match value {
-            Some(value) => self.append_value(value),
-            None => self.append_null(),
-        }
-    }
-}
-
-impl Flag {
-    #[inline]
-    pub(super) fn append_value(&mut self, value: bool) {
-        self.reached().append(value);
-    }
-
-    #[inline]
-    pub(super) fn append_option(&mut self, value: Option<bool>) {
-        match value {
-            Some(value) => self.append_value(value),
-            None => self.append_null(),
-        }
-    }
-}
-
-impl Text {
-    #[inline]
-    pub(super) fn append_value(&mut self, value: impl AsRef<str>) {
-        self.reached().push(value.as_ref());
-    }
-
-    #[inline]
-    pub(super) fn append_option(&mut self, value: Option<impl AsRef<str>>) {
-        match value {
-            Some(value) => self.append_value(value),
-            None => self.append_null(),
-        }
     }
 }
 
