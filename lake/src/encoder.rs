@@ -12,18 +12,21 @@ mod file;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter_record_batch, take};
-use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArrayType, UInt32Array,
+};
+use arrow::compute::{cast, filter_record_batch, take};
+use arrow::datatypes::{DataType, Date32Type, FieldRef, Int32Type, Int64Type, Schema, SchemaRef};
 use bytes::Bytes;
 
 use crate::encoder::file::{FileEncoder, absent};
 use crate::error::{Error, Result};
 use crate::log::AddedFile;
-use crate::parquet_file;
+use crate::parquet_file::{self, Pages};
 use crate::schema::Table;
 
-/// Rows as columns.
+/// Rows as columns. A text may be one after the other (`Utf8`) where the table's schema has views (`Utf8View`): a file needs no
+/// views, and most columns are for the file alone.
 #[derive(Debug)]
 pub struct Chunk {
     /// Rows.
@@ -50,6 +53,7 @@ pub struct Span {
 /// Takes rows and encodes them.
 pub struct RowEncoder {
     table: Table,
+    pages: Pages,
     schema: SchemaRef,
     /// Columns to hand on beside the files, with their places in the schema.
     handed_on: Option<(SchemaRef, Vec<usize>)>,
@@ -75,6 +79,8 @@ pub(crate) struct EncodedFile {
     /// Value of the partition column as text.
     pub(crate) value: Option<String>,
     pub(crate) bytes: Bytes,
+    /// How its name ends.
+    pub(crate) extension: &'static str,
     pub(crate) rows: usize,
     /// Statistics as the JSON text of an `add` action.
     pub(crate) stats: String,
@@ -110,8 +116,12 @@ impl Chunk {
 impl RowEncoder {
     /// Starts without rows.
     pub fn new(table: Table) -> Self {
+        Self::with_pages(table, Pages::Compressed)
+    }
+
+    fn with_pages(table: Table, pages: Pages) -> Self {
         let (schema, files, spans) = (table.arrow_schema(), BTreeMap::new(), Vec::new());
-        Self { table, schema, handed_on: None, files, spans, rows: 0, bytes: 0 }
+        Self { table, pages, schema, handed_on: None, files, spans, rows: 0, bytes: 0 }
     }
 
     /// Keeps these columns of every row in memory beside the files, for a reader in the same process; none: nothing.
@@ -149,7 +159,7 @@ impl RowEncoder {
         self.note_spans(chunk)?;
         self.rows += chunk.rows;
         for (day, part) in self.split(chunk)? {
-            let file = self.files.entry(day).or_insert_with(|| FileEncoder::new(self.table));
+            let file = self.files.entry(day).or_insert_with(|| FileEncoder::new(self.table, self.pages));
             file.push(part.as_ref().unwrap_or(chunk), self.handed_on.as_ref())?;
         }
         self.bytes = self.files.values().map(FileEncoder::bytes).sum();
@@ -196,7 +206,7 @@ impl RowEncoder {
         let fits = chunk.columns.len() == fields.len()
             && fields.iter().zip(&chunk.columns).all(|(field, column)| match column {
                 Some(column) => {
-                    column.data_type() == field.data_type()
+                    alike(column.data_type(), field.data_type())
                         && column.len() == chunk.rows
                         && (field.is_nullable() || column.null_count() == 0)
                 }
@@ -208,9 +218,17 @@ impl RowEncoder {
         Err(Error::bug(format!("rows do not have the schema of table `{}`", self.table.name())))
     }
 
-    /// Notes the offsets of rows. Rows of one partition stand together mostly.
     fn note_spans(&mut self, chunk: &Chunk) -> Result<()> {
         let Some((topics, partitions, offsets)) = coordinates(&self.schema, &chunk.columns)? else { return Ok(()) };
+        match topics.as_string_opt::<i32>() {
+            Some(topics) => self.note_spans_of(topics, partitions, offsets),
+            None => self.note_spans_of(topics.as_string_view(), partitions, offsets),
+        }
+        Ok(())
+    }
+
+    /// Notes the offsets of rows. Rows of one partition stand together mostly.
+    fn note_spans_of<'a>(&mut self, topics: impl StringArrayType<'a>, partitions: &Int32Array, offsets: &Int64Array) {
         let mut at = 0;
         for (row, (partition, offset)) in partitions.values().iter().zip(offsets.values()).enumerate() {
             let topic = topics.value(row);
@@ -227,7 +245,6 @@ impl RowEncoder {
             span.next = span.next.max(offset + 1);
             span.rows += 1;
         }
-        Ok(())
     }
 }
 
@@ -242,7 +259,7 @@ impl EncodedRows {
         if batch.schema() != table.arrow_schema() {
             return Err(Error::bug(format!("a batch does not have the schema of table `{}`", table.name())));
         }
-        let mut encoder = RowEncoder::new(table);
+        let mut encoder = RowEncoder::with_pages(table, Pages::of(batch.num_rows()));
         encoder.push(&batch.into())?;
         encoder.finish()
     }
@@ -292,6 +309,7 @@ impl EncodedRows {
             let Some((topics, partitions, offsets)) = coordinates(batch.schema_ref(), &columns)? else {
                 return Err(Error::bug(format!("rows of table `{}` have no offsets", self.table.name())));
             };
+            let topics = topics.as_string_view();
             let mask: BooleanArray = (0..batch.num_rows())
                 .map(|row| Some(keep(topics.value(row), partitions.value(row), offsets.value(row))))
                 .collect();
@@ -313,7 +331,12 @@ impl EncodedRows {
     }
 }
 
-type Coordinates<'a> = (&'a arrow::array::StringViewArray, &'a arrow::array::Int32Array, &'a arrow::array::Int64Array);
+type Coordinates<'a> = (&'a ArrayRef, &'a Int32Array, &'a Int64Array);
+
+/// True where a column of one type may stand in a chunk for the other, that of the schema.
+fn alike(one: &DataType, schema: &DataType) -> bool {
+    one == schema || (*one == DataType::Utf8 && *schema == DataType::Utf8View)
+}
 
 /// Topic, partition and offset of rows; none for a table that has none.
 fn coordinates<'a>(schema: &Schema, columns: &'a [Option<ArrayRef>]) -> Result<Option<Coordinates<'a>>> {
@@ -323,7 +346,7 @@ fn coordinates<'a>(schema: &Schema, columns: &'a [Option<ArrayRef>]) -> Result<O
     };
     let wrong = || Error::bug("Kafka coordinates do not have their types");
     Ok(Some((
-        topic.as_string_view_opt().ok_or_else(wrong)?,
+        Some(topic).filter(|topic| alike(topic.data_type(), &DataType::Utf8View)).ok_or_else(wrong)?,
         partition.as_primitive_opt::<Int32Type>().ok_or_else(wrong)?,
         offset.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?,
     )))
@@ -336,17 +359,17 @@ fn handed_on(
     (schema, places): &(SchemaRef, Vec<usize>),
     without_value: &mut BTreeMap<usize, ArrayRef>,
 ) -> Result<RecordBatch> {
-    let column = |(place, field): (&usize, &arrow::datatypes::FieldRef)| match &chunk.columns[*place] {
-        Some(column) => ArrayRef::clone(column),
+    let column = |(place, field): (&usize, &FieldRef)| match &chunk.columns[*place] {
+        Some(column) => Ok(cast(column, field.data_type())?),
         None => {
             let kept = without_value.entry(*place).or_insert_with(|| absent(field, chunk.rows));
             if kept.len() < chunk.rows {
                 *kept = absent(field, chunk.rows);
             }
-            kept.slice(0, chunk.rows)
+            Ok(kept.slice(0, chunk.rows))
         }
     };
-    let columns = places.iter().zip(schema.fields()).map(column).collect();
+    let columns = places.iter().zip(schema.fields()).map(column).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new(SchemaRef::clone(schema), columns)?)
 }
 

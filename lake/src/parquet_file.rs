@@ -1,9 +1,9 @@
 //! How the Parquet files of a table are written, and reading one.
 //!
 //! Every choice is explicit, because defaults change between versions: zstd level 1 (twice as fast as level 3 for a few
-//! per cent of size), dictionaries where values repeat, statistics where readers prune by them, a bloom filter on the
-//! columns that are looked up by value, row groups bounded in rows, and no Arrow schema in the footer, so that a file is
-//! plain Parquet.
+//! per cent of size) but for files of few rows, dictionaries where texts repeat, whole numbers as differences, statistics where readers prune by
+//! them, a bloom filter on the columns that are looked up by value, row groups bounded in rows, and no Arrow schema in the
+//! footer, so that a file is plain Parquet.
 
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ use crate::schema::{Column, Kind, Table};
 /// zstd level: the fastest; measured 1.7 M events a CPU-second on 0.8 KB events.
 const ZSTD_LEVEL: i32 = 1;
 
+/// A file of so few rows is not compressed: it is mostly footer, and a compressor and a decompressor for each of its columns,
+/// which are made whenever it is written or read, take longer than all else. Maintenance compresses it with others.
+const FEW_ROWS: usize = 256;
+
 /// Rows in a row group at most: bounds what a reader must hold, and lets it skip.
 pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
 
@@ -33,27 +37,26 @@ const READ_BATCH_ROWS: usize = 4 * 1024;
 /// False-positive rate of bloom filters: 1 in 100 files is opened for nothing.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 
-/// Texts that hardly repeat: a dictionary would only cost.
-const PLAIN_COLUMNS: [&str; 9] =
-    ["run_id", "event_id", "trace_id", "span_id", "steps_json", "content_json", "extra", "sha256", "content_hash"];
-
-/// Numbers that hardly repeat, and mostly rise or stay within some bits: packed as differences they are a third of the
-/// size, and zstd has a third of the work.
-const RISING_COLUMNS: [&str; 14] = [
-    "offset",
-    "kafka_timestamp",
-    "ingested_at",
-    "event_time",
-    "started_at",
-    "ended_at",
-    "tokens_input",
-    "tokens_output",
-    "cost_nanos",
-    "latency_total_micros",
-    "latency_ttft_micros",
-    "latency_llm_micros",
-    "latency_tool_micros",
-    "latency_retrieval_micros",
+/// Values that hardly repeat, or only in rows that stand together: looking each up in a dictionary would only cost. A field of
+/// the records in a list is named behind its list.
+const PLAIN_COLUMNS: [&str; 17] = [
+    "run_id",
+    "event_id",
+    "supersedes",
+    "session_id",
+    "user_key",
+    "trace_id",
+    "span_id",
+    "review_id",
+    "tool_calls.id",
+    "retrieval.query_sha256",
+    "scores.explanation",
+    "steps_json",
+    "content_json",
+    "extra",
+    "sha256",
+    "head",
+    "content_hash",
 ];
 
 /// Of a table with more columns than this, only [`PRUNING_COLUMNS`] get Parquet statistics: comparing every text of every
@@ -76,30 +79,60 @@ const PRUNING_COLUMNS: [&str; 12] = [
     "release_id",
 ];
 
+/// How the pages of a file are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Pages {
+    /// With zstd.
+    Compressed,
+    /// Not at all.
+    Plain,
+}
+
+// === impl Pages ===
+
+impl Pages {
+    /// Of a file with so many rows.
+    pub(crate) fn of(rows: usize) -> Self {
+        if rows <= FEW_ROWS { Self::Plain } else { Self::Compressed }
+    }
+
+    /// How the name of such a file ends.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Self::Compressed => "zstd.parquet",
+            Self::Plain => "parquet",
+        }
+    }
+
+    fn compression(self) -> Result<Compression> {
+        Ok(match self {
+            Self::Compressed => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
+            Self::Plain => Compression::UNCOMPRESSED,
+        })
+    }
+}
+
 /// How the files of a table are written.
-pub(crate) fn properties(table: Table) -> Result<WriterProperties> {
+pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(concat!("bellwether version ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_compression(pages.compression()?)
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     let wide = table.columns().len() > WIDE_COLUMNS;
-    for column in table.columns() {
-        let path = || ColumnPath::from(column.name);
-        if PLAIN_COLUMNS.contains(&column.name) {
+    for leaf in table.columns().iter().flat_map(|column| leaves(column, None)) {
+        let path = || ColumnPath::new(leaf.path.clone());
+        if PLAIN_COLUMNS.contains(&leaf.name.as_str()) {
             properties = properties.set_column_dictionary_enabled(path(), false);
-        }
-        if RISING_COLUMNS.contains(&column.name) && matches!(column.kind, Kind::Long | Kind::Timestamp) {
+        } else if leaf.is_packed {
             properties = properties
                 .set_column_dictionary_enabled(path(), false)
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
         }
-        if wide && !PRUNING_COLUMNS.contains(&column.name) {
-            for leaf in leaves(column, &mut Vec::new()) {
-                properties = properties.set_column_statistics_enabled(leaf, EnabledStatistics::None);
-            }
+        if wide && !PRUNING_COLUMNS.contains(&leaf.name.as_str()) {
+            properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::None);
         }
     }
     for name in table.bloom_columns() {
@@ -113,28 +146,40 @@ pub(crate) fn properties(table: Table) -> Result<WriterProperties> {
     Ok(properties.build())
 }
 
-/// Paths of the Parquet columns that a column of a table becomes.
-fn leaves(column: &Column, above: &mut Vec<String>) -> Vec<ColumnPath> {
-    above.push(column.name.to_owned());
-    let found = match column.kind {
-        Kind::List(fields) => {
-            above.extend(["list".to_owned(), "element".to_owned()]);
-            let found = fields.iter().flat_map(|field| leaves(field, above)).collect();
-            above.truncate(above.len() - 2);
-            found
-        }
-        Kind::LongList => {
-            let tail = ["list".to_owned(), "element".to_owned()];
-            vec![ColumnPath::new(above.iter().cloned().chain(tail).collect())]
-        }
-        Kind::TextMap => ["key", "value"]
-            .into_iter()
-            .map(|end| ColumnPath::new(above.iter().cloned().chain(["key_value".to_owned(), end.to_owned()]).collect()))
+/// A Parquet column that a column of a table becomes, or a part of it.
+struct Leaf {
+    /// As [`PLAIN_COLUMNS`] names it.
+    name: String,
+    path: Vec<String>,
+    /// Numbers that mostly rise, stay within some bits, or are the same: packed as differences they are a third of the size,
+    /// zstd has a third of the work, and nothing is looked up.
+    is_packed: bool,
+}
+
+/// The Parquet columns that a column becomes, which may be a field of the records in a list.
+fn leaves(column: &Column, list: Option<&Leaf>) -> Vec<Leaf> {
+    let name = list.map_or(column.name.to_owned(), |list| format!("{}.{}", list.name, column.name));
+    let above = list.map_or(&[][..], |list| &list.path);
+    let leaf = |below: &[&str]| Leaf {
+        name: name.clone(),
+        path: above
+            .iter()
+            .map(String::as_str)
+            .chain([column.name])
+            .chain(below.iter().copied())
+            .map(str::to_owned)
             .collect(),
-        _ => vec![ColumnPath::new(above.clone())],
+        is_packed: matches!(column.kind, Kind::Integer | Kind::Long | Kind::Timestamp),
     };
-    above.pop();
-    found
+    match column.kind {
+        Kind::List(fields) => {
+            let list = leaf(&["list", "element"]);
+            fields.iter().flat_map(|field| leaves(field, Some(&list))).collect()
+        }
+        Kind::LongList => vec![leaf(&["list", "element"])],
+        Kind::TextMap => vec![leaf(&["key_value", "key"]), leaf(&["key_value", "value"])],
+        _ => vec![leaf(&[])],
+    }
 }
 
 /// Reads rows of a file, in file order, with the types of its table's schema.

@@ -1,7 +1,7 @@
 //! Delta statistics of a data file: rows, and least, greatest and null count of each column that queries prune by.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::kernels::aggregate::{max, max_string_view, min, min_string_view};
+use arrow::compute::kernels::aggregate::{max, max_string, max_string_view, min, min_string, min_string_view};
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
@@ -126,6 +126,10 @@ fn range(column: &dyn Array) -> Option<Range> {
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let values = column.as_primitive::<TimestampMicrosecondType>();
             Some(Range::Numbers(min(values)?, max(values)?))
+        }
+        DataType::Utf8 => {
+            let values = column.as_string::<i32>();
+            Some(Range::Texts(min_string(values)?.to_owned(), max_string(values)?.to_owned()))
         }
         DataType::Utf8View => {
             let values = column.as_string_view();

@@ -24,5 +24,6 @@ pub use reason::{Problem, Reason, Rejection};
 pub use release::Release;
 pub use run::{
     Completed, Document, Escalation, FieldError, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
+    Validation,
 };
 pub use schema::{check, problems, schema};

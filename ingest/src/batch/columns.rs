@@ -1,17 +1,19 @@
-//! Growing columns: plain vectors that rows are appended to, and lists of records made of them.
+//! Growing columns: plain vectors that values are appended to, and lists of records made of them.
 //!
-//! Most columns have a value in few rows, and most of the others in all. So a row with a value only appends it, a row
-//! without one is only counted, and which rows have one is written down where the one changes into the other. A column
-//! that never gets a value is left out.
+//! Most columns have a value in few rows, and most of the others in all. So a value comes with its row, a row without one costs
+//! nothing, and which rows have one is written down where the one changes into the other. A column that never gets a value is
+//! left out.
+//!
+//! Rule: rows come in order, and each gets a value at most once.
 
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayBuilder, ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, ListArray, MapBuilder,
-    MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray, StringViewBuilder, StructArray,
-    new_null_array,
+    MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use bellwether_lake::schema::{self, Kind};
 
@@ -26,8 +28,9 @@ pub(super) type Time = Sparse<Numbers<TimestampMicrosecondType>>;
 /// A column that grows row by row.
 pub(super) trait Column {
     fn fresh() -> Self;
-    /// The rows so far, in the type its schema gives it; none where no row has a value. The column is empty afterwards.
-    fn done(&mut self, kind: Kind) -> Option<ArrayRef>;
+    /// So many rows, in the type its schema gives it, or a text as [`Chunk`](bellwether_lake::Chunk) may have it too; none
+    /// where no row has a value. The column is empty afterwards.
+    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef>;
 }
 
 /// A column that is filled when all rows are there.
@@ -37,7 +40,7 @@ impl Column for Later {
     fn fresh() -> Self {
         Self
     }
-    fn done(&mut self, _kind: Kind) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: Kind, _rows: usize) -> Option<ArrayRef> {
         None
     }
 }
@@ -131,7 +134,7 @@ impl Values for Texts {
     }
     fn array(self, nulls: Option<NullBuffer>) -> ArrayRef {
         let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
-        Arc::new(StringViewArray::from(&StringArray::new(ends, Buffer::from_vec(self.bytes), nulls)))
+        Arc::new(StringArray::new(ends, Buffer::from_vec(self.bytes), nulls))
     }
 }
 
@@ -145,58 +148,50 @@ impl<T: AsRef<str>> Push<T> for Texts {
 
 /// A column of single values.
 pub(super) struct Sparse<V> {
+    /// Up to the last row that has a value.
     values: V,
     /// Which of the rows have a value, as far as it is written down.
     present: NullBufferBuilder,
-    /// Rows after the last value.
-    absent: usize,
 }
 
 // === impl Sparse ===
 
 impl<V: Values> Sparse<V> {
     fn like(last: Option<&V>) -> Self {
-        Self { values: V::like(last), present: NullBufferBuilder::new(0), absent: 0 }
+        Self { values: V::like(last), present: NullBufferBuilder::new(0) }
     }
 
+    /// Gives a row its value; rows before it that have not got one have none.
     #[inline]
-    pub(super) fn append_value<T>(&mut self, value: T)
+    pub(super) fn put<T>(&mut self, row: usize, value: T)
     where
         V: Push<T>,
     {
-        self.reached().push(value);
+        if self.values.rows() < row {
+            self.pass_over(row);
+        }
+        self.values.push(value);
     }
 
     #[inline]
-    pub(super) fn append_option<T>(&mut self, value: Option<T>)
+    pub(super) fn put_option<T>(&mut self, row: usize, value: Option<T>)
     where
         V: Push<T>,
     {
-        match value {
-            Some(value) => self.append_value(value),
-            None => self.append_null(),
+        if let Some(value) = value {
+            self.put(row, value);
         }
-    }
-
-    #[inline]
-    pub(super) fn append_null(&mut self) {
-        self.absent += 1;
-    }
-
-    /// The values, with all rows before the one that is written.
-    #[inline]
-    fn reached(&mut self) -> &mut V {
-        if self.absent > 0 {
-            self.note_absent();
-        }
-        &mut self.values
     }
 
     #[inline(never)]
-    fn note_absent(&mut self) {
-        self.present.append_n_non_nulls(self.values.rows() - self.present.len());
-        self.present.append_n_nulls(self.absent);
-        self.values.append_any(std::mem::take(&mut self.absent));
+    fn pass_over(&mut self, row: usize) {
+        let rows = self.values.rows();
+        self.present.append_n_non_nulls(rows - self.present.len());
+        // A column that has a value in every row needs no bits, and gets none as long as no null is appended.
+        if rows < row {
+            self.present.append_n_nulls(row - rows);
+            self.values.append_any(row - rows);
+        }
     }
 }
 
@@ -205,16 +200,14 @@ impl<V: Values> Column for Sparse<V> {
         Self::like(None)
     }
 
-    fn done(&mut self, _kind: Kind) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: Kind, rows: usize) -> Option<ArrayRef> {
         if self.values.rows() == 0 {
-            self.absent = 0;
             return None;
         }
-        self.reached();
+        self.pass_over(rows);
         // The next chunk is about as large, and growing by doubling would copy it several times.
         let next = Self::like(Some(&self.values));
-        let Self { values, mut present, .. } = std::mem::replace(self, next);
-        present.append_n_non_nulls(values.rows() - present.len());
+        let Self { values, mut present } = std::mem::replace(self, next);
         Some(values.array(present.finish()))
     }
 }
@@ -222,19 +215,14 @@ impl<V: Values> Column for Sparse<V> {
 /// A column of text by text.
 pub(super) struct TextMap {
     builder: MapBuilder<StringViewBuilder, StringViewBuilder>,
-    absent: usize,
 }
 
 // === impl TextMap ===
 
 impl TextMap {
-    /// Appends a row's pairs; none: the row has no map.
-    pub(super) fn append<'a>(&mut self, pairs: Option<impl Iterator<Item = (&'a str, &'a str)>>) {
-        let Some(pairs) = pairs else {
-            self.absent += 1;
-            return;
-        };
-        self.reach();
+    /// Gives a row its pairs.
+    pub(super) fn put<'a>(&mut self, row: usize, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.pass_over(row);
         for (name, value) in pairs {
             self.builder.keys().append_value(name);
             self.builder.values().append_value(value);
@@ -242,8 +230,8 @@ impl TextMap {
         self.close(true);
     }
 
-    fn reach(&mut self) {
-        for _ in 0..std::mem::take(&mut self.absent) {
+    fn pass_over(&mut self, row: usize) {
+        for _ in self.builder.len()..row {
             self.close(false);
         }
     }
@@ -257,15 +245,14 @@ impl Column for TextMap {
     fn fresh() -> Self {
         let names = MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
         let text = StringViewBuilder::new;
-        Self { builder: MapBuilder::new(Some(names), text(), text()), absent: 0 }
+        Self { builder: MapBuilder::new(Some(names), text(), text()) }
     }
 
-    fn done(&mut self, _kind: Kind) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: Kind, rows: usize) -> Option<ArrayRef> {
         if self.builder.is_empty() {
-            self.absent = 0;
             return None;
         }
-        self.reach();
+        self.pass_over(rows);
         Some(Arc::new(self.builder.finish()))
     }
 }
@@ -273,13 +260,14 @@ impl Column for TextMap {
 /// The fields of a record, each a column.
 pub(super) trait Record {
     fn fresh() -> Self;
-    fn columns(&mut self, fields: &'static [schema::Column]) -> Vec<Option<ArrayRef>>;
+    /// The columns, of so many rows.
+    fn columns(&mut self, fields: &'static [schema::Column], rows: usize) -> Vec<Option<ArrayRef>>;
 }
 
 /// A column of lists of records.
 pub(super) struct Lists<R> {
-    lengths: Vec<usize>,
-    open: usize,
+    /// Records up to the end of each row's list, for the rows before the last one that has a record.
+    ends: Vec<i32>,
     total: usize,
     pub(super) records: R,
 }
@@ -287,38 +275,39 @@ pub(super) struct Lists<R> {
 // === impl Lists ===
 
 impl<R> Lists<R> {
-    /// One record has been appended to the list of the row that is being written.
-    pub(super) fn added(&mut self) {
-        self.open += 1;
+    /// Adds a record to the list of a row, and gives the record's own row.
+    pub(super) fn add(&mut self, row: usize) -> usize {
+        self.close(row);
         self.total += 1;
+        self.total - 1
     }
 
-    /// The list of the row that is being written is whole.
-    pub(super) fn close(&mut self) {
-        self.lengths.push(self.open);
-        self.open = 0;
+    /// The lists of the rows before this one are whole.
+    fn close(&mut self, row: usize) {
+        let end = i32::try_from(self.total).expect("a chunk has some megabytes");
+        self.ends.resize(row.max(self.ends.len()), end);
     }
 }
 
 impl<R: Record> Column for Lists<R> {
     fn fresh() -> Self {
-        Self { lengths: Vec::new(), open: 0, total: 0, records: R::fresh() }
+        Self { ends: Vec::new(), total: 0, records: R::fresh() }
     }
 
-    fn done(&mut self, kind: Kind) -> Option<ArrayRef> {
+    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef> {
         let fields = match kind {
             Kind::List(fields) => fields,
             _ => &[],
         };
-        let length = std::mem::take(&mut self.total);
-        if length == 0 {
-            self.lengths.clear();
+        if self.total == 0 {
             return None;
         }
+        self.close(rows);
+        let length = std::mem::take(&mut self.total);
         let types = schema::arrow_fields(fields);
-        let columns = self.records.columns(fields).into_iter().zip(&types);
+        let columns = self.records.columns(fields, length).into_iter().zip(&types);
         let columns = columns.map(|(column, field)| match (column, field.data_type()) {
-            (Some(column), _) => column,
+            (Some(column), wanted) => cast(&column, wanted).expect("a text of one layout is one of the other"),
             (None, DataType::List(element)) => {
                 let (values, offsets) =
                     (arrow::array::new_empty_array(element.data_type()), OffsetBuffer::new_zeroed(length));
@@ -329,7 +318,7 @@ impl<R: Record> Column for Lists<R> {
         let records = StructArray::try_new_with_length(types.clone(), columns.collect(), None, length)
             .expect("records are appended field by field in the order of their schema");
         let element = Arc::new(Field::new("element", DataType::Struct(types.clone()), false));
-        let offsets = OffsetBuffer::from_lengths(self.lengths.drain(..));
+        let offsets = OffsetBuffer::new(std::iter::once(0).chain(self.ends.drain(..)).collect());
         Some(Arc::new(ListArray::new(element, offsets, Arc::new(records), None)))
     }
 }
@@ -345,11 +334,12 @@ macro_rules! column_set {
             fn columns(
                 &mut self,
                 fields: &'static [bellwether_lake::schema::Column],
+                rows: usize,
             ) -> Vec<Option<arrow::array::ArrayRef>> {
                 let mut kinds = fields.iter().map(|field| field.kind);
                 vec![$({
                     let kind = kinds.next().unwrap_or(bellwether_lake::schema::Kind::Text);
-                    $crate::batch::columns::Column::done(&mut self.$field, kind)
+                    $crate::batch::columns::Column::done(&mut self.$field, kind, rows)
                 },)*]
             }
         }

@@ -38,23 +38,24 @@ impl QuarantineRows {
 
     /// Appends a rejected message; gives the code of the reason.
     pub(super) fn append(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> &'static str {
+        let (row, columns) = (self.rows, &mut self.columns);
         self.rows += 1;
         let body = message.payload.unwrap_or_default();
         let first = rejection.first();
         let reason = first.map_or("not_json", |problem| problem.reason.code());
-        self.columns.topic.append_value(message.topic);
-        self.columns.partition.append_value(message.partition);
-        self.columns.offset.append_value(message.offset);
-        self.columns.kafka_timestamp.append_option(message.timestamp_micros);
-        self.columns.quarantined_at.append_value(now_micros);
-        self.columns.reason.append_value(reason);
-        self.columns.pointer.append_value(first.map_or("", |problem| &problem.pointer));
-        self.columns.message.append_value(first.map_or("", |problem| &problem.message));
-        self.columns.problems.append_value(i64::try_from(rejection.problems.len()).unwrap_or(i64::MAX));
-        self.columns.size_bytes.append_value(i64::try_from(body.len()).unwrap_or(i64::MAX));
+        columns.topic.put(row, message.topic);
+        columns.partition.put(row, message.partition);
+        columns.offset.put(row, message.offset);
+        columns.kafka_timestamp.put_option(row, message.timestamp_micros);
+        columns.quarantined_at.put(row, now_micros);
+        columns.reason.put(row, reason);
+        columns.pointer.put(row, first.map_or("", |problem| &problem.pointer));
+        columns.message.put(row, first.map_or("", |problem| &problem.message));
+        columns.problems.put(row, i64::try_from(rejection.problems.len()).unwrap_or(i64::MAX));
+        columns.size_bytes.put(row, i64::try_from(body.len()).unwrap_or(i64::MAX));
         let digest = Sha256::digest(body);
-        self.columns.sha256.append_value(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        self.columns.head.append_value(masked_head(body));
+        columns.sha256.put(row, digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        columns.head.put(row, masked_head(body));
         reason
     }
 
@@ -63,7 +64,7 @@ impl QuarantineRows {
     }
 
     pub(super) fn finish(&mut self) -> Chunk {
-        let columns = self.columns.columns(Table::Quarantine.columns());
-        Chunk { rows: std::mem::take(&mut self.rows), columns }
+        let rows = std::mem::take(&mut self.rows);
+        Chunk { rows, columns: self.columns.columns(Table::Quarantine.columns(), rows) }
     }
 }

@@ -218,7 +218,7 @@ impl Poller {
         let mut open = context.open();
         let now_micros = burst.now_micros;
         let place = burst.place(message);
-        let taken = with_message(message, |message| open.take(place, message, now_micros));
+        let taken = with_message(message, &place.topic, |message| open.take(place, message, now_micros));
         let full = open.is_full(&self.settings.flush);
         drop(open);
         if let Some(taken) = taken {
@@ -424,8 +424,8 @@ impl Burst {
     }
 }
 
-/// Borrows a Kafka message as the decoder wants it.
-fn with_message<T>(message: &BorrowedMessage<'_>, read: impl FnOnce(&Message<'_>) -> T) -> T {
+/// Borrows a Kafka message, which is of this topic, as the decoder wants it.
+fn with_message<T>(message: &BorrowedMessage<'_>, topic: &str, read: impl FnOnce(&Message<'_>) -> T) -> T {
     let mut envelope = Envelope::default();
     let mut content_type = None;
     if let Some(headers) = message.headers() {
@@ -443,7 +443,7 @@ fn with_message<T>(message: &BorrowedMessage<'_>, read: impl FnOnce(&Message<'_>
         }
     }
     read(&Message {
-        topic: message.topic(),
+        topic,
         partition: message.partition(),
         offset: message.offset(),
         timestamp_micros: message.timestamp().to_millis().map(|millis| millis.saturating_mul(1000)),

@@ -150,17 +150,31 @@ impl OpenBatch {
 
     /// Takes a message in; none where it is not to be read now: it was read before, or its partition stands still.
     pub fn take(&mut self, place: &Place, message: &Message<'_>, now_micros: i64) -> Option<Taken> {
-        let position = self.positions.get(place)?;
-        if position.halted || position.stale || position.next.is_some_and(|next| message.offset < next) {
+        let position = self.positions.get_mut(place)?;
+        let expected = position.next;
+        if position.halted || position.stale || expected.is_some_and(|next| message.offset < next) {
             return None;
         }
-        let gap = position.next.map_or(0, |next| message.offset - next);
         let pushed = self.builder.push(message, now_micros);
-        let event_micros = match pushed {
+        let newest_event_micros = match pushed {
             Pushed::Event(time_micros) => Some(time_micros),
             Pushed::Quarantined(_) => None,
         };
-        self.advance(place, message.offset, event_micros, now_micros);
+        let (from, next) = (expected.unwrap_or(message.offset), message.offset + 1);
+        let gap = message.offset - from;
+        position.next = Some(next);
+        self.since_micros.get_or_insert(now_micros);
+        match self.ranges.get_mut(place) {
+            Some(range) => {
+                range.next = next;
+                range.passed_over += gap;
+                range.newest_event_micros = range.newest_event_micros.max(newest_event_micros);
+            }
+            None => {
+                let range = OpenRange { from, next, expected, newest_event_micros, passed_over: gap };
+                self.ranges.insert(place.clone(), range);
+            }
+        }
         Some(Taken { pushed, gap })
     }
 
@@ -183,28 +197,6 @@ impl OpenBatch {
     /// As [`OpenBatch::hand_over`].
     pub fn all_settled(&mut self) -> Result<bool> {
         Ok(self.hand_over()? && self.in_flight == 0)
-    }
-
-    /// Notes that the message at an offset is in the builder, whether it was accepted or not.
-    fn advance(&mut self, place: &Place, offset: i64, event_micros: Option<i64>, now_micros: i64) {
-        let Some(position) = self.positions.get_mut(place) else { return };
-        let from = position.next.unwrap_or(offset);
-        let expected = position.next;
-        let passed_over = offset - from;
-        position.next = Some(offset + 1);
-        self.since_micros.get_or_insert(now_micros);
-        match self.ranges.get_mut(place) {
-            Some(range) => {
-                range.next = offset + 1;
-                range.passed_over += passed_over;
-                range.newest_event_micros = range.newest_event_micros.max(event_micros);
-            }
-            None => {
-                let range =
-                    OpenRange { from, next: offset + 1, expected, newest_event_micros: event_micros, passed_over };
-                self.ranges.insert(place.clone(), range);
-            }
-        }
     }
 
     /// Gives the open batch to the committing task; false where it has enough already.

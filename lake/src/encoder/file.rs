@@ -18,12 +18,13 @@ use parquet::file::writer::SerializedFileWriter;
 
 use crate::encoder::{Chunk, EncodedFile, handed_on};
 use crate::error::{Error, Result};
-use crate::parquet_file::{ROW_GROUP_ROWS, properties};
+use crate::parquet_file::{Pages, ROW_GROUP_ROWS, properties};
 use crate::schema::Table;
 use crate::statistics::Statistics;
 
 /// Encodes the rows of one file.
 pub(super) struct FileEncoder {
+    pages: Pages,
     shape: &'static Shape,
     columns: Vec<ColumnEncoder>,
     /// Rows of the row group that is open.
@@ -37,7 +38,7 @@ pub(super) struct FileEncoder {
     without_value: BTreeMap<usize, ArrayRef>,
 }
 
-/// What all files of a table share.
+/// What all files of a table share whose pages are alike.
 struct Shape {
     /// Columns of the file: those of the table but for the partition column.
     fields: Vec<FieldRef>,
@@ -64,9 +65,10 @@ struct Group {
 // === impl FileEncoder ===
 
 impl FileEncoder {
-    pub(super) fn new(table: Table) -> Self {
-        let shape = shape(table);
+    pub(super) fn new(table: Table, pages: Pages) -> Self {
+        let shape = shape(table, pages);
         Self {
+            pages,
             shape,
             columns: shape.fields.iter().map(|_| ColumnEncoder::default()).collect(),
             open: 0,
@@ -151,7 +153,8 @@ impl FileEncoder {
         }
         let bytes = writer.into_inner()?.into();
         let stats = self.statistics.json();
-        Ok(EncodedFile { value, bytes, rows: self.rows, stats, handed_on: self.handed_on })
+        let extension = self.pages.extension();
+        Ok(EncodedFile { value, bytes, extension, rows: self.rows, stats, handed_on: self.handed_on })
     }
 
     fn close_group(&mut self) -> Result<()> {
@@ -233,22 +236,23 @@ pub(super) fn absent(field: &Field, rows: usize) -> ArrayRef {
 }
 
 /// What files of a table look like.
-fn shape(table: Table) -> &'static Shape {
-    static SHAPES: OnceLock<BTreeMap<Table, Shape>> = OnceLock::new();
+fn shape(table: Table, pages: Pages) -> &'static Shape {
+    static SHAPES: OnceLock<BTreeMap<(Table, Pages), Shape>> = OnceLock::new();
     let shapes = SHAPES.get_or_init(|| {
-        let made = |table: Table| (table, make(table).expect("the schemas of the tables are types of Parquet"));
-        Table::ALL.into_iter().map(made).collect()
+        let kinds = Table::ALL.into_iter().flat_map(|table| [(table, Pages::Compressed), (table, Pages::Plain)]);
+        let made = |(table, pages)| make(table, pages).expect("the schemas of the tables are types of Parquet");
+        kinds.map(|kind| (kind, made(kind))).collect()
     });
-    &shapes[&table]
+    &shapes[&(table, pages)]
 }
 
-fn make(table: Table) -> Result<Shape> {
+fn make(table: Table, pages: Pages) -> Result<Shape> {
     let whole = table.arrow_schema();
     let places: Vec<usize> = (0..whole.fields().len())
         .filter(|place| Some(whole.field(*place).name().as_str()) != table.partition_column())
         .collect();
     let fields: Vec<FieldRef> = places.iter().map(|place| FieldRef::clone(&whole.fields()[*place])).collect();
-    let properties = Arc::new(properties(table)?);
+    let properties = Arc::new(properties(table, pages)?);
     let makers = fields.iter().map(|field| maker(field, &properties)).collect::<Result<Vec<_>>>()?;
     Ok(Shape { fields, places, makers, properties })
 }

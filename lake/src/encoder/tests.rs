@@ -10,7 +10,7 @@ const DAY: i32 = 20_781;
 /// Rows of `quarantine` at these offsets of partition 0; the odd ones have no time and no pointer.
 fn quarantined(offsets: &[i64]) -> RecordBatch {
     let schema = Table::Quarantine.arrow_schema();
-    let column = |field: &arrow::datatypes::FieldRef| -> ArrayRef {
+    let column = |field: &FieldRef| -> ArrayRef {
         let texts = |value: &str| Arc::new(StringViewArray::from_iter_values(offsets.iter().map(|_| value)));
         match (field.name().as_str(), field.data_type()) {
             ("offset", _) => Arc::new(Int64Array::from(offsets.to_vec())),
@@ -159,6 +159,45 @@ fn each_day_is_a_file_and_columns_are_handed_on_with_its_rows() {
     let kept = rows.kept(|_, _, offset| offset > 0).expect("keeps");
     assert_eq!(kept.files()[0].handed_on[0].schema(), rows.files()[0].handed_on[0].schema());
     assert_eq!(kept.rows(), 5);
+}
+
+#[test]
+fn texts_one_after_the_other_are_the_same_rows_as_views() {
+    let encoded = |plain: bool| {
+        let mut encoder = RowEncoder::new(Table::Events).handing_on(&["run_id", "offset"]).expect("columns");
+        let mut chunk = bare(5, &[DAY, DAY + 1]);
+        for column in chunk.columns.iter_mut().flatten().filter(|_| plain) {
+            if *column.data_type() == DataType::Utf8View {
+                *column = cast(column, &DataType::Utf8).expect("a text");
+            }
+        }
+        encoder.push(&chunk).expect("fits");
+        encoder.finish().expect("closes")
+    };
+    let (views, plain) = (encoded(false), encoded(true));
+    assert_eq!(plain.spans(), views.spans());
+    assert_eq!(plain.files().len(), 2);
+    for (plain, views) in plain.files().iter().zip(views.files()) {
+        assert_eq!((&plain.bytes, &plain.stats), (&views.bytes, &views.stats));
+        assert_eq!(plain.handed_on, views.handed_on, "a reader has views");
+    }
+}
+
+#[test]
+fn a_file_of_few_rows_is_not_compressed_and_says_so_in_its_name() {
+    for (rows, compressed) in [(1, false), (256, false), (257, true)] {
+        let batch = quarantined(&(0..rows).collect::<Vec<_>>());
+        let encoded = EncodedRows::of(Table::Quarantine, &batch).expect("encodes");
+        let [file] = encoded.files() else { panic!("one file: {encoded:?}") };
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone());
+        let metadata = Arc::clone(reader.expect("Parquet").metadata());
+        let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+        let zstd =
+            columns.filter(|column| matches!(column.compression(), parquet::basic::Compression::ZSTD(_))).count();
+        assert_eq!(zstd, if compressed { batch.num_columns() } else { 0 }, "{rows} rows");
+        assert_eq!(file.extension, if compressed { "zstd.parquet" } else { "parquet" });
+        assert_eq!(whole(&encoded), batch);
+    }
 }
 
 #[test]
