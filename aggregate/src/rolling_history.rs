@@ -78,15 +78,21 @@ impl RollingHistory {
         due: &Due,
         events_version: i64,
     ) -> Result<RecordBatch> {
+        let start = |(span, boundary): &(&str, i64)| {
+            let minutes = bellwether_metrics::SPANS.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
+            boundary - minutes * MINUTE_MICROS
+        };
+        let from = due.iter().map(start).min().unwrap_or(0);
+        let to = due.iter().map(|(_, boundary)| *boundary).max().unwrap_or(0);
+        // Once for all spans: a longer one has what the shorter have, and each takes its own rows.
+        let metrics = metrics_between(lake, from, to).await?;
         let mut batches = Vec::new();
         for (span, boundary) in due {
-            let minutes = bellwether_metrics::SPANS.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
-            let rows = metrics_between(lake, boundary - minutes * MINUTE_MICROS, *boundary).await?;
             let definition = match self.definitions.entry(span) {
                 Entry::Occupied(planned) => planned.into_mut(),
                 Entry::Vacant(none) => none.insert(definition(context, span).await?),
             };
-            let answer = definition.run([rows, vec![moment(*boundary)?]]).await?;
+            let answer = definition.run([metrics.clone(), vec![moment(*boundary)?]]).await?;
             let count = answer.iter().map(RecordBatch::num_rows).sum();
             let written_at = TimestampMicrosecondArray::from(vec![lake.clock().now_micros(); count]);
             let more: [(&str, arrow::array::ArrayRef); 3] = [

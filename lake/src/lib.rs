@@ -16,6 +16,7 @@
 pub mod audit;
 pub mod clock;
 pub mod commit;
+mod delta;
 mod encoder;
 mod error;
 mod handover;

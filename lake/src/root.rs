@@ -16,6 +16,7 @@ use url::Url;
 use crate::clock::{Clock, SystemClock};
 use crate::commit::DataFile;
 use crate::commit::delta::DeltaLog;
+use crate::delta::BoundedReads;
 use crate::encoder::{EncodedFile, EncodedRows};
 use crate::error::{Error, Result};
 use crate::log::{AddedFile, TableMetadata, creation, entry_path, rows_in_statistics};
@@ -154,7 +155,7 @@ impl Lake {
             (Some(column), Some(value)) => format!("{column}={value}/"),
             _ => String::new(),
         };
-        let path = format!("{folder}part-{}.zstd.parquet", self.clock.unique_id());
+        let path = format!("{folder}part-{}.{}", self.clock.unique_id(), file.extension);
         let size =
             i64::try_from(file.bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
         let target = self.file_path(table, &path)?;
@@ -264,7 +265,7 @@ impl Lake {
             .map_err(|source| Error::bug("a table's address cannot be made").with_source(source))?;
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
         let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
-        let mut delta = DeltaTable::new(log_store);
+        let mut delta = DeltaTable::new(Arc::new(BoundedReads(log_store)));
         self.work.whole(delta.load()).await?;
         Ok(delta)
     }

@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, OffsetsOf, Outcome,
-    StorageOptions, Table, WrittenFile, unique_id,
+    Advance, Commit, CommitLog, DataFile, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, OffsetsOf,
+    Outcome, StorageOptions, Table, WrittenFile, unique_id,
 };
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -276,6 +276,44 @@ async fn a_checkpoint_keeps_every_application() {
     let (_, files) = lake.active_files(Table::Events).await.expect("lists");
     assert_eq!(files.len(), 1);
     assert_eq!(files[0].rows, Some(4));
+}
+
+/// More log entries than are read at once, and more files in an entry than there are rows in a batch of it.
+async fn a_table_of_many_entries_and_files_is_listed_whole() {
+    let (_folder, lake) = lake().await;
+    let log = lake.log(Table::Quarantine);
+    let mut snapshot = log.load().await.expect("loads");
+    let written = lake.write(Table::Quarantine, &rows(Table::Quarantine, 0..1, &[20_000])).await.expect("writes");
+    let mut committed = Vec::new();
+    for n in 0..50 {
+        let mut step = commit("j/t/0", snapshot.next("j/t/0"), n + 1, &[]);
+        step.files = (0..if n == 20 { 700 } else { 1 })
+            .map(|file| DataFile { path: format!("{n}-{file}.parquet"), ..written[0].file.clone() })
+            .collect();
+        committed.extend(step.files.iter().map(|file| file.path.clone()));
+        let Outcome::Committed(after) = log.try_commit(&snapshot, &step).await.expect("commits") else { panic!() };
+        snapshot = after;
+    }
+    committed.sort();
+    for checkpointed in [false, true] {
+        if checkpointed {
+            lake.checkpoint(Table::Quarantine).await.expect("checkpoints");
+        }
+        let (version, files) = lake.active_files(Table::Quarantine).await.expect("lists");
+        let mut listed: Vec<String> = files.into_iter().map(|file| file.path).collect();
+        listed.sort();
+        assert_eq!((version, &listed), (50, &committed));
+    }
+}
+
+#[tokio::test]
+async fn on_one_thread_a_table_of_many_entries_and_files_is_listed_whole() {
+    a_table_of_many_entries_and_files_is_listed_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_several_threads_a_table_of_many_entries_and_files_is_listed_whole() {
+    a_table_of_many_entries_and_files_is_listed_whole().await;
 }
 
 #[tokio::test]
