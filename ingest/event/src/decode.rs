@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::ids;
 use crate::json::{Fast, Reader, Wrong, right};
 use crate::reason::{Problem, Reason, Rejection};
-use crate::record::{List, Raw, Read, Unknown};
+use crate::record::{Raw, Read, Unknown, entries};
 use crate::release::ReleaseCache;
 use crate::run::{self, Completed, Cost, Escalation, PolicyException, Review, Run, Score, WholeRun};
 use crate::schema;
@@ -390,31 +390,28 @@ fn check_run(run: &Run<'_>) -> Fast<()> {
     right(run.failure_point.as_ref().is_none_or(|point| point.component.is_some()))?;
     if let Some(validation) = &run.validation {
         right(validation.applicable.is_some())?;
-        let mut fields = validation.fields.iter().flat_map(|fields| &fields.0);
-        right(fields.all(|field| field.path.is_some() && field.valid.is_some()))?;
+        let fields = entries(validation.fields.as_ref());
+        right(fields.iter().all(|field| field.path.is_some() && field.valid.is_some()))?;
     }
     right(run.cost.as_ref().is_none_or(cost_is_whole))?;
     right(run.latency.as_ref().is_none_or(|latency| latency.total.is_some()))?;
-    right(list(run.tool_calls.as_ref()).all(|call| call.name.is_some() && call.status.is_some()))?;
-    for retrieval in list(run.retrieval.as_ref()) {
+    right(entries(run.tool_calls.as_ref()).iter().all(|call| call.name.is_some() && call.status.is_some()))?;
+    for retrieval in entries(run.retrieval.as_ref()) {
         right(
-            retrieval.source_id.is_some() && list(retrieval.documents.as_ref()).all(|document| document.id.is_some()),
+            retrieval.source_id.is_some()
+                && entries(retrieval.documents.as_ref()).iter().all(|document| document.id.is_some()),
         )?;
     }
-    right(list(run.steps.as_ref().map(|steps| &steps.value)).all(|step| step.name.is_some()))?;
+    right(entries(run.steps.as_ref().map(|steps| &steps.value)).iter().all(|step| step.name.is_some()))?;
     right(run.escalation.as_ref().is_none_or(|escalation| escalation.reason_code.is_some()))?;
-    list(run.policy_exceptions.as_ref()).try_for_each(check_exception)?;
-    list(run.scores.as_ref()).try_for_each(check_score)?;
+    entries(run.policy_exceptions.as_ref()).iter().try_for_each(check_exception)?;
+    entries(run.scores.as_ref()).iter().try_for_each(check_score)?;
     right(run.trace.as_ref().is_none_or(|trace| trace.trace_id.is_some()))?;
     if let Some(content) = run.content.as_ref().map(|content| &content.value) {
         right([content.input, content.output].into_iter().flatten().all(is_content))?;
     }
     let probability = run.sampling.as_ref().and_then(|sampling| sampling.probability).map_or(1.0, |number| number.0);
     right(probability > 0.0 && probability <= 1.0)
-}
-
-fn list<T, const MAX: usize>(list: Option<&List<T, MAX>>) -> impl Iterator<Item = &T> {
-    list.into_iter().flat_map(|list| &list.0)
 }
 
 fn cost_is_whole(cost: &Cost<'_>) -> bool {

@@ -298,6 +298,11 @@ read_as_number!(Number, []);
 #[derive(Clone, Debug, PartialEq)]
 pub struct List<T, const MAX: usize>(pub Vec<T>);
 
+/// The entries of a list that may have been left out.
+pub fn entries<T, const MAX: usize>(list: Option<&List<T, MAX>>) -> &[T] {
+    list.map_or(&[], |list| &list.0)
+}
+
 impl<T, const MAX: usize> Default for List<T, MAX> {
     fn default() -> Self {
         Self(Vec::new())

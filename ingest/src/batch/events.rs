@@ -3,6 +3,7 @@
 //! A row is appended only after its event has been decoded whole, and always to every column: a rejected message can
 //! never leave half a row behind.
 
+use bellwether_event::record::entries;
 use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
     Validation,
@@ -378,7 +379,7 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
     columns.validation_schema_version.put_option(row, validation.schema_version.as_deref());
     columns.fields_total.put_option(row, validation.fields_total.map(|n| n.0));
     let fields = validation.fields.as_ref();
-    let invalid = || fields.into_iter().flat_map(|fields| &fields.0).filter(|field| field.valid == Some(false));
+    let invalid = || entries(fields).iter().filter(|field| field.valid == Some(false));
     let stated = validation.fields_invalid.map(|n| n.0);
     columns.fields_invalid.put_option(row, stated.or_else(|| fields.map(|_| count(invalid().count()))));
     for field in invalid() {
@@ -391,7 +392,7 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
 }
 
 fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
-    let calls: &[ToolCall<'_>] = run.and_then(|run| run.tool_calls.as_ref()).map_or(&[], |calls| &calls.0);
+    let calls = entries(run.and_then(|run| run.tool_calls.as_ref()));
     for call in calls {
         let at = columns.tool_calls.add(row);
         append_tool_call(&mut columns.tool_calls.records, at, call);
@@ -401,7 +402,7 @@ fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
 }
 
 fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
-    let calls: &[Retrieval<'_>] = run.and_then(|run| run.retrieval.as_ref()).map_or(&[], |calls| &calls.0);
+    let calls = entries(run.and_then(|run| run.retrieval.as_ref()));
     for call in calls {
         let at = columns.retrieval.add(row);
         append_retrieval_call(&mut columns.retrieval.records, at, call);
@@ -423,7 +424,7 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
             by_severity[place] += 1;
         }
     };
-    let sent = run.and_then(|run| run.policy_exceptions.as_ref()).map_or(&[] as &[_], |sent| &sent.0);
+    let sent = entries(run.and_then(|run| run.policy_exceptions.as_ref()));
     let single = match payload {
         Payload::PolicyException(exception) => Some(exception.as_ref()),
         _ => None,
@@ -432,7 +433,7 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
         let at = columns.policy_exceptions.add(row);
         tally(append_exception(&mut columns.policy_exceptions.records, at, exception));
     }
-    let calls = run.and_then(|run| run.tool_calls.as_ref()).map_or(&[] as &[ToolCall<'_>], |calls| &calls.0);
+    let calls = entries(run.and_then(|run| run.tool_calls.as_ref()));
     for call in calls.iter().filter(|call| call.unapproved()) {
         let at = columns.policy_exceptions.add(row);
         append_unapproved(&mut columns.policy_exceptions.records, at, call);
@@ -447,7 +448,7 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
 }
 
 fn append_scores(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, payload: &Payload<'_>) {
-    let sent = run.and_then(|run| run.scores.as_ref()).map_or(&[] as &[_], |sent| &sent.0);
+    let sent = entries(run.and_then(|run| run.scores.as_ref()));
     let single = match payload {
         Payload::Score(score) => Some(score.as_ref()),
         _ => None,
@@ -524,7 +525,7 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.status.put_option(row, call.status.as_deref());
     columns.error_type.put_option(row, call.error_type.as_deref());
-    for document in call.documents.iter().flat_map(|documents| &documents.0) {
+    for document in entries(call.documents.as_ref()) {
         let at = columns.documents.add(row);
         let documents = &mut columns.documents.records;
         documents.id.put(at, document.id.as_deref().unwrap_or_default());

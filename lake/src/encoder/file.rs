@@ -24,7 +24,6 @@ use crate::statistics::Statistics;
 
 /// Encodes the rows of one file.
 pub(super) struct FileEncoder {
-    pages: Pages,
     shape: &'static Shape,
     columns: Vec<ColumnEncoder>,
     /// Rows of the row group that is open.
@@ -40,6 +39,8 @@ pub(super) struct FileEncoder {
 
 /// What all files of a table share whose pages are alike.
 struct Shape {
+    /// How the names of the files end.
+    extension: &'static str,
     /// Columns of the file: those of the table but for the partition column.
     fields: Vec<FieldRef>,
     /// Their places in the table's schema.
@@ -68,7 +69,6 @@ impl FileEncoder {
     pub(super) fn new(table: Table, pages: Pages) -> Self {
         let shape = shape(table, pages);
         Self {
-            pages,
             shape,
             columns: shape.fields.iter().map(|_| ColumnEncoder::default()).collect(),
             open: 0,
@@ -153,7 +153,7 @@ impl FileEncoder {
         }
         let bytes = writer.into_inner()?.into();
         let stats = self.statistics.json();
-        let extension = self.pages.extension();
+        let extension = self.shape.extension;
         Ok(EncodedFile { value, bytes, extension, rows: self.rows, stats, handed_on: self.handed_on })
     }
 
@@ -254,7 +254,7 @@ fn make(table: Table, pages: Pages) -> Result<Shape> {
     let fields: Vec<FieldRef> = places.iter().map(|place| FieldRef::clone(&whole.fields()[*place])).collect();
     let properties = Arc::new(properties(table, pages)?);
     let makers = fields.iter().map(|field| maker(field, &properties)).collect::<Result<Vec<_>>>()?;
-    Ok(Shape { fields, places, makers, properties })
+    Ok(Shape { extension: pages.extension(), fields, places, makers, properties })
 }
 
 /// Makes writers of one column, whatever the others of its file are.
