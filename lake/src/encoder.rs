@@ -7,16 +7,18 @@
 //!
 //! Rules: a chunk has exactly the table's schema; no row is lost between a chunk and a file, and their order is kept.
 
+mod dictionary;
 mod file;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArrayType, UInt32Array,
+    Array, ArrayAccessor, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
+    UInt32Array,
 };
 use arrow::compute::{cast, filter_record_batch, take};
-use arrow::datatypes::{DataType, Date32Type, FieldRef, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Date32Type, FieldRef, Int32Type, Int64Type, Schema, SchemaRef, UInt32Type};
 use bytes::Bytes;
 
 use crate::encoder::file::{FileEncoder, absent};
@@ -25,8 +27,9 @@ use crate::log::AddedFile;
 use crate::parquet_file::{self, Pages};
 use crate::schema::Table;
 
-/// Rows as columns. A text may be one after the other (`Utf8`) where the table's schema has views (`Utf8View`): a file needs no
-/// views, and most columns are for the file alone.
+/// Rows as columns. Where the table's schema has views (`Utf8View`), texts may be one after the other (`Utf8`): a file needs no
+/// views, and most columns are for the file alone. Texts of which few differ may be a dictionary of them
+/// (`Dictionary(UInt32, Utf8)`), which costs least to encode.
 #[derive(Debug)]
 pub struct Chunk {
     /// Rows.
@@ -208,7 +211,7 @@ impl RowEncoder {
                 Some(column) => {
                     alike(column.data_type(), field.data_type())
                         && column.len() == chunk.rows
-                        && (field.is_nullable() || column.null_count() == 0)
+                        && (field.is_nullable() || column.logical_null_count() == 0)
                 }
                 None => field.is_nullable() || matches!(field.data_type(), DataType::List(_)),
             });
@@ -220,15 +223,23 @@ impl RowEncoder {
 
     fn note_spans(&mut self, chunk: &Chunk) -> Result<()> {
         let Some((topics, partitions, offsets)) = coordinates(&self.schema, &chunk.columns)? else { return Ok(()) };
-        match topics.as_string_opt::<i32>() {
-            Some(topics) => self.note_spans_of(topics, partitions, offsets),
-            None => self.note_spans_of(topics.as_string_view(), partitions, offsets),
+        let dictionary =
+            topics.as_dictionary_opt::<UInt32Type>().and_then(|topics| topics.downcast_dict::<StringArray>());
+        match (topics.as_string_opt::<i32>(), dictionary) {
+            (Some(topics), _) => self.note_spans_of(topics, partitions, offsets),
+            (None, Some(topics)) => self.note_spans_of(topics, partitions, offsets),
+            (None, None) => self.note_spans_of(topics.as_string_view(), partitions, offsets),
         }
         Ok(())
     }
 
     /// Notes the offsets of rows. Rows of one partition stand together mostly.
-    fn note_spans_of<'a>(&mut self, topics: impl StringArrayType<'a>, partitions: &Int32Array, offsets: &Int64Array) {
+    fn note_spans_of<'a>(
+        &mut self,
+        topics: impl ArrayAccessor<Item = &'a str>,
+        partitions: &Int32Array,
+        offsets: &Int64Array,
+    ) {
         let mut at = 0;
         for (row, (partition, offset)) in partitions.values().iter().zip(offsets.values()).enumerate() {
             let topic = topics.value(row);
@@ -335,7 +346,20 @@ type Coordinates<'a> = (&'a ArrayRef, &'a Int32Array, &'a Int64Array);
 
 /// True where a column of one type may stand in a chunk for the other, that of the schema.
 fn alike(one: &DataType, schema: &DataType) -> bool {
-    one == schema || (*one == DataType::Utf8 && *schema == DataType::Utf8View)
+    let is_text = match one {
+        DataType::Utf8 => true,
+        DataType::Dictionary(key, value) => **key == DataType::UInt32 && **value == DataType::Utf8,
+        _ => false,
+    };
+    one == schema || (is_text && *schema == DataType::Utf8View)
+}
+
+/// A column without a dictionary, if it has one: its texts in the wanted type, each row's own.
+fn unpacked(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
+    match column.as_dictionary_opt::<UInt32Type>() {
+        Some(dictionary) => Ok(take(&cast(dictionary.values(), wanted)?, dictionary.keys(), None)?),
+        None => Ok(ArrayRef::clone(column)),
+    }
 }
 
 /// Topic, partition and offset of rows; none for a table that has none.
@@ -360,7 +384,7 @@ fn handed_on(
     without_value: &mut BTreeMap<usize, ArrayRef>,
 ) -> Result<RecordBatch> {
     let column = |(place, field): (&usize, &FieldRef)| match &chunk.columns[*place] {
-        Some(column) => Ok(cast(column, field.data_type())?),
+        Some(column) => Ok(cast(&unpacked(column, field.data_type())?, field.data_type())?),
         None => {
             let kept = without_value.entry(*place).or_insert_with(|| absent(field, chunk.rows));
             if kept.len() < chunk.rows {

@@ -1,9 +1,9 @@
 //! How the Parquet files of a table are written, and reading one.
 //!
 //! Every choice is explicit, because defaults change between versions: zstd level 1 (twice as fast as level 3 for a few
-//! per cent of size) but for files of few rows, dictionaries where texts repeat, whole numbers as differences, statistics
-//! where readers prune by them, a bloom filter on the columns that are looked up by value, row groups bounded in rows, and no
-//! Arrow schema in the footer, so that a file is plain Parquet.
+//! per cent of size) but for files of few rows and columns of few values, dictionaries where texts repeat, whole numbers as
+//! differences, statistics where readers prune by them, a bloom filter on the columns that are looked up by value, row groups
+//! bounded in rows, and no Arrow schema in the footer, so that a file is plain Parquet.
 
 use std::sync::Arc;
 

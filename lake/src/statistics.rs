@@ -2,7 +2,9 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::kernels::aggregate::{max, max_string, max_string_view, min, min_string, min_string_view};
-use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type,
+};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
@@ -49,7 +51,7 @@ impl Statistics {
                 bounds.nulls += rows;
                 continue;
             };
-            bounds.nulls += column.null_count();
+            bounds.nulls += column.logical_null_count();
             bounds.range = match (bounds.range.take(), range(column.as_ref())) {
                 (known, None) => known,
                 (None, found) => found,
@@ -130,6 +132,14 @@ fn range(column: &dyn Array) -> Option<Range> {
         DataType::Utf8 => {
             let values = column.as_string::<i32>();
             Some(Range::Texts(min_string(values)?.to_owned(), max_string(values)?.to_owned()))
+        }
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_dictionary_opt::<UInt32Type>()?;
+            let values = dictionary.values().as_string::<i32>();
+            let mut met = vec![false; values.len()];
+            dictionary.keys_iter().flatten().for_each(|key| met[key] = true);
+            let met = || met.iter().zip(values).filter_map(|(met, value)| value.filter(|_| *met));
+            Some(Range::Texts(met().min()?.to_owned(), met().max()?.to_owned()))
         }
         DataType::Utf8View => {
             let values = column.as_string_view();

@@ -6,15 +6,19 @@
 //!
 //! Rule: rows come in order, and each gets a value at most once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, ListArray, MapBuilder,
-    MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewBuilder, StructArray, new_null_array,
+    ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBufferBuilder, DictionaryArray,
+    ListArray, MapBuilder, MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewBuilder,
+    StructArray, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type,
+};
 use bellwether_lake::schema::{self, Kind};
 
 pub(super) type Text = Sparse<Texts>;
@@ -31,6 +35,66 @@ pub(super) trait Column {
     /// So many rows, in the type its schema gives it, or a text as [`Chunk`](bellwether_lake::Chunk) may have it too; none
     /// where no row has a value. The column is empty afterwards.
     fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef>;
+}
+
+/// Texts of which few differ: each is kept once, and a row has the number of its own.
+pub(super) struct Labels {
+    texts: Texts,
+    /// Of the texts after the first [`FEW`].
+    numbers: HashMap<Box<str>, u32>,
+    of_row: Sparse<Numbers<UInt32Type>>,
+}
+
+/// So many texts are compared with one after the other, which takes less than a hash.
+const FEW: usize = 8;
+
+// === impl Labels ===
+
+impl Labels {
+    /// Gives a row its text; rows before it that have not got one have none.
+    pub(super) fn put(&mut self, row: usize, text: &str) {
+        let number = self.number_of(text);
+        self.of_row.put(row, number);
+    }
+
+    pub(super) fn put_option(&mut self, row: usize, text: Option<&str>) {
+        if let Some(text) = text {
+            self.put(row, text);
+        }
+    }
+
+    fn number_of(&mut self, text: &str) -> u32 {
+        let known = self.texts.rows();
+        let found = (0..known.min(FEW)).find(|at| self.texts.at(*at) == text.as_bytes());
+        if let Some(number) = found.and_then(|at| u32::try_from(at).ok()) {
+            return number;
+        }
+        if known > FEW
+            && let Some(number) = self.numbers.get(text)
+        {
+            return *number;
+        }
+        let number = u32::try_from(known).expect("a chunk has some thousand rows");
+        self.texts.push(text);
+        if known >= FEW {
+            self.numbers.insert(text.into(), number);
+        }
+        number
+    }
+}
+
+impl Column for Labels {
+    fn fresh() -> Self {
+        Self { texts: Texts::like(None), numbers: HashMap::new(), of_row: Sparse::fresh() }
+    }
+
+    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef> {
+        let of_row = self.of_row.done(kind, rows)?;
+        self.numbers.clear();
+        let next = Texts::like(Some(&self.texts));
+        let texts = std::mem::replace(&mut self.texts, next).array(None);
+        Some(Arc::new(DictionaryArray::<UInt32Type>::new(of_row.as_primitive().clone(), texts)))
+    }
 }
 
 /// A column that is filled when all rows are there.
@@ -135,6 +199,15 @@ impl Values for Texts {
     fn array(self, nulls: Option<NullBuffer>) -> ArrayRef {
         let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
         Arc::new(StringArray::new(ends, Buffer::from_vec(self.bytes), nulls))
+    }
+}
+
+// === impl Texts ===
+
+impl Texts {
+    fn at(&self, row: usize) -> &[u8] {
+        let end = |at: usize| usize::try_from(self.ends[at]).expect("ends rise from 0");
+        &self.bytes[end(row)..end(row + 1)]
     }
 }
 

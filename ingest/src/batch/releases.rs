@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringViewArray, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, DictionaryArray, StringArray, UInt32Array};
 use bellwether_event::Release;
 use bellwether_lake::schema::Column;
 
@@ -51,10 +50,10 @@ impl ReleaseRows {
     pub(super) fn finish(&mut self, columns: &mut [Option<ArrayRef>], schema: &[Column]) {
         let of_row = UInt32Array::from(std::mem::take(&mut self.of_row));
         for (name, text) in COLUMNS {
-            let texts: StringViewArray = self.known.iter().map(|release| text(release)).collect();
+            let texts: StringArray = self.known.iter().map(|release| text(release)).collect();
             let place = schema.iter().position(|column| column.name == name).expect("a column of `events`");
             let some = texts.null_count() < texts.len();
-            columns[place] = some.then(|| take(&texts, &of_row, None).expect("each row's release is known"));
+            columns[place] = some.then(|| Arc::new(DictionaryArray::new(of_row.clone(), Arc::new(texts))) as _);
         }
         self.known.clear();
         self.places.clear();

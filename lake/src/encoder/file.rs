@@ -1,5 +1,8 @@
 //! One Parquet file that grows: a writer for each column that has a value, row groups bounded in rows.
 //!
+//! A column is looked at chunk by chunk: as long as its values have been told apart before, it is a dictionary column of ours;
+//! from the first chunk on of which that is not so, all its rows go to the Parquet crate's writer.
+//!
 //! Of the hundred and more columns of `events` most are null in most files. Such a column costs a number here, and the
 //! file does not have it: every reader of Delta tables takes a missing column for null, as it does for files that are
 //! older than the column.
@@ -15,8 +18,10 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnDescPtr;
 
-use crate::encoder::{Chunk, EncodedFile, handed_on};
+use crate::encoder::dictionary::{DictionaryChunk, DictionaryColumn, Repeated};
+use crate::encoder::{Chunk, EncodedFile, handed_on, unpacked};
 use crate::error::{Error, Result};
 use crate::parquet_file::{Pages, ROW_GROUP_ROWS, properties};
 use crate::schema::Table;
@@ -46,21 +51,41 @@ struct Shape {
     /// Their places in the table's schema.
     places: Vec<usize>,
     /// Makes the writers of a column.
-    makers: Vec<ArrowRowGroupWriterFactory>,
+    makers: Vec<Maker>,
+    properties: WriterPropertiesPtr,
+}
+
+/// Makes writers of one column.
+struct Maker {
+    factory: ArrowRowGroupWriterFactory,
+    /// Of a column that may be a dictionary column: one of single values that has no bloom filter.
+    descriptor: Option<ColumnDescPtr>,
     properties: WriterPropertiesPtr,
 }
 
 /// One column of the open row group. Rows without a value are only counted until one with a value comes.
 #[derive(Default)]
 struct ColumnEncoder {
-    writers: Option<Vec<ArrowColumnWriter>>,
+    open: Option<Open>,
     absent: usize,
 }
 
-/// A row group that is closed. A column without any value has no chunks.
+/// What the rows of a column go to.
+enum Open {
+    Dictionary(DictionaryColumn),
+    Writers(Vec<ArrowColumnWriter>),
+}
+
+/// A row group that is closed. A column without any value is none.
 struct Group {
     rows: usize,
-    columns: Vec<Option<Vec<ArrowColumnChunk>>>,
+    columns: Vec<Option<Closed>>,
+}
+
+/// A column of a row group that is closed.
+enum Closed {
+    Dictionary(DictionaryChunk),
+    Chunks(Vec<ArrowColumnChunk>),
 }
 
 // === impl FileEncoder ===
@@ -83,11 +108,9 @@ impl FileEncoder {
 
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
-        let writers = self.columns.iter().filter_map(|column| column.writers.as_ref()).flatten();
-        let closed = self.groups.iter().flat_map(|group| &group.columns).flatten().flatten();
-        writers.map(ArrowColumnWriter::memory_size).sum::<usize>()
-            + closed.map(|chunk| usize::try_from(chunk.close().bytes_written).unwrap_or(usize::MAX)).sum::<usize>()
-            + self.handed_on_bytes
+        let open = self.columns.iter().filter_map(|column| column.open.as_ref());
+        let closed = self.groups.iter().flat_map(|group| &group.columns).flatten();
+        open.map(Open::memory_size).sum::<usize>() + closed.map(Closed::bytes).sum::<usize>() + self.handed_on_bytes
     }
 
     pub(super) fn push(&mut self, chunk: &Chunk, hand_on: Option<&(SchemaRef, Vec<usize>)>) -> Result<()> {
@@ -138,15 +161,20 @@ impl FileEncoder {
         for mut group in self.groups {
             let mut out = writer.next_row_group()?;
             for place in &present {
-                let chunks = match group.columns[*place].take() {
-                    Some(chunks) => chunks,
+                let closed = match group.columns[*place].take() {
+                    Some(closed) => closed,
                     None => {
-                        let column = ColumnEncoder { writers: None, absent: group.rows };
+                        let column = ColumnEncoder { open: None, absent: group.rows };
                         column.close_with_values(&self.shape.fields[*place], &self.shape.makers[*place])?
                     }
                 };
-                for chunk in chunks {
-                    chunk.append_to_row_group(&mut out)?;
+                match closed {
+                    Closed::Dictionary(DictionaryChunk { bytes, close }) => out.append_column(&bytes, *close)?,
+                    Closed::Chunks(chunks) => {
+                        for chunk in chunks {
+                            chunk.append_to_row_group(&mut out)?;
+                        }
+                    }
                 }
             }
             out.close()?;
@@ -161,7 +189,7 @@ impl FileEncoder {
         let mut columns = Vec::with_capacity(self.columns.len());
         for (place, column) in self.columns.iter_mut().enumerate() {
             let column = std::mem::take(column);
-            columns.push(match column.writers {
+            columns.push(match column.open {
                 Some(_) => Some(column.close_with_values(&self.shape.fields[place], &self.shape.makers[place])?),
                 None => None,
             });
@@ -174,45 +202,108 @@ impl FileEncoder {
 // === impl ColumnEncoder ===
 
 impl ColumnEncoder {
-    fn push(
-        &mut self,
-        field: &Field,
-        maker: &ArrowRowGroupWriterFactory,
-        rows: usize,
-        column: Option<ArrayRef>,
-    ) -> Result<()> {
-        match column.filter(|column| !is_absent(column)) {
-            None => self.absent += rows,
-            Some(column) => {
-                self.write_absent(field, maker)?;
-                self.write(field, maker, &column)?;
+    fn push(&mut self, field: &Field, maker: &Maker, rows: usize, column: Option<ArrayRef>) -> Result<()> {
+        let Some(column) = column.filter(|column| !is_absent(column)) else {
+            self.absent += rows;
+            return Ok(());
+        };
+        if let Some(dictionary) = self.dictionary(maker)
+            && let Some(repeated) = Repeated::of(&column)
+        {
+            dictionary.push(&repeated, rows);
+            if dictionary.is_too_large() {
+                self.give_to_writers(field, maker)?;
+            }
+            return Ok(());
+        }
+        self.give_to_writers(field, maker)?;
+        self.write_absent(field, maker)?;
+        self.write(field, maker, &unpacked(&column, &DataType::Utf8)?)
+    }
+
+    fn close_with_values(mut self, field: &Field, maker: &Maker) -> Result<Closed> {
+        if let Some(Open::Dictionary(mut dictionary)) = self.open {
+            dictionary.push_absent(self.absent);
+            return Ok(Closed::Dictionary(dictionary.close(&maker.properties)?));
+        }
+        self.write_absent(field, maker)?;
+        let writers = match self.open {
+            Some(Open::Writers(writers)) => writers,
+            _ => Vec::new(),
+        };
+        Ok(Closed::Chunks(writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<_, _>>()?))
+    }
+
+    /// The dictionary with all rows so far, of a column that may have one and has no writers.
+    fn dictionary(&mut self, maker: &Maker) -> Option<&mut DictionaryColumn> {
+        let new = || maker.descriptor.clone().map(DictionaryColumn::new).map(Open::Dictionary);
+        self.open = self.open.take().or_else(new);
+        match &mut self.open {
+            Some(Open::Dictionary(dictionary)) => {
+                dictionary.push_absent(std::mem::take(&mut self.absent));
+                Some(dictionary)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives writers what a dictionary column has.
+    fn give_to_writers(&mut self, field: &Field, maker: &Maker) -> Result<()> {
+        match self.open.take() {
+            Some(Open::Dictionary(dictionary)) => self.write(field, maker, &dictionary.array(field.data_type())?),
+            other => {
+                self.open = other;
+                Ok(())
             }
         }
-        Ok(())
     }
 
-    fn close_with_values(mut self, field: &Field, maker: &ArrowRowGroupWriterFactory) -> Result<Vec<ArrowColumnChunk>> {
-        self.write_absent(field, maker)?;
-        self.writers.into_iter().flatten().map(|writer| Ok(writer.close()?)).collect()
-    }
-
-    fn write_absent(&mut self, field: &Field, maker: &ArrowRowGroupWriterFactory) -> Result<()> {
+    fn write_absent(&mut self, field: &Field, maker: &Maker) -> Result<()> {
         match std::mem::take(&mut self.absent) {
             0 => Ok(()),
             rows => self.write(field, maker, &absent(field, rows)),
         }
     }
 
-    fn write(&mut self, field: &Field, maker: &ArrowRowGroupWriterFactory, column: &ArrayRef) -> Result<()> {
-        let writers = match &mut self.writers {
-            Some(writers) => writers,
-            none => none.insert(maker.create_column_writers(0)?),
+    fn write(&mut self, field: &Field, maker: &Maker, column: &ArrayRef) -> Result<()> {
+        if self.open.is_none() {
+            self.open = Some(Open::Writers(maker.factory.create_column_writers(0)?));
+        }
+        let Some(Open::Writers(writers)) = &mut self.open else {
+            return Err(Error::bug("a column is written in two ways at once"));
         };
         for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column)?) {
             writer.write(&leaf)?;
         }
         Ok(())
     }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// Bytes of memory held, about.
+    fn memory_size(&self) -> usize {
+        match self {
+            Self::Dictionary(dictionary) => dictionary.memory_size(),
+            Self::Writers(writers) => writers.iter().map(ArrowColumnWriter::memory_size).sum(),
+        }
+    }
+}
+
+// === impl Closed ===
+
+impl Closed {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dictionary(chunk) => chunk.bytes.len(),
+            Self::Chunks(chunks) => chunks.iter().map(bytes_of).sum(),
+        }
+    }
+}
+
+fn bytes_of(chunk: &ArrowColumnChunk) -> usize {
+    usize::try_from(chunk.close().bytes_written).unwrap_or(usize::MAX)
 }
 
 /// True where no row has a value: every one is null, or an empty list.
@@ -258,11 +349,18 @@ fn make(table: Table, pages: Pages) -> Result<Shape> {
 }
 
 /// Makes writers of one column, whatever the others of its file are.
-fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<ArrowRowGroupWriterFactory> {
+fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
     let schema = Arc::new(Schema::new(vec![FieldRef::clone(field)]));
     let parquet = ArrowSchemaConverter::new().convert(&schema)?;
+    let properties = WriterPropertiesPtr::clone(properties);
     let file: SerializedFileWriter<Sink> =
-        SerializedFileWriter::new(std::io::sink(), parquet.root_schema_ptr(), WriterPropertiesPtr::clone(properties))
+        SerializedFileWriter::new(std::io::sink(), parquet.root_schema_ptr(), WriterPropertiesPtr::clone(&properties))
             .map_err(|source| Error::bug(format!("column `{}` cannot be written", field.name())).with_source(source))?;
-    Ok(ArrowRowGroupWriterFactory::new(&file, schema))
+    let may_repeat = |column: &ColumnDescPtr| {
+        column.max_def_level() <= 1
+            && column.max_rep_level() == 0
+            && properties.bloom_filter_properties(column.path()).is_none()
+    };
+    let descriptor = parquet.columns().first().filter(|column| may_repeat(column)).cloned();
+    Ok(Maker { factory: ArrowRowGroupWriterFactory::new(&file, schema), descriptor, properties })
 }

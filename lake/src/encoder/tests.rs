@@ -1,7 +1,9 @@
 use super::*;
 use crate::schema::arrow_type;
-use arrow::array::{Date32Array, Int32Array, Int64Array, StringViewArray};
+use arrow::array::{Date32Array, DictionaryArray, Int32Array, Int64Array, StringViewArray};
 use arrow::compute::concat_batches;
+use parquet::basic::{Compression, Encoding};
+use parquet::file::metadata::ColumnChunkMetaData;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -183,18 +185,187 @@ fn texts_one_after_the_other_are_the_same_rows_as_views() {
     }
 }
 
+/// How a chunk of rows has a column: as texts by number, as numbers, not at all.
+#[derive(Clone, Debug)]
+enum Part {
+    Labels(Vec<Option<u8>>),
+    Texts(Vec<Option<u8>>),
+    Absent(usize),
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    // Runs of one value, and of few values in no order, so that both halves of the encoding meet at all lengths.
+    let stretch = (prop::option::weighted(0.8, 0..20_u8), 1..40_usize, any::<bool>());
+    let rows = prop::collection::vec(stretch, 1..12).prop_map(|stretches| {
+        let each = |(value, rows, varied): (Option<u8>, usize, bool)| {
+            (0..rows).map(move |row| {
+                value.map(|value| if varied { value.wrapping_add((row as u8).wrapping_mul(7)) % 20 } else { value })
+            })
+        };
+        stretches.into_iter().flat_map(each).collect::<Vec<_>>()
+    });
+    prop_oneof![
+        6 => rows.clone().prop_map(Part::Labels),
+        1 => rows.prop_map(Part::Texts),
+        2 => (1..60_usize).prop_map(Part::Absent),
+    ]
+}
+
+fn label(value: u8) -> Option<String> {
+    // One of the values is no text: what a release has none of.
+    (value != 7).then(|| "x".repeat(usize::from(value % 5)) + &value.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn labels_come_out_as_they_went_in_whatever_comes_between(parts in prop::collection::vec(part(), 1..6)) {
+        let mut encoder = RowEncoder::new(Table::Events).handing_on(&["task"]).expect("a column");
+        let task = Table::Events.arrow_schema().index_of("task").expect("there");
+        let mut put = Vec::new();
+        for part in &parts {
+            let (rows, column): (usize, Option<ArrayRef>) = match part {
+                Part::Labels(values) => {
+                    let texts = Arc::new(StringArray::from_iter((0..20).map(label)));
+                    let keys: UInt32Array = values.iter().map(|value| value.map(u32::from)).collect();
+                    (values.len(), Some(Arc::new(DictionaryArray::new(keys, texts))))
+                }
+                Part::Texts(values) => {
+                    let texts = values.iter().map(|value| value.and_then(label));
+                    (values.len(), Some(Arc::new(StringArray::from_iter(texts))))
+                }
+                Part::Absent(rows) => (*rows, None),
+            };
+            match part {
+                Part::Labels(values) | Part::Texts(values) => put.extend(values.iter().map(|value| value.and_then(label))),
+                Part::Absent(rows) => put.extend(vec![None; *rows]),
+            }
+            let mut chunk = bare(rows, &[DAY]);
+            chunk.columns[task] = column;
+            encoder.push(&chunk).expect("fits");
+        }
+        let rows = encoder.finish().expect("closes");
+        let wanted = StringViewArray::from_iter(put);
+        let batch = whole(&rows);
+        prop_assert_eq!(batch.column_by_name("task").expect("there").as_string_view(), &wanted);
+        let handed = &rows.files()[0].handed_on;
+        let handed = concat_batches(&handed[0].schema(), handed).expect("one schema");
+        prop_assert_eq!(handed.column(0).as_string_view(), &wanted);
+    }
+
+    #[test]
+    fn a_number_that_is_every_rows_comes_out_whatever_comes_after(
+        parts in prop::collection::vec((any::<i64>(), 1..50_usize, any::<bool>()), 1..5)
+    ) {
+        let mut encoder = RowEncoder::new(Table::Events);
+        let schema = Table::Events.arrow_schema();
+        let mut put = Vec::new();
+        for (number, rows, same) in parts {
+            let numbers: Vec<i64> = (0..).take(rows).map(|row| if same { number } else { number ^ row }).collect();
+            let whole = Int64Array::from(numbers.clone());
+            let mut chunk = bare(rows, &[DAY]);
+            for name in ["weight_micros", "event_time", "attempt"] {
+                let place = schema.index_of(name).expect("there");
+                let array: ArrayRef = match schema.field(place).data_type() {
+                    DataType::Int32 => Arc::new(Int32Array::from_iter_values(numbers.iter().map(|n| *n as i32))),
+                    other => cast(&whole, other).expect("64 bits"),
+                };
+                chunk.columns[place] = Some(array);
+            }
+            put.extend(numbers);
+            encoder.push(&chunk).expect("fits");
+        }
+        let batch = whole(&encoder.finish().expect("closes"));
+        let of = |name: &str| -> Vec<i64> {
+            let column = cast(batch.column_by_name(name).expect("there"), &DataType::Int64).expect("a number");
+            column.as_primitive::<Int64Type>().values().to_vec()
+        };
+        prop_assert_eq!(&of("weight_micros"), &put);
+        prop_assert_eq!(&of("event_time"), &put);
+        prop_assert_eq!(of("attempt"), put.iter().map(|n| i64::from(*n as i32)).collect::<Vec<_>>());
+    }
+}
+
+/// What the footer of a file says of the columns of its row groups.
+fn footer(file: &EncodedFile) -> Vec<(String, ColumnChunkMetaData)> {
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone());
+    let metadata = Arc::clone(reader.expect("Parquet").metadata());
+    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    columns.map(|column| (column.column_path().string(), column.clone())).collect()
+}
+
+fn footer_of_tasks(file: &EncodedFile) -> Vec<ColumnChunkMetaData> {
+    footer(file).into_iter().filter(|(name, _)| name == "task").map(|(_, column)| column).collect()
+}
+
+#[test]
+fn labels_of_more_than_a_page_and_a_row_group_are_a_dictionary_with_bounds() {
+    let rows = ROWS_OF_GROUPS;
+    let mut encoder = RowEncoder::new(Table::Events);
+    let task = Table::Events.arrow_schema().index_of("task").expect("there");
+    let texts = Arc::new(StringArray::from(vec!["b", "a", "c", "never used"]));
+    for _ in 0..2 {
+        let mut chunk = bare(rows, &[DAY]);
+        let keys = UInt32Array::from_iter((0..rows).map(|row| (!row.is_multiple_of(5)).then_some([0, 1, 2][row % 3])));
+        chunk.columns[task] = Some(Arc::new(DictionaryArray::new(keys, texts.clone())));
+        encoder.push(&chunk).expect("fits");
+    }
+    let encoded = encoder.finish().expect("closes");
+    let [file] = encoded.files() else { panic!("one day: {encoded:?}") };
+    let chunks = footer_of_tasks(file);
+    assert_eq!(chunks.len(), 2, "row groups");
+    for chunk in &chunks {
+        let statistics = chunk.statistics().expect("readers prune by tasks");
+        assert_eq!((statistics.min_bytes_opt(), statistics.max_bytes_opt()), (Some(&b"a"[..]), Some(&b"c"[..])));
+        assert!(statistics.null_count_opt().is_some_and(|nulls| nulls.abs_diff(chunk.num_values() as u64 / 5) < 4));
+        assert!(chunk.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY));
+        let bits = chunk.compressed_size() * 8 / chunk.num_values();
+        assert!(bits <= 3, "two bits for one of three, and one for whether there is one; not {bits}");
+    }
+    let batch = whole(&encoded);
+    let tasks = batch.column_by_name("task").expect("there").as_string_view();
+    for row in 0..2 * rows {
+        let here = row % rows;
+        let wanted = (!here.is_multiple_of(5)).then_some(["b", "a", "c"][here % 3]);
+        assert_eq!(tasks.is_valid(row).then(|| tasks.value(row)), wanted, "row {row}");
+    }
+}
+
+#[test]
+fn labels_that_are_not_few_are_given_to_the_writer_that_compresses() {
+    let mut encoder = RowEncoder::new(Table::Events);
+    let task = Table::Events.arrow_schema().index_of("task").expect("there");
+    let text = |n: u32| format!("{n:>1000}");
+    for part in 0..3 {
+        let mut chunk = bare(600, &[DAY]);
+        let texts = Arc::new(StringArray::from_iter_values((0..600).map(|n| text(part * 600 + n))));
+        chunk.columns[task] = Some(Arc::new(DictionaryArray::new((0..600).collect::<UInt32Array>(), texts)));
+        encoder.push(&chunk).expect("fits");
+    }
+    let encoded = encoder.finish().expect("closes");
+    let [chunk] = &footer_of_tasks(&encoded.files()[0])[..] else { panic!("one row group") };
+    assert!(matches!(chunk.compression(), Compression::ZSTD(_)));
+    assert!(chunk.compressed_size() < 100_000, "{}", chunk.compressed_size());
+    let batch = whole(&encoded);
+    let tasks = batch.column_by_name("task").expect("there").as_string_view();
+    assert!((0..1800).zip(tasks).all(|(n, found)| found == Some(&text(n))));
+}
+
 #[test]
 fn a_file_of_few_rows_is_not_compressed_and_says_so_in_its_name() {
     for (rows, compressed) in [(1, false), (256, false), (257, true)] {
         let batch = quarantined(&(0..rows).collect::<Vec<_>>());
         let encoded = EncodedRows::of(Table::Quarantine, &batch).expect("encodes");
         let [file] = encoded.files() else { panic!("one file: {encoded:?}") };
-        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone());
-        let metadata = Arc::clone(reader.expect("Parquet").metadata());
-        let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
-        let zstd =
-            columns.filter(|column| matches!(column.compression(), parquet::basic::Compression::ZSTD(_))).count();
-        assert_eq!(zstd, if compressed { batch.num_columns() } else { 0 }, "{rows} rows");
+        // A column that is one number in every row has nothing to compress.
+        let (of_one_value, others): (Vec<_>, Vec<_>) =
+            footer(file).into_iter().partition(|column| column.0 == "partition");
+        let zstd = |columns: &[(String, ColumnChunkMetaData)]| {
+            columns.iter().filter(|column| matches!(column.1.compression(), Compression::ZSTD(_))).count()
+        };
+        assert_eq!(zstd(&others), if compressed { others.len() } else { 0 }, "{rows} rows");
+        assert_eq!((of_one_value.len(), zstd(&of_one_value)), (1, 0));
         assert_eq!(file.extension, if compressed { "zstd.parquet" } else { "parquet" });
         assert_eq!(whole(&encoded), batch);
     }

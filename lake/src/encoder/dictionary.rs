@@ -1,0 +1,377 @@
+//! A column of one row group that has few values, as Parquet's dictionary encoding has it: each value is written once, and
+//! each row says by a number which is its own.
+//!
+//! The writer of the Parquet crate finds a row's number by hashing its value, for every row, and has no way in for rows whose
+//! values have been told apart before. Of the columns of `events` that have values half are such: what follows from a release,
+//! names of few kinds, and numbers that are the same in every row. They made up half of what encoding cost.
+//!
+//! Source: Encodings.md of the Parquet format, "Plain", "Run Length Encoding / Bit-Packing Hybrid" and "Dictionary Encoding";
+//! data pages are of version 1, as those of all other columns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, DictionaryArray, PrimitiveArray, StringArray};
+use arrow::array::{UInt32Array, new_null_array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, EncodingMask, PageType, Type};
+use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::ByteArray;
+use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
+use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+
+use crate::error::{Error, Result};
+
+/// More bytes of values than this are few values no longer: what repeats so rarely is better compressed. It is the bound that
+/// the Parquet crate has for its dictionaries.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Rows of a data page at most, as the Parquet crate has it for the other columns.
+const PAGE_ROWS: usize = 20_000;
+
+/// Values in a row that are the same, from which on saying how many there are is shorter than packing them.
+const RUN: usize = 16;
+
+/// Bounds of a longer text are left out, as no reader would have all of it.
+const LONGEST_BOUND: usize = 64;
+
+/// The number of a row without a value.
+const ABSENT: u32 = u32::MAX;
+
+/// Rows whose values have been told apart.
+pub(super) enum Repeated<'a> {
+    /// Each is one of few texts.
+    Texts(&'a DictionaryArray<UInt32Type>),
+    /// All have this number, as PLAIN has it.
+    Constant(Vec<u8>),
+}
+
+/// A column of the row group that is open.
+pub(super) struct DictionaryColumn {
+    descriptor: ColumnDescPtr,
+    /// Values as PLAIN has them, in the order in which they were met.
+    values: Vec<u8>,
+    /// The number of each value, by its bytes.
+    numbers: HashMap<Box<[u8]>, u32>,
+    /// The number of each row's value.
+    rows: Vec<u32>,
+}
+
+/// A column of a row group that is closed: its pages, and what the footer says of them.
+pub(super) struct DictionaryChunk {
+    pub(super) bytes: Bytes,
+    pub(super) close: Box<ColumnCloseResult>,
+}
+
+// === impl Repeated ===
+
+impl<'a> Repeated<'a> {
+    /// None where the values have not been told apart.
+    pub(super) fn of(column: &'a ArrayRef) -> Option<Self> {
+        match column.data_type() {
+            DataType::Dictionary(..) => column.as_dictionary_opt().map(Self::Texts),
+            DataType::Int32 => constant::<Int32Type, 4>(column, i32::to_le_bytes),
+            DataType::Int64 => constant::<Int64Type, 8>(column, i64::to_le_bytes),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                constant::<TimestampMicrosecondType, 8>(column, i64::to_le_bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn constant<'a, T: ArrowPrimitiveType, const N: usize>(
+    column: &ArrayRef,
+    plain: impl Fn(T::Native) -> [u8; N],
+) -> Option<Repeated<'a>> {
+    let numbers: &PrimitiveArray<T> = column.as_primitive();
+    let first = numbers.values().first()?;
+    let same = numbers.null_count() == 0 && numbers.values().iter().all(|number| number == first);
+    same.then(|| Repeated::Constant(plain(*first).to_vec()))
+}
+
+// === impl DictionaryColumn ===
+
+impl DictionaryColumn {
+    pub(super) fn new(descriptor: ColumnDescPtr) -> Self {
+        Self { descriptor, values: Vec::new(), numbers: HashMap::new(), rows: Vec::new() }
+    }
+
+    /// Bytes of memory held, about.
+    pub(super) fn memory_size(&self) -> usize {
+        2 * self.values.len() + size_of_val(&*self.rows)
+    }
+
+    /// True where the values are few no longer.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.values.len() > MOST_BYTES
+    }
+
+    pub(super) fn push_absent(&mut self, rows: usize) {
+        self.rows.resize(self.rows.len() + rows, ABSENT);
+    }
+
+    /// Takes rows.
+    pub(super) fn push(&mut self, repeated: &Repeated<'_>, rows: usize) {
+        match repeated {
+            Repeated::Texts(texts) => self.push_texts(texts),
+            Repeated::Constant(plain) => {
+                let number = self.number_of(plain);
+                self.rows.resize(self.rows.len() + rows, number);
+            }
+        }
+    }
+
+    fn push_texts(&mut self, texts: &DictionaryArray<UInt32Type>) {
+        let values = texts.values().as_string::<i32>();
+        // Only values that a row has are written: a part of some rows brings the values of all.
+        let mut met: Vec<Option<u32>> = vec![None; values.len()];
+        let mut plain = Vec::new();
+        self.rows.reserve(texts.len());
+        for key in texts.keys_iter() {
+            let number = match key {
+                None => ABSENT,
+                Some(key) => match met[key] {
+                    Some(number) => number,
+                    None => {
+                        let number = match values.is_null(key) {
+                            true => ABSENT,
+                            false => {
+                                plain.clear();
+                                plain.extend_from_slice(&length_of(values.value(key)));
+                                plain.extend_from_slice(values.value(key).as_bytes());
+                                self.number_of(&plain)
+                            }
+                        };
+                        *met[key].insert(number)
+                    }
+                },
+            };
+            self.rows.push(number);
+        }
+    }
+
+    fn number_of(&mut self, plain: &[u8]) -> u32 {
+        if let Some(number) = self.numbers.get(plain) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).expect("a row group has fewer rows");
+        self.numbers.insert(plain.into(), number);
+        self.values.extend_from_slice(plain);
+        number
+    }
+
+    /// The rows so far as an array of a type, for a writer that looks values up itself.
+    pub(super) fn array(&self, data_type: &DataType) -> Result<ArrayRef> {
+        if self.numbers.is_empty() {
+            return Ok(new_null_array(data_type, self.rows.len()));
+        }
+        let rows: UInt32Array = self.rows.iter().map(|number| (*number != ABSENT).then_some(*number)).collect();
+        let values: ArrayRef = match self.descriptor.physical_type() {
+            Type::INT32 => Arc::new(PrimitiveArray::<Int32Type>::from_iter_values(
+                self.values.as_chunks().0.iter().map(|plain| i32::from_le_bytes(*plain)),
+            )),
+            Type::INT64 => Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(
+                self.values.as_chunks().0.iter().map(|plain| i64::from_le_bytes(*plain)),
+            )),
+            _ => Arc::new(StringArray::from_iter_values(self.texts()?)),
+        };
+        let array = take(&values, &rows, None)?;
+        Ok(match data_type {
+            // A writer takes texts as they are.
+            DataType::Utf8View => array,
+            other => cast(&array, other)?,
+        })
+    }
+
+    /// The values, by their numbers.
+    fn in_order(&self) -> Vec<&[u8]> {
+        let mut values: Vec<(&u32, &[u8])> = self.numbers.iter().map(|(plain, number)| (number, &**plain)).collect();
+        values.sort_unstable_by_key(|(number, _)| **number);
+        values.into_iter().map(|(_, plain)| plain).collect()
+    }
+
+    fn texts(&self) -> Result<Vec<&str>> {
+        let text = |plain| str::from_utf8(text_of(plain)).map_err(|_| Error::bug("a text of a column is not UTF-8"));
+        self.in_order().into_iter().map(text).collect()
+    }
+
+    /// Writes the pages.
+    ///
+    /// # Errors
+    /// `Bug` where the Parquet crate does not take them.
+    pub(super) fn close(self, properties: &WriterProperties) -> Result<DictionaryChunk> {
+        let mut sink = TrackedWrite::new(Vec::new());
+        let mut writer = SerializedPageWriter::new(&mut sink);
+        let count = u32::try_from(self.numbers.len()).expect("numbers are 32 bits");
+        let mut write = |page: Page| -> Result<PageWriteSpec> {
+            let size = page.buffer().len();
+            Ok(writer.write_page(CompressedPage::new(page, size))?)
+        };
+        let dictionary = write(Page::DictionaryPage {
+            buf: self.values.clone().into(),
+            num_values: count,
+            encoding: properties.dictionary_page_encoding(),
+            is_sorted: false,
+        })?;
+        let mut size = dictionary.uncompressed_size;
+        let mut index = OffsetIndexBuilder::new();
+        let width = u32::BITS - count.saturating_sub(1).leading_zeros();
+        let optional = self.descriptor.max_def_level() > 0;
+        let encoding = properties.dictionary_data_page_encoding();
+        let mut pages = 0;
+        for rows in self.rows.chunks(PAGE_ROWS) {
+            let page = write(Page::DataPage {
+                buf: data_page(rows, optional, width).into(),
+                num_values: u32::try_from(rows.len()).expect("a page has few rows"),
+                encoding,
+                def_level_encoding: Encoding::RLE,
+                rep_level_encoding: Encoding::RLE,
+                statistics: None,
+            })?;
+            size += page.uncompressed_size;
+            pages += 1;
+            index.append_row_count(page.num_values.into());
+            let length = i32::try_from(page.compressed_size).map_err(|_| Error::bug("a page is too large"))?;
+            index.append_offset_and_size(signed(page.offset)?, length);
+        }
+        let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
+        let encodings = [properties.dictionary_page_encoding(), Encoding::RLE, encoding];
+        let mut metadata = ColumnChunkMetaData::builder(self.descriptor.clone())
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_encodings_mask(EncodingMask::new_from_encodings(encodings.iter()))
+            .set_page_encoding_stats(vec![
+                stats(PageType::DICTIONARY_PAGE, properties.dictionary_page_encoding(), 1),
+                stats(PageType::DATA_PAGE, encoding, pages),
+            ])
+            .set_total_compressed_size(signed(size)?)
+            .set_total_uncompressed_size(signed(size)?)
+            .set_num_values(signed(self.rows.len())?)
+            .set_dictionary_page_offset(Some(0))
+            .set_data_page_offset(signed(dictionary.bytes_written)?);
+        if properties.statistics_enabled(self.descriptor.path()) != EnabledStatistics::None {
+            metadata = metadata.set_statistics(self.statistics());
+        }
+        let close = Box::new(ColumnCloseResult {
+            bytes_written: size as u64,
+            rows_written: self.rows.len() as u64,
+            metadata: metadata.build()?,
+            bloom_filter: None,
+            column_index: None,
+            offset_index: Some(index.build()),
+        });
+        Ok(DictionaryChunk { bytes: sink.into_inner()?.into(), close })
+    }
+
+    /// Least and greatest value, and the rows without one.
+    fn statistics(&self) -> Statistics {
+        let nulls = Some(self.rows.iter().filter(|number| **number == ABSENT).count() as u64);
+        let values = self.in_order();
+        match self.descriptor.physical_type() {
+            Type::INT32 => {
+                let numbers = || values.iter().filter_map(|plain| Some(i32::from_le_bytes((*plain).try_into().ok()?)));
+                Statistics::int32(numbers().min(), numbers().max(), None, nulls, false)
+            }
+            Type::INT64 => {
+                let numbers = || values.iter().filter_map(|plain| Some(i64::from_le_bytes((*plain).try_into().ok()?)));
+                Statistics::int64(numbers().min(), numbers().max(), None, nulls, false)
+            }
+            _ => {
+                let texts = || values.iter().map(|plain| text_of(plain));
+                let short = texts().all(|text| text.len() <= LONGEST_BOUND);
+                let bound = |text: Option<&[u8]>| text.filter(|_| short).map(ByteArray::from);
+                Statistics::byte_array(bound(texts().min()), bound(texts().max()), None, nulls, false)
+            }
+        }
+    }
+}
+
+/// The length of a text, as PLAIN has it.
+fn length_of(text: &str) -> [u8; 4] {
+    u32::try_from(text.len()).expect("a message has some megabytes").to_le_bytes()
+}
+
+fn text_of(plain: &[u8]) -> &[u8] {
+    plain.get(size_of::<u32>()..).unwrap_or_default()
+}
+
+fn signed(size: impl TryInto<i64>) -> Result<i64> {
+    size.try_into().map_err(|_| Error::bug("a column is too large"))
+}
+
+/// The body of a data page: which rows have a value, where rows may be without, and the numbers of those that have one.
+fn data_page(rows: &[u32], optional: bool, width: u32) -> Vec<u8> {
+    let mut page = Vec::new();
+    let present: Vec<u32>;
+    let mut numbers = rows;
+    if optional {
+        let levels: Vec<u32> = rows.iter().map(|number| u32::from(*number != ABSENT)).collect();
+        page.extend_from_slice(&[0; 4]);
+        hybrid(&levels, 1, &mut page);
+        let length = u32::try_from(page.len() - 4).expect("a page has few rows");
+        page[..4].copy_from_slice(&length.to_le_bytes());
+        if levels.contains(&0) {
+            present = rows.iter().copied().filter(|number| *number != ABSENT).collect();
+            numbers = &present;
+        }
+    }
+    page.push(u8::try_from(width).expect("numbers have 32 bits"));
+    hybrid(numbers, width, &mut page);
+    page
+}
+
+/// Numbers of some bits: the same one again and again as how often it comes, others packed by eights.
+fn hybrid(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
+    let (mut packed, mut at) = (0, 0);
+    while let Some(number) = numbers.get(at) {
+        let run = numbers[at..].iter().take_while(|next| *next == number).count();
+        // What is packed is packed by eights: the run gives up as many as fill the last eight before it.
+        let given = (packed..at).len().next_multiple_of(8) - (packed..at).len();
+        if run >= given + RUN {
+            pack(&numbers[packed..at + given], width, out);
+            let count = (run - given) as u64;
+            varint(count << 1, out);
+            out.extend_from_slice(&number.to_le_bytes()[..width.div_ceil(8) as usize]);
+            packed = at + run;
+        }
+        at += run;
+    }
+    pack(&numbers[packed..], width, out);
+}
+
+/// Packs numbers, the first in the lowest bits; the last eight are filled with zeros.
+fn pack(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
+    if numbers.is_empty() {
+        return;
+    }
+    let eights = numbers.len().div_ceil(8);
+    varint((eights as u64) << 1 | 1, out);
+    let end = out.len() + eights * width as usize;
+    let (mut bits, mut held) = (0_u64, 0);
+    for number in numbers {
+        bits |= u64::from(*number) << held;
+        held += width;
+        if held >= u32::BITS {
+            out.extend_from_slice(&bits.to_le_bytes()[..4]);
+            bits >>= u32::BITS;
+            held -= u32::BITS;
+        }
+    }
+    out.extend_from_slice(&bits.to_le_bytes()[..held.div_ceil(8) as usize]);
+    out.resize(end, 0);
+}
+
+/// An unsigned number by sevens of bits, the lowest first (ULEB128).
+fn varint(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.push(number.to_le_bytes()[0]);
+}
