@@ -28,7 +28,7 @@ use crate::parquet_file::{self, Pages};
 use crate::schema::Table;
 
 /// Rows as columns. Where the table's schema has views (`Utf8View`), texts may be one after the other (`Utf8`): a file needs no
-/// views, and most columns are for the file alone. Texts of which few differ may be a dictionary of them
+/// views, and most columns are for the file alone; so may those in the records of a list. Texts of which few differ may be a dictionary of them
 /// (`Dictionary(UInt32, Utf8)`), which costs least to encode.
 #[derive(Debug)]
 pub struct Chunk {
@@ -346,12 +346,22 @@ type Coordinates<'a> = (&'a ArrayRef, &'a Int32Array, &'a Int64Array);
 
 /// True where a column of one type may stand in a chunk for the other, that of the schema.
 fn alike(one: &DataType, schema: &DataType) -> bool {
-    let is_text = match one {
-        DataType::Utf8 => true,
-        DataType::Dictionary(key, value) => **key == DataType::UInt32 && **value == DataType::Utf8,
-        _ => false,
+    let fields = |one: &FieldRef, schema: &FieldRef| {
+        one.name() == schema.name()
+            && one.is_nullable() == schema.is_nullable()
+            && alike(one.data_type(), schema.data_type())
     };
-    one == schema || (is_text && *schema == DataType::Utf8View)
+    match (one, schema) {
+        (DataType::Utf8, DataType::Utf8View) => true,
+        (DataType::Dictionary(key, value), DataType::Utf8View) => {
+            **key == DataType::UInt32 && **value == DataType::Utf8
+        }
+        (DataType::List(one), DataType::List(schema)) => fields(one, schema),
+        (DataType::Struct(one), DataType::Struct(schema)) => {
+            one.len() == schema.len() && one.iter().zip(schema).all(|(one, schema)| fields(one, schema))
+        }
+        _ => one == schema,
+    }
 }
 
 /// A column without a dictionary, if it has one: its texts in the wanted type, each row's own.

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBufferBuilder, DictionaryArray,
     ListArray, MapBuilder, MapFieldNames, NullBufferBuilder, PrimitiveArray, StringArray, StringViewBuilder,
-    StructArray, new_null_array,
+    StructArray, new_empty_array, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type,
+    DataType, Date32Type, Field, Fields, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type,
 };
 use bellwether_lake::schema::{self, Kind};
 
@@ -40,13 +39,40 @@ pub(super) trait Column {
 /// Texts of which few differ: each is kept once, and a row has the number of its own.
 pub(super) struct Labels {
     texts: Texts,
-    /// Of the texts after the first [`FEW`].
+    /// Of the first [`FEW`] texts.
+    gists: Vec<Gist>,
+    /// Of the other texts.
     numbers: HashMap<Box<str>, u32>,
     of_row: Sparse<Numbers<UInt32Type>>,
 }
 
 /// So many texts are compared with one after the other, which takes less than a hash.
 const FEW: usize = 8;
+
+/// The length of a text, and its first and last bytes: all there is of one that is no longer than [`Gist::WHOLE`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Gist {
+    length: usize,
+    ends: [u64; 2],
+}
+
+// === impl Gist ===
+
+impl Gist {
+    const WHOLE: usize = 16;
+
+    fn of(text: &[u8]) -> Self {
+        let short = || match (text.first_chunk(), text.last_chunk()) {
+            (Some(first), Some(last)) => [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()],
+            _ => [text.iter().fold(0, |bytes, byte| bytes << 8 | u64::from(*byte)), 0],
+        };
+        let ends = match (text.first_chunk(), text.last_chunk()) {
+            (Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
+            _ => short(),
+        };
+        Self { length: text.len(), ends }
+    }
+}
 
 // === impl Labels ===
 
@@ -64,19 +90,18 @@ impl Labels {
     }
 
     fn number_of(&mut self, text: &str) -> u32 {
-        let known = self.texts.rows();
-        let found = (0..known.min(FEW)).find(|at| self.texts.at(*at) == text.as_bytes());
-        if let Some(number) = found.and_then(|at| u32::try_from(at).ok()) {
+        let gist = Gist::of(text.as_bytes());
+        let same = |at: usize| gist.length <= Gist::WHOLE || self.texts.at(at) == text.as_bytes();
+        let found = self.gists.iter().enumerate().find(|(at, known)| **known == gist && same(*at));
+        let found = found.and_then(|(at, _)| u32::try_from(at).ok());
+        if let Some(number) = found.or_else(|| self.numbers.get(text).copied()) {
             return number;
         }
-        if known > FEW
-            && let Some(number) = self.numbers.get(text)
-        {
-            return *number;
-        }
-        let number = u32::try_from(known).expect("a chunk has some thousand rows");
+        let number = u32::try_from(self.texts.rows()).expect("a chunk has some thousand rows");
         self.texts.push(text);
-        if known >= FEW {
+        if self.gists.len() < FEW {
+            self.gists.push(gist);
+        } else {
             self.numbers.insert(text.into(), number);
         }
         number
@@ -85,11 +110,12 @@ impl Labels {
 
 impl Column for Labels {
     fn fresh() -> Self {
-        Self { texts: Texts::like(None), numbers: HashMap::new(), of_row: Sparse::fresh() }
+        Self { texts: Texts::like(None), gists: Vec::new(), numbers: HashMap::new(), of_row: Sparse::fresh() }
     }
 
     fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef> {
         let of_row = self.of_row.done(kind, rows)?;
+        self.gists.clear();
         self.numbers.clear();
         let next = Texts::like(Some(&self.texts));
         let texts = std::mem::replace(&mut self.texts, next).array(None);
@@ -379,18 +405,24 @@ impl<R: Record> Column for Lists<R> {
         let length = std::mem::take(&mut self.total);
         let types = schema::arrow_fields(fields);
         let columns = self.records.columns(fields, length).into_iter().zip(&types);
-        let columns = columns.map(|(column, field)| match (column, field.data_type()) {
-            (Some(column), wanted) => cast(&column, wanted).expect("a text of one layout is one of the other"),
-            (None, DataType::List(element)) => {
-                let (values, offsets) =
-                    (arrow::array::new_empty_array(element.data_type()), OffsetBuffer::new_zeroed(length));
-                Arc::new(ListArray::new(Arc::clone(element), offsets, values, None))
-            }
-            (None, other) => new_null_array(other, length),
-        });
-        let records = StructArray::try_new_with_length(types.clone(), columns.collect(), None, length)
+        let columns: Vec<ArrayRef> = columns
+            .map(|(column, field)| match (column, field.data_type()) {
+                (Some(column), _) => column,
+                (None, DataType::List(element)) => {
+                    let (values, offsets) = (new_empty_array(element.data_type()), OffsetBuffer::new_zeroed(length));
+                    Arc::new(ListArray::new(Arc::clone(element), offsets, values, None))
+                }
+                (None, other) => new_null_array(other, length),
+            })
+            .collect();
+        let types: Fields = types
+            .iter()
+            .zip(&columns)
+            .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
+            .collect();
+        let records = StructArray::try_new_with_length(types.clone(), columns, None, length)
             .expect("records are appended field by field in the order of their schema");
-        let element = Arc::new(Field::new("element", DataType::Struct(types.clone()), false));
+        let element = Arc::new(Field::new("element", DataType::Struct(types), false));
         let offsets = OffsetBuffer::new(std::iter::once(0).chain(self.ends.drain(..)).collect());
         Some(Arc::new(ListArray::new(element, offsets, Arc::new(records), None)))
     }

@@ -8,6 +8,9 @@ use arrow::array::{Array, ArrayRef, DictionaryArray, StringArray, UInt32Array};
 use bellwether_event::Release;
 use bellwether_lake::schema::Column;
 
+/// So many releases are compared with one after the other, which takes less than a hash.
+const FEW: usize = 16;
+
 type Get = fn(&Release) -> Option<&str>;
 
 /// The columns, and what a release says in them.
@@ -39,9 +42,12 @@ impl ReleaseRows {
     pub(super) fn append(&mut self, release: Option<&Arc<Release>>) {
         let Self { known, places, of_row } = self;
         of_row.push(release.map(|release| {
-            *places.entry(Arc::as_ptr(release).addr()).or_insert_with(|| {
-                known.push(Arc::clone(release));
-                u32::try_from(known.len() - 1).expect("a chunk has some thousand rows")
+            let few = known.iter().take(FEW).position(|known| Arc::ptr_eq(known, release));
+            few.and_then(|place| u32::try_from(place).ok()).unwrap_or_else(|| {
+                *places.entry(Arc::as_ptr(release).addr()).or_insert_with(|| {
+                    known.push(Arc::clone(release));
+                    u32::try_from(known.len() - 1).expect("a chunk has some thousand rows")
+                })
             })
         }));
     }

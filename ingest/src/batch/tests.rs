@@ -2,7 +2,10 @@ use super::*;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
+use bellwether_lake::schema::Kind;
 use proptest::prelude::*;
+
+use super::columns::{Column, Labels};
 
 const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
@@ -170,6 +173,28 @@ fn rows_of_many_releases_and_of_none_have_each_their_own() {
         let ids = ids.as_string_view();
         assert_eq!(ids.iter().map(|id| id.map(str::to_owned)).collect::<Vec<_>>(), expected);
         assert!(columns[place("model")].is_none(), "no release says anything of a model");
+    }
+}
+
+proptest! {
+    #[test]
+    fn labels_are_told_apart_whatever_they_begin_and_end_with(
+        texts in prop::collection::vec(prop::option::weighted(0.9, "[ab]{0,3}(a{8}|b{8}|)(ab|ba|)(b{8}|)[ab]"), 1..80)
+    ) {
+        let mut labels = Labels::fresh();
+        for _chunk in 0..2 {
+            for (row, text) in texts.iter().enumerate() {
+                labels.put_option(row, text.as_deref());
+            }
+            match labels.done(Kind::Text, texts.len()) {
+                None => prop_assert!(texts.iter().all(Option::is_none)),
+                Some(array) => {
+                    let array = cast(&array, &DataType::Utf8View).expect("texts");
+                    let found: Vec<_> = array.as_string_view().iter().map(|text| text.map(str::to_owned)).collect();
+                    prop_assert_eq!(&found, &texts);
+                }
+            }
+        }
     }
 }
 

@@ -27,6 +27,9 @@ use crate::parquet_file::{Pages, ROW_GROUP_ROWS, properties};
 use crate::schema::Table;
 use crate::statistics::Statistics;
 
+/// About what a file has beside its pages, and an eighth of them for bloom filters and page indexes.
+const FOOTER_BYTES: usize = 32 << 10;
+
 /// Encodes the rows of one file.
 pub(super) struct FileEncoder {
     shape: &'static Shape,
@@ -157,7 +160,9 @@ impl FileEncoder {
             Schema::new(present.iter().map(|place| FieldRef::clone(&self.shape.fields[*place])).collect::<Vec<_>>());
         let schema = ArrowSchemaConverter::new().convert(&schema)?;
         let properties = WriterPropertiesPtr::clone(&self.shape.properties);
-        let mut writer = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties)?;
+        let pages: usize = self.groups.iter().flat_map(|group| &group.columns).flatten().map(Closed::bytes).sum();
+        let file = Vec::with_capacity(pages + pages / 8 + FOOTER_BYTES);
+        let mut writer = SerializedFileWriter::new(file, schema.root_schema_ptr(), properties)?;
         for mut group in self.groups {
             let mut out = writer.next_row_group()?;
             for place in &present {
@@ -271,6 +276,11 @@ impl ColumnEncoder {
         }
         let Some(Open::Writers(writers)) = &mut self.open else {
             return Err(Error::bug("a column is written in two ways at once"));
+        };
+        // Texts may be as the schema has them or one after the other, and those in lists are taken only where the field says so.
+        let field = match column.data_type() {
+            list @ DataType::List(_) => &field.clone().with_data_type(list.clone()),
+            _ => field,
         };
         for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column)?) {
             writer.write(&leaf)?;

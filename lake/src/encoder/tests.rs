@@ -1,6 +1,7 @@
 use super::*;
 use crate::schema::arrow_type;
-use arrow::array::{Date32Array, DictionaryArray, Int32Array, Int64Array, StringViewArray};
+use arrow::array::{Date32Array, DictionaryArray, Int32Array, Int64Array, ListArray, StringViewArray, StructArray};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -163,17 +164,50 @@ fn each_day_is_a_file_and_columns_are_handed_on_with_its_rows() {
     assert_eq!(kept.rows(), 5);
 }
 
+/// A list of one record for each row, of which each field has a value.
+fn calls(rows: usize) -> ArrayRef {
+    let schema = Table::Events.arrow_schema();
+    let DataType::List(element) = schema.field_with_name("tool_calls").expect("there").data_type() else {
+        panic!("a list")
+    };
+    let DataType::Struct(fields) = element.data_type() else { panic!("records") };
+    let values = |field: &FieldRef| -> ArrayRef {
+        let texts = StringViewArray::from_iter_values((0..rows).map(|row| format!("{} of row {row}", field.name())));
+        match field.data_type() {
+            DataType::Utf8View => Arc::new(texts),
+            DataType::Boolean => Arc::new(BooleanArray::from(vec![true; rows])),
+            other => cast(&Int32Array::from_iter_values((0..).take(rows)), other).expect("a number"),
+        }
+    };
+    let records = StructArray::new(fields.clone(), fields.iter().map(values).collect(), None);
+    let one_each = OffsetBuffer::from_lengths(std::iter::repeat_n(1, rows));
+    Arc::new(ListArray::new(Arc::clone(element), one_each, Arc::new(records), None))
+}
+
+/// The type with texts one after the other.
+fn without_views(data_type: &DataType) -> DataType {
+    let plain = |field: &FieldRef| field.as_ref().clone().with_data_type(without_views(field.data_type()));
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::List(element) => DataType::List(Arc::new(plain(element))),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain).collect()),
+        other => other.clone(),
+    }
+}
+
 #[test]
 fn texts_one_after_the_other_are_the_same_rows_as_views() {
+    let place = Table::Events.arrow_schema().index_of("tool_calls").expect("there");
     let encoded = |plain: bool| {
-        let mut encoder = RowEncoder::new(Table::Events).handing_on(&["run_id", "offset"]).expect("columns");
+        let handed_on = ["run_id", "offset", "tool_calls"];
+        let mut encoder = RowEncoder::new(Table::Events).handing_on(&handed_on).expect("columns");
         let mut chunk = bare(5, &[DAY, DAY + 1]);
+        chunk.columns[place] = Some(calls(5));
         for column in chunk.columns.iter_mut().flatten().filter(|_| plain) {
-            if *column.data_type() == DataType::Utf8View {
-                *column = cast(column, &DataType::Utf8).expect("a text");
-            }
+            *column = cast(column, &without_views(column.data_type())).expect("a text");
         }
         encoder.push(&chunk).expect("fits");
+        encoder.push(&bare(2, &[DAY])).expect("fits");
         encoder.finish().expect("closes")
     };
     let (views, plain) = (encoded(false), encoded(true));
