@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bellwether_aggregate::{Duty, run_on_duty};
+use bellwether_aggregate::{Duty, Until, run_on_duty};
 use bellwether_alerts::{Health as WatchHealth, Rules, Watch};
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start as IngestStart};
@@ -237,8 +237,15 @@ pub(crate) async fn start(
         health: ingest_health.clone(),
     };
     let mut leases = Vec::new();
+    // Aggregate has caught up only when ingest has.
+    let all_is_read = CancellationToken::new();
+    let until = match until_caught_up {
+        true if which == Which::All => Until::CaughtUp(all_is_read.clone()),
+        true => Until::caught_up(),
+        false => Until::Stopped,
+    };
     let aggregate = if which.aggregates() {
-        aggregators(config, &lake, handover, &registry, until_caught_up, &stop, &mut leases)
+        aggregators(config, &lake, handover, &registry, &until, &stop, &mut leases)
     } else {
         Vec::new()
     };
@@ -250,11 +257,14 @@ pub(crate) async fn start(
     let (stop_reading, stop_now) = (stop.clone(), stop_now.clone());
     let ingest = async move { ingest.run(stop_reading, stop_now, until_caught_up).await.map(|_| ()) };
     match which {
-        // Aggregate has caught up only when ingest has.
         Which::All if until_caught_up => {
             roles.spawn(Box::pin(async move {
-                ingest.await?;
-                aggregate.await?;
+                let ingest = async move {
+                    ingest.await?;
+                    all_is_read.cancel();
+                    Ok(())
+                };
+                all_of(vec![Box::pin(ingest), Box::pin(aggregate)]).await?;
                 match watch {
                     Some(watch) => watch.await,
                     None => Ok(()),
@@ -332,7 +342,7 @@ fn aggregators(
     lake: &Lake,
     handover: Option<Handover>,
     registry: &Registry,
-    until_caught_up: bool,
+    until: &Until,
     stop: &CancellationToken,
     leases: &mut Vec<JoinHandle<()>>,
 ) -> Vec<BoxFuture<'static, Result<()>>> {
@@ -340,7 +350,7 @@ fn aggregators(
     let settings = aggregate_settings(config);
     let mine = |shard: &u32| config.aggregate.only_shards.is_empty() || config.aggregate.only_shards.contains(shard);
     for shard in (0..settings.shards).filter(mine) {
-        let duty = if until_caught_up {
+        let duty = if let Until::CaughtUp(_) = until {
             Duty::always()
         } else {
             let (sender, held) = tokio::sync::watch::channel(false);
@@ -351,17 +361,17 @@ fn aggregators(
         // Rows are handed over once.
         let handover = handover.clone().filter(|_| settings.shards == 1);
         let settings = bellwether_aggregate::Settings { shard, ..settings };
-        let (lake, registry, stop) = (lake.clone(), registry.clone(), stop.clone());
-        all.push(Box::pin(run_on_duty(settings, lake, handover, registry, until_caught_up, stop, duty)));
+        let (lake, registry, until, stop) = (lake.clone(), registry.clone(), until.clone(), stop.clone());
+        all.push(Box::pin(run_on_duty(settings, lake, handover, registry, until, stop, duty)));
     }
     all
 }
 
 /// Runs all of them, until the first fails.
-async fn all_of(aggregators: Vec<BoxFuture<'static, Result<()>>>) -> Result<()> {
-    let mut tasks: JoinSet<Result<()>> = aggregators.into_iter().collect();
+async fn all_of(roles: Vec<BoxFuture<'static, Result<()>>>) -> Result<()> {
+    let mut tasks: JoinSet<Result<()>> = roles.into_iter().collect();
     while let Some(ended) = tasks.join_next().await {
-        ended.unwrap_or_else(|source| Err(Error::bug("an aggregator has panicked").with_source(source)))?;
+        ended.unwrap_or_else(|source| Err(Error::bug("a role has panicked").with_source(source)))?;
     }
     Ok(())
 }

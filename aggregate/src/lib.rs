@@ -24,4 +24,4 @@ mod tail_loop;
 
 pub use rebuild::{Rebuilt, rebuild};
 pub use sql::event_columns;
-pub use tail_loop::{Aggregator, Duty, Settings, run, run_on_duty};
+pub use tail_loop::{Aggregator, Duty, Settings, Until, run, run_on_duty};

@@ -106,7 +106,16 @@ pub struct Aggregator {
     followed: bool,
 }
 
-/// Runs the role until it is stopped; with `until_caught_up`, until it has read all there is.
+/// When the role ends by itself.
+#[derive(Clone, Debug)]
+pub enum Until {
+    /// Not before it is stopped.
+    Stopped,
+    /// When it has read all there is, once this is cancelled: whoever adds to `events` is done.
+    CaughtUp(CancellationToken),
+}
+
+/// Runs the role until it is stopped, or until what `until` says.
 ///
 /// # Errors
 /// `Config`, `Data` and `Bug` where no waiting can help. Storage that does not answer is waited for.
@@ -115,10 +124,10 @@ pub async fn run(
     lake: Lake,
     handover: Option<Handover>,
     registry: Registry,
-    until_caught_up: bool,
+    until: Until,
     stop: CancellationToken,
 ) -> Result<()> {
-    run_on_duty(settings, lake, handover, registry, until_caught_up, stop, Duty::always()).await
+    run_on_duty(settings, lake, handover, registry, until, stop, Duty::always()).await
 }
 
 /// As [`run`], but works only while on duty, and stands by otherwise.
@@ -130,7 +139,7 @@ pub async fn run_on_duty(
     lake: Lake,
     handover: Option<Handover>,
     registry: Registry,
-    until_caught_up: bool,
+    until: Until,
     stop: CancellationToken,
     duty: Duty,
 ) -> Result<()> {
@@ -139,7 +148,7 @@ pub async fn run_on_duty(
     loop {
         let worked = async {
             let mut aggregator = Aggregator::open_with(&lake, settings, handover.clone(), metrics.clone()).await?;
-            aggregator.work(until_caught_up, &stop, &mut pause, &duty).await
+            aggregator.work(&until, &stop, &mut pause, &duty).await
         };
         match worked.await {
             Ok(()) => return Ok(()),
@@ -158,6 +167,36 @@ pub async fn run_on_duty(
         }
         sleep(&lake, pause, &stop).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+// === impl Until ===
+
+impl Until {
+    /// When all there is at this moment has been read.
+    pub fn caught_up() -> Self {
+        let now = CancellationToken::new();
+        now.cancel();
+        Self::CaughtUp(now)
+    }
+
+    fn no_more_comes(&self) -> bool {
+        matches!(self, Self::CaughtUp(done) if done.is_cancelled())
+    }
+
+    async fn none_comes(&self) {
+        match self {
+            Self::Stopped => std::future::pending().await,
+            Self::CaughtUp(done) => done.cancelled().await,
+        }
+    }
+}
+
+/// Waits for fresh rows of the same process; for ever where none can come.
+async fn changed(handover: Option<&Handover>) {
+    match handover {
+        Some(handover) => handover.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -225,13 +264,7 @@ impl Aggregator {
         })
     }
 
-    async fn work(
-        &mut self,
-        until_caught_up: bool,
-        stop: &CancellationToken,
-        pause: &mut Duration,
-        duty: &Duty,
-    ) -> Result<()> {
+    async fn work(&mut self, until: &Until, stop: &CancellationToken, pause: &mut Duration, duty: &Duty) -> Result<()> {
         loop {
             if stop.is_cancelled() {
                 // What is due is written by whoever goes on: the lease has been given back, and another may be at it.
@@ -249,24 +282,22 @@ impl Aggregator {
                 self.history = RollingHistory::load(&self.lake).await?;
                 self.followed = false;
             }
+            // Asked before reading: what is added up to then is read.
+            let no_more_comes = until.no_more_comes();
             let more = self.step().await?;
-            self.keep_history(!more && until_caught_up).await?;
+            self.keep_history(!more && no_more_comes).await?;
             if more {
                 *pause = FIRST_PAUSE;
                 continue;
             }
-            if until_caught_up {
+            if no_more_comes {
                 return Ok(());
             }
-            match self.tail.handover() {
-                Some(handover) => {
-                    tokio::select! {
-                        biased; // Fresh rows before waiting.
-                        () = handover.changed() => {}
-                        () = sleep(&self.lake, self.settings.poll_interval, stop) => {}
-                    }
-                }
-                None => sleep(&self.lake, self.settings.poll_interval, stop).await,
+            tokio::select! {
+                biased; // Fresh rows before waiting.
+                () = changed(self.tail.handover()) => {}
+                () = until.none_comes() => {}
+                () = sleep(&self.lake, self.settings.poll_interval, stop) => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, folded_files};
-use bellwether_aggregate::{Aggregator, Duty, Settings, rebuild, run_on_duty};
+use bellwether_aggregate::{Aggregator, Duty, Settings, Until, rebuild, run_on_duty};
 use bellwether_lake::{Advance, Commit, CommitLog, ErrorKind, Outcome, Table, unique_id};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ async fn a_working_aggregator_goes_on_from_a_rebuild_and_counts_nothing_twice() 
     assert_eq!(fenced.kind(), ErrorKind::Fenced);
     let lake = feed.lake.clone();
     let stop = CancellationToken::new();
-    Box::pin(run_on_duty(Settings::default(), lake, None, Registry::new(), true, stop, Duty::always()))
+    Box::pin(run_on_duty(Settings::default(), lake, None, Registry::new(), Until::caught_up(), stop, Duty::always()))
         .await
         .expect("catches up");
     feed.folded().await;

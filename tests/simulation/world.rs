@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use bellwether_aggregate::event_columns;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
+use bellwether_aggregate::{Until, event_columns};
 use bellwether_event::Limits;
 use bellwether_ingest::commit_pipeline::{Committer, DataStore};
 use bellwether_ingest::source::open_batch::OpenBatch;
@@ -304,7 +304,7 @@ impl World {
             let lake = Lake::on_store(store, Arc::new(clock)).await?;
             let settings = bellwether_aggregate::Settings::default();
             let stop = CancellationToken::new();
-            Box::pin(bellwether_aggregate::run(settings, lake, handover, Registry::new(), false, stop)).await
+            Box::pin(bellwether_aggregate::run(settings, lake, handover, Registry::new(), Until::Stopped, stop)).await
         }
     }
 
