@@ -9,6 +9,7 @@
 
 mod dictionary;
 mod file;
+mod list;
 
 use std::collections::BTreeMap;
 use std::fmt;

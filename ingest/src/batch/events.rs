@@ -23,20 +23,20 @@ const DAY_MICROS: i64 = 86_400_000_000;
 column_set!(Documents { id: Text, version: Text, score: Double, cited: Flag });
 
 column_set!(ToolCalls {
-    name: Text,
+    name: Labels,
     id: Text,
-    kind: Text,
-    schema_version: Text,
-    status: Text,
+    kind: Labels,
+    schema_version: Labels,
+    status: Labels,
     failed: Flag,
-    error_type: Text,
+    error_type: Labels,
     args_valid: Flag,
     latency_micros: Long,
     attempt: Integer,
     side_effect: Flag,
-    risk: Text,
+    risk: Labels,
     approval_required: Flag,
-    approval_decision: Text,
+    approval_decision: Labels,
     approver_key: Text,
     approval_wait_micros: Long,
 });
@@ -55,36 +55,36 @@ column_set!(Retrievals {
 });
 
 column_set!(PolicyExceptions {
-    policy_id: Text,
-    policy_version: Text,
-    severity: Text,
-    category: Text,
-    action: Text,
-    source: Text,
-    component: Text,
-    native_result_type: Text,
+    policy_id: Labels,
+    policy_version: Labels,
+    severity: Labels,
+    category: Labels,
+    action: Labels,
+    source: Labels,
+    component: Labels,
+    native_result_type: Labels,
     native_result_value: Text,
     risk_score: Double,
-    step: Text,
+    step: Labels,
     derived: Flag,
 });
 
 column_set!(FieldErrors { path: Text, rule: Text, message: Text });
 
 column_set!(Scores {
-    name: Text,
+    name: Labels,
     value: Double,
-    label: Text,
+    label: Labels,
     passed: Flag,
     min: Double,
     max: Double,
     higher_is_better: Flag,
-    kind: Text,
-    evaluator_id: Text,
-    evaluator_version: Text,
-    evaluator_model: Text,
-    rubric_version: Text,
-    target: Text,
+    kind: Labels,
+    evaluator_id: Labels,
+    evaluator_version: Labels,
+    evaluator_model: Labels,
+    rubric_version: Labels,
+    target: Labels,
     target_id: Text,
     identifier: Text,
     sets_outcome: Flag,
@@ -92,7 +92,7 @@ column_set!(Scores {
     reference_json: Text,
     explanation: Text,
     cost_nanos: Long,
-    cost_currency: Text,
+    cost_currency: Labels,
 });
 
 column_set!(EventColumns {

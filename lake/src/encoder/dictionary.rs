@@ -26,6 +26,7 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
+use crate::encoder::list::{Levels, encoded};
 use crate::error::{Error, Result};
 
 /// More bytes of values than this are few values no longer: what repeats so rarely is better compressed. It is the bound that
@@ -33,7 +34,7 @@ use crate::error::{Error, Result};
 const MOST_BYTES: usize = 1 << 20;
 
 /// Rows of a data page at most, as the Parquet crate has it for the other columns.
-const PAGE_ROWS: usize = 20_000;
+pub(super) const PAGE_ROWS: usize = 20_000;
 
 /// Values in a row that are the same, from which on saying how many there are is shorter than packing them.
 const RUN: usize = 16;
@@ -52,7 +53,7 @@ pub(super) enum Repeated<'a> {
     Constant(Vec<u8>),
 }
 
-/// A column of the row group that is open.
+/// A column of the row group that is open. Of a field of records in lists, a row here is a record.
 pub(super) struct DictionaryColumn {
     descriptor: ColumnDescPtr,
     /// Values as PLAIN has them, in the order in which they were met.
@@ -61,6 +62,14 @@ pub(super) struct DictionaryColumn {
     numbers: HashMap<Box<[u8]>, u32>,
     /// The number of each row's value.
     rows: Vec<u32>,
+}
+
+/// A data page that is to be written.
+struct Body {
+    rows: usize,
+    /// Values and what there is instead of one: a null, or a list without records.
+    values: usize,
+    bytes: Vec<u8>,
 }
 
 /// A column of a row group that is closed: its pages, and what the footer says of them.
@@ -202,34 +211,44 @@ impl DictionaryColumn {
         self.in_order().into_iter().map(text).collect()
     }
 
-    /// Writes the pages.
+    /// Writes the pages; those of a field of records in lists with the levels of the lists.
     ///
     /// # Errors
     /// `Bug` where the Parquet crate does not take them.
-    pub(super) fn close(self, properties: &WriterProperties) -> Result<DictionaryChunk> {
+    pub(super) fn close(
+        self,
+        properties: &WriterProperties,
+        lists: Option<&mut Levels<'_>>,
+    ) -> Result<DictionaryChunk> {
         let mut sink = TrackedWrite::new(Vec::new());
         let mut writer = SerializedPageWriter::new(&mut sink);
-        let count = u32::try_from(self.numbers.len()).expect("numbers are 32 bits");
         let mut write = |page: Page| -> Result<PageWriteSpec> {
             let size = page.buffer().len();
             Ok(writer.write_page(CompressedPage::new(page, size))?)
         };
-        let dictionary = write(Page::DictionaryPage {
-            buf: self.values.clone().into(),
-            num_values: count,
-            encoding: properties.dictionary_page_encoding(),
-            is_sorted: false,
-        })?;
-        let mut size = dictionary.uncompressed_size;
+        let (mut size, mut data_at) = (0, 0);
+        // Without a value there is nothing to say by number, and some readers know no dictionaries of truth values.
+        let (has_values, mut encoding) = (!self.numbers.is_empty(), Encoding::PLAIN);
+        if has_values {
+            let dictionary = write(Page::DictionaryPage {
+                buf: self.values.clone().into(),
+                num_values: count(self.numbers.len()),
+                encoding: properties.dictionary_page_encoding(),
+                is_sorted: false,
+            })?;
+            (size, data_at) = (dictionary.uncompressed_size, dictionary.bytes_written);
+            encoding = properties.dictionary_data_page_encoding();
+        }
         let mut index = OffsetIndexBuilder::new();
-        let width = u32::BITS - count.saturating_sub(1).leading_zeros();
-        let optional = self.descriptor.max_def_level() > 0;
-        let encoding = properties.dictionary_data_page_encoding();
-        let mut pages = 0;
-        for rows in self.rows.chunks(PAGE_ROWS) {
+        let bodies = match lists {
+            Some(lists) => self.pages_of_lists(lists),
+            None => self.rows.chunks(PAGE_ROWS).map(|rows| self.page(rows)).collect(),
+        };
+        let (mut pages, mut values, mut rows_of_all) = (0, 0, 0);
+        for Body { rows, values: of_page, bytes } in bodies {
             let page = write(Page::DataPage {
-                buf: data_page(rows, optional, width).into(),
-                num_values: u32::try_from(rows.len()).expect("a page has few rows"),
+                buf: bytes.into(),
+                num_values: count(of_page),
                 encoding,
                 def_level_encoding: Encoding::RLE,
                 rep_level_encoding: Encoding::RLE,
@@ -237,36 +256,80 @@ impl DictionaryColumn {
             })?;
             size += page.uncompressed_size;
             pages += 1;
-            index.append_row_count(page.num_values.into());
+            values += of_page;
+            rows_of_all += rows;
+            index.append_row_count(signed(rows)?);
             let length = i32::try_from(page.compressed_size).map_err(|_| Error::bug("a page is too large"))?;
             index.append_offset_and_size(signed(page.offset)?, length);
         }
         let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
-        let encodings = [properties.dictionary_page_encoding(), Encoding::RLE, encoding];
+        let dictionary = has_values.then(|| properties.dictionary_page_encoding());
+        let encodings: Vec<Encoding> = dictionary.into_iter().chain([Encoding::RLE, encoding]).collect();
+        let of_pages = dictionary
+            .map(|encoding| stats(PageType::DICTIONARY_PAGE, encoding, 1))
+            .into_iter()
+            .chain([stats(PageType::DATA_PAGE, encoding, pages)]);
         let mut metadata = ColumnChunkMetaData::builder(self.descriptor.clone())
             .set_compression(Compression::UNCOMPRESSED)
             .set_encodings_mask(EncodingMask::new_from_encodings(encodings.iter()))
-            .set_page_encoding_stats(vec![
-                stats(PageType::DICTIONARY_PAGE, properties.dictionary_page_encoding(), 1),
-                stats(PageType::DATA_PAGE, encoding, pages),
-            ])
+            .set_page_encoding_stats(of_pages.collect())
             .set_total_compressed_size(signed(size)?)
             .set_total_uncompressed_size(signed(size)?)
-            .set_num_values(signed(self.rows.len())?)
-            .set_dictionary_page_offset(Some(0))
-            .set_data_page_offset(signed(dictionary.bytes_written)?);
+            .set_num_values(signed(values)?)
+            .set_dictionary_page_offset(has_values.then_some(0))
+            .set_data_page_offset(signed(data_at)?);
         if properties.statistics_enabled(self.descriptor.path()) != EnabledStatistics::None {
             metadata = metadata.set_statistics(self.statistics());
         }
         let close = Box::new(ColumnCloseResult {
             bytes_written: size as u64,
-            rows_written: self.rows.len() as u64,
+            rows_written: rows_of_all as u64,
             metadata: metadata.build()?,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(index.build()),
         });
         Ok(DictionaryChunk { bytes: sink.into_inner()?.into(), close })
+    }
+
+    /// A data page of rows that are no lists.
+    fn page(&self, rows: &[u32]) -> Body {
+        let mut bytes = Vec::new();
+        if self.descriptor.max_def_level() > 0 {
+            bytes = encoded(rows.iter().map(|number| u32::from(*number != ABSENT)), 1);
+        }
+        self.append_numbers(rows, &mut bytes);
+        Body { rows: rows.len(), values: rows.len(), bytes }
+    }
+
+    fn pages_of_lists(&self, lists: &mut Levels<'_>) -> Vec<Body> {
+        let level = |level: i16| u32::try_from(level).expect("a level is not negative");
+        let most = [level(self.descriptor.max_rep_level()), level(self.descriptor.max_def_level())];
+        let pages = lists.pages();
+        let page = |page| {
+            let (rows, records, values) = lists.extent(page);
+            let mut bytes = Vec::new();
+            lists.append(page, most, |record| self.rows[record] != ABSENT, &mut bytes);
+            self.append_numbers(&self.rows[records], &mut bytes);
+            Body { rows, values, bytes }
+        };
+        (0..pages).map(page).collect()
+    }
+
+    /// Appends the numbers of the rows that have a value, after how many bits one takes.
+    fn append_numbers(&self, rows: &[u32], page: &mut Vec<u8>) {
+        if self.numbers.is_empty() {
+            return;
+        }
+        let width = u32::BITS - count(self.numbers.len()).saturating_sub(1).leading_zeros();
+        page.push(u8::try_from(width).expect("numbers have 32 bits"));
+        match rows.contains(&ABSENT) {
+            true => {
+                let present: Vec<u32> = rows.iter().copied().filter(|number| *number != ABSENT).collect();
+                hybrid(&present, width, page);
+            }
+            false => hybrid(rows, width, page),
+        }
     }
 
     /// Least and greatest value, and the rows without one.
@@ -305,29 +368,12 @@ fn signed(size: impl TryInto<i64>) -> Result<i64> {
     size.try_into().map_err(|_| Error::bug("a column is too large"))
 }
 
-/// The body of a data page: which rows have a value, where rows may be without, and the numbers of those that have one.
-fn data_page(rows: &[u32], optional: bool, width: u32) -> Vec<u8> {
-    let mut page = Vec::new();
-    let present: Vec<u32>;
-    let mut numbers = rows;
-    if optional {
-        let levels: Vec<u32> = rows.iter().map(|number| u32::from(*number != ABSENT)).collect();
-        page.extend_from_slice(&[0; 4]);
-        hybrid(&levels, 1, &mut page);
-        let length = u32::try_from(page.len() - 4).expect("a page has few rows");
-        page[..4].copy_from_slice(&length.to_le_bytes());
-        if levels.contains(&0) {
-            present = rows.iter().copied().filter(|number| *number != ABSENT).collect();
-            numbers = &present;
-        }
-    }
-    page.push(u8::try_from(width).expect("numbers have 32 bits"));
-    hybrid(numbers, width, &mut page);
-    page
+fn count(values: usize) -> u32 {
+    u32::try_from(values).expect("a row group has fewer values")
 }
 
 /// Numbers of some bits: the same one again and again as how often it comes, others packed by eights.
-fn hybrid(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
+pub(super) fn hybrid(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
     let (mut packed, mut at) = (0, 0);
     while let Some(number) = numbers.get(at) {
         let run = numbers[at..].iter().take_while(|next| *next == number).count();

@@ -1,7 +1,8 @@
 //! One Parquet file that grows: a writer for each column that has a value, row groups bounded in rows.
 //!
 //! A column is looked at chunk by chunk: as long as its values have been told apart before, it is a dictionary column of ours;
-//! from the first chunk on of which that is not so, all its rows go to the Parquet crate's writer.
+//! from the first chunk on of which that is not so, all its rows go to the Parquet crate's writer. So are the fields of the
+//! records in lists.
 //!
 //! Of the hundred and more columns of `events` most are null in most files. Such a column costs a number here, and the
 //! file does not have it: every reader of Delta tables takes a missing column for null, as it does for files that are
@@ -16,11 +17,12 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
-use parquet::file::properties::WriterPropertiesPtr;
+use parquet::file::properties::{EnabledStatistics, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::encoder::dictionary::{DictionaryChunk, DictionaryColumn, Repeated};
+use crate::encoder::list::{Levels, ListColumn};
 use crate::encoder::{Chunk, EncodedFile, handed_on, unpacked};
 use crate::error::{Error, Result};
 use crate::parquet_file::{Pages, ROW_GROUP_ROWS, properties};
@@ -58,12 +60,24 @@ struct Shape {
     properties: WriterPropertiesPtr,
 }
 
-/// Makes writers of one column.
-struct Maker {
+/// Makes writers of one column, or of one field of the records of a list.
+pub(super) struct Maker {
+    pub(super) field: FieldRef,
     factory: ArrowRowGroupWriterFactory,
-    /// Of a column that may be a dictionary column: one of single values that has no bloom filter.
-    descriptor: Option<ColumnDescPtr>,
-    properties: WriterPropertiesPtr,
+    /// The columns of the file that it becomes.
+    leaves: Vec<ColumnDescPtr>,
+    form: Form,
+    pub(super) properties: WriterPropertiesPtr,
+}
+
+/// What may be known of a column's values beforehand.
+enum Form {
+    /// They may be told apart: single values without a bloom filter.
+    Single,
+    /// They are lists of records whose fields are single values.
+    List(Vec<Maker>),
+    /// Nothing.
+    Other,
 }
 
 /// One column of the open row group. Rows without a value are only counted until one with a value comes.
@@ -76,19 +90,20 @@ struct ColumnEncoder {
 /// What the rows of a column go to.
 enum Open {
     Dictionary(DictionaryColumn),
+    List(ListColumn),
     Writers(Vec<ArrowColumnWriter>),
 }
 
 /// A row group that is closed. A column without any value is none.
 struct Group {
     rows: usize,
-    columns: Vec<Option<Closed>>,
+    columns: Vec<Option<Vec<ClosedLeaf>>>,
 }
 
-/// A column of a row group that is closed.
-enum Closed {
+/// A column of the file, of a row group that is closed.
+pub(super) enum ClosedLeaf {
     Dictionary(DictionaryChunk),
-    Chunks(Vec<ArrowColumnChunk>),
+    Chunk(Box<ArrowColumnChunk>),
 }
 
 // === impl FileEncoder ===
@@ -112,8 +127,8 @@ impl FileEncoder {
     /// Bytes of memory held, about.
     pub(super) fn bytes(&self) -> usize {
         let open = self.columns.iter().filter_map(|column| column.open.as_ref());
-        let closed = self.groups.iter().flat_map(|group| &group.columns).flatten();
-        open.map(Open::memory_size).sum::<usize>() + closed.map(Closed::bytes).sum::<usize>() + self.handed_on_bytes
+        let closed = self.groups.iter().flat_map(|group| &group.columns).flatten().flatten();
+        open.map(Open::memory_size).sum::<usize>() + closed.map(ClosedLeaf::bytes).sum::<usize>() + self.handed_on_bytes
     }
 
     pub(super) fn push(&mut self, chunk: &Chunk, hand_on: Option<&(SchemaRef, Vec<usize>)>) -> Result<()> {
@@ -134,8 +149,7 @@ impl FileEncoder {
                     true => ArrayRef::clone(column),
                     false => column.slice(from, length),
                 });
-                let (field, maker) = (&self.shape.fields[place], &self.shape.makers[place]);
-                self.columns[place].push(field, maker, length, part)?;
+                self.columns[place].push(&self.shape.makers[place], length, part)?;
             }
             from += length;
             self.open += length;
@@ -160,25 +174,26 @@ impl FileEncoder {
             Schema::new(present.iter().map(|place| FieldRef::clone(&self.shape.fields[*place])).collect::<Vec<_>>());
         let schema = ArrowSchemaConverter::new().convert(&schema)?;
         let properties = WriterPropertiesPtr::clone(&self.shape.properties);
-        let pages: usize = self.groups.iter().flat_map(|group| &group.columns).flatten().map(Closed::bytes).sum();
+        let pages: usize =
+            self.groups.iter().flat_map(|group| &group.columns).flatten().flatten().map(ClosedLeaf::bytes).sum();
         let file = Vec::with_capacity(pages + pages / 8 + FOOTER_BYTES);
         let mut writer = SerializedFileWriter::new(file, schema.root_schema_ptr(), properties)?;
         for mut group in self.groups {
             let mut out = writer.next_row_group()?;
             for place in &present {
-                let closed = match group.columns[*place].take() {
-                    Some(closed) => closed,
+                let leaves = match group.columns[*place].take() {
+                    Some(leaves) => leaves,
                     None => {
                         let column = ColumnEncoder { open: None, absent: group.rows };
-                        column.close_with_values(&self.shape.fields[*place], &self.shape.makers[*place])?
+                        column.close_with_values(&self.shape.makers[*place])?
                     }
                 };
-                match closed {
-                    Closed::Dictionary(DictionaryChunk { bytes, close }) => out.append_column(&bytes, *close)?,
-                    Closed::Chunks(chunks) => {
-                        for chunk in chunks {
-                            chunk.append_to_row_group(&mut out)?;
+                for leaf in leaves {
+                    match leaf {
+                        ClosedLeaf::Dictionary(DictionaryChunk { bytes, close }) => {
+                            out.append_column(&bytes, *close)?
                         }
+                        ClosedLeaf::Chunk(chunk) => chunk.append_to_row_group(&mut out)?,
                     }
                 }
             }
@@ -195,7 +210,7 @@ impl FileEncoder {
         for (place, column) in self.columns.iter_mut().enumerate() {
             let column = std::mem::take(column);
             columns.push(match column.open {
-                Some(_) => Some(column.close_with_values(&self.shape.fields[place], &self.shape.makers[place])?),
+                Some(_) => Some(column.close_with_values(&self.shape.makers[place])?),
                 None => None,
             });
         }
@@ -207,55 +222,73 @@ impl FileEncoder {
 // === impl ColumnEncoder ===
 
 impl ColumnEncoder {
-    fn push(&mut self, field: &Field, maker: &Maker, rows: usize, column: Option<ArrayRef>) -> Result<()> {
+    fn push(&mut self, maker: &Maker, rows: usize, column: Option<ArrayRef>) -> Result<()> {
         let Some(column) = column.filter(|column| !is_absent(column)) else {
             self.absent += rows;
             return Ok(());
         };
-        if let Some(dictionary) = self.dictionary(maker)
-            && let Some(repeated) = Repeated::of(&column)
-        {
-            dictionary.push(&repeated, rows);
-            if dictionary.is_too_large() {
-                self.give_to_writers(field, maker)?;
+        match &maker.form {
+            Form::Single => {
+                let dictionary = || Open::Dictionary(DictionaryColumn::new(maker.descriptor()));
+                if let Open::Dictionary(dictionary) = self.open.get_or_insert_with(dictionary)
+                    && let Some(repeated) = Repeated::of(&column)
+                {
+                    dictionary.push_absent(std::mem::take(&mut self.absent));
+                    dictionary.push(&repeated, rows);
+                    if dictionary.is_too_large() {
+                        self.give_to_writers(maker)?;
+                    }
+                    return Ok(());
+                }
             }
-            return Ok(());
+            Form::List(makers) => {
+                if let Open::List(list) = self.open.get_or_insert_with(|| Open::List(ListColumn::new(makers))) {
+                    list.push_absent(makers, std::mem::take(&mut self.absent))?;
+                    return list.push(makers, column.as_list());
+                }
+            }
+            Form::Other => {}
         }
-        self.give_to_writers(field, maker)?;
-        self.write_absent(field, maker)?;
-        self.write(field, maker, &unpacked(&column, &DataType::Utf8)?)
+        self.give_to_writers(maker)?;
+        self.write_absent(maker)?;
+        self.write(maker, &unpacked(&column, &DataType::Utf8)?)
     }
 
-    fn close_with_values(mut self, field: &Field, maker: &Maker) -> Result<Closed> {
-        if let Some(Open::Dictionary(mut dictionary)) = self.open {
-            dictionary.push_absent(self.absent);
-            return Ok(Closed::Dictionary(dictionary.close(&maker.properties)?));
-        }
-        self.write_absent(field, maker)?;
-        let writers = match self.open {
-            Some(Open::Writers(writers)) => writers,
-            _ => Vec::new(),
-        };
-        Ok(Closed::Chunks(writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<_, _>>()?))
-    }
-
-    /// The dictionary with all rows so far, of a column that may have one and has no writers.
-    fn dictionary(&mut self, maker: &Maker) -> Option<&mut DictionaryColumn> {
-        let new = || maker.descriptor.clone().map(DictionaryColumn::new).map(Open::Dictionary);
-        self.open = self.open.take().or_else(new);
-        match &mut self.open {
-            Some(Open::Dictionary(dictionary)) => {
-                dictionary.push_absent(std::mem::take(&mut self.absent));
-                Some(dictionary)
+    fn close_with_values(mut self, maker: &Maker) -> Result<Vec<ClosedLeaf>> {
+        match (self.open.take(), &maker.form) {
+            (Some(Open::Dictionary(mut dictionary)), _) => {
+                dictionary.push_absent(self.absent);
+                Ok(vec![ClosedLeaf::Dictionary(dictionary.close(&maker.properties, None)?)])
             }
-            _ => None,
+            (Some(Open::List(mut list)), Form::List(makers)) => {
+                list.push_absent(makers, self.absent)?;
+                list.close(makers)
+            }
+            (None, _) if matches!(maker.field.data_type(), DataType::List(_)) && !maker.field.is_nullable() => {
+                // Lists without records, whatever is in the records.
+                let lengths = vec![0; self.absent];
+                let mut levels = Levels::of(&lengths);
+                let close = |leaf: &ColumnDescPtr| {
+                    DictionaryColumn::new(leaf.clone()).close(&maker.properties, Some(&mut levels))
+                };
+                maker.leaves.iter().map(close).map(|chunk| Ok(ClosedLeaf::Dictionary(chunk?))).collect()
+            }
+            (open, _) => {
+                self.open = open;
+                self.write_absent(maker)?;
+                let writers = match self.open {
+                    Some(Open::Writers(writers)) => writers,
+                    _ => Vec::new(),
+                };
+                writers.into_iter().map(|writer| Ok(ClosedLeaf::Chunk(Box::new(writer.close()?)))).collect()
+            }
         }
     }
 
     /// Gives writers what a dictionary column has.
-    fn give_to_writers(&mut self, field: &Field, maker: &Maker) -> Result<()> {
+    fn give_to_writers(&mut self, maker: &Maker) -> Result<()> {
         match self.open.take() {
-            Some(Open::Dictionary(dictionary)) => self.write(field, maker, &dictionary.array(field.data_type())?),
+            Some(Open::Dictionary(dictionary)) => self.write(maker, &dictionary.array(maker.field.data_type())?),
             other => {
                 self.open = other;
                 Ok(())
@@ -263,24 +296,24 @@ impl ColumnEncoder {
         }
     }
 
-    fn write_absent(&mut self, field: &Field, maker: &Maker) -> Result<()> {
+    fn write_absent(&mut self, maker: &Maker) -> Result<()> {
         match std::mem::take(&mut self.absent) {
             0 => Ok(()),
-            rows => self.write(field, maker, &absent(field, rows)),
+            rows => self.write(maker, &absent(&maker.field, rows)),
         }
     }
 
-    fn write(&mut self, field: &Field, maker: &Maker, column: &ArrayRef) -> Result<()> {
+    fn write(&mut self, maker: &Maker, column: &ArrayRef) -> Result<()> {
         if self.open.is_none() {
             self.open = Some(Open::Writers(maker.factory.create_column_writers(0)?));
         }
         let Some(Open::Writers(writers)) = &mut self.open else {
             return Err(Error::bug("a column is written in two ways at once"));
         };
-        // Texts may be as the schema has them or one after the other, and those in lists are taken only where the field says so.
+        // Texts may have another layout than in the schema, and those in lists are taken only where the field says so.
         let field = match column.data_type() {
-            list @ DataType::List(_) => &field.clone().with_data_type(list.clone()),
-            _ => field,
+            list @ DataType::List(_) => &maker.field.as_ref().clone().with_data_type(list.clone()),
+            _ => maker.field.as_ref(),
         };
         for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column)?) {
             writer.write(&leaf)?;
@@ -296,24 +329,35 @@ impl Open {
     fn memory_size(&self) -> usize {
         match self {
             Self::Dictionary(dictionary) => dictionary.memory_size(),
+            Self::List(list) => list.memory_size(),
             Self::Writers(writers) => writers.iter().map(ArrowColumnWriter::memory_size).sum(),
         }
     }
 }
 
-// === impl Closed ===
+// === impl ClosedLeaf ===
 
-impl Closed {
+impl ClosedLeaf {
     fn bytes(&self) -> usize {
         match self {
             Self::Dictionary(chunk) => chunk.bytes.len(),
-            Self::Chunks(chunks) => chunks.iter().map(bytes_of).sum(),
+            Self::Chunk(chunk) => usize::try_from(chunk.close().bytes_written).unwrap_or(usize::MAX),
         }
     }
 }
 
-fn bytes_of(chunk: &ArrowColumnChunk) -> usize {
-    usize::try_from(chunk.close().bytes_written).unwrap_or(usize::MAX)
+// === impl Maker ===
+
+impl Maker {
+    /// The column of the file, of a maker of one.
+    pub(super) fn descriptor(&self) -> ColumnDescPtr {
+        ColumnDescPtr::clone(&self.leaves[0])
+    }
+
+    /// A writer of a maker of one column.
+    pub(super) fn writer(&self) -> Result<ArrowColumnWriter> {
+        self.factory.create_column_writers(0)?.pop().ok_or_else(|| Error::bug("a column has no writer"))
+    }
 }
 
 /// True where no row has a value: every one is null, or an empty list.
@@ -360,17 +404,39 @@ fn make(table: Table, pages: Pages) -> Result<Shape> {
 
 /// Makes writers of one column, whatever the others of its file are.
 fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
-    let schema = Arc::new(Schema::new(vec![FieldRef::clone(field)]));
+    let maker = maker_within(field, FieldRef::clone(field), properties)?;
+    let DataType::List(element) = field.data_type() else { return Ok(maker) };
+    let DataType::Struct(fields) = element.data_type() else { return Ok(maker) };
+    let flat = maker.leaves.len() == fields.len() && !field.is_nullable() && !element.is_nullable();
+    // Bounds of a field of records would have to tell rows without records from those without a value.
+    let unbounded = |leaf: &ColumnDescPtr| properties.statistics_enabled(leaf.path()) == EnabledStatistics::None;
+    if !flat || !maker.leaves.iter().all(unbounded) {
+        return Ok(maker);
+    }
+    let alone = |one: &FieldRef| {
+        let record = DataType::Struct(vec![FieldRef::clone(one)].into());
+        let element = element.as_ref().clone().with_data_type(record);
+        let list = field.as_ref().clone().with_data_type(DataType::List(Arc::new(element)));
+        maker_within(&Arc::new(list), FieldRef::clone(one), properties)
+    };
+    let makers = fields.iter().map(alone).collect::<Result<_>>()?;
+    Ok(Maker { form: Form::List(makers), ..maker })
+}
+
+/// Makes writers of a field that stands in a column of the file.
+fn maker_within(column: &FieldRef, field: FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
+    let schema = Arc::new(Schema::new(vec![FieldRef::clone(column)]));
     let parquet = ArrowSchemaConverter::new().convert(&schema)?;
     let properties = WriterPropertiesPtr::clone(properties);
     let file: SerializedFileWriter<Sink> =
         SerializedFileWriter::new(std::io::sink(), parquet.root_schema_ptr(), WriterPropertiesPtr::clone(&properties))
             .map_err(|source| Error::bug(format!("column `{}` cannot be written", field.name())).with_source(source))?;
-    let may_repeat = |column: &ColumnDescPtr| {
-        column.max_def_level() <= 1
-            && column.max_rep_level() == 0
-            && properties.bloom_filter_properties(column.path()).is_none()
+    let leaves = parquet.columns().to_vec();
+    let single = |leaf: &ColumnDescPtr| {
+        leaf.max_def_level() <= 1
+            && leaf.max_rep_level() == 0
+            && properties.bloom_filter_properties(leaf.path()).is_none()
     };
-    let descriptor = parquet.columns().first().filter(|column| may_repeat(column)).cloned();
-    Ok(Maker { factory: ArrowRowGroupWriterFactory::new(&file, schema), descriptor, properties })
+    let form = if leaves.iter().all(single) { Form::Single } else { Form::Other };
+    Ok(Maker { field, factory: ArrowRowGroupWriterFactory::new(&file, schema), leaves, form, properties })
 }

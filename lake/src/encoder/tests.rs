@@ -184,6 +184,101 @@ fn calls(rows: usize) -> ArrayRef {
     Arc::new(ListArray::new(Arc::clone(element), one_each, Arc::new(records), None))
 }
 
+/// Lists of tool calls: how many records each row has, and of each field whether it has one value, few, many or none.
+fn lists(lengths: &[usize], kinds: &[u8]) -> ArrayRef {
+    let records: usize = lengths.iter().sum();
+    let schema = Table::Events.arrow_schema();
+    let DataType::List(element) = schema.field_with_name("tool_calls").expect("there").data_type() else {
+        panic!("a list")
+    };
+    let DataType::Struct(fields) = element.data_type() else { panic!("records") };
+    let values = |(field, kind): (&FieldRef, &u8)| -> ArrayRef {
+        let number = |record: usize| match kind % 4 {
+            0 => Some(7),
+            1 => Some(record % 3),
+            2 => Some(record),
+            _ => None,
+        };
+        let gap = |record: usize| kind / 4 % 2 == 1 && record % 4 == 1;
+        let numbers: Vec<Option<usize>> = (0..records)
+            .map(|record| match field.is_nullable() {
+                true => number(record).filter(|_| !gap(record)),
+                false => Some(number(record).unwrap_or(0)),
+            })
+            .collect();
+        let text = |number: usize| format!("{} {number}", field.name());
+        match field.data_type() {
+            DataType::Utf8View if kind / 8 == 0 => {
+                let texts = StringArray::from_iter_values((0..records.max(8)).map(text));
+                let keys = UInt32Array::from_iter(numbers.iter().map(|n| n.map(|n| u32::try_from(n).expect("few"))));
+                Arc::new(DictionaryArray::new(keys, Arc::new(texts)))
+            }
+            DataType::Utf8View => Arc::new(StringArray::from_iter(numbers.iter().map(|n| n.map(text)))),
+            DataType::Boolean => Arc::new(BooleanArray::from_iter(numbers.iter().map(|n| n.map(|n| n % 2 == 1)))),
+            other => {
+                let numbers = numbers.iter().map(|n| n.map(|n| i64::try_from(n).expect("few")));
+                cast(&Int64Array::from_iter(numbers), other).expect("a number")
+            }
+        }
+    };
+    let columns: Vec<ArrayRef> = fields.iter().zip(kinds.iter().cycle()).map(values).collect();
+    let typed =
+        |(field, column): (&FieldRef, &ArrayRef)| field.as_ref().clone().with_data_type(column.data_type().clone());
+    let types: arrow::datatypes::Fields = fields.iter().zip(&columns).map(typed).collect();
+    let records = StructArray::new(types.clone(), columns, None);
+    let element = element.as_ref().clone().with_data_type(DataType::Struct(types));
+    let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
+    Arc::new(ListArray::new(Arc::new(element), offsets, Arc::new(records), None))
+}
+
+/// What comes out of a file into which these lists went, and what went in.
+fn through_a_file(parts: &[(Vec<usize>, Vec<u8>)]) -> (ArrayRef, ArrayRef) {
+    let schema = Table::Events.arrow_schema();
+    let place = schema.index_of("tool_calls").expect("there");
+    let mut encoder = RowEncoder::new(Table::Events);
+    let mut put: Vec<ArrayRef> = Vec::new();
+    for (lengths, kinds) in parts {
+        let list = lists(lengths, kinds);
+        let mut chunk = bare(lengths.len(), &[DAY]);
+        put.push(cast(&list, schema.field(place).data_type()).expect("the table's layout"));
+        chunk.columns[place] = (lengths.iter().sum::<usize>() > 0 || kinds[0] % 2 == 0).then_some(list);
+        encoder.push(&chunk).expect("fits");
+    }
+    let rows = encoder.finish().expect("closes");
+    for (name, column) in footer(&rows.files()[0]) {
+        let dictionary = column.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY);
+        // Readers in C++ refuse the dictionary of a truth value.
+        assert!(!dictionary || column.column_type() != parquet::basic::Type::BOOLEAN, "{name}");
+        assert_eq!(column.dictionary_page_offset().is_some(), dictionary, "{name}");
+    }
+    let batch = whole(&rows);
+    let put: Vec<&dyn Array> = put.iter().map(AsRef::as_ref).collect();
+    (ArrayRef::clone(batch.column(place)), arrow::compute::concat(&put).expect("one type"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn records_of_lists_come_out_as_they_went_in_whatever_their_fields_have(
+        parts in prop::collection::vec(
+            (prop::collection::vec(0..4_usize, 1..60), prop::collection::vec(0..16_u8, 1..17)), 1..5)
+    ) {
+        let (found, put) = through_a_file(&parts);
+        prop_assert_eq!(&found, &put);
+    }
+}
+
+#[test]
+fn records_of_lists_that_fill_pages_and_a_row_group_come_out_as_they_went_in() {
+    let lengths = |rows: usize| (0..rows).map(|row| [0, 2, 1, 0, 3][row % 5]).collect::<Vec<_>>();
+    let kinds: Vec<u8> = (0..16).collect();
+    let rest: Vec<u8> = (0..16).rev().collect();
+    let (found, put) =
+        through_a_file(&[(lengths(45_000), kinds.clone()), (lengths(ROWS_OF_GROUPS), kinds), (lengths(50_000), rest)]);
+    assert_eq!(&found, &put);
+}
+
 /// The type with texts one after the other.
 fn without_views(data_type: &DataType) -> DataType {
     let plain = |field: &FieldRef| field.as_ref().clone().with_data_type(without_views(field.data_type()));
