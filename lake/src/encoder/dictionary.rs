@@ -21,6 +21,7 @@ use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
@@ -220,76 +221,77 @@ impl DictionaryColumn {
         properties: &WriterProperties,
         lists: Option<&mut Levels<'_>>,
     ) -> Result<DictionaryChunk> {
+        let bodies = match lists {
+            Some(lists) => self.pages_of_lists(lists),
+            None => self.rows.chunks(PAGE_ROWS).map(|rows| self.page(rows)).collect(),
+        };
+        let sum = |part: fn(&Body) -> usize| bodies.iter().map(part).sum::<usize>();
+        let (rows, values) = (sum(|body| body.rows), sum(|body| body.values));
+        // Without a value there is nothing to say by number, and some readers know no dictionaries of truth values.
+        let dictionary = (!self.numbers.is_empty()).then(|| properties.dictionary_page_encoding());
+        let encoding = dictionary.map_or(Encoding::PLAIN, |_| properties.dictionary_data_page_encoding());
+        let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
+        let of_dictionary = dictionary.map(|encoding| stats(PageType::DICTIONARY_PAGE, encoding, 1));
+        let of_pages = stats(PageType::DATA_PAGE, encoding, i32::try_from(bodies.len()).unwrap_or(i32::MAX));
+        let encodings: Vec<Encoding> = dictionary.into_iter().chain([Encoding::RLE, encoding]).collect();
+        let (bytes, data_at, index) = self.write(bodies, dictionary, encoding)?;
+        let mut metadata = ColumnChunkMetaData::builder(self.descriptor.clone())
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_encodings_mask(EncodingMask::new_from_encodings(encodings.iter()))
+            .set_page_encoding_stats(of_dictionary.into_iter().chain([of_pages]).collect())
+            .set_total_compressed_size(signed(bytes.len())?)
+            .set_total_uncompressed_size(signed(bytes.len())?)
+            .set_num_values(signed(values)?)
+            .set_dictionary_page_offset(dictionary.map(|_| 0))
+            .set_data_page_offset(data_at);
+        if properties.statistics_enabled(self.descriptor.path()) != EnabledStatistics::None {
+            metadata = metadata.set_statistics(self.statistics());
+        }
+        let close = Box::new(ColumnCloseResult {
+            bytes_written: bytes.len() as u64,
+            rows_written: rows as u64,
+            metadata: metadata.build()?,
+            bloom_filter: None,
+            column_index: None,
+            offset_index: Some(index),
+        });
+        Ok(DictionaryChunk { bytes, close })
+    }
+
+    /// The pages with their headers, where the first data page begins, and where each of them is.
+    fn write(
+        &self,
+        bodies: Vec<Body>,
+        dictionary: Option<Encoding>,
+        encoding: Encoding,
+    ) -> Result<(Bytes, i64, OffsetIndexMetaData)> {
         let mut sink = TrackedWrite::new(Vec::new());
         let mut writer = SerializedPageWriter::new(&mut sink);
         let mut write = |page: Page| -> Result<PageWriteSpec> {
             let size = page.buffer().len();
             Ok(writer.write_page(CompressedPage::new(page, size))?)
         };
-        let (mut size, mut data_at) = (0, 0);
-        // Without a value there is nothing to say by number, and some readers know no dictionaries of truth values.
-        let (has_values, mut encoding) = (!self.numbers.is_empty(), Encoding::PLAIN);
-        if has_values {
-            let dictionary = write(Page::DictionaryPage {
-                buf: self.values.clone().into(),
-                num_values: count(self.numbers.len()),
-                encoding: properties.dictionary_page_encoding(),
-                is_sorted: false,
-            })?;
-            (size, data_at) = (dictionary.uncompressed_size, dictionary.bytes_written);
-            encoding = properties.dictionary_data_page_encoding();
+        let mut data_at = 0;
+        if let Some(encoding) = dictionary {
+            let (buf, num_values) = (self.values.clone().into(), count(self.numbers.len()));
+            let page = write(Page::DictionaryPage { buf, num_values, encoding, is_sorted: false })?;
+            data_at = signed(page.bytes_written)?;
         }
         let mut index = OffsetIndexBuilder::new();
-        let bodies = match lists {
-            Some(lists) => self.pages_of_lists(lists),
-            None => self.rows.chunks(PAGE_ROWS).map(|rows| self.page(rows)).collect(),
-        };
-        let (mut pages, mut values, mut rows_of_all) = (0, 0, 0);
-        for Body { rows, values: of_page, bytes } in bodies {
+        for Body { rows, values, bytes } in bodies {
             let page = write(Page::DataPage {
                 buf: bytes.into(),
-                num_values: count(of_page),
+                num_values: count(values),
                 encoding,
                 def_level_encoding: Encoding::RLE,
                 rep_level_encoding: Encoding::RLE,
                 statistics: None,
             })?;
-            size += page.uncompressed_size;
-            pages += 1;
-            values += of_page;
-            rows_of_all += rows;
+            let size = i32::try_from(page.bytes_written).map_err(|_| Error::bug("a page is too large"))?;
             index.append_row_count(signed(rows)?);
-            let length = i32::try_from(page.compressed_size).map_err(|_| Error::bug("a page is too large"))?;
-            index.append_offset_and_size(signed(page.offset)?, length);
+            index.append_offset_and_size(signed(page.offset)?, size);
         }
-        let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
-        let dictionary = has_values.then(|| properties.dictionary_page_encoding());
-        let encodings: Vec<Encoding> = dictionary.into_iter().chain([Encoding::RLE, encoding]).collect();
-        let of_pages = dictionary
-            .map(|encoding| stats(PageType::DICTIONARY_PAGE, encoding, 1))
-            .into_iter()
-            .chain([stats(PageType::DATA_PAGE, encoding, pages)]);
-        let mut metadata = ColumnChunkMetaData::builder(self.descriptor.clone())
-            .set_compression(Compression::UNCOMPRESSED)
-            .set_encodings_mask(EncodingMask::new_from_encodings(encodings.iter()))
-            .set_page_encoding_stats(of_pages.collect())
-            .set_total_compressed_size(signed(size)?)
-            .set_total_uncompressed_size(signed(size)?)
-            .set_num_values(signed(values)?)
-            .set_dictionary_page_offset(has_values.then_some(0))
-            .set_data_page_offset(signed(data_at)?);
-        if properties.statistics_enabled(self.descriptor.path()) != EnabledStatistics::None {
-            metadata = metadata.set_statistics(self.statistics());
-        }
-        let close = Box::new(ColumnCloseResult {
-            bytes_written: size as u64,
-            rows_written: rows_of_all as u64,
-            metadata: metadata.build()?,
-            bloom_filter: None,
-            column_index: None,
-            offset_index: Some(index.build()),
-        });
-        Ok(DictionaryChunk { bytes: sink.into_inner()?.into(), close })
+        Ok((sink.into_inner()?.into(), data_at, index.build()))
     }
 
     /// A data page of rows that are no lists.
