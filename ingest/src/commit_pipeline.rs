@@ -11,6 +11,8 @@
 //! * A message that `quarantine` holds stays there. The verdict on it may differ when it is read again, since time or the
 //!   limits have moved on; `events` then leaves it out, so that it is in one table only.
 //! * An unclear result is asked again with the same commit on the same snapshot until it is clear.
+//! * What was read is committed only where its topic still has the id that the tables know: one that was deleted and made
+//!   anew has other messages at the same offsets. Where no broker tells ids, or none answers, nobody can know.
 //! * A batch stays in memory until its outcome is known. Only the stop token ends the waiting, with an error.
 
 mod ownership;
@@ -70,6 +72,13 @@ impl DataStore for Lake {
     }
 }
 
+/// Tells a topic from another one that has its name.
+#[async_trait]
+pub trait TopicIds: Send + Sync {
+    /// The id that each of these topics has at this moment. A topic whose id nobody tells is left out.
+    async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64>;
+}
+
 /// Hears what the committer waits for, for health and metrics.
 pub trait Observer: Send + Sync {
     /// A step failed or is unclear, and will be tried again.
@@ -118,6 +127,8 @@ pub struct CommitReport {
     pub committed: Vec<PartitionRange>,
     /// Partitions whose rows were dropped, because another owner commits them.
     pub fenced: Vec<FencedPartition>,
+    /// Ranges whose rows were dropped, because they may be another topic's than the one that the tables know by its name.
+    pub remade: Vec<PartitionRange>,
     /// Rows that reached `events`.
     pub event_rows: i64,
     /// Rows that reached `quarantine`.
@@ -131,6 +142,7 @@ pub struct Committer {
     quarantine: Arc<dyn CommitLog>,
     job: String,
     handover: Option<Handover>,
+    topic_ids: Option<Arc<dyn TopicIds>>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
@@ -169,6 +181,7 @@ impl Committer {
             quarantine,
             job: job.into(),
             handover: None,
+            topic_ids: None,
             observer,
             clock: Arc::new(SystemClock),
             stop,
@@ -205,6 +218,12 @@ impl Committer {
         Self { handover, ..self }
     }
 
+    /// Asks before each commit whether topics are still those that were read.
+    #[must_use]
+    pub fn with_topic_ids(self, topic_ids: Arc<dyn TopicIds>) -> Self {
+        Self { topic_ids: Some(topic_ids), ..self }
+    }
+
     /// Puts a batch into the tables, waiting for storage as long as it takes.
     ///
     /// # Errors
@@ -218,6 +237,7 @@ impl Committer {
             Some(snapshot) => snapshot,
             None => self.load(&self.events).await?,
         };
+        self.drop_remade(&on, &mut touched, &mut report, &topic_ids).await;
         if touched.iter().any(|one| !self.stands(&on, one)) {
             on = self.load(&self.events).await?;
         }
@@ -381,6 +401,32 @@ impl Committer {
 
     fn stands(&self, on: &Snapshot, one: &Touched) -> bool {
         on.next(&self.app_of(one)) == one.expected
+    }
+
+    /// Moves partitions of topics that were deleted and made anew from `touched` into the report. All of a batch was read
+    /// before this: what comes of a topic that still has its id is of that topic.
+    async fn drop_remade(
+        &self,
+        on: &Snapshot,
+        touched: &mut Vec<Touched>,
+        report: &mut CommitReport,
+        first_seen: &BTreeMap<String, i64>,
+    ) {
+        let Some(topic_ids) = &self.topic_ids else { return };
+        let known = |topic: &str| on.next(&topic_app_id(&self.job, topic)).or_else(|| first_seen.get(topic).copied());
+        let topics: BTreeSet<String> =
+            touched.iter().map(|one| &one.range.topic).filter(|topic| known(topic).is_some()).cloned().collect();
+        if topics.is_empty() {
+            return;
+        }
+        let ids = tokio::select! {
+            biased; // Stopping wins over waiting.
+            () = self.stop.cancelled() => return,
+            ids = topic_ids.ids(&topics) => ids,
+        };
+        let remade =
+            |one: &mut Touched| ids.get(&one.range.topic).is_some_and(|id| known(&one.range.topic) != Some(*id));
+        report.remade.extend(touched.extract_if(.., remade).map(|one| one.range));
     }
 
     /// Moves partitions that are lost to another owner from `touched` into the report.

@@ -99,7 +99,6 @@ impl Ingest {
         let committer = Committer::for_lake(&self.lake, &*self.kafka.job, self.handover, observer, stop_now.clone());
         let (batches, waiting) = tokio::sync::mpsc::channel(self.kafka.flush.channel_batches);
         let (answer, answers) = channel();
-        let committing = commit_all(committer, waiting, answer, self.metrics.clone(), Arc::clone(&clock));
         let assigner = Assigner {
             log: Arc::new(self.lake.log(Table::Events)) as Arc<dyn CommitLog>,
             job: self.kafka.job.clone(),
@@ -112,16 +111,21 @@ impl Ingest {
             limits: self.limits,
             handed_on,
             health: self.health,
-            metrics: self.metrics,
-            clock,
+            metrics: self.metrics.clone(),
+            clock: Arc::clone(&clock),
             stop,
             stop_now,
             until_caught_up,
         };
         let wires = Wires { batches, answers };
-        let polling = tokio::task::spawn_blocking(move || Poller::start(orders, wires, assigner)?.run());
+        let stopped = |source| Error::bug("the polling thread stopped").with_source(source);
+        let starting = tokio::task::spawn_blocking(move || Poller::start(orders, wires, assigner));
+        let poller = starting.await.map_err(stopped)??;
+        let committer = committer.with_topic_ids(Arc::new(poller.topic_ids()));
+        let committing = commit_all(committer, waiting, answer, self.metrics, clock);
+        let polling = tokio::task::spawn_blocking(move || poller.run());
         let (polled, ()) = tokio::join!(polling, committing);
-        polled.map_err(|source| Error::bug("the polling thread stopped").with_source(source))??;
+        polled.map_err(stopped)??;
         let status = health.status();
         Ok(Summary {
             rows_committed: status.rows_committed,

@@ -1,9 +1,10 @@
 //! A topic that is not what it was: the partitions concerned are halted, loudly, and the others go on.
 
+use super::proof::audit;
 use super::real_broker;
 use crate::common::event::{run, runs};
 use crate::common::program::{Running, Wanted};
-use crate::common::{Message, Setup, until_or};
+use crate::common::{Broker, Message, Setup, until_or};
 
 /// Waits until health tells why a partition stands still.
 fn told(worker: &Running, partition: &str, why: &str) -> String {
@@ -61,22 +62,80 @@ fn a_topic_truncated_below_the_stored_offset_halts_that_partition_and_no_other()
     assert_eq!(rows(&setup, &topic, 0), 10);
 }
 
-#[test]
-fn a_topic_deleted_and_made_anew_under_a_running_worker_halts_and_the_other_topic_goes_on() {
-    let Some(broker) = real_broker() else { return };
-    let (fate, other) = (broker.topic("fate", 1), broker.topic("other", 1));
-    for topic in [&fate, &other] {
-        broker.publish_events(topic, 1, &runs("early", 5));
+/// Two topics of two partitions; the first is to be deleted and made anew.
+struct Two {
+    broker: &'static Broker,
+    fate: String,
+    other: String,
+    setup: Setup,
+}
+
+impl Two {
+    /// With five events in each partition.
+    fn new() -> Option<Self> {
+        let broker = real_broker()?;
+        let (fate, other) = (broker.topic("fate", 2), broker.topic("other", 2));
+        for topic in [&fate, &other] {
+            broker.publish_events(topic, 2, &runs("early", 10));
+        }
+        let topics = [fate.as_str(), other.as_str()];
+        let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &topics, ..Wanted::default() });
+        Some(Self { broker, fate, other, setup })
     }
-    let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &[&fate, &other], ..Wanted::default() });
-    setup.catch_up();
-    broker.recreate(&fate, 1).expect("the broker is a real one");
-    broker.publish_events(&fate, 1, &runs("new", 20));
-    let worker = setup.start("run");
-    told(&worker, &format!("{fate}/0"), "made anew");
-    broker.publish_events(&other, 1, &runs("late", 5));
-    until_or(|| (rows(&setup, &other, 0) == 10).then_some(()), || worker.printed());
-    assert_eq!(rows(&setup, &fate, 0), 5, "nothing of the new topic is taken for the old one");
-    assert_eq!(halted(&worker), Some(1.0));
-    ends_well(worker);
+
+    fn make_anew(&self, events: usize) {
+        self.broker.recreate(&self.fate, 2).expect("the broker is a real one");
+        self.broker.publish_events(&self.fate, 2, &runs("new", events));
+    }
+
+    /// Both partitions stand still, each where the tables stood, and the other topic's go on.
+    fn stands_still(&self, worker: Running, why: &str) {
+        for partition in ["0", "1"] {
+            told(&worker, &format!("{}/{partition}", self.fate), why);
+        }
+        let before = rows(&self.setup, &self.other, 0);
+        self.broker.publish_events(&self.other, 2, &runs("late", 10));
+        for partition in [0, 1] {
+            until_or(|| (rows(&self.setup, &self.other, partition) == before + 5).then_some(()), || worker.printed());
+            assert_eq!(
+                rows(&self.setup, &self.fate, partition),
+                5,
+                "nothing of the new topic is taken for the old one"
+            );
+        }
+        assert_eq!(halted(&worker), Some(2.0));
+        assert!(worker.printed().contains("ERROR"), "a person is called\n{}", worker.printed());
+        ends_well(worker);
+        audit(&self.setup, true);
+    }
+}
+
+#[test]
+fn a_topic_made_anew_while_nobody_reads_halts_all_its_partitions_and_no_other() {
+    let Some(two) = Two::new() else { return };
+    two.setup.catch_up();
+    two.make_anew(40);
+    two.stands_still(two.setup.start("run"), "made anew");
+}
+
+/// Starts a worker, and makes the topic anew under it.
+fn made_anew_under_a_worker(events: usize) {
+    let Some(two) = Two::new() else { return };
+    two.setup.catch_up();
+    let worker = two.setup.start("run");
+    two.broker.publish_events(&two.other, 2, &runs("more", 10));
+    until_or(|| (rows(&two.setup, &two.other, 0) == 10).then_some(()), || worker.printed());
+    two.make_anew(events);
+    two.stands_still(worker, "made anew");
+}
+
+#[test]
+fn a_topic_made_anew_under_a_worker_with_more_messages_than_were_read_halts() {
+    // By its offsets alone it could not be told from the old one.
+    made_anew_under_a_worker(400);
+}
+
+#[test]
+fn a_topic_made_anew_under_a_worker_with_fewer_messages_than_were_read_halts() {
+    made_anew_under_a_worker(4);
 }

@@ -251,6 +251,60 @@ async fn of_two_committers_one_is_fenced_and_keeps_its_other_partitions() {
     assert_eq!(*world.store.discarded.lock().expect("not poisoned"), 1);
 }
 
+/// What a broker says of its topics, and how often it was asked.
+#[derive(Default)]
+struct Broker {
+    ids: BTreeMap<String, i64>,
+    asked: Mutex<usize>,
+}
+
+#[async_trait]
+impl TopicIds for Broker {
+    async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64> {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.ids.iter().filter(|(topic, _)| topics.contains(*topic)).map(|(topic, id)| (topic.clone(), *id)).collect()
+    }
+}
+
+/// A broker whose topic has this id, or who tells none.
+fn broker(id: Option<i64>) -> Arc<Broker> {
+    Arc::new(Broker { ids: id.map(|id| ("runs".to_owned(), id)).into_iter().collect(), asked: Mutex::default() })
+}
+
+#[tokio::test]
+async fn what_was_read_of_a_topic_that_was_made_anew_goes_to_neither_table() {
+    let world = World::new();
+    let seen = |id| BTreeMap::from([("runs".to_owned(), id)]);
+    let first = Batch { topic_ids: seen(7), ..batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)]) };
+    // Made anew between the assignment, which saw 7, and the first commit.
+    let report = world.plain().with_topic_ids(broker(Some(8))).commit(first.clone()).await.expect("nothing to do");
+    assert_eq!(report.remade.iter().map(|range| (range.partition, range.from)).collect::<Vec<_>>(), [(0, 0)]);
+    assert_eq!((next(&world.events, 0).await, report.committed.len()), (None, 0));
+    let mut committer = world.plain().with_topic_ids(broker(Some(7)));
+    assert!(committer.commit(first).await.expect("lands").remade.is_empty());
+    // From now on the tables know it, whatever an assignment sees.
+    let then = || Batch {
+        topic_ids: seen(8),
+        ..batch(&[(0, 1)], &[(0, 2), (1, 0)], &[touch(0, 1, 3, Some(1)), touch(1, 0, 1, None)])
+    };
+    let report = world.plain().with_topic_ids(broker(Some(8))).commit(then()).await.expect("nothing to do");
+    assert_eq!(report.remade.len(), 2);
+    assert_eq!((report.committed.len(), report.fenced.len()), (0, 0));
+    assert_eq!((world.visible(&world.events), world.visible(&world.quarantine)), (vec![0], vec![]));
+    // A broker that does not answer, or tells no ids, stops nothing.
+    let silent = world.plain().with_topic_ids(broker(None)).commit(then()).await.expect("lands");
+    assert_eq!((silent.remade.len(), silent.committed.len()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_broker_is_not_asked_about_topics_of_which_no_id_is_known() {
+    let world = World::new();
+    let asked = broker(Some(7));
+    let mut committer = world.plain().with_topic_ids(asked.clone());
+    committer.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
+    assert_eq!(*asked.asked.lock().expect("not poisoned"), 0);
+}
+
 #[tokio::test]
 async fn a_stale_range_quarantines_nothing() {
     let world = World::new();

@@ -35,8 +35,9 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::source::open_batch::{Answer, OpenBatch, Place};
 use caught_up::CaughtUp;
-use context::{Assigner, Context};
+use context::{Assigner, Context, REMADE};
 use settings::KafkaSettings;
+use topic_id::ConsumerTopicIds;
 
 /// Longest wait of one poll: bounds how late a stop or an answer is noticed.
 const POLL: Duration = Duration::from_millis(50);
@@ -44,7 +45,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// Wait for metadata and watermarks from a broker.
 const ASK_BROKER: Duration = Duration::from_secs(5);
 
-/// How often a broker that was out of reach is asked again.
+/// The same, where the question can be put again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Before a broker that was out of reach is asked again.
 const LOOK_AROUND_MICROS: i64 = 2_000_000;
 
 /// Messages taken in before anything else is looked at: a fraction of a millisecond.
@@ -55,7 +59,7 @@ const DRAIN_MICROS: i64 = 20_000_000;
 
 /// Everything the polling thread works with.
 pub(crate) struct Poller {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     settings: KafkaSettings,
     health: Health,
     metrics: Metrics,
@@ -65,6 +69,8 @@ pub(crate) struct Poller {
     /// What to reach, where the worker stops when it has caught up.
     catching_up: Option<CaughtUp>,
     paused: bool,
+    /// The client has stopped reading a partition whose offset the broker does not hold, and it is not clear yet which.
+    outside: bool,
     looked_around_micros: i64,
 }
 
@@ -133,7 +139,7 @@ impl Poller {
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(refuse)?;
         let mut poller = Self {
-            consumer,
+            consumer: Arc::new(consumer),
             settings,
             health,
             metrics,
@@ -142,12 +148,18 @@ impl Poller {
             stop_now,
             catching_up: None,
             paused: false,
+            outside: false,
             looked_around_micros: 0,
         };
         if until_caught_up {
             poller.catching_up = Some(CaughtUp::begin(&poller.consumer, &poller.settings)?);
         }
         Ok(poller)
+    }
+
+    /// Tells the committing task the ids of topics.
+    pub(crate) fn topic_ids(&self) -> ConsumerTopicIds {
+        ConsumerTopicIds(Arc::downgrade(&self.consumer))
     }
 
     /// Polls until told to stop, caught up, or failed.
@@ -254,22 +266,24 @@ impl Poller {
         self.metrics.held_bytes.set(i64::try_from(open.builder.bytes()).unwrap_or(i64::MAX));
         let (full, old) = open.due(&self.settings.flush, self.clock.now_micros());
         let waits = (full || old) && !open.hand_over()?;
-        if std::mem::take(&mut open.reassigned) {
-            self.paused = false;
-        }
+        // Those that were there before are as they were, new ones are not held back.
+        let reassigned = std::mem::take(&mut open.reassigned);
         drop(open);
         let hold_back = waits && full;
-        if hold_back != self.paused {
+        if hold_back != self.paused || reassigned {
             self.hold_back(hold_back);
         }
         Ok(())
     }
 
     fn hold_back(&mut self, pause: bool) {
-        let done = self
-            .consumer
-            .assignment()
-            .and_then(|assigned| if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) });
+        let mut list = TopicPartitionList::new();
+        for (place, position) in &self.consumer.context().open().positions {
+            if !position.halted {
+                list.add_partition(&place.topic, place.partition);
+            }
+        }
+        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
         match done {
             Ok(()) => self.paused = pause,
             Err(error) => tracing::warn!(%error, pause, "partitions could not be paused or resumed"),
@@ -289,6 +303,10 @@ impl Poller {
             drop(open);
             self.metrics.fenced.inc_by(report.fenced.len() as u64);
             self.store_offsets(&report.committed);
+            for range in report.remade {
+                let place = Place { topic: range.topic.into(), partition: range.partition };
+                context.halt(&self.consumer, &place, REMADE.to_owned());
+            }
         }
         let fenced = context.open().take_fenced()?;
         fenced.iter().try_for_each(|(place, next)| self.seek(place, *next))
@@ -332,7 +350,7 @@ impl Poller {
                     .with_hint("the message above names the cause; start again once it is mended"))
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.halt_those_outside_the_log();
+                self.outside = !self.halt_those_outside_the_log();
                 Ok(())
             }
             other => {
@@ -343,24 +361,34 @@ impl Poller {
         }
     }
 
-    /// Halts each partition whose next offset the broker does not hold.
-    fn halt_those_outside_the_log(&self) {
+    /// Halts each partition whose next offset the broker does not hold. The client has stopped reading one, and does not
+    /// say which. Where that offset is held by now, it is read on: what it is of, the commit finds out. False where the
+    /// broker did not answer for all of them.
+    fn halt_those_outside_the_log(&self) -> bool {
         let context = self.consumer.context();
-        let places: Vec<(Place, i64)> = context
+        let places: Vec<(Place, Option<i64>)> = context
             .open()
             .positions
             .iter()
-            .filter(|(_, position)| !position.halted)
-            .filter_map(|(place, position)| Some((place.clone(), position.next?)))
+            .filter(|(_, position)| !position.halted && !position.stale)
+            .map(|(place, position)| (place.clone(), position.next))
             .collect();
+        let mut all = true;
         for (place, next) in places {
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&place.topic, place.partition, ASK_BROKER) else {
+            // Everything waits meanwhile: what is not told now is asked for later.
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&place.topic, place.partition, ASK_AGAIN) else {
+                return false;
+            };
+            let Some(next) = next.filter(|next| !(low..=high).contains(next)) else {
+                let offset = next.map_or(context::start_offset(self.settings.start), Offset::Offset);
+                // Refused where the client has stopped reading it.
+                if self.consumer.seek(&place.topic, place.partition, offset, ASK_AGAIN).is_err() {
+                    all &= self.begin_again(&place);
+                }
                 continue;
             };
-            if (low..=high).contains(&next) {
-                continue;
-            }
             context.halt(
+                &self.consumer,
                 &place,
                 format!(
                     "the tables stand at offset {next}, but the broker holds {low} to {high}: messages were deleted \
@@ -369,20 +397,33 @@ impl Poller {
                 ),
             );
         }
+        all
     }
 
-    /// Asks a broker that was out of reach whether it is back. Lag comes with the client's statistics: asking for each
+    /// Has the client read a partition again that it has stopped reading; false where that cannot be.
+    fn begin_again(&self, place: &Place) -> bool {
+        tracing::info!(topic = %place.topic, partition = place.partition, "read on from where the tables stand");
+        let done = self.consumer.context().begin_again(&self.consumer, place);
+        if let Err(error) = &done {
+            tracing::warn!(%error, partition = %place, "cannot be read on yet; trying again");
+        }
+        done.is_ok()
+    }
+
+    /// Asks a broker that was out of reach whether it is back, or what it did not answer. Lag comes with the client's statistics: asking for each
     /// partition's end would wait behind fetches, and hold up polling.
     fn look_around(&mut self) {
         let now_micros = self.clock.now_micros();
-        if now_micros - self.looked_around_micros < LOOK_AROUND_MICROS || self.health.status().broker.is_none() {
+        let out_of_reach = self.health.status().broker.is_some();
+        if now_micros - self.looked_around_micros < LOOK_AROUND_MICROS || !(out_of_reach || self.outside) {
             return;
         }
-        self.looked_around_micros = now_micros;
+        self.outside = self.outside && !self.halt_those_outside_the_log();
         let topic = self.settings.topics.first().map(String::as_str);
-        if self.consumer.fetch_metadata(topic, Duration::from_secs(1)).is_ok() {
+        if out_of_reach && self.consumer.fetch_metadata(topic, ASK_AGAIN).is_ok() {
             self.health.note(|status| status.broker = None);
         }
+        self.looked_around_micros = self.clock.now_micros();
     }
 
     fn has_caught_up(&mut self) -> bool {

@@ -88,7 +88,7 @@ pub struct OpenBatch {
     pub since_micros: Option<i64>,
     /// An error met where none can be returned.
     pub error: Option<Error>,
-    /// Partitions were assigned since the last look: none of them is paused.
+    /// Partitions were assigned since the last look: they are not paused, whatever the others are.
     pub reassigned: bool,
     /// Partitions to put where the table stands.
     fenced: BTreeMap<Place, Option<i64>>,

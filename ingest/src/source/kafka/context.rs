@@ -11,12 +11,13 @@ use std::time::Duration;
 use bellwether_lake::{Clock, CommitLog, Error, ErrorKind, Result, Snapshot};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 
 use super::settings::Start;
-use super::topic_id::topic_ids;
+use super::topic_id::{ASK_TOPIC_IDS, topic_ids};
 use crate::commit_pipeline::{app_id, topic_app_id};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -25,15 +26,16 @@ use crate::source::open_batch::{OpenBatch, Place};
 /// Longest wait for storage inside a rebalance: well below the default poll interval of 5 min.
 const LOAD_MICROS: i64 = 60_000_000;
 
-/// Wait for the ids of topics; without an answer the check is left out.
-const ASK_TOPIC_IDS: Duration = Duration::from_secs(3);
-
 /// Pause between two attempts to read where the tables stand.
 const LOAD_PAUSE: Duration = Duration::from_millis(250);
 
 /// Wait for the commit of what is open when partitions are taken away; what is not committed by then is read again by
 /// their next owner.
 const REVOKE_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a partition is halted whose topic has not the id that the tables know.
+pub(super) const REMADE: &str = "the topic was deleted and made anew: its offsets are not those that the tables know; read \
+                                 it under another `kafka.job` to take in what is there";
 
 /// Reads where the tables stand.
 pub(crate) struct Assigner {
@@ -125,19 +127,7 @@ impl Context {
         }
         self.open().reassigned = true;
         for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
-            self.halt(
-                place,
-                "the topic was deleted and made anew: its offsets are not those that the tables know; read it under \
-                 another `kafka.job` to take in what is there"
-                    .to_owned(),
-            );
-        }
-        let mut halted = TopicPartitionList::new();
-        for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
-            halted.add_partition(&place.topic, place.partition);
-        }
-        if halted.count() > 0 {
-            consumer.pause(&halted).map_err(kafka)?;
+            self.halt(consumer, place, REMADE.to_owned());
         }
         tracing::info!(partitions = %names(&places), "partitions assigned");
         Ok(())
@@ -174,15 +164,46 @@ impl Context {
     }
 
     /// Lets a partition stand still until a person decides, and says so loudly; the others go on.
-    pub(crate) fn halt(&self, place: &Place, why: String) {
+    pub(crate) fn halt(&self, consumer: &BaseConsumer<Self>, place: &Place, why: String) {
+        match self.open().positions.get_mut(place) {
+            Some(position) if !position.halted => position.halted = true,
+            _ => return,
+        }
         tracing::error!(topic = %place.topic, partition = place.partition, "halted: {why}");
-        if let Some(position) = self.open().positions.get_mut(place) {
-            position.halted = true;
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&place.topic, place.partition);
+        if let Err(error) = consumer.pause(&list) {
+            // What still arrives is passed over.
+            tracing::debug!(%error, "a partition that is halted cannot be paused");
         }
         self.health.note(|status| {
             status.halted.insert(place.to_string(), why);
         });
         self.metrics.halted.inc();
+    }
+
+    /// Gives the client a partition anew, at the offset that is to be read next. A client whose group hands out everything
+    /// at once is given all of them.
+    pub(super) fn begin_again(&self, consumer: &BaseConsumer<Self>, place: &Place) -> KafkaResult<()> {
+        let whole = !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let (mut list, mut halted) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut open = self.open();
+        for (each, position) in open.positions.iter().filter(|(each, _)| whole || *each == place) {
+            let offset = position.next.map_or(start_offset(self.assigner.start), Offset::Offset);
+            list.add_partition_offset(&each.topic, each.partition, offset)?;
+            if position.halted {
+                halted.add_partition(&each.topic, each.partition);
+            }
+        }
+        open.reassigned = true;
+        drop(open);
+        if whole {
+            consumer.assign(&list)?;
+        } else {
+            consumer.incremental_unassign(&list)?;
+            consumer.incremental_assign(&list)?;
+        }
+        consumer.pause(&halted)
     }
 
     /// Commits what is open, as far as that goes quickly.

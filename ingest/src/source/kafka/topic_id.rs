@@ -3,13 +3,38 @@
 //! The safe client has no call for it, so this module makes librdkafka's `DescribeTopics` itself. It is the only place
 //! with unsafe code, and nothing of it leaves the function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::ptr;
+use std::sync::Weak;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rdkafka::bindings;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
+
+use super::context::Context;
+use crate::commit_pipeline::TopicIds;
+
+/// Wait for the ids of topics; without an answer the check is left out.
+pub(super) const ASK_TOPIC_IDS: Duration = Duration::from_secs(3);
+
+/// Asks by the consumer's own connections, for as long as there is one.
+pub(crate) struct ConsumerTopicIds(pub(super) Weak<BaseConsumer<Context>>);
+
+#[async_trait]
+impl TopicIds for ConsumerTopicIds {
+    async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64> {
+        let Some(consumer) = self.0.upgrade() else { return BTreeMap::new() };
+        let topics = topics.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            topic_ids(consumer.client().native_ptr(), &names, ASK_TOPIC_IDS)
+        });
+        asked.await.unwrap_or_default()
+    }
+}
 
 /// Asks a broker for the ids of topics: the upper half of each id, without its sign. A topic whose id the broker does
 /// not tell (old brokers, the embedded one) is left out, as is every topic where there is no answer in time.
