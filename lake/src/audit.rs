@@ -6,8 +6,8 @@
 //! * `rows` holds rows against offsets: none missing (L-1), none twice (L-2); `coordinates` is its arithmetic.
 //!
 //! Rules: nothing is written, not even a folder that is missing. Each table is looked at in one version, and what is
-//! committed later is not looked at; `metrics` comes first, then `events`, then `quarantine`, so that each may only be
-//! ahead of those before it. What is wrong is a finding, with its place; only storage that does not answer is an error.
+//! committed later is not looked at; a table that is made of another comes before it (`alerts`, `metrics`, `events`,
+//! `quarantine`), so that each may only be ahead of those before it. What is wrong is a finding, with its place; only storage that does not answer is an error.
 
 mod coordinates;
 mod files;
@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::log::AddedFile;
+use crate::log::{AddedFile, LOG_FOLDER};
 use crate::root::Lake;
 use crate::schema::Table;
+use crate::store::NAME_THE_ROOT;
 use history::{ActiveFile, Found, History};
 use ranges::Reader;
 use rows::{Contents, check_rows};
@@ -34,7 +35,8 @@ const FINDINGS_KEPT: usize = 20;
 const FILES_AT_ONCE: usize = 4;
 
 /// The order in which tables are looked at.
-const ORDER: [Table; 5] = [Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
+const ORDER: [Table; Table::ALL.len()] =
+    [Table::Alerts, Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
 
 const BRING_BACK: &str = "bring the file back from a copy; no commit is to blame";
 
@@ -202,7 +204,10 @@ pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progres
         };
         found.insert(table, Box::pin(history::read(lake, table, keep)).await?);
     }
-    let (tables, histories) = check_tables(lake, found)?;
+    if found.values().all(|found| matches!(found, Found::Missing)) {
+        return Err(no_tables(lake).await?);
+    }
+    let (tables, histories) = check_tables(found);
     let mut audited = Audited { auditable: tables.ok(), ..Audited::default() };
     audited.checks.push(tables);
     audited.versions =
@@ -226,12 +231,21 @@ pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progres
     Ok(audited)
 }
 
+/// What a root is that has none of the tables under it.
+async fn no_tables(lake: &Lake) -> Result<Error> {
+    let root = lake.root_display();
+    let log = lake.objects().list(Some(&lake.base().join(LOG_FOLDER))).next().await.transpose()?;
+    Ok(match log {
+        Some(_) => Error::config(format!("`{root}` is a Delta table itself, and no root of bellwether's tables"))
+            .with_hint(
+                "name the folder that holds `events`, `metrics` and the others: the one above, for one of these",
+            ),
+        None => Error::config(format!("there are no tables under `{root}`")).with_hint(NAME_THE_ROOT),
+    })
+}
+
 /// Whether the tables are there and ours.
-fn check_tables(lake: &Lake, found: BTreeMap<Table, Found>) -> Result<(Check, Histories)> {
-    if found.values().all(|found| matches!(found, Found::Missing)) {
-        return Err(Error::config(format!("there are no tables under `{}`", lake.root_display()))
-            .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
-    }
+fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
     // A first start that was stopped half-way has made some tables, and put nothing into any.
     let made = found.values().all(|found| match found {
         Found::Missing => true,
@@ -257,7 +271,7 @@ fn check_tables(lake: &Lake, found: BTreeMap<Table, Found>) -> Result<(Check, Hi
     }
     let there = check.count("tables", histories.len());
     check.summary = format!("{there} of {} tables are there, and whole in their logs", Table::ALL.len());
-    Ok((check, histories))
+    (check, histories)
 }
 
 /// What was noted while the logs were read.

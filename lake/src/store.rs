@@ -42,7 +42,7 @@ impl fmt::Debug for StorageOptions {
 }
 
 /// What helps where a root is not there.
-const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
+pub(crate) const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
 
 /// A root, opened: its address, the store it is in, and where in the store.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use crate::common::event::{run, runs};
 use crate::common::program::text;
 use crate::common::wait::patience;
-use crate::common::{Message, Setup, bellwether, broker, skipped, until};
+use crate::common::{Message, Setup, bellwether, broker, python, skipped, until};
 
 /// Lines of the recording that the tables to be broken are made of: good runs, bad lines and blank ones.
 const GOOD: usize = 60;
@@ -434,6 +435,126 @@ fn bounds_that_do_not_hold_are_found() {
     audit(victim.root(), &[]).finds(1, &["files"], &["its greatest `offset` is"]);
 }
 
+/// A copy of the tables with log checkpoints, and nothing else of maintenance.
+async fn with_checkpoints() -> Victim {
+    let victim = Victim::new();
+    let lake = Lake::open(text(victim.root()), &StorageOptions::default()).await.expect("opens");
+    let settings =
+        MaintainSettings { checkpoint_versions: 1, compact_files: usize::MAX, ..MaintainSettings::default() };
+    for table in Table::ALL {
+        lake.maintain(table, &settings).await.expect("is done");
+    }
+    clean(victim.root());
+    victim
+}
+
+#[tokio::test]
+async fn a_log_checkpoint_that_does_not_say_what_the_log_says_is_found() {
+    let victim = with_checkpoints().await;
+    // The log has the rows under another name, and so has the folder.
+    let (name, path) = (victim.file("events", 3), victim.path("events", 3));
+    let renamed = name.replace("part-", "part-renamed-");
+    fs::rename(path, victim.root().join("events").join(&renamed)).expect("it is there");
+    victim.edit("events", 3, "add", |add| {
+        if add["path"] == name.as_str() {
+            add["path"] = json!(renamed);
+        }
+    });
+    let says = ["events: log checkpoint of version", "it names file", &name, "it does not name file", &renamed];
+    audit(victim.root(), &[]).finds(1, &["log"], &says);
+
+    // An application whose steps only the log knows.
+    let victim = with_checkpoints().await;
+    let mut lines = victim.entry("metrics", 1);
+    lines.push(json!({"txn": {"appId": "somebody", "version": 7}}));
+    victim.write_entry("metrics", 1, &lines);
+    audit(victim.root(), &[]).finds(1, &["log"], &["it has `somebody` not at all, the log at 7"]);
+
+    let victim = with_checkpoints().await;
+    let log = victim.root().join("quarantine/_delta_log");
+    let checkpoints: Vec<PathBuf> = fs::read_dir(&log)
+        .expect("the log is there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+        .collect();
+    assert!(!checkpoints.is_empty(), "there is a log checkpoint");
+    for path in checkpoints {
+        fs::write(path, "no Parquet").expect("it is written");
+    }
+    audit(victim.root(), &[]).finds(1, &["log"], &["quarantine: log checkpoint of version", "it cannot be read"]);
+}
+
+#[test]
+fn what_is_wrong_is_told_to_a_person_with_its_place_and_what_to_do() {
+    let told = |victim: &Victim, code: i32, parts: &[&str]| {
+        let ended = bellwether(&["audit", "--root", text(victim.root())]);
+        assert_eq!(ended.code, Some(code), "{}", ended.stdout);
+        for part in parts {
+            assert!(ended.stdout.contains(part), "`{part}` is not said:\n{}", ended.stdout);
+        }
+    };
+    let victim = Victim::new();
+    let name = victim.file("events", 2);
+    fs::remove_file(victim.path("events", 2)).expect("it is there");
+    told(
+        &victim,
+        1,
+        &[
+            "✓ tables",
+            "✗ files       1 finding",
+            &format!("events/{name}: it is not there"),
+            "hint: ",
+            "Not all is so.",
+        ],
+    );
+    let victim = Victim::new();
+    fs::remove_dir_all(victim.root().join("metrics")).expect("it is there");
+    told(&victim, 4, &["✗ tables      1 finding", "? progress    not checked: ", "Not all of it can be judged."]);
+}
+
+#[test]
+fn a_table_that_is_gone_is_found_whichever_it_is() {
+    for table in Table::ALL.map(Table::name) {
+        let victim = Victim::new();
+        fs::remove_dir_all(victim.root().join(table)).expect("it is there");
+        let answer = audit(victim.root(), &[]);
+        assert_eq!((answer.code, answer.count("tables", "tables")), (Some(4), 5), "{:#}", answer.body);
+        let findings = &answer.check("tables")["findings"];
+        assert_eq!(
+            (&findings[0]["place"], findings.as_array().map(Vec::len)),
+            (&json!(table), Some(1)),
+            "{findings:#}"
+        );
+        assert!(!victim.root().join(table).exists(), "an audit makes no tables");
+    }
+}
+
+#[test]
+fn a_table_of_another_program_is_told_as_one() {
+    let Some(python) = python() else { return };
+    let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
+    let write = |path: &Path| {
+        let program = "import sys, pyarrow, deltalake\n\
+                       deltalake.write_deltalake(sys.argv[1], pyarrow.table({'x': [1, 2, 3]}))";
+        let written = Command::new(&python).args(["-c", program, text(path)]).output().expect("Python starts");
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    };
+    let foreign = dir.path().join("foreign");
+    write(&foreign);
+    let ended = bellwether(&["audit", "--root", text(&foreign)]);
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("is a Delta table itself") && ended.stderr.contains("hint:"), "{}", ended.stderr);
+    // The same is said of one of our own tables.
+    let ended = bellwether(&["audit", "--root", text(&whole().root().join("events"))]);
+    assert!(ended.stderr.contains("is a Delta table itself"), "{}", ended.stderr);
+
+    let victim = Victim::new();
+    fs::remove_dir_all(victim.root().join("metrics")).expect("it is there");
+    write(&victim.root().join("metrics"));
+    let answer = audit(victim.root(), &["--recompute"]);
+    answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether: it has no column"]);
+}
+
 #[test]
 fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
     let victim = Victim::new();
@@ -447,13 +568,15 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
     fs::remove_dir_all(victim.root().join("quarantine")).expect("it is there");
     let answer = audit(victim.root(), &[]);
     answer.finds(4, &["tables", "duplicates", "rows"], &["quarantine", "the table is not there"]);
-    assert!(!victim.root().join("quarantine").exists(), "an audit makes no tables");
 
     let empty = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
-    for root in [empty.path().to_owned(), empty.path().join("nowhere")] {
+    for (root, says) in [
+        (empty.path().to_owned(), "there are no tables under `"),
+        (empty.path().join("nowhere"), "there is no folder `"),
+    ] {
         let ended = bellwether(&["audit", "--root", text(&root)]);
         assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-        assert!(ended.stderr.contains("there ") && ended.stderr.contains("hint:"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(says) && ended.stderr.contains("hint: name the root"), "{}", ended.stderr);
     }
     assert!(listing(empty.path()).is_empty(), "an audit makes nothing");
     let ended = bellwether(&["audit"]);
