@@ -12,11 +12,15 @@ pub(crate) use broker::{Broker, Message, broker};
 pub(crate) use program::{Setup, bellwether};
 pub(crate) use wait::{until, until_or};
 
-/// Says that a test does nothing here, and what would help; past the capture of a passing test's output, so that a run
-/// that leaves something out shows it.
-pub(crate) fn skipped(why: &str) {
+/// Says something past the capture of a passing test's output.
+pub(crate) fn say(text: &str) {
     // Where standard error is closed there is nobody to tell.
-    drop(writeln!(std::io::stderr(), "skipped: {why}"));
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// Says that a test does nothing here, and what would help: a run that leaves something out shows it.
+pub(crate) fn skipped(why: &str) {
+    say(&format!("skipped: {why}"));
 }
 
 /// A file or folder of the repository.

@@ -43,6 +43,17 @@ pub(super) fn metric(worker: &Running, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
+/// Waits until all of them commit, each what the others do not.
+fn share(workers: &[Running]) {
+    const COMMITTED: &str = "bellwether_ingest_rows_committed_total";
+    let before: Vec<f64> = workers.iter().map(|worker| metric(worker, COMMITTED).unwrap_or(0.0)).collect();
+    let commits = |(worker, before): (&Running, &f64)| metric(worker, COMMITTED).is_some_and(|now| now > *before);
+    until_or(
+        || workers.iter().zip(&before).all(commits).then_some(()),
+        || workers.iter().map(Running::printed).collect::<Vec<_>>().join("\n"),
+    );
+}
+
 #[test]
 fn two_workers_that_join_leave_and_die_under_load_count_every_message_once() {
     let Some(broker) = real_broker() else { return };
@@ -50,7 +61,9 @@ fn two_workers_that_join_leave_and_die_under_load_count_every_message_once() {
     let topic = broker.topic("members", PARTITIONS);
     let setup = in_a_group(broker, &topic, "150ms");
     let publisher = Publisher::start(&broker.address, &topic, PLAN);
-    let mut workers: [Option<Running>; 2] = [Some(setup.start("run")), Some(setup.start("run"))];
+    let both = [setup.start("run"), setup.start("run")];
+    share(&both);
+    let mut workers = both.map(Some);
     for _ in 0..CHANGES {
         chance.pass(PAUSE);
         let place = &mut workers[chance.number(2)];
@@ -66,7 +79,9 @@ fn two_workers_that_join_leave_and_die_under_load_count_every_message_once() {
     let last = setup.start("run");
     stands.pass(before, Instant::now(), || last.printed());
     workers.into_iter().flatten().for_each(leave);
-    leave(last);
+    let both = [last, setup.start("run")];
+    share(&both);
+    both.into_iter().for_each(leave);
     ends_whole(&setup, &topic, publisher, None);
 }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::common::{Broker, broker, skipped};
+use crate::common::{Broker, broker, say, skipped};
 
 /// Chance from a seed.
 struct Chance(StdRng);
@@ -37,7 +37,7 @@ impl Chance {
         // The last bits of an id are random, the first ones the time.
         let drawn = || bellwether_lake::unique_id().as_u64_pair().1;
         let seed = given.unwrap_or_else(drawn);
-        println!("seed {seed}; again: SEED={seed} scripts/broker with cargo test --workspace --test main {test}");
+        say(&format!("seed {seed}; again: SEED={seed} scripts/broker with cargo test --workspace --test main {test}"));
         Self(StdRng::seed_from_u64(seed))
     }
 

@@ -136,7 +136,7 @@ fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_is_met() {
 
 #[test]
 fn the_same_seed_twice_gives_the_same_bytes() {
-    for seed in [3, 1, 2, 8, 16] {
+    for seed in [1, 2, 3, 4, 8, 9, 16, 24] {
         let (first, second) = (run(plan(seed)), run(plan(seed)));
         let differs = first.trace.iter().zip(&second.trace).position(|(a, b)| a != b);
         if let Some(n) = differs {

@@ -1,10 +1,10 @@
-//! What a commit costs, and opening a table, after ten, a hundred, a thousand, ten thousand of them, with maintenance as
-//! often as a service has it at one commit a second.
+//! What a commit costs, and opening a table, and what the writer holds in memory, along the way to ten thousand of them, with
+//! maintenance as often as a service has it at one commit a second.
 
 use std::time::Instant;
 
 use bellwether_bench::events::{Generator, Size};
-use bellwether_bench::process::cpu_seconds;
+use bellwether_bench::process::{cpu_seconds, memory};
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, RowBuilder};
 use bellwether_lake::{
@@ -20,6 +20,9 @@ const ROWS: usize = 50;
 
 /// Commits between two rounds of maintenance: a commit a second, a round each 30 s.
 const MAINTAIN_EVERY: i64 = 30;
+
+/// Where the cost is looked at: the points of a curve.
+const STOPS: [i64; 7] = [100, 500, 1_000, 2_500, 5_000, 7_500, 10_000];
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -60,7 +63,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let lake = setup.lake().await?;
     let on = lake.log(Table::Events).load().await?;
     let mut growing = Growing { lake, on, rows: rows(bench.seed)?, commits: 0 };
-    for stop in [100, 1000, 10_000].map(|stop: i64| stop.min(bench.sizes.commits)) {
+    for stop in STOPS.map(|stop| stop.min(bench.sizes.commits)) {
         // The last tenth of the way is what is measured: the cost at that length, not on the way there.
         let measured_from = stop - (stop / 10).max(1);
         growing.grow(measured_from).await?;
@@ -149,5 +152,11 @@ impl Costs {
         report.note("commits", format!("a commit {at}"), &each(self.commit_cpu_s), "CPU-ms", None);
         report.note("commits", format!("a commit {at}"), &each(self.commit_wall_s), "ms", None);
         report.note("commits", format!("maintenance a commit {at}"), &each(self.maintain_cpu_s), "CPU-ms", None);
+        let per_s = [self.commits as f64 / self.commit_wall_s.max(1e-6)];
+        report.note("commits", format!("commits {at}"), &per_s, "commits / s", None);
+        if let Some(memory) = memory(std::process::id()) {
+            let resident = [memory.resident as f64 / MIB];
+            report.note("commits", format!("memory of the writer {at}"), &resident, "MiB", None);
+        }
     }
 }

@@ -24,6 +24,7 @@ struct Runs {
     events_per_cpu_s: Vec<f64>,
     megabytes_per_cpu_s: Vec<f64>,
     events_per_s: Vec<f64>,
+    megabytes_per_s: Vec<f64>,
     peak_mib: Vec<f64>,
 }
 
@@ -105,6 +106,7 @@ impl Runs {
         self.events_per_cpu_s.push(filled.events as f64 / cpu_s);
         self.megabytes_per_cpu_s.push(filled.bytes as f64 / cpu_s / 1e6);
         self.events_per_s.push(filled.events as f64 / usage.wall_s);
+        self.megabytes_per_s.push(filled.bytes as f64 / usage.wall_s / 1e6);
         self.peak_mib.push(usage.peak_bytes as f64 / MIB);
     }
 
@@ -113,6 +115,7 @@ impl Runs {
         report.note("whole", what, &self.events_per_cpu_s, "events / CPU-s", required);
         report.note("whole", what, &self.megabytes_per_cpu_s, "MB / CPU-s", None);
         report.note("whole", what, &self.events_per_s, "events / s", None);
+        report.note("whole", what, &self.megabytes_per_s, "MB / s", None);
         report.note("whole", what, &self.peak_mib, "MiB at most", Some(Bound::AtMost(REQUIRED_PEAK_MIB)));
     }
 }
