@@ -7,7 +7,8 @@
 //!
 //! Rules: nothing is written, not even a folder that is missing. Each table is looked at in one version, and what is
 //! committed later is not looked at; a table that is made of another comes before it (`alerts`, `metrics`, `events`,
-//! `quarantine`), so that each may only be ahead of those before it. What is wrong is a finding, with its place; only storage that does not answer is an error.
+//! `quarantine`), so that each may only be ahead of those before it. What is wrong is a finding, with its place; only
+//! storage that does not answer is an error.
 
 mod coordinates;
 mod files;

@@ -402,7 +402,7 @@ impl Poller {
 
     /// Has the client read a partition again that it has stopped reading; false where that cannot be.
     fn begin_again(&self, place: &Place) -> bool {
-        tracing::info!(topic = %place.topic, partition = place.partition, "read on from where the tables stand");
+        tracing::info!(topic = %place.topic, partition = place.partition, "read on from where reading stood");
         let done = self.consumer.context().begin_again(&self.consumer, place);
         if let Err(error) = &done {
             tracing::warn!(%error, partition = %place, "cannot be read on yet; trying again");
@@ -410,8 +410,8 @@ impl Poller {
         done.is_ok()
     }
 
-    /// Asks a broker that was out of reach whether it is back, or what it did not answer. Lag comes with the client's statistics: asking for each
-    /// partition's end would wait behind fetches, and hold up polling.
+    /// Asks a broker that was out of reach whether it is back, or what it did not answer. Lag comes with the client's
+    /// statistics: asking for each partition's end would wait behind fetches, and hold up polling.
     fn look_around(&mut self) {
         let now_micros = self.clock.now_micros();
         let out_of_reach = self.health.status().broker.is_some();

@@ -289,7 +289,10 @@ impl OpenBatch {
         for (place, next) in fenced {
             if let Some(position) = self.positions.get_mut(&place) {
                 *position = Position { next, committed: next, halted: position.halted, stale: false };
-                moved.push((place, next));
+                // The client may have stopped reading one that stands still: there is nothing to move.
+                if !position.halted {
+                    moved.push((place, next));
+                }
             }
         }
         Ok(moved)
@@ -299,6 +302,7 @@ impl OpenBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit_pipeline::FencedPartition;
     use bellwether_event::Limits;
 
     /// A batch, whose rows are numbered by their offsets.
@@ -336,5 +340,21 @@ mod tests {
         assert!(open.hand_over().expect("has room"));
         let anew = waiting.try_recv().expect("read anew");
         assert_eq!((offsets(&anew), anew.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
+    }
+
+    #[test]
+    fn a_partition_that_stands_still_is_not_moved_when_it_is_fenced() {
+        let (batches, _waiting) = tokio::sync::mpsc::channel(1);
+        let (_answer, answers) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
+        let places = [0, 1].map(|partition| Place { topic: "t".into(), partition });
+        places.iter().for_each(|place| open.assign(place, Some(5)));
+        open.positions.get_mut(&places[0]).expect("it is assigned").halted = true;
+        let fenced = |partition| FencedPartition { topic: "t".to_owned(), partition, next: Some(9) };
+        let report = CommitReport { fenced: vec![fenced(0), fenced(1)], ..CommitReport::default() };
+        open.settle(Answer::Done(report)).expect("is settled");
+        assert_eq!(open.take_fenced().expect("nothing is open"), [(places[1].clone(), Some(9))]);
+        assert!(places.iter().all(|place| open.positions[place].next == Some(9) && !open.positions[place].stale));
+        assert!(open.positions[&places[0]].halted);
     }
 }
