@@ -43,11 +43,15 @@ pub(super) fn metric(worker: &Running, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
+/// Rows that it has committed; none while it does not answer.
+fn committed(worker: &Running) -> Option<f64> {
+    metric(worker, "bellwether_ingest_rows_committed_total")
+}
+
 /// Waits until all of them commit, each what the others do not.
 fn share(workers: &[Running]) {
-    const COMMITTED: &str = "bellwether_ingest_rows_committed_total";
-    let before: Vec<f64> = workers.iter().map(|worker| metric(worker, COMMITTED).unwrap_or(0.0)).collect();
-    let commits = |(worker, before): (&Running, &f64)| metric(worker, COMMITTED).is_some_and(|now| now > *before);
+    let before: Vec<f64> = workers.iter().map(|worker| committed(worker).unwrap_or(0.0)).collect();
+    let commits = |(worker, before): (&Running, &f64)| committed(worker).is_some_and(|now| now > *before);
     until_or(
         || workers.iter().zip(&before).all(commits).then_some(()),
         || workers.iter().map(Running::printed).collect::<Vec<_>>().join("\n"),
@@ -96,7 +100,7 @@ fn a_zombie_loses_the_race_and_carries_on() {
     let mut zombie = setup.start("run");
     let mut stands = Stands::new(&setup, &topic);
     stands.pass(0, Instant::now(), || zombie.printed());
-    until("the worker's first commit is counted", || metric(&zombie, "bellwether_ingest_rows_committed_total"));
+    until("the worker's first commit is counted", || committed(&zombie));
     chance.pass(Duration::from_millis(700));
     zombie.signal("STOP");
     let stopped_at = stands.all();
@@ -109,7 +113,6 @@ fn a_zombie_loses_the_race_and_carries_on() {
         || format!("the stopped worker is fenced\n{}", zombie.printed()),
     );
     assert!(zombie.runs(), "losing the race is no reason to end\n{}", zombie.printed());
-    let committed = |worker: &Running| metric(worker, "bellwether_ingest_rows_committed_total");
     let before = committed(&zombie).expect("it answers");
     leave(heir);
     until_or(

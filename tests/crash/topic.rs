@@ -89,9 +89,9 @@ impl Two {
     }
 
     /// Both partitions stand still, each where the tables stood, and the other topic's go on.
-    fn stands_still(&self, worker: Running, why: &str) {
+    fn stands_still(&self, worker: Running) {
         for partition in ["0", "1"] {
-            told(&worker, &format!("{}/{partition}", self.fate), why);
+            told(&worker, &format!("{}/{partition}", self.fate), "made anew");
         }
         let before = rows(&self.setup, &self.other, 0);
         self.broker.publish_events(&self.other, 2, &runs("late", 10));
@@ -115,7 +115,7 @@ fn a_topic_made_anew_while_nobody_reads_halts_all_its_partitions_and_no_other() 
     let Some(two) = Two::new() else { return };
     two.setup.catch_up();
     two.make_anew(40);
-    two.stands_still(two.setup.start("run"), "made anew");
+    two.stands_still(two.setup.start("run"));
 }
 
 /// Starts a worker, and makes the topic anew under it.
@@ -126,7 +126,7 @@ fn made_anew_under_a_worker(events: usize) {
     two.broker.publish_events(&two.other, 2, &runs("more", 10));
     until_or(|| (rows(&two.setup, &two.other, 0) == 10).then_some(()), || worker.printed());
     two.make_anew(events);
-    two.stands_still(worker, "made anew");
+    two.stands_still(worker);
 }
 
 #[test]

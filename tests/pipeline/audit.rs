@@ -435,17 +435,21 @@ fn bounds_that_do_not_hold_are_found() {
     audit(victim.root(), &[]).finds(1, &["files"], &["its greatest `offset` is"]);
 }
 
-/// A copy of the tables with log checkpoints, and nothing else of maintenance.
-async fn with_checkpoints() -> Victim {
+/// A copy of the tables with log checkpoints, and with so many files or more put together; and what an audit says of it.
+async fn maintained(compact_files: usize) -> (Victim, Answer) {
     let victim = Victim::new();
     let lake = Lake::open(text(victim.root()), &StorageOptions::default()).await.expect("opens");
-    let settings =
-        MaintainSettings { checkpoint_versions: 1, compact_files: usize::MAX, ..MaintainSettings::default() };
+    let settings = MaintainSettings { checkpoint_versions: 1, compact_files, ..MaintainSettings::default() };
     for table in Table::ALL {
         lake.maintain(table, &settings).await.expect("is done");
     }
-    clean(victim.root());
-    victim
+    let answer = clean(victim.root());
+    (victim, answer)
+}
+
+/// The same with log checkpoints, and nothing else of maintenance.
+async fn with_checkpoints() -> Victim {
+    maintained(usize::MAX).await.0
 }
 
 #[tokio::test]
@@ -612,13 +616,7 @@ fn a_first_start_that_was_stopped_half_way_has_lost_nothing() {
 
 #[tokio::test]
 async fn maintenance_and_a_log_whose_beginning_is_gone_stay_clean() {
-    let victim = Victim::new();
-    let lake = Lake::open(text(victim.root()), &StorageOptions::default()).await.expect("opens");
-    let settings = MaintainSettings { checkpoint_versions: 1, compact_files: 2, ..MaintainSettings::default() };
-    for table in Table::ALL {
-        lake.maintain(table, &settings).await.expect("is done");
-    }
-    let answer = clean(victim.root());
+    let (victim, answer) = maintained(2).await;
     assert!(answer.count("files", "files") < 10, "files were put together: {:#}", answer.body);
     let path = victim.root().join("events");
     // The log is cleaned up to its checkpoint; the last entry before it is left.
