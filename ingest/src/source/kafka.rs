@@ -35,7 +35,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::source::open_batch::{Answer, OpenBatch, Place};
 use caught_up::CaughtUp;
-use context::{Assigner, Context, REMADE};
+use context::{Assigner, Context, REMADE, offset_from};
 use settings::KafkaSettings;
 use topic_id::ConsumerTopicIds;
 
@@ -330,7 +330,7 @@ impl Poller {
     /// Puts a partition that another owner has moved to where the table stands.
     fn seek(&self, place: &Place, next: Option<i64>) -> Result<()> {
         tracing::info!(topic = %place.topic, partition = place.partition, next, "fenced: another owner has committed");
-        let offset = next.map_or(context::start_offset(self.settings.start), Offset::Offset);
+        let offset = offset_from(next, self.settings.start);
         self.consumer.seek(&place.topic, place.partition, offset, ASK_BROKER).map_err(|source| {
             Error::unavailable(format!("partition `{place}` cannot be read again from where the table stands"))
                 .with_source(source)
@@ -380,7 +380,7 @@ impl Poller {
                 return false;
             };
             let Some(next) = next.filter(|next| !(low..=high).contains(next)) else {
-                let offset = next.map_or(context::start_offset(self.settings.start), Offset::Offset);
+                let offset = offset_from(next, self.settings.start);
                 // Refused where the client has stopped reading it.
                 if self.consumer.seek(&place.topic, place.partition, offset, ASK_AGAIN).is_err() {
                     all &= self.begin_again(&place);

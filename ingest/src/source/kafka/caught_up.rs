@@ -10,9 +10,9 @@ use std::time::Duration;
 use bellwether_lake::{Error, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::context::{Context, start_offset};
+use super::context::{Context, offset_from};
 use super::settings::KafkaSettings;
 use super::{ASK_BROKER, client_config};
 use crate::source::open_batch::{Place, Position};
@@ -122,7 +122,7 @@ fn holds_more(settings: &KafkaSettings, place: &Place, next: Option<i64>) -> Opt
     // It reads one partition by its own choice, and is no member of the group.
     config.remove("group.instance.id");
     let client: BaseConsumer = config.create().ok()?;
-    let from = next.map_or(start_offset(settings.start), Offset::Offset);
+    let from = offset_from(next, settings.start);
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&place.topic, place.partition, from).ok()?;
     client.assign(&list).ok()?;

@@ -45,11 +45,12 @@ pub(crate) struct Assigner {
     pub(crate) start: Start,
 }
 
-/// Where a partition starts that was never read.
-pub(crate) fn start_offset(start: Start) -> Offset {
-    match start {
-        Start::Earliest => Offset::Beginning,
-        Start::Latest => Offset::End,
+/// Where reading of a partition begins: at the offset to read next, or for one that was never read, where `start` says.
+pub(crate) fn offset_from(next: Option<i64>, start: Start) -> Offset {
+    match (next, start) {
+        (Some(next), _) => Offset::Offset(next),
+        (None, Start::Earliest) => Offset::Beginning,
+        (None, Start::Latest) => Offset::End,
     }
 }
 
@@ -117,7 +118,7 @@ impl Context {
         let places: Vec<Place> = places(list);
         for place in &places {
             let next = snapshot.next(&app_id(&self.assigner.job, &place.topic, place.partition));
-            let offset = next.map_or(start_offset(self.assigner.start), Offset::Offset);
+            let offset = offset_from(next, self.assigner.start);
             list.set_partition_offset(&place.topic, place.partition, offset).map_err(kafka)?;
             self.open().assign(place, next);
         }
@@ -189,7 +190,7 @@ impl Context {
         let (mut list, mut halted) = (TopicPartitionList::new(), TopicPartitionList::new());
         let mut open = self.open();
         for (each, position) in open.positions.iter().filter(|(each, _)| whole || *each == place) {
-            let offset = position.next.map_or(start_offset(self.assigner.start), Offset::Offset);
+            let offset = offset_from(position.next, self.assigner.start);
             list.add_partition_offset(&each.topic, each.partition, offset)?;
             if position.halted {
                 halted.add_partition(&each.topic, each.partition);
