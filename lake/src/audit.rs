@@ -314,10 +314,25 @@ fn check_offsets(histories: &Histories) -> Check {
     let commits = check.count("ranges", tracks.values().map(|track| track.taken.len()).sum::<usize>());
     let taken = tracks.values().flat_map(|track| &track.taken).map(|taken| taken.next - taken.from).sum::<i64>();
     check.count("offsets", taken);
+    check.notes.extend(starts(events));
     check.summary = format!(
         "{taken} offsets of {partitions} partitions ({jobs} jobs), in {commits} ranges that join without a hole"
     );
     check
+}
+
+/// Topics that were begun at their ends: what was there before is not to be in the tables, all that came later is.
+fn starts(events: &History) -> Vec<String> {
+    let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for (reader, track) in &events.tracks.of {
+        if let Some(start) = track.start {
+            found.entry((&reader.job, &reader.topic)).or_default().push(format!("{} at {start}", reader.partition));
+        }
+    }
+    let told = |((job, topic), starts): ((&str, &str), Vec<String>)| {
+        format!("job `{job}` began topic `{topic}` at the end it had then: partition {}", starts.join(", "))
+    };
+    found.into_iter().map(told).collect()
 }
 
 /// Whether every file that a log names is there, whole and as the log says.

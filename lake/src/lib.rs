@@ -6,7 +6,8 @@
 //! * [`RowEncoder`] turns rows into Parquet while they come, so that a batch in memory is as small as its file.
 //! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
 //! * [`audit`] proves from what is stored that nothing is lost or doubled.
-//! * [`Layout`] says how far aggregation is, by shard; [`Lease`] says which of several processes is to work.
+//! * [`Reading`] says how far ingest has read each partition, [`Layout`] how far aggregation is, by shard;
+//!   [`Lease`] says which of several processes is to work.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //!
 //! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
@@ -27,6 +28,7 @@ mod lookup;
 mod maintain;
 mod offsets;
 mod parquet_file;
+pub mod reading;
 mod reference;
 mod root;
 pub mod schema;
@@ -45,6 +47,7 @@ pub use lease::Lease;
 pub use log::{AddedFile, LogEntry, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use offsets::OffsetsOf;
+pub use reading::Reading;
 pub use reference::reference_markdown;
 pub use root::{Lake, WrittenFile};
 pub use schema::Table;

@@ -8,6 +8,7 @@ use super::Findings;
 use super::coordinates::Taken;
 use crate::commit::PartitionRange;
 use crate::log::LogEntry;
+use crate::reading::{START, is_fact, partition_of};
 
 /// A partition, as one job reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,8 @@ pub(crate) struct Track {
     pub(crate) taken: Vec<Taken>,
     /// Where it stands.
     pub(crate) next: Option<i64>,
+    /// Where it was begun, where a commit fixed that before anything was read.
+    pub(crate) start: Option<i64>,
 }
 
 /// What all applications of a table did, entry by entry.
@@ -45,9 +48,8 @@ pub(crate) struct Tracks {
 
 /// The partition that an application's id names: `JOB/TOPIC/PARTITION`.
 pub(crate) fn reader(app_id: &str) -> Option<Reader> {
-    let (head, partition) = app_id.rsplit_once('/')?;
-    let (job, topic) = head.split_once('/')?;
-    Some(Reader { topic: topic.to_owned(), partition: partition.parse().ok()?, job: job.to_owned() })
+    let (job, topic, partition) = partition_of(app_id)?;
+    Some(Reader { topic: topic.to_owned(), partition, job: job.to_owned() })
 }
 
 /// Offsets [from, next) of a partition, for people.
@@ -109,14 +111,22 @@ impl Tracks {
             self.follow_range(reader, number, range, entry.version, rule, findings);
         }
         for (reader, number) in moved {
+            let track = self.of.entry(reader.clone()).or_default();
+            if entry.operation == START && track.next.is_none() {
+                (track.start, track.next) = (Some(number), Some(number));
+                continue;
+            }
             let what = format!("version {} moves it to {number} without saying which offsets it took", entry.version);
             findings.add(reader.to_string(), what, EDITED);
-            self.of.entry(reader).or_default().next = Some(number);
+            track.next = Some(number);
         }
     }
 
     fn follow_other(&mut self, app_id: &str, number: i64, version: i64, findings: &mut Findings) {
         let before = self.others.insert(app_id.to_owned(), number);
+        if is_fact(app_id) {
+            return;
+        }
         // The id of a topic is a name: it stays as it is. All other numbers count.
         let topic_id = app_id.contains('#');
         if before.is_some_and(|before| if topic_id { number != before } else { number < before }) {
@@ -270,6 +280,32 @@ mod tests {
         let bare = LogEntry { ranges: Vec::new(), ..entry(1, 5, 0, 5, None) };
         let (_, findings) = follow(Rule::Contiguous, &[bare]);
         assert_eq!(findings, ["t/0 (job `j`): version 1 moves it to 5 without saying which offsets it took"]);
+    }
+
+    #[test]
+    fn a_start_that_was_recorded_is_where_the_first_commit_must_begin() {
+        let start = LogEntry { ranges: Vec::new(), operation: START.to_owned(), ..entry(1, 5, 0, 0, None) };
+        let (tracks, findings) = follow(Rule::Contiguous, &[start.clone(), entry(2, 9, 5, 9, None)]);
+        assert_eq!(findings, Vec::<String>::new());
+        assert_eq!(tracks.of.values().next().map(|track| track.start), Some(Some(5)));
+        let (_, findings) = follow(Rule::Contiguous, &[start.clone(), entry(2, 9, 7, 9, None)]);
+        assert_eq!(findings, ["t/0 (job `j`): no commit took offsets 5 to 6: version 2 begins at 7"]);
+        let (_, findings) = follow(Rule::Contiguous, &[start.clone(), entry(2, 9, 3, 9, None)]);
+        assert_eq!(findings, ["t/0 (job `j`): version 2 took offsets 3 to 4 again"]);
+        // Nobody begins twice.
+        let (_, findings) = follow(Rule::Contiguous, &[start.clone(), LogEntry { version: 2, ..start }]);
+        assert_eq!(findings, ["t/0 (job `j`): version 2 moves it to 5 without saying which offsets it took"]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_broker_may_become_less() {
+        let says = |version, number| LogEntry {
+            version,
+            txns: vec![("j/t/0/end".to_owned(), number), ("j/t/0/read".to_owned(), number)],
+            ..LogEntry::default()
+        };
+        let (tracks, findings) = follow(Rule::Contiguous, &[says(1, 7), says(2, -1)]);
+        assert_eq!((tracks.of.len(), findings), (0, Vec::new()));
     }
 
     #[test]
