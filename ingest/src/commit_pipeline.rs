@@ -3,7 +3,7 @@
 //! * [`Batch`] is what was read: rows, and the offset range each partition advanced by, rows or none.
 //! * [`Committer`] puts it into `quarantine`, then `events`, and says what became of each partition.
 //! * [`DataStore`] and [`CommitLog`] are all it needs of storage, so that it can be driven without any.
-//! * `ownership` is how a partition changes hands; `rows` looks at coordinates of rows.
+//! * `ownership` is how a partition changes hands; `rows` looks at coordinates of rows; `marks` says how far was read.
 //!
 //! Rules:
 //! * A partition's first batch takes it over with a claim in both tables, and each later commit asks for that claim: what
@@ -15,6 +15,7 @@
 //!   anew has other messages at the same offsets. Where no broker tells ids, or none answers, nobody can know.
 //! * A batch stays in memory until its outcome is known. Only the stop token ends the waiting, with an error.
 
+mod marks;
 mod ownership;
 mod rows;
 
@@ -25,11 +26,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bellwether_lake::{
     Advance, Clock, Commit, CommitLog, DataFile, EncodedRows, Error, ErrorKind, Handover, Lake, OffsetsOf, Outcome,
-    PartitionRange, Result, Snapshot, SystemClock, Table, WrittenFile,
+    PartitionRange, Result, RowEncoder, Snapshot, SystemClock, Table, WrittenFile,
 };
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
+pub use marks::Mark;
 use ownership::{Held, Place, place_of};
 use rows::{check, is_of, of};
 
@@ -107,6 +109,8 @@ pub struct Batch {
     pub touched: Vec<Touched>,
     /// Ids of topics, to be remembered where the tables do not know them yet.
     pub topic_ids: BTreeMap<String, i64>,
+    /// How far partitions have been read, once this is committed.
+    pub marks: Vec<Mark>,
 }
 
 /// A partition that another owner has moved.
@@ -231,12 +235,17 @@ impl Committer {
     /// landed or not, and the next owner finds out from the table.
     pub async fn commit(&mut self, batch: Batch) -> Result<CommitReport> {
         check(&batch)?;
-        let Batch { events: event_rows, quarantine: quarantine_rows, mut touched, topic_ids } = batch;
+        let Batch { events: event_rows, quarantine: quarantine_rows, mut touched, topic_ids, marks } = batch;
         let mut report = CommitReport::default();
         let mut on = match self.on_events.take() {
             Some(snapshot) => snapshot,
             None => self.load(&self.events).await?,
         };
+        if touched.is_empty() {
+            self.on_events = Some(self.commit_marks(on, &marks).await?);
+            self.observer.committed(&report);
+            return Ok(report);
+        }
         self.drop_remade(&on, &mut touched, &mut report, &topic_ids).await;
         if touched.iter().any(|one| !self.stands(&on, one)) {
             on = self.load(&self.events).await?;
@@ -256,6 +265,7 @@ impl Committer {
             let files = self.write(&of(&event_rows, &touched)?).await?;
             let mut commit = self.commit_of("ingest", &files, &touched, |one| (one.expected, one.range.next));
             commit.advances.extend(self.unknown_topics(&on, &touched, &topic_ids));
+            commit.advances.extend(self.marking(&on, &marks, &report));
             match self.settle(&self.events, &on, &commit, "events").await? {
                 (snapshot, true) => {
                     on = snapshot;

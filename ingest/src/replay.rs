@@ -204,7 +204,9 @@ impl OpenFile {
         };
         let rows = events.rows() as u64;
         let touched = vec![Touched { range, expected: self.expected }];
-        let report = committer.commit(Batch { events, quarantine, touched, topic_ids: BTreeMap::new() }).await?;
+        let report = committer
+            .commit(Batch { events, quarantine, touched, topic_ids: BTreeMap::new(), marks: Vec::new() })
+            .await?;
         if !report.fenced.is_empty() {
             return Err(Error::fenced(format!("another replay of `{}` is at work", self.topic))
                 .with_hint("let one of the two finish; running it again changes nothing"));

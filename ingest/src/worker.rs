@@ -106,6 +106,7 @@ impl Ingest {
             start: self.kafka.start,
         };
         let health = self.health.clone();
+        let stop_asking = stop.child_token();
         let orders = Orders {
             settings: self.kafka,
             limits: self.limits,
@@ -122,9 +123,15 @@ impl Ingest {
         let starting = tokio::task::spawn_blocking(move || Poller::start(orders, wires, assigner));
         let poller = starting.await.map_err(stopped)??;
         let committer = committer.with_topic_ids(Arc::new(poller.topic_ids()));
+        let asking = poller.asking().run(stop_asking.clone());
         let committing = commit_all(committer, waiting, answer, self.metrics, clock);
-        let polling = tokio::task::spawn_blocking(move || poller.run());
-        let (polled, ()) = tokio::join!(polling, committing);
+        let polling = async {
+            let polled = tokio::task::spawn_blocking(move || poller.run()).await;
+            stop_asking.cancel();
+            polled
+        };
+        // All of them are waited for: the client leaves its group when the last one lets go of it.
+        let (polled, (), ()) = tokio::join!(polling, committing, asking);
         polled.map_err(stopped)??;
         let status = health.status();
         Ok(Summary {

@@ -166,7 +166,7 @@ fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched
 
 fn batch(events: &[(i32, i64)], quarantine: &[(i32, i64)], touched: &[Touched]) -> Batch {
     let (events, quarantine) = (rows_of(Table::Events, events), rows_of(Table::Quarantine, quarantine));
-    Batch { events, quarantine, touched: touched.to_vec(), topic_ids: BTreeMap::new() }
+    Batch { events, quarantine, touched: touched.to_vec(), topic_ids: BTreeMap::new(), marks: Vec::new() }
 }
 
 async fn next(log: &MemoryLog, partition: i32) -> Option<i64> {

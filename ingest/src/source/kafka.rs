@@ -4,12 +4,16 @@
 //!   bounded channel. Where the channel is full, it pauses its partitions and keeps polling.
 //! * A partition starts where `events` stands, read from storage inside the rebalance callback; Kafka's own offsets are
 //!   stored for lag tooling and never believed.
+//! * `asking` asks beside it where partitions end, so that the tables can say up to when all was read; `starts` records where
+//!   topics begin that are not read from their beginnings.
 //! * A partition that cannot be read right (its offset is outside the log) is halted, loudly, and the others go on.
 
 pub mod settings;
 
+pub(crate) mod asking;
 mod caught_up;
 pub(crate) mod context;
+mod starts;
 mod topic_id;
 
 use std::sync::Arc;
@@ -34,6 +38,7 @@ use crate::decode::Message;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::source::open_batch::{Answer, OpenBatch, Place};
+use asking::Asking;
 use caught_up::CaughtUp;
 use context::{Assigner, Context, REMADE, offset_from};
 use settings::KafkaSettings;
@@ -160,6 +165,12 @@ impl Poller {
     /// Tells the committing task the ids of topics.
     pub(crate) fn topic_ids(&self) -> ConsumerTopicIds {
         ConsumerTopicIds(Arc::downgrade(&self.consumer))
+    }
+
+    /// Asks where partitions end.
+    pub(crate) fn asking(&self) -> Asking {
+        let (topics, clock) = (self.settings.topics.clone(), Arc::clone(&self.clock));
+        Asking { consumer: Arc::downgrade(&self.consumer), topics, clock }
     }
 
     /// Polls until told to stop, caught up, or failed.
@@ -330,7 +341,7 @@ impl Poller {
     /// Puts a partition that another owner has moved to where the table stands.
     fn seek(&self, place: &Place, next: Option<i64>) -> Result<()> {
         tracing::info!(topic = %place.topic, partition = place.partition, next, "fenced: another owner has committed");
-        let offset = offset_from(next, self.settings.start);
+        let offset = offset_from(next);
         self.consumer.seek(&place.topic, place.partition, offset, ASK_BROKER).map_err(|source| {
             Error::unavailable(format!("partition `{place}` cannot be read again from where the table stands"))
                 .with_source(source)
@@ -380,7 +391,7 @@ impl Poller {
                 return false;
             };
             let Some(next) = next.filter(|next| !(low..=high).contains(next)) else {
-                let offset = offset_from(next, self.settings.start);
+                let offset = offset_from(next);
                 // Refused where the client has stopped reading it.
                 if self.consumer.seek(&place.topic, place.partition, offset, ASK_AGAIN).is_err() {
                     all &= self.begin_again(&place);
@@ -502,15 +513,17 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let (mut behind, mut assigned) = (0, 0);
-        let open = self.open();
+        let mut open = self.open();
         for (topic, partition, ends) in statistics
             .topics
             .iter()
             .flat_map(|(topic, known)| known.partitions.iter().map(move |(id, partition)| (topic, *id, partition)))
         {
             let place = Place { topic: topic.as_str().into(), partition };
-            let Some(position) = open.positions.get(&place) else { continue };
+            let Some(position) = open.positions.get(&place).copied() else { continue };
             assigned += 1;
+            // The queue is that of all partitions: whatever was fetched of this one has been handed over where it is empty.
+            open.note_fetched(&place, ends.next_offset, ends.fetchq_cnt == 0);
             // A negative offset is one that the client does not know yet.
             if ends.hi_offset < 0 {
                 continue;

@@ -3,6 +3,7 @@
 //! It knows no client, so that the simulation drives the very code that the Kafka source runs. Rules:
 //! * An offset is taken once, in order; a message that is rejected moves the position like any other.
 //! * A partition that was fenced is read again from where the table stands only when nothing of it is on its way.
+//! * Up to when a partition has been read is said along with a batch, or in a batch of its own where nothing comes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -14,9 +15,17 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::{BatchBuilder, Pushed};
-use crate::commit_pipeline::{Batch, CommitReport, Touched};
+use crate::commit_pipeline::{Batch, CommitReport, Mark, Touched};
 use crate::decode::Message;
+use crate::source::ends::Ends;
 use crate::source::kafka::settings::FlushSettings;
+
+/// Between two statements of how far partitions have been read, while there are batches to put them into: each is two lines of
+/// the log a partition.
+const MARK_MICROS: i64 = 10_000_000;
+
+/// The same, where nothing else is to be committed: each is an entry of the log.
+const MARK_IDLE_MICROS: i64 = 60_000_000;
 
 /// What the committing task says of a batch.
 #[derive(Debug)]
@@ -62,6 +71,25 @@ pub struct Position {
     pub halted: bool,
     /// Another owner has moved it: what still arrives is passed over until it has been put where the table stands.
     pub stale: bool,
+    /// What is known of its end.
+    pub ends: Ends,
+}
+
+impl Position {
+    fn at(next: Option<i64>) -> Self {
+        Self { next, committed: next, ..Self::default() }
+    }
+
+    /// True where offsets are what they seem: not of one that waits for a person, or for being moved.
+    fn is_sound(&self) -> bool {
+        !self.halted && !self.stale
+    }
+
+    fn note_committed(&mut self) {
+        if self.is_sound() {
+            self.ends.note_committed(self.committed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +127,12 @@ pub struct OpenBatch {
     closed: VecDeque<Batch>,
     batches: Sender<Batch>,
     limit: usize,
+    /// Statements about partitions that nobody reads any more.
+    retired: Vec<Mark>,
+    /// When it was said last how far partitions have been read.
+    marked_micros: Option<i64>,
+    /// The time of day at the last look.
+    now_micros: i64,
 }
 
 // === impl OpenBatch ===
@@ -120,12 +154,17 @@ impl OpenBatch {
             closed: VecDeque::new(),
             batches,
             limit,
+            retired: Vec::new(),
+            marked_micros: None,
+            now_micros: 0,
         }
     }
 
     /// Starts a partition where the table stands.
     pub fn assign(&mut self, place: &Place, next: Option<i64>) {
-        self.positions.insert(place.clone(), Position { next, committed: next, halted: false, stale: false });
+        self.positions.insert(place.clone(), Position::at(next));
+        // How far it has been read is worth saying soon.
+        self.marked_micros = None;
     }
 
     /// Forgets a partition that has been taken away, with the rows of it that are open: where it comes back, it is read
@@ -179,7 +218,9 @@ impl OpenBatch {
     }
 
     /// True when the batch is large enough to be handed over; and when it is old enough.
-    pub fn due(&self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
+    pub fn due(&mut self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
+        self.now_micros = now_micros;
+        self.mark_where_idle();
         let full = self.is_full(flush);
         let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
         let old = !self.closed.is_empty() || self.since_micros.is_some_and(|since| now_micros - since >= interval);
@@ -228,17 +269,19 @@ impl OpenBatch {
     /// Closes the open batch.
     fn close(&mut self) -> Result<Batch> {
         let (events, quarantine) = self.builder.finish()?;
+        let marks = self.marks(MARK_MICROS);
         let touched = std::mem::take(&mut self.ranges)
             .into_iter()
             .map(|(place, range)| {
                 let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
                 let (topic, partition) = (place.topic.to_string(), place.partition);
+                let end = self.positions.get(&place).and_then(|position| position.ends.end);
                 let range = PartitionRange {
                     topic,
                     partition,
                     from,
                     next,
-                    end_offset: None,
+                    end_offset: end.map(|end| end.max(next)),
                     newest_event_micros,
                     passed_over: Some(passed_over),
                 };
@@ -246,7 +289,67 @@ impl OpenBatch {
             })
             .collect();
         self.since_micros = None;
-        Ok(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone() })
+        Ok(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone(), marks })
+    }
+
+    /// Notes where partitions ended when the broker was asked, with where the tables stood when it was.
+    pub fn note_ends(&mut self, at_micros: i64, ends: &[(Place, Option<i64>, i64)]) {
+        for (place, committed, end) in ends {
+            if let Some(position) = self.positions.get_mut(place) {
+                position.ends.note_end(at_micros, *committed, *end);
+                position.note_committed();
+            }
+        }
+    }
+
+    /// Notes how far the client has fetched a partition. `all_taken`: all that it has fetched has been taken.
+    pub fn note_fetched(&mut self, place: &Place, fetched_to: i64, all_taken: bool) {
+        let is_open = self.ranges.contains_key(place);
+        if let Some(position) = self.positions.get_mut(place) {
+            let settled = all_taken && !is_open && position.is_sound() && position.next == position.committed;
+            position.ends.note_fetched(position.committed, fetched_to, settled);
+        }
+    }
+
+    /// Has it said that nobody reads these partitions any more.
+    pub fn retire(&mut self, marks: Vec<Mark>) {
+        self.retired.extend(marks);
+        self.marked_micros = None;
+    }
+
+    /// Where nothing is open or on its way, closes a batch that says how far partitions have been read.
+    fn mark_where_idle(&mut self) {
+        if !self.closed.is_empty() || !self.ranges.is_empty() || self.in_flight > 0 {
+            return;
+        }
+        let marks = self.marks(MARK_IDLE_MICROS);
+        if !marks.is_empty() {
+            match Batch::of_marks(marks) {
+                Ok(batch) => self.closed.push_back(batch),
+                Err(error) => self.error = Some(error),
+            }
+        }
+    }
+
+    /// What is to be said of how far partitions have been read, with the open batch counted in; nothing where that was done
+    /// a shorter time ago.
+    fn marks(&mut self, every_micros: i64) -> Vec<Mark> {
+        if self.marked_micros.is_some_and(|at| self.now_micros - at < every_micros) {
+            return Vec::new();
+        }
+        let mut marks: Vec<Mark> = std::mem::take(&mut self.retired);
+        for (place, position) in &mut self.positions {
+            let known = position.is_sound();
+            let next = self.ranges.get(place).map(|range| range.next).or(position.committed);
+            if let Some((end, read_to_micros)) = position.ends.news(next.filter(|_| known), known) {
+                let (topic, partition) = (place.topic.to_string(), place.partition);
+                marks.push(Mark { job: None, topic, partition, end, read_to_micros });
+            }
+        }
+        if !marks.is_empty() {
+            self.marked_micros = Some(self.now_micros);
+        }
+        marks
     }
 
     /// Notes what became of a batch.
@@ -263,6 +366,7 @@ impl OpenBatch {
             let place = Place { topic: range.topic.as_str().into(), partition: range.partition };
             if let Some(position) = self.positions.get_mut(&place) {
                 position.committed = Some(range.next);
+                position.note_committed();
             }
         }
         for fenced in &report.fenced {
@@ -288,7 +392,7 @@ impl OpenBatch {
         let mut moved = Vec::new();
         for (place, next) in fenced {
             if let Some(position) = self.positions.get_mut(&place) {
-                *position = Position { next, committed: next, halted: position.halted, stale: false };
+                *position = Position { halted: position.halted, ..Position::at(next) };
                 // The client may have stopped reading one that stands still: there is nothing to move.
                 if !position.halted {
                     moved.push((place, next));
@@ -340,6 +444,63 @@ mod tests {
         assert!(open.hand_over().expect("has room"));
         let anew = waiting.try_recv().expect("read anew");
         assert_eq!((offsets(&anew), anew.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
+    }
+
+    #[test]
+    fn how_far_is_read_goes_along_with_batches_and_alone_once_a_minute() {
+        const SECOND: i64 = 1_000_000;
+        let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
+        let (_answer, answers) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
+        let flush = FlushSettings::default();
+        let places = [0, 1].map(|partition| Place { topic: "t".into(), partition });
+        places.iter().for_each(|place| open.assign(place, Some(5)));
+        let mut turn = |open: &mut OpenBatch, now: i64| {
+            open.due(&flush, now);
+            open.hand_over().expect("has room");
+            waiting.try_recv().ok().map(|batch| {
+                open.in_flight = 0;
+                let said = batch.marks.iter().map(|mark| (mark.partition, mark.end, mark.read_to_micros));
+                let mut said: Vec<_> = said.collect();
+                said.sort_unstable();
+                (batch.touched.len(), said)
+            })
+        };
+        assert_eq!(turn(&mut open, SECOND), None, "nothing is known of their ends");
+        // Partition 1 has two messages that were not read.
+        let ends = |end| [(places[0].clone(), Some(5), 5), (places[1].clone(), Some(5), end)];
+        open.note_ends(2 * SECOND, &ends(7));
+        let first = turn(&mut open, 3 * SECOND).expect("is said at once");
+        assert_eq!(first, (0, vec![(0, 5, Some(2 * SECOND)), (1, 7, None)]));
+        open.note_ends(20 * SECOND, &ends(7));
+        assert_eq!(turn(&mut open, 21 * SECOND), None, "a minute has not passed, and nothing else is to be committed");
+        // With a batch that takes them, it is said that all is read as of when they were seen first.
+        for offset in [5, 6] {
+            let message = Message { topic: "t", partition: 1, offset, payload: Some(b"poison"), ..Message::default() };
+            open.take(&places[1], &message, 22 * SECOND).expect("is to be read");
+        }
+        let along = turn(&mut open, 24 * SECOND).expect("is old enough");
+        assert_eq!(along, (1, vec![(0, 5, Some(20 * SECOND)), (1, 7, Some(2 * SECOND))]));
+        let range = PartitionRange {
+            topic: "t".to_owned(),
+            partition: 1,
+            from: 5,
+            next: 7,
+            end_offset: None,
+            newest_event_micros: None,
+            passed_over: None,
+        };
+        let report = CommitReport { committed: vec![range], ..CommitReport::default() };
+        open.settle(Answer::Done(report)).expect("is settled");
+        open.note_ends(70 * SECOND, &ends(7));
+        assert_eq!(turn(&mut open, 80 * SECOND), None);
+        let idle = turn(&mut open, 85 * SECOND).expect("a minute has passed");
+        assert_eq!(idle, (0, vec![(0, 5, Some(70 * SECOND)), (1, 7, Some(70 * SECOND))]));
+        // One that waits for a person is read no further.
+        open.positions.get_mut(&places[0]).expect("it is assigned").halted = true;
+        open.note_ends(140 * SECOND, &ends(9));
+        let halted = turn(&mut open, 150 * SECOND).expect("a minute has passed");
+        assert_eq!(halted, (0, vec![(1, 9, Some(70 * SECOND))]));
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn holds_more(settings: &KafkaSettings, place: &Place, next: Option<i64>) -> Opt
     // It reads one partition by its own choice, and is no member of the group.
     config.remove("group.instance.id");
     let client: BaseConsumer = config.create().ok()?;
-    let from = offset_from(next, settings.start);
+    let from = offset_from(next);
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&place.topic, place.partition, from).ok()?;
     client.assign(&list).ok()?;

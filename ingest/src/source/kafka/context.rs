@@ -1,7 +1,6 @@
 //! What the polling loop and the rebalance callback share: the open batch, and the way to storage.
 //!
-//! Both run on the polling thread, so the lock is never waited for; it is there because librdkafka's contexts are shared
-//! by type.
+//! Both run on the polling thread. Only the one that asks where partitions end takes the lock from another, for a moment.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::RecvTimeoutError;
@@ -17,6 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 
 use super::settings::Start;
+use super::starts;
 use super::topic_id::{ASK_TOPIC_IDS, topic_ids};
 use crate::commit_pipeline::{app_id, topic_app_id};
 use crate::health::Health;
@@ -45,13 +45,10 @@ pub(crate) struct Assigner {
     pub(crate) start: Start,
 }
 
-/// Where reading of a partition begins: at the offset to read next, or for one that was never read, where `start` says.
-pub(crate) fn offset_from(next: Option<i64>, start: Start) -> Offset {
-    match (next, start) {
-        (Some(next), _) => Offset::Offset(next),
-        (None, Start::Earliest) => Offset::Beginning,
-        (None, Start::Latest) => Offset::End,
-    }
+/// Where reading of a partition begins: at the offset to read next. One without has never been read, and begins at its
+/// beginning; where a topic is begun at its end, the partitions that it had then have an offset (see [`starts`]).
+pub(crate) fn offset_from(next: Option<i64>) -> Offset {
+    next.map_or(Offset::Beginning, Offset::Offset)
 }
 
 // === impl Assigner ===
@@ -110,7 +107,11 @@ impl Context {
 
     /// Starts each new partition where the table stands.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<()> {
-        let snapshot = self.assigner.load(self.clock.as_ref(), &self.health)?;
+        let mut snapshot = self.assigner.load(self.clock.as_ref(), &self.health)?;
+        if self.assigner.start == Start::Latest {
+            let topics = list.elements().iter().map(|element| element.topic().to_owned()).collect();
+            snapshot = starts::record(&self.assigner, consumer, &topics, snapshot, self.clock.as_ref())?;
+        }
         let recreated = self.recreated_topics(consumer, list, &snapshot);
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("the partitions assigned cannot be taken").with_source(source)
@@ -118,7 +119,7 @@ impl Context {
         let places: Vec<Place> = places(list);
         for place in &places {
             let next = snapshot.next(&app_id(&self.assigner.job, &place.topic, place.partition));
-            let offset = offset_from(next, self.assigner.start);
+            let offset = offset_from(next);
             list.set_partition_offset(&place.topic, place.partition, offset).map_err(kafka)?;
             self.open().assign(place, next);
         }
@@ -190,7 +191,7 @@ impl Context {
         let (mut list, mut halted) = (TopicPartitionList::new(), TopicPartitionList::new());
         let mut open = self.open();
         for (each, position) in open.positions.iter().filter(|(each, _)| whole || *each == place) {
-            let offset = offset_from(position.next, self.assigner.start);
+            let offset = offset_from(position.next);
             list.add_partition_offset(&each.topic, each.partition, offset)?;
             if position.halted {
                 halted.add_partition(&each.topic, each.partition);
@@ -226,13 +227,10 @@ impl Context {
         Ok(())
     }
 
-    /// Commits what is open of partitions that are taken away, and lets go of them whatever became of that: a client
-    /// that is not told so would wait for it without end, also when it is closed.
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
-        let places = places(list);
-        let committed = self.commit_open();
+    /// Forgets partitions, with what is open of them and what is told of them.
+    fn let_go(&self, places: &[Place]) -> Result<()> {
         let mut open = self.open();
-        for place in &places {
+        for place in places {
             // Whoever gets it next finds out anew, and tells it then.
             if open.let_go(place)?.is_some_and(|position| position.halted) {
                 self.metrics.halted.dec();
@@ -240,8 +238,30 @@ impl Context {
                     status.halted.remove(&place.to_string());
                 });
             }
+            // There is no such number where the client has never told how far behind it is.
+            drop(self.metrics.lag.remove_label_values(&[&*place.topic, &place.partition.to_string()]));
         }
-        drop(open);
+        if open.positions.is_empty() {
+            self.health.note(|status| (status.behind, status.assigned) = (0, 0));
+        }
+        Ok(())
+    }
+
+    /// Lets go of all partitions, where the group has failed. They may be somebody else's already: what is open is dropped,
+    /// and read again from where the tables stand.
+    fn lose_all(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
+        let places: Vec<Place> = self.open().positions.keys().cloned().collect();
+        let let_go = self.let_go(&places);
+        consumer.unassign().map_err(|source| Error::unavailable("partitions cannot be let go").with_source(source))?;
+        let_go
+    }
+
+    /// Commits what is open of partitions that are taken away, and lets go of them whatever became of that: a client
+    /// that is not told so would wait for it without end, also when it is closed.
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
+        let places = places(list);
+        let committed = self.commit_open();
+        self.let_go(&places)?;
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("the partitions taken away cannot be let go").with_source(source)
         };
@@ -262,10 +282,7 @@ impl ConsumerContext for Context {
             RespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoke(consumer, list),
             other => {
                 tracing::warn!(?other, "rebalance failed; letting go of all partitions");
-                self.open().positions.clear();
-                consumer
-                    .unassign()
-                    .map_err(|source| Error::unavailable("partitions cannot be let go").with_source(source))
+                self.lose_all(consumer)
             }
         };
         if let Err(error) = done {

@@ -32,8 +32,11 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "20"),
     // A fifth of a second at full speed; librdkafka's own 64 MiB would be an eighth of all memory.
     ("queued.max.messages.kbytes", "16384"),
-    // Lag, for health and metrics.
+    // Lag, for health and metrics; and how far the client has fetched.
     ("statistics.interval.ms", "2000"),
+    // Partitions that are added to a topic are found by asking for them; librdkafka's own 5 min would leave them unread for so
+    // long. The group then shares them out, which takes some seconds more.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
 /// Where a partition starts that was never read.
@@ -42,7 +45,8 @@ pub enum Start {
     /// At the oldest message held: nothing is missed.
     #[default]
     Earliest,
-    /// At the end: what is there already is left out.
+    /// At the end that its topic has when it is read for the first time by anybody: what is there already is left out. That
+    /// end is recorded in the tables; a partition that is added later begins at its oldest message.
     Latest,
 }
 
