@@ -50,18 +50,21 @@ impl RollingHistory {
         Ok(history)
     }
 
-    /// Notes how far the partitions of a commit are.
+    /// Notes how far the partitions of a commit are. A producer's clock that is ahead moves none past the commit.
     pub(crate) fn note(&mut self, entry: &LogEntry) {
+        let committed_at = entry.timestamp_ms.saturating_mul(1000);
         for range in &entry.ranges {
-            if let Some(micros) = range.newest_event_micros {
+            if let Some(micros) = range.newest_event_micros.map(|micros| micros.min(committed_at)) {
                 let newest = self.newest_event.entry((range.topic.clone(), range.partition)).or_insert(micros);
                 *newest = (*newest).max(micros);
             }
         }
     }
 
-    /// Spans to write now that the newest window ends at a time.
-    pub(crate) fn due(&self, newest_end_micros: i64) -> Due {
+    /// Spans to write when what is complete ends at a time. A time that has not come is none: a boundary beyond it would be
+    /// written as if nothing had happened since, and those before it never.
+    pub(crate) fn due(&self, complete_micros: i64, now_micros: i64) -> Due {
+        let newest_end_micros = complete_micros.min(now_micros);
         let boundary = |minutes: i64| newest_end_micros - newest_end_micros.rem_euclid(minutes * MINUTE_MICROS);
         CADENCE
             .iter()
@@ -170,6 +173,8 @@ pub(crate) fn newest_end_micros(partials: &RecordBatch) -> Result<Option<i64>> {
 
 #[cfg(test)]
 mod tests {
+    use bellwether_lake::PartitionRange;
+
     use super::*;
 
     #[test]
@@ -177,11 +182,35 @@ mod tests {
         let mut history = RollingHistory::default();
         let minute = |n: i64| n * MINUTE_MICROS;
         assert_eq!(
-            history.due(minute(61)),
+            history.due(minute(61), minute(70)),
             [("5m", minute(61)), ("1h", minute(60)), ("24h", minute(60)), ("7d", minute(60))]
         );
-        history.written(&history.due(minute(61)));
-        assert_eq!(history.due(minute(61)), []);
-        assert_eq!(history.due(minute(65)), [("5m", minute(65)), ("1h", minute(65))]);
+        history.written(&history.due(minute(61), minute(70)));
+        assert_eq!(history.due(minute(61), minute(70)), []);
+        assert_eq!(history.due(minute(65), minute(70)), [("5m", minute(65)), ("1h", minute(65))]);
+    }
+
+    #[test]
+    fn a_boundary_that_has_not_come_is_not_due() {
+        let mut history = RollingHistory::default();
+        let minute = |n: i64| n * MINUTE_MICROS;
+        history.written(&history.due(minute(61), minute(61)));
+        // A clock is five minutes ahead.
+        let due = history.due(minute(67), minute(62) + 1);
+        assert_eq!(due, [("5m", minute(62))]);
+        history.written(&due);
+        assert_eq!(history.due(minute(68), minute(63)), [("5m", minute(63))], "the next one is not passed over");
+        let range = PartitionRange {
+            topic: "t".to_owned(),
+            partition: 0,
+            from: 0,
+            next: 1,
+            end_offset: None,
+            newest_event_micros: Some(minute(67)),
+            passed_over: None,
+        };
+        history.note(&LogEntry { timestamp_ms: 62 * 60_000, ranges: vec![range], ..LogEntry::default() });
+        assert!((history.completeness(minute(62)) - 1.0).abs() < f64::EPSILON);
+        assert!(history.completeness(minute(63)).abs() < f64::EPSILON, "nobody is past what has not come");
     }
 }

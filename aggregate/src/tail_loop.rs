@@ -399,7 +399,7 @@ impl Aggregator {
         let keeps = self.settings.rolling_history && self.settings.shard == 0;
         let Some(newest_end) = self.newest_end.take().filter(|_| keeps) else { return Ok(()) };
         // The newest window still fills: what is complete ends where it begins.
-        let due = self.history.due(newest_end - 60_000_000);
+        let due = self.history.due(newest_end - 60_000_000, now);
         if due.is_empty() {
             return Ok(());
         }

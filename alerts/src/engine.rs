@@ -201,8 +201,8 @@ impl Engine {
         }
     }
 
-    /// Judges all windows before `to`; those of silence before `silence_to`, which may be later: for it, that nothing comes
-    /// is news too. Rules on whole tables are judged up to `now`.
+    /// Judges all windows before `to`; those of silence before `silence_to`, which may be later, as for it, that nothing comes
+    /// is news too, or earlier, where it is open whether something came. Rules on whole tables are judged up to `now`.
     pub fn evaluate(&mut self, to: Minute, silence_to: Minute, now: Option<Minute>) -> Vec<Row> {
         let mut rows = Vec::new();
         for watched in &mut self.watched {
@@ -211,7 +211,7 @@ impl Engine {
                     Some(now) => now + 1,
                     None => continue,
                 },
-                (_, crate::rule::Settings::Silence { .. }) => silence_to.max(to),
+                (_, crate::rule::Settings::Silence { .. }) => silence_to,
                 _ => to,
             };
             watched.evaluate(until, &mut rows);

@@ -78,7 +78,7 @@ pub async fn replayed(
         Box::pin(replay_tables(lake, &mut engine, settings, versions, begin, to, rule.every)).await?
     } else {
         let begin = from.saturating_sub(settings.history_days.saturating_mul(1440));
-        Box::pin(replay(lake, &mut engine, settings, versions, Some(begin), Some(to))).await?
+        Box::pin(replay(lake, &mut engine, settings, versions, (Some(begin), Some(to)), None)).await?
     };
     let begin = crate::record::micros(from);
     let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();

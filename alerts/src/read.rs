@@ -64,7 +64,7 @@ pub(crate) async fn read_entry(
 }
 
 /// Judges the history of the tables, as of a version of `metrics` and the one before a version of `events`, day by day:
-/// windows from a moment, or as many days as the settings have, up to another.
+/// windows from a moment, or as many days as the settings have, up to another; silence up to a moment of its own.
 ///
 /// # Errors
 /// `Unavailable` where storage does not answer; `Data` where a file is gone.
@@ -73,9 +73,11 @@ pub async fn replay(
     engine: &mut Engine,
     settings: &Settings,
     versions: (i64, i64),
-    from: Option<Minute>,
-    to: Option<Minute>,
+    (from, to): (Option<Minute>, Option<Minute>),
+    silent_to: Option<Minute>,
 ) -> Result<Vec<Row>> {
+    // That nothing came is news only up to the moment up to which all was read.
+    let silent = |minute: Minute| silent_to.map_or(minute, |silent_to| minute.min(silent_to));
     let session = as_of(lake, settings, versions, None).await?;
     let days = numbers(&session, "SELECT DISTINCT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day FROM metrics ORDER BY day").await?;
     let Some(newest) = days.last().copied() else { return Ok(Vec::new()) };
@@ -85,7 +87,7 @@ pub async fn replay(
         let (start, end) = (day * DAY, (day + 1) * DAY);
         let (start, end) = (from.map_or(start, |from| from.max(start)), to.map_or(end, |to| to.min(end)));
         // What lies between two days is judged before the later one is taken in: the past is remembered for so long only.
-        rows.extend(engine.evaluate(day * DAY, day * DAY, None));
+        rows.extend(engine.evaluate(day * DAY, silent(day * DAY), None));
         for (table, condition) in [
             (
                 Table::Metrics,
@@ -113,10 +115,10 @@ pub async fn replay(
             }
             parts.take(engine).await?;
         }
-        rows.extend(engine.evaluate(end, end, None));
+        rows.extend(engine.evaluate(end, silent(end), None));
     }
     if let Some(to) = to {
-        rows.extend(engine.evaluate(to, to, None));
+        rows.extend(engine.evaluate(to, silent(to), None));
     }
     Ok(rows)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bellwether_detect::Minute;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Result, Snapshot, Table, settle,
+    Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Reading, Result, Snapshot, Table, settle,
 };
 use bellwether_queries::{Session, SessionSettings};
 use prometheus::Registry;
@@ -44,8 +44,8 @@ const REBUILD_MICROS: i64 = 60 * 1_000_000;
 /// What was told of so many days is compared with what comes out when all is judged anew.
 const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
 
-/// A window is awaited for so long by the time of day before silence is news.
-const OVERDUE_MICROS: i64 = 5 * MINUTE_MICROS;
+/// Without any word of when partitions were read, an alert that fires is stale after so long without news.
+const UNHEARD_MICROS: i64 = 5 * MINUTE_MICROS;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -116,6 +116,8 @@ pub struct Watcher {
     read: Snapshot,
     /// Version of `events` to read next.
     events_next: i64,
+    /// Version of `events` before which all is noted that is said of how far partitions were read.
+    said_next: i64,
     /// Session over whole tables, for the rules that need one.
     tables: Option<Session>,
     complete_to: Minute,
@@ -211,6 +213,7 @@ impl Watcher {
             on,
             read: Snapshot::default(),
             events_next: 0,
+            said_next: 0,
             tables: None,
             complete_to: Minute::MIN,
             rebuilt_at: lake.clock().now_micros(),
@@ -234,6 +237,9 @@ impl Watcher {
                 self.progress.note(&entry);
             }
         }
+        self.follow_reading().await?;
+        let newest = log.load().await?;
+        self.progress.note_known(Reading::all(&newest), newest.version < self.said_next);
         let firing: Vec<(String, std::collections::BTreeMap<String, String>, i64)> = self
             .ledger
             .alerts()
@@ -246,8 +252,10 @@ impl Watcher {
         let to = self.complete();
         let mut rows = Vec::new();
         if at.version > 0 || self.events_next > 0 {
-            rows =
-                replay(&lake, &mut self.engine, &self.watch.settings, (at.version, self.events_next), None, to).await?;
+            let now = lake.clock().now_micros();
+            let silent_to = to.map(|to| self.progress.silent_to(to, now));
+            let versions = (at.version, self.events_next);
+            rows = replay(&lake, &mut self.engine, &self.watch.settings, versions, (None, to), silent_to).await?;
         }
         let found: BTreeSet<(String, i64, String, bool)> =
             rows.iter().map(|row| (row.alert_id.clone(), row.at, row.state.to_owned(), row.stale)).collect();
@@ -316,6 +324,7 @@ impl Watcher {
             return Ok(false);
         }
         self.read_events(events_to).await?;
+        self.follow_reading().await?;
         let now = self.watch.lake.clock().now_micros();
         let minute = now.div_euclid(MINUTE_MICROS);
         if self.engine.asks_tables() && !more {
@@ -333,14 +342,19 @@ impl Watcher {
         }
         let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
         self.complete_to = to;
-        // Silence is news only where nothing waits to be read.
-        let caught_up = !more && !self.progress.is_behind();
-        let overdue = (now - OVERDUE_MICROS).div_euclid(MINUTE_MICROS);
+        // Silence is news only where nothing waits to be read, and only up to when that is known.
+        let silent_to = if more { to.min(self.progress.silent_to(to, now)) } else { self.progress.silent_to(to, now) };
         let mut found = Vec::new();
-        if to > Minute::MIN {
-            found = self.engine.evaluate(to, if caught_up { overdue } else { to }, Some(minute));
-            if caught_up {
-                found.extend(self.engine.unheard(overdue));
+        // Rules on whole tables have something to say before there is any window: that nothing is read, for one.
+        if to > Minute::MIN || self.progress.read_to().is_some() {
+            found = self.engine.evaluate(to.max(0), silent_to.max(0), Some(minute));
+            // Where nobody says up to when was read, as with files that were read in, the time of day has to do.
+            let unheard = match self.progress.read_to() {
+                Some(_) => self.progress.overdue_to(now),
+                None => Some((now - UNHEARD_MICROS).div_euclid(MINUTE_MICROS)),
+            };
+            if let Some(until) = unheard.filter(|_| !more) {
+                found.extend(self.engine.unheard(until));
             }
             let stale: Vec<(String, i64)> = self
                 .ledger
@@ -411,6 +425,18 @@ impl Watcher {
             self.events_next += 1;
         }
         parts.take(&mut self.engine).await
+    }
+
+    /// Notes what is said of how far partitions were read in the versions of `events` after those that `metrics` has: up to the
+    /// next one that brings rows. With that one unread, what came after it says nothing of `metrics`.
+    async fn follow_reading(&mut self) -> Result<()> {
+        let log = self.watch.lake.log(Table::Events);
+        self.said_next = self.said_next.max(self.events_next);
+        while let Some(entry) = log.entry(self.said_next).await?.filter(|entry| !entry.brings_rows()) {
+            self.progress.note(&entry);
+            self.said_next += 1;
+        }
+        Ok(())
     }
 
     /// Writes what is news, in one commit.

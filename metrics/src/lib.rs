@@ -20,9 +20,11 @@ pub use planned::{Planned, Relation};
 /// rows of `metrics` without their provenance.
 pub const METRICS_SQL: &str = include_str!("definition/metrics.sql");
 
-/// The moment up to which rolling metrics are shown unless another is named: the end of the newest window that has a run.
+/// The moment up to which rolling metrics are shown unless another is named: the end of the newest window that has a run. A
+/// window that has not begun does not count: a producer whose clock is ahead would else move everybody's last minutes to a
+/// time of which only it has runs.
 pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM (SELECT window_start FROM metrics \
-                          GROUP BY window_start HAVING sum(runs) <> 0))";
+                          WHERE window_start <= now() GROUP BY window_start HAVING sum(runs) <> 0))";
 
 /// Columns of `events` that a contribution is made of, in order.
 pub const CONTRIBUTION_COLUMNS: &[&str] = &[

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
-use bellwether_lake::Table;
+use bellwether_lake::{Reading, Table};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::datasource::{TableType, ViewTable};
@@ -15,6 +15,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::ingest_numbers;
 use crate::view::{View, views};
 
 /// Whether a relation is stored or derived.
@@ -96,6 +97,16 @@ impl LakeSchema {
         }
         inner.generation += 1;
         inner.planned.clear();
+    }
+
+    /// Puts newer numbers of what ingest has read in place of the old ones.
+    pub(crate) fn put_readings(&self, readings: &[Reading]) -> Result<()> {
+        let provider = ingest_numbers::table(readings)?;
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.tables.insert(ingest_numbers::NAME, provider);
+        inner.generation += 1;
+        inner.planned.clear();
+        Ok(())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {

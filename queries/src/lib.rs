@@ -1,7 +1,8 @@
 //! Queries: one read-only SQL session over the tables of a lake.
 //!
 //! * [`Session`] plans and runs statements; it sees the newest commit of every table at each statement.
-//! * `catalog` holds the tables and plans views when a statement names them; `view/*.sql` are the views.
+//! * `catalog` holds the tables and plans views when a statement names them; `view/*.sql` are the views; `ingest_numbers` is
+//!   what the log of `events` says beside its rows.
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake.
 //! * `function` lists functions and holds those that need the catalog.
 //! * `explain` turns the engine's errors into one message with a hint.
@@ -13,6 +14,7 @@
 mod catalog;
 mod explain;
 mod function;
+mod ingest_numbers;
 mod reference;
 mod session;
 mod statement;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bellwether_lake::{Error, Lake, Result, Table};
+use bellwether_lake::{CommitLog, Error, Lake, Reading, Result, Table};
 use bellwether_metrics::{Planned, Relation};
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
@@ -218,6 +218,8 @@ impl Session {
     fn new(source: Source, settings: SessionSettings) -> Result<Self> {
         let context = context(&settings)?;
         let schema = Arc::new(LakeSchema::new());
+        // Of tables as they were, and of rows in memory, nobody says how far ingest was.
+        schema.put_readings(&[]).map_err(|source| explain(source, &[]))?;
         let functions = attach(&context, &schema)?;
         let (versions, relations) = (Mutex::default(), std::sync::Mutex::default());
         Ok(Self { source, settings, context, schema, functions, versions, relations })
@@ -231,12 +233,12 @@ impl Session {
         let Source::Lake(lake) = &self.source else { return Ok(()) };
         let mut versions = self.versions.lock().await;
         let newest = future::try_join_all(
-            Table::ALL.map(|table| async move { Ok::<_, Error>((table, lake.log(table).latest_version().await?)) }),
+            Table::ALL.map(|table| async move { Ok::<_, Error>((table, lake.log(table).load().await?)) }),
         )
         .await?;
         let moved: Vec<Table> = newest
             .iter()
-            .filter(|(table, version)| versions.get(table) != Some(version))
+            .filter(|(table, snapshot)| versions.get(table) != Some(&snapshot.version))
             .map(|(table, _)| *table)
             .collect();
         if moved.is_empty() {
@@ -249,7 +251,10 @@ impl Session {
             tables.push((table, provider));
         }
         self.schema.replace(tables);
-        Ok(())
+        // As of the version that was looked up, which the table may have passed by now: never more than its rows bear out.
+        let events = newest.iter().find(|(table, _)| *table == Table::Events).map(|(_, snapshot)| snapshot);
+        let readings = events.map(Reading::all).unwrap_or_default();
+        self.schema.put_readings(&readings).map_err(|source| explain(source, &[]))
     }
 
     async fn open_table(

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("orphans", include_str!("view/orphans.sql")),
     ("freshness", include_str!("view/freshness.sql")),
     ("completeness", include_str!("view/completeness.sql")),
+    ("ingest_progress", include_str!("view/ingest_progress.sql")),
     ("quarantine_summary", include_str!("view/quarantine_summary.sql")),
 ];
 

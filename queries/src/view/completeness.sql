@@ -1,9 +1,9 @@
--- Whether the windows of the last hour are complete: the share of partitions whose newest event is past the window's end. A partition that has been silent for a day is left out.
+-- Whether the windows of the last hour are complete: the share of partitions that are past the window's end, by their newest event (which no clock of a producer puts after its arrival), or because nothing waited in them five minutes after it. A partition that has been silent for a day is left out.
 -- column window_start: start of the one-minute window
 -- column window_end: its end
 -- column runs: runs in it so far, weighted by 1 / sampling probability
 -- column partitions: partitions with an event in the last day
--- column partitions_past: those of them whose newest event is past the window's end
+-- column partitions_past: those of them that are past the window's end
 -- column completeness: partitions_past / partitions; null where there is no partition
 -- column complete: true where every partition is past it
 -- example: SELECT * FROM completeness WHERE NOT complete
@@ -17,10 +17,21 @@ WITH windows AS (
     )
 ),
 partitions AS (
-    SELECT topic, partition, max(event_time) AS newest_event
-    FROM events
-    WHERE event_date >= CAST(now() - INTERVAL '1 day' AS DATE) AND event_time >= now() - INTERVAL '1 day'
-    GROUP BY topic, partition
+    SELECT
+        e.topic, e.partition,
+        greatest(e.newest_event, coalesce(r.read_to - INTERVAL '5 minutes', e.newest_event)) AS newest_event
+    FROM (
+        SELECT topic, partition, max(least(event_time, ingested_at)) AS newest_event
+        FROM events
+        WHERE event_date >= CAST(now() - INTERVAL '1 day' AS DATE) AND event_time >= now() - INTERVAL '1 day'
+        GROUP BY topic, partition
+    ) AS e
+    LEFT JOIN (
+        SELECT topic, partition, max(read_to) AS read_to
+        FROM ingest_numbers
+        WHERE end_offset IS NOT NULL
+        GROUP BY topic, partition
+    ) AS r ON r.topic = e.topic AND r.partition = e.partition
 ),
 counted AS (
     SELECT window_start, sum(weight) AS runs

@@ -1,4 +1,4 @@
--- The rolling metrics as they stand at the end of the newest window: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
+-- The rolling metrics as they stand at the end of the newest window that has begun: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
 -- column runs: runs, weighted by 1 / sampling probability
 -- column runs_observed: runs seen
 -- column coverage: judged / runs
