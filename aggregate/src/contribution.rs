@@ -19,6 +19,7 @@ use crate::run_index::{Known, Place, RunIndex};
 use crate::sql;
 use crate::statement::{COLUMNS, COLUMNS_WITH_ID, Kind, Statements, run_of, shard_of};
 use crate::tail_loop::Settings;
+use crate::waiting::waiting;
 
 /// Files that are read at a time while the index is rebuilt.
 const FILES_AT_ONCE: usize = 4;
@@ -45,7 +46,7 @@ pub(crate) struct Contributions {
     pub(crate) corrected: u64,
     /// Statements of other kinds than a completed run.
     pub(crate) late: u64,
-    /// Of these, those that came before their run.
+    /// Statements that wait from now on: mostly, those that came before their run.
     pub(crate) waiting: u64,
     /// Statements that had waited, and whose run has come.
     pub(crate) waited: u64,
@@ -470,25 +471,11 @@ impl Runs {
         sums: &mut Sums<'_>,
         contributions: &mut Contributions,
     ) -> Result<()> {
-        let runs_of = |batches: &[RecordBatch], kind: fn(Kind) -> bool| {
-            let mut runs: Vec<u64> = Vec::new();
-            for batch in batches {
-                let statements = Statements::of(batch)?;
-                runs.extend((0..statements.rows()).filter(|n| kind(statements.kind(*n))).map(|n| statements.run(n)));
-            }
-            Ok::<_, Error>(runs)
-        };
-        let late = |kind: Kind| kind != Kind::Completed;
-        let (late_before, late_now) = (runs_of(&before, late)?, runs_of(&now, late)?);
+        let (waited_before, wait_now) = (waiting(&before)?, waiting(&now)?);
+        contributions.waited += waited_before.difference(&wait_now).count() as u64;
+        contributions.waiting += wait_now.difference(&waited_before).count() as u64;
         let old = runs_before(definition, before).await?;
         let new = sql::runs(definition, now).await?;
-        let (completed_before, completed_now) = (run_set(&old)?, run_set(&new)?);
-        let waiting =
-            |late: &[u64], completed: &HashSet<u64>| late.iter().filter(|run| !completed.contains(run)).count();
-        let (before, now) = (waiting(&late_before, &completed_before), waiting(&late_now, &completed_now));
-        let waited = waiting(&late_before, &completed_before) - waiting(&late_before, &completed_now);
-        contributions.waited += waited as u64;
-        contributions.waiting += (now + waited - before) as u64;
         contributions.runs += (new.num_rows() - old.num_rows().min(new.num_rows())) as u64;
         let (old, new) = without_what_is_the_same(&old, &new)?;
         contributions.corrected += old.num_rows() as u64;
@@ -586,12 +573,6 @@ fn picked(batches: &[RecordBatch], mut rows: Vec<RowAt>) -> Result<Vec<RecordBat
 fn take_rows(rows: &RecordBatch, places: Vec<u32>) -> Result<RecordBatch> {
     let whole = places.len() == rows.num_rows() && places.is_sorted();
     Ok(if whole { rows.clone() } else { take_record_batch(rows, &UInt32Array::from(places))? })
-}
-
-/// The runs in rows of the definition.
-fn run_set(runs: &RecordBatch) -> Result<HashSet<u64>> {
-    let ids = runs.column_by_name("run_id").ok_or_else(|| Error::bug("runs lack column `run_id`"))?;
-    Ok(ids.as_string_view().iter().flatten().map(run_of).collect())
 }
 
 /// Rows without those that are in both: these would be taken back and added again.

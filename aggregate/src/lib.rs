@@ -21,6 +21,7 @@ mod sql;
 pub mod statement;
 mod tail;
 mod tail_loop;
+mod waiting;
 
 pub use rebuild::{Rebuilt, rebuild};
 pub use sql::event_columns;

@@ -61,7 +61,10 @@ impl Metrics {
                 "bellwether_aggregate_late_statements_total",
                 "Scores, reviews, escalations and policy exceptions that came after or before their run",
             )?,
-            waiting: counter("bellwether_aggregate_waiting_total", "Late statements that came before their run")?,
+            waiting: counter(
+                "bellwether_aggregate_waiting_total",
+                "Late statements that are about no run that has come",
+            )?,
             waited: counter("bellwether_aggregate_waited_total", "Late statements that waited and whose run has come")?,
             looked_up: counter(
                 "bellwether_aggregate_looked_up_total",

@@ -1,4 +1,4 @@
-//! First sight of each release: (fingerprint, id, model that answered), with its whole configuration.
+//! First sight of each release: (tenant, fingerprint, id, model that answered), with its whole configuration.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,12 @@ use crate::sql;
 use crate::statement::Kind;
 
 /// What makes a release another one: a fingerprint that changes under an id, and a model that changes under a
-/// fingerprint, are both worth knowing.
-type Key = (String, String, String);
+/// fingerprint, are both worth knowing. Two tenants may give one id to two configurations, so that each has its own. In
+/// rows from before there were tenants, none is named.
+type Key = [String; KEY_COLUMNS.len()];
 
 /// The columns of a key.
-const KEY_COLUMNS: [&str; 3] = ["release_fingerprint", "release_id", "model_responded"];
+const KEY_COLUMNS: [&str; 4] = ["release_fingerprint", "release_id", "model_responded", "tenant"];
 
 /// Releases that the table has.
 #[derive(Debug, Default)]
@@ -32,9 +33,8 @@ impl Releases {
         let mut releases = Self::default();
         for file in &files {
             for batch in lake.read(Table::Releases, file, Some(&KEY_COLUMNS)).await? {
-                for row in 0..batch.num_rows() {
-                    releases.known.insert(key(&batch, row)?);
-                }
+                let columns = key_columns(&batch)?;
+                releases.known.extend((0..batch.num_rows()).map(|row| key(columns, row)));
             }
         }
         Ok(releases)
@@ -57,16 +57,14 @@ impl Releases {
             let (mut place, mut places) = (0_u32, Vec::new());
             for rows in rows {
                 let event_type = text(rows, "event_type")?;
-                let columns = KEY_COLUMNS.map(|name| text(rows, name));
-                let [fingerprint, id, model] = columns;
-                let columns = [fingerprint?, id?, model?];
+                let columns = key_columns(rows)?;
                 for n in 0..rows.num_rows() {
                     let here = place;
                     place += 1;
                     if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n, &mut hashed)) {
                         continue;
                     }
-                    let key = key(rows, n)?;
+                    let key = key(columns, n);
                     if !self.known.contains(&key) && seen.insert(key.clone()) {
                         fresh.push(key);
                         places.push(here);
@@ -111,22 +109,26 @@ fn described_columns() -> Vec<&'static str> {
     shared.chain(["event_time"]).collect()
 }
 
+fn key_columns(batch: &RecordBatch) -> Result<[&StringViewArray; KEY_COLUMNS.len()]> {
+    let [fingerprint, id, model, tenant] = KEY_COLUMNS.map(|name| text(batch, name));
+    Ok([fingerprint?, id?, model?, tenant?])
+}
+
 /// A hash of a row's key; `text` is room for what is hashed.
-fn hash(columns: [&StringViewArray; 3], row: usize, text: &mut Vec<u8>) -> u128 {
+fn hash(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize, text: &mut Vec<u8>) -> u128 {
     text.clear();
     for column in columns {
-        let value = if column.is_valid(row) { column.value(row) } else { "" };
+        let value = value(column, row);
         text.extend_from_slice(&(value.len() as u64).to_le_bytes());
         text.extend_from_slice(value.as_bytes());
     }
     xxh3_128(text)
 }
 
-fn key(batch: &RecordBatch, row: usize) -> Result<Key> {
-    let value = |name: &str| {
-        let column = text(batch, name)?;
-        Ok::<_, Error>(if column.is_valid(row) { column.value(row).to_owned() } else { String::new() })
-    };
-    let [fingerprint, id, model] = KEY_COLUMNS;
-    Ok((value(fingerprint)?, value(id)?, value(model)?))
+fn key(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize) -> Key {
+    columns.map(|column| value(column, row).to_owned())
+}
+
+fn value(column: &StringViewArray, row: usize) -> &str {
+    if column.is_valid(row) { column.value(row) } else { "" }
 }

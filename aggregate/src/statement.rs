@@ -42,7 +42,8 @@ pub(crate) const COLUMNS: [&str; 8] =
 pub(crate) const COLUMNS_WITH_ID: [&str; 9] =
     ["event_type", "source", "tenant", "run_id", "attempt", "revision", "event_time", "content_hash", "event_id"];
 
-/// The run of a run id: statements about one run may come from several sources.
+/// The runs of a run id, which are looked at together: sources and tenants may have runs of one id, and a statement need
+/// not name the tenant. Which of them a statement is about is for `runs.sql` to decide.
 pub(crate) fn run_of(run_id: &str) -> u64 {
     xxh3_64(run_id.as_bytes())
 }
@@ -101,6 +102,15 @@ impl<'a> Statements<'a> {
 
     pub(crate) fn run_id(&self, row: usize) -> &'a str {
         self.run_id.value(row)
+    }
+
+    pub(crate) fn source(&self, row: usize) -> &'a str {
+        self.source.value(row)
+    }
+
+    /// Empty where none is named.
+    pub(crate) fn tenant(&self, row: usize) -> &'a str {
+        self.tenant.value(row)
     }
 
     /// The run a row is about.

@@ -11,7 +11,7 @@ use arrow::datatypes::{
 use bellwether_detect::detector::MICRO;
 use bellwether_detect::{Cell, Groups, Measure, Minute, RatioTotals};
 use bellwether_stats::Sketch;
-use bellwether_stats::histogram_e::{BINS, bin_of_bucket};
+use bellwether_stats::histogram_e::signed_histogram_of;
 
 use crate::rule::Rule;
 
@@ -237,9 +237,5 @@ fn list(column: Option<&ArrayRef>, row: usize) -> Option<Vec<i64>> {
 /// The counts of a sketch by bin; a correction's are negative.
 fn signed_bins(bytes: &[u8]) -> Result<Vec<i64>, String> {
     let sketch = Sketch::decode(bytes).map_err(|error| format!("column `sketch`: {error}"))?;
-    let mut bins = vec![0_i64; BINS];
-    for (bucket, count) in sketch.buckets() {
-        bins[bin_of_bucket(bucket)] += count;
-    }
-    Ok(bins)
+    Ok(signed_histogram_of(&sketch))
 }

@@ -1,8 +1,12 @@
 //! The SQL functions: mergeable sketches, exact signed sums, totals by random group, and intervals.
 
 mod aggregate;
+#[cfg(test)]
+mod cuts;
 mod fold;
 mod scalar;
+mod sketches;
+mod weighted;
 
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 use datafusion::logical_expr::{Documentation, DocumentationBuilder};

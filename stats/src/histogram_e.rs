@@ -13,6 +13,7 @@
 
 use crate::invalid::{Invalid, positive, tempering};
 use crate::sketch::{self, Sketch};
+use crate::weight::whole;
 
 /// Tilts of the location score, in standard deviations of the ranks.
 pub const LOCATION_TILTS: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
@@ -61,12 +62,18 @@ struct Tilt {
 /// The counts of a sketch by bin, lowest first, always [`BINS`] of them: two sketches can be compared bin by bin, and
 /// counts of several add up. Negative counts, which a sketch can have between a row and its correction, count nothing.
 pub fn histogram_of(sketch: &Sketch) -> Vec<u64> {
-    let mut bins = vec![0_i64; BINS];
-    for (bucket, count) in sketch.buckets() {
-        let bin = bin_of_bucket(bucket);
-        bins[bin] = bins[bin].saturating_add(count);
+    signed_histogram_of(sketch).into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
+}
+
+/// As [`histogram_of`], with the negative counts of a correction. Weighted values are added up exactly before the count of a
+/// bin is rounded.
+pub fn signed_histogram_of(sketch: &Sketch) -> Vec<i64> {
+    let mut bins = vec![0_i128; BINS];
+    for (bucket, micros) in sketch.buckets() {
+        let bin = &mut bins[bin_of_bucket(bucket)];
+        *bin = bin.saturating_add(micros);
     }
-    bins.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
+    bins.into_iter().map(whole).collect()
 }
 
 /// The bin of [`histogram_of`] that a bucket of a sketch falls into.

@@ -2,6 +2,7 @@
 //!
 //! Describing:
 //! * [`sketch`]: quantiles from mergeable, subtractable, exact-integer histograms.
+//! * [`weight`]: counts of runs that stand for several, exact.
 //! * [`interval`]: confidence intervals of rates, ratios and means.
 //! * [`clusters`]: intervals that stay right when runs come in sessions.
 //!
@@ -36,6 +37,7 @@ pub mod special;
 pub mod srm;
 #[cfg(test)]
 mod testing;
+pub mod weight;
 
 pub use interval::Interval;
 pub use invalid::Invalid;

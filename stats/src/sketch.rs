@@ -3,20 +3,28 @@
 //! DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees",
 //! VLDB 2019): a value falls into the bucket of its logarithm to the base γ = (1 + α) / (1 − α). Here the bounds of the
 //! buckets are integers that are computed once, so that only integers are compared afterwards: two machines put a value
-//! into the same bucket. Counts are signed, so that a sketch can be taken away from another, and a sketch has one
-//! encoding, so that equal bytes and equal sketches are the same thing.
+//! into the same bucket. Counts are signed, so that a sketch can be taken away from another, and exact where values are
+//! weighted ([`crate::weight`]), so that a quantile depends on the values and their weights and on nothing else. A sketch
+//! has one encoding, so that equal bytes and equal sketches are the same thing.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
+
+use crate::weight::{ONE, weighted, whole};
 
 /// Largest relative error of a quantile.
 pub const RELATIVE_ERROR: f64 = 0.01;
 
 const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
 
-/// First byte of an encoded sketch: names the mapping (α = 0.01, integer bounds).
-const FORMAT: u8 = 1;
+/// First byte of an encoded sketch: names the mapping (α = 0.01, integer bounds), and what is counted: whole values, as in
+/// every table, or millionths of them, where weights leave a fraction or the counts take more than 64 bits.
+const WHOLE: u8 = 1;
+const MILLIONTHS: u8 = 2;
+
+/// Digits of a share: as people write them, 0.07 is no more than seven of a hundred.
+const SHARES: u64 = 1_000_000_000;
 
 /// Greatest value of each bucket; bucket 0 holds zeros.
 static BOUNDS: LazyLock<Vec<u64>> = LazyLock::new(bounds);
@@ -69,10 +77,10 @@ pub(crate) fn value_of(bucket: u16) -> f64 {
     if low >= high { high } else { 2.0 * low * high / (low + high) }
 }
 
-/// Counts by bucket.
+/// Counts by bucket, in millionths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sketch {
-    counts: BTreeMap<u16, i64>,
+    counts: BTreeMap<u16, i128>,
 }
 
 /// Bytes that are not a sketch.
@@ -102,11 +110,16 @@ impl Sketch {
 
     /// Adds to a bucket.
     pub fn add_bucket(&mut self, bucket: u16, count: i64) {
-        if count == 0 {
+        self.add_micros(bucket, i128::from(count) * ONE);
+    }
+
+    /// Adds millionths to a bucket.
+    pub fn add_micros(&mut self, bucket: u16, micros: i128) {
+        if micros == 0 {
             return;
         }
         let total = self.counts.entry(bucket).or_insert(0);
-        *total = total.saturating_add(count);
+        *total = total.saturating_add(micros);
         if *total == 0 {
             self.counts.remove(&bucket);
         }
@@ -114,20 +127,25 @@ impl Sketch {
 
     /// Adds all of another sketch.
     pub fn merge(&mut self, other: &Self) {
-        for (bucket, count) in &other.counts {
-            self.add_bucket(*bucket, *count);
+        self.merge_weighted(other, 1_000_000);
+    }
+
+    /// Adds all of another sketch, each value of it as so many millionths.
+    pub fn merge_weighted(&mut self, other: &Self, weight_micros: i64) {
+        for (bucket, micros) in &other.counts {
+            self.add_micros(*bucket, weighted(*micros, weight_micros));
         }
     }
 
     /// The sketch that takes this one away when merged.
     #[must_use]
     pub fn negated(&self) -> Self {
-        Self { counts: self.counts.iter().map(|(bucket, count)| (*bucket, -count)).collect() }
+        Self { counts: self.counts.iter().map(|(bucket, micros)| (*bucket, micros.saturating_neg())).collect() }
     }
 
-    /// Buckets that count something, in order, with their counts.
-    pub fn buckets(&self) -> impl Iterator<Item = (u16, i64)> {
-        self.counts.iter().map(|(bucket, count)| (*bucket, *count))
+    /// Buckets that count something, in order, with their counts in millionths.
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, i128)> {
+        self.counts.iter().map(|(bucket, micros)| (*bucket, *micros))
     }
 
     /// True where no bucket counts anything.
@@ -135,32 +153,51 @@ impl Sketch {
         self.counts.is_empty()
     }
 
-    /// Values counted.
+    /// Values counted, rounded where they are weighted.
     pub fn count(&self) -> i64 {
-        self.counts.values().sum()
+        whole(self.counts.values().fold(0_i128, |all, micros| all.saturating_add(*micros)))
     }
 
-    /// The value below which a share `q` of all values lies, within 1 %; the value of rank ⌈q·n⌉, from 1. None where
-    /// nothing is counted or `q` is not a share.
+    /// The least value that, with those below it, makes up a share `q` of all, within 1 %; of values that count one each the
+    /// value of rank ⌈q·n⌉, from 1. Buckets that were taken away more often than they were filled count nothing. None
+    /// where nothing is counted or `q`, of which nine decimals are read, is not a share.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is from 0 to 1")]
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        weighted_quantile([(self, 1.0)], q)
+        if !(0.0..=1.0).contains(&q) {
+            return None;
+        }
+        let share = (q * SHARES as f64).round() as u64;
+        let filled =
+            || self.counts.iter().filter_map(|(bucket, micros)| Some((*bucket, u128::try_from(*micros).ok()?)));
+        let total = filled().fold(0_u128, |all, (_, micros)| all.saturating_add(micros));
+        let rank = product(total, share);
+        let mut below = 0_u128;
+        let reached = filled().find(|(_, micros)| {
+            below = below.saturating_add(*micros);
+            product(below, SHARES) >= rank
+        });
+        reached.map(|(bucket, _)| value_of(bucket))
     }
 
     /// The share of values above a threshold, of those whose bucket lies wholly above it.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than a double has")]
     pub fn fraction_above(&self, threshold: u64) -> Option<f64> {
-        let total = self.count();
-        let above: i64 = self.counts.range(bucket_of(threshold).saturating_add(1)..).map(|(_, count)| count).sum();
+        let sum = |all: i128, micros: &i128| all.saturating_add(*micros);
+        let total = self.counts.values().fold(0, sum);
+        let above = self.counts.range(bucket_of(threshold).saturating_add(1)..).map(|(_, micros)| micros).fold(0, sum);
         (total > 0).then(|| above as f64 / total as f64)
     }
 
     /// The one encoding of this sketch.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![FORMAT];
+        let fits = |micros: &i128| micros % ONE == 0 && i64::try_from(micros / ONE).is_ok();
+        let (format, unit) = if self.counts.values().all(fits) { (WHOLE, ONE) } else { (MILLIONTHS, 1) };
+        let mut bytes = vec![format];
         let mut last = 0;
-        for (bucket, count) in &self.counts {
-            put(&mut bytes, u64::from(bucket - last));
-            put(&mut bytes, ((count << 1) ^ (count >> 63)).cast_unsigned());
+        for (bucket, micros) in &self.counts {
+            let count = micros / unit;
+            put(&mut bytes, u128::from(bucket - last));
+            put(&mut bytes, ((count << 1) ^ (count >> 127)).cast_unsigned());
             last = *bucket;
         }
         bytes
@@ -181,61 +218,53 @@ impl Sketch {
     /// # Errors
     /// Where the bytes are not the encoding of a sketch; what came before the mistake has then been added.
     pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), SketchError> {
-        let Some((format, mut rest)) = bytes.split_first() else { return Ok(()) };
-        if *format != FORMAT {
-            return Err(SketchError("unknown format"));
-        }
-        let mut bucket = 0_u64;
-        let mut first = true;
-        while !rest.is_empty() {
-            let step = take(&mut rest)?;
-            let count = take(&mut rest)?;
-            if step == 0 && !first {
-                return Err(SketchError("a bucket stands twice"));
-            }
-            first = false;
-            bucket = bucket.saturating_add(step);
-            let place = u16::try_from(bucket).map_err(|_| SketchError("no such bucket"))?;
-            if usize::from(place) >= BOUNDS.len() {
-                return Err(SketchError("no such bucket"));
-            }
-            let count = (count >> 1).cast_signed() ^ -(count & 1).cast_signed();
-            if count == 0 {
-                return Err(SketchError("an empty bucket"));
-            }
-            self.add_bucket(place, count);
-        }
-        Ok(())
+        for_each_encoded(bytes, |bucket, micros| self.add_micros(bucket, micros))
     }
 }
 
-/// A quantile over several sketches, each of whose values counts `weight` times. Buckets that were taken away more often
-/// than they were filled count nothing.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub fn weighted_quantile<'a>(sketches: impl IntoIterator<Item = (&'a Sketch, f64)>, q: f64) -> Option<f64> {
-    if !(0.0..=1.0).contains(&q) {
-        return None;
-    }
-    let mut counts: BTreeMap<u16, f64> = BTreeMap::new();
-    for (sketch, weight) in sketches {
-        for (bucket, count) in &sketch.counts {
-            *counts.entry(*bucket).or_default() += *count as f64 * weight;
+/// Tells the buckets of an encoded sketch, in order, with their counts in millionths.
+///
+/// # Errors
+/// Where the bytes are not the encoding of a sketch; what came before the mistake has then been told.
+pub fn for_each_encoded(bytes: &[u8], mut tell: impl FnMut(u16, i128)) -> Result<(), SketchError> {
+    let Some((format, mut rest)) = bytes.split_first() else { return Ok(()) };
+    let (unit, bits) = match *format {
+        WHOLE => (ONE, u64::BITS),
+        MILLIONTHS => (1, u128::BITS),
+        _ => return Err(SketchError("unknown format")),
+    };
+    let mut bucket = 0_u64;
+    let mut first = true;
+    while !rest.is_empty() {
+        let step = u64::try_from(take(&mut rest, u64::BITS)?).map_err(|_| SketchError("no such bucket"))?;
+        let count = take(&mut rest, bits)?;
+        if step == 0 && !first {
+            return Err(SketchError("a bucket stands twice"));
         }
+        first = false;
+        bucket = bucket.saturating_add(step);
+        let place = u16::try_from(bucket).map_err(|_| SketchError("no such bucket"))?;
+        if usize::from(place) >= BOUNDS.len() {
+            return Err(SketchError("no such bucket"));
+        }
+        let count = (count >> 1).cast_signed() ^ -(count & 1).cast_signed();
+        if count == 0 {
+            return Err(SketchError("an empty bucket"));
+        }
+        tell(place, count * unit);
     }
-    counts.retain(|_, count| *count > 0.0);
-    let total: f64 = counts.values().sum();
-    let last = *counts.keys().next_back()?;
-    // Of whole counts the rank is a whole number; weights leave it where it falls.
-    let rank = if total.fract() == 0.0 { (q * total).ceil().max(1.0) } else { q * total };
-    let mut below = 0.0;
-    let reached = counts.iter().find(|(_, count)| {
-        below += **count;
-        below >= rank
-    });
-    Some(value_of(reached.map_or(last, |(bucket, _)| *bucket)))
+    Ok(())
 }
 
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
+/// A product that takes more than 128 bits: its high and its low part.
+fn product(number: u128, factor: u64) -> (u128, u128) {
+    let factor = u128::from(factor);
+    let low = (number & u128::from(u64::MAX)) * factor;
+    let high = (number >> 64) * factor + (low >> 64);
+    (high >> 64, (high << 64) | (low & u128::from(u64::MAX)))
+}
+
+fn put(bytes: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -243,15 +272,17 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push((number & 0x7f) as u8);
 }
 
-fn take(bytes: &mut &[u8]) -> Result<u64, SketchError> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
+/// Takes a number of so many bits.
+fn take(bytes: &mut &[u8], bits: u32) -> Result<u128, SketchError> {
+    let mut number = 0_u128;
+    for shift in (0..bits).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or(SketchError("it ends too early"))?;
         *bytes = rest;
-        if shift == 63 && *byte > 1 {
+        let part = u128::from(byte & 0x7f);
+        if bits - shift < 7 && part >> (bits - shift) > 0 {
             return Err(SketchError("a number is too large"));
         }
-        number |= u64::from(byte & 0x7f) << shift;
+        number |= part << shift;
         if byte & 0x80 == 0 {
             return Ok(number);
         }
@@ -285,6 +316,69 @@ mod tests {
     fn golden_bytes() {
         assert_eq!(of(&[0, 0, 1, 1000]).encode(), [1, 0, 4, 1, 2, 199, 1, 2]);
         assert_eq!(Sketch::new().encode(), [1]);
+        let mut half = Sketch::new();
+        half.merge_weighted(&of(&[1000]), 500_000);
+        assert_eq!(half.encode(), [2, 200, 1, 192, 132, 61]);
+        half.merge_weighted(&of(&[1000]), 500_000);
+        assert_eq!(half.encode(), of(&[1000]).encode(), "two halves are one");
+    }
+
+    #[test]
+    fn a_share_is_what_people_write() {
+        let hundred: Vec<u64> = (1..=100).map(|n| n * 1000).collect();
+        for (n, q) in [(7, 0.07), (14, 0.14), (28, 0.28), (29, 0.29), (55, 0.55), (56, 0.56), (57, 0.57), (58, 0.58)] {
+            let (found, exact) = (of(&hundred).quantile(q).expect("some"), f64::from(n) * 1000.0);
+            assert!((found / exact - 1.0).abs() <= RELATIVE_ERROR, "{q}: {found}");
+        }
+        assert_eq!(of(&[5]).quantile(f64::NAN), None);
+    }
+
+    #[test]
+    fn counts_without_bound_stay_at_the_end_and_are_read_again() {
+        let mut sketch = Sketch::new();
+        for _ in 0..3 {
+            sketch.add_micros(7, i128::MAX);
+            sketch.add_micros(9, i128::MIN);
+        }
+        assert_eq!(sketch.count(), 0, "rounded: {}", i128::MAX.saturating_add(i128::MIN));
+        assert_eq!(sketch.quantile(0.5), Some(7.0));
+        assert_eq!(Sketch::decode(&sketch.encode()), Ok(sketch.clone()));
+        assert_eq!(sketch.negated().quantile(0.5), Some(9.0));
+        sketch.merge_weighted(&sketch.clone(), i64::MAX);
+        assert_eq!(sketch.quantile(1.0), Some(7.0));
+    }
+
+    /// A value, how often it counts, and its weight in millionths.
+    type Weighted = (u64, u8, i64);
+
+    fn weighted_values() -> impl Strategy<Value = Vec<Weighted>> {
+        let weight = prop_oneof![
+            Just(1_000_000_i64),
+            Just(1_052_632),
+            1..5_000_000_i64,
+            Just(100_000_000),
+            Just(1_000_000_000_000_000),
+        ];
+        let value = prop_oneof![0..50_u64, 0..10_000_000_u64];
+        prop::collection::vec((value, 1..20_u8, weight), 1..60)
+    }
+
+    /// The quantile by its definition, from the values themselves.
+    fn reference(list: &[Weighted], thousandths: u32) -> u64 {
+        let mut list: Vec<(u64, u128)> = list
+            .iter()
+            .map(|(value, count, weight)| (*value, u128::from(*count) * u128::from(weight.unsigned_abs())))
+            .collect();
+        list.sort_unstable();
+        let total: u128 = list.iter().map(|(_, weight)| weight).sum();
+        let mut below = 0;
+        for (value, weight) in &list {
+            below += weight;
+            if below * 1000 >= total * u128::from(thousandths) {
+                return *value;
+            }
+        }
+        unreachable!("the whole is not less than a share of it")
     }
 
     proptest! {
@@ -319,10 +413,47 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_an_error_or_a_sketch_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            if let Ok(sketch) = Sketch::decode(&bytes) {
-                let _ = (sketch.quantile(0.5), sketch.encode());
+        fn any_cut_of_weighted_values_gives_the_quantile_of_the_values_themselves(
+            list in weighted_values(),
+            others in weighted_values(),
+            cuts in prop::collection::vec((any::<u32>(), 0..5_usize), 120),
+            thousandths in 0..=1000_u32,
+        ) {
+            // What is taken back again stands in other pieces than what it takes back.
+            let there = list.iter().map(|one| (*one, 1)).chain(others.iter().map(|one| (*one, 1)));
+            let mut rows: Vec<(Weighted, i64, (u32, usize))> =
+                there.chain(others.iter().map(|one| (*one, -1))).zip(cuts.iter().cycle()).map(|((one, sign), cut)| (one, sign, *cut)).collect();
+            rows.sort_by_key(|(_, _, (order, _))| *order);
+            let mut pieces: BTreeMap<(usize, i64), Sketch> = BTreeMap::new();
+            for ((value, count, weight), sign, (_, piece)) in rows {
+                pieces.entry((piece, weight)).or_default().add(value, i64::from(count) * sign);
             }
+            let mut all = Sketch::new();
+            for ((_, weight), piece) in &pieces {
+                let read = Sketch::decode(&piece.encode()).expect("a sketch");
+                all.merge_weighted(&read, *weight);
+            }
+            let mut plain = Sketch::new();
+            for (value, count, weight) in &list {
+                plain.add_micros(bucket_of(*value), i128::from(*count) * i128::from(*weight));
+            }
+            prop_assert_eq!(all.encode(), plain.encode());
+            prop_assert_eq!(Sketch::decode(&all.encode()), Ok(all.clone()));
+            let exact = reference(&list, thousandths) as f64;
+            let found = all.quantile(f64::from(thousandths) / 1000.0).expect("some");
+            prop_assert!((found - exact).abs() <= exact * (RELATIVE_ERROR + 1e-9), "{} for {}", found, exact);
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_a_sketch_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            for format in [WHOLE, MILLIONTHS] {
+                let bytes = [&[format], bytes.as_slice()].concat();
+                if let Ok(sketch) = Sketch::decode(&bytes) {
+                    prop_assert_eq!(Sketch::decode(&sketch.encode()), Ok(sketch.clone()));
+                    let _ = (sketch.quantile(0.5), sketch.count(), sketch.fraction_above(5), sketch.negated());
+                }
+            }
+            let _ = Sketch::decode(&bytes);
         }
     }
 }

@@ -269,3 +269,126 @@ async fn a_statement_is_about_the_run_of_its_own_source_and_of_several_attempts_
     let rows = answer(&[with(run("error"), "/data/attempt", json!(1)), judged("a-judge"), again], RUN).await;
     assert_eq!(statuses(rows), ["error", "failure"]);
 }
+
+fn of_tenant(tenant: &str, event: Value) -> Value {
+    with(event, "/tenant", json!(tenant))
+}
+
+const BY_TENANT: &str = "SELECT tenant, outcome_status AS status, escalated FROM runs ORDER BY tenant, source, attempt";
+
+#[tokio::test]
+async fn two_tenants_have_runs_of_one_id_and_each_its_own_verdicts() {
+    let own = with(of_tenant("b", run("success")), "/data/tool_calls", json!([{ "name": "t", "status": "error" }]));
+    let events = [
+        of_tenant("a", run("unknown")),
+        own,
+        of_tenant("a", review("11:00:00", "rv", "ann", "accept")),
+        of_tenant("b", review("12:00:00", "rv", "ann", "reject")),
+        of_tenant("a", late("run.escalated", "12:00:00", json!({ "reason_code": "x" }))),
+        of_tenant("b", score("11:30:00", "llm", true)),
+    ];
+    let expected = [
+        json!({ "tenant": "a", "status": "success", "escalated": true }),
+        json!({ "tenant": "b", "status": "failure", "escalated": false }),
+    ];
+    assert_eq!(answer(&events, BY_TENANT).await, expected);
+    let summary =
+        "SELECT tenant, runs, success, escalated, tool_calls_failed AS failed FROM release_summary ORDER BY tenant";
+    let expected = [
+        json!({ "tenant": "a", "runs": 1, "success": 1, "escalated": 1, "failed": 0 }),
+        json!({ "tenant": "b", "runs": 1, "success": 0, "escalated": 0, "failed": 1 }),
+    ];
+    assert_eq!(answer(&events, summary).await, expected);
+    let calls = "SELECT tenant, count(*) AS calls FROM tool_calls GROUP BY tenant";
+    assert_eq!(answer(&events, calls).await, [json!({ "tenant": "b", "calls": 1 })]);
+    let releases = "SELECT DISTINCT tenant, release_id FROM releases ORDER BY tenant";
+    let expected = ["a", "b"].map(|tenant| json!({ "tenant": tenant, "release_id": "v1" }));
+    assert_eq!(answer(&events, releases).await, expected);
+}
+
+#[tokio::test]
+async fn a_statement_without_a_tenant_is_about_the_run_it_can_only_mean_and_is_never_guessed() {
+    let statuses = |events: Vec<Value>| async move {
+        let rows = answer(&events, BY_TENANT).await;
+        let reasons = answer(&events, "SELECT reason FROM orphans").await;
+        let text = |rows: Vec<Value>, name: &str| -> Vec<String> {
+            rows.iter().map(|row| row[name].as_str().expect("text").to_owned()).collect()
+        };
+        (text(rows, "status"), text(reasons, "reason"))
+    };
+    let said = |statuses: &[&str], reasons: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        (owned(statuses), owned(reasons))
+    };
+    let (a, b) = (of_tenant("a", run("success")), of_tenant("b", run("success")));
+    let no = score("10:05:00", "llm", false);
+    assert_eq!(statuses(vec![a.clone(), no.clone()]).await, said(&["failure"], &[]), "the only tenant");
+    let several = said(&["success", "success"], &["several_tenants"]);
+    assert_eq!(statuses(vec![a.clone(), b.clone(), no.clone()]).await, several);
+    let none = statuses(vec![run("success"), a.clone(), b.clone(), no.clone()]).await;
+    assert_eq!(none, said(&["failure", "success", "success"], &[]), "a run without a tenant is meant");
+    let own = with(no.clone(), "/source", json!("elsewhere"));
+    let elsewhere = with(b.clone(), "/source", json!("elsewhere"));
+    let found = statuses(vec![a.clone(), elsewhere.clone(), own.clone()]).await;
+    assert_eq!(found, said(&["success", "failure"], &[]), "the run of its own source");
+    let there_too = with(a.clone(), "/source", json!("elsewhere"));
+    let found = statuses(vec![run("success"), there_too, elsewhere, own]).await;
+    assert_eq!(found, said(&["success", "success", "success"], &["several_tenants"]), "two of its own source");
+    let other = of_tenant("c", no.clone());
+    assert_eq!(statuses(vec![a.clone(), other]).await, said(&["success"], &["other_tenant"]));
+    assert_eq!(statuses(vec![no.clone()]).await, said(&[], &["no_run"]));
+    // What one person says with and without the tenant is about one run: one voice.
+    let first = review("11:00:00", "rv-1", "ann", "reject");
+    let second = of_tenant("a", review("12:00:00", "rv-2", "ann", "unsure"));
+    assert_eq!(statuses(vec![a, first, second]).await, said(&["success"], &[]));
+}
+
+#[tokio::test]
+async fn one_person_judges_the_runs_of_two_sources_each_by_itself() {
+    let other = with(run("unknown"), "/source", json!("app-2"));
+    let by = |source: &str, event: Value| with(event, "/source", json!(source));
+    let events = [
+        run("unknown"),
+        other,
+        by("app", review("11:00:00", "rv-1", "ann", "accept")),
+        by("app-2", review("12:00:00", "rv-2", "ann", "reject")),
+    ];
+    let rows = answer(&events, "SELECT source, outcome_status AS status FROM runs ORDER BY source").await;
+    let expected = [("app", "success"), ("app-2", "failure")];
+    assert_eq!(rows, expected.map(|(source, status)| json!({ "source": source, "status": status })));
+}
+
+#[tokio::test]
+async fn what_sets_no_outcome_withdraws_none_unless_it_is_a_higher_revision() {
+    let silent = |event: Value| with(event, "/data/sets_outcome", json!(false));
+    let revised = |event: Value| with(event, "/revision", json!(1));
+    let no = review("11:00:00", "rv-1", "ann", "reject");
+    let later = |id: &str, decision: &str| silent(review("12:00:00", id, "ann", decision));
+    for note in [later("rv-2", "accept"), later("rv-2", "unsure"), later("rv-1", "accept")] {
+        assert_eq!(outcome(&[run("success"), no.clone(), note.clone()]).await, decided("failure", "human"), "{note}");
+    }
+    for gone in [later("rv-1", "reject"), review("10:00:00", "rv-1", "ann", "skip")] {
+        let found = outcome(&[run("success"), no.clone(), revised(gone.clone())]).await;
+        assert_eq!(found, ("success".to_owned(), Value::Null), "{gone}");
+    }
+    for decision in ["unsure", "skip", "escalate"] {
+        let withdrawn = review("12:00:00", "rv-2", "ann", decision);
+        assert_eq!(outcome(&[run("success"), no.clone(), withdrawn]).await.0, "success", "{decision}");
+    }
+    // As for reviews, so for scores: of one judge, of one name.
+    let no = score("11:00:00", "llm", false);
+    let value =
+        json!({ "name": "ok", "kind": "llm", "evaluator": { "id": "judge-llm" }, "value": 0.1, "sets_outcome": true });
+    let label = with(value.clone(), "/label", json!("so-so"));
+    let shadow = silent(score("12:00:00", "llm", true));
+    let (value, label) = (late("run.score", "12:00:00", value), late("run.score", "12:00:00", label));
+    for note in [shadow, value, label] {
+        let found = outcome(&[run("success"), no.clone(), note.clone()]).await;
+        assert_eq!(found, decided("failure", "llm"), "{note}");
+        let found = outcome(&[run("success"), no.clone(), revised(note.clone())]).await;
+        assert_eq!(found, ("success".to_owned(), Value::Null), "revised: {note}");
+    }
+    // A person's note does not stand in the way of a judge of less authority either.
+    let note = silent(review("12:00:00", "rv", "ann", "accept"));
+    assert_eq!(outcome(&[run("success"), note, no]).await, decided("failure", "llm"));
+}

@@ -14,7 +14,7 @@ use super::feed::Feed;
 
 /// One statement about one of a few runs; equal numbers make equal statements.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+pub(super) struct Said {
     what: u8,
     run: u8,
     by: u8,
@@ -22,7 +22,7 @@ struct Said {
     variant: u8,
 }
 
-fn said() -> impl Strategy<Value = Said> {
+pub(super) fn said() -> impl Strategy<Value = Said> {
     (0..9_u8, 0..6_u8, 0..3_u8, 0..2_u8, 0..5_u8).prop_map(|(what, run, by, revision, variant)| Said {
         what,
         run,
@@ -32,7 +32,7 @@ fn said() -> impl Strategy<Value = Said> {
     })
 }
 
-/// Two sources have runs of the same ids, and some statements are of a third; two runs are of a tenant.
+/// Two sources have runs of the same ids, and some statements are of a third.
 fn source(said: &Said) -> &'static str {
     ["app", "other-app", "judge"][usize::from(said.by)]
 }
@@ -69,7 +69,17 @@ fn completed(said: &Said) -> Value {
     data
 }
 
-fn event(said: &Said) -> Value {
+/// Two tenants have runs of the same ids, and some runs and statements name none.
+fn tenant(said: &Said) -> &'static str {
+    let Said { what, run, by, variant, .. } = said;
+    match (run, what) {
+        (0 | 1, _) => "",
+        (_, 0..=3) => ["", "t1", "t2"][usize::from(variant + by + run) % 3],
+        _ => ["", "t1", "t2"][usize::from(variant + what) % 3],
+    }
+}
+
+pub(super) fn event(said: &Said) -> Value {
     let Said { what, run, by, revision, variant } = said;
     let (event_type, data) = match what {
         0..=3 => ("run.completed", completed(said)),
@@ -90,7 +100,8 @@ fn event(said: &Said) -> Value {
             json!({
                 "review_id": format!("rv-{}", variant % 2),
                 "reviewer": format!("person-{by}"),
-                "decision": (["accept", "reject", "edit", "unsure", "skip"][usize::from(variant + run) % 5]),
+                "decision": (["accept", "reject", "edit", "unsure", "skip", "escalate"][usize::from(variant + run) % 6]),
+                "sets_outcome": (variant + by + revision) % 4 != 1,
             }),
         ),
         7 => ("run.escalated", json!({ "reason_code": format!("late-{variant}") })),
@@ -105,8 +116,8 @@ fn event(said: &Said) -> Value {
         // Some are dated before the run, and some of the same time.
         "time": format!("2026-11-23T1{}:0{}:30Z", if *variant == 4 { 9 } else { variant % 3 }, variant / 2),
     });
-    if *run >= 4 && (*what <= 3 || *variant > 2) {
-        event["tenant"] = json!(if *run == 4 { "t1" } else { "t2" });
+    if !tenant(said).is_empty() {
+        event["tenant"] = json!(tenant(said));
     }
     if matches!(what, 7 | 8) && variant % 2 == 0 {
         event["id"] = json!(format!("e-{run}-{what}-{by}"));
@@ -187,7 +198,7 @@ fn shuffled(said: &[Said], keys: &[u32]) -> Vec<Said> {
     other.into_iter().map(|(_, said)| said).collect()
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -3,8 +3,7 @@
 use super::{Column, Kind, optional, required};
 
 /// What a row is.
-pub const DOC: &str =
-    "First sight of each (release, fingerprint, model that answered), with the whole configuration. Append-only.";
+pub const DOC: &str = "First sight of each (tenant, release, fingerprint, model that answered), with the whole configuration. Append-only.";
 
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
@@ -21,4 +20,9 @@ pub const COLUMNS: &[Column] = &[
     optional("prompt_name", Kind::Text, "prompt"),
     optional("prompt_version", Kind::Text, "its version"),
     required("release_json", Kind::Text, "the whole release, canonical JSON"),
+    optional(
+        "tenant",
+        Kind::Text,
+        "tenant in which it was seen; empty where none was named, null in rows of old versions",
+    ),
 ];

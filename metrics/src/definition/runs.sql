@@ -5,7 +5,7 @@
 -- `{carried}`, `{gathered}`, `{decided}` and `{columns}` are columns that a reader of it wants besides.
 WITH completed AS (
     SELECT
-        run_id, source, attempt, tenant, revision, event_time, content_hash, topic, partition, "offset", ingested_at
+        run_id, tenant, source, attempt, revision, event_time, content_hash, topic, partition, "offset", ingested_at
     FROM events
     WHERE event_type = 'run.completed'
 ),
@@ -13,38 +13,21 @@ WITH completed AS (
 repeated AS (
     SELECT run_id FROM completed GROUP BY run_id HAVING count(*) > 1
 ),
-ranked AS (
-    SELECT
-        c.run_id, c.source, c.attempt, c.tenant, c.topic, c.partition, c."offset", c.ingested_at,
-        row_number() OVER (
-            PARTITION BY c.run_id, c.source, c.attempt
-            ORDER BY
-                c.revision DESC, c.event_time DESC, c.content_hash DESC, c.topic, c.partition, c."offset", c.ingested_at
-        ) AS place
-    FROM completed AS c
-    JOIN repeated AS r ON c.run_id = r.run_id
-),
--- Few rows are superseded, so that this side of the join is small; an outer join, because a condition on run_id then
--- reaches both sides. Two jobs may have read one message: what they took in differs in when they did.
+-- A run is an attempt of a run id of a source of a tenant. Few rows are superseded, so that this side of the join is
+-- small; an outer join, because a condition on run_id then reaches both sides. Two jobs may have read one message: what
+-- they took in differs in when they did.
 superseded AS (
-    SELECT run_id, source, attempt, topic, partition, "offset", ingested_at FROM ranked WHERE place > 1
-),
--- Late statements are about the last attempt of a run.
-last_of_several AS (
-    SELECT run_id, source, tenant, attempt FROM (
+    SELECT run_id, tenant, source, attempt, topic, partition, "offset", ingested_at FROM (
         SELECT
-            run_id, source, tenant, attempt,
-            row_number() OVER (PARTITION BY run_id, source ORDER BY attempt DESC, place) AS last
-        FROM ranked
-    ) WHERE last = 1
-),
-last_attempt AS (
-    SELECT run_id, min(source) AS source, min(tenant) AS tenant, min(attempt) AS attempt
-    FROM completed
-    GROUP BY run_id
-    HAVING count(*) = 1
-    UNION ALL
-    SELECT run_id, source, tenant, attempt FROM last_of_several
+            c.run_id, c.tenant, c.source, c.attempt, c.topic, c.partition, c."offset", c.ingested_at,
+            row_number() OVER (
+                PARTITION BY c.run_id, c.tenant, c.source, c.attempt
+                ORDER BY
+                    c.revision DESC, c.event_time DESC, c.content_hash DESC, c.topic, c.partition, c."offset", c.ingested_at
+            ) AS place
+        FROM completed AS c
+        JOIN repeated AS r ON c.run_id = r.run_id
+    ) WHERE place > 1
 ),
 said AS (
     SELECT
@@ -52,51 +35,13 @@ said AS (
         review_id, reviewer, review_decision, review_sets_outcome,
         -- Only what is needed of a score: its other texts would be held by every sort.
         scores[1]['name'] AS score_name, scores[1]['evaluator_id'] AS score_evaluator_id,
-        scores[1]['target'] AS score_target, scores[1]['target_id'] AS score_target_id,
+        coalesce(scores[1]['target'], 'run') AS score_target, scores[1]['target_id'] AS score_target_id,
         scores[1]['identifier'] AS score_identifier, scores[1]['kind'] AS score_kind,
         scores[1]['sets_outcome'] AS score_sets_outcome, scores[1]['passed'] AS score_passed, scores[1]['label'] AS score_label,
         {carried}policy_exceptions_info, policy_exceptions_low, policy_exceptions_medium, policy_exceptions_high,
         policy_exceptions_critical
     FROM events
     WHERE event_type <> 'run.completed'
-),
--- Most runs of which something is said have one thing said of them: there is nothing to choose.
-discussed AS (
-    SELECT run_id FROM events WHERE event_type <> 'run.completed' GROUP BY run_id HAVING count(*) > 1
-),
--- Of several statements of one fact the greatest counts. A fact is a review by its id, a score by what was scored and by
--- whom, anything else by the id of its event.
-fact AS (
-    SELECT * EXCEPT (place) FROM (
-        SELECT
-            s.*,
-            row_number() OVER (
-                PARTITION BY
-                    s.run_id, event_type, source,
-                    CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
-                    score_name, score_evaluator_id, coalesce(score_target, 'run'), score_target_id,
-                    score_identifier
-                ORDER BY revision DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
-            ) AS place
-        FROM said AS s
-        JOIN discussed AS d ON s.run_id = d.run_id
-    ) WHERE place = 1
-),
--- What a person says of a run replaces what the same person said of it before.
-voice AS (
-    SELECT * EXCEPT (place) FROM (
-        SELECT
-            *,
-            row_number() OVER (
-                PARTITION BY
-                    run_id, event_type, reviewer, CASE WHEN reviewer IS NULL THEN source END,
-                    CASE WHEN reviewer IS NULL THEN review_id END
-                ORDER BY event_time DESC, revision DESC, content_hash DESC, topic, partition, "offset"
-            ) AS place
-        FROM fact
-    ) WHERE place = 1 OR event_type <> 'run.review'
-    UNION ALL
-    SELECT s.* FROM said AS s LEFT JOIN discussed AS d ON s.run_id = d.run_id WHERE d.run_id IS NULL
 ),
 -- Who decides: a person (3), a rule (2), a model (1). The run itself is 0 unless it names one of these.
 verdict AS (
@@ -110,28 +55,119 @@ verdict AS (
         CASE
             WHEN event_type = 'run.review' AND review_sets_outcome THEN
                 CASE review_decision WHEN 'accept' THEN 'success' WHEN 'reject' THEN 'failure' WHEN 'edit' THEN 'failure' END
-            WHEN event_type = 'run.score' AND score_sets_outcome AND coalesce(score_target, 'run') = 'run' THEN
+            WHEN event_type = 'run.score' AND score_sets_outcome AND score_target = 'run' THEN
                 CASE
                     WHEN score_passed THEN 'success'
                     WHEN NOT score_passed THEN 'failure'
                     WHEN score_label IN ('success', 'failure', 'error', 'timeout', 'abandoned') THEN score_label
                 END
         END AS verdict
-    FROM voice
+    FROM said
+),
+-- What sets no outcome takes no part in choosing the verdict. A review that decides nothing takes part, unless it says
+-- that it does not set the outcome: the person has no verdict any more.
+opinion AS (
+    SELECT
+        *,
+        CASE event_type
+            WHEN 'run.review' THEN coalesce(review_sets_outcome, false)
+            WHEN 'run.score' THEN verdict IS NOT NULL
+            ELSE true
+        END AS takes_part
+    FROM verdict
+),
+-- Most runs of which something is said have one thing said of them, and their id is theirs alone: there is nothing to
+-- choose.
+contested AS (
+    SELECT run_id
+    FROM events
+    GROUP BY run_id
+    HAVING count(*) FILTER (WHERE event_type <> 'run.completed') > 1
+        OR count(*) FILTER (WHERE event_type <> 'run.completed') = 1 AND count(*) > 2
+),
+uncontested AS (
+    SELECT o.*, c.tenant AS run_tenant, c.source AS run_source, c.attempt AS run_attempt
+    FROM opinion AS o
+    JOIN completed AS c ON o.run_id = c.run_id AND (o.tenant = '' OR o.tenant = c.tenant)
+    LEFT JOIN contested AS n ON o.run_id = n.run_id
+    WHERE n.run_id IS NULL
+),
+-- Late statements are about the last attempt of a run.
+last_attempt AS (
+    SELECT c.run_id, c.tenant, c.source, max(c.attempt) AS attempt
+    FROM completed AS c
+    JOIN (SELECT run_id FROM events WHERE event_type <> 'run.completed' GROUP BY run_id) AS d ON c.run_id = d.run_id
+    GROUP BY c.run_id, c.tenant, c.source
+),
+-- Which tenant is meant where none is named: no tenant where there is such a run (it sorts first), else the only one,
+-- and of several none: a verdict is never guessed onto a tenant.
+addressed AS (
+    SELECT
+        run_id, tenant, source, attempt,
+        CASE WHEN first_of_id IN ('', last_of_id) THEN first_of_id END AS meant_of_id,
+        CASE WHEN first_of_source IN ('', last_of_source) THEN first_of_source END AS meant_of_source
+    FROM (
+        SELECT
+            *,
+            min(tenant) OVER (PARTITION BY run_id) AS first_of_id,
+            max(tenant) OVER (PARTITION BY run_id) AS last_of_id,
+            min(tenant) OVER (PARTITION BY run_id, source) AS first_of_source,
+            max(tenant) OVER (PARTITION BY run_id, source) AS last_of_source
+        FROM last_attempt
+    )
 ),
 -- A statement is about the run of its own source where there is one, else about every run of that id; never about
 -- another tenant's.
 about AS (
-    SELECT v.*, a.source AS run_source, a.attempt AS run_attempt
-    FROM verdict AS v
-    JOIN last_attempt AS a ON v.run_id = a.run_id AND (v.tenant = '' OR v.tenant = a.tenant)
-    LEFT JOIN last_of_several AS own
-        ON v.run_id = own.run_id AND v.source = own.source AND (v.tenant = '' OR v.tenant = own.tenant)
-    WHERE own.run_id IS NULL OR a.source = v.source
+    SELECT o.*, a.tenant AS run_tenant, a.source AS run_source, a.attempt AS run_attempt
+    FROM opinion AS o
+    JOIN contested AS n ON o.run_id = n.run_id
+    JOIN addressed AS a ON o.run_id = a.run_id AND (o.tenant = '' OR o.tenant = a.tenant)
+    LEFT JOIN last_attempt AS own
+        ON o.run_id = own.run_id AND o.source = own.source AND (o.tenant = '' OR o.tenant = own.tenant)
+    WHERE CASE
+        WHEN own.run_id IS NULL THEN o.tenant = a.tenant OR a.tenant = a.meant_of_id
+        ELSE own.source = a.source AND own.tenant = a.tenant AND (o.tenant = a.tenant OR a.tenant = a.meant_of_source)
+    END
+),
+-- Of several statements of one fact the greatest counts. A fact is a review by its id, a score by what was scored and by
+-- whom, anything else by the id of its event. It is chosen among statements about one run: who judges the runs of two
+-- tenants states two facts. A higher revision replaces a lower one even where it sets no outcome any more; without that,
+-- what sets none withdraws nothing.
+fact AS (
+    SELECT * EXCEPT (place) FROM (
+        SELECT
+            *,
+            row_number() OVER (
+                PARTITION BY
+                    run_id, run_tenant, run_source, event_type, source,
+                    CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
+                    score_name, score_evaluator_id, score_target, score_target_id, score_identifier
+                ORDER BY
+                    revision DESC, takes_part DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
+            ) AS place
+        FROM about
+    ) WHERE place = 1 AND (takes_part OR event_type <> 'run.review')
+),
+-- What a person says of a run replaces what the same person said of it before.
+voice AS (
+    SELECT * EXCEPT (place) FROM (
+        SELECT
+            *,
+            row_number() OVER (
+                PARTITION BY
+                    run_id, run_tenant, run_source, event_type, reviewer, CASE WHEN reviewer IS NULL THEN source END,
+                    CASE WHEN reviewer IS NULL THEN review_id END
+                ORDER BY event_time DESC, revision DESC, content_hash DESC, topic, partition, "offset"
+            ) AS place
+        FROM fact
+    ) WHERE place = 1 OR event_type <> 'run.review'
+    UNION ALL
+    SELECT * FROM uncontested
 ),
 late AS (
     SELECT
-        run_id, run_source AS source, run_attempt AS attempt,
+        run_id, run_tenant AS tenant, run_source AS source, run_attempt AS attempt,
         {gathered}first_value(verdict ORDER BY authority DESC, event_time DESC, revision DESC, content_hash DESC)
             FILTER (WHERE verdict IS NOT NULL) AS verdict,
         first_value(authority ORDER BY authority DESC, event_time DESC, revision DESC, content_hash DESC)
@@ -144,8 +180,8 @@ late AS (
         sum(policy_exceptions_medium) AS medium,
         sum(policy_exceptions_high) AS high,
         sum(policy_exceptions_critical) AS critical
-    FROM about
-    GROUP BY run_id, run_source, run_attempt
+    FROM voice
+    GROUP BY run_id, run_tenant, run_source, run_attempt
 ),
 -- Of equal authority the later counts; an outcome that is not known gives way to any.
 decided AS (
@@ -170,10 +206,10 @@ decided AS (
         ) AS late_decides
     FROM events AS e
     LEFT JOIN superseded AS s
-        ON e.run_id = s.run_id AND e.source = s.source AND e.attempt = s.attempt
+        ON e.run_id = s.run_id AND e.tenant = s.tenant AND e.source = s.source AND e.attempt = s.attempt
         AND e.topic = s.topic AND e.partition = s.partition AND e."offset" = s."offset" AND e.ingested_at = s.ingested_at
     LEFT JOIN late AS l
-        ON e.run_id = l.run_id AND e.source = l.source AND e.attempt = l.attempt
+        ON e.run_id = l.run_id AND e.tenant = l.tenant AND e.source = l.source AND e.attempt = l.attempt
     WHERE e.event_type = 'run.completed' AND s.run_id IS NULL
 ),
 run AS (

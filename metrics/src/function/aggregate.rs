@@ -14,7 +14,9 @@ use datafusion::logical_expr::{
 };
 
 use super::documentation;
-use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SketchMerge, SketchOf, SumOf};
+use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SumOf};
+use super::sketches::{SketchMerge, SketchOf};
+use super::weighted::{WeightedGroupsSum, weighted_groups_type};
 
 /// Every aggregate function.
 pub(super) fn all() -> Vec<AggregateUDF> {
@@ -64,12 +66,11 @@ pub(super) fn all() -> Vec<AggregateUDF> {
                 &[("group", "random_group(session)"), ("value", "a whole number")],
             ),
         ),
-        udaf::<RandomGroupsSum>(
-            "random_groups_sum",
+        random_groups_sum(
             one_or_two(),
             documentation(
                 "random_groups_sum(totals[, weight_micros])",
-                "Sum of totals by random group.",
+                "Sum of totals by random group; of weighted ones an exact decimal.",
                 "SELECT random_groups_sum(t.l) AS totals FROM (SELECT random_groups(random_group('s'), 5) AS l) AS t",
                 &[("totals", "lists made by random_groups"), WEIGHT],
             ),
@@ -89,7 +90,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             one_or_two(),
             documentation(
                 "sketch_merge(sketch[, weight_micros])",
-                "One sketch of all that went into several.",
+                "One sketch of all that went into several. Weights are exact: how values were cut into sketches makes no difference.",
                 "SELECT sketch_count(sketch_merge(s)) AS n FROM (SELECT sketch_of(7, 1) AS s UNION ALL SELECT sketch_of(9, 1))",
                 &[("sketch", "a sketch"), WEIGHT],
             ),
@@ -99,6 +100,21 @@ pub(super) fn all() -> Vec<AggregateUDF> {
 
 fn udaf<F: Fold>(name: &'static str, signature: Signature, documentation: Documentation) -> AggregateUDF {
     AggregateUDF::from(Function::<F> { name, signature, documentation, fold: PhantomData })
+}
+
+/// Sums what is whole to whole numbers, as the table holds them, and what is weighted to decimals.
+fn random_groups_sum(signature: Signature, documentation: Documentation) -> AggregateUDF {
+    let whole = Function::<RandomGroupsSum> { name: "random_groups_sum", signature, documentation, fold: PhantomData };
+    let (signature, documentation) = (whole.signature.clone(), whole.documentation.clone());
+    let weighted = Function::<WeightedGroupsSum> { name: whole.name, signature, documentation, fold: PhantomData };
+    AggregateUDF::from(Weighable { whole, weighted })
+}
+
+/// A function whose result has another type where there is a weight, or a sum of what was weighted.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Weighable {
+    whole: Function<RandomGroupsSum>,
+    weighted: Function<WeightedGroupsSum>,
 }
 
 /// An aggregate function around a fold.
@@ -156,6 +172,57 @@ impl<F: Fold> AggregateUDFImpl for Function<F> {
 
     fn documentation(&self) -> Option<&Documentation> {
         Some(&self.documentation)
+    }
+}
+
+impl Weighable {
+    fn is_weighted(arguments: &AccumulatorArgs<'_>) -> bool {
+        *arguments.return_field.data_type() == weighted_groups_type()
+    }
+}
+
+impl AggregateUDFImpl for Weighable {
+    fn name(&self) -> &str {
+        self.whole.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.whole.signature()
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let whole = |list: &DataType| match list {
+            DataType::List(element) | DataType::LargeList(element) => element.data_type().is_integer(),
+            _ => true,
+        };
+        match arguments {
+            [list] if whole(list) => self.whole.return_type(arguments),
+            _ => self.weighted.return_type(arguments),
+        }
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if Self::is_weighted(&arguments) {
+            self.weighted.accumulator(arguments)
+        } else {
+            self.whole.accumulator(arguments)
+        }
+    }
+
+    fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        if Self::is_weighted(&arguments) {
+            self.weighted.create_groups_accumulator(arguments)
+        } else {
+            self.whole.create_groups_accumulator(arguments)
+        }
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.whole.documentation()
     }
 }
 

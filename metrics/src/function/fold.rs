@@ -3,12 +3,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Int64Array, ListArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, ListArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type};
 use bellwether_stats::clusters::GROUPS;
-use bellwether_stats::sketch::{Sketch, bucket_of};
 use datafusion::common::{Result, exec_datafusion_err};
 
 /// Type of totals by random group.
@@ -33,11 +32,11 @@ pub(super) trait Fold: Default + Debug + Send + Sync + 'static {
     }
 }
 
-fn longs(array: &ArrayRef) -> Result<Int64Array> {
+pub(super) fn longs(array: &ArrayRef) -> Result<Int64Array> {
     Ok(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
-fn value(array: &Int64Array, row: usize) -> i64 {
+pub(super) fn value(array: &Int64Array, row: usize) -> i64 {
     if array.is_valid(row) { array.value(row) } else { 0 }
 }
 
@@ -122,30 +121,18 @@ impl RandomGroups {
     fn totals(&mut self) -> &mut [i64; GROUPS] {
         self.0.get_or_insert_with(|| Box::new([0; GROUPS]))
     }
-
-    fn add_list(&mut self, lists: &ListArray, row: usize, weight_micros: i64) -> Result<()> {
-        if lists.is_null(row) {
-            return Ok(());
-        }
-        let list = lists.value(row);
-        let list = list.as_primitive::<Int64Type>();
-        if list.len() != GROUPS {
-            return Err(exec_datafusion_err!("a list has {} groups instead of {GROUPS}", list.len()));
-        }
-        for (total, value) in self.totals().iter_mut().zip(list.values()) {
-            *total = total.saturating_add(weighted(*value, weight_micros));
-        }
-        Ok(())
-    }
 }
 
-/// A count of runs that stand for several each; exact for the usual weight of one.
-fn weighted(count: i64, weight_micros: i64) -> i64 {
-    if weight_micros == 1_000_000 {
-        return count;
+/// The 32 totals of a row; none of a null.
+pub(super) fn list_of(lists: &ListArray, row: usize) -> Result<Option<ArrayRef>> {
+    if lists.is_null(row) {
+        return Ok(None);
     }
-    let micros = i128::from(count) * i128::from(weight_micros);
-    i64::try_from((micros + 500_000).div_euclid(1_000_000)).unwrap_or(i64::MAX)
+    let list = lists.value(row);
+    if list.len() != GROUPS {
+        return Err(exec_datafusion_err!("a list has {} groups instead of {GROUPS}", list.len()));
+    }
+    Ok(Some(list))
 }
 
 impl Fold for RandomGroups {
@@ -171,7 +158,11 @@ impl Fold for RandomGroups {
         Ok(states.as_list::<i32>().clone())
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        self.add_list(partial, row, 1_000_000)
+        let Some(list) = list_of(partial, row)? else { return Ok(()) };
+        for (total, value) in self.totals().iter_mut().zip(list.as_primitive::<Int64Type>().values()) {
+            *total = total.saturating_add(*value);
+        }
+        Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(GROUPS, states.len()));
@@ -189,17 +180,16 @@ impl Fold for RandomGroups {
 pub(super) struct RandomGroupsSum(RandomGroups);
 
 impl Fold for RandomGroupsSum {
-    type Input = (ListArray, Option<Int64Array>);
+    type Input = ListArray;
     type Partial = ListArray;
     fn output_type() -> DataType {
         groups_type()
     }
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
-        let lists = cast(&arguments[0], &groups_type())?.as_list::<i32>().clone();
-        Ok((lists, arguments.get(1).map(longs).transpose()?))
+        Ok(cast(&arguments[0], &groups_type())?.as_list::<i32>().clone())
     }
-    fn update(&mut self, (lists, weights): &Self::Input, row: usize) -> Result<()> {
-        self.0.add_list(lists, row, weights.as_ref().map_or(1_000_000, |weights| value(weights, row)))
+    fn update(&mut self, lists: &Self::Input, row: usize) -> Result<()> {
+        self.0.merge(lists, row)
     }
     fn partial(states: &ArrayRef) -> Result<Self::Partial> {
         RandomGroups::partial(states)
@@ -209,114 +199,6 @@ impl Fold for RandomGroupsSum {
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         RandomGroups::output(states.into_iter().map(|state| state.0).collect())
-    }
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-}
-
-/// A sketch that grows: counts of neighbouring buckets side by side, so that adding is an index and no search.
-#[derive(Debug, Default)]
-pub(super) struct SketchOf {
-    first: u16,
-    counts: Vec<i64>,
-}
-
-impl SketchOf {
-    fn add(&mut self, bucket: u16, count: i64) {
-        if self.counts.is_empty() {
-            self.first = bucket;
-        }
-        if bucket < self.first {
-            let more = usize::from(self.first - bucket);
-            self.counts.splice(0..0, std::iter::repeat_n(0, more));
-            self.first = bucket;
-        }
-        let place = usize::from(bucket - self.first);
-        if place >= self.counts.len() {
-            self.counts.resize(place + 1, 0);
-        }
-        self.counts[place] += count;
-    }
-
-    fn sketch(&self) -> Sketch {
-        let mut sketch = Sketch::new();
-        for (bucket, count) in (self.first..).zip(&self.counts) {
-            sketch.add_bucket(bucket, *count);
-        }
-        sketch
-    }
-}
-
-impl Fold for SketchOf {
-    type Input = (Int64Array, Int64Array);
-    type Partial = BinaryArray;
-    fn output_type() -> DataType {
-        DataType::Binary
-    }
-    fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
-        Ok((longs(&arguments[0])?, longs(&arguments[1])?))
-    }
-    fn update(&mut self, (values, signs): &Self::Input, row: usize) -> Result<()> {
-        if values.is_valid(row) {
-            let value = u64::try_from(values.value(row)).unwrap_or(0);
-            self.add(bucket_of(value), signs.value(row));
-        }
-        Ok(())
-    }
-    fn partial(states: &ArrayRef) -> Result<Self::Partial> {
-        SketchMerge::partial(states)
-    }
-    fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        if partial.is_valid(row) {
-            for (bucket, count) in decoded(partial.value(row))?.buckets() {
-                self.add(bucket, count);
-            }
-        }
-        Ok(())
-    }
-    fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        Ok(Arc::new(BinaryArray::from_iter_values(states.iter().map(|state| state.sketch().encode()))))
-    }
-    fn size(&self) -> usize {
-        size_of::<Self>() + self.counts.capacity() * size_of::<i64>()
-    }
-}
-
-fn decoded(bytes: &[u8]) -> Result<Sketch> {
-    Sketch::decode(bytes).map_err(|error| exec_datafusion_err!("{error}"))
-}
-
-/// Sketches added up.
-#[derive(Debug, Default)]
-pub(super) struct SketchMerge(SketchOf);
-
-impl Fold for SketchMerge {
-    type Input = (BinaryArray, Option<Int64Array>);
-    type Partial = BinaryArray;
-    fn output_type() -> DataType {
-        DataType::Binary
-    }
-    fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
-        Ok((Self::partial(&arguments[0])?, arguments.get(1).map(longs).transpose()?))
-    }
-    fn update(&mut self, (sketches, weights): &Self::Input, row: usize) -> Result<()> {
-        let weight_micros = weights.as_ref().map_or(1_000_000, |weights| value(weights, row));
-        if sketches.is_valid(row) {
-            for (bucket, count) in decoded(sketches.value(row))?.buckets() {
-                self.0.add(bucket, weighted(count, weight_micros));
-            }
-        }
-        Ok(())
-    }
-    fn partial(states: &ArrayRef) -> Result<Self::Partial> {
-        Ok(cast(states, &DataType::Binary)?.as_binary::<i32>().clone())
-    }
-    fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        self.0.merge(partial, row)
-    }
-    fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        SketchOf::output(states.into_iter().map(|state| state.0).collect())
     }
     fn size(&self) -> usize {
         self.0.size()

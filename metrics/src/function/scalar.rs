@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 use bellwether_stats::interval::{Interval, RatioSums, mean, poisson_rate, ratio_delta, ratio_fieller, wilson};
 use bellwether_stats::{Sketch, clusters};
 use datafusion::common::{Result, exec_datafusion_err};
@@ -15,7 +15,6 @@ use datafusion::logical_expr::{
 };
 
 use super::documentation;
-use super::fold::groups_type;
 
 /// Confidence of every interval.
 const CONFIDENCE: f64 = 0.95;
@@ -140,10 +139,7 @@ fn clustered(y: &ListArray, x: &ListArray, row: usize) -> Option<Interval> {
     if y.is_null(row) || x.is_null(row) {
         return None;
     }
-    let numbers = |list: ArrayRef| -> Vec<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "an interval needs no more digits than a double has")]
-        list.as_primitive::<Int64Type>().values().iter().map(|value| *value as f64).collect()
-    };
+    let numbers = |list: ArrayRef| list.as_primitive::<Float64Type>().values().to_vec();
     clusters::ratio_interval(&numbers(y.value(row)), &numbers(x.value(row)), CONFIDENCE)
 }
 
@@ -210,14 +206,13 @@ fn of_sketches() -> Vec<ScalarUDF> {
             Signature::any(1, Volatility::Immutable),
             documentation(
                 "sketch_count(sketch)",
-                "Number of values in a sketch.",
+                "Number of values in a sketch; rounded where they are weighted.",
                 &example("sketch_count(s)"),
                 &[("sketch", "a sketch")],
             ),
             Box::new(|arguments| {
-                #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-                let counts = each_sketch(&arguments[0], |sketch, _| Some(sketch.count() as f64))?;
-                Ok(cast(&counts, &DataType::Int64)?)
+                let counts = read_sketches(&arguments[0], |sketch, _| Some(sketch.count()))?;
+                Ok(Arc::new(Int64Array::from(counts)))
             }),
         ),
         of_arrays(
@@ -243,18 +238,21 @@ fn of_sketches() -> Vec<ScalarUDF> {
 }
 
 fn each_sketch(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<f64>) -> Result<ArrayRef> {
+    Ok(floats(read_sketches(sketches, compute)?))
+}
+
+/// What each row's sketch comes to; none of a null.
+fn read_sketches<T>(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<T>) -> Result<Vec<Option<T>>> {
     let sketches = cast(sketches, &DataType::Binary)?;
     let sketches = sketches.as_binary::<i32>();
-    let mut answers = Vec::with_capacity(sketches.len());
-    for row in 0..sketches.len() {
+    let answer = |row: usize| {
         if sketches.is_null(row) {
-            answers.push(None);
-            continue;
+            return Ok(None);
         }
         let sketch = Sketch::decode(sketches.value(row)).map_err(|error| exec_datafusion_err!("{error}"))?;
-        answers.push(compute(&sketch, row));
-    }
-    Ok(floats(answers))
+        Ok(compute(&sketch, row))
+    };
+    (0..sketches.len()).map(answer).collect()
 }
 
 fn doubles(array: &ArrayRef) -> Result<Float64Array> {
@@ -265,8 +263,10 @@ fn longs(array: &ArrayRef) -> Result<Int64Array> {
     Ok(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
+/// Totals by random group, whole or weighted: an interval needs no more digits than a double has.
 fn lists(array: &ArrayRef) -> Result<ListArray> {
-    Ok(cast(array, &groups_type())?.as_list::<i32>().clone())
+    let kind = DataType::List(Arc::new(Field::new("element", DataType::Float64, true)));
+    Ok(cast(array, &kind)?.as_list::<i32>().clone())
 }
 
 fn floats(values: impl IntoIterator<Item = Option<f64>>) -> ArrayRef {

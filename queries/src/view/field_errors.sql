@@ -42,8 +42,8 @@ counted AS (
         sum(weight_micros) AS run_micros,
         min(ended_at) AS first_seen,
         max(ended_at) AS last_seen,
-        first_value(run_id ORDER BY ended_at DESC, run_id DESC) AS example_run_id,
-        first_value(message ORDER BY ended_at DESC, run_id DESC) AS example_message
+        first_value(run_id ORDER BY ended_at DESC, run_id DESC, source DESC, attempt DESC) AS example_run_id,
+        first_value(message ORDER BY ended_at DESC, run_id DESC, source DESC, attempt DESC) AS example_message
     FROM per_run
     GROUP BY tenant, task, release_id, release_fingerprint, stage, pointer, rule
 )
