@@ -118,7 +118,7 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<Lake> {
         return Err(Error::config(format!("there are no tables under `{root}`"))
             .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
     }
-    Lake::open(root, options).await
+    Lake::open_to_read(root, options).await
 }
 
 pub(crate) async fn run(command: RulesCommand) -> Result<ExitCode> {

@@ -117,7 +117,7 @@ async fn open(args: &SqlArgs) -> Result<(Lake, usize)> {
         return Err(Error::config(format!("there are no tables under `{root}`"))
             .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
     }
-    Ok((Lake::open(&root, &options).await?, memory))
+    Ok((Lake::open_to_read(&root, &options).await?, memory))
 }
 
 /// Writes an answer as a table for people.

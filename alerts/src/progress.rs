@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use bellwether_detect::Minute;
 use bellwether_lake::reading::readings;
-use bellwether_lake::{LogEntry, Reading};
+use bellwether_lake::{DeltaLog, LogEntry, Reading, Result};
 
 use crate::observe::MINUTE_MICROS;
 
@@ -65,6 +65,19 @@ impl Progress {
             partition.unread = range.end_offset.is_some_and(|end| end > range.next);
         }
         self.note_readings(readings(entry.txns.iter().map(|(app, number)| (app.as_str(), *number))));
+    }
+
+    /// Notes what is said in the versions of `events` from one on that bring no rows, up to the next one that does: without
+    /// that one's rows, what came after it says nothing of what is judged. Gives the version that was not noted.
+    ///
+    /// # Errors
+    /// `Unavailable` where storage does not answer.
+    pub(crate) async fn follow(&mut self, events: &DeltaLog, mut version: i64) -> Result<i64> {
+        while let Some(entry) = events.entry(version).await?.filter(|entry| !entry.brings_rows()) {
+            self.note(&entry);
+            version += 1;
+        }
+        Ok(version)
     }
 
     fn note_readings(&mut self, readings: BTreeMap<String, Reading>) {
@@ -137,6 +150,13 @@ impl Progress {
     pub(crate) fn overdue_to(&self, now_micros: i64) -> Option<Minute> {
         let read_to = self.read_to()?.min(now_micros);
         (!self.is_behind()).then_some(read_to.saturating_sub(OVERDUE_MICROS).div_euclid(MINUTE_MICROS))
+    }
+
+    /// What has not been heard of up to this moment is stale. Where nobody says up to when was read, as with files that were read
+    /// in, the time of day has to do.
+    pub(crate) fn stale_to(&self, now_micros: i64) -> Option<Minute> {
+        let by_the_clock = now_micros.saturating_sub(OVERDUE_MICROS).div_euclid(MINUTE_MICROS);
+        self.read_to().map_or(Some(by_the_clock), |_| self.overdue_to(now_micros))
     }
 
     /// Windows before this moment may be judged to be silent, where those before `to` are complete: of no partition it is open

@@ -44,9 +44,6 @@ const REBUILD_MICROS: i64 = 60 * 1_000_000;
 /// What was told of so many days is compared with what comes out when all is judged anew.
 const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
 
-/// Without any word of when partitions were read, an alert that fires is stale after so long without news.
-const UNHEARD_MICROS: i64 = 5 * MINUTE_MICROS;
-
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -237,7 +234,7 @@ impl Watcher {
                 self.progress.note(&entry);
             }
         }
-        self.follow_reading().await?;
+        self.said_next = self.progress.follow(&log, self.events_next).await?;
         let newest = log.load().await?;
         self.progress.note_known(Reading::all(&newest), newest.version < self.said_next);
         let firing: Vec<(String, std::collections::BTreeMap<String, String>, i64)> = self
@@ -324,7 +321,8 @@ impl Watcher {
             return Ok(false);
         }
         self.read_events(events_to).await?;
-        self.follow_reading().await?;
+        let events = self.watch.lake.log(Table::Events);
+        self.said_next = self.progress.follow(&events, self.said_next.max(self.events_next)).await?;
         let now = self.watch.lake.clock().now_micros();
         let minute = now.div_euclid(MINUTE_MICROS);
         if self.engine.asks_tables() && !more {
@@ -343,17 +341,12 @@ impl Watcher {
         let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
         self.complete_to = to;
         // Silence is news only where nothing waits to be read, and only up to when that is known.
-        let silent_to = if more { to.min(self.progress.silent_to(to, now)) } else { self.progress.silent_to(to, now) };
+        let silent_to = self.progress.silent_to(to, now).min(if more { to } else { Minute::MAX });
         let mut found = Vec::new();
         // Rules on whole tables have something to say before there is any window: that nothing is read, for one.
         if to > Minute::MIN || self.progress.read_to().is_some() {
             found = self.engine.evaluate(to.max(0), silent_to.max(0), Some(minute));
-            // Where nobody says up to when was read, as with files that were read in, the time of day has to do.
-            let unheard = match self.progress.read_to() {
-                Some(_) => self.progress.overdue_to(now),
-                None => Some((now - UNHEARD_MICROS).div_euclid(MINUTE_MICROS)),
-            };
-            if let Some(until) = unheard.filter(|_| !more) {
+            if let Some(until) = self.progress.stale_to(now).filter(|_| !more) {
                 found.extend(self.engine.unheard(until));
             }
             let stale: Vec<(String, i64)> = self
@@ -425,18 +418,6 @@ impl Watcher {
             self.events_next += 1;
         }
         parts.take(&mut self.engine).await
-    }
-
-    /// Notes what is said of how far partitions were read in the versions of `events` after those that `metrics` has: up to the
-    /// next one that brings rows. With that one unread, what came after it says nothing of `metrics`.
-    async fn follow_reading(&mut self) -> Result<()> {
-        let log = self.watch.lake.log(Table::Events);
-        self.said_next = self.said_next.max(self.events_next);
-        while let Some(entry) = log.entry(self.said_next).await?.filter(|entry| !entry.brings_rows()) {
-            self.progress.note(&entry);
-            self.said_next += 1;
-        }
-        Ok(())
     }
 
     /// Writes what is news, in one commit.

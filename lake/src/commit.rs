@@ -26,7 +26,8 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::log::AddedFile;
+use crate::form::Form;
+use crate::log::{AddedFile, LogEntry};
 
 /// Pauses between two questions about one commit.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -38,12 +39,14 @@ pub struct Snapshot {
     /// Version of the table.
     pub version: i64,
     next: Arc<BTreeMap<String, i64>>,
+    /// What the table is, where that is known.
+    form: Arc<Form>,
 }
 
 impl Snapshot {
     /// A snapshot of known content.
     pub fn new(version: i64, next: BTreeMap<String, i64>) -> Self {
-        Self { version, next: Arc::new(next) }
+        Self { version, next: Arc::new(next), form: Arc::default() }
     }
 
     /// The number an application has reached: its next offset, or the next version it will read.
@@ -65,7 +68,20 @@ impl Snapshot {
                 Arc::make_mut(&mut next).insert(app, number);
             }
         }
-        Self { version, next }
+        Self { version, next, form: Arc::clone(&self.form) }
+    }
+
+    /// The snapshot after what is said in a log entry.
+    pub(crate) fn with(&self, entry: LogEntry) -> Self {
+        let form = match Form::is_changed_by(&entry) {
+            true => Arc::new(self.form.after(&entry)),
+            false => Arc::clone(&self.form),
+        };
+        Self { form, ..self.after(entry.version, entry.txns) }
+    }
+
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
     }
 
     /// The applications that are not where a commit's steps expect them.
@@ -185,13 +201,15 @@ pub trait CommitLog: Send + Sync {
     /// Reads the newest version and every application's number, from storage.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the log is torn.
+    /// `Unavailable` where storage does not answer; `Data` where the log is torn or has a hole.
     async fn load(&self) -> Result<Snapshot>;
 
     /// Commits on a snapshot if every application is where the commit expects it.
     ///
     /// # Errors
-    /// Only for a commit that can never succeed (`Data`, `Bug`); what may have happened is [`Outcome::Unknown`].
+    /// Only for a commit that can never succeed: `Data` where the table has become one that this program does not write,
+    /// or its log is torn; `Fenced` where the log no longer tells what became of it. What may have happened is
+    /// [`Outcome::Unknown`].
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome>;
 }
 

@@ -22,7 +22,8 @@ use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::{DataType, Date32Type, FieldRef, Int32Type, Int64Type, Schema, SchemaRef, UInt32Type};
 use bytes::Bytes;
 
-use crate::encoder::file::{FileEncoder, absent};
+use crate::encoder::file::FileEncoder;
+pub(crate) use crate::encoder::file::absent;
 use crate::error::{Error, Result};
 use crate::log::AddedFile;
 use crate::parquet_file::{self, Pages};

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use arrow::error::ArrowError;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -148,16 +150,87 @@ impl From<parquet::errors::ParquetError> for Error {
     }
 }
 
-impl From<arrow::error::ArrowError> for Error {
-    fn from(source: arrow::error::ArrowError) -> Self {
+impl From<ArrowError> for Error {
+    fn from(source: ArrowError) -> Self {
         Self::bug("a batch does not have the form its table asks for").with_source(source)
     }
 }
 
+/// What storage does not give at the moment is worth another try; what it gave and is not readable, or asks for what the
+/// library does not have, is not.
 impl From<deltalake::DeltaTableError> for Error {
     fn from(source: deltalake::DeltaTableError) -> Self {
-        Self::unavailable("a Delta table cannot be opened").with_source(source)
+        let error = match lasts(&source) {
+            true => Self::data("a Delta table cannot be read").with_hint(
+                "`bellwether audit` says what is the matter with it; restore its log or its file from a copy",
+            ),
+            false => Self::unavailable("a Delta table cannot be opened"),
+        };
+        error.with_source(source)
     }
+}
+
+/// True where an error is about what is stored, by the innermost cause that says so; whatever storage may answer otherwise
+/// the next time is none of these.
+fn lasts(error: &(dyn StdError + 'static)) -> bool {
+    use buoyant_kernel::Error as Kernel;
+    use deltalake::DeltaTableError as Delta;
+    use deltalake::kernel::Error as Older;
+    use parquet::errors::ParquetError;
+    let inner = |source: &(dyn StdError + Send + Sync + 'static)| lasts(source);
+    if let Some(error) = error.downcast_ref::<Delta>() {
+        return match error {
+            Delta::KernelError(source) => lasts(source),
+            Delta::Kernel { source } => lasts(source),
+            Delta::ObjectStore { source } => lasts(source),
+            Delta::Parquet { source } => lasts(source),
+            Delta::Arrow { source } => lasts(source),
+            Delta::GenericError { source } => inner(source.as_ref()),
+            Delta::InvalidJsonLog { .. } | Delta::InvalidStatsJson { .. } | Delta::UnsupportedColumnMapping { .. } => {
+                true
+            }
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<Older>() {
+        return match error {
+            Older::Arrow(source) => lasts(source),
+            Older::Parquet(source) => lasts(source),
+            Older::ObjectStore(source) => lasts(source),
+            Older::GenericError { source } => inner(source.as_ref()),
+            Older::MalformedJson(_) | Older::DeletionVector(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<Kernel>() {
+        return match error {
+            Kernel::Backtraced { source, .. } => lasts(source.as_ref()),
+            Kernel::Arrow(source) => lasts(source),
+            Kernel::Parquet(source) => lasts(source),
+            Kernel::ObjectStore(source) => lasts(source),
+            Kernel::GenericError { source } => inner(source.as_ref()),
+            Kernel::MalformedJson(_)
+            | Kernel::InvalidProtocol(_)
+            | Kernel::Unsupported(_)
+            | Kernel::InvalidCheckpoint(_)
+            | Kernel::DeletionVector(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<ArrowError>() {
+        return match error {
+            ArrowError::ExternalError(source) => inner(source.as_ref()),
+            ArrowError::IoError(..) => false,
+            _ => true,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<ParquetError>() {
+        return match error {
+            ParquetError::External(source) => inner(source.as_ref()),
+            _ => true,
+        };
+    }
+    matches!(error.downcast_ref(), Some(object_store::Error::NotFound { .. }))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //!   [`Lease`] says which of several processes is to work.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //!
+//! * A table of an earlier version gets the columns that were added since when it is opened to be written (`form`).
+//!
 //! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
 //! names it; whatever cannot be told to have happened is looked up in the log by the commit's own id, never guessed.
 //! This crate must not know Kafka, SQL text or alert rules.
@@ -20,6 +22,7 @@ pub mod commit;
 mod delta;
 mod encoder;
 mod error;
+mod form;
 mod handover;
 mod layout;
 mod lease;
@@ -44,7 +47,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use handover::Handover;
 pub use layout::{Layout, MOST_SHARDS, app_of};
 pub use lease::Lease;
-pub use log::{AddedFile, LogEntry, TableMetadata};
+pub use log::{AddedFile, LogEntry, Protocol, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use offsets::OffsetsOf;
 pub use reading::Reading;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use object_store::path::Path;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -58,12 +59,12 @@ pub struct LogEntry {
     pub ranges: Vec<PartitionRange>,
     /// What it says that the table is, where it says so.
     pub metadata: Option<TableMetadata>,
-    /// Reader version of the protocol that it asks for, where it does.
-    pub reader_version: Option<i32>,
+    /// What it asks of readers and writers, where it does.
+    pub protocol: Option<Protocol>,
 }
 
 /// What a log says that its table is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableMetadata {
     /// Delta schema, JSON text.
@@ -71,6 +72,28 @@ pub struct TableMetadata {
     /// Columns whose values are the partition folders.
     #[serde(default)]
     pub partition_columns: Vec<String>,
+    /// Properties of the table.
+    #[serde(default)]
+    pub configuration: BTreeMap<String, Option<String>>,
+    /// Everything else (id, name, description, format, time of creation), kept as it is.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// What a table asks of whoever reads or writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Protocol {
+    /// Least reader version.
+    pub min_reader_version: i32,
+    /// Least writer version.
+    pub min_writer_version: i32,
+    /// Features that a reader must know, from reader version 3 on.
+    #[serde(default)]
+    pub reader_features: Option<Vec<String>>,
+    /// Features that a writer must know, from writer version 7 on.
+    #[serde(default)]
+    pub writer_features: Option<Vec<String>>,
 }
 
 impl LogEntry {
@@ -98,7 +121,7 @@ struct Line {
     txn: Option<TxnLine>,
     commit_info: Option<CommitInfoLine>,
     meta_data: Option<TableMetadata>,
-    protocol: Option<ProtocolLine>,
+    protocol: Option<Protocol>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +133,7 @@ struct AddLine {
     partition_values: BTreeMap<String, Option<String>>,
     data_change: bool,
     stats: Option<String>,
+    deletion_vector: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +146,6 @@ struct RemoveLine {
 struct TxnLine {
     app_id: String,
     version: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ProtocolLine {
-    min_reader_version: i32,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +186,21 @@ pub(crate) fn creation(table: Table, now_ms: i64, id: Uuid) -> String {
         }}),
     ];
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The entry that adds columns to a table: the metadata as it is to be.
+pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, id: Uuid) -> Result<String> {
+    let bug = |source| Error::bug("a table's metadata cannot be written as JSON").with_source(source);
+    let metadata = serde_json::to_value(metadata).map_err(bug)?;
+    let lines = [
+        json!({ "commitInfo": {
+            "timestamp": now_ms, "operation": "ADD COLUMNS",
+            "operationParameters": { "columns": json!(added).to_string() },
+            "isBlindAppend": false, "engineInfo": ENGINE, "bellwether": { "commit": id },
+        }}),
+        json!({ "metaData": metadata }),
+    ];
+    Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
 /// The entry of a commit.
@@ -245,16 +278,17 @@ pub(crate) fn rewrite_entry(rewrite: &Rewrite<'_>, now_ms: i64) -> String {
 /// Reads an entry.
 ///
 /// # Errors
-/// `Data` where a line is not an action of the protocol.
+/// `Data` where a line is not an action of the protocol, there is none at all, or a file comes with a deletion vector.
 pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
     let mut entry = LogEntry { version, ..LogEntry::default() };
+    let mut lines = 0;
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: Line = serde_json::from_slice(line).map_err(|source| {
-            Error::data(format!("log entry {version} is not readable"))
-                .with_hint("restore the table's log from a copy; `bellwether audit` says what else is affected")
-                .with_source(source)
-        })?;
+        let line: Line = serde_json::from_slice(line).map_err(|source| torn(version).with_source(source))?;
+        lines += 1;
         if let Some(add) = line.add {
+            if add.deletion_vector.is_some() {
+                return Err(deleted_rows(&add.path));
+            }
             entry.added.push(added_file(add));
         }
         if let Some(remove) = line.remove {
@@ -266,8 +300,8 @@ pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
         if line.meta_data.is_some() {
             entry.metadata = line.meta_data;
         }
-        if let Some(protocol) = line.protocol {
-            entry.reader_version = Some(protocol.min_reader_version);
+        if line.protocol.is_some() {
+            entry.protocol = line.protocol;
         }
         if let Some(info) = line.commit_info {
             entry.timestamp_ms = info.timestamp.unwrap_or_default();
@@ -278,7 +312,22 @@ pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
             }
         }
     }
+    if lines == 0 {
+        return Err(torn(version));
+    }
     Ok(entry)
+}
+
+fn torn(version: i64) -> Error {
+    Error::data(format!("log entry {version} is not readable"))
+        .with_hint("restore the table's log from a copy; `bellwether audit` says what else is affected")
+}
+
+/// A file of which the log says that some rows are gone: reading it would bring them back.
+pub(crate) fn deleted_rows(path: &str) -> Error {
+    Error::data(format!("file `{path}` has a deletion vector, which bellwether does not read")).with_hint(
+        "purge deletion vectors with the engine that wrote them (`REORG TABLE ... APPLY (PURGE)`), and turn them off",
+    )
 }
 
 fn added_file(add: AddLine) -> AddedFile {
@@ -345,6 +394,30 @@ mod tests {
         let error = read_entry(3, br#"{"add":{"path":"x","#).expect_err("torn");
         assert_eq!(error.kind(), crate::ErrorKind::Data);
         assert!(error.message().contains("log entry 3"));
+        let empty = read_entry(3, b"").expect_err("cut to nothing");
+        assert_eq!(empty.kind(), crate::ErrorKind::Data);
+    }
+
+    #[test]
+    fn a_file_with_deleted_rows_is_not_taken_for_a_whole_one() {
+        let add = |vector: &str| format!(r#"{{"add":{{"path":"x","size":1,"dataChange":true{vector}}}}}"#);
+        assert!(read_entry(3, add(r#","deletionVector":null"#).as_bytes()).is_ok());
+        let error = read_entry(3, add(r#","deletionVector":{"storageType":"u"}"#).as_bytes()).expect_err("refused");
+        assert_eq!(error.kind(), crate::ErrorKind::Data);
+        assert!(error.hint().is_some_and(|hint| hint.contains("PURGE")), "{error:?}");
+    }
+
+    #[test]
+    fn metadata_is_written_again_with_all_that_others_put_there() {
+        let text =
+            br#"{"metaData":{"id":"a-b","name":null,"format":{"provider":"parquet","options":{}},"schemaString":"{}",
+"partitionColumns":["d"],"configuration":{"delta.appendOnly":"true"},"createdTime":5,"later":{"x":[1]}}}"#;
+        let text: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'\n').collect();
+        let metadata = read_entry(0, &text).expect("reads").metadata.expect("there");
+        let again = widening(&metadata, &["c".to_owned()], 7, Uuid::from_u128(1)).expect("writes");
+        let mut lines = again.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        assert_eq!(lines.next().expect("a line")["commitInfo"]["operation"], "ADD COLUMNS");
+        assert_eq!(lines.next().expect("a line"), serde_json::from_slice::<Value>(&text).expect("JSON"));
     }
 
     #[test]

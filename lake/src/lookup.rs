@@ -23,9 +23,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::AddedFile;
-use crate::parquet_file::{as_wanted, column_indexes};
+use crate::parquet_file::{as_wanted, column_indexes, gone, unreadable, wanted_schema};
 use crate::root::Lake;
 use crate::schema::Table;
 
@@ -50,6 +50,8 @@ impl Lake {
         places: Vec<u32>,
     ) -> Result<RecordBatch> {
         let bytes = self.file_bytes(table, &file.path).await?;
+        wanted_schema(table, Some(columns))?;
+        let of = file;
         let (file, columns) = (file.clone(), owned(columns));
         let work = move || {
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata_of(&bytes)?);
@@ -61,7 +63,7 @@ impl Lake {
             let selection = RowSelection::from_consecutive_ranges(ranges, rows);
             collect(table, &file, &columns, reader.with_row_selection(selection))
         };
-        self.work().run("the Parquet reader", work).await
+        self.work().run("the Parquet reader", work).await.map_err(|error| unreadable(table, of, error))
     }
 
     /// Rows of a file whose text column, one with a Bloom filter, holds one of these values; none where there is none.
@@ -69,6 +71,34 @@ impl Lake {
     /// # Errors
     /// As [`Lake::read_rows`].
     pub async fn find_rows(
+        &self,
+        table: Table,
+        file: &AddedFile,
+        columns: &[&str],
+        key: &'static str,
+        values: &Arc<HashSet<String>>,
+    ) -> Result<Option<RecordBatch>> {
+        wanted_schema(table, Some(columns))?;
+        match self.find_rows_in(table, file, columns, key, values).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(self.why_unread(table, file, error).await),
+            done => done.map_err(|error| unreadable(table, file, error)),
+        }
+    }
+
+    /// Why a part of a file is not to be had: of one that is gone or cut there is none, however often one asks.
+    async fn why_unread(&self, table: Table, file: &AddedFile, error: Error) -> Error {
+        let Ok(path) = self.file_path(table, &file.path) else { return error };
+        match self.objects().head(&path).await {
+            Ok(found) if i64::try_from(found.size) != Ok(file.size) => {
+                let what = format!("it has {} bytes, the log says {}", found.size, file.size);
+                unreadable(table, file, Error::bug(what).with_source(error))
+            }
+            Err(source @ object_store::Error::NotFound { .. }) => gone(table, &file.path).with_source(source),
+            _ => error,
+        }
+    }
+
+    async fn find_rows_in(
         &self,
         table: Table,
         file: &AddedFile,
@@ -242,12 +272,13 @@ fn collect<R: ChunkReader + 'static>(
     reader: ParquetRecordBatchReaderBuilder<R>,
 ) -> Result<RecordBatch> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let schema = wanted_schema(table, Some(&columns))?;
     let roots = column_indexes(reader.parquet_schema(), |name| columns.contains(&name));
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let mut batches = Vec::new();
     for batch in reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
-        batches.push(as_wanted(table, file, Some(&columns), &batch?)?);
+        let batch = batch.map_err(|source| unreadable(table, file, source.into()))?;
+        batches.push(as_wanted(table, file, &schema, &batch)?);
     }
-    let schema = crate::parquet_file::wanted_schema(table, Some(&columns))?;
     Ok(concat_batches(&schema, &batches)?)
 }

@@ -10,9 +10,11 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
+use crate::commit::delta::Entry;
 use crate::commit::{Advance, CommitLog, Outcome};
 use crate::encoder::{EncodedRows, RowEncoder};
 use crate::error::{Error, Result};
+use crate::form::Form;
 use crate::log::{AddedFile, LOG_FOLDER, Rewrite, rewrite_entry};
 use crate::parquet_file;
 use crate::root::Lake;
@@ -81,7 +83,8 @@ impl Lake {
     /// replaced.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the new file does not hold the old rows.
+    /// `Unavailable` where storage does not answer; `Data` where the new file does not hold the old rows, or an old one
+    /// cannot be read.
     pub async fn compact(&self, table: Table, settings: &MaintainSettings) -> Result<usize> {
         let log = self.log(table);
         let snapshot = log.load().await?;
@@ -90,11 +93,8 @@ impl Lake {
             // Files that an earlier rewrite took out would be written again.
             return Err(Error::unavailable(format!("a listing of table `{}` is behind its log", table.name())));
         }
-        let Some(small) = worth_compacting(files, settings) else { return Ok(0) };
-        let mut replaced = Vec::new();
-        for file in &small {
-            replaced.push((file.clone(), self.file_bytes(table, &file.path).await?));
-        }
+        let Some(replaced) = self.worth_rewriting(table, snapshot.form(), files, settings).await? else { return Ok(0) };
+        let small: Vec<AddedFile> = replaced.iter().map(|(file, _)| file.clone()).collect();
         let replaced = Arc::new(replaced);
         let from = Arc::clone(&replaced);
         let rows = self.work().run("the Parquet writer", move || encode(table, &from)).await?;
@@ -108,7 +108,8 @@ impl Lake {
         let advance = Advance { app_id: REWRITES.to_owned(), expected: number, next: number.unwrap_or(0) + 1 };
         let rewrite = Rewrite { uuid: self.clock().unique_id(), advance: &advance, removed: &small, added: &file.file };
         let text = rewrite_entry(&rewrite, self.clock().now_micros() / 1000);
-        match log.append(&snapshot, rewrite.uuid, std::slice::from_ref(&advance), &text).await {
+        let advances = std::slice::from_ref(&advance);
+        match log.append(&snapshot, &Entry { uuid: rewrite.uuid, advances, removed: &small, text: &text }).await? {
             Outcome::Committed(_) => Ok(small.len()),
             Outcome::Fenced { .. } => {
                 self.discard(table, std::slice::from_ref(&file.file)).await;
@@ -119,6 +120,41 @@ impl Lake {
                 "nobody can tell whether the rewrite of table `{}` landed: {reason}",
                 table.name()
             ))),
+        }
+    }
+
+    /// The files that are worth a rewrite, with their bytes. A file with a column that this program does not know is left as
+    /// it is: the values would be lost.
+    async fn worth_rewriting(
+        &self,
+        table: Table,
+        form: &Form,
+        mut files: Vec<AddedFile>,
+        settings: &MaintainSettings,
+    ) -> Result<Option<Vec<(AddedFile, Bytes)>>> {
+        if form.has_unknown_columns(table) {
+            files.retain(|file| !self.is_of_more_columns(&file.path));
+        }
+        loop {
+            let Some(small) = worth_compacting(files.clone(), settings) else { return Ok(None) };
+            let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+            for file in small {
+                let bytes = self.file_bytes(table, &file.path).await?;
+                let unknown = parquet_file::unknown_column(table, &bytes);
+                match unknown.map_err(|error| parquet_file::unreadable(table, &file, error))? {
+                    None => fit.push((file, bytes)),
+                    Some(column) => {
+                        let (table, path) = (table.name(), &file.path);
+                        tracing::info!(table, path, column, "a file with a column unknown here is not rewritten");
+                        unfit.push(file.path);
+                    }
+                }
+            }
+            if unfit.is_empty() {
+                return Ok(Some(fit));
+            }
+            files.retain(|file| !unfit.contains(&file.path));
+            self.note_files_of_more_columns(unfit);
         }
     }
 

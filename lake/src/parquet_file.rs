@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{Date32Type, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Date32Type, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -17,7 +18,8 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
-use crate::error::{Error, Result};
+use crate::encoder::absent as without_value;
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::AddedFile;
 use crate::schema::{Column, Kind, Table};
 
@@ -202,19 +204,74 @@ pub(crate) fn batches(
     bytes: Bytes,
     columns: Option<&[&str]>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let wanted = wanted_schema(table, columns)?;
+    batches_as(table, file, bytes, &wanted_schema(table, columns)?)
+}
+
+/// As [`batches`], with the columns of a schema.
+pub(crate) fn batches_as(
+    table: Table,
+    file: &AddedFile,
+    bytes: Bytes,
+    wanted: &SchemaRef,
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::load(&bytes, options)?;
+    let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(Error::from);
+    let metadata = metadata.map_err(|error| unreadable(table, file, error))?;
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
     let roots = column_indexes(reader.parquet_schema(), |name| wanted.field_with_name(name).is_ok());
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let batches = reader.with_projection(mask).with_batch_size(READ_BATCH_ROWS).build()?;
-    let file = file.clone();
-    let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+    let (file, wanted) = (file.clone(), SchemaRef::clone(wanted));
     Ok(batches.map(move |batch| {
-        let columns: Option<Vec<&str>> = columns.as_ref().map(|names| names.iter().map(String::as_str).collect());
-        as_wanted(table, &file, columns.as_deref(), &batch?)
+        let batch = batch.map_err(|source| unreadable(table, &file, source.into()))?;
+        as_wanted(table, &file, &wanted, &batch)
     }))
+}
+
+/// What a person needs to know of a file that is not there.
+pub(crate) fn gone(table: Table, path: &str) -> Error {
+    Error::data(format!("file `{path}` of table `{}` is not there", table.name())).with_hint(
+        "it was vacuumed or deleted: bring it back from a copy, or have what is derived from `events` made again with \
+         `bellwether rebuild`; `bellwether audit` says what else is gone",
+    )
+}
+
+/// What a person needs to know of a file that cannot be read. What its bytes do to the reader says nothing of the program.
+pub(crate) fn unreadable(table: Table, file: &AddedFile, error: Error) -> Error {
+    if error.kind() != ErrorKind::Bug {
+        return error;
+    }
+    Error::data(format!("file `{}` of table `{}` is not readable", file.path, table.name()))
+        .with_hint("bring it back from a copy; `bellwether audit` says what else is affected")
+        .with_source(error)
+}
+
+/// The first column of a file, or field of its records, that its table does not have here: by its name.
+pub(crate) fn unknown_column(table: Table, bytes: &Bytes) -> Result<Option<String>> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let metadata = ArrowReaderMetadata::load(bytes, options)?;
+    Ok(unknown_field(metadata.schema().fields(), table.arrow_schema().fields()))
+}
+
+fn unknown_field(found: &Fields, known: &Fields) -> Option<String> {
+    found.iter().find_map(|field| match known.find(field.name()) {
+        None => Some(field.name().clone()),
+        Some((_, known)) => match (records(field.data_type()), records(known.data_type())) {
+            (Some(found), Some(known)) => unknown_field(found, known),
+            _ => None,
+        },
+    })
+}
+
+/// The fields of the records in a list.
+fn records(list: &DataType) -> Option<&Fields> {
+    match list {
+        DataType::List(element) => match element.data_type() {
+            DataType::Struct(fields) => Some(fields),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Indexes of the top-level columns with certain names.
@@ -227,14 +284,14 @@ pub(crate) fn column_indexes(schema: &SchemaDescriptor, wanted: impl Fn(&str) ->
 pub(crate) fn as_wanted(
     table: Table,
     file: &AddedFile,
-    columns: Option<&[&str]>,
+    wanted: &SchemaRef,
     batch: &RecordBatch,
 ) -> Result<RecordBatch> {
-    let wanted = wanted_schema(table, columns)?;
-    let arrays =
-        wanted.fields().iter().map(|field| column_of(table, file, field, batch)).collect::<Result<Vec<ArrayRef>>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(wanted, arrays, &options)?)
+    let arrays = wanted.fields().iter().map(|field| column_of(table, file, field, batch));
+    let arrays = arrays.collect::<Result<Vec<ArrayRef>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let rows = RecordBatch::try_new_with_options(SchemaRef::clone(wanted), arrays, &options);
+    rows.map_err(|source| unreadable(table, file, source.into()))
 }
 
 pub(crate) fn wanted_schema(table: Table, columns: Option<&[&str]>) -> Result<SchemaRef> {
@@ -248,10 +305,35 @@ fn column_of(table: Table, file: &AddedFile, field: &Field, batch: &RecordBatch)
     if Some(field.name().as_str()) == table.partition_column() {
         return partition_value(file, field, batch.num_rows());
     }
-    match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => Ok(cast(column, field.data_type())?),
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    let column = match batch.column_by_name(field.name()) {
+        Some(column) => as_type(column, field.data_type()),
+        None => Ok(without_value(field, batch.num_rows())),
+    };
+    column.map_err(|source| unreadable(table, file, source.into()))
+}
+
+/// A column in the type wanted. Fields of records are found by their names: those that the file does not have are null, and
+/// those that are not wanted are left out.
+fn as_type(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (column.data_type(), wanted) {
+        (found, wanted) if found == wanted => Ok(Arc::clone(column)),
+        (DataType::List(_), DataType::List(element)) => {
+            let lists = column.as_list::<i32>();
+            let values = as_type(lists.values(), element.data_type())?;
+            let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+            Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, nulls)?))
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            let found = column.as_struct();
+            let field = |field: &FieldRef| match found.column_by_name(field.name()) {
+                Some(column) => as_type(column, field.data_type()),
+                None => Ok(without_value(field, found.len())),
+            };
+            let arrays = fields.iter().map(field).collect::<Result<_, _>>()?;
+            let nulls = found.nulls().cloned();
+            Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), arrays, nulls, found.len())?))
+        }
+        _ => cast(column, wanted),
     }
 }
 

@@ -1,25 +1,26 @@
 //! A lake: one root with all tables in it; durable writing and reading of their files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use deltalake::DeltaTable;
 use deltalake::logstore::{StorageConfig, default_logstore};
+use deltalake::{DeltaTable, DeltaTableError};
+use futures::future::try_join_all;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 
 use crate::clock::{Clock, SystemClock};
-use crate::commit::DataFile;
 use crate::commit::delta::DeltaLog;
+use crate::commit::{CommitLog, DataFile};
 use crate::delta::BoundedReads;
 use crate::encoder::{EncodedFile, EncodedRows};
-use crate::error::{Error, Result};
-use crate::log::{AddedFile, TableMetadata, creation, entry_path, rows_in_statistics};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{AddedFile, LOG_FOLDER, creation, deleted_rows, entry_path, rows_in_statistics};
 use crate::parquet_file;
 use crate::schema::Table;
 use crate::store::{self, OpenRoot, StorageOptions};
@@ -43,6 +44,8 @@ pub struct Lake {
     root: Arc<OpenRoot>,
     clock: Arc<dyn Clock>,
     work: Work,
+    /// Files that a rewrite leaves as they are, since it would lose columns of theirs: not looked into again.
+    more_columns: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl fmt::Debug for Lake {
@@ -54,11 +57,12 @@ impl fmt::Debug for Lake {
 // === impl Lake ===
 
 impl Lake {
-    /// Opens a folder or `s3://` prefix; makes the folder and the tables that are missing.
+    /// Opens a folder or `s3://` prefix; makes the folder and the tables that are missing, and adds the columns that tables of
+    /// an earlier version lack.
     ///
     /// # Errors
-    /// `Config` where the root cannot be made, or its store lets two writers create one object; `Unavailable` where it
-    /// does not answer.
+    /// `Config` where the root cannot be made, or its store lets two writers create one object; `Data` where a table is not
+    /// one that this program can write to; `Unavailable` where it does not answer.
     pub async fn open(root: &str, options: &StorageOptions) -> Result<Self> {
         Self::open_with_clock(root, options, Arc::new(SystemClock)).await
     }
@@ -83,20 +87,51 @@ impl Lake {
     }
 
     pub(crate) async fn at(root: OpenRoot, clock: Arc<dyn Clock>, work: Work) -> Result<Self> {
-        let lake = Self { root: Arc::new(root), clock, work };
+        let lake = Self { root: Arc::new(root), clock, work, more_columns: Arc::default() };
         for table in Table::ALL {
             lake.create(table).await?;
         }
+        try_join_all(Table::ALL.map(|table| lake.widen(table))).await?;
         Ok(lake)
     }
 
-    /// Opens a folder or `s3://` prefix as it is: makes and writes nothing.
+    /// Opens a folder or `s3://` prefix as it is: makes and writes nothing. Columns that a table of an earlier version lacks
+    /// are null when it is read.
     ///
     /// # Errors
     /// `Config` where there is no such folder; `Unavailable` where it cannot be looked into.
     pub async fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Self> {
         let root = Arc::new(store::open_as_it_is(root, options)?);
-        Ok(Self { root, clock: Arc::new(SystemClock), work: Work::Pool })
+        Ok(Self { root, clock: Arc::new(SystemClock), work: Work::Pool, more_columns: Arc::default() })
+    }
+
+    /// As [`Lake::open_as_it_is`], for whoever only asks, perhaps without the right to write; but where a table is missing,
+    /// as [`Lake::open`], which makes it.
+    ///
+    /// # Errors
+    /// As those.
+    pub async fn open_to_read(root: &str, options: &StorageOptions) -> Result<Self> {
+        let lake = Self::open_as_it_is(root, options).await?;
+        for table in Table::ALL {
+            if !lake.has(table).await? {
+                return Self::open(root, options).await;
+            }
+        }
+        Ok(lake)
+    }
+
+    /// True where a table has been made.
+    async fn has(&self, table: Table) -> Result<bool> {
+        // Of an old table, the first entries may have been cleaned up.
+        let pointer = self.table_path(table).join(LOG_FOLDER).join("_last_checkpoint");
+        for path in [entry_path(&self.table_path(table), 0), pointer] {
+            match self.root.store.head(&path).await {
+                Ok(_) => return Ok(true),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(source.into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Address of the root.
@@ -178,13 +213,10 @@ impl Lake {
     /// `Data` where the file is gone or unreadable.
     pub async fn read(&self, table: Table, file: &AddedFile, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>> {
         let bytes = self.file_bytes(table, &file.path).await?;
-        let file = file.clone();
-        let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let work = move || {
-            let columns: Option<Vec<&str>> = columns.as_ref().map(|names| names.iter().map(String::as_str).collect());
-            parquet_file::decode(table, &file, bytes, columns.as_deref())
-        };
-        self.work.run("the Parquet reader", work).await
+        let wanted = parquet_file::wanted_schema(table, columns)?;
+        let of = file.clone();
+        let work = move || parquet_file::batches_as(table, &of, bytes, &wanted)?.collect();
+        self.work.run("the Parquet reader", work).await.map_err(|error| parquet_file::unreadable(table, file, error))
     }
 
     /// Removes files that no commit names, as after a fenced commit. Failing to is harmless: vacuum takes them later.
@@ -202,7 +234,7 @@ impl Lake {
     /// what was written; so the log is asked by name whether there is a newer version.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer, or its listings are behind.
+    /// `Unavailable` where storage does not answer, or its listings are behind; `Data` where the log is torn.
     pub async fn active_files(&self, table: Table) -> Result<(i64, Vec<AddedFile>)> {
         let mut known = i64::MAX;
         for _ in 0..LOOKS_AT_A_LISTING {
@@ -218,7 +250,7 @@ impl Lake {
     /// The files that were in the table at a version.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer, or that version's log is gone.
+    /// `Unavailable` where storage does not answer, or that version's log is gone; `Data` where it is torn.
     pub async fn files_at(&self, table: Table, version: i64) -> Result<Vec<AddedFile>> {
         Ok(files_of(&self.delta_table_at(table, version).await?)?.1)
     }
@@ -231,31 +263,16 @@ impl Lake {
         let mut delta = self.delta_table(table).await?;
         let wanted = u64::try_from(version)
             .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
-        self.work.whole(delta.load_version(wanted)).await?;
-        Ok(delta)
-    }
-
-    /// The files that were in the table at a version, and what the table then was.
-    pub(crate) async fn files_and_metadata_at(
-        &self,
-        table: Table,
-        version: i64,
-    ) -> Result<(Vec<AddedFile>, TableMetadata)> {
-        let mut delta = self.delta_table(table).await?;
-        let wanted = u64::try_from(version)
-            .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
-        delta.load_version(wanted).await?;
-        let snapshot = delta.snapshot()?;
-        let schema_string = serde_json::to_string(snapshot.schema().as_ref())
-            .map_err(|source| Error::bug("a Delta schema cannot be written as JSON").with_source(source))?;
-        let partition_columns = snapshot.metadata().partition_columns().to_vec();
-        Ok((files_of(&delta)?.1, TableMetadata { schema_string, partition_columns }))
+        match self.work.whole(delta.load_version(wanted)).await {
+            Ok(()) => Ok(delta),
+            Err(source) => Err(self.why_closed(table, source).await),
+        }
     }
 
     /// A table's newest snapshot, for queries and maintenance.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer.
+    /// `Unavailable` where storage does not answer; `Data` where the table's log is torn.
     pub async fn delta_table(&self, table: Table) -> Result<DeltaTable> {
         let path = self.table_path(table);
         let url = self
@@ -266,12 +283,32 @@ impl Lake {
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
         let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
         let mut delta = DeltaTable::new(Arc::new(BoundedReads(log_store)));
-        self.work.whole(delta.load()).await?;
-        Ok(delta)
+        match self.work.whole(delta.load()).await {
+            Ok(()) => Ok(delta),
+            Err(source) => Err(self.why_closed(table, source).await),
+        }
+    }
+
+    /// Why the Delta library does not open a table. It goes by a listing, which may be behind; what is wrong with the log
+    /// for good, our own reading finds too, and has better words for.
+    async fn why_closed(&self, table: Table, source: DeltaTableError) -> Error {
+        match self.log(table).load().await {
+            Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Unavailable) => error,
+            _ => Error::from(source),
+        }
     }
 
     pub(crate) fn work(&self) -> Work {
         self.work
+    }
+
+    /// True where a file is known to have columns that this program does not know.
+    pub(crate) fn is_of_more_columns(&self, path: &str) -> bool {
+        self.more_columns.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+    }
+
+    pub(crate) fn note_files_of_more_columns(&self, paths: Vec<String>) {
+        self.more_columns.lock().unwrap_or_else(PoisonError::into_inner).extend(paths);
     }
 
     /// The whole store under the root, and the root's path in it.
@@ -281,7 +318,14 @@ impl Lake {
 
     /// A data file, whole.
     pub(crate) async fn file_bytes(&self, table: Table, path: &str) -> Result<Bytes> {
-        Ok(self.root.store.get(&self.file_path(table, path)?).await?.bytes().await?)
+        let found = match self.root.store.get(&self.file_path(table, path)?).await {
+            Ok(found) => found,
+            Err(source @ object_store::Error::NotFound { .. }) => {
+                return Err(parquet_file::gone(table, path).with_source(source));
+            }
+            Err(source) => return Err(source.into()),
+        };
+        Ok(found.bytes().await?)
     }
 
     /// The root's path in its store.
@@ -302,18 +346,16 @@ impl Lake {
         Ok(full)
     }
 
+    async fn widen(&self, table: Table) -> Result<()> {
+        self.log(table).widen().await
+    }
+
     /// Makes a table; another process may do so at the same moment.
     async fn create(&self, table: Table) -> Result<()> {
+        if self.has(table).await? {
+            return Ok(());
+        }
         let path = entry_path(&self.table_path(table), 0);
-        match self.root.store.head(&path).await {
-            Ok(_) => return Ok(()),
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(source) => return Err(source.into()),
-        }
-        let last_checkpoint = self.table_path(table).join(crate::log::LOG_FOLDER).join("_last_checkpoint");
-        if self.root.store.head(&last_checkpoint).await.is_ok() {
-            return Ok(()); // An old table, whose first entries have been cleaned up.
-        }
         let text = creation(table, self.clock.now_micros() / 1000, self.clock.unique_id());
         match self.root.store.put_opts(&path, PutPayload::from(text), PutMode::Create.into()).await {
             Ok(_) => Ok(()),
@@ -332,21 +374,21 @@ impl Lake {
 /// Version and files of a snapshot.
 fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
     let snapshot = delta.snapshot()?;
-    let files = snapshot
-        .log_data()
-        .iter()
-        .map(|view| {
-            let stats = view.stats();
-            AddedFile {
-                path: view.path().into_owned(),
-                size: view.size(),
-                rows: stats.as_deref().and_then(rows_in_statistics),
-                partition_values: view.partition_values_map().into_iter().collect(),
-                data_change: true,
-                stats,
-            }
-        })
-        .collect();
+    let mut files = Vec::new();
+    for view in snapshot.log_data().iter() {
+        if view.deletion_vector_descriptor().is_some() {
+            return Err(deleted_rows(&view.path()));
+        }
+        let stats = view.stats();
+        files.push(AddedFile {
+            path: view.path().into_owned(),
+            size: view.size(),
+            rows: stats.as_deref().and_then(rows_in_statistics),
+            partition_values: view.partition_values_map().into_iter().collect(),
+            data_change: true,
+            stats,
+        });
+    }
     let version = i64::try_from(snapshot.version())
         .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
     Ok((version, files))

@@ -193,22 +193,23 @@ pub fn map_entries() -> Field {
     Field::new("key_value", DataType::Struct(entries), false)
 }
 
+/// The Delta field of a column.
+pub(crate) fn delta_field(column: &Column) -> Value {
+    json!({
+        "name": column.name,
+        "type": delta_type(column.kind),
+        "nullable": !column.required,
+        "metadata": { "comment": column.doc },
+    })
+}
+
 fn delta_struct(columns: &[Column]) -> Value {
-    let fields: Vec<Value> = columns
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name,
-                "type": delta_type(column.kind),
-                "nullable": !column.required,
-                "metadata": { "comment": column.doc },
-            })
-        })
-        .collect();
+    let fields: Vec<Value> = columns.iter().map(delta_field).collect();
     json!({ "type": "struct", "fields": fields })
 }
 
-fn delta_type(kind: Kind) -> Value {
+/// The Delta type of a kind.
+pub(crate) fn delta_type(kind: Kind) -> Value {
     match kind {
         Kind::Text => json!("string"),
         Kind::Boolean => json!("boolean"),

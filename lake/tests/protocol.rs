@@ -1,81 +1,18 @@
 //! The exactly-once protocol and the files, on a real folder.
 
-use std::sync::Arc;
+mod common;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringViewArray, new_null_array};
-use arrow::array::{ListArray, StringViewBuilder, StructArray, TimestampMicrosecondArray, UInt32Array};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::datatypes::Int64Type;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, ErrorKind, Lake, MaintainSettings, Maintained, ManualClock, OffsetsOf,
-    Outcome, StorageOptions, Table, WrittenFile, unique_id,
+    Advance, CommitLog, DataFile, ErrorKind, Lake, MaintainSettings, Maintained, OffsetsOf, Outcome, StorageOptions,
+    Table,
 };
 
-const DAY_MICROS: i64 = 86_400_000_000;
-
-async fn lake() -> (tempfile::TempDir, Lake) {
-    let folder = tempfile::tempdir().expect("temp folder");
-    let root = folder.path().to_str().expect("text").to_owned();
-    let clock = Arc::new(ManualClock::at(1_764_000_000_000_000));
-    let lake = Lake::open_with_clock(&root, &StorageOptions::default(), clock).await.expect("opens");
-    (folder, lake)
-}
-
-fn commit(app: &str, expected: Option<i64>, next: i64, files: &[WrittenFile]) -> Commit {
-    Commit {
-        uuid: unique_id(),
-        advances: vec![Advance { app_id: app.to_owned(), expected, next }],
-        files: files.iter().map(|written| written.file.clone()).collect(),
-        operation: "WRITE",
-        ranges: Vec::new(),
-        facts: serde_json::Map::new(),
-    }
-}
-
-/// Rows of a table in which only offsets, days and run ids differ; every other column gets its least value or null.
-fn rows(table: Table, offsets: std::ops::Range<i64>, days: &[i32]) -> RecordBatch {
-    let count = (offsets.end - offsets.start) as usize;
-    let schema = table.arrow_schema();
-    let columns: Vec<ArrayRef> = schema
-        .fields()
-        .iter()
-        .map(|field| -> ArrayRef {
-            match (field.name().as_str(), field.data_type()) {
-                ("offset", _) => Arc::new(Int64Array::from_iter_values(offsets.clone())),
-                ("run_id", _) => {
-                    Arc::new(StringViewArray::from_iter_values(offsets.clone().map(|n| format!("run-number-{n}"))))
-                }
-                (_, DataType::Date32) => {
-                    Arc::new(arrow::array::Date32Array::from_iter_values((0..count).map(|row| days[row % days.len()])))
-                }
-                (_, data_type) if field.is_nullable() => new_null_array(data_type, count),
-                (_, DataType::Int64) => Arc::new(Int64Array::from(vec![0; count])),
-                (_, DataType::Int32) => Arc::new(Int32Array::from(vec![1; count])),
-                (_, DataType::Boolean) => Arc::new(arrow::array::BooleanArray::from(vec![false; count])),
-                (_, DataType::Timestamp(TimeUnit::Microsecond, _)) => Arc::new(
-                    TimestampMicrosecondArray::from_iter_values((0..count).map(|n| 20_000 * DAY_MICROS + n as i64))
-                        .with_timezone("UTC"),
-                ),
-                (_, DataType::Utf8View) => {
-                    let mut text = StringViewBuilder::new();
-                    (0..count).for_each(|_| text.append_value("x"));
-                    Arc::new(text.finish())
-                }
-                (_, DataType::List(element)) => {
-                    let DataType::Struct(fields) = element.data_type() else { panic!("a list of {element}") };
-                    let empty = StructArray::new_null(fields.clone(), 0);
-                    let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(0, count));
-                    Arc::new(ListArray::new(Arc::clone(element), offsets, Arc::new(empty), None))
-                }
-                (name, other) => panic!("column {name} has the type {other}"),
-            }
-        })
-        .collect();
-    RecordBatch::try_new(schema, columns).expect("rows of the table")
-}
+use common::{commit, lake, rows};
 
 #[tokio::test]
 async fn rows_read_back_as_written_and_are_split_by_day() {

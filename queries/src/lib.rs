@@ -5,6 +5,7 @@
 //!   what the log of `events` says beside its rows.
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake.
 //! * `function` lists functions and holds those that need the catalog.
+//! * `older` gives tables of an earlier version the columns that they lack.
 //! * `explain` turns the engine's errors into one message with a hint.
 //! * [`reference_markdown`] is the generated reference of it all.
 //!
@@ -15,6 +16,7 @@ mod catalog;
 mod explain;
 mod function;
 mod ingest_numbers;
+mod older;
 mod reference;
 mod session;
 mod statement;

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use crate::catalog::{LakeSchema, TableInfo, TableKind};
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
+use crate::older::with_all_columns;
 use crate::statement;
 
 /// Catalog and schema that tables and views are in.
@@ -272,6 +273,7 @@ impl Session {
             .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
         delta.update_datafusion_session(&self.context.state())?;
         let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
+        let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
         Ok((table, version, self.of_the_present(table, provider)?))
     }
 

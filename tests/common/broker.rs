@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -160,6 +160,15 @@ impl Broker {
         list.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
         let deleted = block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker answers");
         deleted.elements().iter().for_each(|element| element.error().expect("the broker deletes the messages"));
+    }
+
+    /// Adds partitions to a topic, until it has so many; for real brokers.
+    pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
+        let more = NewPartitions::new(topic, count);
+        let made = block_on(admin.create_partitions([&more], &AdminOptions::new())).expect("the broker answers");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
 
     fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {

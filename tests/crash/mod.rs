@@ -1,8 +1,8 @@
 //! Real broker, real process: whatever is killed, stopped, filled up or taken away, each message is in the tables once.
 //!
 //! * `ledger` publishes without pause and keeps what the broker has taken; `proof` holds the tables against it.
-//! * `kill` and `members` end and stop processes; `poison` and `replay` send what is bad or was there before; `topic`,
-//!   `outage`, `disk` and `s3` spoil what stands around the process.
+//! * `kill` and `members` end and stop processes; `poison` and `replay` send what is bad or was there before; `start` is
+//!   about where reading begins; `topic`, `outage`, `disk` and `s3` spoil what stands around the process.
 //!
 //! Rules: what happens by chance is drawn from a seed, and a test prints its seed with the line that replays it; the
 //! processes' own timing is not replayed by it. A real broker is needed: the embedded one drops messages.
@@ -16,6 +16,7 @@ mod poison;
 mod proof;
 mod replay;
 mod s3;
+mod start;
 mod topic;
 
 use std::time::Duration;

@@ -12,5 +12,6 @@ mod life;
 mod reader;
 mod replay;
 mod settings;
+mod stall;
 pub(crate) mod tau2;
 mod views;

@@ -441,3 +441,53 @@ async fn a_batch_that_contradicts_itself_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Bug);
     }
 }
+
+fn mark(partition: i32, end: i64, read_to_micros: Option<i64>) -> Mark {
+    Mark { job: None, topic: "runs".to_owned(), partition, end, read_to_micros }
+}
+
+/// What is said of a partition: its end, and up to when it was read.
+async fn said(log: &MemoryLog, partition: i32) -> (Option<i64>, Option<i64>) {
+    let (snapshot, app) = (log.load().await.expect("memory"), app_id("job", "runs", partition));
+    let read = snapshot.next(&bellwether_lake::reading::read_app(&app));
+    (snapshot.next(&bellwether_lake::reading::end_app(&app)), read)
+}
+
+#[tokio::test]
+async fn how_far_was_read_goes_along_or_alone_and_only_forward() {
+    let world = World::new();
+    let mut committer = world.plain();
+    let marks = vec![mark(0, 3, Some(100)), mark(1, 7, None)];
+    let along = Batch { marks, ..batch(&[(0, 0)], &[], &[touch(0, 0, 3, None)]) };
+    committer.commit(along).await.expect("lands");
+    assert_eq!(said(&world.events, 0).await, (Some(3), Some(100)));
+    assert_eq!(said(&world.events, 1).await, (Some(7), None));
+    let commits = world.events.commits().len();
+    let alone = |marks: Vec<Mark>| Batch { marks, ..batch(&[], &[], &[]) };
+    committer.commit(alone(vec![mark(0, 3, Some(90)), mark(1, 7, None)])).await.expect("nothing to say");
+    assert_eq!(world.events.commits().len(), commits, "what is known is not written again");
+    // Another worker has said something meanwhile; its word stands where it knows more.
+    world.plain().commit(alone(vec![mark(0, 9, Some(200))])).await.expect("lands");
+    committer.commit(alone(vec![mark(0, 5, Some(150)), mark(1, 8, Some(150))])).await.expect("lands");
+    assert_eq!(said(&world.events, 0).await, (Some(5), Some(200)));
+    assert_eq!(said(&world.events, 1).await, (Some(8), Some(150)));
+    let last = world.events.commits().pop().expect("some");
+    assert!(last.files.is_empty() && last.ranges.is_empty() && last.operation == "mark");
+    committer.commit(alone(vec![Mark::not_read("other", "runs", 4)])).await.expect("lands");
+    let snapshot = world.events.load().await.expect("memory");
+    assert_eq!(snapshot.next("other/runs/4/end"), Some(bellwether_lake::reading::NOT_READ));
+    assert!(world.quarantine.commits().iter().all(|commit| commit.operation == "claim"));
+}
+
+#[tokio::test]
+async fn a_partition_that_is_lost_is_not_said_to_be_read_by_the_rows_that_were_dropped() {
+    let world = World::new();
+    world.plain().commit(batch(&[(0, 0)], &[], &[touch(0, 0, 5, None)])).await.expect("lands");
+    // This worker still believes that nothing was read of partition 0.
+    let touched = [touch(0, 0, 9, None), touch(1, 0, 2, None)];
+    let marks = vec![mark(0, 9, Some(100)), mark(1, 2, Some(100))];
+    let report = world.plain().commit(Batch { marks, ..batch(&[(0, 0), (1, 0)], &[], &touched) }).await.expect("lands");
+    assert_eq!(report.fenced.len(), 1);
+    assert_eq!(said(&world.events, 0).await, (None, None));
+    assert_eq!(said(&world.events, 1).await, (Some(2), Some(100)));
+}

@@ -65,6 +65,12 @@ impl Ends {
         }
     }
 
+    /// Notes that all there was at a moment is in the tables, which stand at `committed`.
+    pub fn note_read(&mut self, at_micros: i64, committed: Option<i64>) {
+        self.end = self.end.max(Some(committed.unwrap_or(0)));
+        self.read_to_micros = self.read_to_micros.max(Some(at_micros));
+    }
+
     /// The end, and the moment up to which all is read once the tables stand at `next`, where that is news; `known`: it may be
     /// said how far it has been read.
     pub(super) fn news(&mut self, next: Option<i64>, known: bool) -> Option<(i64, Option<i64>)> {

@@ -157,7 +157,8 @@ impl Poller {
             looked_around_micros: 0,
         };
         if until_caught_up {
-            poller.catching_up = Some(CaughtUp::begin(&poller.consumer, &poller.settings)?);
+            let now_micros = poller.clock.now_micros();
+            poller.catching_up = Some(CaughtUp::begin(&poller.consumer, &poller.settings, now_micros)?);
         }
         Ok(poller)
     }
@@ -437,9 +438,15 @@ impl Poller {
         self.looked_around_micros = self.clock.now_micros();
     }
 
+    /// True when all that was there at the start is in the tables, which are then told so.
     fn has_caught_up(&mut self) -> bool {
         let context = self.consumer.context();
-        self.catching_up.as_mut().is_some_and(|catching_up| catching_up.is_done(context))
+        let Some(catching_up) = self.catching_up.as_mut().filter(|_| !self.stop.is_cancelled()) else { return false };
+        let done = catching_up.is_done(context);
+        if done {
+            context.open().note_caught_up(catching_up.begun_micros);
+        }
+        done
     }
 
     /// Hands over what is open, waits for its commit, and leaves.

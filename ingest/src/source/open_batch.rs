@@ -311,6 +311,17 @@ impl OpenBatch {
         }
     }
 
+    /// Notes that all there was at a moment is in the tables, and has it said at once.
+    pub fn note_caught_up(&mut self, at_micros: i64) {
+        for position in self.positions.values_mut().filter(|position| position.is_sound()) {
+            position.ends.note_read(at_micros, position.committed);
+        }
+        self.marked_micros = None;
+        if self.ranges.is_empty() {
+            self.close_marks(MARK_IDLE_MICROS);
+        }
+    }
+
     /// Has it said that nobody reads these partitions any more.
     pub fn retire(&mut self, marks: Vec<Mark>) {
         self.retired.extend(marks);
@@ -322,7 +333,11 @@ impl OpenBatch {
         if !self.closed.is_empty() || !self.ranges.is_empty() || self.in_flight > 0 {
             return;
         }
-        let marks = self.marks(MARK_IDLE_MICROS);
+        self.close_marks(MARK_IDLE_MICROS);
+    }
+
+    fn close_marks(&mut self, every_micros: i64) {
+        let marks = self.marks(every_micros);
         if !marks.is_empty() {
             match Batch::of_marks(marks) {
                 Ok(batch) => self.closed.push_back(batch),

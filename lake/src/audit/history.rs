@@ -9,26 +9,23 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
-use serde_json::Value;
 
 use super::Findings;
 use super::ranges::{Rule, Tracks};
 use crate::commit::PartitionRange;
-use crate::commit::delta::LastCheckpoint;
+use crate::commit::delta::{LastCheckpoint, entry_version};
 use crate::error::{ErrorKind, Result};
-use crate::log::{AddedFile, LOG_FOLDER, LogEntry, TableMetadata, entry_path};
+use crate::form::Form;
+use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path};
 use crate::root::Lake;
 use crate::schema::Table;
 
 /// Log entries that are on their way at a time.
 const ENTRIES_AT_ONCE: usize = 16;
 
-/// Reader version of the protocol that the tables ask for: without deletion vectors and column mapping.
-const READER_VERSION: i32 = 1;
-
 const RESTORE: &str = "restore the table's `_delta_log` from a copy, or rebuild the table";
-const NOT_OURS: &str = "check the root: another program's table stands where this one belongs";
+const NOT_OURS: &str =
+    "check the root: another program's table may stand where this one belongs; else take the change back";
 
 /// A file of the table, and the commit that brought it.
 #[derive(Clone, Debug)]
@@ -140,6 +137,7 @@ pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result
     }
     match Walk::begin(lake, table, keep, first, listing.checkpoint).await {
         Ok(walk) => walk.along(first, last).await,
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
         Err(error) => Ok(Found::Broken(format!("its log checkpoint cannot be read: {}", error.chain()), RESTORE)),
     }
 }
@@ -158,7 +156,8 @@ struct Walk<'a> {
     base: Option<i64>,
     /// Where applications stand by that checkpoint, those that entries tell of included.
     unseen: BTreeMap<String, i64>,
-    metadata: Option<TableMetadata>,
+    /// What the table is, as far as the walk has come.
+    form: Form,
     history: History,
 }
 
@@ -182,7 +181,7 @@ impl<'a> Walk<'a> {
             compared: None,
             base: None,
             unseen: BTreeMap::new(),
-            metadata: None,
+            form: Form::default(),
             history: empty(first),
         };
         let Some(checkpoint) = checkpoint else { return Ok(walk) };
@@ -191,15 +190,15 @@ impl<'a> Walk<'a> {
             return Ok(walk);
         }
         let version = checkpoint.version;
-        let (files, metadata) = lake.files_and_metadata_at(table, version).await?;
-        for file in files {
+        let stands = lake.log(table).checkpoint(&checkpoint).await?;
+        for file in lake.files_at(table, version).await? {
             let active = ActiveFile { file, ranges: Arc::default(), version };
             walk.history.active.insert(active.file.path.clone(), active);
         }
-        walk.metadata = Some(metadata);
+        walk.form = stands.form().clone();
         walk.base = Some(version);
         walk.history.version = version;
-        walk.unseen = lake.log(table).checkpoint_txns(&checkpoint).await?;
+        walk.unseen = stands.apps().map(|(app, next)| (app.to_owned(), next)).collect();
         if first > version {
             walk.history.tracks.begin(std::mem::take(&mut walk.unseen));
         }
@@ -226,10 +225,6 @@ impl<'a> Walk<'a> {
                 Err(error) if error.kind() == ErrorKind::Data => return Ok(Found::Broken(error.chain(), RESTORE)),
                 Err(error) => return Err(error),
             };
-            if entry.reader_version.is_some_and(|wanted| wanted > READER_VERSION) {
-                let what = format!("version {version} makes it a table of features that bellwether does not write");
-                return Ok(Found::Broken(what, NOT_OURS));
-            }
             self.step(entry);
             if let Some(checkpoint) = self.compared.take_if(|checkpoint| checkpoint.version == version) {
                 compare_checkpoint(self.lake, self.table, &checkpoint, &mut self.history).await?;
@@ -239,27 +234,30 @@ impl<'a> Walk<'a> {
             && self.history.kept.is_none()
         {
             // Older than the log checkpoint: where its own entries are gone too, nothing can be compared.
-            let found = self.lake.files_and_metadata_at(self.table, asked).await;
-            self.history.kept = found.ok().map(|(files, _)| files);
+            self.history.kept = self.lake.files_at(self.table, asked).await.ok();
         }
         self.history.tracks.add_unseen(self.unseen);
         self.history.version = last.max(self.base.unwrap_or(last));
-        Ok(match self.metadata.as_ref().map(|metadata| foreign(self.table, metadata)) {
-            None => Found::Broken("its log does not say what the table is".to_owned(), RESTORE),
-            Some(Some(what)) => Found::Broken(what, NOT_OURS),
-            Some(None) => Found::Whole(Box::new(self.history)),
+        if self.form.metadata.is_none() {
+            return Ok(Found::Broken("its log does not say what the table is".to_owned(), RESTORE));
+        }
+        Ok(match self.form.refusal(self.table) {
+            Some(refusal) => Found::Broken(refusal.message().to_owned(), NOT_OURS),
+            None => Found::Whole(Box::new(self.history)),
         })
     }
 
-    fn step(&mut self, mut entry: LogEntry) {
+    fn step(&mut self, entry: LogEntry) {
         let version = entry.version;
         // Entries that only rewrite files go on holding the same rows.
         self.keeping = self.keep == Some(version) || self.keeping && !entry.brings_rows();
-        if entry.metadata.is_some() {
-            self.metadata = entry.metadata.take();
+        // Entries up to a log checkpoint say what the table was before it.
+        let counts = self.base.is_none_or(|base| version > base);
+        if counts && Form::is_changed_by(&entry) {
+            self.form = self.form.after(&entry);
         }
         let rule = if self.table == Table::Quarantine { Rule::Growing } else { Rule::Contiguous };
-        self.history.take_in(entry, rule, self.base.is_none_or(|base| version > base));
+        self.history.take_in(entry, rule, counts);
         if self.keeping && self.base.is_none_or(|base| version >= base) {
             self.history.kept = Some(self.history.files());
         }
@@ -291,8 +289,7 @@ async fn compare_checkpoint(
     let version = checkpoint.version;
     let place = format!("{}: log checkpoint of version {version}", table.name());
     let listed = async {
-        let (files, _) = lake.files_and_metadata_at(table, version).await?;
-        Ok::<_, crate::Error>((files, lake.log(table).checkpoint_txns(checkpoint).await?))
+        Ok::<_, crate::Error>((lake.files_at(table, version).await?, lake.log(table).checkpoint(checkpoint).await?))
     };
     let (files, apps) = match listed.await {
         Ok(read) => read,
@@ -308,8 +305,8 @@ async fn compare_checkpoint(
     }
     let stands = history.tracks.numbers();
     for (app, number) in &stands {
-        let found = apps.get(app);
-        if found != Some(number) {
+        let found = apps.next(app);
+        if found != Some(*number) {
             let found = found.map_or("not at all".to_owned(), |found| format!("at {found}"));
             let what = format!("it has `{app}` {found}, the log at {number}");
             history.checkpoint_findings.add(place.clone(), what, USELESS);
@@ -344,80 +341,8 @@ async fn list(lake: &Lake, table: Table) -> Result<Listing> {
     Ok(Listing { entries, hole, checkpoint })
 }
 
-fn entry_version(path: &Path) -> Option<i64> {
-    path.filename()?.strip_suffix(".json")?.parse().ok()
-}
-
 async fn is_empty(lake: &Lake, table: Table) -> Result<bool> {
     let log = lake.log(table);
     let first = log.store.list(Some(&lake.table_path(table))).next().await.transpose()?;
     Ok(first.is_none())
-}
-
-/// Why a table is not the one that its name says; none where it is.
-fn foreign(table: Table, metadata: &TableMetadata) -> Option<String> {
-    let Ok(schema) = serde_json::from_str::<Value>(&metadata.schema_string) else {
-        return Some("its schema is not readable".to_owned());
-    };
-    let empty = Vec::new();
-    let kind = |field: &Value| match &field["type"] {
-        Value::String(name) => name.clone(),
-        nested => nested["type"].as_str().unwrap_or_default().to_owned(),
-    };
-    let has: BTreeMap<&str, String> = schema["fields"]
-        .as_array()
-        .unwrap_or(&empty)
-        .iter()
-        .filter_map(|field| Some((field["name"].as_str()?, kind(field))))
-        .collect();
-    let wanted = table.delta_schema();
-    for (column, field) in table.columns().iter().zip(wanted["fields"].as_array().unwrap_or(&empty)) {
-        match has.get(column.name) {
-            // An older version of the table may lack a column that was added since.
-            None if !column.required => {}
-            None => return Some(format!("it is not a table of bellwether: it has no column `{}`", column.name)),
-            Some(found) if *found != kind(field) => {
-                let (name, wanted) = (column.name, kind(field));
-                return Some(format!("it is not a table of bellwether: column `{name}` is {found}, not {wanted}"));
-            }
-            Some(_) => {}
-        }
-    }
-    let partitioned: Vec<&str> = metadata.partition_columns.iter().map(String::as_str).collect();
-    let wanted: Vec<&str> = table.partition_column().into_iter().collect();
-    (partitioned != wanted).then(|| "it is not a table of bellwether: it is partitioned otherwise".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metadata(table: Table) -> TableMetadata {
-        TableMetadata {
-            schema_string: table.delta_schema().to_string(),
-            partition_columns: table.partition_column().into_iter().map(str::to_owned).collect(),
-        }
-    }
-
-    #[test]
-    fn each_table_is_known_by_its_columns_and_no_other_is_taken_for_it() {
-        for table in Table::ALL {
-            for other in Table::ALL {
-                assert_eq!(foreign(table, &metadata(other)).is_none(), table == other, "{table:?} {other:?}");
-            }
-        }
-        let torn = TableMetadata { schema_string: "{".to_owned(), ..TableMetadata::default() };
-        assert!(foreign(Table::Events, &torn).is_some());
-    }
-
-    #[test]
-    fn an_older_table_without_an_optional_column_is_ours_and_one_with_another_type_is_not() {
-        let whole = metadata(Table::Quarantine);
-        let mut schema: Value = serde_json::from_str(&whole.schema_string).expect("JSON");
-        schema["fields"].as_array_mut().expect("fields").retain(|field| field["name"] != "kafka_timestamp");
-        let older = TableMetadata { schema_string: schema.to_string(), ..whole.clone() };
-        assert_eq!(foreign(Table::Quarantine, &older), None);
-        let other = TableMetadata { schema_string: whole.schema_string.replace("\"long\"", "\"string\""), ..whole };
-        assert!(foreign(Table::Quarantine, &other).is_some_and(|why| why.contains("`offset`")), "{other:?}");
-    }
 }

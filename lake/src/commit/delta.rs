@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::json::LineDelimitedWriter;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -16,13 +17,20 @@ use uuid::Uuid;
 
 use super::{Advance, Commit, CommitLog, Outcome, Snapshot};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
-use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, write_entry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, widening, write_entry};
+use crate::parquet_file::column_indexes;
 use crate::schema::Table;
 
 /// How often one call looks again at a version that the store says exists but does not show: S3 answers 409 to one of
 /// two racing writers, and the winner's object may appear a moment later.
 const LOOKS_AT_A_CONFLICT: usize = 5;
+
+/// Log entries that are on their way at a time while a snapshot is brought up to date.
+const ENTRIES_AT_ONCE: usize = 32;
+
+/// Named as what has moved where another took files out that a commit was to take out.
+const FILES: &str = "the files that were to be replaced";
 
 /// The log of one table.
 #[derive(Clone)]
@@ -40,6 +48,28 @@ pub(crate) struct LastCheckpoint {
     parts: Option<usize>,
 }
 
+/// An entry that is to be appended.
+pub(crate) struct Entry<'a> {
+    /// Its own id.
+    pub(crate) uuid: Uuid,
+    /// The steps by which it is kept apart from others.
+    pub(crate) advances: &'a [Advance],
+    /// Files it takes out: nobody else may have done so before.
+    pub(crate) removed: &'a [AddedFile],
+    /// Its lines.
+    pub(crate) text: &'a str,
+}
+
+/// What an entry of the log means for one that is to be appended.
+enum Step {
+    /// Nothing.
+    On,
+    /// It is that one.
+    Ours,
+    /// It takes out a file that ours takes out.
+    Taken,
+}
+
 // === impl DeltaLog ===
 
 impl DeltaLog {
@@ -53,7 +83,7 @@ impl DeltaLog {
     /// # Errors
     /// As [`CommitLog::load`].
     pub async fn latest_version(&self) -> Result<i64> {
-        Ok(self.load().await?.version)
+        Ok(self.newest().await?.version)
     }
 
     /// What a version's entry says; none where that version is not there (yet).
@@ -91,82 +121,264 @@ impl DeltaLog {
         }
     }
 
-    /// The applications' numbers that a log checkpoint holds.
-    pub(crate) async fn checkpoint_txns(&self, last: &LastCheckpoint) -> Result<BTreeMap<String, i64>> {
-        let folder = self.path.clone().join(LOG_FOLDER);
-        let names: Vec<String> = match last.parts {
-            None => vec![format!("{:020}.checkpoint.parquet", last.version)],
-            Some(parts) => (1..=parts)
-                .map(|part| format!("{:020}.checkpoint.{part:010}.{parts:010}.parquet", last.version))
-                .collect(),
-        };
-        let mut txns = BTreeMap::new();
-        for name in names {
-            let bytes = self.store.get(&folder.clone().join(name)).await?.bytes().await?;
-            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-            let mask = ProjectionMask::columns(reader.parquet_schema(), ["txn.appId", "txn.version"]);
-            for batch in reader.with_projection(mask).build()? {
-                collect_txns(&batch?, &mut txns);
-            }
+    /// What a log checkpoint says of the table and of its applications; its files are not looked at.
+    pub(crate) async fn checkpoint(&self, last: &LastCheckpoint) -> Result<Snapshot> {
+        let mut actions = LogEntry::default();
+        for path in self.checkpoint_files(last).await? {
+            let bytes = match self.store.get(&path).await {
+                Ok(found) => found.bytes().await?,
+                Err(source @ object_store::Error::NotFound { .. }) => {
+                    return Err(self.broken_checkpoint(last.version).with_source(source));
+                }
+                Err(source) => return Err(source.into()),
+            };
+            let is_json = path.as_ref().ends_with(".json");
+            let read = if is_json { read_entry(last.version, &bytes) } else { checkpoint_actions(last.version, bytes) };
+            let part = read.map_err(|source| self.broken_checkpoint(last.version).with_source(source))?;
+            actions.txns.extend(part.txns);
+            actions.metadata = part.metadata.or(actions.metadata);
+            actions.protocol = part.protocol.or(actions.protocol);
         }
-        Ok(txns)
+        if actions.metadata.is_none() {
+            return Err(self.broken_checkpoint(last.version));
+        }
+        Ok(Snapshot::default().with(LogEntry { version: last.version, ..actions }))
+    }
+
+    fn broken_checkpoint(&self, version: i64) -> Error {
+        Error::data(format!("log checkpoint {version} of table `{}` is not readable", self.table.name())).with_hint(
+            "restore it from a copy; where all entries of the log are still there, delete `_delta_log/_last_checkpoint` and \
+             the files of that checkpoint",
+        )
+    }
+
+    /// The files that hold a checkpoint's applications and metadata: those of its name, or the one of a name of its own.
+    async fn checkpoint_files(&self, last: &LastCheckpoint) -> Result<Vec<Path>> {
+        let (folder, version) = (self.path.clone().join(LOG_FOLDER), last.version);
+        if let Some(parts) = last.parts {
+            let name = |part| format!("{version:020}.checkpoint.{part:010}.{parts:010}.parquet");
+            return Ok((1..=parts).map(|part| folder.clone().join(name(part))).collect());
+        }
+        let plain = folder.clone().join(format!("{version:020}.checkpoint.parquet"));
+        match self.store.head(&plain).await {
+            Ok(_) => return Ok(vec![plain]),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(source.into()),
+        }
+        let start = format!("{version:020}.checkpoint.");
+        let all: Vec<Path> = self.store.list(Some(&folder)).map_ok(|object| object.location).try_collect().await?;
+        let named = |path: &Path| path.filename().is_some_and(|name| name.starts_with(&start));
+        Ok(vec![all.into_iter().find(named).unwrap_or(plain)])
     }
 
     /// A snapshot brought up to date: reads the entries after it until there are no more.
     ///
     /// # Errors
     /// As [`CommitLog::load`].
-    pub async fn catch_up(&self, mut snapshot: Snapshot) -> Result<Snapshot> {
-        while let Some(entry) = self.entry(snapshot.version + 1).await? {
-            snapshot = snapshot.after(entry.version, entry.txns);
+    pub async fn catch_up(&self, snapshot: Snapshot) -> Result<Snapshot> {
+        Ok(self.read_on(snapshot, |_| Step::On).await?.0)
+    }
+
+    /// Reads the entries after a snapshot, the more at once the more there are, until there are no more or `look` has seen
+    /// enough; what it said last is told too.
+    async fn read_on(
+        &self,
+        mut snapshot: Snapshot,
+        mut look: impl FnMut(&LogEntry) -> Step,
+    ) -> Result<(Snapshot, Step)> {
+        let mut at_once = 1;
+        loop {
+            let first = snapshot.version + 1;
+            let entries: Vec<Option<LogEntry>> = futures::stream::iter(first..first + at_once)
+                .map(|version| self.entry(version))
+                .buffered(ENTRIES_AT_ONCE)
+                .try_collect()
+                .await?;
+            let last = entries.iter().rposition(Option::is_some).map(|place| first + place as i64);
+            for entry in entries.into_iter().map_while(|entry| entry) {
+                let step = look(&entry);
+                snapshot = snapshot.with(entry);
+                if !matches!(step, Step::On) {
+                    return Ok((snapshot, step));
+                }
+            }
+            match last {
+                None => return Ok((snapshot, Step::On)),
+                // Others may have committed both while one was asked for and then the other.
+                Some(last) if snapshot.version < last => {
+                    if self.entry(snapshot.version + 1).await?.is_none() {
+                        return Err(self.hole(snapshot.version + 1));
+                    }
+                }
+                Some(last) if last < first + at_once - 1 => return Ok((snapshot, Step::On)),
+                Some(_) => at_once = (at_once * 2).min(ENTRIES_AT_ONCE as i64),
+            }
         }
-        Ok(snapshot)
+    }
+
+    fn hole(&self, version: i64) -> Error {
+        let name = self.table.name();
+        Error::data(format!("log entry {version} of table `{name}` is gone, though later ones are there"))
+            .with_hint("restore the table's `_delta_log` from a copy; nothing has been written meanwhile")
+    }
+
+    /// The newest version, by the log checkpoint and the entries after it.
+    async fn newest(&self) -> Result<Snapshot> {
+        if let Some(last) = self.last_checkpoint().await? {
+            return self.catch_up(self.checkpoint(&last).await?).await;
+        }
+        match self.first_entry_version().await? {
+            Some(0) => self.catch_up(Snapshot::new(-1, BTreeMap::new())).await,
+            Some(first) => Err(Error::data(format!(
+                "the log of table `{}` begins at version {first} and has no checkpoint",
+                self.table.name()
+            ))
+            .with_hint("restore `_delta_log/_last_checkpoint` or the missing entries from a copy")),
+            None => Err(Error::data(format!("there is no table `{}` under the root", self.table.name()))
+                .with_hint("check [tables].root")),
+        }
+    }
+
+    /// Whether the log ends where a snapshot says: a commit in a hole would be read by nobody, or twice.
+    async fn ends_at(&self, snapshot: &Snapshot) -> Result<bool> {
+        let newest = entry_path(&self.path, snapshot.version);
+        let later = self.store.list_with_offset(Some(&self.path.clone().join(LOG_FOLDER)), &newest);
+        let versions: Vec<Option<i64>> = later.map_ok(|object| entry_version(&object.location)).try_collect().await?;
+        Ok(!versions.into_iter().flatten().any(|version| version > snapshot.version))
     }
 
     /// The oldest entry at or after a version, for logs whose beginning has been cleaned up.
     async fn first_entry_version(&self) -> Result<Option<i64>> {
         let folder = self.path.clone().join(LOG_FOLDER);
-        let versions: Vec<Option<i64>> = self
-            .store
-            .list(Some(&folder))
-            .map_ok(|object| object.location.filename().and_then(|name| name.strip_suffix(".json")?.parse().ok()))
-            .try_collect()
-            .await?;
+        let versions: Vec<Option<i64>> =
+            self.store.list(Some(&folder)).map_ok(|object| entry_version(&object.location)).try_collect().await?;
         Ok(versions.into_iter().flatten().min())
     }
 
-    /// Appends an entry on a snapshot: creates the next version, steps over entries of others that leave our
-    /// applications alone, and recognises its own entry by its id.
-    pub(crate) async fn append(&self, on: &Snapshot, uuid: Uuid, advances: &[Advance], text: &str) -> Outcome {
+    /// Appends an entry on a snapshot: creates the next version; where that is another's, reads on to the end and tries
+    /// there. Entries of others are stepped over that leave our applications alone, and the files that ours takes out; its
+    /// own entry is recognised by its id.
+    ///
+    /// # Errors
+    /// As [`CommitLog::try_commit`].
+    pub(crate) async fn append(&self, on: &Snapshot, entry: &Entry<'_>) -> Result<Outcome> {
         let mut base = on.clone();
+        let mut taken = false;
         loop {
-            let apps = base.moved(advances);
+            let apps = if taken { vec![FILES.to_owned()] } else { base.moved(entry.advances) };
             if !apps.is_empty() {
-                return match self.catch_up(base).await {
+                return Ok(match self.catch_up(base).await {
                     Ok(snapshot) => Outcome::Fenced { apps, snapshot },
-                    Err(error) => Outcome::Unknown { reason: error.chain() },
-                };
+                    Err(error) => unclear(error)?,
+                });
+            }
+            if let Some(refusal) = base.form().refusal(self.table) {
+                return Err(refusal);
+            }
+            match self.still_there(&base, entry).await {
+                Ok(None) => {}
+                Ok(Some(newer)) => {
+                    base = newer;
+                    continue;
+                }
+                Err(error) => return unclear(error),
             }
             let version = base.version + 1;
-            match self.create(version, text).await {
+            match self.create(version, entry.text).await {
                 Ok(Some(())) => {
-                    let txns = advances.iter().map(|advance| (advance.app_id.clone(), advance.next));
-                    return Outcome::Committed(base.after(version, txns));
+                    let txns = entry.advances.iter().map(|advance| (advance.app_id.clone(), advance.next));
+                    return Ok(Outcome::Committed(base.after(version, txns)));
                 }
-                Ok(None) => match self.conflicting_entry(version).await {
-                    Ok(Some(entry)) => {
-                        let ours = entry.uuid == Some(uuid);
-                        base = base.after(version, entry.txns);
-                        if ours {
-                            return Outcome::Committed(base);
-                        }
+                Ok(None) => match self.step_over(base, entry).await {
+                    Ok((snapshot, Step::Ours)) => return Ok(Outcome::Committed(snapshot)),
+                    Ok((snapshot, step)) => {
+                        taken = matches!(step, Step::Taken);
+                        base = snapshot;
                     }
-                    Ok(None) => return Outcome::Unknown { reason: format!("version {version} is contended") },
-                    Err(error) => return Outcome::Unknown { reason: error.chain() },
+                    Err(error) => return unclear(error),
                 },
-                Err(reason) => return Outcome::Unknown { reason },
+                Err(reason) => return Ok(Outcome::Unknown { reason }),
             }
         }
+    }
+
+    /// Reads what others have committed, from a version on that the store says exists.
+    async fn step_over(&self, base: Snapshot, entry: &Entry<'_>) -> Result<(Snapshot, Step)> {
+        let look = |found: &LogEntry| match () {
+            () if found.uuid == Some(entry.uuid) => Step::Ours,
+            () if found.removed.iter().any(|path| entry.removed.iter().any(|ours| ours.path == *path)) => Step::Taken,
+            () => Step::On,
+        };
+        let version = base.version + 1;
+        let Some(found) = self.conflicting_entry(version).await? else {
+            return Err(Error::unavailable(format!("version {version} is contended")));
+        };
+        let step = look(&found);
+        let base = base.with(found);
+        match step {
+            Step::On => self.read_on(base, look).await,
+            step => Ok((base, step)),
+        }
+    }
+
+    /// Whether the log still has the entry that a snapshot ends with; otherwise the newest snapshot. A log whose beginning
+    /// has been cleaned up takes a version that it once had again, and no reader would ever see that.
+    async fn still_there(&self, base: &Snapshot, entry: &Entry<'_>) -> Result<Option<Snapshot>> {
+        match self.store.head(&entry_path(&self.path, base.version)).await {
+            Ok(_) => return Ok(None),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(source) => return Err(source.into()),
+        }
+        let newest = self.newest().await?;
+        if newest.version == base.version {
+            return Ok(None); // A log checkpoint stands for it.
+        }
+        let name = self.table.name();
+        if newest.version < base.version {
+            let (ends, seen) = (newest.version, base.version);
+            let error = Error::data(format!("the log of table `{name}` ends at version {ends}, and {seen} was there"));
+            return Err(error.with_hint("restore the table's `_delta_log` from a copy"));
+        }
+        if newest.moved(entry.advances).is_empty() && entry.removed.is_empty() {
+            return Ok(Some(newest)); // What ours moves is where it was: ours is not among the entries that are gone.
+        }
+        Err(Error::fenced(format!("the log of table `{name}` was cleaned up beyond version {}", base.version))
+            .with_hint(
+                "it goes on from what the table says; keep entries for longer than a worker may stand still \
+             (`delta.logRetentionDuration`)",
+            ))
+    }
+
+    /// Adds the columns that were added to the program since the table was made. Others may do so at the same moment.
+    ///
+    /// # Errors
+    /// `Data` where the table is one that this program does not write; `Unavailable` where storage does not answer.
+    pub(crate) async fn widen(&self) -> Result<()> {
+        let mut snapshot = self.newest().await?;
+        for _ in 0..LOOKS_AT_A_CONFLICT {
+            let Some((metadata, added)) = snapshot.form().widened(self.table)? else { return Ok(()) };
+            if !self.ends_at(&snapshot).await? {
+                snapshot = self.load().await?;
+                continue;
+            }
+            let text = widening(&metadata, &added, self.clock.now_micros() / 1000, self.clock.unique_id())?;
+            let version = snapshot.version + 1;
+            match self.create(version, &text).await {
+                Ok(Some(())) => {
+                    let (table, columns) = (self.table.name(), added.join(", "));
+                    tracing::info!(table, version, columns, "columns added to a table of an earlier version");
+                    return Ok(());
+                }
+                // Whoever it was, and whether it landed or not: what the table has now says what is left to do.
+                Ok(None) => {}
+                Err(reason) => tracing::warn!(table = self.table.name(), reason, "columns may not have been added yet"),
+            }
+            snapshot = self.catch_up(snapshot).await?;
+        }
+        Err(Error::unavailable(format!(
+            "columns cannot be added to table `{}`: its log is contended",
+            self.table.name()
+        )))
     }
 
     /// As [`CommitLog::try_commit`], and takes files out of the table in the same step: those of the snapshot.
@@ -174,8 +386,14 @@ impl DeltaLog {
     /// # Errors
     /// As [`CommitLog::try_commit`].
     pub async fn try_replace(&self, on: &Snapshot, commit: &Commit, removed: &[AddedFile]) -> Result<Outcome> {
+        if on.form().only_appends() && !removed.is_empty() {
+            let name = self.table.name();
+            let error = Error::config(format!("`delta.appendOnly` keeps files from being taken out of table `{name}`"));
+            return Err(error.with_hint("take that property off for as long as the table is rebuilt"));
+        }
         let text = replace_entry(commit, removed, self.clock.now_micros() / 1000)?;
-        Ok(self.append(on, commit.uuid, &commit.advances, &text).await)
+        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed, text: &text };
+        self.append(on, &entry).await
     }
 
     /// One attempt to create a version. `None`: that version is somebody's already.
@@ -201,42 +419,53 @@ impl DeltaLog {
     }
 }
 
-fn collect_txns(batch: &arrow::array::RecordBatch, txns: &mut BTreeMap<String, i64>) {
-    let Some(txn) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else { return };
-    let (Some(apps), Some(versions)) = (
-        txn.column_by_name("appId"),
-        txn.column_by_name("version").and_then(|column| column.as_primitive_opt::<Int64Type>()),
-    ) else {
-        return;
-    };
-    let Ok(apps) = arrow::compute::cast(apps, &arrow::datatypes::DataType::Utf8) else { return };
-    let apps = apps.as_string::<i32>();
-    for row in (0..txn.len()).filter(|row| txn.is_valid(*row) && apps.is_valid(*row) && versions.is_valid(*row)) {
-        txns.insert(apps.value(row).to_owned(), versions.value(row));
+/// The actions of a checkpoint in Parquet that are not files.
+fn checkpoint_actions(version: i64, bytes: bytes::Bytes) -> Result<LogEntry> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let roots = column_indexes(reader.parquet_schema(), |name| ["txn", "metaData", "protocol"].contains(&name));
+    let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
+    let mut lines = LineDelimitedWriter::new(Vec::new());
+    for batch in reader.with_projection(mask).build()? {
+        let batch = batch.map_err(|source| Error::data("a page is not readable").with_source(source))?;
+        // Most rows are files.
+        let said: BooleanArray =
+            (0..batch.num_rows()).map(|row| Some(batch.columns().iter().any(|column| column.is_valid(row)))).collect();
+        lines.write(&filter_record_batch(&batch, &said)?)?;
+    }
+    lines.finish()?;
+    read_entry(version, &lines.into_inner())
+}
+
+/// The version of an entry, by its name.
+pub(crate) fn entry_version(path: &Path) -> Option<i64> {
+    path.filename()?.strip_suffix(".json")?.parse().ok()
+}
+
+/// What cannot be told yet is asked again; what will never be otherwise is an error.
+fn unclear(error: Error) -> Result<Outcome> {
+    match error.kind() {
+        ErrorKind::Unavailable => Ok(Outcome::Unknown { reason: error.chain() }),
+        _ => Err(error),
     }
 }
 
 #[async_trait]
 impl CommitLog for DeltaLog {
     async fn load(&self) -> Result<Snapshot> {
-        if let Some(last) = self.last_checkpoint().await? {
-            let txns = self.checkpoint_txns(&last).await?;
-            return self.catch_up(Snapshot::new(last.version, txns)).await;
+        let mut snapshot = self.newest().await?;
+        while !self.ends_at(&snapshot).await? {
+            let before = snapshot.version;
+            snapshot = self.catch_up(snapshot).await?;
+            if snapshot.version == before {
+                return Err(self.hole(before + 1));
+            }
         }
-        match self.first_entry_version().await? {
-            Some(0) => self.catch_up(Snapshot::new(-1, BTreeMap::new())).await,
-            Some(first) => Err(Error::data(format!(
-                "the log of table `{}` begins at version {first} and has no checkpoint",
-                self.table.name()
-            ))
-            .with_hint("restore `_delta_log/_last_checkpoint` or the missing entries from a copy")),
-            None => Err(Error::data(format!("there is no table `{}` under the root", self.table.name()))
-                .with_hint("check [tables].root")),
-        }
+        Ok(snapshot)
     }
 
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
         let text = write_entry(commit, self.clock.now_micros() / 1000)?;
-        Ok(self.append(on, commit.uuid, &commit.advances, &text).await)
+        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed: &[], text: &text };
+        self.append(on, &entry).await
     }
 }

@@ -223,7 +223,7 @@ impl FileEncoder {
 
 impl ColumnEncoder {
     fn push(&mut self, maker: &Maker, rows: usize, column: Option<ArrayRef>) -> Result<()> {
-        let Some(column) = column.filter(|column| !is_absent(column)) else {
+        let Some(column) = column.filter(|column| !is_absent(column, &maker.field)) else {
             self.absent += rows;
             return Ok(());
         };
@@ -360,17 +360,17 @@ impl Maker {
     }
 }
 
-/// True where no row has a value: every one is null, or an empty list.
-fn is_absent(column: &ArrayRef) -> bool {
+/// True where no row has a value: every one is null, or where none may be null, an empty list.
+fn is_absent(column: &ArrayRef, field: &Field) -> bool {
     if column.null_count() == column.len() {
         return true;
     }
-    let lists = column.as_list_opt::<i32>().filter(|lists| lists.null_count() == 0);
+    let lists = column.as_list_opt::<i32>().filter(|_| !field.is_nullable());
     lists.is_some_and(|lists| lists.offsets().first() == lists.offsets().last())
 }
 
 /// Rows without a value: null where a column may be, empty lists otherwise.
-pub(super) fn absent(field: &Field, rows: usize) -> ArrayRef {
+pub(crate) fn absent(field: &Field, rows: usize) -> ArrayRef {
     match field.data_type() {
         DataType::List(element) if !field.is_nullable() => {
             let values = new_empty_array(element.data_type());

@@ -26,6 +26,8 @@ const LOOKS: usize = 100;
 /// What is to be reached.
 pub(super) struct CaughtUp {
     settings: KafkaSettings,
+    /// The start, microseconds since the epoch.
+    pub(super) begun_micros: i64,
     /// The end of each partition at the start.
     targets: BTreeMap<Place, i64>,
     /// Partitions that may have been read to their end: some topic's with that number has been.
@@ -38,9 +40,9 @@ pub(super) struct CaughtUp {
 
 impl CaughtUp {
     /// What is there now is to be reached.
-    pub(super) fn begin(consumer: &BaseConsumer<Context>, settings: &KafkaSettings) -> Result<Self> {
-        let targets = end_offsets(consumer, settings)?;
-        Ok(Self { settings: settings.clone(), targets, maybe_at_end: BTreeSet::new(), at_end: BTreeMap::new() })
+    pub(super) fn begin(consumer: &BaseConsumer<Context>, settings: &KafkaSettings, begun_micros: i64) -> Result<Self> {
+        let (settings, targets) = (settings.clone(), end_offsets(consumer, settings)?);
+        Ok(Self { settings, begun_micros, targets, maybe_at_end: BTreeSet::new(), at_end: BTreeMap::new() })
     }
 
     /// Notes that the end of a partition was read, of whichever topic.

@@ -261,7 +261,7 @@ impl Context {
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
         let places = places(list);
         let committed = self.commit_open();
-        self.let_go(&places)?;
+        let gone = self.let_go(&places);
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("the partitions taken away cannot be let go").with_source(source)
         };
@@ -270,7 +270,7 @@ impl Context {
             _ => consumer.unassign().map_err(kafka)?,
         }
         tracing::info!(partitions = %names(&places), "partitions taken away");
-        committed
+        gone.and(committed)
     }
 }
 

@@ -1,0 +1,263 @@
+//! What a table is by its log, held against what this program reads and writes.
+//!
+//! * A table of an earlier version lacks optional columns: [`Form::widened`] says what it is to become.
+//! * A table of a later version, or one that somebody has extended, has more columns: they stay, and are null in our rows.
+//! * What our rows could not be in, or would break a rule of, is refused by [`Form::refusal`], by its name.
+//!
+//! Rules: only what is tested is taken for harmless. A feature that is listed without being in use is harmless.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::log::{LogEntry, Protocol, TableMetadata};
+use crate::schema::{Column, Kind, Table, delta_field, delta_type};
+
+/// Newest versions of the protocol that name their features; below these, versions stand for features.
+const READER_VERSION: i32 = 3;
+const WRITER_VERSION: i32 = 7;
+
+/// Features that change nothing of what is written or read here: for each a reason.
+const HARMLESS: [&str; 10] = [
+    "appendOnly",          // rows are appended; a rebuild, which replaces them, asks first
+    "changeDataFeed",      // readers derive the changes of such commits from their files
+    "timestampNtz",        // a type that no column of ours has
+    "v2Checkpoint",        // both forms of log checkpoints are read
+    "vacuumProtocolCheck", // nothing is vacuumed here
+    // In use only by what the metadata says, which is looked at for itself.
+    "invariants",
+    "checkConstraints",
+    "generatedColumns",
+    "identityColumns",
+    "columnMapping",
+];
+
+/// Metadata of a column by which a feature is in use, and that feature.
+const OF_COLUMNS: [(&str, &str); 4] = [
+    ("delta.invariants", "invariants"),
+    ("delta.generationExpression", "generatedColumns"),
+    ("delta.identity.", "identityColumns"),
+    ("CURRENT_DEFAULT", "allowColumnDefaults"),
+];
+
+/// What a table is, as far as its log has been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) metadata: Option<TableMetadata>,
+}
+
+// === impl Form ===
+
+impl Form {
+    /// True where an entry changes what the table is.
+    pub(crate) fn is_changed_by(entry: &LogEntry) -> bool {
+        entry.protocol.is_some() || entry.metadata.is_some()
+    }
+
+    /// The form after an entry.
+    pub(crate) fn after(&self, entry: &LogEntry) -> Self {
+        Self {
+            protocol: entry.protocol.clone().or_else(|| self.protocol.clone()),
+            metadata: entry.metadata.clone().or_else(|| self.metadata.clone()),
+        }
+    }
+
+    /// Why this program must not write to the table; none where it may, or nothing is known of it.
+    pub(crate) fn refusal(&self, table: Table) -> Option<Error> {
+        let name = table.name();
+        if let Some(feature) = self.feature() {
+            let error = Error::data(format!("table `{name}` uses `{feature}`, which bellwether does not support"));
+            return Some(error.with_hint(remedy(&feature)));
+        }
+        let what = match self.metadata.as_ref().map(|metadata| fit(table, metadata)) {
+            None | Some(Ok(_)) => return None,
+            Some(Err(what)) => what,
+        };
+        Some(Error::data(format!("`{name}`: it is not a table of bellwether: {what}")).with_hint(
+            "check the root: another program's table may stand where this one belongs; else take the change back, or \
+             restore the table from a copy",
+        ))
+    }
+
+    /// A feature in use that is not supported.
+    fn feature(&self) -> Option<String> {
+        self.protocol.as_ref().and_then(unsupported).or_else(|| self.metadata.as_ref().and_then(in_use))
+    }
+
+    /// True where files of the table may not be replaced by others with other rows.
+    pub(crate) fn only_appends(&self) -> bool {
+        let set = self.metadata.as_ref().and_then(|metadata| metadata.configuration.get("delta.appendOnly"));
+        set.and_then(Option::as_deref) == Some("true")
+    }
+
+    /// The metadata with the columns of ours that it lacks, and their names; none where it has all.
+    ///
+    /// # Errors
+    /// `Data` where our columns do not fit in.
+    pub(crate) fn widened(&self, table: Table) -> Result<Option<(TableMetadata, Vec<String>)>> {
+        if let Some(refusal) = self.refusal(table) {
+            return Err(refusal);
+        }
+        let Some(metadata) = &self.metadata else { return Ok(None) };
+        let Ok((schema, added)) = fit(table, metadata) else { return Ok(None) };
+        if added.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((TableMetadata { schema_string: schema.to_string(), ..metadata.clone() }, added)))
+    }
+
+    /// True where the table has columns, or fields in records, that this program does not know.
+    pub(crate) fn has_unknown_columns(&self, table: Table) -> bool {
+        let schema = self.metadata.as_ref().and_then(|metadata| parsed(metadata).ok());
+        schema.is_some_and(|schema| unknown_in(table.columns(), &schema))
+    }
+}
+
+/// What to do about a feature.
+fn remedy(feature: &str) -> String {
+    match feature {
+        "checkConstraints" => {
+            "drop the table's constraints (`ALTER TABLE ... DROP CONSTRAINT`); then start bellwether again".to_owned()
+        }
+        feature if feature.contains(' ') => {
+            "run the version of bellwether that knows it, or restore the table from a copy".to_owned()
+        }
+        feature => format!(
+            "turn it off with the engine that turned it on (`ALTER TABLE ... DROP FEATURE {feature}`), or restore the table \
+             from a copy; then start bellwether again"
+        ),
+    }
+}
+
+/// What a protocol asks for that is not supported.
+fn unsupported(protocol: &Protocol) -> Option<String> {
+    if protocol.min_reader_version > READER_VERSION {
+        return Some(format!("reader version {}", protocol.min_reader_version));
+    }
+    if protocol.min_writer_version > WRITER_VERSION {
+        return Some(format!("writer version {}", protocol.min_writer_version));
+    }
+    let features = [&protocol.reader_features, &protocol.writer_features];
+    let mut features = features.into_iter().flatten().flatten();
+    features.find(|feature| !HARMLESS.contains(&feature.as_str())).cloned()
+}
+
+/// A feature that the metadata puts to use and that is not supported.
+fn in_use(metadata: &TableMetadata) -> Option<String> {
+    let set = |key: &str| metadata.configuration.get(key).and_then(Option::as_deref);
+    if set("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
+        return Some("columnMapping".to_owned());
+    }
+    if metadata.configuration.keys().any(|key| key.starts_with("delta.constraints.")) {
+        return Some("checkConstraints".to_owned());
+    }
+    of_columns(&parsed(metadata).ok()?).map(str::to_owned)
+}
+
+/// A feature that a column's metadata puts to use, at any depth.
+fn of_columns(schema: &Value) -> Option<&'static str> {
+    match schema {
+        Value::Object(entries) => {
+            let named = |key: &String| OF_COLUMNS.iter().find(|(name, _)| key.starts_with(name));
+            let own = entries.get("metadata").and_then(Value::as_object);
+            let own = own.and_then(|metadata| metadata.keys().find_map(named)).map(|(_, feature)| *feature);
+            own.or_else(|| {
+                entries.iter().filter(|(key, _)| *key != "metadata").find_map(|(_, value)| of_columns(value))
+            })
+        }
+        Value::Array(values) => values.iter().find_map(of_columns),
+        _ => None,
+    }
+}
+
+fn parsed(metadata: &TableMetadata) -> Result<Value, String> {
+    serde_json::from_str(&metadata.schema_string).map_err(|_| "its schema is not readable".to_owned())
+}
+
+/// The schema with the columns of ours that it lacks, and their names.
+///
+/// # Errors
+/// Why our columns do not fit in.
+pub(crate) fn fit(table: Table, metadata: &TableMetadata) -> Result<(Value, Vec<String>), String> {
+    let wanted: Vec<&str> = table.partition_column().into_iter().collect();
+    let partitioned: Vec<&str> = metadata.partition_columns.iter().map(String::as_str).collect();
+    let mut schema = parsed(metadata)?;
+    let mut added = Vec::new();
+    merge(table.columns(), &mut schema, "", &mut added)?;
+    if partitioned != wanted {
+        return Err("it is partitioned otherwise".to_owned());
+    }
+    Ok((schema, added))
+}
+
+/// Adds to the fields of a record those that it lacks, each behind the one that it stands behind in our list.
+fn merge(columns: &[Column], record: &mut Value, above: &str, added: &mut Vec<String>) -> Result<(), String> {
+    let fields = record["fields"].as_array_mut().ok_or("its schema is not readable")?;
+    let named = |field: &Value, name: &str| field["name"].as_str().is_some_and(|it| it.eq_ignore_ascii_case(name));
+    let mut next = 0;
+    for column in columns {
+        let path = format!("{above}{}", column.name);
+        let Some(place) = fields.iter().position(|field| named(field, column.name)) else {
+            if column.required {
+                return Err(format!("it has no column `{path}`"));
+            }
+            fields.insert(next, delta_field(column));
+            next += 1;
+            added.push(path);
+            continue;
+        };
+        let field = &mut fields[place];
+        if field["name"] != column.name {
+            return Err(format!("its column {} differs from `{path}` in case alone", field["name"]));
+        }
+        merge_type(column.kind, &mut field["type"], &path, added)?;
+        if !column.required && field["nullable"] == false {
+            field["nullable"] = Value::Bool(true);
+            added.push(path);
+        }
+        next = place + 1;
+    }
+    let unknown = |field: &&Value| !columns.iter().any(|column| field["name"] == column.name);
+    match fields.iter().filter(unknown).find(|field| field["nullable"] == false) {
+        Some(field) => Err(format!("bellwether does not know its column {}, which may not be null", field["name"])),
+        None => Ok(()),
+    }
+}
+
+fn merge_type(kind: Kind, stored: &mut Value, path: &str, added: &mut Vec<String>) -> Result<(), String> {
+    if let Kind::List(columns) = kind
+        && stored["type"] == "array"
+        && stored["elementType"]["type"] == "struct"
+    {
+        return merge(columns, &mut stored["elementType"], &format!("{path}[]."), added);
+    }
+    let (found, wanted) = (type_name(stored), type_name(&delta_type(kind)));
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("column `{path}` is {found}, not {wanted}"))
+}
+
+/// A type in a word, whatever may be null in it.
+fn type_name(kind: &Value) -> String {
+    match kind {
+        Value::String(name) => name.replace(' ', ""),
+        nested => match nested["type"].as_str().unwrap_or_default() {
+            "array" => format!("array of {}", type_name(&nested["elementType"])),
+            "map" => format!("map of {} by {}", type_name(&nested["valueType"]), type_name(&nested["keyType"])),
+            other => other.to_owned(),
+        },
+    }
+}
+
+fn unknown_in(columns: &[Column], record: &Value) -> bool {
+    let fields = record["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    fields.iter().any(|field| match columns.iter().find(|column| field["name"] == column.name) {
+        None => true,
+        Some(Column { kind: Kind::List(fields), .. }) => unknown_in(fields, &field["type"]["elementType"]),
+        Some(_) => false,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Topics that are begun at their ends: what comes after that is read, whoever reads it, and wherever it comes to.
+
+use std::time::{Duration, Instant};
+
+use super::members::{leave, metric};
+use super::proof::audit;
+use super::real_broker;
+use crate::common::event::runs;
+use crate::common::program::{Running, Wanted, text};
+use crate::common::{Broker, Message, Setup, bellwether, until_or};
+
+/// An added partition is read within this time.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+fn latest(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
+    let extra = format!(
+        "[ingest]\nflush_interval = \"{flush_interval}\"\n\
+         [kafka.properties]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n"
+    );
+    let kafka = "start = \"latest\"\n";
+    Setup::with(&Wanted { brokers: &broker.address, topics: &[topic], kafka, extra: &extra, ..Wanted::default() })
+}
+
+/// Where the partitions stand in the tables.
+fn stands(setup: &Setup) -> Vec<(i64, i64)> {
+    let rows = setup.sql("SELECT partition, next_offset FROM ingest_progress ORDER BY partition");
+    rows.iter().filter_map(|row| Some((row["partition"].as_i64()?, row["next_offset"].as_i64()?))).collect()
+}
+
+fn publish(broker: &Broker, topic: &str, partition: i32, prefix: &str, count: usize) {
+    let message = |event: serde_json::Value| Message { partition, ..Message::new(event.to_string()) };
+    broker.publish(topic, runs(prefix, count).into_iter().map(message));
+}
+
+fn rows(setup: &Setup) -> i64 {
+    setup.number("SELECT count(*) FROM events")
+}
+
+#[test]
+fn partitions_that_are_added_begin_at_their_beginnings_within_half_a_minute() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("added", 1);
+    publish(broker, &topic, 0, "old", 5);
+    let setup = latest(broker, &topic, "150ms");
+    let worker = setup.start("run");
+    until_or(|| (stands(&setup) == [(0, 5)]).then_some(()), || worker.printed());
+    let added = Instant::now();
+    broker.add_partitions(&topic, 3);
+    for partition in 0..3 {
+        publish(broker, &topic, partition, &format!("new-{partition}"), 50);
+    }
+    until_or(|| (rows(&setup) == 150).then_some(()), || format!("{:?}\n{}", stands(&setup), worker.printed()));
+    let took = added.elapsed();
+    assert!(took < READ_WITHIN, "an added partition is read after {took:?}");
+    assert_eq!(stands(&setup), [(0, 55), (1, 50), (2, 50)]);
+    leave(worker);
+    assert_eq!(setup.number("SELECT count(*) FROM events WHERE run_id LIKE 'old-%'"), 0);
+    let told = bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
+    assert!(told.contains(&format!("began topic `{topic}` at the end it had then: partition 0 at 5")), "{told}");
+}
+
+#[test]
+fn a_worker_that_dies_before_its_first_commit_leaves_nothing_out() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("first", 2);
+    publish(broker, &topic, 0, "old", 7);
+    // It holds what it reads for an hour.
+    let setup = latest(broker, &topic, "1h");
+    let first = setup.start("ingest");
+    until_or(|| (stands(&setup) == [(0, 7), (1, 0)]).then_some(()), || first.printed());
+    publish(broker, &topic, 0, "new-0", 100);
+    publish(broker, &topic, 1, "new-1", 100);
+    let read = || metric(&first, "bellwether_ingest_messages_total").filter(|read| *read >= 200.0);
+    until_or(read, || first.printed());
+    first.kill();
+    assert_eq!(rows(&setup), 0);
+    let quick = setup.other("quick.toml", |text| text.replace("1h", "150ms"));
+    let second = Running::role("ingest", &quick);
+    until_or(|| (rows(&setup) == 200).then_some(()), || second.printed());
+    leave(second);
+    audit(&setup, false);
+}
+
+#[test]
+fn the_lag_of_a_partition_that_moved_is_told_by_its_new_owner_alone() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("gauges", 4);
+    let setup = latest(broker, &topic, "150ms");
+    let gauges = |worker: &Running| {
+        let (_, text) = worker.get("/metrics")?;
+        let mine = |line: &&str| line.starts_with("bellwether_ingest_lag_messages{") && line.contains(&topic);
+        Some(text.lines().filter(mine).count())
+    };
+    let first = setup.start("ingest");
+    until_or(|| (gauges(&first)? == 4).then_some(()), || first.printed());
+    let second = setup.start("ingest");
+    let shared = || (gauges(&first)? == 2 && gauges(&second)? == 2).then_some(());
+    until_or(shared, || format!("{:?} {:?}\n{}", gauges(&first), gauges(&second), second.printed()));
+    // What comes while they share is read by one of them, and nothing that came before the first is.
+    for partition in 0..4 {
+        publish(broker, &topic, partition, &format!("new-{partition}"), 25);
+    }
+    until_or(|| (rows(&setup) == 100).then_some(()), || second.printed());
+    [first, second].into_iter().for_each(leave);
+    audit(&setup, false);
+}

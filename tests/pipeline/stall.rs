@@ -1,0 +1,248 @@
+//! Nothing came, or nothing was read: the tables tell the two apart, and so do the alerts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bellwether_aggregate::Until;
+use bellwether_alerts::standing::current;
+use bellwether_alerts::{Contracts, Health, Rules, Watch, Watcher};
+use bellwether_event::Limits;
+use bellwether_ingest::worker::Ingest;
+use bellwether_ingest::{FlushSettings, KafkaSettings, Metrics, Start};
+use bellwether_lake::{Clock, Lake, StorageOptions, SystemClock};
+use prometheus::Registry;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::common::event::{now, rfc3339, run, runs};
+use crate::common::program::text;
+use crate::common::wait::patience;
+use crate::common::{Broker, Setup, bellwether, broker, skipped, until_or};
+
+const MINUTE: i64 = 60_000_000;
+
+/// History that silence is judged by.
+const DAYS: u64 = 15;
+
+/// The machine's clock, put ahead.
+#[derive(Clone, Default)]
+struct Ahead(Arc<AtomicI64>);
+
+impl Clock for Ahead {
+    fn now_micros(&self) -> i64 {
+        SystemClock.now_micros() + self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The rooms as they work in production, by a clock of the test's.
+struct Rooms {
+    lake: Lake,
+    clock: Ahead,
+    kafka: KafkaSettings,
+    watch: Watch,
+    _folder: tempfile::TempDir,
+}
+
+impl Rooms {
+    async fn new(broker: &Broker, topic: &str) -> Self {
+        let (folder, clock) = (tempfile::tempdir().expect("a folder"), Ahead::default());
+        let root = folder.path().to_str().expect("UTF-8");
+        let options = StorageOptions::default();
+        let lake = Lake::open_with_clock(root, &options, Arc::new(clock.clone())).await.expect("opens");
+        let kafka = KafkaSettings {
+            brokers: broker.address.clone(),
+            topics: vec![topic.to_owned()],
+            group: format!("tests-{topic}"),
+            job: "main".to_owned(),
+            instance_id: None,
+            properties: std::collections::BTreeMap::new(),
+            flush: FlushSettings::default(),
+            start: Start::Earliest,
+        };
+        let mut rules = Rules::load(None, &[]);
+        rules.rules.retain(|rule| ["lag", "silent_producer"].contains(&rule.name.as_str()));
+        assert_eq!(rules.rules.len(), 2);
+        let watch = Watch {
+            settings: bellwether_alerts::Settings::default(),
+            rules,
+            contracts: Contracts::new(),
+            lake: lake.clone(),
+            health: Health::default(),
+        };
+        Self { lake, clock, kafka, watch, _folder: folder }
+    }
+
+    /// Ingest and aggregate come, take in what there is, and go.
+    async fn take_in(&self) {
+        let ingest = Ingest {
+            lake: self.lake.clone(),
+            kafka: self.kafka.clone(),
+            limits: Limits::default(),
+            handover: None,
+            metrics: Metrics::register(&Registry::new()).expect("registers"),
+            health: bellwether_ingest::Health::default(),
+        };
+        let token = CancellationToken::new;
+        Box::pin(ingest.run(token(), token(), true)).await.expect("reads");
+        let settings = bellwether_aggregate::Settings::default();
+        let lake = self.lake.clone();
+        Box::pin(bellwether_aggregate::run(settings, lake, None, Registry::new(), Until::caught_up(), token()))
+            .await
+            .expect("aggregates");
+    }
+
+    async fn watcher(&self) -> Watcher {
+        Watcher::open(&self.watch, &Registry::new()).await.expect("opens")
+    }
+
+    /// Minutes pass, in each of which the watcher looks.
+    async fn pass(&self, watcher: &mut Watcher, minutes: i64) {
+        for _ in 0..minutes {
+            self.clock.0.fetch_add(MINUTE, Ordering::SeqCst);
+            while watcher.turn().await.expect("judges") {}
+        }
+    }
+
+    /// Rules that fire now.
+    async fn firing(&self) -> Vec<String> {
+        let all = current(&self.lake).await.expect("reads").into_iter();
+        let mut firing: Vec<String> = all.filter(|alert| alert.state == "firing").map(|alert| alert.rule).collect();
+        firing.sort();
+        firing
+    }
+}
+
+/// A run every two minutes for some days, up to now.
+fn steady() -> Vec<Value> {
+    let end = now();
+    let all = (0..DAYS * 720).map(|n| {
+        let mut event = run(&format!("steady-{n}"));
+        let ended = end - Duration::from_secs((DAYS * 720 - n) * 120);
+        event["data"]["started_at"] = json!(rfc3339(ended - Duration::from_secs(1)));
+        event["data"]["ended_at"] = json!(rfc3339(ended));
+        event
+    });
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
+    let Some(broker) = broker() else { return };
+    let topic = broker.topic("stopped", 2);
+    broker.publish_events(&topic, 2, &steady());
+    let rooms = Rooms::new(broker, &topic).await;
+    rooms.take_in().await;
+    let mut watcher = rooms.watcher().await;
+    rooms.pass(&mut watcher, 1).await;
+    assert_eq!(rooms.firing().await, Vec::<String>::new());
+    // Ingest is gone for three hours, in which runs may have come.
+    rooms.clock.0.fetch_add(180 * MINUTE, Ordering::SeqCst);
+    rooms.pass(&mut watcher, 8).await;
+    assert_eq!(rooms.firing().await, ["lag"], "what is not read is no silence");
+    let mut watcher = rooms.watcher().await;
+    rooms.pass(&mut watcher, 1).await;
+    assert_eq!(rooms.firing().await, ["lag"], "nor is it after a restart");
+    // It comes back, and there was nothing: now that is known.
+    for _ in 0..6 {
+        rooms.take_in().await;
+        rooms.pass(&mut watcher, 3).await;
+    }
+    assert_eq!(rooms.firing().await, ["silent_producer"]);
+}
+
+/// What is said of the partitions of a topic: unread messages of all, and the earliest moment up to which one was read.
+fn said(setup: &Setup, topic: &str) -> Option<(i64, String)> {
+    let rows = setup.sql(&format!(
+        "SELECT sum(unread) AS unread, count(*) AS partitions, count(read_to) AS read, CAST(min(read_to) AS VARCHAR) AS read_to
+         FROM ingest_progress WHERE topic = '{topic}'"
+    ));
+    let row = rows.first()?;
+    let known = row["partitions"] == row["read"] && row["partitions"] != 0;
+    known.then_some((row["unread"].as_i64()?, row["read_to"].as_str()?.to_owned()))
+}
+
+#[test]
+fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends() {
+    let Some(broker) = broker() else { return };
+    if broker.is_mock() {
+        return skipped("the embedded broker marks no transactions; a real one is needed");
+    }
+    let topic = broker.topic("marked", 3);
+    let setup = Setup::new(&broker.address, &topic, "");
+    let worker = setup.start("run");
+    let (unread, before) = until_or(|| said(&setup, &topic), || worker.printed());
+    assert_eq!(unread, 0, "nothing is there");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .set("transactional.id", &topic)
+        .create()
+        .expect("a producer");
+    producer.init_transactions(patience()).expect("transactions are there");
+    producer.begin_transaction().expect("it begins");
+    for event in runs("in-a-transaction", 20) {
+        let body = event.to_string();
+        let record = BaseRecord::<(), str>::to(&topic).partition(0).payload(&body);
+        producer.send(record).map_err(|(error, _)| error).expect("it is queued");
+    }
+    producer.flush(patience()).expect("it is taken");
+    producer.commit_transaction(patience()).expect("it ends");
+    let published = rfc3339(now()).replace('T', " ");
+    let all_read = || {
+        let (unread, read_to) = said(&setup, &topic)?;
+        (unread == 0 && read_to > published).then_some(read_to)
+    };
+    let after = until_or(all_read, || format!("{:?}, {published}\n{}", said(&setup, &topic), worker.printed()));
+    assert!(after > before);
+    assert_eq!(setup.number("SELECT count(*) FROM events"), 20);
+    let fresh = setup.sql(&format!("SELECT unread, read_lag_s FROM freshness WHERE topic = '{topic}'"));
+    assert!(fresh.iter().all(|row| row["unread"] == 0 && row["read_lag_s"].as_f64().is_some_and(|s| s < 120.0)));
+    let ranges = setup.file("tables/events/_delta_log");
+    let entries: Vec<String> = std::fs::read_dir(ranges)
+        .expect("a log")
+        .filter_map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).ok())
+        .collect();
+    assert!(entries.iter().any(|entry| entry.contains("\"end_offset\":")), "{entries:?}");
+    worker.signal("TERM");
+    assert_eq!(worker.end().code, Some(0));
+    bellwether(&["audit", "--root", text(&setup.root())]).succeeds();
+}
+
+/// A run that ended so many seconds ago by its producer's clock.
+fn ended(run_id: String, source: &str, ago_s: i64) -> Value {
+    let mut event = run(&run_id);
+    let shift = Duration::from_secs(ago_s.unsigned_abs());
+    let at: SystemTime = if ago_s >= 0 { now() - shift } else { now() + shift };
+    event["source"] = json!(source);
+    event["data"]["started_at"] = json!(rfc3339(at - Duration::from_secs(1)));
+    event["data"]["ended_at"] = json!(rfc3339(at));
+    event
+}
+
+#[test]
+fn a_clock_that_runs_ahead_empties_nobody_s_last_minutes_and_is_named() {
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    let mut events: Vec<Value> = (0..40).map(|n| ended(format!("right-{n}"), "right", 5 + n * 5)).collect();
+    events.extend((0..3).map(|n| ended(format!("late-{n}"), "slow", 7200)));
+    events.push(ended("fast".to_owned(), "fast", -290));
+    let file = setup.file("runs.ndjson");
+    std::fs::write(&file, events.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
+    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    let runs = setup.number("SELECT CAST(sum(runs) AS BIGINT) FROM rolling WHERE span = '5m'");
+    assert!((38..=40).contains(&runs), "the last five minutes have {runs} runs");
+    assert_eq!(setup.number("SELECT count(*) FROM rolling WHERE as_of > now() + INTERVAL '1 minute'"), 0);
+    assert_eq!(setup.number("SELECT count(*) FROM rolling_history WHERE as_of > written_at"), 0);
+    assert!(setup.number("SELECT count(*) FROM rolling_history WHERE span = '5m'") > 0);
+    assert_eq!(setup.number("SELECT count(*) FROM completeness WHERE partitions_past > 0 AND window_end > now()"), 0);
+    let fresh = setup.sql("SELECT table_name, event_lag_s, ahead_seconds, ahead_source FROM freshness");
+    for row in &fresh {
+        assert!(row["event_lag_s"].as_f64().is_some_and(|lag| lag >= -60.0), "{fresh:#?}");
+    }
+    let ours = fresh.iter().find(|row| row["table_name"] == "events").expect("a row");
+    assert!(ours["event_lag_s"].as_f64().is_some_and(|lag| lag >= 0.0), "{ours}");
+    assert_eq!(ours["ahead_source"], "fast");
+    assert!(ours["ahead_seconds"].as_f64().is_some_and(|ahead| (280.0..=290.5).contains(&ahead)), "{ours}");
+}
