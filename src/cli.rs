@@ -70,7 +70,9 @@ changed nothing; start it again. `rolling_history` is a record of what was known
     #[command(after_help = "Examples:
   bellwether replay runs.ndjson.zst --to tables --config bellwether.toml
   bellwether replay runs.ndjson --to kafka --config bellwether.toml --rate 500
-  cat runs.ndjson | bellwether replay - --to kafka --config bellwether.toml --speed 60 --shift-to-now")]
+  cat runs.ndjson | bellwether replay - --to kafka --config bellwether.toml --speed 60 --shift-to-now
+
+The last line says how many events were accepted and rejected. Exit code 0: all were accepted; 1: some were rejected.")]
     Replay(ReplayArgs),
     /// Shows it all with an embedded broker and three simulated apps.
     #[command(after_help = "Examples:
@@ -106,13 +108,12 @@ pub(crate) struct RebuildArgs {
 pub(crate) enum Check {
     /// Says every problem of each event, with its JSON pointer and what to do.
     #[command(after_help = "Examples:
-  bellwether check event runs.ndjson
-  echo '{\"spec\":\"run-event/1.0\"}' | bellwether check event -")]
-    Event {
-        /// File with one event a line, or one event, or an array of events; - for standard input.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+  bellwether check event runs.ndjson more.ndjson.gz
+  echo '{\"spec\":\"run-event/1.0\"}' | bellwether check event -
+
+Events are read and judged as `replay --to tables` and ingest do. A warning is of a value that is cut or left out: the event
+is kept. Exit code 0: all events are accepted; 1: some are rejected; 2: a file cannot be read or holds no event.")]
+    Event(CheckEventArgs),
     /// Checks a configuration; with --connect also what it points to.
     Config {
         /// Configuration file.
@@ -122,6 +123,19 @@ pub(crate) enum Check {
         #[arg(long)]
         connect: bool,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckEventArgs {
+    /// Files with one event a line, one event over many lines, or a list of events; plain, .gz or .zst; - for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Configuration file with the limits to check by; the defaults where none is given.
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Do not check how old or how new events are.
+    #[arg(long)]
+    pub(crate) any_time: bool,
 }
 
 /// Where replayed events go.
@@ -135,7 +149,7 @@ pub(crate) enum Destination {
 
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
-    /// NDJSON files, plain, .gz or .zst; - for standard input.
+    /// Files with one event a line, one event over many lines, or a list of events; plain, .gz or .zst; - for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Where to.

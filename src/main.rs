@@ -78,7 +78,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),
-        Command::Check(Check::Event { file }) => check::event(&file),
+        Command::Check(Check::Event(args)) => check::event(&args),
         Command::Check(Check::Config { file, connect }) => block_on(check::config(&file, connect)),
         Command::Replay(args) => block_on(replay::run(&args)),
         Command::Demo(args) => block_on(demo::run(args)),

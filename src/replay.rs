@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Destination, ReplayArgs};
 use crate::config::Config;
-use crate::roles;
+use crate::{exit, roles};
 
 /// Lines of progress where standard error is not a terminal: one in so many reports (of which there are two a second).
 const REPORTS_A_LINE: u64 = 10;
@@ -32,16 +32,29 @@ pub(crate) async fn run(args: &ReplayArgs) -> Result<ExitCode> {
         Destination::Tables => Box::pin(into_tables(args, &config, stop.clone())).await?,
         Destination::Kafka => to_kafka(args, &config, stop.clone()).await?,
     };
-    let seconds = seconds(&progress);
-    let what = if stop.is_cancelled() { "stopped" } else { "done" };
-    let mut text = format!("{what}: {} events in {seconds:.1} s", progress.done);
-    if progress.rejected > 0 {
-        text.push_str(&format!(", {} rejected (`SELECT * FROM quarantine_summary` says why)", progress.rejected));
-    }
+    crate::print(&summary(args.to, &progress, stop.is_cancelled()))?;
+    Ok(if progress.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) })
+}
+
+/// The last line: how many events came, and what became of them.
+fn summary(to: Destination, progress: &Progress, stopped: bool) -> String {
+    let what = if stopped { "stopped" } else { "done" };
+    let (accepted, why) = match to {
+        Destination::Tables => ("accepted", " (`SELECT * FROM quarantine_summary` says why)"),
+        Destination::Kafka => ("sent", " (the warnings above say why)"),
+    };
+    let why = if progress.rejected > 0 { why } else { "" };
+    let mut text = format!(
+        "{what}: {} events read in {:.1} s, {} {accepted}, {} rejected{why}",
+        progress.read,
+        seconds(progress),
+        progress.done,
+        progress.rejected
+    );
     if progress.known > 0 {
-        text.push_str(&format!(", {} lines known from an earlier replay", progress.known));
+        text.push_str(&format!(", {} known from an earlier replay", progress.known));
     }
-    crate::print(&text)
+    text
 }
 
 async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
@@ -109,5 +122,24 @@ fn teller() -> impl FnMut(&Progress) + Send {
         } else if reports.is_multiple_of(REPORTS_A_LINE) {
             drop(writeln!(stderr, "{text}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_what_became_of_all_events() {
+        let progress = Progress { read: 10, done: 8, rejected: 2, known: 0, bytes: 1, elapsed_micros: 1_500_000 };
+        assert_eq!(
+            summary(Destination::Tables, &progress, false),
+            "done: 10 events read in 1.5 s, 8 accepted, 2 rejected (`SELECT * FROM quarantine_summary` says why)"
+        );
+        let again = Progress { read: 0, done: 0, rejected: 0, known: 10, ..progress };
+        assert_eq!(
+            summary(Destination::Kafka, &again, true),
+            "stopped: 0 events read in 1.5 s, 0 sent, 0 rejected, 10 known from an earlier replay"
+        );
     }
 }

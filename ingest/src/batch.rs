@@ -175,4 +175,6 @@ impl BatchBuilder {
 }
 
 #[cfg(test)]
+mod sentinel;
+#[cfg(test)]
 mod tests;

@@ -1,19 +1,26 @@
 //! From the bytes of a message to an event: which framing it has, and what the framing says about it.
 //!
 //! Accepted: plain JSON, and CloudEvents 1.0 in binary mode (attributes in `ce_*` headers) and structured mode (one JSON
-//! object). They are told apart by the content type, then by the first byte and the keys of the object; nothing else is
-//! guessed.
+//! object), around a whole run event or around its bare `data`. They are told apart by the content type, then by the first
+//! byte and the keys of the object; nothing else is guessed.
+//!
+//! Pointers of problems are into the message as it was sent: what was taken out of a frame is told of where it stood in it.
+
+mod structured;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use bellwether_event::{Decoder, Envelope, Event, Problem, Reason, Rejection};
+use bellwether_event::{Decoder, Envelope, Event, Problem, Reason, Rejection, mended};
 use memchr::memmem::Finder;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+
+use self::structured::Fields;
 
 /// Contract version of a CloudEvent whose data is the bare `data` of a run event.
 const SPEC: &str = "run-event/1";
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A message as a source hands it on. Nothing is copied.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,25 +39,34 @@ pub struct Message<'a> {
     pub content_type: Option<&'a str>,
     /// CloudEvents attributes from `ce_*` headers.
     pub envelope: Envelope<'a>,
+    /// A header with an attribute that is not UTF-8.
+    pub unreadable_header: Option<&'static str>,
 }
 
-/// Structured mode: one JSON object with the attributes and the data.
-#[derive(Deserialize)]
-struct Structured<'a> {
-    #[serde(borrow)]
-    specversion: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+/// How a message holds an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frame {
+    /// It is one.
+    Plain,
+    /// Binary mode: it is the data of one.
+    BinaryData,
+    /// Structured mode, around the data of one.
+    StructuredData,
+    /// Structured mode, around a whole one.
+    StructuredEvent,
+}
+
+/// An event out of its frame, and the attributes that stood in the frame.
+struct Unframed<'a> {
+    body: Cow<'a, [u8]>,
     id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
     source: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "type")]
     event_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
     time: Option<Cow<'a, str>>,
-    #[serde(borrow)]
     subject: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    frame: Frame,
+    /// What is wrong with the frame.
+    problems: Vec<Problem>,
 }
 
 /// Which keys a JSON object has at its top.
@@ -63,41 +79,50 @@ struct Keys {
 /// Decodes a message and gives the event to `accept`.
 ///
 /// # Errors
-/// Every problem of the message.
+/// Every problem that the message is rejected for.
 pub fn decode<T>(
     decoder: &mut Decoder,
     message: &Message<'_>,
     now_micros: i64,
     accept: impl FnOnce(&Event<'_>) -> T,
 ) -> Result<T, Rejection> {
-    let Some(body) = message.payload.filter(|body| !body.is_empty()) else {
-        let what = "a null or empty message says nothing about a run: leave it out";
-        return Err(Rejection::of(Problem::new(Reason::Tombstone, "", what)));
-    };
-    if let Some(framing) = foreign_framing(message, body) {
-        let what =
-            format!("this looks like {framing}, which is not accepted here: send run events as JSON or CloudEvents");
-        return Err(Rejection::of(Problem::new(Reason::UnsupportedFraming, "", what)));
+    let mut unframed = Unframed::of(message)?;
+    let mut problems = std::mem::take(&mut unframed.problems);
+    match decoder.decode(&unframed.body, &unframed.envelope(), now_micros) {
+        Ok(event) if problems.is_empty() => return Ok(accept(&event)),
+        Ok(_) => {}
+        Err(rejection) => problems.extend(unframed.placed(rejection.problems)),
     }
-    if is_structured(message.content_type, body) {
-        return decode_structured(decoder, body, now_micros, accept);
+    Err(Rejection { problems })
+}
+
+/// Every problem of a message, those too that it is not rejected for.
+pub fn problems(decoder: &Decoder, message: &Message<'_>, now_micros: i64) -> Vec<Problem> {
+    match Unframed::of(message) {
+        Err(rejection) => rejection.problems,
+        Ok(mut unframed) => {
+            let mut problems = std::mem::take(&mut unframed.problems);
+            let inside = decoder.problems(&unframed.body, &unframed.envelope(), now_micros);
+            problems.extend(unframed.placed(inside));
+            problems
+        }
     }
-    let envelope = &message.envelope;
-    if envelope.subject.is_some() && envelope.event_type.is_some() && !is_whole_event(body) {
-        let wrapped = wrap(body, envelope);
-        return decoder.decode(wrapped.as_bytes(), envelope, now_micros).map(|event| accept(&event));
-    }
-    decoder.decode(body, envelope, now_micros).map(|event| accept(&event))
+}
+
+fn rejected(reason: Reason, pointer: &str, what: impl Into<String>) -> Rejection {
+    Rejection::of(Problem::new(reason, pointer, what))
 }
 
 /// A framing that is known and not accepted, by its content type or first bytes.
-fn foreign_framing(message: &Message<'_>, body: &[u8]) -> Option<&'static str> {
-    let content_type = message.content_type.unwrap_or_default();
+fn foreign_framing(content_type: &str, body: &[u8]) -> Option<&'static str> {
     if content_type.contains("protobuf") {
         return Some("protobuf");
     }
     if content_type.contains("avro") {
         return Some("Avro");
+    }
+    if content_type.starts_with("application/cloudevents+") && !content_type.contains("json") {
+        return Some("a CloudEvent in another format than JSON");
     }
     match body {
         [0, _, _, _, _, ..] => Some("Confluent framing (a zero byte and a schema id)"),
@@ -107,15 +132,24 @@ fn foreign_framing(message: &Message<'_>, body: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn is_structured(content_type: Option<&str>, body: &[u8]) -> bool {
-    if let Some(content_type) = content_type
-        && content_type.starts_with("application/cloudevents")
-    {
+fn names_version(body: &[u8]) -> bool {
+    static SPECVERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"specversion\""));
+    SPECVERSION.find(body).is_some()
+}
+
+fn is_batch(content_type: &str, body: &[u8]) -> bool {
+    content_type.starts_with("application/cloudevents-batch") || body.starts_with(b"[") && names_version(body)
+}
+
+fn is_structured(content_type: &str, body: &[u8]) -> bool {
+    if content_type.starts_with("application/cloudevents") {
         return true;
     }
-    // Without a header: `specversion` is what a CloudEvent must have and a run event does not.
-    static SPECVERSION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"specversion\""));
-    content_type.is_none() && !starts_as_event(body) && SPECVERSION.find(body).is_some() && !is_whole_event(body)
+    // Without a header that says so: `specversion` is what a CloudEvent must have and a run event does not.
+    (content_type.is_empty() || content_type.contains("json"))
+        && !starts_as_event(body)
+        && names_version(body)
+        && !is_whole_event(body)
 }
 
 /// True where the first key is one of a run event's, as producers have it: what comes after need not be looked at.
@@ -126,60 +160,117 @@ fn starts_as_event(body: &[u8]) -> bool {
 
 /// True for a run event with its envelope; false for the bare data of one.
 fn is_whole_event(body: &[u8]) -> bool {
-    if std::str::from_utf8(body).is_err() {
-        return true; // For the decoder to reject.
-    }
-    match serde_json::from_slice::<Keys>(body) {
+    let Ok(text) = std::str::from_utf8(body) else { return true }; // For the decoder to reject.
+    match serde_json::from_str::<Keys>(&mended(text)) {
         Ok(keys) => keys.spec.is_some() || keys.run_id.is_some(),
         // What is wrong with it is for the decoder to say.
         Err(_) => true,
     }
 }
 
-fn decode_structured<T>(
-    decoder: &mut Decoder,
-    body: &[u8],
-    now_micros: i64,
-    accept: impl FnOnce(&Event<'_>) -> T,
-) -> Result<T, Rejection> {
-    let reject = |reason: Reason, pointer: &str, what: &str| Err(Rejection::of(Problem::new(reason, pointer, what)));
-    let event: Structured<'_> = match serde_json::from_slice(body) {
-        Ok(event) => event,
-        Err(error) if error.is_data() => {
-            return reject(
-                Reason::WrongType,
-                "",
-                "the attributes of a CloudEvent are texts: write id, source, type, time and subject as texts",
-            );
-        }
-        Err(error) => {
-            let what = format!("not JSON at line {}, column {}", error.line(), error.column());
-            return reject(Reason::NotJson, "", &what);
-        }
-    };
-    if event.specversion.as_deref() != Some("1.0") {
-        return reject(Reason::UnknownSpec, "/specversion", "write `specversion`: `1.0`");
-    }
-    let Some(data) = event.data else {
-        return reject(Reason::MissingField, "/data", "add `data`: the run event, or its `data`");
-    };
-    let envelope = Envelope {
-        id: event.id.as_deref(),
-        source: event.source.as_deref(),
-        event_type: event.event_type.as_deref(),
-        time: event.time.as_deref(),
-        subject: event.subject.as_deref(),
-    };
-    let data = data.get().as_bytes();
-    if is_whole_event(data) {
-        return decoder.decode(data, &envelope, now_micros).map(|event| accept(&event));
-    }
-    let wrapped = wrap(data, &envelope);
-    decoder.decode(wrapped.as_bytes(), &envelope, now_micros).map(|event| accept(&event))
+/// JSON that was written as a text of JSON once more.
+fn written_as_text(body: &[u8]) -> Option<String> {
+    let text: String = serde_json::from_str(&mended(std::str::from_utf8(body).ok()?)).ok()?;
+    text.trim_start().starts_with('{').then_some(text)
 }
 
-/// A run event around bare data, which is UTF-8: the run id is the CloudEvent's subject.
-fn wrap(data: &[u8], envelope: &Envelope<'_>) -> String {
-    let run_id = serde_json::Value::from(envelope.subject.unwrap_or_default());
-    format!(r#"{{"spec":"{SPEC}","run_id":{run_id},"data":{}}}"#, String::from_utf8_lossy(data))
+// === impl Unframed ===
+
+impl<'a> Unframed<'a> {
+    /// Takes an event out of its frame.
+    fn of(message: &Message<'a>) -> Result<Self, Rejection> {
+        let Some(body) = message.payload.filter(|body| !body.is_empty()) else {
+            let what = "a null or empty message says nothing about a run: leave it out";
+            return Err(rejected(Reason::Tombstone, "", what));
+        };
+        if let Some(header) = message.unreadable_header {
+            let what = format!("the header `{header}` is not UTF-8");
+            return Err(rejected(Reason::InvalidUtf8, &format!("/{header}"), what));
+        }
+        let content_type = message.content_type.map_or(Cow::Borrowed(""), lower_case);
+        if let Some(framing) = foreign_framing(&content_type, body) {
+            let what = format!(
+                "this looks like {framing}, which is not accepted here: send run events as JSON or CloudEvents"
+            );
+            return Err(rejected(Reason::UnsupportedFraming, "", what));
+        }
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        let first = body.trim_ascii_start();
+        if is_batch(&content_type, first) {
+            let what = "this is a batch of CloudEvents; batches are not supported: send one event a message";
+            return Err(rejected(Reason::UnsupportedFraming, "", what));
+        }
+        if is_structured(&content_type, body) {
+            return Fields::read(body)?.unframed();
+        }
+        let text = if first.starts_with(b"\"") { written_as_text(body) } else { None };
+        let body = text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes()));
+        let Envelope { id, source, event_type, time, subject } = message.envelope;
+        let borrowed = |text: Option<&'a str>| text.map(Cow::Borrowed);
+        let (body, frame) = if event_type.is_some() && !starts_as_event(&body) && !is_whole_event(&body) {
+            (Cow::Owned(wrap(&body, subject, "").into_bytes()), Frame::BinaryData)
+        } else {
+            (body, Frame::Plain)
+        };
+        Ok(Self {
+            body,
+            id: borrowed(id),
+            source: borrowed(source),
+            event_type: borrowed(event_type),
+            time: borrowed(time),
+            subject: borrowed(subject),
+            frame,
+            problems: Vec::new(),
+        })
+    }
+
+    fn envelope(&self) -> Envelope<'_> {
+        Envelope {
+            id: self.id.as_deref(),
+            source: self.source.as_deref(),
+            event_type: self.event_type.as_deref(),
+            time: self.time.as_deref(),
+            subject: self.subject.as_deref(),
+        }
+    }
+
+    /// Problems of the event, told of where they stood in the frame.
+    fn placed(&self, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
+        let frame = self.frame;
+        problems.into_iter().map(move |mut problem| {
+            let bare = matches!(frame, Frame::BinaryData | Frame::StructuredData);
+            if bare && problem.pointer == "/run_id" && problem.reason == Reason::MissingField {
+                problem.message = "add the attribute `subject`: the run id".to_owned();
+            }
+            problem.pointer = placed(&problem.pointer, frame);
+            problem
+        })
+    }
+}
+
+fn placed(pointer: &str, frame: Frame) -> String {
+    let attribute = pointer.strip_prefix("/ce_");
+    match (frame, pointer) {
+        (Frame::Plain, _) => pointer.to_owned(),
+        (Frame::BinaryData, "/run_id") => "/ce_subject".to_owned(),
+        (Frame::BinaryData, "/time") => "/ce_time".to_owned(),
+        (Frame::BinaryData, _) => pointer.strip_prefix("/data").unwrap_or(pointer).to_owned(),
+        (Frame::StructuredData, "/run_id") => "/subject".to_owned(),
+        (Frame::StructuredData, _) => attribute.map_or_else(|| pointer.to_owned(), |name| format!("/{name}")),
+        (Frame::StructuredEvent, _) => attribute.map_or_else(|| format!("/data{pointer}"), |name| format!("/{name}")),
+    }
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A run event around bare data, which is UTF-8: the run id is the CloudEvent's subject. `more` is of further fields.
+fn wrap(data: &[u8], subject: Option<&str>, more: &str) -> String {
+    let run_id = subject.map_or(serde_json::Value::Null, serde_json::Value::from);
+    format!(r#"{{"spec":"{SPEC}","run_id":{run_id},{more}"data":{}}}"#, String::from_utf8_lossy(data))
 }

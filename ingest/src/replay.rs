@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bellwether_event::units::rfc3339_micros;
-use bellwether_event::{Limits, Problem, Reason, Rejection};
+use bellwether_event::{Limits, Problem, Reason, Rejection, mended};
 use bellwether_lake::{Clock, CommitLog, Error, Lake, PartitionRange, Result, Table, unique_id};
 use chrono::{DateTime, SecondsFormat};
 use rdkafka::ClientContext;
@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{BatchBuilder, Pushed};
 use crate::commit_pipeline::{Batch, Committer, Observer, Touched, app_id};
 use crate::decode::Message;
-use crate::source::file::{Line, Lines, identity};
+use crate::source::file::{Record, Records, Size, identity};
 use crate::source::kafka::settings::FlushSettings;
 
 /// Name under which the tables keep how far files were read.
 const JOB: &str = "replay";
 
-/// Longest line that is sent to Kafka: whether it is an event is for ingest to say.
-const LINE_BYTES: usize = 16 * 1024 * 1024;
+/// Largest event that is sent to Kafka: whether it is one is for ingest to say.
+const EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Between two reports of progress.
 const REPORT_MICROS: i64 = 500_000;
@@ -40,13 +40,13 @@ const FLUSH: Duration = Duration::from_secs(30);
 /// How far a replay is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Lines read, blank ones and those read before left out.
+    /// Events read, right or wrong; those that were read before are left out.
     pub read: u64,
     /// Events in the tables, or acknowledged by Kafka.
     pub done: u64,
-    /// Lines rejected (into the tables), or not acknowledged (Kafka).
+    /// Events rejected (into the tables), or too large or not acknowledged (Kafka).
     pub rejected: u64,
-    /// Lines passed over, because an earlier replay of the same file has read them.
+    /// Events passed over, because an earlier replay of the same file has read them.
     pub known: u64,
     /// Bytes read, decompressed.
     pub bytes: u64,
@@ -79,7 +79,7 @@ pub struct ToKafka {
 
 // === into the tables ===
 
-/// Reads files into the tables, each line once however often the file is replayed.
+/// Reads files into the tables, each event once however often the file is replayed.
 ///
 /// # Errors
 /// `Config` for a file that cannot be read, `Data` for one that breaks off (what came before is in the tables), and what
@@ -101,35 +101,30 @@ pub async fn to_tables(
         let name = identity(file)?.unwrap_or_else(|| format!("stdin@{}", unique_id().simple()));
         let topic = format!("file:{name}");
         let stands = lake.log(Table::Events).load().await?.next(&app_id(JOB, &topic, 0));
-        let mut lines = Lines::open(file, limits.max_bytes)?;
-        let mut open =
-            OpenFile { topic, from: stands.unwrap_or(0), expected: stands, newest_event_micros: None, blank: 0 };
+        let mut records = Records::open(file, limits.readable_bytes())?;
+        let mut open = OpenFile { topic, from: stands.unwrap_or(0), expected: stands, newest_event_micros: None };
         let mut builder = BatchBuilder::new(limits);
         let mut buffer = Vec::new();
         let mut said = started;
         loop {
-            let offset = lines.next_line();
-            let line = match lines.read(&mut buffer) {
-                Ok(line) => line,
+            let before = records.next_offset();
+            let record = match records.read(&mut buffer) {
+                Ok(record) => record,
                 Err(error) => {
-                    open.commit(&mut committer, &mut builder, offset, &mut progress).await?;
+                    open.commit(&mut committer, &mut builder, before, &mut progress).await?;
                     return Err(error);
                 }
             };
-            let Some(line) = line else { break };
-            if offset < open.from {
+            let Some(record) = record else { break };
+            if record.offset < open.from {
                 progress.known += 1;
-                continue;
-            }
-            if line == Line::Whole && buffer.trim_ascii().is_empty() {
-                open.blank += 1;
                 continue;
             }
             progress.read += 1;
             progress.bytes += buffer.len() as u64;
-            open.push(&mut builder, offset, &buffer, line, clock.now_micros(), &mut progress);
+            open.push(&mut builder, record, &buffer, clock.now_micros(), &mut progress);
             if builder.rows() >= flush.max_rows || builder.bytes() >= flush.max_bytes {
-                open.commit(&mut committer, &mut builder, offset + 1, &mut progress).await?;
+                open.commit(&mut committer, &mut builder, record.offset + 1, &mut progress).await?;
             }
             if stop.is_cancelled() {
                 break;
@@ -141,7 +136,7 @@ pub async fn to_tables(
                 report(&progress);
             }
         }
-        open.commit(&mut committer, &mut builder, lines.next_line(), &mut progress).await?;
+        open.commit(&mut committer, &mut builder, records.next_offset(), &mut progress).await?;
     }
     progress.elapsed_micros = clock.now_micros() - started;
     report(&progress);
@@ -154,27 +149,22 @@ struct OpenFile {
     from: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
-    /// Blank lines since the last commit.
-    blank: i64,
 }
 
 impl OpenFile {
     fn push(
         &mut self,
         builder: &mut BatchBuilder,
-        offset: i64,
+        record: Record,
         body: &[u8],
-        line: Line,
         now_micros: i64,
         progress: &mut Progress,
     ) {
+        let offset = record.offset;
         let message = Message { topic: &self.topic, offset, payload: Some(body), ..Message::default() };
-        let pushed = match line {
-            Line::Whole => builder.push(&message, now_micros),
-            Line::TooLong(size) => {
-                let what = format!("a line of {size} bytes is too long: leave out `content`, then `steps`");
-                builder.reject(&message, &Rejection::of(Problem::new(Reason::TooLarge, "", what)), now_micros)
-            }
+        let pushed = match record.size {
+            Size::Whole => builder.push(&message, now_micros),
+            Size::TooLong(size) => builder.reject(&message, &too_large(size), now_micros),
         };
         match pushed {
             Pushed::Event(micros) => self.newest_event_micros = self.newest_event_micros.max(Some(micros)),
@@ -193,6 +183,7 @@ impl OpenFile {
             return Ok(());
         }
         let (events, quarantine) = builder.finish()?;
+        let held = i64::try_from(events.rows() + quarantine.rows()).unwrap_or(i64::MAX);
         let range = PartitionRange {
             topic: self.topic.clone(),
             partition: 0,
@@ -200,7 +191,8 @@ impl OpenFile {
             next,
             end_offset: None,
             newest_event_micros: self.newest_event_micros.take(),
-            passed_over: Some(std::mem::take(&mut self.blank)),
+            // Blank lines, and those that an event goes on over.
+            passed_over: Some(next - self.from - held),
         };
         let rows = events.rows() as u64;
         let touched = vec![Touched { range, expected: self.expected }];
@@ -216,6 +208,12 @@ impl OpenFile {
         self.expected = Some(next);
         Ok(())
     }
+}
+
+/// What an event is told of which only the size is known.
+pub fn too_large(size: usize) -> Rejection {
+    let what = format!("an event of {size} bytes is too large: leave out `content`, then `steps`");
+    Rejection::of(Problem::new(Reason::TooLarge, "", what))
 }
 
 // === to Kafka ===
@@ -292,15 +290,18 @@ pub fn to_kafka(
     let mut pacer = Pacer { pace: target.pace, started, first: None, sent: 0 };
     let mut said = started;
     for file in files {
-        let mut lines = Lines::open(file, LINE_BYTES)?;
+        let mut records = Records::open(file, EVENT_BYTES)?;
         let mut buffer = Vec::new();
-        while let Some(line) = lines.read(&mut buffer)? {
-            if line == Line::Whole && buffer.trim_ascii().is_empty() {
-                continue;
-            }
+        while let Some(record) = records.read(&mut buffer)? {
             progress.read += 1;
             progress.bytes += buffer.len() as u64;
-            let glance: Option<Glance<'_>> = serde_json::from_slice(&buffer).ok();
+            if let Size::TooLong(bytes) = record.size {
+                tracing::warn!(line = record.line + 1, bytes, "an event is too large to be sent");
+                progress.rejected += 1;
+                continue;
+            }
+            let text = std::str::from_utf8(&buffer).map(mended).unwrap_or_default();
+            let glance: Option<Glance<'_>> = serde_json::from_str(&text).ok();
             pacer.wait(glance.as_ref().and_then(Glance::micros), clock, stop);
             if stop.is_cancelled() {
                 break;
@@ -324,10 +325,11 @@ pub fn to_kafka(
             .with_hint("check `kafka.brokers`; what it has taken stays there")
             .with_source(source)
     })?;
+    let failed = delivered.failed.load(Ordering::Relaxed);
     let progress = delivered.onto(progress, clock.now_micros() - started);
     report(&progress);
-    if progress.rejected > 0 {
-        return Err(Error::unavailable(format!("the broker did not take {} events", progress.rejected))
+    if failed > 0 {
+        return Err(Error::unavailable(format!("the broker did not take {failed} events"))
             .with_hint("the warnings above say why; events it has taken stay there"));
     }
     Ok(progress)
@@ -337,7 +339,7 @@ impl Delivered {
     fn onto(&self, progress: Progress, elapsed_micros: i64) -> Progress {
         Progress {
             done: self.done.load(Ordering::Relaxed),
-            rejected: self.failed.load(Ordering::Relaxed),
+            rejected: progress.rejected + self.failed.load(Ordering::Relaxed),
             elapsed_micros,
             ..progress
         }
@@ -405,8 +407,8 @@ fn newest(files: &[PathBuf]) -> Result<Option<i64>> {
         if identity(file)?.is_none() {
             return Ok(None);
         }
-        let (mut lines, mut buffer) = (Lines::open(file, LINE_BYTES)?, Vec::new());
-        while lines.read(&mut buffer)?.is_some() {
+        let (mut records, mut buffer) = (Records::open(file, EVENT_BYTES)?, Vec::new());
+        while records.read(&mut buffer)?.is_some() {
             let micros = serde_json::from_slice::<Glance<'_>>(&buffer).ok().and_then(|glance| glance.micros());
             newest = newest.max(micros);
         }

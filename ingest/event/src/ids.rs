@@ -39,9 +39,10 @@ fn push_number(text: &mut String, number: i64) {
     }
 }
 
-/// Id of a late statement: a hash of its type, run and content.
-pub(crate) fn late(event_type: EventType, run_id: &str, data: &str) -> String {
-    hashed(&[event_type.name(), run_id, data])
+/// Id of a late statement: a hash of what is stated of which run, and when. A statement that is sent again gets the same;
+/// the same of a later time is another statement.
+pub(crate) fn late(event_type: EventType, tenant: &str, run_id: &str, time_micros: i64, data: &str) -> String {
+    hashed(&[event_type.name(), tenant, run_id, &time_micros.to_string(), data])
 }
 
 fn hashed(parts: &[&str]) -> String {

@@ -3,6 +3,12 @@
 //! It accepts what `serde_json` does (RFC 8259), which tests hold it against, and says of the rest only that it is wrong:
 //! what is wrong, and where, is for the slow reading. Decoding is most of what a message costs, and a general
 //! deserializer spends half of it between the text and the field: docs/performance.md has the numbers.
+//!
+//! Unlike `serde_json` it accepts half of a surrogate pair, which producers make when they cut a text: U+FFFD is read in
+//! its place, and [`mended`] writes it there.
+//!
+//! A value that is not kept as it was sent is noted with its place only ([`Note`]). Nearly no message has one, so that
+//! finding its pointer is left to whoever looks at the notes (`marks.rs`).
 
 use std::borrow::Cow;
 
@@ -40,6 +46,27 @@ pub(crate) trait Known {
     fn length_in(&self, text: &str) -> usize;
 }
 
+/// What was done with a value that is not kept as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The contract does not know its key, or has no column for it.
+    Unknown,
+    /// It was longer than its limit, and ends there.
+    Cut,
+    /// It is not what the contract asks for, and was left out.
+    LeftOut,
+    /// It was beyond a bound, and counts as that.
+    Bounded,
+}
+
+/// A value that is not kept as it was sent: the bytes of the text that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) from: usize,
+    pub(crate) end: usize,
+    pub(crate) mark: Mark,
+}
+
 /// Where a reading of a text has got to.
 pub(crate) struct Reader<'a, 'k> {
     text: &'a str,
@@ -47,6 +74,18 @@ pub(crate) struct Reader<'a, 'k> {
     /// Objects and lists that may be opened inside those that are open.
     levels: usize,
     known: &'k dyn Known,
+    /// In no order.
+    pub(crate) notes: Vec<Note>,
+    /// Half of a surrogate pair was met since this was last set to false.
+    torn: bool,
+}
+
+/// A place in a text to go back to.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    at: usize,
+    levels: usize,
+    notes: usize,
 }
 
 /// A number's text, with what was learnt by passing over it.
@@ -66,7 +105,7 @@ struct Digits {
 impl<'a, 'k> Reader<'a, 'k> {
     /// Starts at the front; objects and lists nested deeper than `levels` are wrong.
     pub(crate) fn new(text: &'a str, levels: usize, known: &'k dyn Known) -> Self {
-        Self { text, at: 0, levels, known }
+        Self { text, at: 0, levels, known, notes: Vec::new(), torn: false }
     }
 
     /// Nothing is left.
@@ -134,6 +173,49 @@ impl<'a, 'k> Reader<'a, 'k> {
         Ok(self.since(from))
     }
 
+    /// The same, its halves of surrogate pairs replaced.
+    pub(crate) fn whole_raw(&mut self) -> Fast<Cow<'a, str>> {
+        let before = std::mem::replace(&mut self.torn, false);
+        let raw = self.raw()?;
+        let torn = std::mem::replace(&mut self.torn, before);
+        Ok(if torn { mended(raw) } else { Cow::Borrowed(raw) })
+    }
+
+    // === values that are not kept as they were sent ===
+
+    /// A value that the contract does not know.
+    #[cold]
+    pub(crate) fn unknown(&mut self) -> Fast<()> {
+        self.pass_over(Mark::Unknown)
+    }
+
+    /// Notes a value that began there and ends here.
+    #[cold]
+    pub(crate) fn note(&mut self, from: usize, mark: Mark) {
+        self.notes.push(Note { from, end: self.at, mark });
+    }
+
+    /// Here.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        Place { at: self.at, levels: self.levels, notes: self.notes.len() }
+    }
+
+    /// Goes back to a place, and passes over the value that is there: it must be JSON, and is left out.
+    #[cold]
+    pub(crate) fn leave_out(&mut self, place: Place) -> Fast<()> {
+        (self.at, self.levels) = (place.at, place.levels);
+        self.notes.truncate(place.notes);
+        self.pass_over(Mark::LeftOut)
+    }
+
+    fn pass_over(&mut self, mark: Mark) -> Fast<()> {
+        let from = self.start();
+        self.skip()?;
+        self.note(from, mark);
+        Ok(())
+    }
+
     /// The same, of a value that may be known.
     pub(crate) fn raw_or_known(&mut self) -> Fast<&'a str> {
         let from = self.start();
@@ -148,6 +230,11 @@ impl<'a, 'k> Reader<'a, 'k> {
     pub(crate) fn start(&mut self) -> usize {
         self.peek();
         self.at
+    }
+
+    /// The text from there to there.
+    pub(crate) fn between(&self, from: usize, end: usize) -> &'a str {
+        &self.text[from..end]
     }
 
     /// The text from there to here.
@@ -251,8 +338,7 @@ impl<'a, 'k> Reader<'a, 'k> {
         }
     }
 
-    /// Passes over a text. Half of a surrogate pair is let through, as texts are cut by their producers: nobody reads it
-    /// here, and it is kept as it was sent.
+    /// Passes over a text.
     #[inline]
     fn skip_text(&mut self) -> Fast<()> {
         self.take(b'"')?;
@@ -262,25 +348,31 @@ impl<'a, 'k> Reader<'a, 'k> {
                 self.at += 1;
                 return Ok(());
             }
-            if let Escape::Unit = self.escape_name()? {
-                self.unit()?;
-            }
+            self.escape()?;
         }
     }
 
+    /// The character that is meant. RFC 8259, section 7: beyond the basic plane it is a pair of UTF-16 code units; half of
+    /// one is read as U+FFFD, and what follows it is a character of its own.
     fn escape(&mut self) -> Fast<char> {
         let unit = match self.escape_name()? {
             Escape::Plain(char) => return Ok(char),
             Escape::Unit => self.unit()?,
         };
-        if !(0xD800..0xDC00).contains(&unit) {
-            return char::from_u32(unit).ok_or(Wrong);
+        if let Some(char) = char::from_u32(unit) {
+            return Ok(char);
         }
-        // RFC 8259, section 7: beyond the basic plane a character is a pair of UTF-16 code units.
-        let Escape::Unit = self.escape_name()? else { return Err(Wrong) };
-        let low = self.unit()?;
-        right((0xDC00..0xE000).contains(&low))?;
-        char::from_u32(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00)).ok_or(Wrong)
+        let after = self.at;
+        if is_high(unit) && self.text.as_bytes()[after..].starts_with(b"\\u") {
+            self.at += 2;
+            let low = self.unit()?;
+            if is_low(low) {
+                return char::from_u32(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00)).ok_or(Wrong);
+            }
+            self.at = after;
+        }
+        self.torn = true;
+        Ok(char::REPLACEMENT_CHARACTER)
     }
 
     fn escape_name(&mut self) -> Fast<Escape> {
@@ -368,6 +460,42 @@ impl<'a, 'k> Reader<'a, 'k> {
         }
         self.at += digits;
         digits
+    }
+}
+
+fn is_high(unit: u32) -> bool {
+    (0xD800..0xDC00).contains(&unit)
+}
+
+fn is_low(unit: u32) -> bool {
+    (0xDC00..0xE000).contains(&unit)
+}
+
+/// JSON in which each half of a surrogate pair is written as U+FFFD instead. It has the same length, so that what was said
+/// of a place in the one holds for the other.
+pub fn mended(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let unit_at = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+    };
+    let mut mended: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += found;
+        match unit_at(at) {
+            Some(high) if is_high(high) && unit_at(at + 6).is_some_and(is_low) => at += 12,
+            Some(half) if is_high(half) || is_low(half) => {
+                mended.get_or_insert_with(|| bytes.to_vec())[at + 2..at + 6].copy_from_slice(b"fffd");
+                at += 6;
+            }
+            // A backslash that is escaped itself begins nothing.
+            _ => at += 2,
+        }
+    }
+    match mended.map(String::from_utf8) {
+        Some(Ok(mended)) => Cow::Owned(mended),
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -475,8 +603,11 @@ mod tests {
         }
     }
 
+    /// Of a text with halves of surrogate pairs, `serde_json` reads what it is mended to.
     fn same_as_serde(text: &str) -> Result<(), TestCaseError> {
-        let (mut ours, mut theirs) = (read(text), serde_json::from_str::<Value>(text));
+        let whole = mended(text);
+        prop_assert_eq!(whole.len(), text.len());
+        let (mut ours, mut theirs) = (read(text), serde_json::from_str::<Value>(&whole));
         ours.iter_mut().for_each(as_doubles);
         theirs.iter_mut().for_each(as_doubles);
         prop_assert_eq!(ours.ok(), theirs.ok(), "{}", text);
@@ -581,6 +712,10 @@ mod tests {
             r#"{"\u0061":1}"#,
             r#"["\ud834"]"#,
             r#"{"\ud834":["\udd1e"]}"#,
+            r#""\\ud834 \\\ud834 \ud834\ud834\udd1e\udd1e""#,
+            r#""\ud834\u00g0""#,
+            r#""\ud834\u"#,
+            r#""\uD83D\uDE00\uD83D""#,
             "'a'",
             "[1]2",
             "[1],",
@@ -611,6 +746,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_replaced_in_keys_in_values_and_in_what_is_kept_as_it_was_sent() {
+        let text = r#"{"a\ud83d":["b\ude00c","\ud83d\ude00","\\ud83d"]}"#;
+        let expected = serde_json::json!({ "a\u{fffd}": ["b\u{fffd}c", "😀", "\\ud83d"] });
+        assert_eq!(read(text), Ok(expected));
+        let mut reader = Reader::new(text, LEVELS, &());
+        let kept = reader.whole_raw().expect("JSON");
+        assert_eq!(kept, r#"{"a\ufffd":["b\ufffdc","\ud83d\ude00","\\ud83d"]}"#);
+        assert!(matches!(Reader::new("[1,\"é\"]", LEVELS, &()).whole_raw(), Ok(Cow::Borrowed("[1,\"é\"]"))));
     }
 
     fn some_json() -> impl Strategy<Value = Value> {

@@ -9,8 +9,11 @@
 //! This crate must not know tokio, Kafka, Arrow, files, or the time of day (it is passed in).
 
 mod decode;
+mod explain;
 mod ids;
 mod json;
+mod marks;
+mod parse;
 mod reason;
 pub mod record;
 mod release;
@@ -20,6 +23,7 @@ pub mod units;
 
 pub use decode::{Decoder, Envelope, Event, EventType, Limits, Payload};
 pub use ids::content_hash;
+pub use json::mended;
 pub use reason::{Problem, Reason, Rejection};
 pub use release::Release;
 pub use run::{

@@ -103,7 +103,7 @@ impl Reason {
     }
 }
 
-/// One thing that is wrong with a message.
+/// One thing that is wrong with a message. Pointers are into the run event; `/ce_NAME` is a CloudEvents attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Why.
@@ -114,12 +114,14 @@ pub struct Problem {
     pub message: String,
     /// The value that is wrong, shortened, for the eyes of whoever sent it; never stored.
     pub value: Option<String>,
+    /// The event is rejected for it; otherwise it is kept without the value, or with as much of it as fits.
+    pub rejects: bool,
 }
 
 impl Problem {
-    /// Makes a problem.
+    /// Makes a problem that an event is rejected for.
     pub fn new(reason: Reason, pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason, pointer: pointer.into(), message: message.into(), value: None }
+        Self { reason, pointer: pointer.into(), message: message.into(), value: None, rejects: true }
     }
 
     /// Adds the value that is wrong.

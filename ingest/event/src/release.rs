@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::ids::hex;
-use crate::json::Known;
-use crate::reason::{Problem, Reason};
+use crate::json::{Fast, Known, Wrong, mended};
+use crate::record::{is_sha256, length_fits};
 use crate::schema;
 
 /// Releases remembered by their bytes; beyond that the cache starts anew, which costs time and nothing else.
@@ -21,6 +21,9 @@ const HEADS: usize = 256;
 
 /// Bytes that a release's place is found by: those of its id, as producers write it.
 const HEAD_BYTES: usize = 32;
+
+/// Characters of a release's id at most.
+const ID_CHARACTERS: usize = 128;
 
 /// Fields of a release that say which one it is or what a provider reported, not how it behaves.
 const NOT_BEHAVIOUR: [&str; 3] = ["id", "fingerprint", "parent_id"];
@@ -49,26 +52,58 @@ pub struct Release {
     pub prompt_name: Option<String>,
     /// Version of the prompt.
     pub prompt_version: Option<String>,
+    /// Pointers to the texts that were cut for the columns; `json` has them whole.
+    pub cut: Vec<&'static str>,
 }
 
 impl Release {
-    /// Reads a release that holds to the schema.
-    fn of(value: &Value) -> Option<Self> {
-        let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        let fingerprint = fingerprint(value)?;
-        let (requested, responded) = (text("/model/requested"), text("/model/responded"));
+    /// Reads a release: an object with an id. Anything else in it is kept as it was sent.
+    fn of(mut value: Value) -> Option<Self> {
+        drop_nulls(&mut value);
+        let id = text_at(&value, "/id").filter(|id| length_fits(id, 1, ID_CHARACTERS))?.to_owned();
+        let fingerprint = fingerprint(&value)?;
+        let mut cut = Vec::new();
+        let mut text = |path: &'static str, most: usize| {
+            let text = text_at(&value, path.strip_prefix("/data/release")?)?;
+            let end = text.char_indices().nth(most).map(|(end, _)| end);
+            cut.extend(end.map(|_| path));
+            Some(text[..end.unwrap_or(text.len())].to_owned())
+        };
+        let (requested, responded) =
+            (text("/data/release/model/requested", 256), text("/data/release/model/responded", 256));
+        let provider = text("/data/release/model/provider", 64);
+        let prompt_name = text("/data/release/prompt/name", 256);
+        let prompt_version = text("/data/release/prompt/version", 128);
+        let stated = text_at(&value, "/fingerprint").map(str::to_ascii_lowercase);
         Some(Self {
-            id: text("/id")?,
-            stated_fingerprint: text("/fingerprint").filter(|stated| *stated != fingerprint),
+            id,
+            stated_fingerprint: stated.filter(|stated| is_sha256(stated) && *stated != fingerprint),
             fingerprint,
-            json: serde_json_canonicalizer::to_string(value).ok()?,
+            json: serde_json_canonicalizer::to_string(&value).ok()?,
             model: requested.clone().or_else(|| responded.clone()),
-            provider: text("/model/provider"),
+            provider,
             requested,
             responded,
-            prompt_name: text("/prompt/name"),
-            prompt_version: text("/prompt/version"),
+            prompt_name,
+            prompt_version,
+            cut,
         })
+    }
+}
+
+fn text_at<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
+    value.pointer(path).and_then(Value::as_str)
+}
+
+/// Takes out fields of the contract that are null, so that they are as if they had not been sent. What is free in a release,
+/// its parameters and unknown fields, is as it was sent.
+fn drop_nulls(release: &mut Value) {
+    let Some(fields) = release.as_object_mut() else { return };
+    fields.retain(|name, value| !value.is_null() || !schema::release_knows(&format!("/{name}")));
+    for (name, part) in fields.iter_mut() {
+        if let Some(part) = part.as_object_mut() {
+            part.retain(|field, value| !value.is_null() || !schema::release_knows(&format!("/{name}/{field}")));
+        }
     }
 }
 
@@ -125,8 +160,8 @@ fn head_place(text: &str) -> Option<usize> {
 }
 
 impl ReleaseCache {
-    /// The release of these bytes; checked when first seen.
-    pub(crate) fn get(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
+    /// The release of these bytes, which are JSON; checked when first seen.
+    pub(crate) fn get(&mut self, text: &str) -> Fast<Arc<Release>> {
         if let Some(known) = self.alike(text).filter(|known| *known.text == *text) {
             return Ok(Arc::clone(&known.release));
         }
@@ -143,20 +178,13 @@ impl ReleaseCache {
         self.by_head[head_place(text)?].as_ref()
     }
 
-    fn by_all_bytes(&mut self, text: &str) -> Result<Arc<Release>, Vec<Problem>> {
+    fn by_all_bytes(&mut self, text: &str) -> Fast<Arc<Release>> {
         let key = xxh3_128(text.as_bytes());
         if let Some(release) = self.known.get(&key) {
             return Ok(Arc::clone(release));
         }
-        let unreadable =
-            |what: String| vec![Problem::new(Reason::WrongType, "/data/release", format!("not readable: {what}"))];
-        let mut problems = Vec::new();
-        let value = schema::parse(text, "/data/release", &mut problems).map_err(|problem| vec![problem])?;
-        schema::check_definition("release", &value, "/data/release", &mut problems);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let release = Release::of(&value).ok_or_else(|| unreadable("no canonical form".to_owned()))?;
+        let value = serde_json::from_str(&mended(text)).map_err(|_| Wrong)?;
+        let release = Release::of(value).ok_or(Wrong)?;
         let release = Arc::new(release);
         if self.known.len() >= CACHED {
             self.known.clear();
@@ -180,6 +208,27 @@ mod tests {
             serde_json_canonicalizer::to_string(&value).expect("canonical"),
             "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"
         );
+    }
+
+    #[test]
+    fn a_release_with_nulls_is_the_one_without_them_and_texts_are_cut_for_columns_alone() {
+        let release = |value: &Value| Release::of(value.clone()).expect("a release");
+        let plain = release(&json!({ "id": "1", "model": { "requested": "m" }, "params": { "stop": null } }));
+        let nulls = json!({
+            "id": "1", "prompt": null, "model": { "requested": "m", "responded": null }, "params": { "stop": null },
+            "fingerprint": null, "tools": null,
+        });
+        assert_eq!(release(&nulls), plain);
+        assert_ne!(plain.fingerprint, release(&json!({ "id": "1", "model": { "requested": "m" } })).fingerprint);
+        let long = release(&json!({ "id": "1", "prompt": { "version": "é".repeat(129) } }));
+        assert_eq!(long.prompt_version, Some("é".repeat(128)));
+        assert_eq!(long.cut, ["/data/release/prompt/version"]);
+        assert!(long.json.contains(&"é".repeat(129)));
+        for wrong in
+            [json!({}), json!({ "id": null }), json!({ "id": "" }), json!({ "id": "x".repeat(129) }), json!([])]
+        {
+            assert_eq!(Release::of(wrong.clone()), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -1,22 +1,36 @@
 //! The records of the contract, field by field as `schema.json` has them.
 
-use crate::record::{
-    Amount, ApprovalDecision, AssignmentUnit, CostSource, Currency, Decision, Int, Kept, List, Map, Millis, Number,
-    Raw, RawRelease, Risk, ScoreKind, Severity, Sha256Text, SpanId, Stage, Status, Target, Text, Time, TraceId, record,
-};
-use crate::release::Release;
+use std::ops::Deref;
 use std::sync::Arc;
 
-type Text32<'a> = Text<'a, 0, 32>;
-type Text64<'a> = Text<'a, 0, 64>;
-type Text128<'a> = Text<'a, 0, 128>;
-type Text256<'a> = Text<'a, 0, 256>;
-type Text512<'a> = Text<'a, 0, 512>;
-type Text1024<'a> = Text<'a, 0, 1024>;
-type Name64<'a> = Text<'a, 1, 64>;
+use crate::json::{Fast, Mark, Reader, right};
+use crate::record::{
+    Amount, ApprovalDecision, AssignmentUnit, AtLeastOne, CostSource, Currency, Cut, Decision, Fraction, Int, List,
+    Map, Millis, Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Read, Record, Risk,
+    ScoreKind, Severity, Sha256Text, Slice, SpanId, Stage, Start, Status, Target, Text, Time, TraceId, record,
+};
+use crate::release::Release;
+use crate::units;
+
+// Identity, within its limit or wrong.
 type Name128<'a> = Text<'a, 1, 128>;
 type Name256<'a> = Text<'a, 1, 256>;
-type Count = Int<0>;
+type Id128<'a> = Text<'a, 0, 128>;
+type Id256<'a> = Text<'a, 0, 256>;
+// Description, cut at its limit.
+type Text32<'a> = Cut<'a, 0, 32>;
+type Text64<'a> = Cut<'a, 0, 64>;
+type Text128<'a> = Cut<'a, 0, 128>;
+type Text256<'a> = Cut<'a, 0, 256>;
+type Text512<'a> = Cut<'a, 0, 512>;
+type Text1024<'a> = Cut<'a, 0, 1024>;
+type Label128<'a> = Cut<'a, 1, 128>;
+type Label256<'a> = Cut<'a, 1, 256>;
+type Label512<'a> = Cut<'a, 1, 512>;
+type Count = Int<0, { units::MAX_COUNT }>;
+type TokenCount = Int<0, { units::MAX_TOKENS }>;
+type Attempt = Int<1, { units::MAX_ATTEMPT }>;
+type Revision = Int<0, { units::MAX_INTEGER }>;
 
 /// Policy id of the exception that is derived from a high-risk call without a recorded approval.
 pub const UNAPPROVED: &str = "unapproved_action";
@@ -27,24 +41,24 @@ macro_rules! envelope {
         record! {
             $(#[$doc])*
             $name {
-                spec: Text<'a, 0, 32> = "spec",
-                event_type: Text<'a, 0, 32> = "type",
-                id: Name128<'a> = "id",
-                source: Name256<'a> = "source",
-                time: Time = "time",
-                run_id: Name128<'a> = "run_id",
-                tenant: Text128<'a> = "tenant",
-                revision: Count = "revision",
+                spec: Text<'a, 0, 32> = "spec" must,
+                event_type: Text<'a, 0, 32> = "type" strict,
+                id: Name128<'a> = "id" strict,
+                source: Name256<'a> = "source" strict,
+                time: Time = "time" strict,
+                run_id: Name128<'a> = "run_id" must,
+                tenant: Id128<'a> = "tenant" strict,
+                revision: Revision = "revision" strict,
                 supersedes: Text128<'a> = "supersedes",
-                data: $data = "data",
-            } unknown
+                data: $data = "data" must,
+            }
         }
     };
 }
 
 envelope! {
     /// The envelope of an event of any type, its data not yet read.
-    Envelope around Raw<'a>
+    Envelope around Slice<'a>
 }
 envelope! {
     /// The envelope of a completed run, its data read along with it.
@@ -54,22 +68,9 @@ envelope! {
 impl<'a> WholeRun<'a> {
     /// The envelope without its data, and the data.
     pub(crate) fn split(self) -> (Envelope<'a>, Option<Box<Run<'a>>>) {
-        let Self { spec, event_type, id, source, time, run_id, tenant, revision, supersedes, data, unknown, lifetime } =
-            self;
-        let envelope = Envelope {
-            spec,
-            event_type,
-            id,
-            source,
-            time,
-            run_id,
-            tenant,
-            revision,
-            supersedes,
-            data: None,
-            unknown,
-            lifetime,
-        };
+        let Self { spec, event_type, id, source, time, run_id, tenant, revision, supersedes, data, lifetime } = self;
+        let envelope =
+            Envelope { spec, event_type, id, source, time, run_id, tenant, revision, supersedes, data: None, lifetime };
         (envelope, data)
     }
 }
@@ -77,18 +78,18 @@ impl<'a> WholeRun<'a> {
 record! {
     /// Where a run stands in a rollout.
     Rollout {
-        stage: Stage = "stage",
+        stage: Stage = "stage" must,
         cohort: Text128<'a> = "cohort",
         flag_key: Text128<'a> = "flag_key",
         variant: Text128<'a> = "variant",
         assignment_unit: AssignmentUnit = "assignment_unit",
-        traffic_fraction: Number = "traffic_fraction",
+        traffic_fraction: Fraction = "traffic_fraction",
     }
 }
 record! {
     /// How a run ended.
     Outcome {
-        status: Status = "status",
+        status: Status = "status" must,
         source: Text64<'a> = "source",
         reason_code: Text64<'a> = "reason_code",
         finish_reason: Text64<'a> = "finish_reason",
@@ -105,8 +106,8 @@ record! {
 record! {
     /// One field of the answer, held against its schema.
     FieldError {
-        path: Text<'a, 1, 512> = "path",
-        valid: bool = "valid",
+        path: Label512<'a> = "path" must,
+        valid: bool = "valid" must,
         rule: Text64<'a> = "rule",
         message: Text512<'a> = "message",
     }
@@ -115,13 +116,13 @@ record! {
     /// Whether the answer fitted its schema.
     Validation {
         applicable: bool = "applicable",
-        valid: Option<bool> = "valid",
+        valid: bool = "valid",
         schema_id: Text256<'a> = "schema_id",
         schema_version: Text128<'a> = "schema_version",
-        attempts: Int<1> = "attempts",
-        first_attempt_valid: Option<bool> = "first_attempt_valid",
+        attempts: Int<1, { units::MAX_COUNT }> = "attempts",
+        first_attempt_valid: bool = "first_attempt_valid",
         repaired: bool = "repaired",
-        fields: List<FieldError<'a>, 128> = "fields",
+        fields: List<CheckedField<'a>, 128> = "fields",
         fields_total: Count = "fields_total",
         fields_invalid: Count = "fields_invalid",
     }
@@ -129,19 +130,19 @@ record! {
 record! {
     /// Tokens of a run.
     Tokens {
-        input: Count = "input",
-        input_cache_read: Count = "input_cache_read",
-        input_cache_write: Count = "input_cache_write",
-        output: Count = "output",
-        reasoning: Count = "reasoning",
-        by_modality: Map<'a, Count, 16> = "by_modality",
+        input: TokenCount = "input",
+        input_cache_read: TokenCount = "input_cache_read",
+        input_cache_write: TokenCount = "input_cache_write",
+        output: TokenCount = "output",
+        reasoning: TokenCount = "reasoning",
+        by_modality: Map<'a, TokenCount, 16> = "by_modality",
     }
 }
 record! {
     /// Cost of a run or a score.
     Cost {
-        amount: Amount = "amount",
-        currency: Currency<'a> = "currency",
+        amount: Amount = "amount" must,
+        currency: Currency<'a> = "currency" must,
         source: CostSource = "source",
         price_table: Text128<'a> = "price_table",
         price_table_version: Text128<'a> = "price_table_version",
@@ -172,16 +173,16 @@ record! {
 record! {
     /// One tool call.
     ToolCall {
-        name: Name128<'a> = "name",
+        name: Label128<'a> = "name" must,
         id: Text128<'a> = "id",
         kind: Text32<'a> = "type",
         schema_version: Text128<'a> = "schema_version",
-        status: Text64<'a> = "status",
+        status: Text64<'a> = "status" must,
         error_type: Text128<'a> = "error_type",
-        args_valid: Option<bool> = "args_valid",
+        args_valid: bool = "args_valid",
         latency: Millis = "latency_ms",
-        attempt: Int<1> = "attempt",
-        side_effect: Option<bool> = "side_effect",
+        attempt: Attempt = "attempt",
+        side_effect: bool = "side_effect",
         risk: Risk = "risk",
         approval: Approval<'a> = "approval",
     }
@@ -189,16 +190,16 @@ record! {
 record! {
     /// One document that a retrieval call returned.
     Document {
-        id: Name256<'a> = "id",
+        id: Label256<'a> = "id" must,
         score: Number = "score",
         version: Text128<'a> = "version",
-        cited: Option<bool> = "cited",
+        cited: bool = "cited",
     }
 }
 record! {
     /// One retrieval call.
     Retrieval {
-        source_id: Name256<'a> = "source_id",
+        source_id: Label256<'a> = "source_id" must,
         index_version: Text128<'a> = "index_version",
         query_sha256: Sha256Text<'a> = "query_sha256",
         requested_k: Count = "requested_k",
@@ -211,25 +212,14 @@ record! {
     }
 }
 record! {
-    /// One step; kept as it was sent.
-    Step {
-        name: Name128<'a> = "name",
-        kind: Text64<'a> = "kind",
-        decision: Text256<'a> = "decision",
-        status: Text32<'a> = "status",
-        latency: Millis = "latency_ms",
-        span_id: Text32<'a> = "span_id",
-    }
-}
-record! {
     /// A hand-off to a person.
     Escalation {
-        reason_code: Name64<'a> = "reason_code",
+        reason_code: Text64<'a> = "reason_code",
         initiated_by: Text64<'a> = "initiated_by",
         to: Text128<'a> = "to",
         phase: Text64<'a> = "phase",
         ticket_id: Text128<'a> = "ticket_id",
-        resolved: Option<bool> = "resolved",
+        resolved: bool = "resolved",
         resolution: Text64<'a> = "resolution",
         wait: Millis = "wait_ms",
         handle: Millis = "handle_ms",
@@ -238,10 +228,10 @@ record! {
 record! {
     /// A policy exception.
     PolicyException {
-        policy_id: Name128<'a> = "policy_id",
+        policy_id: Label128<'a> = "policy_id" must,
         policy_version: Text128<'a> = "policy_version",
         category: Text64<'a> = "category",
-        severity: Severity = "severity",
+        severity: Severity = "severity" must,
         action: Text64<'a> = "action",
         source: Text64<'a> = "source",
         component: Text128<'a> = "component",
@@ -254,107 +244,145 @@ record! {
 record! {
     /// Who scored.
     Evaluator {
-        id: Name128<'a> = "id",
+        id: Name128<'a> = "id" must,
         version: Text128<'a> = "version",
         model: Text256<'a> = "model",
     }
 }
 record! {
-    /// What a score refers to; kept as it was sent.
-    Reference {
-        dataset: Text256<'a> = "dataset",
-        item_id: Text256<'a> = "item_id",
-        version: Text128<'a> = "version",
-    }
-}
-record! {
     /// A score.
-    Score {
-        name: Name128<'a> = "name",
+    ScoreFields {
+        name: Name128<'a> = "name" must,
         value: Number = "value",
-        label: Text64<'a> = "label",
-        passed: Option<bool> = "passed",
+        label: Text64<'a> = "label" strict,
+        passed: bool = "passed" strict,
         min: Number = "min",
         max: Number = "max",
-        higher_is_better: Option<bool> = "higher_is_better",
-        kind: ScoreKind = "kind",
-        evaluator: Evaluator<'a> = "evaluator",
+        higher_is_better: bool = "higher_is_better",
+        kind: ScoreKind = "kind" must,
+        evaluator: Evaluator<'a> = "evaluator" must,
         rubric_version: Text128<'a> = "rubric_version",
-        reference: Kept<'a, Reference<'a>> = "reference",
-        target: Target = "target",
-        target_id: Text128<'a> = "target_id",
+        reference: RawObject<'a> = "reference",
+        target: Target = "target" strict,
+        target_id: Id128<'a> = "target_id" strict,
         explanation: Text1024<'a> = "explanation",
-        identifier: Text256<'a> = "identifier",
-        sets_outcome: bool = "sets_outcome",
-        weight: Number = "weight",
-        cost: Cost<'a> = "cost",
-    } unknown
+        identifier: Id256<'a> = "identifier" strict,
+        sets_outcome: bool = "sets_outcome" strict,
+        weight: Positive = "weight",
+        cost: ScoreCost<'a> = "cost",
+    }
 }
+
+/// A score, which says at least one of value, label and passed.
+#[derive(Clone, Debug, Default)]
+pub struct Score<'a>(ScoreFields<'a>);
+
+impl<'a> Deref for Score<'a> {
+    type Target = ScoreFields<'a>;
+    fn deref(&self) -> &ScoreFields<'a> {
+        &self.0
+    }
+}
+
+impl<'a> Record<'a> for Score<'a> {
+    fn fill(&mut self, json: &mut Reader<'a, '_>) -> Fast<()> {
+        self.0.fill(json)?;
+        right(self.value.is_some() || self.label.is_some() || self.passed.is_some())
+    }
+}
+
+impl<'a> Read<'a> for Score<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let mut score = Self::default();
+        score.fill(json)?;
+        Ok(score)
+    }
+}
+
+/// Cost of a score. There are columns for amount and currency alone: one that says more is kept whole beside them.
+#[derive(Clone, Debug)]
+pub struct ScoreCost<'a>(pub Cost<'a>);
+
+impl<'a> Read<'a> for ScoreCost<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let cost = Cost::read(json)?;
+        let more = [cost.price_table.is_some(), cost.price_table_version.is_some(), cost.breakdown.is_some()];
+        if cost.source.is_some() || more.contains(&true) {
+            json.note(from, Mark::Unknown);
+        }
+        Ok(Self(cost))
+    }
+}
+
+/// One field of the answer. There are columns for those that failed: the others are kept beside them.
+#[derive(Clone, Debug, Default)]
+pub struct CheckedField<'a>(FieldError<'a>);
+
+impl<'a> Deref for CheckedField<'a> {
+    type Target = FieldError<'a>;
+    fn deref(&self) -> &FieldError<'a> {
+        &self.0
+    }
+}
+
+impl<'a> Read<'a> for CheckedField<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let field = FieldError::read(json)?;
+        if field.valid == Some(true) {
+            json.note(from, Mark::Unknown);
+        }
+        Ok(Self(field))
+    }
+}
+
 record! {
     /// A person's verdict.
     Review {
-        review_id: Name128<'a> = "review_id",
+        review_id: Name128<'a> = "review_id" must,
         queue: Text128<'a> = "queue",
-        reviewer: Text128<'a> = "reviewer",
-        decision: Decision = "decision",
+        reviewer: Id128<'a> = "reviewer" strict,
+        decision: Decision = "decision" must,
         failure_mode: Text64<'a> = "failure_mode",
         labels: List<Text64<'a>, 32> = "labels",
         severity: Severity = "severity",
         expected_ref: Text1024<'a> = "expected_ref",
-        expected: Raw<'a> = "expected",
+        expected: RawContent<'a> = "expected",
         make_eval_case: bool = "make_eval_case",
         duration: Millis = "duration_ms",
         rubric_version: Text128<'a> = "rubric_version",
-        sets_outcome: bool = "sets_outcome",
-        sampling_weight: Number = "sampling_weight",
-    } unknown
+        sets_outcome: bool = "sets_outcome" strict,
+        sampling_weight: AtLeastOne = "sampling_weight",
+    }
 }
 record! {
     /// A W3C trace.
     Trace {
-        trace_id: TraceId<'a> = "trace_id",
+        trace_id: TraceId<'a> = "trace_id" must,
         span_id: SpanId<'a> = "span_id",
     }
 }
 record! {
     /// How the producer sampled.
     Sampling {
-        probability: Number = "probability",
+        probability: Probability = "probability" strict,
         reason: Text64<'a> = "reason",
-    }
-}
-record! {
-    /// Content of a run; kept as it was sent.
-    Content {
-        input: Raw<'a> = "input",
-        output: Raw<'a> = "output",
-        input_ref: Text1024<'a> = "input_ref",
-        output_ref: Text1024<'a> = "output_ref",
-        input_sha256: Sha256Text<'a> = "input_sha256",
-        output_sha256: Sha256Text<'a> = "output_sha256",
-        redaction: Redaction<'a> = "redaction",
-    }
-}
-record! {
-    /// What was redacted.
-    Redaction {
-        policy: Text128<'a> = "policy",
-        entities: Map<'a, Count, 64> = "entities",
     }
 }
 record! {
     /// A run as it was sent.
     Run {
-        task: Name128<'a> = "task",
+        task: Name128<'a> = "task" must,
         task_version: Text128<'a> = "task_version",
         environment: Text64<'a> = "environment",
-        attempt: Int<1> = "attempt",
-        revision: Count = "revision",
-        release: RawRelease<'a> = "release",
-        rollout: Rollout<'a> = "rollout",
-        started_at: Time = "started_at",
-        ended_at: Time = "ended_at",
-        outcome: Outcome<'a> = "outcome",
+        attempt: Attempt = "attempt" strict,
+        revision: Revision = "revision" strict,
+        release: RawRelease<'a> = "release" must,
+        rollout: Rollout<'a> = "rollout" strict,
+        started_at: Start = "started_at" must,
+        ended_at: Time = "ended_at" must,
+        outcome: Outcome<'a> = "outcome" must,
         failure_point: FailurePoint<'a> = "failure_point",
         validation: Validation<'a> = "validation",
         tokens: Tokens<'a> = "tokens",
@@ -364,7 +392,7 @@ record! {
         turns: Count = "turns",
         tool_calls: List<ToolCall<'a>, 256> = "tool_calls",
         retrieval: List<Retrieval<'a>, 64> = "retrieval",
-        steps: Kept<'a, List<Step<'a>, 256>> = "steps",
+        steps: RawList<'a> = "steps",
         escalation: Escalation<'a> = "escalation",
         policy_exceptions: List<PolicyException<'a>, 64> = "policy_exceptions",
         scores: List<Score<'a>, 64> = "scores",
@@ -372,10 +400,10 @@ record! {
         user_key: Text128<'a> = "user_key",
         trace: Trace<'a> = "trace",
         segments: Map<'a, Text128<'a>, 16> = "segments",
-        content: Kept<'a, Content<'a>> = "content",
-        sampling: Sampling<'a> = "sampling",
+        content: RawObject<'a> = "content",
+        sampling: Sampling<'a> = "sampling" strict,
         truncated: List<Text64<'a>, 16> = "truncated",
-    } unknown
+    }
 }
 
 /// A completed run: what was sent, with what follows from it.
@@ -385,8 +413,8 @@ pub struct Completed<'a> {
     pub run: Box<Run<'a>>,
     /// The release, with its fingerprint.
     pub release: Arc<Release>,
-    /// Start, microseconds since the epoch.
-    pub started_micros: i64,
+    /// Start, microseconds since the epoch; none where the producer never set it.
+    pub started_micros: Option<i64>,
     /// Completion, microseconds since the epoch; decides the window.
     pub ended_micros: i64,
     /// Outcome.
@@ -399,22 +427,31 @@ pub struct Completed<'a> {
     pub weight_micros: i64,
 }
 
-/// Weight at most: a sampling probability below one in a thousand million counts as that.
-const MAX_WEIGHT_MICROS: f64 = 1e15;
-
 // === impl Completed ===
 
 impl Completed<'_> {
-    /// Duration in microseconds: as stated, else from the two times; none where they contradict each other.
+    /// Duration in microseconds: as stated, else from the two times; none where they contradict each other, or are further
+    /// apart than a run can last.
     pub fn latency_total_micros(&self) -> Option<i64> {
         let stated = self.run.latency.as_ref().and_then(|latency| latency.total).map(|total| total.0);
-        stated.or_else(|| self.ended_micros.checked_sub(self.started_micros).filter(|micros| *micros >= 0))
+        let derived = || Some(self.ended_micros - self.started_micros?);
+        stated.or_else(|| derived().filter(|micros| (0..=units::MAX_SQUARED).contains(micros)))
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the bound stands beside it")]
-pub(crate) fn weight_micros(probability: Option<f64>) -> i64 {
-    probability.map_or(1_000_000, |probability| (1e6 / probability).round().min(MAX_WEIGHT_MICROS) as i64)
+/// Weight of a run that was kept with this probability, in millionths.
+#[expect(clippy::cast_possible_truncation, reason = "at most 1e12, as the bound beside it says")]
+pub(crate) fn weight_micros(probability: Option<Probability>) -> i64 {
+    probability.map_or(1_000_000, |probability| (1e6 / probability.sent.max(units::MIN_PROBABILITY)).round() as i64)
+}
+
+// === impl Validation ===
+
+impl Validation<'_> {
+    /// The answer has a schema: as stated, else true where it is said whether the answer fits it.
+    pub fn is_applicable(&self) -> Option<bool> {
+        self.applicable.or(self.valid.map(|_| true))
+    }
 }
 
 // === impl ToolCall ===
@@ -438,7 +475,7 @@ impl ToolCall<'_> {
         let waived = approval.and_then(|approval| approval.required) == Some(false);
         self.risk.is_some_and(|risk| risk.0 == "high")
             && self.status.as_deref() == Some("ok")
-            && self.side_effect.flatten() != Some(false)
+            && self.side_effect != Some(false)
             && !approved
             && !waived
     }

@@ -2,58 +2,125 @@
 //!
 //! The reader knows the keywords that the schema uses, no more; a test walks the schema and fails on any other.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::sync::LazyLock;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::json::mended;
+use crate::parse::parse;
 use crate::reason::{Problem, Reason};
+use crate::record::{is_currency, is_sha256, lower_hex};
 use crate::units;
-
-/// Problems of one message that are listed at most; the rest follows once these are mended.
-const LISTED: usize = 50;
 
 static ROOT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(schema()).expect("the schema of this crate is JSON, as a test shows"));
+
+/// What becomes of an event with something wrong at a place: what `x-on-error` says of it and of all that it is in.
+#[derive(Clone, Copy)]
+struct OnError {
+    /// The event is rejected.
+    rejects: bool,
+    /// The value is kept as it was sent.
+    keeps: bool,
+}
+
+/// A place in an event.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    pointer: &'a str,
+    on_error: OnError,
+}
 
 /// The published JSON Schema (2020-12) as text.
 pub const fn schema() -> &'static str {
     include_str!("schema.json")
 }
 
-/// Every problem of a value, by the schema.
+/// Every problem of a value, by the schema; those too that an event is not rejected for.
 pub fn problems(value: &Value) -> Vec<Problem> {
     let mut found = Vec::new();
-    check_schema(&ROOT, value, "", &mut found);
+    check_event(value, &mut found);
     found
 }
 
-/// Every problem of a message that is not about the time of day: JSON, nesting, schema.
+/// Every problem of a message that is not about the time of day: JSON, nesting, schema; those too that it is not rejected for.
 pub fn check(message: &str, max_depth: usize) -> Vec<Problem> {
-    let mut found = Vec::new();
-    if depth(message.as_bytes()) > max_depth {
-        return vec![too_deep(max_depth)];
+    let (value, mut found) = parsed(message.strip_prefix('\u{feff}').unwrap_or(message), max_depth);
+    if let Some(value) = value {
+        check_event(&value, &mut found);
     }
-    match parse(message, "", &mut found) {
-        Ok(value) => check_schema(&ROOT, &value, "", &mut found),
-        Err(problem) => found.push(problem),
-    }
-    found.truncate(LISTED);
     found
 }
 
-/// Holds a value against one definition of the schema.
-pub(crate) fn check_definition(name: &str, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
-    if let Some(schema) = ROOT.get("$defs").and_then(|definitions| definitions.get(name)) {
-        check_schema(schema, value, pointer, found);
+/// The value of a message, as far as it can be read, and the problems of its JSON.
+pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Problem>) {
+    if depth(message.as_bytes()) > max_depth {
+        let what = format!("objects and lists are nested deeper than {max_depth}: flatten them");
+        return (None, vec![Problem::new(Reason::TooDeep, "", what)]);
+    }
+    let (value, mut found) = parse(&mended(message));
+    if let Some(event) = &value {
+        for problem in found.iter_mut().filter(|problem| problem.reason == Reason::DuplicateKey) {
+            problem.rejects = rejects_at(event, &problem.pointer);
+            if !problem.rejects {
+                problem.message.push_str("; the event is kept, and which of them is not said");
+            }
+        }
+    }
+    (value, found)
+}
+
+/// Holds a value against the whole schema.
+pub(crate) fn check_event(value: &Value, found: &mut Vec<Problem>) {
+    check_schema(&ROOT, value, At { pointer: "", on_error: OnError { rejects: true, keeps: false } }, found);
+}
+
+/// Holds a value against one field of the envelope.
+pub(crate) fn check_field(name: &str, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
+    if let Some(schema) = ROOT.get("properties").and_then(|fields| fields.get(name)) {
+        check_schema(schema, value, At { pointer, on_error: OnError { rejects: true, keeps: false } }, found);
     }
 }
 
-/// What a message is told that is nested too deeply.
-pub(crate) fn too_deep(max_depth: usize) -> Problem {
-    Problem::new(Reason::TooDeep, "", format!("objects and lists are nested deeper than {max_depth}: flatten them"))
+/// True for a field of the contract's release, by its pointer there.
+pub(crate) fn release_knows(pointer: &str) -> bool {
+    let mut schema = ROOT.pointer("/$defs/release");
+    for name in pointer.split('/').skip(1) {
+        schema = schema.and_then(|schema| schema.get("properties")?.get(name));
+    }
+    schema.is_some()
+}
+
+/// True where an event is rejected for what is wrong at a place in it.
+fn rejects_at(event: &Value, pointer: &str) -> bool {
+    let mut schema = &*ROOT;
+    for (level, name) in pointer.split('/').skip(1).enumerate() {
+        let name = name.replace("~1", "/").replace("~0", "~");
+        let Some(next) = resolved(schema).get("properties").and_then(|fields| fields.get(&name)) else { return false };
+        if next.get("x-on-error").and_then(Value::as_str) != Some("reject") {
+            return false;
+        }
+        schema = if level == 0 && name == "data" { data_schema(event).unwrap_or(next) } else { next };
+    }
+    true
+}
+
+/// The definition of an event's data.
+fn data_schema(event: &Value) -> Option<&'static Value> {
+    let named = event.get("type").and_then(Value::as_str).unwrap_or("run.completed");
+    let fits = |part: &&Value| {
+        let of = part.pointer("/if/properties/type");
+        of.and_then(|of| of.get("const")).and_then(Value::as_str) == Some(named)
+            || of.and_then(|of| of.pointer("/enum/0")).and_then(Value::as_str) == Some(named)
+    };
+    let part = ROOT.get("allOf")?.as_array()?.iter().find(fits)?;
+    part.pointer("/then/properties/data").map(resolved)
+}
+
+/// What a schema that only names another, or another and null, stands for.
+fn resolved(schema: &'static Value) -> &'static Value {
+    let named = schema.get("$ref").or_else(|| schema.pointer("/anyOf/0/$ref"));
+    named.and_then(Value::as_str).and_then(|name| ROOT.pointer(name.strip_prefix('#')?)).unwrap_or(schema)
 }
 
 /// Deepest nesting of objects and lists.
@@ -77,48 +144,89 @@ pub(crate) fn depth(text: &[u8]) -> usize {
 
 // === holding a value against a schema ===
 
-fn check_schema(schema: &Value, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
-    if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-        if let Some(schema) = target.strip_prefix('#').and_then(|path| ROOT.pointer(path)) {
-            check_schema(schema, value, pointer, found);
-        }
-        return;
+impl<'a> At<'a> {
+    /// A place below, of which the schema is this.
+    fn below<'b>(self, pointer: &'b str, schema: &Value) -> At<'b> {
+        let said = schema.get("x-on-error").and_then(Value::as_str);
+        let OnError { rejects, keeps } = self.on_error;
+        let on_error = OnError { rejects: rejects && said == Some("reject"), keeps: keeps || said == Some("keep") };
+        At { pointer, on_error }
     }
+
+    /// The same in all else.
+    fn entry<'b>(self, pointer: &'b str) -> At<'b> {
+        At { pointer, on_error: self.on_error }
+    }
+
+    /// A problem here. What becomes of an event that is not rejected is a part of what it is told.
+    fn problem(self, reason: Reason, what: String) -> Problem {
+        let OnError { rejects, keeps } = self.on_error;
+        let kept = match (rejects, keeps) {
+            (true, _) => "",
+            (false, true) => "; it is kept as it was sent",
+            (false, false) => "; the event is kept without it",
+        };
+        Problem { rejects, ..Problem::new(reason, self.pointer, what + kept) }
+    }
+
+    /// A problem here that does no more than change the value, as the message says.
+    fn change(self, reason: Reason, what: String) -> Problem {
+        Problem { rejects: false, ..Problem::new(reason, self.pointer, what) }
+    }
+}
+
+fn check_schema(schema: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+    let schema = resolved(schema);
     if !type_fits(schema, value) {
         let what = format!("this is {}; write {}", name_of(value), describe(schema));
-        found.push(Problem::new(Reason::WrongType, pointer, what));
+        found.push(at.problem(Reason::WrongType, what));
         return;
     }
-    check_words(schema, value, pointer, found);
+    check_words(schema, value, at, found);
     match value {
-        Value::String(text) => check_text(schema, text, pointer, found),
-        Value::Number(number) => check_number(schema, number, pointer, found),
-        Value::Array(entries) => check_list(schema, entries, pointer, found),
-        Value::Object(fields) => check_object(schema, fields, pointer, found),
+        Value::String(text) => check_text(schema, text, at, found),
+        Value::Number(number) => check_number(schema, number, at, found),
+        Value::Array(entries) => check_list(schema, entries, at, found),
+        Value::Object(fields) => check_object(schema, fields, at, found),
         Value::Null | Value::Bool(_) => {}
     }
     for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        check_conditional(part, value, pointer, found);
+        check_conditional(part, value, at, found);
     }
     if let Some(choices) = schema.get("anyOf").and_then(Value::as_array) {
-        check_choices(choices, value, pointer, found);
+        check_choices(choices, value, at, found);
     }
 }
 
-fn check_conditional(part: &Value, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
+fn check_conditional(part: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
     if let (Some(condition), Some(then)) = (part.get("if"), part.get("then")) {
         let mut unmet = Vec::new();
-        check_schema(condition, value, pointer, &mut unmet);
+        check_schema(condition, value, at, &mut unmet);
         if unmet.is_empty() {
-            check_schema(then, value, pointer, found);
+            check_object_of(then, value, at, found);
         }
     }
 }
 
-fn check_choices(choices: &[Value], value: &Value, pointer: &str, found: &mut Vec<Problem>) {
+/// The consequence of a condition: what it says of fields that the schema has said something of already.
+fn check_object_of(then: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+    let Some(fields) = value.as_object() else { return };
+    let there = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    for name in then.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        if there(name).is_none() {
+            let schema = ROOT.get("properties").and_then(|fields| fields.get(name));
+            found.push(missing(name, schema, at));
+        }
+    }
+    if let (Some(schema), Some(data)) = (then.pointer("/properties/data"), there("data")) {
+        check_schema(schema, data, At { pointer: "/data", on_error: at.on_error }, found);
+    }
+}
+
+fn check_choices(choices: &'static [Value], value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
     let fits = choices.iter().any(|choice| {
         let mut unmet = Vec::new();
-        check_schema(choice, value, pointer, &mut unmet);
+        check_schema(choice, value, at, &mut unmet);
         unmet.is_empty()
     });
     if !fits {
@@ -128,7 +236,7 @@ fn check_choices(choices: &[Value], value: &Value, pointer: &str, found: &mut Ve
             .map(|name| format!("`{name}`"))
             .collect();
         let what = format!("add at least one of {}", names.join(", "));
-        found.push(Problem::new(Reason::MissingField, pointer, what));
+        found.push(at.problem(Reason::MissingField, what));
     }
 }
 
@@ -154,7 +262,7 @@ fn is_whole(number: &Number) -> bool {
     number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
-fn check_words(schema: &Value, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
+fn check_words(schema: &Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
     let known = match (schema.get("enum").and_then(Value::as_array), schema.get("const")) {
         (Some(words), _) => words.contains(value),
         (None, Some(word)) => word == value,
@@ -162,83 +270,135 @@ fn check_words(schema: &Value, value: &Value, pointer: &str, found: &mut Vec<Pro
     };
     if !known {
         let what = format!("not a known value; write {}", describe(schema));
-        found.push(Problem::new(Reason::UnknownValue, pointer, what).with_value(shorten(value)));
+        found.push(at.problem(Reason::UnknownValue, what).with_value(shorten(value)));
     }
 }
 
-fn check_text(schema: &Value, text: &str, pointer: &str, found: &mut Vec<Problem>) {
+fn check_text(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) {
     let length = text.chars().count() as u64;
     let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
     if let Some(least) = limit("minLength").filter(|least| length < *least) {
         let what = format!("has {length} characters; at least {least} are needed");
-        found.push(Problem::new(Reason::TooShort, pointer, what));
+        found.push(at.problem(Reason::TooShort, what));
     }
     if let Some(most) = limit("maxLength").filter(|most| length > *most) {
         let what = format!("has {length} characters; at most {most} fit: shorten it");
-        found.push(Problem::new(Reason::TooLong, pointer, what));
+        found.push(at.problem(Reason::TooLong, what));
     }
-    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-        && !pattern_fits(pattern, text)
-    {
-        let reason = if pointer == "/spec" { Reason::UnknownSpec } else { Reason::Pattern };
-        let what = format!("write it in the form {}", pattern_words(pattern));
-        found.push(Problem::new(reason, pointer, what).with_value(shorten(&Value::from(text))));
+    if let Some(most) = limit("x-cut").filter(|most| length > *most) {
+        let what = format!("has {length} characters; it is cut after {most}");
+        found.push(at.change(Reason::TooLong, what));
     }
     if schema.get("format").is_some() && units::rfc3339_micros(text).is_none() {
         let what = "not an RFC 3339 time with a zone; write it like 2026-11-23T10:00:00.250Z";
-        found.push(Problem::new(Reason::TimeFormat, pointer, what).with_value(shorten(&Value::from(text))));
+        found.push(at.problem(Reason::TimeFormat, what.to_owned()).with_value(shorten(&Value::from(text))));
+        return;
+    }
+    check_pattern(schema, text, at, found);
+    if let Some(most) = schema.get("x-maximum")
+        && units::decimal_nanos(text).is_some()
+        && units::amount_nanos(text).is_none()
+    {
+        let what = format!("out of range; write an amount up to {most}");
+        found.push(at.problem(Reason::OutOfRange, what).with_value(shorten(&Value::from(text))));
     }
 }
 
-fn check_number(schema: &Value, number: &Number, pointer: &str, found: &mut Vec<Problem>) {
+fn check_pattern(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) {
+    let unmet = |name: &str| schema.get(name).and_then(Value::as_str).filter(|pattern| !pattern_fits(pattern, text));
+    if let Some(pattern) = unmet("pattern") {
+        let problem = if schema.get("format").is_some() {
+            at.problem(year_reason(text), year_words(text).to_owned())
+        } else {
+            let reason = if at.pointer == "/spec" { Reason::UnknownSpec } else { Reason::Pattern };
+            at.problem(reason, format!("write it in the form {}", pattern_words(pattern)))
+        };
+        // What differs in nothing but case is written right, and kept.
+        let kept = CASES.contains(&pattern)
+            && [text.to_ascii_lowercase(), text.to_ascii_uppercase()].iter().any(|text| pattern_fits(pattern, text));
+        let problem = if kept {
+            at.change(Reason::Pattern, format!("write it in the form {}; its case is changed", pattern_words(pattern)))
+        } else {
+            problem
+        };
+        found.push(problem.with_value(shorten(&Value::from(text))));
+    }
+    if unmet("x-pattern").is_some() {
+        let what = format!("{}; it counts as not known", year_words(text));
+        found.push(at.change(year_reason(text), what).with_value(shorten(&Value::from(text))));
+    }
+}
+
+fn year_reason(time: &str) -> Reason {
+    if time < "2" { Reason::TimeTooOld } else { Reason::TimeInFuture }
+}
+
+fn year_words(time: &str) -> &'static str {
+    if time.starts_with("0001-01-01T00:00:00") {
+        "this is a time that was never set (Go's zero time): set it"
+    } else {
+        "the year is not one of 1970 to 2199: check the producer's clock and units"
+    }
+}
+
+fn check_number(schema: &Value, number: &Number, at: At<'_>, found: &mut Vec<Problem>) {
     let Some(number) = number.as_f64() else { return };
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     let below = bound("minimum").is_some_and(|least| number < least)
         || bound("exclusiveMinimum").is_some_and(|least| number <= least);
     if below || bound("maximum").is_some_and(|most| number > most) {
         let what = format!("out of range; write {}", describe(schema));
-        found.push(Problem::new(Reason::OutOfRange, pointer, what).with_value(number.to_string()));
+        found.push(at.problem(Reason::OutOfRange, what).with_value(number.to_string()));
+    } else if let Some(least) = bound("x-minimum").filter(|least| number < *least) {
+        let what = format!("below {least}; it counts as that");
+        found.push(at.change(Reason::OutOfRange, what).with_value(number.to_string()));
     }
 }
 
-fn check_list(schema: &Value, entries: &[Value], pointer: &str, found: &mut Vec<Problem>) {
-    let most = schema.get("maxItems").and_then(Value::as_u64).unwrap_or(u64::MAX);
-    if entries.len() as u64 > most {
-        let what = format!("has {} entries; at most {most} fit: send the ones that matter", entries.len());
-        found.push(Problem::new(Reason::TooMany, pointer, what));
-    }
+fn check_list(schema: &'static Value, entries: &[Value], at: At<'_>, found: &mut Vec<Problem>) {
+    check_size(schema, entries.len(), at, found);
     if let Some(each) = schema.get("items") {
-        for (n, entry) in entries.iter().enumerate() {
-            check_schema(each, entry, &format!("{pointer}/{n}"), found);
+        for (n, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.is_null()) {
+            check_schema(each, entry, at.entry(&format!("{}/{n}", at.pointer)), found);
         }
     }
 }
 
-fn check_object(schema: &Value, fields: &Map<String, Value>, pointer: &str, found: &mut Vec<Problem>) {
+fn check_size(schema: &Value, entries: usize, at: At<'_>, found: &mut Vec<Problem>) {
+    if let Some(most) = schema.get("x-cut").and_then(Value::as_u64).filter(|most| entries as u64 > *most) {
+        found.push(at.change(Reason::TooMany, format!("has {entries} entries; the first {most} are kept")));
+    }
+}
+
+fn check_object(schema: &'static Value, fields: &Map<String, Value>, at: At<'_>, found: &mut Vec<Problem>) {
     let properties = schema.get("properties").and_then(Value::as_object);
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        if !fields.contains_key(name) {
-            let what = match properties.and_then(|properties| properties.get(name)) {
-                Some(schema) => format!("add `{name}`: {}", describe(schema)),
-                None => format!("add `{name}`"),
-            };
-            found.push(Problem::new(Reason::MissingField, format!("{pointer}/{}", escape(name)), what));
+        if fields.get(name).is_none_or(Value::is_null) {
+            found.push(missing(name, properties.and_then(|properties| properties.get(name)), at));
         }
     }
-    let most = schema.get("maxProperties").and_then(Value::as_u64).unwrap_or(u64::MAX);
-    if fields.len() as u64 > most {
-        let what = format!("has {} entries; at most {most} fit", fields.len());
-        found.push(Problem::new(Reason::TooMany, pointer, what));
-    }
-    for (name, value) in fields {
+    check_size(schema, fields.len(), at, found);
+    // Null is the same as a field that is not there.
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         let known = properties.and_then(|properties| properties.get(name));
         if let Some(schema) = known.or_else(|| schema.get("additionalProperties")) {
-            check_schema(schema, value, &format!("{pointer}/{}", escape(name)), found);
+            check_schema(schema, value, at.below(&format!("{}/{}", at.pointer, escape(name)), schema), found);
         }
     }
 }
 
-fn escape(name: &str) -> String {
+/// A field that is not there, or null.
+fn missing(name: &str, schema: Option<&'static Value>, at: At<'_>) -> Problem {
+    let what = match schema.map(resolved) {
+        Some(schema) => format!("add `{name}`: {}", describe(schema)),
+        None => format!("add `{name}`"),
+    };
+    let pointer = format!("{}/{}", at.pointer, escape(name));
+    let at = schema.map_or(at.entry(&pointer), |schema| at.below(&pointer, schema));
+    at.problem(Reason::MissingField, what)
+}
+
+pub(crate) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
@@ -261,7 +421,8 @@ fn name_of(value: &Value) -> &'static str {
 /// What a schema asks for, in words.
 fn describe(schema: &Value) -> String {
     if let Some(words) = schema.get("enum").and_then(Value::as_array) {
-        let words: Vec<String> = words.iter().map(|word| format!("`{}`", shorten(word))).collect();
+        let words = words.iter().filter(|word| !word.is_null());
+        let words: Vec<String> = words.map(|word| format!("`{}`", shorten(word))).collect();
         return format!("one of {}", words.join(", "));
     }
     if schema.get("format").is_some() {
@@ -278,8 +439,9 @@ fn describe(schema: &Value) -> String {
     let bound = |name: &str| schema.get(name).map(ToString::to_string);
     let words: Vec<String> = kinds
         .iter()
+        .filter(|kind| **kind != "null")
         .map(|kind| match *kind {
-            "string" => match bound("maxLength") {
+            "string" => match bound("maxLength").or_else(|| bound("x-cut")) {
                 Some(most) => format!("a text of at most {most} characters"),
                 None => "a text".to_owned(),
             },
@@ -292,7 +454,6 @@ fn describe(schema: &Value) -> String {
             }
             "boolean" => "true or false".to_owned(),
             "array" => "a list".to_owned(),
-            "null" => "null".to_owned(),
             _ => "an object".to_owned(),
         })
         .collect();
@@ -302,25 +463,26 @@ fn describe(schema: &Value) -> String {
 /// How a pattern is checked, and how it reads in words.
 type Pattern = (fn(&str) -> bool, &'static str);
 
+const SHA256: &str = "^sha256:[0-9a-f]{64}$";
+const CURRENCY: &str = "^[A-Z]{3}$";
+const TRACE: &str = "^[0-9a-f]{32}$";
+const SPAN: &str = "^[0-9a-f]{16}$";
+
+/// Patterns of which the case is put right.
+const CASES: [&str; 4] = [SHA256, CURRENCY, TRACE, SPAN];
+
 /// The patterns of the schema.
 fn pattern_of(pattern: &str) -> Option<Pattern> {
-    fn hex(text: &str, digits: usize) -> bool {
-        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    }
     Some(match pattern {
         r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
-        "^sha256:[0-9a-f]{64}$" => (
-            |text| text.strip_prefix("sha256:").is_some_and(|digits| hex(digits, 64)),
-            "`sha256:` and 64 hexadecimal digits",
-        ),
+        SHA256 => (is_sha256, "`sha256:` and 64 hexadecimal digits, letters in lower case"),
         r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => {
-            (|text| units::amount_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
+            (|text| units::decimal_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
         }
-        "^[A-Z]{3}$" => {
-            (|text| text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()), "`USD` (ISO 4217)")
-        }
-        "^[0-9a-f]{32}$" => (|text| hex(text, 32), "32 hexadecimal digits"),
-        "^[0-9a-f]{16}$" => (|text| hex(text, 16), "16 hexadecimal digits"),
+        CURRENCY => (is_currency, "`USD` (ISO 4217), in upper case"),
+        TRACE => (|text| lower_hex(text, 32), "32 hexadecimal digits, letters in lower case"),
+        SPAN => (|text| lower_hex(text, 16), "16 hexadecimal digits, letters in lower case"),
+        "^(19[7-9][0-9]|2[01][0-9]{2})-" => (units::year_fits, "a year from 1970 to 2199"),
         _ => return None,
     })
 }
@@ -344,101 +506,11 @@ fn pattern_words(pattern: &str) -> &str {
     pattern_of(pattern).map_or(pattern, |(_, words)| words)
 }
 
-// === reading JSON with its duplicate keys ===
-
-/// Reads one JSON value; keys that stand twice are added to the problems.
-pub(crate) fn parse(text: &str, pointer: &str, found: &mut Vec<Problem>) -> Result<Value, Problem> {
-    let path = RefCell::new(pointer.to_owned());
-    let duplicates = RefCell::new(Vec::new());
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let read = Tree { path: &path, duplicates: &duplicates }
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value));
-    found.append(&mut duplicates.into_inner());
-    read.map_err(|error| {
-        let at = format!("line {}, column {}", error.line(), error.column());
-        if error.to_string().starts_with("trailing characters") {
-            let what = format!("a second value begins at {at}: send one event a message");
-            return Problem::new(Reason::TrailingData, pointer, what);
-        }
-        let what = format!("not JSON at {at}: {error}");
-        Problem::new(Reason::NotJson, pointer, what)
-    })
-}
-
-#[derive(Clone, Copy)]
-struct Tree<'a> {
-    path: &'a RefCell<String>,
-    duplicates: &'a RefCell<Vec<Problem>>,
-}
-
-impl Tree<'_> {
-    /// Reads an entry one step further down.
-    fn below<T>(self, step: &str, read: impl FnOnce(Self) -> T) -> T {
-        let length = self.path.borrow().len();
-        self.path.borrow_mut().push_str(&format!("/{}", escape(step)));
-        let value = read(self);
-        self.path.borrow_mut().truncate(length);
-        value
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Tree<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tree<'_> {
-    type Value = Value;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a number"))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(entry) = self.below(&list.len().to_string(), |tree| entries.next_element_seed(tree))? {
-            list.push(entry);
-        }
-        Ok(Value::Array(list))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            let value = self.below(&name, |tree| entries.next_value_seed(tree))?;
-            if fields.insert(name.clone(), value).is_some() {
-                let pointer = format!("{}/{}", self.path.borrow(), escape(&name));
-                let what = format!("`{name}` stands twice: keep the one that is meant");
-                self.duplicates.borrow_mut().push(Problem::new(Reason::DuplicateKey, pointer, what));
-            }
-        }
-        Ok(Value::Object(fields))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEYWORDS: [&str; 30] = [
+    const KEYWORDS: [&str; 33] = [
         "$schema",
         "$id",
         "title",
@@ -461,12 +533,15 @@ mod tests {
         "exclusiveMinimum",
         "format",
         "items",
-        "maxItems",
-        "maxProperties",
         "additionalProperties",
         "$ref",
         "$defs",
         "x-known-values",
+        "x-on-error",
+        "x-cut",
+        "x-pattern",
+        "x-minimum",
+        "x-maximum",
         "$comment",
         "examples",
     ];
@@ -476,7 +551,8 @@ mod tests {
         for (name, value) in fields {
             assert!(KEYWORDS.contains(&name.as_str()), "the reader does not know `{name}`");
             match name.as_str() {
-                "pattern" => assert!(pattern_of(value.as_str().expect("text")).is_some(), "{value}"),
+                "x-on-error" => assert!(value == "reject" || value == "keep", "{value}"),
+                "pattern" | "x-pattern" => assert!(pattern_of(value.as_str().expect("text")).is_some(), "{value}"),
                 "format" => assert_eq!(value, "date-time"),
                 "properties" | "$defs" => value.as_object().expect("object").values().for_each(walk),
                 "allOf" | "anyOf" => value.as_array().expect("list").iter().for_each(walk),

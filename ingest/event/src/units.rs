@@ -3,8 +3,41 @@
 /// Largest integer that every JSON implementation keeps exactly (RFC 7493, section 2.2).
 pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
 
-/// Largest duration accepted, milliseconds: its microseconds still are an exact integer.
-pub const MAX_MILLIS: f64 = 9_007_199_254_740.0;
+/// Largest quantity that is squared in sums: microseconds of a duration (9.5 years), nano-units of a cost (300,000 units).
+///
+/// The sums of a minute are `decimal(38,0)`, and a thousand million runs may end in it:
+/// (3 · 10^14)² · 10^9 = 9 · 10^37 < 10^38. A plain sum of them is at most 3 · 10^14 · 10^9 = 3 · 10^23.
+pub const MAX_SQUARED: i64 = 300_000_000_000_000;
+
+/// Largest number of tokens of a run. A sum of 10^9 runs is at most 10^21, and fits `decimal(38,0)`; a run that stands for a
+/// million ([`MIN_PROBABILITY`]) comes to 10^18, and fits 64 bits.
+pub const MAX_TOKENS: i64 = 1_000_000_000_000;
+
+/// Largest number of anything else that is counted in a run: calls, turns, fields. A sum of 10^9 runs is at most 10^18, and fits
+/// 64 bits.
+pub const MAX_COUNT: i64 = 1_000_000_000;
+
+/// Largest attempt: its column has 32 bits.
+pub const MAX_ATTEMPT: i64 = 2_147_483_647;
+
+/// Smallest sampling probability; a smaller one counts as that. The weight of a run then is at most 10^6, which is 10^12
+/// millionths: 64 bits hold the weights of nine million such runs in millionths, and of 9 · 10^12 in whole runs.
+pub const MIN_PROBABILITY: f64 = 1e-6;
+
+/// Largest duration accepted, milliseconds: [`MAX_SQUARED`].
+pub const MAX_MILLIS: f64 = 300_000_000_000.0;
+
+/// Characters of a time at most.
+pub const TIME_CHARACTERS: usize = 40;
+
+/// Years that events are of, as they are written: year 1 is Go's zero time, and later ones are errors of unit.
+const FIRST_YEAR: &[u8; 4] = b"1970";
+const LAST_YEAR: &[u8; 4] = b"2199";
+
+/// True where a time is of a year that events are of.
+pub(crate) fn year_fits(time: &str) -> bool {
+    time.as_bytes().first_chunk().is_some_and(|year| (FIRST_YEAR..=LAST_YEAR).contains(&year))
+}
 
 /// Digits before the point that an amount of money may have: its nano-units fit 64 bits.
 const AMOUNT_DIGITS: usize = 9;
@@ -15,8 +48,13 @@ const FRACTION_DIGITS: usize = 12;
 /// Digits of a unit that nano-units keep.
 const NANO_DIGITS: usize = 9;
 
-/// An amount of money such as `0.004713` in nano-units; digits beyond the ninth round half up.
+/// An amount of money such as `0.004713` in nano-units, at most [`MAX_SQUARED`]; digits beyond the ninth round half up.
 pub fn amount_nanos(text: &str) -> Option<i64> {
+    decimal_nanos(text).filter(|nanos| *nanos <= MAX_SQUARED)
+}
+
+/// The same, of any amount that is written right.
+pub(crate) fn decimal_nanos(text: &str) -> Option<i64> {
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (text, None),
@@ -33,6 +71,13 @@ pub fn amount_nanos(text: &str) -> Option<i64> {
     }
     let round_up = fraction.get(NANO_DIGITS).is_some_and(|byte| *byte >= b'5');
     Some(nanos + i64::from(round_up))
+}
+
+/// Nano-units as a decimal amount, such as `0.004713`.
+pub fn amount_text(nanos: i64) -> String {
+    let (units, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let text = format!("{units}.{fraction:09}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Milliseconds in whole microseconds, rounded to the nearest.
@@ -149,12 +194,36 @@ mod tests {
     #[test]
     fn amounts_are_exact_and_round_half_up_below_a_nano() {
         assert_eq!(amount_nanos("0.004713"), Some(4_713_000));
-        assert_eq!(amount_nanos("999999999.999999999"), Some(999_999_999_999_999_999));
+        for text in ["0.004713", "12", "0.5", "0", "299999.999999999"] {
+            assert_eq!(amount_nanos(text).map(amount_text).as_deref(), Some(text));
+        }
+        assert_eq!(amount_nanos("300000"), Some(MAX_SQUARED));
+        assert_eq!(amount_nanos("300000.000000001"), None);
+        assert_eq!(decimal_nanos("999999999.999999999"), Some(999_999_999_999_999_999));
         assert_eq!(amount_nanos("0.0000000005"), Some(1));
         assert_eq!(amount_nanos("0.0000000004"), Some(0));
         for wrong in ["", ".5", "1.", "-1", "1e3", "1234567890", "1.1234567890123", " 1", "1,5"] {
             assert_eq!(amount_nanos(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_sums_of_a_minute_hold_a_thousand_million_of_the_largest_runs() {
+        let (largest, runs) = (i128::from(MAX_SQUARED), 1_000_000_000);
+        assert!(largest * largest * runs < 10_i128.pow(38));
+        assert_eq!(millis_to_micros(MAX_MILLIS), Some(MAX_SQUARED));
+        assert!(i128::from(MAX_COUNT) * runs < i128::from(i64::MAX));
+        assert!(i128::from(MAX_TOKENS) * 1_000_000 < i128::from(i64::MAX));
+    }
+
+    #[test]
+    fn years_that_were_never_meant_are_told_by_how_they_are_written() {
+        for (time, fits) in
+            [("0001-01-01T00:00:00Z", false), ("1969-", false), ("1970-", true), ("2199-", true), ("2200-", false)]
+        {
+            assert_eq!(year_fits(time), fits, "{time}");
+        }
+        assert!(!year_fits(""));
     }
 
     #[test]

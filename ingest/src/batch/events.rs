@@ -3,7 +3,8 @@
 //! A row is appended only after its event has been decoded whole, and always to every column: a rejected message can
 //! never leave half a row behind.
 
-use bellwether_event::record::entries;
+use bellwether_event::record::{entries, kept};
+use bellwether_event::units::amount_text;
 use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
     Validation,
@@ -19,6 +20,9 @@ use super::releases::ReleaseRows;
 use crate::decode::Message;
 
 const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Fields that failed, of which so many are kept.
+const FIELDS_KEPT: usize = 128;
 
 column_set!(Documents { id: Text, version: Text, score: Double, cited: Flag });
 
@@ -217,6 +221,9 @@ column_set!(EventColumns {
     steps_json: Text,
     content_json: Text,
     extra: Text,
+    tokens_by_modality: TextMap,
+    cost_breakdown: TextMap,
+    truncated: TextMap,
 });
 
 /// Rows of `events` that grow.
@@ -277,6 +284,9 @@ impl EventRows {
             append_review(columns, row, review);
         }
         columns.extra.put_option(row, event.extra.as_deref());
+        if !event.truncated.is_empty() {
+            columns.truncated.put(row, event.truncated.iter().map(|(pointer, done)| (&**pointer, *done)));
+        }
     }
 }
 
@@ -306,7 +316,7 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     columns.task_version.put_option(row, run.task_version.as_deref());
     columns.environment.put_option(row, run.environment.as_deref());
     columns.stage.put(row, completed.stage);
-    columns.started_at.put(row, completed.started_micros);
+    columns.started_at.put_option(row, completed.started_micros);
     columns.ended_at.put(row, completed.ended_micros);
     columns.outcome_status.put(row, completed.status);
     columns.latency_total_micros.put_option(row, completed.latency_total_micros());
@@ -314,8 +324,8 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     columns.turns.put_option(row, run.turns.map(|n| n.0));
     columns.session_id.put_option(row, run.session_id.as_deref());
     columns.user_key.put_option(row, run.user_key.as_deref());
-    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| steps.raw.get()));
-    columns.content_json.put_option(row, run.content.as_ref().map(|content| content.raw.get()));
+    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| steps.get()));
+    columns.content_json.put_option(row, run.content.as_ref().map(|content| content.get()));
     if let Some(rollout) = &run.rollout {
         columns.cohort.put_option(row, rollout.cohort.as_deref());
         columns.flag_key.put_option(row, rollout.flag_key.as_deref());
@@ -342,6 +352,10 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
         columns.tokens_input_cache_write.put_option(row, tokens.input_cache_write.map(|n| n.0));
         columns.tokens_output.put_option(row, tokens.output.map(|n| n.0));
         columns.tokens_reasoning.put_option(row, tokens.reasoning.map(|n| n.0));
+        if let Some(by_modality) = &tokens.by_modality {
+            let counts: Vec<_> = by_modality.0.iter().map(|(name, count)| (&**name, count.0.to_string())).collect();
+            columns.tokens_by_modality.put(row, counts.iter().map(|(name, count)| (*name, count.as_str())));
+        }
     }
     if let Some(cost) = &run.cost {
         columns.cost_nanos.put_option(row, cost.amount.map(|amount| amount.0));
@@ -349,6 +363,10 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
         columns.cost_source.put_option(row, cost.source.map(|source| source.0));
         columns.cost_price_table.put_option(row, cost.price_table.as_deref());
         columns.cost_price_table_version.put_option(row, cost.price_table_version.as_deref());
+        if let Some(breakdown) = &cost.breakdown {
+            let amounts: Vec<_> = breakdown.0.iter().map(|(name, amount)| (&**name, amount_text(amount.0))).collect();
+            columns.cost_breakdown.put(row, amounts.iter().map(|(name, amount)| (*name, amount.as_str())));
+        }
     }
     if let Some(latency) = &run.latency {
         columns.latency_ttft_micros.put_option(row, latency.ttft.map(|n| n.0));
@@ -363,7 +381,7 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
         columns.span_id.put_option(row, trace.span_id.as_deref());
     }
     if let Some(sampling) = &run.sampling {
-        columns.sampling_probability.put_option(row, sampling.probability.map(|n| n.0));
+        columns.sampling_probability.put_option(row, sampling.probability.map(|probability| probability.sent));
         columns.sampling_reason.put_option(row, sampling.reason.as_deref());
     }
     if let Some(segments) = &run.segments {
@@ -372,9 +390,9 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
 }
 
 fn append_validation(columns: &mut EventColumns, row: usize, validation: &Validation<'_>) {
-    columns.validation_applicable.put_option(row, validation.applicable);
-    columns.validation_valid.put_option(row, validation.valid.flatten());
-    columns.validation_first_attempt_valid.put_option(row, validation.first_attempt_valid.flatten());
+    columns.validation_applicable.put_option(row, validation.is_applicable());
+    columns.validation_valid.put_option(row, validation.valid);
+    columns.validation_first_attempt_valid.put_option(row, validation.first_attempt_valid);
     columns.validation_attempts.put_option(row, validation.attempts.map(|n| n.0));
     columns.validation_repaired.put_option(row, validation.repaired);
     columns.validation_schema_id.put_option(row, validation.schema_id.as_deref());
@@ -384,7 +402,7 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
     let invalid = || entries(fields).iter().filter(|field| field.valid == Some(false));
     let stated = validation.fields_invalid.map(|n| n.0);
     columns.fields_invalid.put_option(row, stated.or_else(|| fields.map(|_| count(invalid().count()))));
-    for field in invalid() {
+    for field in invalid().take(FIELDS_KEPT) {
         let at = columns.field_errors.add(row);
         let errors = &mut columns.field_errors.records;
         errors.path.put(at, field.path.as_deref().unwrap_or_default());
@@ -394,21 +412,23 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
 }
 
 fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
-    let calls = entries(run.and_then(|run| run.tool_calls.as_ref()));
-    for call in calls {
+    let list = run.and_then(|run| run.tool_calls.as_ref());
+    for call in kept(list) {
         let at = columns.tool_calls.add(row);
         append_tool_call(&mut columns.tool_calls.records, at, call);
     }
+    let calls = entries(list);
     columns.tool_calls_total.put(row, count(calls.len()));
     columns.tool_calls_failed.put(row, count(calls.iter().filter(|call| call.failed()).count()));
 }
 
 fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
-    let calls = entries(run.and_then(|run| run.retrieval.as_ref()));
-    for call in calls {
+    let list = run.and_then(|run| run.retrieval.as_ref());
+    for call in kept(list) {
         let at = columns.retrieval.add(row);
         append_retrieval_call(&mut columns.retrieval.records, at, call);
     }
+    let calls = entries(list);
     let failed = |call: &&Retrieval<'_>| matches!(call.status.as_deref(), Some("error" | "timeout"));
     let empty = |call: &&Retrieval<'_>| {
         !failed(call) && (call.status.as_deref() == Some("empty") || call.returned_k.is_some_and(|k| k.0 == 0))
@@ -426,19 +446,24 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
             by_severity[place] += 1;
         }
     };
-    let sent = entries(run.and_then(|run| run.policy_exceptions.as_ref()));
+    let list = run.and_then(|run| run.policy_exceptions.as_ref());
+    for beyond in entries(list).iter().skip(kept(list).len()) {
+        tally(beyond.severity.map_or("info", |severity| severity.0));
+    }
     let single = match payload {
         Payload::PolicyException(exception) => Some(exception.as_ref()),
         _ => None,
     };
-    for exception in sent.iter().chain(single) {
+    for exception in kept(list).iter().chain(single) {
         let at = columns.policy_exceptions.add(row);
         tally(append_exception(&mut columns.policy_exceptions.records, at, exception));
     }
-    let calls = entries(run.and_then(|run| run.tool_calls.as_ref()));
-    for call in calls.iter().filter(|call| call.unapproved()) {
-        let at = columns.policy_exceptions.add(row);
-        append_unapproved(&mut columns.policy_exceptions.records, at, call);
+    let calls = run.and_then(|run| run.tool_calls.as_ref());
+    for (place, _) in entries(calls).iter().enumerate().filter(|(_, call)| call.unapproved()) {
+        if let Some(call) = kept(calls).get(place) {
+            let at = columns.policy_exceptions.add(row);
+            append_unapproved(&mut columns.policy_exceptions.records, at, call);
+        }
         tally("high");
     }
     let [info, low, medium, high, critical] = by_severity;
@@ -450,7 +475,7 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
 }
 
 fn append_scores(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, payload: &Payload<'_>) {
-    let sent = entries(run.and_then(|run| run.scores.as_ref()));
+    let sent = kept(run.and_then(|run| run.scores.as_ref()));
     let single = match payload {
         Payload::Score(score) => Some(score.as_ref()),
         _ => None,
@@ -467,7 +492,7 @@ fn append_escalation(columns: &mut EventColumns, row: usize, escalation: &Escala
     columns.escalation_to.put_option(row, escalation.to.as_deref());
     columns.escalation_phase.put_option(row, escalation.phase.as_deref());
     columns.escalation_ticket_id.put_option(row, escalation.ticket_id.as_deref());
-    columns.escalation_resolved.put_option(row, escalation.resolved.flatten());
+    columns.escalation_resolved.put_option(row, escalation.resolved);
     columns.escalation_resolution.put_option(row, escalation.resolution.as_deref());
     columns.escalation_wait_micros.put_option(row, escalation.wait.map(|n| n.0));
     columns.escalation_handle_micros.put_option(row, escalation.handle.map(|n| n.0));
@@ -505,10 +530,10 @@ fn append_tool_call(columns: &mut ToolCalls, row: usize, call: &ToolCall<'_>) {
     columns.status.put(row, call.status.as_deref().unwrap_or_default());
     columns.failed.put(row, call.failed());
     columns.error_type.put_option(row, call.error_type.as_deref());
-    columns.args_valid.put_option(row, call.args_valid.flatten());
+    columns.args_valid.put_option(row, call.args_valid);
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.attempt.put_option(row, call.attempt.map(|n| i32::try_from(n.0).unwrap_or(i32::MAX)));
-    columns.side_effect.put_option(row, call.side_effect.flatten());
+    columns.side_effect.put_option(row, call.side_effect);
     columns.risk.put_option(row, call.risk.map(|risk| risk.0));
     let approval = call.approval.as_ref();
     columns.approval_required.put_option(row, approval.and_then(|approval| approval.required));
@@ -527,13 +552,13 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.status.put_option(row, call.status.as_deref());
     columns.error_type.put_option(row, call.error_type.as_deref());
-    for document in entries(call.documents.as_ref()) {
+    for document in kept(call.documents.as_ref()) {
         let at = columns.documents.add(row);
         let documents = &mut columns.documents.records;
         documents.id.put(at, document.id.as_deref().unwrap_or_default());
         documents.version.put_option(at, document.version.as_deref());
         documents.score.put_option(at, document.score.map(|n| n.0));
-        documents.cited.put_option(at, document.cited.flatten());
+        documents.cited.put_option(at, document.cited);
     }
 }
 
@@ -571,10 +596,10 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>) {
     columns.name.put(row, score.name.as_deref().unwrap_or_default());
     columns.value.put_option(row, score.value.map(|n| n.0));
     columns.label.put_option(row, score.label.as_deref());
-    columns.passed.put_option(row, score.passed.flatten());
+    columns.passed.put_option(row, score.passed);
     columns.min.put_option(row, score.min.map(|n| n.0));
     columns.max.put_option(row, score.max.map(|n| n.0));
-    columns.higher_is_better.put_option(row, score.higher_is_better.flatten());
+    columns.higher_is_better.put_option(row, score.higher_is_better);
     columns.kind.put(row, score.kind.map_or("code", |kind| kind.0));
     columns.evaluator_id.put(row, evaluator.and_then(|one| one.id.as_deref()).unwrap_or_default());
     columns.evaluator_version.put_option(row, evaluator.and_then(|one| one.version.as_deref()));
@@ -585,16 +610,17 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>) {
     columns.identifier.put_option(row, score.identifier.as_deref());
     columns.sets_outcome.put(row, score.sets_outcome.unwrap_or(false));
     columns.weight.put_option(row, score.weight.map(|n| n.0));
-    columns.reference_json.put_option(row, score.reference.as_ref().map(|reference| reference.raw.get()));
+    columns.reference_json.put_option(row, score.reference.as_ref().map(|reference| reference.get()));
     columns.explanation.put_option(row, score.explanation.as_deref());
-    columns.cost_nanos.put_option(row, score.cost.as_ref().and_then(|cost| cost.amount).map(|amount| amount.0));
-    columns.cost_currency.put_option(row, score.cost.as_ref().and_then(|cost| cost.currency.as_deref()));
+    let cost = score.cost.as_ref().map(|cost| &cost.0);
+    columns.cost_nanos.put_option(row, cost.and_then(|cost| cost.amount).map(|amount| amount.0));
+    columns.cost_currency.put_option(row, cost.and_then(|cost| cost.currency.as_deref()));
 }
 
 /// What a review says beyond its columns.
 fn review_json(review: &Review<'_>) -> Option<String> {
     let labels: Option<Vec<&str>> =
-        review.labels.as_ref().map(|labels| labels.0.iter().map(|label| &**label).collect());
+        review.labels.as_ref().map(|labels| labels.kept().iter().map(|label| &**label).collect());
     if labels.is_none() && review.expected.is_none() && review.expected_ref.is_none() {
         return None;
     }
@@ -604,7 +630,7 @@ fn review_json(review: &Review<'_>) -> Option<String> {
         expected_ref: Option<&'a str>,
         labels: Option<Vec<&'a str>>,
     }
-    // As it was sent: not every text that JSON can write is one of Rust's.
-    let expected = review.expected.and_then(|expected| serde_json::from_str(expected.get()).ok());
+    // As it was sent.
+    let expected = review.expected.as_ref().and_then(|expected| serde_json::from_str(expected.get()).ok());
     serde_json::to_string(&Said { expected, expected_ref: review.expected_ref.as_deref(), labels }).ok()
 }

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::columns::{Column, Labels};
 
-const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
+pub(super) const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
-fn message(offset: i64, payload: &[u8]) -> Message<'_> {
+pub(super) fn message(offset: i64, payload: &[u8]) -> Message<'_> {
     Message { topic: "runs", offset, payload: Some(payload), ..Message::default() }
 }
 
@@ -37,7 +37,7 @@ fn long(batch: &RecordBatch, column: &str, row: usize) -> i64 {
 }
 
 /// All rows, in the order of their offsets.
-fn table(rows: &EncodedRows) -> RecordBatch {
+pub(super) fn table(rows: &EncodedRows) -> RecordBatch {
     let batches = rows.batches().expect("decodes");
     let batch = concat_batches(&rows.table().arrow_schema(), &batches).expect("one schema");
     let offsets = batch.column_by_name("offset").expect("a column");
@@ -108,6 +108,128 @@ fn cloud_events_are_unwrapped_in_both_modes_with_whole_events_and_bare_data() {
     }
 }
 
+/// What becomes of a message: the row of its event as text of some columns, or the problems with their pointers.
+fn outcome(message: &Message<'_>) -> Result<String, Vec<String>> {
+    let mut decoder = Decoder::new(Limits::default());
+    let seen = |event: &bellwether_event::Event<'_>| {
+        format!("{} {} {} {:?}", event.event_type.name(), event.id, event.run_id, event.extra)
+    };
+    decode(&mut decoder, message, NOW, seen).map_err(|rejection| {
+        let told = |problem: &bellwether_event::Problem| format!("{} {}", problem.reason.code(), problem.pointer);
+        rejection.problems.iter().map(told).collect()
+    })
+}
+
+#[test]
+fn the_data_of_a_cloud_event_may_be_a_value_a_text_of_json_or_its_bytes() {
+    let data = r#"{"policy_id":"p","severity":"low"}"#;
+    let event = |data: &str, more: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"e-1","source":"app","type":"run.policy_exception","subject":"r-1",{more}
+            "time":"2026-11-23T10:00:02Z",{data}}}"#
+        )
+    };
+    let whole = |event: &str| {
+        format!(r#"{{"spec":"run-event/1","run_id":"r-1","type":"run.policy_exception","data":{event}}}"#)
+    };
+    let text_of = |json: &str| serde_json::Value::from(json).to_string();
+    // The bytes of `data`, in base64.
+    let base64 = "eyJwb2xpY3lfaWQiOiJwIiwic2V2ZXJpdHkiOiJsb3cifQ==";
+    for data in [
+        format!(r#""data":{data}"#),
+        format!(r#""data":{}"#, text_of(data)),
+        format!(r#""data_base64":"{base64}""#),
+        format!(r#""data":null,"data_base64":"{base64}""#),
+        format!(r#""data":{}"#, whole(data)),
+        format!(r#""data":{}"#, text_of(&whole(data))),
+    ] {
+        let body = event(&data, "");
+        let expected = "run.policy_exception e-1 r-1 None";
+        assert_eq!(outcome(&message(0, body.as_bytes())).as_deref(), Ok(expected), "{body}");
+        let marked = format!("\u{feff}{body}");
+        assert_eq!(outcome(&message(0, marked.as_bytes())).as_deref(), Ok(expected), "{body}");
+        let headed = Message {
+            content_type: Some("Application/CloudEvents+JSON; charset=UTF-8"),
+            ..message(0, body.as_bytes())
+        };
+        assert_eq!(outcome(&headed).as_deref(), Ok(expected), "{body}");
+        let body = event(&data, r#""traceparent":"00-1","dataschema":"s","#);
+        let kept =
+            r#"run.policy_exception e-1 r-1 Some("{\"cloudevent\":{\"traceparent\":\"00-1\",\"dataschema\":\"s\"}}")"#;
+        assert_eq!(outcome(&message(0, body.as_bytes())).as_deref(), Ok(kept), "{body}");
+    }
+    let written = text_of(&String::from_utf8(minimal("r-1")).expect("text"));
+    assert_eq!(outcome(&message(0, written.as_bytes())).as_deref(), Ok("run.completed r-1:completed:1:0 r-1 None"));
+}
+
+#[test]
+fn what_is_wrong_with_a_cloud_event_is_told_of_where_it_stands() {
+    let data = r#"{"policy_id":"p","severity":"low"}"#;
+    let good = r#"{"specversion":"1.0","id":"e","source":"app","type":"run.policy_exception","subject":"r","time":"2026-11-23T10:00:02Z","data":DATA}"#;
+    let changed = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replace(from, to).replace("DATA", data)
+    };
+    let whole = r#"{"spec":"run-event/1","run_id":"r","type":"run.policy_exception","data":{"severity":"low"}}"#;
+    for (body, expected) in [
+        (changed(r#""id":"e""#, r#""id":"""#), vec!["too_short /id"]),
+        (changed(r#""id":"e""#, &format!(r#""id":"{}""#, "x".repeat(129))), vec!["too_long /id"]),
+        (changed(r#""id":"e""#, r#""id":7"#), vec!["wrong_type /id"]),
+        (changed(r#""id":"e""#, r#""id":"e","id":"f""#), vec!["duplicate_key /id"]),
+        (changed(r#""source":"app""#, r#""source":"""#), vec!["too_short /source"]),
+        (changed("policy_exception\"", "policy_exceptional\""), vec!["unknown_value /type"]),
+        (changed("2026-11-23T10:00:02Z", "10:00"), vec!["time_format /time"]),
+        (changed("2026-11-23T10:00:02Z", "2016-11-23T10:00:02Z"), vec!["time_too_old /time"]),
+        (changed(r#""time":"2026-11-23T10:00:02Z","#, ""), vec!["missing_field /time"]),
+        (changed(r#""subject":"r","#, ""), vec!["missing_field /subject"]),
+        (changed(r#""subject":"r""#, r#""subject":"""#), vec!["too_short /subject", "too_short /subject"]),
+        (changed("\"1.0\"", "\"0.3\""), vec!["unknown_spec /specversion"]),
+        (good.replace("DATA", "7"), vec!["wrong_type /data"]),
+        (good.replace("DATA", r#"{"severity":"low"}"#), vec!["missing_field /data/policy_id"]),
+        (good.replace("DATA", whole), vec!["missing_field /data/data/policy_id"]),
+        (good.replace("\"data\":DATA", r#""data_base64":"?""#), vec!["pattern /data_base64"]),
+        (good.replace(",\"data\":DATA", ""), vec!["missing_field /data"]),
+        (format!("[{}]", good.replace("DATA", data)), vec!["unsupported_framing "]),
+    ] {
+        let told = outcome(&message(0, body.as_bytes())).expect_err(&body);
+        if expected.len() == 1 && told.len() > 1 {
+            assert!(told.contains(&expected[0].to_owned()), "{body}: {told:?}");
+        } else {
+            assert_eq!(told, expected, "{body}");
+        }
+    }
+    let batch = Message { content_type: Some("application/cloudevents-batch+json"), ..message(0, b"[]") };
+    assert_eq!(outcome(&batch), Err(vec!["unsupported_framing ".to_owned()]));
+    // In binary mode the attributes are headers, and pointers are into the body.
+    let envelope = bellwether_event::Envelope {
+        id: Some(""),
+        event_type: Some("run.policy_exception"),
+        time: Some("2026-11-23T10:00:02Z"),
+        ..Default::default()
+    };
+    let binary = Message { envelope, ..message(0, br#"{"severity":"low"}"#) };
+    let told = outcome(&binary).expect_err("rejected");
+    let expected = ["missing_field /ce_subject", "missing_field /policy_id", "too_short /ce_id"];
+    assert_eq!(told, expected);
+    let unreadable = Message { unreadable_header: Some("ce_id"), ..binary };
+    assert_eq!(outcome(&unreadable), Err(vec!["invalid_utf8 /ce_id".to_owned()]));
+}
+
+#[test]
+fn the_decoder_and_the_list_of_problems_agree_on_every_frame() {
+    let decoder = Decoder::new(Limits::default());
+    for body in [&b"{}"[..], b"", b"\0\0\0\0\x07{}", b"[]", b"null", b"\xff", br#"{"specversion":"1.0"}"#, b"\"{}\""] {
+        let message = message(0, body);
+        let told = crate::decode::problems(&decoder, &message, NOW);
+        let rejected: Vec<String> = told
+            .iter()
+            .filter(|problem| problem.rejects)
+            .map(|problem| format!("{} {}", problem.reason.code(), problem.pointer))
+            .collect();
+        assert_eq!(outcome(&message), Err(rejected), "{body:?}");
+    }
+}
+
 #[test]
 fn foreign_framings_and_tombstones_are_told_by_name() {
     let mut builder = BatchBuilder::new(Limits::default());
@@ -135,8 +257,7 @@ fn what_a_reviewer_expected_is_kept_as_it_was_sent() {
             "data":{{"review_id":"v-1","decision":"reject","labels":["tone"],"expected":{expected}}}}}"#
         )
     };
-    // Half a character too: producers cut texts.
-    let sent = [r#"{ "b": 1.50, "a": [] }"#, r#""cut \ud83d""#, "null"];
+    let sent = [r#"{ "b": 1.50, "a": [] }"#, r#""cut \ud83d\ude00""#, "null"];
     let mut builder = BatchBuilder::new(Limits::default());
     for (offset, expected) in (0..).zip(sent) {
         let pushed = builder.push(&message(offset, review(expected).as_bytes()), NOW);

@@ -487,17 +487,22 @@ impl Burst {
 fn with_message<T>(message: &BorrowedMessage<'_>, topic: &str, read: impl FnOnce(&Message<'_>) -> T) -> T {
     let mut envelope = Envelope::default();
     let mut content_type = None;
+    let mut unreadable_header = None;
     if let Some(headers) = message.headers() {
         for header in headers.iter() {
-            let value = header.value.and_then(|value| std::str::from_utf8(value).ok());
-            match header.key {
-                "content-type" => content_type = value,
-                "ce_id" => envelope.id = value,
-                "ce_source" => envelope.source = value,
-                "ce_type" => envelope.event_type = value,
-                "ce_time" => envelope.time = value,
-                "ce_subject" => envelope.subject = value,
-                _ => {}
+            let (name, place) = match header.key {
+                "ce_id" => ("ce_id", &mut envelope.id),
+                "ce_source" => ("ce_source", &mut envelope.source),
+                "ce_type" => ("ce_type", &mut envelope.event_type),
+                "ce_time" => ("ce_time", &mut envelope.time),
+                "ce_subject" => ("ce_subject", &mut envelope.subject),
+                other if other.eq_ignore_ascii_case("content-type") => ("content-type", &mut content_type),
+                _ => continue,
+            };
+            match header.value.map(std::str::from_utf8) {
+                Some(Ok(value)) => *place = Some(value),
+                Some(Err(_)) => unreadable_header = Some(name),
+                None => {}
             }
         }
     }
@@ -509,6 +514,7 @@ fn with_message<T>(message: &BorrowedMessage<'_>, topic: &str, read: impl FnOnce
         payload: message.payload(),
         content_type,
         envelope,
+        unreadable_header,
     })
 }
 

@@ -226,5 +226,19 @@ pub const COLUMNS: &[Column] = &[
     optional("segments", Kind::TextMap, "free dimensions of the producer"),
     optional("steps_json", Kind::Text, "steps, as sent"),
     optional("content_json", Kind::Text, "content, as sent"),
-    optional("extra", Kind::Text, "fields the contract does not know, as a JSON object; at most 8 KiB"),
+    optional(
+        "extra",
+        Kind::Text,
+        "fields without a column, as a JSON object: unknown ones, and values that were left out; each where it stood in the \
+         event, a list as an object of its places; at most 8 KiB",
+    ),
+    // What came with later versions.
+    optional("tokens_by_modality", Kind::TextMap, "tokens by modality, whole numbers as text"),
+    optional("cost_breakdown", Kind::TextMap, "cost by part, decimal amounts in units of `cost_currency` as text"),
+    optional(
+        "truncated",
+        Kind::TextMap,
+        "values that are not kept as they were sent, by JSON pointer: `cut` at their limit, `left out` for being wrong, \
+         `bounded`, `dropped` for want of room in `extra`; `stated` where the producer said so",
+    ),
 ];

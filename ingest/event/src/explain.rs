@@ -1,0 +1,130 @@
+//! The slow reading: every problem of a message, of its framing, and of its times.
+
+use serde_json::Value;
+
+use crate::decode::{Envelope, EventType, Limits, time_of};
+use crate::reason::{Problem, Reason, Rejection};
+use crate::schema;
+
+/// Problems of one message that are listed at most.
+const LISTED: usize = 1000;
+
+/// Why a message is rejected.
+#[cold]
+pub(crate) fn rejection(text: &str, envelope: &Envelope<'_>, limits: &Limits, now_micros: i64) -> Rejection {
+    let mut problems = problems(text, envelope, limits, now_micros);
+    problems.retain(|problem| problem.rejects);
+    if problems.is_empty() {
+        let what = "the message cannot be read, though nothing in it is against the schema; please report it";
+        problems.push(Problem::new(Reason::NotJson, "", what));
+    }
+    Rejection { problems }
+}
+
+/// Every problem of a message, those too that it is not rejected for.
+pub(crate) fn problems(text: &str, envelope: &Envelope<'_>, limits: &Limits, now_micros: i64) -> Vec<Problem> {
+    let (value, mut found) = schema::parsed(text, limits.max_depth);
+    if let Some(mut value) = value {
+        let stated = value.get("time").is_some_and(|time| !time.is_null());
+        fill_in(&mut value, envelope);
+        schema::check_event(&value, &mut found);
+        // A time that stands in for the body's is told of as what it is.
+        found.retain(|problem| stated || envelope.time.is_none() || problem.pointer != "/time");
+        attributes(envelope, &mut found);
+        disagreements(&value, envelope, &mut found);
+        times(&value, envelope, limits, now_micros, &mut found);
+        if text.len() > limits.max_bytes {
+            let what = format!(
+                "{} bytes are more than {}: content, steps and unknown fields are left out",
+                text.len(),
+                limits.max_bytes
+            );
+            found.push(Problem { rejects: false, ..Problem::new(Reason::TooLarge, "", what) });
+        }
+    }
+    found.truncate(LISTED);
+    found
+}
+
+/// What the framing states need not stand in the body as well.
+fn fill_in(event: &mut Value, envelope: &Envelope<'_>) {
+    let Some(fields) = event.as_object_mut() else { return };
+    let event_type = envelope.event_type.and_then(EventType::of_cloud_event).map(EventType::name);
+    for (name, stated) in [("type", event_type), ("time", envelope.time)] {
+        if let Some(stated) = stated
+            && fields.get(name).is_none_or(Value::is_null)
+        {
+            fields.insert(name.to_owned(), Value::from(stated));
+        }
+    }
+}
+
+/// Attributes of a CloudEvent are held to the contract as the fields that say the same.
+fn attributes(envelope: &Envelope<'_>, found: &mut Vec<Problem>) {
+    let stated = [
+        ("/ce_id", "id", envelope.id),
+        ("/ce_source", "source", envelope.source),
+        ("/ce_time", "time", envelope.time),
+        ("/ce_subject", "run_id", envelope.subject),
+    ];
+    for (pointer, field, stated) in stated {
+        if let Some(stated) = stated {
+            schema::check_field(field, &Value::from(stated), pointer, found);
+        }
+    }
+    if let Some(name) = envelope.event_type.filter(|name| EventType::of_cloud_event(name).is_none()) {
+        let what = "the CloudEvents type is not that of a run event: write `run.completed`, `run.score`, `run.review`, \
+                    `run.escalated` or `run.policy_exception`, if need be after a prefix and before a version, as in \
+                    `io.example.run.completed.v1`";
+        found.push(Problem::new(Reason::UnknownValue, "/ce_type", what).with_value(name.to_owned()));
+    }
+}
+
+/// What body and framing say differently.
+fn disagreements(event: &Value, envelope: &Envelope<'_>, found: &mut Vec<Problem>) {
+    let event_type = envelope.event_type.and_then(EventType::of_cloud_event).map(EventType::name);
+    let stated = [
+        ("id", envelope.id, "/id"),
+        ("source", envelope.source, "/source"),
+        ("subject", envelope.subject, "/run_id"),
+        ("type", event_type, "/type"),
+    ];
+    for (attribute, stated, pointer) in stated {
+        let body = event.pointer(pointer).and_then(Value::as_str);
+        if let (Some(stated), Some(body)) = (stated, body)
+            && stated != body
+        {
+            let what = format!("the header `ce_{attribute}` and the body differ: they must agree");
+            let problem = Problem::new(Reason::HeaderMismatch, pointer, what);
+            found.push(problem.with_value(format!("{stated}` and `{body}")));
+        }
+    }
+}
+
+/// Times further from now than the pipeline accepts. A time that is derived is told of where it is derived from.
+fn times(event: &Value, envelope: &Envelope<'_>, limits: &Limits, now_micros: i64, found: &mut Vec<Problem>) {
+    let text_at = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+    let completed = text_at("/type").is_none_or(|name| name == EventType::Completed.name());
+    let time = if envelope.time.is_some() && envelope.time == text_at("/time") { "/ce_time" } else { "/time" };
+    let stated = [(time, text_at("/time")), ("/data/ended_at", text_at("/data/ended_at").filter(|_| completed))];
+    for (pointer, text) in stated {
+        let Some(micros) = text.and_then(time_of) else { continue };
+        let accepted = limits.accepted_times(now_micros);
+        if micros > *accepted.end() {
+            let what = format!(
+                "is {} s ahead of our clock; at most {} s are accepted: check the producer's clock and zone",
+                micros.saturating_sub(now_micros) / 1_000_000,
+                limits.max_future_micros / 1_000_000
+            );
+            found.push(Problem::new(Reason::TimeInFuture, pointer, what));
+        }
+        if micros < *accepted.start() {
+            let what = format!(
+                "is {} days old; at most {} are accepted: raise `max_event_age` to take in history",
+                now_micros.saturating_sub(micros) / 86_400_000_000,
+                limits.max_age_micros / 86_400_000_000
+            );
+            found.push(Problem::new(Reason::TimeTooOld, pointer, what));
+        }
+    }
+}
