@@ -43,7 +43,15 @@ impl Tail {
         let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
         while rows < STEP_ROWS {
             let version = self.next + i64::try_from(entries.len()).unwrap_or(i64::MAX);
-            let Some(entry) = log.entry(version).await? else { break };
+            let Some(entry) = log.entry(version).await? else {
+                if entries.is_empty() && log.is_cleaned_up_at(version).await? {
+                    return Err(Error::data(format!(
+                        "log entry {version} of `events` is gone, and was not read before"
+                    ))
+                    .with_hint("have `metrics` made again from all that `events` holds: `bellwether rebuild`"));
+                }
+                break;
+            };
             // An entry that only rewrites files brings nothing new.
             if entry.brings_rows() {
                 for file in self.rows_of(&entry).await? {

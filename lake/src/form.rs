@@ -6,6 +6,8 @@
 //!
 //! Rules: only what is tested is taken for harmless. A feature that is listed without being in use is harmless.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -65,9 +67,11 @@ impl Form {
     /// Why this program must not write to the table; none where it may, or nothing is known of it.
     pub(crate) fn refusal(&self, table: Table) -> Option<Error> {
         let name = table.name();
-        if let Some(feature) = self.feature() {
-            let error = Error::data(format!("table `{name}` uses `{feature}`, which bellwether does not support"));
-            return Some(error.with_hint(remedy(&feature)));
+        let features = self.features();
+        if let Some(first) = features.first() {
+            let all = features.join("`, `");
+            let error = Error::data(format!("table `{name}` uses `{all}`, which bellwether does not support"));
+            return Some(error.with_hint(remedy(first)));
         }
         let what = match self.metadata.as_ref().map(|metadata| fit(table, metadata)) {
             None | Some(Ok(_)) => return None,
@@ -79,9 +83,12 @@ impl Form {
         ))
     }
 
-    /// A feature in use that is not supported.
-    fn feature(&self) -> Option<String> {
-        self.protocol.as_ref().and_then(unsupported).or_else(|| self.metadata.as_ref().and_then(in_use))
+    /// Features in use that are not supported.
+    fn features(&self) -> Vec<String> {
+        let listed = self.protocol.as_ref().map(unsupported).unwrap_or_default();
+        let used = self.metadata.as_ref().and_then(in_use);
+        let used = used.filter(|feature| !listed.contains(feature));
+        listed.into_iter().chain(used).collect()
     }
 
     /// True where files of the table may not be replaced by others with other rows.
@@ -130,16 +137,16 @@ fn remedy(feature: &str) -> String {
 }
 
 /// What a protocol asks for that is not supported.
-fn unsupported(protocol: &Protocol) -> Option<String> {
+fn unsupported(protocol: &Protocol) -> Vec<String> {
     if protocol.min_reader_version > READER_VERSION {
-        return Some(format!("reader version {}", protocol.min_reader_version));
+        return vec![format!("reader version {}", protocol.min_reader_version)];
     }
     if protocol.min_writer_version > WRITER_VERSION {
-        return Some(format!("writer version {}", protocol.min_writer_version));
+        return vec![format!("writer version {}", protocol.min_writer_version)];
     }
     let features = [&protocol.reader_features, &protocol.writer_features];
-    let mut features = features.into_iter().flatten().flatten();
-    features.find(|feature| !HARMLESS.contains(&feature.as_str())).cloned()
+    let features: BTreeSet<&String> = features.into_iter().flatten().flatten().collect();
+    features.into_iter().filter(|feature| !HARMLESS.contains(&feature.as_str())).cloned().collect()
 }
 
 /// A feature that the metadata puts to use and that is not supported.

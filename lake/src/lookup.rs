@@ -23,7 +23,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::log::AddedFile;
 use crate::parquet_file::{as_wanted, column_indexes, gone, unreadable, wanted_schema};
 use crate::root::Lake;
@@ -80,8 +80,8 @@ impl Lake {
     ) -> Result<Option<RecordBatch>> {
         wanted_schema(table, Some(columns))?;
         match self.find_rows_in(table, file, columns, key, values).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable => Err(self.why_unread(table, file, error).await),
-            done => done.map_err(|error| unreadable(table, file, error)),
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.why_unread(table, file, error).await),
         }
     }
 
@@ -94,7 +94,7 @@ impl Lake {
                 unreadable(table, file, Error::bug(what).with_source(error))
             }
             Err(source @ object_store::Error::NotFound { .. }) => gone(table, &file.path).with_source(source),
-            _ => error,
+            _ => unreadable(table, file, error),
         }
     }
 

@@ -238,7 +238,8 @@ pub(crate) fn gone(table: Table, path: &str) -> Error {
 
 /// What a person needs to know of a file that cannot be read. What its bytes do to the reader says nothing of the program.
 pub(crate) fn unreadable(table: Table, file: &AddedFile, error: Error) -> Error {
-    if error.kind() != ErrorKind::Bug {
+    let is_told = error.kind() == ErrorKind::Data && error.hint().is_some();
+    if is_told || !matches!(error.kind(), ErrorKind::Bug | ErrorKind::Data) {
         return error;
     }
     Error::data(format!("file `{}` of table `{}` is not readable", file.path, table.name()))

@@ -7,7 +7,7 @@
 //! * `feed` puts statements into a lake as ingest would, and reads answers back.
 
 mod answers;
-mod feed;
+pub(crate) mod feed;
 mod model;
 mod order;
 mod rebuild;

@@ -6,6 +6,8 @@ mod bad_input;
 mod bounds;
 mod demo;
 mod exact;
+mod fleet;
+mod foreign;
 mod framing;
 mod gaps;
 mod life;

@@ -70,6 +70,20 @@ enum Step {
     Taken,
 }
 
+// === impl Entry ===
+
+impl Entry<'_> {
+    /// What an entry that is there means for this one.
+    fn meets(&self, found: &LogEntry) -> Step {
+        let is_ours = |path: &String| self.removed.iter().any(|ours| ours.path == *path);
+        match () {
+            () if found.uuid == Some(self.uuid) => Step::Ours,
+            () if found.removed.iter().any(is_ours) => Step::Taken,
+            () => Step::On,
+        }
+    }
+}
+
 // === impl DeltaLog ===
 
 impl DeltaLog {
@@ -96,6 +110,18 @@ impl DeltaLog {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(source.into()),
         }
+    }
+
+    /// True where a version was there whose entry is not: the log has been cleaned up beyond it. Whoever follows the log and
+    /// stands there would wait for ever.
+    ///
+    /// # Errors
+    /// As [`CommitLog::load`].
+    pub async fn is_cleaned_up_at(&self, version: i64) -> Result<bool> {
+        if version > 0 && self.store.head(&entry_path(&self.path, version - 1)).await.is_ok() {
+            return Ok(false);
+        }
+        Ok(self.newest().await?.version >= version && self.entry(version).await?.is_none())
     }
 
     /// Version of the newest log checkpoint, if there is one.
@@ -273,7 +299,18 @@ impl DeltaLog {
                 });
             }
             if let Some(refusal) = base.form().refusal(self.table) {
-                return Err(refusal);
+                // It may have been taken back since.
+                let known = base.version;
+                match self.read_on(base, |found| entry.meets(found)).await {
+                    Ok((snapshot, Step::Ours)) => return Ok(Outcome::Committed(snapshot)),
+                    Ok((snapshot, _)) if snapshot.version == known => return Err(refusal),
+                    Ok((snapshot, step)) => {
+                        taken = matches!(step, Step::Taken);
+                        base = snapshot;
+                        continue;
+                    }
+                    Err(error) => return unclear(error),
+                }
             }
             match self.still_there(&base, entry).await {
                 Ok(None) => {}
@@ -304,19 +341,14 @@ impl DeltaLog {
 
     /// Reads what others have committed, from a version on that the store says exists.
     async fn step_over(&self, base: Snapshot, entry: &Entry<'_>) -> Result<(Snapshot, Step)> {
-        let look = |found: &LogEntry| match () {
-            () if found.uuid == Some(entry.uuid) => Step::Ours,
-            () if found.removed.iter().any(|path| entry.removed.iter().any(|ours| ours.path == *path)) => Step::Taken,
-            () => Step::On,
-        };
         let version = base.version + 1;
         let Some(found) = self.conflicting_entry(version).await? else {
             return Err(Error::unavailable(format!("version {version} is contended")));
         };
-        let step = look(&found);
+        let step = entry.meets(&found);
         let base = base.with(found);
         match step {
-            Step::On => self.read_on(base, look).await,
+            Step::On => self.read_on(base, |found| entry.meets(found)).await,
             step => Ok((base, step)),
         }
     }
@@ -354,13 +386,9 @@ impl DeltaLog {
     /// # Errors
     /// `Data` where the table is one that this program does not write; `Unavailable` where storage does not answer.
     pub(crate) async fn widen(&self) -> Result<()> {
-        let mut snapshot = self.newest().await?;
+        let mut snapshot = self.load().await?;
         for _ in 0..LOOKS_AT_A_CONFLICT {
             let Some((metadata, added)) = snapshot.form().widened(self.table)? else { return Ok(()) };
-            if !self.ends_at(&snapshot).await? {
-                snapshot = self.load().await?;
-                continue;
-            }
             let text = widening(&metadata, &added, self.clock.now_micros() / 1000, self.clock.unique_id())?;
             let version = snapshot.version + 1;
             match self.create(version, &text).await {
