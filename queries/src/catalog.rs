@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use bellwether_lake::{Reading, Table};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::datasource::{TableType, ViewTable};
@@ -49,6 +50,8 @@ pub struct ColumnInfo {
     pub name: String,
     /// Type, as people read it.
     pub kind: String,
+    /// True where it may be null.
+    pub nullable: bool,
     /// What it means; empty where nothing says so.
     pub doc: String,
 }
@@ -177,6 +180,7 @@ fn table_info(table: Table) -> TableInfo {
         .map(|column| ColumnInfo {
             name: column.name.to_owned(),
             kind: bellwether_lake::schema::kind_name(column.kind),
+            nullable: !column.required,
             doc: column.doc.to_owned(),
         })
         .collect();
@@ -206,6 +210,7 @@ fn view_info(view: &View, schema: &SchemaRef) -> TableInfo {
             ColumnInfo {
                 name: field.name().clone(),
                 kind: type_name(field.data_type()),
+                nullable: field.is_nullable(),
                 doc: own.unwrap_or_else(|| from_tables(field.name())),
             }
         })
@@ -217,6 +222,24 @@ fn view_info(view: &View, schema: &SchemaRef) -> TableInfo {
         example: view.example.clone(),
         columns,
     }
+}
+
+/// What `DESCRIBE` says of a relation, or with a catalog `SHOW COLUMNS`: types in words, and what the columns mean.
+pub(crate) fn description(info: &TableInfo, catalog: Option<(&str, &str)>) -> Result<RecordBatch> {
+    let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
+    let all = |text: &dyn Fn(&ColumnInfo) -> String| -> ArrayRef {
+        Arc::new(info.columns.iter().map(|column| Some(text(column))).collect::<StringArray>())
+    };
+    if let Some((catalog, schema)) = catalog {
+        columns.push(("table_catalog", all(&|_| catalog.to_owned())));
+        columns.push(("table_schema", all(&|_| schema.to_owned())));
+        columns.push(("table_name", all(&|_| info.name.clone())));
+    }
+    columns.push(("column_name", all(&|column| column.name.clone())));
+    columns.push(("data_type", all(&|column| column.kind.clone())));
+    columns.push(("is_nullable", all(&|column| if column.nullable { "YES" } else { "NO" }.to_owned())));
+    columns.push(("meaning", all(&|column| column.doc.clone())));
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 /// An Arrow type as people read it, in the words of the tables' reference.

@@ -3,13 +3,17 @@
 //!
 //! * `arguments` holds types, documentation and values of the arguments of detection; `scalar`, `aggregate`, `window` and
 //!   `table` give each kind of function one shape, `identity` what those have in common.
+//! * `bounded` holds functions of the engine within a session's memory, `json` adds those of JSON texts.
 //! * `evidence` and `measure` are the scalar functions themselves; `attribution` explains changes.
 
 mod aggregate;
 mod arguments;
 mod attribution;
+mod bounded;
 mod evidence;
 mod identity;
+mod json;
+mod map_key;
 mod measure;
 mod scalar;
 mod table;
@@ -77,15 +81,23 @@ pub struct FunctionInfo {
 }
 
 /// Registers our own functions and lists all of them.
-pub(crate) fn register(context: &SessionContext, schema: &Arc<LakeSchema>) -> Vec<FunctionInfo> {
+pub(crate) fn register(
+    context: &SessionContext,
+    schema: &Arc<LakeSchema>,
+    memory_limit_bytes: usize,
+) -> Vec<FunctionInfo> {
     let before: BTreeSet<(FunctionKind, String)> =
         list(context).into_iter().map(|info| (info.kind, info.name)).collect();
     bellwether_metrics::register(context);
     register_detection(context);
+    json::register(context);
+    map_key::register(context);
+    bounded::register(context, memory_limit_bytes);
     context.register_udtf(ROLLING_AT, Arc::new(RollingAt { schema: Arc::clone(schema) }));
     let mut functions = list(context);
     for function in &mut functions {
         function.own = !before.contains(&(function.kind, function.name.clone()));
+        json::document(function);
     }
     // The engine knows no documentation of table functions.
     let tables: Vec<FunctionInfo> = table::ALL.iter().map(table::Table::info).chain([rolling_at_info()]).collect();

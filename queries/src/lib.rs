@@ -3,6 +3,7 @@
 //! * [`Session`] plans and runs statements; it sees the newest commit of every table at each statement.
 //! * `catalog` holds the tables and plans views when a statement names them; `view/*.sql` are the views; `ingest_numbers` is
 //!   what the log of `events` says beside its rows.
+//! * `limits` holds a running statement to its time, memory and rows.
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake.
 //! * `function` lists functions and holds those that need the catalog.
 //! * `older` gives tables of an earlier version the columns that they lack.
@@ -16,6 +17,7 @@ mod catalog;
 mod explain;
 mod function;
 mod ingest_numbers;
+mod limits;
 mod older;
 mod reference;
 mod session;
@@ -25,6 +27,7 @@ mod view;
 pub use bellwether_metrics::Planned;
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
 pub use function::{FunctionInfo, FunctionKind};
+pub use limits::Gauge;
 pub use reference::reference_markdown;
 pub use session::{Answer, Present, Session, SessionSettings};
 pub use statement::split;

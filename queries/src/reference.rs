@@ -38,7 +38,7 @@ async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
     let fails = |source| Error::bug("the reference cannot be generated").with_source(source);
     let context = crate::session::context(&crate::SessionSettings::default())?;
     let schema = Arc::new(LakeSchema::new());
-    let functions = crate::session::attach(&context, &schema)?;
+    let functions = crate::session::attach(&context, &schema, &crate::SessionSettings::default())?;
     let mut tables = Vec::new();
     for table in Table::ALL {
         let batch = RecordBatch::new_empty(table.arrow_schema());

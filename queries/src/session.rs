@@ -16,23 +16,26 @@ use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::functions::expr_fn::now;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
-use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, col};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext, col};
+use datafusion::sql::parser::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::catalog::{LakeSchema, TableInfo, TableKind};
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
+use crate::limits::{self, Gauge, Limits, ended_badly};
 use crate::older::with_all_columns;
-use crate::statement;
+use crate::statement::{self, Described};
 
 /// Catalog and schema that tables and views are in.
 const CATALOG: &str = "bellwether";
@@ -40,6 +43,9 @@ const SCHEMA: &str = "public";
 
 /// Memory of a session where nothing else is said: what a laptop spares without noticing.
 const MEMORY_LIMIT_BYTES: usize = 512 * 1024 * 1024;
+
+/// Memory that a thread of a statement is reckoned at.
+const THREAD_BYTES: usize = 64 << 20;
 
 /// Rows of a batch: the engine's own default; smaller costs speed, larger costs memory.
 const BATCH_ROWS: usize = 8192;
@@ -72,7 +78,12 @@ pub struct SessionSettings {
     pub batch_rows: usize,
     /// Longest a statement may take; none: without end.
     pub timeout: Option<Duration>,
-    /// Threads a statement may use; none: as many as there are cores.
+    /// Rows that an answer may have; none: without end.
+    pub max_rows: Option<u64>,
+    /// Tells the memory that the process holds, so that what the engine does not account for is held within the limit as
+    /// well. For a process that does nothing else.
+    pub gauge: Option<Gauge>,
+    /// Threads a statement may use; none: as many as there are cores, and one for each 64 MiB of the memory limit.
     pub threads: Option<usize>,
     /// What it takes for the present; none: what the clock says.
     pub present: Option<Present>,
@@ -84,6 +95,8 @@ impl Default for SessionSettings {
             memory_limit_bytes: MEMORY_LIMIT_BYTES,
             batch_rows: BATCH_ROWS,
             timeout: None,
+            max_rows: None,
+            gauge: None,
             threads: None,
             present: None,
         }
@@ -211,7 +224,9 @@ impl Session {
     pub async fn run(&self, planned: &Planned) -> Result<Vec<RecordBatch>> {
         let answer = match self.settings.timeout {
             None => planned.run().await,
-            Some(timeout) => tokio::time::timeout(timeout, planned.run()).await.map_err(|_| too_long(timeout))?,
+            Some(timeout) => {
+                tokio::time::timeout(timeout, planned.run()).await.map_err(|_| limits::too_long(timeout))?
+            }
         };
         answer.map_err(|source| self.explain(source))
     }
@@ -221,7 +236,7 @@ impl Session {
         let schema = Arc::new(LakeSchema::new());
         // Of tables as they were, and of rows in memory, nobody says how far ingest was.
         schema.put_readings(&[]).map_err(|source| explain(source, &[]))?;
-        let functions = attach(&context, &schema)?;
+        let functions = attach(&context, &schema, &settings)?;
         let (versions, relations) = (Mutex::default(), std::sync::Mutex::default());
         Ok(Self { source, settings, context, schema, functions, versions, relations })
     }
@@ -312,41 +327,44 @@ impl Session {
     pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
         let statement = statement::parse(sql)?;
         self.refresh().await?;
-        let plan = self.state().statement_to_plan(statement).await.map_err(|source| self.explain(source))?;
-        // The statement has been looked at already; the plan is looked at as well, for what a statement can hide.
-        SQLOptions::new()
-            .with_allow_ddl(false)
-            .with_allow_dml(false)
-            .with_allow_statements(false)
-            .verify_plan(&plan)
-            .map_err(|source| self.explain(source))?;
-        Ok(plan)
+        plan(&self.state(), statement).await.map_err(|source| self.explain(source))
     }
 
     /// Runs one statement.
     ///
     /// # Errors
-    /// `Config` where the statement is wrong or would not only read; `Unavailable` where it takes too long or too much
-    /// memory, which may also be told by the stream.
+    /// `Config` where the statement is wrong or would not only read; `Unavailable` where it takes too long, too much memory
+    /// or has too many rows, which may also be told by the stream.
     pub async fn execute(&self, sql: &str) -> Result<Answer> {
-        let deadline = self.settings.timeout.map(|timeout| (Instant::now() + timeout, timeout));
-        let start = async {
-            let plan = self.plan(sql).await?;
-            let frame = DataFrame::new(self.state(), plan);
-            let stream = frame.execute_stream().await.map_err(|source| self.explain(source))?;
-            Ok::<_, Error>(stream)
-        };
-        let stream = match deadline {
-            None => start.await?,
-            Some((at, timeout)) => tokio::time::timeout_at(at, start).await.map_err(|_| too_long(timeout))??,
-        };
+        let mut limits = Limits::of(&self.settings);
+        let statement = statement::parse(sql)?;
+        limits.hold(self.refresh()).await??;
+        if let Some(described) = statement::described(&statement)
+            && let Some(answer) = self.description(&described).await?
+        {
+            return Ok(answer);
+        }
+        let state = self.state();
+        // In a task of its own: planning folds constants, and makes no pause in which it could be stopped.
+        let start = SpawnedTask::spawn(async move {
+            let plan = plan(&state, statement).await?;
+            let plan = limits::with_pauses(state.create_physical_plan(&plan).await?)?;
+            execute_stream(plan, state.task_ctx())
+        });
+        let stream = limits.hold(start.join()).await?.map_err(ended_badly)?;
+        let stream = stream.map_err(|source| self.explain(source))?;
         let schema = stream.schema();
-        let batches = stream.map(|batch| batch.map_err(|source| explain(source, &[]))).boxed();
-        let batches = match deadline {
-            None => batches,
-            Some((at, timeout)) => until(batches, at, timeout),
-        };
-        Ok(Answer { schema, batches })
+        Ok(Answer { schema, batches: limits.stream(stream) })
+    }
+
+    /// The columns of one of our tables or views, in words: the engine would print its own types, with all their metadata.
+    async fn description(&self, Described { name, shown }: &Described) -> Result<Option<Answer>> {
+        let relations = self.schema.describe().await.map_err(|source| self.explain(source))?;
+        let Some(info) = relations.into_iter().find(|info| info.name == *name) else { return Ok(None) };
+        let catalog = shown.then_some((CATALOG, SCHEMA));
+        let batch = crate::catalog::description(&info, catalog).map_err(|source| self.explain(source))?;
+        let schema = batch.schema();
+        Ok(Some(Answer { schema, batches: futures::stream::iter([Ok(batch)]).boxed() }))
     }
 
     /// The stored tables.
@@ -384,7 +402,11 @@ impl Session {
 }
 
 /// Puts a schema and our functions into a context.
-pub(crate) fn attach(context: &SessionContext, schema: &Arc<LakeSchema>) -> Result<Vec<FunctionInfo>> {
+pub(crate) fn attach(
+    context: &SessionContext,
+    schema: &Arc<LakeSchema>,
+    settings: &SessionSettings,
+) -> Result<Vec<FunctionInfo>> {
     let catalog = MemoryCatalogProvider::new();
     catalog
         .register_schema(SCHEMA, Arc::clone(schema) as _)
@@ -392,11 +414,19 @@ pub(crate) fn attach(context: &SessionContext, schema: &Arc<LakeSchema>) -> Resu
     context.register_catalog(CATALOG, Arc::new(catalog));
     let state = context.state_weak_ref();
     schema.bind(Box::new(move || state.upgrade().map(|state| state.read().clone())));
-    Ok(function::register(context, schema))
+    Ok(function::register(context, schema, settings.memory_limit_bytes))
 }
 
 /// What a sort sets aside for merging what it has spilled.
 const SORT_RESERVATION_BYTES: usize = 1 << 20;
+
+/// Threads of a statement: each reads files of its own, and what it reads counts as memory too.
+fn threads(settings: &SessionSettings) -> usize {
+    settings.threads.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        cores.min(settings.memory_limit_bytes / THREAD_BYTES).max(1)
+    })
+}
 
 pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
     let mut config = SessionConfig::new()
@@ -404,9 +434,10 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_information_schema(true)
         .with_batch_size(settings.batch_rows);
-    if let Some(threads) = settings.threads {
-        config = config.with_target_partitions(threads);
-    }
+    config = config.with_target_partitions(threads(settings));
+    // The rules that move `get_field` towards the tables lose columns on their way through views, unions and joins: most
+    // statements with `segments['region']` would not plan. They only spare reading the other fields of a struct.
+    config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
     config.options_mut().execution.time_zone = Some("+00:00".to_owned());
     // Each sort sets so much aside to merge with, of what all share: the view of runs has twenty of them.
     config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
@@ -420,55 +451,12 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-fn too_long(timeout: Duration) -> Error {
-    Error::unavailable(format!("the query took longer than `{} s`", timeout.as_secs_f64()))
-        .with_hint("narrow it by time or columns, or raise --timeout")
-}
-
-/// Ends a stream with an error at a deadline.
-fn until(
-    batches: BoxStream<'static, Result<RecordBatch>>,
-    at: Instant,
-    timeout: Duration,
-) -> BoxStream<'static, Result<RecordBatch>> {
-    futures::stream::unfold(Some(batches), move |batches| async move {
-        let mut batches = batches?;
-        match tokio::time::timeout_at(at, batches.next()).await {
-            Ok(None) => None,
-            Ok(Some(batch)) => Some((batch, Some(batches))),
-            Err(_) => Some((Err(too_long(timeout)), None)),
-        }
-    })
-    .boxed()
+/// Plans a statement that has been looked at already; the plan is looked at as well, for what a statement can hide.
+async fn plan(state: &SessionState, statement: Statement) -> datafusion::error::Result<LogicalPlan> {
+    let plan = state.statement_to_plan(statement).await?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    Ok(plan)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray, TimestampMicrosecondArray};
-    use datafusion::arrow::datatypes::Int64Type;
-
-    #[tokio::test]
-    async fn the_present_is_where_it_is_put_and_what_came_later_is_not_there() {
-        let present = Present::default();
-        let settings = SessionSettings { present: Some(present.clone()), ..SessionSettings::default() };
-        let session = Session::in_memory(settings).expect("opens");
-        let schema = Table::Quarantine.arrow_schema();
-        let (name, time) = ("reason", "quarantined_at");
-        let some = schema.project(&[schema.index_of(name).expect("is"), schema.index_of(time).expect("is")]);
-        let some: SchemaRef = Arc::new(some.expect("two columns"));
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringViewArray::from(vec!["a", "b", "c"])),
-            Arc::new(TimestampMicrosecondArray::from(vec![1_000_000, 2_000_000, 3_000_000]).with_timezone("UTC")),
-        ];
-        let rows = RecordBatch::try_new(Arc::clone(&some), columns).expect("rows");
-        session.put(Table::Quarantine, some, vec![rows]).expect("are put");
-        let sql = "SELECT count(*) AS rows, CAST(max(date_part('epoch', now())) AS BIGINT) AS now FROM quarantine";
-        for (micros, expected) in [(1_000_000, [1, 1]), (2_500_000, [2, 2]), (9_000_000, [3, 9])] {
-            present.set(micros);
-            let answer = session.execute(sql).await.expect("runs").collect().await.expect("answers");
-            let number = |column: usize| answer[0].column(column).as_primitive::<Int64Type>().value(0);
-            assert_eq!([number(0), number(1)], expected);
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,12 @@
 //! What a statement is, and whether a read-only session may run it.
 
+use std::ops::ControlFlow;
+
 use bellwether_lake::{Error, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, BinaryOperator, Expr, Ident, Statement as Sql, Value, visit_expressions_mut,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -59,11 +63,143 @@ pub(crate) fn parse(text: &str) -> Result<Statement> {
     match (statements.pop_front(), statements.len()) {
         (None, _) => Err(Error::config("there is no SQL statement").with_hint("try SELECT * FROM rolling;")),
         (Some(statement), 0) => match refusal(&statement) {
-            None => Ok(statement),
+            None => Ok(with_fields(statement)),
             Some(what) => Err(Error::config(format!("`{what}` is refused")).with_hint(ALLOWED)),
         },
         (Some(_), _) => Err(Error::config("there is more than one SQL statement").with_hint("run them one at a time")),
     }
+}
+
+/// A relation whose columns are asked for.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    /// By `SHOW COLUMNS`, whose answer names the relation as well.
+    pub(crate) shown: bool,
+}
+
+/// Which relation a statement asks the columns of, if it does.
+pub(crate) fn described(statement: &Statement) -> Option<Described> {
+    let Statement::Statement(sql) = statement else { return None };
+    let (name, shown) = match sql.as_ref() {
+        Sql::ExplainTable { table_name, .. } => (table_name, false),
+        Sql::ShowColumns { show_options, extended: false, full: false } if show_options.filter_position.is_none() => {
+            (show_options.show_in.as_ref()?.parent_name.as_ref()?, true)
+        }
+        _ => return None,
+    };
+    let ident = match name.0.as_slice() {
+        [one] => one.as_ident()?,
+        _ => return None,
+    };
+    Some(Described { name: written(ident), shown })
+}
+
+/// A name as the engine takes it: in lower case unless quoted.
+fn written(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// Lets a field of a list's element be named as any other: `tool_calls[1].name` is `tool_calls[1]['name']`, which alone the
+/// engine understands. And lets `->` and `->>` bind as in PostgreSQL: the parser takes `a ->> 'b' = 'c'` for `a ->> ('b' = 'c')`.
+fn with_fields(mut statement: Statement) -> Statement {
+    let inner = match &mut statement {
+        Statement::Explain(explain) => match explain.statement.as_mut() {
+            Statement::Statement(sql) => sql,
+            _ => return statement,
+        },
+        Statement::Statement(sql) => sql,
+        _ => return statement,
+    };
+    let walked: ControlFlow<()> = visit_expressions_mut(inner.as_mut(), |expr| {
+        if let Expr::CompoundFieldAccess { access_chain, .. } = expr {
+            // What comes before the first subscript are names of a table and its columns.
+            let elements = access_chain.iter_mut().skip_while(|access| matches!(access, AccessExpr::Dot(_)));
+            for access in elements {
+                if let AccessExpr::Dot(Expr::Identifier(ident)) = access {
+                    *access = AccessExpr::Dot(Expr::value(Value::SingleQuotedString(written(ident))));
+                }
+            }
+        }
+        if is_arrow(expr) {
+            tighten(expr);
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(walked.is_continue(), "nothing breaks off");
+    statement
+}
+
+fn is_arrow(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. })
+}
+
+/// Takes what binds less tightly than an arrow out of its sides.
+fn tighten(expr: &mut Expr) {
+    let Expr::BinaryOp { left, op, right } = expr else { return };
+    let arrow =
+        |left: Expr, right: Expr| Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) };
+    let nothing = || Expr::value(Value::Null);
+    if let Some(place) = last_operand(left) {
+        let inner = std::mem::replace(place, nothing());
+        *place = arrow(inner, std::mem::replace(right, nothing()));
+        tighten(place);
+        *expr = std::mem::replace(left, nothing());
+    } else if let Some(place) = first_operand(right) {
+        let key = std::mem::replace(place, nothing());
+        *place = arrow(std::mem::replace(left, nothing()), key);
+        *expr = std::mem::replace(right, nothing());
+    }
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq, Spaceship};
+    matches!(op, Eq | NotEq | Gt | GtEq | Lt | LtEq | Spaceship)
+}
+
+/// Of an expression that binds less tightly than an arrow: what stands at its begin.
+fn first_operand(expr: &mut Expr) -> Option<&mut Expr> {
+    let first = match expr {
+        Expr::BinaryOp { left, op, .. } if is_comparison(op) || *op == BinaryOperator::StringConcat => left,
+        Expr::IsNull(of)
+        | Expr::IsNotNull(of)
+        | Expr::IsTrue(of)
+        | Expr::IsNotTrue(of)
+        | Expr::IsFalse(of)
+        | Expr::IsNotFalse(of)
+        | Expr::IsDistinctFrom(of, _)
+        | Expr::IsNotDistinctFrom(of, _)
+        | Expr::InList { expr: of, .. }
+        | Expr::InSubquery { expr: of, .. }
+        | Expr::Between { expr: of, .. }
+        | Expr::Like { expr: of, .. }
+        | Expr::ILike { expr: of, .. }
+        | Expr::SimilarTo { expr: of, .. } => of,
+        _ => return None,
+    };
+    Some(operand(first, first_operand))
+}
+
+/// The same, at its end.
+fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
+    let last = match expr {
+        Expr::BinaryOp { op, right, .. } if is_comparison(op) => right,
+        Expr::IsDistinctFrom(_, of) | Expr::IsNotDistinctFrom(_, of) => of,
+        Expr::Between { high: of, .. } | Expr::Like { pattern: of, .. } | Expr::ILike { pattern: of, .. } => of,
+        _ => return None,
+    };
+    Some(operand(last, last_operand))
+}
+
+/// The operand within an operand, where it is such an expression itself.
+fn operand(expr: &mut Expr, within: fn(&mut Expr) -> Option<&mut Expr>) -> &mut Expr {
+    if within(expr).is_some() {
+        // Asked once more, because the borrow checker cannot give back what was not taken.
+        if let Some(inner) = within(expr) {
+            return inner;
+        }
+        unreachable!("the expression is the same");
+    }
+    expr
 }
 
 /// The name of a statement that may write, change the session, or read outside the lake.
@@ -122,6 +258,66 @@ mod tests {
         ] {
             parse(text).unwrap_or_else(|error| panic!("{text}: {}", error.chain()));
         }
+    }
+
+    #[test]
+    fn a_field_of_an_element_is_named_with_a_dot_or_in_brackets() {
+        for (text, same) in [
+            ("SELECT calls[1].name FROM t", "SELECT calls[1].'name' FROM t"),
+            ("SELECT t.calls[1].Name FROM t", "SELECT t.calls[1].'name' FROM t"),
+            ("SELECT 1 FROM t WHERE calls[1].\"Name\" = 'a'", "SELECT 1 FROM t WHERE calls[1].'Name' = 'a'"),
+            ("EXPLAIN SELECT calls[1].a[2].b FROM t", "EXPLAIN SELECT calls[1].'a'[2].'b' FROM t"),
+            ("SELECT t.call.name FROM t", "SELECT t.call.name FROM t"),
+        ] {
+            assert_eq!(parse(text).expect("parses").to_string(), same);
+        }
+    }
+
+    #[test]
+    fn arrows_bind_as_in_postgres() {
+        for (text, same) in [
+            ("a ->> 'b' = 'c'", "(a ->> 'b') = 'c'"),
+            ("'c' = a ->> 'b'", "'c' = (a ->> 'b')"),
+            ("a ->> 'b' = c ->> 'd'", "(a ->> 'b') = (c ->> 'd')"),
+            ("a -> 'b' -> 'c' ->> 'd' <> 'e'", "(((a -> 'b') -> 'c') ->> 'd') <> 'e'"),
+            ("a ->> 'b' IS NOT NULL", "(a ->> 'b') IS NOT NULL"),
+            ("a ->> 'b' IN ('c', 'd')", "(a ->> 'b') IN ('c', 'd')"),
+            ("a ->> 'b' LIKE 'c%'", "(a ->> 'b') LIKE 'c%'"),
+            ("a ->> 'b' BETWEEN 'c' AND 'd'", "(a ->> 'b') BETWEEN 'c' AND 'd'"),
+            ("a ->> 'b' || 'c' = 'd'", "((a ->> 'b') || 'c') = 'd'"),
+            ("a ->> 'b' = 'c' AND d ->> 'e' > 'f' OR g", "(a ->> 'b') = 'c' AND (d ->> 'e') > 'f' OR g"),
+            ("(a ->> 'b')::int > 1", "(a ->> 'b')::int > 1"),
+            ("NOT a ->> 'b' = 'c'", "NOT (a ->> 'b') = 'c'"),
+            ("a ->> ('b' = 'c')", "a ->> ('b' = 'c')"),
+        ] {
+            // As trees: parentheses are no part of what is meant.
+            let tree = |text: &str| {
+                let mut statement = parse(&format!("SELECT {text} FROM t")).expect("parses");
+                if let Statement::Statement(sql) = &mut statement {
+                    let walked: ControlFlow<()> = visit_expressions_mut(sql.as_mut(), |expr| {
+                        if let Expr::Nested(inner) = expr {
+                            *expr = std::mem::replace(inner, Expr::value(Value::Null));
+                        }
+                        ControlFlow::Continue(())
+                    });
+                    assert!(walked.is_continue());
+                }
+                format!("{statement:?}")
+                    .split("Location(")
+                    .map(|part| part.split_once(')').map_or(part, |(_, rest)| rest).to_owned())
+                    .collect::<String>()
+            };
+            assert_eq!(tree(text), tree(same), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_whose_columns_are_asked_for() {
+        let of = |text: &str| described(&parse(text).expect("parses")).map(|found| (found.name, found.shown));
+        assert_eq!(of("DESCRIBE Runs"), Some(("runs".to_owned(), false)));
+        assert_eq!(of("SHOW COLUMNS FROM runs"), Some(("runs".to_owned(), true)));
+        assert_eq!(of("DESCRIBE information_schema.columns"), None);
+        assert_eq!(of("SELECT 1"), None);
     }
 
     #[test]

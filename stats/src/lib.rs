@@ -5,6 +5,7 @@
 //! * [`weight`]: counts of runs that stand for several, exact.
 //! * [`interval`]: confidence intervals of rates, ratios and means.
 //! * [`clusters`]: intervals that stay right when runs come in sessions.
+//! * [`figure`]: numbers as people read them.
 //!
 //! Detecting (DETECTION D1 to D12; evidence is in nats and may be looked at at any time):
 //! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: which windows are judged together.
@@ -25,6 +26,7 @@ pub mod distance;
 pub mod drift;
 pub mod e2x2;
 pub mod ebh;
+pub mod figure;
 pub mod histogram_e;
 pub mod interval;
 mod invalid;

@@ -15,7 +15,7 @@ use crate::catalog::LakeSchema;
 fn context(threads: usize) -> SessionContext {
     let settings = SessionSettings { threads: Some(threads), ..SessionSettings::default() };
     let context = crate::session::context(&settings).expect("a context");
-    crate::session::attach(&context, &Arc::new(LakeSchema::new())).expect("functions");
+    crate::session::attach(&context, &Arc::new(LakeSchema::new()), &SessionSettings::default()).expect("functions");
     context
 }
 
@@ -45,7 +45,7 @@ fn close(found: f64, golden: f64) {
 #[tokio::test]
 async fn every_function_is_documented_and_its_example_runs() {
     let context = crate::session::context(&SessionSettings::default()).expect("a context");
-    let functions = register(&context, &Arc::new(LakeSchema::new()));
+    let functions = register(&context, &Arc::new(LakeSchema::new()), 512 << 20);
     // `rolling_at` needs tables; the tests of views run its example.
     let own: Vec<_> = functions.iter().filter(|function| function.own && function.name != "rolling_at").collect();
     for kind in [FunctionKind::Scalar, FunctionKind::Aggregate, FunctionKind::Window, FunctionKind::Table] {

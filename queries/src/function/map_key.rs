@@ -1,0 +1,45 @@
+//! `segments['region']`: the key as text of the kind that the map's keys are.
+//!
+//! The engine compares a literal with the keys as it stands, and fails where the one is `Utf8` and the others are `Utf8View`,
+//! as in rows that come from memory.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, Result};
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::prelude::SessionContext;
+
+/// Registers the rewriting.
+pub(super) fn register(context: &SessionContext) {
+    let mut registry = context.clone();
+    // A session takes rewritings without end.
+    drop(registry.register_function_rewrite(std::sync::Arc::new(MapKey)));
+}
+
+#[derive(Debug)]
+struct MapKey;
+
+impl FunctionRewrite for MapKey {
+    fn name(&self) -> &str {
+        "map_key"
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+        let Expr::ScalarFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
+        if call.func.name() == "get_field"
+            && let [base, Expr::Literal(key, _), ..] = call.args.as_mut_slice()
+            && let Ok(DataType::Map(entries, _)) = base.get_type(schema)
+            && let DataType::Struct(entries) = entries.data_type()
+            && let Some(kind) = entries.first().map(|keys| keys.data_type())
+            && key.data_type() != *kind
+            && let Ok(same) = key.cast_to(kind)
+        {
+            *key = same;
+            return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+        }
+        Ok(Transformed::no(Expr::ScalarFunction(call)))
+    }
+}
