@@ -1,5 +1,8 @@
 //! `bellwether alerts`: what fires, and why.
 
+mod evidence;
+mod when;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::Config;
 use crate::rules::{open, time};
-use crate::{exit, sql};
+use crate::{exit, screen};
 
 /// Where the tables are.
 #[derive(Args, Debug)]
@@ -80,24 +83,49 @@ async fn list(lake: &Lake, all: bool) -> Result<ExitCode> {
             "nothing is pending or fires; --all shows what is over"
         });
     }
+    let mut titles = Vec::new();
+    for alert in &alerts {
+        titles.push(text(&session, &row_of(alert, "title")).await?);
+    }
+    let listed = alerts.iter().zip(&titles);
+    crate::print(&match screen::width() {
+        Some(width) => entries(listed, lake.clock().now_micros(), width),
+        None => rows(listed),
+    })?;
+    crate::print("`bellwether alerts show ID` shows the evidence")
+}
+
+fn state(alert: &Current) -> String {
+    if alert.stale { format!("{}, stale", alert.state) } else { alert.state.clone() }
+}
+
+/// Alerts for a terminal of any width: what and since when, then the title, as many lines as it takes.
+fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64, width: usize) -> String {
+    let mut lines = Vec::new();
+    for (alert, title) in alerts {
+        let head = format!(
+            "{}  {}  {}  {}, since {}",
+            alert.alert_id,
+            alert.severity,
+            alert.rule,
+            state(alert),
+            when::told(alert.at, now)
+        );
+        lines.extend(screen::wrap(&head, width));
+        lines.extend(screen::wrap(title, width.saturating_sub(4)).into_iter().map(|line| format!("    {line}")));
+    }
+    lines.join("\n")
+}
+
+/// Alerts for a program, a row each.
+fn rows<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table.set_header(["id", "severity", "state", "since", "rule", "what"]);
-    for alert in &alerts {
-        let title = text(&session, &row_of(alert, "title")).await?;
-        let state = if alert.stale { format!("{}, stale", alert.state) } else { alert.state.clone() };
-        table.add_row([
-            alert.alert_id.clone(),
-            alert.severity.clone(),
-            state,
-            time(alert.at),
-            alert.rule.clone(),
-            title,
-        ]);
+    for (alert, title) in alerts {
+        table.add_row([&alert.alert_id, &alert.severity, &state(alert), &time(alert.at), &alert.rule, title]);
     }
-    crate::print(&table.to_string())?;
-    crate::print("`bellwether alerts show ID` shows the evidence")
+    table.to_string()
 }
 
 async fn show(lake: &Lake, id: &str) -> Result<ExitCode> {
@@ -118,20 +146,23 @@ async fn show(lake: &Lake, id: &str) -> Result<ExitCode> {
         }
     };
     let session = Session::open(lake, SessionSettings::default()).await?;
-    let id = &alert.alert_id;
-    crate::print(&format!("{} is {}\n", id, if alert.stale { "firing, stale" } else { alert.state.as_str() }))?;
+    let (id, now, width) = (&alert.alert_id, lake.clock().now_micros(), screen::width());
+    let title = text(&session, &row_of(alert, "title")).await?;
+    crate::print(&format!("{id} is {}, since {}", state(alert), when::told(alert.at, now)))?;
+    crate::print(&screen::wrap(&title, width.unwrap_or(usize::MAX)).join("\n"))?;
     let transitions = format!(
-        "SELECT at, state_from, state, stale, why, change, metrics_version, title FROM alerts WHERE alert_id = '{id}' ORDER BY evaluation, at"
+        "SELECT at, state_from, state, stale, why, change, title FROM alerts WHERE alert_id = '{id}' ORDER BY evaluation, at"
     );
-    sql::write_table(session.execute(&transitions).await?).await?;
+    crate::print("\nTransitions")?;
+    crate::print(&evidence::transitions(&session.execute(&transitions).await?.collect().await?, now, width)?)?;
     // The evidence of the firing, where it fired; of what came last, otherwise.
-    let evidence = session.execute(&format!("SELECT * FROM alerts WHERE alert_id = '{id}' ORDER BY (state = 'firing' AND change <> 'retracted') DESC, evaluation DESC, at DESC LIMIT 1")).await?;
-    crate::print("\nEvidence")?;
-    crate::print(&sql::vertical(&evidence.collect().await?)?)?;
-    let again = format!(
-        "SELECT sql FROM alerts WHERE alert_id = '{id}' ORDER BY (state = 'firing' AND change <> 'retracted') DESC, evaluation DESC, at DESC LIMIT 1"
+    let row = format!(
+        "SELECT * FROM alerts WHERE alert_id = '{id}' ORDER BY (state = 'firing' AND change <> 'retracted') DESC, evaluation DESC, at DESC LIMIT 1"
     );
-    crate::print(&format!("\nThe numbers again, in `bellwether sql`:\n{}", text(&session, &again).await?))
+    let row = session.execute(&row).await?.collect().await?;
+    crate::print("\nEvidence")?;
+    crate::print(&evidence::fields(&row, now, width)?)?;
+    crate::print(&format!("\nThe numbers again, in `bellwether sql`:\n{}", evidence::sql(&row)?))
 }
 
 /// The query of one column of the row that stands for an alert.
@@ -148,4 +179,36 @@ async fn text(session: &Session, query: &str) -> Result<String> {
     let options = arrow::util::display::FormatOptions::default();
     let formatter = arrow::util::display::ArrayFormatter::try_new(batch.column(0).as_ref(), &options)?;
     Ok(formatter.value(0).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unicode_width::UnicodeWidthStr;
+
+    #[test]
+    fn a_list_fits_a_terminal_of_any_width_and_leaves_nothing_out() {
+        let alert = Current {
+            alert_id: "4f80a64ee339139e".to_owned(),
+            rule: "unknown_outcome_regression".to_owned(),
+            severity: "ticket".to_owned(),
+            state: "firing".to_owned(),
+            stale: true,
+            at: 1_700_000_000_000_000,
+        };
+        let title = "invoice_extraction: share of unknown outcomes 3.4 % → 11.1 % on release extract-7.4".to_owned();
+        let now = alert.at + 8_460_000_000;
+        for width in [40, 80, 120, 200] {
+            let text = entries([(&alert, &title)].into_iter(), now, width);
+            assert!(text.lines().all(|line| line.width() <= width), "{width}\n{text}");
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for part in
+                ["4f80a64ee339139e", "firing, stale, since 2023-11-14 22:13:20 UTC (2 h 21 min ago)", title.as_str()]
+            {
+                assert!(words.contains(part), "{part} is missing in\n{text}");
+            }
+        }
+        let row = rows([(&alert, &title)].into_iter());
+        assert!(row.contains("2023-11-14T22:13:20Z") && row.contains(&title), "{row}");
+    }
 }

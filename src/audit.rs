@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards};
+use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards, saturated};
 use bellwether_lake::audit::{Audited, Basis, Check, Findings, Progress, audit};
 use bellwether_lake::{
     AddedFile, Clock, Error, ErrorKind, Lake, Layout, Result, Snapshot, StorageOptions, SystemClock, Table, app_of,
@@ -133,12 +133,15 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
             Some(shards) => recompute_shards(lake, &shards).await?,
             None => recompute_files(lake, &basis.events).await?,
         };
-        Ok::<_, Error>((first_difference(&table, &computed), table.num_rows()))
+        Ok::<_, Error>((first_difference(&table, &computed), table.num_rows(), saturated(&table)))
     };
     let mut check = Check::new("metrics");
     match compared.await {
-        Ok((difference, groups)) => {
+        Ok((difference, groups, saturated)) => {
             check.counts.push(("groups", i64::try_from(groups).unwrap_or(i64::MAX)));
+            if saturated > 0 {
+                check.counts.push(("saturated", i64::try_from(saturated).unwrap_or(i64::MAX)));
+            }
             check.counts.push(("events_version", basis.next - 1));
             check.summary = match basis.next {
                 0 => "`metrics` is empty, as nothing of `events` has been read yet".to_owned(),
@@ -146,6 +149,11 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
                     format!("{groups} groups equal the same SQL over `events` up to version {}, bit for bit", next - 1)
                 }
             };
+            if saturated > 0 {
+                check.summary.push_str(&format!(
+                    "; but for sums of {saturated} groups that left what their column holds, which says so in `saturated`"
+                ));
+            }
             if let Some(what) = difference {
                 let hint = "run `bellwether rebuild`: it makes `metrics` and `releases` again from `events`";
                 check.findings.add("metrics", what, hint);

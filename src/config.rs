@@ -16,7 +16,7 @@ use bellwether_alerts::{Contracts, contract};
 use bellwether_lake::{Error, MOST_SHARDS, Result};
 
 use read::Reader;
-pub(crate) use read::{Environment, Secrets};
+pub(crate) use read::{Environment, Secrets, parse_bytes};
 
 /// The commented reference; its values are the defaults.
 pub(crate) const REFERENCE: &str = include_str!("config/reference.toml");
@@ -94,6 +94,15 @@ pub(crate) struct Serve {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Queries {
     pub(crate) memory_bytes: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) max_rows: u64,
+}
+
+/// As the reference has it.
+impl Default for Queries {
+    fn default() -> Self {
+        Self { memory_bytes: 512 << 20, timeout: Duration::from_secs(600), max_rows: 10_000_000 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -170,7 +179,11 @@ impl Config {
                     .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
                 stale_after: reader.duration("serve.stale_after", Duration::from_secs(1)),
             },
-            queries: Queries { memory_bytes: reader.bytes("queries.memory_bytes", 16 << 20) },
+            queries: Queries {
+                memory_bytes: reader.bytes("queries.memory_bytes", 16 << 20),
+                timeout: reader.duration("queries.timeout", Duration::from_millis(1)),
+                max_rows: reader.integer("queries.max_rows", 1, i64::MAX.unsigned_abs()),
+            },
             alerts: alerts(&mut reader),
             contracts: contract::parse(text).unwrap_or_else(|problems| {
                 for problem in problems {
@@ -366,6 +379,7 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_have_a_unit() {
+        assert_eq!(parse("").expect("defaults").queries, Queries::default());
         assert_eq!(parse("[queries]\nmemory_bytes = 33554432\n").expect("bytes").queries.memory_bytes, 32 << 20);
         assert_eq!(parse("[queries]\nmemory_bytes = \"1GiB\"\n").expect("unit").queries.memory_bytes, 1 << 30);
         assert!(refused("[queries]\nmemory_bytes = \"lots\"\n").contains("`lots`"));

@@ -11,7 +11,7 @@ pub(crate) const HELP: &str = "Exit codes:
   0    done; the answer is yes
   1    the answer is no: a check found problems, or a query failed
   2    the command line or the configuration is wrong
-  3    Kafka or the tables cannot be reached
+  3    Kafka or the tables cannot be reached, or a query reached a limit of time, memory or rows
   4    stored data contradicts itself; a person is needed
   70   a bug in bellwether
   130  stopped at once by a second signal";
@@ -25,12 +25,24 @@ const CAUSE_CHARACTERS: usize = 200;
 /// The answer is no.
 pub(crate) const NO: u8 = 1;
 
+/// What is needed cannot be had: a broker, the tables, memory or time.
+pub(crate) const OUT_OF_REACH: u8 = 3;
+
+/// Ends the process as it stands, without a step of its own.
+pub(crate) fn at_once(code: u8) -> ! {
+    #[expect(unsafe_code, reason = "the only way out that runs nothing on its way, and so needs no memory")]
+    // SAFETY: it takes a number and does not come back.
+    unsafe {
+        nix::libc::_exit(i32::from(code))
+    }
+}
+
 /// Which code an error ends the program with.
 pub(crate) fn code(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::BadEvent => NO,
         ErrorKind::Config => 2,
-        ErrorKind::Unavailable | ErrorKind::Fenced => 3,
+        ErrorKind::Unavailable | ErrorKind::Fenced => OUT_OF_REACH,
         ErrorKind::Data => 4,
         ErrorKind::Bug => 70,
     }

@@ -1,6 +1,7 @@
 //! Bellwether: production monitoring for LLM applications.
 //!
 //! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
+//! * `memory` is the allocator, which counts; `screen` lays text out for a terminal.
 //! * `roles` wires ingest, aggregate and watch; `serve` tells health and metrics.
 //! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
@@ -14,10 +15,12 @@ mod config;
 mod demo;
 mod exit;
 mod logging;
+mod memory;
 mod rebuild;
 mod replay;
 mod roles;
 mod rules;
+mod screen;
 mod serve;
 mod sql;
 
@@ -32,7 +35,7 @@ use config::Config;
 use roles::Which;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: memory::Counted = memory::Counted;
 
 /// Buffers come and go with every batch, and each that comes anew would have 2 MiB pages cleared for it: measured, a sixth of all
 /// CPU time, and a tenth of the memory. Where the system refuses, it only costs that.

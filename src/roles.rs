@@ -467,6 +467,7 @@ impl Watched {
             let there = newest(&self.lake, Table::Metrics, &mut known.metrics).await?.version;
             let behind = waiting(&self.lake, Table::Metrics, next, there, &mut known.empty_metrics).await?;
             self.health.note_paced("watch", next, behind, self.watch_interval);
+            self.health.lack("watch", watching.failing());
         }
         Ok(())
     }

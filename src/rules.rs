@@ -1,14 +1,20 @@
 //! `bellwether rules`: what is watched, whether it can be, its unit tests, and what it would have fired.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
 use bellwether_alerts::engine::{Status, try_rule};
 use bellwether_alerts::history::replayed;
-use bellwether_alerts::record::ChangeKind;
-use bellwether_alerts::{Contracts, Rules, Settings, test_file};
-use bellwether_lake::{Error, Lake, Result, StorageOptions};
+use bellwether_alerts::record::{ChangeKind, RULE_FAILING};
+use bellwether_alerts::rule::Source;
+use bellwether_alerts::{Contracts, Rule, Rules, Settings, test_file};
+use bellwether_lake::{Error, ErrorKind, Lake, Result, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_stats::figure::number;
 use clap::{Args, Subcommand};
 
 use crate::config::Config;
@@ -123,18 +129,68 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<Lake> {
 
 pub(crate) async fn run(command: RulesCommand) -> Result<ExitCode> {
     match command {
-        RulesCommand::List { place } => list(&place.open(false).await?),
+        RulesCommand::List { place } => list(&place).await,
         RulesCommand::Check { place } => check(place.open(true).await?).await,
         RulesCommand::Test { files, place } => test(&place.open(false).await?, &files).await,
         RulesCommand::Replay { rule, from, to, place } => replay(&place.open(true).await?, &rule, from, to).await,
     }
 }
 
-fn list(opened: &Opened) -> Result<ExitCode> {
+/// How the evaluations of a rule go, as the process that watches has told it in `alerts`.
+#[derive(Default)]
+struct Told {
+    state: String,
+    failures: i64,
+    since: Option<i64>,
+    error: String,
+}
+
+/// What was told of rules that fail, the newest of each.
+async fn told(lake: &Lake) -> Result<BTreeMap<String, Told>> {
+    let session = Session::open(lake, SessionSettings::default()).await?;
+    let sql = format!(
+        "SELECT title, state, canary_events, since, notes FROM alerts WHERE rule = '{RULE_FAILING}' ORDER BY evaluation, at, \
+         CASE state WHEN 'pending' THEN 0 ELSE 1 END"
+    );
+    let mut told = BTreeMap::new();
+    for batch in session.execute(&sql).await?.collect().await? {
+        let text = |place: usize| cast(batch.column(place), &DataType::Utf8);
+        let (title, state, notes) = (text(0)?, text(1)?, text(4)?);
+        let failures = batch.column(2).as_primitive::<Int64Type>();
+        let since = cast(batch.column(3), &DataType::Int64)?;
+        for row in 0..batch.num_rows() {
+            // A title begins with the rule's name.
+            let title = title.as_string::<i32>().value(row);
+            let name = title.split_once(':').map_or(title, |(name, _)| name).to_owned();
+            let since = since.as_primitive::<Int64Type>();
+            told.insert(
+                name,
+                Told {
+                    state: state.as_string::<i32>().value(row).to_owned(),
+                    failures: failures.is_valid(row).then(|| failures.value(row)).unwrap_or(0),
+                    since: since.is_valid(row).then(|| since.value(row)),
+                    error: notes.as_string::<i32>().value(row).to_owned(),
+                },
+            );
+        }
+    }
+    Ok(told)
+}
+
+async fn list(place: &Place) -> Result<ExitCode> {
+    // Rules can be listed before there are tables; how they do is told where there are.
+    let opened = match place.open(true).await {
+        Err(error) if error.kind() == ErrorKind::Config => place.open(false).await?,
+        opened => opened?,
+    };
+    let told = match &opened.lake {
+        Some(lake) => Some(told(lake).await?),
+        None => None,
+    };
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header(["rule", "severity", "detector", "rows of", "from", "what"]);
+    table.set_header(["rule", "severity", "detector", "rows of", "from", "state", "what"]);
     for rule in &opened.rules.rules {
         table.add_row([
             rule.name.as_str(),
@@ -142,23 +198,32 @@ fn list(opened: &Opened) -> Result<ExitCode> {
             rule.settings_name(),
             rule.source.name(),
             rule.origin.as_str(),
+            &state(told.as_ref(), &rule.name),
             rule.doc.as_str(),
         ]);
     }
     for broken in &opened.rules.broken {
-        table.add_row([
-            broken.name.as_str(),
-            "",
-            "",
-            "",
-            broken.origin.as_str(),
-            &format!("cannot be used: {}", broken.why),
-        ]);
+        let why = format!("cannot be used: {}", broken.why);
+        table.add_row([broken.name.as_str(), "", "", "", broken.origin.as_str(), "broken", &why]);
     }
     for name in &opened.rules.disabled {
-        table.add_row([name.as_str(), "", "", "", "", "disabled"]);
+        table.add_row([name.as_str(), "", "", "", "", "disabled", ""]);
     }
     crate::print(&table.to_string())
+}
+
+/// The state of a rule: how often it failed in a row when that was told, why, and since when.
+fn state(told: Option<&BTreeMap<String, Told>>, rule: &str) -> String {
+    let Some(told) = told else { return "not known: no tables named".to_owned() };
+    let since = |told: &Told| told.since.map_or_else(String::new, |since| format!(" since {}", time(since)));
+    match told.get(rule) {
+        Some(told) if told.state == "firing" => {
+            format!("fails{}, {} failures in a row or more: {}", since(told), told.failures, told.error)
+        }
+        Some(told) if told.state == "pending" => format!("failed{}, tried again: {}", since(told), told.error),
+        Some(told) if !told.error.is_empty() => format!("works; last error: {}", told.error),
+        _ => "works".to_owned(),
+    }
 }
 
 async fn check(opened: Opened) -> Result<ExitCode> {
@@ -175,6 +240,9 @@ async fn check(opened: Opened) -> Result<ExitCode> {
         .map(|broken| format!("✗ {} ({}): {}", broken.name, broken.origin, broken.why))
         .collect();
     for rule in &opened.rules.rules {
+        // A share is almost never a whole number: what drops its rest is told, and may be meant.
+        let warnings: Vec<String> = session.whole_divisions(&rule.sql).await.unwrap_or_default();
+        let unweighted = unweighted(&session, rule).await;
         match try_rule(&session, rule).await {
             Ok(0) if opened.lake.is_some() => lines.push(format!("✓ {}: no observations in these tables", rule.name)),
             Ok(_) if opened.lake.is_none() => lines.push(format!("✓ {}", rule.name)),
@@ -184,6 +252,19 @@ async fn check(opened: Opened) -> Result<ExitCode> {
                 lines.push(format!("✗ {} ({}): {why}", rule.name, rule.origin));
             }
         }
+        lines.extend(unweighted.into_iter().map(|table| {
+            format!(
+                "! {}: counts rows of `{table}` without for how many runs each stands; hint: {}",
+                rule.name,
+                "select weight_micros and group by it, or read a view, whose figures are weighted (docs/alerts.md)"
+            )
+        }));
+        lines.extend(warnings.into_iter().map(|division| {
+            format!(
+                "! {}: `{division}` divides whole numbers, so that 1 / 2 is 0; hint: write CAST(... AS DOUBLE) / ...",
+                rule.name
+            )
+        }));
     }
     for (task, contract) in &opened.contracts {
         for rule in &opened.rules.rules {
@@ -196,6 +277,13 @@ async fn check(opened: Opened) -> Result<ExitCode> {
     lines.push(format!("{} rules, {bad} problems", opened.rules.rules.len() + opened.rules.broken.len()));
     crate::print(&lines.join("\n"))?;
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) })
+}
+
+/// Tables whose sampled runs a rule counts as if each stood for itself. Of a rule on whole tables only what is added up
+/// matters; of others, the detector adds up.
+async fn unweighted(session: &Session, rule: &Rule) -> Vec<&'static str> {
+    let adding = matches!(rule.source, Source::Tables);
+    session.unweighted(&rule.sql, adding).await.unwrap_or_default()
 }
 
 async fn test(opened: &Opened, files: &[PathBuf]) -> Result<ExitCode> {
@@ -245,10 +333,11 @@ async fn replay(opened: &Opened, rule: &str, from: i64, to: i64) -> Result<ExitC
         Status::Waiting => lines.push("no observations: the query returns no rows here".to_owned()),
         Status::Watching => {}
     }
-    lines.push(format!("fired {} times in {:.1} days: {:.2} a month", found.fired, found.days, found.a_month));
+    lines.push(format!("fired {} times in {:.1} days: {} a month", found.fired, found.days, number(found.a_month)));
     lines.push(match found.allowed {
         Some(allowed) => format!(
-            "false alarms: at most {allowed:.2} a month by its part of the budget; of what fired, all that was no trouble is false"
+            "false alarms: at most {} a month by its part of the budget; of what fired, all that was no trouble is false",
+            number(allowed)
         ),
         None => "false alarms: no promise; of what fired, all that was no trouble is false".to_owned(),
     });

@@ -51,6 +51,8 @@ struct Watched {
     /// How long what waits may wait before its turn comes.
     pace: Duration,
     error: Option<String>,
+    /// What does not work though the role goes on.
+    lacks: Option<String>,
 }
 
 // === impl Health ===
@@ -81,7 +83,26 @@ impl Health {
                 role.behind = behind;
                 role.error = None;
             }
-            None => watched.push(Watched { name, ready: true, behind, progress, moved: now, pace, error: None }),
+            None => {
+                watched.push(Watched {
+                    name,
+                    ready: true,
+                    behind,
+                    progress,
+                    moved: now,
+                    pace,
+                    error: None,
+                    lacks: None,
+                });
+            }
+        }
+    }
+
+    /// Notes what does not work of a role that goes on; none where all works.
+    pub(crate) fn lack(&self, name: &'static str, what: Option<String>) {
+        let mut watched = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(role) = watched.iter_mut().find(|role| role.name == name) {
+            role.lacks = what;
         }
     }
 
@@ -98,6 +119,7 @@ impl Health {
                 moved: Instant::now(),
                 pace: Duration::ZERO,
                 error: Some(error.chain()),
+                lacks: None,
             }),
         }
     }
@@ -114,7 +136,7 @@ impl Health {
         let why = match (&role.error, fresh) {
             (Some(error), _) => Some(error.clone()),
             (None, false) => Some(format!("nothing has moved for {} s and {} wait", idle.as_secs(), role.behind)),
-            (None, true) => None,
+            (None, true) => role.lacks.clone(),
         };
         Condition { name: role.name, ready: role.ready, fresh, behind: role.behind, why }
     }
@@ -174,7 +196,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 fn report(shared: &Shared, good: fn(&Condition) -> bool) -> Response {
     let conditions = shared.health.conditions();
     let well = !conditions.is_empty() && conditions.iter().all(good);
+    let lacking = conditions.iter().any(|condition| condition.why.is_some());
     let (code, status) = match (well, conditions.is_empty()) {
+        // It goes on, and something of it does not work: a restart would not help.
+        (true, _) if lacking => (StatusCode::OK, "degraded"),
         (true, _) => (StatusCode::OK, "ok"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "stale"),
@@ -252,5 +277,18 @@ mod tests {
         assert!(health.conditions()[0].fresh);
         health.trouble("aggregate", &Error::unavailable("the store is away"));
         assert!(health.conditions()[0].why.is_some());
+    }
+
+    #[test]
+    fn what_does_not_work_of_a_role_that_moves_is_told_until_it_works() {
+        let health = Health::new(Duration::from_secs(1));
+        health.note("watch", 1, 0);
+        health.lack("watch", Some("rule `mine` fails".to_owned()));
+        health.note("watch", 2, 0);
+        let lacking = health.conditions().remove(0);
+        assert!(lacking.fresh && lacking.ready);
+        assert_eq!(lacking.why.as_deref(), Some("rule `mine` fails"));
+        health.lack("watch", None);
+        assert_eq!(health.conditions().remove(0).why, None);
     }
 }

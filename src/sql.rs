@@ -8,27 +8,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_lake::{Error, ErrorKind, Lake, Result, StorageOptions};
 use bellwether_queries::{Session, SessionSettings, split};
 use clap::Args;
 
-use crate::config::Config;
-use crate::exit;
+use crate::config::{Config, Queries, parse_bytes};
+use crate::{exit, memory};
 
 pub(crate) use output::Format;
 
-/// Longest one statement may take, unless told otherwise.
-const TIMEOUT: Duration = Duration::from_secs(600);
+/// Memory with which a statement can do anything, as in the configuration.
+const LEAST_MEMORY: usize = 16 << 20;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   bellwether sql --root bellwether-data \"SELECT * FROM rolling WHERE span = '1h'\"
   bellwether sql --root s3://metrics/llm --format csv \"SELECT * FROM release_summary\" > releases.csv
+  bellwether sql --root bellwether-data --format record \"SELECT * FROM runs LIMIT 1\"
   bellwether sql --root bellwether-data --format parquet --output runs.parquet \"SELECT * FROM runs\"
   echo 'SELECT count(*) FROM events' | bellwether sql --root bellwether-data -
-  bellwether sql --root bellwether-data              a prompt: \\? helps, \\d lists tables, \\functions functions")]
+  bellwether sql --root bellwether-data              a prompt: \\? helps, \\d lists tables, \\x shows records
+
+A table on a terminal is no wider than it: long texts are cut, then columns are left out; --format record shows all. A
+statement that reaches its time, memory or rows ends with 3; the rows that were there by then are printed.")]
 pub(crate) struct SqlArgs {
     /// Statements, separated by `;`; - reads them from standard input; none opens a prompt.
     #[arg(value_name = "SQL")]
@@ -48,16 +50,25 @@ pub(crate) struct SqlArgs {
     /// Write the answer to a file.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Longest a statement may take.
+    /// Longest a statement may take [default: [queries].timeout, 10m].
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Rows that an answer may have [default: [queries].max_rows, 10000000].
+    #[arg(long, value_name = "N")]
+    max_rows: Option<u64>,
+    /// Memory that a statement may hold, such as 2GiB [default: [queries].memory_bytes, 512MiB].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_limit: Option<usize>,
 }
 
 pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
-    let (lake, memory_limit_bytes) = open(&args).await?;
+    quiet_panics();
+    let (lake, limits) = open(&args).await?;
     let settings = SessionSettings {
-        memory_limit_bytes,
-        timeout: Some(args.timeout.unwrap_or(TIMEOUT)),
+        memory_limit_bytes: args.memory_limit.unwrap_or(limits.memory_bytes),
+        timeout: Some(args.timeout.unwrap_or(limits.timeout)),
+        max_rows: Some(args.max_rows.unwrap_or(limits.max_rows)),
+        gauge: Some(memory::GAUGE),
         ..SessionSettings::default()
     };
     let session = Session::open(&lake, settings).await?;
@@ -99,13 +110,23 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn open(args: &SqlArgs) -> Result<(Lake, usize)> {
-    let default = SessionSettings::default().memory_limit_bytes;
-    let (root, options, memory) = match (&args.root, &args.config) {
-        (Some(root), _) => (root.clone(), StorageOptions::default(), default),
+/// A panic within the engine ends a statement, whose error says so; it is not told twice.
+fn quiet_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let of_a_statement = std::thread::current().name().is_some_and(|name| name.starts_with("tokio-"));
+        if !of_a_statement || std::env::var_os("RUST_BACKTRACE").is_some() {
+            loud(panic);
+        }
+    }));
+}
+
+async fn open(args: &SqlArgs) -> Result<(Lake, Queries)> {
+    let (root, options, limits) = match (&args.root, &args.config) {
+        (Some(root), _) => (root.clone(), StorageOptions::default(), Queries::default()),
         (None, Some(file)) => {
             let config = Config::load(file)?;
-            (config.tables.root, StorageOptions(config.tables.options), config.queries.memory_bytes)
+            (config.tables.root, StorageOptions(config.tables.options), config.queries)
         }
         (None, None) => {
             return Err(Error::config("nothing says where the tables are")
@@ -117,28 +138,13 @@ async fn open(args: &SqlArgs) -> Result<(Lake, usize)> {
         return Err(Error::config(format!("there are no tables under `{root}`"))
             .with_hint("name the root that `bellwether run` or `bellwether demo` printed"));
     }
-    Ok((Lake::open_to_read(&root, &options).await?, memory))
+    Ok((Lake::open_to_read(&root, &options).await?, limits))
 }
 
-/// Writes an answer as a table for people.
-pub(crate) async fn write_table(answer: bellwether_queries::Answer) -> Result<()> {
-    output::write(answer, Format::Table, None).await.map(|_| ())
-}
-
-/// The first row of an answer, a column a line; columns without a value are left out.
-pub(crate) fn vertical(batches: &[RecordBatch]) -> Result<String> {
-    let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(String::new()) };
-    let options = FormatOptions::default();
-    let mut lines = Vec::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if column.is_valid(0) {
-            let value = ArrayFormatter::try_new(column.as_ref(), &options)?.value(0).to_string();
-            // A text of several lines stays readable below its name.
-            let value = value.replace('\n', "\n                      ");
-            lines.push(format!("  {:<20}{value}", field.name()));
-        }
-    }
-    Ok(lines.join("\n"))
+/// A size as configuration files have it, large enough to do anything with.
+fn size(text: &str) -> std::result::Result<usize, String> {
+    let bytes = parse_bytes(text).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes >= LEAST_MEMORY).ok_or_else(|| "write a size of 16MiB or more, such as 2GiB".to_owned())
 }
 
 fn standard_input() -> Result<String> {

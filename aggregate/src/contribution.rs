@@ -150,7 +150,7 @@ impl New {
 impl Definitions {
     pub(crate) async fn plan(context: &SessionContext) -> Result<Self> {
         let relation = ("contributions", sql::contributions_schema());
-        let metrics = sql::Definition::new(context, &[relation], bellwether_metrics::METRICS_SQL).await?;
+        let metrics = sql::Definition::new(context, &[relation], bellwether_metrics::metrics_sql()).await?;
         Ok(Self { runs: sql::runs_definition(context).await?, metrics })
     }
 }

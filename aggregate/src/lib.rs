@@ -10,6 +10,7 @@
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod contribution;
+mod exported;
 mod files;
 mod metrics;
 mod rebuild;

@@ -1,7 +1,12 @@
 //! Prometheus metrics of aggregation.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
 use bellwether_lake::{Error, Result};
 use prometheus::{IntCounter, IntGauge, Opts, Registry};
+
+use crate::exported::Exported;
 
 /// Counters and gauges of aggregation.
 #[derive(Clone, Debug)]
@@ -14,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) waiting: IntCounter,
     pub(crate) waited: IntCounter,
     pub(crate) looked_up: IntCounter,
+    pub(crate) saturated: IntCounter,
     pub(crate) commits: IntCounter,
     pub(crate) fenced: IntCounter,
     pub(crate) retries: IntCounter,
@@ -22,6 +28,8 @@ pub(crate) struct Metrics {
     pub(crate) index_bytes: IntGauge,
     pub(crate) next_version: IntGauge,
     pub(crate) on_duty: IntGauge,
+    /// The rolling metrics; of the shard that keeps their history.
+    tasks: Option<Arc<Mutex<Exported>>>,
 }
 
 // === impl Metrics ===
@@ -49,7 +57,9 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).map_err(wrong)?;
             Ok(gauge)
         };
+        let tasks = if shard == 0 { Some(Arc::new(Mutex::new(Exported::register(registry)?))) } else { None };
         Ok(Self {
+            tasks,
             rows: counter("bellwether_aggregate_rows_total", "Rows of events taken in")?,
             runs: counter("bellwether_aggregate_runs_total", "Runs counted for the first time")?,
             duplicates: counter("bellwether_aggregate_duplicates_total", "Statements that changed nothing")?,
@@ -70,6 +80,10 @@ impl Metrics {
                 "bellwether_aggregate_looked_up_total",
                 "Runs looked for in files beyond the run index",
             )?,
+            saturated: counter(
+                "bellwether_aggregate_saturated_total",
+                "Rows of metrics in which a sum left what its column holds and stands at its end",
+            )?,
             commits: counter("bellwether_aggregate_commits_total", "Commits to metrics")?,
             fenced: counter("bellwether_aggregate_fenced_total", "Commits lost to another aggregator")?,
             retries: counter("bellwether_aggregate_retries_total", "Steps tried again because storage did not answer")?,
@@ -79,5 +93,13 @@ impl Metrics {
             on_duty: gauge("bellwether_aggregate_on_duty", "1 where this aggregator works, 0 where it stands by")?,
             next_version: gauge("bellwether_aggregate_next_version", "Version of events that is read next")?,
         })
+    }
+
+    /// Shows rows of `rolling_history` as gauges.
+    pub(crate) fn show(&self, rows: &RecordBatch) -> Result<()> {
+        match &self.tasks {
+            Some(tasks) => tasks.lock().unwrap_or_else(PoisonError::into_inner).show(rows),
+            None => Ok(()),
+        }
     }
 }

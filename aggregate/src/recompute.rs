@@ -1,6 +1,6 @@
 //! The metrics computed from scratch, to hold the table against: `metrics`, folded, equals this bit for bit (L-4).
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
 use bellwether_lake::{AddedFile, Lake, Result, Table, schema::metrics};
@@ -36,7 +36,7 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
         rows.extend(lake.read(Table::Events, file, Some(&columns)).await?);
     }
     let runs = sql::runs(&sql::runs_definition(&context).await?, rows).await?;
-    let sql_text = ordered(bellwether_metrics::METRICS_SQL);
+    let sql_text = ordered(bellwether_metrics::metrics_sql());
     let schema = sql::contributions_schema();
     let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
     without_provenance(&answer)
@@ -62,7 +62,7 @@ pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<
         }
         contributions.push(sql::with_sign(&sql::runs(&runs, rows).await?, 1)?);
     }
-    let sql_text = ordered(bellwether_metrics::METRICS_SQL);
+    let sql_text = ordered(bellwether_metrics::metrics_sql());
     let schema = sql::contributions_schema();
     without_provenance(&sql::over(&context, "contributions", schema, contributions, &sql_text).await?)
 }
@@ -102,7 +102,29 @@ fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
     Ok(concat_batches(&batch.schema(), [&batch])?)
 }
 
-/// Where two sets of folded rows differ first, in words; none where they are equal bit for bit.
+/// Groups of folded rows that hold a sum which left what its column holds.
+pub fn saturated(rows: &RecordBatch) -> usize {
+    rows.column_by_name(bellwether_metrics::SATURATED).map_or(0, |column| column.as_boolean().true_count())
+}
+
+/// The cells of a column that stand at an end of its type in a group that says so: of these it is known only that they
+/// were beyond it once, so that a computation may find what a correction has brought back.
+fn held(table: &RecordBatch, place: usize) -> Vec<bool> {
+    let rows = table.num_rows();
+    let Some(flags) = table.column_by_name(bellwether_metrics::SATURATED) else { return vec![false; rows] };
+    let flags = flags.as_boolean();
+    if table.schema().field(place).name() == bellwether_metrics::SATURATED {
+        return (0..rows).map(|row| flags.is_valid(row) && flags.value(row)).collect();
+    }
+    let at = bellwether_metrics::at_bound(std::slice::from_ref(table.column(place)), rows);
+    let at = at.map(|at| at.as_boolean().clone()).ok();
+    (0..rows)
+        .map(|row| flags.is_valid(row) && flags.value(row) && at.as_ref().is_some_and(|at| at.value(row)))
+        .collect()
+}
+
+/// Where two sets of folded rows differ first, in words; none where they are equal bit for bit, but for sums that the table
+/// says it could not hold.
 pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
     if table.num_rows() != computed.num_rows() {
         let (rows, wanted) = (table.num_rows(), computed.num_rows());
@@ -114,7 +136,12 @@ pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<S
     for (n, field) in table.schema().fields().iter().enumerate() {
         let (found, wanted) = (table.column(n), computed.column(n));
         if found != wanted {
-            let row = (0..table.num_rows()).find(|row| found.slice(*row, 1) != wanted.slice(*row, 1))?;
+            let held = held(table, n);
+            // Rows of before a column was recorded hold nothing in it, which contradicts nothing; a rebuild fills it.
+            let later = bellwether_metrics::RECORDED_LATER.contains(&field.name().as_str());
+            let known = |row: usize| !held[row] && !(later && found.is_null(row));
+            let differs = |row: &usize| known(*row) && found.slice(*row, 1) != wanted.slice(*row, 1);
+            let Some(row) = (0..table.num_rows()).find(differs) else { continue };
             let (found, wanted) = (shown(found, row), shown(wanted, row));
             let place = group(table, row);
             return Some(format!("column `{}` is {found}, a computation gives {wanted}, at {place}", field.name()));

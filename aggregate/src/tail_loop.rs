@@ -351,6 +351,14 @@ impl Aggregator {
             self.metrics.waiting.inc_by(taken.waiting);
             self.metrics.waited.inc_by(taken.waited);
             self.metrics.looked_up.inc_by(taken.looked_up);
+            let saturated = crate::recompute::saturated(&partials);
+            if saturated > 0 {
+                tracing::warn!(
+                    rows = saturated,
+                    "sums left what their columns hold; `saturated` is true in these rows"
+                );
+                self.metrics.saturated.inc_by(saturated as u64);
+            }
             let first = self.settings.shard == 0;
             if first {
                 let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
@@ -409,6 +417,7 @@ impl Aggregator {
             let on = self.lake.log(Table::RollingHistory).load().await?;
             let to = self.tail.next.max(on.next(&self.app).unwrap_or(0));
             self.commit(Table::RollingHistory, &on, &rows, to).await?;
+            self.metrics.show(&rows)?;
         }
         self.history.written(&due);
         Ok(())

@@ -1,28 +1,38 @@
 //! All rules at work: new rows in, transitions out. Knows SQL and detectors, but neither tables nor time.
 //!
 //! A rule's query runs over the new rows only: queries are sums over rows, so that what they return for new rows adds to
-//! what was there, and a correction takes back what it corrects. One rule that fails is set aside with its reason; the
-//! others go on.
+//! what was there, and a correction takes back what it corrects. An evaluation that fails affects the rows that it fails on
+//! and no others: `asking.rs` judges all others, `attempts.rs` says when these are tried again.
 
+mod asking;
+mod attempts;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bellwether_detect::{Budget, Minute, State, Thresholds, Told, Transition};
-use bellwether_lake::{Error, Result, Table};
+use bellwether_lake::{Result, Table};
 use bellwether_queries::{Session, SessionSettings};
 
 use crate::contract::Contracts;
-use crate::observe::{MINUTE_MICROS, Observation, SEPARATOR, check_columns, folded, observations};
+use crate::observe::{MINUTE_MICROS, SEPARATOR};
 use crate::record::{ChangeKind, Row, alert_id, micros};
 use crate::rule::{Broken, Rule, Rules, Severity, Source};
+use asking::Asking;
+pub use asking::try_rule;
+use attempts::Attempts;
+pub use attempts::{FAILING_AFTER, Failures};
 use watched::Watched;
 
 /// Memory of the queries over new rows.
 const MEMORY_BYTES: usize = 256 << 20;
+
+/// Longest that a rule's query may take: the others wait for it.
+pub(crate) const LONGEST_QUERY: Duration = Duration::from_secs(30);
 
 /// Most false alarms of a month.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +58,7 @@ pub enum Status {
     Waiting,
     /// It watches.
     Watching,
-    /// It cannot: why.
+    /// Its last evaluation failed: why. It is tried again.
     Broken(String),
 }
 
@@ -72,7 +82,7 @@ pub struct Standing {
 pub struct Totals {
     /// Rules that watch.
     pub rules: usize,
-    /// Rules that cannot.
+    /// Rules that cannot: they could not be read, or fail again and again.
     pub broken: usize,
     /// Series.
     pub series: usize,
@@ -88,6 +98,10 @@ pub struct Engine {
     broken: Vec<Broken>,
     contracts: Contracts,
     session: Session,
+    /// Time of the evaluation, microseconds.
+    now: i64,
+    /// False while history is replayed.
+    live: bool,
 }
 
 // === impl Engine ===
@@ -127,22 +141,50 @@ impl Engine {
                     refused: BTreeMap::new(),
                     asked: None,
                     planned: None,
+                    attempts: Attempts::default(),
                 }
             })
             .collect();
-        let settings =
-            SessionSettings { memory_limit_bytes: MEMORY_BYTES, threads: Some(1), ..SessionSettings::default() };
+        let settings = SessionSettings {
+            memory_limit_bytes: MEMORY_BYTES,
+            threads: Some(1),
+            timeout: Some(LONGEST_QUERY),
+            ..SessionSettings::default()
+        };
         Ok(Self {
             watched,
             broken: rules.broken.clone(),
             contracts: contracts.clone(),
             session: Session::in_memory(settings)?,
+            now: 0,
+            live: false,
         })
     }
 
     /// Rules with how they do, and why some of their series are not watched.
     pub fn statuses(&self) -> Vec<(&Rule, &Status, &BTreeMap<String, String>)> {
         self.watched.iter().map(|watched| (&watched.rule, &watched.status, &watched.refused)).collect()
+    }
+
+    /// The time of day of what comes next, microseconds; from the first such moment on, a rule that failed pauses before it
+    /// is tried again.
+    pub fn at(&mut self, now: i64, live: bool) {
+        (self.now, self.live) = (now, live);
+    }
+
+    /// What failed of each rule.
+    pub fn failures(&self) -> impl Iterator<Item = (&Rule, &Failures)> {
+        self.watched.iter().map(|watched| (&watched.rule, &watched.attempts.failures))
+    }
+
+    /// Evaluations that failed since the last time this was asked, by rule.
+    pub(crate) fn count_failures(&mut self) -> Vec<(String, u64)> {
+        self.watched.iter_mut().map(|watched| (watched.rule.name.clone(), watched.attempts.count())).collect()
+    }
+
+    /// True where a rule that failed works again, and rows that it has not judged are held no more: state has to be rebuilt.
+    pub(crate) fn wants_rebuild(&self) -> bool {
+        self.watched.iter().any(|watched| watched.attempts.wants_rebuild())
     }
 
     /// Rules that could not be read.
@@ -172,31 +214,62 @@ impl Engine {
             Some(batch) => batch.schema(),
             None => return Ok(()),
         };
-        self.session.put(table, Arc::clone(&schema), rows)?;
-        for watched in &mut self.watched {
-            if watched.rule.source.table() != Some(table) || matches!(watched.status, Status::Broken(_)) {
-                continue;
-            }
-            match ask_again(&self.session, watched, &schema).await {
-                Ok(found) => watched.add(found, &self.contracts),
-                Err(why) => watched.set_aside(why),
-            }
+        self.session.put(table, Arc::clone(&schema), rows.clone())?;
+        let asking = Asking { session: &self.session, contracts: &self.contracts, now: self.now, live: self.live };
+        for watched in self.watched.iter_mut().filter(|watched| watched.rule.source.table() == Some(table)) {
+            asking.take(watched, table, &rows).await?;
         }
         // What was taken in need not be kept.
         self.session.put(table, schema, Vec::new())
     }
 
+    /// Asks again about rows that rules failed on, where their time has come.
+    ///
+    /// # Errors
+    /// As [`Engine::take`].
+    pub async fn retry(&mut self) -> Result<()> {
+        let asking = Asking { session: &self.session, contracts: &self.contracts, now: self.now, live: self.live };
+        let mut asked = BTreeSet::new();
+        for watched in self.watched.iter_mut().filter(|watched| watched.attempts.is_due(self.now)) {
+            if let Some(table) = watched.rule.source.table() {
+                asking.retry(watched, table).await?;
+                asked.insert(table);
+            }
+        }
+        for table in asked {
+            self.session.put(table, table.arrow_schema(), Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// Notes that whole tables cannot be asked: an evaluation failed of every rule that asks them.
+    pub(crate) fn tables_fail(&mut self, why: &str) {
+        let (now, live) = (self.now, self.live);
+        for watched in self.watched.iter_mut().filter(|watched| watched.rule.source == Source::Tables) {
+            if !watched.attempts.pauses(now) {
+                watched.failed(why.to_owned(), now, live);
+            }
+        }
+    }
+
     /// Asks the rules on whole tables that are due.
     pub async fn ask_tables(&mut self, session: &Session, now: Minute) {
-        for watched in &mut self.watched {
-            let due = watched.asked.is_none_or(|asked| now - asked >= watched.rule.every);
-            if watched.rule.source != Source::Tables || !due || matches!(watched.status, Status::Broken(_)) {
+        for watched in self.watched.iter_mut().filter(|watched| watched.rule.source == Source::Tables) {
+            let failed = self.live && watched.attempts.failures.in_a_row > 0;
+            let due = match failed {
+                true => !watched.attempts.pauses(self.now),
+                false => watched.asked.is_none_or(|asked| now - asked >= watched.rule.every),
+            };
+            if !due {
                 continue;
             }
             watched.asked = Some(now);
-            match ask(session, &watched.rule, now).await {
-                Ok(found) => watched.replace(found, now, &self.contracts),
-                Err(why) => watched.set_aside(why),
+            match asking::ask(session, &watched.rule, now).await {
+                Ok(found) => {
+                    watched.replace(found, now, &self.contracts);
+                    watched.worked();
+                }
+                Err(failed) => watched.failed(failed.why, self.now, self.live),
             }
         }
     }
@@ -214,7 +287,10 @@ impl Engine {
                 (_, crate::rule::Settings::Silence { .. }) => silence_to,
                 _ => to,
             };
-            watched.evaluate(until, &mut rows);
+            // Where rows wait to be judged, their windows are not whole.
+            if watched.rule.source == Source::Tables || !watched.attempts.holds() {
+                watched.evaluate(until, &mut rows);
+            }
         }
         rows
     }
@@ -222,7 +298,7 @@ impl Engine {
     /// Firing alerts that have heard nothing up to a moment, with when they became stale.
     pub fn unheard(&self, until: Minute) -> Vec<Row> {
         let mut rows = Vec::new();
-        for watched in &self.watched {
+        for watched in self.watched.iter().filter(|watched| !watched.attempts.holds()) {
             for entry in watched.families.values() {
                 for (release, track) in entry.family.tracks() {
                     let Some(at) = track.stale_at().filter(|at| *at <= until) else { continue };
@@ -344,9 +420,9 @@ impl Engine {
     pub fn totals(&self, now: Minute) -> Totals {
         let mut totals = Totals { broken: self.broken.len(), ..Totals::default() };
         for watched in &self.watched {
-            match watched.status {
-                Status::Broken(_) => totals.broken += 1,
-                _ => totals.rules += 1,
+            match watched.attempts.failures.is_failing() {
+                true => totals.broken += 1,
+                false => totals.rules += 1,
             }
             for entry in watched.families.values() {
                 totals.series += entry.family.tracks().count();
@@ -366,58 +442,4 @@ impl Engine {
         }
         totals
     }
-}
-
-/// An error, as a rule's status shows it.
-fn told(error: Error) -> String {
-    match error.hint() {
-        Some(hint) => format!("{}; hint: {hint}", error.message()),
-        None => error.message().to_owned(),
-    }
-}
-
-/// Asks a rule about new rows. Its query is planned once: rows come every few seconds, and planning costs more than most
-/// of them.
-async fn ask_again(
-    session: &Session,
-    watched: &mut Watched,
-    schema: &SchemaRef,
-) -> std::result::Result<Vec<Observation>, String> {
-    let rule = &watched.rule;
-    let words = rule.sql.to_lowercase();
-    if words.contains("now(") || words.contains("current_") {
-        // A plan keeps the moment at which it was made.
-        return ask(session, rule, 0).await;
-    }
-    if watched.planned.as_ref().is_none_or(|(columns, _)| columns != schema) {
-        let planned = session.standing(&rule.sql).await.map_err(told)?;
-        check_columns(rule, &planned.schema())?;
-        watched.planned = Some((Arc::clone(schema), planned));
-    }
-    let Some((_, planned)) = &watched.planned else { return Ok(Vec::new()) };
-    read(rule, &session.run(planned).await.map_err(told)?, 0)
-}
-
-/// Runs a rule's query and reads what it returns.
-async fn ask(session: &Session, rule: &Rule, now: Minute) -> std::result::Result<Vec<Observation>, String> {
-    let answer = session.execute(&rule.sql).await.map_err(told)?;
-    check_columns(rule, &answer.schema)?;
-    read(rule, &answer.collect().await.map_err(told)?, now)
-}
-
-/// What the answer to a rule's query says.
-fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result<Vec<Observation>, String> {
-    let mut found = Vec::new();
-    for batch in answer {
-        found.extend(observations(rule, batch, now)?);
-    }
-    Ok(folded(found))
-}
-
-/// Runs a rule's query once, for `rules check`.
-///
-/// # Errors
-/// What is wrong with it.
-pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usize, String> {
-    ask(session, rule, 0).await.map(|found| found.len())
 }

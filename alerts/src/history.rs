@@ -82,7 +82,12 @@ pub async fn replayed(
     };
     let begin = crate::record::micros(from);
     let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();
-    let status = engine.statuses().first().map_or(Status::Waiting, |(_, status, _)| (*status).clone());
+    let failed = engine.failures().next().and_then(|(_, failures)| failures.last_error.clone());
+    let status = match (failed, engine.statuses().first()) {
+        (Some(why), _) => Status::Broken(why),
+        (None, Some((_, status, _))) => (*status).clone(),
+        (None, None) => Status::Waiting,
+    };
     let fired: Vec<&Row> = rows
         .iter()
         .filter(|row| row.state == "firing" && row.state_from == "pending" && row.change != ChangeKind::Retracted)

@@ -181,6 +181,11 @@ impl Ledger {
         self.alerts.iter()
     }
 
+    /// State of an alert as it was told last.
+    pub(crate) fn state(&self, id: &str) -> &str {
+        self.alerts.get(id).and_then(Alert::last).map_or("inactive", |last| &last.state)
+    }
+
     /// Pages that fired in the 30 days before a moment, and pages of those days that were taken back.
     pub(crate) fn pages(&self, to: i64) -> (usize, usize) {
         let recent = |at: i64| at > to.saturating_sub(MONTH_MICROS) && at <= to;

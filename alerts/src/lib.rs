@@ -12,6 +12,7 @@
 
 pub mod contract;
 pub mod engine;
+mod failing;
 pub mod history;
 mod ledger;
 mod metrics;

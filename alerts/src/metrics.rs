@@ -13,6 +13,9 @@ pub(crate) struct Metrics {
     pub(crate) stale: IntGauge,
     pub(crate) rules: IntGauge,
     pub(crate) broken: IntGauge,
+    pub(crate) rule_failures: IntCounterVec,
+    pub(crate) rule_failing: IntGaugeVec,
+    pub(crate) given_up: IntGaugeVec,
     pub(crate) series: IntGauge,
     pub(crate) next_version: IntGauge,
     pub(crate) complete_to: IntGauge,
@@ -52,7 +55,22 @@ impl Metrics {
             firing: made!(IntGaugeVec::new(Opts::new("bellwether_alerts_firing", "Alerts that fire"), &["severity"])),
             stale: gauge("bellwether_alerts_stale", "Alerts that fire without news")?,
             rules: gauge("bellwether_watch_rules", "Rules that are watched")?,
-            broken: gauge("bellwether_watch_rules_broken", "Rules that cannot be used")?,
+            broken: gauge("bellwether_watch_rules_broken", "Rules that could not be read, or fail again and again")?,
+            rule_failures: made!(IntCounterVec::new(
+                Opts::new("bellwether_watch_rule_failures_total", "Evaluations of a rule that failed"),
+                &["rule"]
+            )),
+            rule_failing: made!(IntGaugeVec::new(
+                Opts::new(
+                    "bellwether_watch_rule_failing",
+                    "Evaluations of a rule that failed since the last that worked"
+                ),
+                &["rule"]
+            )),
+            given_up: made!(IntGaugeVec::new(
+                Opts::new("bellwether_watch_rule_rows_given_up", "Rows that a rule could not judge after all tries"),
+                &["rule"]
+            )),
             series: gauge("bellwether_watch_series", "Series that are watched")?,
             next_version: gauge("bellwether_watch_next_version", "Version of metrics that is read next")?,
             complete_to: gauge("bellwether_watch_complete_to_seconds", "Event time up to which windows are complete")?,

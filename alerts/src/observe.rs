@@ -3,23 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
 };
+use arrow::error::ArrowError;
 use bellwether_detect::detector::MICRO;
-use bellwether_detect::{Cell, Groups, Measure, Minute, RatioTotals};
+use bellwether_detect::weights::ONE;
+use bellwether_detect::{Cell, Groups, Measure, Minute, RatioTotals, total_of};
 use bellwether_stats::Sketch;
 use bellwether_stats::histogram_e::signed_histogram_of;
 
-use crate::rule::Rule;
+use crate::rule::{Rule, Settings};
 
 /// Microseconds of a minute.
 pub(crate) const MINUTE_MICROS: i64 = 60_000_000;
 
+/// The greatest number of `decimal(38,0)`.
+const GREATEST: i128 = 10_i128.pow(38) - 1;
+
 /// Separates the values that name a series.
 pub(crate) const SEPARATOR: char = '\u{1f}';
+
+/// Column that says for how many runs each run of a row stands, millionths.
+pub(crate) const WEIGHT: &str = "weight_micros";
 
 /// One observation: the values that name its series, and what it adds.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +138,9 @@ struct Columns {
     bins: Option<ArrayRef>,
     share: Option<ArrayRef>,
     value: Option<ArrayRef>,
+    weight: Option<ArrayRef>,
+    /// Runs are counted as arrivals: each as many times as it stands for runs.
+    arrivals: bool,
 }
 
 // === impl Columns ===
@@ -144,7 +155,7 @@ impl Columns {
             if text && *kind != DataType::Utf8 {
                 return Err(wrong());
             }
-            cast(column, kind).map(Some).map_err(|_| wrong())
+            held(column, kind).map(Some).map_err(|_| wrong())
         };
         let lists = DataType::List(Arc::new(Field::new("element", DataType::Int64, true)));
         let needed =
@@ -174,6 +185,8 @@ impl Columns {
             bins: as_type("bins", &lists)?,
             share: as_type("share", &DataType::Float64)?,
             value: as_type("value", &DataType::Float64)?,
+            weight: as_type(WEIGHT, &DataType::Int64)?,
+            arrivals: matches!(rule.settings, Settings::Silence { .. }),
         })
     }
 
@@ -181,11 +194,12 @@ impl Columns {
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
     fn measure(&self, row: usize) -> Result<Option<Measure>, String> {
         if let Some(value) = &self.value {
-            // A value that is not there says nothing.
+            // A value that is not there, or is no number, says nothing. An infinite one is beyond every bound: the cast
+            // holds it at the end of 64 bits, which stands for it.
             let known = value
                 .is_valid(row)
                 .then(|| value.as_primitive::<Float64Type>().value(row))
-                .filter(|value| value.is_finite());
+                .filter(|value| !value.is_nan());
             return Ok(known.map(|value| Measure::counts((value * MICRO).round() as i64, 1)));
         }
         let runs = long(self.runs.as_ref(), row);
@@ -215,13 +229,60 @@ impl Columns {
             measure.ratio = Some(Box::new(RatioTotals { y, x, yy, xx, xy }));
         }
         if let Some(bins) = list(self.bins.as_ref(), row) {
-            measure = Measure { runs: bins.iter().sum(), bins, ..measure };
+            measure = Measure { runs: total_of(&bins), bins, ..measure };
         } else if let Some(sketch) = self.sketch.as_ref().filter(|sketch| sketch.is_valid(row)) {
             let bins = signed_bins(sketch.as_binary::<i32>().value(row))?;
-            measure = Measure { runs: bins.iter().sum(), bins, ..measure };
+            measure = Measure { runs: total_of(&bins), bins, ..measure };
         }
-        Ok(Some(measure))
+        let weight = self.weight.as_ref().filter(|weights| weights.is_valid(row));
+        let weight = weight.map_or(ONE, |weights| weights.as_primitive::<Int64Type>().value(row).max(1));
+        Ok(Some(if self.arrivals { arrivals(&measure, weight) } else { measure.weighing(weight) }))
     }
+}
+
+/// A column cast to a type. Fractions are rounded, and numbers that the type cannot hold are held at its ends: the engine's
+/// own cast would leave nothing of them, which reads as no runs at all.
+fn held(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+    let plain = cast(column, kind)?;
+    let whole = matches!(kind, DataType::Int64 | DataType::Decimal128(..));
+    let fractions = column.data_type().is_floating();
+    if !whole || (plain.null_count() == column.null_count() && !fractions) {
+        return Ok(plain);
+    }
+    let numbers = cast(column, &DataType::Float64)?;
+    let numbers = numbers.as_primitive::<Float64Type>();
+    let keep = |row: usize| plain.is_valid(row) && !fractions;
+    let number = |row: usize| {
+        let known = numbers.is_valid(row).then(|| numbers.value(row).round());
+        known.filter(|number| !number.is_nan())
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, which is what is wanted")]
+    Ok(match kind {
+        DataType::Int64 => {
+            let exact = plain.as_primitive::<Int64Type>();
+            let values = (0..column.len())
+                .map(|row| if keep(row) { Some(exact.value(row)) } else { number(row).map(|number| number as i64) });
+            Arc::new(values.collect::<Int64Array>())
+        }
+        _ => {
+            let exact = plain.as_primitive::<Decimal128Type>();
+            let values = (0..column.len()).map(|row| {
+                if keep(row) {
+                    Some(exact.value(row))
+                } else {
+                    number(row).map(|n| (n as i128).clamp(-GREATEST, GREATEST))
+                }
+            });
+            Arc::new(values.collect::<Decimal128Array>().with_precision_and_scale(38, 0)?)
+        }
+    })
+}
+
+/// Runs as they came to the producer, of which it sent some: whole weights, so that pieces add up whatever the cut. How many
+/// are kept may change from one day to the next, and is no silence.
+fn arrivals(measure: &Measure, weight: i64) -> Measure {
+    let times = ((weight + ONE / 2) / ONE).max(1);
+    Measure::counts(measure.events.saturating_mul(times), measure.runs.saturating_mul(times))
 }
 
 fn long(column: Option<&ArrayRef>, row: usize) -> i64 {

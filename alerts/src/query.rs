@@ -3,14 +3,33 @@
 use std::sync::Arc;
 
 use bellwether_detect::detector::Regression;
-use bellwether_detect::{Detector, Minute};
+use bellwether_detect::{Detector, Evidence, Minute};
 
 use crate::record::Subject;
-use crate::rule::Source;
+use crate::rule::{Rule, Source};
+
+/// What an alert's numbers are of.
+pub(crate) struct Asked<'a> {
+    pub(crate) subject: Subject<'a>,
+    pub(crate) detector: &'a Detector,
+    pub(crate) evidence: &'a Evidence,
+    /// Releases that began before the one that is judged.
+    pub(crate) older: &'a [Arc<str>],
+    /// The only baseline, where there is one.
+    pub(crate) pinned: Option<&'a Arc<str>>,
+    /// Windows from a moment to another.
+    pub(crate) from: Minute,
+    pub(crate) to: Minute,
+}
 
 /// A text as SQL has it.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Texts in parentheses.
+fn list<'a>(texts: impl Iterator<Item = &'a Arc<str>>) -> String {
+    format!("({})", texts.map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
 }
 
 /// A moment as SQL has it.
@@ -20,13 +39,24 @@ fn moment(minute: Minute) -> String {
     format!("TIMESTAMP '{}'", humantime::format_rfc3339_seconds(time))
 }
 
-/// The query of an alert's evidence from a window to another.
-pub(crate) fn of(subject: Subject<'_>, detector: &Detector, from: Minute, to: Minute) -> String {
-    let rule = subject.rule;
+/// The stratum of a row, as observations name it.
+fn stratum(rule: &Rule) -> String {
+    match rule.strata.as_slice() {
+        [] => "''".to_owned(),
+        columns => {
+            let texts: Vec<String> = columns.iter().map(|column| format!("coalesce({column}, '')")).collect();
+            format!("trim(concat_ws(' ', {}))", texts.join(", "))
+        }
+    }
+}
+
+/// The query of an alert's evidence.
+pub(crate) fn of(asked: &Asked<'_>) -> String {
+    let rule = asked.subject.rule;
     let mut conditions: Vec<String> = rule
         .series
         .iter()
-        .zip(subject.series)
+        .zip(asked.subject.series)
         .map(|(column, value)| {
             if value.is_empty() {
                 format!("coalesce({column}, '') = ''")
@@ -40,9 +70,12 @@ pub(crate) fn of(subject: Subject<'_>, detector: &Detector, from: Minute, to: Mi
             if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join(" AND ")) };
         return format!("SELECT * FROM (\n{}\n) AS observations{filter}", rule.sql);
     }
-    conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(to)));
-    match detector {
-        Detector::Regression(settings) if !settings.shared_runs => regression(subject, settings, &conditions),
+    let starts = asked.evidence.starts.iter();
+    let of_subject = |name: &Arc<str>| asked.evidence.stratum.as_ref().is_none_or(|subject| subject == name);
+    let from = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(asked.from);
+    conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(asked.to)));
+    match asked.detector {
+        Detector::Regression(settings) => regression(asked, settings, &conditions),
         _ => format!(
             "SELECT * FROM (\n{}\n) AS observations\nWHERE {}\nORDER BY window_start",
             rule.sql,
@@ -51,41 +84,124 @@ pub(crate) fn of(subject: Subject<'_>, detector: &Detector, from: Minute, to: Mi
     }
 }
 
-/// The blocks of a comparison, and the evidence of all of them.
-fn regression(subject: Subject<'_>, settings: &Arc<Regression>, conditions: &[String]) -> String {
-    let rule = subject.rule;
-    let release = quoted(subject.release);
-    let others: Vec<String> = subject.baselines.iter().map(|name| quoted(name)).collect();
-    let baseline = if others.is_empty() {
-        format!("release_id <> {release} AND stage = 'full'")
-    } else {
-        format!("release_id IN ({}) AND stage = 'full'", others.join(", "))
-    };
-    let stratum = match rule.strata.as_slice() {
-        [] => "''".to_owned(),
-        columns => format!("concat_ws(' ', {})", columns.join(", ")),
-    };
-    let events = if rule.sql.contains("AS events") { "events" } else { "runs - good" };
-    let sum = |of: &str, who: &str| format!("coalesce(sum({of}) FILTER (WHERE {who}), 0)");
+/// Which rows are the release's, and which are its baseline's: in windows in which the release is on trial only, all that
+/// is in full rollout; where it is rolled out, the older ones.
+fn arms(asked: &Asked<'_>) -> (String, String) {
+    let release = quoted(asked.subject.release);
     let own = format!("release_id = {release}");
+    let other = match asked.pinned {
+        Some(pinned) => format!("release_id = {}", quoted(pinned)),
+        None => {
+            let rolled_out = format!(
+                "max(CASE WHEN release_id = {release} AND stage = 'full' THEN 1 ELSE 0 END) OVER (PARTITION BY window_start)"
+            );
+            let older = match asked.older {
+                [] => String::new(),
+                older => format!(" OR release_id IN {}", list(older.iter())),
+            };
+            format!("release_id <> {release} AND stage = 'full' AND ({rolled_out} = 0{older})")
+        }
+    };
+    (own, other)
+}
+
+/// Windows of the strata that the numbers are of, as relation `counted`.
+fn counted(asked: &Asked<'_>, settings: &Regression) -> String {
+    let evidence = asked.evidence;
+    // Strata that came after as many as are told apart are one together.
+    let condition =
+        |name: &Arc<str>| match evidence.starts.iter().any(|(known, _)| known == name) && &**name == "(other)" {
+            true => format!(
+                "stratum NOT IN {}",
+                list(evidence.starts.iter().map(|(known, _)| known).filter(|known| *known != name))
+            ),
+            false => format!("stratum = {}", quoted(name)),
+        };
+    let columns = "events_a, runs_a, events_b, runs_b";
+    match &evidence.stratum {
+        Some(name) if settings.shared_runs => format!(
+            "counted AS (\n    SELECT w.window_start, {shown} AS stratum, least(coalesce(e.events_a, 0), w.runs_a) AS events_a, w.runs_a,\n        \
+             least(coalesce(e.events_b, 0), w.runs_b) AS events_b, w.runs_b\n    \
+             FROM (SELECT * FROM arms WHERE stratum = '') AS w\n    \
+             LEFT JOIN (\n        SELECT window_start, sum(events_a) AS events_a, sum(events_b) AS events_b\n        \
+             FROM arms\n        WHERE {condition}\n        GROUP BY window_start\n    ) AS e ON e.window_start = w.window_start\n)",
+            shown = quoted(name),
+            condition = condition(name),
+        ),
+        Some(name) => {
+            format!(
+                "counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n    WHERE {}\n)",
+                condition(name)
+            )
+        }
+        None if evidence.recent && evidence.starts.len() > 1 => {
+            let starts: Vec<String> = evidence
+                .starts
+                .iter()
+                .map(|(name, start)| format!("        WHEN {} THEN {}", quoted(name), moment(*start)))
+                .collect();
+            format!(
+                "counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n    WHERE window_start >= CASE stratum\n{}\n    END\n)",
+                starts.join("\n")
+            )
+        }
+        None => format!("counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n)"),
+    }
+}
+
+/// Margin, and tempering where there is one: of runs that are sampled unevenly, the odds ratio to be seen of them.
+fn margin(evidence: &Evidence, margin: f64) -> String {
+    if evidence.sampling.is_empty() {
+        return margin.to_string();
+    }
+    let by_stratum = |of: fn(&(Arc<str>, f64, f64)) -> f64, times: f64| {
+        let cases: Vec<String> = evidence
+            .sampling
+            .iter()
+            .map(|stratum| format!("WHEN {} THEN {:?}", quoted(&stratum.0), of(stratum) * times))
+            .collect();
+        format!("CASE stratum {} ELSE {times:?} END", cases.join(" "))
+    };
+    format!("{}, {}", by_stratum(|stratum| stratum.1, margin), by_stratum(|stratum| stratum.2, 1.0))
+}
+
+/// The blocks of a comparison, and the evidence of all of them.
+fn regression(asked: &Asked<'_>, settings: &Regression, conditions: &[String]) -> String {
+    let rule = asked.subject.rule;
+    let (own, other) = arms(asked);
+    let events = if rule.sql.contains("AS events") { "events" } else { "runs - good" };
+    let sum = |of: &str, who: &str| format!("greatest(coalesce(sum(CASE WHEN {who} THEN {of} END), 0), 0)");
+    // Strata that share their runs may count an event without a run of their own.
+    let bad = |of: String, all: String| if settings.shared_runs { of } else { format!("least({of}, {all})") };
     format!(
         "WITH observations AS (\n{sql}\n),\n\
-         arms AS (\n    SELECT window_start, {stratum} AS stratum,\n        {ea} AS events_a, {ra} AS runs_a,\n        {eb} AS events_b, {rb} AS runs_b\n    \
-         FROM observations\n    WHERE {conditions}\n    GROUP BY 1, 2\n),\n\
-         numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (PARTITION BY stratum ORDER BY window_start) AS block\n    FROM arms\n    WHERE runs_a + runs_b > 0\n),\n\
+         placed AS (\n    SELECT window_start, {stratum} AS stratum, {events} AS events, runs, {own} AS own,\n        \
+         {other} AS other\n    FROM observations\n    WHERE {conditions}\n),\n\
+         arms AS (\n    SELECT window_start, stratum,\n        {ea} AS events_a, {ra} AS runs_a,\n        {eb} AS events_b, {rb} AS runs_b\n    \
+         FROM placed\n    WHERE own OR other\n    GROUP BY window_start, stratum\n),\n\
+         {counted},\n\
+         numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (PARTITION BY stratum ORDER BY window_start) AS block\n    FROM counted\n    WHERE runs_a + runs_b > 0\n),\n\
          blocks AS (\n    SELECT stratum, block, sum(events_a) AS events_a, sum(runs_a) AS runs_a, sum(events_b) AS events_b, sum(runs_b) AS runs_b,\n        \
          max(block) OVER (PARTITION BY stratum) AS last_block\n    FROM numbered\n    GROUP BY stratum, block\n)\n\
-         SELECT stratified_log_e(stratum, e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS log_e,\n    \
+         {note}SELECT stratified_log_e(stratum, e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS log_e,\n    \
          sum(events_a) AS baseline_events, sum(runs_a) AS baseline_runs, sum(events_b) AS canary_events, sum(runs_b) AS canary_runs\n\
-         FROM blocks\n-- A block that still fills is no evidence.\nWHERE block < last_block OR least(runs_a, runs_b) >= {runs}",
+         FROM blocks\n-- A block that still fills is no evidence, and neither is one without runs of both.\n\
+         WHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
         sql = rule.sql,
-        ea = sum(events, &baseline),
-        ra = sum("runs", &baseline),
-        eb = sum(events, &own),
-        rb = sum("runs", &own),
+        stratum = stratum(rule),
+        ea = bad(sum("events", "other"), sum("runs", "other")),
+        ra = sum("runs", "other"),
+        eb = bad(sum("events", "own"), sum("runs", "own")),
+        rb = sum("runs", "own"),
         conditions = conditions.join(" AND "),
+        counted = counted(asked, settings),
         runs = settings.block_runs,
         minutes = settings.block_minutes,
-        margin = settings.margin,
+        margin = margin(asked.evidence, settings.margin),
+        note = if asked.evidence.sampling.is_empty() {
+            ""
+        } else {
+            "-- Runs as they were seen, against the odds ratio that sampling makes of the margin.\n"
+        },
     )
 }

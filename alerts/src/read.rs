@@ -87,7 +87,8 @@ pub async fn replay(
         let (start, end) = (day * DAY, (day + 1) * DAY);
         let (start, end) = (from.map_or(start, |from| from.max(start)), to.map_or(end, |to| to.min(end)));
         // What lies between two days is judged before the later one is taken in: the past is remembered for so long only.
-        rows.extend(engine.evaluate(day * DAY, silent(day * DAY), None));
+        let before = to.map_or(day * DAY, |to| to.min(day * DAY));
+        rows.extend(engine.evaluate(before, silent(before), None));
         for (table, condition) in [
             (
                 Table::Metrics,

@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use bellwether_detect::{Evidence, Minute, Told};
 use bellwether_lake::{Error, Result, Table};
+use bellwether_stats::figure;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::engine::{FAILING_AFTER, Failures};
 use crate::observe::MINUTE_MICROS;
-use crate::rule::Rule;
+use crate::rule::{Rule, Severity};
+
+/// The name under which it is told that a rule fails. No rule of a file has it: it watches the rules.
+pub const RULE_FAILING: &str = "rule_failing";
 
 /// What a row is to the ones before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -175,6 +180,14 @@ impl Row {
         if !release.is_empty() {
             labels.insert("release_id".to_owned(), release.to_owned());
         }
+        // The stratum that raised the alert is named as the columns name it.
+        if let (Some(stratum), [column]) = (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
+            labels.insert(column.clone(), stratum.to_string());
+        }
+        let guilty = |name: &str| match (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
+            (Some(stratum), [column]) if column == name => Some(stratum.to_string()),
+            _ => None,
+        };
         let baseline_release = match baselines {
             [one] => Some(one.to_string()),
             _ => None,
@@ -190,8 +203,8 @@ impl Row {
             owner: rule.owner.clone(),
             runbook: rule.runbook.clone(),
             labels,
-            tenant: value_of("tenant"),
-            task: value_of("task"),
+            tenant: value_of("tenant").or_else(|| guilty("tenant")),
+            task: value_of("task").or_else(|| guilty("task")),
             release_id: Some(release.to_owned())
                 .filter(|release| !release.is_empty())
                 .or_else(|| value_of("release_id")),
@@ -206,10 +219,10 @@ impl Row {
             was: was.map(micros),
             detector: evidence.detector,
             baseline: evidence.baseline.name(),
-            baseline_events: evidence.baseline_counts.map(|counts| counts.0),
-            baseline_runs: evidence.baseline_counts.map(|counts| counts.1),
-            canary_events: evidence.canary_counts.map(|counts| counts.0),
-            canary_runs: evidence.canary_counts.map(|counts| counts.1),
+            baseline_events: evidence.baseline_counts.map(|counts| held(counts.0)),
+            baseline_runs: evidence.baseline_counts.map(|counts| held(counts.1)),
+            canary_events: evidence.canary_counts.map(|counts| held(counts.0)),
+            canary_runs: evidence.canary_counts.map(|counts| held(counts.1)),
             baseline_value: finite(evidence.baseline_value),
             canary_value: finite(evidence.canary_value),
             effect_kind: evidence.effect_kind,
@@ -218,7 +231,7 @@ impl Row {
             effect_high: finite(evidence.interval.map(|interval| interval.1)),
             log_e: finite(evidence.log_e),
             threshold: finite(evidence.threshold),
-            false_alarm: evidence.false_alarm.map(|bound| bound.0),
+            false_alarm: finite(evidence.false_alarm.map(|bound| bound.0)),
             false_alarm_unit: evidence.false_alarm.map(|bound| bound.1),
             since: evidence.since.map(micros),
             strata: evidence.strata.iter().map(stratum).collect(),
@@ -229,6 +242,64 @@ impl Row {
 }
 
 impl Row {
+    /// A row that says how the evaluations of a rule go: an alert of its own.
+    pub(crate) fn of_rule(
+        rule: &Rule,
+        failures: &Failures,
+        at: i64,
+        steps: (&'static str, &'static str, &str),
+    ) -> Self {
+        let (state_from, state, why) = steps;
+        let name = [rule.name.clone()];
+        let labels = BTreeMap::from([("area".to_owned(), "data".to_owned()), ("rule".to_owned(), rule.name.clone())]);
+        let error = failures.last_error.clone().unwrap_or_default();
+        let count = f64::from(failures.in_a_row);
+        let title = match state {
+            "pending" | "firing" => format!("{}: rule fails ({} in a row): {error}", rule.name, failures.in_a_row),
+            _ => format!("{}: rule works again", rule.name),
+        };
+        Self {
+            alert_id: alert_id(RULE_FAILING, &name, ""),
+            rule: RULE_FAILING.to_owned(),
+            severity: if rule.severity == Severity::Page { "page" } else { "ticket" },
+            owner: rule.owner.clone(),
+            runbook: Some("docs/alerts.md#rule_failing".to_owned()),
+            labels,
+            tenant: None,
+            task: None,
+            release_id: None,
+            baseline_release: None,
+            at,
+            state_from,
+            state,
+            stale: false,
+            why: why.to_owned(),
+            change: ChangeKind::New,
+            was: None,
+            title,
+            detector: "rule",
+            baseline: "set",
+            baseline_events: None,
+            baseline_runs: None,
+            canary_events: Some(u64::from(failures.in_a_row)),
+            canary_runs: None,
+            baseline_value: Some(0.0),
+            canary_value: Some(count),
+            effect_kind: "failures",
+            effect: Some(count),
+            effect_low: None,
+            effect_high: None,
+            log_e: None,
+            threshold: Some(f64::from(FAILING_AFTER)),
+            false_alarm: None,
+            false_alarm_unit: None,
+            since: failures.since,
+            strata: Vec::new(),
+            notes: error,
+            sql: rule.sql.clone(),
+        }
+    }
+
     /// When the change began, microseconds, as far as the evidence tells.
     pub fn since(&self) -> Option<i64> {
         self.since
@@ -243,13 +314,18 @@ impl Row {
     }
 }
 
+/// A count as the table holds it: 63 bits.
+fn held(count: u64) -> u64 {
+    count.min(i64::MAX.unsigned_abs())
+}
+
 fn stratum(evidence: &bellwether_detect::StratumEvidence) -> Stratum {
     Stratum {
         stratum: evidence.stratum.to_string(),
-        baseline_events: evidence.baseline.0,
-        baseline_runs: evidence.baseline.1,
-        canary_events: evidence.canary.0,
-        canary_runs: evidence.canary.1,
+        baseline_events: held(evidence.baseline.0),
+        baseline_runs: held(evidence.baseline.1),
+        canary_events: held(evidence.canary.0),
+        canary_runs: held(evidence.canary.1),
         log_e: if evidence.log_e.is_finite() { evidence.log_e } else { 0.0 },
     }
 }
@@ -258,9 +334,16 @@ fn stratum(evidence: &bellwether_detect::StratumEvidence) -> Stratum {
 fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> String {
     let Subject { rule, series, release, .. } = subject;
     let named: Vec<&str> = series.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
-    let mut text = if named.is_empty() { rule.value.clone() } else { format!("{}: {}", named.join(" "), rule.value) };
-    let is_rate = matches!(evidence.effect_kind, "odds_ratio" | "share") || (evidence.effect_kind == "burn_rate");
-    let shown = |value: f64| if is_rate { format!("{:.1} %", value * 100.0) } else { number(value) };
+    let measured = Measured::of(&rule.value, evidence.effect_kind);
+    let mut text =
+        if named.is_empty() { measured.name.to_owned() } else { format!("{}: {}", named.join(" "), measured.name) };
+    if let Some(of) = evidence.of {
+        text.push_str(&format!(", {of}"));
+    }
+    if let Some(stratum) = &evidence.stratum {
+        text.push_str(&format!(" of `{}`", if stratum.is_empty() { "(none)" } else { stratum }));
+    }
+    let shown = |value: f64| measured.shown(value);
     match (evidence.effect_kind, evidence.baseline_value, evidence.canary_value) {
         ("burn_rate", Some(budget), Some(now)) => {
             text.push_str(&format!(" {} where {} are allowed", shown(now), shown(budget)));
@@ -282,22 +365,78 @@ fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> S
     if evidence.effect_kind != "burn_rate"
         && let (Some((_, before)), Some((_, now))) = (evidence.baseline_counts, evidence.canary_counts)
     {
-        text.push_str(&format!(" ({now} against {before} runs)"));
+        match evidence.seen_runs {
+            Some((Some(seen_before), seen)) => {
+                text.push_str(&format!(" ({now} against {before} runs, by {seen} and {seen_before} that were seen)"));
+            }
+            _ => text.push_str(&format!(" ({now} against {before} runs)")),
+        }
+    }
+    if evidence.also > 0 {
+        text.push_str(&format!("; and {} more", evidence.also));
     }
     text
 }
 
-fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 1e4 {
-        format!("{value:.0}")
-    } else if size >= 10.0 {
-        format!("{value:.1}")
-    } else if size >= 0.1 {
-        format!("{value:.2}")
-    } else {
-        format!("{value:.5}")
+/// What a rule measures, and the unit that its numbers are shown in.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'a> {
+    /// What it is called, without a unit.
+    pub name: &'a str,
+    unit: Unit,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Share,
+    /// Time, with its unit in microseconds.
+    Time(f64),
+    Number,
+}
+
+// === impl Measured ===
+
+impl<'a> Measured<'a> {
+    /// By the `value` of a rule and the kind of its effect. A value with a unit of time, as in "median latency, µs", is shown in
+    /// the unit that people would choose.
+    pub fn of(value: &'a str, effect_kind: &str) -> Self {
+        let share = matches!(effect_kind, "odds_ratio" | "share" | "burn_rate");
+        let time = [(", µs", 1.0), (", ms", 1e3), (", s", 1e6)];
+        let timed = time.iter().find_map(|(unit, micros)| Some((value.strip_suffix(unit)?, *micros)));
+        match timed {
+            _ if share => Self { name: value, unit: Unit::Share },
+            Some((name, micros)) => Self { name, unit: Unit::Time(micros) },
+            None => Self { name: value, unit: Unit::Number },
+        }
     }
+
+    /// A value in its unit.
+    pub fn shown(&self, value: f64) -> String {
+        match self.unit {
+            Unit::Share => figure::percent(value),
+            Unit::Time(micros) => figure::duration(value * micros),
+            Unit::Number => short(value),
+        }
+    }
+}
+
+/// A number in a line of text: three digits that count, and the whole part in full.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size.is_infinite() {
+        return if value > 0.0 { "∞".to_owned() } else { "-∞".to_owned() };
+    }
+    if size < 0.1 {
+        return figure::number(format!("{value:.2e}").parse().unwrap_or(value));
+    }
+    let decimals = if size >= 1e4 {
+        0
+    } else if size >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.decimals$}")
 }
 
 /// Rows as a batch of the table.
@@ -321,4 +460,23 @@ pub fn batch(rows: &[Row], known: &Known) -> Result<RecordBatch> {
     let mut decoder = arrow::json::ReaderBuilder::new(schema.clone()).build_decoder().map_err(wrong)?;
     decoder.serialize(&whole).map_err(wrong)?;
     Ok(decoder.flush().map_err(wrong)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_in_the_unit_that_people_use() {
+        let shown = |value: &str, kind: &str, number: f64| Measured::of(value, kind).shown(number);
+        assert_eq!(shown("median latency, µs", "ratio", 1_210_041.0), "1.21 s");
+        assert_eq!(shown("median latency, ms", "value", 85.0), "85 ms");
+        assert_eq!(shown("wait, s", "value", 7_500.0), "2 h 5 min");
+        assert_eq!(Measured::of("median latency, µs", "ratio").name, "median latency");
+        assert_eq!(shown("failure rate", "odds_ratio", 0.583), "58.3 %");
+        assert_eq!(shown("failure rate", "share", 0.0004), "0.04 %");
+        assert_eq!(shown("cost per completed task", "ratio", 0.05), "0.05");
+        assert_eq!(shown("cost per completed task", "ratio", 0.000_012_3), "0.0000123");
+        assert_eq!(shown("runs", "runs", 12_345.6), "12346");
+    }
 }

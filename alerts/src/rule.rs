@@ -204,6 +204,9 @@ impl Rule {
         {
             return Err(broken(format!("name is `{}`; it must be of lower-case letters, digits and `_`", raw.name)));
         }
+        if raw.name == crate::record::RULE_FAILING {
+            return Err(broken(format!("name is `{}`, under which failing rules are told", raw.name)));
+        }
         if !(raw.weight > 0.0 && raw.weight.is_finite()) {
             return Err(broken(format!("weight is `{}`; it must be above 0", raw.weight)));
         }
@@ -245,6 +248,28 @@ impl Rule {
             settings: raw.detector,
             origin: origin.to_owned(),
         })
+    }
+
+    /// A rule that is not there any more, of which only its name and how urgent its alerts were is known.
+    pub(crate) fn removed(name: &str, severity: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            doc: String::new(),
+            severity: if severity == "page" { Severity::Page } else { Severity::Ticket },
+            owner: None,
+            runbook: None,
+            labels: BTreeMap::new(),
+            weight: 1.0,
+            source: Source::Tables,
+            series: Vec::new(),
+            strata: Vec::new(),
+            every: 1,
+            absent: Absent::Keep,
+            value: String::new(),
+            sql: String::new(),
+            settings: Settings::Threshold { above: None, below: None, hold: None, clear: None },
+            origin: String::new(),
+        }
     }
 
     /// The columns that its query has to return.

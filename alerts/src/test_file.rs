@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::contract::Contracts;
-use crate::engine::{BudgetSettings, Engine, Status};
+use crate::engine::{BudgetSettings, Engine};
 use crate::read::ask_over_time;
 use crate::record::{ChangeKind, Row};
 use crate::rule::{Rule, Rules, Source};
@@ -104,7 +104,7 @@ pub async fn run(path: &Path, rules: &Rules) -> Result<Vec<Outcome>> {
     for test in &file.test {
         let mut engine = Engine::new(&only, &file.contracts, &BudgetSettings { pages: 0.1, tickets: 0.1, infos: 0.1 })?;
         let told = told(&mut engine, rule, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
-        if let Some((_, Status::Broken(why), _)) = engine.statuses().first() {
+        if let Some(why) = engine.failures().find_map(|(_, failures)| failures.last_error.clone()) {
             return Err(wrong(format!("rule `{}` fails: {why}", file.rule)));
         }
         let mut failures = Vec::new();

@@ -6,8 +6,8 @@
 //! committed, and where corrections are older than what is kept.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bellwether_detect::Minute;
@@ -20,13 +20,13 @@ use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::Contracts;
-use crate::engine::{BudgetSettings, Engine};
+use crate::engine::{BudgetSettings, Engine, LONGEST_QUERY};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observe::MINUTE_MICROS;
 use crate::progress::Progress;
 use crate::read::{Parts, read_entry, replay};
-use crate::record::{Known, Row, batch};
+use crate::record::{Known, RULE_FAILING, Row, batch};
 use crate::rule::Rules;
 
 /// The only watcher there is.
@@ -74,14 +74,57 @@ impl Default for Settings {
     }
 }
 
-/// How far the role is, for health.
+/// What transitions come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// All that is in the tables, judged at a start or anew.
+    History,
+    /// New rows.
+    News,
+}
+
+/// How the role does, for health.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<AtomicI64>);
+pub struct Health(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    next_version: AtomicI64,
+    failing: Mutex<Option<String>>,
+    /// Rebuilds for rules that had fallen behind: how many, and the time of the last, microseconds.
+    forced: AtomicU32,
+    forced_at: AtomicI64,
+}
 
 impl Health {
     /// Version of `metrics` that is read next.
     pub fn next_version(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.next_version.load(Ordering::Relaxed)
+    }
+
+    /// Which rules fail again and again, and why; none where all work.
+    pub fn failing(&self) -> Option<String> {
+        self.0.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn moved(&self, next_version: i64) {
+        self.0.next_version.store(next_version, Ordering::Relaxed);
+    }
+
+    fn fails(&self, why: Option<String>) {
+        *self.0.failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// True where state may be rebuilt because a rule fell behind: ever more rarely, since what fails on old rows may do so
+    /// each time.
+    fn may_rebuild(&self, now: i64) -> bool {
+        let (forced, at) = (self.0.forced.load(Ordering::Relaxed), self.0.forced_at.load(Ordering::Relaxed));
+        let may = forced == 0 || now.saturating_sub(at) >= REBUILD_MICROS << forced.min(10);
+        if may {
+            self.0.forced.store(forced.saturating_add(1), Ordering::Relaxed);
+            self.0.forced_at.store(now, Ordering::Relaxed);
+        }
+        may
     }
 }
 
@@ -246,6 +289,7 @@ impl Watcher {
         for (rule, labels, at) in firing {
             self.engine.resume(&rule, &labels, at);
         }
+        self.engine.at(lake.clock().now_micros(), false);
         let to = self.complete();
         let mut rows = Vec::new();
         if at.version > 0 || self.events_next > 0 {
@@ -262,9 +306,9 @@ impl Watcher {
             rows.extend(self.engine.retraction(&id, entry.at, &entry.state, entry.stale));
         }
         self.complete_to = to.unwrap_or(Minute::MIN);
-        self.commit(rows).await?;
+        self.commit(rows, Origin::History).await?;
         self.metrics.next_version.set(self.next());
-        self.watch.health.0.store(self.next(), Ordering::Relaxed);
+        self.watch.health.moved(self.next());
         self.too_late = self.engine.totals(0).too_late;
         Ok(())
     }
@@ -292,6 +336,11 @@ impl Watcher {
             }
             let now = self.watch.lake.clock().now_micros();
             let late = self.engine.totals(0).too_late;
+            if !more && self.engine.wants_rebuild() && self.watch.health.may_rebuild(now) {
+                self.metrics.rebuilds.inc();
+                tracing::info!("a rule that had failed works again; what it has not judged is read from the tables");
+                return Ok(false);
+            }
             if late > self.too_late && now - self.rebuilt_at >= REBUILD_MICROS && !more {
                 self.metrics.rebuilds.inc();
                 tracing::info!(
@@ -316,6 +365,7 @@ impl Watcher {
     /// `Fenced` where another watcher has committed; `Data` where a version that is to be read is gone.
     pub async fn turn(&mut self) -> Result<bool> {
         let begun = self.watch.lake.clock().now_micros();
+        self.engine.at(begun, true);
         let (events_to, more) = self.read_metrics().await?;
         if self.replaced {
             return Ok(false);
@@ -323,20 +373,11 @@ impl Watcher {
         self.read_events(events_to).await?;
         let events = self.watch.lake.log(Table::Events);
         self.said_next = self.progress.follow(&events, self.said_next.max(self.events_next)).await?;
+        Box::pin(self.engine.retry()).await?;
         let now = self.watch.lake.clock().now_micros();
         let minute = now.div_euclid(MINUTE_MICROS);
         if self.engine.asks_tables() && !more {
-            if self.tables.is_none() {
-                let settings = SessionSettings {
-                    memory_limit_bytes: self.watch.settings.memory_bytes,
-                    threads: Some(1),
-                    ..SessionSettings::default()
-                };
-                self.tables = Some(Session::open(&self.watch.lake, settings).await?);
-            }
-            if let Some(session) = &self.tables {
-                Box::pin(self.engine.ask_tables(session, minute)).await;
-            }
+            self.ask_tables(minute).await;
         }
         let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
         self.complete_to = to;
@@ -361,12 +402,46 @@ impl Watcher {
                 }
             }
         }
-        self.commit(found).await?;
+        found.extend(crate::failing::rows(&self.engine, &self.ledger, now));
+        self.commit(found, Origin::News).await?;
+        self.tell_failures();
         self.metrics.evaluations.inc();
         self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);
         self.metrics.next_version.set(self.next());
-        self.watch.health.0.store(self.next(), Ordering::Relaxed);
+        self.watch.health.moved(self.next());
         Ok(more)
+    }
+
+    /// Asks the rules on whole tables. Where the tables cannot be opened, these rules fail, and no others.
+    async fn ask_tables(&mut self, minute: Minute) {
+        if self.tables.is_none() {
+            let settings = SessionSettings {
+                memory_limit_bytes: self.watch.settings.memory_bytes,
+                threads: Some(1),
+                timeout: Some(LONGEST_QUERY),
+                ..SessionSettings::default()
+            };
+            match Session::open(&self.watch.lake, settings).await {
+                Ok(session) => self.tables = Some(session),
+                Err(error) => return self.engine.tables_fail(&format!("the tables cannot be read: {}", error.chain())),
+            }
+        }
+        if let Some(session) = &self.tables {
+            Box::pin(self.engine.ask_tables(session, minute)).await;
+        }
+    }
+
+    /// Counts what failed, and tells health which rules fail.
+    fn tell_failures(&mut self) {
+        for (rule, failed) in self.engine.count_failures() {
+            self.metrics.rule_failures.with_label_values(&[&rule]).inc_by(failed);
+        }
+        for (rule, failures) in self.engine.failures() {
+            let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.rule_failing.with_label_values(&[&rule.name]).set(i64::from(failures.in_a_row));
+            self.metrics.given_up.with_label_values(&[&rule.name]).set(number(failures.given_up));
+        }
+        self.watch.health.fails(crate::failing::in_words(&self.engine));
     }
 
     /// Takes in new rows of `metrics`; gives the version of `events` that they reach to, and whether there may be more.
@@ -421,9 +496,9 @@ impl Watcher {
     }
 
     /// Writes what is news, in one commit.
-    async fn commit(&mut self, rows: Vec<Row>) -> Result<()> {
+    async fn commit(&mut self, rows: Vec<Row>, from: Origin) -> Result<()> {
         let news = self.ledger.news(rows);
-        self.tell(&news);
+        self.tell(&news, from);
         if news.is_empty() {
             return Ok(());
         }
@@ -434,7 +509,8 @@ impl Watcher {
             evaluation,
             metrics_version: self.read.version,
             events_version: self.events_next,
-            complete_to: self.complete_to,
+            // Before the first event there is no time that is complete.
+            complete_to: self.complete_to.max(0),
             evaluated_at: lake.clock().now_micros(),
         };
         let written = lake.write(Table::Alerts, &batch(&news, &known)?).await?;
@@ -460,13 +536,27 @@ impl Watcher {
         Ok(())
     }
 
-    /// Logs what is news, and sets the gauges.
-    fn tell(&self, news: &[Row]) {
+    /// Logs what is news, and sets the gauges. What history brings is told in one line: it may be weeks of transitions.
+    fn tell(&self, news: &[Row], from: Origin) {
         for row in news {
             self.metrics.transitions.with_label_values(&[row.severity, row.state]).inc();
+            if from == Origin::News {
+                tracing::info!(
+                    alert = row.alert_id, rule = row.rule, severity = row.severity, from = row.state_from, to = row.state, why = row.why,
+                    change = ?row.change, stale = row.stale, title = row.title, "alert"
+                );
+            }
+        }
+        if from == Origin::History {
+            let stand = |state: &str| {
+                self.ledger.alerts().filter(|(_, alert)| alert.last().is_some_and(|last| last.state == state)).count()
+            };
             tracing::info!(
-                alert = row.alert_id, rule = row.rule, severity = row.severity, from = row.state_from, to = row.state, why = row.why,
-                change = ?row.change, stale = row.stale, title = row.title, "alert"
+                firing = stand("firing"),
+                pending = stand("pending"),
+                resolved = stand("resolved"),
+                new_transitions = news.len(),
+                "alerts as the tables have them; `bellwether alerts list` shows them"
             );
         }
         // Before the first event there is no time to count from.
@@ -479,7 +569,12 @@ impl Watcher {
             let firing = standing
                 .iter()
                 .filter(|alert| alert.severity.name() == severity && alert.state == bellwether_detect::State::Firing);
-            self.metrics.firing.with_label_values(&[severity]).set(number(firing.count()));
+            let rules = self.ledger.alerts().filter(|(_, alert)| {
+                alert.rule == RULE_FAILING
+                    && alert.severity == severity
+                    && alert.last().is_some_and(|last| last.state == "firing")
+            });
+            self.metrics.firing.with_label_values(&[severity]).set(number(firing.count() + rules.count()));
         }
         let stale = self.ledger.alerts().filter(|(_, alert)| alert.last().is_some_and(|last| last.stale)).count();
         self.metrics.stale.set(number(stale));

@@ -28,6 +28,7 @@ fn nothing(name: &str, kind: Kind) -> Value {
         (_, Kind::Text | Kind::Binary) => json!(""),
         (_, Kind::LongList) => json!(vec![0; 32]),
         (_, Kind::BigInteger) => json!("0"),
+        (_, Kind::Boolean) => json!(false),
         _ => json!(0),
     }
 }

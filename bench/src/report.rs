@@ -166,6 +166,10 @@ fn spread(runs: &[f64]) -> String {
 
 /// Three figures at least, thousands apart.
 fn number(value: f64) -> String {
+    // What would be shown as nothing is not.
+    if value != 0.0 && value.abs() < 0.01 {
+        return bellwether_stats::figure::number(format!("{value:.2e}").parse().unwrap_or(value));
+    }
     let digits = match value.abs() {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,
@@ -211,8 +215,8 @@ mod tests {
 
     #[test]
     fn numbers_have_three_figures_and_thousands_apart() {
-        let shown = [0.0, 0.1234, 7.256, 42.51, 999.6, 123_456.7, -1234.0].map(number);
-        assert_eq!(shown, ["0.000", "0.123", "7.26", "42.5", "1,000", "123,457", "-1,234"]);
+        let shown = [0.0, 0.1234, 0.000_123_4, 7.256, 42.51, 999.6, 123_456.7, -1234.0].map(number);
+        assert_eq!(shown, ["0.000", "0.123", "0.000123", "7.26", "42.5", "1,000", "123,457", "-1,234"]);
     }
 
     #[test]

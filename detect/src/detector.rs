@@ -26,7 +26,8 @@ use crate::budget::{Spending, Thresholds};
 use crate::evidence::Evidence;
 use crate::hours::Hours;
 use crate::machine::Pace;
-use crate::observation::{Minute, Window, count};
+use crate::observation::{Minute, Window};
+use crate::weights::Arm;
 
 pub use burn_rate::BurnRate;
 pub use distance::Distance;
@@ -258,16 +259,34 @@ impl Detector {
 // === impl Past ===
 
 impl Past<'_> {
-    /// Hours [from, to) that are in no incident.
+    /// Hours [from, to) that are in no incident. Where runs are weighted unevenly, counts of equal weight that say as much.
     pub fn hours(&self, from: i64, to: i64) -> Vec<Hour> {
-        self.hours
-            .range(from, to)
-            .filter(|(hour, ..)| {
-                let (start, end) = (hour * HOUR, (hour + 1) * HOUR);
-                !self.incidents.iter().any(|(begun, over)| *begun < end && start < *over)
+        let arms = self.arms(from, to);
+        let mut pool = Arm::default();
+        arms.iter().for_each(|(_, arm)| pool.add(arm));
+        let unit = pool.weight().is_none().then(|| pool.unit());
+        let mut left = (0.0, 0.0);
+        arms.into_iter()
+            .map(|(hour, arm)| {
+                let (events, runs) = unit.map_or_else(|| arm.seen(), |unit| arm.scaled(unit, &mut left));
+                Hour { hour, runs, events }
             })
-            .map(|(hour, events, runs)| Hour { hour, runs: count(runs), events: count(events).min(count(runs)) })
             .collect()
+    }
+
+    /// All runs of the hours [from, to) that are in no incident.
+    pub(crate) fn pool(&self, from: i64, to: i64) -> Arm {
+        let mut pool = Arm::default();
+        self.arms(from, to).iter().for_each(|(_, arm)| pool.add(arm));
+        pool
+    }
+
+    fn arms(&self, from: i64, to: i64) -> Vec<(i64, Arm)> {
+        let aside = |hour: i64| {
+            let (start, end) = (hour * HOUR, (hour + 1) * HOUR);
+            self.incidents.iter().any(|(begun, over)| *begun < end && start < *over)
+        };
+        self.hours.arms(from, to).filter(|(hour, _)| !aside(*hour)).collect()
     }
 }
 

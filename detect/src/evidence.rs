@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::observation::Minute;
+use crate::weights::{Arm, ONE, note};
 
 /// What a series is judged against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,11 @@ pub struct Evidence {
     pub baseline_counts: Option<(u64, u64)>,
     /// Bad runs and runs of the canary, or of the series.
     pub canary_counts: Option<(u64, u64)>,
+    /// Runs seen of baseline and canary, where the counts are of what these stand for; none where each stands for itself.
+    pub seen_runs: Option<(Option<u64>, u64)>,
+    /// Strata whose runs are sampled unevenly: the ratio of odds among runs that were seen over the true one, and the share of
+    /// the evidence that uneven weights leave.
+    pub sampling: Vec<(Arc<str>, f64, f64)>,
     /// The value compared, of the baseline: a rate, a median, a ratio, a bound.
     pub baseline_value: Option<f64>,
     /// The value compared, of the canary.
@@ -62,7 +68,17 @@ pub struct Evidence {
     pub false_alarm: Option<(f64, &'static str)>,
     /// When the change began, as far as the evidence tells.
     pub since: Option<Minute>,
-    /// Strata, the guiltiest first.
+    /// The stratum that the numbers are of; none: all together.
+    pub stratum: Option<Arc<str>>,
+    /// Other strata that are guilty by themselves.
+    pub also: usize,
+    /// The numbers are of the time since the change began, because the release was well before; else of all its time.
+    pub recent: bool,
+    /// First window of the numbers by stratum.
+    pub starts: Vec<(Arc<str>, Minute)>,
+    /// What of a distribution the values are, where that is not the rule's to say: `median`, `95th percentile`.
+    pub of: Option<&'static str>,
+    /// Strata, the subject first, then the guiltiest.
     pub strata: Vec<StratumEvidence>,
     /// What else has to be known to read the numbers.
     pub notes: Vec<String>,
@@ -78,6 +94,8 @@ impl Evidence {
             baseline,
             baseline_counts: None,
             canary_counts: None,
+            seen_runs: None,
+            sampling: Vec::new(),
             baseline_value: None,
             canary_value: None,
             effect_kind,
@@ -87,6 +105,11 @@ impl Evidence {
             threshold: None,
             false_alarm: None,
             since: None,
+            stratum: None,
+            also: 0,
+            recent: false,
+            starts: Vec::new(),
+            of: None,
             strata: Vec::new(),
             notes: Vec::new(),
         }
@@ -98,6 +121,26 @@ impl Evidence {
         self.baseline_value = baseline.and_then(rate);
         self.canary_value = canary.and_then(rate);
         self
+    }
+
+    /// The same of runs that may be sampled: counts are of what they stand for, rates are weighted, and how many were seen is
+    /// told. `tempering` is what uneven weights leave of the evidence.
+    pub(crate) fn with_arms(mut self, baseline: Option<&Arm>, canary: &Arm, tempering: f64) -> Self {
+        self = self.with_counts(baseline.map(Arm::stands_for), Some(canary.stands_for()));
+        self.weigh(baseline, canary, tempering);
+        self
+    }
+
+    /// Puts what runs stand for in the place of runs that were seen; nothing where each stands for itself.
+    pub(crate) fn weigh(&mut self, baseline: Option<&Arm>, canary: &Arm, tempering: f64) {
+        let arms: Vec<Arm> = baseline.into_iter().chain([canary]).copied().collect();
+        if arms.iter().all(|arm| arm.weight().is_some_and(|weight| weight == ONE || weight == 0)) {
+            return;
+        }
+        (self.baseline_counts, self.canary_counts) = (baseline.map(Arm::stands_for), Some(canary.stands_for()));
+        (self.baseline_value, self.canary_value) = (baseline.and_then(Arm::rate), canary.rate());
+        self.seen_runs = Some((baseline.map(|arm| arm.seen().1), canary.seen().1));
+        self.notes.extend(note(&arms, tempering));
     }
 }
 

@@ -16,6 +16,7 @@ use crate::hours::Hours;
 use crate::machine::Pace;
 use crate::observation::{Measure, Minute, Row, Window};
 use crate::track::{Change, Track};
+use crate::weights::Arm;
 
 /// Hours of a week.
 const WEEK: i64 = 168;
@@ -113,7 +114,7 @@ impl Family {
         let keep = self.detector.remembers();
         if keep > 0 {
             let hours = self.hours.entry((Arc::clone(&release), Arc::clone(&stratum))).or_default();
-            hours.add(cell.window.div_euclid(HOUR), cell.measure.events, cell.measure.runs, keep);
+            hours.add_measure(cell.window.div_euclid(HOUR), &cell.measure, keep);
         }
         if cell.window < self.forgotten {
             self.too_late += 1;
@@ -346,22 +347,20 @@ impl Family {
         for stratum in strata {
             let sum = |name: &Arc<str>, hour: i64| {
                 let hours = self.hours.get(&(Arc::clone(name), Arc::clone(stratum)));
-                hours
-                    .and_then(|hours| hours.range(hour, hour + 1).next())
-                    .map_or((0, 0), |(_, events, runs)| (events, runs))
+                hours.map_or_else(Arm::default, |hours| hours.arm(hour))
             };
             let canary = sum(release, hour);
             let baseline = (1..=WEEKS)
                 .map(|week| hour - week * WEEK)
                 .filter(|hour| !incidents.iter().any(|(from, to)| *from < (hour + 1) * HOUR && hour * HOUR < *to))
                 .map(|hour| sum(&before, hour))
-                .fold((0, 0), |all, more| (all.0 + more.0, all.1 + more.1));
-            if canary.1 > 0 && baseline.1 > 0 {
-                rows.push(Row {
-                    stratum: Arc::clone(stratum),
-                    baseline: Measure::counts(baseline.0, baseline.1),
-                    canary: Measure::counts(canary.0, canary.1),
+                .fold(Arm::default(), |mut all, more| {
+                    all.add(&more);
+                    all
                 });
+            if canary.runs > 0 && baseline.runs > 0 {
+                let (baseline, canary) = (Measure::of(&baseline), Measure::of(&canary));
+                rows.push(Row { stratum: Arc::clone(stratum), baseline, canary });
             }
         }
         (!rows.is_empty()).then_some(Window { start: (hour + 1) * HOUR - 1, historical: true, rows })
@@ -394,6 +393,17 @@ impl Family {
             names.extend(cells.keys().filter(serves).map(|key| Arc::clone(&key.0)));
         }
         names.into_iter().collect()
+    }
+
+    /// The only baseline, where one is pinned.
+    pub fn pinned(&self) -> Option<&Arc<str>> {
+        self.compare.pinned.as_ref()
+    }
+
+    /// Releases that began before one: those that it is judged against in full rollout.
+    pub fn older(&self, release: &str) -> Vec<Arc<str>> {
+        let release = Arc::from(release);
+        self.first.keys().filter(|name| **name != release && self.is_older(name, &release)).cloned().collect()
     }
 
     /// Forgets windows that no correction can reach.

@@ -1,12 +1,17 @@
 //! Counts by hour: the past of a series, small enough to keep for months.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::observation::Measure;
+use crate::weights::{Arm, ONE, WeightSums};
 
 /// Bad runs and runs by hour since the epoch, without gaps between the first and the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hours {
     first: i64,
     counts: VecDeque<(i32, i32)>,
+    /// What the runs of an hour stand for; hours that are not here have runs that stand for themselves.
+    weights: BTreeMap<i64, WeightSums>,
 }
 
 /// Hours that one list may span: what lies further apart is a clock gone wrong.
@@ -50,6 +55,36 @@ impl Hours {
         true
     }
 
+    /// As [`Hours::add`], with what the runs stand for.
+    pub fn add_measure(&mut self, hour: i64, measure: &Measure, keep: i64) -> bool {
+        let before = self.arm(hour);
+        if !self.add(hour, measure.events, measure.runs, keep) {
+            return false;
+        }
+        if measure.weights.is_some() || self.weights.contains_key(&hour) {
+            let sums = self.weights.entry(hour).or_insert(before.sums);
+            sums.add(&measure.weight_sums());
+        }
+        if self.weights.first_key_value().is_some_and(|(hour, _)| *hour < self.first) {
+            self.weights = self.weights.split_off(&self.first);
+        }
+        true
+    }
+
+    /// Runs of an hour.
+    pub fn arm(&self, hour: i64) -> Arm {
+        let place = usize::try_from(hour - self.first).ok();
+        let (events, runs) = place.and_then(|place| self.counts.get(place)).copied().unwrap_or((0, 0));
+        let (events, runs) = (i64::from(events), i64::from(runs));
+        let sums = self.weights.get(&hour).copied().unwrap_or_else(|| WeightSums::of(events, runs, ONE));
+        Arm { events, runs, sums }
+    }
+
+    /// Hours [from, to) that have runs, with what these stand for.
+    pub fn arms(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, Arm)> + '_ {
+        self.range(from, to).map(|(hour, ..)| (hour, self.arm(hour)))
+    }
+
     /// Bad runs and runs of the hours [from, to) that have any.
     pub fn range(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, i64, i64)> + '_ {
         let skip = usize::try_from((from - self.first).max(0)).unwrap_or(usize::MAX);
@@ -83,5 +118,19 @@ mod tests {
         assert_eq!(hours.first(), Some(100));
         assert!(hours.add(10_000, 5, 6, 50));
         assert_eq!(hours.range(0, 20_000).collect::<Vec<_>>(), [(10_000, 5, 6)]);
+    }
+
+    #[test]
+    fn hours_know_what_their_runs_stand_for() {
+        let mut hours = Hours::default();
+        let of = |events, runs, weight| Measure::counts(events, runs).weighing(weight);
+        assert!(hours.add_measure(100, &of(1, 10, ONE), 50) && hours.weights.is_empty());
+        assert!(hours.add_measure(100, &of(0, 4, 5 * ONE), 50));
+        assert_eq!((hours.arm(100).seen(), hours.arm(100).stands_for()), ((1, 14), (1, 30)));
+        assert!(hours.add_measure(100, &of(0, -4, 5 * ONE), 50));
+        assert_eq!(hours.arm(100).weight(), Some(ONE));
+        assert!(hours.add_measure(200, &of(0, 1, 5 * ONE), 50));
+        assert_eq!(hours.arms(0, 300).map(|(hour, arm)| (hour, arm.stands_for())).collect::<Vec<_>>(), [(200, (0, 5))]);
+        assert_eq!(hours.weights.len(), 1);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`observation`]: what a window of one series holds.
 //! * [`detector`]: what is looked for (DETECTION D1 to D8, D11, D12), one file a kind, each with incremental state.
+//! * [`weights`]: runs that were sampled, and what they stand for.
 //! * [`evidence`]: the numbers behind a verdict.
 //! * [`machine`]: inactive, pending, firing, resolved, and stale.
 //! * [`hours`]: a series' past by hour.
@@ -20,6 +21,7 @@ pub mod hours;
 pub mod machine;
 pub mod observation;
 pub mod track;
+pub mod weights;
 
 pub use bellwether_stats::Invalid;
 pub use budget::{Budget, Thresholds};
@@ -28,5 +30,6 @@ pub use evidence::{Baseline, Evidence, StratumEvidence};
 pub use family::{Cell, Compare, Family, Update};
 pub use hours::Hours;
 pub use machine::{Machine, Pace, State, Transition};
-pub use observation::{Groups, Measure, Minute, RatioTotals, Row, Window};
+pub use observation::{Groups, Measure, Minute, RatioTotals, Row, Window, total_of};
 pub use track::{Change, Told, Track};
+pub use weights::{Arm, WeightSums, Weights};

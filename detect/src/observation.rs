@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::weights::{Arm, ONE, WeightSums, Weights};
+
 /// Minutes since the epoch: the start of a one-minute window.
 pub type Minute = i64;
 
@@ -20,6 +22,8 @@ pub struct Measure {
     pub ratio: Option<Box<RatioTotals>>,
     /// Runs by bin or category.
     pub bins: Vec<i64>,
+    /// What all of these stand for, where runs were sampled; none: each run stands for itself.
+    pub weights: Option<Box<Weights>>,
 }
 
 /// Totals by random group of sessions, from which follows how alike the runs of a session are.
@@ -77,9 +81,18 @@ fn add_lists(to: &mut Vec<i64>, more: &[i64]) {
     }
 }
 
+/// Σ of counts by bin, held at the ends of 64 bits.
+pub fn total_of(bins: &[i64]) -> i64 {
+    let total: i128 = bins.iter().map(|bin| i128::from(*bin)).sum();
+    i64::try_from(total).unwrap_or(if total < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// Greatest count of one window: no traffic has as many, and the sums of years of windows stay within 64 bits.
+const GREATEST_COUNT: u64 = 1 << 44;
+
 /// A count that corrections may have made negative for a moment.
 pub(crate) fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
+    u64::try_from(value).unwrap_or(0).min(GREATEST_COUNT)
 }
 
 /// Counts by bin without what corrections may have made negative for a moment.
@@ -95,13 +108,47 @@ impl Measure {
         Self { events, runs, ..Self::default() }
     }
 
+    /// The counts of an arm.
+    pub fn of(arm: &Arm) -> Self {
+        let mut measure = Self::counts(arm.events, arm.runs);
+        if arm.weight() != Some(ONE) {
+            measure.weights = Some(Box::new(Weights { sums: arm.sums, ..Weights::default() }));
+        }
+        measure
+    }
+
     /// Runs by bin or category; the runs are their sum.
     pub fn histogram(bins: Vec<i64>) -> Self {
-        Self { runs: bins.iter().sum(), bins, ..Self::default() }
+        Self { runs: total_of(&bins), bins, ..Self::default() }
+    }
+
+    /// The same, where each run stands for as many as its weight says, millionths.
+    #[must_use]
+    pub fn weighing(mut self, weight_micros: i64) -> Self {
+        if weight_micros != ONE {
+            self.weights = Some(Box::new(Weights::of(&self, weight_micros)));
+        }
+        self
+    }
+
+    /// What bad runs and runs stand for.
+    pub fn weight_sums(&self) -> WeightSums {
+        match &self.weights {
+            Some(weights) => weights.sums,
+            None => WeightSums::of(self.events, self.runs, ONE),
+        }
     }
 
     /// Adds another; a correction is new less old.
     pub fn add(&mut self, more: &Self) {
+        if self.weights.is_some() || more.weights.is_some() {
+            let mut sum = self.weights.take().unwrap_or_else(|| Box::new(Weights::of(self, ONE)));
+            match &more.weights {
+                Some(weights) => sum.add(weights),
+                None => sum.add(&Weights::of(more, ONE)),
+            }
+            self.weights = Some(sum);
+        }
         self.events = self.events.saturating_add(more.events);
         self.runs = self.runs.saturating_add(more.runs);
         if more.share_micros != 0 {
@@ -123,6 +170,42 @@ impl Measure {
         (count(self.events).min(runs), runs)
     }
 
+    /// Runs by bin, in millionths of what they stand for.
+    pub(crate) fn weighted_bins(&self) -> Vec<u64> {
+        let held = |sum: i128| u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
+        match &self.weights {
+            None => self.bins.iter().map(|bin| held(i128::from(*bin) * i128::from(ONE))).collect(),
+            Some(weights) => weights.bins.iter().map(|sum| held(*sum)).collect(),
+        }
+    }
+
+    /// Runs by bin, weighted, as many of them as say as much with equal weights: those seen where all weights are equal.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts are far below 2^53"
+    )]
+    pub(crate) fn effective_bins(&self) -> Vec<u64> {
+        let arm = self.arm();
+        if arm.weight().is_some() {
+            return counts_of(&self.bins);
+        }
+        let bins = self.weighted_bins();
+        let total: f64 = bins.iter().map(|bin| *bin as f64).sum();
+        bins.iter().map(|bin| (*bin as f64 / total * arm.effective_runs()).round() as u64).collect()
+    }
+
+    /// Runs seen, and what they stand for.
+    pub fn arm(&self) -> Arm {
+        Arm::of(self)
+    }
+
+    /// Greatest weight of its runs, millionths.
+    pub(crate) fn heaviest(&self) -> i64 {
+        self.weights.as_ref().map_or(ONE, |weights| weights.heaviest.max(ONE))
+    }
+
     /// True where nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.runs == 0 && self.events == 0 && self.ratio.is_none() && self.bins.iter().all(|bin| *bin == 0)
@@ -138,7 +221,7 @@ impl Groups {
 }
 
 impl RatioTotals {
-    fn add(&mut self, more: &Self) {
+    pub(crate) fn add(&mut self, more: &Self) {
         for (sum, value) in [
             (&mut self.y, more.y),
             (&mut self.x, more.x),
@@ -164,12 +247,19 @@ mod tests {
             groups: Some(Box::new(Groups { events: vec![factor, 2 * factor], runs: vec![4 * factor, 5 * factor] })),
             ratio: Some(Box::new(RatioTotals { y: 7 * i128::from(factor), ..RatioTotals::default() })),
             bins: vec![factor, 0, 8 * factor],
+            weights: None,
         };
         let mut sum = Measure::default();
         sum.add(&whole(1));
         sum.add(&whole(2));
         sum.add(&whole(-2));
         assert_eq!(sum, whole(1));
+        let weighted = |factor: i64| whole(factor).weighing(4_000_000);
+        let mut sum = whole(1);
+        for factor in [3, -1, -2] {
+            sum.add(&weighted(factor));
+        }
+        assert_eq!((sum.weight_sums(), sum.events), (whole(1).weight_sums(), 3));
         assert_eq!(Measure::counts(5, 3).pair(), (3, 3));
         assert_eq!(Measure::counts(-1, -2).pair(), (0, 0));
     }

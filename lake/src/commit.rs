@@ -10,6 +10,7 @@
 //! * [`Outcome::Unknown`]: nobody can tell yet. Calling [`CommitLog::try_commit`] again with the same snapshot and the
 //!   same commit finds out, because a commit carries its own id and is looked up by it in the log.
 
+pub(crate) mod checkpoint;
 pub mod delta;
 pub mod faulty;
 pub mod memory;

@@ -171,8 +171,8 @@ impl From<deltalake::DeltaTableError> for Error {
 }
 
 /// True where an error is about what is stored, by the innermost cause that says so; whatever storage may answer otherwise
-/// the next time is none of these.
-fn lasts(error: &(dyn StdError + 'static)) -> bool {
+/// the next time is none of these. For errors of storage, of Parquet, of Arrow and of the Delta library.
+pub fn lasts(error: &(dyn StdError + 'static)) -> bool {
     use buoyant_kernel::Error as Kernel;
     use deltalake::DeltaTableError as Delta;
     use deltalake::kernel::Error as Older;

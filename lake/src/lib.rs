@@ -43,7 +43,7 @@ pub use clock::{Clock, ManualClock, SystemClock, unique_id};
 pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot, settle};
 pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, lasts};
 pub use handover::Handover;
 pub use layout::{Layout, MOST_SHARDS, app_of};
 pub use lease::Lease;

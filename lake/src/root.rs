@@ -265,7 +265,17 @@ impl Lake {
             .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
         match self.work.whole(delta.load_version(wanted)).await {
             Ok(()) => Ok(delta),
-            Err(source) => Err(self.why_closed(table, source).await),
+            Err(source) => match self.log(table).reaches_back_to(version).await {
+                Ok(false) => {
+                    let name = table.name();
+                    let what = format!("table `{name}` cannot be read as of version {version}: its log was cleaned up");
+                    Err(Error::data(what).with_source(source).with_hint(
+                        "have what is derived from `events` made again (`bellwether rebuild`); keep log entries for longer \
+                         (`delta.logRetentionDuration`)",
+                    ))
+                }
+                _ => Err(self.why_closed(table, source).await),
+            },
         }
     }
 

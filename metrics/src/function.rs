@@ -7,7 +7,10 @@ mod fold;
 mod scalar;
 mod sketches;
 mod weighted;
+mod whole;
 
+use arrow::array::ArrayRef;
+use datafusion::common::Result;
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 use datafusion::logical_expr::{Documentation, DocumentationBuilder};
 use datafusion::prelude::SessionContext;
@@ -25,6 +28,17 @@ pub struct FunctionEntry {
     pub description: String,
     /// A statement to try.
     pub example: String,
+}
+
+/// True in each row in which one of the columns stands at an end of its type, where sums that do not fit are held.
+///
+/// Columns of other types have none.
+///
+/// # Errors
+/// Where the columns cannot be read.
+pub fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    let known: Vec<ArrayRef> = columns.iter().filter(|column| whole::has_bound(column.data_type())).cloned().collect();
+    whole::at_bound(&known, rows)
 }
 
 /// Registers every function.

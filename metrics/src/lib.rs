@@ -13,12 +13,32 @@
 mod function;
 mod planned;
 
-pub use function::{FunctionEntry, catalogue, register};
+use std::sync::LazyLock;
+
+pub use function::{FunctionEntry, at_bound, catalogue, register};
 pub use planned::{Planned, Relation};
+
+/// What one run adds, but for [`SATURATED`].
+const METRICS: &str = include_str!("definition/metrics.sql");
+
+/// Column that is true where a sum of the row left what its column holds, and is held at its end. It stays true in all that
+/// the row is folded into: a correction cannot know what was cut off.
+pub const SATURATED: &str = "saturated";
+
+static METRICS_SQL: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT *, at_bound({}) AS {SATURATED}\nFROM (\n{METRICS})", bounded(partial_columns()).join(", "))
+});
 
 /// What one run adds: reads relation `contributions` ([`CONTRIBUTION_COLUMNS`], `label_delay_micros` and `sign`), yields
 /// rows of `metrics` without their provenance.
-pub const METRICS_SQL: &str = include_str!("definition/metrics.sql");
+pub fn metrics_sql() -> &'static str {
+    &METRICS_SQL
+}
+
+/// Those of some columns that have an end: all but sketches.
+fn bounded<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    columns.filter(|name| !name.ends_with("_sketch") && !KEY.contains(name) && *name != SATURATED).collect()
+}
 
 /// The moment up to which rolling metrics are shown unless another is named: the end of the newest window that has a run. A
 /// window that has not begun does not count: a producer whose clock is ahead would else move everybody's last minutes to a
@@ -118,6 +138,18 @@ pub const KEY: [&str; 9] = [
     "cost_currency",
 ];
 
+/// Columns of `metrics` that came after its first version: null in rows of before, which means that it was not recorded.
+pub const RECORDED_LATER: [&str; 8] = [
+    "tokens_runs",
+    "tokens_input_runs",
+    "tokens_input_cache_read_runs",
+    "tokens_input_cache_write_runs",
+    "tokens_output_runs",
+    "tokens_reasoning_runs",
+    "llm_calls_runs",
+    "turns_runs",
+];
+
 /// Spans of the rolling metrics: name in SQL and length in minutes.
 pub const SPANS: [(&str, i64); 4] = [("5m", 5), ("1h", 60), ("24h", 24 * 60), ("7d", 7 * 24 * 60)];
 
@@ -127,15 +159,17 @@ pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: &str) -> String {
-    let sums: Vec<String> = columns
-        .into_iter()
-        .filter(|name| !KEY.contains(name))
-        .map(|name| match name {
-            _ if name.ends_with("_sketch") => format!("sketch_merge({name}) AS {name}"),
-            _ if name.starts_with("groups_") => format!("random_groups_sum({name}) AS {name}"),
-            _ => format!("sum({name}) AS {name}"),
-        })
-        .collect();
+    let columns: Vec<&str> = columns.into_iter().filter(|name| !KEY.contains(name) && *name != SATURATED).collect();
+    let sum = |name: &str| match name {
+        _ if name.ends_with("_sketch") => format!("sketch_merge({name})"),
+        _ if name.starts_with("groups_") => format!("random_groups_sum({name})"),
+        // Of a group with a row from before a column was recorded, nothing is known; a sum of the others would be too small.
+        _ if RECORDED_LATER.contains(&name) => format!("CASE WHEN count({name}) = count(*) THEN whole_sum({name}) END"),
+        _ => format!("whole_sum({name})"),
+    };
+    let mut sums: Vec<String> = columns.iter().map(|name| format!("{} AS {name}", sum(name))).collect();
+    let ends: Vec<String> = bounded(columns.iter().copied()).into_iter().map(sum).collect();
+    sums.push(format!("coalesce(bool_or({SATURATED}), FALSE) OR at_bound({}) AS {SATURATED}", ends.join(", ")));
     uncommented(include_str!("definition/fold.sql"))
         .replace("{sums}", &sums.join(",\n    "))
         .replace("{source}", source)
@@ -145,7 +179,7 @@ fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: 
 /// Columns that the definition of the metrics gives, but for those of the group.
 fn partial_columns() -> impl Iterator<Item = &'static str> {
     let name = |line: &'static str| line.trim_end_matches(',').rsplit_once(" AS ").map(|(_, name)| name);
-    let body = METRICS_SQL.split_once("\n)\nSELECT").map_or("", |(_, body)| body);
+    let body = METRICS.split_once("\n)\nSELECT").map_or("", |(_, body)| body);
     body.lines().filter_map(name).filter(|name| !KEY.contains(name))
 }
 
@@ -189,6 +223,16 @@ pub fn release_summary_sql() -> String {
 /// The metrics by minute: one row a window, tenant, task, release and stage. Reads relation `metrics`.
 pub fn metrics_1m_sql() -> String {
     figures(ALL_TIME, "", "window_start, tenant, task, release_id, stage", "", "")
+}
+
+/// Every metric of each task over the last minutes up to now, its releases in trial and in full rollout together: what
+/// rules of contracts hold tasks to. One row a tenant and task. Reads relation `metrics`.
+pub fn task_sql(minutes: i64) -> String {
+    let source = format!(
+        "source AS (SELECT * FROM metrics WHERE window_start >= now() - INTERVAL '{minutes} minutes' \
+         AND stage IN ('canary', 'full'))"
+    );
+    figures(&source, "", "tenant, task", "", "")
 }
 
 const ALL_TIME: &str = "source AS (SELECT * FROM metrics)";

@@ -1,11 +1,16 @@
 //! Turns the engine's errors into one message and a hint.
 
-use bellwether_lake::{Error, ErrorKind};
+use bellwether_lake::{Error, ErrorKind, lasts};
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
 /// A name counts as meant when it is at least this similar, from 0 to 1.
 const SIMILAR: f64 = 0.6;
+
+/// How lists become rows, for whoever writes it as other engines have it.
+const UNNEST: &str =
+    "unnest in a subquery: SELECT run_id, call.name FROM (SELECT run_id, unnest(tool_calls) AS call FROM runs)";
 
 /// Explains an error of the engine. `names` are the tables, views and functions that could have been meant.
 pub(crate) fn explain(source: DataFusionError, names: &[String]) -> Error {
@@ -33,17 +38,42 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
             "the query needs more memory than this session may use".to_owned(),
             Some("narrow it by time or columns, or raise --memory-limit".to_owned()),
         ),
+        DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => (
+            ErrorKind::Config,
+            "a subquery in FROM does not see the tables beside it, and other subqueries only within conditions"
+                .to_owned(),
+            Some(UNNEST.to_owned()),
+        ),
         DataFusionError::NotImplemented(text) => {
             (ErrorKind::Config, format!("this is not supported: {}", one_line(text)), None)
         }
-        DataFusionError::ObjectStore(_) => {
-            (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None)
-        }
+        DataFusionError::ObjectStore(source) => of_storage(source.as_ref()),
+        DataFusionError::ParquetError(source) => of_storage(source.as_ref()),
+        DataFusionError::ArrowError(source, _) if is_of_a_file(source) => of_storage(source.as_ref()),
+        DataFusionError::External(source) if lasts(source.as_ref()) => of_storage(source.as_ref()),
         DataFusionError::Internal(text) => {
             (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None)
         }
         other => (ErrorKind::Config, format!("the query fails: {}", one_line(&plain(other))), None),
     }
+}
+
+/// True for an error of reading a file, not of computing with what was read.
+fn is_of_a_file(error: &ArrowError) -> bool {
+    match error {
+        ArrowError::ParquetError(_) => true,
+        ArrowError::ExternalError(source) => lasts(source.as_ref()),
+        _ => false,
+    }
+}
+
+/// What storage gave, or did not give.
+fn of_storage(source: &(dyn std::error::Error + 'static)) -> (ErrorKind, String, Option<String>) {
+    if !lasts(source) {
+        return (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None);
+    }
+    let what = format!("a file of the tables is gone or damaged: {}", one_line(&source.to_string()));
+    (ErrorKind::Data, what, Some("`bellwether audit` says which; bring it back from a copy".to_owned()))
 }
 
 /// What our functions say of their arguments: the engine wraps it in words of its own, and has no place for a hint.
@@ -91,6 +121,9 @@ fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<Str
             continue;
         }
         let name = name.rsplit('.').next().unwrap_or(name);
+        if start == "table function '" && name == "unnest" {
+            return (ErrorKind::Config, "`unnest` is not called like this".to_owned(), Some(UNNEST.to_owned()));
+        }
         if what == "function" && names.iter().any(|known| known == name) {
             let hint = "a window function needs OVER (ORDER BY ...); a table function stands in FROM";
             return (ErrorKind::Config, format!("`{name}` is not called like this"), Some(hint.to_owned()));

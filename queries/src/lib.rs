@@ -14,6 +14,7 @@
 //! its documentation. This crate must not know Kafka, delivery of alerts, or files outside the lake.
 
 mod catalog;
+mod division;
 mod explain;
 mod function;
 mod ingest_numbers;
@@ -23,6 +24,7 @@ mod reference;
 mod session;
 mod statement;
 mod view;
+mod weighing;
 
 pub use bellwether_metrics::Planned;
 pub use catalog::{ColumnInfo, TableInfo, TableKind};

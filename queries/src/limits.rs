@@ -218,6 +218,10 @@ pub(crate) fn with_pauses(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Re
 
 /// A task that the engine has ended by itself.
 pub(crate) fn ended_badly(error: tokio::task::JoinError) -> Error {
+    // Columns of texts end at 2 GiB, and the engine finds that out when it is there.
+    if error.is_panic() && error.to_string().contains("overflow") {
+        return too_much().with_source(error);
+    }
     Error::bug("the query engine has stopped in the middle of a statement").with_source(error)
 }
 

@@ -31,11 +31,13 @@ use futures::{StreamExt, future};
 use tokio::sync::Mutex;
 
 use crate::catalog::{LakeSchema, TableInfo, TableKind};
+use crate::division;
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
 use crate::limits::{self, Gauge, Limits, ended_badly};
 use crate::older::with_all_columns;
 use crate::statement::{self, Described};
+use crate::weighing;
 
 /// Catalog and schema that tables and views are in.
 const CATALOG: &str = "bellwether";
@@ -330,6 +332,31 @@ impl Session {
         plan(&self.state(), statement).await.map_err(|source| self.explain(source))
     }
 
+    /// Divisions of whole numbers by whole numbers in a statement, which drop the rest: `1 / 2` is 0.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub async fn whole_divisions(&self, sql: &str) -> Result<Vec<String>> {
+        let plan = self.plan(sql).await?;
+        division::of_whole_numbers(&plan).map_err(|source| self.explain(source))
+    }
+
+    /// Tables of runs that a statement reads without for how many runs each row stands; `adding`: only where it adds rows up.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub async fn unweighted(&self, sql: &str, adding: bool) -> Result<Vec<&'static str>> {
+        let plan = self.plan(sql).await?;
+        let found = || {
+            if adding && !weighing::adds_up(&plan)? {
+                return Ok(Vec::new());
+            }
+            // What is read is known once columns that nobody needs have been left out.
+            weighing::unweighted(&self.state().optimize(&plan)?)
+        };
+        found().map_err(|source| self.explain(source))
+    }
+
     /// Runs one statement.
     ///
     /// # Errors
@@ -448,7 +475,10 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
         .with_memory_pool(Arc::new(pool))
         .build_arc()
         .map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
-    Ok(SessionContext::new_with_config_rt(config, runtime))
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    division::register(&context)
+        .map_err(|source| Error::bug("the query engine takes no rule for divisions").with_source(source))?;
+    Ok(context)
 }
 
 /// Plans a statement that has been looked at already; the plan is looked at as well, for what a statement can hide.

@@ -34,7 +34,7 @@ const FILES: &[(&str, &str)] = &[
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
     let mut views: Vec<View> = FILES.iter().map(|(name, text)| parse(name, text)).collect();
-    views.splice(0..0, [runs(), rolling(), metrics_1m(), release_summary()]);
+    views.splice(0..0, [runs(), rolling(), metrics_1m(), release_summary(), last_hour(), last_day()]);
     views
 });
 
@@ -59,7 +59,7 @@ const ESCALATION: [&str; 9] = [
     "escalation_handle_micros",
 ];
 
-/// Runs as they count; the definition of this and the next three belongs to the metrics room.
+/// Runs as they count; the definition of this and the next five belongs to the metrics room.
 fn runs() -> View {
     let all = |write: &dyn Fn(&str) -> String| ESCALATION.map(write).join(" ");
     let carried = format!("policy_exceptions, {} ", all(&|name| format!("{name},")));
@@ -120,6 +120,14 @@ fn metrics_1m() -> View {
 
 fn release_summary() -> View {
     defined("release_summary", include_str!("view/release_summary.sql"), &bellwether_metrics::release_summary_sql())
+}
+
+fn last_hour() -> View {
+    defined("last_hour", include_str!("view/last_hour.sql"), &bellwether_metrics::task_sql(60))
+}
+
+fn last_day() -> View {
+    defined("last_day", include_str!("view/last_day.sql"), &bellwether_metrics::task_sql(24 * 60))
 }
 
 /// A view whose documentation is here and whose query is not.

@@ -380,7 +380,7 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: &[(&str, u64)] =
         &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
     let (number, unit) = UNITS

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bellwether_lake::Result;
+use bellwether_stats::figure::number;
 
 use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
 use super::observe::{Answer, Observer};
@@ -123,7 +124,7 @@ async fn tell_alerts(observer: &Observer) -> Result<()> {
             let bound: f64 = bound.parse().unwrap_or(f64::NAN);
             let promise = match unit.as_str() {
                 "per_release" => format!("false at most once in {:.0} such releases", 1.0 / bound),
-                "a_month" => format!("false at most {bound:.3} times a month"),
+                "a_month" => format!("false at most {} times a month", number(bound)),
                 _ => "no promise".to_owned(),
             };
             crate::print(&format!("  {severity:<7} {rule:<24} {title}"))?;

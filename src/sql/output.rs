@@ -1,17 +1,20 @@
-//! Forms of an answer: a table for people; csv, json, ndjson and parquet for programs.
+//! Forms of an answer: a table or records for people; csv, json, ndjson and parquet for programs.
 //!
-//! All but the table and json are written as rows come, so that an answer of any size fits.
+//! A table on a terminal is no wider than it; what does not fit is cut or left out, and records show all of it. All but the
+//! forms for people are written as rows come, so that an answer of any size fits.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_lake::{Error, Result};
 use bellwether_queries::Answer;
+use bellwether_stats::figure;
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use futures::StreamExt;
@@ -19,11 +22,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
+use crate::screen::{self, Value};
+
 /// Rows of a table that are shown at most: more than anybody reads, and bounded.
 const TABLE_ROWS: usize = 1000;
-
-/// Characters of a cell that are shown on a terminal.
-const CELL_CHARACTERS: usize = 60;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -31,6 +33,8 @@ pub(crate) enum Format {
     /// For people.
     #[default]
     Table,
+    /// For people, a column a line: nothing is cut.
+    Record,
     /// Comma-separated, with a header.
     Csv,
     /// One JSON array of objects.
@@ -56,7 +60,9 @@ pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -
         };
     let mut target = BufWriter::new(target);
     let done = match format {
-        Format::Table => table(answer, &mut target, terminal).await,
+        Format::Table if terminal => table(answer, &mut target, screen::width()).await,
+        Format::Table => table(answer, &mut target, None).await,
+        Format::Record => records(answer, &mut target, screen::width().filter(|_| terminal)).await,
         Format::Csv => csv(answer, &mut target).await,
         Format::Json => json(answer, &mut target).await,
         Format::Ndjson => ndjson(answer, &mut target).await,
@@ -166,14 +172,62 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, Failed> {
         let formatter = ArrayFormatter::try_new(column.as_ref(), &FormatOptions::default())?;
         let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
         fields.push(arrow::datatypes::Field::new(field.name(), DataType::Utf8, true));
-        columns.push(std::sync::Arc::new(texts.collect::<arrow::array::StringArray>()));
+        columns.push(Arc::new(texts.collect::<arrow::array::StringArray>()));
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
     Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
 }
 
-async fn table(mut answer: Answer, target: &mut (impl Write + Send), terminal: bool) -> Written {
+async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Written {
+    let schema = Arc::clone(&answer.schema);
+    let (batches, rows, cut) = first_rows(answer).await?;
+    let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let values = values(&batches, rows)?;
+    let mut notes = vec![told(rows)];
+    if cut {
+        notes.push("and more: add LIMIT, or another --format".to_owned());
+    }
+    let text = match width {
+        None => plain_table(&headers, values),
+        Some(width) => {
+            let values: Vec<Vec<Value>> =
+                values.into_iter().map(|row| row.into_iter().map(for_screen).collect()).collect();
+            let fitted = screen::table(&headers, &values, width);
+            if fitted.left_out > 0 && rows == 1 {
+                record(&headers, &values, Some(width))
+            } else {
+                if fitted.left_out > 0 {
+                    let shown = headers.len() - fitted.left_out;
+                    notes.push(format!(
+                        "{shown} of {} columns fit: --format record, or \\x in the prompt, shows all",
+                        headers.len()
+                    ));
+                }
+                fitted.text
+            }
+        }
+    };
+    writeln!(target, "{text}\n({})", notes.join(", "))?;
+    Ok(())
+}
+
+async fn records(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Written {
+    let schema = Arc::clone(&answer.schema);
+    let (batches, rows, cut) = first_rows(answer).await?;
+    let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let text = record(&headers, &values(&batches, rows)?, width);
+    let more = if cut { ", and more: add LIMIT, or another --format" } else { "" };
+    writeln!(target, "{text}\n({}{more})", told(rows))?;
+    Ok(())
+}
+
+fn told(rows: usize) -> String {
+    format!("{rows} {}", if rows == 1 { "row" } else { "rows" })
+}
+
+/// The rows that are shown, how many, and whether there are more.
+async fn first_rows(mut answer: Answer) -> Result<(Vec<RecordBatch>, usize, bool), Failed> {
     let mut batches = Vec::new();
     let mut rows = 0;
     while rows <= TABLE_ROWS {
@@ -182,79 +236,162 @@ async fn table(mut answer: Answer, target: &mut (impl Write + Send), terminal: b
         rows += batch.num_rows();
         batches.push(batch);
     }
-    let cut = rows > TABLE_ROWS;
-    let text = render(&answer.schema, &batches, terminal)?;
-    writeln!(target, "{text}")?;
-    let shown = rows.min(TABLE_ROWS);
-    let note = if cut { ", and more: add LIMIT, or another --format" } else { "" };
-    writeln!(target, "({shown} {}{note})", if shown == 1 { "row" } else { "rows" })?;
-    Ok(())
+    Ok((batches, rows.min(TABLE_ROWS), rows > TABLE_ROWS))
 }
 
-/// A table for people: numbers to the right, nulls visible, long texts shortened on a terminal.
-pub(crate) fn render(schema: &arrow::datatypes::Schema, batches: &[RecordBatch], terminal: bool) -> Result<String> {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
-    table.set_header(schema.fields().iter().map(|field| Cell::new(field.name())));
-    let options = FormatOptions::new().with_display_error(true).with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.3f"));
-    let mut left = TABLE_ROWS;
+/// Rows as people read them, the first of them.
+fn values(batches: &[RecordBatch], most: usize) -> Result<Vec<Vec<Value>>, Failed> {
+    let options = FormatOptions::new().with_display_error(true).with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f"));
+    let mut rows = Vec::new();
     for batch in batches {
         let formatters = batch
             .columns()
             .iter()
             .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
             .collect::<Result<Vec<_>, _>>()?;
-        for row in 0..batch.num_rows().min(left) {
-            table.add_row(
-                formatters
-                    .iter()
-                    .zip(batch.columns())
-                    .map(|(formatter, column)| cell(formatter, column, row, terminal)),
-            );
+        for row in 0..batch.num_rows().min(most - rows.len()) {
+            let cells = formatters.iter().zip(batch.columns());
+            rows.push(cells.map(|(formatter, column)| value(formatter, column, row)).collect());
         }
-        left = left.saturating_sub(batch.num_rows());
     }
-    Ok(table.to_string())
+    Ok(rows)
 }
 
-fn cell(formatter: &ArrayFormatter<'_>, column: &ArrayRef, row: usize, terminal: bool) -> Cell {
-    if column.is_null(row) {
-        return Cell::new("∅").set_alignment(CellAlignment::Right);
+/// A table of whatever width: numbers to the right, nulls visible.
+fn plain_table(headers: &[String], rows: Vec<Vec<Value>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headers);
+    for row in rows {
+        table.add_row(row.into_iter().map(|value| {
+            Cell::new(value.text).set_alignment(if value.right { CellAlignment::Right } else { CellAlignment::Left })
+        }));
     }
-    let text = match column.data_type() {
-        DataType::Float64 => float(column.as_primitive::<arrow::datatypes::Float64Type>().value(row)),
+    table.to_string()
+}
+
+/// Rows with a column a line, whole.
+fn record(headers: &[String], rows: &[Vec<Value>], width: Option<usize>) -> String {
+    let mut lines = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        if rows.len() > 1 {
+            lines.push(format!("row {}", place + 1));
+        }
+        let pairs = headers.iter().map(String::as_str).zip(row.iter().map(|value| value.text.clone()));
+        lines.push(screen::pairs(pairs, width));
+    }
+    lines.join("\n")
+}
+
+/// A value on one line, as a terminal may have it.
+fn for_screen(mut value: Value) -> Value {
+    value.text = screen::one_line(&value.text);
+    value
+}
+
+fn value(formatter: &ArrayFormatter<'_>, column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value { text: "∅".to_owned(), whole: true, right: true };
+    }
+    let kind = column.data_type();
+    let text = match kind {
+        DataType::Float64 => figure::number(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Float32 => figure::number(f64::from(column.as_primitive::<Float32Type>().value(row))),
         DataType::Binary | DataType::BinaryView | DataType::LargeBinary => {
             format!("{} bytes", formatter.value(row).to_string().len() / 2)
         }
         _ => formatter.value(row).to_string(),
     };
-    let numeric = column.data_type().is_numeric();
-    let long = terminal && text.chars().count() > CELL_CHARACTERS;
-    let text = if long { format!("{}…", text.chars().take(CELL_CHARACTERS).collect::<String>()) } else { text };
-    Cell::new(text).set_alignment(if numeric { CellAlignment::Right } else { CellAlignment::Left })
-}
-
-/// A number with as many digits as say something: six that count.
-fn float(value: f64) -> String {
-    if value == value.trunc() && value.abs() < 1e15 {
-        return format!("{value:.0}");
-    }
-    let digits = (5 - value.abs().log10().floor().clamp(-12.0, 5.0) as i32).max(0);
-    let text = format!("{value:.*}", usize::try_from(digits).unwrap_or(6));
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    text.to_owned()
+    let text_like = match kind {
+        DataType::Dictionary(_, value) => value.is_string(),
+        other => other.is_string() || other.is_nested(),
+    };
+    Value { text, whole: !text_like, right: kind.is_numeric() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::*;
+    use arrow::compute::cast;
+    use arrow::datatypes::{IntervalMonthDayNano, TimeUnit};
+    use proptest::prelude::*;
+
+    fn shown(column: ArrayRef) -> Vec<String> {
+        let batch = RecordBatch::try_from_iter([("a", column)]).expect("a batch");
+        let rows = values(std::slice::from_ref(&batch), batch.num_rows()).ok().expect("can be shown");
+        rows.into_iter().map(|mut row| row.remove(0).text).collect()
+    }
+
+    /// What is shown, read again as the type that it is of, is what it was.
+    fn reads_back(column: ArrayRef) {
+        let texts: ArrayRef = Arc::new(StringArray::from(shown(Arc::clone(&column))));
+        let back = cast(&texts, column.data_type()).expect("reads");
+        assert_eq!(&back, &column, "{texts:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_decimals_and_times_read_back_as_they_are(
+            whole in any::<i64>(), small in any::<i32>(), large in any::<u64>(), decimal in -10_i128.pow(37)..10_i128.pow(37),
+            micros in -62_135_596_800_000_000_i64..253_402_300_799_000_000, day in -700_000_i32..2_900_000, scale in 0_i8..38,
+        ) {
+            reads_back(Arc::new(Int64Array::from(vec![whole, 0, -1])));
+            reads_back(Arc::new(Int32Array::from(vec![small])));
+            reads_back(Arc::new(UInt64Array::from(vec![large])));
+            let decimals = Decimal128Array::from(vec![decimal, 0, -100]).with_precision_and_scale(38, scale);
+            reads_back(Arc::new(decimals.expect("fits")));
+            let times = [micros, micros / 1_000 * 1_000, micros / 1_000_000 * 1_000_000];
+            reads_back(Arc::new(TimestampMicrosecondArray::from(times.to_vec()).with_timezone("UTC")));
+            reads_back(Arc::new(TimestampMicrosecondArray::from(times.to_vec())));
+            reads_back(Arc::new(Date32Array::from(vec![day])));
+            reads_back(Arc::new(Time64MicrosecondArray::from(vec![micros.rem_euclid(86_400_000_000)])));
+        }
+
+        #[test]
+        fn floats_read_back_within_the_digits_shown(single in any::<f32>(), double in any::<f64>()) {
+            let near = |text: &str, value: f64| {
+                let parsed: f64 = text.parse().expect("a number");
+                parsed == value || parsed.is_nan() && value.is_nan() || (parsed - value).abs() <= (value.abs() * 5e-6).max(1e-322)
+            };
+            let text = shown(Arc::new(Float64Array::from(vec![double])));
+            prop_assert!(near(&text[0], double), "{double:e} is shown as {}", text[0]);
+            let text = shown(Arc::new(Float32Array::from(vec![single])));
+            prop_assert!(near(&text[0], f64::from(single)), "{single:e} is shown as {}", text[0]);
+        }
+
+        #[test]
+        fn intervals_read_back_as_they_are(months in -2000_i32..2000, days in -5000_i32..5000, nanos in -10_i64.pow(15)..10_i64.pow(15)) {
+            // The parser of intervals takes one sign for all of a time.
+            let interval = IntervalMonthDayNano::new(months, days, nanos / 1_000_000_000 * 1_000_000_000);
+            reads_back(Arc::new(IntervalMonthDayNanoArray::from(vec![interval])));
+        }
+    }
 
     #[test]
-    fn numbers_show_the_digits_that_say_something() {
-        assert_eq!(float(0.123_456_789), "0.123457");
-        assert_eq!(float(1234.5), "1234.5");
-        assert_eq!(float(3.0), "3");
-        assert_eq!(float(0.000_012_345_678), "0.0000123457");
+    fn numbers_that_were_shown_wrong_are_shown_right() {
+        let column = Float64Array::from(vec![999_999.7, 250_000.2, 100.0, 0.1, f64::NAN, -0.0]);
+        assert_eq!(shown(Arc::new(column)), ["999999.7", "250000.2", "100", "0.1", "NaN", "-0"]);
+        let time =
+            TimestampMicrosecondArray::from(vec![1_700_000_000_123_456, 1_700_000_000_000_000]).with_timezone("UTC");
+        assert_eq!(shown(Arc::new(time)), ["2023-11-14 22:13:20.123456", "2023-11-14 22:13:20"]);
+        let unit = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+        let time =
+            cast(&(Arc::new(Int64Array::from(vec![1_700_000_000_000_000_001])) as ArrayRef), &unit).expect("a time");
+        assert_eq!(shown(time), ["2023-11-14 22:13:20.000000001"]);
+        assert_eq!(shown(Arc::new(StringArray::from(vec![None, Some("a")]))), ["∅", "a"]);
+        assert_eq!(shown(Arc::new(BinaryArray::from(vec![b"abc".as_slice()]))), ["3 bytes"]);
+    }
+
+    #[test]
+    fn records_show_a_column_a_line_and_all_of_it() {
+        let headers = ["id", "text"].map(str::to_owned);
+        let value = |text: &str| Value { text: text.to_owned(), ..Value::default() };
+        let rows = vec![vec![value("1"), value("a\nb")], vec![value("2"), value(&"word ".repeat(6))]];
+        assert_eq!(
+            record(&headers, &rows, Some(24)),
+            "row 1\n  id    1\n  text  a\n        b\nrow 2\n  id    2\n  text  word word word\n        word word word"
+        );
     }
 }

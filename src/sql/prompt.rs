@@ -1,6 +1,6 @@
 //! The prompt: history, completion, statements over several lines, and a few commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use crate::exit;
 const HELP: &str = "A statement ends with `;`.
   \\d [NAME]           tables and views, or the columns of one
   \\functions [NAME]   functions, or one with its documentation
-  \\o FORM             form of answers: table, csv, json, ndjson
+  \\x                  answers with a column a line, whole; once more: as a table
+  \\o FORM             form of answers: table, record, csv, json, ndjson
   \\timing             show how long a statement took
   \\watch [SECONDS]    run the last statement again and again; Ctrl-C ends it
   \\q                  leave";
@@ -116,16 +117,22 @@ pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
         } else if text.trim_end().ends_with(';') {
             let statement = std::mem::take(&mut text);
             drop(editor.add_history_entry(statement.trim()));
+            // Before it runs: one that asks for far too much memory at once ends the process.
+            keep(&mut editor, history.as_deref());
             prompt.answer(&statement).await;
         }
     }
-    if let Some(file) = &history {
-        if let Some(folder) = file.parent() {
-            drop(std::fs::create_dir_all(folder));
-        }
-        drop(editor.save_history(file));
-    }
+    keep(&mut editor, history.as_deref());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the history; a place that cannot be written to has none.
+fn keep(editor: &mut Editor<Words, DefaultHistory>, file: Option<&Path>) {
+    let Some(file) = file else { return };
+    if let Some(folder) = file.parent() {
+        drop(std::fs::create_dir_all(folder));
+    }
+    drop(editor.save_history(file));
 }
 
 /// Where the history is kept: the user's folder for state.
@@ -142,7 +149,7 @@ async fn words(session: &Session) -> Result<Vec<String>> {
         words.extend(info.columns.into_iter().map(|column| column.name));
     }
     words.extend(session.functions().iter().map(|function| format!("{}(", function.name)));
-    words.extend(["\\d", "\\functions", "\\o", "\\timing", "\\watch", "\\q"].map(str::to_owned));
+    words.extend(["\\d", "\\functions", "\\o", "\\timing", "\\x", "\\watch", "\\q"].map(str::to_owned));
     words.sort_unstable();
     words.dedup();
     Ok(words)
@@ -191,8 +198,12 @@ impl Prompt<'_> {
                 self.timing = !self.timing;
                 println(if self.timing { "timing is on" } else { "timing is off" });
             }
+            "\\x" => {
+                self.format = if self.format == Format::Record { Format::Table } else { Format::Record };
+                println(if self.format == Format::Record { "a column a line" } else { "a table" });
+            }
             "\\o" => match <Format as clap::ValueEnum>::from_str(argument, true) {
-                Ok(Format::Parquet) | Err(_) => println("one of table, csv, json, ndjson"),
+                Ok(Format::Parquet) | Err(_) => println("one of table, record, csv, json, ndjson"),
                 Ok(format) => self.format = format,
             },
             "\\watch" => self.watch(argument).await,

@@ -133,16 +133,31 @@ impl Objective {
     /// Where the factor can never fire.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn judge(self, long: Counts, short: Counts, factor: f64) -> Result<Verdict, Impossible> {
+        let rate = |counts: Counts| counts.events as f64 / counts.runs as f64;
+        self.judge_sampled([long, short], [rate(long), rate(short)], 1.0, factor)
+    }
+
+    /// The same of runs that were sampled: counts of what was seen of the long and of the short window, their weighted error
+    /// rates, and the odds of a bad run among kept runs over the true odds.
+    ///
+    /// # Errors
+    /// As [`Objective::judge`].
+    pub fn judge_sampled(
+        self,
+        [long, short]: [Counts; 2],
+        rates: [f64; 2],
+        odds: f64,
+        factor: f64,
+    ) -> Result<Verdict, Impossible> {
         let threshold = self.threshold(factor)?;
         if long.runs == 0 || short.runs == 0 {
             return Ok(Verdict::NoRuns);
         }
-        let burns = |counts: Counts| counts.events as f64 / counts.runs as f64 > threshold;
-        Ok(if !burns(long) {
+        Ok(if rates[0] <= threshold {
             Verdict::Slow
-        } else if long.events < LEAST_EVENTS || self.ln_chance(long, factor) >= GATE_PROBABILITY.ln() {
+        } else if long.events < LEAST_EVENTS || self.ln_chance_sampled(long, odds, factor) >= GATE_PROBABILITY.ln() {
             Verdict::Chance
-        } else if !burns(short) {
+        } else if rates[1] <= threshold {
             Verdict::Over
         } else {
             Verdict::Fires
@@ -153,8 +168,14 @@ impl Objective {
     /// the budget; for factors below 4 it is half of the factor and at least the budget itself, since a gate above the
     /// threshold would hold back what the threshold is there for.
     pub fn ln_chance(self, long: Counts, factor: f64) -> f64 {
-        let gate = (factor / 2.0).clamp(1.0, 2.0) * self.budget();
-        ln_binomial_tail(long.events, long.runs, gate.min(1.0))
+        self.ln_chance_sampled(long, 1.0, factor)
+    }
+
+    /// As [`Objective::ln_chance`], of runs that were sampled; `odds` as of [`Objective::judge_sampled`].
+    pub fn ln_chance_sampled(self, long: Counts, odds: f64, factor: f64) -> f64 {
+        let gate = ((factor / 2.0).clamp(1.0, 2.0) * self.budget()).min(1.0);
+        let seen = if odds == 1.0 || gate >= 1.0 { gate } else { gate * odds / (1.0 - gate + gate * odds) };
+        ln_binomial_tail(long.events, long.runs, seen)
     }
 
     /// Minutes until a long window fires, once the error rate goes from `before` to `after` at once. None where it never

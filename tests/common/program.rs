@@ -151,7 +151,7 @@ pub(crate) fn bellwether(arguments: &[&str]) -> Ended {
 // === impl Running ===
 
 impl Running {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellwether"));
         command.args(arguments).env_remove("RUST_LOG").env_remove("BELLWETHER_CONFIG").env("NO_COLOR", "1");
         Self::spawn(&mut command, format!("bellwether {}", arguments.join(" ")))
@@ -169,6 +169,13 @@ impl Running {
         let (stdout, out) = follow(child.stdout.take().expect("standard output is piped"));
         let (stderr, err) = follow(child.stderr.take().expect("standard error is piped"));
         Self { child, output: [stdout, stderr], readers: vec![out, err], what }
+    }
+
+    /// The most memory that it has had so far, bytes; none once it has ended.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|size| size << 10)
     }
 
     /// What it has printed so far: standard output, then standard error.

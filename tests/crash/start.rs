@@ -43,6 +43,7 @@ fn partitions_that_are_added_begin_at_their_beginnings_within_half_a_minute() {
     publish(broker, &topic, 0, "old", 5);
     let setup = latest(broker, &topic, "150ms");
     let worker = setup.start("run");
+    until_or(|| worker.get("/healthz"), || worker.printed());
     until_or(|| (stands(&setup) == [(0, 5)]).then_some(()), || worker.printed());
     let added = Instant::now();
     broker.add_partitions(&topic, 3);
@@ -67,6 +68,7 @@ fn a_worker_that_dies_before_its_first_commit_leaves_nothing_out() {
     // It holds what it reads for an hour.
     let setup = latest(broker, &topic, "1h");
     let first = setup.start("ingest");
+    until_or(|| first.get("/healthz"), || first.printed());
     until_or(|| (stands(&setup) == [(0, 7), (1, 0)]).then_some(()), || first.printed());
     publish(broker, &topic, 0, "new-0", 100);
     publish(broker, &topic, 1, "new-1", 100);

@@ -123,6 +123,37 @@ fn an_alert_is_told_once_and_its_sql_gives_its_numbers_again() {
 }
 
 #[test]
+fn what_history_brings_is_logged_in_one_line_and_shown_in_words() {
+    let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
+    judged(&setup, &canary("checkout", 240, 3));
+    let transitions = setup.number("SELECT count(*) AS n FROM alerts");
+    assert!(transitions > 2, "{transitions}");
+    // A watcher that knows nothing yet of it, and one that does.
+    std::fs::remove_dir_all(setup.root().join("alerts")).expect("the alerts are forgotten");
+    for new in [true, false] {
+        let ended = bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]);
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("bellwether_alerts")).collect();
+        let told: Vec<&&str> = lines.iter().filter(|line| line.contains("alerts as the tables have them")).collect();
+        assert_eq!(told.len(), 1, "{}", ended.stderr);
+        assert!(!told[0].contains("firing=0 ") && told[0].contains("new_transitions=0") != new, "{}", told[0]);
+        assert!(lines.len() < 4, "{}", ended.stderr);
+    }
+    let root = setup.root();
+    let listed = bellwether(&["alerts", "list", "--root", text(&root)]).succeeds();
+    assert!(listed.contains("success_regression") && listed.contains("firing"), "{listed}");
+    let id = setup.sql("SELECT alert_id FROM alerts WHERE rule = 'success_regression' LIMIT 1")[0]["alert_id"].clone();
+    let shown = bellwether(&["alerts", "show", id.as_str().expect("an id"), "--root", text(&root)]).succeeds();
+    let line = |name: &str| shown.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+    assert!(
+        line("2026-01-05").contains(" UTC (") && line("2026-01-05").contains(" ago): inactive → pending"),
+        "{shown}"
+    );
+    assert!(line("baseline_value").ends_with(" %") && line("log_e").ends_with(" nats"), "{shown}");
+    assert!(line("false_alarm ").ends_with(" %"), "{shown}");
+    assert!(line("since").contains(" ago)"), "{shown}");
+}
+
+#[test]
 fn what_comes_late_is_judged_again_and_told_as_such() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
     judged(&setup, &canary("checkout", 240, 12));

@@ -61,8 +61,9 @@ impl World {
         let lake = lake.expect("opens");
         let stalled = BEGIN + 8 * DAY + 9 * 60..BEGIN + 8 * DAY + 12 * 60;
         let mut fleet = Fleet::new(7, Settings { partitions: 2, one_more_from: BEGIN + 10 * DAY + 600, stalled });
-        let mut aggregator = Box::pin(Aggregator::open(&lake, AggregateSettings::default(), None, &Registry::new()));
-        let mut aggregator = aggregator.as_mut().await.expect("opens");
+        let registry = Registry::new();
+        let aggregator = Box::pin(Aggregator::open(&lake, AggregateSettings::default(), None, &registry)).await;
+        let mut aggregator = aggregator.expect("opens");
         let watch = Watch {
             settings: bellwether_alerts::watch::Settings { budget: BudgetSettings::default(), ..Default::default() },
             rules: Rules::load(None, &[]),
@@ -70,7 +71,6 @@ impl World {
             lake: lake.clone(),
             health: bellwether_alerts::Health::default(),
         };
-        let registry = Registry::new();
         let mut watcher = Box::pin(Watcher::open(&watch, &registry)).await.expect("opens");
         let (mut waiting, mut truth) = (Vec::new(), Vec::new());
         for from in (BEGIN..BEGIN + DAYS * DAY).step_by(usize::try_from(STEP).expect("a count")) {

@@ -3,15 +3,27 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
-use bellwether_aggregate::Settings;
+use bellwether_aggregate::{Aggregator, Settings};
 use bellwether_lake::{CommitLog, ErrorKind, Lake, MaintainSettings, StorageOptions, Table};
 use serde_json::Value;
 
-use crate::common::event::runs;
+use crate::common::event::{self, rfc3339};
 use crate::common::program::{Running, text};
 use crate::common::{bellwether, python, repository};
-use crate::late::feed::Feed;
+use crate::late::feed::{Feed, NOW};
+
+/// Runs that ended a minute before the feed's present.
+fn runs(prefix: &str, count: usize) -> Vec<Value> {
+    let now = UNIX_EPOCH + Duration::from_micros(u64::try_from(NOW).expect("after 1970"));
+    let at = |mut run: Value| {
+        run["data"]["started_at"] = Value::from(rfc3339(now - Duration::from_secs(62)));
+        run["data"]["ended_at"] = Value::from(rfc3339(now - Duration::from_secs(60)));
+        run
+    };
+    event::runs(prefix, count).into_iter().map(at).collect()
+}
 
 /// Does steps to a table; what they left.
 fn foreign(python: &Path, root: &Path, table: Table, steps: &[&str]) -> Value {
@@ -76,8 +88,11 @@ async fn an_aggregator_whose_versions_were_cleaned_up_says_so_and_a_rebuild_mend
         Box::pin(feed.say(&runs(&format!("second-{n}"), 20))).await;
     }
     foreign(&python, &root, Table::Events, &["optimize", "vacuum", "clean-up"]);
-    let mut late = Box::pin(feed.aggregator(Settings::default(), None)).await;
-    let error = Box::pin(late.run_until_caught_up()).await.expect_err("its versions are gone");
+    let registry = prometheus::Registry::new();
+    let error = match Box::pin(Aggregator::open(&feed.lake, Settings::default(), None, &registry)).await {
+        Ok(mut late) => Box::pin(late.run_until_caught_up()).await.expect_err("its versions are gone"),
+        Err(error) => error,
+    };
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.hint().is_some_and(|hint| hint.contains("bellwether rebuild")), "{error:?}");
     let stop = tokio_util::sync::CancellationToken::new();
@@ -187,4 +202,30 @@ async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
         feed.sql("SELECT count(tokens_input) AS n FROM events").await[0]["n"].to_string()
     );
     audited(&root);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_meets_a_damaged_file_says_so_with_the_code_for_a_person() {
+    let mut feed = Feed::new().await;
+    let root = feed.root().to_owned();
+    Box::pin(feed.say(&runs("some", 400))).await;
+    let file = feed.lake.active_files(Table::Events).await.expect("lists").1.remove(0);
+    let path = root.join("events").join(&file.path);
+    let bytes = std::fs::read(&path).expect("it is there");
+    let asked = || bellwether(&["sql", "--root", text(&root), "SELECT count(DISTINCT run_id) FROM events"]);
+    asked().succeeds();
+    let mut garbled = bytes.clone();
+    let length = garbled.len();
+    garbled[4..length / 2].iter_mut().for_each(|byte| *byte = !*byte);
+    for damaged in [None, Some(&bytes[..length / 2]), Some(&garbled[..])] {
+        match damaged {
+            None => std::fs::remove_file(&path).expect("removes"),
+            Some(bytes) => std::fs::write(&path, bytes).expect("writes"),
+        }
+        let ended = asked();
+        assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+        assert!(ended.stderr.contains("hint:") && ended.stderr.contains("audit"), "{}", ended.stderr);
+    }
+    std::fs::write(&path, &bytes).expect("is brought back");
+    asked().succeeds();
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::event::{now, rfc3339, run, runs};
-use crate::common::program::text;
+use crate::common::program::{Running, Wanted, text};
 use crate::common::wait::patience;
 use crate::common::{Broker, Setup, bellwether, broker, skipped, until_or};
 
@@ -27,11 +27,14 @@ const MINUTE: i64 = 60_000_000;
 /// History that silence is judged by.
 const DAYS: u64 = 15;
 
-/// The machine's clock, put ahead.
-#[derive(Clone, Default)]
-struct Ahead(Arc<AtomicI64>);
+/// How long ingest is gone, microseconds.
+const GONE: i64 = 180 * MINUTE;
 
-impl Clock for Ahead {
+/// The machine's clock, put back or ahead. Queries go by the machine's own.
+#[derive(Clone, Default)]
+struct Moved(Arc<AtomicI64>);
+
+impl Clock for Moved {
     fn now_micros(&self) -> i64 {
         SystemClock.now_micros() + self.0.load(Ordering::SeqCst)
     }
@@ -40,7 +43,7 @@ impl Clock for Ahead {
 /// The rooms as they work in production, by a clock of the test's.
 struct Rooms {
     lake: Lake,
-    clock: Ahead,
+    clock: Moved,
     kafka: KafkaSettings,
     watch: Watch,
     _folder: tempfile::TempDir,
@@ -48,7 +51,7 @@ struct Rooms {
 
 impl Rooms {
     async fn new(broker: &Broker, topic: &str) -> Self {
-        let (folder, clock) = (tempfile::tempdir().expect("a folder"), Ahead::default());
+        let (folder, clock) = (tempfile::tempdir().expect("a folder"), Moved(Arc::new(AtomicI64::new(-GONE))));
         let root = folder.path().to_str().expect("UTF-8");
         let options = StorageOptions::default();
         let lake = Lake::open_with_clock(root, &options, Arc::new(clock.clone())).await.expect("opens");
@@ -115,9 +118,9 @@ impl Rooms {
     }
 }
 
-/// A run every two minutes for some days, up to now.
+/// A run every two minutes for some days, up to when ingest is gone.
 fn steady() -> Vec<Value> {
-    let end = now();
+    let end = now() - Duration::from_micros(GONE.unsigned_abs());
     let all = (0..DAYS * 720).map(|n| {
         let mut event = run(&format!("steady-{n}"));
         let ended = end - Duration::from_secs((DAYS * 720 - n) * 120);
@@ -139,7 +142,7 @@ async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
     rooms.pass(&mut watcher, 1).await;
     assert_eq!(rooms.firing().await, Vec::<String>::new());
     // Ingest is gone for three hours, in which runs may have come.
-    rooms.clock.0.fetch_add(180 * MINUTE, Ordering::SeqCst);
+    rooms.clock.0.fetch_add(GONE, Ordering::SeqCst);
     rooms.pass(&mut watcher, 8).await;
     assert_eq!(rooms.firing().await, ["lag"], "what is not read is no silence");
     let mut watcher = rooms.watcher().await;
@@ -153,15 +156,16 @@ async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
     assert_eq!(rooms.firing().await, ["silent_producer"]);
 }
 
-/// What is said of the partitions of a topic: unread messages of all, and the earliest moment up to which one was read.
-fn said(setup: &Setup, topic: &str) -> Option<(i64, String)> {
+/// What is said of the partitions of a topic: unread messages of all, and the earliest moment up to which one was read,
+/// microseconds.
+fn said(setup: &Setup, topic: &str) -> Option<(i64, i64)> {
     let rows = setup.sql(&format!(
-        "SELECT sum(unread) AS unread, count(*) AS partitions, count(read_to) AS read, CAST(min(read_to) AS VARCHAR) AS read_to
+        "SELECT sum(unread) AS unread, count(*) AS partitions, count(read_to) AS read, CAST(date_part('epoch', min(read_to)) * 1e6 AS BIGINT) AS read_to
          FROM ingest_progress WHERE topic = '{topic}'"
     ));
     let row = rows.first()?;
     let known = row["partitions"] == row["read"] && row["partitions"] != 0;
-    known.then_some((row["unread"].as_i64()?, row["read_to"].as_str()?.to_owned()))
+    known.then_some((row["unread"].as_i64()?, row["read_to"].as_i64()?))
 }
 
 #[test]
@@ -173,6 +177,7 @@ fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends(
     let topic = broker.topic("marked", 3);
     let setup = Setup::new(&broker.address, &topic, "");
     let worker = setup.start("run");
+    until_or(|| worker.get("/healthz"), || worker.printed());
     let (unread, before) = until_or(|| said(&setup, &topic), || worker.printed());
     assert_eq!(unread, 0, "nothing is there");
     let producer: BaseProducer = ClientConfig::new()
@@ -189,7 +194,7 @@ fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends(
     }
     producer.flush(patience()).expect("it is taken");
     producer.commit_transaction(patience()).expect("it ends");
-    let published = rfc3339(now()).replace('T', " ");
+    let published = SystemClock.now_micros();
     let all_read = || {
         let (unread, read_to) = said(&setup, &topic)?;
         (unread == 0 && read_to > published).then_some(read_to)
@@ -208,6 +213,29 @@ fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends(
     worker.signal("TERM");
     assert_eq!(worker.end().code, Some(0));
     bellwether(&["audit", "--root", text(&setup.root())]).succeeds();
+}
+
+#[test]
+fn a_topic_that_is_not_read_any_more_is_not_awaited() {
+    let Some(broker) = broker() else { return };
+    let (kept, dropped) = (broker.topic("kept", 2), broker.topic("dropped", 1));
+    broker.publish_events(&kept, 2, &runs("kept", 6));
+    broker.publish_events(&dropped, 1, &runs("dropped", 4));
+    let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &[&kept, &dropped], ..Wanted::default() });
+    setup.catch_up();
+    for topic in [&kept, &dropped] {
+        assert!(said(&setup, topic).is_some_and(|(unread, _)| unread == 0), "all was read that there was");
+    }
+    let fewer = setup.other("fewer.toml", |text| text.replace(&format!(", \"{dropped}\""), ""));
+    let worker = Running::role("ingest", &fewer);
+    let ends =
+        |topic: &str| setup.number(&format!("SELECT count(end_offset) FROM ingest_progress WHERE topic = '{topic}'"));
+    until_or(|| (ends(&dropped) == 0).then_some(()), || worker.printed());
+    assert_eq!(ends(&kept), 2);
+    // Its numbers stay: where it is read again, it goes on.
+    drop(worker);
+    setup.catch_up();
+    assert_eq!((ends(&dropped), setup.number("SELECT count(*) FROM events")), (1, 10));
 }
 
 /// A run that ended so many seconds ago by its producer's clock.

@@ -8,7 +8,7 @@ use crate::common::program::text;
 use crate::common::{Setup, bellwether};
 
 /// A lake with something for every view.
-fn full() -> Setup {
+pub(super) fn full() -> Setup {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let mut events = runs("recorded", 30);
     let document = |version: &str| json!([{ "source_id": "kb", "status": "ok", "documents": [{ "id": "d", "version": version, "cited": true }] }]);
@@ -19,6 +19,13 @@ fn full() -> Setup {
         let at = |second: usize| json!(format!("2026-11-23T10:0{n}:{second:02}Z"));
         (cited["data"]["started_at"], cited["data"]["ended_at"]) = (at(0), at(1));
         events.push(cited);
+    }
+    // Free dimensions, a score, and what the contract does not know.
+    for (event, region) in events.iter_mut().zip(["eu", "us"].iter().cycle()) {
+        event["data"]["segments"] = json!({ "region": region });
+        event["data"]["scores"] =
+            json!([{ "name": "ok", "kind": "code", "evaluator": { "id": "check" }, "passed": true }]);
+        event["data"]["channel"] = json!({ "kind": "web", "hops": [1, 2] });
     }
     let mut invalid = run("invalid");
     invalid["data"]["validation"] = json!({ "applicable": true, "valid": false, "fields_total": 3,

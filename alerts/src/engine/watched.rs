@@ -9,6 +9,7 @@ use bellwether_detect::{Budget, Change, Compare, Detector, Family, Measure, Minu
 use bellwether_queries::Planned;
 
 use super::Status;
+use super::attempts::Attempts;
 use crate::contract::{Contract, Contracts};
 use crate::observe::{Observation, SEPARATOR};
 use crate::query;
@@ -26,6 +27,8 @@ pub(super) struct Watched {
     pub(super) asked: Option<Minute>,
     /// Its query, planned for rows with these columns.
     pub(super) planned: Option<(SchemaRef, Planned)>,
+    /// How its evaluations go.
+    pub(super) attempts: Attempts,
 }
 
 /// One family of a rule.
@@ -39,11 +42,6 @@ pub(super) struct Entry {
 // === impl Watched ===
 
 impl Watched {
-    pub(super) fn set_aside(&mut self, why: String) {
-        tracing::warn!(rule = self.rule.name, why, "a rule cannot be used and is set aside; the others go on");
-        self.status = Status::Broken(why);
-    }
-
     pub(super) fn add(&mut self, found: Vec<Observation>, contracts: &Contracts) {
         for observation in found {
             if let Some(entry) = self.entry(&observation.series, contracts) {
@@ -119,7 +117,10 @@ impl Watched {
         for entry in families.values_mut() {
             entry.family.begin(to, &mut self.budget);
         }
-        for entry in families.values_mut() {
+        for (name, entry) in &mut families {
+            if self.attempts.holds_series(name) {
+                continue;
+            }
             for update in entry.family.evaluate(to, &mut self.budget) {
                 let (told, kind, was) = match &update.change {
                     Change::New { told, late } => (told, if *late { ChangeKind::Late } else { ChangeKind::New }, None),
@@ -149,10 +150,20 @@ impl Watched {
     ) -> Row {
         let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
         let from = match entry.detector.compares_releases() {
+            true if told.evidence.recent => told.evidence.since.unwrap_or(begun),
             true => begun,
             false => told.evidence.since.unwrap_or(begun).min(told.transition.at),
         };
-        let sql = query::of(subject, &entry.detector, from, told.transition.at);
+        let asked = query::Asked {
+            subject,
+            detector: &entry.detector,
+            evidence: &told.evidence,
+            older: &entry.family.older(release),
+            pinned: entry.family.pinned(),
+            from,
+            to: told.transition.at,
+        };
+        let sql = query::of(&asked);
         let notes = self.worth(entry, told);
         Row::new(subject, told, kind, was, sql, notes)
     }

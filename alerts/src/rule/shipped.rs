@@ -3,6 +3,7 @@
 /// Names and texts.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("cost_ceiling", include_str!("../../rules/cost_ceiling.toml")),
+    ("cost_coverage_regression", include_str!("../../rules/cost_coverage_regression.toml")),
     ("cost_regression", include_str!("../../rules/cost_regression.toml")),
     ("escalation_bounds", include_str!("../../rules/escalation_bounds.toml")),
     ("escalation_drift", include_str!("../../rules/escalation_drift.toml")),

@@ -10,6 +10,7 @@ use super::{HOUR, Judge, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
 use crate::observation::{Minute, Window};
+use crate::weights::{Arm, Factor, Scheme};
 
 /// Minutes of a slot of the short windows.
 pub(super) const SLOT: i64 = 5;
@@ -50,8 +51,10 @@ impl BurnRate {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<BurnRate>,
-    /// Slots with runs: number, bad runs, runs.
-    slots: VecDeque<(i64, u32, u32)>,
+    /// Slots with runs, by number.
+    slots: VecDeque<(i64, Arm)>,
+    /// How bad and good runs are sampled.
+    scheme: Scheme,
     open: Option<i64>,
     judged: Option<Judged>,
 }
@@ -61,8 +64,9 @@ pub(super) struct State {
 struct Judged {
     said: Said,
     windows: Windows,
-    long: Counts,
-    short: Counts,
+    long: Arm,
+    short: Arm,
+    factor: Factor,
     end: Minute,
 }
 
@@ -70,37 +74,38 @@ struct Judged {
 
 impl State {
     pub(super) fn new(settings: Arc<BurnRate>) -> Self {
-        Self { settings, slots: VecDeque::new(), open: None, judged: None }
+        Self { settings, slots: VecDeque::new(), scheme: Scheme::default(), open: None, judged: None }
     }
 
-    /// Bad runs and runs of the minutes before an end.
-    fn counts(&self, end: Minute, minutes: i64, past: &Past<'_>) -> Counts {
-        let mut counts = Counts { events: 0, runs: 0 };
+    /// Runs of the minutes before an end.
+    fn arm(&self, end: Minute, minutes: i64, past: &Past<'_>) -> Arm {
+        let mut arm = Arm::default();
         let from = (end - minutes).div_euclid(SLOT);
         let near = from.max(end.div_euclid(SLOT) - SLOTS);
-        for (_, events, runs) in self.slots.iter().filter(|slot| slot.0 >= near && slot.0 * SLOT < end) {
-            counts.events += u64::from(*events);
-            counts.runs += u64::from(*runs);
-        }
+        let slots = self.slots.iter().filter(|slot| slot.0 >= near && slot.0 * SLOT < end);
+        slots.for_each(|(_, more)| arm.add(more));
         if near > from {
             // Whole hours before the slots that are kept; an hour that both have counts once.
             let (first, last) = ((end - minutes).div_euclid(HOUR), (near * SLOT).div_euclid(HOUR));
-            for (_, events, runs) in past.hours.range(first, last) {
-                counts.events += crate::observation::count(events.min(runs));
-                counts.runs += crate::observation::count(runs);
-            }
+            past.hours.arms(first, last).for_each(|(_, more)| arm.add(&more));
         }
-        counts
+        arm
     }
 
     fn judge(&mut self, end: Minute, past: &Past<'_>) {
         let Ok(objective) = Objective::new(self.settings.objective) else { return };
         let mut worst: Option<Judged> = None;
         for windows in &self.settings.windows {
-            let long = self.counts(end, i64::from(windows.long_minutes), past);
-            let short = self.counts(end, i64::from(windows.short_minutes), past);
-            let Ok(said) = objective.judge(long, short, windows.factor) else { continue };
-            let judged = Judged { said, windows: *windows, long, short, end };
+            let long = self.arm(end, i64::from(windows.long_minutes), past);
+            let short = self.arm(end, i64::from(windows.short_minutes), past);
+            // A window without good runs, or without bad ones, does not say how these are sampled.
+            let mut scheme = self.scheme;
+            scheme.note(&long);
+            let factor = scheme.factor();
+            let rates = [&long, &short].map(|arm| arm.rate().unwrap_or(0.0));
+            let counts = [counts(&long, factor), counts(&short, factor)];
+            let Ok(said) = objective.judge_sampled(counts, rates, factor.odds, windows.factor) else { continue };
+            let judged = Judged { said, windows: *windows, long, short, factor, end };
             if said == Said::Fires {
                 worst = Some(judged);
                 break;
@@ -109,6 +114,28 @@ impl State {
         }
         self.judged = worst;
     }
+
+    /// The weighted error rate of the long window as a multiple of the budget.
+    fn burns(&self, judged: &Judged) -> Option<f64> {
+        let objective = Objective::new(self.settings.objective).ok()?;
+        judged.long.rate().map(|rate| rate / objective.budget())
+    }
+}
+
+/// What was seen, as far as uneven weights leave it.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are far below 2^53"
+)]
+fn counts(arm: &Arm, factor: Factor) -> Counts {
+    let (events, runs) = arm.seen();
+    if factor.tempering == 1.0 {
+        return Counts { events, runs };
+    }
+    let part = |count: u64| (count as f64 * factor.tempering) as u64;
+    Counts { events: part(events), runs: part(runs).max(u64::from(runs > 0)) }
 }
 
 impl Judge for State {
@@ -123,13 +150,13 @@ impl Judge for State {
             self.slots.pop_front();
         }
         if self.slots.back().is_none_or(|last| last.0 != slot) {
-            self.slots.push_back((slot, 0, 0));
+            self.slots.push_back((slot, Arm::default()));
         }
         for row in &window.rows {
-            let (events, runs) = row.canary.pair();
+            let arm = Arm::of(&row.canary);
+            self.scheme.note(&arm);
             if let Some(last) = self.slots.back_mut() {
-                last.1 = last.1.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
-                last.2 = last.2.saturating_add(u32::try_from(runs).unwrap_or(u32::MAX));
+                last.1.add(&arm);
             }
         }
     }
@@ -150,25 +177,31 @@ impl Judge for State {
             Said::NoRuns => Signal::Unknown,
             Said::Slow | Said::Over | Said::Chance => Signal::Clear,
         };
-        let burns = Objective::new(self.settings.objective).ok().and_then(|objective| objective.burn_rate(judged.long));
-        Verdict { signal, statistic: burns.unwrap_or(0.0), threshold: judged.windows.factor }
+        Verdict { signal, statistic: self.burns(judged).unwrap_or(0.0), threshold: judged.windows.factor }
     }
 
     fn evidence(&self, _: &Thresholds) -> Evidence {
         let mut evidence = Evidence::new("burn_rate", Baseline::Set, "burn_rate");
         let Some(judged) = &self.judged else { return evidence };
-        evidence = evidence.with_counts(None, Some((judged.long.events, judged.long.runs)));
+        evidence = evidence.with_arms(None, &judged.long, judged.factor.tempering);
         evidence.baseline_value = Some(1.0 - self.settings.objective);
         if let Ok(objective) = Objective::new(self.settings.objective) {
-            evidence.effect = objective.burn_rate(judged.long);
-            evidence.log_e = Some(-objective.ln_chance(judged.long, judged.windows.factor));
+            let seen = counts(&judged.long, judged.factor);
+            evidence.effect = self.burns(judged);
+            evidence.log_e = Some(-objective.ln_chance_sampled(seen, judged.factor.odds, judged.windows.factor));
             evidence.threshold = Some(-GATE_PROBABILITY.ln());
         }
         evidence.since = Some(judged.end - i64::from(judged.windows.long_minutes));
+        let (long, short) = (judged.long.stands_for(), judged.short.stands_for());
         evidence.notes.push(format!(
             "{} of {} runs in {} min and {} of {} in {} min, against a burn rate of {}; log_e is minus the log of the chance of so many within twice the budget",
-            judged.long.events, judged.long.runs, judged.windows.long_minutes, judged.short.events, judged.short.runs,
-            judged.windows.short_minutes, judged.windows.factor
+            long.0,
+            long.1,
+            judged.windows.long_minutes,
+            short.0,
+            short.1,
+            judged.windows.short_minutes,
+            judged.windows.factor
         ));
         evidence
     }

@@ -28,7 +28,9 @@ pub(super) fn tempering<'a>(lists: impl IntoIterator<Item = &'a Groups>) -> f64 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub(super) fn design_effect(groups: &Groups) -> Option<(f64, f64)> {
     let filled = groups.runs.iter().filter(|runs| **runs > 0).count();
-    let (events, runs) = (groups.events.iter().sum::<i64>() as f64, groups.runs.iter().sum::<i64>() as f64);
+    // As doubles: totals that were held at the end of their type must not wrap here.
+    let sum = |totals: &[i64]| totals.iter().map(|total| *total as f64).sum::<f64>();
+    let (events, runs) = (sum(&groups.events), sum(&groups.runs));
     if filled == 0 || runs <= 0.0 {
         return None;
     }

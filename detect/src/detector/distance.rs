@@ -9,7 +9,8 @@ use bellwether_stats::distance::{pooled, psi_threshold};
 use super::{DAY, Judge, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
-use crate::observation::{Measure, Minute, Window, counts_of};
+use crate::observation::{Measure, Minute, Window};
+use crate::weights::Arm;
 
 /// Days of the reference.
 const DAYS: usize = 7;
@@ -56,6 +57,8 @@ struct Found {
     psi: f64,
     reference_runs: u64,
     runs: u64,
+    /// Runs seen, and what they stand for.
+    arms: [Arm; 2],
     bins: usize,
 }
 
@@ -70,11 +73,11 @@ impl State {
         let today = std::mem::take(&mut self.today);
         let mut reference = Measure::default();
         self.before.iter().for_each(|measure| reference.add(measure));
-        let (mut a, mut b) = (counts_of(&reference.bins), counts_of(&today.bins));
+        let (mut a, mut b) = (reference.effective_bins(), today.effective_bins());
         let bins = a.len().max(b.len());
         a.resize(bins, 0);
         b.resize(bins, 0);
-        let runs = |counts: &[u64]| counts.iter().sum::<u64>();
+        let runs = |counts: &[u64]| counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
         let enough =
             self.before.len() >= 3 && runs(&b) >= self.settings.least_runs && runs(&a) >= self.settings.least_runs;
         self.found = enough.then(|| pooled(&a, &b).ok()).flatten().map(|pooled| Found {
@@ -83,6 +86,7 @@ impl State {
             reference_runs: runs(&a),
             runs: runs(&b),
             bins: pooled.bins(),
+            arms: [Arm::of(&reference), Arm::of(&today)],
         });
         self.before.push_back(Arc::new(today));
         if self.before.len() > DAYS {
@@ -131,7 +135,7 @@ impl Judge for State {
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let mut evidence = Evidence::new("distance", Baseline::Past, "psi");
         if let Some(found) = &self.found {
-            evidence = evidence.with_counts(Some((0, found.reference_runs)), Some((0, found.runs)));
+            evidence = evidence.with_arms(Some(&found.arms[0]), &found.arms[1], 1.0);
             (evidence.baseline_value, evidence.canary_value) = (Some(self.limit(found, thresholds)), Some(found.psi));
             evidence.effect = Some(found.psi);
             evidence.since = Some(found.start);

@@ -15,7 +15,8 @@ use bellwether_stats::sequential::Detector;
 use super::{DAY, HOUR, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
-use crate::observation::{Minute, Window};
+use crate::observation::{Minute, Window, count};
+use crate::weights::{Arm, Scheme};
 
 /// Hours of the past that a baseline is learned from.
 const PAST: i64 = 28 * 24;
@@ -84,14 +85,24 @@ pub(super) struct State {
     /// Day that the baseline is for.
     day: Option<i64>,
     reference: Option<Arc<Reference>>,
-    /// Start, bad runs and runs of the block that fills.
-    open: Option<(Minute, u64, u64)>,
+    /// Start and runs of the block that fills.
+    open: Option<(Minute, Arm)>,
+    /// How bad and good runs are sampled.
+    scheme: Scheme,
     detector: Detector,
     fired: bool,
     recovery: Option<Recovery>,
     since: Option<Minute>,
-    /// Bad runs, runs and expected bad runs since then.
-    counted: (u64, u64, f64),
+    counted: Counted,
+}
+
+/// Runs since the change began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    arm: Arm,
+    /// Bad runs to expect among them, and among the runs that they stand for.
+    expected: f64,
+    expected_of_all: f64,
 }
 
 // === impl State ===
@@ -104,11 +115,12 @@ impl State {
             day: None,
             reference: None,
             open: None,
+            scheme: Scheme::default(),
             detector: Detector::new(points),
             fired: false,
             recovery: None,
             since: None,
-            counted: (0, 0, 0.0),
+            counted: Counted::default(),
         }
     }
 
@@ -139,6 +151,7 @@ impl State {
             return;
         }
         self.reference = self.made_from(&hours).map(Arc::new);
+        self.scheme.presume(&past.pool(today - PAST, today));
     }
 
     fn made_from(&self, hours: &[Hour]) -> Option<Reference> {
@@ -157,15 +170,31 @@ impl State {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn close(&mut self, (start, events, runs): (Minute, u64, u64), past: &Past<'_>) {
+    fn close(&mut self, (start, arm): (Minute, Arm), past: &Past<'_>) {
         self.learn(start, past);
+        self.scheme.note(&arm);
         let Some(reference) = self.reference.clone() else { return };
+        // A run can have several rare events.
+        let rare = self.settings.rare;
+        let (events, runs) = if rare { (count(arm.events), count(arm.runs)) } else { arm.seen() };
+        let factor = if rare { self.scheme.rate_factor() } else { self.scheme.factor() };
         let hour = start.div_euclid(HOUR);
-        let (increments, null) = match reference.as_ref() {
+        let (increments, null, seen) = match reference.as_ref() {
             Reference::Seasonal(baseline) => {
-                (baseline.increments(hour, events, runs).map(|list| list.to_vec()), baseline.null_rate(hour))
+                let null = baseline.null_rate(hour);
+                // Of sampled runs, the rate that is to be seen where the true one is the null's.
+                let seen = factor.seen_rate(null);
+                let increments = if factor.is_even() {
+                    baseline.increments(hour, events, runs)
+                } else {
+                    rates::bernoulli_increments(events, runs, seen, factor.tempering / baseline.overdispersion.max(1.0))
+                };
+                (increments.map(|list| list.to_vec()), null, seen)
             }
-            Reference::Rare(rate) => (poisson_increments(events, runs, *rate, 1.0).map(|list| list.to_vec()), *rate),
+            Reference::Rare(rate) => {
+                let seen = rate * factor.odds;
+                (poisson_increments(events, runs, seen, factor.tempering).map(|list| list.to_vec()), *rate, seen)
+            }
         };
         let Ok(increments) = increments else { return };
         self.detector.update(&increments);
@@ -174,9 +203,11 @@ impl State {
         }
         if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
             self.since = Some(start);
-            self.counted = (0, 0, 0.0);
+            self.counted = Counted::default();
         }
-        self.counted = (self.counted.0 + events, self.counted.1 + runs, self.counted.2 + null * runs as f64);
+        self.counted.arm.add(&arm);
+        self.counted.expected += seen * runs as f64;
+        self.counted.expected_of_all += null * arm.weighted_runs();
     }
 }
 
@@ -186,16 +217,8 @@ impl Judge for State {
         if let Some(open) = self.open.take_if(|open| open.0 != start) {
             self.close(open, past);
         }
-        let open = self.open.get_or_insert((start, 0, 0));
-        for row in &window.rows {
-            let (events, runs) = if self.settings.rare {
-                // A run can have several rare events.
-                (crate::observation::count(row.canary.events), crate::observation::count(row.canary.runs))
-            } else {
-                row.canary.pair()
-            };
-            (open.1, open.2) = (open.1 + events, open.2 + runs);
-        }
+        let open = self.open.get_or_insert((start, Arm::default()));
+        window.rows.iter().for_each(|row| open.1.add(&Arm::of(&row.canary)));
     }
 
     fn advance(&mut self, until: Minute, past: &Past<'_>) -> Option<Minute> {
@@ -220,33 +243,34 @@ impl Judge for State {
     fn fired(&mut self) {
         self.fired = true;
         // A point below what has been seen since the change, which overstates a change that was found early.
-        let (events, _, expected) = self.counted;
-        let ratio = events as f64 / expected.max(1e-9);
+        let Counted { arm, expected, .. } = self.counted;
+        let ratio = count(arm.events) as f64 / expected.max(1e-9);
         let grid: &[f64] = if self.settings.rare { &RATE_RATIOS } else { &ODDS_RATIOS };
         let place = grid.iter().rposition(|point| *point <= ratio).unwrap_or(0).saturating_sub(1);
         self.recovery = Some(Recovery::new(place));
     }
 
     fn resolved(&mut self) {
-        let (reference, day) = (self.reference.take(), self.day);
-        *self = Self { reference, day, ..Self::new(Arc::clone(&self.settings)) };
+        let (reference, day, scheme) = (self.reference.take(), self.day, self.scheme);
+        *self = Self { reference, day, scheme, ..Self::new(Arc::clone(&self.settings)) };
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let kept = self.settings.anchored || self.settings.reference.is_some();
-        let (events, runs, expected) = self.counted;
+        let Counted { arm, expected, expected_of_all } = self.counted;
         let kind = if self.settings.rare { "rate_ratio" } else { "odds_ratio" };
         let baseline = if kept { Baseline::Anchored } else { Baseline::Past };
-        let mut evidence = Evidence::new("drift", baseline, kind).with_counts(None, Some((events, runs)));
-        evidence.baseline_value = (runs > 0).then(|| expected / runs as f64);
+        let factor = if self.settings.rare { self.scheme.rate_factor() } else { self.scheme.factor() };
+        let mut evidence = Evidence::new("drift", baseline, kind).with_arms(None, &arm, factor.tempering);
+        evidence.baseline_value = (arm.weighted_runs() > 0.0).then(|| expected_of_all / arm.weighted_runs());
         if let (Some(before), Some(now)) = (evidence.baseline_value, evidence.canary_value) {
             let odds = |rate: f64| rate / (1.0 - rate);
             let effect = if self.settings.rare { now / before } else { odds(now) / odds(before) };
             evidence.effect = effect.is_finite().then_some(effect);
         }
         if self.settings.rare {
-            let interval = bellwether_stats::interval::poisson_rate(events as f64, expected, 0.95);
+            let interval = bellwether_stats::interval::poisson_rate(count(arm.events) as f64, expected, 0.95);
             evidence.interval = interval.map(|interval| (interval.low, interval.high));
         }
         evidence.log_e = Some(self.detector.log_shiryaev_roberts().max(0.0));

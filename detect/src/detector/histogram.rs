@@ -9,13 +9,18 @@ use bellwether_stats::Invalid;
 use bellwether_stats::histogram_e::{Direction, Tilts, bin_width};
 use bellwether_stats::sequential::{Detector, Evidence as Sums};
 
-use super::{Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
+use super::{AS_LIKELY, Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
 use crate::observation::{Measure, Minute, Window, counts_of};
+use crate::weights::{Arm, Heaviest};
 
 /// Runs of the baseline that make the reference.
 const REFERENCE_RUNS: u64 = 200;
+
+/// The quantiles that are compared.
+const MEDIAN: f64 = 0.5;
+const TAIL: f64 = 0.95;
 
 /// What the bins are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +75,12 @@ pub(super) struct State {
     reference: Measure,
     tilts: Option<Arc<Tilts>>,
     open: Option<(Minute, Measure, Measure)>,
+    heaviest: Heaviest,
+    /// What was compared, since the release began and since the change began.
     seen: [Measure; 2],
+    recent: [Measure; 2],
     sums: Sums,
+    recent_sums: Sums,
     detector: Detector,
     recovery: Option<Recovery>,
     absence: Absence,
@@ -88,8 +97,11 @@ impl State {
             reference: Measure::default(),
             tilts: None,
             open: None,
+            heaviest: Heaviest::default(),
             seen: Default::default(),
+            recent: Default::default(),
             sums: Sums::default(),
+            recent_sums: Sums::default(),
             detector: Detector::new(0),
             recovery: None,
             absence: Absence::default(),
@@ -107,22 +119,42 @@ impl State {
         }
         let Some(tilts) = self.tilts.clone() else { return self.learn(&baseline) };
         let bins = self.reference.bins.len();
+        // A run counts as its weight is to the greatest: e-values to a power of at most 1 are e-values.
+        let weight = baseline.arm().weight();
+        let alike = weight.is_some() && weight == canary.arm().weight();
         let of = |measure: &Measure| {
-            let mut counts = counts_of(&measure.bins);
+            let mut counts = if alike { counts_of(&measure.bins) } else { measure.weighted_bins() };
             counts.resize(bins, 0);
             counts
         };
-        let Ok(increments) = tilts.increments(&of(&baseline), &of(&canary), 1.0) else { return };
+        #[expect(clippy::cast_precision_loss, reason = "a weight needs no more digits than a double has")]
+        let tempering = if alike { 1.0 } else { 1.0 / self.heaviest.weight() as f64 };
+        let Ok(increments) = tilts.increments(&of(&baseline), &of(&canary), tempering) else { return };
         self.sums.add(&increments);
         self.detector.update(&increments);
         if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
             self.since = Some(start);
+            (self.recent, self.recent_sums) = Default::default();
         }
+        self.recent_sums.add(&increments);
         if let Some(recovery) = &mut self.recovery {
             recovery.update(&increments);
         }
-        self.seen[0].add(&baseline);
-        self.seen[1].add(&canary);
+        for arms in [&mut self.seen, &mut self.recent] {
+            arms[0].add(&baseline);
+            arms[1].add(&canary);
+        }
+    }
+
+    /// True where the numbers are of the time since the change: the release was well before, and its whole life explains
+    /// the change much worse.
+    fn is_recent(&self) -> bool {
+        self.restarted || self.recent_sums.log_e() > self.sums.log_e() + AS_LIKELY
+    }
+
+    /// What the numbers are of.
+    fn arms(&self) -> &[Measure; 2] {
+        if self.is_recent() { &self.recent } else { &self.seen }
     }
 
     fn learn(&mut self, baseline: &Measure) {
@@ -130,7 +162,7 @@ impl State {
         if crate::observation::count(self.reference.runs) < REFERENCE_RUNS {
             return;
         }
-        let counts = counts_of(&self.reference.bins);
+        let counts = self.reference.effective_bins();
         let tilts = match self.settings.shape {
             Shape::Up => Tilts::ordered(&counts, Direction::Up),
             Shape::Down => Tilts::ordered(&counts, Direction::Down),
@@ -142,18 +174,23 @@ impl State {
         }
     }
 
-    /// The greater change, as a ratio, of the median and of the 95th percentile.
-    fn effect(&self) -> Option<f64> {
+    /// The greater change, as a ratio, of the median and of the 95th percentile, and which of them it is of.
+    fn change(&self) -> Option<(f64, f64)> {
         if self.settings.shape == Shape::Categories {
             return None;
         }
+        let arms = self.arms();
         let change = |q: f64| {
-            let places = [place_of(&self.seen[0].bins, q)?, place_of(&self.seen[1].bins, q)?];
+            let places = [place_of(&arms[0], q)?, place_of(&arms[1], q)?];
             Some(((places[1] - places[0]) * bin_width()).exp())
         };
-        let (middle, tail) = (change(0.5)?, change(0.95)?);
+        let (middle, tail) = (change(MEDIAN)?, change(TAIL)?);
         let worse = |ratio: f64| if self.settings.shape == Shape::Down { 1.0 / ratio } else { ratio };
-        Some(if worse(tail) > worse(middle) { tail } else { middle })
+        Some(if worse(tail) > worse(middle) { (tail, TAIL) } else { (middle, MEDIAN) })
+    }
+
+    fn effect(&self) -> Option<f64> {
+        self.change().map(|(ratio, _)| ratio)
     }
 
     fn statistic(&self, thresholds: &Thresholds) -> (f64, f64, bool) {
@@ -169,8 +206,10 @@ impl State {
 
 /// Where a quantile lies, in bins and parts of them.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn place_of(bins: &[i64], q: f64) -> Option<f64> {
-    let total = bins.iter().map(|bin| (*bin).max(0)).sum::<i64>() as f64;
+fn place_of(measure: &Measure, q: f64) -> Option<f64> {
+    let even = measure.arm().weight().is_some();
+    let bins = if even { counts_of(&measure.bins) } else { measure.weighted_bins() };
+    let total: f64 = bins.iter().map(|bin| *bin as f64).sum();
     let mut below = 0.0;
     for (place, bin) in bins.iter().enumerate().filter(|(_, bin)| **bin > 0) {
         let here = *bin as f64;
@@ -208,6 +247,7 @@ impl Judge for State {
             Some(open) => open,
             None => (window.start, Measure::default(), Measure::default()),
         };
+        self.heaviest.note(window.start, baseline.heaviest().max(canary.heaviest()));
         a.add(&baseline);
         b.add(&canary);
         let full = a.pair().1.min(b.pair().1) >= rule.block_runs;
@@ -246,12 +286,19 @@ impl Judge for State {
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let (log_e, threshold, by_release) = self.statistic(thresholds);
         let kind = if self.settings.shape == Shape::Categories { "mix" } else { "ratio" };
-        let runs = |measure: &Measure| Some((0, measure.pair().1));
-        let mut evidence = Evidence::new("histogram", Baseline::Concurrent, kind)
-            .with_counts(runs(&self.seen[0]), runs(&self.seen[1]));
-        evidence.baseline_value = quantile(&self.seen[0].bins, self.settings.shape);
-        evidence.canary_value = quantile(&self.seen[1].bins, self.settings.shape);
-        evidence.effect = self.effect();
+        let [baseline, canary] = self.arms();
+        let runs = [Arm::of(baseline), Arm::of(canary)];
+        let mut evidence =
+            Evidence::new("histogram", Baseline::Concurrent, kind).with_arms(Some(&runs[0]), &runs[1], 1.0);
+        (evidence.baseline_value, evidence.canary_value) = (None, None);
+        // Values, effect and name are of one and the same quantile: the one that moved more.
+        if let Some((ratio, q)) = self.change() {
+            evidence.baseline_value = quantile(baseline, q);
+            evidence.canary_value = quantile(canary, q);
+            evidence.effect = Some(ratio);
+            evidence.of = Some(if q == TAIL { "95th percentile" } else { "median" });
+        }
+        evidence.recent = self.is_recent();
         evidence.log_e = Some(log_e);
         evidence.threshold = Some(threshold);
         evidence.false_alarm =
@@ -268,8 +315,7 @@ impl Judge for State {
     }
 }
 
-/// The median, in the unit of the quantity, to the width of a bin.
-fn quantile(bins: &[i64], shape: Shape) -> Option<f64> {
-    let place = place_of(bins, 0.5)?;
-    (shape != Shape::Categories).then(|| bellwether_stats::histogram_e::value_at(place))
+/// A quantile, in the unit of the quantity, to the width of a bin.
+fn quantile(measure: &Measure, q: f64) -> Option<f64> {
+    place_of(measure, q).map(bellwether_stats::histogram_e::value_at)
 }

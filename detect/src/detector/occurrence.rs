@@ -6,6 +6,7 @@ use super::{Judge, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
 use crate::observation::{Minute, Window, count};
+use crate::weights::Arm;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +26,8 @@ impl Default for Occurrence {
 pub(super) struct State {
     settings: Arc<Occurrence>,
     now: bool,
-    seen: Option<(Minute, u64, u64)>,
+    /// Since when, and all since then. Each one that was seen happened, whatever it stands for.
+    seen: Option<(Minute, Arm)>,
 }
 
 // === impl State ===
@@ -38,20 +40,17 @@ impl State {
 
 impl Judge for State {
     fn step(&mut self, window: &Window, _: &Past<'_>) {
-        let (mut events, mut runs) = (0, 0);
-        for row in &window.rows {
-            (events, runs) = (events + count(row.canary.events), runs + count(row.canary.runs));
-        }
-        self.now = events > 0;
+        let mut arm = Arm::default();
+        window.rows.iter().for_each(|row| arm.add(&Arm::of(&row.canary)));
+        self.now = arm.events > 0;
         if self.now || self.seen.is_some() {
-            let (since, before, all) = self.seen.unwrap_or((window.start, 0, 0));
-            self.seen = Some((since, before + events, all + runs));
+            self.seen.get_or_insert((window.start, Arm::default())).1.add(&arm);
         }
     }
 
     fn verdict(&self, _: &Thresholds) -> Verdict {
         let signal = if self.now { Signal::Alarm } else { Signal::Clear };
-        Verdict { signal, statistic: self.seen.map_or(0.0, |(_, events, _)| events as f64), threshold: 1.0 }
+        Verdict { signal, statistic: self.seen.map_or(0.0, |(_, arm)| count(arm.events) as f64), threshold: 1.0 }
     }
 
     fn resolved(&mut self) {
@@ -60,8 +59,15 @@ impl Judge for State {
 
     fn evidence(&self, _: &Thresholds) -> Evidence {
         let mut evidence = Evidence::new("occurrence", Baseline::Set, "events");
-        if let Some((since, events, runs)) = self.seen {
+        if let Some((since, arm)) = self.seen {
+            let (events, runs) = (count(arm.events), count(arm.runs));
             evidence.canary_counts = Some((events, runs));
+            let (stand_for, of) = arm.stands_for();
+            if (stand_for, of) != (events, runs) {
+                evidence
+                    .notes
+                    .push(format!("runs are sampled: the {events} seen stand for {stand_for} among {of} runs"));
+            }
             evidence.canary_value = Some(events as f64);
             evidence.effect = Some(events as f64);
             evidence.since = Some(since);

@@ -12,7 +12,8 @@ use bellwether_stats::ratio_cs::{
 use super::{Absence, Judge, Past, RECOVERED, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
-use crate::observation::{Measure, Minute, Window, count};
+use crate::observation::{Measure, Minute, RatioTotals, Window, count};
+use crate::weights::{Arm, ONE};
 
 /// Share of a rise that falling success has to explain for it to be told so.
 const EXPLAINED: f64 = 0.7;
@@ -65,8 +66,17 @@ impl State {
     }
 }
 
+/// The weighted sums of a measure, where weights differ.
+fn uneven(measure: &Measure) -> Option<(&RatioTotals, &crate::weights::Weights)> {
+    let weights = measure.weights.as_deref().filter(|_| Arm::of(measure).weight().is_none())?;
+    Some((weights.ratio.as_deref()?, weights))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
 fn estimate(measure: &Measure) -> Option<Estimate> {
+    if let Some((totals, weights)) = uneven(measure) {
+        return weighted_estimate(measure, totals, weights.groups.as_deref());
+    }
     let totals = measure.ratio.as_deref()?;
     let units = count(measure.runs) as f64;
     if let Some(groups) = &measure.groups {
@@ -82,6 +92,45 @@ fn estimate(measure: &Measure) -> Option<Estimate> {
         xy: totals.xy as f64,
     };
     log_ratio(&sums)
+}
+
+/// The same from weighted sums: Σw·y/Σw·x, whose variance by the delta method is Σw²(y − Rx)² / (Σw·x)². All is divided by
+/// Kish's Σw²/Σw, so that the denominator is of runs of equal weight that say as much.
+#[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
+fn weighted_estimate(
+    measure: &Measure,
+    totals: &RatioTotals,
+    groups: Option<&(Vec<i128>, Vec<i128>)>,
+) -> Option<Estimate> {
+    let arm = Arm::of(measure);
+    let unit = arm.sums.runs_squares as f64 / arm.sums.runs as f64;
+    let units = arm.effective_runs();
+    if let Some((y, x)) = groups {
+        let floats = |list: &[i128]| list.iter().map(|value| *value as f64 / unit).collect::<Vec<_>>();
+        return log_ratio_of_groups(&floats(y), &floats(x), units);
+    }
+    // Squares of weights are in thousandths squared.
+    let square = (unit / 1e3).powi(2);
+    let sums = RatioSums {
+        n: units,
+        y: totals.y as f64 / unit,
+        x: totals.x as f64 / unit,
+        yy: totals.yy as f64 / square,
+        xx: totals.xx as f64 / square,
+        xy: totals.xy as f64 / square,
+    };
+    log_ratio(&sums)
+}
+
+/// Σ y, runs and Σ x, weighted.
+#[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
+fn totals(measure: &Measure) -> Option<[f64; 3]> {
+    let runs = Arm::of(measure).weighted_runs();
+    if let Some(totals) = measure.weights.as_deref().and_then(|weights| weights.ratio.as_deref()) {
+        return Some([totals.y as f64 / ONE as f64, runs, totals.x as f64 / ONE as f64]);
+    }
+    let totals = measure.ratio.as_deref()?;
+    Some([totals.y as f64, runs, totals.x as f64])
 }
 
 fn compared(arms: &[Measure; 2]) -> Option<Estimate> {
@@ -135,17 +184,20 @@ impl Judge for State {
         *self = Self { spent: true, ..Self::new(Arc::clone(&self.settings)) };
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
+        let arms = [Arm::of(&self.arms[0]), Arm::of(&self.arms[1])];
+        let mut evidence =
+            Evidence::new("ratio", Baseline::Concurrent, "ratio").with_arms(Some(&arms[0]), &arms[1], 1.0);
+        // Completed among all.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
         let counts = |measure: &Measure| {
-            let completed = measure.ratio.as_ref().map_or(0, |ratio| u64::try_from(ratio.x).unwrap_or(0));
-            Some((completed, measure.pair().1))
+            let completed = totals(measure).map_or(0, |[_, _, x]| x.round().max(0.0) as u64);
+            Some((completed, Arm::of(measure).stands_for().1))
         };
-        let mut evidence = Evidence::new("ratio", Baseline::Concurrent, "ratio")
-            .with_counts(counts(&self.arms[0]), counts(&self.arms[1]));
+        (evidence.baseline_counts, evidence.canary_counts) = (counts(&self.arms[0]), counts(&self.arms[1]));
         let value = |measure: &Measure| {
-            let ratio = measure.ratio.as_deref()?;
-            (ratio.x > 0).then(|| ratio.y as f64 / ratio.x as f64 * self.settings.scale)
+            let [y, _, x] = totals(measure)?;
+            (x > 0.0).then(|| y / x * self.settings.scale)
         };
         evidence.baseline_value = value(&self.arms[0]);
         evidence.canary_value = value(&self.arms[1]);
@@ -159,10 +211,6 @@ impl Judge for State {
         evidence.threshold = Some(verdict.threshold);
         evidence.false_alarm = Some((thresholds.alpha, "per_release"));
         evidence.since = self.since;
-        let totals = |measure: &Measure| {
-            let ratio = measure.ratio.as_deref()?;
-            Some([ratio.y as f64, count(measure.runs) as f64, ratio.x as f64])
-        };
         if let (Some(a), Some(b)) = (totals(&self.arms[0]), totals(&self.arms[1]))
             && let Some((by_size, by_success)) = decompose(a, b)
         {

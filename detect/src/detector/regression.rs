@@ -1,6 +1,9 @@
 //! D1: is a bad outcome commoner in a release than in its baseline? The conditional 2×2 e-process of
 //! [`bellwether_stats::e2x2`], by stratum and common to all; and an e-detector over the same increments, which finds what
 //! begins long after the release.
+//!
+//! Evidence speaks of what raised the alert: of one stratum, where it says more than all together, and of the time since
+//! the change, where the release had been well before. Counts, rates, effect and interval are all of that one subject.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +14,11 @@ use bellwether_stats::ratio_cs::{Estimate, TIGHTEST_AT, interval};
 use bellwether_stats::sequential::{Detector, Evidence as Sums, stratified_log_e};
 
 use super::clusters::tempering;
-use super::{Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
+use super::{AS_LIKELY, Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence, StratumEvidence};
 use crate::observation::{Groups, Measure, Minute, Window};
+use crate::weights::{Arm, Factor, Scheme};
 
 /// Strata that are told apart; what comes later is one more together.
 const MOST_STRATA: usize = 64;
@@ -27,6 +31,9 @@ const HISTORICAL_MARGIN: f64 = 1.2;
 
 /// Minutes of one block against history: an hour of the week is one table.
 const HISTORICAL_HOUR: i64 = 60;
+
+/// Evidence of a stratum by itself at which it counts as guilty too, nats: ln 20.
+const ALSO_GUILTY: f64 = 2.995_732_273_553_991;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,8 +76,7 @@ pub(super) struct State {
     /// The block that fills, of all strata together where they share their runs.
     detector: Detector,
     groups: [Groups; 2],
-    totals: Totals,
-    recovery: Option<(Option<Arc<str>>, Recovery)>,
+    fired: Option<Fired>,
     absence: Absence,
     historical: bool,
     restarted: bool,
@@ -81,10 +87,43 @@ pub(super) struct State {
 #[derive(Clone, Debug, Default)]
 struct Stratum {
     order: usize,
-    sums: Sums,
     open: Option<Block>,
+    /// Everything since the release began, and since the change began.
+    whole: Tally,
+    recent: Tally,
+    /// How bad and good runs of baseline and canary are sampled.
+    schemes: [Scheme; 2],
+}
+
+/// Blocks of a stratum added up.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    /// Start of the first block.
+    begun: Option<Minute>,
+    sums: Sums,
     baseline: (u64, u64),
     canary: (u64, u64),
+    totals: Totals,
+    /// Ratio of odds of kept runs over the true one, as it was last.
+    odds: Option<f64>,
+}
+
+/// What an alert speaks of.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Subject {
+    /// One stratum; none: all together.
+    stratum: Option<Arc<str>>,
+    /// Since the change began; else since the release began.
+    recent: bool,
+}
+
+/// An alert that fires: what it speaks of, and whether that is over.
+#[derive(Clone, Debug)]
+struct Fired {
+    subject: Subject,
+    /// The stratum whose recovery counts; none: all together.
+    watched: Option<Arc<str>>,
+    recovery: Recovery,
 }
 
 /// Windows judged together.
@@ -95,22 +134,98 @@ struct Block {
     canary: (u64, u64),
 }
 
+/// A block that has closed, with its increments.
+struct Closed {
+    stratum: Arc<str>,
+    block: Block,
+    increments: Vec<f64>,
+    /// Ratio of odds of kept runs over the true one.
+    odds: f64,
+}
+
+// === impl Stratum ===
+
+impl Stratum {
+    /// How the odds ratio of kept runs differs from the true one.
+    fn factor(&self) -> Factor {
+        self.schemes[1].against(&self.schemes[0])
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn add(&mut self, block: &Block, increments: &[f64], odds: f64) {
+        self.begun = Some(self.begun.map_or(block.start, |begun| begun.min(block.start)));
+        self.sums.add(increments);
+        self.odds = Some(odds);
+        // Without runs of both there is nothing to compare.
+        if block.baseline.1 > 0 && block.canary.1 > 0 {
+            for (sum, more) in [(&mut self.baseline, block.baseline), (&mut self.canary, block.canary)] {
+                *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
+            }
+            self.totals.add(block.baseline, block.canary, odds);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.begun = [self.begun, other.begun].into_iter().flatten().min();
+        self.sums.merge(&other.sums);
+        self.odds = other.odds.or(self.odds);
+        for (sum, more) in [(&mut self.baseline, other.baseline), (&mut self.canary, other.canary)] {
+            *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
+        }
+        self.totals.merge(&other.totals);
+    }
+
+    /// ln of the odds ratio with its standard error, and whether half a run had to be added to each cell.
+    fn log_odds_ratio(&self, tempering: f64) -> Option<(Estimate, bool)> {
+        if let Some(estimate) = self.totals.log_odds_ratio(tempering) {
+            return Some((estimate, false));
+        }
+        self.corrected(tempering).map(|estimate| (estimate, true))
+    }
+
+    /// The odds ratio where a cell is empty, as where the baseline has no bad run at all: half a run is added to each
+    /// (Haldane, Annals of Human Genetics 20, 1956).
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn corrected(&self, tempering: f64) -> Option<Estimate> {
+        let ((sa, na), (sb, nb)) = (self.baseline, self.canary);
+        if na == 0 || nb == 0 || sa.saturating_add(sb) == 0 {
+            return None;
+        }
+        let cell = |count: u64| count as f64 + 0.5;
+        let cells = [cell(sb), cell(na.saturating_sub(sa)), cell(nb.saturating_sub(sb)), cell(sa)];
+        let variance: f64 = cells.iter().map(|cell| 1.0 / cell).sum();
+        Some(Estimate {
+            value: (cells[0] * cells[1] / (cells[2] * cells[3]) / self.odds.unwrap_or(1.0)).ln(),
+            error: (variance / tempering).sqrt(),
+            units: self.totals.runs,
+            degrees: f64::INFINITY,
+        })
+    }
+}
+
 /// Sums of Mantel and Haenszel with the variance of Robins, Breslow and Greenland (Biometrics 42, 1986).
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
     r: f64,
     s: f64,
+    /// R where odds of kept runs are corrected to true ones.
+    r_true: f64,
     pr: f64,
     pr_qs: f64,
     qs: f64,
     runs: f64,
+    /// Bad runs that the canary would have at the baseline's rate of each block.
+    expected: f64,
 }
 
 // === impl Totals ===
 
 impl Totals {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn add(&mut self, baseline: (u64, u64), canary: (u64, u64)) {
+    fn add(&mut self, baseline: (u64, u64), canary: (u64, u64), odds: f64) {
         let (sa, na, sb, nb) = (baseline.0 as f64, baseline.1 as f64, canary.0 as f64, canary.1 as f64);
         let all = na + nb;
         if na == 0.0 || nb == 0.0 {
@@ -120,10 +235,23 @@ impl Totals {
         let (p, q) = ((sb + na - sa) / all, (sa + nb - sb) / all);
         self.r += r;
         self.s += s;
+        self.r_true += r / odds;
         self.pr += p * r;
         self.pr_qs += p * s + q * r;
         self.qs += q * s;
         self.runs += all;
+        self.expected += nb * sa / na;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.r += other.r;
+        self.r_true += other.r_true;
+        self.s += other.s;
+        self.pr += other.pr;
+        self.pr_qs += other.pr_qs;
+        self.qs += other.qs;
+        self.runs += other.runs;
+        self.expected += other.expected;
     }
 
     /// ln of the common odds ratio with its standard error.
@@ -135,7 +263,7 @@ impl Totals {
             + self.pr_qs / (2.0 * self.r * self.s)
             + self.qs / (2.0 * self.s * self.s);
         let error = (variance / tempering).sqrt();
-        Some(Estimate { value: (self.r / self.s).ln(), error, units: self.runs, degrees: f64::INFINITY })
+        Some(Estimate { value: (self.r_true / self.s).ln(), error, units: self.runs, degrees: f64::INFINITY })
     }
 }
 
@@ -148,8 +276,7 @@ impl State {
             strata: BTreeMap::new(),
             detector: Detector::new(ODDS_RATIOS.len()),
             groups: Default::default(),
-            totals: Totals::default(),
-            recovery: None,
+            fired: None,
             absence: Absence::default(),
             historical: false,
             restarted: false,
@@ -172,67 +299,114 @@ impl State {
         name
     }
 
-    /// Adds a window to a stratum's block and closes it where it is full; the increments of what closed.
+    /// Adds a window to a stratum's block and closes it where it is full.
     fn take(
         &mut self,
         name: &Arc<str>,
         start: Minute,
         historical: bool,
-        pairs: [(u64, u64); 2],
+        arms: [Arm; 2],
         tempering: f64,
-    ) -> Option<(Minute, Vec<f64>)> {
+        closed: &mut Vec<Closed>,
+    ) {
         let name = self.stratum(name);
+        let pairs = arms.map(|arm| arm.seen());
         let rule = Arc::clone(&self.settings);
-        let mut increments: Option<(Minute, Vec<f64>)> = None;
-        let mut close = |state: &mut Self, block: Block, margin: f64| {
-            let found = state.close(&name, block, margin, tempering);
-            increments = Some(match increments.take() {
-                Some((at, before)) => (at, before.iter().zip(&found).map(|(a, b)| a + b).collect()),
-                None => (block.start, found),
-            });
-        };
-        let open = self.strata.get_mut(&name)?.open.take();
+        let Some(stratum) = self.strata.get_mut(&name) else { return };
+        stratum.schemes.iter_mut().zip(&arms).for_each(|(scheme, arm)| scheme.note(arm));
         let mut block = Block { start, baseline: (0, 0), canary: (0, 0) };
-        if let Some(before) = open {
+        if let Some(before) = stratum.open.take() {
             if historical || start - before.start >= rule.block_minutes {
-                close(self, before, rule.margin);
+                closed.push(self.close(&name, before, rule.margin, tempering));
             } else {
                 block = before;
             }
         }
         for (sum, more) in [(&mut block.baseline, pairs[0]), (&mut block.canary, pairs[1])] {
-            *sum = (sum.0 + more.0, sum.1 + more.1);
+            *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
         }
         if historical {
-            close(self, block, rule.margin.max(HISTORICAL_MARGIN));
+            closed.push(self.close(&name, block, rule.margin.max(HISTORICAL_MARGIN), tempering));
         } else if block.baseline.1.min(block.canary.1) >= rule.block_runs {
-            close(self, block, rule.margin);
+            closed.push(self.close(&name, block, rule.margin, tempering));
         } else if let Some(stratum) = self.strata.get_mut(&name) {
             stratum.open = Some(block);
         }
-        increments
     }
 
     /// Judges a block.
-    fn close(&mut self, name: &Arc<str>, block: Block, margin: f64, tempering: f64) -> Vec<f64> {
-        let silent = vec![0.0; ODDS_RATIOS.len()];
+    fn close(&mut self, name: &Arc<str>, block: Block, margin: f64, tempering: f64) -> Closed {
         let table = Table::new(block.baseline.0, block.baseline.1, block.canary.0, block.canary.1);
-        let (Ok(table), Ok(test)) = (table, Test::new(margin, tempering)) else { return silent };
-        let Some(stratum) = self.strata.get_mut(name) else { return silent };
-        if block.baseline.1 > 0 && block.canary.1 > 0 {
-            for (sum, more) in [(&mut stratum.baseline, block.baseline), (&mut stratum.canary, block.canary)] {
-                *sum = (sum.0 + more.0, sum.1 + more.1);
+        // Runs that were seen, against the odds ratio that is to be seen of them where the true one is the margin.
+        let factor = self.strata.get(name).map_or(Factor::EVEN, Stratum::factor);
+        let test = Test::new(margin * factor.odds, tempering * factor.tempering);
+        let increments = match (table, test) {
+            (Ok(table), Ok(test)) => test.increments(&table).to_vec(),
+            _ => vec![0.0; ODDS_RATIOS.len()],
+        };
+        if let Some(stratum) = self.strata.get_mut(name) {
+            stratum.whole.add(&block, &increments, factor.odds);
+        }
+        if let Some(fired) = &mut self.fired
+            && fired.watched.as_ref().is_none_or(|watched| watched == name)
+        {
+            fired.recovery.update(&increments);
+        }
+        Closed { stratum: Arc::clone(name), block, increments, odds: factor.odds }
+    }
+
+    /// Takes in what closed in one window: one step of the detector, whose likeliest begin of a change is that of
+    /// [`Stratum::recent`] too.
+    fn note(&mut self, closed: &[Closed]) {
+        let Some(at) = closed.iter().map(|closed| closed.block.start).min() else { return };
+        let mut increments = vec![0.0; ODDS_RATIOS.len()];
+        for closed in closed {
+            increments.iter_mut().zip(&closed.increments).for_each(|(sum, more)| *sum += more);
+        }
+        self.detector.update(&increments);
+        if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
+            self.since = Some(at);
+            self.strata.values_mut().for_each(|stratum| stratum.recent = Tally::default());
+        }
+        for closed in closed {
+            if let Some(stratum) = self.strata.get_mut(&closed.stratum) {
+                stratum.recent.add(&closed.block, &closed.increments, closed.odds);
             }
         }
-        let increments = test.increments(&table);
-        stratum.sums.add(&increments);
-        if let Some((guilty, recovery)) = &mut self.recovery
-            && guilty.as_ref().is_none_or(|guilty| guilty == name)
-        {
-            recovery.update(&increments);
+    }
+
+    /// Puts what runs stand for in the place of runs that were seen, where they were sampled.
+    fn weigh(&self, subject: Option<&Arc<str>>, evidence: &mut Evidence) {
+        let mut arms: [Arm; 2] = Default::default();
+        let mut tempering = 1.0_f64;
+        for (name, stratum) in self.strata.iter().filter(|(name, _)| subject.is_none_or(|subject| subject == *name)) {
+            let factor = stratum.factor();
+            tempering = tempering.min(factor.tempering);
+            if factor != Factor::EVEN {
+                evidence.sampling.push((Arc::clone(name), factor.odds, factor.tempering));
+            }
+            for (sum, scheme) in arms.iter_mut().zip(&stratum.schemes) {
+                // Strata that share their runs have the same ones.
+                *sum = if self.settings.shared_runs {
+                    let more = scheme.pool();
+                    let mut events = *sum;
+                    events.add(more);
+                    Arm::joined(events, if more.runs > sum.runs { *more } else { *sum })
+                } else {
+                    sum.add(scheme.pool());
+                    *sum
+                };
+            }
         }
-        self.totals.add(block.baseline, block.canary);
-        increments.to_vec()
+        let (Some(a), Some(b)) = (evidence.baseline_counts, evidence.canary_counts) else { return };
+        let [baseline, canary] = [(arms[0], a), (arms[1], b)].map(|(arm, seen)| arm.of_these(seen));
+        for found in &mut evidence.strata {
+            if let Some(stratum) = self.strata.get(&found.stratum) {
+                found.baseline = stratum.schemes[0].pool().weighed(found.baseline);
+                found.canary = stratum.schemes[1].pool().weighed(found.canary);
+            }
+        }
+        evidence.weigh(Some(&baseline), &canary, tempering);
     }
 
     fn take_groups(&mut self, window: &Window) {
@@ -251,18 +425,18 @@ impl State {
             return 0.0;
         }
         if !self.settings.shared_runs {
-            return stratified_log_e(self.strata.values().map(|stratum| &stratum.sums));
+            return stratified_log_e(self.strata.values().map(|stratum| &stratum.whole.sums));
         }
         // Strata come as they are first seen: each gets its part of the bet when it comes, the rest stays a bet on nothing.
         let mut common = Sums::default();
         let mut parts: Vec<f64> = Vec::with_capacity(self.strata.len() + 2);
         let mut left = 1.0_f64;
         for stratum in self.strata.values() {
-            common.merge(&stratum.sums);
+            common.merge(&stratum.whole.sums);
             let order = stratum.order as f64;
             let part = 1.0 / (order * (order + 1.0));
             left -= part;
-            parts.push(stratum.sums.log_e() + (part / 2.0).ln());
+            parts.push(stratum.whole.sums.log_e() + (part / 2.0).ln());
         }
         parts.push((left.max(1e-12) / 2.0).ln());
         parts.push(common.log_e() - std::f64::consts::LN_2);
@@ -270,12 +444,93 @@ impl State {
         greatest + parts.iter().map(|part| (part - greatest).exp()).sum::<f64>().ln()
     }
 
-    /// The stratum that says more than all together, if one does.
-    fn guilty(&self) -> Option<Arc<str>> {
-        let mut common = Sums::default();
-        self.strata.values().for_each(|stratum| common.merge(&stratum.sums));
-        let (name, worst) = self.strata.iter().max_by(|a, b| a.1.sums.log_e().total_cmp(&b.1.sums.log_e()))?;
-        (self.strata.len() > 1 && worst.sums.log_e() > common.log_e()).then(|| Arc::clone(name))
+    /// The tally of a stratum, or of all together.
+    fn tally(&self, subject: &Subject) -> Tally {
+        let mut sum = Tally::default();
+        for (name, stratum) in &self.strata {
+            if subject.stratum.as_ref().is_none_or(|subject| subject == name) {
+                sum.merge(if subject.recent { &stratum.recent } else { &stratum.whole });
+            }
+        }
+        sum
+    }
+
+    /// Evidence for a stratum, or for all together, and whether it lies in what came since the change: the whole life of
+    /// the release speaks unless that explains the change much worse.
+    fn score(&self, stratum: Option<&Arc<str>>) -> (f64, bool) {
+        let of = |recent| self.tally(&Subject { stratum: stratum.cloned(), recent }).sums.log_e();
+        let (whole, recent) = (of(false), of(true));
+        if recent > whole + AS_LIKELY { (recent, true) } else { (whole, false) }
+    }
+
+    /// The stratum with the most evidence, and true where it says more than all together.
+    fn worst(&self) -> Option<(Arc<str>, bool)> {
+        let scored = self.strata.keys().map(|name| (self.score(Some(name)).0, name));
+        let (score, name) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some((Arc::clone(name), self.strata.len() > 1 && score > self.score(None).0))
+    }
+
+    /// What an alert that fires now would speak of, and whose recovery would end it. Strata that share their runs are
+    /// different things that happen to the same runs: together they are none, so that the worst of them speaks.
+    fn guilty(&self) -> (Subject, Option<Arc<str>>) {
+        let Some((name, more)) = self.worst() else { return (Subject::default(), None) };
+        let watched = more.then(|| Arc::clone(&name));
+        let stratum = if self.settings.shared_runs { Some(name) } else { watched.clone() };
+        let recent = self.score(stratum.as_ref()).1;
+        (Subject { stratum, recent }, watched)
+    }
+
+    /// Where the mix of blocks and strata makes the plain rates point the other way than the effect, the baseline's rate is
+    /// the one it would have with the release's mix.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn standardise(&self, tally: &Tally, evidence: &mut Evidence) {
+        let (Some(plain), Some(canary), Some(effect)) =
+            (evidence.baseline_value, evidence.canary_value, evidence.effect)
+        else {
+            return;
+        };
+        let sampled = self.strata.values().any(|stratum| !stratum.schemes.iter().all(Scheme::is_plain));
+        if effect <= 1.0 || canary > plain || tally.canary.1 == 0 || sampled {
+            return;
+        }
+        evidence.baseline_value = Some(tally.totals.expected / tally.canary.1 as f64);
+        evidence.notes.push(format!(
+            "the baseline's rate is at the release's mix of hours and strata; without regard to the mix it is {:.1} %",
+            plain * 100.0
+        ));
+    }
+
+    /// Every stratum with its own counts, the subject first.
+    fn tell_strata(&self, subject: &Subject, evidence: &mut Evidence) {
+        let mut strata: Vec<StratumEvidence> = Vec::with_capacity(self.strata.len());
+        for (name, stratum) in &self.strata {
+            let tally = if subject.recent { &stratum.recent } else { &stratum.whole };
+            if let Some(begun) = tally.begun {
+                evidence.starts.push((Arc::clone(name), begun));
+            }
+            strata.push(StratumEvidence {
+                stratum: Arc::clone(name),
+                baseline: tally.baseline,
+                canary: tally.canary,
+                log_e: tally.sums.log_e(),
+            });
+        }
+        let is_subject = |stratum: &StratumEvidence| subject.stratum.as_ref() == Some(&stratum.stratum);
+        strata.sort_by(|a, b| {
+            let guilt = b.log_e.total_cmp(&a.log_e);
+            is_subject(b).cmp(&is_subject(a)).then(guilt).then_with(|| a.stratum.cmp(&b.stratum))
+        });
+        if let Some(name) = subject.stratum.as_ref().filter(|_| self.strata.len() > 1 || self.settings.shared_runs) {
+            let own = strata.first().map_or(0.0, |stratum| stratum.log_e);
+            evidence.notes.push(format!(
+                "the numbers are those of `{name}`, whose own log_e is {own:.1}; log_e and threshold are of all {} strata together",
+                self.strata.len()
+            ));
+            evidence.also = strata.iter().skip(1).filter(|stratum| stratum.log_e >= ALSO_GUILTY).count();
+        }
+        evidence.recent = subject.recent;
+        evidence.stratum = subject.stratum.clone();
+        evidence.strata = strata;
     }
 
     fn statistic(&self, thresholds: &Thresholds) -> (f64, f64, bool) {
@@ -305,44 +560,31 @@ impl Judge for State {
         // Where strata share their runs, those of the stratum without a name are every stratum's.
         let shared = self.settings.shared_runs.then(|| {
             let all = window.rows.iter().find(|row| row.stratum.is_empty());
-            all.map_or((0, 0), |row| (row.baseline.pair().1, row.canary.pair().1))
+            all.map_or_else(Default::default, |row| [Arm::of(&row.baseline), Arm::of(&row.canary)])
         });
-        let mut closed: Option<(Minute, Vec<f64>)> = None;
-        let mut join = |more: Option<(Minute, Vec<f64>)>| {
-            if let Some((at, more)) = more {
-                closed = Some(match closed.take() {
-                    Some((first, sum)) => (at.min(first), sum.iter().zip(&more).map(|(a, b)| a + b).collect()),
-                    None => (at, more),
-                });
-            }
-        };
+        let mut closed = Vec::new();
         match shared {
             None => {
                 for row in &window.rows {
-                    let pairs = [row.baseline.pair(), row.canary.pair()];
-                    join(self.take(&row.stratum, window.start, window.historical, pairs, tempering));
+                    let arms = [Arm::of(&row.baseline), Arm::of(&row.canary)];
+                    self.take(&row.stratum, window.start, window.historical, arms, tempering, &mut closed);
                 }
             }
-            Some((baseline, canary)) => {
-                let mut events: BTreeMap<Arc<str>, [u64; 2]> =
-                    self.strata.keys().map(|name| (Arc::clone(name), [0, 0])).collect();
+            Some(runs) => {
+                let mut events: BTreeMap<Arc<str>, [Arm; 2]> =
+                    self.strata.keys().map(|name| (Arc::clone(name), Default::default())).collect();
                 for row in window.rows.iter().filter(|row| !row.stratum.is_empty()) {
                     let found = events.entry(Arc::clone(&row.stratum)).or_default();
-                    found[0] += crate::observation::count(row.baseline.events);
-                    found[1] += crate::observation::count(row.canary.events);
+                    found[0].add(&Arm::of(&row.baseline));
+                    found[1].add(&Arm::of(&row.canary));
                 }
-                for (name, [a, b]) in events {
-                    let pairs = [(a.min(baseline), baseline), (b.min(canary), canary)];
-                    join(self.take(&name, window.start, window.historical, pairs, tempering));
+                for (name, events) in events {
+                    let arms = [0, 1].map(|arm| Arm::joined(events[arm], runs[arm]));
+                    self.take(&name, window.start, window.historical, arms, tempering, &mut closed);
                 }
             }
         }
-        if let Some((at, increments)) = closed {
-            self.detector.update(&increments);
-            if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
-                self.since = Some(at);
-            }
-        }
+        self.note(&closed);
         self.take_groups(window);
     }
 
@@ -351,21 +593,16 @@ impl Judge for State {
         let mut verdict = weigh(statistic, threshold);
         if self.absence.is_gone() {
             verdict.signal = Signal::Gone;
-        } else if self.recovery.as_ref().is_some_and(|(_, recovery)| recovery.is_over()) {
+        } else if self.fired.as_ref().is_some_and(|fired| fired.recovery.is_over()) {
             verdict.signal = Signal::Recovered;
         }
         verdict
     }
 
     fn fired(&mut self) {
-        let guilty = self.guilty();
-        let mut sums = Sums::default();
-        for (name, stratum) in &self.strata {
-            if guilty.as_ref().is_none_or(|guilty| guilty == name) {
-                sums.merge(&stratum.sums);
-            }
-        }
-        self.recovery = Some((guilty, Recovery::of(&sums)));
+        let (subject, watched) = self.guilty();
+        let sums = self.tally(&Subject { stratum: watched.clone(), recent: subject.recent }).sums;
+        self.fired = Some(Fired { subject, watched, recovery: Recovery::of(&sums) });
     }
 
     fn resolved(&mut self) {
@@ -375,48 +612,37 @@ impl Judge for State {
 
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let (log_e, threshold, by_release) = self.statistic(thresholds);
-        let sum = |of: fn(&Stratum) -> (u64, u64)| {
-            // Shared runs are the same runs in every stratum.
-            let all = self.strata.values().map(of);
-            if self.settings.shared_runs {
-                all.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1.max(more.1)))
-            } else {
-                all.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
-            }
-        };
+        let subject = self.fired.as_ref().map_or_else(|| self.guilty().0, |fired| fired.subject.clone());
+        let tally = self.tally(&subject);
         let baseline = if self.historical { Baseline::Historical } else { Baseline::Concurrent };
-        let mut evidence = Evidence::new("regression", baseline, "odds_ratio")
-            .with_counts(Some(sum(|stratum| stratum.baseline)), Some(sum(|stratum| stratum.canary)));
+        let mut evidence =
+            Evidence::new("regression", baseline, "odds_ratio").with_counts(Some(tally.baseline), Some(tally.canary));
         let tempering = self.tempering();
-        if let Some(estimate) = self.totals.log_odds_ratio(tempering) {
+        if let Some((estimate, corrected)) = tally.log_odds_ratio(tempering) {
             evidence.effect = Some(estimate.value.exp());
             evidence.interval =
                 interval(&estimate, TIGHTEST_AT, 0.05).ok().map(|interval| (interval.low.exp(), interval.high.exp()));
+            if corrected {
+                evidence
+                    .notes
+                    .push("one side has no such run: the odds ratio is with half a run added to each cell".to_owned());
+            }
         }
+        self.standardise(&tally, &mut evidence);
         evidence.log_e = Some(log_e);
         evidence.threshold = Some(threshold);
         evidence.false_alarm =
             Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_a_month, "a_month") });
         evidence.since = self.since;
-        let mut strata: Vec<StratumEvidence> = self
-            .strata
-            .iter()
-            .map(|(name, stratum)| StratumEvidence {
-                stratum: Arc::clone(name),
-                baseline: stratum.baseline,
-                canary: stratum.canary,
-                log_e: stratum.sums.log_e(),
-            })
-            .collect();
-        strata.sort_by(|a, b| b.log_e.total_cmp(&a.log_e).then_with(|| a.stratum.cmp(&b.stratum)));
-        evidence.strata = strata;
+        self.tell_strata(&subject, &mut evidence);
         if tempering < 1.0 {
             evidence.notes.push(format!("runs of one session are alike: evidence is weighed by {tempering:.2}"));
         }
+        self.weigh(subject.stratum.as_ref(), &mut evidence);
         if self.historical {
             let hours = HISTORICAL_HOUR / 60;
             evidence.notes.push(format!(
-                "part of the baseline is the previous release in the same {hours}-hour stretches of earlier weeks: what else has changed since then counts too"
+                "part of the baseline is the previous release in the same {hours}-hour stretches of earlier weeks: what else has changed since then counts too, and the SQL has the runs side by side only"
             ));
         }
         evidence

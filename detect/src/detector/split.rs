@@ -11,6 +11,7 @@ use super::{Absence, Judge, Past, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence};
 use crate::observation::{Groups, Minute, Window, count};
+use crate::weights::{Arm, Heaviest, ONE};
 
 /// Settings.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,7 +36,8 @@ impl Split {
 pub(super) struct State {
     settings: Arc<Split>,
     share_micros: i64,
-    runs: [u64; 2],
+    arms: [Arm; 2],
+    heaviest: Heaviest,
     /// Runs of the newer release (as events) and of both by random group of sessions.
     groups: Groups,
     since: Option<Minute>,
@@ -51,7 +53,8 @@ impl State {
         Self {
             settings,
             share_micros: 0,
-            runs: [0, 0],
+            arms: Default::default(),
+            heaviest: Heaviest::default(),
             groups: Groups::default(),
             since: None,
             absence: Absence::default(),
@@ -70,7 +73,13 @@ impl State {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
     fn effective(&self) -> [u64; 2] {
         let weight = design_effect(&self.groups).map_or(1.0, |(effect, _)| 1.0 / effect.max(1.0));
-        self.runs.map(|runs| (runs as f64 * weight) as u64)
+        // Of releases that are sampled each its own way, a run counts as its weight is to the greatest.
+        let alike = self.arms[0].weight().is_some() && self.arms[0].weight() == self.arms[1].weight();
+        let of_one = if alike { None } else { Some(self.heaviest.weight() as f64 / ONE as f64) };
+        self.arms.map(|arm| {
+            let runs = of_one.map_or_else(|| arm.seen().1 as f64, |one| arm.weighted_runs() / one);
+            (runs * weight) as u64
+        })
     }
 
     fn log_e(&self) -> Option<f64> {
@@ -90,15 +99,17 @@ impl Judge for State {
             let stated = row.canary.share_micros;
             if stated != 0 && stated != self.share_micros {
                 // A ramp: the split was set anew, and what came before says nothing about it.
-                (self.share_micros, self.runs, self.since) = (stated, [0, 0], Some(window.start));
+                (self.share_micros, self.arms, self.since) = (stated, Default::default(), Some(window.start));
                 self.groups = Groups::default();
                 self.spent = false;
             }
         }
         self.absence.note(window.start, baseline, canary);
         self.since.get_or_insert(window.start);
-        self.runs = [self.runs[0] + baseline, self.runs[1] + canary];
         for row in &window.rows {
+            self.arms[0].add(&Arm::of(&row.baseline));
+            self.arms[1].add(&Arm::of(&row.canary));
+            self.heaviest.note(window.start, row.baseline.heaviest().max(row.canary.heaviest()));
             for (arm, newer) in [(&row.baseline, false), (&row.canary, true)] {
                 if let Some(groups) = &arm.groups {
                     self.groups.add(if newer { &groups.runs } else { &[] }, &groups.runs);
@@ -120,25 +131,32 @@ impl Judge for State {
 
     fn resolved(&mut self) {
         self.spent = true;
-        self.runs = [0, 0];
+        self.arms = Default::default();
         self.groups = Groups::default();
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
-        let all = self.runs[0] + self.runs[1];
-        let mut evidence = Evidence::new("split", Baseline::Set, "share")
-            .with_counts(Some((self.runs[0], all)), Some((self.runs[1], all)));
+        // A release's runs among those of both.
+        let of = |own: &Arm, other: &Arm| {
+            let mut all = *own;
+            all.add(other);
+            Arm::joined(Arm { events: own.runs, sums: own.sums.of_all(), ..*own }, all)
+        };
+        let [a, b] = &self.arms;
+        let mut evidence = Evidence::new("split", Baseline::Set, "share").with_arms(Some(&of(a, b)), &of(b, a), 1.0);
         evidence.baseline_value = self.share();
-        evidence.canary_value = (all > 0).then(|| self.runs[1] as f64 / all as f64);
+        evidence.canary_value = of(b, a).rate();
         evidence.effect = evidence.canary_value.zip(evidence.baseline_value).map(|(found, set)| found / set);
         evidence.log_e = self.log_e();
         evidence.threshold = Some(thresholds.e);
         evidence.false_alarm = Some((thresholds.alpha, "per_release"));
         evidence.since = self.since;
         let [a, b] = self.effective();
-        if a + b < all {
-            evidence.notes.push(format!("runs of one session are dealt together: they say as much as {} would", a + b));
+        if a + b < self.arms[0].seen().1 + self.arms[1].seen().1 {
+            evidence.notes.push(format!(
+                "runs of one session are dealt together, and weights may differ: they say as much as {} would",
+                a + b
+            ));
         }
         if self.share().is_none() {
             evidence.notes.push("nobody stated what share the release was to get".to_owned());

@@ -10,6 +10,9 @@ use crate::observation::{Minute, Window};
 /// Unit of a value as a whole number: millionths.
 pub const MICRO: f64 = 1e6;
 
+/// Bounds lie within ±this: a value is held in millionths in 64 bits, and what lies beyond counts as infinite.
+const GREATEST: f64 = 9e12;
+
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Threshold {
@@ -34,6 +37,11 @@ impl Threshold {
         for (name, bound) in [("above", self.above), ("below", self.below)] {
             if bound.is_some_and(|bound| !bound.is_finite()) {
                 return Err(format!("`{name}` is not a finite number, so that it can never fire"));
+            }
+        }
+        for (name, bound) in [("above", self.above), ("below", self.below)] {
+            if bound.is_some_and(|bound| bound.abs() > GREATEST) {
+                return Err(format!("`{name}` is beyond ±9e12, which no value passes; state it in a greater unit"));
             }
         }
         match (self.above, self.below) {
@@ -70,8 +78,12 @@ impl State {
 impl Judge for State {
     #[expect(clippy::cast_precision_loss, reason = "values in millionths are rounded already")]
     fn step(&mut self, window: &Window, _: &Past<'_>) {
-        let sum: i64 = window.rows.iter().map(|row| row.canary.events).sum();
-        let value = sum as f64 / MICRO;
+        let sum = window.rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.canary.events));
+        let value = match sum {
+            i64::MAX => f64::INFINITY,
+            i64::MIN => f64::NEG_INFINITY,
+            sum => sum as f64 / MICRO,
+        };
         if !self.value.is_some_and(|before| self.settings.is_beyond(before)) {
             self.since = Some(window.start);
         }
@@ -97,6 +109,9 @@ impl Judge for State {
             (_, above, below) => below.or(above),
         };
         evidence.since = self.since;
+        if self.value.is_some_and(f64::is_infinite) {
+            evidence.notes.push("the value is infinite: a division by 0, or more than a number holds".to_owned());
+        }
         evidence.notes.push("a plain bound: no false-alarm rate is promised".to_owned());
         evidence
     }

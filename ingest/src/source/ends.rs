@@ -20,6 +20,8 @@ pub struct Ends {
     open: Option<(i64, i64)>,
     /// All that there was at this moment is in the tables.
     read_to_micros: Option<i64>,
+    /// An end that was read up to, though no message is just before it.
+    passed: i64,
     /// What was said last.
     told: Option<(i64, Option<i64>)>,
     /// Answers of the client since it was given the partition.
@@ -42,7 +44,8 @@ impl Ends {
     /// Notes where the tables stand.
     pub fn note_committed(&mut self, committed: Option<i64>) {
         // One that holds nothing ends at its beginning.
-        if let Some((at_micros, _)) = self.open.take_if(|(_, end)| committed.unwrap_or(0) >= *end) {
+        let stands = committed.unwrap_or(0).max(self.passed);
+        if let Some((at_micros, _)) = self.open.take_if(|(_, end)| stands >= *end) {
             self.read_to_micros = self.read_to_micros.max(Some(at_micros));
         }
     }
@@ -53,15 +56,9 @@ impl Ends {
             self.answers += 1;
             return;
         }
-        if !settled {
-            return;
-        }
-        if let Some((at_micros, end)) = self.open.take_if(|(_, end)| fetched_to >= *end) {
-            self.read_to_micros = self.read_to_micros.max(Some(at_micros));
-            // No message is before this end and after what was read.
-            if self.end == Some(end) {
-                self.end = committed.or(self.end);
-            }
+        if let Some((_, end)) = self.open.filter(|(_, end)| settled && fetched_to >= *end) {
+            self.passed = self.passed.max(end);
+            self.note_committed(committed);
         }
     }
 
@@ -74,8 +71,11 @@ impl Ends {
     /// The end, and the moment up to which all is read once the tables stand at `next`, where that is news; `known`: it may be
     /// said how far it has been read.
     pub(super) fn news(&mut self, next: Option<i64>, known: bool) -> Option<(i64, Option<i64>)> {
-        let end = self.end?.max(next.unwrap_or(0));
-        let reached = self.open.filter(|(_, open)| known && next.unwrap_or(0) >= *open).map(|(at_micros, _)| at_micros);
+        let (end, next) = (self.end?, next.unwrap_or(0));
+        let stands = next.max(if known { self.passed } else { 0 });
+        let reached = self.open.filter(|(_, open)| known && stands >= *open).map(|(at_micros, _)| at_micros);
+        // No message is after what was read and before an end that was passed.
+        let end = if stands >= end { next } else { end };
         let now = (end, self.read_to_micros.max(reached));
         (self.told.replace(now) != Some(now)).then_some(now)
     }
@@ -115,6 +115,13 @@ mod tests {
         assert_eq!(ends.news(Some(41), true), None, "not all of what was fetched is committed");
         ends.note_fetched(Some(41), 43, true);
         assert_eq!(ends.news(Some(41), true), Some((41, Some(100))), "and none of it is unread");
+        // That end is known from now on.
+        ends.note_end(200, Some(41), 43);
+        ends.note_committed(Some(41));
+        assert_eq!(ends.news(Some(41), true), Some((41, Some(200))));
+        ends.note_end(300, Some(41), 45);
+        ends.note_committed(Some(41));
+        assert_eq!(ends.news(Some(41), true), Some((45, Some(200))), "more has come");
     }
 
     #[test]

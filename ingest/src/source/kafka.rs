@@ -518,8 +518,17 @@ fn with_message<T>(message: &BorrowedMessage<'_>, topic: &str, read: impl FnOnce
     })
 }
 
+/// True for what the client reports as an error and is none.
+fn is_no_trouble(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) || matches!(error, KafkaError::PartitionEOF(_))
+}
+
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
+        // The client reports the end of a partition the way it reports trouble; polling gets it as well, as news.
+        if is_no_trouble(&error) {
+            return;
+        }
         tracing::warn!(%error, reason, "Kafka client");
         self.health.note(|status| status.broker = Some(format!("{error}: {reason}")));
     }
@@ -550,5 +559,19 @@ impl ClientContext for Context {
             status.behind = behind;
             status.assigned = assigned;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_partition_is_no_trouble_however_it_is_reported() {
+        assert!(is_no_trouble(&KafkaError::PartitionEOF(3)));
+        assert!(is_no_trouble(&KafkaError::Global(RDKafkaErrorCode::PartitionEOF)));
+        assert!(is_no_trouble(&KafkaError::MessageConsumption(RDKafkaErrorCode::PartitionEOF)));
+        assert!(!is_no_trouble(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)));
+        assert!(!is_no_trouble(&KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)));
     }
 }

@@ -1,6 +1,6 @@
 //! `metrics`: additive partials, from which every rate, mean and quantile follows on reading.
 
-use super::{Column, Kind, required};
+use super::{Column, Kind, optional, required};
 
 /// What a row is.
 pub const DOC: &str = "Additive partials of one window of one minute and one group. Signed: a correction takes back what \
@@ -86,4 +86,18 @@ pub const COLUMNS: &[Column] = &[
     required("ttft_sketch", Kind::Binary, "sketch of times to first token, µs"),
     required("cost_sketch", Kind::Binary, "sketch of costs, nano-units"),
     required("label_delay_sketch", Kind::Binary, "sketch of times from the end of a run to its late verdict, µs"),
+    optional(
+        "saturated",
+        Kind::Boolean,
+        "true where a sum left what its column holds and stands at its end; a correction does not take that back",
+    ),
+    // Runs that state what is summed up; null in rows of before this was recorded.
+    optional("tokens_runs", Kind::Long, "runs that state tokens of any kind"),
+    optional("tokens_input_runs", Kind::Long, "runs that state input tokens"),
+    optional("tokens_input_cache_read_runs", Kind::Long, "runs that state input tokens read from a cache"),
+    optional("tokens_input_cache_write_runs", Kind::Long, "runs that state input tokens written to a cache"),
+    optional("tokens_output_runs", Kind::Long, "runs that state output tokens"),
+    optional("tokens_reasoning_runs", Kind::Long, "runs that state reasoning tokens"),
+    optional("llm_calls_runs", Kind::Long, "runs that state their model calls"),
+    optional("turns_runs", Kind::Long, "runs that state their turns"),
 ];

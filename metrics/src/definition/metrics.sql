@@ -85,6 +85,21 @@ SELECT
     sketch_of(latency_total_micros, sign) AS latency_sketch,
     sketch_of(latency_ttft_micros, sign) AS ttft_sketch,
     sketch_of(cost_nanos, sign) AS cost_sketch,
-    sketch_of(label_delay_micros, sign) AS label_delay_sketch
+    sketch_of(label_delay_micros, sign) AS label_delay_sketch,
+
+    -- What is not stated is unknown, and no zero: how many runs a sum of tokens is of.
+    count_of(
+        sign,
+        coalesce(
+            tokens_input, tokens_input_cache_read, tokens_input_cache_write, tokens_output, tokens_reasoning
+        ) IS NOT NULL
+    ) AS tokens_runs,
+    count_of(sign, tokens_input IS NOT NULL) AS tokens_input_runs,
+    count_of(sign, tokens_input_cache_read IS NOT NULL) AS tokens_input_cache_read_runs,
+    count_of(sign, tokens_input_cache_write IS NOT NULL) AS tokens_input_cache_write_runs,
+    count_of(sign, tokens_output IS NOT NULL) AS tokens_output_runs,
+    count_of(sign, tokens_reasoning IS NOT NULL) AS tokens_reasoning_runs,
+    count_of(sign, llm_calls IS NOT NULL) AS llm_calls_runs,
+    count_of(sign, turns IS NOT NULL) AS turns_runs
 FROM run
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9

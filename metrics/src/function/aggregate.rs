@@ -5,9 +5,9 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
-use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, Signature, TypeSignature,
     Volatility,
@@ -26,6 +26,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
     const SIGN: (&str, &str) = ("sign", "1 for what is stated, -1 for what is taken back");
     const WEIGHT: (&str, &str) = ("weight_micros", "millionths that each counts; 1,000,000 where left out");
     vec![
+        super::whole::whole_sum(),
         udaf::<CountOf>(
             "count_of",
             exact(&[LONG, DataType::Boolean]),
@@ -41,7 +42,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG]),
             documentation(
                 "sum_of(sign, value)",
-                "Σ sign × value, exact in 128 bits; null values count nothing.",
+                "Σ sign × value, exact; held at the end of DECIMAL(38, 0) where it does not fit. Null values count nothing.",
                 "SELECT sum_of(1, cost) AS total FROM (VALUES (4713000), (NULL), (9000000)) AS t(cost)",
                 &[SIGN, ("value", "a whole number")],
             ),
@@ -51,7 +52,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG, LONG]),
             documentation(
                 "sum_of_products(sign, value, other)",
-                "Σ sign × value × other, exact in 128 bits; rows with a null count nothing.",
+                "Σ sign × value × other, exact; held at the end of DECIMAL(38, 0) where it does not fit. Rows with a null count nothing.",
                 "SELECT sum_of_products(1, x, x) AS squares FROM (VALUES (3), (4)) AS t(x)",
                 &[SIGN, ("value", "a whole number"), ("other", "a whole number")],
             ),
@@ -158,6 +159,10 @@ impl<F: Fold> AggregateUDFImpl for Function<F> {
         Ok(F::output_type())
     }
 
+    fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        Ok(vec![Field::new(format!("{}[state]", arguments.name), F::state_type(), true).into()])
+    }
+
     fn accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         Ok(Box::new(One(F::default())))
     }
@@ -228,7 +233,7 @@ impl AggregateUDFImpl for Weighable {
 
 /// One group.
 #[derive(Debug)]
-struct One<F>(F);
+pub(super) struct One<F>(pub(super) F);
 
 impl<F: Fold> Accumulator for One<F> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
@@ -245,7 +250,7 @@ impl<F: Fold> Accumulator for One<F> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
+        Ok(vec![ScalarValue::try_from_array(&F::state(vec![std::mem::take(&mut self.0)])?, 0)?])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
@@ -255,7 +260,7 @@ impl<F: Fold> Accumulator for One<F> {
 }
 
 /// All groups of a query at once.
-struct Many<F>(Vec<F>);
+pub(super) struct Many<F>(pub(super) Vec<F>);
 
 impl<F: Fold> Many<F> {
     fn each(
@@ -293,7 +298,7 @@ impl<F: Fold> GroupsAccumulator for Many<F> {
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit_to)?])
+        Ok(vec![F::state(emit_to.take_needed(&mut self.0))?])
     }
 
     fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
@@ -307,7 +312,7 @@ impl<F: Fold> GroupsAccumulator for Many<F> {
         let groups: Vec<usize> = (0..rows).collect();
         let mut each = Self(Vec::new());
         each.each(&groups, filter, rows, |state, row| state.update(&input, row))?;
-        Ok(vec![F::output(each.0)?])
+        Ok(vec![F::state(each.0)?])
     }
 
     fn size(&self) -> usize {

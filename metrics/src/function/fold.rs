@@ -3,12 +3,14 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, ListArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Int64Array, ListArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, i256};
 use bellwether_stats::clusters::GROUPS;
 use datafusion::common::{Result, exec_datafusion_err};
+
+use super::whole::{GREATEST, Total, wide, wide_type};
 
 /// Type of totals by random group.
 pub(super) fn groups_type() -> DataType {
@@ -22,11 +24,19 @@ pub(super) trait Fold: Default + Debug + Send + Sync + 'static {
     fn output_type() -> DataType;
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input>;
     fn update(&mut self, input: &Self::Input, row: usize) -> Result<()>;
-    /// Partial states of a batch, as `output` makes them.
+    /// Partial states of a batch, as `state` makes them.
     type Partial;
     fn partial(states: &ArrayRef) -> Result<Self::Partial>;
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()>;
     fn output(states: Vec<Self>) -> Result<ArrayRef>;
+    /// Type of partial states, which may be wider than what is given in the end.
+    fn state_type() -> DataType {
+        Self::output_type()
+    }
+    /// Partial states, as `partial` reads them.
+    fn state(states: Vec<Self>) -> Result<ArrayRef> {
+        Self::output(states)
+    }
     fn size(&self) -> usize {
         size_of::<Self>()
     }
@@ -38,10 +48,6 @@ pub(super) fn longs(array: &ArrayRef) -> Result<Int64Array> {
 
 pub(super) fn value(array: &Int64Array, row: usize) -> i64 {
     if array.is_valid(row) { array.value(row) } else { 0 }
-}
-
-fn decimals(array: &ArrayRef) -> Result<Decimal128Array> {
-    Ok(cast(array, &DataType::Decimal128(38, 0))?.as_primitive::<Decimal128Type>().clone())
 }
 
 /// Σ sign over rows that meet a condition.
@@ -59,7 +65,7 @@ impl Fold for CountOf {
     }
     fn update(&mut self, (signs, met): &Self::Input, row: usize) -> Result<()> {
         if met.is_valid(row) && met.value(row) {
-            self.0 += value(signs, row);
+            self.0 = self.0.saturating_add(value(signs, row));
         }
         Ok(())
     }
@@ -67,7 +73,7 @@ impl Fold for CountOf {
         longs(states)
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        self.0 += value(partial, row);
+        self.0 = self.0.saturating_add(value(partial, row));
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
@@ -75,50 +81,68 @@ impl Fold for CountOf {
     }
 }
 
-/// Σ sign × value in 128 bits, or Σ sign × value × value.
+/// Σ sign × value, or Σ sign × value × value, in as many bits as it takes.
 #[derive(Debug, Default)]
-pub(super) struct SumOf(i128);
+pub(super) struct SumOf(Total);
+
+impl SumOf {
+    fn sums(states: Vec<Self>) -> impl Iterator<Item = Total> {
+        states.into_iter().map(|state| state.0)
+    }
+}
 
 impl Fold for SumOf {
     type Input = Vec<Int64Array>;
-    type Partial = Decimal128Array;
+    type Partial = Decimal256Array;
     fn output_type() -> DataType {
         DataType::Decimal128(38, 0)
+    }
+    fn state_type() -> DataType {
+        wide_type()
     }
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
         arguments.iter().map(longs).collect()
     }
     fn update(&mut self, arguments: &Self::Input, row: usize) -> Result<()> {
-        if arguments.iter().all(|argument| argument.is_valid(row)) {
-            // Three factors of 63 bits at most: a sign and two quantities below 2^53 and 2^60.
-            let product = arguments.iter().try_fold(1_i128, |all, one| all.checked_mul(i128::from(one.value(row))));
-            let total = product.and_then(|product| self.0.checked_add(product));
-            self.0 = total.ok_or_else(|| exec_datafusion_err!("a sum leaves 128 bits"))?;
+        if !arguments.iter().all(|argument| argument.is_valid(row)) {
+            return Ok(());
+        }
+        let factors = || arguments.iter().map(|one| i128::from(one.value(row)));
+        match factors().try_fold(1_i128, i128::checked_mul) {
+            Some(product) => self.0.add(product),
+            // Three factors of 63 bits: wider than 128, and far within 256.
+            None => self.0.add_wide(factors().fold(i256::ONE, |all, one| all.wrapping_mul(i256::from_i128(one)))),
         }
         Ok(())
     }
     fn partial(states: &ArrayRef) -> Result<Self::Partial> {
-        decimals(states)
+        wide(states)
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        if partial.is_valid(row) {
-            let total = self.0.checked_add(partial.value(row));
-            self.0 = total.ok_or_else(|| exec_datafusion_err!("a sum leaves 128 bits"))?;
-        }
+        self.0.merge_row(partial, row);
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        let sums = Decimal128Array::from_iter_values(states.iter().map(|state| state.0));
-        Ok(Arc::new(sums.with_precision_and_scale(38, 0)?))
+        // What nothing was added to is 0.
+        let sums = Self::sums(states).map(|total| total.within(GREATEST).unwrap_or(0));
+        Ok(Arc::new(Decimal128Array::from_iter_values(sums).with_precision_and_scale(38, 0)?))
+    }
+    fn state(states: Vec<Self>) -> Result<ArrayRef> {
+        Total::states(Self::sums(states))
     }
 }
 
-/// Totals by random group.
+/// What a total that stands at the end of 64 bits counts: so much that no other total brings it back, and more where it is
+/// positive, so that the order does not matter where both ends meet.
+const HELD: i128 = 1 << 120;
+const HELD_BELOW: i128 = 1 << 100;
+
+/// Totals by random group, exact while they are added up, and held at the ends of 64 bits where they are stored.
 #[derive(Debug, Default)]
-pub(super) struct RandomGroups(Option<Box<[i64; GROUPS]>>);
+pub(super) struct RandomGroups(Option<Box<[i128; GROUPS]>>);
 
 impl RandomGroups {
-    fn totals(&mut self) -> &mut [i64; GROUPS] {
+    fn totals(&mut self) -> &mut [i128; GROUPS] {
         self.0.get_or_insert_with(|| Box::new([0; GROUPS]))
     }
 }
@@ -150,7 +174,7 @@ impl Fold for RandomGroups {
             let group = usize::try_from(groups.value(row)).ok().filter(|group| *group < GROUPS);
             let group = group.ok_or_else(|| exec_datafusion_err!("{} is no random group", groups.value(row)))?;
             let total = &mut self.totals()[group];
-            *total = total.saturating_add(amount);
+            *total = total.saturating_add(i128::from(amount));
         }
         Ok(())
     }
@@ -160,18 +184,24 @@ impl Fold for RandomGroups {
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
         let Some(list) = list_of(partial, row)? else { return Ok(()) };
         for (total, value) in self.totals().iter_mut().zip(list.as_primitive::<Int64Type>().values()) {
-            *total = total.saturating_add(*value);
+            *total = total.saturating_add(match *value {
+                i64::MAX => HELD,
+                value if value <= -i64::MAX => -HELD_BELOW,
+                value => i128::from(value),
+            });
         }
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(GROUPS, states.len()));
-        let values: Vec<i64> = states.into_iter().flat_map(|mut state| *state.totals()).collect();
+        let held =
+            |total: i128| i64::try_from(total.clamp(-i128::from(i64::MAX), i128::from(i64::MAX))).unwrap_or(i64::MAX);
+        let values: Vec<i64> = states.into_iter().flat_map(|mut state| state.totals().map(held)).collect();
         let element = Arc::new(Field::new("element", DataType::Int64, false));
         Ok(Arc::new(ListArray::new(element, lengths, Arc::new(Int64Array::from(values)), None)))
     }
     fn size(&self) -> usize {
-        size_of::<Self>() + self.0.as_ref().map_or(0, |_| GROUPS * size_of::<i64>())
+        size_of::<Self>() + self.0.as_ref().map_or(0, |_| GROUPS * size_of::<i128>())
     }
 }
 

@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use super::documentation;
+use super::whole::{at_bound, rounded};
 
 /// Confidence of every interval.
 const CONFIDENCE: f64 = 0.95;
@@ -49,7 +50,37 @@ type Arrays = Box<dyn Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync>;
 pub(super) fn all() -> Vec<ScalarUDF> {
     let mut functions: Vec<ScalarUDF> = [End::Low, End::High].into_iter().flat_map(intervals).collect();
     functions.extend(of_sketches());
+    functions.extend(of_whole_numbers());
     functions
+}
+
+fn of_whole_numbers() -> Vec<ScalarUDF> {
+    vec![
+        of_arrays(
+            "whole".to_owned(),
+            DataType::Int64,
+            Signature::any(1, Volatility::Immutable),
+            documentation(
+                "whole(number)",
+                "A number rounded to a whole one, held at the ends of BIGINT where it does not fit; null of what is no number.",
+                "SELECT whole(2.5) AS three, whole(1e300) AS most",
+                &[("number", "a number")],
+            ),
+            Box::new(|arguments| rounded(&arguments[0])),
+        ),
+        of_arrays(
+            "at_bound".to_owned(),
+            DataType::Boolean,
+            Signature::variadic_any(Volatility::Immutable),
+            documentation(
+                "at_bound(number, ...)",
+                "True where a number, or one of a list, stands at the end of its type: where a sum does not fit, it is held there.",
+                "SELECT at_bound(9223372036854775807, 1) AS held",
+                &[("number", "BIGINT, DECIMAL(38, 0), a list of BIGINT, or the DOUBLE that a BIGINT is made from")],
+            ),
+            Box::new(|arguments| at_bound(arguments, arguments.first().map_or(0, |column| column.len()))),
+        ),
+    ]
 }
 
 fn intervals(end: End) -> Vec<ScalarUDF> {
@@ -196,7 +227,10 @@ fn of_sketches() -> Vec<ScalarUDF> {
             Box::new(|arguments| {
                 let thresholds = longs(&arguments[1])?;
                 each_sketch(&arguments[0], |sketch, row| {
-                    u64::try_from(thresholds.value(row)).ok().and_then(|threshold| sketch.fraction_above(threshold))
+                    let threshold = thresholds.is_valid(row).then(|| thresholds.value(row));
+                    threshold
+                        .and_then(|threshold| u64::try_from(threshold).ok())
+                        .and_then(|threshold| sketch.fraction_above(threshold))
                 })
             }),
         ),

@@ -284,6 +284,19 @@ async fn nested_columns_stand_in_every_clause_over_views_joins_and_unions() {
 }
 
 #[tokio::test]
+async fn whoever_unnests_as_other_engines_have_it_is_told_how_it_is_done_here() {
+    let session = nested();
+    for sql in [
+        "SELECT e.run_id, call.name FROM events AS e, LATERAL unnest(e.tool_calls) AS t(call)",
+        "SELECT e.run_id, call.name FROM events AS e CROSS JOIN unnest(e.tool_calls) AS t(call)",
+        "SELECT e.run_id, c.call FROM events AS e CROSS JOIN LATERAL (SELECT unnest(e.tool_calls) AS call) AS c",
+    ] {
+        let error = ask(&session, sql).await.expect_err(sql);
+        assert!(error.hint().is_some_and(|hint| hint.contains("unnest in a subquery")), "{sql}: {}", error.chain());
+    }
+}
+
+#[tokio::test]
 async fn json_is_looked_into_grouped_and_cast() {
     let session = nested();
     for (sql, answer) in [

@@ -41,7 +41,7 @@ counted AS (
 )
 SELECT
     w.window_start, w.window_end,
-    coalesce(CAST(round(max(c.runs)) AS BIGINT), 0) AS runs,
+    coalesce(whole(max(c.runs)), 0) AS runs,
     count(p.topic) AS partitions,
     count(p.topic) FILTER (WHERE p.newest_event >= w.window_end) AS partitions_past,
     CAST(count(p.topic) FILTER (WHERE p.newest_event >= w.window_end) AS DOUBLE)

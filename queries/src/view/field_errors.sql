@@ -30,7 +30,7 @@ per_run AS (
         pointer, rule
 ),
 applicable AS (
-    SELECT tenant, task, release_id, release_fingerprint, stage, sum(weight_micros) AS weight_micros
+    SELECT tenant, task, release_id, release_fingerprint, stage, sum(CAST(weight_micros AS DECIMAL(38, 0))) AS weight_micros
     FROM runs
     WHERE validation_applicable
     GROUP BY tenant, task, release_id, release_fingerprint, stage
@@ -38,8 +38,8 @@ applicable AS (
 counted AS (
     SELECT
         tenant, task, release_id, release_fingerprint, stage, pointer, rule,
-        sum(errors * weight_micros) AS error_micros,
-        sum(weight_micros) AS run_micros,
+        sum(CAST(errors AS DECIMAL(19, 0)) * CAST(weight_micros AS DECIMAL(19, 0))) AS error_micros,
+        sum(CAST(weight_micros AS DECIMAL(38, 0))) AS run_micros,
         min(ended_at) AS first_seen,
         max(ended_at) AS last_seen,
         first_value(run_id ORDER BY ended_at DESC, run_id DESC, source DESC, attempt DESC) AS example_run_id,
@@ -49,9 +49,9 @@ counted AS (
 )
 SELECT
     c.tenant, c.task, c.release_id, c.release_fingerprint, c.stage, c.pointer, c.rule,
-    CAST(round(c.error_micros / 1e6) AS BIGINT) AS errors,
-    CAST(round(c.run_micros / 1e6) AS BIGINT) AS runs,
-    CAST(round(a.weight_micros / 1e6) AS BIGINT) AS applicable,
+    whole(c.error_micros / 1e6) AS errors,
+    whole(c.run_micros / 1e6) AS runs,
+    whole(a.weight_micros / 1e6) AS applicable,
     CAST(c.run_micros AS DOUBLE) / CAST(a.weight_micros AS DOUBLE) AS rate,
     c.first_seen, c.last_seen, c.example_run_id, c.example_message
 FROM counted AS c

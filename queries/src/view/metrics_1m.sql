@@ -1,6 +1,7 @@
 -- The metrics by minute: one row a window, tenant, task, release and stage, with rates, intervals and quantiles.
 -- column runs: runs, weighted by 1 / sampling probability
 -- column runs_observed: runs seen
+-- column runs_effective: runs of equal weight that would say as much (Kish): less than runs_observed where weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs
 -- column judged_by_human: runs whose outcome a person decided
@@ -15,5 +16,12 @@
 -- column escalation_rate: runs handed to a person / runs
 -- column tool_failure_rate: failed tool calls / tool calls
 -- column policy_exceptions_per_1000: policy exceptions per 1,000 runs
--- column cost_per_completed_task: cost of all runs / successes, units of cost_currency
+-- column cost_runs: runs that state a cost
+-- column cost_coverage: cost_runs / runs
+-- column cost_success: completed tasks of the runs that state a cost
+-- column cost_per_completed_task: cost / completed tasks, of the runs that state a cost, units of cost_currency; null with several currencies
+-- column tokens_runs: runs that state tokens
+-- column tokens_coverage: tokens_runs / runs; null where it was not recorded
+-- column tokens_input: input tokens of the runs that state them; null where none does
+-- column tokens_input_per_run: tokens_input / runs that state input tokens
 -- example: SELECT window_start, task, runs, success_rate, latency_ms_p95 FROM metrics_1m ORDER BY window_start DESC LIMIT 20

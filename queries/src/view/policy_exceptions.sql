@@ -11,7 +11,7 @@
 -- column risk_score: the guard's own score
 -- column step: step in which it was raised
 -- column derived: true where Bellwether derived it (`unapproved_action`)
--- example: SELECT policy_id, severity, count(*) AS exceptions, max(ended_at) AS last_seen FROM policy_exceptions GROUP BY policy_id, severity
+-- example: SELECT policy_id, severity, sum(weight) AS exceptions, max(ended_at) AS last_seen FROM policy_exceptions GROUP BY policy_id, severity
 WITH exceptions AS (
     SELECT
         window_start, ended_at, tenant, task, release_id, release_fingerprint, model, stage, source, run_id, attempt,

@@ -1,5 +1,6 @@
 -- Retrieved documents whose version was older than the newest seen for that document at that time, per task and release. Versions are ordered by when they were first seen. Counts are weighted by 1 / sampling probability.
 -- column documents: documents returned with a version
+-- column documents_observed: those of runs that were seen, unweighted
 -- column stale: those of them that were stale
 -- column rate: stale / documents
 -- column cited: documents that the answer cites
@@ -49,10 +50,11 @@ judged AS (
 counted AS (
     SELECT
         tenant, task, release_id, release_fingerprint, stage,
-        sum(weight_micros) AS documents,
-        coalesce(sum(weight_micros) FILTER (WHERE stale), 0) AS stale,
-        coalesce(sum(weight_micros) FILTER (WHERE cited), 0) AS cited,
-        coalesce(sum(weight_micros) FILTER (WHERE cited AND stale), 0) AS cited_stale,
+        sum(CAST(weight_micros AS DECIMAL(38, 0))) AS documents,
+        count(*) AS documents_observed,
+        coalesce(sum(CAST(weight_micros AS DECIMAL(38, 0))) FILTER (WHERE stale), 0) AS stale,
+        coalesce(sum(CAST(weight_micros AS DECIMAL(38, 0))) FILTER (WHERE cited), 0) AS cited,
+        coalesce(sum(CAST(weight_micros AS DECIMAL(38, 0))) FILTER (WHERE cited AND stale), 0) AS cited_stale,
         max(ended_at) FILTER (WHERE stale) AS last_stale,
         first_value(document_id ORDER BY ended_at DESC, run_id DESC, document_id DESC) FILTER (WHERE stale) AS example_document,
         first_value(run_id ORDER BY ended_at DESC, run_id DESC, document_id DESC) FILTER (WHERE stale) AS example_run_id
@@ -61,11 +63,12 @@ counted AS (
 )
 SELECT
     tenant, task, release_id, release_fingerprint, stage,
-    CAST(round(documents / 1e6) AS BIGINT) AS documents,
-    CAST(round(stale / 1e6) AS BIGINT) AS stale,
+    whole(documents / 1e6) AS documents,
+    documents_observed,
+    whole(stale / 1e6) AS stale,
     CAST(stale AS DOUBLE) / CAST(documents AS DOUBLE) AS rate,
-    CAST(round(cited / 1e6) AS BIGINT) AS cited,
-    CAST(round(cited_stale / 1e6) AS BIGINT) AS cited_stale,
+    whole(cited / 1e6) AS cited,
+    whole(cited_stale / 1e6) AS cited_stale,
     CAST(cited_stale AS DOUBLE) / nullif(CAST(cited AS DOUBLE), 0) AS cited_rate,
     last_stale, example_document, example_run_id
 FROM counted

@@ -18,7 +18,8 @@ use serde_json::Map;
 
 use super::ASK_BROKER;
 use super::context::Assigner;
-use crate::commit_pipeline::app_id;
+use super::topic_id::{ASK_TOPIC_IDS, topic_ids};
+use crate::commit_pipeline::{app_id, topic_app_id};
 use crate::source::open_batch::Place;
 
 /// Pause between two attempts to record where topics begin.
@@ -132,7 +133,10 @@ fn starts<C: ClientContext + ConsumerContext>(
         return Err(UNKNOWN);
     }
     let steps = found.into_iter().map(|(place, end)| (app_id(&assigner.job, topic, place.partition), end));
-    let new = steps.filter(|(app_id, _)| on.next(app_id).is_none());
+    // With its id, where the broker tells it: the ends of a topic that is made anew before anything was read are others.
+    let id = topic_ids(consumer.client().native_ptr(), &[topic], ASK_TOPIC_IDS).remove(topic);
+    let id = id.map(|id| (topic_app_id(&assigner.job, topic), id));
+    let new = steps.chain(id).filter(|(app_id, _)| on.next(app_id).is_none());
     Ok(new.map(|(app_id, next)| Advance { app_id, expected: None, next }).collect())
 }
 

@@ -1,0 +1,309 @@
+//! Asking rules: a query over rows, and what is done where it fails.
+//!
+//! Queries are sums over rows, so that rows may be asked about in any parts. Where a query fails on some rows, these are
+//! found by halving: first by series, then row by row. All others are judged at once.
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef};
+use bellwether_lake::{Error, Result, Table};
+use bellwether_queries::Session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Status;
+use super::attempts::Apart;
+use super::watched::Watched;
+use crate::contract::Contracts;
+use crate::observe::{Observation, SEPARATOR, check_columns, folded, observations};
+use crate::rule::Rule;
+use bellwether_detect::Minute;
+
+/// Questions by which the series that fail are looked for, and the rows of each.
+const QUESTIONS: usize = 256;
+const QUESTIONS_A_SERIES: usize = 32;
+
+/// Why a query did not answer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) why: String,
+    /// True where it may answer about some of the rows.
+    parts: bool,
+}
+
+type Asked<T> = std::result::Result<T, Failed>;
+
+/// What rules are asked with.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) session: &'a Session,
+    pub(super) contracts: &'a Contracts,
+    pub(super) now: i64,
+    /// False while history is replayed: there is no time to wait in.
+    pub(super) live: bool,
+}
+
+/// Rows of one series, as far as the columns tell.
+struct Unit {
+    series: Option<String>,
+    rows: RecordBatch,
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn whole(why: String) -> Self {
+        Self { why, parts: false }
+    }
+
+    /// A statement that runs too long does so on its parts, and there are many.
+    fn running(error: Error) -> Self {
+        let parts = !error.message().contains("took longer");
+        Self { why: told(error), parts }
+    }
+}
+
+// === impl Asking ===
+
+impl Asking<'_> {
+    /// Asks a rule about rows that stand in the place of its table already.
+    pub(super) async fn take(self, watched: &mut Watched, table: Table, rows: &[RecordBatch]) -> Result<()> {
+        if self.live && watched.attempts.pauses(self.now) {
+            watched.attempts.wait(rows.to_vec());
+            return Ok(());
+        }
+        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(()) };
+        match ask_again(self.session, watched, &schema).await {
+            Ok(found) => {
+                watched.add(found, self.contracts);
+                watched.worked();
+                Ok(())
+            }
+            Err(failed) => {
+                self.take_parts(watched, table, rows, failed).await?;
+                self.session.put(table, schema, rows.to_vec())
+            }
+        }
+    }
+
+    /// Asks again about what waits.
+    pub(super) async fn retry(self, watched: &mut Watched, table: Table) -> Result<()> {
+        let mut waiting = watched.attempts.take_waiting().into_iter();
+        for rows in waiting.by_ref() {
+            let Some(schema) = rows.first().map(RecordBatch::schema) else { continue };
+            self.session.put(table, Arc::clone(&schema), rows.clone())?;
+            match ask_again(self.session, watched, &schema).await {
+                Ok(found) => {
+                    watched.add(found, self.contracts);
+                    watched.worked();
+                }
+                Err(failed) => {
+                    self.take_parts(watched, table, &rows, failed).await?;
+                    if watched.attempts.pauses(self.now) {
+                        break;
+                    }
+                }
+            }
+        }
+        waiting.for_each(|rows| watched.attempts.wait(rows));
+        for apart in watched.attempts.take_apart() {
+            match self.ask_about(watched, table, vec![apart.rows.clone()]).await? {
+                Ok(()) => {}
+                Err(_) => watched.attempts.put_apart(Apart { tries: apart.tries + 1, ..apart }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges what can be judged of rows that a query failed on.
+    async fn take_parts(self, watched: &mut Watched, table: Table, rows: &[RecordBatch], failed: Failed) -> Result<()> {
+        let Failed { why, parts } = failed;
+        // Replaying, nothing that failed wholly is taken apart a second time.
+        let parts = parts && (self.live || watched.attempts.failures.in_a_row == 0 || watched.attempts.failures.worked);
+        let mut left: Vec<RecordBatch> = rows.to_vec();
+        let mut some = false;
+        if parts {
+            (left, some) = self.halve(watched, table, units_of(&watched.rule, rows)?).await?;
+        }
+        if left.is_empty() && some {
+            watched.attempts.failures.worked = true;
+            return Ok(watched.failed(why, self.now, false));
+        }
+        watched.failed(why, self.now, self.live);
+        if self.live {
+            watched.attempts.wait(left);
+        } else {
+            watched.attempts.fall_behind();
+        }
+        Ok(())
+    }
+
+    /// Finds the series on whose rows a query fails. Gives the rows of which nothing is known when the questions are used
+    /// up, and whether anything was judged.
+    async fn halve(self, watched: &mut Watched, table: Table, units: Vec<Unit>) -> Result<(Vec<RecordBatch>, bool)> {
+        // What failed before fails again, most likely: the others are judged with one question.
+        let known = |unit: &Unit| unit.series.as_ref().is_some_and(|series| watched.attempts.bad.contains_key(series));
+        let (suspects, others): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(known);
+        let (mut stack, mut bad) = (vec![others], Vec::new());
+        let mut questions = QUESTIONS;
+        let mut some = false;
+        for unit in suspects {
+            stack.push(vec![unit]);
+        }
+        while let Some(mut part) = stack.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            if questions == 0 {
+                stack.push(part);
+                break;
+            }
+            questions -= 1;
+            let rows = part.iter().map(|unit| unit.rows.clone()).collect();
+            match self.ask_about(watched, table, rows).await? {
+                Ok(()) => some = true,
+                Err(_) if part.len() == 1 => bad.append(&mut part),
+                Err(_) => {
+                    let half = part.split_off(part.len() / 2);
+                    stack.extend([part, half]);
+                }
+            }
+        }
+        let left: Vec<RecordBatch> = stack.into_iter().flatten().map(|unit| unit.rows).collect();
+        for unit in bad {
+            some |= self.halve_rows(watched, table, unit).await?;
+        }
+        Ok((left, some))
+    }
+
+    /// Finds the rows of a series on which a query fails, and keeps them apart. True where others were judged.
+    async fn halve_rows(self, watched: &mut Watched, table: Table, unit: Unit) -> Result<bool> {
+        let name = unit.series.clone().unwrap_or_default();
+        let hopeless = watched.attempts.bad.get(&name).copied().unwrap_or(false);
+        let mut questions = if hopeless { 0 } else { QUESTIONS_A_SERIES };
+        let (mut stack, mut bad, mut some) = (vec![unit.rows], Vec::new(), false);
+        while let Some(rows) = stack.pop() {
+            let count = rows.num_rows();
+            if count == 1 || questions < 2 {
+                bad.push(rows);
+                continue;
+            }
+            for part in [rows.slice(0, count / 2), rows.slice(count / 2, count - count / 2)] {
+                questions -= 1;
+                match self.ask_about(watched, table, vec![part.clone()]).await? {
+                    Ok(()) => some = true,
+                    Err(_) => stack.push(part),
+                }
+            }
+        }
+        watched.attempts.bad.insert(name, !some);
+        // A series of which nothing could be judged is not judged without its rows: they would be missed as silence.
+        let series = if some { None } else { unit.series };
+        for rows in bad {
+            watched.attempts.put_apart(Apart { rows, series: series.clone(), tries: 0 });
+        }
+        Ok(some)
+    }
+
+    async fn ask_about(self, watched: &mut Watched, table: Table, rows: Vec<RecordBatch>) -> Result<Asked<()>> {
+        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(Ok(())) };
+        self.session.put(table, Arc::clone(&schema), rows)?;
+        Ok(ask_again(self.session, watched, &schema).await.map(|found| watched.add(found, self.contracts)))
+    }
+}
+
+/// Rows by the series that they are of, where the table has columns of these names; else all together.
+fn units_of(rule: &Rule, rows: &[RecordBatch]) -> Result<Vec<Unit>> {
+    let mut units = Vec::new();
+    for batch in rows {
+        let columns: Option<Vec<&ArrayRef>> = rule.series.iter().map(|name| batch.column_by_name(name)).collect();
+        let Some(columns) = columns.filter(|columns| !columns.is_empty()) else {
+            units.push(Unit { series: None, rows: batch.clone() });
+            continue;
+        };
+        let texts = columns
+            .into_iter()
+            .map(|column| cast(column, &DataType::Utf8))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut places: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (row, place) in (0..batch.num_rows()).zip(0_u32..) {
+            let values: Vec<&str> = texts.iter().map(|text| text.as_string::<i32>().value(row)).collect();
+            places.entry(values.join(&SEPARATOR.to_string())).or_default().push(place);
+        }
+        for (series, places) in places {
+            units.push(Unit { series: Some(series), rows: take_record_batch(batch, &UInt32Array::from(places))? });
+        }
+    }
+    Ok(units)
+}
+
+/// An error, as a rule's status shows it.
+fn told(error: Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{}; hint: {hint}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+/// Asks a rule about new rows. Its query is planned once: rows come every few seconds, and planning costs more than most
+/// of them.
+async fn ask_again(session: &Session, watched: &mut Watched, schema: &SchemaRef) -> Asked<Vec<Observation>> {
+    let rule = &watched.rule;
+    let words = rule.sql.to_lowercase();
+    if words.contains("now(") || words.contains("current_") {
+        // A plan keeps the moment at which it was made.
+        return ask(session, rule, 0).await;
+    }
+    if watched.planned.as_ref().is_none_or(|(columns, _)| columns != schema) {
+        let planned = session.standing(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
+        check_columns(rule, &planned.schema()).map_err(Failed::whole)?;
+        watched.planned = Some((Arc::clone(schema), planned));
+    }
+    let Some((_, planned)) = &watched.planned else { return Ok(Vec::new()) };
+    let answer = session.run(planned).await.map_err(Failed::running)?;
+    read(rule, &answer, 0).map_err(|why| Failed { why, parts: true })
+}
+
+/// Runs a rule's query and reads what it returns.
+pub(super) async fn ask(session: &Session, rule: &Rule, now: Minute) -> Asked<Vec<Observation>> {
+    let answer = session.execute(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
+    check_columns(rule, &answer.schema).map_err(Failed::whole)?;
+    let answer = answer.collect().await.map_err(Failed::running)?;
+    read(rule, &answer, now).map_err(|why| Failed { why, parts: true })
+}
+
+/// What the answer to a rule's query says.
+fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result<Vec<Observation>, String> {
+    let mut found = Vec::new();
+    for batch in answer {
+        found.extend(observations(rule, batch, now)?);
+    }
+    Ok(folded(found))
+}
+
+/// Runs a rule's query once, for `rules check`.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usize, String> {
+    ask(session, rule, 0).await.map(|found| found.len()).map_err(|failed| failed.why)
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// An evaluation worked.
+    pub(super) fn worked(&mut self) {
+        self.attempts.succeeded();
+        if matches!(self.status, Status::Broken(_)) {
+            self.status = if self.families.is_empty() { Status::Waiting } else { Status::Watching };
+        }
+    }
+
+    /// An evaluation failed.
+    pub(super) fn failed(&mut self, why: String, now: i64, pausing: bool) {
+        self.status = Status::Broken(why.clone());
+        self.attempts.failed(&self.rule.name, why, now, pausing);
+    }
+}

@@ -1,0 +1,236 @@
+//! How the evaluations of one rule go: what failed, when it is tried again, and the rows that wait meanwhile.
+//!
+//! A failed evaluation affects only that evaluation. Rows that could not be judged are kept and asked about again, with a
+//! pause that grows and is spread by the rule's name. They are signed sums, so that what is judged late comes out as if it
+//! had been judged in time. Where more waits than is held, the rule is behind: once it works, state is rebuilt from the
+//! tables.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+
+/// Evaluations in a row that fail before a rule counts as failing: one alone may be chance.
+pub const FAILING_AFTER: u32 = 3;
+
+const FIRST_PAUSE_MICROS: i64 = 5_000_000;
+const LONGEST_PAUSE_MICROS: i64 = 600_000_000;
+
+/// Bytes of rows that wait for one rule.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// Rows that are kept apart for one rule, and how often each is tried.
+const APART_ROWS: usize = 4096;
+const TRIES: u32 = 8;
+
+/// What failed of a rule, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Evaluations that failed since the process began to watch.
+    pub total: u64,
+    /// Evaluations that failed since the last one that worked.
+    pub in_a_row: u32,
+    /// Time of the first of these, microseconds.
+    pub since: Option<i64>,
+    /// What went wrong last; kept after it works again.
+    pub last_error: Option<String>,
+    /// Rows that were given up after all tries.
+    pub given_up: u64,
+    /// True once an evaluation worked.
+    pub worked: bool,
+}
+
+impl Failures {
+    /// True where so many failed in a row that somebody has to look.
+    pub fn is_failing(&self) -> bool {
+        self.in_a_row >= FAILING_AFTER
+    }
+}
+
+/// Rows that failed by themselves while others of their evaluation were judged.
+#[derive(Debug)]
+pub(super) struct Apart {
+    pub(super) rows: RecordBatch,
+    /// The series, where all of its rows failed.
+    pub(super) series: Option<String>,
+    pub(super) tries: u32,
+}
+
+/// The evaluations of one rule.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    pub(super) failures: Failures,
+    /// Failures that no metric counts yet.
+    uncounted: u64,
+    next_try: i64,
+    /// Nothing is asked before the next try.
+    pausing: bool,
+    waiting: Vec<Vec<RecordBatch>>,
+    waiting_bytes: usize,
+    apart: Vec<Apart>,
+    /// Series of which rows failed; true where none of them could be judged.
+    pub(super) bad: BTreeMap<String, bool>,
+    /// Rows that were not judged are held no more.
+    behind: bool,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// An evaluation worked.
+    pub(super) fn succeeded(&mut self) {
+        let failures = &mut self.failures;
+        (failures.in_a_row, failures.since, failures.worked) = (0, None, true);
+        self.pausing = false;
+    }
+
+    /// An evaluation failed. With `pausing`, the rule as a whole waits for the next try.
+    pub(super) fn failed(&mut self, rule: &str, why: String, now: i64, pausing: bool) {
+        let failures = &mut self.failures;
+        failures.total += 1;
+        failures.in_a_row = failures.in_a_row.saturating_add(1);
+        failures.since.get_or_insert(now);
+        if failures.in_a_row == 1 || failures.last_error.as_ref() != Some(&why) {
+            tracing::warn!(rule, why, "an evaluation of a rule failed and is tried again; the other rules go on");
+        }
+        failures.last_error = Some(why);
+        self.uncounted += 1;
+        self.pausing = pausing;
+        self.next_try = now.saturating_add(pause_micros(rule, failures.in_a_row));
+    }
+
+    /// True while the rule waits for the next try.
+    pub(super) fn pauses(&self, now: i64) -> bool {
+        self.pausing && now < self.next_try
+    }
+
+    /// True where something waits whose time has come.
+    pub(super) fn is_due(&self, now: i64) -> bool {
+        now >= self.next_try && !(self.waiting.is_empty() && self.apart.is_empty())
+    }
+
+    /// True where windows must not be judged, because rows of them wait.
+    pub(super) fn holds(&self) -> bool {
+        self.pausing || !self.waiting.is_empty()
+    }
+
+    /// True where the windows of one series must not be judged.
+    pub(super) fn holds_series(&self, series: &str) -> bool {
+        self.apart.iter().any(|apart| apart.series.as_deref() == Some(series))
+    }
+
+    /// Keeps rows for the next try.
+    pub(super) fn wait(&mut self, rows: Vec<RecordBatch>) {
+        self.waiting_bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        self.waiting.push(rows);
+        if self.waiting_bytes > WAITING_BYTES {
+            self.fall_behind();
+        }
+    }
+
+    /// Rows that were not judged are let go: they are in the tables.
+    pub(super) fn fall_behind(&mut self) {
+        (self.waiting, self.waiting_bytes, self.behind) = (Vec::new(), 0, true);
+    }
+
+    /// True where state has to be rebuilt from the tables, and can be because the rule works.
+    pub(super) fn wants_rebuild(&self) -> bool {
+        self.behind && self.failures.in_a_row == 0 && self.failures.worked
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<Vec<RecordBatch>> {
+        self.waiting_bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(super) fn take_apart(&mut self) -> Vec<Apart> {
+        std::mem::take(&mut self.apart)
+    }
+
+    /// Keeps rows that failed by themselves, unless they have been tried often enough.
+    pub(super) fn put_apart(&mut self, apart: Apart) {
+        if apart.tries >= TRIES {
+            return self.give_up(&apart);
+        }
+        self.apart.push(apart);
+        while self.apart.len() > 1 && self.apart.iter().map(|apart| apart.rows.num_rows()).sum::<usize>() > APART_ROWS {
+            let oldest = self.apart.remove(0);
+            self.give_up(&oldest);
+        }
+    }
+
+    fn give_up(&mut self, apart: &Apart) {
+        self.failures.given_up += apart.rows.num_rows() as u64;
+    }
+
+    /// Failures since the last time this was asked.
+    pub(super) fn count(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
+    }
+}
+
+/// Pause before the next try: doubled with every failure up to ten minutes, and spread over half of itself, so that rules
+/// that failed together are not tried together.
+fn pause_micros(rule: &str, failures: u32) -> i64 {
+    let doubled = FIRST_PAUSE_MICROS << failures.saturating_sub(1).min(7);
+    // FNV-1a: chance without a generator, the same in every process.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in rule.bytes().chain(failures.to_be_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let spread = i64::try_from(hash % 1000).unwrap_or(0);
+    (doubled / 4 * 3 + doubled / 2 / 1000 * spread).min(LONGEST_PAUSE_MICROS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn rows(count: usize) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![0; count]));
+        RecordBatch::try_from_iter([("n", column)]).expect("rows")
+    }
+
+    #[test]
+    fn pauses_grow_are_spread_and_have_an_end() {
+        for failures in 1..40 {
+            let (one, other) = (pause_micros("one", failures), pause_micros("other", failures));
+            let doubled = FIRST_PAUSE_MICROS << (failures - 1).min(7);
+            for pause in [one, other] {
+                assert!(
+                    (doubled / 4 * 3..=doubled / 4 * 5).contains(&pause.max(doubled / 4 * 3)),
+                    "{failures}: {pause}"
+                );
+                assert!(pause <= LONGEST_PAUSE_MICROS);
+            }
+            if doubled / 4 * 5 < LONGEST_PAUSE_MICROS {
+                assert_ne!(one, other, "{failures}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_what_is_apart_is_given_up() {
+        let mut attempts = Attempts::default();
+        attempts.failed("r", "no".to_owned(), 0, true);
+        assert!(attempts.pauses(1) && attempts.holds() && !attempts.is_due(i64::MAX));
+        attempts.wait(vec![rows(10)]);
+        assert!(attempts.is_due(i64::MAX) && !attempts.is_due(1));
+        attempts.wait(vec![rows(WAITING_BYTES / 8 + 1)]);
+        assert!(attempts.take_waiting().is_empty() && attempts.behind && !attempts.wants_rebuild());
+        attempts.succeeded();
+        assert!(attempts.wants_rebuild() && !attempts.holds());
+        for _ in 0..3 {
+            attempts.put_apart(Apart { rows: rows(2000), series: Some("a".to_owned()), tries: 0 });
+        }
+        assert!(attempts.holds_series("a") && !attempts.holds_series("b"));
+        assert_eq!(attempts.failures.given_up, 2000);
+        attempts.take_apart();
+        attempts.put_apart(Apart { rows: rows(1), series: None, tries: TRIES });
+        assert_eq!(attempts.failures.given_up, 2001);
+        assert_eq!((attempts.count(), attempts.count()), (1, 0));
+    }
+}

@@ -1,0 +1,93 @@
+//! Alerts about rules: that one fails to evaluate again and again is told as an alert of its own, which is over when the
+//! rule works again. The table `alerts` is where commands and people see it, whatever process watches.
+
+use crate::engine::{Engine, FAILING_AFTER, Failures};
+use crate::ledger::Ledger;
+use crate::record::{RULE_FAILING, Row, alert_id};
+use crate::rule::Rule;
+
+/// What is news of the rules at a moment, microseconds.
+pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (rule, failures) in engine.failures() {
+        let before = ledger.state(&alert_id(RULE_FAILING, std::slice::from_ref(&rule.name), ""));
+        rows.extend(steps(before, failures).into_iter().map(|step| Row::of_rule(rule, failures, now, step)));
+    }
+    rows.extend(gone(engine, ledger, now));
+    rows
+}
+
+/// From the state that was told last to the one that is so.
+fn steps(before: &str, failures: &Failures) -> Vec<(&'static str, &'static str, &'static str)> {
+    match (before, failures.in_a_row) {
+        ("firing", 0) if failures.worked => vec![("firing", "resolved", "works")],
+        ("pending", 0) if failures.worked => vec![("pending", "inactive", "faded")],
+        ("firing" | "pending" | "inactive" | "resolved", 0) | ("firing", _) => Vec::new(),
+        ("pending", 1..FAILING_AFTER) => Vec::new(),
+        ("pending", _) => vec![("pending", "firing", "fails")],
+        (before, failed) => {
+            let from = if before == "resolved" { "resolved" } else { "inactive" };
+            let mut steps = vec![(from, "pending", "fails")];
+            if failed >= FAILING_AFTER {
+                steps.push(("pending", "firing", "fails"));
+            }
+            steps
+        }
+    }
+}
+
+/// Rules of which it was told that they fail, and that are watched no more.
+fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (_, alert) in ledger.alerts().filter(|(_, alert)| alert.rule == RULE_FAILING) {
+        let Some(name) = alert.labels.get("rule") else { continue };
+        let watched = engine.failures().any(|(rule, _)| rule.name == *name);
+        let broken = engine.broken().iter().any(|broken| broken.name == *name);
+        if watched || broken {
+            continue;
+        }
+        let step = match alert.last().map(|last| last.state.as_str()) {
+            Some("firing") => ("firing", "resolved", "removed"),
+            Some("pending") => ("pending", "inactive", "removed"),
+            _ => continue,
+        };
+        rows.push(Row::of_rule(&Rule::removed(name, &alert.severity), &Failures::default(), now, step));
+    }
+    rows
+}
+
+/// The rules that fail, in one sentence each; none where all work.
+pub(crate) fn in_words(engine: &Engine) -> Option<String> {
+    let failing = engine.failures().filter(|(_, failures)| failures.is_failing());
+    let words: Vec<String> = failing
+        .map(|(rule, failures)| {
+            let why = failures.last_error.as_deref().unwrap_or("no reason given");
+            format!("rule `{}` fails ({} evaluations in a row): {why}", rule.name, failures.in_a_row)
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(in_a_row: u32, worked: bool) -> Failures {
+        Failures { in_a_row, worked, ..Failures::default() }
+    }
+
+    #[test]
+    fn a_rule_is_told_to_fail_after_some_failures_and_to_work_once_it_does() {
+        assert!(steps("inactive", &failures(0, true)).is_empty());
+        assert_eq!(steps("inactive", &failures(1, true)), [("inactive", "pending", "fails")]);
+        assert_eq!(steps("resolved", &failures(2, false)), [("resolved", "pending", "fails")]);
+        assert!(steps("pending", &failures(2, true)).is_empty());
+        assert_eq!(steps("pending", &failures(FAILING_AFTER, true)), [("pending", "firing", "fails")]);
+        let at_once = [("inactive", "pending", "fails"), ("pending", "firing", "fails")];
+        assert_eq!(steps("inactive", &failures(9, false)), at_once);
+        assert!(steps("firing", &failures(9, true)).is_empty());
+        assert_eq!(steps("firing", &failures(0, true)), [("firing", "resolved", "works")]);
+        // After a restart nothing is known until it has been evaluated.
+        assert!(steps("firing", &failures(0, false)).is_empty());
+    }
+}

@@ -1,0 +1,413 @@
+//! Sums of whole numbers that end at the bound of their type instead of wrapping or failing.
+//!
+//! Inside a step sums are 256 bits wide: the sum of any rows in any order is exact until it is stored. What does not fit its
+//! column is stored as the greatest number of the column's type, with its sign. A number that stands at that bound stands
+//! for "at least so much", and so does every sum that it goes into: the bound absorbs. So a fold of stored rows gives the
+//! same whatever their order, and what was once more than its column holds is never shown as if it were exact.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Int64Array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type, i256};
+use datafusion::common::{Result, exec_datafusion_err, plan_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, Signature, Volatility,
+};
+
+use super::aggregate::{Many, One};
+use super::documentation;
+use super::fold::Fold;
+
+/// The greatest number of `decimal(38,0)`; the least is its negative.
+pub(super) const GREATEST: i128 = 10_i128.pow(38) - 1;
+
+/// Type of a sum that is not stored: wide enough for 2^63 products of three 63-bit numbers.
+pub(super) fn wide_type() -> DataType {
+    DataType::Decimal256(76, 0)
+}
+
+/// A sum on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Total {
+    /// Most sums fit 128 bits; what does not is carried over.
+    narrow: i128,
+    wide: i256,
+    /// A number at the upper, or lower, bound has gone into it.
+    held: (bool, bool),
+    any: bool,
+}
+
+// === impl Total ===
+
+impl Total {
+    pub(super) fn add(&mut self, value: i128) {
+        self.any = true;
+        match self.narrow.checked_add(value) {
+            Some(sum) => self.narrow = sum,
+            None => {
+                self.carry(i256::from_i128(self.narrow));
+                self.narrow = value;
+            }
+        }
+    }
+
+    pub(super) fn add_wide(&mut self, value: i256) {
+        self.any = true;
+        self.carry(value);
+    }
+
+    fn carry(&mut self, value: i256) {
+        match self.wide.checked_add(value) {
+            Some(sum) => self.wide = sum,
+            // Beyond 256 bits it stays: nothing comes near.
+            None if value.is_negative() => self.held.1 = true,
+            None => self.held.0 = true,
+        }
+    }
+
+    /// Adds a number that stands at the bound of its column.
+    pub(super) fn hold(&mut self, negative: bool) {
+        self.any = true;
+        if negative { self.held.1 = true } else { self.held.0 = true }
+    }
+
+    /// Adds a stored number, which holds the sum where it stands at a bound.
+    fn add_stored(&mut self, value: i128, greatest: i128) {
+        match value {
+            value if value >= greatest => self.hold(false),
+            value if value <= -greatest => self.hold(true),
+            value => self.add(value),
+        }
+    }
+
+    /// The sum within bounds; none where nothing was added. Of both bounds the upper one holds.
+    pub(super) fn within(&self, greatest: i128) -> Option<i128> {
+        match (self.any, self.held) {
+            (false, _) => None,
+            (true, (true, _)) => Some(greatest),
+            (true, (false, true)) => Some(-greatest),
+            (true, (false, false)) => {
+                let sum = self.wide.checked_add(i256::from_i128(self.narrow));
+                let end = if self.wide.is_negative() { -greatest } else { greatest };
+                Some(sum.and_then(i256::to_i128).map_or(end, |sum| sum.clamp(-greatest, greatest)))
+            }
+        }
+    }
+
+    /// As a number that other parts of the same step read: exact, and at the end of the wide type where it is held.
+    fn state(&self) -> Option<i256> {
+        let end = i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST));
+        match (self.any, self.held) {
+            (false, _) => None,
+            (true, (true, _)) => Some(end),
+            (true, (false, true)) => Some(end.wrapping_neg()),
+            (true, (false, false)) => self.wide.checked_add(i256::from_i128(self.narrow)).or(Some(end)),
+        }
+    }
+
+    /// Adds what [`Total::state`] gave.
+    fn merge(&mut self, value: i256) {
+        let end = i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST));
+        if value >= end {
+            self.hold(false);
+        } else if value <= end.wrapping_neg() {
+            self.hold(true);
+        } else {
+            self.add_wide(value);
+        }
+    }
+
+    /// Sums on their way, as a column.
+    pub(super) fn states(totals: impl IntoIterator<Item = Self>) -> Result<ArrayRef> {
+        let values: Decimal256Array = totals.into_iter().map(|total| total.state()).collect();
+        Ok(Arc::new(values.with_precision_and_scale(76, 0)?))
+    }
+
+    /// Adds a row of such a column.
+    pub(super) fn merge_row(&mut self, states: &Decimal256Array, row: usize) {
+        if states.is_valid(row) {
+            self.merge(states.value(row));
+        }
+    }
+}
+
+/// Such a column.
+pub(super) fn wide(states: &ArrayRef) -> Result<Decimal256Array> {
+    let found = states.as_any().downcast_ref::<Decimal256Array>();
+    found.cloned().ok_or_else(|| exec_datafusion_err!("a partial sum is {}", states.data_type()))
+}
+
+/// A type of stored sums.
+pub(super) trait Stored: fmt::Debug + Default + Send + Sync + 'static {
+    type Column: ArrowPrimitiveType<Native: Into<i128>>;
+    const GREATEST: i128;
+    fn data_type() -> DataType;
+    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef>;
+}
+
+/// Sums of 64 bits.
+#[derive(Debug, Default)]
+pub(super) struct Long;
+
+impl Stored for Long {
+    type Column = Int64Type;
+    const GREATEST: i128 = i64::MAX as i128;
+    fn data_type() -> DataType {
+        DataType::Int64
+    }
+    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef> {
+        let longs = sums.into_iter().map(|sum| sum.and_then(|sum| i64::try_from(sum).ok()));
+        Ok(Arc::new(longs.collect::<Int64Array>()))
+    }
+}
+
+/// Sums of `decimal(38,0)`.
+#[derive(Debug, Default)]
+pub(super) struct Big;
+
+impl Stored for Big {
+    type Column = Decimal128Type;
+    const GREATEST: i128 = GREATEST;
+    fn data_type() -> DataType {
+        DataType::Decimal128(38, 0)
+    }
+    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef> {
+        Ok(Arc::new(sums.into_iter().collect::<Decimal128Array>().with_precision_and_scale(38, 0)?))
+    }
+}
+
+/// The sum of a column of stored sums.
+#[derive(Debug, Default)]
+pub(super) struct WholeSum<S>(Total, PhantomData<S>);
+
+impl<S: Stored> Fold for WholeSum<S> {
+    type Input = arrow::array::PrimitiveArray<S::Column>;
+    type Partial = Decimal256Array;
+    fn output_type() -> DataType {
+        S::data_type()
+    }
+    fn state_type() -> DataType {
+        wide_type()
+    }
+    fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
+        Ok(cast(&arguments[0], &S::data_type())?.as_primitive::<S::Column>().clone())
+    }
+    fn update(&mut self, input: &Self::Input, row: usize) -> Result<()> {
+        if input.is_valid(row) {
+            self.0.add_stored(input.value(row).into(), S::GREATEST);
+        }
+        Ok(())
+    }
+    fn partial(states: &ArrayRef) -> Result<Self::Partial> {
+        wide(states)
+    }
+    fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
+        self.0.merge_row(partial, row);
+        Ok(())
+    }
+    fn output(states: Vec<Self>) -> Result<ArrayRef> {
+        S::column(states.iter().map(|state| state.0.within(S::GREATEST)).collect())
+    }
+    fn state(states: Vec<Self>) -> Result<ArrayRef> {
+        Total::states(states.into_iter().map(|state| state.0))
+    }
+}
+
+/// The aggregate function over [`WholeSum`] of either type.
+pub(super) fn whole_sum() -> AggregateUDF {
+    AggregateUDF::from(Function {
+        signature: Signature::user_defined(Volatility::Immutable),
+        documentation: documentation(
+            "whole_sum(value)",
+            "Σ value of whole numbers, exact; what its type cannot hold is held at the greatest number of it, and so is every \
+             sum that a number at that end goes into. Null values count nothing.",
+            "SELECT whole_sum(x) AS total FROM (VALUES (9223372036854775807), (-1)) AS t(x)",
+            &[("value", "a whole number: BIGINT or DECIMAL(38, 0)")],
+        ),
+    })
+}
+
+struct Function {
+    signature: Signature,
+    documentation: Documentation,
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("whole_sum")
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        "whole_sum".hash(state);
+    }
+}
+
+impl AggregateUDFImpl for Function {
+    fn name(&self) -> &str {
+        "whole_sum"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        match found {
+            [kind] if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
+            [DataType::Decimal128(_, scale)] if *scale <= 0 => Ok(vec![Big::data_type()]),
+            _ => plan_err!("whole_sum takes one whole number; hint: whole_sum(value)"),
+        }
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments.first().cloned().unwrap_or(DataType::Int64))
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        Ok(vec![Field::new(format!("{}[wide]", arguments.name), wide_type(), true).into()])
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(match arguments.return_field.data_type() {
+            DataType::Int64 => Box::new(One(WholeSum::<Long>::default())),
+            _ => Box::new(One(WholeSum::<Big>::default())),
+        })
+    }
+
+    fn groups_accumulator_supported(&self, _arguments: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(match arguments.return_field.data_type() {
+            DataType::Int64 => Box::new(Many::<WholeSum<Long>>(Vec::new())),
+            _ => Box::new(Many::<WholeSum<Big>>(Vec::new())),
+        })
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&self.documentation)
+    }
+}
+
+/// True where numbers of a type have an end at which sums are held.
+pub(super) fn has_bound(kind: &DataType) -> bool {
+    match kind {
+        DataType::Int64 | DataType::Decimal128(_, _) | DataType::Float64 => true,
+        DataType::List(field) => *field.data_type() == DataType::Int64,
+        _ => false,
+    }
+}
+
+/// True in each row in which one of the numbers, or a number of one of the lists, stands at an end of its type.
+#[expect(clippy::cast_precision_loss, reason = "the end of 64 bits as a double is the next power of two")]
+pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    let mut found = vec![false; rows];
+    for column in columns {
+        let at: Box<dyn Fn(usize) -> bool> = match column.data_type() {
+            DataType::Int64 => {
+                let values = column.as_primitive::<Int64Type>().clone();
+                Box::new(move |row| values.value(row).checked_abs().is_none_or(|size| size == i64::MAX))
+            }
+            DataType::Decimal128(_, _) => {
+                let values = column.as_primitive::<Decimal128Type>().clone();
+                Box::new(move |row| values.value(row).saturating_abs() >= GREATEST)
+            }
+            DataType::Float64 => {
+                let values = column.as_primitive::<Float64Type>().clone();
+                Box::new(move |row| values.value(row).abs() >= i64::MAX as f64)
+            }
+            DataType::List(field) if *field.data_type() == DataType::Int64 => {
+                let lists = column.as_list::<i32>().clone();
+                Box::new(move |row| {
+                    let list = lists.value(row);
+                    let values = list.as_primitive::<Int64Type>().values().iter();
+                    values.into_iter().any(|value| value.checked_abs().is_none_or(|size| size == i64::MAX))
+                })
+            }
+            DataType::Null => continue,
+            other => return Err(exec_datafusion_err!("at_bound takes whole numbers and lists of them, not {other}")),
+        };
+        for (row, found) in found.iter_mut().enumerate() {
+            *found |= column.is_valid(row) && at(row);
+        }
+    }
+    Ok(Arc::new(BooleanArray::from(found)))
+}
+
+/// Numbers rounded to whole ones, held at the ends of 64 bits; null of what is no number.
+#[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, which is what is wanted")]
+pub(super) fn rounded(numbers: &ArrayRef) -> Result<ArrayRef> {
+    let numbers = cast(numbers, &DataType::Float64)?;
+    let numbers = numbers.as_primitive::<Float64Type>().iter();
+    let whole = numbers.map(|number| number.filter(|number| !number.is_nan()).map(|number| number.round() as i64));
+    Ok(Arc::new(whole.collect::<Int64Array>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sum(values: &[i128]) -> Option<i128> {
+        let mut total = Total::default();
+        values.iter().for_each(|value| total.add_stored(*value, GREATEST));
+        total.within(GREATEST)
+    }
+
+    #[test]
+    fn a_bound_absorbs_and_the_upper_one_first() {
+        assert_eq!(sum(&[]), None);
+        assert_eq!(sum(&[GREATEST - 1, GREATEST - 1, -(GREATEST - 1), -(GREATEST - 2)]), Some(1));
+        assert_eq!(sum(&[GREATEST - 1, 1]), Some(GREATEST));
+        assert_eq!(sum(&[GREATEST, -5]), Some(GREATEST));
+        assert_eq!(sum(&[5, -GREATEST, 7]), Some(-GREATEST));
+        assert_eq!(sum(&[-GREATEST, GREATEST]), Some(GREATEST));
+        let mut total = Total::default();
+        (0..4).for_each(|_| total.add(i128::MAX));
+        assert_eq!(total.within(i128::from(i64::MAX)), Some(i128::from(i64::MAX)));
+        (0..4).for_each(|_| total.add(-i128::MAX));
+        assert_eq!(total.within(GREATEST), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_partial_states_change_a_sum(
+            parts in proptest::collection::vec(proptest::collection::vec(prop_oneof![
+                -GREATEST..=GREATEST, Just(GREATEST), Just(-GREATEST), Just(GREATEST - 1), -9_i128..9
+            ], 0..6), 0..5)
+        ) {
+            let all: Vec<i128> = parts.iter().flatten().copied().collect();
+            let mut backwards = all.clone();
+            backwards.reverse();
+            prop_assert_eq!(sum(&all), sum(&backwards));
+            let partial = parts.iter().map(|part| {
+                let mut total = Total::default();
+                part.iter().for_each(|value| total.add_stored(*value, GREATEST));
+                total
+            });
+            let states = wide(&Total::states(partial).expect("states")).expect("wide");
+            let mut merged = Total::default();
+            (0..states.len()).for_each(|row| merged.merge_row(&states, row));
+            prop_assert_eq!(merged.within(GREATEST), sum(&all));
+        }
+    }
+}
