@@ -97,12 +97,15 @@ bench-peers: ## Measures it side by side with other stream processors
 
 # Built with the optimisation that the profile of development gives to these two crates: nothing else is compiled anew.
 DETECTION = $(CARGO_TARGET_DIR)/debug/bellwether-detection
+FLEET = $(CARGO_TARGET_DIR)/debug/bellwether-fleet
 
 .PHONY: bench-detection
 bench-detection: ## Measures how well regressions and drift are found, beside peers; QUICK=1 for a short version, SEEDS=n
 	cargo build -p bellwether-bench-detection --bin bellwether-detection
+	cargo build -p bellwether-bench --bin bellwether-fleet
 ifdef QUICK
 	'$(DETECTION)' run --quick $(if $(SEEDS),--seeds $(SEEDS))
+	'$(FLEET)' --seeds 4 --faults 2
 else
 	@scripts/detection-peers fetch
 	@mkdir -p '$(CARGO_TARGET_DIR)/bench'
@@ -110,6 +113,7 @@ else
 	'$(DETECTION)' run $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md --pictures docs \
 	  --json '$(CARGO_TARGET_DIR)/bench/detection.json' \
 	  $$(scripts/detection-peers run '$(CARGO_TARGET_DIR)/bench/series.json' '$(CARGO_TARGET_DIR)/bench/detection-peers' | sed 's/^/--peers /')
+	'$(FLEET)' $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md
 endif
 
 .PHONY: record

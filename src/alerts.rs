@@ -31,7 +31,7 @@ pub(crate) enum AlertsCommand {
     /// Lists what is pending or fires.
     #[command(after_help = "Examples:
   bellwether alerts list --root bellwether-data
-  bellwether sql --root bellwether-data \"SELECT * FROM alerts WHERE state = 'firing'\"    the same as rows")]
+  bellwether sql --root bellwether-data \"SELECT * FROM alerts WHERE state = 'firing' AND change = 'new'\"    what began to fire, as rows")]
     List {
         /// Also what has been resolved.
         #[arg(long)]

@@ -1,6 +1,6 @@
 //! `bellwether check`: says everything that is wrong with events or a configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -164,6 +164,8 @@ fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// Ends with which exit code, over files with these contents.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bellwether_alerts::{Contracts, contract};
+use bellwether_alerts::{Contracts, Season, contract};
 use bellwether_lake::{Error, MOST_SHARDS, Result};
 
 use read::Reader;
@@ -116,6 +116,7 @@ pub(crate) struct Alerts {
     pub(crate) grace: Duration,
     pub(crate) history_days: u64,
     pub(crate) memory_bytes: usize,
+    pub(crate) season: Season,
 }
 
 /// Properties may hold passwords, so only their names are shown.
@@ -297,6 +298,14 @@ fn alerts(reader: &mut Reader<'_>) -> Alerts {
         grace: reader.duration("alerts.grace", Duration::ZERO),
         history_days: reader.integer("alerts.history_days", 1, 366),
         memory_bytes: reader.bytes("alerts.memory_bytes", 16 << 20),
+        season: {
+            let name = reader.text("alerts.time_zone");
+            Season::of(&name).unwrap_or_else(|_| {
+                let right = format!("is `{name}`; it must be a time zone of the IANA database, as \"Europe/Berlin\"");
+                reader.problem("alerts.time_zone", &right);
+                Season::default()
+            })
+        },
     }
 }
 
@@ -396,6 +405,10 @@ mod tests {
         );
         assert!(refused("[contracts.refund_triage]\nsucces = 0.9\n").contains("succes"));
         assert!(refused("[alerts]\nfalse_pages_a_month = 0\n").contains("false_pages_a_month"));
+        assert_eq!(parse("").expect("defaults").alerts.season.name(), "UTC");
+        let zone = |name: &str| format!("[alerts]\ntime_zone = \"{name}\"\n");
+        assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.season.name(), "Europe/Berlin");
+        assert!(refused(&zone("Berlin")).contains("alerts.time_zone` is `Berlin`"));
     }
 
     #[test]

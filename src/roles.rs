@@ -322,6 +322,7 @@ pub(crate) fn watch_settings(config: &Config) -> bellwether_alerts::Settings {
         grace: config.alerts.grace,
         history_days: i64::try_from(config.alerts.history_days).unwrap_or(i64::MAX),
         memory_bytes: config.alerts.memory_bytes,
+        season: config.alerts.season,
     }
 }
 

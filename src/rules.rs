@@ -129,7 +129,7 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<Lake> {
 
 pub(crate) async fn run(command: RulesCommand) -> Result<ExitCode> {
     match command {
-        RulesCommand::List { place } => list(&place).await,
+        RulesCommand::List { place } => Box::pin(list(&place)).await,
         RulesCommand::Check { place } => check(place.open(true).await?).await,
         RulesCommand::Test { files, place } => test(&place.open(false).await?, &files).await,
         RulesCommand::Replay { rule, from, to, place } => replay(&place.open(true).await?, &rule, from, to).await,
@@ -167,7 +167,7 @@ async fn told(lake: &Lake) -> Result<BTreeMap<String, Told>> {
                 name,
                 Told {
                     state: state.as_string::<i32>().value(row).to_owned(),
-                    failures: failures.is_valid(row).then(|| failures.value(row)).unwrap_or(0),
+                    failures: if failures.is_valid(row) { failures.value(row) } else { 0 },
                     since: since.is_valid(row).then(|| since.value(row)),
                     error: notes.as_string::<i32>().value(row).to_owned(),
                 },
@@ -184,7 +184,7 @@ async fn list(place: &Place) -> Result<ExitCode> {
         opened => opened?,
     };
     let told = match &opened.lake {
-        Some(lake) => Some(told(lake).await?),
+        Some(lake) => Some(Box::pin(told(lake)).await?),
         None => None,
     };
     let mut table = comfy_table::Table::new();
@@ -322,6 +322,7 @@ async fn replay(opened: &Opened, rule: &str, from: i64, to: i64) -> Result<ExitC
     for row in &found.rows {
         let late = match row.change {
             ChangeKind::New => "",
+            ChangeKind::Restated => " (as before)",
             ChangeKind::Late => " (by a correction)",
             ChangeKind::Moved => " (moved by a correction)",
             ChangeKind::Retracted => " (taken back)",

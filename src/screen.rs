@@ -223,7 +223,8 @@ mod tests {
         let name = ["cost_per_completed_task".to_owned(), "a_b".to_owned()];
         let row = [vec![number("0.5"), text("x")]];
         assert_eq!(table(&name, &row, 80).text.lines().count(), 5);
-        assert_eq!(table(&name, &row, 26).text.lines().count(), 7);
+        assert_eq!(table(&name, &row, 26).text.lines().count(), 6);
+        assert_eq!(table(&name, &row, 20).text.lines().count(), 7);
         // One number is shown whole, be there room or not.
         assert!(table(&headers[2..], &[vec![number(&"9".repeat(40))]], 20).text.contains(&"9".repeat(40)));
     }

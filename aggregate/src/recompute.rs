@@ -165,3 +165,130 @@ fn shown(column: &ArrayRef, row: usize) -> String {
     let short: String = text.chars().take(SHOWN_CHARACTERS).collect();
     if short.len() < text.len() { format!("`{short}…`") } else { format!("`{short}`") }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwether_lake::schema::{Kind, Table};
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    /// Contributions of one group: cost in nano-units, duration in µs, and sign.
+    fn contributions(of: &[(i64, i64, i64)]) -> RecordBatch {
+        let schema = sql::contributions_schema();
+        let rows = of.iter().enumerate().map(|(n, (cost, latency, sign))| {
+            let mut row: Map<String, Value> = Map::new();
+            for field in schema.fields() {
+                let column = Table::Events.columns().iter().find(|column| column.name == field.name());
+                let value = match column.map(|column| (column.kind, column.required)) {
+                    Some((Kind::Text, true)) => json!("x"),
+                    Some((Kind::Boolean, true)) => json!(false),
+                    Some((_, true)) => json!(0),
+                    _ => Value::Null,
+                };
+                row.insert(field.name().clone(), value);
+            }
+            let stated = [
+                ("run_id", json!(format!("r{n}"))),
+                ("ended_at", json!(0)),
+                ("session_id", json!("s")),
+                ("tenant", json!("")),
+                ("task", json!("t")),
+                ("release_id", json!("v1")),
+                ("release_fingerprint", json!("f")),
+                ("stage", json!("full")),
+                ("outcome_status", json!("success")),
+                ("weight_micros", json!(1_000_000)),
+                ("cost_nanos", json!(cost)),
+                ("cost_currency", json!("USD")),
+                ("latency_total_micros", json!(latency)),
+                ("sign", json!(sign)),
+            ];
+            row.extend(stated.map(|(name, value)| (name.to_owned(), value)));
+            row
+        });
+        let rows: Vec<Map<String, Value>> = rows.collect();
+        let mut decoder =
+            arrow::json::ReaderBuilder::new(schema).with_batch_size(rows.len()).build_decoder().expect("a decoder");
+        decoder.serialize(&rows).expect("rows");
+        decoder.flush().expect("rows").expect("some")
+    }
+
+    /// Rows of `metrics` of each piece, as a step of aggregation makes them.
+    async fn pieces(of: &[&[(i64, i64, i64)]]) -> Vec<RecordBatch> {
+        let context = sql::session();
+        let relation = [("contributions", sql::contributions_schema())];
+        let definition =
+            sql::Definition::new(&context, &relation, bellwether_metrics::metrics_sql()).await.expect("is planned");
+        let mut all = Vec::new();
+        for piece in of {
+            let answer = definition.run([vec![contributions(piece)]]).await.expect("no number stops it");
+            let rows = answer.iter().map(RecordBatch::num_rows).sum();
+            let provenance = [("events_from", sql::constant(0, rows)), ("events_to", sql::constant(1, rows))];
+            all.push(sql::rows_of(Table::Metrics, &answer, &provenance).expect("rows"));
+        }
+        all
+    }
+
+    async fn fold(rows: Vec<RecordBatch>) -> RecordBatch {
+        let names = Table::Metrics.columns().iter().map(|column| column.name);
+        let fold = bellwether_metrics::fold_sql(names.filter(|name| !metrics::PROVENANCE.contains(name)));
+        let schema = Table::Metrics.arrow_schema();
+        let answer = sql::over(&sql::session(), "metrics", schema, rows, &ordered(&fold)).await.expect("folds");
+        without_provenance(&answer).expect("rows")
+    }
+
+    fn value(rows: &RecordBatch, name: &str) -> String {
+        array_value_to_string(rows.column_by_name(name).expect(name), 0).expect(name)
+    }
+
+    const MOST: &str = "99999999999999999999999999999999999999";
+
+    #[tokio::test]
+    async fn sums_that_do_not_fit_are_held_flagged_and_the_same_in_any_order() {
+        // Two of these squares leave 38 digits, two of these costs 64 bits.
+        let great = (9_000_000_000_000_000_000, 9_000_000_000_000_000_000, 1);
+        let usual = (1000, 2000, 1);
+        for parts in [&[&[great, great, usual][..]][..], &[&[great], &[usual, great]], &[&[usual], &[great], &[great]]]
+        {
+            let mut rows = pieces(parts).await;
+            let folded = fold(rows.clone()).await;
+            assert_eq!(value(&folded, "runs"), "3");
+            assert_eq!(value(&folded, "saturated"), "true");
+            assert_eq!(value(&folded, "latency_micros_squares"), MOST);
+            assert_eq!(value(&folded, "cost_nanos_sum"), "18000000000000001000", "what fits is exact");
+            assert!(value(&folded, "groups_cost_nanos").contains("9223372036854775807"));
+            rows.reverse();
+            assert_eq!(first_difference(&fold(rows).await, &folded), None);
+            let whole = fold(pieces(&[&[great, great, usual]]).await).await;
+            assert_eq!(first_difference(&folded, &whole), None);
+        }
+        let small = fold(pieces(&[&[usual, usual]]).await).await;
+        assert_eq!(
+            (value(&small, "saturated").as_str(), value(&small, "cost_nanos_squares").as_str()),
+            ("false", "2000000")
+        );
+        assert_eq!((saturated(&small), saturated(&fold(pieces(&[&[great, great]]).await).await)), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_held_stays_flagged_when_it_is_taken_back_and_an_audit_knows() {
+        let great = (9_000_000_000_000_000_000, 9_000_000_000_000_000_000, 1);
+        let back = (great.0, great.1, -1);
+        let usual = (1000, 2000, 1);
+        let table = fold(pieces(&[&[great, great, usual], &[back], &[back]]).await).await;
+        assert_eq!((value(&table, "runs").as_str(), value(&table, "saturated").as_str()), ("1", "true"));
+        assert_eq!(value(&table, "latency_micros_squares"), MOST, "it cannot be known any more");
+        assert_eq!(value(&table, "cost_nanos_sum"), "1000", "what fitted is exact");
+        let computed = fold(pieces(&[&[usual]]).await).await;
+        assert_eq!(value(&computed, "saturated"), "false");
+        assert_eq!(first_difference(&table, &computed), None, "only what is flagged differs");
+        // A difference beside what is held is one.
+        let other = fold(pieces(&[&[(1001, 2000, 1)]]).await).await;
+        assert!(first_difference(&table, &other).is_some_and(|what| what.contains("cost_nanos_sum")));
+        // Piece by piece within bounds, nothing is lost: the fold is as wide as it takes.
+        let apart = fold(pieces(&[&[great], &[great], &[back], &[usual], &[back]]).await).await;
+        assert_eq!(first_difference(&apart, &computed), None);
+        assert_eq!(value(&apart, "saturated"), "false");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_detect::Season;
 use serde::Deserialize;
 
 /// The contract of one task. Everything may be left out.
@@ -25,6 +26,8 @@ pub struct Contract {
     pub canary_share: Option<f64>,
     /// Odds ratio up to which a release is not worse, for all outcomes of this task.
     pub margin: Option<f64>,
+    /// Time zone that its weeks go by, where it is not that of `[alerts]`.
+    pub time_zone: Option<String>,
 }
 
 /// Contracts by task.
@@ -67,6 +70,12 @@ pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
                 refuse(key, value, "an amount above 0");
             }
         }
+        if let Some(Err(why)) = contract.time_zone.as_deref().map(Season::of) {
+            problems.push(format!("`contracts.{task}.time_zone`: {why}"));
+        }
+        let mut refuse = |key: &str, value: f64, right: &str| {
+            problems.push(format!("`contracts.{task}.{key}` is `{value}`; it must be {right}"));
+        };
         if let Some(value) = contract.margin.filter(|value| !(1.0..=10.0).contains(value)) {
             refuse("margin", value, "an odds ratio from 1 to 10, as 1.15");
         }
@@ -94,6 +103,9 @@ mod tests {
                 .expect_err("wrong");
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems[0].contains("`contracts.a.success` is `95`"), "{problems:?}");
+        let zones = |zone: &str| parse(&format!("[contracts.a]\ntime_zone = \"{zone}\"\n"));
+        assert_eq!(zones("Asia/Tokyo").expect("right")["a"].time_zone.as_deref(), Some("Asia/Tokyo"));
+        assert!(zones("Tokyo").expect_err("wrong")[0].contains("`contracts.a.time_zone`: `Tokyo` is no time zone"));
         assert!(parse("[contracts.a]\nsucess = 0.9\n").expect_err("wrong")[0].contains("sucess"));
     }
 }

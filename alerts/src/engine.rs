@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bellwether_detect::{Budget, Minute, State, Thresholds, Told, Transition};
+use bellwether_detect::{Budget, Crowd, Minute, Season, State, Thresholds, Told, Transition};
 use bellwether_lake::{Result, Table};
 use bellwether_queries::{Session, SessionSettings};
 
 use crate::contract::Contracts;
 use crate::observe::{MINUTE_MICROS, SEPARATOR};
 use crate::record::{ChangeKind, Row, alert_id, micros};
-use crate::rule::{Broken, Rule, Rules, Severity, Source};
+use crate::rule::{Broken, Rule, Rules, Settings, Severity, Source};
 use asking::Asking;
 pub use asking::try_rule;
 use attempts::Attempts;
@@ -98,6 +98,8 @@ pub struct Engine {
     broken: Vec<Broken>,
     contracts: Contracts,
     session: Session,
+    /// For what is asked of one rule alone.
+    apart: Session,
     /// Time of the evaluation, microseconds.
     now: i64,
     /// False while history is replayed.
@@ -142,6 +144,11 @@ impl Engine {
                     asked: None,
                     planned: None,
                     attempts: Attempts::default(),
+                    season: Season::default(),
+                    crowd: match &rule.settings {
+                        Settings::Silence { .. } if !rule.series.is_empty() => Some(Crowd::new(minutes)),
+                        _ => None,
+                    },
                 }
             })
             .collect();
@@ -155,10 +162,18 @@ impl Engine {
             watched,
             broken: rules.broken.clone(),
             contracts: contracts.clone(),
-            session: Session::in_memory(settings)?,
+            session: Session::in_memory(settings.clone())?,
+            apart: Session::in_memory(settings)?,
             now: 0,
             live: false,
         })
+    }
+
+    /// The same with weeks that go by the clock of a zone, where a task's contract does not name another.
+    #[must_use]
+    pub fn in_season(mut self, season: Season) -> Self {
+        self.watched.iter_mut().for_each(|watched| watched.season = season);
+        self
     }
 
     /// Rules with how they do, and why some of their series are not watched.
@@ -215,7 +230,13 @@ impl Engine {
             None => return Ok(()),
         };
         self.session.put(table, Arc::clone(&schema), rows.clone())?;
-        let asking = Asking { session: &self.session, contracts: &self.contracts, now: self.now, live: self.live };
+        let asking = Asking {
+            session: &self.session,
+            apart: &self.apart,
+            contracts: &self.contracts,
+            now: self.now,
+            live: self.live,
+        };
         for watched in self.watched.iter_mut().filter(|watched| watched.rule.source.table() == Some(table)) {
             asking.take(watched, table, &rows).await?;
         }
@@ -228,16 +249,17 @@ impl Engine {
     /// # Errors
     /// As [`Engine::take`].
     pub async fn retry(&mut self) -> Result<()> {
-        let asking = Asking { session: &self.session, contracts: &self.contracts, now: self.now, live: self.live };
-        let mut asked = BTreeSet::new();
+        let asking = Asking {
+            session: &self.session,
+            apart: &self.apart,
+            contracts: &self.contracts,
+            now: self.now,
+            live: self.live,
+        };
         for watched in self.watched.iter_mut().filter(|watched| watched.attempts.is_due(self.now)) {
             if let Some(table) = watched.rule.source.table() {
                 asking.retry(watched, table).await?;
-                asked.insert(table);
             }
-        }
-        for table in asked {
-            self.session.put(table, table.arrow_schema(), Vec::new())?;
         }
         Ok(())
     }
@@ -284,7 +306,7 @@ impl Engine {
                     Some(now) => now + 1,
                     None => continue,
                 },
-                (_, crate::rule::Settings::Silence { .. }) => silence_to,
+                (_, Settings::Silence { .. }) => silence_to,
                 _ => to,
             };
             // Where rows wait to be judged, their windows are not whole.

@@ -2,26 +2,33 @@
 //! rule works again. The table `alerts` is where commands and people see it, whatever process watches.
 
 use crate::engine::{Engine, FAILING_AFTER, Failures};
+use crate::health::Health;
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use crate::record::{RULE_FAILING, Row, alert_id};
 use crate::rule::Rule;
+
+/// A rule works again once it has for so long without a failure: one that fails every other time is told once.
+const SETTLED_MICROS: i64 = 30 * 1_000_000;
 
 /// What is news of the rules at a moment, microseconds.
 pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (rule, failures) in engine.failures() {
         let before = ledger.state(&alert_id(RULE_FAILING, std::slice::from_ref(&rule.name), ""));
-        rows.extend(steps(before, failures).into_iter().map(|step| Row::of_rule(rule, failures, now, step)));
+        rows.extend(steps(before, failures, now).into_iter().map(|step| Row::of_rule(rule, failures, now, step)));
     }
     rows.extend(gone(engine, ledger, now));
     rows
 }
 
 /// From the state that was told last to the one that is so.
-fn steps(before: &str, failures: &Failures) -> Vec<(&'static str, &'static str, &'static str)> {
+fn steps(before: &str, failures: &Failures, now: i64) -> Vec<(&'static str, &'static str, &'static str)> {
+    let settled = failures.last_failed.is_none_or(|at| now.saturating_sub(at) >= SETTLED_MICROS);
+    let works = failures.worked && settled;
     match (before, failures.in_a_row) {
-        ("firing", 0) if failures.worked => vec![("firing", "resolved", "works")],
-        ("pending", 0) if failures.worked => vec![("pending", "inactive", "faded")],
+        ("firing", 0) if works => vec![("firing", "resolved", "works")],
+        ("pending", 0) if works => vec![("pending", "inactive", "faded")],
         ("firing" | "pending" | "inactive" | "resolved", 0) | ("firing", _) => Vec::new(),
         ("pending", 1..FAILING_AFTER) => Vec::new(),
         ("pending", _) => vec![("pending", "firing", "fails")],
@@ -56,8 +63,21 @@ fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     rows
 }
 
+/// Counts what failed, and tells health which rules fail.
+pub(crate) fn tell(engine: &mut Engine, metrics: &Metrics, health: &Health) {
+    for (rule, failed) in engine.count_failures() {
+        metrics.rule_failures.with_label_values(&[&rule]).inc_by(failed);
+    }
+    for (rule, failures) in engine.failures() {
+        let given_up = i64::try_from(failures.given_up).unwrap_or(i64::MAX);
+        metrics.rule_failing.with_label_values(&[&rule.name]).set(i64::from(failures.in_a_row));
+        metrics.given_up.with_label_values(&[&rule.name]).set(given_up);
+    }
+    health.fails(in_words(engine));
+}
+
 /// The rules that fail, in one sentence each; none where all work.
-pub(crate) fn in_words(engine: &Engine) -> Option<String> {
+fn in_words(engine: &Engine) -> Option<String> {
     let failing = engine.failures().filter(|(_, failures)| failures.is_failing());
     let words: Vec<String> = failing
         .map(|(rule, failures)| {
@@ -78,16 +98,19 @@ mod tests {
 
     #[test]
     fn a_rule_is_told_to_fail_after_some_failures_and_to_work_once_it_does() {
-        assert!(steps("inactive", &failures(0, true)).is_empty());
-        assert_eq!(steps("inactive", &failures(1, true)), [("inactive", "pending", "fails")]);
-        assert_eq!(steps("resolved", &failures(2, false)), [("resolved", "pending", "fails")]);
-        assert!(steps("pending", &failures(2, true)).is_empty());
-        assert_eq!(steps("pending", &failures(FAILING_AFTER, true)), [("pending", "firing", "fails")]);
+        assert!(steps("inactive", &failures(0, true), 0).is_empty());
+        assert_eq!(steps("inactive", &failures(1, true), 0), [("inactive", "pending", "fails")]);
+        assert_eq!(steps("resolved", &failures(2, false), 0), [("resolved", "pending", "fails")]);
+        assert!(steps("pending", &failures(2, true), 0).is_empty());
+        assert_eq!(steps("pending", &failures(FAILING_AFTER, true), 0), [("pending", "firing", "fails")]);
         let at_once = [("inactive", "pending", "fails"), ("pending", "firing", "fails")];
-        assert_eq!(steps("inactive", &failures(9, false)), at_once);
-        assert!(steps("firing", &failures(9, true)).is_empty());
-        assert_eq!(steps("firing", &failures(0, true)), [("firing", "resolved", "works")]);
+        assert_eq!(steps("inactive", &failures(9, false), 0), at_once);
+        assert!(steps("firing", &failures(9, true), 0).is_empty());
+        assert_eq!(steps("firing", &failures(0, true), 0), [("firing", "resolved", "works")]);
+        let lately = Failures { last_failed: Some(0), ..failures(0, true) };
+        assert!(steps("firing", &lately, SETTLED_MICROS - 1).is_empty());
+        assert_eq!(steps("firing", &lately, SETTLED_MICROS), [("firing", "resolved", "works")]);
         // After a restart nothing is known until it has been evaluated.
-        assert!(steps("firing", &failures(0, false)).is_empty());
+        assert!(steps("firing", &failures(0, false), 0).is_empty());
     }
 }

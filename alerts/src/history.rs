@@ -69,7 +69,7 @@ pub async fn replayed(
     // The rule alone, with the part of the budget that it has among all.
     let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
     let budget = BudgetSettings { pages: share, tickets: share, infos: share };
-    let mut engine = Engine::new(&only, contracts, &budget)?;
+    let mut engine = Engine::new(&only, contracts, &budget)?.in_season(settings.season);
     let at = lake.log(Table::Metrics).load().await?;
     let versions = (at.version, Layout::reads_next(&at));
     // What lies before is learned from, and not told.

@@ -113,7 +113,7 @@ impl Ledger {
         (alert.rule, alert.severity, alert.labels) = (row.rule, row.severity, row.labels);
         let entry = Entry { at: row.at, order, state: row.state, stale: row.stale };
         match row.change.as_str() {
-            "new" | "late" => {
+            "new" | "late" | "restated" => {
                 alert.told.insert(entry);
             }
             "moved" => {
@@ -121,7 +121,8 @@ impl Ledger {
                 alert.told.insert(entry);
             }
             "retracted" => {
-                let page = alert.severity == "page" && row.from == "firing" && !row.stale;
+                // What had only been heard of again was no page of its own.
+                let page = alert.severity == "page" && row.from == "firing" && alert.fired().any(|at| at == row.at);
                 if alert.take(row.at, &row.from, row.stale) && page {
                     self.retracted_pages.push(row.at);
                 }
@@ -142,10 +143,11 @@ impl Ledger {
                 ledger.alerts.get(&row.alert_id).is_some_and(|alert| alert.find(at, state, row.stale).is_some())
             };
             match row.change {
-                ChangeKind::New | ChangeKind::Late if known(self, row.at, row.state) => continue,
+                ChangeKind::New | ChangeKind::Late | ChangeKind::Restated if known(self, row.at, row.state) => continue,
                 ChangeKind::Moved if known(self, row.at, row.state) => continue,
                 ChangeKind::Moved if !known(self, row.was.unwrap_or(row.at), row.state) => {
-                    (row.change, row.was) = (ChangeKind::Late, None);
+                    (row.change, row.was) =
+                        (if row.restates() { ChangeKind::Restated } else { ChangeKind::Late }, None);
                 }
                 ChangeKind::Retracted if !known(self, row.at, row.state_from) => continue,
                 _ => {}
@@ -241,6 +243,7 @@ impl Stored {
     fn of(row: &Row) -> Self {
         let change = match row.change {
             ChangeKind::New => "new",
+            ChangeKind::Restated => "restated",
             ChangeKind::Late => "late",
             ChangeKind::Moved => "moved",
             ChangeKind::Retracted => "retracted",
@@ -257,5 +260,39 @@ impl Stored {
             change: change.to_owned(),
             was: row.was,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(at: i64, from: &str, state: &str, stale: bool, change: &str) -> Stored {
+        let [id, rule, severity] = ["a", "success_drift", "page"].map(str::to_owned);
+        let [from, state, change] = [from, state, change].map(str::to_owned);
+        Stored { id, rule, severity, labels: BTreeMap::new(), at, from, state, stale, change, was: None }
+    }
+
+    #[test]
+    fn a_page_that_grows_stale_and_is_heard_of_again_is_one_page() {
+        let mut ledger = Ledger::default();
+        for row in [
+            row(1, "inactive", "pending", false, "new"),
+            row(1, "pending", "firing", false, "new"),
+            row(2, "firing", "firing", true, "restated"),
+            row(3, "firing", "firing", false, "restated"),
+            // As they were written before they had a name of their own.
+            row(4, "firing", "firing", true, "new"),
+            row(5, "firing", "firing", false, "new"),
+        ] {
+            ledger.apply(row).expect("a row of the table");
+        }
+        assert_eq!(ledger.pages(10), (1, 0));
+        // That it had been heard of was a mistake; the page stands.
+        ledger.apply(row(5, "firing", "firing", false, "retracted")).expect("a row of the table");
+        assert_eq!(ledger.pages(10), (1, 0));
+        ledger.apply(row(1, "firing", "inactive", false, "retracted")).expect("a row of the table");
+        assert_eq!(ledger.pages(10).1, 1);
+        assert!(ledger.apply(row(6, "firing", "resolved", false, "unheard of")).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! * [`contract`]: what a task promises.
 //! * [`engine`]: all rules at work, on rows in memory.
 //! * [`watch`]: the role: follows the tables by version and writes `alerts`.
+//! * `failing`: alerts about rules that fail; `health`: how the role does.
 //! * `ledger`: what has been told; [`record`]: rows of the table; `query`: the SQL that gives an alert's numbers again.
 //! * [`history`]: what a rule would have fired; [`test_file`]: unit tests of rules.
 //!
@@ -13,6 +14,7 @@
 pub mod contract;
 pub mod engine;
 mod failing;
+mod health;
 pub mod history;
 mod ledger;
 mod metrics;
@@ -26,7 +28,9 @@ pub mod standing;
 pub mod test_file;
 pub mod watch;
 
+pub use bellwether_detect::Season;
 pub use contract::{Contract, Contracts};
 pub use engine::{BudgetSettings, Engine};
+pub use health::Health;
 pub use rule::{Rule, Rules};
-pub use watch::{Health, Settings, Watch, Watcher, run};
+pub use watch::{Settings, Watch, Watcher, run};

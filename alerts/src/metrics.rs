@@ -49,7 +49,7 @@ impl Metrics {
             evaluations: counter("bellwether_watch_evaluations_total", "Evaluations of all rules")?,
             seconds: float("bellwether_watch_evaluation_seconds", "Time that the last evaluation took")?,
             transitions: made!(IntCounterVec::new(
-                Opts::new("bellwether_watch_transitions_total", "Transitions written to alerts"),
+                Opts::new("bellwether_watch_transitions_total", "Changes of the state of alerts"),
                 &["severity", "state"]
             )),
             firing: made!(IntGaugeVec::new(Opts::new("bellwether_alerts_firing", "Alerts that fire"), &["severity"])),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bellwether_detect::detector::Regression;
+use bellwether_detect::crowd::ALL;
+use bellwether_detect::detector::{Histogram, Ratio, Regression};
 use bellwether_detect::{Detector, Evidence, Minute};
 
 use crate::record::Subject;
@@ -57,6 +58,7 @@ pub(crate) fn of(asked: &Asked<'_>) -> String {
         .series
         .iter()
         .zip(asked.subject.series)
+        .filter(|(_, value)| *value != ALL)
         .map(|(column, value)| {
             if value.is_empty() {
                 format!("coalesce({column}, '') = ''")
@@ -76,6 +78,13 @@ pub(crate) fn of(asked: &Asked<'_>) -> String {
     conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(asked.to)));
     match asked.detector {
         Detector::Regression(settings) => regression(asked, settings, &conditions),
+        Detector::Ratio(settings) => ratio(asked, settings, &conditions),
+        Detector::Histogram(settings) if rule.sql.contains("AS sketch") => histogram(asked, settings, &conditions),
+        Detector::Occurrence(_) => format!(
+            "SELECT sum(events) AS canary_events, sum(runs) AS canary_runs\nFROM (\n{}\n) AS observations\nWHERE {}",
+            rule.sql,
+            conditions.join(" AND ")
+        ),
         _ => format!(
             "SELECT * FROM (\n{}\n) AS observations\nWHERE {}\nORDER BY window_start",
             rule.sql,
@@ -103,6 +112,55 @@ fn arms(asked: &Asked<'_>) -> (String, String) {
         }
     };
     (own, other)
+}
+
+/// The sums of a ratio of both.
+fn ratio(asked: &Asked<'_>, settings: &Ratio, conditions: &[String]) -> String {
+    let (own, other) = arms(asked);
+    let sum = |of: &str, who: &str| format!("coalesce(sum(CASE WHEN {who} THEN {of} END), 0)");
+    let value = |who: &str| {
+        let of = |column: &str| format!("CAST({} AS DOUBLE)", sum(column, who));
+        format!("{} / nullif({}, 0) * {:e}", of("y"), of("x"), settings.scale)
+    };
+    format!(
+        "WITH observations AS (\n{sql}\n),\n\
+         placed AS (\n    SELECT runs, y, x, {own} AS own,\n        {other} AS other\n    FROM observations\n    WHERE {conditions}\n)\n\
+         SELECT {ea} AS baseline_events, {ra} AS baseline_runs, {eb} AS canary_events, {rb} AS canary_runs,\n    \
+         {va} AS baseline_value,\n    {vb} AS canary_value\nFROM placed",
+        sql = asked.subject.rule.sql,
+        conditions = conditions.join(" AND "),
+        ea = sum("x", "other"),
+        ra = sum("runs", "other"),
+        eb = sum("x", "own"),
+        rb = sum("runs", "own"),
+        va = value("other"),
+        vb = value("own"),
+    )
+}
+
+/// The runs of both whose distributions were compared, and the quantile that is told.
+fn histogram(asked: &Asked<'_>, settings: &Histogram, conditions: &[String]) -> String {
+    let (own, other) = arms(asked);
+    let share = if asked.evidence.of == Some("95th percentile") { 0.95 } else { 0.5 };
+    let merged = |who: &str| format!("sketch_merge(CASE WHEN {who} THEN sketch END)");
+    format!(
+        "WITH observations AS (\n{sql}\n),\n\
+         placed AS (\n    SELECT window_start, sketch, {own} AS own,\n        {other} AS other\n    FROM observations\n    WHERE {conditions}\n),\n\
+         windows AS (\n    SELECT window_start, {a} AS sketch_a, {b} AS sketch_b\n    FROM placed\n    WHERE own OR other\n    GROUP BY window_start\n),\n\
+         counted AS (\n    SELECT window_start, sketch_a, sketch_b, greatest(sketch_count(sketch_a), 0) AS runs_a, greatest(sketch_count(sketch_b), 0) AS runs_b\n    FROM windows\n),\n\
+         numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (ORDER BY window_start) AS block\n    FROM counted\n    WHERE runs_a + runs_b > 0\n),\n\
+         blocks AS (\n    SELECT block, sum(runs_a) AS runs_a, sum(runs_b) AS runs_b, sketch_merge(sketch_a) AS sketch_a, sketch_merge(sketch_b) AS sketch_b,\n        \
+         max(block) OVER () AS last_block\n    FROM numbered\n    GROUP BY block\n)\n\
+         SELECT 0 AS baseline_events, sum(runs_a) AS baseline_runs, 0 AS canary_events, sum(runs_b) AS canary_runs,\n    \
+         sketch_quantile(sketch_merge(sketch_a), {share}) AS baseline_value, sketch_quantile(sketch_merge(sketch_b), {share}) AS canary_value\n\
+         FROM blocks\nWHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
+        sql = asked.subject.rule.sql,
+        conditions = conditions.join(" AND "),
+        a = merged("other"),
+        b = merged("own"),
+        runs = settings.block_runs,
+        minutes = settings.block_minutes,
+    )
 }
 
 /// Windows of the strata that the numbers are of, as relation `counted`.

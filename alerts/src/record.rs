@@ -22,6 +22,8 @@ pub const RULE_FAILING: &str = "rule_failing";
 pub enum ChangeKind {
     /// It happened.
     New,
+    /// It fires as before: only whether there is news of it has changed. No new alert to anyone who counts.
+    Restated,
     /// A correction brought it for a time that had been judged.
     Late,
     /// A correction moved it.
@@ -215,7 +217,10 @@ impl Row {
             state: transition.to.name(),
             stale: transition.stale,
             why: transition.why.to_owned(),
-            change,
+            change: match change {
+                ChangeKind::New | ChangeKind::Late if transition.from == transition.to => ChangeKind::Restated,
+                change => change,
+            },
             was: was.map(micros),
             detector: evidence.detector,
             baseline: evidence.baseline.name(),
@@ -298,6 +303,11 @@ impl Row {
             notes: error,
             sql: rule.sql.clone(),
         }
+    }
+
+    /// True where the alert is in the state that it was in: only whether there is news of it has changed.
+    pub fn restates(&self) -> bool {
+        self.state_from == self.state
     }
 
     /// When the change began, microseconds, as far as the evidence tells.

@@ -307,7 +307,7 @@ impl Expect {
         let time = |text: &Option<String>| text.as_deref().map(duration).transpose();
         let (after, before) = (time(&self.after)?.unwrap_or(0), time(&self.before)?.unwrap_or(MOST));
         let matches = |row: &&Row| {
-            row.change != ChangeKind::Retracted
+            !matches!(row.change, ChangeKind::Retracted | ChangeKind::Restated)
                 && row.state == self.state
                 && self.labels.iter().all(|(name, value)| row.labels.get(name).is_some_and(|found| found == value))
         };

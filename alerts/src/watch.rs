@@ -6,11 +6,9 @@
 //! committed, and where corrections are older than what is kept.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bellwether_detect::Minute;
+use bellwether_detect::{Minute, Season};
 use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, Error, ErrorKind, Lake, Layout, Reading, Result, Snapshot, Table, settle,
 };
@@ -21,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, LONGEST_QUERY};
+use crate::health::Health;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observe::MINUTE_MICROS;
@@ -60,6 +59,8 @@ pub struct Settings {
     pub history_days: i64,
     /// Memory of queries over whole tables.
     pub memory_bytes: usize,
+    /// The clock that weeks go by, where a task's contract does not name another.
+    pub season: Season,
 }
 
 impl Default for Settings {
@@ -70,6 +71,7 @@ impl Default for Settings {
             grace: Duration::from_secs(30),
             history_days: 84,
             memory_bytes: 256 << 20,
+            season: Season::default(),
         }
     }
 }
@@ -81,51 +83,6 @@ enum Origin {
     History,
     /// New rows.
     News,
-}
-
-/// How the role does, for health.
-#[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Told>);
-
-#[derive(Debug, Default)]
-struct Told {
-    next_version: AtomicI64,
-    failing: Mutex<Option<String>>,
-    /// Rebuilds for rules that had fallen behind: how many, and the time of the last, microseconds.
-    forced: AtomicU32,
-    forced_at: AtomicI64,
-}
-
-impl Health {
-    /// Version of `metrics` that is read next.
-    pub fn next_version(&self) -> i64 {
-        self.0.next_version.load(Ordering::Relaxed)
-    }
-
-    /// Which rules fail again and again, and why; none where all work.
-    pub fn failing(&self) -> Option<String> {
-        self.0.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn moved(&self, next_version: i64) {
-        self.0.next_version.store(next_version, Ordering::Relaxed);
-    }
-
-    fn fails(&self, why: Option<String>) {
-        *self.0.failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-
-    /// True where state may be rebuilt because a rule fell behind: ever more rarely, since what fails on old rows may do so
-    /// each time.
-    fn may_rebuild(&self, now: i64) -> bool {
-        let (forced, at) = (self.0.forced.load(Ordering::Relaxed), self.0.forced_at.load(Ordering::Relaxed));
-        let may = forced == 0 || now.saturating_sub(at) >= REBUILD_MICROS << forced.min(10);
-        if may {
-            self.0.forced.store(forced.saturating_add(1), Ordering::Relaxed);
-            self.0.forced_at.store(now, Ordering::Relaxed);
-        }
-        may
-    }
 }
 
 /// Everything that watching works with.
@@ -245,7 +202,8 @@ impl Watcher {
         let on = lake.log(Table::Alerts).load().await?;
         let ledger = Ledger::load(lake).await?;
         let mut watcher = Self {
-            engine: Engine::new(&watch.rules, &watch.contracts, &watch.settings.budget)?,
+            engine: Engine::new(&watch.rules, &watch.contracts, &watch.settings.budget)?
+                .in_season(watch.settings.season),
             watch: watch.clone(),
             metrics,
             ledger,
@@ -404,7 +362,7 @@ impl Watcher {
         }
         found.extend(crate::failing::rows(&self.engine, &self.ledger, now));
         self.commit(found, Origin::News).await?;
-        self.tell_failures();
+        crate::failing::tell(&mut self.engine, &self.metrics, &self.watch.health);
         self.metrics.evaluations.inc();
         self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);
         self.metrics.next_version.set(self.next());
@@ -429,19 +387,6 @@ impl Watcher {
         if let Some(session) = &self.tables {
             Box::pin(self.engine.ask_tables(session, minute)).await;
         }
-    }
-
-    /// Counts what failed, and tells health which rules fail.
-    fn tell_failures(&mut self) {
-        for (rule, failed) in self.engine.count_failures() {
-            self.metrics.rule_failures.with_label_values(&[&rule]).inc_by(failed);
-        }
-        for (rule, failures) in self.engine.failures() {
-            let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.rule_failing.with_label_values(&[&rule.name]).set(i64::from(failures.in_a_row));
-            self.metrics.given_up.with_label_values(&[&rule.name]).set(number(failures.given_up));
-        }
-        self.watch.health.fails(crate::failing::in_words(&self.engine));
     }
 
     /// Takes in new rows of `metrics`; gives the version of `events` that they reach to, and whether there may be more.
@@ -539,7 +484,10 @@ impl Watcher {
     /// Logs what is news, and sets the gauges. What history brings is told in one line: it may be weeks of transitions.
     fn tell(&self, news: &[Row], from: Origin) {
         for row in news {
-            self.metrics.transitions.with_label_values(&[row.severity, row.state]).inc();
+            // A page that grows stale and is heard of again is no other page.
+            if !row.restates() {
+                self.metrics.transitions.with_label_values(&[row.severity, row.state]).inc();
+            }
             if from == Origin::News {
                 tracing::info!(
                     alert = row.alert_id, rule = row.rule, severity = row.severity, from = row.state_from, to = row.state, why = row.why,

@@ -1,14 +1,16 @@
 //! The role on a lake of its own: versions that are gone, rivals, restarts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use bellwether_alerts::standing::current;
-use bellwether_alerts::{Contracts, Health, Rules, Settings, Watch, Watcher, run};
+use bellwether_alerts::{Contracts, Health, Rule, Rules, Settings, Watch, Watcher, run};
 use bellwether_lake::schema::Kind;
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, Layout, MaintainSettings, Outcome, PartitionRange, StorageOptions,
-    Table, unique_id,
+    Advance, Commit, CommitLog, ErrorKind, Lake, Layout, MaintainSettings, ManualClock, Outcome, PartitionRange,
+    StorageOptions, Table, unique_id,
 };
 use prometheus::Registry;
 use serde_json::{Map, Value, json};
@@ -68,6 +70,15 @@ impl Tables {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let lake = Lake::open(folder.path().to_str().expect("UTF-8"), &StorageOptions::default()).await.expect("opens");
+        Self { folder, lake }
+    }
+
+    /// Tables whose time of day is moved by hand.
+    async fn at(clock: &ManualClock) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().to_str().expect("UTF-8");
+        let options = StorageOptions::default();
+        let lake = Lake::open_with_clock(root, &options, Arc::new(clock.clone())).await.expect("opens");
         Self { folder, lake }
     }
 
@@ -282,4 +293,129 @@ async fn of_two_watchers_one_is_fenced() {
     let mut second = Watcher::open(&watch, &Registry::new()).await.expect("opens");
     second.turn().await.expect("judges");
     assert_eq!(tables.evaluations().await, told);
+}
+
+/// A rule of this name over `metrics`.
+fn own_rule(sql: &str) -> Rule {
+    let text = format!(
+        "name = \"mine\"\ndoc = \"Mine.\"\nseverity = \"page\"\nsource = \"metrics\"\nseries = [\"task\"]\nvalue = \"rate\"\n\
+         sql = \"{sql}\"\ndetector = {{ kind = \"occurrence\" }}\n"
+    );
+    Rule::parse(&text, "test").unwrap_or_else(|broken| panic!("{}", broken.why))
+}
+
+/// State, severity and failures of each row about the rule `mine`.
+async fn told_of_mine(lake: &Lake) -> Vec<(String, String)> {
+    let (_, files) = lake.active_files(Table::Alerts).await.expect("lists");
+    let mut told = Vec::new();
+    for file in &files {
+        for batch in
+            lake.read(Table::Alerts, file, Some(&["rule", "state", "title", "evaluation"])).await.expect("reads")
+        {
+            for row in 0..batch.num_rows() {
+                let text = |column: usize| batch.column(column).as_string_view().value(row).to_owned();
+                let evaluation = batch.column(3).as_primitive::<Int64Type>().value(row);
+                if text(0) == "rule_failing" {
+                    told.push((evaluation, row, text(1), text(2)));
+                }
+            }
+        }
+    }
+    told.sort();
+    told.into_iter().map(|(_, _, state, title)| (state, title)).collect()
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_is_an_alert_of_its_own_until_it_works_or_is_gone() {
+    const MINUTE: i64 = 60_000_000;
+    let clock = ManualClock::at((BEGIN + 181) * MINUTE);
+    let tables = Tables::at(&clock).await;
+    tables.add(0, 180).await;
+    let with = |rule: Option<Rule>| {
+        let mut watch = tables.watch();
+        watch.rules.rules.extend(rule);
+        watch
+    };
+    let broken = with(Some(own_rule("SELECT window_start, task, nope AS events, runs FROM metrics")));
+    let registry = Registry::new();
+    let mut watcher = Watcher::open(&broken, &registry).await.expect("opens");
+    let mut minute = 180;
+    for _ in 0..6 {
+        tables.add(minute, minute + 5).await;
+        minute += 5;
+        clock.advance(5 * MINUTE);
+        watcher.turn().await.expect("the other rules go on");
+    }
+    let states = |told: &[(String, String)]| told.iter().map(|(state, _)| state.clone()).collect::<Vec<_>>();
+    let told = told_of_mine(&tables.lake).await;
+    assert_eq!(states(&told), ["pending", "firing"], "{told:?}");
+    assert!(told[1].1.contains("mine: rule fails") && told[1].1.contains("there is no column `nope`"), "{told:?}");
+    assert_eq!(tables.states().await.get("success_regression").map(String::as_str), Some("firing"));
+    let why = broken.health.failing().expect("health knows");
+    assert!(why.contains("rule `mine` fails") && why.contains("nope"), "{why}");
+    let counted = registry.gather().into_iter().find(|family| family.name() == "bellwether_watch_rule_failures_total");
+    let counted = counted.expect("it is counted");
+    let of_mine =
+        counted.get_metric().iter().find(|metric| metric.get_label().iter().any(|label| label.value() == "mine"));
+    assert!(of_mine.is_some_and(|metric| metric.get_counter().get_value() >= 4.0));
+    // Started again it still fails: that is no news. Mended, it is over.
+    watcher = Watcher::open(&broken, &Registry::new()).await.expect("opens");
+    watcher.turn().await.expect("judges");
+    assert_eq!(told_of_mine(&tables.lake).await.len(), 2);
+    let mended = with(Some(own_rule("SELECT window_start, task, failure AS events, runs FROM metrics")));
+    watcher = Watcher::open(&mended, &Registry::new()).await.expect("opens");
+    clock.advance(MINUTE);
+    watcher.turn().await.expect("judges");
+    assert_eq!(states(&told_of_mine(&tables.lake).await), ["pending", "firing", "resolved"]);
+    assert_eq!(mended.health.failing(), None);
+    // Broken once more, and then removed.
+    watcher = Watcher::open(&broken, &Registry::new()).await.expect("opens");
+    clock.advance(MINUTE);
+    watcher.turn().await.expect("judges");
+    let without = with(None);
+    watcher = Watcher::open(&without, &Registry::new()).await.expect("opens");
+    clock.advance(MINUTE);
+    watcher.turn().await.expect("judges");
+    let last = told_of_mine(&tables.lake).await;
+    assert!(["resolved", "inactive"].contains(&last.last().expect("rows").0.as_str()), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_read_stops_the_rules_that_read_it_and_no_others() {
+    const MINUTE: i64 = 60_000_000;
+    let clock = ManualClock::at((BEGIN + 181) * MINUTE);
+    let tables = Tables::at(&clock).await;
+    tables.add(0, 180).await;
+    let of = |name: &str, table: &str| {
+        let text = format!(
+            "name = \"{name}\"\ndoc = \"Mine.\"\nseverity = \"ticket\"\nsource = \"tables\"\nvalue = \"rows\"\n\
+             sql = \"SELECT count(*) + max(length(task)) AS value FROM {table}\"\n\
+             detector = {{ kind = \"threshold\", above = 0.0, hold = 0 }}\n"
+        );
+        Rule::parse(&text, "test").unwrap_or_else(|broken| panic!("{}", broken.why))
+    };
+    let history = RecordBatch::new_empty(Table::Releases.arrow_schema());
+    let mut row: Map<String, Value> = Map::new();
+    for column in Table::Releases.columns().iter().filter(|column| column.required) {
+        row.insert(column.name.to_owned(), nothing(column.name, column.kind));
+    }
+    let mut decoder = arrow::json::ReaderBuilder::new(history.schema()).build_decoder().expect("a decoder");
+    decoder.serialize(&[row]).expect("rows");
+    let releases = decoder.flush().expect("rows").expect("some");
+    tables.commit(Table::Releases, "aggregate/0", Some(&releases), Vec::new()).await;
+    let mut watch = tables.watch();
+    watch.rules.rules.extend([of("of_metrics", "metrics"), of("of_releases", "releases")]);
+    let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
+    let (_, files) = tables.lake.active_files(Table::Releases).await.expect("lists");
+    std::fs::remove_file(tables.folder.path().join("releases").join(&files[0].path)).expect("it was there");
+    for _ in 0..4 {
+        clock.advance(15 * MINUTE);
+        watcher.turn().await.expect("the role goes on");
+    }
+    let states = tables.states().await;
+    assert_eq!(states.get("of_metrics").map(String::as_str), Some("firing"), "{states:?}");
+    assert_eq!(states.get("success_regression").map(String::as_str), Some("firing"), "{states:?}");
+    assert_eq!(states.get("of_releases"), None, "{states:?}");
+    assert_eq!(states.get("rule_failing").map(String::as_str), Some("firing"), "{states:?}");
+    assert!(watch.health.failing().is_some_and(|why| why.contains("`of_releases`") && !why.contains("`of_metrics`")));
 }

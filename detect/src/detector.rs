@@ -14,6 +14,7 @@ mod ratio;
 mod regression;
 mod silence;
 mod split;
+mod tally;
 mod threshold;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use bellwether_stats::drift::Hour;
 use bellwether_stats::sequential::Evidence as Sums;
 
 use crate::budget::{Spending, Thresholds};
+use crate::crowd::Among;
 use crate::evidence::Evidence;
 use crate::hours::Hours;
 use crate::machine::Pace;
@@ -86,8 +88,10 @@ pub struct Verdict {
 pub struct Past<'a> {
     /// Bad runs and runs by hour since the epoch.
     pub hours: &'a Hours,
-    /// Incidents of this series, [from, to): left out of every baseline.
+    /// Incidents of this series, [from, to): left out of the baselines of rates. Silence learns from them as from all others.
     pub incidents: &'a [(Minute, Minute)],
+    /// Where the series stands among others that may fall silent with it.
+    pub among: Option<Among<'a>>,
 }
 
 /// State of a detector on one series.
@@ -210,8 +214,8 @@ impl Detector {
         match self {
             Self::Regression(_) | Self::Histogram(_) => Some(Spending::Both),
             Self::Ratio(_) | Self::Split(_) => Some(Spending::Releases),
-            Self::Drift(_) | Self::Distance(_) => Some(Spending::Time),
-            Self::BurnRate(_) | Self::Silence(_) | Self::Threshold(_) | Self::Occurrence(_) => None,
+            Self::Drift(_) | Self::Distance(_) | Self::Silence(_) => Some(Spending::Time),
+            Self::BurnRate(_) | Self::Threshold(_) | Self::Occurrence(_) => None,
         }
     }
 
@@ -232,7 +236,8 @@ impl Detector {
             Self::Drift(it) if it.reference.is_some() => 366 * 24,
             Self::Drift(it) if it.anchored => 85 * 24,
             Self::BurnRate(_) => 4 * 24,
-            Self::Drift(_) | Self::Silence(_) | Self::Regression(_) => 29 * 24,
+            Self::Silence(_) => 57 * 24,
+            Self::Drift(_) | Self::Regression(_) => 29 * 24,
             Self::Histogram(_)
             | Self::Ratio(_)
             | Self::Distance(_)
@@ -259,7 +264,8 @@ impl Detector {
 // === impl Past ===
 
 impl Past<'_> {
-    /// Hours [from, to) that are in no incident. Where runs are weighted unevenly, counts of equal weight that say as much.
+    /// Hours [from, to) that are in no incident, as the series' wall clock names them. Where runs are weighted unevenly,
+    /// counts of equal weight that say as much.
     pub fn hours(&self, from: i64, to: i64) -> Vec<Hour> {
         let arms = self.arms(from, to);
         let mut pool = Arm::default();
@@ -269,7 +275,7 @@ impl Past<'_> {
         arms.into_iter()
             .map(|(hour, arm)| {
                 let (events, runs) = unit.map_or_else(|| arm.seen(), |unit| arm.scaled(unit, &mut left));
-                Hour { hour, runs, events }
+                Hour { hour: self.hours.season().local_hour(hour), runs, events }
             })
             .collect()
     }

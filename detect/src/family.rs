@@ -3,19 +3,26 @@
 //! A release is judged against runs of others in the same windows: a canary against the releases in full rollout, a
 //! release in full rollout against the older ones. Where there are none in a whole hour, as after a cutover at once, that
 //! hour is compared with the same hours of the week of the release before it, in the four weeks before; for a week, for
-//! then each hour of the past has been used. A pinned baseline is the only one there is.
+//! then each hour of the past has been used. How much that release wandered from hour to hour is learned from its past,
+//! and evidence weighs as much less: hours of different weeks have not the weather in common that releases side by side
+//! have. A pinned baseline is the only one there is.
 //!
 //! Detectors that look at a series' own past have one track, without a release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bellwether_stats::drift::Baseline;
+use bellwether_stats::wander::{UNKNOWN, Wander};
+
 use crate::budget::{Budget, Thresholds};
-use crate::detector::{Detector, HOUR};
+use crate::crowd::Among;
+use crate::detector::{Detector, HOUR, Past};
 use crate::hours::Hours;
 use crate::machine::Pace;
 use crate::observation::{Measure, Minute, Row, Window};
-use crate::track::{Change, Track};
+use crate::season::Season;
+use crate::track::{Around, Change, Track};
 use crate::weights::Arm;
 
 /// Hours of a week.
@@ -69,6 +76,7 @@ pub struct Family {
     detector: Detector,
     pace: Pace,
     compare: Compare,
+    season: Season,
     name: String,
     windows: BTreeMap<Minute, BTreeMap<Key, Measure>>,
     /// First window of each release.
@@ -92,6 +100,7 @@ impl Family {
             detector,
             pace,
             compare,
+            season: Season::default(),
             name: name.to_owned(),
             windows: BTreeMap::new(),
             first: BTreeMap::new(),
@@ -104,6 +113,12 @@ impl Family {
         }
     }
 
+    /// The same with weeks that go by the clock of a zone; before anything is added.
+    #[must_use]
+    pub fn in_season(self, season: Season) -> Self {
+        Self { season, ..self }
+    }
+
     /// Adds runs, or a correction. Nothing is judged before [`Family::evaluate`].
     pub fn add(&mut self, cell: Cell) {
         let (release, stratum) = if self.detector.compares_releases() {
@@ -113,7 +128,8 @@ impl Family {
         };
         let keep = self.detector.remembers();
         if keep > 0 {
-            let hours = self.hours.entry((Arc::clone(&release), Arc::clone(&stratum))).or_default();
+            let place = (Arc::clone(&release), Arc::clone(&stratum));
+            let hours = self.hours.entry(place).or_insert_with(|| Hours::of(self.season));
             hours.add_measure(cell.window.div_euclid(HOUR), &cell.measure, keep);
         }
         if cell.window < self.forgotten {
@@ -222,8 +238,26 @@ impl Family {
         }
     }
 
+    /// The past of a series that does not compare releases.
+    pub fn own_hours(&self) -> Option<&Hours> {
+        self.hours.get(&(Arc::from(""), Arc::from("")))
+    }
+
+    /// Has the windows from a moment on judged again, because something beside them is other than it was. What no
+    /// correction can reach stands.
+    pub fn touch(&mut self, from: Minute) {
+        if self.tracks.values().all(|track| track.keeps_from() <= from) {
+            self.touched = Some(self.touched.map_or(from, |touched| touched.min(from)));
+        }
+    }
+
     /// Judges all windows before `to`, and again those that were corrected.
     pub fn evaluate(&mut self, to: Minute, budget: &mut Budget) -> Vec<Update> {
+        self.evaluate_among(to, budget, None)
+    }
+
+    /// The same of a series among others.
+    pub fn evaluate_among(&mut self, to: Minute, budget: &mut Budget, among: Option<Among<'_>>) -> Vec<Update> {
         self.begin(to, budget);
         let touched = self.touched.take();
         let to = to.max(self.evaluated);
@@ -234,7 +268,7 @@ impl Family {
             if touched.is_some_and(|touched| !track.rewind(touched)) {
                 self.too_late += 1;
             }
-            self.judge(&release, &mut track, budget, to, &mut updates);
+            self.judge((&release, among), &mut track, budget, to, &mut updates);
             self.tracks.insert(release, track);
         }
         self.evaluated = to;
@@ -244,15 +278,28 @@ impl Family {
         updates
     }
 
-    fn judge(&self, release: &Arc<str>, track: &mut Track, budget: &Budget, to: Minute, updates: &mut Vec<Update>) {
+    fn judge(
+        &self,
+        (release, among): (&Arc<str>, Option<Among<'_>>),
+        track: &mut Track,
+        budget: &Budget,
+        to: Minute,
+        updates: &mut Vec<Update>,
+    ) {
         let key = series_key(&self.name, release);
-        let none = Hours::default();
-        let own = self.hours.get(&(Arc::clone(release), Arc::from(""))).unwrap_or(&none);
+        let none = Hours::of(self.season);
+        let hours = self.hours.get(&(Arc::clone(release), Arc::from(""))).unwrap_or(&none);
+        let own = Around { hours, among };
         let begun = track.begun();
         let compares = self.detector.compares_releases();
         if compares && track.next() == Minute::MIN {
             for (start, cells) in self.windows.range(begun - PRIMED..begun) {
-                track.prime(&Window { start: *start, historical: false, rows: self.arms(release, cells) });
+                track.prime(&Window {
+                    start: *start,
+                    historical: false,
+                    wander: None,
+                    rows: self.arms(release, cells),
+                });
             }
         }
         let mut from = track.next().max(begun);
@@ -271,7 +318,7 @@ impl Family {
                     own_rows(cells)
                 };
                 if !rows.is_empty() {
-                    let window = Window { start: *start, historical: false, rows };
+                    let window = Window { start: *start, historical: false, wander: None, rows };
                     track.feed(&window, own, &budget.thresholds(&key, begun, *start));
                 }
             }
@@ -344,6 +391,7 @@ impl Family {
         let strata: BTreeSet<&Arc<str>> =
             self.hours.keys().filter(|(name, _)| name == release).map(|(_, stratum)| stratum).collect();
         let mut rows = Vec::new();
+        let mut wander: Option<Wander> = None;
         for stratum in strata {
             let sum = |name: &Arc<str>, hour: i64| {
                 let hours = self.hours.get(&(Arc::clone(name), Arc::clone(stratum)));
@@ -351,7 +399,7 @@ impl Family {
             };
             let canary = sum(release, hour);
             let baseline = (1..=WEEKS)
-                .map(|week| hour - week * WEEK)
+                .map(|week| self.season.weeks_before(hour, week))
                 .filter(|hour| !incidents.iter().any(|(from, to)| *from < (hour + 1) * HOUR && hour * HOUR < *to))
                 .map(|hour| sum(&before, hour))
                 .fold(Arm::default(), |mut all, more| {
@@ -359,18 +407,30 @@ impl Family {
                     all
                 });
             if canary.runs > 0 && baseline.runs > 0 {
+                let found = self.wander(&before, stratum, hour, incidents);
+                wander = Some(wander.map_or(found, |most| most.or(&found)));
                 let (baseline, canary) = (Measure::of(&baseline), Measure::of(&canary));
                 rows.push(Row { stratum: Arc::clone(stratum), baseline, canary });
             }
         }
-        (!rows.is_empty()).then_some(Window { start: (hour + 1) * HOUR - 1, historical: true, rows })
+        (!rows.is_empty()).then_some(Window { start: (hour + 1) * HOUR - 1, historical: true, wander, rows })
+    }
+
+    /// How a release wandered in the weeks before an hour.
+    fn wander(&self, release: &Arc<str>, stratum: &Arc<str>, hour: i64, incidents: &[(Minute, Minute)]) -> Wander {
+        let Some(hours) = self.hours.get(&(Arc::clone(release), Arc::clone(stratum))) else { return UNKNOWN };
+        let past = Past { hours, incidents, among: None };
+        let hours = past.hours(hour - WEEKS * WEEK, hour);
+        Baseline::learn(&hours).map_or(UNKNOWN, |baseline| Wander::learn(&hours, &baseline))
     }
 
     /// The newest of the older releases that has runs in the same hour of earlier weeks.
     fn release_before(&self, release: &Arc<str>, hour: i64) -> Option<Arc<str>> {
         let has = |name: &Arc<str>| {
             self.hours.iter().filter(|((of, _), _)| of == name).any(|(_, hours)| {
-                (1..=WEEKS).any(|week| hours.range(hour - week * WEEK, hour - week * WEEK + 1).next().is_some())
+                (1..=WEEKS)
+                    .map(|week| self.season.weeks_before(hour, week))
+                    .any(|hour| hours.range(hour, hour + 1).next().is_some())
             })
         };
         if let Some(pinned) = &self.compare.pinned {

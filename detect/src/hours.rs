@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::observation::Measure;
 use crate::weights::{Arm, ONE, WeightSums};
 
+use crate::season::Season;
+
 /// Bad runs and runs by hour since the epoch, without gaps between the first and the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hours {
+    season: Season,
     first: i64,
     counts: VecDeque<(i32, i32)>,
     /// What the runs of an hour stand for; hours that are not here have runs that stand for themselves.
@@ -20,6 +23,16 @@ const MOST: i64 = 24 * 366;
 // === impl Hours ===
 
 impl Hours {
+    /// Nothing yet, of a series whose weeks go by the clock of a zone.
+    pub fn of(season: Season) -> Self {
+        Self { season, ..Self::default() }
+    }
+
+    /// The clock that its weeks go by.
+    pub fn season(&self) -> Season {
+        self.season
+    }
+
     /// Adds to an hour, and forgets those more than `keep` hours before the newest. False where the hour is too old.
     pub fn add(&mut self, hour: i64, events: i64, runs: i64, keep: i64) -> bool {
         if self.counts.is_empty() {
@@ -93,6 +106,17 @@ impl Hours {
             let (events, runs) = *self.counts.get(place)?;
             (events != 0 || runs != 0).then(|| (self.first + place as i64, i64::from(events), i64::from(runs)))
         })
+    }
+
+    /// Hours [from, to) as the wall clock names them, with their runs, of which those that have none count as well; from
+    /// the first hour that is known.
+    pub fn runs_by_clock(&self, from: i64, to: i64) -> Vec<(i64, u64)> {
+        let from = self.first().map_or(to, |first| first.max(from));
+        let runs = |hour: i64| {
+            let place = usize::try_from(hour - self.first).ok()?;
+            self.counts.get(place).map(|counts| u64::try_from(counts.1).unwrap_or(0))
+        };
+        (from..to).map(|hour| (self.season.local_hour(hour), runs(hour).unwrap_or(0))).collect()
     }
 
     /// The first hour that is known.

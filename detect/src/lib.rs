@@ -5,7 +5,8 @@
 //! * [`weights`]: runs that were sampled, and what they stand for.
 //! * [`evidence`]: the numbers behind a verdict.
 //! * [`machine`]: inactive, pending, firing, resolved, and stale.
-//! * [`hours`]: a series' past by hour.
+//! * [`hours`]: a series' past by hour; [`season`]: the clock that its weeks go by.
+//! * [`crowd`]: series that may fall silent together.
 //! * [`track`]: one series folded over its windows; corrections are new less old, by folding again from a checkpoint.
 //! * [`family`]: the releases of one task side by side, and which is whose baseline.
 //! * [`budget`]: thresholds from "at most X false pages a month".
@@ -14,22 +15,26 @@
 //! once after a restart makes no difference; what a late correction changes is told as such.
 
 pub mod budget;
+pub mod crowd;
 pub mod detector;
 pub mod evidence;
 pub mod family;
 pub mod hours;
 pub mod machine;
 pub mod observation;
+pub mod season;
 pub mod track;
 pub mod weights;
 
 pub use bellwether_stats::Invalid;
 pub use budget::{Budget, Thresholds};
+pub use crowd::{Among, Crowd};
 pub use detector::{Detector, Judge, Signal, Verdict};
 pub use evidence::{Baseline, Evidence, StratumEvidence};
 pub use family::{Cell, Compare, Family, Update};
 pub use hours::Hours;
 pub use machine::{Machine, Pace, State, Transition};
 pub use observation::{Groups, Measure, Minute, RatioTotals, Row, Window, total_of};
-pub use track::{Change, Told, Track};
+pub use season::Season;
+pub use track::{Around, Change, Told, Track};
 pub use weights::{Arm, WeightSums, Weights};

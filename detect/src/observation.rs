@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bellwether_stats::wander::Wander;
+
 use crate::weights::{Arm, ONE, WeightSums, Weights};
 
 /// Minutes since the epoch: the start of a one-minute window.
@@ -62,12 +64,14 @@ pub struct Row {
 }
 
 /// A window of one series.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// Its start.
     pub start: Minute,
     /// True where the baseline is not of this moment but of the same hour of earlier weeks.
     pub historical: bool,
+    /// How the baseline wanders, where it is of earlier weeks.
+    pub wander: Option<Wander>,
     /// Its strata, in order of their names.
     pub rows: Vec<Row>,
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::budget::Thresholds;
+use crate::crowd::Among;
 use crate::detector::{DAY, Detector, Judge, Past, Verdict};
 use crate::evidence::Evidence;
 use crate::hours::Hours;
@@ -53,6 +54,24 @@ pub enum Change {
     },
 }
 
+/// What a series is judged by beside its windows.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// Its past.
+    pub hours: &'a Hours,
+    /// Where it stands among others.
+    pub among: Option<Among<'a>>,
+}
+
+// === impl Around ===
+
+impl<'a> Around<'a> {
+    /// A series by itself.
+    pub fn alone(hours: &'a Hours) -> Self {
+        Self { hours, among: None }
+    }
+}
+
 /// Detector and alert at a moment.
 struct Fold {
     /// All windows before it are in.
@@ -88,6 +107,10 @@ pub struct Track {
     judged_to: Minute,
     /// How far back corrections went since then.
     rewound_to: Option<Minute>,
+}
+
+fn past<'a>(around: Around<'a>, incidents: &'a [(Minute, Minute)]) -> Past<'a> {
+    Past { hours: around.hours, incidents, among: around.among }
 }
 
 // === impl Track ===
@@ -195,8 +218,8 @@ impl Track {
     }
 
     /// Judges the next window.
-    pub fn feed(&mut self, window: &Window, hours: &Hours, thresholds: &Thresholds) {
-        self.wait(window.start, hours, thresholds);
+    pub fn feed(&mut self, window: &Window, around: Around<'_>, thresholds: &Thresholds) {
+        self.wait(window.start, around, thresholds);
         // An hour of history stands at the end of its hour, whose last window may be in already.
         if !window.historical {
             self.checkpoint(window.start);
@@ -205,7 +228,7 @@ impl Track {
             self.fold.last_own = window.start;
         }
         let incidents = std::mem::take(&mut self.fold.incidents);
-        self.fold.judge.step(window, &Past { hours, incidents: &incidents });
+        self.fold.judge.step(window, &past(around, &incidents));
         self.fold.incidents = incidents;
         self.judge(window.start + 1, thresholds);
         self.fold.next = self.fold.next.max(window.start + 1);
@@ -235,18 +258,18 @@ impl Track {
     }
 
     /// Time passes up to a moment without a window.
-    fn wait(&mut self, until: Minute, hours: &Hours, thresholds: &Thresholds) {
-        self.advance(until, hours, thresholds);
+    fn wait(&mut self, until: Minute, around: Around<'_>, thresholds: &Thresholds) {
+        self.advance(until, around, thresholds);
         if let Some(transition) = self.fold.machine.wait(until) {
             let verdict = self.fold.judge.verdict(thresholds);
             self.tell(transition, verdict, thresholds);
         }
     }
 
-    fn advance(&mut self, until: Minute, hours: &Hours, thresholds: &Thresholds) {
+    fn advance(&mut self, until: Minute, around: Around<'_>, thresholds: &Thresholds) {
         loop {
             let incidents = std::mem::take(&mut self.fold.incidents);
-            let at = self.fold.judge.advance(until, &Past { hours, incidents: &incidents });
+            let at = self.fold.judge.advance(until, &past(around, &incidents));
             self.fold.incidents = incidents;
             match at {
                 Some(at) => self.judge(at, thresholds),
@@ -282,8 +305,8 @@ impl Track {
     }
 
     /// All windows before `to` have been fed. Returns what is new, and what a correction has changed.
-    pub fn finish(&mut self, to: Minute, hours: &Hours, thresholds: &Thresholds) -> Vec<Change> {
-        self.wait(to, hours, thresholds);
+    pub fn finish(&mut self, to: Minute, around: Around<'_>, thresholds: &Thresholds) -> Vec<Change> {
+        self.wait(to, around, thresholds);
         self.fold.next = self.fold.next.max(to);
         let judged_to = self.judged_to;
         self.judged_to = judged_to.max(self.fold.next);

@@ -247,7 +247,77 @@ fn the_guilty_task_of_many_is_named() {
     let standing = whole(regression(), &cells, 400);
     let told = standing.first(State::Firing).expect("it is found");
     assert_eq!(&*told.evidence.strata[0].stratum, "task-5");
+    assert_eq!(told.evidence.stratum.as_deref(), Some("task-5"));
+    // The numbers are those of the guilty one.
+    let (first, evidence) = (&told.evidence.strata[0], &told.evidence);
+    assert_eq!((evidence.baseline_counts, evidence.canary_counts), (Some(first.baseline), Some(first.canary)));
+    assert!(evidence.canary_value > Some(0.3) && evidence.baseline_value < Some(0.2), "{evidence:?}");
+    assert!(evidence.interval.is_some_and(|(low, high)| Some(low) < evidence.effect && evidence.effect < Some(high)));
     assert!(told.evidence.strata[0].log_e > 4.0 * told.evidence.strata[1].log_e.max(0.5), "{:?}", told.evidence.strata);
+}
+
+#[test]
+fn a_new_signature_is_told_by_its_own_numbers_though_all_together_become_rarer() {
+    let detector =
+        Detector::Regression(Arc::new(Regression { margin: 2.0, shared_runs: true, ..Regression::default() }));
+    let mut random = Random(70);
+    let mut cells = Vec::new();
+    for minute in 0..300 {
+        for (release, canary, old, new) in [("v1", false, 0.58, 0.0), ("v2", true, 0.22, 0.06)] {
+            let mut of = |stratum: &str, events: i64, runs: i64| {
+                let mut cell = cell(minute, release, canary, Measure::counts(events, runs));
+                cell.stratum = Arc::from(stratum);
+                cells.push(cell);
+            };
+            of("", 0, 4);
+            of("old", random.binomial(4, old), 0);
+            of("new", random.binomial(4, new), 0);
+        }
+    }
+    let standing = whole(detector, &cells, 300);
+    let evidence = &standing.first(State::Firing).expect("it is found").evidence;
+    assert_eq!(evidence.stratum.as_deref(), Some("new"));
+    let (baseline, canary) = (evidence.baseline_counts.expect("counts"), evidence.canary_counts.expect("counts"));
+    assert!(baseline.0 == 0 && baseline.1 > 100 && canary.0 > 5, "{evidence:?}");
+    assert!(evidence.effect > Some(2.0) && evidence.interval.is_some_and(|(low, _)| low > 1.0), "{evidence:?}");
+    assert_eq!(evidence.also, 0);
+}
+
+#[test]
+fn what_begins_long_after_the_release_is_told_by_the_time_since() {
+    // Better than its baseline for most of its life, so that over all of it nothing is to be seen.
+    let mut cells = Vec::new();
+    let mut random = Random(71);
+    for minute in 0..3000 {
+        let rate = if minute < 2000 { 0.02 } else { 0.3 };
+        cells.push(cell(minute, "v1", false, Measure::counts(random.binomial(10, 0.12), 10)));
+        cells.push(cell(minute, "v2", true, Measure::counts(random.binomial(4, rate), 4)));
+    }
+    let standing = whole(regression(), &cells, 3000);
+    let told = standing.first(State::Firing).expect("it is found");
+    assert!((2000..2300).contains(&told.transition.at), "at {}", told.transition.at);
+    let evidence = &told.evidence;
+    assert!(evidence.recent && evidence.canary_value > Some(0.2) && evidence.effect > Some(1.5), "{evidence:?}");
+    assert!(evidence.starts.iter().all(|(_, start)| *start > 1900), "{:?}", evidence.starts);
+}
+
+#[test]
+fn where_the_mix_turns_the_plain_rates_round_the_baseline_is_told_at_the_release_s_mix() {
+    // Every task is worse, but the release has mostly easy ones.
+    let mut cells = Vec::new();
+    let mut random = Random(72);
+    for minute in 0..600 {
+        for (task, a, b, usual, bad) in [("hard", 9, 2, 0.5, 0.68), ("easy", 3, 8, 0.05, 0.11)] {
+            for (release, canary, runs, rate) in [("v1", false, a, usual), ("v2", true, b, bad)] {
+                let mut cell = cell(minute, release, canary, Measure::counts(random.binomial(runs, rate), runs));
+                cell.stratum = Arc::from(task);
+                cells.push(cell);
+            }
+        }
+    }
+    let standing = whole(regression(), &cells, 600);
+    let evidence = &standing.first(State::Firing).expect("it is found").evidence;
+    assert!(evidence.effect > Some(1.0) && evidence.canary_value > evidence.baseline_value, "{evidence:?}");
 }
 
 #[test]
@@ -520,6 +590,36 @@ fn latency(random: &mut Random, runs: i64, factor: f64) -> Measure {
         bins[bin_of((2e6 * (0.6 * normal).exp() * factor) as u64)] += 1;
     }
     Measure::histogram(bins)
+}
+
+#[test]
+fn a_release_whose_tail_grew_is_told_by_its_tail() {
+    let mut random = Random(73);
+    let detector = || Detector::Histogram(Arc::new(Histogram::default()));
+    let mut cells = Vec::new();
+    for minute in 0..600 {
+        for (release, canary, slow) in [("v1", false, 0.02), ("v2", true, 0.15)] {
+            let mut measure = Measure::histogram(vec![0; BINS]);
+            for _ in 0..8 {
+                let micros =
+                    if random.uniform() < slow { 9_000_000.0 } else { 900_000.0 } * (0.8 + 0.4 * random.uniform());
+                measure.add(&Measure::histogram(one_of(bin_of(micros as u64))));
+            }
+            cells.push(cell(minute, release, canary, measure));
+        }
+    }
+    let standing = whole(detector(), &cells, 600);
+    let evidence = &standing.first(State::Firing).expect("it is found").evidence;
+    assert_eq!(evidence.of, Some("95th percentile"));
+    let (before, now) = (evidence.baseline_value.expect("a value"), evidence.canary_value.expect("a value"));
+    let effect = evidence.effect.expect("an effect");
+    assert!(effect > 2.0 && (now / before / effect - 1.0).abs() < 0.3, "{before} {now} {effect}");
+}
+
+fn one_of(bin: usize) -> Vec<i64> {
+    let mut bins = vec![0; BINS];
+    bins[bin] = 1;
+    bins
 }
 
 #[test]

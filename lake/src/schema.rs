@@ -4,8 +4,8 @@
 //! that readers see, and the generated reference in `docs/tables.md`.
 //!
 //! Rules: text is `Utf8View` in memory and a Delta `string` on disk; times are microseconds in UTC; money is integer
-//! nano-units of a currency that stands beside it; sums of quantities are `decimal(38,0)`, so that no input can wrap
-//! them, and counts are `long`.
+//! nano-units of a currency that stands beside it; sums of quantities are `decimal(38,0)`, which few inputs
+//! leave (what does is held at its end, and the row says so), and counts are `long`.
 
 pub mod alerts;
 pub mod events;

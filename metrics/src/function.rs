@@ -12,7 +12,7 @@ mod whole;
 use arrow::array::ArrayRef;
 use datafusion::common::Result;
 use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
-use datafusion::logical_expr::{Documentation, DocumentationBuilder};
+use datafusion::logical_expr::{AggregateUDF, Documentation, DocumentationBuilder};
 use datafusion::prelude::SessionContext;
 
 /// A function as people read of it.
@@ -39,6 +39,11 @@ pub struct FunctionEntry {
 pub fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     let known: Vec<ArrayRef> = columns.iter().filter(|column| whole::has_bound(column.data_type())).cloned().collect();
     whole::at_bound(&known, rows)
+}
+
+/// The aggregate function `whole_sum`, for queries that mean it by `sum`.
+pub fn whole_sum() -> AggregateUDF {
+    whole::whole_sum()
 }
 
 /// Registers every function.

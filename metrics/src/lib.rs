@@ -15,7 +15,7 @@ mod planned;
 
 use std::sync::LazyLock;
 
-pub use function::{FunctionEntry, at_bound, catalogue, register};
+pub use function::{FunctionEntry, at_bound, catalogue, register, whole_sum};
 pub use planned::{Planned, Relation};
 
 /// What one run adds, but for [`SATURATED`].
@@ -261,6 +261,28 @@ fn uncommented(sql: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_column_that_an_old_row_did_not_record_is_unknown_for_its_group() {
+        let context = datafusion::prelude::SessionContext::new();
+        register(&context);
+        let rows = "CREATE VIEW metrics AS SELECT TIMESTAMP '2026-01-01T00:00:00' AS window_start, '' AS tenant, column1 AS task, \
+                    '' AS release_id, '' AS release_fingerprint, '' AS model, '' AS stage, 1000000 AS weight_micros, \
+                    '' AS cost_currency, column2 AS runs, column3 AS tokens_runs, FALSE AS saturated \
+                    FROM (VALUES ('new', 1, 1), ('new', 2, 0), ('old', 1, NULL), ('old', 2, 2))";
+        context.sql(rows).await.expect("plans").collect().await.expect("runs");
+        let folded = fold_sql(["runs", "tokens_runs", "saturated"]);
+        let sql = format!("SELECT task, runs, tokens_runs FROM ({folded}) ORDER BY task");
+        let answer = context.sql(&sql).await.expect("plans").collect().await.expect("runs");
+        let text = datafusion::arrow::util::pretty::pretty_format_batches(&answer).expect("prints").to_string();
+        let cells: Vec<Vec<&str>> = text
+            .lines()
+            .skip(3)
+            .map(|line| line.split('|').map(str::trim).collect())
+            .filter(|row: &Vec<_>| row.len() > 1)
+            .collect();
+        assert_eq!(cells, [["", "new", "3", "1", ""], ["", "old", "3", "", ""]], "{text}");
+    }
 
     #[test]
     fn the_columns_of_the_definition_are_read_off_it() {

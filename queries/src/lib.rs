@@ -17,6 +17,8 @@ mod catalog;
 mod division;
 mod explain;
 mod function;
+mod guarded;
+mod held;
 mod ingest_numbers;
 mod limits;
 mod older;

@@ -34,6 +34,8 @@ use crate::catalog::{LakeSchema, TableInfo, TableKind};
 use crate::division;
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
+use crate::guarded::Guarded;
+use crate::held;
 use crate::limits::{self, Gauge, Limits, ended_badly};
 use crate::older::with_all_columns;
 use crate::statement::{self, Described};
@@ -290,6 +292,7 @@ impl Session {
             .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
         delta.update_datafusion_session(&self.context.state())?;
         let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
+        let provider: Arc<dyn TableProvider> = Arc::new(Guarded(provider));
         let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
         Ok((table, version, self.of_the_present(table, provider)?))
     }
@@ -477,7 +480,8 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
         .map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
     let context = SessionContext::new_with_config_rt(config, runtime);
     division::register(&context)
-        .map_err(|source| Error::bug("the query engine takes no rule for divisions").with_source(source))?;
+        .and_then(|()| held::register(&context))
+        .map_err(|source| Error::bug("the query engine takes no rules for whole numbers").with_source(source))?;
     Ok(context)
 }
 

@@ -22,7 +22,7 @@ pub const ODDS_RATIOS: [f64; 6] = [1.2, 1.4, 1.8, 2.5, 4.0, 8.0];
 pub const HOURS: usize = 168;
 
 /// Runs that an hour of the week is shrunk by.
-const SHRINK_RUNS: f64 = 300.0;
+pub(crate) const SHRINK_RUNS: f64 = 300.0;
 
 /// Least margin of a rolling baseline: 10 % of the odds.
 const LEAST_MARGIN: f64 = 0.095_310_179_804_324_87;
@@ -39,7 +39,7 @@ const LEAST_HOURS: usize = 24;
 /// An hour of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hour {
-    /// Hours since the epoch, UTC.
+    /// Hours since the epoch, by the clock that the season goes by: UTC, or a zone's.
     pub hour: i64,
     /// Runs.
     pub runs: u64,
@@ -50,7 +50,7 @@ pub struct Hour {
 /// What a series was like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Baseline {
-    /// Rate of the bad outcome by hour of the week; 0 is the first hour of a Monday, UTC.
+    /// Rate of the bad outcome by hour of the week; 0 is the first hour of a Monday.
     pub rates: Vec<f64>,
     /// Variance beyond chance, at least 1.
     pub overdispersion: f64,
@@ -182,8 +182,13 @@ impl Baseline {
 
     /// The greatest rate that is not worse, in an hour since the epoch.
     pub fn null_rate(&self, hour: i64) -> f64 {
+        self.rate_beyond(hour, self.margin)
+    }
+
+    /// The rate of an hour since the epoch with a margin on the logit scale.
+    pub fn rate_beyond(&self, hour: i64, margin: f64) -> f64 {
         let rate = self.rates.get(hour_of_week(hour)).copied().unwrap_or(0.5);
-        expit(logit(rate.clamp(LEAST_RATE, 1.0 - LEAST_RATE)) + self.margin)
+        expit(logit(rate.clamp(LEAST_RATE, 1.0 - LEAST_RATE)) + margin)
     }
 
     /// Log-increments of a window that lies in an hour since the epoch.

@@ -11,6 +11,8 @@
 //! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: which windows are judged together.
 //! * [`e2x2`]: bad outcomes of a canary against its baseline; [`histogram_e`]: distributions of the two.
 //! * [`ratio_cs`]: costs and other ratios; [`drift`]: change against one's own past; [`rare`]: rare events.
+//! * [`rhythm`]: what is usual at an hour of the week, and how improbable silence is there.
+//! * [`wander`]: how much a rate wanders from hour to hour though nothing is wrong.
 //! * [`distance`]: how far two distributions are apart, and how far chance alone would bring them.
 //! * [`burn_rate`]: objectives; [`ebh`]: many series at once; [`liveness`]: what missing data means; [`srm`]: a split
 //!   that is not what it should be.
@@ -33,12 +35,14 @@ mod invalid;
 pub mod liveness;
 pub mod rare;
 pub mod ratio_cs;
+pub mod rhythm;
 pub mod sequential;
 pub mod sketch;
 pub mod special;
 pub mod srm;
 #[cfg(test)]
 mod testing;
+pub mod wander;
 pub mod weight;
 
 pub use interval::Interval;

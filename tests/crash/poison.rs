@@ -46,10 +46,8 @@ const UNREADABLE: &[Kind] = &[
     ("the first half of an object", || Some(framed(b"", b"")[..120].to_vec()), Reason::NotJson),
     ("NaN", || Some(rewritten("1200", "NaN")), Reason::NotJson),
     ("Infinity", || Some(rewritten("1200", "-Infinity")), Reason::NotJson),
-    ("a number that no float holds", || Some(rewritten("1200", "1e999")), Reason::NotJson),
     ("a comma too many", || Some(rewritten("1200", "1200,")), Reason::NotJson),
-    ("a lone surrogate", || Some(rewritten("refund_triage", "\\ud800")), Reason::NotJson),
-    ("a byte order mark", || Some(framed(b"\xEF\xBB\xBF", b"")), Reason::NotJson),
+    ("a byte order mark inside", || Some(rewritten("\"run_id\"", "\u{feff}\"run_id\"")), Reason::NotJson),
     ("UTF-16", || Some(run("x").to_string().encode_utf16().flat_map(u16::to_le_bytes).collect()), Reason::NotJson),
     ("invalid UTF-8", || Some(framed(b"\xFF\xFE", b"")), Reason::InvalidUtf8),
     ("two objects", || Some(framed(b"{}", b"")), Reason::TrailingData),
@@ -68,16 +66,15 @@ const WRONG: &[Kind] = &[
     ("huge", || Some(changed(|event| event["data"]["notes"] = "x".repeat(950_000).into())), Reason::TooLarge),
     ("a text for a number", || Some(changed(|event| event["data"]["attempt"] = json!("1"))), Reason::WrongType),
     ("a value that is not one", || Some(rewritten("\"success\"", "\"fine\"")), Reason::UnknownValue),
-    ("a negative count", || Some(rewritten("1200", "-1")), Reason::OutOfRange),
-    ("a count beyond any", || Some(rewritten("1200", "99999999999999999999999")), Reason::OutOfRange),
+    ("a negative count", || Some(changed(|event| event["data"]["attempt"] = json!(-1))), Reason::OutOfRange),
+    ("a count beyond any", || Some(changed(|event| event["data"]["attempt"] = json!(1e30))), Reason::OutOfRange),
+    (
+        "a number that no float holds",
+        || Some(rewritten("\"outcome\"", "\"attempt\":1e999,\"outcome\"")),
+        Reason::OutOfRange,
+    ),
     ("no name", || Some(rewritten("refund_triage", "")), Reason::TooShort),
     ("a long name", || Some(changed(|event| event["data"]["task"] = "t".repeat(129).into())), Reason::TooLong),
-    (
-        "too many entries",
-        || Some(changed(|event| event["data"]["policy_exceptions"] = vec![json!({"policy_id": "p"}); 65].into())),
-        Reason::TooMany,
-    ),
-    ("a decimal comma", || Some(rewritten("0.0125", "0,5")), Reason::Pattern),
     ("another contract", || Some(rewritten("run-event/1.0", "run-event/9.0")), Reason::UnknownSpec),
     ("no zone", || Some(changed(|event| event["data"]["ended_at"] = json!("2026-11-23T10:00:00"))), Reason::TimeFormat),
     (
@@ -113,7 +110,7 @@ const WRONG: &[Kind] = &[
                     .to_vec(),
             )
         },
-        Reason::TooShort,
+        Reason::MissingField,
     ),
 ];
 
@@ -123,11 +120,18 @@ pub(super) fn payload(number: usize) -> Option<Vec<u8>> {
     body()
 }
 
+const BAD_BASE64: &str =
+    r#"{"specversion":"1.0","id":"1","source":"a","type":"run.completed","subject":"r","data_base64":"?"}"#;
+
+/// A limit that a broker lets be exceeded four times, beyond which nothing is read.
+const SMALL: &str = "[ingest]\nmax_event_bytes = 200000\n";
+
 /// Spoilt by what stands beside the body.
 fn by_headers() -> Vec<(&'static str, Message, Reason)> {
     let good = || Message::new(run("spoiled").to_string());
     let binary = [("ce_specversion", "1.0"), ("ce_id", "other"), ("ce_source", "other"), ("ce_type", "run.completed")];
     vec![
+        ("data that is not base64", Message::new(BAD_BASE64), Reason::Pattern),
         ("headers that contradict", good().with_headers(&binary), Reason::HeaderMismatch),
         ("protobuf", good().with_headers(&[("content-type", "application/x-protobuf")]), Reason::UnsupportedFraming),
     ]
@@ -143,7 +147,7 @@ fn every_reason_there_is_comes_over_kafka_and_is_told() {
         .map(|(what, body, reason)| (*what, Message { payload: body(), ..Message::default() }, *reason));
     let all: Vec<_> = kinds.chain(by_headers()).collect();
     broker.publish(&topic, all.iter().map(|(_, message, _)| message.clone()));
-    let setup = Setup::new(&broker.address, &topic, "");
+    let setup = Setup::new(&broker.address, &topic, SMALL);
     setup.catch_up();
     let told = setup.sql("SELECT \"offset\", reason FROM quarantine ORDER BY 1");
     let wrong: Vec<String> = all
@@ -157,7 +161,9 @@ fn every_reason_there_is_comes_over_kafka_and_is_told() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(told.len(), all.len(), "one row a message");
     let seen: BTreeSet<&str> = told.iter().filter_map(|row| row["reason"].as_str()).collect();
-    let never: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).filter(|code| !seen.contains(code)).collect();
+    // Of a list or map that is too long the first entries are kept.
+    let all = Reason::ALL.iter().filter(|reason| **reason != Reason::TooMany);
+    let never: Vec<&str> = all.map(|reason| reason.code()).filter(|code| !seen.contains(code)).collect();
     assert!(never.is_empty(), "no message of this test has met {never:?}");
 }
 

@@ -66,6 +66,7 @@ const ROOMS: &[Room] = &[
             "bellwether-aggregate",
             "bellwether-alerts",
             "bellwether-stats",
+            "bellwether-bench-detection",
         ],
         not: &["datafusion", "deltalake", "object_store"],
     },

@@ -40,6 +40,45 @@ fn plain_and_compressed_files_give_the_same_numbers() {
     assert_eq!(replayed("runs.ndjson.zst", &zstd), plain);
 }
 
+/// A recording with a good line before and after each bad one, and an event over many lines: two are rejected.
+fn mixed() -> String {
+    let events = runs("mixed", 4);
+    let pretty = serde_json::to_string_pretty(&events[2]).expect("JSON");
+    let old = events[3].to_string().replace("\"ended_at\":\"2", "\"ended_at\":\"1");
+    format!("\u{feff}{}\r\n{{\"spec\":\"run-event/1\",\n{}\n\n{pretty}\n{old}\n", events[0], events[1])
+}
+
+#[test]
+fn check_and_replay_give_one_answer_and_say_how_many_are_rejected() {
+    let setup = Setup::new("127.0.0.1:9", "unused", "");
+    let recording = mixed();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(recording.as_bytes()).expect("memory takes it");
+    let list = Value::from(runs("listed", 3)).to_string();
+    let cases: [(&str, Vec<u8>, u64, u64); 4] = [
+        ("mixed.ndjson", recording.clone().into_bytes(), 3, 2),
+        ("mixed.ndjson.gz", gzip.finish().expect("memory takes it"), 3, 2),
+        ("mixed.ndjson.zst", zstd::encode_all(recording.as_bytes(), 3).expect("memory takes it"), 3, 2),
+        ("list.json", list.into_bytes(), 3, 0),
+    ];
+    for (name, bytes, accepted, rejected) in cases {
+        let path = setup.file(name);
+        std::fs::write(&path, bytes).expect("the recording is written");
+        let code = i32::from(rejected > 0);
+        let checked = bellwether(&["check", "event", text(&path), "--config", text(&setup.config())]);
+        assert_eq!(checked.code, Some(code), "{name}: {checked:?}");
+        let last = format!("{accepted} of {} events are accepted, {rejected} rejected", accepted + rejected);
+        assert_eq!(checked.stdout.lines().last(), Some(last.as_str()), "{name}");
+        let replayed = bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]);
+        assert_eq!(replayed.code, Some(code), "{name}: {replayed:?}");
+        let last = replayed.stdout.lines().last().unwrap_or_default();
+        assert!(last.contains(&format!("{accepted} accepted, {rejected} rejected")), "{name}: {last}");
+    }
+    assert_eq!(setup.number("SELECT count(*) FROM events"), 12);
+    assert_eq!(setup.number("SELECT count(*) FROM quarantine"), 6);
+    bellwether(&["audit", "--root", text(&setup.root())]).succeeds();
+}
+
 #[test]
 fn a_file_replayed_through_kafka_gives_the_same_numbers_as_into_the_tables() {
     let Some(broker) = broker() else { return };

@@ -28,7 +28,8 @@ def runs_of(root: Path) -> list[dict]:
         keep = [name for name in table.column_names if not pyarrow.types.is_nested(table.schema.field(name).type)]
         for row in table.select(keep).cast(table.select(keep).schema).to_pylist():
             if row["event_type"] == "run.completed":
-                found[(row["tenant"], row["source"], row["run_id"], row["attempt"])] = row
+                # A file has no column of which it has no value.
+                found[(row["tenant"], row["source"], row["run_id"], row["attempt"])] = defaultdict(lambda: None, row)
     return list(found.values())
 
 
@@ -44,7 +45,8 @@ def figures(runs: list[dict]) -> dict:
         return sum(weight(run) * value(run) for run in runs if where(run))
 
     def weight(run) -> float:
-        return 1.0 / (run["sampling_probability"] or 1.0)
+        # Weights are whole millionths.
+        return round(1e6 / (run["sampling_probability"] or 1.0)) / 1e6
 
     def one(_run) -> int:
         return 1

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, TableFeatures
 def step(path: str, name: str) -> None:
     """One step."""
     table = DeltaTable(path)
-    match name.split("="):
+    match name.split("=", 1):
         case ["optimize"]:
             table.optimize.compact()
         case ["vacuum"]:

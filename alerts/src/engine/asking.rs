@@ -37,7 +37,10 @@ type Asked<T> = std::result::Result<T, Failed>;
 /// What rules are asked with.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
+    /// All rules are asked in it, by plans that stay: nothing but what all are asked about may stand in its tables.
     pub(super) session: &'a Session,
+    /// What is asked of one rule alone stands in the tables of this one.
+    pub(super) apart: &'a Session,
     pub(super) contracts: &'a Contracts,
     pub(super) now: i64,
     /// False while history is replayed: there is no time to wait in.
@@ -81,25 +84,20 @@ impl Asking<'_> {
                 Ok(())
             }
             Err(failed) => {
-                self.take_parts(watched, table, rows, failed).await?;
-                self.session.put(table, schema, rows.to_vec())
+                Box::pin(self.take_parts(watched, table, rows, failed)).await?;
+                self.apart.put(table, schema, Vec::new())
             }
         }
     }
 
     /// Asks again about what waits.
     pub(super) async fn retry(self, watched: &mut Watched, table: Table) -> Result<()> {
-        let mut waiting = watched.attempts.take_waiting().into_iter();
+        let mut waiting = watched.attempts.take_waiting(self.now).into_iter();
         for rows in waiting.by_ref() {
-            let Some(schema) = rows.first().map(RecordBatch::schema) else { continue };
-            self.session.put(table, Arc::clone(&schema), rows.clone())?;
-            match ask_again(self.session, watched, &schema).await {
-                Ok(found) => {
-                    watched.add(found, self.contracts);
-                    watched.worked();
-                }
+            match self.ask_about(watched, table, rows.clone()).await? {
+                Ok(()) => watched.worked(),
                 Err(failed) => {
-                    self.take_parts(watched, table, &rows, failed).await?;
+                    Box::pin(self.take_parts(watched, table, &rows, failed)).await?;
                     if watched.attempts.pauses(self.now) {
                         break;
                     }
@@ -107,13 +105,16 @@ impl Asking<'_> {
             }
         }
         waiting.for_each(|rows| watched.attempts.wait(rows));
-        for apart in watched.attempts.take_apart() {
+        for apart in watched.attempts.take_apart(self.now) {
             match self.ask_about(watched, table, vec![apart.rows.clone()]).await? {
                 Ok(()) => {}
-                Err(_) => watched.attempts.put_apart(Apart { tries: apart.tries + 1, ..apart }),
+                Err(_) => {
+                    let again = apart.again(&watched.rule.name, self.now);
+                    watched.attempts.put_apart(again);
+                }
             }
         }
-        Ok(())
+        self.apart.put(table, table.arrow_schema(), Vec::new())
     }
 
     /// Judges what can be judged of rows that a query failed on.
@@ -128,7 +129,8 @@ impl Asking<'_> {
         }
         if left.is_empty() && some {
             watched.attempts.failures.worked = true;
-            return Ok(watched.failed(why, self.now, false));
+            watched.failed(why, self.now, false);
+            return Ok(());
         }
         watched.failed(why, self.now, self.live);
         if self.live {
@@ -201,15 +203,16 @@ impl Asking<'_> {
         // A series of which nothing could be judged is not judged without its rows: they would be missed as silence.
         let series = if some { None } else { unit.series };
         for rows in bad {
-            watched.attempts.put_apart(Apart { rows, series: series.clone(), tries: 0 });
+            let apart = Apart::new(&watched.rule.name, rows, series.clone(), self.now);
+            watched.attempts.put_apart(apart);
         }
         Ok(some)
     }
 
     async fn ask_about(self, watched: &mut Watched, table: Table, rows: Vec<RecordBatch>) -> Result<Asked<()>> {
         let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(Ok(())) };
-        self.session.put(table, Arc::clone(&schema), rows)?;
-        Ok(ask_again(self.session, watched, &schema).await.map(|found| watched.add(found, self.contracts)))
+        self.apart.put(table, schema, rows)?;
+        Ok(Box::pin(ask(self.apart, &watched.rule, 0)).await.map(|found| watched.add(found, self.contracts)))
     }
 }
 
@@ -304,6 +307,8 @@ impl Watched {
     /// An evaluation failed.
     pub(super) fn failed(&mut self, why: String, now: i64, pausing: bool) {
         self.status = Status::Broken(why.clone());
+        // Before it is asked again, what its plan reads may have been replaced.
+        self.planned = None;
         self.attempts.failed(&self.rule.name, why, now, pausing);
     }
 }

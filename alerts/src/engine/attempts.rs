@@ -31,6 +31,8 @@ pub struct Failures {
     pub in_a_row: u32,
     /// Time of the first of these, microseconds.
     pub since: Option<i64>,
+    /// Time of the last failure, microseconds; kept after it works again.
+    pub last_failed: Option<i64>,
     /// What went wrong last; kept after it works again.
     pub last_error: Option<String>,
     /// Rows that were given up after all tries.
@@ -53,6 +55,21 @@ pub(super) struct Apart {
     /// The series, where all of its rows failed.
     pub(super) series: Option<String>,
     pub(super) tries: u32,
+    /// Not tried before this time, microseconds.
+    pub(super) next: i64,
+}
+
+impl Apart {
+    /// Rows that failed for the first time.
+    pub(super) fn new(rule: &str, rows: RecordBatch, series: Option<String>, now: i64) -> Self {
+        Self { rows, series, tries: 0, next: now.saturating_add(pause_micros(rule, 1)) }
+    }
+
+    /// The same after one more try.
+    pub(super) fn again(self, rule: &str, now: i64) -> Self {
+        let tries = self.tries + 1;
+        Self { tries, next: now.saturating_add(pause_micros(rule, tries + 1)), ..self }
+    }
 }
 
 /// The evaluations of one rule.
@@ -80,7 +97,8 @@ impl Attempts {
     pub(super) fn succeeded(&mut self) {
         let failures = &mut self.failures;
         (failures.in_a_row, failures.since, failures.worked) = (0, None, true);
-        self.pausing = false;
+        // What waits is asked about at once.
+        (self.pausing, self.next_try) = (false, i64::MIN);
     }
 
     /// An evaluation failed. With `pausing`, the rule as a whole waits for the next try.
@@ -89,6 +107,7 @@ impl Attempts {
         failures.total += 1;
         failures.in_a_row = failures.in_a_row.saturating_add(1);
         failures.since.get_or_insert(now);
+        failures.last_failed = Some(now);
         if failures.in_a_row == 1 || failures.last_error.as_ref() != Some(&why) {
             tracing::warn!(rule, why, "an evaluation of a rule failed and is tried again; the other rules go on");
         }
@@ -105,7 +124,7 @@ impl Attempts {
 
     /// True where something waits whose time has come.
     pub(super) fn is_due(&self, now: i64) -> bool {
-        now >= self.next_try && !(self.waiting.is_empty() && self.apart.is_empty())
+        (now >= self.next_try && !self.waiting.is_empty()) || self.apart.iter().any(|apart| now >= apart.next)
     }
 
     /// True where windows must not be judged, because rows of them wait.
@@ -137,13 +156,18 @@ impl Attempts {
         self.behind && self.failures.in_a_row == 0 && self.failures.worked
     }
 
-    pub(super) fn take_waiting(&mut self) -> Vec<Vec<RecordBatch>> {
+    pub(super) fn take_waiting(&mut self, now: i64) -> Vec<Vec<RecordBatch>> {
+        if now < self.next_try {
+            return Vec::new();
+        }
         self.waiting_bytes = 0;
         std::mem::take(&mut self.waiting)
     }
 
-    pub(super) fn take_apart(&mut self) -> Vec<Apart> {
-        std::mem::take(&mut self.apart)
+    pub(super) fn take_apart(&mut self, now: i64) -> Vec<Apart> {
+        let (due, later) = std::mem::take(&mut self.apart).into_iter().partition(|apart| now >= apart.next);
+        self.apart = later;
+        due
     }
 
     /// Keeps rows that failed by themselves, unless they have been tried often enough.
@@ -220,16 +244,23 @@ mod tests {
         attempts.wait(vec![rows(10)]);
         assert!(attempts.is_due(i64::MAX) && !attempts.is_due(1));
         attempts.wait(vec![rows(WAITING_BYTES / 8 + 1)]);
-        assert!(attempts.take_waiting().is_empty() && attempts.behind && !attempts.wants_rebuild());
+        assert!(attempts.take_waiting(i64::MAX).is_empty() && attempts.behind && !attempts.wants_rebuild());
         attempts.succeeded();
         assert!(attempts.wants_rebuild() && !attempts.holds());
         for _ in 0..3 {
-            attempts.put_apart(Apart { rows: rows(2000), series: Some("a".to_owned()), tries: 0 });
+            attempts.put_apart(Apart::new("r", rows(2000), Some("a".to_owned()), 0));
         }
         assert!(attempts.holds_series("a") && !attempts.holds_series("b"));
         assert_eq!(attempts.failures.given_up, 2000);
-        attempts.take_apart();
-        attempts.put_apart(Apart { rows: rows(1), series: None, tries: TRIES });
+        assert!(!attempts.is_due(1) && attempts.take_apart(1).is_empty());
+        assert_eq!(attempts.take_apart(i64::MAX).len(), 2);
+        let mut apart = Apart::new("r", rows(1), None, 0);
+        for _ in 0..TRIES {
+            let next = apart.next;
+            apart = apart.again("r", next);
+            assert!(apart.next > next);
+        }
+        attempts.put_apart(apart);
         assert_eq!(attempts.failures.given_up, 2001);
         assert_eq!((attempts.count(), attempts.count()), (1, 0));
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bellwether_detect::{Budget, Change, Compare, Detector, Family, Measure, Minute, Told};
+use bellwether_detect::crowd::{ALL, Among};
+use bellwether_detect::{Budget, Change, Compare, Crowd, Detector, Family, Measure, Minute, Season, Told};
 
 use bellwether_queries::Planned;
 
@@ -29,6 +30,10 @@ pub(super) struct Watched {
     pub(super) planned: Option<(SchemaRef, Planned)>,
     /// How its evaluations go.
     pub(super) attempts: Attempts,
+    /// The clock that weeks go by, where a contract does not say otherwise.
+    pub(super) season: Season,
+    /// Its series side by side, where they may fall silent together.
+    pub(super) crowd: Option<Crowd>,
 }
 
 /// One family of a rule.
@@ -39,13 +44,50 @@ pub(super) struct Entry {
     pub(super) family: Family,
 }
 
+/// What stands for all series whose first values are these.
+fn all_of(values: &[String], length: usize) -> Vec<String> {
+    values.iter().cloned().chain(std::iter::repeat_n(ALL.to_owned(), length - values.len())).collect()
+}
+
+/// The values that name a node: without those that stand for all.
+fn named(series: &[String]) -> &[String] {
+    let length = series.iter().rposition(|value| value != ALL).map_or(0, |place| place + 1);
+    &series[..length]
+}
+
+/// Works out who is silent together; series that have been judged by what is other now are judged again.
+fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<String, Entry>) {
+    let judged = families.values().map(|entry| entry.family.evaluated()).max().unwrap_or(Minute::MIN);
+    let differs = crowd.settle(to, judged, |series| {
+        families.get(&series.join(&SEPARATOR.to_string())).and_then(|entry| entry.family.own_hours())
+    });
+    if let Some(from) = differs {
+        families.values_mut().for_each(|entry| entry.family.touch(from));
+    }
+}
+
 // === impl Watched ===
 
 impl Watched {
     pub(super) fn add(&mut self, found: Vec<Observation>, contracts: &Contracts) {
         for observation in found {
+            self.add_to_crowd(&observation, contracts);
             if let Some(entry) = self.entry(&observation.series, contracts) {
                 entry.family.add(observation.cell);
+            }
+        }
+    }
+
+    /// Notes an observation beside the others, and adds it to what stands for several series.
+    fn add_to_crowd(&mut self, observation: &Observation, contracts: &Contracts) {
+        let Some(crowd) = &mut self.crowd else { return };
+        crowd.add(&observation.series, observation.cell.window, observation.cell.measure.runs);
+        let length = observation.series.len();
+        let above: Vec<Vec<String>> =
+            crowd.above(&observation.series).into_iter().map(|values| all_of(values, length)).collect();
+        for series in above {
+            if let Some(entry) = self.entry(&series, contracts) {
+                entry.family.add(observation.cell.clone());
             }
         }
     }
@@ -103,7 +145,9 @@ impl Watched {
                 }
             };
             let compare = Compare { pinned: contract.and_then(|contract| contract.baseline.as_deref()).map(Arc::from) };
-            let family = Family::new(&name, detector.clone(), detector.pace(), compare);
+            let zone = contract.and_then(|contract| contract.time_zone.as_deref());
+            let season = zone.and_then(|zone| Season::of(zone).ok()).unwrap_or(self.season);
+            let family = Family::new(&name, detector.clone(), detector.pace(), compare).in_season(season);
             let entry = Entry { series: series.to_vec(), detector, contract: contract.cloned(), family };
             self.families.insert(name.clone(), entry);
             self.status = Status::Watching;
@@ -117,11 +161,16 @@ impl Watched {
         for entry in families.values_mut() {
             entry.family.begin(to, &mut self.budget);
         }
+        if let Some(crowd) = &mut self.crowd {
+            settle(crowd, to, &mut families);
+        }
         for (name, entry) in &mut families {
             if self.attempts.holds_series(name) {
                 continue;
             }
-            for update in entry.family.evaluate(to, &mut self.budget) {
+            let among =
+                self.crowd.as_ref().and_then(|crowd| Some(Among { crowd, node: crowd.node(named(&entry.series))? }));
+            for update in entry.family.evaluate_among(to, &mut self.budget, among) {
                 let (told, kind, was) = match &update.change {
                     Change::New { told, late } => (told, if *late { ChangeKind::Late } else { ChangeKind::New }, None),
                     Change::Moved { was, told } => (told, ChangeKind::Moved, Some(*was)),

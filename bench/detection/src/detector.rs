@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bellwether_detect::detector::{Drift, Histogram, Ratio, Regression, Silence, Split};
 use bellwether_detect::{
-    Detector, Evidence, Groups, Hours, Measure, Minute, RatioTotals, Row, State, Thresholds, Track, Window,
+    Around, Detector, Evidence, Groups, Hours, Measure, Minute, RatioTotals, Row, State, Thresholds, Track, Window,
 };
 use bellwether_stats::clusters::GROUPS;
 use bellwether_stats::histogram_e::{BINS, bin_of};
@@ -105,14 +105,14 @@ impl Series {
         if self.keep > 0 {
             self.remember(window.start, own.0, own.1);
         }
-        self.track.feed(window, &self.hours, &self.thresholds);
+        self.track.feed(window, Around::alone(&self.hours), &self.thresholds);
         self.note(window.start + 1);
     }
 
     /// Time passes; all windows before `to` have been taken in.
     pub fn until(&mut self, to: Minute) {
         // What changed is seen by the state.
-        drop(self.track.finish(to, &self.hours, &self.thresholds));
+        drop(self.track.finish(to, Around::alone(&self.hours), &self.thresholds));
         self.note(to);
     }
 
@@ -194,12 +194,17 @@ pub fn window(
         let [baseline, canary] = groups;
         (first.baseline.groups, first.canary.groups) = (Some(Box::new(baseline)), Some(Box::new(canary)));
     }
-    Window { start: EPOCH + minute, historical: false, rows }
+    Window { start: EPOCH + minute, historical: false, wander: None, rows }
 }
 
 /// A window of one row without a name.
 pub fn single(minute: i64, baseline: Measure, canary: Measure) -> Window {
-    Window { start: EPOCH + minute, historical: false, rows: vec![Row { stratum: Arc::from(""), baseline, canary }] }
+    Window {
+        start: EPOCH + minute,
+        historical: false,
+        wander: None,
+        rows: vec![Row { stratum: Arc::from(""), baseline, canary }],
+    }
 }
 
 /// Latencies of a minute by bin, baseline and canary.

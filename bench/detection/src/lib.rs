@@ -6,6 +6,7 @@
 //!   test of the whole system shows that both ways give the same counts and the same evidence.
 //! * [`trial`] and [`series`] are one seed of a release and of a series; [`suite`] the scenarios with their targets; [`tally`] many seeds with their
 //!   intervals.
+//! * [`fleet`] is a whole company of tasks for six weeks, for all rules together.
 //! * [`export`] gives the same series to peers that are Python packages, and takes their answers.
 //! * [`page`] writes the tables of `docs/detection.md`, [`picture`] its pictures.
 //!
@@ -16,6 +17,7 @@ pub mod chance;
 pub mod detector;
 pub mod event;
 pub mod export;
+pub mod fleet;
 pub mod page;
 pub mod peer;
 pub mod picture;

@@ -164,8 +164,9 @@ impl Results {
 pub(crate) fn traffic_text(traffic: &Traffic) -> String {
     let canary = if traffic.canary > 0.0 { format!(", {:.0} % canary", 100.0 * traffic.canary) } else { String::new() };
     let icc = if traffic.icc > 0.0 { format!(", ICC {}", traffic.icc) } else { String::new() };
+    let wander = if traffic.wander > 0.0 { format!(", wanders {}", traffic.wander) } else { String::new() };
     // 500 runs a day are 0.35 a minute.
-    format!("{}/min{canary}{icc}", (traffic.per_minute * 100.0).round() / 100.0)
+    format!("{}/min{canary}{icc}{wander}", (traffic.per_minute * 100.0).round() / 100.0)
 }
 
 /// Runs all of it; `say` is told what is being done.
@@ -224,6 +225,8 @@ fn require(results: &mut Results) {
     }
     let sessions = ("D0 no change", "3/min, ICC 0.3", past::D4);
     results.require("the same where runs of a session fail together", sessions, Of::FalseAWeek, false, 0.1);
+    let wanders = ("D0 no change", "3/min, wanders 0.2", past::D4);
+    results.require("the same where quality wanders from hour to hour", wanders, Of::FalseAWeek, false, 0.1);
     results.require("-5 points at 27,000 runs a week", ("D1 -5 pp", "3/min", past::D4), Of::Minutes, false, 300.0);
     results.require("-5 points at 268,000 runs a week", ("D1 -5 pp", "30/min", past::D4), Of::Minutes, false, 60.0);
     results.require("two hours of +20 points", ("D3 2 h +20 pp", "3/min", past::D4), Of::Minutes, false, 30.0);

@@ -61,6 +61,8 @@ pub struct Traffic {
     pub canary_hard: f64,
     /// False: one task only.
     pub tasks: bool,
+    /// Deviation of quality from hour to hour on the logit scale, which stays for some hours.
+    pub wander: f64,
 }
 
 /// A change of the world.
@@ -119,6 +121,8 @@ pub struct World {
     shares: [[f64; TASKS]; 2],
     /// Deviations of days on the logit scale.
     days: Vec<f64>,
+    /// Deviations of hours, of variance 1.
+    hours: Vec<f64>,
 }
 
 /// One run. Times are minutes since the world began.
@@ -193,7 +197,7 @@ fn days_of(minutes: i64) -> f64 {
 impl Traffic {
     /// Traffic without a canary.
     pub fn of(per_minute: f64) -> Self {
-        Self { per_minute, canary: 0.0, icc: 0.0, canary_hard: 1.0, tasks: true }
+        Self { per_minute, canary: 0.0, icc: 0.0, canary_hard: 1.0, tasks: true, wander: 0.0 }
     }
 
     /// The same with a canary that gets a share of the sessions.
@@ -285,7 +289,7 @@ impl World {
             }
             cumulated.map(|place| place / sum)
         });
-        Self { seed, traffic, changes: Vec::new(), gap: None, key, shares, days: days(key) }
+        Self { seed, traffic, changes: Vec::new(), gap: None, key, shares, days: days(key), hours: hours(key) }
     }
 
     /// The same with a change.
@@ -365,7 +369,9 @@ impl World {
                 let hour = 0.25 * (std::f64::consts::TAU * (days_of(run.minute) - 0.1)).sin();
                 let day = usize::try_from(run.minute.div_euclid(DAY)).ok().and_then(|day| self.days.get(day));
                 let rate = FAILURE[usize::from(self.traffic.tasks && is_hard(run.task))];
-                return (expit(logit(rate) + hour + day.unwrap_or(&0.0))
+                let wander =
+                    usize::try_from(run.minute / 60).ok().and_then(|hour| self.hours.get(hour)).unwrap_or(&0.0);
+                return (expit(logit(rate) + hour + day.unwrap_or(&0.0) + self.traffic.wander * wander)
                     + self.changed(run, |change, part| change.failure * part))
                 .clamp(0.0, 1.0);
             }
@@ -435,6 +441,19 @@ fn days(key: Key) -> Vec<f64> {
     (0..70)
         .map(|day| {
             deviation = 0.5 * deviation + 0.04 * 0.75_f64.sqrt() * key.at(4).at(day).normal();
+            deviation
+        })
+        .collect()
+}
+
+/// Deviations of ten weeks of hours: AR(1) with variance 1 and a correlation time of four hours.
+fn hours(key: Key) -> Vec<f64> {
+    let correlation = (-0.25_f64).exp();
+    let mut deviation = key.at(5).normal();
+    (0..70 * 24)
+        .map(|hour| {
+            deviation =
+                correlation * deviation + (1.0 - correlation * correlation).sqrt() * key.at(6).at(hour).normal();
             deviation
         })
         .collect()

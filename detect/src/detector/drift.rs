@@ -1,6 +1,10 @@
 //! D4, D5, D6: has a rate grown against the series' own past, its seasons known? Seasonal e-SR of
 //! [`bellwether_stats::drift`] for shares of runs, of [`bellwether_stats::rare`] for rare events.
 //!
+//! How much the rate wanders from hour to hour though nothing is wrong is learned along with it: evidence is averaged over
+//! two nulls of [`bellwether_stats::wander`], one that weighs what stays by the variance of long sums, one that is wide and
+//! finds at once what is plainly broken.
+//!
 //! The baseline of a day is learned from the four weeks before that day, incidents left out. The anchored twin keeps a
 //! reference instead, which does not follow a slow change: a stretch that somebody named, or the four weeks before the
 //! present eight-week cycle.
@@ -11,6 +15,7 @@ use bellwether_stats::Invalid;
 use bellwether_stats::drift::{self as rates, Hour, ODDS_RATIOS};
 use bellwether_stats::rare::{RATE_RATIOS, TOLERANCE, poisson_increments, rate_bound};
 use bellwether_stats::sequential::Detector;
+use bellwether_stats::wander::{Null, Wander};
 
 use super::{DAY, HOUR, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
@@ -73,9 +78,9 @@ impl Drift {
 /// What the past was like.
 #[derive(Clone, Debug)]
 enum Reference {
-    Seasonal(rates::Baseline),
-    /// Bound of a rare rate.
-    Rare(f64),
+    Seasonal(rates::Baseline, [Null; 2]),
+    /// Bound of a rare rate, and how much an increment weighs.
+    Rare(f64, f64),
 }
 
 /// State of one series.
@@ -109,7 +114,7 @@ struct Counted {
 
 impl State {
     pub(super) fn new(settings: Arc<Drift>) -> Self {
-        let points = if settings.rare { RATE_RATIOS.len() } else { ODDS_RATIOS.len() };
+        let points = if settings.rare { RATE_RATIOS.len() } else { 2 * ODDS_RATIOS.len() };
         Self {
             settings,
             day: None,
@@ -157,16 +162,19 @@ impl State {
     fn made_from(&self, hours: &[Hour]) -> Option<Reference> {
         if self.settings.rare {
             let (events, runs) = hours.iter().fold((0, 0), |sum, hour| (sum.0 + hour.events, sum.1 + hour.runs));
-            return rate_bound(events, runs, BOUND)
-                .ok()
-                .map(|rate| Reference::Rare(rate * TOLERANCE.max(self.settings.margin)));
+            let wander = Wander::of_counts(hours);
+            return rate_bound(events, runs, BOUND).ok().map(|rate| {
+                Reference::Rare(rate * TOLERANCE.max(self.settings.margin), 1.0 / wander.inflation(wander.usual))
+            });
         }
         let mut baseline = rates::Baseline::learn(hours).ok()?;
         if self.settings.anchored {
             baseline = baseline.anchored();
         }
-        baseline.margin = baseline.margin.max(self.settings.margin.ln());
-        Some(Reference::Seasonal(baseline))
+        let wander = Wander::learn(hours, &baseline);
+        let nulls = wander.nulls(baseline.margin.max(self.settings.margin.ln()));
+        (baseline.margin, baseline.overdispersion) = (nulls[0].margin, 1.0 / nulls[0].tempering);
+        Some(Reference::Seasonal(baseline, nulls))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
@@ -178,22 +186,22 @@ impl State {
         let rare = self.settings.rare;
         let (events, runs) = if rare { (count(arm.events), count(arm.runs)) } else { arm.seen() };
         let factor = if rare { self.scheme.rate_factor() } else { self.scheme.factor() };
-        let hour = start.div_euclid(HOUR);
+        let hour = past.hours.season().local_hour(start.div_euclid(HOUR));
         let (increments, null, seen) = match reference.as_ref() {
-            Reference::Seasonal(baseline) => {
+            Reference::Seasonal(baseline, nulls) => {
+                let each = nulls.map(|null| {
+                    // Of sampled runs, the rate that is to be seen where the true one is the null's.
+                    let rate = factor.seen_rate(baseline.rate_beyond(hour, null.margin));
+                    rates::bernoulli_increments(events, runs, rate, factor.tempering * null.tempering)
+                });
+                let both = each.into_iter().collect::<Result<Vec<_>, _>>().map(|lists| lists.concat());
                 let null = baseline.null_rate(hour);
-                // Of sampled runs, the rate that is to be seen where the true one is the null's.
-                let seen = factor.seen_rate(null);
-                let increments = if factor.is_even() {
-                    baseline.increments(hour, events, runs)
-                } else {
-                    rates::bernoulli_increments(events, runs, seen, factor.tempering / baseline.overdispersion.max(1.0))
-                };
-                (increments.map(|list| list.to_vec()), null, seen)
+                (both, null, factor.seen_rate(null))
             }
-            Reference::Rare(rate) => {
+            Reference::Rare(rate, tempering) => {
                 let seen = rate * factor.odds;
-                (poisson_increments(events, runs, seen, factor.tempering).map(|list| list.to_vec()), *rate, seen)
+                let increments = poisson_increments(events, runs, seen, factor.tempering * tempering);
+                (increments.map(|list| list.to_vec()), *rate, seen)
             }
         };
         let Ok(increments) = increments else { return };
@@ -278,11 +286,11 @@ impl Judge for State {
         evidence.false_alarm = Some((thresholds.alarms_a_month, "a_month"));
         evidence.since = self.since;
         match self.reference.as_deref() {
-            Some(Reference::Seasonal(baseline)) => evidence.notes.push(format!(
-                "baseline_value is the rate up to which this hour of the week is not worse: an odds margin of {:.2}; days differ by {:.2} on the logit scale, hours vary {:.1} times as much as chance",
+            Some(Reference::Seasonal(baseline, _)) => evidence.notes.push(format!(
+                "baseline_value is the rate up to which this hour of the week is not worse: an odds margin of {:.2}; days differ by {:.2} on the logit scale, sums over hours vary {:.1} times as much as chance",
                 baseline.margin.exp(), baseline.day_deviation, baseline.overdispersion
             )),
-            Some(Reference::Rare(_)) => {
+            Some(Reference::Rare(..)) => {
                 evidence.notes.push("baseline_value is the upper bound of the past rate with its tolerance".to_owned());
             }
             None => evidence.notes.push(format!("no baseline: fewer than {} hours of the past have runs", self.settings.least_hours)),

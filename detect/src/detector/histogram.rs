@@ -79,6 +79,8 @@ pub(super) struct State {
     /// What was compared, since the release began and since the change began.
     seen: [Measure; 2],
     recent: [Measure; 2],
+    /// Start of the first block of either.
+    begun: [Option<Minute>; 2],
     sums: Sums,
     recent_sums: Sums,
     detector: Detector,
@@ -100,6 +102,7 @@ impl State {
             heaviest: Heaviest::default(),
             seen: Default::default(),
             recent: Default::default(),
+            begun: [None, None],
             sums: Sums::default(),
             recent_sums: Sums::default(),
             detector: Detector::new(0),
@@ -134,11 +137,14 @@ impl State {
         self.detector.update(&increments);
         if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
             self.since = Some(start);
-            (self.recent, self.recent_sums) = Default::default();
+            (self.recent, self.recent_sums, self.begun[1]) = Default::default();
         }
         self.recent_sums.add(&increments);
         if let Some(recovery) = &mut self.recovery {
             recovery.update(&increments);
+        }
+        for begun in &mut self.begun {
+            begun.get_or_insert(start);
         }
         for arms in [&mut self.seen, &mut self.recent] {
             arms[0].add(&baseline);
@@ -299,6 +305,8 @@ impl Judge for State {
             evidence.of = Some(if q == TAIL { "95th percentile" } else { "median" });
         }
         evidence.recent = self.is_recent();
+        let begun = self.begun[usize::from(evidence.recent)];
+        evidence.starts.extend(begun.map(|begun| (Arc::from(""), begun)));
         evidence.log_e = Some(log_e);
         evidence.threshold = Some(threshold);
         evidence.false_alarm =

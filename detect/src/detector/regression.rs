@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::e2x2::{ODDS_RATIOS, Table, Test};
-use bellwether_stats::ratio_cs::{Estimate, TIGHTEST_AT, interval};
+use bellwether_stats::ratio_cs::{TIGHTEST_AT, interval};
 use bellwether_stats::sequential::{Detector, Evidence as Sums, stratified_log_e};
+use bellwether_stats::wander::{UNKNOWN, Wander, table_variance};
 
 use super::clusters::tempering;
+use super::tally::{Block, Tally};
 use super::{AS_LIKELY, Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{Baseline, Evidence, StratumEvidence};
@@ -95,19 +97,6 @@ struct Stratum {
     schemes: [Scheme; 2],
 }
 
-/// Blocks of a stratum added up.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    /// Start of the first block.
-    begun: Option<Minute>,
-    sums: Sums,
-    baseline: (u64, u64),
-    canary: (u64, u64),
-    totals: Totals,
-    /// Ratio of odds of kept runs over the true one, as it was last.
-    odds: Option<f64>,
-}
-
 /// What an alert speaks of.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Subject {
@@ -126,14 +115,6 @@ struct Fired {
     recovery: Recovery,
 }
 
-/// Windows judged together.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    start: Minute,
-    baseline: (u64, u64),
-    canary: (u64, u64),
-}
-
 /// A block that has closed, with its increments.
 struct Closed {
     stratum: Arc<str>,
@@ -149,121 +130,6 @@ impl Stratum {
     /// How the odds ratio of kept runs differs from the true one.
     fn factor(&self) -> Factor {
         self.schemes[1].against(&self.schemes[0])
-    }
-}
-
-// === impl Tally ===
-
-impl Tally {
-    fn add(&mut self, block: &Block, increments: &[f64], odds: f64) {
-        self.begun = Some(self.begun.map_or(block.start, |begun| begun.min(block.start)));
-        self.sums.add(increments);
-        self.odds = Some(odds);
-        // Without runs of both there is nothing to compare.
-        if block.baseline.1 > 0 && block.canary.1 > 0 {
-            for (sum, more) in [(&mut self.baseline, block.baseline), (&mut self.canary, block.canary)] {
-                *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
-            }
-            self.totals.add(block.baseline, block.canary, odds);
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.begun = [self.begun, other.begun].into_iter().flatten().min();
-        self.sums.merge(&other.sums);
-        self.odds = other.odds.or(self.odds);
-        for (sum, more) in [(&mut self.baseline, other.baseline), (&mut self.canary, other.canary)] {
-            *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
-        }
-        self.totals.merge(&other.totals);
-    }
-
-    /// ln of the odds ratio with its standard error, and whether half a run had to be added to each cell.
-    fn log_odds_ratio(&self, tempering: f64) -> Option<(Estimate, bool)> {
-        if let Some(estimate) = self.totals.log_odds_ratio(tempering) {
-            return Some((estimate, false));
-        }
-        self.corrected(tempering).map(|estimate| (estimate, true))
-    }
-
-    /// The odds ratio where a cell is empty, as where the baseline has no bad run at all: half a run is added to each
-    /// (Haldane, Annals of Human Genetics 20, 1956).
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn corrected(&self, tempering: f64) -> Option<Estimate> {
-        let ((sa, na), (sb, nb)) = (self.baseline, self.canary);
-        if na == 0 || nb == 0 || sa.saturating_add(sb) == 0 {
-            return None;
-        }
-        let cell = |count: u64| count as f64 + 0.5;
-        let cells = [cell(sb), cell(na.saturating_sub(sa)), cell(nb.saturating_sub(sb)), cell(sa)];
-        let variance: f64 = cells.iter().map(|cell| 1.0 / cell).sum();
-        Some(Estimate {
-            value: (cells[0] * cells[1] / (cells[2] * cells[3]) / self.odds.unwrap_or(1.0)).ln(),
-            error: (variance / tempering).sqrt(),
-            units: self.totals.runs,
-            degrees: f64::INFINITY,
-        })
-    }
-}
-
-/// Sums of Mantel and Haenszel with the variance of Robins, Breslow and Greenland (Biometrics 42, 1986).
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    r: f64,
-    s: f64,
-    /// R where odds of kept runs are corrected to true ones.
-    r_true: f64,
-    pr: f64,
-    pr_qs: f64,
-    qs: f64,
-    runs: f64,
-    /// Bad runs that the canary would have at the baseline's rate of each block.
-    expected: f64,
-}
-
-// === impl Totals ===
-
-impl Totals {
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn add(&mut self, baseline: (u64, u64), canary: (u64, u64), odds: f64) {
-        let (sa, na, sb, nb) = (baseline.0 as f64, baseline.1 as f64, canary.0 as f64, canary.1 as f64);
-        let all = na + nb;
-        if na == 0.0 || nb == 0.0 {
-            return;
-        }
-        let (r, s) = (sb * (na - sa) / all, sa * (nb - sb) / all);
-        let (p, q) = ((sb + na - sa) / all, (sa + nb - sb) / all);
-        self.r += r;
-        self.s += s;
-        self.r_true += r / odds;
-        self.pr += p * r;
-        self.pr_qs += p * s + q * r;
-        self.qs += q * s;
-        self.runs += all;
-        self.expected += nb * sa / na;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.r += other.r;
-        self.r_true += other.r_true;
-        self.s += other.s;
-        self.pr += other.pr;
-        self.pr_qs += other.pr_qs;
-        self.qs += other.qs;
-        self.runs += other.runs;
-        self.expected += other.expected;
-    }
-
-    /// ln of the common odds ratio with its standard error.
-    fn log_odds_ratio(&self, tempering: f64) -> Option<Estimate> {
-        if self.r <= 0.0 || self.s <= 0.0 {
-            return None;
-        }
-        let variance = self.pr / (2.0 * self.r * self.r)
-            + self.pr_qs / (2.0 * self.r * self.s)
-            + self.qs / (2.0 * self.s * self.s);
-        let error = (variance / tempering).sqrt();
-        Some(Estimate { value: (self.r_true / self.s).ln(), error, units: self.runs, degrees: f64::INFINITY })
     }
 }
 
@@ -300,11 +166,12 @@ impl State {
     }
 
     /// Adds a window to a stratum's block and closes it where it is full.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn take(
         &mut self,
         name: &Arc<str>,
         start: Minute,
-        historical: bool,
+        historical: Option<Wander>,
         arms: [Arm; 2],
         tempering: f64,
         closed: &mut Vec<Closed>,
@@ -316,7 +183,7 @@ impl State {
         stratum.schemes.iter_mut().zip(&arms).for_each(|(scheme, arm)| scheme.note(arm));
         let mut block = Block { start, baseline: (0, 0), canary: (0, 0) };
         if let Some(before) = stratum.open.take() {
-            if historical || start - before.start >= rule.block_minutes {
+            if historical.is_some() || start - before.start >= rule.block_minutes {
                 closed.push(self.close(&name, before, rule.margin, tempering));
             } else {
                 block = before;
@@ -325,8 +192,11 @@ impl State {
         for (sum, more) in [(&mut block.baseline, pairs[0]), (&mut block.canary, pairs[1])] {
             *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
         }
-        if historical {
-            closed.push(self.close(&name, block, rule.margin.max(HISTORICAL_MARGIN), tempering));
+        if let Some(wander) = historical {
+            let variance = table_variance(block.baseline, block.canary);
+            let weeks = block.baseline.1 as f64 / block.canary.1.max(1) as f64;
+            let null = wander.against(rule.margin.max(HISTORICAL_MARGIN).ln(), weeks.min(4.0), variance);
+            closed.push(self.close(&name, block, null.margin.exp(), tempering * null.tempering));
         } else if block.baseline.1.min(block.canary.1) >= rule.block_runs {
             closed.push(self.close(&name, block, rule.margin, tempering));
         } else if let Some(stratum) = self.strata.get_mut(&name) {
@@ -557,6 +427,7 @@ impl Judge for State {
             self.absence.note(window.start, baseline_runs, canary_runs);
         }
         self.historical |= window.historical;
+        let historical = window.historical.then(|| window.wander.unwrap_or(UNKNOWN));
         // Where strata share their runs, those of the stratum without a name are every stratum's.
         let shared = self.settings.shared_runs.then(|| {
             let all = window.rows.iter().find(|row| row.stratum.is_empty());
@@ -567,7 +438,7 @@ impl Judge for State {
             None => {
                 for row in &window.rows {
                     let arms = [Arm::of(&row.baseline), Arm::of(&row.canary)];
-                    self.take(&row.stratum, window.start, window.historical, arms, tempering, &mut closed);
+                    self.take(&row.stratum, window.start, historical, arms, tempering, &mut closed);
                 }
             }
             Some(runs) => {
@@ -580,7 +451,7 @@ impl Judge for State {
                 }
                 for (name, events) in events {
                     let arms = [0, 1].map(|arm| Arm::joined(events[arm], runs[arm]));
-                    self.take(&name, window.start, window.historical, arms, tempering, &mut closed);
+                    self.take(&name, window.start, historical, arms, tempering, &mut closed);
                 }
             }
         }
@@ -627,6 +498,9 @@ impl Judge for State {
                     .notes
                     .push("one side has no such run: the odds ratio is with half a run added to each cell".to_owned());
             }
+        }
+        if let Some(least) = tally.least_odds_ratio(tempering) {
+            evidence.interval = Some((least, f64::INFINITY));
         }
         self.standardise(&tally, &mut evidence);
         evidence.log_e = Some(log_e);

@@ -1,42 +1,63 @@
-//! D11: nothing, or next to nothing, comes where much is usual at this hour: a producer is silent.
+//! D11: nothing, or next to nothing, comes where runs are usual at this hour: a producer is silent.
 //!
-//! This is the one detector for which a window without runs is news.
+//! This is the one detector for which a window without runs is news. What is usual, and how improbable silence is, is
+//! [`bellwether_stats::rhythm`]'s, by the clock of the series' [`crate::season::Season`]. Slots in a row with next to no
+//! runs are judged together, from the first of them at which runs could be expected. The threshold is that of the budget:
+//! ln(series × slots a month / false alarms a month).
+//!
+//! Rules: an alarm takes no hour out of the past, so that what recurs is learned; a series that falls silent with the
+//! others of its [`Crowd`](crate::crowd::Crowd) is not asked about by itself, what stands for all of them is; a day
+//! that does not begin, with nobody to compare it with, is waited for longer than one that breaks off.
 
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
-use bellwether_stats::drift::hour_of_week;
-use bellwether_stats::liveness::{QUIET_PROBABILITY, QUIET_WINDOWS, ln_quiet};
+use bellwether_stats::rhythm::{Level, NEXT_TO_NOTHING, Recent, Rhythm, Usual, ln_silence};
 
 use super::{DAY, HOUR, Judge, Past, Signal, Verdict};
 use crate::budget::Thresholds;
+use crate::crowd::{Among, Missing, Voice, rhythm};
 use crate::evidence::{Baseline, Evidence};
 use crate::observation::{Minute, Window};
 
-/// Days learned from.
-const DAYS: i64 = 28;
+/// Minutes that a silence lasts at the least, of those in which runs are expected.
+const LEAST_MINUTES: i64 = 15;
 
-/// Fewest hours of the past.
-const LEAST_HOURS: usize = 24;
+/// The same where all are silent: what holds all of them up for a moment, as a rollout, is no silence.
+const LEAST_OF_ALL: i64 = 25;
 
-/// Share of the usual runs up to which a slot is next to empty. Where few runs are usual, one slot without any says
-/// little; several such slots in a row are judged together.
-const NEXT_TO_NOTHING: f64 = 0.1;
+/// Minutes of expected runs after which a day that did not begin is news though nobody else tells whether it is one.
+const PATIENCE: i64 = 120;
 
-/// How much more evidence slots in a row need than one slot: they are looked at again after each of them, and at low traffic
-/// what is usual is known less well.
-const OF_A_STRETCH: f64 = 1.5;
+/// Minutes without any run to be expected after which a silence is judged anew.
+const BREAK: i64 = 3 * HOUR;
+
+/// Hours just before a silence, and those of about a day, that tell how much of the usual there is; and what a day counts.
+const JUST_NOW: i64 = 3;
+const LATELY: i64 = 26;
+const LATELY_WEIGHS: f64 = 0.25;
+
+/// Minutes for which silences that ended by themselves are remembered, and how many.
+const REMEMBERED: i64 = 28 * DAY;
+const ENDED: usize = 24;
+
+/// How much longer than the second longest of them a silence has to be: runs that seldom pause exponentially do so once
+/// in n² times of n.
+const LONGER: f64 = 2.0;
+
+/// Part of the usual that the others have, from which on they say nothing of a quiet day.
+const BUSY: f64 = 0.8;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Silence {
-    /// Minutes of a slot; two slots in a row have to be too quiet.
+    /// Minutes of a slot.
     pub minutes: i64,
 }
 
 impl Default for Silence {
     fn default() -> Self {
-        Self { minutes: 15 }
+        Self { minutes: 5 }
     }
 }
 
@@ -50,119 +71,220 @@ impl Silence {
     }
 }
 
-/// Runs to expect, by hour of the week.
-#[derive(Clone, Debug)]
-struct Usual {
-    a_slot: Vec<f64>,
-    overdispersion: f64,
-}
-
 /// State of one series.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<Silence>,
     day: Option<i64>,
-    usual: Option<Arc<Usual>>,
+    rhythm: Option<Arc<Rhythm>>,
     /// The slot that fills: number and runs.
     open: Option<(i64, u64)>,
-    /// Slots in a row that were next to empty.
-    empty: Stretch,
-    quiet: usize,
-    last: Option<Judged>,
+    stretch: Option<Stretch>,
+    /// Runs came in the last slot.
+    going: bool,
+    /// Of what stands for several: those silent since the stretch began, each with what it adds, and the silent ones of
+    /// when the alert fired.
+    silent: Vec<(usize, Missing)>,
+    members: Vec<usize>,
+    /// Silences that ended: slot, and runs that were expected in it.
+    ended: Vec<(i64, f64)>,
 }
 
-/// Slots in a row.
-#[derive(Clone, Copy, Debug, Default)]
+/// Slots in a row with next to no runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Stretch {
+    /// Its first slot.
+    begun: i64,
+    /// Slots at which runs could be expected.
     slots: i64,
-    runs: u64,
+    /// Slots in a row, at its end, at which none could.
+    idle: i64,
+    runs: f64,
     expected: f64,
+    /// The same as so many independent ones.
+    effective: (f64, f64),
+    level: Level,
+    /// Others have had runs meanwhile, or could have.
+    compared: bool,
+    /// Of what stands for several: series that are silent.
+    series: u32,
 }
 
-/// What was judged last: a slot, or those before it along with it.
-#[derive(Clone, Copy, Debug)]
-struct Judged {
-    slot: i64,
-    stretch: Stretch,
-    /// ln of the probability of so few runs, as far as it counts.
-    chance: f64,
+// === impl Stretch ===
+
+impl Stretch {
+    fn at(slot: i64) -> Self {
+        let level = Level { share: 1.0, shape: 1.0, going: false };
+        let (slots, idle, runs, expected, effective) = (0, 0, 0.0, 0.0, (0.0, 0.0));
+        Self { begun: slot, slots, idle, runs, expected, effective, level, compared: false, series: 1 }
+    }
+
+    /// Evidence of silence, nats; none while it is too early to tell, or while it is no longer than silences are.
+    fn evidence(&self, minutes: i64, usual: f64) -> f64 {
+        let patience = if self.series > 1 {
+            LEAST_OF_ALL
+        } else if self.level.going || self.compared {
+            LEAST_MINUTES
+        } else {
+            PATIENCE
+        };
+        if self.slots < 2 || self.slots * minutes < patience || self.expected < LONGER * usual {
+            return 0.0;
+        }
+        -ln_silence(self.effective.0, self.effective.1, self.level.shape)
+    }
 }
 
 // === impl State ===
 
 impl State {
     pub(super) fn new(settings: Arc<Silence>) -> Self {
-        Self { settings, day: None, usual: None, open: None, empty: Stretch::default(), quiet: 0, last: None }
+        let (day, rhythm, open, stretch) = (None, None, None, None);
+        let (silent, members, ended) = (Vec::new(), Vec::new(), Vec::new());
+        Self { settings, day, rhythm, open, stretch, going: false, silent, members, ended }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn learn(&mut self, day: i64, past: &Past<'_>) {
-        if self.day == Some(day) || (self.quiet > 0 && self.usual.is_some()) {
-            return;
+    /// A silence is over: an alarm teaches as much as one that was none.
+    fn end(&mut self, slot: i64) {
+        let Some(stretch) = self.stretch.take().filter(|stretch| stretch.expected > 0.0) else { return };
+        let first = slot - REMEMBERED / self.settings.minutes;
+        self.ended.retain(|(at, _)| *at >= first);
+        self.ended.push((slot, stretch.expected));
+        if self.ended.len() > ENDED {
+            self.ended.sort_by(|a, b| b.1.total_cmp(&a.1));
+            self.ended.truncate(ENDED);
         }
-        self.day = Some(day);
-        let hours = past.hours((day - DAYS) * 24, day * 24);
-        let Some(first) = hours.first().map(|hour| hour.hour).filter(|_| hours.len() >= LEAST_HOURS) else {
-            self.usual = None;
-            return;
-        };
-        let of_day = |hour: i64| usize::try_from(hour.rem_euclid(24)).unwrap_or(0);
-        let (mut week, mut days) = (vec![(0.0, 0.0); 168], vec![(0.0, 0.0); 24]);
-        // An hour without a row had no runs.
-        let known: std::collections::BTreeMap<i64, u64> = hours.iter().map(|hour| (hour.hour, hour.runs)).collect();
-        let each = || {
-            (first..day * 24)
-                .filter(|hour| !past.incidents.iter().any(|(from, to)| *from < (hour + 1) * HOUR && hour * HOUR < *to))
-        };
-        for hour in each() {
-            let runs = known.get(&hour).copied().unwrap_or(0) as f64;
-            for slot in [&mut week[hour_of_week(hour)], &mut days[of_day(hour)]] {
-                *slot = (slot.0 + runs, slot.1 + 1.0);
-            }
-        }
-        let mean = |(sum, count): (f64, f64)| if count > 0.0 { sum / count } else { 0.0 };
-        // An hour of the week seen once or twice leans on the hour of the day.
-        let expected: Vec<f64> =
-            (0..168).map(|hour| (week[hour].0 + 2.0 * mean(days[hour % 24])) / (week[hour].1 + 2.0)).collect();
-        let (mut squares, mut count) = (0.0, 0.0);
-        for hour in each() {
-            let (runs, usual) = (known.get(&hour).copied().unwrap_or(0) as f64, expected[hour_of_week(hour)]);
-            if usual > 0.0 {
-                squares += (runs - usual).powi(2) / usual;
-                count += 1.0;
-            }
-        }
-        let overdispersion = if count > 0.0 { (squares / count).max(1.0) } else { 1.0 };
-        let slots = (HOUR / self.settings.minutes) as f64;
-        self.usual =
-            Some(Arc::new(Usual { a_slot: expected.iter().map(|runs| runs / slots).collect(), overdispersion }));
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    /// Runs that the second longest silence of the last weeks missed: what has recurred.
+    fn recurred(&self) -> f64 {
+        let (mut longest, mut second) = (0.0_f64, 0.0_f64);
+        for (_, expected) in &self.ended {
+            (longest, second) = (longest.max(*expected), second.max(longest.min(*expected)));
+        }
+        second
+    }
+
     fn close(&mut self, slot: i64, runs: u64, past: &Past<'_>) {
+        if let Some(among) = past.among.filter(Among::is_above) {
+            return self.close_above(slot, &among);
+        }
         let start = slot * self.settings.minutes;
-        self.learn(start.div_euclid(DAY), past);
-        let Some(usual) = self.usual.clone() else { return };
-        let expected = usual.a_slot[hour_of_week(start.div_euclid(HOUR))];
-        self.empty = if runs as f64 <= NEXT_TO_NOTHING * expected {
-            let before = self.empty;
-            Stretch { slots: before.slots + 1, runs: before.runs + runs, expected: before.expected + expected }
-        } else {
-            Stretch::default()
-        };
-        let alone = Stretch { slots: 1, runs, expected };
-        let chance = |stretch: Stretch| {
-            let possible = (stretch.expected > 0.0).then_some(stretch.expected);
-            let chance = possible
-                .and_then(|expected| ln_quiet(stretch.runs, expected, usual.overdispersion).ok())
-                .unwrap_or(0.0);
-            if stretch.slots > 1 { chance / OF_A_STRETCH } else { chance }
-        };
-        let judged = [alone, self.empty].map(|stretch| Judged { slot, stretch, chance: chance(stretch) });
-        let least = if judged[1].chance < judged[0].chance { judged[1] } else { judged[0] };
-        self.quiet = if least.chance < QUIET_PROBABILITY.ln() { self.quiet + 1 } else { 0 };
-        self.last = Some(least);
+        let day = start.div_euclid(DAY);
+        if self.day != Some(day) {
+            (self.day, self.rhythm) = (Some(day), rhythm(past.hours, day).map(Arc::new));
+        }
+        let Some(rhythm) = self.rhythm.clone() else { return };
+        let usual = rhythm.usual(past.hours.season().local_hour(start.div_euclid(HOUR)));
+        self.slot(slot, runs, usual, &rhythm, past);
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn slot(&mut self, slot: i64, runs: u64, usual: Usual, rhythm: &Rhythm, past: &Past<'_>) {
+        let minutes = self.settings.minutes;
+        let (found, expected) = (runs as f64, usual.expected * minutes as f64 / HOUR as f64);
+        if expected <= 0.0 {
+            self.unexpected(slot, found);
+            return;
+        }
+        let mut stretch = self.stretch.unwrap_or_else(|| Stretch::at(slot));
+        if found <= NEXT_TO_NOTHING * expected && stretch.slots == 0 {
+            stretch.level = rhythm.level(usual.shape, &recent(slot * minutes, rhythm, past));
+        }
+        self.going = found > NEXT_TO_NOTHING * expected * stretch.level.share;
+        if self.going {
+            self.end(slot);
+            return;
+        }
+        stretch.idle = 0;
+        let (excused, others) = past.among.map_or((false, None), |among| among.others(slot));
+        stretch.compared |= others.is_some();
+        if excused {
+            self.stretch = Some(stretch);
+            return;
+        }
+        let expected = expected * stretch.level.share * (others.unwrap_or(1.0) / BUSY).min(1.0);
+        let c = rhythm.clumping();
+        stretch.slots += 1;
+        (stretch.runs, stretch.expected) = (stretch.runs + found, stretch.expected + expected);
+        stretch.effective = (stretch.effective.0 + c * found, stretch.effective.1 + c * expected);
+        self.stretch = Some(stretch);
+    }
+
+    /// A slot at which no run could be expected.
+    fn unexpected(&mut self, slot: i64, found: f64) {
+        self.going = found > 0.0;
+        if self.going {
+            self.end(slot);
+            return;
+        }
+        let stretch = self.stretch.get_or_insert_with(|| Stretch::at(slot));
+        stretch.idle += 1;
+        if stretch.idle * self.settings.minutes >= BREAK && stretch.slots > 0 {
+            *stretch = Stretch { idle: stretch.idle, begun: stretch.begun, ..Stretch::at(slot) };
+        }
+    }
+
+    /// What stands for several series: it is silent while most of them are, the same ones from its beginning on.
+    fn close_above(&mut self, slot: i64, among: &Among<'_>) {
+        let telling = among.telling(slot);
+        self.going = if self.members.is_empty() {
+            telling > 0 && among.voice(slot) != Voice::Silent
+        } else {
+            2 * among.there(&self.members, slot) >= self.members.len()
+        };
+        if telling == 0 {
+            // Nothing is usual now, and nothing is known.
+            return;
+        }
+        let silent = among.silent(slot);
+        if among.voice(slot) != Voice::Silent || among.share(slot).silent < 2 || among.others(slot).0 {
+            self.end(slot);
+            self.silent.clear();
+            return;
+        }
+        self.silent.retain(|(node, _)| silent.binary_search(node).is_ok());
+        if 2 * self.silent.len() < telling {
+            self.end(slot);
+            self.silent = silent.into_iter().map(|node| (node, Missing::default())).collect();
+        }
+        let stretch = self.stretch.get_or_insert_with(|| {
+            let level = Level { share: (among.level(slot) / BUSY).min(1.0), shape: 1.0, going: false };
+            Stretch { level, ..Stretch::at(slot) }
+        });
+        let (mut runs, mut expected, mut variance) = (0.0, 0.0, 0.0);
+        for (node, sum) in &mut self.silent {
+            let now = among.missing(*node, slot);
+            let share = stretch.level.share * now.expected;
+            *sum = Missing { runs: sum.runs + now.runs, expected: sum.expected + share, variance: now.variance };
+            (runs, expected) = (runs + sum.runs, expected + sum.expected);
+            variance += sum.expected * sum.variance;
+        }
+        stretch.slots += 1;
+        stretch.series = u32::try_from(self.silent.len()).unwrap_or(u32::MAX);
+        stretch.level.shape = expected.max(1e-9) / variance.max(1e-9);
+        (stretch.runs, stretch.expected, stretch.effective) = (runs, expected, (runs, expected));
+    }
+
+    fn log_e(&self) -> f64 {
+        self.stretch.map_or(0.0, |stretch| stretch.evidence(self.settings.minutes, self.recurred()))
+    }
+}
+
+/// The hours before a moment at which runs begin to be missed, against what is usual.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn recent(start: Minute, rhythm: &Rhythm, past: &Past<'_>) -> Vec<Recent> {
+    let end = start.div_euclid(HOUR);
+    let hours = past.hours.runs_by_clock(end - LATELY, end);
+    let first = i64::try_from(hours.len()).unwrap_or(0) - JUST_NOW;
+    (0..)
+        .zip(hours)
+        .map(|(place, (hour, runs))| Recent {
+            runs: runs as f64,
+            usual: rhythm.usual(hour).mean,
+            weight: if place >= first { 1.0 } else { LATELY_WEIGHS },
+        })
+        .collect()
 }
 
 impl Judge for State {
@@ -182,36 +304,56 @@ impl Judge for State {
             return None;
         }
         self.close(slot, runs, past);
-        // The next one is open and empty. Once it is certain that nothing comes, nothing more is learned from waiting on.
-        self.open = if self.quiet > QUIET_WINDOWS { None } else { Some((slot + 1, 0)) };
+        // The next one is open and empty.
+        self.open = Some((slot + 1, 0));
         Some(end)
     }
 
-    fn verdict(&self, _: &Thresholds) -> Verdict {
-        let Some(Judged { chance, .. }) = self.last.filter(|_| self.usual.is_some()) else {
-            return Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: -QUIET_PROBABILITY.ln() };
+    fn verdict(&self, thresholds: &Thresholds) -> Verdict {
+        let (statistic, threshold) = (self.log_e(), thresholds.detector);
+        let signal = if self.going {
+            Signal::Recovered
+        } else if statistic >= threshold {
+            Signal::Alarm
+        } else if statistic >= threshold / 2.0 {
+            Signal::Suspect
+        } else {
+            Signal::Quiet
         };
-        let signal = match self.quiet {
-            0 => Signal::Recovered,
-            quiet if quiet >= QUIET_WINDOWS => Signal::Alarm,
-            _ => Signal::Suspect,
-        };
-        Verdict { signal, statistic: -chance, threshold: -QUIET_PROBABILITY.ln() }
+        Verdict { signal, statistic, threshold }
     }
 
+    fn fired(&mut self) {
+        self.members = self.silent.iter().map(|(node, _)| *node).collect();
+    }
+
+    fn resolved(&mut self) {
+        self.members.clear();
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
+    #[expect(clippy::cast_sign_loss, reason = "counts are not negative")]
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let mut evidence = Evidence::new("silence", Baseline::Past, "runs");
         let verdict = self.verdict(thresholds);
         (evidence.log_e, evidence.threshold) = (Some(verdict.statistic), Some(verdict.threshold));
-        if let Some(Judged { slot, stretch: Stretch { slots, runs, expected }, .. }) = self.last {
-            evidence.canary_counts = Some((0, runs));
-            (evidence.baseline_value, evidence.canary_value) = (Some(expected), Some(runs as f64));
-            let quiet = slots.max(i64::try_from(self.quiet).unwrap_or(0));
-            evidence.since = Some((slot + 1 - quiet) * self.settings.minutes);
+        evidence.false_alarm = Some((thresholds.alarms_a_month, "a_month"));
+        if let Some(stretch) = self.stretch {
+            let Stretch { begun, slots, runs, expected, level, series, .. } = stretch;
+            evidence.canary_counts = Some((0, runs as u64));
+            (evidence.baseline_value, evidence.canary_value) = (Some(expected), Some(runs));
+            evidence.since = Some(begun * self.settings.minutes);
+            let minutes = slots * self.settings.minutes;
             evidence.notes.push(format!(
-                "{runs} runs in {} minutes where {expected:.1} are usual at this time of the week",
-                slots * self.settings.minutes
+                "{runs:.0} runs in {minutes} minutes where {expected:.1} are usual at this time of the week"
             ));
+            if series > 1 {
+                evidence.notes.push(format!(
+                    "{series} series are silent at once: most of those that could be expected to have runs now"
+                ));
+            } else if level.share < 0.9 {
+                evidence.notes.push(format!("traffic was {:.0} % of the usual before", 100.0 * level.share));
+            }
         }
         evidence
     }

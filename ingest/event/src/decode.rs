@@ -11,11 +11,12 @@ use crate::explain;
 use crate::ids;
 use crate::json::{Fast, Note, Reader, Wrong, right};
 use crate::marks::{self, Marked, Marks, Step};
+use crate::pattern;
 use crate::reason::{Problem, Reason, Rejection};
-use crate::record::{Read, Time, entries, length_fits};
+use crate::record::{Read, entries};
 use crate::release::ReleaseCache;
 use crate::run::{self, Completed, Escalation, PolicyException, Review, Run, Score, WholeRun};
-use crate::schema;
+use crate::value::{Time, length_fits};
 
 /// A message with more than so many times `max_bytes` is not read at all.
 const READABLE: usize = 4;
@@ -313,7 +314,7 @@ impl Decoder {
         notes: Vec<Note>,
     ) -> Fast<Event<'a>> {
         let spec = body.spec.take().ok_or(Wrong)?.0;
-        right(schema::spec_is_known(&spec))?;
+        right(pattern::spec_is_known(&spec))?;
         let run_id = body.run_id.take().ok_or(Wrong)?.0;
         let stated_time = match (body.time, envelope.time) {
             (Some(time), _) => Some(time.0),

@@ -1,8 +1,10 @@
 //! The run-event contract: what an application may send, what it means, and what is wrong with what it sent.
 //!
-//! * [`Decoder`] turns the bytes of one message into an [`Event`], or says every problem it has ([`Rejection`]).
-//! * [`schema`] is the published JSON Schema; [`problems`] holds a value against it. The decoder is a fast hand-written
-//!   reading of the same contract, and tests hold the two together: whatever one accepts the other does.
+//! * [`Decoder`] turns the bytes of one message into an [`Event`], or says every problem it has ([`Rejection`]). Identity, time and
+//!   outcome reject; anything else that is wrong is cut or left out, and listed in the event.
+//! * [`schema`] is the published JSON Schema; [`problems`] holds a value against it, and says of each problem whether it rejects.
+//!   The decoder is a fast hand-written reading of the same contract, and tests hold the two together: what one rejects the
+//!   other does.
 //! * [`Release`] carries the fingerprint, recomputed here from RFC 8785 canonical JSON.
 //! * [`units`] turns decimal money into integer nano-units and times into integer microseconds.
 //!
@@ -14,16 +16,18 @@ mod ids;
 mod json;
 mod marks;
 mod parse;
+mod pattern;
 mod reason;
 pub mod record;
 mod release;
 pub mod run;
 mod schema;
+mod surrogate;
 pub mod units;
+pub mod value;
 
 pub use decode::{Decoder, Envelope, Event, EventType, Limits, Payload};
 pub use ids::content_hash;
-pub use json::mended;
 pub use reason::{Problem, Reason, Rejection};
 pub use release::Release;
 pub use run::{
@@ -31,3 +35,4 @@ pub use run::{
     Validation,
 };
 pub use schema::{check, problems, schema};
+pub use surrogate::mended;

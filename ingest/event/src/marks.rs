@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use crate::json::{Fast, Known, Mark, Note, Reader, mended};
+use crate::json::{Fast, Known, Mark, Note, Reader};
+use crate::surrogate::mended;
 
 /// Bytes of unknown fields that are kept.
 pub(crate) const EXTRA_BYTES: usize = 8 * 1024;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -29,6 +30,13 @@ pub(crate) fn parse(text: &str) -> (Option<Value>, Vec<Problem>) {
             Err(error) => error,
         };
         let place = place_of(&text, &error);
+        if let Some(number) = number_beyond(&text, place, &error) {
+            let what = "a number beyond any that a double holds; it counts as wrong";
+            found.push(Problem::new(Reason::OutOfRange, path.into_inner(), what));
+            let other = format!("0{}", " ".repeat(number.len() - 1));
+            text.replace_range(number, &other);
+            continue;
+        }
         let near = |(name, _): &&(&str, &str)| (place.saturating_sub(2)..=place).any(|at| starts_at(&text, at, name));
         let Some((name, other)) = NOT_NUMBERS.iter().find(near) else {
             found.push(not_json(&error, path.into_inner()));
@@ -50,6 +58,18 @@ fn starts_at(text: &str, at: usize, name: &str) -> bool {
 fn place_of(text: &str, error: &serde_json::Error) -> usize {
     let line = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
     line + error.column().saturating_sub(1)
+}
+
+/// Where a number stands that is JSON, and that no double holds.
+fn number_beyond(text: &str, place: usize, error: &serde_json::Error) -> Option<Range<usize>> {
+    if !error.to_string().starts_with("number out of range") {
+        return None;
+    }
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    let (before, after) = text.as_bytes().split_at_checked(place)?;
+    let from = place - before.iter().rev().take_while(|byte| is_part(byte)).count();
+    let end = place + after.iter().take_while(|byte| is_part(byte)).count();
+    (from < end).then_some(from..end)
 }
 
 fn not_json(error: &serde_json::Error, path: String) -> Problem {
@@ -158,6 +178,11 @@ mod tests {
         expected.push((Reason::DuplicateKey, "/b/c".to_owned()));
         assert_eq!(told(text), expected);
         assert_eq!(parse(text).0, Some(serde_json::json!({ "a": [1, 0], "b": { "c": 0 }, "d": "NaN" })));
+        assert_eq!(
+            told(r#"{"a": [-1.5e999, 1e+400]}"#),
+            ["/a/0", "/a/1"].map(|at| (Reason::OutOfRange, at.to_owned()))
+        );
+        assert_eq!(told("1e999"), [(Reason::OutOfRange, String::new())]);
         assert_eq!(told("NaN"), [(Reason::NotJson, String::new())]);
         assert!(parse(&format!("[{}1]", "NaN,".repeat(200))).0.is_none());
     }

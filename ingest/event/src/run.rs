@@ -4,13 +4,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::json::{Fast, Mark, Reader, right};
-use crate::record::{
-    Amount, ApprovalDecision, AssignmentUnit, AtLeastOne, CostSource, Currency, Cut, Decision, Fraction, Int, List,
-    Map, Millis, Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Read, Record, Risk,
-    ScoreKind, Severity, Sha256Text, Slice, SpanId, Stage, Start, Status, Target, Text, Time, TraceId, record,
-};
+use crate::record::{List, Map, Read, Record, record};
 use crate::release::Release;
 use crate::units;
+use crate::value::{
+    Amount, ApprovalDecision, AssignmentUnit, AtLeastOne, CostSource, Currency, Cut, Decision, Fraction, Int, Millis,
+    Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Risk, ScoreKind, Severity, Sha256Text,
+    Slice, SpanId, Stage, Start, Status, Target, Text, Time, TraceId,
+};
 
 // Identity, within its limit or wrong.
 type Name128<'a> = Text<'a, 1, 128>;

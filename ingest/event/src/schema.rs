@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Number, Value};
 
-use crate::json::mended;
 use crate::parse::parse;
+use crate::pattern::{CASES, pattern_fits, pattern_words};
 use crate::reason::{Problem, Reason};
-use crate::record::{is_currency, is_sha256, lower_hex};
+use crate::surrogate::mended;
 use crate::units;
 
 static ROOT: LazyLock<Value> =
@@ -60,9 +60,15 @@ pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Pro
     }
     let (value, mut found) = parse(&mended(message));
     if let Some(event) = &value {
-        for problem in found.iter_mut().filter(|problem| problem.reason == Reason::DuplicateKey) {
-            problem.rejects = rejects_at(event, &problem.pointer);
-            if !problem.rejects {
+        for problem in &mut found {
+            let twice = problem.reason == Reason::DuplicateKey;
+            if !twice && problem.reason != Reason::OutOfRange {
+                continue;
+            }
+            // A release is hashed, and a number that is none has no canonical form.
+            let hashed = !twice && problem.pointer.starts_with("/data/release/");
+            problem.rejects = hashed || rejects_at(event, &problem.pointer);
+            if twice && !problem.rejects {
                 problem.message.push_str("; the event is kept, and which of them is not said");
             }
         }
@@ -144,7 +150,7 @@ pub(crate) fn depth(text: &[u8]) -> usize {
 
 // === holding a value against a schema ===
 
-impl<'a> At<'a> {
+impl At<'_> {
     /// A place below, of which the schema is this.
     fn below<'b>(self, pointer: &'b str, schema: &Value) -> At<'b> {
         let said = schema.get("x-on-error").and_then(Value::as_str);
@@ -460,55 +466,10 @@ fn describe(schema: &Value) -> String {
     words.join(" or ")
 }
 
-/// How a pattern is checked, and how it reads in words.
-type Pattern = (fn(&str) -> bool, &'static str);
-
-const SHA256: &str = "^sha256:[0-9a-f]{64}$";
-const CURRENCY: &str = "^[A-Z]{3}$";
-const TRACE: &str = "^[0-9a-f]{32}$";
-const SPAN: &str = "^[0-9a-f]{16}$";
-
-/// Patterns of which the case is put right.
-const CASES: [&str; 4] = [SHA256, CURRENCY, TRACE, SPAN];
-
-/// The patterns of the schema.
-fn pattern_of(pattern: &str) -> Option<Pattern> {
-    Some(match pattern {
-        r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
-        SHA256 => (is_sha256, "`sha256:` and 64 hexadecimal digits, letters in lower case"),
-        r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => {
-            (|text| units::decimal_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
-        }
-        CURRENCY => (is_currency, "`USD` (ISO 4217), in upper case"),
-        TRACE => (|text| lower_hex(text, 32), "32 hexadecimal digits, letters in lower case"),
-        SPAN => (|text| lower_hex(text, 16), "16 hexadecimal digits, letters in lower case"),
-        "^(19[7-9][0-9]|2[01][0-9]{2})-" => (units::year_fits, "a year from 1970 to 2199"),
-        _ => return None,
-    })
-}
-
-/// True for `run-event/1` and its minors.
-pub(crate) fn spec_is_known(spec: &str) -> bool {
-    match spec.strip_prefix("run-event/1") {
-        Some("") => true,
-        Some(rest) => rest
-            .strip_prefix('.')
-            .is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit())),
-        None => false,
-    }
-}
-
-fn pattern_fits(pattern: &str, text: &str) -> bool {
-    pattern_of(pattern).is_some_and(|(fits, _)| fits(text))
-}
-
-fn pattern_words(pattern: &str) -> &str {
-    pattern_of(pattern).map_or(pattern, |(_, words)| words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::pattern_of;
 
     const KEYWORDS: [&str; 33] = [
         "$schema",

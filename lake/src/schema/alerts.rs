@@ -25,7 +25,7 @@ pub const COLUMNS: &[Column] = &[
     required("evaluated_at", Kind::Timestamp, "time of writing"),
     // Which alert.
     required("alert_id", Kind::Text, "hash of rule, labels and release: the same for every transition of an alert"),
-    required("rule", Kind::Text, "rule"),
+    required("rule", Kind::Text, "rule; `rule_failing` where it is told that a rule fails"),
     required("severity", Kind::Text, "page, ticket, info"),
     optional("owner", Kind::Text, "who acts"),
     optional("runbook", Kind::Text, "what to do"),
@@ -46,13 +46,14 @@ pub const COLUMNS: &[Column] = &[
     required(
         "why",
         Kind::Text,
-        "evidence, held, faded, recovered, cleared, rolled_back, no_data, data_again; corrected where it is taken back",
+        "evidence, held, faded, recovered, cleared, rolled_back, no_data, data_again; of a rule: fails, works, removed; corrected \
+         where it is taken back",
     ),
     required(
         "change",
         Kind::Text,
-        "new; late: a correction brought it for a time that had been judged; moved: a correction moved it; retracted: after a \
-         correction it would not have been",
+        "new; restated: it fires as before, only whether there is news of it has changed; late: a correction brought it for a \
+         time that had been judged; moved: a correction moved it; retracted: after a correction it would not have been",
     ),
     optional("was", Kind::Timestamp, "where it moved: `at` as it was told before"),
     required("title", Kind::Text, "the alert in one line, with numbers"),
@@ -68,17 +69,17 @@ pub const COLUMNS: &[Column] = &[
     required(
         "effect_kind",
         Kind::Text,
-        "odds_ratio, rate_ratio, ratio, mix, burn_rate, psi, share, runs, value, events",
+        "odds_ratio, rate_ratio, ratio, mix, burn_rate, psi, share, runs, value, events, failures",
     ),
     optional("effect", Kind::Double, "the effect"),
     optional("effect_low", Kind::Double, "lower end of an interval that holds at all times with 95 %"),
-    optional("effect_high", Kind::Double, "its upper end"),
+    optional("effect_high", Kind::Double, "its upper end; null where there is none"),
     optional("log_e", Kind::Double, "evidence, nats"),
     optional("threshold", Kind::Double, "what it had to reach"),
     optional("false_alarm", Kind::Double, "bound of false alarms"),
     optional("false_alarm_unit", Kind::Text, "per_release: greatest probability, ever; a_month: false alarms a month"),
     optional("since", Kind::Timestamp, "when the change began, as far as the evidence tells"),
-    required("strata", Kind::List(STRATUM), "evidence by stratum, the guiltiest first"),
+    required("strata", Kind::List(STRATUM), "evidence by stratum: the one that the numbers are of, then the guiltiest"),
     required("notes", Kind::Text, "what else has to be known, one sentence a line"),
     required("sql", Kind::Text, "the SQL that gives the numbers again"),
 ];

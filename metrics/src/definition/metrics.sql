@@ -6,6 +6,7 @@
 WITH run AS (
     SELECT
         *,
+        -- Of a session by its id alone: a row of `metrics` is of one tenant, and so are its sessions.
         random_group(coalesce(session_id, run_id)) AS random_group,
         outcome_status = 'success' AS is_success,
         outcome_status <> 'unknown' AS is_judged,

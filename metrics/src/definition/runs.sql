@@ -117,12 +117,12 @@ addressed AS (
     )
 ),
 -- A statement is about the run of its own source where there is one, else about every run of that id; never about
--- another tenant's.
+-- another tenant's. The wide rows come last: the first side of a join is held in memory.
 about AS (
     SELECT o.*, a.tenant AS run_tenant, a.source AS run_source, a.attempt AS run_attempt
-    FROM opinion AS o
-    JOIN contested AS n ON o.run_id = n.run_id
-    JOIN addressed AS a ON o.run_id = a.run_id AND (o.tenant = '' OR o.tenant = a.tenant)
+    FROM contested AS n
+    JOIN addressed AS a ON n.run_id = a.run_id
+    JOIN opinion AS o ON o.run_id = a.run_id AND (o.tenant = '' OR o.tenant = a.tenant)
     LEFT JOIN last_attempt AS own
         ON o.run_id = own.run_id AND o.source = own.source AND (o.tenant = '' OR o.tenant = own.tenant)
     WHERE CASE

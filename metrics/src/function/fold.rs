@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, i256};
 use bellwether_stats::clusters::GROUPS;
 use datafusion::common::{Result, exec_datafusion_err};
 
-use super::whole::{GREATEST, Total, wide, wide_type};
+use super::whole::{Total, counted, held, wide, wide_type};
 
 /// Type of totals by random group.
 pub(super) fn groups_type() -> DataType {
@@ -124,26 +124,45 @@ impl Fold for SumOf {
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         // What nothing was added to is 0.
-        let sums = Self::sums(states).map(|total| total.within(GREATEST).unwrap_or(0));
+        let sums = Self::sums(states).map(|total| total.within().unwrap_or(0));
         Ok(Arc::new(Decimal128Array::from_iter_values(sums).with_precision_and_scale(38, 0)?))
     }
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Total::states(Self::sums(states))
     }
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.0.more_bytes()
+    }
 }
-
-/// What a total that stands at the end of 64 bits counts: so much that no other total brings it back, and more where it is
-/// positive, so that the order does not matter where both ends meet.
-const HELD: i128 = 1 << 120;
-const HELD_BELOW: i128 = 1 << 100;
 
 /// Totals by random group, exact while they are added up, and held at the ends of 64 bits where they are stored.
 #[derive(Debug, Default)]
-pub(super) struct RandomGroups(Option<Box<[i128; GROUPS]>>);
+pub(super) struct RandomGroups {
+    totals: Option<Box<[i64; GROUPS]>>,
+    /// What does not fit them: seldom anything.
+    more: Option<Box<[i128; GROUPS]>>,
+}
 
 impl RandomGroups {
-    fn totals(&mut self) -> &mut [i128; GROUPS] {
-        self.0.get_or_insert_with(|| Box::new([0; GROUPS]))
+    fn add(&mut self, group: usize, amount: i128) {
+        let total = &mut self.totals.get_or_insert_with(|| Box::new([0; GROUPS]))[group];
+        match i64::try_from(amount).ok().and_then(|amount| total.checked_add(amount)) {
+            Some(sum) => *total = sum,
+            None => {
+                let more = &mut self.more.get_or_insert_with(|| Box::new([0; GROUPS]))[group];
+                *more = more.saturating_add(amount);
+            }
+        }
+    }
+
+    fn values(&self) -> [i64; GROUPS] {
+        let mut values = self.totals.as_ref().map_or([0; GROUPS], |totals| **totals);
+        if let Some(more) = &self.more {
+            for (value, more) in values.iter_mut().zip(more.iter()) {
+                *value = held(more.saturating_add(i128::from(*value)));
+            }
+        }
+        values
     }
 }
 
@@ -173,8 +192,7 @@ impl Fold for RandomGroups {
         if amount != 0 && groups.is_valid(row) {
             let group = usize::try_from(groups.value(row)).ok().filter(|group| *group < GROUPS);
             let group = group.ok_or_else(|| exec_datafusion_err!("{} is no random group", groups.value(row)))?;
-            let total = &mut self.totals()[group];
-            *total = total.saturating_add(i128::from(amount));
+            self.add(group, i128::from(amount));
         }
         Ok(())
     }
@@ -183,25 +201,20 @@ impl Fold for RandomGroups {
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
         let Some(list) = list_of(partial, row)? else { return Ok(()) };
-        for (total, value) in self.totals().iter_mut().zip(list.as_primitive::<Int64Type>().values()) {
-            *total = total.saturating_add(match *value {
-                i64::MAX => HELD,
-                value if value <= -i64::MAX => -HELD_BELOW,
-                value => i128::from(value),
-            });
+        for (group, value) in list.as_primitive::<Int64Type>().values().iter().enumerate() {
+            self.add(group, counted(*value));
         }
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(GROUPS, states.len()));
-        let held =
-            |total: i128| i64::try_from(total.clamp(-i128::from(i64::MAX), i128::from(i64::MAX))).unwrap_or(i64::MAX);
-        let values: Vec<i64> = states.into_iter().flat_map(|mut state| state.totals().map(held)).collect();
+        let values: Vec<i64> = states.iter().flat_map(Self::values).collect();
         let element = Arc::new(Field::new("element", DataType::Int64, false));
         Ok(Arc::new(ListArray::new(element, lengths, Arc::new(Int64Array::from(values)), None)))
     }
     fn size(&self) -> usize {
-        size_of::<Self>() + self.0.as_ref().map_or(0, |_| GROUPS * size_of::<i128>())
+        let more = self.more.as_ref().map_or(0, |_| GROUPS * size_of::<i128>());
+        size_of::<Self>() + self.totals.as_ref().map_or(0, |_| GROUPS * size_of::<i64>()) + more
     }
 }
 

@@ -7,12 +7,9 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Int64Array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type, i256};
 use datafusion::common::{Result, exec_datafusion_err, plan_err};
@@ -33,15 +30,25 @@ pub(super) fn wide_type() -> DataType {
     DataType::Decimal256(76, 0)
 }
 
-/// A sum on its way.
-#[derive(Clone, Copy, Debug, Default)]
+/// A sum on its way. Most fit 128 bits, so that the rest stands apart: there is one of these for each group and column.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Total {
-    /// Most sums fit 128 bits; what does not is carried over.
     narrow: i128,
-    wide: i256,
+    wide: Option<Box<Wide>>,
+    any: bool,
+}
+
+/// What of a sum does not fit 128 bits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide {
+    sum: i256,
     /// A number at the upper, or lower, bound has gone into it.
     held: (bool, bool),
-    any: bool,
+}
+
+/// What stands for a sum that is held, among those on their way.
+fn end() -> i256 {
+    i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST))
 }
 
 // === impl Total ===
@@ -52,73 +59,73 @@ impl Total {
         match self.narrow.checked_add(value) {
             Some(sum) => self.narrow = sum,
             None => {
-                self.carry(i256::from_i128(self.narrow));
-                self.narrow = value;
+                let carried = std::mem::replace(&mut self.narrow, value);
+                self.add_wide(i256::from_i128(carried));
             }
         }
     }
 
     pub(super) fn add_wide(&mut self, value: i256) {
         self.any = true;
-        self.carry(value);
-    }
-
-    fn carry(&mut self, value: i256) {
-        match self.wide.checked_add(value) {
-            Some(sum) => self.wide = sum,
+        let wide = self.wide.get_or_insert_default();
+        match wide.sum.checked_add(value) {
+            Some(sum) => wide.sum = sum,
             // Beyond 256 bits it stays: nothing comes near.
-            None if value.is_negative() => self.held.1 = true,
-            None => self.held.0 = true,
+            None => self.hold(value.is_negative()),
         }
     }
 
     /// Adds a number that stands at the bound of its column.
-    pub(super) fn hold(&mut self, negative: bool) {
+    fn hold(&mut self, negative: bool) {
         self.any = true;
-        if negative { self.held.1 = true } else { self.held.0 = true }
+        let held = &mut self.wide.get_or_insert_default().held;
+        if negative { held.1 = true } else { held.0 = true }
     }
 
     /// Adds a stored number, which holds the sum where it stands at a bound.
-    fn add_stored(&mut self, value: i128, greatest: i128) {
+    fn add_stored(&mut self, value: i128) {
         match value {
-            value if value >= greatest => self.hold(false),
-            value if value <= -greatest => self.hold(true),
+            value if value >= GREATEST => self.hold(false),
+            value if value <= -GREATEST => self.hold(true),
             value => self.add(value),
         }
     }
 
-    /// The sum within bounds; none where nothing was added. Of both bounds the upper one holds.
-    pub(super) fn within(&self, greatest: i128) -> Option<i128> {
-        match (self.any, self.held) {
-            (false, _) => None,
-            (true, (true, _)) => Some(greatest),
-            (true, (false, true)) => Some(-greatest),
-            (true, (false, false)) => {
-                let sum = self.wide.checked_add(i256::from_i128(self.narrow));
-                let end = if self.wide.is_negative() { -greatest } else { greatest };
-                Some(sum.and_then(i256::to_i128).map_or(end, |sum| sum.clamp(-greatest, greatest)))
-            }
+    /// The sum, where it is not held; else whether it is held below. Of both bounds the upper one holds.
+    fn sum(&self) -> std::result::Result<i256, bool> {
+        let narrow = i256::from_i128(self.narrow);
+        let Some(wide) = &self.wide else { return Ok(narrow) };
+        match wide.held {
+            (true, _) => Err(false),
+            (false, true) => Err(true),
+            (false, false) => wide.sum.checked_add(narrow).ok_or(wide.sum.is_negative()),
         }
+    }
+
+    /// The sum within the bounds of what is stored; none where nothing was added.
+    pub(super) fn within(&self) -> Option<i128> {
+        let within = |sum: i256| {
+            let beyond = if sum.is_negative() { -GREATEST } else { GREATEST };
+            sum.to_i128().map_or(beyond, |sum| sum.clamp(-GREATEST, GREATEST))
+        };
+        let bound = |below: bool| if below { -GREATEST } else { GREATEST };
+        self.any.then(|| self.sum().map_or_else(bound, within))
     }
 
     /// As a number that other parts of the same step read: exact, and at the end of the wide type where it is held.
     fn state(&self) -> Option<i256> {
-        let end = i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST));
-        match (self.any, self.held) {
-            (false, _) => None,
-            (true, (true, _)) => Some(end),
-            (true, (false, true)) => Some(end.wrapping_neg()),
-            (true, (false, false)) => self.wide.checked_add(i256::from_i128(self.narrow)).or(Some(end)),
-        }
+        let bound = |below: bool| if below { end().wrapping_neg() } else { end() };
+        self.any.then(|| self.sum().unwrap_or_else(bound))
     }
 
     /// Adds what [`Total::state`] gave.
     fn merge(&mut self, value: i256) {
-        let end = i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST));
-        if value >= end {
+        if value >= end() {
             self.hold(false);
-        } else if value <= end.wrapping_neg() {
+        } else if value <= end().wrapping_neg() {
             self.hold(true);
+        } else if let Some(narrow) = value.to_i128() {
+            self.add(narrow);
         } else {
             self.add_wide(value);
         }
@@ -136,6 +143,11 @@ impl Total {
             self.merge(states.value(row));
         }
     }
+
+    /// Bytes that it holds beside itself.
+    pub(super) fn more_bytes(&self) -> usize {
+        self.wide.as_ref().map_or(0, |_| size_of::<Wide>())
+    }
 }
 
 /// Such a column.
@@ -144,64 +156,25 @@ pub(super) fn wide(states: &ArrayRef) -> Result<Decimal256Array> {
     found.cloned().ok_or_else(|| exec_datafusion_err!("a partial sum is {}", states.data_type()))
 }
 
-/// A type of stored sums.
-pub(super) trait Stored: fmt::Debug + Default + Send + Sync + 'static {
-    type Column: ArrowPrimitiveType<Native: Into<i128>>;
-    const GREATEST: i128;
-    fn data_type() -> DataType;
-    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef>;
-}
-
-/// Sums of 64 bits.
+/// Σ of numbers of `decimal(38,0)`.
 #[derive(Debug, Default)]
-pub(super) struct Long;
+pub(super) struct BigSum(Total);
 
-impl Stored for Long {
-    type Column = Int64Type;
-    const GREATEST: i128 = i64::MAX as i128;
-    fn data_type() -> DataType {
-        DataType::Int64
-    }
-    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef> {
-        let longs = sums.into_iter().map(|sum| sum.and_then(|sum| i64::try_from(sum).ok()));
-        Ok(Arc::new(longs.collect::<Int64Array>()))
-    }
-}
-
-/// Sums of `decimal(38,0)`.
-#[derive(Debug, Default)]
-pub(super) struct Big;
-
-impl Stored for Big {
-    type Column = Decimal128Type;
-    const GREATEST: i128 = GREATEST;
-    fn data_type() -> DataType {
-        DataType::Decimal128(38, 0)
-    }
-    fn column(sums: Vec<Option<i128>>) -> Result<ArrayRef> {
-        Ok(Arc::new(sums.into_iter().collect::<Decimal128Array>().with_precision_and_scale(38, 0)?))
-    }
-}
-
-/// The sum of a column of stored sums.
-#[derive(Debug, Default)]
-pub(super) struct WholeSum<S>(Total, PhantomData<S>);
-
-impl<S: Stored> Fold for WholeSum<S> {
-    type Input = arrow::array::PrimitiveArray<S::Column>;
+impl Fold for BigSum {
+    type Input = Decimal128Array;
     type Partial = Decimal256Array;
     fn output_type() -> DataType {
-        S::data_type()
+        DataType::Decimal128(38, 0)
     }
     fn state_type() -> DataType {
         wide_type()
     }
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
-        Ok(cast(&arguments[0], &S::data_type())?.as_primitive::<S::Column>().clone())
+        Ok(cast(&arguments[0], &Self::output_type())?.as_primitive::<Decimal128Type>().clone())
     }
     fn update(&mut self, input: &Self::Input, row: usize) -> Result<()> {
         if input.is_valid(row) {
-            self.0.add_stored(input.value(row).into(), S::GREATEST);
+            self.0.add_stored(input.value(row));
         }
         Ok(())
     }
@@ -213,14 +186,78 @@ impl<S: Stored> Fold for WholeSum<S> {
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        S::column(states.iter().map(|state| state.0.within(S::GREATEST)).collect())
+        let sums: Decimal128Array = states.iter().map(|state| state.0.within()).collect();
+        Ok(Arc::new(sums.with_precision_and_scale(38, 0)?))
     }
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Total::states(states.into_iter().map(|state| state.0))
     }
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.0.more_bytes()
+    }
 }
 
-/// The aggregate function over [`WholeSum`] of either type.
+/// What a number at the end of 64 bits counts: so much that no sum of others brings it back within them, and more where it
+/// is positive, so that the order does not matter where both ends meet.
+pub(super) const HELD: i128 = 1 << 120;
+pub(super) const HELD_BELOW: i128 = 1 << 100;
+
+/// A stored number of 64 bits, as it counts in a sum of 128.
+pub(super) fn counted(value: i64) -> i128 {
+    match value {
+        i64::MAX => HELD,
+        value if value <= -i64::MAX => -HELD_BELOW,
+        value => i128::from(value),
+    }
+}
+
+/// A sum of such numbers within 64 bits.
+pub(super) fn held(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { -i64::MAX } else { i64::MAX }).max(-i64::MAX)
+}
+
+/// Σ of numbers of 64 bits. Their sums fit 128 bits whatever their number.
+#[derive(Debug, Default)]
+pub(super) struct LongSum(Option<i128>);
+
+impl Fold for LongSum {
+    type Input = Int64Array;
+    type Partial = Decimal128Array;
+    fn output_type() -> DataType {
+        DataType::Int64
+    }
+    fn state_type() -> DataType {
+        DataType::Decimal128(38, 0)
+    }
+    fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
+        Ok(cast(&arguments[0], &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+    }
+    fn update(&mut self, input: &Self::Input, row: usize) -> Result<()> {
+        if input.is_valid(row) {
+            self.0 = Some(self.0.unwrap_or(0).saturating_add(counted(input.value(row))));
+        }
+        Ok(())
+    }
+    fn partial(states: &ArrayRef) -> Result<Self::Partial> {
+        let found = states.as_any().downcast_ref::<Decimal128Array>();
+        found.cloned().ok_or_else(|| exec_datafusion_err!("a partial sum is {}", states.data_type()))
+    }
+    fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
+        if partial.is_valid(row) {
+            self.0 = Some(self.0.unwrap_or(0).saturating_add(partial.value(row)));
+        }
+        Ok(())
+    }
+    fn output(states: Vec<Self>) -> Result<ArrayRef> {
+        Ok(Arc::new(states.iter().map(|state| state.0.map(held)).collect::<Int64Array>()))
+    }
+    fn state(states: Vec<Self>) -> Result<ArrayRef> {
+        let sums: Decimal128Array = states.iter().map(|state| state.0).collect();
+        Ok(Arc::new(sums.with_precision_and_scale(38, 0)?))
+    }
+}
+
+/// The aggregate function over [`LongSum`] and [`BigSum`].
 pub(super) fn whole_sum() -> AggregateUDF {
     AggregateUDF::from(Function {
         signature: Signature::user_defined(Volatility::Immutable),
@@ -271,7 +308,7 @@ impl AggregateUDFImpl for Function {
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
         match found {
             [kind] if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
-            [DataType::Decimal128(_, scale)] if *scale <= 0 => Ok(vec![Big::data_type()]),
+            [DataType::Decimal128(_, scale)] if *scale <= 0 => Ok(vec![BigSum::output_type()]),
             _ => plan_err!("whole_sum takes one whole number; hint: whole_sum(value)"),
         }
     }
@@ -281,13 +318,17 @@ impl AggregateUDFImpl for Function {
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        Ok(vec![Field::new(format!("{}[wide]", arguments.name), wide_type(), true).into()])
+        let state = match arguments.return_field.data_type() {
+            DataType::Int64 => LongSum::state_type(),
+            _ => BigSum::state_type(),
+        };
+        Ok(vec![Field::new(format!("{}[wide]", arguments.name), state, true).into()])
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         Ok(match arguments.return_field.data_type() {
-            DataType::Int64 => Box::new(One(WholeSum::<Long>::default())),
-            _ => Box::new(One(WholeSum::<Big>::default())),
+            DataType::Int64 => Box::new(One(LongSum::default())),
+            _ => Box::new(One(BigSum::default())),
         })
     }
 
@@ -297,8 +338,8 @@ impl AggregateUDFImpl for Function {
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         Ok(match arguments.return_field.data_type() {
-            DataType::Int64 => Box::new(Many::<WholeSum<Long>>(Vec::new())),
-            _ => Box::new(Many::<WholeSum<Big>>(Vec::new())),
+            DataType::Int64 => Box::new(Many::<LongSum>(Vec::new())),
+            _ => Box::new(Many::<BigSum>(Vec::new())),
         })
     }
 
@@ -369,8 +410,8 @@ mod tests {
 
     fn sum(values: &[i128]) -> Option<i128> {
         let mut total = Total::default();
-        values.iter().for_each(|value| total.add_stored(*value, GREATEST));
-        total.within(GREATEST)
+        values.iter().for_each(|value| total.add_stored(*value));
+        total.within()
     }
 
     #[test]
@@ -383,9 +424,15 @@ mod tests {
         assert_eq!(sum(&[-GREATEST, GREATEST]), Some(GREATEST));
         let mut total = Total::default();
         (0..4).for_each(|_| total.add(i128::MAX));
-        assert_eq!(total.within(i128::from(i64::MAX)), Some(i128::from(i64::MAX)));
+        assert_eq!(total.within(), Some(GREATEST));
         (0..4).for_each(|_| total.add(-i128::MAX));
-        assert_eq!(total.within(GREATEST), Some(0));
+        assert_eq!(total.within(), Some(0));
+        let longs = |values: &[i64]| held(values.iter().map(|value| counted(*value)).sum());
+        assert_eq!(longs(&[i64::MAX - 1, i64::MAX - 1, 3 - i64::MAX]), i64::MAX);
+        assert_eq!(longs(&[i64::MAX - 1, 2 - i64::MAX]), 1);
+        assert_eq!(longs(&[i64::MAX, -5, -5, 1 - i64::MAX]), i64::MAX);
+        assert_eq!(longs(&[i64::MIN, 5]), -i64::MAX);
+        assert_eq!(longs(&[i64::MIN, i64::MAX]), i64::MAX);
     }
 
     proptest! {
@@ -401,13 +448,13 @@ mod tests {
             prop_assert_eq!(sum(&all), sum(&backwards));
             let partial = parts.iter().map(|part| {
                 let mut total = Total::default();
-                part.iter().for_each(|value| total.add_stored(*value, GREATEST));
+                part.iter().for_each(|value| total.add_stored(*value));
                 total
             });
             let states = wide(&Total::states(partial).expect("states")).expect("wide");
             let mut merged = Total::default();
             (0..states.len()).for_each(|row| merged.merge_row(&states, row));
-            prop_assert_eq!(merged.within(GREATEST), sum(&all));
+            prop_assert_eq!(merged.within(), sum(&all));
         }
     }
 }

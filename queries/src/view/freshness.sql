@@ -31,7 +31,8 @@ WITH parts AS (
         'metrics' AS table_name, NULL AS topic, NULL AS partition, count(*) AS table_rows, NULL AS next_offset,
         max(window_start) FILTER (WHERE window_start <= now()) AS newest_event, NULL AS newest_arrival
     FROM metrics
-    HAVING count(*) > 0
+    -- One group, and none of an empty table. Without a group, the engine counts by statistics whatever a filter leaves out.
+    GROUP BY window_start IS NULL
 ),
 -- An event of the last hour's arrivals may be of a day before, and of a clock that is ahead, of the next one.
 clocks AS (

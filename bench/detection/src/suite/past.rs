@@ -62,6 +62,9 @@ pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
         let ramp = |days| Change { ramp: days * DAY, ..worse(0.05) };
         cases.extend([
             Case { traffic: Traffic { icc: 0.3, ..Traffic::of(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(3.0) }, ..case("D1 -10 pp", 3.0, worse(0.10), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(30.0) }, ..case("D1 -10 pp", 30.0, worse(0.10), 7) },
             case("D1 -2 pp", 3.0, worse(0.02), 7),
             case("D1 -10 pp", 3.0, worse(0.10), 7),
             case("D1 -2 pp", 30.0, worse(0.02), 7),
@@ -100,11 +103,14 @@ fn weekend() -> Change {
 
 fn nulls(plan: &Plan, results: &mut Results) {
     // Sessions whose runs fail together, too: their overdispersion is learnt.
-    for (per_minute, icc) in [(0.3, 0.0), (3.0, 0.0), (30.0, 0.0), (3.0, 0.3)] {
+    // And quality that wanders.
+    for (per_minute, icc, wander) in
+        [(0.3, 0.0, 0.0), (3.0, 0.0, 0.0), (30.0, 0.0, 0.0), (3.0, 0.3, 0.0), (3.0, 0.0, 0.2), (30.0, 0.0, 0.2)]
+    {
         if plan.quick && icc > 0.0 {
             continue;
         }
-        let traffic = Traffic { icc, ..Traffic::of(per_minute) };
+        let traffic = Traffic { icc, wander, ..Traffic::of(per_minute) };
         let seeds = plan.first..plan.first + plan.nulls / 4;
         let fired = over_seeds(seeds, |seed| {
             let mut world = World::new(seed, traffic);

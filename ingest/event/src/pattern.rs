@@ -1,0 +1,50 @@
+//! The patterns of the schema: how each is checked, and how it reads in words.
+
+use crate::units;
+use crate::value::{is_currency, is_sha256, lower_hex};
+
+/// How a pattern is checked, and how it reads in words.
+pub(crate) type Pattern = (fn(&str) -> bool, &'static str);
+
+const SHA256: &str = "^sha256:[0-9a-f]{64}$";
+const CURRENCY: &str = "^[A-Z]{3}$";
+const TRACE: &str = "^[0-9a-f]{32}$";
+const SPAN: &str = "^[0-9a-f]{16}$";
+
+/// Patterns of which the case is put right.
+pub(crate) const CASES: [&str; 4] = [SHA256, CURRENCY, TRACE, SPAN];
+
+/// The patterns of the schema.
+pub(crate) fn pattern_of(pattern: &str) -> Option<Pattern> {
+    Some(match pattern {
+        r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
+        SHA256 => (is_sha256, "`sha256:` and 64 hexadecimal digits, letters in lower case"),
+        r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => {
+            (|text| units::decimal_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
+        }
+        CURRENCY => (is_currency, "`USD` (ISO 4217), in upper case"),
+        TRACE => (|text| lower_hex(text, 32), "32 hexadecimal digits, letters in lower case"),
+        SPAN => (|text| lower_hex(text, 16), "16 hexadecimal digits, letters in lower case"),
+        "^(19[7-9][0-9]|2[01][0-9]{2})-" => (units::year_fits, "a year from 1970 to 2199"),
+        _ => return None,
+    })
+}
+
+/// True for `run-event/1` and its minors.
+pub(crate) fn spec_is_known(spec: &str) -> bool {
+    match spec.strip_prefix("run-event/1") {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('.')
+            .is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit())),
+        None => false,
+    }
+}
+
+pub(crate) fn pattern_fits(pattern: &str, text: &str) -> bool {
+    pattern_of(pattern).is_some_and(|(fits, _)| fits(text))
+}
+
+pub(crate) fn pattern_words(pattern: &str) -> &str {
+    pattern_of(pattern).map_or(pattern, |(_, words)| words)
+}

@@ -1,0 +1,415 @@
+//! Field types that check their own limits while they are read: texts, closed words, forms, times, numbers, and values that
+//! are kept as they were sent.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+
+use crate::json::{Fast, Mark, Number as Written, Reader, Wrong};
+use crate::record::Read;
+use crate::units;
+
+impl<'a> Read<'a> for bool {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.boolean()
+    }
+}
+
+/// A value as it was sent, halves of surrogate pairs replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw<'a>(Cow<'a, str>);
+
+impl Raw<'_> {
+    /// Its JSON.
+    pub fn get(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> Read<'a> for Raw<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.whole_raw().map(Self)
+    }
+}
+
+/// Makes a value that is kept as it was sent, if it begins like that.
+macro_rules! raw_type {
+    ($(#[$doc:meta])* $name:ident: $($first:pat_param)|+) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name<'a>(Cow<'a, str>);
+        impl $name<'_> {
+            /// Its JSON.
+            pub fn get(&self) -> &str {
+                &self.0
+            }
+        }
+        impl<'a> Read<'a> for $name<'a> {
+            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+                if matches!(json.peek(), $($first)|+) { json.whole_raw().map(Self) } else { Err(Wrong) }
+            }
+        }
+    };
+}
+
+raw_type!(
+    /// A list, kept as it was sent.
+    RawList: b'['
+);
+raw_type!(
+    /// An object, kept as it was sent.
+    RawObject: b'{'
+);
+raw_type!(
+    /// Text, an object or a list, kept as it was sent.
+    RawContent: b'"' | b'{' | b'['
+);
+
+/// The text of a value that is read later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice<'a>(pub(crate) &'a str);
+
+impl<'a> Read<'a> for Slice<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.raw().map(Self)
+    }
+}
+
+/// A release as it was sent, which nearly always is one that was met before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRelease<'a>(pub(crate) &'a str);
+
+impl<'a> Read<'a> for RawRelease<'a> {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        json.raw_or_known().map(Self)
+    }
+}
+
+/// Text of MIN to MAX Unicode characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a, const MIN: usize, const MAX: usize>(pub(crate) Cow<'a, str>);
+
+impl<const MIN: usize, const MAX: usize> Deref for Text<'_, MIN, MAX> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+pub(crate) fn length_fits(text: &str, min: usize, max: usize) -> bool {
+    if text.len() <= max && text.len() >= min && (min == 0 || !text.is_empty()) && min <= 1 {
+        return true;
+    }
+    (min..=max).contains(&text.chars().count())
+}
+
+/// Reads a value from text; what the text must look like is the type's own business.
+pub(crate) trait FromText<'a>: Sized {
+    fn from_text(text: Cow<'a, str>) -> Option<Self>;
+}
+
+/// Implements reading for a type that is made of a text.
+macro_rules! read_as_text {
+    ($name:ty, [$($generics:tt)*]) => {
+        impl<'a, $($generics)*> Read<'a> for $name {
+            #[inline]
+            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+                Self::from_text(json.text()?).ok_or(Wrong)
+            }
+        }
+    };
+}
+
+impl<'a, const MIN: usize, const MAX: usize> FromText<'a> for Text<'a, MIN, MAX> {
+    fn from_text(text: Cow<'a, str>) -> Option<Self> {
+        length_fits(&text, MIN, MAX).then_some(Self(text))
+    }
+}
+
+read_as_text!(Text<'a, MIN, MAX>, [const MIN: usize, const MAX: usize]);
+
+/// Text of at least MIN Unicode characters that is cut after MAX, and noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut<'a, const MIN: usize, const MAX: usize>(Cow<'a, str>);
+
+impl<const MIN: usize, const MAX: usize> Deref for Cut<'_, MIN, MAX> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a, const MIN: usize, const MAX: usize> Read<'a> for Cut<'a, MIN, MAX> {
+    #[inline]
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let text = json.text()?;
+        if text.len() > MAX {
+            return Ok(Self(cut(text, MAX, from, json)));
+        }
+        if MIN == 0 || !text.is_empty() { Ok(Self(text)) } else { Err(Wrong) }
+    }
+}
+
+/// The beginning of a text that began there, if it has more characters than that.
+#[cold]
+fn cut<'a>(text: Cow<'a, str>, most: usize, from: usize, json: &mut Reader<'a, '_>) -> Cow<'a, str> {
+    let Some((end, _)) = text.char_indices().nth(most) else { return text };
+    json.note(from, Mark::Cut);
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// Makes a type that is read from text.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $read:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+        impl<'a> FromText<'a> for $name {
+            fn from_text(text: Cow<'a, str>) -> Option<Self> {
+                let read: fn(&str) -> Option<$inner> = $read;
+                read(&text).map(Self)
+            }
+        }
+        read_as_text!($name, []);
+    };
+}
+
+text_type!(
+    /// An RFC 3339 time of the years that events are of, microseconds since the epoch.
+    Time(i64), |text| if units::year_fits(text) { rfc3339(text) } else { None }
+);
+text_type!(
+    /// An amount of money, nano-units.
+    Amount(i64), units::amount_nanos
+);
+
+impl Time {
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        Self::from_text(Cow::Borrowed(text))
+    }
+}
+
+fn rfc3339(text: &str) -> Option<i64> {
+    (text.len() <= units::TIME_CHARACTERS).then(|| units::rfc3339_micros(text)).flatten()
+}
+
+/// When a run began, microseconds since the epoch; none where the time was never set, as year 1 is Go's zero time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start(pub Option<i64>);
+
+impl<'a> Read<'a> for Start {
+    #[inline]
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let text = json.text()?;
+        let micros = rfc3339(&text).ok_or(Wrong)?;
+        if units::year_fits(&text) {
+            return Ok(Self(Some(micros)));
+        }
+        json.note(from, Mark::LeftOut);
+        Ok(Self(None))
+    }
+}
+
+/// Makes a closed set of words.
+macro_rules! one_of {
+    ($name:ident: $($word:literal)+) => {
+        text_type!(
+            /// One word of a closed set.
+            $name(&'static str), |text| match text { $($word => Some($word),)+ _ => None }
+        );
+    };
+}
+
+one_of!(Stage: "offline_eval" "internal" "shadow" "canary" "full");
+one_of!(AssignmentUnit: "run" "session" "user" "tenant");
+one_of!(Status: "success" "failure" "error" "timeout" "abandoned" "unknown");
+one_of!(Risk: "low" "medium" "high");
+one_of!(ApprovalDecision: "approved" "rejected" "edited" "expired" "none");
+one_of!(CostSource: "provider" "gateway" "app" "derived");
+one_of!(Severity: "info" "low" "medium" "high" "critical");
+one_of!(ScoreKind: "human" "llm" "code" "user_feedback" "business");
+one_of!(Target: "run" "step" "tool_call" "session");
+one_of!(Decision: "accept" "reject" "edit" "escalate" "unsure" "skip");
+
+/// Makes text of one form, which may be written in either case and is kept in one.
+macro_rules! form {
+    ($(#[$doc:meta])* $name:ident, $fits:expr, $to_case:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name<'a>(pub Cow<'a, str>);
+        impl<'a> FromText<'a> for $name<'a> {
+            fn from_text(text: Cow<'a, str>) -> Option<Self> {
+                let fits: fn(&str) -> bool = $fits;
+                let to_case: fn(&str) -> String = $to_case;
+                if fits(&text) {
+                    return Some(Self(text));
+                }
+                Some(to_case(&text)).filter(|text| fits(text)).map(|text| Self(Cow::Owned(text)))
+            }
+        }
+        read_as_text!($name<'a>, []);
+        impl Deref for $name<'_> {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+pub(crate) fn lower_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(crate) fn is_sha256(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|digits| lower_hex(digits, 64))
+}
+
+pub(crate) fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+form!(
+    /// `sha256:` and 64 hexadecimal digits.
+    Sha256Text, is_sha256, str::to_ascii_lowercase
+);
+form!(
+    /// A W3C trace id.
+    TraceId, |text| lower_hex(text, 32), str::to_ascii_lowercase
+);
+form!(
+    /// A W3C span id.
+    SpanId, |text| lower_hex(text, 16), str::to_ascii_lowercase
+);
+form!(
+    /// An ISO 4217 code.
+    Currency, is_currency, str::to_ascii_uppercase
+);
+
+/// Reads a value from a number.
+pub(crate) trait FromNumber: Sized {
+    fn from_number(number: f64) -> Option<Self>;
+    fn from_integer(integer: i64) -> Option<Self>;
+}
+
+macro_rules! read_as_number {
+    ($name:ty, [$($generics:tt)*]) => {
+        impl<'a, $($generics)*> Read<'a> for $name {
+            #[inline]
+            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+                match json.number()? {
+                    Written::Integer(integer) => Self::from_integer(integer).ok_or(Wrong),
+                    Written::Real(number) => Self::from_number(number).ok_or(Wrong),
+                }
+            }
+        }
+    };
+}
+
+/// A whole number from MIN to MAX; `2.0` is one, as in JSON Schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Int<const MIN: i64, const MAX: i64>(pub i64);
+
+impl<const MIN: i64, const MAX: i64> FromNumber for Int<MIN, MAX> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded by 2^53 just before")]
+    fn from_number(number: f64) -> Option<Self> {
+        let whole = number.fract() == 0.0 && number.abs() <= units::MAX_INTEGER as f64;
+        if whole { Self::from_integer(number as i64) } else { None }
+    }
+    fn from_integer(integer: i64) -> Option<Self> {
+        (MIN..=MAX).contains(&integer).then_some(Self(integer))
+    }
+}
+read_as_number!(Int<MIN, MAX>, [const MIN: i64, const MAX: i64]);
+
+/// A duration sent in milliseconds, kept in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Millis(pub i64);
+
+impl FromNumber for Millis {
+    fn from_number(number: f64) -> Option<Self> {
+        units::millis_to_micros(number).map(Self)
+    }
+    #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 the bound refuses it anyway")]
+    fn from_integer(integer: i64) -> Option<Self> {
+        Self::from_number(integer as f64)
+    }
+}
+read_as_number!(Millis, []);
+
+/// Any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Number(pub f64);
+
+impl FromNumber for Number {
+    fn from_number(number: f64) -> Option<Self> {
+        Some(Self(number))
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a double")]
+    fn from_integer(integer: i64) -> Option<Self> {
+        Some(Self(integer as f64))
+    }
+}
+
+read_as_number!(Number, []);
+
+/// Makes a number of a range.
+macro_rules! number_type {
+    ($(#[$doc:meta])* $name:ident, $fits:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct $name(pub f64);
+        impl FromNumber for $name {
+            fn from_number(number: f64) -> Option<Self> {
+                let fits: fn(f64) -> bool = $fits;
+                fits(number).then_some(Self(number))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a double")]
+            fn from_integer(integer: i64) -> Option<Self> {
+                Self::from_number(integer as f64)
+            }
+        }
+        read_as_number!($name, []);
+    };
+}
+
+number_type!(
+    /// A number from 0 to 1.
+    Fraction, |number| (0.0..=1.0).contains(&number)
+);
+number_type!(
+    /// A number above 0.
+    Positive, |number| number > 0.0
+);
+number_type!(
+    /// A number from 1.
+    AtLeastOne, |number| number >= 1.0
+);
+
+/// A sampling probability: above 0, at most 1. One below [`units::MIN_PROBABILITY`] counts as that, and is noted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probability {
+    /// As it was sent.
+    pub sent: f64,
+}
+
+impl<'a> Read<'a> for Probability {
+    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+        let from = json.start();
+        let Number(sent) = Number::read(json)?;
+        if !(sent > 0.0 && sent <= 1.0) {
+            return Err(Wrong);
+        }
+        if sent < units::MIN_PROBABILITY {
+            json.note(from, Mark::Bounded);
+        }
+        Ok(Self { sent })
+    }
+}

@@ -1,0 +1,302 @@
+//! D11: the rhythm of a series: how many runs an hour of the week usually has, and how sure that is.
+//!
+//! What is asked is: how improbable is it that nothing comes for a while? Three things make it more probable than a
+//! Poisson law of the mean would have it, and each is learned from the series' own past of up to [`WEEKS`] weeks:
+//!
+//! * **Runs come together**, as sessions and batches. The variance of an hour, given the hour before it, is φ times its
+//!   mean, so that φ runs are worth one that comes by itself (Kish, "Survey Sampling", 1965, 8.2: the design effect).
+//!   Counts and means are multiplied by c = 1/φ. A law that spreads the sizes of what comes together, as NB1 does, would
+//!   call silence more improbable than it is where they are all alike.
+//! * **Weeks differ.** The level of an hour is gamma distributed about its mean with shape κ, of which the moments of the
+//!   same hours of several weeks tell (NB2, ibid.): the predictive law of the counts is negative binomial, with
+//!   P(0) = (1 + c μ / κ)^−κ. The mean of n weeks is known to its own error only: 1/κ′ = (1 + 1/n)/κ + 1/(n μ).
+//! * **Today differs.** What came in the hours before, against what is usual there, is the evidence of a gamma posterior:
+//!   shape κ + c x, level (κ + c x)/(κ + c m), never above 1. A day that is quiet from its beginning is expected to stay
+//!   quiet; a day that was as usual until a moment ago is not.
+//!
+//! Beside these, an hour is not judged at all where its past does not carry it. It is expected to have runs only if the
+//! same hour, the one before and the one after of the week had them in every week that is known, two at the least; or, in
+//! the second week, at every day of the first. One quiet week among four or more is forgiven once the last one was not; two
+//! are a habit. What was quiet at the same time of two days of the last week is not judged either: a job that moved or a
+//! habit that ended is not told day by day. The expectation is the least of the three hours', so that a day that begins an hour
+//! later (as by a clock that changes) is no news.
+
+use crate::drift::{HOURS, hour_of_week};
+use crate::special::ln_beta;
+
+/// Weeks that are learned from, at most.
+pub const WEEKS: usize = 8;
+
+/// Hours of as many weeks.
+pub const REMEMBERED: i64 = 168 * 8;
+
+/// Share of the usual up to which an hour is quiet.
+pub const NEXT_TO_NOTHING: f64 = 0.1;
+
+/// Runs that have to be expected for their absence to be anything: ln 100, of which chance leaves out all once in a hundred.
+const PLAIN: f64 = 4.6;
+
+/// Least variance of weeks: 1/κ. No past says that weeks are all alike.
+const LEAST_VARIANCE: f64 = 0.02;
+
+/// Shape of the level of an hour, given the one before, while φ is being learned.
+const GUESS_SHAPE: f64 = 10.0;
+
+/// Quiet hours at the same time of day, in a week, that make a habit.
+const HABIT: usize = 2;
+
+/// Weeks among which one that was quiet is forgiven.
+const FORGIVING: usize = 4;
+
+/// One hour of the week.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usual {
+    /// Runs that it has on average.
+    pub mean: f64,
+    /// Runs that it can be expected to have; 0 where it is not judged.
+    pub expected: f64,
+    /// κ′: shape of the level of an hour that is still to come.
+    pub shape: f64,
+}
+
+/// The hours of a week.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rhythm {
+    hours: Vec<Usual>,
+    clumping: f64,
+}
+
+/// How much of the usual there is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Share of the usual, at most 1.
+    pub share: f64,
+    /// Shape of its posterior.
+    pub shape: f64,
+    /// True where runs came in the hours before.
+    pub going: bool,
+}
+
+/// An hour before the present: runs, the usual, and how much it says of the present.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recent {
+    /// Runs that it had.
+    pub runs: f64,
+    /// Runs that it usually has.
+    pub usual: f64,
+    /// 1 where it was just now, less where it was yesterday.
+    pub weight: f64,
+}
+
+/// ln of the probability of `runs` or fewer where `expected` are, whose level is gamma distributed with `shape`: the lower
+/// tail of the negative binomial law. Counts may be real.
+pub fn ln_silence(runs: f64, expected: f64, shape: f64) -> f64 {
+    if expected.is_nan() || expected <= 0.0 || shape.is_nan() || shape <= 0.0 {
+        return 0.0;
+    }
+    let success = shape / (shape + expected);
+    ln_beta(success, 1.0 - success, shape, runs.max(0.0) + 1.0).min(0.0)
+}
+
+/// The past as it is learned from: hours by how long ago they were.
+struct Table {
+    /// Runs; index 0 is the hour before the present one.
+    ago: Vec<Option<f64>>,
+    /// The hour of the week of index 0, and its hour of the day.
+    last: i64,
+}
+
+// === impl Table ===
+
+impl Table {
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn new(hours: &[(i64, u64)], end: i64) -> Self {
+        let mut ago = vec![None; HOURS * WEEKS];
+        for (hour, runs) in hours {
+            // An hour that comes twice counts once: the later one.
+            if let Some(slot) = usize::try_from(end - 1 - hour).ok().and_then(|place| ago.get_mut(place)) {
+                *slot = Some(*runs as f64);
+            }
+        }
+        Self { ago, last: end - 1 }
+    }
+
+    fn at(&self, place: usize) -> Option<f64> {
+        self.ago.get(place).copied().flatten()
+    }
+
+    fn of_week(&self, place: usize) -> usize {
+        hour_of_week(self.last - i64::try_from(place).unwrap_or(0))
+    }
+
+    fn of_day(&self, place: usize) -> usize {
+        self.of_week(place) % 24
+    }
+
+    /// The hour itself with the one before and the one after it.
+    fn trio(place: usize) -> impl Iterator<Item = usize> {
+        [place.checked_sub(1), Some(place), Some(place + 1)].into_iter().flatten()
+    }
+
+    /// True where one of three hours, or all of them together, had next to nothing of a mean that is plainly more.
+    fn quiet(&self, place: usize, mean: impl Fn(usize) -> f64) -> bool {
+        let (mut runs, mut usual) = (0.0, 0.0);
+        for near in Self::trio(place) {
+            let Some(found) = self.at(near) else { continue };
+            let mean = mean(near);
+            if mean >= PLAIN && found <= NEXT_TO_NOTHING * mean {
+                return true;
+            }
+            (runs, usual) = (runs + found, usual + mean);
+        }
+        usual >= PLAIN && runs <= NEXT_TO_NOTHING * usual
+    }
+
+    /// Means by a key of the hours, with how many there are.
+    fn means(&self, keys: usize, key: impl Fn(usize) -> usize) -> Vec<(f64, f64)> {
+        let mut sums = vec![(0.0, 0.0); keys];
+        for (place, runs) in self.ago.iter().enumerate() {
+            if let Some(runs) = runs {
+                let sum = &mut sums[key(place)];
+                *sum = (sum.0 + runs, sum.1 + 1.0);
+            }
+        }
+        sums.into_iter().map(|(sum, count): (f64, f64)| (if count > 0.0 { sum / count } else { 0.0 }, count)).collect()
+    }
+
+    /// φ: variance of an hour given the one before, over its mean.
+    fn clumping(&self, mean: impl Fn(usize) -> f64) -> f64 {
+        let (mut squares, mut count) = (0.0, 0.0);
+        for place in 0..self.ago.len() {
+            let (Some(runs), Some(before)) = (self.at(place), self.at(place + 1)) else { continue };
+            let shape = GUESS_SHAPE + before;
+            let expected = mean(place) * shape / (GUESS_SHAPE + mean(place + 1));
+            if expected >= 1.0 {
+                // Its own law, and that of the level which the hour before tells.
+                squares += (runs - expected).powi(2) / (expected * (1.0 + expected / shape));
+                count += 1.0;
+            }
+        }
+        if count > 0.0 { (squares / count).max(1.0) } else { 1.0 }
+    }
+
+    /// 1/κ by the moments of hours with the same key, at least [`LEAST_VARIANCE`].
+    fn variance(&self, phi: f64, means: &[(f64, f64)], key: impl Fn(usize) -> usize) -> f64 {
+        let (mut excess, mut weight) = (0.0, 0.0);
+        for (place, runs) in self.ago.iter().enumerate() {
+            let (mean, count) = means[key(place)];
+            if let Some(runs) = runs.filter(|_| count >= 2.0) {
+                excess += (runs - mean).powi(2) * count / (count - 1.0) - phi * mean;
+                weight += mean * mean;
+            }
+        }
+        if weight > 0.0 { (excess / weight).max(LEAST_VARIANCE) } else { 1.0 }
+    }
+}
+
+// === impl Rhythm ===
+
+impl Rhythm {
+    /// Learns from hours of the past by the wall clock, each with its runs, those without any included; `end` is the first
+    /// hour that is to be judged. None where less than a week is known.
+    pub fn learn(hours: &[(i64, u64)], end: i64) -> Option<Self> {
+        let first = hours.iter().map(|(hour, _)| *hour).min()?;
+        if end - first < 168 {
+            return None;
+        }
+        let table = Table::new(hours, end);
+        let weekly = table.means(HOURS, |place| table.of_week(place));
+        let daily = table.means(24, |place| table.of_day(place));
+        let phi = table.clumping(|place| weekly[table.of_week(place)].0);
+        let by_week = table.variance(phi, &weekly, |place| table.of_week(place));
+        let by_day = table.variance(phi, &daily, |place| table.of_day(place));
+        let quiet: Vec<bool> =
+            (0..table.ago.len()).map(|place| table.quiet(place, |near| weekly[table.of_week(near)].0)).collect();
+        let habits = habits(&table, &quiet);
+        let mut usual = vec![Usual::default(); HOURS];
+        for place in 0..HOURS {
+            let (week, day) = (table.of_week(place), table.of_day(place));
+            let (mean, count) = weekly[week];
+            let near = [(week + HOURS - 1) % HOURS, week, (week + 1) % HOURS];
+            let least = near.iter().map(|hour| weekly[*hour].0).fold(f64::INFINITY, f64::min);
+            let (expected, shape) = if count >= 2.0 {
+                let carried = is_carried(&table, &quiet, place) && !habits[day];
+                (
+                    if carried { least } else { 0.0 },
+                    1.0 / (by_week * (1.0 + 1.0 / count) + 1.0 / (count * mean.max(1e-9))),
+                )
+            } else {
+                let days = daily[day];
+                let carried = is_daily(&table, &daily, day);
+                let least = Table::trio(day + 1).map(|hour| daily[(hour + 23) % 24].0).fold(least, f64::min);
+                (
+                    if carried { least } else { 0.0 },
+                    1.0 / (by_day * (1.0 + 1.0 / days.1.max(1.0)) + 1.0 / mean.max(1e-9)),
+                )
+            };
+            let together = near.iter().map(|hour| weekly[*hour].0).sum::<f64>();
+            usual[week] = Usual { mean, expected: if together < PLAIN { 0.0 } else { expected }, shape };
+        }
+        Some(Self { hours: usual, clumping: 1.0 / phi })
+    }
+
+    /// What is usual in an hour of the wall clock.
+    pub fn usual(&self, hour: i64) -> Usual {
+        self.hours.get(hour_of_week(hour)).copied().unwrap_or_default()
+    }
+
+    /// c: independent runs that a run is worth, as far as chance goes.
+    pub fn clumping(&self) -> f64 {
+        self.clumping
+    }
+
+    /// The level of the present, whose hours are expected with a shape, from the hours before it.
+    pub fn level(&self, shape: f64, recent: &[Recent]) -> Level {
+        let (mut runs, mut usual, mut now, mut usual_now) = (0.0, 0.0, 0.0, 0.0);
+        for hour in recent {
+            let weight = self.clumping * hour.weight;
+            (runs, usual) = (runs + weight * hour.runs, usual + weight * hour.usual);
+            if hour.weight >= 1.0 {
+                (now, usual_now) = (now + hour.runs, usual_now + hour.usual);
+            }
+        }
+        let share = ((shape + runs) / (shape + usual)).min(1.0);
+        let going = now > 0.0 && usual_now >= PLAIN && now > NEXT_TO_NOTHING * usual_now;
+        // Only the last hours say how much of it there is now, whatever yesterday was.
+        Level { share, shape: if going { shape + self.clumping * now } else { shape }, going }
+    }
+}
+
+/// True where the past carries an hour: it was quiet in no week, or in one of several that was not the last.
+fn is_carried(table: &Table, quiet: &[bool], place: usize) -> bool {
+    let weeks: Vec<bool> = (place..quiet.len())
+        .step_by(HOURS)
+        .filter(|place| table.at(*place).is_some())
+        .map(|place| quiet[place])
+        .collect();
+    let count = weeks.iter().filter(|quiet| **quiet).count();
+    count == 0 || (count == 1 && weeks.len() >= FORGIVING && !weeks[0])
+}
+
+/// True where an hour of the day was quiet on no day of the first week.
+fn is_daily(table: &Table, daily: &[(f64, f64)], day: usize) -> bool {
+    let mut places = (0..table.ago.len()).filter(|place| table.at(*place).is_some() && table.of_day(*place) == day);
+    daily[day].1 >= 7.0 && places.all(|place| !table.quiet(place, |near| daily[table.of_day(near)].0))
+}
+
+/// By hour of the day, whether it was quiet on two days of the last week on which it had not been.
+fn habits(table: &Table, quiet: &[bool]) -> Vec<bool> {
+    let mut found = vec![0; 24];
+    for place in (0..HOURS).filter(|place| quiet[*place]) {
+        let earlier: Vec<bool> = (place + HOURS..quiet.len())
+            .step_by(HOURS)
+            .filter(|place| table.at(*place).is_some())
+            .map(|place| quiet[place])
+            .collect();
+        let busy = earlier.iter().filter(|quiet| !**quiet).count();
+        if busy * 3 >= earlier.len() * 2 && busy > 0 {
+            found[table.of_day(place)] += 1;
+        }
+    }
+    found.into_iter().map(|count| count >= HABIT).collect()
+}

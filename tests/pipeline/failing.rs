@@ -1,0 +1,113 @@
+//! A rule that fails on the rows of one task: the other tasks are judged, and everybody is told until it is mended.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::common::event::rfc3339;
+use crate::common::program::text;
+use crate::common::{Setup, bellwether, until};
+
+/// 2026-01-05 00:00 UTC, a Monday.
+const BEGIN_S: u64 = 1_767_571_200;
+
+const RULE: &str = r#"
+name = "mine"
+doc = "One of ours."
+severity = "page"
+source = "metrics"
+series = ["tenant", "task"]
+value = "failures"
+sql = """
+SELECT window_start, tenant, task, sum(failure) AS events, sum(runs + NUMBER) AS runs
+FROM metrics
+GROUP BY window_start, tenant, task
+"""
+detector = { kind = "occurrence" }
+"#;
+
+/// Of three tasks, the name of one holds no number.
+fn events() -> Vec<Value> {
+    let mut events = Vec::new();
+    for (day, minute, task) in
+        (0..4).flat_map(|day| (0..30).flat_map(move |minute| ["a1", "b2", "bad"].map(|task| (day, minute, task))))
+    {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN_S + day * 86_400 + minute * 60);
+        events.push(json!({
+            "spec": "run-event/1.0", "run_id": format!("{task}-{day}-{minute}"), "source": "tests",
+            "data": {
+                "task": task, "release": {"id": "v1"}, "rollout": {"stage": "full"},
+                "started_at": rfc3339(at), "ended_at": rfc3339(at + Duration::from_secs(20)),
+                "outcome": {"status": if minute == 10 { "failure" } else { "success" }},
+            },
+        }));
+    }
+    events
+}
+
+#[test]
+fn a_rule_that_fails_on_one_task_is_told_everywhere_until_it_is_mended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    write("mine.toml", &RULE.replace("NUMBER", "CAST(regexp_replace(task, '[a-z]', '', 'g') AS BIGINT)"));
+    let extra = format!("[ingest]\nmax_event_age = \"36500d\"\n[alerts]\nrules = \"{}\"\n", text(folder.path()));
+    let setup = Setup::new("127.0.0.1:9", "unused", &extra);
+    let config = setup.config();
+    let config = text(&config);
+    let file = setup.file("events.ndjson");
+    std::fs::write(&file, events().iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
+    bellwether(&["replay", text(&file), "--to", "tables", "--config", config]).succeeds();
+    bellwether(&["aggregate", "--until-caught-up", "--config", config]).succeeds();
+    let watch = || bellwether(&["watch", "--until-caught-up", "--config", config]).succeeds();
+    watch();
+    let fired = setup.sql("SELECT DISTINCT task FROM alerts WHERE rule = 'mine' AND state = 'firing' ORDER BY task");
+    assert_eq!(fired, [json!({"task": "a1"}), json!({"task": "b2"})]);
+    let told =
+        || setup.sql("SELECT state, severity, title FROM alerts WHERE rule = 'rule_failing' ORDER BY evaluation, at");
+    let failing = told();
+    assert!(failing.iter().any(|row| row["state"] == "firing" && row["severity"] == "page"), "{failing:#?}");
+    let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
+    let line = listed.lines().find(|line| line.contains("mine")).expect("it is listed");
+    assert!(line.contains("fails since") && line.contains("in a row"), "{line}");
+    assert!(listed.lines().filter(|line| line.contains("fails since")).count() == 1, "{listed}");
+
+    // Health of a process that watches names it, and the metrics count it by rule.
+    let running = setup.start("watch");
+    let body = until("health knows of the rule", || {
+        let (status, body) = running.get("/healthz")?;
+        (status == 200 && body.contains("`mine`")).then_some(body)
+    });
+    assert!(body.contains("\"degraded\""), "{body}");
+    assert_eq!(running.get("/readyz").map(|(status, _)| status), Some(503));
+    let metrics = running.get("/metrics").map(|(_, text)| text).expect("metrics");
+    assert!(metrics.contains("bellwether_watch_rule_failures_total{rule=\"mine\"}"), "{metrics}");
+    running.kill();
+
+    write("mine.toml", &RULE.replace("NUMBER", "0"));
+    watch();
+    assert_eq!(told().last().map(|row| row["state"].clone()), Some(json!("resolved")), "{:#?}", told());
+    let fired = setup.sql("SELECT DISTINCT task FROM alerts WHERE rule = 'mine' AND state = 'firing' ORDER BY task");
+    assert_eq!(fired.len(), 3, "{fired:?}");
+    let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
+    assert!(!listed.contains("fails since"), "{listed}");
+}
+
+#[test]
+fn a_division_of_whole_numbers_is_warned_of_and_by_zero_harms_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rule = |name: &str, value: &str| {
+        let text = format!(
+            "name = \"{name}\"\ndoc = \"Ours.\"\nseverity = \"ticket\"\nsource = \"tables\"\nseries = [\"task\"]\nvalue = \"share\"\n\
+             sql = \"SELECT task, {value} AS value FROM metrics GROUP BY task\"\n\
+             detector = {{ kind = \"threshold\", above = 0.5 }}\n"
+        );
+        std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("written");
+    };
+    rule("whole", "sum(failure) / sum(runs - runs)");
+    rule("share", "CAST(sum(failure) AS DOUBLE) / sum(runs)");
+    let checked = bellwether(&["rules", "check", "--rules", text(folder.path())]).succeeds();
+    assert!(checked.contains("! whole: `sum(") && checked.contains("divides whole numbers"), "{checked}");
+    assert!(!checked.contains("! share"), "{checked}");
+    let shipped = checked.lines().filter(|line| line.starts_with('!') && !line.contains("! whole")).count();
+    assert_eq!(shipped, 0, "{checked}");
+}
