@@ -25,10 +25,10 @@ static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 const GIVEN_UP: &[u8] = b"error: the query needs more memory than this session may use\n  \
                           hint: narrow it by time or columns, or raise --memory-limit\n  \
-                          because: it asked for too much at once, so that only the whole process could be stopped\n";
+                          because: it asked for too much without a pause, so that only the whole process could be stopped\n";
 
 /// The gauge of a process that does nothing but run statements.
-pub(crate) const GAUGE: Gauge = Gauge { used_bytes, give_up_at };
+pub(crate) const GAUGE: Gauge = Gauge { used_bytes, give_up_at, give_up: || give_up() };
 
 /// Bytes that the process holds: as the allocator knows it, or as the system sees it, whichever is more.
 fn used_bytes() -> usize {

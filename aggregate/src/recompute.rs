@@ -139,7 +139,7 @@ pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<S
             let held = held(table, n);
             // Rows of before a column was recorded hold nothing in it, which contradicts nothing; a rebuild fills it.
             let later = bellwether_metrics::RECORDED_LATER.contains(&field.name().as_str());
-            let known = |row: usize| !held[row] && !(later && found.is_null(row));
+            let known = |row: usize| !(held[row] || later && found.is_null(row));
             let differs = |row: &usize| known(*row) && found.slice(*row, 1) != wanted.slice(*row, 1);
             let Some(row) = (0..table.num_rows()).find(differs) else { continue };
             let (found, wanted) = (shown(found, row), shown(wanted, row));

@@ -244,6 +244,8 @@ impl Aggregator {
             Box::pin(runs.rebuild(lake, files)).await?;
         }
         metrics.index_runs.set(i64::try_from(runs.index.held()).unwrap_or(i64::MAX));
+        // A stand-by that opens after all has been read has nothing to follow, and is as far all the same.
+        metrics.next_version.set(next);
         let context = sql::session();
         Ok(Self {
             releases: Releases::load(lake).await?,

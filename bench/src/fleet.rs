@@ -131,8 +131,8 @@ impl Fleet {
             self.wander();
         }
         let mut sent = Vec::new();
-        for place in 0..TASKS.len() {
-            for _ in 0..self.poisson(TASKS[place].runs * activity(minute, TASKS[place].rests)) {
+        for (place, task) in TASKS.iter().enumerate() {
+            for _ in 0..self.poisson(task.runs * activity(minute, task.rests)) {
                 sent.extend(self.run(place, minute));
             }
         }

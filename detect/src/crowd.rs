@@ -308,6 +308,12 @@ impl Among<'_> {
         self.crowd.nodes.get(self.node).is_some_and(|node| !node.children.is_empty())
     }
 
+    /// True where it has siblings, of which some may have something to say later than it has.
+    pub(crate) fn has_siblings(&self) -> bool {
+        let parent = self.crowd.nodes.get(self.node).and_then(|node| node.parent);
+        parent.and_then(|parent| self.crowd.nodes.get(parent)).is_some_and(|parent| parent.children.len() > 1)
+    }
+
     /// What it has to say in a slot.
     pub(crate) fn voice(&self, slot: i64) -> Voice {
         self.crowd.at(slot).and_then(|settled| settled.voices.get(self.node)).copied().unwrap_or_default()

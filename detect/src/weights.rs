@@ -239,11 +239,10 @@ impl Arm {
     }
 
     /// Bad runs and runs that they stand for, to whole ones.
-    #[expect(clippy::cast_possible_truncation, reason = "a quotient by a million, held in 64 bits")]
     pub fn stands_for(&self) -> (u64, u64) {
         let whole = |sum: i128| {
-            let rounded = (sum.max(0) + i128::from(ONE) / 2) / i128::from(ONE);
-            rounded.min(i128::from(u64::MAX)) as u64
+            let rounded = sum.max(0).saturating_add(i128::from(ONE) / 2) / i128::from(ONE);
+            u64::try_from(rounded).unwrap_or(u64::MAX)
         };
         (whole(self.sums.events), whole(self.sums.runs))
     }
@@ -270,7 +269,7 @@ impl Arm {
 
     fn bad(&self) -> Option<Share> {
         let Self { events, sums, .. } = self;
-        (*events > 0).then(|| Share {
+        (*events > 0).then_some(Share {
             seen: *events as f64,
             weight: sums.events as f64,
             squares: sums.events_squares as f64,
@@ -425,11 +424,6 @@ impl Factor {
     fn new(odds: Option<f64>, tempering: f64) -> Self {
         let odds = odds.filter(|odds| odds.is_finite() && (odds - 1.0).abs() > ROUNDING).unwrap_or(1.0);
         Self { odds, tempering }
-    }
-
-    /// True where sampling changes nothing.
-    pub(crate) fn is_even(self) -> bool {
-        self == Self::EVEN
     }
 
     /// The share that is seen among kept runs where the true one is this.

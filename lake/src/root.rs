@@ -356,8 +356,18 @@ impl Lake {
         Ok(full)
     }
 
+    /// Adds the columns that a table lacks. It reads a log for that, and of so many calls one may fail: it is tried again.
     async fn widen(&self, table: Table) -> Result<()> {
-        self.log(table).widen().await
+        let log = self.log(table);
+        for _ in 1..LOOKS_AT_A_LISTING {
+            match log.widen().await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::debug!(table = table.name(), reason = error.chain(), "its log is read again");
+                }
+                done => return done,
+            }
+        }
+        log.widen().await
     }
 
     /// Makes a table; another process may do so at the same moment.

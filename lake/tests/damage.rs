@@ -47,13 +47,19 @@ async fn opened(root: &Path) -> bellwether_lake::Result<Lake> {
     Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await
 }
 
+/// What happens to the bytes of a file.
+type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
+/// What happens to a file.
+type Harm<'a> = &'a dyn Fn(&Path);
+
 #[tokio::test]
 async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
     let whole = |bytes: &[u8]| bytes.to_vec();
     let cut = |bytes: &[u8]| bytes[..bytes.len() - 10].to_vec();
     let garbage = |_: &[u8]| b"\x00\xff garbage".to_vec();
     let nothing = |_: &[u8]| Vec::new();
-    let damages: [(&dyn Fn(&[u8]) -> Vec<u8>, bool, &str); 4] = [
+    let damages: [(Damage<'_>, bool, &str); 4] = [
         (&cut, true, "log entry 2 is not readable"),
         (&garbage, true, "log entry 2 is not readable"),
         (&nothing, true, "log entry 2 is not readable"),
@@ -142,7 +148,7 @@ async fn a_data_file_that_is_gone_or_cut_is_named() {
         bytes[4..length - 8].iter_mut().for_each(|byte| *byte = !*byte);
         fs::write(path, bytes).expect("writes");
     };
-    let damages: [(&dyn Fn(&Path), &str); 3] = [(&gone, "is not there"), (&cut, ""), (&garbled, "")];
+    let damages: [(Harm<'_>, &str); 3] = [(&gone, "is not there"), (&cut, ""), (&garbled, "")];
     for (damage, told) in damages {
         let (folder, lake) = lake().await;
         commits(&lake, 2).await;

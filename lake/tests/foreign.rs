@@ -242,7 +242,7 @@ async fn a_checkpoint_of_the_second_form_says_the_same() {
         "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["v2Checkpoint"],
         "writerFeatures": ["v2Checkpoint", "appendOnly", "invariants"],
     }});
-    std::fs::write(entry(2), text(&[features.clone()])).expect("writes");
+    std::fs::write(entry(2), text(std::slice::from_ref(&features))).expect("writes");
     let file = &written[0].file;
     let lines = [
         json!({ "checkpointMetadata": { "version": 2 } }),

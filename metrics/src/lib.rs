@@ -274,7 +274,7 @@ mod tests {
         let folded = fold_sql(["runs", "tokens_runs", "saturated"]);
         let sql = format!("SELECT task, runs, tokens_runs FROM ({folded}) ORDER BY task");
         let answer = context.sql(&sql).await.expect("plans").collect().await.expect("runs");
-        let text = datafusion::arrow::util::pretty::pretty_format_batches(&answer).expect("prints").to_string();
+        let text = arrow::util::pretty::pretty_format_batches(&answer).expect("prints").to_string();
         let cells: Vec<Vec<&str>> = text
             .lines()
             .skip(3)

@@ -98,7 +98,7 @@ mod tests {
         let rows: Vec<Vec<&str>> = text
             .lines()
             .skip(3)
-            .map(|line| line.split('|').map(str::trim).filter(|cell| *cell != "").collect())
+            .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
             .collect();
         assert_eq!(rows[0], ["busy", "1", "1.500000", "2", "1.5"], "{text}");
         assert_eq!(rows[1], ["down", "inf"], "{text}");

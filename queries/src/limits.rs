@@ -48,6 +48,8 @@ pub struct Gauge {
     pub used_bytes: fn() -> usize,
     /// Sets the bytes at which the process gives up; none: never. What is asked for in one piece is seen by nobody else.
     pub give_up_at: fn(Option<usize>),
+    /// Gives up.
+    pub give_up: fn(),
 }
 
 /// Why a statement is stopped.
@@ -104,13 +106,21 @@ impl Limits {
         let ended = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&ended);
         let look = move || {
+            let mut sender = Some(sender);
             while !over.load(Ordering::Relaxed) {
                 let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 let full = bound.is_some_and(|(gauge, bound)| (gauge.used_bytes)() > bound);
-                if late || full {
-                    // Nobody waits any more where the answer is there.
+                // Nobody waits any more where the answer is there.
+                if (late || full)
+                    && let Some(sender) = sender.take()
+                {
                     sender.send(if full { Stop::Memory } else { Stop::Time }).ok();
-                    return;
+                }
+                // It was told to stop, makes no pause, and goes on taking memory.
+                if let Some((gauge, bound)) = bound
+                    && (gauge.used_bytes)() > bound.saturating_add(LAST_BYTES)
+                {
+                    (gauge.give_up)();
                 }
                 std::thread::park_timeout(LOOK);
             }

@@ -46,6 +46,7 @@ async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
         tables.push((table, Arc::new(empty) as _));
     }
     schema.replace(tables);
+    schema.put_readings(&[]).map_err(fails)?;
     let relations = schema.describe().await.map_err(fails)?;
     Ok((relations, functions))
 }

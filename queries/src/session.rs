@@ -18,11 +18,14 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::{ViewTable, provider_as_source};
-use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::functions::expr_fn::now;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext, col};
 use datafusion::sql::parser::Statement;
@@ -478,7 +481,17 @@ pub(crate) fn context(settings: &SessionSettings) -> Result<SessionContext> {
         .with_memory_pool(Arc::new(pool))
         .build_arc()
         .map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
-    let context = SessionContext::new_with_config_rt(config, runtime);
+    // Filters have reached the tables before there is a physical plan; what did not was refused (`guarded`), and this rule
+    // would hand it on all the same.
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.retain(|rule| rule.name() != FilterPushdown::new().name());
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rules(rules)
+        .build();
+    let context = SessionContext::new_with_state(state);
     division::register(&context)
         .and_then(|()| held::register(&context))
         .map_err(|source| Error::bug("the query engine takes no rules for whole numbers").with_source(source))?;

@@ -300,3 +300,98 @@ fn habits(table: &Table, quiet: &[bool]) -> Vec<bool> {
     }
     found.into_iter().map(|count| count >= HABIT).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::close;
+
+    /// Hours from 96 on, the first of a Monday, for some weeks.
+    fn hours(weeks: i64, runs: impl Fn(i64, i64, i64) -> u64) -> (Vec<(i64, u64)>, i64) {
+        let end = 96 + weeks * 168;
+        let of = |hour: i64| runs((hour - 96) / 168, (hour - 96).rem_euclid(168) / 24, (hour - 96).rem_euclid(24));
+        ((96..end).map(|hour| (hour, of(hour))).collect(), end)
+    }
+
+    fn learned(weeks: i64, runs: impl Fn(i64, i64, i64) -> u64) -> (Rhythm, i64) {
+        let (hours, end) = hours(weeks, runs);
+        (Rhythm::learn(&hours, end).expect("a week is known"), end)
+    }
+
+    fn office(day: i64, hour: i64) -> u64 {
+        if day < 5 && (9..18).contains(&hour) { 60 } else { 0 }
+    }
+
+    #[test]
+    fn silence_is_the_tail_of_a_negative_binomial_law() {
+        // (1 + 20/5)^−5, and scipy.stats.nbinom.logcdf(3, 5, 5/25).
+        close(ln_silence(0.0, 20.0, 5.0), -5.0 * 5_f64.ln());
+        let by_hand: f64 = [1.0, 5.0, 15.0, 35.0]
+            .into_iter()
+            .zip(0..)
+            .map(|(ways, k)| ways * 0.2_f64.powi(5) * 0.8_f64.powi(k))
+            .sum::<f64>();
+        close(ln_silence(3.0, 20.0, 5.0), by_hand.ln());
+        assert_eq!(
+            (ln_silence(0.0, 0.0, 5.0), ln_silence(0.0, f64::NAN, 5.0), ln_silence(0.0, 3.0, 0.0)),
+            (0.0, 0.0, 0.0)
+        );
+    }
+
+    #[test]
+    fn only_hours_that_were_busy_in_every_week_are_expected_to_be() {
+        let (rhythm, end) = learned(4, |_, day, hour| office(day, hour));
+        let expected = |day: i64, hour: i64| rhythm.usual(end + day * 24 + hour).expected;
+        assert_eq!((expected(0, 12), expected(5, 12), expected(6, 3)), (60.0, 0.0, 0.0));
+        // Nor is the first and the last hour of a day, which may be an hour later.
+        assert_eq!((expected(1, 9), expected(1, 10), expected(1, 17)), (0.0, 60.0, 0.0));
+        // One week of office hours carries nothing; one of a task that never rests does.
+        let (first, end) = learned(1, |_, day, hour| office(day, hour));
+        assert!((0..168).all(|hour| first.usual(end + hour).expected == 0.0));
+        let (first, end) = learned(1, |_, _, _| 60);
+        assert!((0..168).all(|hour| first.usual(end + hour).expected > 50.0));
+        assert_eq!(Rhythm::learn(&hours(1, |_, _, _| 60).0[1..], 96 + 168), None);
+    }
+
+    #[test]
+    fn one_quiet_week_is_forgiven_once_it_is_not_the_last_and_two_are_a_habit() {
+        let saturday = |weeks: i64, quiet: &'static [i64]| {
+            let works = move |week: i64, day: i64, hour: i64| {
+                if day == 5 && !quiet.contains(&week) { office(0, hour) } else { office(day, hour) }
+            };
+            let (rhythm, end) = learned(weeks, works);
+            rhythm.usual(end + 5 * 24 + 12).expected > 0.0
+        };
+        assert!(saturday(5, &[]) && saturday(5, &[2]));
+        assert!(!saturday(5, &[4]) && !saturday(5, &[0, 2]) && !saturday(3, &[0]));
+    }
+
+    #[test]
+    fn what_broke_off_on_two_days_of_the_last_week_is_a_habit_and_on_one_day_is_not() {
+        let noon = |days: i64| {
+            let (rhythm, end) =
+                learned(4, |week, day, hour| if week == 3 && day < days && hour >= 12 { 0 } else { office(day, hour) });
+            rhythm.usual(end + 3 * 24 + 14).expected > 0.0
+        };
+        assert!(noon(1) && !noon(2));
+    }
+
+    #[test]
+    fn what_comes_together_and_what_differs_by_week_counts_less() {
+        let steady = learned(4, |_, _, _| 60).0;
+        let together = learned(4, |week, day, hour| if (week + day + hour) % 3 == 0 { 150 } else { 15 }).0;
+        assert!(steady.clumping() > 0.9 && together.clumping() < 0.1, "{} {}", steady.clumping(), together.clumping());
+        let differing = learned(6, |week, _, _| if week % 2 == 0 { 90 } else { 30 }).0;
+        assert!(differing.usual(500).shape < 6.0 && steady.usual(500).shape > 20.0);
+    }
+
+    #[test]
+    fn a_quiet_day_is_expected_to_stay_quiet_and_a_going_one_to_go_on() {
+        let (rhythm, _) = learned(4, |_, _, _| 60);
+        let now = |runs: f64| rhythm.level(10.0, &[Recent { runs, usual: 60.0, weight: 1.0 }; 3]);
+        let (quiet, going, none) = (now(6.5), now(60.0), now(0.0));
+        assert!(quiet.share < 0.2 && quiet.going && going.share > 0.99 && going.shape > 100.0, "{quiet:?} {going:?}");
+        assert!(!none.going && none.share < 0.1);
+        assert_eq!(rhythm.level(10.0, &[]), Level { share: 1.0, shape: 10.0, going: false });
+    }
+}

@@ -453,7 +453,7 @@ mod tests {
                     let _ = (sketch.quantile(0.5), sketch.count(), sketch.fraction_above(5), sketch.negated());
                 }
             }
-            let _ = Sketch::decode(&bytes);
+            drop(Sketch::decode(&bytes));
         }
     }
 }

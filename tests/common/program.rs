@@ -263,7 +263,12 @@ fn read(kept: &Mutex<Vec<u8>>) -> String {
 impl Ended {
     /// Standard output, of a run that must have ended well.
     pub(crate) fn succeeds(self) -> String {
-        assert_eq!(self.code, Some(0), "`{}`\n{}\n{}", self.what, self.stdout, self.stderr);
+        self.exits_with(0)
+    }
+
+    /// Standard output, of a run that must have ended with a code.
+    pub(crate) fn exits_with(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "`{}`\n{}\n{}", self.what, self.stdout, self.stderr);
         self.stdout
     }
 }

@@ -104,7 +104,8 @@ fn whole() -> &'static Setup {
         let setup = Setup::new("127.0.0.1:9", "unused", "[ingest]\nflush_rows = 10\n");
         let path = setup.file("runs.ndjson");
         fs::write(&path, recording()).expect("the recording is written");
-        bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+        // Some of its lines are bad.
+        bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]).exits_with(1);
         bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
         setup
     })

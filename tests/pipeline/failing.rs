@@ -98,7 +98,7 @@ fn a_division_of_whole_numbers_is_warned_of_and_by_zero_harms_nobody() {
     let rule = |name: &str, value: &str| {
         let text = format!(
             "name = \"{name}\"\ndoc = \"Ours.\"\nseverity = \"ticket\"\nsource = \"tables\"\nseries = [\"task\"]\nvalue = \"share\"\n\
-             sql = \"SELECT task, {value} AS value FROM metrics GROUP BY task\"\n\
+             sql = \"SELECT task, {value} AS value, max(weight_micros) AS weight FROM metrics GROUP BY task\"\n\
              detector = {{ kind = \"threshold\", above = 0.5 }}\n"
         );
         std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("written");

@@ -1,16 +1,31 @@
 //! L-7 for queries: whatever is asked, the program keeps its memory, its time and its rows, and says which it was.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::program::{Running, text};
+use crate::common::program::{Ended, Running, text};
 use crate::common::{Setup, bellwether};
 
 /// Memory that statements may hold here.
 const LIMIT: u64 = 128 << 20;
 
 /// The bound that docs/asking.md promises: a quarter and 64 MiB more, at which a statement is stopped, and 64 MiB more at
-/// which the program gives up. Its own code and what it knows of the tables come on top.
-const MOST: u64 = LIMIT + LIMIT / 4 + (64 << 20) + (64 << 20) + (128 << 20);
+/// which the program gives up; and 64 MiB for pages that were given back and are not yet the system's. What the program has
+/// without a question comes on top.
+const BEYOND: u64 = LIMIT + LIMIT / 4 + (64 << 20) + (64 << 20) + (64 << 20);
+
+/// Runs a statement to its end and tells the most memory that it had.
+fn peak(root: &Path, sql: &str) -> (u64, Ended) {
+    let mut program =
+        Running::start(&["sql", "--root", text(root), "--memory-limit", "128MiB", "--timeout", "20s", sql]);
+    let (begun, mut peak) = (Instant::now(), 0);
+    while program.runs() {
+        peak = peak.max(program.peak_memory().unwrap_or(0));
+        assert!(begun.elapsed() < Duration::from_secs(60), "{sql} goes on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (peak, program.end())
+}
 
 fn tables() -> Setup {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
@@ -22,9 +37,9 @@ fn tables() -> Setup {
 fn no_query_takes_more_memory_than_it_may() {
     let setup = tables();
     let root = setup.root();
-    let doubled = (0..40).fold("SELECT repeat('x', 1000) AS s".to_owned(), |inner, n| {
-        format!("SELECT s || s AS s, '{n}' AS n FROM ({inner})")
-    });
+    let (without, _) = peak(&root, "SELECT count(*) FROM events");
+    let steps: Vec<String> = (1..40).map(|n| format!("t{n} AS (SELECT s || s AS s FROM t{})", n - 1)).collect();
+    let doubled = format!("WITH t0 AS (SELECT repeat('x', 1000) AS s), {} SELECT length(s) FROM t39", steps.join(", "));
     for sql in [
         "SELECT length(repeat('x', 2000000000))",
         "SELECT repeat('x', 30000000) AS a, repeat('y', 30000000) AS b FROM generate_series(1, 100)",
@@ -42,16 +57,8 @@ fn no_query_takes_more_memory_than_it_may() {
         "SELECT repeat('x', 3000000) FROM generate_series(1, 1000)",
         doubled.as_str(),
     ] {
-        let mut program =
-            Running::start(&["sql", "--root", text(&root), "--memory-limit", "128MiB", "--timeout", "20s", sql]);
-        let (begun, mut peak) = (Instant::now(), 0);
-        while program.runs() {
-            peak = peak.max(program.peak_memory().unwrap_or(0));
-            assert!(begun.elapsed() < Duration::from_secs(60), "{sql} goes on");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let ended = program.end();
-        assert!(peak <= MOST, "{sql} took {} MiB\n{}", peak >> 20, ended.stderr);
+        let (peak, ended) = peak(&root, sql);
+        assert!(peak <= without + BEYOND, "{sql} took {} MiB\n{}", peak >> 20, ended.stderr);
         assert!([Some(0), Some(1), Some(3)].contains(&ended.code), "{sql}: {:?}\n{}", ended.code, ended.stderr);
         if ended.code != Some(0) {
             assert!(ended.stderr.contains("error: ") && ended.stderr.contains("hint: "), "{sql}\n{}", ended.stderr);

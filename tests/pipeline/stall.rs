@@ -274,5 +274,9 @@ fn a_clock_that_runs_ahead_empties_nobody_s_last_minutes_and_is_named() {
     let ours = fresh.iter().find(|row| row["table_name"] == "events").expect("a row");
     assert!(ours["event_lag_s"].as_f64().is_some_and(|lag| lag >= 0.0), "{ours}");
     assert_eq!(ours["ahead_source"], "fast");
+    for (filter, rows) in [("partition = 0", 1), ("topic = 'no such'", 0), ("topic IS NULL", 1), ("true", 2)] {
+        let found = setup.number(&format!("SELECT count(*) FROM (SELECT * FROM freshness WHERE {filter})"));
+        assert_eq!(found, rows, "{filter}");
+    }
     assert!(ours["ahead_seconds"].as_f64().is_some_and(|ahead| (280.0..=290.5).contains(&ahead)), "{ours}");
 }

@@ -122,7 +122,7 @@ fn late(minutes: u64, from: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
         let arm = |release, stage, runs| Arm { task: "search", release, stage, minute, runs };
-        let usual = |n: u64| (if n % 8 == 0 { Some("usual") } else { None }, None);
+        let usual = |n: u64| (if n.is_multiple_of(8) { Some("usual") } else { None }, None);
         events.extend(arm("s1", "full", 4).events(usual));
         // Better than the baseline before, so that over all of its time it is not worse.
         let bad = if minute >= from { 3 } else { 40 };
@@ -184,7 +184,7 @@ fn title_numbers_and_sql_of_an_alert_are_of_the_stratum_that_raised_it() {
     assert_eq!(signature["signature"], "failure lost_order", "{signature:#}");
     assert_eq!(signature["baseline_events"], 0, "{signature:#}");
     let title = signature["title"].as_str().expect("a title");
-    assert!(title.contains("of `failure lost_order` 0.0 % → 5."), "{title}");
+    assert!(title.contains("of `failure lost_order` 0 % → 5."), "{title}");
     assert!(signature["effect_low"].as_f64().is_some_and(|low| low > 1.0), "{signature:#}");
     assert_eq!(signature["strata"][0]["stratum"], "failure lost_order", "{signature:#}");
 

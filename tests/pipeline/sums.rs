@@ -17,9 +17,9 @@ const BEGIN_S: u64 = 1_767_571_200;
 fn run(task: &str, n: u64, more: &Value) -> Value {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN_S + n % 3 * 60);
     let mut data = json!({
-        "task": task, "release": {"id": if n % 2 == 0 { "v1" } else { "v2" }}, "rollout": {"stage": if n % 2 == 0 { "full" } else { "canary" }},
+        "task": task, "release": {"id": if n.is_multiple_of(2) { "v1" } else { "v2" }}, "rollout": {"stage": if n.is_multiple_of(2) { "full" } else { "canary" }},
         "started_at": rfc3339(at), "ended_at": rfc3339(at + Duration::from_secs(20)),
-        "outcome": {"status": if n % 3 == 0 { "failure" } else { "success" }}, "session_id": format!("s{}", n % 7),
+        "outcome": {"status": if n.is_multiple_of(3) { "failure" } else { "success" }}, "session_id": format!("s{}", n % 7),
         "tokens": {"input": 100, "output": 10}, "cost": {"amount": "0.01", "currency": "USD"},
     });
     for (name, value) in more.as_object().into_iter().flatten() {

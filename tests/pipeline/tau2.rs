@@ -101,11 +101,28 @@ fn golden() -> Option<BTreeMap<String, BTreeMap<String, String>>> {
     let lines = std::fs::read_to_string(data("golden_by_release.csv")?).expect("the golden file can be read");
     let mut lines = lines.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
     let columns = lines.next().expect("a line of names");
+    let priced = cost_per_success(&recorded()?);
     let row = |cells: Vec<String>| {
         assert_eq!(cells.len(), columns.len(), "a row of the golden file");
-        (cells[0].clone(), columns.iter().cloned().zip(cells).collect())
+        let release = cells[0].clone();
+        let mut row: BTreeMap<_, _> = columns.iter().cloned().zip(cells).collect();
+        // The golden file takes a run without a cost for a free one.
+        row.insert("cost_per_success_usd".to_owned(), priced.get(&release).cloned().unwrap_or_default());
+        (release, row)
     };
     Some(lines.map(row).collect())
+}
+
+/// Cost per successful run by release, over the runs that state a cost; nothing where none of these succeeded.
+fn cost_per_success(runs: &[Value]) -> BTreeMap<String, String> {
+    let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for run in runs {
+        let Some(cost) = run["agent_cost_usd"].as_f64() else { continue };
+        let sum = sums.entry(run["release"].as_str().expect("a release").to_owned()).or_default();
+        *sum = (sum.0 + cost, sum.1 + f64::from(u8::from(run["success"] == true)));
+    }
+    let some = sums.into_iter().filter(|(_, (_, successes))| *successes > 0.0);
+    some.map(|(release, (cost, successes))| (release, (cost / successes).to_string())).collect()
 }
 
 fn close(found: f64, golden: f64, error: f64) -> bool {

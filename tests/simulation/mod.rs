@@ -148,50 +148,56 @@ fn the_same_seed_twice_gives_the_same_bytes() {
     }
 }
 
-/// Asserts that the simulation notices, on the memory log and on the Delta log, and by which rule.
-fn noticed(mutation: Mutation, rule: &str) {
+/// Asserts that the simulation notices, on the memory log and on the Delta log, and by which rule. On other seeds it may be
+/// noticed by another rule of `also` first.
+fn noticed(mutation: Mutation, rule: &str, also: &[&str]) {
     for scene in [Scene::Memory, Scene::Delta] {
         let contested = mutation == Mutation::ClaimNotAsked;
         let outcome = |seed| run(Plan { seed, scene, mutation, contested });
-        let first = (0..NOTICED_WITHIN).find_map(|seed| Some((seed, outcome(seed).violation?)));
-        let (seed, violation) =
-            first.unwrap_or_else(|| panic!("{NOTICED_WITHIN} seeds of {scene:?} do not notice {mutation:?}"));
-        println!("{mutation:?}, {scene:?}: seed {seed}: {violation}");
-        assert_eq!(violation.rule, rule, "{mutation:?}, {scene:?}, seed {seed}: {violation}");
+        let violations = (0..NOTICED_WITHIN).filter_map(|seed| Some((seed, outcome(seed).violation?)));
+        let by_rule = violations
+            .inspect(|(seed, violation)| {
+                println!("{mutation:?}, {scene:?}: seed {seed}: {violation}");
+                let expected = violation.rule == rule || also.contains(&violation.rule);
+                assert!(expected, "{mutation:?}, {scene:?}, seed {seed}: {violation}");
+            })
+            .find(|(_, violation)| violation.rule == rule);
+        assert!(by_rule.is_some(), "{NOTICED_WITHIN} seeds of {scene:?} do not notice {mutation:?} by {rule}");
     }
 }
 
 #[test]
 fn a_protocol_without_the_offset_comparison_is_noticed() {
-    noticed(Mutation::SkipOffsetComparison, "L-3");
+    // `quarantine` is committed first, and holds a message twice where its offset is not compared either.
+    noticed(Mutation::SkipOffsetComparison, "L-3", &["L-2"]);
 }
 
 #[test]
 fn taking_an_unclear_result_for_a_failure_is_noticed() {
-    noticed(Mutation::UnknownIsFailure, "L-1");
+    noticed(Mutation::UnknownIsFailure, "L-1", &[]);
 }
 
 #[test]
 fn taking_an_unclear_result_for_a_success_is_noticed() {
-    noticed(Mutation::UnknownIsSuccess, "L-1");
+    noticed(Mutation::UnknownIsSuccess, "L-1", &[]);
 }
 
 #[test]
 fn an_offset_that_stands_still_on_poison_is_noticed() {
-    noticed(Mutation::PoisonDoesNotAdvance, "L-3");
+    noticed(Mutation::PoisonDoesNotAdvance, "L-3", &[]);
 }
 
 #[test]
 fn a_log_that_names_data_before_it_is_written_is_noticed() {
-    noticed(Mutation::LogBeforeData, "L-1");
+    noticed(Mutation::LogBeforeData, "L-1", &[]);
 }
 
 #[test]
 fn an_earlier_rejection_that_is_not_remembered_is_noticed() {
-    noticed(Mutation::VerdictNotRemembered, "L-2");
+    noticed(Mutation::VerdictNotRemembered, "L-2", &[]);
 }
 
 #[test]
 fn a_commit_that_does_not_ask_for_its_claim_is_noticed() {
-    noticed(Mutation::ClaimNotAsked, "L-2");
+    noticed(Mutation::ClaimNotAsked, "L-2", &[]);
 }

@@ -189,7 +189,6 @@ impl Judge for State {
         let mut evidence =
             Evidence::new("ratio", Baseline::Concurrent, "ratio").with_arms(Some(&arms[0]), &arms[1], 1.0);
         // Completed among all.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
         let counts = |measure: &Measure| {
             let completed = totals(measure).map_or(0, |[_, _, x]| x.round().max(0.0) as u64);
             Some((completed, Arm::of(measure).stands_for().1))

@@ -86,6 +86,8 @@ pub(super) struct State {
     /// when the alert fired.
     silent: Vec<(usize, Missing)>,
     members: Vec<usize>,
+    /// Of what stands for several: slots of this silence in a row in which the others were silent too, and the last of them.
+    excused: (i64, i64),
     /// Silences that ended: slot, and runs that were expected in it.
     ended: Vec<(i64, f64)>,
 }
@@ -121,9 +123,9 @@ impl Stretch {
 
     /// Evidence of silence, nats; none while it is too early to tell, or while it is no longer than silences are.
     fn evidence(&self, minutes: i64, usual: f64) -> f64 {
-        let patience = if self.series > 1 {
+        let patience = if self.series > 1 && self.compared {
             LEAST_OF_ALL
-        } else if self.level.going || self.compared {
+        } else if self.level.going || (self.compared && self.series == 1) {
             LEAST_MINUTES
         } else {
             PATIENCE
@@ -141,7 +143,7 @@ impl State {
     pub(super) fn new(settings: Arc<Silence>) -> Self {
         let (day, rhythm, open, stretch) = (None, None, None, None);
         let (silent, members, ended) = (Vec::new(), Vec::new(), Vec::new());
-        Self { settings, day, rhythm, open, stretch, going: false, silent, members, ended }
+        Self { settings, day, rhythm, open, stretch, going: false, silent, members, excused: (0, 0), ended }
     }
 
     /// A silence is over: an alarm teaches as much as one that was none.
@@ -238,7 +240,19 @@ impl State {
             return;
         }
         let silent = among.silent(slot);
-        if among.voice(slot) != Voice::Silent || among.share(slot).silent < 2 || among.others(slot).0 {
+        // What has been asked about once, of all, is not asked about again of a part when some others have a few runs.
+        let minutes = self.settings.minutes;
+        let now = among.others(slot).0;
+        let stood = self.excused.0 * minutes >= LEAST_MINUTES;
+        if among.voice(slot) != Voice::Silent {
+            self.excused = (0, slot);
+        } else if now {
+            self.excused = (self.excused.0 + 1, slot);
+        } else if !stood {
+            self.excused.0 = 0;
+        }
+        let excused = now || (stood && (slot - self.excused.1) * minutes < DAY / 2);
+        if among.voice(slot) != Voice::Silent || among.share(slot).silent < 2 || excused {
             self.end(slot);
             self.silent.clear();
             return;
@@ -252,6 +266,8 @@ impl State {
             let level = Level { share: (among.level(slot) / BUSY).min(1.0), shape: 1.0, going: false };
             Stretch { level, ..Stretch::at(slot) }
         });
+        // Of several tenants, the first to begin its day waits for the others: they may all have a holiday.
+        stretch.compared |= !among.has_siblings() || among.others(slot).1.is_some();
         let (mut runs, mut expected, mut variance) = (0.0, 0.0, 0.0);
         for (node, sum) in &mut self.silent {
             let now = among.missing(*node, slot);

@@ -52,6 +52,7 @@ pub(super) struct Totals {
 // === impl Tally ===
 
 impl Tally {
+    /// Takes in a block of runs whose odds ratio is to the true one as `odds`.
     pub(super) fn add(&mut self, block: &Block, increments: &[f64], odds: f64) {
         self.begun = Some(self.begun.map_or(block.start, |begun| begun.min(block.start)));
         self.sums.add(increments);

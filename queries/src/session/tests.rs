@@ -191,9 +191,13 @@ async fn an_answer_has_so_many_rows_and_says_that_there_are_more() {
 async fn memory_that_nobody_accounts_for_is_seen_by_the_gauge() {
     // As if every look found more than the limit held.
     static LOOKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    static GAVE_UP: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     static GIVES_UP_AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let gauge = Gauge {
         used_bytes: || if LOOKS.fetch_add(1, Ordering::Relaxed) == 0 { 1000 } else { 1 << 30 },
+        give_up: || {
+            GAVE_UP.fetch_add(1, Ordering::Relaxed);
+        },
         give_up_at: |bytes| GIVES_UP_AT.store(bytes.unwrap_or(0), Ordering::Relaxed),
     };
     let settings = SessionSettings { memory_limit_bytes: LIMIT, gauge: Some(gauge), ..SessionSettings::default() };
@@ -204,6 +208,7 @@ async fn memory_that_nobody_accounts_for_is_seen_by_the_gauge() {
         Err(error) => error,
     };
     assert!(error.message().contains("memory"), "{}", error.chain());
+    assert!(GAVE_UP.load(Ordering::Relaxed) > 0, "it was far beyond what it may hold");
     assert_eq!(GIVES_UP_AT.load(Ordering::Relaxed), 0, "the process gives up for no later statement");
 }
 

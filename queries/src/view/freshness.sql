@@ -28,11 +28,13 @@ WITH parts AS (
     GROUP BY topic, partition
     UNION ALL
     SELECT
-        'metrics' AS table_name, NULL AS topic, NULL AS partition, count(*) AS table_rows, NULL AS next_offset,
+        -- Nulls as such would be folded into a filter on them, which is then lost on its way to the scan.
+        'metrics' AS table_name, max(task) FILTER (WHERE window_start IS NULL) AS topic,
+        CAST(max(runs) FILTER (WHERE window_start IS NULL) AS INT) AS partition,
+        count(*) AS table_rows, NULL AS next_offset,
         max(window_start) FILTER (WHERE window_start <= now()) AS newest_event, NULL AS newest_arrival
     FROM metrics
-    -- One group, and none of an empty table. Without a group, the engine counts by statistics whatever a filter leaves out.
-    GROUP BY window_start IS NULL
+    HAVING count(*) > 0
 ),
 -- An event of the last hour's arrivals may be of a day before, and of a clock that is ahead, of the next one.
 clocks AS (

@@ -1,0 +1,330 @@
+//! All shipped rules together over fleets without a fault: how often somebody is woken for nothing, against the budget; and
+//! how long it takes where something is wrong.
+//!
+//! `make bench-detection` runs it. The rules are the shipped files, at work in the engine that `bellwether run` has, with
+//! their SQL over rows of `metrics`, their shares of the budget and their states. Rules on `events` and on whole tables get no
+//! rows here: of those that page, only `lag`, a plain bound, is among them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{
+    ArrayRef, BinaryArray, Decimal128Array, Int64Array, ListBuilder, PrimitiveBuilder, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use bellwether_alerts::{BudgetSettings, Contracts, Engine, Rules, Season};
+use bellwether_bench_detection::chance::Key;
+use bellwether_bench_detection::fleet::{Cell, DAYS, DEVIATION, EPOCH, Fault, Fleet, HOLIDAY, STALL, TASKS, ZONE};
+use bellwether_lake::{Error, Result, Table};
+use bellwether_stats::Sketch;
+use clap::Parser;
+
+/// Where the generated part of the page begins and ends.
+const BEGIN: &str = "<!-- fleet: begin; written by `make bench-detection` -->";
+const END: &str = "<!-- fleet: end -->";
+
+/// Minutes of a day.
+const DAY: i64 = 1440;
+
+/// Days of a month, as the budget counts.
+const MONTH: f64 = 30.0;
+
+/// All shipped rules over fleets of twelve tasks and six weeks.
+#[derive(Clone, Debug, Parser)]
+pub struct Arguments {
+    /// Fleets without a fault
+    #[arg(long, default_value_t = 100)]
+    pub seeds: u64,
+    /// Fleets for each fault
+    #[arg(long, default_value_t = 20)]
+    pub faults: u64,
+    /// First seed
+    #[arg(long, default_value_t = 10_000)]
+    pub first: u64,
+    /// Page whose generated part is replaced
+    #[arg(long)]
+    pub page: Option<PathBuf>,
+}
+
+/// An alert that began to fire.
+#[derive(Clone, Debug)]
+struct Fired {
+    rule: String,
+    severity: &'static str,
+    tenant: Option<String>,
+    task: Option<String>,
+    /// Minutes since the fleet began.
+    at: i64,
+}
+
+/// Runs it: prints what was found, and writes it to the page. True where no more pages came than the budget allows, and
+/// chance explains.
+///
+/// # Errors
+/// `Config` where the page cannot be written; `Bug` where the rules do not run.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    let seeds = arguments.first..arguments.first + arguments.seeds;
+    let still = over(seeds, |seed| judged(&Fleet::new(seed, DEVIATION)))?;
+    let mut text = nulls(&still, arguments);
+    if arguments.faults > 0 {
+        text.push_str(&with_faults(arguments)?);
+    }
+    println!("{text}");
+    for fired in still.iter().flatten().filter(|fired| fired.severity == "page") {
+        let task = fired.task.as_deref().unwrap_or_default();
+        eprintln!(
+            "{} of {} {task}, {} minutes after the begin",
+            fired.rule,
+            fired.tenant.as_deref().unwrap_or_default(),
+            fired.at
+        );
+    }
+    write(arguments, &text)?;
+    let months = months(still.len());
+    let pages = still.iter().flatten().filter(|fired| fired.severity == "page").count();
+    // What chance makes of as many as the budget allows, twice the deviation of a Poisson law.
+    let allowed = BudgetSettings::default().pages * months;
+    Ok(as_number(pages) <= allowed + 2.0 * allowed.sqrt())
+}
+
+/// How long it takes where something is wrong, in fleets whose quality is still and in such whose quality wanders.
+fn with_faults(arguments: &Arguments) -> Result<String> {
+    let mut text =
+        String::from("| what happens | quality | found by | found | median delay |\n| --- | --- | --- | --- | --- |\n");
+    for (name, rule, fault) in faults() {
+        for deviation in [0.0, DEVIATION] {
+            let seeds = arguments.first..arguments.first + arguments.faults;
+            let found = over(seeds, |seed| {
+                let mut fleet = Fleet::new(seed, deviation);
+                fleet.faults.push(fault);
+                judged(&fleet)
+            })?;
+            text.push_str(&found_line(name, rule, &fault, deviation, &found));
+        }
+    }
+    Ok(text)
+}
+
+fn write(arguments: &Arguments, text: &str) -> Result<()> {
+    let Some(file) = &arguments.page else { return Ok(()) };
+    let page = fs::read_to_string(file).map_err(|source| unreadable(file, source))?;
+    let cut = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let Some((before, after)) = cut else {
+        return Err(Error::config(format!("`{}` has no line `{BEGIN}`", file.display())));
+    };
+    fs::write(file, format!("{before}{BEGIN}\n\n{text}\n{END}{after}")).map_err(|source| unreadable(file, source))
+}
+
+fn unreadable(file: &std::path::Path, source: std::io::Error) -> Error {
+    Error::config(format!("`{}` cannot be read or written", file.display())).with_source(source)
+}
+
+fn as_number(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}
+
+fn months(fleets: usize) -> f64 {
+    as_number(fleets) * 42.0 / MONTH
+}
+
+/// Faults on a Wednesday of the fifth week, at 9:30 UTC: what, by which rule, and how.
+fn faults() -> [(&'static str, &'static str, Fault); 4] {
+    let from = 30 * DAY + 9 * 60 + 30;
+    let fault = |task, lasts, failure| Fault { task, from, lasts, failure };
+    [
+        ("no runs of a task with 90 an hour", "silent_producer", fault(1, 240, None)),
+        ("no runs of a task with 240 an hour", "silent_producer", fault(0, 240, None)),
+        ("10 points more failures of a task with 150 an hour", "success_drift", fault(4, 4 * DAY, Some(0.10))),
+        ("30 points more failures of a task with 240 an hour", "success_drift", fault(0, 2 * DAY, Some(0.30))),
+    ]
+}
+
+fn found_line(name: &str, rule: &str, fault: &Fault, deviation: f64, found: &[Vec<Fired>]) -> String {
+    let task = TASKS[fault.task].name;
+    let within = fault.from..fault.from + fault.lasts + 60;
+    let mut delays: Vec<i64> = found
+        .iter()
+        .filter_map(|fired| {
+            let first = fired.iter().find(|fired| {
+                fired.rule == rule && fired.task.as_deref() == Some(task) && within.contains(&fired.at)
+            })?;
+            Some(first.at - fault.from)
+        })
+        .collect();
+    delays.sort_unstable();
+    // The median over all fleets: what was not found comes after all that was.
+    let median = delays.get(found.len() / 2).map_or_else(|| "not found".to_owned(), |delay| format!("{delay} min"));
+    let quality = if deviation > 0.0 { "wanders" } else { "still" };
+    format!("| {name} | {quality} | `{rule}` | {} of {} | {median} |\n", delays.len(), found.len())
+}
+
+/// What fired without a cause.
+fn nulls(found: &[Vec<Fired>], arguments: &Arguments) -> String {
+    let months = months(found.len());
+    let mut rules: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for fired in found.iter().flatten() {
+        // A day on which nobody comes though it is a working day is a question, and is asked once.
+        let rule = match fired.rule.as_str() {
+            "silent_producer" if fired.at.div_euclid(DAY) == HOLIDAY => "silent_producer, of the holiday",
+            rule => rule,
+        };
+        *rules.entry((fired.severity, rule)).or_default() += 1;
+    }
+    let budget = BudgetSettings::default();
+    let mut text = format!(
+        "`bellwether-fleet --seeds {} --faults {} --first {}`: {} fleets of {} tasks and {DAYS} days without a fault, one \
+         holiday in each, {months:.0} months together. Quality wanders by {DEVIATION} on the logit scale.\n\n\
+         | severity | rule | fired | a month | allowed a month |\n| --- | --- | --- | --- | --- |\n",
+        arguments.seeds,
+        arguments.faults,
+        arguments.first,
+        found.len(),
+        TASKS.len(),
+    );
+    for (severity, allowed) in [("page", budget.pages), ("ticket", budget.tickets), ("info", budget.infos)] {
+        let all: usize = rules.iter().filter(|((of, _), _)| *of == severity).map(|(_, count)| count).sum();
+        let rate = as_number(all) / months;
+        text.push_str(&format!("| {severity} | all together | {all} | {rate:.2} | {allowed} |\n"));
+        for ((_, rule), count) in rules.iter().filter(|((of, _), _)| *of == severity) {
+            text.push_str(&format!("| {severity} | {rule} | {count} | {:.2} | |\n", as_number(*count) / months));
+        }
+    }
+    text + "\n"
+}
+
+/// Answers for seeds, on as many threads as there are cores.
+fn over(seeds: std::ops::Range<u64>, answer: impl Fn(u64) -> Result<Vec<Fired>> + Sync) -> Result<Vec<Vec<Fired>>> {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut answers = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return answers;
+            }
+            answers.push(answer(seed));
+        }
+    };
+    let answers = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
+    });
+    answers.into_iter().collect()
+}
+
+/// What the shipped rules tell of a fleet, day by day; the day of a stalled ingest in two parts.
+fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|source| Error::bug("no runtime").with_source(source))?;
+    let season = Season::of(ZONE).map_err(Error::bug)?;
+    let mut engine =
+        Engine::new(&Rules::load(None, &[]), &Contracts::new(), &BudgetSettings::default())?.in_season(season);
+    let mut rows = Vec::new();
+    for day in 0..DAYS {
+        rows.extend(engine.evaluate(EPOCH + day * DAY, EPOCH + day * DAY, None));
+        let mut cells = fleet.day(day);
+        if STALL.0.div_euclid(DAY) == day {
+            // Nothing is judged while nothing is read; then all of it comes at once.
+            let before: Vec<Cell> = cells.iter().filter(|cell| cell.minute < STALL.0).cloned().collect();
+            cells.retain(|cell| cell.minute >= STALL.0);
+            runtime.block_on(engine.take(Table::Metrics, vec![batch(&engine, &before)?]))?;
+            rows.extend(engine.evaluate(EPOCH + STALL.0, EPOCH + STALL.0, None));
+        }
+        runtime.block_on(engine.take(Table::Metrics, vec![batch(&engine, &cells)?]))?;
+        rows.extend(engine.evaluate(EPOCH + (day + 1) * DAY, EPOCH + (day + 1) * DAY, None));
+    }
+    let fired = rows.into_iter().filter(|row| row.state == "firing" && row.state_from == "pending");
+    Ok(fired
+        .map(|row| Fired {
+            rule: row.rule,
+            severity: row.severity,
+            tenant: row.tenant,
+            task: row.task,
+            at: row.at / 60_000_000 - EPOCH,
+        })
+        .collect())
+}
+
+/// Cells as rows of `metrics`, as far as rules name its columns.
+fn batch(engine: &Engine, cells: &[Cell]) -> Result<RecordBatch> {
+    let whole = Table::Metrics.arrow_schema();
+    let names = engine.columns(Table::Metrics);
+    let fields: Vec<Field> = names.iter().map(|name| whole.field_with_name(name).cloned()).collect::<Result<_, _>>()?;
+    let columns = fields.iter().map(|field| column(field, cells)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+fn column(field: &Field, cells: &[Cell]) -> ArrayRef {
+    let name = field.name().as_str();
+    match field.data_type() {
+        DataType::Timestamp(..) => {
+            let starts: Vec<i64> = cells.iter().map(|cell| (EPOCH + cell.minute) * 60_000_000).collect();
+            Arc::new(TimestampMicrosecondArray::from(starts).with_timezone("UTC"))
+        }
+        DataType::Utf8View => Arc::new(StringViewArray::from_iter_values(cells.iter().map(|cell| text(name, cell)))),
+        DataType::Decimal128(precision, scale) => {
+            let values: Vec<i128> = cells.iter().map(|cell| i128::from(value(name, cell))).collect();
+            let array = Decimal128Array::from(values).with_precision_and_scale(*precision, *scale);
+            Arc::new(array.unwrap_or_else(|_| Decimal128Array::from(vec![0_i128; cells.len()])))
+        }
+        DataType::Binary => Arc::new(BinaryArray::from_iter_values(cells.iter().map(|cell| latencies(cell).encode()))),
+        DataType::List(element) => {
+            let mut lists = ListBuilder::new(PrimitiveBuilder::<Int64Type>::new()).with_field(Arc::clone(element));
+            for _ in cells {
+                lists.values().append_slice(&[0; 32]);
+                lists.append(true);
+            }
+            Arc::new(lists.finish())
+        }
+        _ => Arc::new(Int64Array::from(cells.iter().map(|cell| value(name, cell)).collect::<Vec<_>>())),
+    }
+}
+
+fn text(name: &str, cell: &Cell) -> String {
+    let task = &TASKS[cell.task];
+    match name {
+        "tenant" => task.tenant.to_owned(),
+        "task" => task.name.to_owned(),
+        "release_id" => format!("r{}", cell.release),
+        "stage" => if cell.canary { "canary" } else { "full" }.to_owned(),
+        "cost_currency" if task.priced => "USD".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn value(name: &str, cell: &Cell) -> i64 {
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let [failed, schema, escalated, tools, exceptions] = cell.bad.map(whole);
+    let runs = whole(cell.runs);
+    let priced = i64::from(TASKS[cell.task].priced);
+    match name {
+        "runs" | "latency_runs" | "schema_applicable" | "tool_calls" => runs,
+        "failure" => failed,
+        "success" => runs - failed,
+        "schema_valid" => runs - schema,
+        "escalated" => escalated,
+        "tool_calls_failed" => tools,
+        "policy_exceptions_high" | "runs_with_policy_exception" => exceptions,
+        // A tenth of a cent each, and a hundred of these squared.
+        "cost_nanos_sum" => priced * runs * 1_000_000,
+        "cost_success_nanos_sum" => priced * (runs - failed) * 1_000_000,
+        "cost_nanos_squares" => priced * runs * 1_000_000_000_000,
+        _ => 0,
+    }
+}
+
+/// Log-normal latencies of a cell's runs.
+#[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
+#[expect(clippy::cast_sign_loss, reason = "latencies are not negative")]
+fn latencies(cell: &Cell) -> Sketch {
+    let mut sketch = Sketch::new();
+    let key = Key::new(cell.key);
+    (0..cell.runs).for_each(|run| sketch.add((1.5e6 * key.at(run).normal().exp()) as u64, 1));
+    sketch
+}
