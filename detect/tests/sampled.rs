@@ -9,25 +9,10 @@ use bellwether_detect::{Budget, Cell, Change, Compare, Detector, Family, Measure
 use bellwether_stats::burn_rate::WORKBOOK;
 use bellwether_stats::histogram_e::{BINS, bin_of};
 
+use crate::random::Random;
+
 /// Millionths.
 const ONE: i64 = 1_000_000;
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn binomial(&mut self, n: i64, rate: f64) -> i64 {
-        (0..n).filter(|_| self.uniform() < rate).count() as i64
-    }
-}
 
 /// One run in so many is kept, of those that fail and of those that do not.
 #[derive(Clone, Copy)]

@@ -11,6 +11,8 @@ use bellwether_detect::{
     Among, Budget, Cell, Change, Compare, Crowd, Detector, Family, Measure, Minute, Season, State,
 };
 
+use crate::random::Random;
+
 /// Minutes of a day and of a week.
 const DAY: i64 = 1440;
 const WEEK: i64 = 7 * DAY;
@@ -20,32 +22,6 @@ const BEGIN: i64 = 29_852_640;
 
 /// What the rule may page falsely in a month: a seventh of the one page that all rules may.
 const BUDGET: f64 = 1.0 / 7.0;
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-
-    fn poisson(&mut self, mean: f64) -> i64 {
-        let (limit, mut product, mut count) = ((-mean).exp(), self.uniform(), 0);
-        while product > limit {
-            count += 1;
-            product *= self.uniform();
-        }
-        count
-    }
-}
 
 /// Moments by the wall clock of Berlin: day since the begin, minute of the day, and whether it is a weekend.
 #[derive(Clone, Copy)]

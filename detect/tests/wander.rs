@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bellwether_detect::budget::Spending;
 use bellwether_detect::{Budget, Cell, Change, Compare, Detector, Family, Measure, Minute, State};
 
+use crate::random::Random;
+
 /// Tasks, weeks and seeds of the world.
 const TASKS: u64 = 8;
 const WEEKS: i64 = 6;
@@ -14,27 +16,6 @@ const SEEDS: u64 = 5;
 /// Minutes of a window and of a day.
 const WINDOW: i64 = 5;
 const DAY: i64 = 1440;
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-
-    fn binomial(&mut self, n: i64, rate: f64) -> i64 {
-        (0..n).filter(|_| self.uniform() < rate).count() as i64
-    }
-}
 
 /// Some weeks of a task with 120 runs an hour, 8 % of which fail; the logit wanders by 0.2, for some four hours. From
 /// `worse` on, `more` is added to the rate; from `cutover` on, another release serves.
