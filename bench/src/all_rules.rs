@@ -212,16 +212,20 @@ fn over(seeds: std::ops::Range<u64>, answer: impl Fn(u64) -> Result<Vec<Fired>> 
     };
     let answers = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
+        // A fleet that nobody judged must not look like one without an alert.
+        let ended: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        ended.into_iter().collect::<std::thread::Result<Vec<_>>>()
     });
-    answers.into_iter().collect()
+    let answers = answers.map_err(|_| Error::bug("a fleet could not be judged: its thread panicked"))?;
+    answers.into_iter().flatten().collect()
 }
 
 /// What the shipped rules tell of a fleet, day by day; the day of a stalled ingest in two parts.
 fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time() // Queries of rules have a time limit.
         .build()
-        .map_err(|source| Error::bug("no runtime").with_source(source))?;
+        .map_err(|source| Error::bug("cannot start the async runtime").with_source(source))?;
     let season = Season::of(ZONE).map_err(Error::bug)?;
     let mut engine =
         Engine::new(&Rules::load(None, &[]), &Contracts::new(), &BudgetSettings::default())?.in_season(season);
