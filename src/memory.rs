@@ -48,6 +48,13 @@ fn anonymous_bytes() -> Option<usize> {
     Some(resident.saturating_sub(shared) * 4096)
 }
 
+/// Returns the resident memory of the process in bytes, for the demo's status line.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// The allocator of the program: jemalloc, counted.
 pub(crate) struct Counted;
 

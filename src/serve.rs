@@ -13,6 +13,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bellwether_lake::{Error, Result};
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -153,10 +155,10 @@ struct Shared {
     registry: Registry,
 }
 
-/// Serves until cancelled. Returns the address it listens at and its task.
+/// Serves until cancelled, with the metrics of this process added to `registry`. Returns the bound address and the task.
 ///
 /// # Errors
-/// `Config` where the address cannot be listened at.
+/// `Config` if it cannot listen at the address; `Bug` if the registry already has metrics of the process.
 pub(crate) async fn start(
     address: SocketAddr,
     health: Health,
@@ -168,6 +170,11 @@ pub(crate) async fn start(
             .with_hint("change `serve.address`, or stop what listens there; port 0 takes any free port")
             .with_source(source)
     };
+    // Memory, CPU time, threads and open files of this process, read from `/proc`, which only Linux has.
+    #[cfg(target_os = "linux")]
+    registry
+        .register(Box::new(ProcessCollector::for_self()))
+        .map_err(|source| Error::bug("cannot register the metrics of the process").with_source(source))?;
     let listener = TcpListener::bind(address).await.map_err(refuse)?;
     let bound = listener.local_addr().map_err(refuse)?;
     let shared = Arc::new(Shared { health, registry });
@@ -212,47 +219,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = Vec::new();
     let encoder = TextEncoder::new();
     match encoder.encode(&shared.registry.gather(), &mut text) {
-        Ok(()) => {
-            text.extend_from_slice(process_text().as_bytes());
-            ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
-        }
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-}
-
-/// Memory and CPU time of this process, where the system tells them.
-fn process_text() -> String {
-    let mut text = String::new();
-    if let Some(bytes) = resident_bytes() {
-        text.push_str(
-            "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n",
-        );
-        text.push_str(&format!("process_resident_memory_bytes {bytes}\n"));
-    }
-    if let Some(seconds) = cpu_seconds() {
-        text.push_str(
-            "# HELP process_cpu_seconds_total CPU time, user and system.\n# TYPE process_cpu_seconds_total counter\n",
-        );
-        text.push_str(&format!("process_cpu_seconds_total {seconds}\n"));
-    }
-    text
-}
-
-/// Resident memory, bytes.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// CPU time so far, seconds. The kernel reports it in ticks of 10 ms on every platform we run on.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name stands in parentheses and may hold spaces; fields are counted after it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some((f64::from(user) + f64::from(system)) / 100.0)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use ratatui::widgets::{Block, Cell, Clear, Gauge, Paragraph, Row, Sparkline, Tab
 
 use super::observe::{Answer, Observer, View};
 use super::{Demo, QUERIES};
-use crate::serve;
+use crate::memory;
 
 /// Longest wait for a key before the screen is drawn anew.
 const TICK: Duration = Duration::from_millis(120);
@@ -177,7 +177,7 @@ fn header<'a>(demo: &Demo, view: &View) -> Paragraph<'a> {
     let value = |text: String| Span::styled(text, Style::new().add_modifier(Modifier::BOLD));
     let lag = demo.progress.published().saturating_sub(demo.progress.committed());
     let fresh = view.event_lag_s.map_or("-".to_owned(), |lag| format!("{:.1} s", lag.max(0.0)));
-    let memory = serve::resident_bytes().map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+    let memory = memory::resident_bytes().map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
     let first = Line::from(vec![
         "events/s ".dim(),
         value(format!("{:.0}", view.per_second)),

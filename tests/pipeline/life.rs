@@ -139,9 +139,11 @@ fn health_and_metrics_tell_what_was_done() {
     }
     let (_, health) = running.get("/healthz").expect("it answers");
     assert!(health.contains("\"watch\""), "{health}");
-    for name in ["process_resident_memory_bytes", "bellwether_ingest_commit_seconds_count"] {
+    for name in ["process_resident_memory_bytes", "process_threads", "bellwether_ingest_commit_seconds_count"] {
         assert!(metric(&text, name).is_some_and(|value| value > 0.0), "{name} in\n{text}");
     }
+    // In whole seconds: it may still be 0.
+    assert!(metric(&text, "process_cpu_seconds_total").is_some(), "process_cpu_seconds_total in\n{text}");
     running.signal("TERM");
     assert_eq!(running.end().code, Some(0));
 }
