@@ -1,14 +1,14 @@
 //! Tests of the whole system: the built program, a real broker, independent readers of the tables.
 //!
-//! * `common` is what they share: broker, program, waiting, events.
-//! * `simulation` drives the loops themselves, with time and chance under a seed.
-//! * `late` is about what is said of a run after it.
-//! * `pipeline` follows events from Kafka to SQL answers; `clients` runs the README's first events; `statistics` compares
-//!   the functions of detection with independent libraries; `house` holds the edges between the rooms; `crash` takes away
-//!   whatever can be taken away.
+//! * `common` holds the shared helpers: broker, program, waiting, events.
+//! * `simulation` drives the roles' own loops with time and randomness from a seed.
+//! * `late` covers statements that arrive after the run they are about, or before it.
+//! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
+//!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
+//!   fills disks, and stops brokers and object stores.
 //!
-//! Rules: a test that lacks something (a broker, the data, a client's toolchain) says `skipped: …` and what would help;
-//! waiting is always for a condition with a deadline; topics and folders have random names.
+//! Rules: a test that lacks a prerequisite (a broker, the data, a client's toolchain) prints `skipped: …` and how to get it;
+//! tests wait for a condition with a deadline, never for a fixed time; topics and folders have random names.
 
 mod clients;
 mod common;

@@ -1,4 +1,4 @@
-//! The Kafka broker: a real one at `BELLWETHER_TEST_KAFKA`, or librdkafka's mock cluster where that says `mock`.
+//! The Kafka broker: a real one at the address in `BELLWETHER_TEST_KAFKA`, or librdkafka's mock cluster if that is `mock`.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -18,10 +18,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::skipped;
 use super::wait::patience;
 
-/// Asks the thread that owns the mock cluster for a topic: name, partitions, and where to say that it is there.
+/// Asks the thread that owns the mock cluster for a topic: name, partitions, and a channel for the acknowledgement.
 type TopicRequest = (String, i32, Sender<()>);
 
-/// A broker that answers.
+/// A running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
     /// `HOST:PORT`.
@@ -38,7 +38,7 @@ pub(crate) struct Message {
     pub(crate) headers: Vec<(&'static str, &'static str)>,
 }
 
-/// Keeps what could not be delivered.
+/// Collects the errors of messages that the broker did not take.
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Vec<KafkaError>>,
@@ -56,7 +56,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// The broker of this test run; says so where there is none.
+/// Returns the broker of this test run; without one, prints that the test is skipped.
 pub(crate) fn broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Option<Broker>> = OnceLock::new();
     let found = BROKER.get_or_init(|| match std::env::var("BELLWETHER_TEST_KAFKA").ok()?.as_str() {
@@ -70,30 +70,30 @@ pub(crate) fn broker() -> Option<&'static Broker> {
     found.as_ref()
 }
 
-/// Starts the mock cluster on a thread of its own: it cannot move between threads.
+/// Starts the mock cluster on its own thread, because it cannot move between threads.
 fn mock() -> Broker {
     let (requests, received) = channel::<TopicRequest>();
-    let (tell, told) = channel();
+    let (send_address, address) = channel();
     std::thread::spawn(move || {
         let cluster = MockCluster::new(1).expect("the mock cluster starts");
-        tell.send(cluster.bootstrap_servers()).expect("somebody waits for the address");
+        send_address.send(cluster.bootstrap_servers()).expect("the test waits for the address");
         for (name, partitions, done) in received {
-            cluster.create_topic(&name, partitions, 1).expect("the mock cluster makes topics");
-            done.send(()).expect("somebody waits for the topic");
+            cluster.create_topic(&name, partitions, 1).expect("the mock cluster creates topics");
+            done.send(()).expect("the test waits for the topic");
         }
     });
-    Broker { address: told.recv().expect("the mock cluster has an address"), mock: Some(requests) }
+    Broker { address: address.recv().expect("the mock cluster has an address"), mock: Some(requests) }
 }
 
 // === impl Message ===
 
 impl Message {
-    /// A message with a body.
+    /// Builds a message with a body, for partition 0.
     pub(crate) fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: Some(payload.into()), ..Self::default() }
     }
 
-    /// The same with headers.
+    /// Sets the headers.
     pub(crate) fn with_headers(self, headers: &[(&'static str, &'static str)]) -> Self {
         Self { headers: headers.to_vec(), ..self }
     }
@@ -102,49 +102,49 @@ impl Message {
 // === impl Broker ===
 
 impl Broker {
-    /// A broker of a test's own.
+    /// Describes a broker that the test started itself.
     pub(crate) fn at(address: &str) -> Self {
         Self { address: address.to_owned(), mock: None }
     }
 
-    /// The mock cluster, which speaks an older protocol than some clients do.
+    /// True for the mock cluster, which speaks an older protocol than some clients do.
     pub(crate) fn is_mock(&self) -> bool {
         self.mock.is_some()
     }
 
-    /// Makes a topic with a name of its own.
+    /// Creates a topic with a unique name and returns the name.
     pub(crate) fn topic(&self, purpose: &str, partitions: i32) -> String {
         let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
         match &self.mock {
             Some(requests) => {
-                let (done, made) = channel();
+                let (done, created) = channel();
                 requests.send((name.clone(), partitions, done)).expect("the mock cluster runs");
-                made.recv().expect("the mock cluster makes the topic");
+                created.recv().expect("the mock cluster creates the topic");
             }
             None => self.create(&name, partitions, &[]),
         }
         name
     }
 
-    /// Makes a topic with settings of its own; for real brokers.
+    /// Creates a topic with topic settings; real brokers only.
     pub(crate) fn topic_with(&self, purpose: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
         self.create(&name, partitions, settings);
         name
     }
 
-    /// Deletes a topic and makes one of the same name; none where the broker keeps no ids by which to tell the two.
+    /// Deletes a topic and creates one of the same name. Returns none for the mock cluster, whose topics have no ids.
     pub(crate) fn recreate(&self, name: &str, partitions: i32) -> Option<()> {
         if self.is_mock() {
-            skipped("the embedded broker keeps no ids of topics; a real one is needed");
+            skipped("the embedded broker has no topic ids; this test needs a real one");
             return None;
         }
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
         let deleted = block_on(admin.delete_topics(&[name], &AdminOptions::new())).expect("the broker answers");
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-        // Deleting takes a moment after the answer.
-        super::until("the topic can be made anew", || {
+        // The broker answers before it has deleted the topic.
+        super::until("the topic can be created again", || {
             let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
             let made = block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
             made.iter().all(Result::is_ok).then_some(())
@@ -152,7 +152,7 @@ impl Broker {
         Some(())
     }
 
-    /// Deletes a partition's messages below an offset, as retention does; for real brokers.
+    /// Deletes a partition's messages below an offset, as retention does; real brokers only.
     pub(crate) fn truncate(&self, topic: &str, partition: i32, before: i64) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
@@ -162,7 +162,7 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().expect("the broker deletes the messages"));
     }
 
-    /// Adds partitions to a topic, until it has so many; for real brokers.
+    /// Adds partitions to a topic until it has `count`; real brokers only.
     pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");
@@ -179,11 +179,11 @@ impl Broker {
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
         for result in made {
-            result.expect("the broker makes the topic; is BELLWETHER_TEST_KAFKA right?");
+            result.expect("the broker creates the topic; check BELLWETHER_TEST_KAFKA");
         }
     }
 
-    /// Publishes messages in order, and waits until the broker has them.
+    /// Publishes messages in order and waits until the broker has them.
     pub(crate) fn publish(&self, topic: &str, messages: impl IntoIterator<Item = Message>) {
         let producer: BaseProducer<Deliveries> = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
@@ -210,7 +210,7 @@ impl Broker {
         assert!(failed.is_empty(), "messages were not delivered: {failed:?}");
     }
 
-    /// Offsets of the messages that a partition holds, in order, as a client of nobody else's reads them.
+    /// Returns the offsets of a partition's messages in order, as read by an independent consumer.
     pub(crate) fn offsets(&self, topic: &str, partition: i32) -> Vec<i64> {
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
@@ -227,16 +227,18 @@ impl Broker {
             match client.poll(patience()) {
                 Some(Ok(message)) => found.push(message.offset()),
                 Some(Err(KafkaError::PartitionEOF(_))) => return found,
-                other => panic!("the partition is not read to its end: {other:?}"),
+                other => panic!("cannot read the partition to its end: {other:?}"),
             }
         }
     }
 
-    /// Publishes events over the partitions in turn.
+    /// Publishes events to the partitions in turn.
     pub(crate) fn publish_events(&self, topic: &str, partitions: i32, events: &[serde_json::Value]) {
-        let turns = (0..partitions).cycle();
-        let messages =
-            events.iter().zip(turns).map(|(event, partition)| Message { partition, ..Message::new(event.to_string()) });
+        let in_turn = (0..partitions).cycle();
+        let messages = events
+            .iter()
+            .zip(in_turn)
+            .map(|(event, partition)| Message { partition, ..Message::new(event.to_string()) });
         self.publish(topic, messages);
     }
 }

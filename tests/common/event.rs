@@ -1,21 +1,21 @@
-//! Run events as an app would send them.
+//! Run events as an application would send them.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-/// The time of day.
-#[expect(clippy::disallowed_methods, reason = "events must be of now, or they are refused as too old")]
+/// Returns the current time.
+#[expect(clippy::disallowed_methods, reason = "ingest rejects old events, so tests need current ones")]
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A time as events write it.
+/// Formats a time as events write it.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string()
 }
 
-/// A successful run that has just ended.
+/// Builds a successful run that has just ended.
 pub(crate) fn run(run_id: &str) -> Value {
     let ended = now();
     json!({
@@ -35,7 +35,7 @@ pub(crate) fn run(run_id: &str) -> Value {
     })
 }
 
-/// Several runs; every third has failed, every fifth was escalated.
+/// Builds several runs: every third failed, every fifth was escalated.
 pub(crate) fn runs(prefix: &str, count: usize) -> Vec<Value> {
     let one = |index: usize| {
         let mut event = run(&format!("{prefix}-{index}"));

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub(crate) mod broker;
 pub(crate) mod event;
@@ -12,23 +12,23 @@ pub(crate) use broker::{Broker, Message, broker};
 pub(crate) use program::{Setup, bellwether};
 pub(crate) use wait::{until, until_or};
 
-/// Says something past the capture of a passing test's output.
+/// Prints a line that the test runner does not capture, so that passing tests show it too.
 pub(crate) fn say(text: &str) {
-    // Where standard error is closed there is nobody to tell.
+    // A closed standard error is no reason to fail.
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Says that a test does nothing here, and what would help: a run that leaves something out shows it.
+/// Prints that a test is skipped, and how to enable it.
 pub(crate) fn skipped(why: &str) {
     say(&format!("skipped: {why}"));
 }
 
-/// A file or folder of the repository.
+/// Returns the path of a file or folder of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Where the project's scripts keep what they have fetched.
+/// Returns a path in the folder where the project's scripts keep what they fetch.
 pub(crate) fn cache(path: &str) -> PathBuf {
     let cache = std::env::var_os("BELLWETHER_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bellwether"),
@@ -37,12 +37,12 @@ pub(crate) fn cache(path: &str) -> PathBuf {
     cache.join(path)
 }
 
-/// Python with the readers and the client, where `scripts/setup` has made it.
+/// Returns the Python interpreter that has the independent readers and the Kafka client, if `scripts/setup` installed it.
 pub(crate) fn python() -> Option<PathBuf> {
     let python = cache("venv/bin/python");
     if python.exists() {
         return Some(python);
     }
-    skipped("no Python environment; `scripts/setup python` makes it");
+    skipped("no Python environment; `scripts/setup python` creates it");
     None
 }

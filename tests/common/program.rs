@@ -1,4 +1,4 @@
-//! The built program: its configuration, its runs, its answers.
+//! The built program: configures it, runs it and reads its output.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -13,20 +13,20 @@ use tempfile::TempDir;
 
 use super::wait::{patience, until_or};
 
-/// A folder with a configuration and the tables it names.
+/// A temporary folder with a configuration and the tables it names.
 #[derive(Debug)]
 pub(crate) struct Setup {
     dir: TempDir,
-    /// The tables are in a store that only the configuration knows how to reach.
+    /// The tables are in an object store, which only the configuration can reach.
     remote: bool,
 }
 
-/// What a configuration is to say.
+/// The contents of a configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ConfigText<'a> {
     pub(crate) brokers: &'a str,
     pub(crate) topics: &'a [&'a str],
-    /// Keys of `[tables]`; without them the tables are in a folder of their own.
+    /// Keys of `[tables]`; the default is a folder beside the configuration.
     pub(crate) tables: Option<&'a str>,
     /// Further keys of `[kafka]`.
     pub(crate) kafka: &'a str,
@@ -34,7 +34,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) extra: &'a str,
 }
 
-/// The program, started.
+/// A running program.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -43,7 +43,7 @@ pub(crate) struct Running {
     what: String,
 }
 
-/// How a run of the program ended.
+/// The exit code and the output of a program that ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -55,14 +55,14 @@ pub(crate) struct Ended {
 // === impl Setup ===
 
 impl Setup {
-    /// A configuration for a broker and a topic; `extra` is further TOML, such as `[ingest]` with its keys.
+    /// Writes a configuration for a broker and a topic; `extra` is further TOML, such as `[ingest]` with its keys.
     pub(crate) fn new(brokers: &str, topic: &str, extra: &str) -> Self {
-        Self::with(&Wanted { brokers, topics: &[topic], extra, ..Wanted::default() })
+        Self::with(&ConfigText { brokers, topics: &[topic], extra, ..ConfigText::default() })
     }
 
-    /// A configuration with a group of its own.
-    pub(crate) fn with(wanted: &Wanted<'_>) -> Self {
-        let Wanted { brokers, topics, tables, kafka, extra } = wanted;
+    /// Writes a configuration with a unique consumer group.
+    pub(crate) fn with(config: &ConfigText<'_>) -> Self {
+        let ConfigText { brokers, topics, tables, kafka, extra } = config;
         let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
         let setup = Self { dir, remote: tables.is_some() };
         let mut text = match tables {
@@ -71,7 +71,7 @@ impl Setup {
         };
         let group = format!("tests-{}", bellwether_lake::unique_id().simple());
         write!(text, "[kafka]\nbrokers = [\"{brokers}\"]\ntopics = {topics:?}\ngroup = \"{group}\"\n{kafka}")
-            .expect("text grows");
+            .expect("strings take text");
         if !extra.contains("[serve]") {
             text.push_str("[serve]\naddress = \"127.0.0.1:0\"\n");
         }
@@ -80,36 +80,36 @@ impl Setup {
         setup
     }
 
-    /// Another configuration beside it, changed in its text.
+    /// Writes a changed copy of the configuration beside it.
     pub(crate) fn other(&self, name: &str, change: impl FnOnce(String) -> String) -> PathBuf {
-        let text = std::fs::read_to_string(self.config()).expect("the configuration is there");
+        let text = std::fs::read_to_string(self.config()).expect("the configuration exists");
         let (path, changed) = (self.file(name), change(text.clone()));
-        assert_ne!(changed, text, "the other configuration is another one");
+        assert_ne!(changed, text, "`change` changed nothing");
         std::fs::write(&path, changed).expect("the configuration is written");
         path
     }
 
-    /// The configuration file.
+    /// Returns the path of the configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("bellwether.toml")
     }
 
-    /// Root of the tables.
+    /// Returns the root of the tables.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("tables")
     }
 
-    /// A file beside the tables.
+    /// Returns the path of a file beside the tables.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Processes what is there.
+    /// Processes every message that the topics hold now.
     pub(crate) fn catch_up(&self) {
         self.catch_up_as(&self.config());
     }
 
-    /// The same by another configuration.
+    /// Does the same with another configuration.
     pub(crate) fn catch_up_as(&self, config: &Path) {
         bellwether(&["run", "--until-caught-up", "--config", text(config)]).succeeds();
     }
@@ -119,31 +119,31 @@ impl Setup {
         Running::role(role, &self.config())
     }
 
-    /// Rows of an answer, each an object.
+    /// Runs a query and returns its rows as JSON objects.
     pub(crate) fn sql(&self, query: &str) -> Vec<Value> {
         let (config, root) = (self.config(), self.root());
         let tables = if self.remote { ["--config", text(&config)] } else { ["--root", text(&root)] };
         let answer = bellwether(&["sql", tables[0], tables[1], "--format", "json", query]).succeeds();
         match serde_json::from_str(&answer) {
             Ok(Value::Array(rows)) => rows,
-            other => panic!("`{query}` gave no list of rows: {other:?}\n{answer}"),
+            other => panic!("`{query}` did not return a list of rows: {other:?}\n{answer}"),
         }
     }
 
-    /// The one number of an answer.
+    /// Runs a query and returns the integer in the first column of its first row.
     pub(crate) fn number(&self, query: &str) -> i64 {
         let rows = self.sql(query);
         let value = rows.first().and_then(Value::as_object).and_then(|row| row.values().next());
-        value.and_then(Value::as_i64).unwrap_or_else(|| panic!("`{query}` gave no number: {rows:?}"))
+        value.and_then(Value::as_i64).unwrap_or_else(|| panic!("`{query}` did not return an integer: {rows:?}"))
     }
 }
 
-/// A path as an argument.
+/// Returns a path as a command-line argument.
 pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().expect("paths of tests are UTF-8")
+    path.to_str().expect("test paths are UTF-8")
 }
 
-/// Runs the program to its end.
+/// Runs the program and waits for it to end.
 pub(crate) fn bellwether(arguments: &[&str]) -> Ended {
     Running::start(arguments).end()
 }
@@ -157,12 +157,12 @@ impl Running {
         Self::spawn(&mut command, format!("bellwether {}", arguments.join(" ")))
     }
 
-    /// Starts a role by a configuration.
+    /// Starts a role with a configuration.
     pub(crate) fn role(role: &str, config: &Path) -> Self {
         Self::start(&[role, "--config", text(config)])
     }
 
-    /// Starts any command and reads what it prints.
+    /// Starts any command and collects its output.
     pub(crate) fn spawn(command: &mut Command, what: String) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("`{what}` does not start: {error}"));
@@ -171,14 +171,14 @@ impl Running {
         Self { child, output: [stdout, stderr], readers: vec![out, err], what }
     }
 
-    /// The most memory that it has had so far, bytes; none once it has ended.
+    /// Returns its peak resident memory in bytes; none after it has ended.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|size| size << 10)
     }
 
-    /// What it has printed so far: standard output, then standard error.
+    /// Returns its output so far: standard output, then standard error.
     pub(crate) fn printed(&self) -> String {
         let [out, err] = &self.output;
         format!("{}{}", read(out), read(err))
@@ -187,37 +187,37 @@ impl Running {
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "`{}` takes no signal {name}", self.what);
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {name} to `{}`", self.what);
     }
 
-    /// True while it has not ended.
+    /// True until it has ended.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("the program can be waited for").is_none()
     }
 
-    /// Ends it at once, with no chance to do anything about it.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the program is killed");
         self.child.wait().expect("the program can be waited for");
     }
 
-    /// Waits for its end.
+    /// Waits for it to end.
     pub(crate) fn end(mut self) -> Ended {
         let what = self.what.clone();
         let child = &mut self.child;
         let [out, err] = &self.output;
         let status = until_or(
             || child.try_wait().expect("the program can be waited for"),
-            || format!("the end of `{what}`, which has printed:\n{}{}", read(out), read(err)),
+            || format!("`{what}` ends; its output so far:\n{}{}", read(out), read(err)),
         );
         for reader in self.readers.drain(..) {
-            reader.join().expect("the output is read");
+            reader.join().expect("the thread that reads the output ends");
         }
         let [out, err] = &self.output;
         Ended { code: status.code(), stdout: read(out), stderr: read(err), what }
     }
 
-    /// Status and body of an answer of its health and metrics service; none while it does not listen.
+    /// Requests a path of its health and metrics service. Returns status and body; none while it is not listening.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let printed = self.printed();
         let (_, rest) = printed.split_once("http://")?;
@@ -236,37 +236,37 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that fails half-way must leave no process behind; one that has ended needs no killing.
+        // A test that fails half-way must not leave a process behind. Killing one that has ended does nothing.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
 fn follow(mut from: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, JoinHandle<()>) {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let shared = Arc::clone(&kept);
+    let output = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&output);
     let reader = std::thread::spawn(move || {
-        let mut piece = [0_u8; 8192];
-        while let Ok(length @ 1..) = from.read(&mut piece) {
-            shared.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..length]);
+        let mut chunk = [0_u8; 8192];
+        while let Ok(length @ 1..) = from.read(&mut chunk) {
+            shared.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..length]);
         }
     });
-    (kept, reader)
+    (output, reader)
 }
 
-fn read(kept: &Mutex<Vec<u8>>) -> String {
-    String::from_utf8_lossy(&kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+fn read(output: &Mutex<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
 }
 
 // === impl Ended ===
 
 impl Ended {
-    /// Standard output, of a run that must have ended well.
+    /// Returns standard output; fails unless the exit code is 0.
     pub(crate) fn succeeds(self) -> String {
         self.exits_with(0)
     }
 
-    /// Standard output, of a run that must have ended with a code.
+    /// Returns standard output; fails unless the exit code is `code`.
     pub(crate) fn exits_with(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "`{}`\n{}\n{}", self.what, self.stdout, self.stderr);
         self.stdout

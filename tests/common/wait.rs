@@ -2,32 +2,36 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything, unless `BELLWETHER_TEST_PATIENCE_S` says otherwise. A first assignment of partitions takes up
+/// Default deadline of every wait; `BELLWETHER_TEST_PATIENCE_S` overrides it. The first assignment of partitions takes up
 /// to 6 s, and a debug build on two busy cores is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(150);
+/// Time between two checks of a condition.
+const CHECK_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Longest wait for anything.
+/// Returns the deadline of every wait.
 pub(crate) fn patience() -> Duration {
     let seconds = std::env::var("BELLWETHER_TEST_PATIENCE_S").ok().and_then(|text| text.parse().ok());
     seconds.map_or(PATIENCE, Duration::from_secs)
 }
 
-/// Looks until something is there.
-pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    until_or(look, || what.to_owned())
+/// Waits until `check` returns a value; `condition` names it in the failure.
+pub(crate) fn until<T>(condition: &str, check: impl FnMut() -> Option<T>) -> T {
+    until_or(check, || condition.to_owned())
 }
 
-/// Looks until something is there; `describe` says what was missing when patience ends.
-pub(crate) fn until_or<T>(mut look: impl FnMut() -> Option<T>, describe: impl FnOnce() -> String) -> T {
-    let begun = Instant::now();
-    while begun.elapsed() < patience() {
-        if let Some(found) = look() {
+/// Waits until `check` returns a value; `describe` writes the failure.
+pub(crate) fn until_or<T>(mut check: impl FnMut() -> Option<T>, describe: impl FnOnce() -> String) -> T {
+    let started = Instant::now();
+    while started.elapsed() < patience() {
+        if let Some(found) = check() {
             return found;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
-    panic!("{}: not within {} s; on a slow machine raise BELLWETHER_TEST_PATIENCE_S", describe(), patience().as_secs());
+    panic!(
+        "waited {} s in vain: {}; on a slow machine raise BELLWETHER_TEST_PATIENCE_S",
+        patience().as_secs(),
+        describe()
+    );
 }

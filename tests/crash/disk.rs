@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, ends_whole, exactly_once};
 use super::real_broker;
-use crate::common::program::{Running, Wanted, text};
+use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Setup, bellwether, skipped, until_or};
 
 /// A small disk in memory.
@@ -72,11 +72,11 @@ fn complains(worker: &Running, words: &str) {
 fn a_full_and_a_read_only_disk_are_waited_for() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("disk", 2);
-    let setup = Setup::with(&Wanted {
+    let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[&topic],
         extra: "[ingest]\nflush_interval = \"200ms\"\n",
-        ..Wanted::default()
+        ..ConfigText::default()
     });
     let Some(disk) = Disk::mount(&setup.root()) else { return };
     let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 2 });
@@ -109,11 +109,11 @@ fn a_full_and_a_read_only_disk_are_waited_for() {
 fn a_torn_table_ends_the_worker_with_its_code_while_messages_come() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("torn", 2);
-    let setup = Setup::with(&Wanted {
+    let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[&topic],
         extra: "[ingest]\nflush_interval = \"50ms\"\n",
-        ..Wanted::default()
+        ..ConfigText::default()
     });
     bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
     // Read when the first bad message comes: the worker holds partitions and an open batch by then.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, audit, ends_whole, whole_so_far};
 use super::{Chance, real_broker};
-use crate::common::program::Wanted;
+use crate::common::program::ConfigText;
 use crate::common::wait::patience;
 use crate::common::{Broker, Setup, say};
 
@@ -43,12 +43,12 @@ const PARTITIONS: i32 = 3;
 /// Small commits, so that there are many moments to be killed at. As a member with a fixed name, the next process takes
 /// the partitions over at once; the dead one would otherwise hold them until its session ends.
 pub(super) fn often_committing(broker: &Broker, topic: &str) -> Setup {
-    Setup::with(&Wanted {
+    Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[topic],
         kafka: "instance_id = \"worker\"\n",
         extra: "[ingest]\nflush_interval = \"200ms\"\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n",
-        ..Wanted::default()
+        ..ConfigText::default()
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, ends_whole};
 use super::{Chance, real_broker};
-use crate::common::program::{Running, Wanted};
+use crate::common::program::{ConfigText, Running};
 use crate::common::{Broker, Setup, until, until_or};
 
 const PARTITIONS: i32 = 4;
@@ -25,7 +25,7 @@ fn in_a_group(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
         "[ingest]\nflush_interval = \"{flush_interval}\"\n\
          [kafka.properties]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n"
     );
-    Setup::with(&Wanted { brokers: &broker.address, topics: &[topic], extra: &extra, ..Wanted::default() })
+    Setup::with(&ConfigText { brokers: &broker.address, topics: &[topic], extra: &extra, ..ConfigText::default() })
 }
 
 /// Asks a worker to leave, and sees that it does so well. One that is asked before it has got to listening for that is

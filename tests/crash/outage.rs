@@ -7,7 +7,7 @@ use super::ledger::{Plan, Publisher};
 use super::proof::{Stands, ends_whole};
 use super::real_broker;
 use crate::common::event::runs;
-use crate::common::program::{Wanted, text};
+use crate::common::program::{ConfigText, text};
 use crate::common::{Broker, Setup, repository, until_or};
 
 /// A broker of this test's own.
@@ -52,11 +52,11 @@ fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
     }
     let own = Own::start();
     let topic = own.broker.topic("outage", 3);
-    let setup = Setup::with(&Wanted {
+    let setup = Setup::with(&ConfigText {
         brokers: &own.broker.address,
         topics: &[&topic],
         extra: "[ingest]\nflush_interval = \"200ms\"\n",
-        ..Wanted::default()
+        ..ConfigText::default()
     });
     let publisher = Publisher::start(&own.broker.address, &topic, Plan { partitions: 3, only_bad: None, burst: 2 });
     let worker = setup.start("run");

@@ -9,7 +9,7 @@ use super::ledger::{Plan, Publisher};
 use super::members::{leave, metric};
 use super::proof::{audit, ends_whole};
 use super::{Chance, real_broker};
-use crate::common::program::{Running, Wanted, text};
+use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Setup, bellwether, cache, python, skipped, until_or};
 
 /// Kills of the worker.
@@ -71,7 +71,7 @@ fn on_s3_killed_and_racing_writers_count_every_message_once() {
     let Some(server) = Server::start() else { return };
     let mut chance = Chance::new("crash::s3");
     let topic = broker.topic("s3", 2);
-    let setup = Setup::with(&Wanted {
+    let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[&topic],
         tables: Some(&tables(&server.address)),
@@ -137,11 +137,11 @@ fn take(mut stream: &TcpStream) -> std::io::Result<()> {
 #[test]
 fn a_store_that_ignores_conditions_is_refused_at_start() {
     let address = careless_store();
-    let setup = Setup::with(&Wanted {
+    let setup = Setup::with(&ConfigText {
         brokers: "127.0.0.1:9",
         topics: &["unused"],
         tables: Some(&tables(&address)),
-        ..Wanted::default()
+        ..ConfigText::default()
     });
     for command in ["run", "ingest", "aggregate"] {
         let ended = bellwether(&[command, "--config", text(&setup.config())]);

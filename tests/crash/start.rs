@@ -6,7 +6,7 @@ use super::members::{leave, metric};
 use super::proof::audit;
 use super::real_broker;
 use crate::common::event::runs;
-use crate::common::program::{Running, Wanted, text};
+use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Broker, Message, Setup, bellwether, until_or};
 
 /// An added partition is read within this time.
@@ -18,7 +18,13 @@ fn latest(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
          [kafka.properties]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n"
     );
     let kafka = "start = \"latest\"\n";
-    Setup::with(&Wanted { brokers: &broker.address, topics: &[topic], kafka, extra: &extra, ..Wanted::default() })
+    Setup::with(&ConfigText {
+        brokers: &broker.address,
+        topics: &[topic],
+        kafka,
+        extra: &extra,
+        ..ConfigText::default()
+    })
 }
 
 /// Where the partitions stand in the tables.

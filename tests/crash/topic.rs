@@ -3,7 +3,7 @@
 use super::proof::audit;
 use super::real_broker;
 use crate::common::event::{run, runs};
-use crate::common::program::{Running, Wanted};
+use crate::common::program::{ConfigText, Running};
 use crate::common::{Broker, Message, Setup, until_or};
 
 /// Waits until health tells why a partition stands still.
@@ -79,7 +79,7 @@ impl Two {
             broker.publish_events(topic, 2, &runs("early", 10));
         }
         let topics = [fate.as_str(), other.as_str()];
-        let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &topics, ..Wanted::default() });
+        let setup = Setup::with(&ConfigText { brokers: &broker.address, topics: &topics, ..ConfigText::default() });
         Some(Self { broker, fate, other, setup })
     }
 

@@ -5,7 +5,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::common::event::{run, runs};
-use crate::common::program::{Wanted, text};
+use crate::common::program::{ConfigText, text};
 use crate::common::wait::patience;
 use crate::common::{Broker, Message, Setup, bellwether, broker, skipped, until_or};
 
@@ -111,7 +111,8 @@ fn the_gaps_of_compaction_are_explained_to_the_offset() {
 fn catching_up_with_several_topics_ends_when_the_last_of_them_is_read() {
     let Some(broker) = broker() else { return };
     let (short, long) = (broker.topic("short", 1), broker.topic("long", 1));
-    let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &[&short, &long], ..Wanted::default() });
+    let setup =
+        Setup::with(&ConfigText { brokers: &broker.address, topics: &[&short, &long], ..ConfigText::default() });
     broker.publish_events(&short, 1, &runs("short", 1));
     setup.catch_up();
     // The client comes to the end of partition 0 of the one topic before it has read anything of the other's.
@@ -144,7 +145,8 @@ fn catching_up_with_several_topics_ends_where_the_last_offsets_hold_no_message()
         ended.expect("it ends");
     }
     broker.publish_events(&plain, 1, &runs("plain", 300));
-    let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &[&plain, &marked], ..Wanted::default() });
+    let setup =
+        Setup::with(&ConfigText { brokers: &broker.address, topics: &[&plain, &marked], ..ConfigText::default() });
     setup.catch_up();
     let rows = |topic: &str| setup.number(&format!("SELECT count(*) FROM events WHERE topic = '{topic}'"));
     assert_eq!([rows(&plain), rows(&marked)], [300, 40]);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::event::{now, rfc3339, run, runs};
-use crate::common::program::{Running, Wanted, text};
+use crate::common::program::{ConfigText, Running, text};
 use crate::common::wait::patience;
 use crate::common::{Broker, Setup, bellwether, broker, skipped, until_or};
 
@@ -222,7 +222,8 @@ fn a_topic_that_is_not_read_any_more_is_not_awaited() {
     let (kept, dropped) = (broker.topic("kept", 2), broker.topic("dropped", 1));
     broker.publish_events(&kept, 2, &runs("kept", 6));
     broker.publish_events(&dropped, 1, &runs("dropped", 4));
-    let setup = Setup::with(&Wanted { brokers: &broker.address, topics: &[&kept, &dropped], ..Wanted::default() });
+    let setup =
+        Setup::with(&ConfigText { brokers: &broker.address, topics: &[&kept, &dropped], ..ConfigText::default() });
     setup.catch_up();
     for topic in [&kept, &dropped] {
         assert!(said(&setup, topic).is_some_and(|(unread, _)| unread == 0), "all was read that there was");

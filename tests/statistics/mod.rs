@@ -1,4 +1,4 @@
-//! The SQL functions of detection agree with scipy, statsmodels and confseq.
+//! Compares the SQL functions for detection with scipy, statsmodels and confseq.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use crate::common::{Setup, bellwether, cache, repository, skipped};
 fn the_functions_agree_with_independent_libraries() {
     let python = cache("statistics/bin/python");
     if !python.exists() {
-        return skipped("no Python environment with scipy and statsmodels; `scripts/setup statistics` makes it");
+        return skipped("no Python environment with scipy and statsmodels; `scripts/setup statistics` creates it");
     }
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
