@@ -1,4 +1,4 @@
-//! docs/late-outcomes.md, case by case, each in the order told and in the reverse order.
+//! Tests docs/late-outcomes.md case by case, each with its events in order and in reverse order.
 
 use bellwether_aggregate::Settings;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn with(mut event: Value, pointer: &str, value: Value) -> Value {
 
 const RUN: &str = "SELECT outcome_status, outcome_source, escalated, label_delay_s FROM runs ORDER BY source, attempt";
 
-/// The answer to a query after some events, each a commit of its own; it is the same in the reverse order.
+/// Commits events one by one and runs a query, then checks that the reverse order gives the same rows.
 async fn answer(events: &[Value], query: &str) -> Vec<Value> {
     let mut answers = Vec::new();
     for reverse in [false, true] {
@@ -56,7 +56,7 @@ async fn answer(events: &[Value], query: &str) -> Vec<Value> {
             events.reverse();
         }
         for event in events {
-            feed.say(&[event]).await;
+            feed.commit_events(&[event]).await;
             Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
         }
         feed.folded().await;
@@ -77,7 +77,7 @@ fn decided(status: &str, by: &str) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn the_highest_authority_decides_and_the_metrics_say_who() {
+async fn the_highest_authority_decides_and_the_metrics_count_by_it() {
     let events = [
         run("success"),
         score("10:05:00", "llm", false),
@@ -98,7 +98,7 @@ async fn the_highest_authority_decides_and_the_metrics_say_who() {
 }
 
 #[tokio::test]
-async fn of_equal_authority_the_later_decides_and_unknown_gives_way_to_any() {
+async fn the_later_of_two_equal_authorities_decides_and_any_verdict_replaces_unknown() {
     let own = |source: &str| with(run("success"), "/data/outcome/source", json!(source));
     assert_eq!(outcome(&[own("human"), score("10:05:00", "code", false)]).await, decided("success", "human"));
     assert_eq!(outcome(&[own("rule"), score("10:05:00", "code", false)]).await, decided("failure", "rule"));
@@ -111,7 +111,7 @@ async fn of_equal_authority_the_later_decides_and_unknown_gives_way_to_any() {
 }
 
 #[tokio::test]
-async fn what_does_not_set_the_outcome_leaves_it() {
+async fn statements_that_set_no_outcome_do_not_change_it() {
     let silent = [
         with(score("10:05:00", "human", false), "/data/sets_outcome", json!(false)),
         with(score("10:05:00", "human", false), "/data/target", json!("step")),
@@ -137,7 +137,7 @@ async fn what_does_not_set_the_outcome_leaves_it() {
 }
 
 #[tokio::test]
-async fn a_score_for_a_run_that_never_comes_waits_and_is_seen() {
+async fn a_score_for_a_run_that_never_arrives_is_listed_in_orphans() {
     let orphans = "SELECT run_id, event_type, source, score_name, passed FROM orphans ORDER BY event_type";
     let alone = [score("10:05:00", "llm", false), score("10:05:00", "llm", false)];
     let expected =
@@ -154,8 +154,8 @@ async fn a_score_for_a_run_that_never_comes_waits_and_is_seen() {
 }
 
 #[tokio::test]
-async fn a_judge_never_heard_of_counts_by_its_kind_and_one_without_a_name_is_refused() {
-    let unknown = with(score("10:05:00", "business", false), "/data/evaluator/id", json!("nobody-knows-me"));
+async fn an_unknown_judge_counts_by_its_kind_and_one_without_an_id_is_rejected() {
+    let unknown = with(score("10:05:00", "business", false), "/data/evaluator/id", json!("unknown-judge"));
     assert_eq!(outcome(&[run("success"), unknown.clone()]).await, decided("failure", "rule"));
     for (pointer, value) in [("/data/evaluator", json!({ "version": "2" })), ("/data/kind", json!("oracle"))] {
         let mut builder = bellwether_ingest::BatchBuilder::new(bellwether_event::Limits::default());
@@ -174,7 +174,7 @@ async fn a_persons_later_review_replaces_the_earlier_and_unsure_withdraws_it() {
     assert_eq!(outcome(&[run("unknown"), first.clone(), second.clone()]).await, decided("success", "human"));
     let unsure = review("13:00:00", "rv-3", "ann", "unsure");
     assert_eq!(outcome(&[run("unknown"), first.clone(), second.clone(), unsure]).await.0, "unknown");
-    // The first, corrected later in revision but not in time, is still the earlier one.
+    // A higher revision of the first review does not change its time: it is still the earlier one.
     let corrected = with(first.clone(), "/revision", json!(3));
     assert_eq!(outcome(&[run("unknown"), first.clone(), corrected, second.clone()]).await.0, "success");
     let other = review("11:30:00", "rv-9", "bob", "reject");
@@ -192,9 +192,9 @@ async fn an_escalation_before_and_another_after_completion_count_once() {
     ];
     let summary = "SELECT escalated, runs FROM release_summary";
     assert_eq!(answer(&events, summary).await, [json!({ "escalated": 1, "runs": 1 })]);
-    let told = "SELECT escalated, escalation_reason_code, escalation_ticket_id FROM runs";
+    let fields = "SELECT escalated, escalation_reason_code, escalation_ticket_id FROM runs";
     let expected = json!({ "escalated": true, "escalation_reason_code": "reopened", "escalation_ticket_id": "T-1" });
-    assert_eq!(answer(&events, told).await, [expected]);
+    assert_eq!(answer(&events, fields).await, [expected]);
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_policy_exception_counts_once_for_each_event_id() {
 }
 
 #[tokio::test]
-async fn a_revision_lower_than_the_one_seen_changes_nothing() {
+async fn a_lower_revision_changes_nothing() {
     let revision = |n: u32, status: &str| with(run(status), "/revision", json!(n));
     assert_eq!(outcome(&[revision(2, "success"), revision(1, "failure"), revision(0, "error")]).await.0, "success");
     let summary = "SELECT runs, success FROM release_summary";
@@ -224,7 +224,7 @@ async fn a_revision_lower_than_the_one_seen_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_correction_of_task_and_release_moves_the_run_with_all_that_was_said_of_it() {
+async fn a_correction_of_task_and_release_moves_the_run_with_its_verdicts_and_escalations() {
     let moved = with(with(run("success"), "/data/task", json!("u")), "/data/release/id", json!("v2"));
     let moved = with(moved, "/revision", json!(1));
     let events = [
@@ -239,7 +239,7 @@ async fn a_correction_of_task_and_release_moves_the_run_with_all_that_was_said_o
 }
 
 #[tokio::test]
-async fn a_verdict_dated_before_its_run_counts_and_took_no_time() {
+async fn a_verdict_dated_before_its_run_counts_with_a_delay_of_zero() {
     let rows = answer(&[run("success"), score("09:00:00", "llm", false)], RUN).await;
     assert_eq!(rows[0]["outcome_status"], "failure");
     assert_eq!(rows[0]["label_delay_s"], 0.0);
@@ -251,11 +251,11 @@ async fn a_verdict_dated_before_its_run_counts_and_took_no_time() {
     let rows =
         answer(&[run("unknown")], "SELECT coverage, unknown_share, label_delay_s_p50 FROM release_summary").await;
     assert_eq!((&rows[0]["coverage"], &rows[0]["unknown_share"]), (&json!(0.0), &json!(1.0)));
-    assert_eq!(rows[0].get("label_delay_s_p50"), None, "nobody has judged anything later");
+    assert_eq!(rows[0].get("label_delay_s_p50"), None, "there is no late verdict");
 }
 
 #[tokio::test]
-async fn a_statement_is_about_the_run_of_its_own_source_and_of_several_attempts_the_last() {
+async fn a_statement_applies_to_the_run_of_its_own_source_and_to_the_last_attempt() {
     let other = with(run("success"), "/source", json!("other-app"));
     let judged = |source: &str| with(score("10:05:00", "llm", false), "/source", json!(source));
     let statuses = |rows: Vec<Value>| -> Vec<String> {
@@ -277,7 +277,7 @@ fn of_tenant(tenant: &str, event: Value) -> Value {
 const BY_TENANT: &str = "SELECT tenant, outcome_status AS status, escalated FROM runs ORDER BY tenant, source, attempt";
 
 #[tokio::test]
-async fn two_tenants_have_runs_of_one_id_and_each_its_own_verdicts() {
+async fn runs_of_two_tenants_with_the_same_id_have_separate_verdicts() {
     let own = with(of_tenant("b", run("success")), "/data/tool_calls", json!([{ "name": "t", "status": "error" }]));
     let events = [
         of_tenant("a", run("unknown")),
@@ -307,7 +307,7 @@ async fn two_tenants_have_runs_of_one_id_and_each_its_own_verdicts() {
 }
 
 #[tokio::test]
-async fn a_statement_without_a_tenant_is_about_the_run_it_can_only_mean_and_is_never_guessed() {
+async fn a_statement_without_a_tenant_counts_only_if_one_tenant_can_be_meant() {
     let statuses = |events: Vec<Value>| async move {
         let rows = answer(&events, BY_TENANT).await;
         let reasons = answer(&events, "SELECT reason FROM orphans").await;
@@ -316,35 +316,35 @@ async fn a_statement_without_a_tenant_is_about_the_run_it_can_only_mean_and_is_n
         };
         (text(rows, "status"), text(reasons, "reason"))
     };
-    let said = |statuses: &[&str], reasons: &[&str]| {
+    let found = |statuses: &[&str], reasons: &[&str]| {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         (owned(statuses), owned(reasons))
     };
     let (a, b) = (of_tenant("a", run("success")), of_tenant("b", run("success")));
     let no = score("10:05:00", "llm", false);
-    assert_eq!(statuses(vec![a.clone(), no.clone()]).await, said(&["failure"], &[]), "the only tenant");
-    let several = said(&["success", "success"], &["several_tenants"]);
+    assert_eq!(statuses(vec![a.clone(), no.clone()]).await, found(&["failure"], &[]), "only one tenant has the run");
+    let several = found(&["success", "success"], &["several_tenants"]);
     assert_eq!(statuses(vec![a.clone(), b.clone(), no.clone()]).await, several);
     let none = statuses(vec![run("success"), a.clone(), b.clone(), no.clone()]).await;
-    assert_eq!(none, said(&["failure", "success", "success"], &[]), "a run without a tenant is meant");
+    assert_eq!(none, found(&["failure", "success", "success"], &[]), "the run without a tenant is meant");
     let own = with(no.clone(), "/source", json!("elsewhere"));
     let elsewhere = with(b.clone(), "/source", json!("elsewhere"));
-    let found = statuses(vec![a.clone(), elsewhere.clone(), own.clone()]).await;
-    assert_eq!(found, said(&["success", "failure"], &[]), "the run of its own source");
+    let by_source = statuses(vec![a.clone(), elsewhere.clone(), own.clone()]).await;
+    assert_eq!(by_source, found(&["success", "failure"], &[]), "the run of its own source");
     let there_too = with(a.clone(), "/source", json!("elsewhere"));
-    let found = statuses(vec![run("success"), there_too, elsewhere, own]).await;
-    assert_eq!(found, said(&["success", "success", "success"], &["several_tenants"]), "two of its own source");
+    let by_source = statuses(vec![run("success"), there_too, elsewhere, own]).await;
+    assert_eq!(by_source, found(&["success", "success", "success"], &["several_tenants"]), "two of its own source");
     let other = of_tenant("c", no.clone());
-    assert_eq!(statuses(vec![a.clone(), other]).await, said(&["success"], &["other_tenant"]));
-    assert_eq!(statuses(vec![no.clone()]).await, said(&[], &["no_run"]));
-    // What one person says with and without the tenant is about one run: one voice.
+    assert_eq!(statuses(vec![a.clone(), other]).await, found(&["success"], &["other_tenant"]));
+    assert_eq!(statuses(vec![no.clone()]).await, found(&[], &["no_run"]));
+    // Reviews by one person with and without the tenant are about one run, so the later replaces the earlier.
     let first = review("11:00:00", "rv-1", "ann", "reject");
     let second = of_tenant("a", review("12:00:00", "rv-2", "ann", "unsure"));
-    assert_eq!(statuses(vec![a, first, second]).await, said(&["success"], &[]));
+    assert_eq!(statuses(vec![a, first, second]).await, found(&["success"], &[]));
 }
 
 #[tokio::test]
-async fn one_person_judges_the_runs_of_two_sources_each_by_itself() {
+async fn one_persons_verdicts_on_the_runs_of_two_sources_are_independent() {
     let other = with(run("unknown"), "/source", json!("app-2"));
     let by = |source: &str, event: Value| with(event, "/source", json!(source));
     let events = [
@@ -359,7 +359,7 @@ async fn one_person_judges_the_runs_of_two_sources_each_by_itself() {
 }
 
 #[tokio::test]
-async fn what_sets_no_outcome_withdraws_none_unless_it_is_a_higher_revision() {
+async fn a_statement_that_sets_no_outcome_withdraws_one_only_as_a_higher_revision() {
     let silent = |event: Value| with(event, "/data/sets_outcome", json!(false));
     let revised = |event: Value| with(event, "/revision", json!(1));
     let no = review("11:00:00", "rv-1", "ann", "reject");
@@ -375,7 +375,7 @@ async fn what_sets_no_outcome_withdraws_none_unless_it_is_a_higher_revision() {
         let withdrawn = review("12:00:00", "rv-2", "ann", decision);
         assert_eq!(outcome(&[run("success"), no.clone(), withdrawn]).await.0, "success", "{decision}");
     }
-    // As for reviews, so for scores: of one judge, of one name.
+    // The same holds for scores of the same judge and name.
     let no = score("11:00:00", "llm", false);
     let value =
         json!({ "name": "ok", "kind": "llm", "evaluator": { "id": "judge-llm" }, "value": 0.1, "sets_outcome": true });
@@ -388,7 +388,7 @@ async fn what_sets_no_outcome_withdraws_none_unless_it_is_a_higher_revision() {
         let found = outcome(&[run("success"), no.clone(), revised(note.clone())]).await;
         assert_eq!(found, ("success".to_owned(), Value::Null), "revised: {note}");
     }
-    // A person's note does not stand in the way of a judge of less authority either.
+    // A person's note does not block a judge of lower authority either.
     let note = silent(review("12:00:00", "rv", "ann", "accept"));
     assert_eq!(outcome(&[run("success"), note, no]).await, decided("failure", "llm"));
 }

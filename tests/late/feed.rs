@@ -1,4 +1,4 @@
-//! Statements into `events` as ingest would commit them, and what the tables then answer.
+//! Commits statements to `events` as ingest would, and queries the tables.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -19,7 +19,7 @@ pub(crate) const NOW: i64 = 1_795_543_200_000_000;
 
 const PARTITIONS: usize = 3;
 
-/// Views whose answer is a function of what was said. Coordinates and times of arrival are left out.
+/// Views that depend on the statements only. Kafka coordinates and arrival times are excluded.
 const VIEWS: [(&str, &str); 9] = [
     ("runs", "* EXCEPT (topic, partition, \"offset\", kafka_timestamp, ingested_at)"),
     ("rolling", "*"),
@@ -32,7 +32,7 @@ const VIEWS: [(&str, &str); 9] = [
     ("orphans", "* EXCEPT (waits_since, waited_s)"),
 ];
 
-/// A lake that is fed by hand.
+/// A lake to which a test commits events itself.
 pub(crate) struct Feed {
     pub(crate) lake: Lake,
     next: [i64; PARTITIONS],
@@ -50,7 +50,7 @@ impl Feed {
         feed
     }
 
-    /// A lake under a root of the caller's.
+    /// Opens a lake under the caller's root.
     pub(crate) async fn at(root: std::path::PathBuf) -> Self {
         let lake = Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
         Self { lake, next: [0; PARTITIONS], root, _folder: None }
@@ -60,7 +60,7 @@ impl Feed {
         &self.root
     }
 
-    /// Commits messages, each of a partition, in one commit.
+    /// Commits messages, each with its partition, in one commit.
     pub(crate) async fn commit(&mut self, messages: &[(usize, Vec<u8>)], handover: Option<&Handover>) {
         let handed_on = handover.map_or(&[] as &[_], Handover::columns);
         let builder = BatchBuilder::new(Limits { max_age_micros: i64::MAX, ..Limits::default() });
@@ -73,7 +73,7 @@ impl Feed {
             builder.push(&Message { topic: "t", partition, offset, payload: Some(body), ..Message::default() }, NOW);
         }
         let (events, quarantine) = builder.finish().expect("rows");
-        assert_eq!(quarantine.rows(), 0, "all are valid");
+        assert_eq!(quarantine.rows(), 0, "every event is valid");
         let files = self.lake.store(&events).await.expect("writes");
         let log = self.lake.log(Table::Events);
         let on = log.load().await.expect("loads");
@@ -106,8 +106,8 @@ impl Feed {
         }
     }
 
-    /// Commits events of partition 0.
-    pub(crate) async fn say(&mut self, events: &[Value]) {
+    /// Commits events of partition 0 in one commit.
+    pub(crate) async fn commit_events(&mut self, events: &[Value]) {
         let messages: Vec<_> = events.iter().map(|event| (0, event.to_string().into_bytes())).collect();
         Box::pin(self.commit(&messages, None)).await;
     }
@@ -116,13 +116,13 @@ impl Feed {
         Box::pin(Aggregator::open(&self.lake, settings, handover, &Registry::new())).await.expect("opens")
     }
 
-    /// Aggregates all there is, by an aggregator of its own.
+    /// Runs a new aggregator until it has caught up.
     pub(crate) async fn aggregate(&self, settings: Settings) {
         let mut aggregator = Box::pin(self.aggregator(settings, None)).await;
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     }
 
-    /// `metrics`, folded, which equals a computation from `events` bit for bit (L-4).
+    /// Returns `metrics` with corrections folded, after checking that it equals the recomputation from `events` (L-4).
     pub(crate) async fn folded(&self) -> RecordBatch {
         let table = folded(&self.lake).await.expect("folds");
         let computed = Box::pin(recompute(&self.lake)).await.expect("computes");
@@ -134,12 +134,12 @@ impl Feed {
         Box::pin(Session::open(&self.lake, SessionSettings::default())).await.expect("opens")
     }
 
-    /// The rows that answer a query, as JSON.
+    /// Runs a query and returns its rows as JSON.
     pub(crate) async fn sql(&self, query: &str) -> Vec<Value> {
         rows(&self.session().await, query).await
     }
 
-    /// What every view answers, in an order of its own.
+    /// Returns the rows of every view as sorted text.
     pub(crate) async fn views(&self) -> Vec<String> {
         let session = self.session().await;
         let mut all = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) async fn rows(session: &Session, query: &str) -> Vec<Value> {
     if text.is_empty() { Vec::new() } else { serde_json::from_slice(&text).expect("JSON") }
 }
 
-/// Rows as text. Sums of doubles may differ in the last digits by the order in which they are added.
+/// Formats rows as text. Doubles are rounded: their sums depend on the order of addition in the last digits.
 fn lines_of(batch: &RecordBatch) -> Vec<String> {
     let cell = |row: usize, n: usize| {
         let column = batch.column(n);

@@ -1,10 +1,11 @@
-//! Late outcomes: what is said of a run after it, or before it, and that the order makes no difference.
+//! Late outcomes: statements about a run may arrive in any order, before or after it, with the same result.
 //!
-//! * `answers`: docs/late-outcomes.md, case by case. `order`: any order, repeats, cuts, partitions, restarts and horizons.
-//! * `model` is the rules once more, as plain code, and the tables say the same.
-//! * `weighted` is about runs that stand for several.
-//! * `tau2` does so with real agent runs; `rebuild` and `standby` are about the aggregators themselves.
-//! * `feed` puts statements into a lake as ingest would, and reads answers back.
+//! * `answers` tests docs/late-outcomes.md case by case; `order` varies order, repeats, commits, partitions, restarts and
+//!   horizons.
+//! * `model` implements the rules as plain code and compares the tables with it.
+//! * `weighted` covers sampled runs, each of which counts for several.
+//! * `tau2` repeats the comparison with real agent runs; `rebuild` and `standby` cover the aggregators themselves.
+//! * `feed` commits statements to a lake as ingest would and queries it.
 
 mod answers;
 pub(crate) mod feed;

@@ -1,5 +1,5 @@
-//! The rules of docs/late-outcomes.md once more, as plain code over all that was said: the view `runs`, the view `orphans`
-//! and the numbers of the aggregator say the same, whatever was said of the runs of several sources and tenants.
+//! Implements the rules of docs/late-outcomes.md as plain code over all statements, and compares the views `runs` and
+//! `orphans` and the aggregator's counters with it, for random statements from several sources and tenants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
-use super::order::{Said, block_on, event, said};
+use super::order::{Statement, block_on, event, statement};
 
 /// Tenant, source, run id.
 type Run = (String, String, String);
 
-/// What is known of a statement's rank: revision, time, hash of the content.
+/// The rank of a statement: revision, time, content hash.
 type Rank = (i64, String, i64);
 
 fn text(event: &Value, pointer: &str) -> String {
@@ -34,7 +34,7 @@ fn is_run(event: &&Value) -> bool {
     event["type"] == "run.completed"
 }
 
-/// The completed runs that count, by run and attempt.
+/// Returns the completed run that counts for each run and attempt.
 fn completed(events: &[Value]) -> BTreeMap<(Run, i64), &Value> {
     let mut runs: BTreeMap<(Run, i64), &Value> = BTreeMap::new();
     for event in events.iter().filter(is_run) {
@@ -46,7 +46,7 @@ fn completed(events: &[Value]) -> BTreeMap<(Run, i64), &Value> {
     runs
 }
 
-/// The runs that a statement is about, or why there is none.
+/// Returns the runs that a statement is about, or the reason why it is an orphan.
 fn about(event: &Value, runs: &BTreeSet<Run>) -> Result<Vec<Run>, &'static str> {
     let (tenant, source, id) = run(event);
     let mut found: Vec<Run> = runs.iter().filter(|(_, _, other)| *other == id).cloned().collect();
@@ -74,7 +74,7 @@ fn is_review(event: &Value) -> bool {
     event["type"] == "run.review"
 }
 
-/// The outcome that a statement sets.
+/// Returns the outcome that a statement sets.
 fn verdict(event: &Value) -> Option<String> {
     let data = &event["data"];
     if is_review(event) {
@@ -104,7 +104,7 @@ fn takes_part(event: &Value) -> bool {
     if is_review(event) { event["data"]["sets_outcome"] != false } else { verdict(event).is_some() }
 }
 
-/// What makes two reviews or scores of one run statements of one fact.
+/// Returns the key that two reviews or scores of a run share if one replaces the other.
 fn fact(event: &Value) -> Vec<String> {
     let data = &event["data"];
     let mut key = vec![text(event, "/type"), text(event, "/source")];
@@ -125,14 +125,14 @@ fn authority(event: &Value) -> u8 {
     }
 }
 
-/// Status and who decided it, of a run about which some is said.
-fn outcome(own: &Value, said: &[&Value]) -> (String, String) {
+/// Returns a run's status and who decided it, given the statements about the run.
+fn outcome(own: &Value, statements: &[&Value]) -> (String, String) {
     let mut facts: BTreeMap<Vec<String>, &Value> = BTreeMap::new();
     let greatness = |event: &Value| {
         let (revision, time, hash) = rank(event);
         (revision, takes_part(event), time, hash)
     };
-    for event in said.iter().filter(|event| is_review(event) || event["type"] == "run.score") {
+    for event in statements.iter().filter(|event| is_review(event) || event["type"] == "run.score") {
         let counts = facts.entry(fact(event)).or_insert(event);
         if greatness(event) > greatness(counts) {
             *counts = event;
@@ -167,7 +167,7 @@ fn outcome(own: &Value, said: &[&Value]) -> (String, String) {
     (status, source)
 }
 
-/// Rows of `runs`, and reasons of `orphans`.
+/// Returns the rows of `runs` and the number of `orphans` by reason.
 fn expected(events: &[Value]) -> (Vec<Value>, BTreeMap<String, usize>) {
     let runs = completed(events);
     let known: BTreeSet<Run> = runs.keys().map(|(run, _)| run.clone()).collect();
@@ -183,10 +183,10 @@ fn expected(events: &[Value]) -> (Vec<Value>, BTreeMap<String, usize>) {
     let mut rows = Vec::new();
     for ((run, attempt), own) in &runs {
         let last = runs.keys().filter(|(other, _)| other == run).all(|(_, other)| other <= attempt);
-        let said: &[&Value] = of.get(run).filter(|_| last).map_or(&[], Vec::as_slice);
-        let (status, source) = outcome(own, said);
+        let statements: &[&Value] = of.get(run).filter(|_| last).map_or(&[], Vec::as_slice);
+        let (status, source) = outcome(own, statements);
         let escalated =
-            own["data"].get("escalation").is_some() || said.iter().any(|event| event["type"] == "run.escalated");
+            own["data"].get("escalation").is_some() || statements.iter().any(|event| event["type"] == "run.escalated");
         rows.push(json!({ "tenant": run.0, "source": run.1, "run_id": run.2, "attempt": attempt,
             "status": status, "by": source, "escalated": escalated }));
     }
@@ -201,8 +201,8 @@ fn total(registry: &Registry, name: &str) -> u64 {
     count
 }
 
-async fn compare(said: &[Said], cut: usize, looked_up: bool) {
-    let events: Vec<Value> = said.iter().map(event).collect();
+async fn compare(statements: &[Statement], cut: usize, looked_up: bool) {
+    let events: Vec<Value> = statements.iter().map(event).collect();
     let (rows, orphans) = expected(&events);
     let mut feed = Feed::new().await;
     let bounds =
@@ -211,7 +211,7 @@ async fn compare(said: &[Said], cut: usize, looked_up: bool) {
     let registry = Registry::new();
     let mut aggregator = Box::pin(Aggregator::open(&feed.lake, settings, None, &registry)).await.expect("opens");
     for part in events.chunks(cut) {
-        feed.say(part).await;
+        feed.commit_events(part).await;
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     }
     feed.folded().await;
@@ -221,25 +221,25 @@ async fn compare(said: &[Said], cut: usize, looked_up: bool) {
              ORDER BY tenant, source, run_id, attempt",
         )
         .await;
-    assert_eq!(found, rows, "of {events:#?}");
+    assert_eq!(found, rows, "runs after {events:#?}");
     let reasons = feed.sql("SELECT reason, count(*) AS n FROM orphans GROUP BY reason").await;
     let reasons: BTreeMap<String, usize> =
         reasons.iter().map(|row| (text(row, "/reason"), row["n"].as_u64().expect("a count") as usize)).collect();
-    assert_eq!(reasons, orphans, "of {events:#?}");
+    assert_eq!(reasons, orphans, "orphans after {events:#?}");
     let waiting = total(&registry, "bellwether_aggregate_waiting_total");
     let waited = total(&registry, "bellwether_aggregate_waited_total");
-    assert_eq!(waiting - waited, orphans.values().sum::<usize>() as u64, "of {events:#?}");
+    assert_eq!(waiting - waited, orphans.values().sum::<usize>() as u64, "waiting after {events:#?}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_tables_say_what_the_rules_say(
-        said in prop::collection::vec(said(), 1..120),
+    fn the_tables_agree_with_the_rules(
+        statements in prop::collection::vec(statement(), 1..120),
         cut in 1..60_usize,
         looked_up in any::<bool>(),
     ) {
-        block_on(compare(&said, cut, looked_up));
+        block_on(compare(&statements, cut, looked_up));
     }
 }

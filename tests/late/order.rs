@@ -1,5 +1,5 @@
-//! Whatever the order, the repeats, the cuts into commits, the partitions, the restarts and the horizon: `metrics` folds to
-//! the same bytes, and every view gives the same answer.
+//! `metrics` folds to the same bytes, and every view has the same rows, regardless of the order of statements, repeats,
+//! cuts into commits, partitions, restarts and the horizon.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 
 use super::feed::Feed;
 
-/// One statement about one of a few runs; equal numbers make equal statements.
+/// One statement about one of a few runs, as numbers from which [`event`] builds it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
-    what: u8,
+pub(super) struct Statement {
+    kind: u8,
     run: u8,
     by: u8,
     revision: u8,
     variant: u8,
 }
 
-pub(super) fn said() -> impl Strategy<Value = Said> {
-    (0..9_u8, 0..6_u8, 0..3_u8, 0..2_u8, 0..5_u8).prop_map(|(what, run, by, revision, variant)| Said {
-        what,
+pub(super) fn statement() -> impl Strategy<Value = Statement> {
+    (0..9_u8, 0..6_u8, 0..3_u8, 0..2_u8, 0..5_u8).prop_map(|(kind, run, by, revision, variant)| Statement {
+        kind,
         run,
         by,
         revision,
@@ -32,13 +32,13 @@ pub(super) fn said() -> impl Strategy<Value = Said> {
     })
 }
 
-/// Two sources have runs of the same ids, and some statements are of a third.
-fn source(said: &Said) -> &'static str {
-    ["app", "other-app", "judge"][usize::from(said.by)]
+/// Returns the source: two have runs of the same ids, and a third has no runs.
+fn source(statement: &Statement) -> &'static str {
+    ["app", "other-app", "judge"][usize::from(statement.by)]
 }
 
-fn completed(said: &Said) -> Value {
-    let Said { run, revision, variant, .. } = said;
+fn completed(statement: &Statement) -> Value {
+    let Statement { run, revision, variant, .. } = statement;
     let mut data = json!({
         "task": if run % 2 == 0 { "a" } else { "b" },
         "release": { "id": format!("r{}", (run + revision) % 3), "model": { "requested": "m" } },
@@ -69,20 +69,20 @@ fn completed(said: &Said) -> Value {
     data
 }
 
-/// Two tenants have runs of the same ids, and some runs and statements name none.
-fn tenant(said: &Said) -> &'static str {
-    let Said { what, run, by, variant, .. } = said;
-    match (run, what) {
+/// Returns the tenant: two have runs of the same ids, and some runs and statements have none.
+fn tenant(statement: &Statement) -> &'static str {
+    let Statement { kind, run, by, variant, .. } = statement;
+    match (run, kind) {
         (0 | 1, _) => "",
         (_, 0..=3) => ["", "t1", "t2"][usize::from(variant + by + run) % 3],
-        _ => ["", "t1", "t2"][usize::from(variant + what) % 3],
+        _ => ["", "t1", "t2"][usize::from(variant + kind) % 3],
     }
 }
 
-pub(super) fn event(said: &Said) -> Value {
-    let Said { what, run, by, revision, variant } = said;
-    let (event_type, data) = match what {
-        0..=3 => ("run.completed", completed(said)),
+pub(super) fn event(statement: &Statement) -> Value {
+    let Statement { kind, run, by, revision, variant } = statement;
+    let (event_type, data) = match kind {
+        0..=3 => ("run.completed", completed(statement)),
         4 | 5 => (
             "run.score",
             json!({
@@ -92,7 +92,7 @@ pub(super) fn event(said: &Said) -> Value {
                 "passed": ([json!(true), json!(false), Value::Null][usize::from(variant % 3)]),
                 "label": if *variant == 2 { "timeout" } else { "n/a" },
                 "sets_outcome": *variant != 4,
-                "target": if *variant == 3 && *what == 5 { "step" } else { "run" },
+                "target": if *variant == 3 && *kind == 5 { "step" } else { "run" },
             }),
         ),
         6 => (
@@ -111,23 +111,23 @@ pub(super) fn event(said: &Said) -> Value {
         ),
     };
     let mut event = json!({
-        "spec": "run-event/1", "type": event_type, "run_id": format!("run-{run}"), "source": source(said),
+        "spec": "run-event/1", "type": event_type, "run_id": format!("run-{run}"), "source": source(statement),
         "revision": revision, "data": data,
-        // Some are dated before the run, and some of the same time.
+        // Some are dated before the run, and some at the same time.
         "time": format!("2026-11-23T1{}:0{}:30Z", if *variant == 4 { 9 } else { variant % 3 }, variant / 2),
     });
-    if !tenant(said).is_empty() {
-        event["tenant"] = json!(tenant(said));
+    if !tenant(statement).is_empty() {
+        event["tenant"] = json!(tenant(statement));
     }
-    if matches!(what, 7 | 8) && variant % 2 == 0 {
-        event["id"] = json!(format!("e-{run}-{what}-{by}"));
+    if matches!(kind, 7 | 8) && variant % 2 == 0 {
+        event["id"] = json!(format!("e-{run}-{kind}-{by}"));
     }
     event
 }
 
-/// How statements are brought in.
+/// How statements reach the tables.
 #[derive(Clone, Debug)]
-struct Way {
+struct Delivery {
     cuts: Vec<(u8, u8)>,
     horizon: Duration,
     index_memory_bytes: usize,
@@ -136,26 +136,27 @@ struct Way {
     corrected_at_once: usize,
 }
 
-/// Feeds statements in cuts; after some cuts the aggregator reads on, after some it is dropped and opened anew, after some
-/// small files are made one.
-async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
+/// Commits statements in pieces. After each piece the aggregator catches up, or is opened again, or compaction runs, or
+/// nothing happens.
+async fn run(statements: &[Statement], delivery: &Delivery) -> (RecordBatch, Vec<String>) {
     let mut feed = Feed::new().await;
     let settings = Settings {
-        index_memory_bytes: way.index_memory_bytes,
-        horizon: way.horizon,
-        corrected_at_once: way.corrected_at_once,
+        index_memory_bytes: delivery.index_memory_bytes,
+        horizon: delivery.horizon,
+        corrected_at_once: delivery.corrected_at_once,
         ..Settings::default()
     };
-    let handover = way.hand_over.then(|| Handover::new(1 << 20, event_columns()));
+    let handover = delivery.hand_over.then(|| Handover::new(1 << 20, event_columns()));
     let mut aggregator = Box::pin(feed.aggregator(settings, handover.clone())).await;
     let mut from = 0;
-    for (size, then) in way.cuts.iter().chain(std::iter::repeat(&(255, 0))) {
-        let to = (from + 1 + usize::from(*size)).min(said.len());
+    for (size, then) in delivery.cuts.iter().chain(std::iter::repeat(&(255, 0))) {
+        let to = (from + 1 + usize::from(*size)).min(statements.len());
         if from == to {
             break;
         }
-        let partition = |n: usize| (n * 7 + usize::from(said[n].run)) % usize::from(way.partitions.max(1));
-        let messages: Vec<_> = (from..to).map(|n| (partition(n), event(&said[n]).to_string().into_bytes())).collect();
+        let partition = |n: usize| (n * 7 + usize::from(statements[n].run)) % usize::from(delivery.partitions.max(1));
+        let messages: Vec<_> =
+            (from..to).map(|n| (partition(n), event(&statements[n]).to_string().into_bytes())).collect();
         Box::pin(feed.commit(&messages, handover.as_ref())).await;
         from = to;
         match then % 4 {
@@ -172,12 +173,12 @@ async fn run(said: &[Said], way: &Way) -> (RecordBatch, Vec<String>) {
     (feed.folded().await, Box::pin(feed.views()).await)
 }
 
-fn way() -> impl Strategy<Value = Way> {
+fn delivery() -> impl Strategy<Value = Delivery> {
     let horizon = prop_oneof![Just(Duration::from_secs(86_400)), Just(Duration::ZERO), Just(Duration::from_secs(600))];
     let cuts = prop::collection::vec((0..15_u8, any::<u8>()), 0..6);
     let at_once = prop_oneof![Just(1_usize), Just(2), Just(1000)];
     (cuts, horizon, prop_oneof![Just(1_usize << 20), Just(0)], any::<bool>(), 1..4_u8, at_once).prop_map(
-        |(cuts, horizon, index_memory_bytes, hand_over, partitions, corrected_at_once)| Way {
+        |(cuts, horizon, index_memory_bytes, hand_over, partitions, corrected_at_once)| Delivery {
             cuts,
             horizon,
             index_memory_bytes,
@@ -188,14 +189,14 @@ fn way() -> impl Strategy<Value = Way> {
     )
 }
 
-/// The same statements, some of them twice, in another order.
-fn shuffled(said: &[Said], keys: &[u32]) -> Vec<Said> {
-    let all: Vec<(u32, Said)> = keys.iter().copied().zip(said.iter().chain(said).copied()).collect();
-    let (sure, spare) = all.split_at(said.len());
-    let mut other: Vec<(u32, Said)> = sure.to_vec();
+/// Returns the same statements in another order, some of them twice.
+fn shuffled(statements: &[Statement], keys: &[u32]) -> Vec<Statement> {
+    let all: Vec<(u32, Statement)> = keys.iter().copied().zip(statements.iter().chain(statements).copied()).collect();
+    let (sure, spare) = all.split_at(statements.len());
+    let mut other: Vec<(u32, Statement)> = sure.to_vec();
     other.extend(spare.iter().filter(|(key, _)| key % 2 == 0));
     other.sort_by_key(|(key, _)| *key);
-    other.into_iter().map(|(_, said)| said).collect()
+    other.into_iter().map(|(_, statement)| statement).collect()
 }
 
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
@@ -210,7 +211,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 fn assert_same(first: &(RecordBatch, Vec<String>), second: &(RecordBatch, Vec<String>)) {
     assert_eq!(first_difference(&second.0, &first.0), None);
     for (first, second) in first.1.iter().zip(&second.1) {
-        assert_eq!(first, second, "a view");
+        assert_eq!(first, second, "rows of a view");
     }
     assert_eq!(first.1.len(), second.1.len(), "rows of all views");
 }
@@ -220,13 +221,13 @@ proptest! {
 
     #[test]
     fn any_order_repeats_cuts_partitions_restarts_and_horizons_give_the_same_bytes_and_views(
-        said in prop::collection::vec(said(), 1..60),
+        statements in prop::collection::vec(statement(), 1..60),
         keys in prop::collection::vec(any::<u32>(), 140),
-        one in way(),
-        other in way(),
+        one in delivery(),
+        other in delivery(),
     ) {
         block_on(async {
-            let plain = Way {
+            let plain = Delivery {
                 cuts: Vec::new(),
                 horizon: Duration::from_secs(86_400),
                 index_memory_bytes: 1 << 20,
@@ -234,10 +235,10 @@ proptest! {
                 partitions: 1,
                 corrected_at_once: 1000,
             };
-            let first = Box::pin(run(&said, &plain)).await;
-            let second = Box::pin(run(&said, &one)).await;
+            let first = Box::pin(run(&statements, &plain)).await;
+            let second = Box::pin(run(&statements, &one)).await;
             assert_same(&first, &second);
-            let third = Box::pin(run(&shuffled(&said, &keys), &other)).await;
+            let third = Box::pin(run(&shuffled(&statements, &keys), &other)).await;
             assert_same(&first, &third);
         });
     }
@@ -246,11 +247,11 @@ proptest! {
 #[test]
 fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
     block_on(async {
-        let said: Vec<Said> = (0..60_u8)
-            .map(|n| Said { what: n % 9, run: n % 5, by: n % 3, revision: u8::from(n > 40), variant: (n / 7) % 5 })
+        let statements: Vec<Statement> = (0..60_u8)
+            .map(|n| Statement { kind: n % 9, run: n % 5, by: n % 3, revision: u8::from(n > 40), variant: (n / 7) % 5 })
             .collect();
         let cuts: Vec<(u8, u8)> = vec![(5, 0); 10];
-        let way = |horizon, index_memory_bytes| Way {
+        let delivery = |horizon, index_memory_bytes| Delivery {
             cuts: cuts.clone(),
             horizon,
             index_memory_bytes,
@@ -258,15 +259,15 @@ fn a_horizon_that_holds_nothing_gives_the_same_bytes() {
             partitions: 2,
             corrected_at_once: 3,
         };
-        let held = Box::pin(run(&said, &way(Duration::from_secs(86_400), 1 << 20))).await;
-        let looked_up = Box::pin(run(&said, &way(Duration::ZERO, 0))).await;
+        let held = Box::pin(run(&statements, &delivery(Duration::from_secs(86_400), 1 << 20))).await;
+        let looked_up = Box::pin(run(&statements, &delivery(Duration::ZERO, 0))).await;
         assert_same(&held, &looked_up);
     });
 }
 
-/// A file of many rows comes in pieces, and what is said later must find the right row of it, from whichever side it came.
+/// A large file is read in several batches; a late verdict must find the right row, whether it was handed over or read back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verdict_finds_its_run_in_a_file_that_came_in_pieces() {
+async fn a_verdict_finds_its_run_in_a_file_of_several_batches() {
     const RUNS: usize = 20_000;
     let run = |n: usize| {
         json!({
@@ -292,10 +293,10 @@ async fn a_verdict_finds_its_run_in_a_file_that_came_in_pieces() {
         let mut aggregator = Box::pin(feed.aggregator(Settings::default(), handover.clone())).await;
         let runs: Vec<_> = messages((0..RUNS).map(run).collect());
         Box::pin(feed.commit(&runs, handover.as_ref())).await;
-        assert!(handover.as_ref().is_none_or(|handover| handover.held_bytes() > 0), "it is handed over");
+        assert!(handover.as_ref().is_none_or(|handover| handover.held_bytes() > 0), "the rows are handed over");
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
         let about: Vec<usize> = (0..RUNS).step_by(997).collect();
-        feed.say(&about.iter().copied().map(verdict).collect::<Vec<_>>()).await;
+        feed.commit_events(&about.iter().copied().map(verdict).collect::<Vec<_>>()).await;
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
         let failed = feed.sql("SELECT sum(runs - success) AS n FROM metrics").await;
         assert_eq!(failed[0]["n"].to_string().trim_matches('"'), about.len().to_string(), "{failed:?}");

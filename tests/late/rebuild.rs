@@ -1,4 +1,4 @@
-//! `bellwether rebuild` and shards: everything downstream of `events` made anew, in one commit a table.
+//! `bellwether rebuild` and shards: rebuilding everything downstream of `events`, in one commit per table.
 
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -48,8 +48,8 @@ fn shard(number: u32, of: u32) -> Settings {
     Settings { shards: of, shard: number, ..Settings::default() }
 }
 
-/// Puts the rows of `metrics` in once more, as no aggregator would.
-async fn spoil(feed: &Feed) {
+/// Corrupts `metrics` by appending all its rows a second time.
+async fn duplicate_rows(feed: &Feed) {
     let log = feed.lake.log(Table::Metrics);
     let on = log.load().await.expect("loads");
     let (_, files) = feed.lake.active_files(Table::Metrics).await.expect("lists");
@@ -61,7 +61,7 @@ async fn spoil(feed: &Feed) {
     }
     let commit = Commit {
         uuid: unique_id(),
-        advances: vec![Advance { app_id: "nobody".to_owned(), expected: None, next: 1 }],
+        advances: vec![Advance { app_id: "test".to_owned(), expected: None, next: 1 }],
         files: written.into_iter().map(|written| written.file).collect(),
         operation: "WRITE",
         ranges: Vec::new(),
@@ -71,13 +71,13 @@ async fn spoil(feed: &Feed) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_puts_right_what_is_wrong_and_no_version_is_a_mixture() {
+async fn a_rebuild_repairs_a_table_in_one_commit() {
     let mut feed = Feed::new().await;
-    feed.say(&statements(0, 40)).await;
+    feed.commit_events(&statements(0, 40)).await;
     feed.aggregate(Settings::default()).await;
     let right = feed.folded().await;
     let history = feed.sql("SELECT count(*) AS n FROM rolling_history").await;
-    spoil(&feed).await;
+    duplicate_rows(&feed).await;
     let wrong = folded(&feed.lake).await.expect("folds");
     assert!(first_difference(&wrong, &right).is_some());
     let reader = feed.session().await;
@@ -89,15 +89,15 @@ async fn a_rebuild_puts_right_what_is_wrong_and_no_version_is_a_mixture() {
     assert!(new.1.iter().all(|file| !old.1.contains(file)), "no old file among the new");
     let at_the_old_version = feed.lake.files_at(Table::Metrics, old.0).await.expect("lists");
     let seen = folded_files(&feed.lake, &at_the_old_version).await.expect("folds");
-    assert_eq!(first_difference(&seen, &wrong), None, "who reads the old version reads it whole");
+    assert_eq!(first_difference(&seen, &wrong), None, "the old version still reads as it was");
     assert_eq!(first_difference(&feed.folded().await, &right), None);
-    assert_ne!(rows(&reader, TOTAL).await, before, "a reader moves on to the new one");
-    assert_eq!(feed.sql("SELECT count(*) AS n FROM rolling_history").await, history, "a record stays");
+    assert_ne!(rows(&reader, TOTAL).await, before, "an open reader moves on to the new version");
+    assert_eq!(feed.sql("SELECT count(*) AS n FROM rolling_history").await, history, "`rolling_history` is kept");
     let releases = feed.sql("SELECT release_id, events_version FROM releases ORDER BY release_id").await;
     assert_eq!(releases.len(), 3, "{releases:?}");
 }
 
-/// Polls a future so many times, then drops it, as a kill would; true where it ended before.
+/// Polls a future `polls` times, then drops it, as a kill would. Returns true if it ended before.
 async fn killed_after<F: Future>(polls: usize, future: F) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
@@ -110,14 +110,14 @@ async fn killed_after<F: Future>(polls: usize, future: F) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_that_is_killed_anywhere_leaves_the_old_or_the_new_and_the_next_one_is_whole() {
+async fn a_rebuild_killed_at_any_point_leaves_the_old_or_the_new_rows_and_can_be_repeated() {
     let mut feed = Feed::new().await;
     for part in 0..4 {
-        feed.say(&statements(part * 20, 20)).await;
+        feed.commit_events(&statements(part * 20, 20)).await;
     }
     feed.aggregate(Settings::default()).await;
     let right = feed.folded().await;
-    spoil(&feed).await;
+    duplicate_rows(&feed).await;
     let wrong = folded(&feed.lake).await.expect("folds");
     let (mut ended, mut killed) = (false, 0);
     for polls in [2, 5, 9, 14, 20, 30, 45, 70, 100, 150, 220, 330, 500, 750, 1100, 1700, 2500, 4000] {
@@ -127,26 +127,26 @@ async fn a_rebuild_that_is_killed_anywhere_leaves_the_old_or_the_new_and_the_nex
         if first_difference(&table, &right).is_none() {
             break; // It may have been killed just after its commit.
         }
-        assert!(!ended, "a rebuild that ended has put it right");
+        assert!(!ended, "a rebuild that ended has repaired the table");
         assert_eq!(first_difference(&table, &wrong), None, "after {polls} polls");
         killed += 1;
     }
-    assert!(killed > 2, "it was killed {killed} times before it ended ({ended})");
+    assert!(killed > 2, "killed only {killed} times before it ended ({ended})");
     rebuilt(&feed, Settings::default()).await;
     assert_eq!(first_difference(&feed.folded().await, &right), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_working_aggregator_goes_on_from_a_rebuild_and_counts_nothing_twice() {
+async fn a_running_aggregator_continues_after_a_rebuild_and_counts_nothing_twice() {
     let mut feed = Feed::new().await;
-    feed.say(&statements(0, 30)).await;
+    feed.commit_events(&statements(0, 30)).await;
     let mut aggregator = Box::pin(feed.aggregator(Settings::default(), None)).await;
     Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
-    // The rebuild is ahead of it, and it does not know.
-    feed.say(&statements(30, 10)).await;
+    // The rebuild reads beyond the aggregator, which does not notice.
+    feed.commit_events(&statements(30, 10)).await;
     rebuilt(&feed, Settings::default()).await;
-    feed.say(&statements(20, 30)).await;
-    let fenced = Box::pin(aggregator.run_until_caught_up()).await.expect_err("its index is of the time before");
+    feed.commit_events(&statements(20, 30)).await;
+    let fenced = Box::pin(aggregator.run_until_caught_up()).await.expect_err("its run index is older than the rebuild");
     assert_eq!(fenced.kind(), ErrorKind::Fenced);
     let lake = feed.lake.clone();
     let stop = CancellationToken::new();
@@ -169,13 +169,13 @@ async fn shards_have_the_same_totals_and_a_rebuild_changes_their_number() {
     let mut one = Feed::new().await;
     let mut feed = Feed::new().await;
     for part in 0..4 {
-        one.say(&statements(part * 20, 40)).await;
-        feed.say(&statements(part * 20, 40)).await;
+        one.commit_events(&statements(part * 20, 40)).await;
+        feed.commit_events(&statements(part * 20, 40)).await;
         let expected = Box::pin(sharded(&one, 1)).await;
         let shards = [3, 3, 2, 1][part];
         if part > 1 {
             let error = Aggregator::open(&feed.lake, shard(0, shards), None, &Registry::new()).await.err();
-            let error = error.expect("the tables are laid out otherwise");
+            let error = error.expect("the tables have another number of shards");
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.hint().is_some_and(|hint| hint.contains("bellwether rebuild")), "{error}");
             rebuilt(&feed, shard(0, shards)).await;
@@ -184,7 +184,7 @@ async fn shards_have_the_same_totals_and_a_rebuild_changes_their_number() {
         assert_eq!(first_difference(&found, &expected), None, "{shards} shards");
         bellwether(&["audit", "--root", text(feed.root()), "--recompute"]).succeeds();
     }
-    // Each of three shards had something to do.
+    // Each of the three shards had rows to count.
     let log = feed.lake.log(Table::Metrics);
     let mut apps = std::collections::BTreeSet::new();
     for version in 1..=log.latest_version().await.expect("answers") {
@@ -197,20 +197,20 @@ async fn shards_have_the_same_totals_and_a_rebuild_changes_their_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_rebuilds_beside_readers() {
+async fn the_command_changes_the_number_of_shards() {
     let setup = crate::common::Setup::new("127.0.0.1:9", "unused", "[aggregate]\nshards = 2\n");
     let mut feed = Feed::at(setup.root()).await;
-    feed.say(&statements(0, 40)).await;
+    feed.commit_events(&statements(0, 40)).await;
     feed.aggregate(Settings::default()).await;
     let right = feed.folded().await;
     let refused = bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("bellwether rebuild"), "{}", refused.stderr);
-    let told = bellwether(&["rebuild", "--config", text(&setup.config())]).succeeds();
-    assert!(told.contains("2 shards"), "{told}");
-    feed.say(&statements(40, 10)).await;
+    let output = bellwether(&["rebuild", "--config", text(&setup.config())]).succeeds();
+    assert!(output.contains("2 shards"), "{output}");
+    feed.commit_events(&statements(40, 10)).await;
     bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
     let table = feed.folded().await;
-    assert!(first_difference(&table, &right).is_some(), "it went on");
+    assert!(first_difference(&table, &right).is_some(), "it has counted the new events");
     bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
 }

@@ -1,4 +1,4 @@
-//! Two aggregators on the same tables, as processes: one works, the other stands by and takes over.
+//! Two aggregator processes on the same tables: one works, the other stands by and takes over.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use super::feed::Feed;
 use crate::common::program::Running;
 use crate::common::{Setup, until};
 
-/// From the death of one aggregator to the other's first commit.
-const TAKES_OVER_WITHIN: Duration = Duration::from_secs(5);
+/// Maximum time from the death of one aggregator until the other has caught up.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(5);
 
 fn runs(from: usize, count: usize) -> Vec<Value> {
     let one = |n: usize| {
@@ -25,7 +25,7 @@ fn runs(from: usize, count: usize) -> Vec<Value> {
     (from..from + count).map(one).collect()
 }
 
-/// A number that a process tells Prometheus.
+/// Reads a metric of a process.
 fn number(process: &Running, name: &str) -> Option<i64> {
     let (_, body) = process.get("/metrics")?;
     body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
@@ -39,7 +39,7 @@ async fn newest(feed: &Feed) -> i64 {
     feed.lake.log(Table::Events).latest_version().await.expect("answers")
 }
 
-/// How long it takes until `metrics` has all that is there.
+/// Waits until `metrics` has caught up with `events`, and returns how long that took.
 async fn caught_up(feed: &Feed) -> Duration {
     let (begun, version) = (Instant::now(), newest(feed).await);
     loop {
@@ -47,19 +47,22 @@ async fn caught_up(feed: &Feed) -> Duration {
         if next > version {
             return begun.elapsed();
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "`metrics` reads {next} next, {version} is there");
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "`metrics` is at version {next} of `events`, which is at {version}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// The tables, one aggregator at work and one that has followed it.
+/// Starts a working aggregator and a standby that follows it.
 async fn pair() -> (Setup, Feed, Running, Running) {
     let setup = Setup::new("127.0.0.1:9", "unused", "[aggregate]\npoll_interval = \"100ms\"\n");
     let mut feed = Feed::at(setup.root()).await;
     let first = setup.start("aggregate");
     until("the first works", || on_duty(&first)?.then_some(()));
     let second = setup.start("aggregate");
-    feed.say(&runs(0, 50)).await;
+    feed.commit_events(&runs(0, 50)).await;
     caught_up(&feed).await;
     let version = newest(&feed).await;
     until("the second follows", || (number(&second, "bellwether_aggregate_next_version ")? > version).then_some(()));
@@ -68,44 +71,44 @@ async fn pair() -> (Setup, Feed, Running, Running) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_from_one_that_is_killed_and_counts_nothing_twice() {
+async fn a_standby_takes_over_from_a_killed_aggregator_and_counts_nothing_twice() {
     let (_setup, mut feed, first, second) = Box::pin(pair()).await;
     first.kill();
-    // Some are new, some were counted by the one that is dead.
-    feed.say(&runs(30, 50)).await;
+    // The dead aggregator has counted 20 of these; 30 are new.
+    feed.commit_events(&runs(30, 50)).await;
     let took = caught_up(&feed).await;
-    assert!(took <= TAKES_OVER_WITHIN, "it took {took:?}");
+    assert!(took <= TAKEOVER_LIMIT, "taking over took {took:?}");
     assert_eq!(
         number(&second, "bellwether_aggregate_duplicates_total "),
         Some(20),
-        "it knew what the other had counted"
+        "the standby knows which runs the other had counted"
     );
     feed.folded().await;
     assert_eq!(feed.sql("SELECT CAST(sum(runs) AS BIGINT) AS n FROM metrics").await[0]["n"], 80);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_was_only_asleep_steps_back_when_it_wakes() {
+async fn a_suspended_aggregator_steps_back_when_it_resumes() {
     let (_setup, mut feed, first, second) = Box::pin(pair()).await;
     first.signal("STOP");
-    feed.say(&runs(30, 50)).await;
+    feed.commit_events(&runs(30, 50)).await;
     caught_up(&feed).await;
     assert_eq!(on_duty(&second), Some(true));
     first.signal("CONT");
     until("the first has stepped back", || (!on_duty(&first)?).then_some(()));
-    feed.say(&runs(60, 50)).await;
+    feed.commit_events(&runs(60, 50)).await;
     caught_up(&feed).await;
     feed.folded().await;
     assert_eq!(feed.sql("SELECT CAST(sum(runs) AS BIGINT) AS n FROM metrics").await[0]["n"], 110);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_ends_by_itself_leaves_its_place_at_once() {
+async fn an_aggregator_that_stops_hands_over_at_once() {
     let (_setup, mut feed, first, second) = Box::pin(pair()).await;
     first.signal("TERM");
     first.end().succeeds();
-    feed.say(&runs(50, 10)).await;
+    feed.commit_events(&runs(50, 10)).await;
     let took = caught_up(&feed).await;
-    assert!(took <= Duration::from_secs(3), "it took {took:?}");
+    assert!(took <= Duration::from_secs(3), "taking over took {took:?}");
     assert_eq!(on_duty(&second), Some(true));
 }

@@ -1,12 +1,11 @@
-//! Runs that stand for several: a quantile or an interval is a function of the runs and their weights, not of the windows
-//! and groups that they fall into.
+//! Sampled runs: quantiles and intervals depend on the runs and their weights, not on the windows and groups of the runs.
 
 use bellwether_aggregate::Settings;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
 
-/// Quick runs are 55 % of the weight, slow ones 45 %, though more slow ones were kept.
+/// Builds runs of which the quick ones have 55 % of the weight, although sampling kept more slow ones.
 fn runs() -> Vec<Value> {
     let quick = (0..77).map(|n| (n, 10.0, 0.7));
     let slow = (77..167).map(|n| (n, 1000.0, 1.0));
@@ -29,7 +28,7 @@ fn runs() -> Vec<Value> {
         .collect()
 }
 
-/// The same runs, each in a minute and a group of its own as far as may be: rolling metrics know of no fingerprint.
+/// Builds the same runs, spread over many minutes and groups; rolling metrics do not group by fingerprint.
 fn scattered() -> Vec<Value> {
     let scatter = |(n, mut run): (usize, Value)| {
         run["data"]["ended_at"] = json!(format!("2026-11-23T10:{:02}:{:02}Z", 5 + n % 50, n % 60));
@@ -42,7 +41,7 @@ fn scattered() -> Vec<Value> {
 async fn figures(events: &[Value], cut: usize) -> Value {
     let mut feed = Feed::new().await;
     for part in events.chunks(cut) {
-        feed.say(part).await;
+        feed.commit_events(part).await;
         feed.aggregate(Settings::default()).await;
     }
     feed.folded().await;
@@ -63,7 +62,7 @@ fn near(one: &Value, other: &Value) -> bool {
     one.len() == other.len()
         && one.iter().all(|(name, value)| {
             let (found, wanted) = (value.as_f64().expect("a number"), other[name].as_f64().expect("a number"));
-            // Quantiles are equal. Rates are sums of doubles, which may differ in the last digits.
+            // Quantiles are exactly equal; rates are sums of doubles, which may differ in the last digits.
             if name.contains("_p") && !name.starts_with("cost_per") {
                 found == wanted
             } else {

@@ -49,7 +49,7 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
     let root = feed.root().to_owned();
     let mut standing = Box::pin(feed.aggregator(Settings::default(), None)).await;
     for n in 0..6 {
-        Box::pin(feed.say(&runs(&format!("first-{n}"), 20))).await;
+        Box::pin(feed.commit_events(&runs(&format!("first-{n}"), 20))).await;
         Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     }
     for table in [Table::Events, Table::Metrics] {
@@ -58,7 +58,7 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
     }
     audited(&root);
     // The aggregator has read what it had to; it goes on from where it stood.
-    Box::pin(feed.say(&runs("second", 20))).await;
+    Box::pin(feed.commit_events(&runs("second", 20))).await;
     Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     for table in [Table::Events, Table::Metrics] {
         foreign(&python, &root, table, &["optimize", "vacuum", "checkpoint"]);
@@ -69,7 +69,7 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
         foreign(&python, &root, table, &["clean-up"]);
         assert!(!root.join(table.name()).join("_delta_log/00000000000000000003.json").exists(), "it is cleaned up");
     }
-    Box::pin(feed.say(&runs("third", 20))).await;
+    Box::pin(feed.commit_events(&runs("third", 20))).await;
     Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     assert_eq!(runs_of(&feed).await, 160);
     feed.folded().await;
@@ -87,10 +87,10 @@ async fn an_aggregator_whose_versions_were_cleaned_up_says_so_and_a_rebuild_mend
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
-    Box::pin(feed.say(&runs("first", 20))).await;
+    Box::pin(feed.commit_events(&runs("first", 20))).await;
     Box::pin(feed.aggregate(Settings::default())).await;
     for n in 0..4 {
-        Box::pin(feed.say(&runs(&format!("second-{n}"), 20))).await;
+        Box::pin(feed.commit_events(&runs(&format!("second-{n}"), 20))).await;
     }
     foreign(&python, &root, Table::Events, &["optimize", "vacuum", "clean-up"]);
     let registry = prometheus::Registry::new();
@@ -111,7 +111,7 @@ async fn a_protocol_of_another_engine_is_gone_along_with_or_refused_by_name() {
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
-    Box::pin(feed.say(&runs("first", 10))).await;
+    Box::pin(feed.commit_events(&runs("first", 10))).await;
     for steps in [
         &["feature=AppendOnly"][..],
         &["feature=ChangeDataFeed"],
@@ -119,7 +119,7 @@ async fn a_protocol_of_another_engine_is_gone_along_with_or_refused_by_name() {
         &["feature=V2Checkpoint", "checkpoint"],
     ] {
         foreign(&python, &root, Table::Events, steps);
-        Box::pin(feed.say(&runs(&format!("after {steps:?}"), 10))).await;
+        Box::pin(feed.commit_events(&runs(&format!("after {steps:?}"), 10))).await;
     }
     feed.lake.checkpoint(Table::Events).await.expect("checkpoints");
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
@@ -178,7 +178,7 @@ async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
     let root = feed.root().to_owned();
     let gone = ["tokens_input", "cost_nanos", "cost_currency"];
     make_older(&root, Table::Events, &gone);
-    Box::pin(feed.say(&runs("before", 20))).await;
+    Box::pin(feed.commit_events(&runs("before", 20))).await;
     // The files have the columns, the table does not: nobody finds them, and nothing fails.
     let sql = "SELECT count(*) AS runs, count(cost) AS priced FROM runs";
     let asked = bellwether(&["sql", "--root", text(&root), "--format", "json", sql]).succeeds();
@@ -188,7 +188,7 @@ async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
     assert_eq!((&left["version"], &left["rows"]), (&Value::from(1), &Value::from(20)), "asking writes nothing");
 
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
-    Box::pin(feed.say(&runs("after", 20))).await;
+    Box::pin(feed.commit_events(&runs("after", 20))).await;
     Box::pin(feed.aggregate(Settings::default())).await;
     feed.folded().await;
     let left = foreign(&python, &root, Table::Events, &[]);
@@ -213,7 +213,7 @@ async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
 async fn a_query_that_meets_a_damaged_file_says_so_with_the_code_for_a_person() {
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
-    Box::pin(feed.say(&runs("some", 400))).await;
+    Box::pin(feed.commit_events(&runs("some", 400))).await;
     let file = feed.lake.active_files(Table::Events).await.expect("lists").1.remove(0);
     let path = root.join("events").join(&file.path);
     let bytes = std::fs::read(&path).expect("it is there");
