@@ -195,6 +195,12 @@ impl Running {
         self.child.try_wait().expect("the program can be waited for").is_none()
     }
 
+    /// Stops it with SIGTERM and checks that it ends well.
+    pub(crate) fn stop(self) {
+        self.signal("TERM");
+        self.end().succeeds();
+    }
+
     /// Kills it with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the program is killed");
@@ -232,6 +238,17 @@ impl Running {
         let status = head.split_whitespace().nth(1)?.parse().ok()?;
         Some((status, body.to_owned()))
     }
+
+    /// Returns the value of one of its metrics; none while it does not answer.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        metric(&self.get("/metrics")?.1, name)
+    }
+}
+
+/// Finds a metric by name, labels included or not, in the text of `/metrics`.
+pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 impl Drop for Running {

@@ -1,4 +1,4 @@
-//! A producer that publishes without pause, and the ledger of what the broker has taken from it.
+//! A producer that publishes continuously, and the ledger of the messages that the broker has acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,32 +16,32 @@ use super::poison;
 use crate::common::event::run;
 use crate::common::wait::patience;
 
-/// Between two bursts.
+/// Time between two bursts.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Of so many messages in a mixed partition, one is bad.
+/// One in this many messages of a mixed partition is bad.
 const ONE_BAD_IN: usize = 23;
 
 /// Partition and offset.
-pub(super) type Place = (i64, i64);
+pub(super) type LedgerPosition = (i64, i64);
 
-/// What the broker has taken: id of the run at each place, none where the message is bad.
+/// The messages that the broker acknowledged: the run id at each partition and offset, or none for a bad message.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) sent: BTreeMap<Place, Option<String>>,
+    pub(super) sent: BTreeMap<LedgerPosition, Option<String>>,
 }
 
-/// What to publish.
+/// How much a [`Publisher`] publishes, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) partitions: i32,
-    /// A partition that gets nothing but bad messages.
+    /// A partition that gets only bad messages.
     pub(super) only_bad: Option<i32>,
-    /// Messages a burst; there are fifty bursts a second.
+    /// Messages per burst; there are fifty bursts per second.
     pub(super) burst: usize,
 }
 
-/// A producer at work.
+/// A running producer.
 pub(super) struct Publisher {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Ledger>,
@@ -61,10 +61,10 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, run_id: Self::DeliveryOpaque) {
         match result {
             Ok(message) => {
-                let place = (i64::from(message.partition()), message.offset());
+                let position = (i64::from(message.partition()), message.offset());
                 let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                let before = ledger.sent.insert(place, *run_id);
-                assert!(before.is_none(), "the broker gave {place:?} to two messages");
+                let before = ledger.sent.insert(position, *run_id);
+                assert!(before.is_none(), "the broker gave {position:?} to two messages");
             }
             Err((error, _)) => self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(error.clone()),
         }
@@ -74,35 +74,35 @@ impl ProducerContext for Deliveries {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Places of good messages, with the run of each.
-    pub(super) fn good(&self) -> Vec<(Place, String)> {
-        self.sent.iter().filter_map(|(place, run)| Some((*place, run.clone()?))).collect()
+    /// Returns the positions of the good messages, each with its run.
+    pub(super) fn good(&self) -> Vec<(LedgerPosition, String)> {
+        self.sent.iter().filter_map(|(position, run)| Some((*position, run.clone()?))).collect()
     }
 
-    /// Places of bad messages.
-    pub(super) fn bad(&self) -> Vec<Place> {
-        self.sent.iter().filter(|(_, run)| run.is_none()).map(|(place, _)| *place).collect()
+    /// Returns the positions of the bad messages.
+    pub(super) fn bad(&self) -> Vec<LedgerPosition> {
+        self.sent.iter().filter(|(_, run)| run.is_none()).map(|(position, _)| *position).collect()
     }
 }
 
 // === impl Publisher ===
 
 impl Publisher {
-    /// Publishes until it is told to finish.
+    /// Starts to publish, until [`Publisher::finish`].
     pub(super) fn start(address: &str, topic: &str, plan: Plan) -> Self {
         let producer: BaseProducer<Deliveries> = ClientConfig::new()
             .set("bootstrap.servers", address)
-            // In order and without repeats, across a broker's restart too: the ledger would otherwise not be the truth.
+            // Without it, a restart of the broker could reorder or repeat messages, and the ledger would be wrong.
             .set("enable.idempotence", "true")
             .set("linger.ms", "2")
             .set("message.timeout.ms", patience().as_millis().to_string())
             .create_with_context(Deliveries::default())
             .expect("a producer");
         let stop = Arc::new(AtomicBool::new(false));
-        let (told, topic) = (Arc::clone(&stop), topic.to_owned());
+        let (stopped, topic) = (Arc::clone(&stop), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let mut number = 0;
-            while !told.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 for _ in 0..plan.burst {
                     publish(&producer, &topic, &plan, number);
                     number += 1;
@@ -113,16 +113,16 @@ impl Publisher {
             let failed = producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
             assert!(failed.is_empty(), "messages were not delivered: {failed:?}");
             let ledger = std::mem::take(&mut *producer.context().ledger.lock().unwrap_or_else(PoisonError::into_inner));
-            assert_eq!(ledger.sent.len(), number, "the broker has said where each message is");
+            assert_eq!(ledger.sent.len(), number, "the broker acknowledged every message with its offset");
             ledger
         });
         Self { stop, thread }
     }
 
-    /// Stops, waits until the broker has everything, and gives out the ledger.
+    /// Stops, waits until the broker has every message, and returns the ledger.
     pub(super) fn finish(self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the producer publishes to its end")
+        self.thread.join().expect("the producer thread ends well")
     }
 }
 

@@ -1,10 +1,10 @@
-//! Members of a group that join, leave, die, and come back from the dead.
+//! Members of a consumer group that join, leave, die, and resume after a long stop.
 
 use std::time::{Duration, Instant};
 
 use super::ledger::{Plan, Publisher};
-use super::proof::{Stands, ends_whole};
-use super::{Chance, real_broker};
+use super::proof::{TableProgress, finish_and_verify};
+use super::{Random, real_broker};
 use crate::common::program::{ConfigText, Running};
 use crate::common::{Broker, Setup, until, until_or};
 
@@ -13,13 +13,13 @@ const PARTITIONS: i32 = 4;
 /// Changes of the group's members.
 const CHANGES: usize = 14;
 
-/// Longest time between two changes: some find the group settled, most find it in the middle of sharing out.
+/// Maximum time between two changes: some hit a settled group, most hit one that is rebalancing.
 const PAUSE: Duration = Duration::from_millis(2500);
 
-/// Load of the tests here.
 const PLAN: Plan = Plan { partitions: PARTITIONS, only_bad: None, burst: 3 };
 
-/// A short session, so that a dead member's partitions move on soon; the shortest that brokers grant by default.
+/// Configures a short session, so that a dead member's partitions soon move; 6 s is the shortest that brokers allow by
+/// default.
 fn in_a_group(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     let extra = format!(
         "[ingest]\nflush_interval = \"{flush_interval}\"\n\
@@ -28,28 +28,22 @@ fn in_a_group(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     Setup::with(&ConfigText { brokers: &broker.address, topics: &[topic], extra: &extra, ..ConfigText::default() })
 }
 
-/// Asks a worker to leave, and sees that it does so well. One that is asked before it has got to listening for that is
-/// ended by the system, with no code and nothing said.
+/// Stops a worker with SIGTERM and checks that it ends well. The signal kills a worker that does not handle signals yet:
+/// then there is neither an exit code nor output.
 pub(super) fn leave(worker: Running) {
     worker.signal("TERM");
     let ended = worker.end();
-    let unborn = ended.code.is_none() && ended.stderr.is_empty();
-    assert!(ended.code == Some(0) || unborn, "{:?}\n{}", ended.code, ended.stderr);
+    let too_early = ended.code.is_none() && ended.stderr.is_empty();
+    assert!(ended.code == Some(0) || too_early, "{:?}\n{}", ended.code, ended.stderr);
 }
 
-/// A number of the worker's own metrics; none while it does not answer.
-pub(super) fn metric(worker: &Running, name: &str) -> Option<f64> {
-    let (_, text) = worker.get("/metrics")?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-}
-
-/// Rows that it has committed; none while it does not answer.
+/// Returns the number of rows that a worker has committed; none while it does not answer.
 fn committed(worker: &Running) -> Option<f64> {
-    metric(worker, "bellwether_ingest_rows_committed_total")
+    worker.metric("bellwether_ingest_rows_committed_total")
 }
 
-/// Waits until all of them commit, each what the others do not.
-fn share(workers: &[Running]) {
+/// Waits until each worker has committed something new.
+fn all_commit(workers: &[Running]) {
     let before: Vec<f64> = workers.iter().map(|worker| committed(worker).unwrap_or(0.0)).collect();
     let commits = |(worker, before): (&Running, &f64)| committed(worker).is_some_and(|now| now > *before);
     until_or(
@@ -59,83 +53,83 @@ fn share(workers: &[Running]) {
 }
 
 #[test]
-fn two_workers_that_join_leave_and_die_under_load_count_every_message_once() {
+fn two_workers_that_join_leave_and_die_under_load_store_every_message_once() {
     let Some(broker) = real_broker() else { return };
-    let mut chance = Chance::new("crash::members::two");
+    let mut random = Random::new("crash::members::two");
     let topic = broker.topic("members", PARTITIONS);
     let setup = in_a_group(broker, &topic, "150ms");
     let publisher = Publisher::start(&broker.address, &topic, PLAN);
     let both = [setup.start("run"), setup.start("run")];
-    share(&both);
+    all_commit(&both);
     let mut workers = both.map(Some);
     for _ in 0..CHANGES {
-        chance.pass(PAUSE);
-        let place = &mut workers[chance.number(2)];
-        match place.take() {
-            None => *place = Some(setup.start("run")),
-            Some(worker) if chance.number(2) == 0 => worker.kill(),
+        random.sleep_up_to(PAUSE);
+        let slot = &mut workers[random.number(2)];
+        match slot.take() {
+            None => *slot = Some(setup.start("run")),
+            Some(worker) if random.number(2) == 0 => worker.kill(),
             Some(worker) => leave(worker),
         }
     }
-    let mut stands = Stands::new(&setup, &topic);
-    let before = stands.all();
-    // One more may find that the last member has died: it waits for the end of that one's session.
+    let mut progress = TableProgress::new(&setup, &topic);
+    let before = progress.processed();
+    // If the last member has died, this one waits for the end of its session.
     let last = setup.start("run");
-    stands.pass(before, Instant::now(), || last.printed());
+    progress.wait_past(before, Instant::now(), || last.printed());
     workers.into_iter().flatten().for_each(leave);
     let both = [last, setup.start("run")];
-    share(&both);
+    all_commit(&both);
     both.into_iter().for_each(leave);
-    ends_whole(&setup, &topic, publisher, None);
+    finish_and_verify(&setup, &topic, publisher, None);
 }
 
 #[test]
-fn a_zombie_loses_the_race_and_carries_on() {
+fn a_zombie_is_fenced_and_continues() {
     let Some(broker) = real_broker() else { return };
-    let mut chance = Chance::new("crash::members::a_zombie");
+    let mut random = Random::new("crash::members::a_zombie");
     let topic = broker.topic("zombie", PARTITIONS);
-    // Long enough that a stopped worker has all but surely something open, which it will then try to commit.
+    // Long enough that a suspended worker almost certainly has an open batch, which it will then try to commit.
     let setup = in_a_group(broker, &topic, "1s");
     let publisher = Publisher::start(&broker.address, &topic, PLAN);
     let mut zombie = setup.start("run");
-    let mut stands = Stands::new(&setup, &topic);
-    stands.pass(0, Instant::now(), || zombie.printed());
+    let mut progress = TableProgress::new(&setup, &topic);
+    progress.wait_past(0, Instant::now(), || zombie.printed());
     until("the worker's first commit is counted", || committed(&zombie));
-    chance.pass(Duration::from_millis(700));
+    random.sleep_up_to(Duration::from_millis(700));
     zombie.signal("STOP");
-    let stopped_at = stands.all();
-    // Its session ends; another takes over and commits beyond what the stopped one holds open: that is a burst or so.
+    let stopped_at = progress.processed();
+    // Its session ends; another worker takes over and commits beyond the open batch of the suspended one.
     let heir = setup.start("run");
-    stands.pass(stopped_at + 500, Instant::now(), || heir.printed());
+    progress.wait_past(stopped_at + 500, Instant::now(), || heir.printed());
     zombie.signal("CONT");
     until_or(
-        || metric(&zombie, "bellwether_ingest_fenced_total").filter(|fenced| *fenced > 0.0),
-        || format!("the stopped worker is fenced\n{}", zombie.printed()),
+        || zombie.metric("bellwether_ingest_fenced_total").filter(|fenced| *fenced > 0.0),
+        || format!("the suspended worker is fenced\n{}", zombie.printed()),
     );
-    assert!(zombie.runs(), "losing the race is no reason to end\n{}", zombie.printed());
+    assert!(zombie.runs(), "a fenced worker keeps running\n{}", zombie.printed());
     let before = committed(&zombie).expect("it answers");
     leave(heir);
     until_or(
         || committed(&zombie).filter(|now| *now > before),
-        || format!("the stopped worker commits again\n{}", zombie.printed()),
+        || format!("the suspended worker commits again\n{}", zombie.printed()),
     );
-    ends_whole(&setup, &topic, publisher, Some(zombie));
+    finish_and_verify(&setup, &topic, publisher, Some(zombie));
 }
 
 #[test]
-fn two_groups_that_write_the_same_tables_race_for_every_commit_and_count_every_message_once() {
+fn two_groups_that_write_the_same_tables_store_every_message_once() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("race", PARTITIONS);
     let setup = in_a_group(broker, &topic, "100ms");
     let publisher = Publisher::start(&broker.address, &topic, PLAN);
-    // A mistake of configuration: each is given all partitions, and only the tables can keep the two apart.
+    // A configuration mistake: each group gets all partitions, and only the tables can fence one of the two.
     let other = setup.other("other.toml", |text| text.replace("group = \"", "group = \"other-"));
     let racers = [setup.start("ingest"), Running::role("ingest", &other)];
     let fenced = || -> Option<f64> {
-        let each = racers.iter().map(|racer| metric(racer, "bellwether_ingest_fenced_total"));
+        let each = racers.iter().map(|racer| racer.metric("bellwether_ingest_fenced_total"));
         each.sum::<Option<f64>>().filter(|fenced| *fenced >= 20.0)
     };
-    until_or(fenced, || format!("the two are in each other's way\n{}", racers[0].printed()));
+    until_or(fenced, || format!("the two fence each other\n{}", racers[0].printed()));
     racers.into_iter().for_each(leave);
-    ends_whole(&setup, &topic, publisher, None);
+    finish_and_verify(&setup, &topic, publisher, None);
 }

@@ -1,22 +1,22 @@
-//! The broker goes away and comes back; whoever reads the log goes away and does not.
+//! The broker stops and comes back; the reader of the worker's log goes away for good.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
-use super::proof::{Stands, ends_whole};
+use super::proof::{TableProgress, finish_and_verify};
 use super::real_broker;
 use crate::common::event::runs;
 use crate::common::program::{ConfigText, text};
 use crate::common::{Broker, Setup, repository, until_or};
 
-/// A broker of this test's own.
-struct Own {
+/// A broker that this test started itself.
+struct OwnBroker {
     folder: tempfile::TempDir,
     broker: Broker,
 }
 
-impl Own {
+impl OwnBroker {
     fn start() -> Self {
         let folder = tempfile::TempDir::with_prefix("bellwether-kafka-").expect("a temporary folder");
         let address = script(&["start", folder.path().to_str().expect("text")]);
@@ -32,13 +32,13 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for OwnBroker {
     fn drop(&mut self) {
         self.call("stop");
     }
 }
 
-/// Runs `scripts/broker`; its output goes to files, since the broker itself holds on to what it was given.
+/// Runs `scripts/broker` and returns its output.
 fn script(arguments: &[&str]) -> String {
     let output = Command::new(repository("scripts/broker")).args(arguments).output().expect("scripts/broker runs");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -46,11 +46,11 @@ fn script(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
+fn a_worker_waits_for_a_broker_that_stops_or_dies() {
     if real_broker().is_none() {
         return;
     }
-    let own = Own::start();
+    let own = OwnBroker::start();
     let topic = own.broker.topic("outage", 3);
     let setup = Setup::with(&ConfigText {
         brokers: &own.broker.address,
@@ -60,8 +60,8 @@ fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
     });
     let publisher = Publisher::start(&own.broker.address, &topic, Plan { partitions: 3, only_bad: None, burst: 2 });
     let worker = setup.start("run");
-    let mut stands = Stands::new(&setup, &topic);
-    stands.pass(0, Instant::now(), || worker.printed());
+    let mut progress = TableProgress::new(&setup, &topic);
+    progress.wait_past(0, Instant::now(), || worker.printed());
     for dies in [false, true] {
         if dies {
             Command::new("kill").args(["-s", "KILL", &own.process()]).status().expect("the broker is killed");
@@ -70,21 +70,21 @@ fn a_broker_that_stops_or_dies_and_comes_back_is_waited_for() {
         }
         until_or(
             || worker.get("/readyz").filter(|(status, body)| *status == 503 && body.contains("Kafka is out of reach")),
-            || format!("health says that Kafka is away\n{}", worker.printed()),
+            || format!("readiness reports that Kafka is out of reach\n{}", worker.printed()),
         );
-        let before = stands.all();
+        let before = progress.processed();
         own.call("restart");
-        stands.pass(before + 100, Instant::now(), || worker.printed());
+        progress.wait_past(before + 100, Instant::now(), || worker.printed());
         until_or(
             || worker.get("/readyz").filter(|(status, _)| *status == 200),
-            || format!("health is good again: {:?}\n{}", worker.get("/readyz"), worker.printed()),
+            || format!("readiness recovers: {:?}\n{}", worker.get("/readyz"), worker.printed()),
         );
     }
-    ends_whole(&setup, &topic, publisher, Some(worker));
+    finish_and_verify(&setup, &topic, publisher, Some(worker));
 }
 
 #[test]
-fn a_worker_whose_log_nobody_reads_any_more_goes_on() {
+fn a_worker_continues_after_its_standard_error_is_closed() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("unread", 2);
     let setup = Setup::new(&broker.address, &topic, "");
@@ -93,15 +93,15 @@ fn a_worker_whose_log_nobody_reads_any_more_goes_on() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // Every line that it writes is now an error to it.
+    // From now on, every line that it logs fails.
     drop(child.stderr.take());
-    let mut stands = Stands::new(&setup, &topic);
+    let mut progress = TableProgress::new(&setup, &topic);
     for round in 1..=2 {
         broker.publish_events(&topic, 2, &runs(&format!("round-{round}"), 20));
-        stands.pass(round * 20 - 1, Instant::now(), || format!("round {round}: {:?}", child.try_wait()));
+        progress.wait_past(round * 20 - 1, Instant::now(), || format!("round {round}: {:?}", child.try_wait()));
     }
     let stopped = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
     assert!(stopped.is_ok_and(|status| status.success()));
-    let ended = until_or(|| child.try_wait().expect("it can be waited for"), || "its end".to_owned());
+    let ended = until_or(|| child.try_wait().expect("it can be waited for"), || "the worker ends".to_owned());
     assert_eq!(ended.code(), Some(0));
 }

@@ -1,28 +1,28 @@
-//! Bad messages of every kind: each has its reason, none stops a partition, none is quarantined twice.
+//! Bad messages of every kind: each is quarantined once, with its reason, and none stops a partition.
 
 use std::collections::BTreeSet;
 
 use bellwether_event::Reason;
 use serde_json::{Value, json};
 
-use super::kill::{kill_again_and_again, often_committing};
+use super::kill::{frequent_commits, kill_repeatedly};
 use super::ledger::{Plan, Publisher};
-use super::proof::{audit, exactly_once};
-use super::{Chance, real_broker};
+use super::proof::{assert_exactly_once, audit};
+use super::{Random, real_broker};
 use crate::common::event::run;
 use crate::common::{Message, Setup, broker};
 
-/// Kills of the worker of a topic that is half poison.
+/// Kills of the worker that reads a topic with one partition of bad messages.
 const KILLS: usize = 8;
 
-/// A good run, changed in one place.
+/// Builds a good run and applies one change to it.
 fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut event = run("spoiled");
     change(&mut event);
     event.to_string().into_bytes()
 }
 
-/// A good run with a piece of its text replaced: for what JSON cannot say.
+/// Builds a good run and replaces a piece of its text, for messages that are not JSON.
 fn rewritten(from: &str, to: &str) -> Vec<u8> {
     let text = run("spoiled").to_string();
     assert!(text.contains(from), "`{from}` is in {text}");
@@ -33,11 +33,11 @@ fn framed(before: &[u8], after: &[u8]) -> Vec<u8> {
     [before, run("spoiled").to_string().as_bytes(), after].concat()
 }
 
-/// One way to spoil a message: what it is, the body, and the reason it must be given.
-type Kind = (&'static str, fn() -> Option<Vec<u8>>, Reason);
+/// One kind of bad message: its description, its body, and the expected reason.
+type BadMessage = (&'static str, fn() -> Option<Vec<u8>>, Reason);
 
-/// What no decoder may take for an event, whatever is in it.
-const UNREADABLE: &[Kind] = &[
+/// Bodies that are not one JSON object.
+const UNREADABLE: &[BadMessage] = &[
     ("a tombstone", || None, Reason::Tombstone),
     ("an empty message", || Some(Vec::new()), Reason::Tombstone),
     ("text", || Some(b"hello".to_vec()), Reason::NotJson),
@@ -61,13 +61,13 @@ const UNREADABLE: &[Kind] = &[
     ("an empty object", || Some(b"{}".to_vec()), Reason::MissingField),
 ];
 
-/// What is JSON and not what the contract asks for.
-const WRONG: &[Kind] = &[
+/// JSON objects that violate the contract.
+const INVALID: &[BadMessage] = &[
     ("huge", || Some(changed(|event| event["data"]["notes"] = "x".repeat(950_000).into())), Reason::TooLarge),
     ("a text for a number", || Some(changed(|event| event["data"]["attempt"] = json!("1"))), Reason::WrongType),
-    ("a value that is not one", || Some(rewritten("\"success\"", "\"fine\"")), Reason::UnknownValue),
+    ("an unknown status", || Some(rewritten("\"success\"", "\"fine\"")), Reason::UnknownValue),
     ("a negative count", || Some(changed(|event| event["data"]["attempt"] = json!(-1))), Reason::OutOfRange),
-    ("a count beyond any", || Some(changed(|event| event["data"]["attempt"] = json!(1e30))), Reason::OutOfRange),
+    ("a count that is too large", || Some(changed(|event| event["data"]["attempt"] = json!(1e30))), Reason::OutOfRange),
     (
         "a number that no float holds",
         || Some(rewritten("\"outcome\"", "\"attempt\":1e999,\"outcome\"")),
@@ -114,20 +114,20 @@ const WRONG: &[Kind] = &[
     ),
 ];
 
-/// A bad body, another kind for each number; the huge one is left out: under load it would be all there is.
+/// Returns a bad body, in turn of each kind except the huge one, which would dominate the load.
 pub(super) fn payload(number: usize) -> Option<Vec<u8>> {
-    let (_, body, _) = UNREADABLE.iter().chain(&WRONG[1..]).nth(number % (UNREADABLE.len() + WRONG.len() - 1))?;
+    let (_, body, _) = UNREADABLE.iter().chain(&INVALID[1..]).nth(number % (UNREADABLE.len() + INVALID.len() - 1))?;
     body()
 }
 
 const BAD_BASE64: &str =
     r#"{"specversion":"1.0","id":"1","source":"a","type":"run.completed","subject":"r","data_base64":"?"}"#;
 
-/// A limit that a broker lets be exceeded four times, beyond which nothing is read.
+/// A limit on the event size below the broker's own, so that a huge message can be published.
 const SMALL: &str = "[ingest]\nmax_event_bytes = 200000\n";
 
-/// Spoilt by what stands beside the body.
-fn by_headers() -> Vec<(&'static str, Message, Reason)> {
+/// Returns messages that their headers or their CloudEvents envelope make invalid.
+fn with_bad_envelopes() -> Vec<(&'static str, Message, Reason)> {
     let good = || Message::new(run("spoiled").to_string());
     let binary = [("ce_specversion", "1.0"), ("ce_id", "other"), ("ce_source", "other"), ("ce_type", "run.completed")];
     vec![
@@ -138,48 +138,49 @@ fn by_headers() -> Vec<(&'static str, Message, Reason)> {
 }
 
 #[test]
-fn every_reason_there_is_comes_over_kafka_and_is_told() {
+fn bad_messages_of_every_kind_are_quarantined_with_their_reasons() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("poison", 1);
     let kinds = UNREADABLE
         .iter()
-        .chain(WRONG)
-        .map(|(what, body, reason)| (*what, Message { payload: body(), ..Message::default() }, *reason));
-    let all: Vec<_> = kinds.chain(by_headers()).collect();
+        .chain(INVALID)
+        .map(|(kind, body, reason)| (*kind, Message { payload: body(), ..Message::default() }, *reason));
+    let all: Vec<_> = kinds.chain(with_bad_envelopes()).collect();
     broker.publish(&topic, all.iter().map(|(_, message, _)| message.clone()));
     let setup = Setup::new(&broker.address, &topic, SMALL);
     setup.catch_up();
-    let told = setup.sql("SELECT \"offset\", reason FROM quarantine ORDER BY 1");
+    let quarantined = setup.sql("SELECT \"offset\", reason FROM quarantine ORDER BY 1");
     let wrong: Vec<String> = all
         .iter()
         .zip(0..)
-        .filter_map(|((what, _, reason), offset): (_, i64)| {
-            let found = told.iter().find(|row| row["offset"] == offset).map(|row| &row["reason"]);
-            (found != Some(&json!(reason.code()))).then(|| format!("{what}: `{}` expected, {found:?}", reason.code()))
+        .filter_map(|((kind, _, reason), offset): (_, i64)| {
+            let found = quarantined.iter().find(|row| row["offset"] == offset).map(|row| &row["reason"]);
+            let expected = reason.code();
+            (found != Some(&json!(expected))).then(|| format!("{kind}: expected `{expected}`, found {found:?}"))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(told.len(), all.len(), "one row a message");
-    let seen: BTreeSet<&str> = told.iter().filter_map(|row| row["reason"].as_str()).collect();
-    // Of a list or map that is too long the first entries are kept.
+    assert_eq!(quarantined.len(), all.len(), "one row per message");
+    let seen: BTreeSet<&str> = quarantined.iter().filter_map(|row| row["reason"].as_str()).collect();
+    // A list or map that is too long rejects nothing: its first entries are kept.
     let all = Reason::ALL.iter().filter(|reason| **reason != Reason::TooMany);
     let never: Vec<&str> = all.map(|reason| reason.code()).filter(|code| !seen.contains(code)).collect();
-    assert!(never.is_empty(), "no message of this test has met {never:?}");
+    assert!(never.is_empty(), "no message of this test was quarantined for {never:?}");
 }
 
 #[test]
-fn a_partition_of_only_poison_advances_and_is_quarantined_once_over_kills_and_restarts() {
+fn a_partition_of_bad_messages_advances_and_is_quarantined_once_despite_kills_and_restarts() {
     let Some(broker) = real_broker() else { return };
-    let mut chance = Chance::new("crash::poison::a_partition");
+    let mut random = Random::new("crash::poison::a_partition");
     let topic = broker.topic("only-poison", 2);
-    let setup = often_committing(broker, &topic);
+    let setup = frequent_commits(broker, &topic);
     let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: Some(0), burst: 4 });
-    kill_again_and_again(&setup, &topic, 2, KILLS, &mut chance);
+    kill_repeatedly(&setup, &topic, 2, KILLS, &mut random);
     let ledger = publisher.finish();
     for _ in 0..3 {
         setup.catch_up();
     }
     audit(&setup, true);
-    exactly_once(&setup, &topic, &ledger);
-    assert!(ledger.good().iter().all(|((partition, _), _)| *partition == 1), "partition 0 is of poison only");
+    assert_exactly_once(&setup, &topic, &ledger);
+    assert!(ledger.good().iter().all(|((partition, _), _)| *partition == 1), "partition 0 has only bad messages");
 }

@@ -1,4 +1,4 @@
-//! What is read again changes nothing.
+//! Messages that are read again change nothing.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::common::event::runs;
 
 const PARTITIONS: i32 = 3;
 
-/// Everything the metrics say, by window and group.
+/// Returns all metrics by window and group.
 fn figures(setup: &Setup) -> Vec<Value> {
     setup.sql("SELECT * FROM metrics_1m ORDER BY window_start, tenant, task, release_id, stage")
 }

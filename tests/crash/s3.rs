@@ -1,4 +1,4 @@
-//! Tables on S3: the same protocol against a real server, and a store that lets two writers create one object is refused.
+//! Tables on S3: the same protocol with a real server; a store that lets two writers create the same object is refused.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,49 +6,48 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::ledger::{Plan, Publisher};
-use super::members::{leave, metric};
-use super::proof::{audit, ends_whole};
-use super::{Chance, real_broker};
+use super::members::leave;
+use super::proof::{audit, finish_and_verify};
+use super::{Random, real_broker};
 use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Setup, bellwether, cache, python, skipped, until_or};
 
-/// Kills of the worker.
 const KILLS: usize = 5;
 
-/// Commits that must have lost a race of two writers.
-const LOST: f64 = 6.0;
+/// Commits that must be fenced while two writers race.
+const FENCED: f64 = 6.0;
 
-/// An S3 server that keeps all in memory.
+/// An in-memory S3 server.
 struct Server {
     address: String,
     _running: Running,
 }
 
 impl Server {
-    /// None where there is none to be had here.
+    /// Starts it. Returns none if it is not installed.
     fn start() -> Option<Self> {
         python()?;
         let program = cache("venv/bin/moto_server");
         if !program.exists() {
-            skipped("no S3 server; `scripts/setup python` brings moto");
+            skipped("no S3 server; `scripts/setup python` installs moto");
             return None;
         }
         let address = free_address();
         let (host, port) = address.split_once(':').expect("host and port");
         let mut command = Command::new(program);
         let running = Running::spawn(command.args(["-H", host, "-p", port]), "moto_server".to_owned());
-        until_or(|| put(&address, "/bellwether"), || format!("the S3 server makes a bucket\n{}", running.printed()));
+        until_or(|| put(&address, "/bellwether"), || format!("the S3 server creates a bucket\n{}", running.printed()));
         Some(Self { address, _running: running })
     }
 }
 
-/// An address at which nobody listens.
+/// Returns an address with a free port.
 fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").to_string()
 }
 
-/// Makes a bucket; none while the server does not answer.
+/// Creates a bucket; none while the server does not answer.
 fn put(address: &str, path: &str) -> Option<()> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "PUT {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").ok()?;
@@ -57,7 +56,7 @@ fn put(address: &str, path: &str) -> Option<()> {
     answer.lines().next()?.contains(" 200 ").then_some(())
 }
 
-/// Keys of a configuration with its tables on a store.
+/// Returns the `[tables]` keys of a configuration with its tables on a store.
 fn tables(address: &str) -> String {
     format!(
         "root = \"s3://bellwether/llm\"\n[tables.options]\naws_endpoint = \"http://{address}\"\naws_region = \"us-east-1\"\n\
@@ -66,10 +65,10 @@ fn tables(address: &str) -> String {
 }
 
 #[test]
-fn on_s3_killed_and_racing_writers_count_every_message_once() {
+fn killed_and_racing_writers_on_s3_store_every_message_once() {
     let Some(broker) = real_broker() else { return };
     let Some(server) = Server::start() else { return };
-    let mut chance = Chance::new("crash::s3");
+    let mut random = Random::new("crash::s3");
     let topic = broker.topic("s3", 2);
     let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
@@ -80,40 +79,40 @@ fn on_s3_killed_and_racing_writers_count_every_message_once() {
     });
     let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 2 });
     let committed =
-        |worker: &Running| metric(worker, "bellwether_ingest_rows_committed_total").filter(|rows| *rows > 0.0);
+        |worker: &Running| worker.metric("bellwether_ingest_rows_committed_total").filter(|rows| *rows > 0.0);
     for _ in 0..KILLS {
         let worker = setup.start("run");
         until_or(|| committed(&worker), || format!("the worker commits\n{}", worker.printed()));
-        chance.pass(Duration::from_millis(900));
+        random.sleep_up_to(Duration::from_millis(900));
         worker.kill();
         audit(&setup, false);
     }
     let other = setup.other("other.toml", |text| text.replace("group = \"", "group = \"other-"));
     let racers = [setup.start("run"), Running::role("run", &other)];
-    let lost = || -> Option<f64> {
-        let each = racers.iter().map(|racer| metric(racer, "bellwether_ingest_fenced_total"));
-        each.sum::<Option<f64>>().filter(|lost| *lost >= LOST)
+    let fenced = || -> Option<f64> {
+        let each = racers.iter().map(|racer| racer.metric("bellwether_ingest_fenced_total"));
+        each.sum::<Option<f64>>().filter(|fenced| *fenced >= FENCED)
     };
-    until_or(lost, || format!("the two are in each other's way\n{}", racers[0].printed()));
+    until_or(fenced, || format!("the two fence each other\n{}", racers[0].printed()));
     racers.into_iter().for_each(leave);
-    ends_whole(&setup, &topic, publisher, None);
+    finish_and_verify(&setup, &topic, publisher, None);
 }
 
-/// A store that takes whatever is put, as if nobody had asked for conditions.
-fn careless_store() -> String {
+/// Starts a store that ignores the conditions of requests, and returns its address.
+fn store_without_conditions() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
-    // It ends with the process of the tests.
+    // It ends with the test process.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || while take(&stream).is_ok() {});
+            std::thread::spawn(move || while serve_request(&stream).is_ok() {});
         }
     });
     address
 }
 
-/// One request and its answer.
-fn take(mut stream: &TcpStream) -> std::io::Result<()> {
+/// Reads one request and answers it with success.
+fn serve_request(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first)?;
@@ -136,7 +135,7 @@ fn take(mut stream: &TcpStream) -> std::io::Result<()> {
 
 #[test]
 fn a_store_that_ignores_conditions_is_refused_at_start() {
-    let address = careless_store();
+    let address = store_without_conditions();
     let setup = Setup::with(&ConfigText {
         brokers: "127.0.0.1:9",
         topics: &["unused"],

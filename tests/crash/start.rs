@@ -1,16 +1,17 @@
-//! Topics that are begun at their ends: what comes after that is read, whoever reads it, and wherever it comes to.
+//! `kafka.start = "latest"`: every message published after the first start is read, also from partitions added later and
+//! after a change of owner.
 
 use std::time::{Duration, Instant};
 
-use super::members::{leave, metric};
+use super::members::leave;
 use super::proof::audit;
 use super::real_broker;
 use crate::common::event::runs;
 use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Broker, Message, Setup, bellwether, until_or};
 
-/// An added partition is read within this time.
-const READ_WITHIN: Duration = Duration::from_secs(30);
+/// Maximum time until an added partition is read.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
 fn latest(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     let extra = format!(
@@ -27,8 +28,8 @@ fn latest(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     })
 }
 
-/// Where the partitions stand in the tables.
-fn stands(setup: &Setup) -> Vec<(i64, i64)> {
+/// Returns each partition with its next offset, as the tables have them.
+fn progress(setup: &Setup) -> Vec<(i64, i64)> {
     let rows = setup.sql("SELECT partition, next_offset FROM ingest_progress ORDER BY partition");
     rows.iter().filter_map(|row| Some((row["partition"].as_i64()?, row["next_offset"].as_i64()?))).collect()
 }
@@ -43,42 +44,42 @@ fn rows(setup: &Setup) -> i64 {
 }
 
 #[test]
-fn partitions_that_are_added_begin_at_their_beginnings_within_half_a_minute() {
+fn added_partitions_are_read_from_their_beginnings_within_half_a_minute() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("added", 1);
     publish(broker, &topic, 0, "old", 5);
     let setup = latest(broker, &topic, "150ms");
     let worker = setup.start("run");
     until_or(|| worker.get("/healthz"), || worker.printed());
-    until_or(|| (stands(&setup) == [(0, 5)]).then_some(()), || worker.printed());
+    until_or(|| (progress(&setup) == [(0, 5)]).then_some(()), || worker.printed());
     let added = Instant::now();
     broker.add_partitions(&topic, 3);
     for partition in 0..3 {
         publish(broker, &topic, partition, &format!("new-{partition}"), 50);
     }
-    until_or(|| (rows(&setup) == 150).then_some(()), || format!("{:?}\n{}", stands(&setup), worker.printed()));
+    until_or(|| (rows(&setup) == 150).then_some(()), || format!("{:?}\n{}", progress(&setup), worker.printed()));
     let took = added.elapsed();
-    assert!(took < READ_WITHIN, "an added partition is read after {took:?}");
-    assert_eq!(stands(&setup), [(0, 55), (1, 50), (2, 50)]);
+    assert!(took < READ_LIMIT, "an added partition was read after {took:?}");
+    assert_eq!(progress(&setup), [(0, 55), (1, 50), (2, 50)]);
     leave(worker);
     assert_eq!(setup.number("SELECT count(*) FROM events WHERE run_id LIKE 'old-%'"), 0);
-    let told = bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
-    assert!(told.contains(&format!("began topic `{topic}` at the end it had then: partition 0 at 5")), "{told}");
+    let output = bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
+    assert!(output.contains(&format!("began topic `{topic}` at the end it had then: partition 0 at 5")), "{output}");
 }
 
 #[test]
-fn a_worker_that_dies_before_its_first_commit_leaves_nothing_out() {
+fn a_worker_that_dies_before_its_first_commit_loses_nothing() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("first", 2);
     publish(broker, &topic, 0, "old", 7);
-    // It holds what it reads for an hour.
+    // It commits only after an hour.
     let setup = latest(broker, &topic, "1h");
     let first = setup.start("ingest");
     until_or(|| first.get("/healthz"), || first.printed());
-    until_or(|| (stands(&setup) == [(0, 7), (1, 0)]).then_some(()), || first.printed());
+    until_or(|| (progress(&setup) == [(0, 7), (1, 0)]).then_some(()), || first.printed());
     publish(broker, &topic, 0, "new-0", 100);
     publish(broker, &topic, 1, "new-1", 100);
-    let read = || metric(&first, "bellwether_ingest_messages_total").filter(|read| *read >= 200.0);
+    let read = || first.metric("bellwether_ingest_messages_total").filter(|read| *read >= 200.0);
     until_or(read, || first.printed());
     first.kill();
     assert_eq!(rows(&setup), 0);
@@ -90,7 +91,7 @@ fn a_worker_that_dies_before_its_first_commit_leaves_nothing_out() {
 }
 
 #[test]
-fn the_lag_of_a_partition_that_moved_is_told_by_its_new_owner_alone() {
+fn only_the_new_owner_of_a_partition_exports_its_lag() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic("gauges", 4);
     let setup = latest(broker, &topic, "150ms");
@@ -104,7 +105,7 @@ fn the_lag_of_a_partition_that_moved_is_told_by_its_new_owner_alone() {
     let second = setup.start("ingest");
     let shared = || (gauges(&first)? == 2 && gauges(&second)? == 2).then_some(());
     until_or(shared, || format!("{:?} {:?}\n{}", gauges(&first), gauges(&second), second.printed()));
-    // What comes while they share is read by one of them, and nothing that came before the first is.
+    // Each message from now on is read by one of them; messages from before the first start are not read.
     for partition in 0..4 {
         publish(broker, &topic, partition, &format!("new-{partition}"), 25);
     }

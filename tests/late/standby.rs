@@ -25,14 +25,13 @@ fn runs(from: usize, count: usize) -> Vec<Value> {
     (from..from + count).map(one).collect()
 }
 
-/// Reads a metric of a process.
+/// Reads a metric of a process as an integer.
 fn number(process: &Running, name: &str) -> Option<i64> {
-    let (_, body) = process.get("/metrics")?;
-    body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    process.metric(name).map(|value| value as i64)
 }
 
 fn on_duty(process: &Running) -> Option<bool> {
-    number(process, "bellwether_aggregate_on_duty ").map(|number| number == 1)
+    number(process, "bellwether_aggregate_on_duty").map(|number| number == 1)
 }
 
 async fn newest(feed: &Feed) -> i64 {
@@ -65,7 +64,7 @@ async fn pair() -> (Setup, Feed, Running, Running) {
     feed.commit_events(&runs(0, 50)).await;
     caught_up(&feed).await;
     let version = newest(&feed).await;
-    until("the second follows", || (number(&second, "bellwether_aggregate_next_version ")? > version).then_some(()));
+    until("the second follows", || (number(&second, "bellwether_aggregate_next_version")? > version).then_some(()));
     assert_eq!((on_duty(&first), on_duty(&second)), (Some(true), Some(false)));
     (setup, feed, first, second)
 }
@@ -79,7 +78,7 @@ async fn a_standby_takes_over_from_a_killed_aggregator_and_counts_nothing_twice(
     let took = caught_up(&feed).await;
     assert!(took <= TAKEOVER_LIMIT, "taking over took {took:?}");
     assert_eq!(
-        number(&second, "bellwether_aggregate_duplicates_total "),
+        number(&second, "bellwether_aggregate_duplicates_total"),
         Some(20),
         "the standby knows which runs the other had counted"
     );

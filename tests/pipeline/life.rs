@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::event::{run, runs};
+use crate::common::program::metric;
 use crate::common::{Broker, Message, Setup, broker, until};
 
 /// Partitions of the topics here.
@@ -104,12 +105,6 @@ fn sigterm_drains_commits_and_exits_with_0() {
     let ended = running.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(setup.sql(ROWS), [json!({"stored": 50, "own": 50})]);
-}
-
-/// A number from the text that Prometheus reads.
-fn metric(text: &str, name: &str) -> Option<f64> {
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))?;
-    line.rsplit(' ').next()?.parse().ok()
 }
 
 #[test]
