@@ -38,6 +38,12 @@ pub(crate) struct Message {
     pub(crate) headers: Vec<(&'static str, &'static str)>,
 }
 
+/// A producer that publishes in transactions.
+pub(crate) struct Transactions {
+    producer: BaseProducer,
+    topic: String,
+}
+
 /// Collects the errors of messages that the broker did not take.
 #[derive(Default)]
 struct Deliveries {
@@ -68,6 +74,16 @@ pub(crate) fn broker() -> Option<&'static Broker> {
         skipped("no broker; `make test` starts one, or set BELLWETHER_TEST_KAFKA=HOST:PORT");
     }
     found.as_ref()
+}
+
+/// Returns the broker of this test run if it is a real one; otherwise prints that the test is skipped.
+pub(crate) fn real_broker() -> Option<&'static Broker> {
+    let broker = broker()?;
+    if broker.is_mock() {
+        skipped("the embedded broker drops messages, and has no topic ids, compaction or transactions; use a real one");
+        return None;
+    }
+    Some(broker)
 }
 
 /// Starts the mock cluster on its own thread, because it cannot move between threads.
@@ -232,6 +248,17 @@ impl Broker {
         }
     }
 
+    /// Creates a producer of transactions for partition 0 of a topic; real brokers only.
+    pub(crate) fn transactions(&self, topic: &str) -> Transactions {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("transactional.id", topic)
+            .create()
+            .expect("a producer");
+        producer.init_transactions(patience()).expect("the broker supports transactions");
+        Transactions { producer, topic: topic.to_owned() }
+    }
+
     /// Publishes events to the partitions in turn.
     pub(crate) fn publish_events(&self, topic: &str, partitions: i32, events: &[serde_json::Value]) {
         let in_turn = (0..partitions).cycle();
@@ -240,5 +267,25 @@ impl Broker {
             .zip(in_turn)
             .map(|(event, partition)| Message { partition, ..Message::new(event.to_string()) });
         self.publish(topic, messages);
+    }
+}
+
+// === impl Transactions ===
+
+impl Transactions {
+    /// Publishes events in a transaction, which is then committed or aborted.
+    pub(crate) fn publish(&self, events: &[serde_json::Value], commit: bool) {
+        self.producer.begin_transaction().expect("the transaction begins");
+        for event in events {
+            let body = event.to_string();
+            let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(&body);
+            self.producer.send(record).map_err(|(error, _)| error).expect("the message fits the queue");
+        }
+        self.producer.flush(patience()).expect("the broker takes the messages");
+        let ended = match commit {
+            true => self.producer.commit_transaction(patience()),
+            false => self.producer.abort_transaction(patience()),
+        };
+        ended.expect("the transaction ends");
     }
 }

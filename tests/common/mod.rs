@@ -8,7 +8,7 @@ pub(crate) mod wait;
 use std::io::Write;
 use std::path::PathBuf;
 
-pub(crate) use broker::{Broker, Message, broker};
+pub(crate) use broker::{Broker, Message, broker, real_broker};
 pub(crate) use program::{Setup, bellwether};
 pub(crate) use wait::{until, until_or};
 

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::wait::{patience, until_or};
 
+/// Settings that accept events of any age.
+pub(crate) const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"36500d\"\n";
+
 /// A temporary folder with a configuration and the tables it names.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -112,6 +115,31 @@ impl Setup {
     /// Does the same with another configuration.
     pub(crate) fn catch_up_as(&self, config: &Path) {
         bellwether(&["run", "--until-caught-up", "--config", text(config)]).succeeds();
+    }
+
+    /// Runs a role until it has caught up.
+    pub(crate) fn catch_up_role(&self, role: &str) {
+        bellwether(&[role, "--until-caught-up", "--config", text(&self.config())]).succeeds();
+    }
+
+    /// Writes events to a file beside the tables, one per line, and returns its path.
+    pub(crate) fn recording(&self, name: &str, events: &[Value]) -> PathBuf {
+        let path = self.file(name);
+        let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+        std::fs::write(&path, lines).expect("the recording is written");
+        path
+    }
+
+    /// Replays a file into the tables; every event in it must be accepted.
+    pub(crate) fn replay(&self, file: &Path) {
+        bellwether(&["replay", text(file), "--to", "tables", "--config", text(&self.config())]).succeeds();
+    }
+
+    /// Replays events from a file, computes the metrics and evaluates the rules.
+    pub(crate) fn replay_and_watch(&self, events: &[Value]) {
+        self.replay(&self.recording("events.ndjson", events));
+        self.catch_up_role("aggregate");
+        self.catch_up_role("watch");
     }
 
     /// Starts a role.

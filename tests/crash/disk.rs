@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
 use super::proof::{TableProgress, assert_exactly_once, finish_and_verify};
-use super::real_broker;
 use crate::common::program::{ConfigText, Running, text};
-use crate::common::{Setup, bellwether, skipped, until_or};
+use crate::common::{Setup, real_broker, skipped, until_or};
 
 /// A small in-memory file system.
 struct Disk {
@@ -115,7 +114,7 @@ fn a_damaged_table_ends_the_worker_with_exit_code_4() {
         extra: "[ingest]\nflush_interval = \"50ms\"\n",
         ..ConfigText::default()
     });
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     // The worker reads this file at the first bad message, when it already owns partitions and has an open batch.
     let damaged = setup.root().join("quarantine/_delta_log/_last_checkpoint");
     std::fs::write(&damaged, "garbage").expect("the file can be written");

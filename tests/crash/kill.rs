@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::Random;
 use super::ledger::{Plan, Publisher};
 use super::proof::{TableProgress, assert_complete_below, audit, finish_and_verify};
-use super::{Random, real_broker};
 use crate::common::program::ConfigText;
 use crate::common::wait::patience;
-use crate::common::{Broker, Setup, say};
+use crate::common::{Broker, Setup, real_broker, say};
 
 /// Default number of kills; `BELLWETHER_KILLS` overrides it.
 const KILLS: usize = 50;

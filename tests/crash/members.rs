@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::Random;
 use super::ledger::{Plan, Publisher};
 use super::proof::{TableProgress, finish_and_verify};
-use super::{Random, real_broker};
 use crate::common::program::{ConfigText, Running};
-use crate::common::{Broker, Setup, until, until_or};
+use crate::common::{Broker, Setup, real_broker, until, until_or};
 
 const PARTITIONS: i32 = 4;
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::common::{Broker, broker, say, skipped};
+use crate::common::say;
 
 /// Randomness from a seed.
 struct Random(StdRng);
@@ -51,14 +51,4 @@ impl Random {
     fn sleep_up_to(&mut self, longest: Duration) {
         std::thread::sleep(longest.mul_f64(self.0.random_range(0.0..1.0)));
     }
-}
-
-/// Returns the broker if it is a real one; otherwise prints that the test is skipped.
-fn real_broker() -> Option<&'static Broker> {
-    let broker = broker()?;
-    if broker.is_mock() {
-        skipped("the embedded broker drops messages; this test needs a real one");
-        return None;
-    }
-    Some(broker)
 }

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use super::ledger::{Plan, Publisher};
 use super::proof::{TableProgress, finish_and_verify};
-use super::real_broker;
 use crate::common::event::runs;
 use crate::common::program::{ConfigText, text};
-use crate::common::{Broker, Setup, repository, until_or};
+use crate::common::{Broker, Setup, real_broker, repository, until_or};
 
 /// A broker that this test started itself.
 struct OwnBroker {

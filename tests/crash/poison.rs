@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use bellwether_event::Reason;
 use serde_json::{Value, json};
 
+use super::Random;
 use super::kill::{frequent_commits, kill_repeatedly};
 use super::ledger::{Plan, Publisher};
 use super::proof::{assert_exactly_once, audit};
-use super::{Random, real_broker};
 use crate::common::event::run;
-use crate::common::{Message, Setup, broker};
+use crate::common::{Message, Setup, broker, real_broker};
 
 /// Kills of the worker that reads a topic with one partition of bad messages.
 const KILLS: usize = 8;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::ledger::{Ledger, LedgerPosition, Plan, Publisher};
 use crate::common::program::{Running, text};
 use crate::common::wait::patience;
-use crate::common::{Setup, bellwether};
+use crate::common::{Setup, bellwether, real_broker};
 
 /// Time between two looks at the log: a fraction of the times that are measured with it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -166,7 +166,7 @@ fn positions(setup: &Setup, table: &str, topic: &str) -> Vec<(LedgerPosition, St
 
 #[test]
 fn the_comparison_with_the_ledger_finds_lost_and_foreign_rows() {
-    let Some(broker) = super::real_broker() else { return };
+    let Some(broker) = real_broker() else { return };
     let topic = broker.topic("proof", 2);
     let publisher = Publisher::start(&broker.address, &topic, Plan { partitions: 2, only_bad: None, burst: 4 });
     let setup = Setup::new(&broker.address, &topic, "");

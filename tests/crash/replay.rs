@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::proof::audit;
-use super::real_broker;
-use crate::common::Setup;
 use crate::common::event::runs;
+use crate::common::{Setup, real_broker};
 
 const PARTITIONS: i32 = 3;
 

@@ -5,12 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use super::Random;
 use super::ledger::{Plan, Publisher};
 use super::members::leave;
 use super::proof::{audit, finish_and_verify};
-use super::{Random, real_broker};
 use crate::common::program::{ConfigText, Running, text};
-use crate::common::{Setup, bellwether, cache, python, skipped, until_or};
+use crate::common::{Setup, bellwether, cache, python, real_broker, skipped, until_or};
 
 const KILLS: usize = 5;
 

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::members::leave;
 use super::proof::audit;
-use super::real_broker;
 use crate::common::event::runs;
 use crate::common::program::{ConfigText, Running, text};
-use crate::common::{Broker, Message, Setup, bellwether, until_or};
+use crate::common::{Broker, Message, Setup, bellwether, real_broker, until_or};
 
 /// Maximum time until an added partition is read.
 const READ_LIMIT: Duration = Duration::from_secs(30);

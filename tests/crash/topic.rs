@@ -1,10 +1,9 @@
 //! A truncated or recreated topic: its partitions are halted with an error, and the others continue.
 
 use super::proof::audit;
-use super::real_broker;
 use crate::common::event::{run, runs};
 use crate::common::program::{ConfigText, Running};
-use crate::common::{Broker, Message, Setup, until_or};
+use crate::common::{Broker, Message, Setup, real_broker, until_or};
 
 /// Waits until readiness reports why a partition is halted.
 fn reports(worker: &Running, partition: &str, why: &str) -> String {

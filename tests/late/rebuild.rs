@@ -209,7 +209,7 @@ async fn the_command_changes_the_number_of_shards() {
     let output = bellwether(&["rebuild", "--config", text(&setup.config())]).succeeds();
     assert!(output.contains("2 shards"), "{output}");
     feed.commit_events(&statements(40, 10)).await;
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     let table = feed.folded().await;
     assert!(first_difference(&table, &right).is_some(), "it has counted the new events");
     bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();

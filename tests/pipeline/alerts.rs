@@ -1,4 +1,4 @@
-//! Rules and alerts through the whole pipeline: what is found, what is not, and that nothing is told twice.
+//! Rules and alerts through the whole pipeline: which problems they report, which they do not, and each only once.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,16 +6,13 @@ use serde_json::{Value, json};
 
 use super::tau2;
 use crate::common::event::rfc3339;
-use crate::common::program::{Ended, text};
+use crate::common::program::{Ended, KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether};
-
-/// Events of any age are taken.
-const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"36500d\"\n";
 
 /// 2026-01-05 00:00 UTC, a Monday.
 const BEGIN_S: u64 = 1_767_571_200;
 
-/// The releases that are compared, by what they are: gpt-4.1, and the model that was tuned from it.
+/// The compared releases: gpt-4.1, and a model tuned from it.
 const TAU2: [(&str, &[&str]); 2] =
     [("tuned", &["022b3ed1", "6448b3c0", "71a5c478"]), ("untuned", &["94ad2a06", "e27af7ee", "e93263f9"])];
 
@@ -23,21 +20,7 @@ fn at(minute: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN_S + minute * 60)
 }
 
-/// Sends events through the file path and judges them.
-fn judged(setup: &Setup, events: &[Value]) {
-    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let file = setup.file("events.ndjson");
-    std::fs::write(&file, lines.join("\n")).expect("the events are written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
-    watch(setup);
-}
-
-fn watch(setup: &Setup) {
-    bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
-}
-
-/// A run of a task that ends in a minute.
+/// Builds a run that ends in a given minute.
 fn run(id: String, task: &str, release: &str, stage: &str, minute: u64, success: bool) -> Value {
     json!({
         "spec": "run-event/1.0", "run_id": id, "source": "tests",
@@ -49,7 +32,7 @@ fn run(id: String, task: &str, release: &str, stage: &str, minute: u64, success:
     })
 }
 
-/// A canary beside its baseline: four and eight runs a minute; of the canary's, every `bad`-th fails.
+/// Builds four canary runs and eight baseline runs per minute; every `bad`th canary run fails.
 fn canary(task: &str, minutes: u64, bad: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
@@ -70,13 +53,13 @@ fn fired(setup: &Setup) -> Vec<Value> {
 }
 
 #[test]
-fn telecom_s_difference_is_found_and_retail_s_absence_of_one_is_not_reported() {
+fn a_real_regression_in_telecom_is_reported_and_none_in_retail() {
     let Some(recorded) = tau2::recorded() else { return };
     let mut events = Vec::new();
     for task in ["retail", "telecom"] {
         for (release, ids) in TAU2 {
             let of = recorded.iter().filter(|run| run["domain"] == task && ids.iter().any(|id| run["release"] == *id));
-            // They ran one after the other; here each has its runs in the same minutes.
+            // The releases were recorded one after the other; here they run side by side.
             for (minute, recorded) in (0..).zip(of) {
                 let mut event = tau2::event(recorded);
                 event["source"] = json!(format!("tau2/{release}"));
@@ -89,20 +72,20 @@ fn telecom_s_difference_is_found_and_retail_s_absence_of_one_is_not_reported() {
     }
     assert_eq!(events.len(), 240, "40 runs of retail and 80 of telecom for each");
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    judged(&setup, &events);
+    setup.replay_and_watch(&events);
     let alerts = fired(&setup);
     let of = |task: &str| alerts.iter().filter(|alert| alert["task"] == task).collect::<Vec<_>>();
     let found = of("telecom").into_iter().find(|alert| alert["rule"] == "success_regression");
-    assert_eq!(found.expect("it is found")["release_id"], "untuned", "{alerts:#?}");
+    assert_eq!(found.expect("the regression is reported")["release_id"], "untuned", "{alerts:#?}");
     assert_eq!(of("retail"), Vec::<&Value>::new());
 }
 
 #[test]
-fn an_alert_is_told_once_and_its_sql_gives_its_numbers_again() {
+fn an_alert_is_reported_once_and_its_sql_reproduces_its_numbers() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
     let mut events = canary("checkout", 240, 3);
     events.extend(canary("search", 240, 12));
-    judged(&setup, &events);
+    setup.replay_and_watch(&events);
     let alerts = fired(&setup);
     assert!(alerts.iter().all(|alert| alert["task"] != "search"), "{alerts:#?}");
     let alert = alerts.iter().find(|alert| alert["rule"] == "success_regression").expect("it fires");
@@ -110,33 +93,38 @@ fn an_alert_is_told_once_and_its_sql_gives_its_numbers_again() {
     let number = |value: &Value| value.as_f64().expect("a number");
     assert!((number(&again["log_e"]) - number(&alert["log_e"])).abs() < 1e-9, "{again} {alert}");
     assert!(number(&alert["log_e"]) >= number(&alert["threshold"]));
-    // Judged again from the tables, everything comes out as it was, and nothing is told twice.
+    // Evaluating the tables again gives the same alerts and reports none twice.
     let all = || setup.sql("SELECT alert_id, at, state, stale, change, log_e FROM alerts ORDER BY alert_id, at, state");
     let before = all();
-    watch(&setup);
+    setup.catch_up_role("watch");
     assert_eq!(all(), before);
-    // Over history, the rule fires when it did.
-    let told = replayed(&setup, "success_regression").succeeds();
+    // Evaluated over history, the rule fires at the same time.
+    let reported = replayed(&setup, "success_regression").succeeds();
     let at = alert["at"].as_str().expect("a time")[..19].replace(' ', "T");
-    assert!(told.contains(&format!("{at}Z  firing")), "{told}");
-    assert!(told.contains("a month") && told.contains("delay:") && told.contains("at most"), "{told}");
+    assert!(reported.contains(&format!("{at}Z  firing")), "{reported}");
+    assert!(reported.contains("a month") && reported.contains("delay:") && reported.contains("at most"), "{reported}");
 }
 
 #[test]
-fn what_history_brings_is_logged_in_one_line_and_shown_in_words() {
+fn alerts_of_history_are_logged_in_one_line_and_shown_in_words() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    judged(&setup, &canary("checkout", 240, 3));
+    setup.replay_and_watch(&canary("checkout", 240, 3));
     let transitions = setup.number("SELECT count(*) AS n FROM alerts");
     assert!(transitions > 2, "{transitions}");
-    // A watcher that knows nothing yet of it, and one that does.
-    std::fs::remove_dir_all(setup.root().join("alerts")).expect("the alerts are forgotten");
+    // First with a watcher that has no alerts yet, then with one that has them.
+    std::fs::remove_dir_all(setup.root().join("alerts")).expect("the table of alerts can be removed");
     for new in [true, false] {
         let ended = bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]);
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("bellwether_alerts")).collect();
-        let told: Vec<&&str> = lines.iter().filter(|line| line.contains("alerts as the tables have them")).collect();
-        assert_eq!(told.len(), 1, "{}", ended.stderr);
-        assert!(!told[0].contains("firing=0 ") && told[0].contains("new_transitions=0") != new, "{}", told[0]);
-        // Years of silence after the last run are news; of what happened before, nothing is told again one by one.
+        let reported: Vec<&&str> =
+            lines.iter().filter(|line| line.contains("alerts as the tables have them")).collect();
+        assert_eq!(reported.len(), 1, "{}", ended.stderr);
+        assert!(
+            !reported[0].contains("firing=0 ") && reported[0].contains("new_transitions=0") != new,
+            "{}",
+            reported[0]
+        );
+        // The silence since the last run is logged as a new alert; alerts of the past are not logged one by one.
         let one_by_one = lines.iter().filter(|line| line.contains("watch: alert alert="));
         assert!(one_by_one.clone().all(|line| line.contains("stale=true")), "{}", ended.stderr);
     }
@@ -156,24 +144,22 @@ fn what_history_brings_is_logged_in_one_line_and_shown_in_words() {
 }
 
 #[test]
-fn what_comes_late_is_judged_again_and_told_as_such() {
+fn late_events_change_alerts_and_the_change_is_marked_as_late() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    judged(&setup, &canary("checkout", 240, 12));
+    setup.replay_and_watch(&canary("checkout", 240, 12));
     assert_eq!(fired(&setup), Vec::<Value>::new());
-    // The canary's failures of the second hour come after all else.
+    // The canary's failures of the second hour arrive last.
     let late: Vec<Value> =
         (0..200).map(|n| run(format!("late-{n}"), "checkout", "v2", "canary", 60 + n % 60, false)).collect();
-    let file = setup.file("late.ndjson");
-    std::fs::write(&file, late.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
-    watch(&setup);
-    let told = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND NOT stale AND task = 'checkout'");
-    assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0]["at"].as_str().is_some_and(|at| at.contains("01:")), "{told:#?}");
+    setup.replay(&setup.recording("late.ndjson", &late));
+    setup.catch_up_role("aggregate");
+    setup.catch_up_role("watch");
+    let reported = setup.sql("SELECT rule, state, at FROM alerts WHERE rule = 'success_regression' AND state = 'firing' AND NOT stale AND task = 'checkout'");
+    assert_eq!(reported.len(), 1, "{reported:#?}");
+    assert!(reported[0]["at"].as_str().is_some_and(|at| at.contains("01:")), "{reported:#?}");
 }
 
-/// A rule over the day of the recorded history.
+/// Evaluates a rule over the recorded day.
 fn replayed(setup: &Setup, rule: &str) -> Ended {
     let root = setup.root();
     let days = ["--from", "2026-01-05", "--to", "2026-01-06"];
@@ -201,7 +187,7 @@ detector = { kind = "regression" }
 "#;
 
 #[test]
-fn broken_rules_are_told_and_the_others_go_on() {
+fn broken_rules_are_reported_and_the_others_continue() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, sql: &str| {
         std::fs::write(folder.path().join(format!("{name}.toml")), RULE.replace("NAME", name).replace("SQL", sql))
@@ -224,10 +210,10 @@ fn broken_rules_are_told_and_the_others_go_on() {
     write("good", "SELECT window_start, tenant, task, release_id, stage, failure AS events, runs FROM metrics");
     let setup =
         Setup::new("127.0.0.1:9", "unused", &format!("{KEEP_HISTORY}[alerts]\nrules = \"{}\"\n", text(folder.path())));
-    judged(&setup, &canary("checkout", 240, 3));
-    let told = fired(&setup);
+    setup.replay_and_watch(&canary("checkout", 240, 3));
+    let reported = fired(&setup);
     for rule in ["good", "success_regression"] {
-        assert!(told.iter().any(|alert| alert["rule"] == rule), "`{rule}` goes on: {told:#?}");
+        assert!(reported.iter().any(|alert| alert["rule"] == rule), "`{rule}` continues: {reported:#?}");
     }
     let checked = rules(folder.path(), &["check", "--root", text(&setup.root())]);
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);
@@ -244,7 +230,7 @@ fn broken_rules_are_told_and_the_others_go_on() {
         "✓ success_regression",
         "4 problems",
     ] {
-        assert!(checked.stdout.contains(part), "`{part}` is missing in\n{}", checked.stdout);
+        assert!(checked.stdout.contains(part), "`{part}` is missing from\n{}", checked.stdout);
     }
     let shipped = bellwether(&["rules", "check"]);
     assert_eq!(shipped.code, Some(0), "{}", shipped.stdout);
@@ -277,19 +263,19 @@ fn unit_tests_of_rules_pass_and_fail_as_they_should() {
 fn the_unit_tests_of_the_shipped_rules_pass() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/tests/rules");
     let files: Vec<String> = std::fs::read_dir(&folder)
-        .expect("they are there")
+        .expect("the folder exists")
         .map(|entry| text(&entry.expect("an entry").path()).to_owned())
         .collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    let told = bellwether(&[&["rules", "test"][..], &files].concat());
-    assert_eq!(told.code, Some(0), "{}{}", told.stdout, told.stderr);
-    assert!(told.stdout.matches('✓').count() >= files.len(), "{}", told.stdout);
+    let reported = bellwether(&[&["rules", "test"][..], &files].concat());
+    assert_eq!(reported.code, Some(0), "{}{}", reported.stdout, reported.stderr);
+    assert!(reported.stdout.matches('✓').count() >= files.len(), "{}", reported.stdout);
 }
 
 #[test]
-fn a_rule_on_whole_tables_is_replayed_as_it_was_judged() {
+fn a_rule_on_whole_tables_fires_in_replay_as_it_does_live() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    // From the fourth hour on, another prompt goes under the same name.
+    // From the fourth hour on, another prompt has the same name.
     let events: Vec<Value> = (0..240)
         .map(|minute| {
             let mut event = run(format!("r{minute}"), "checkout", "v1", "full", minute, true);
@@ -297,12 +283,12 @@ fn a_rule_on_whole_tables_is_replayed_as_it_was_judged() {
             event
         })
         .collect();
-    judged(&setup, &events);
-    let told = replayed(&setup, "fingerprint_surprise").succeeds();
+    setup.replay_and_watch(&events);
+    let reported = replayed(&setup, "fingerprint_surprise").succeeds();
     let fires = |line: &str| line.starts_with("2026-01-05T03:0") && line.contains("  firing");
-    assert!(told.lines().any(fires), "{told}");
-    assert!(told.contains("fired 1 times") && told.contains("no promise"), "{told}");
-    // Live, it is judged by the clock, and comes to the same.
+    assert!(reported.lines().any(fires), "{reported}");
+    assert!(reported.contains("fired 1 times") && reported.contains("no promise"), "{reported}");
+    // Live, it is evaluated by the clock, with the same result.
     let live: Vec<Value> = fired(&setup).into_iter().filter(|alert| alert["rule"] == "fingerprint_surprise").collect();
     assert_eq!(live.len(), 1, "{live:#?}");
 }

@@ -1,4 +1,4 @@
-//! `bellwether audit`: clean tables are found clean, and each thing that is broken on purpose is found and named.
+//! `bellwether audit`: it finds no fault in complete tables, and finds and names every fault that a test introduces.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,28 +12,25 @@ use arrow::datatypes::Int64Type;
 use bellwether_lake::{Lake, MaintainSettings, StorageOptions, Table};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::event::{run, runs};
 use crate::common::program::text;
-use crate::common::wait::patience;
-use crate::common::{Message, Setup, bellwether, broker, python, skipped, until};
+use crate::common::{Message, Setup, bellwether, broker, python, real_broker, until};
 
-/// Lines of the recording that the tables to be broken are made of: good runs, bad lines and blank ones.
+/// Numbers of good, bad and blank lines in the recording from which the tables are made.
 const GOOD: usize = 60;
 const BAD: usize = 6;
 const BLANK: usize = 3;
 
-/// What an audit answered.
+/// The result of an audit.
 struct Answer {
     code: Option<i32>,
     body: Value,
 }
 
-/// Tables to break: a copy of whole ones.
+/// A copy of complete tables, for a test to damage.
 struct Victim {
     dir: TempDir,
 }
@@ -46,7 +43,7 @@ fn audit(root: &Path, more: &[&str]) -> Answer {
     Answer { code: ended.code, body }
 }
 
-/// Asserts that all is so, and returns the answer.
+/// Checks that an audit finds no fault, and returns its result.
 fn clean(root: &Path) -> Answer {
     let answer = audit(root, &["--recompute"]);
     assert_eq!((answer.code, &answer.body["ok"]), (Some(0), &json!(true)), "{:#}", answer.body);
@@ -65,21 +62,21 @@ impl Answer {
         self.check(check)["counts"][name].as_i64().unwrap_or_else(|| panic!("no count `{name}`: {:#}", self.body))
     }
 
-    /// Names of the checks that are not so.
-    fn wrong(&self) -> Vec<&str> {
+    /// Returns the names of the failed checks.
+    fn failed(&self) -> Vec<&str> {
         let checks = self.body["checks"].as_array().expect("checks");
         checks.iter().filter(|check| check["ok"] == false).filter_map(|check| check["name"].as_str()).collect()
     }
 
-    /// Asserts that exactly these checks found something, with an exit code, and that the first says a text.
+    /// Checks the exit code, that exactly these checks failed, and that the findings of the first contain some texts.
     fn finds(&self, code: i32, checks: &[&str], says: &[&str]) {
         assert_eq!(self.code, Some(code), "{:#}", self.body);
-        assert_eq!(self.wrong(), checks, "{:#}", self.body);
+        assert_eq!(self.failed(), checks, "{:#}", self.body);
         assert_eq!(self.body["ok"], false);
         let findings = &self.check(checks[0])["findings"];
-        let told = findings.to_string();
+        let report = findings.to_string();
         for part in says {
-            assert!(told.contains(part), "`{part}` is not said: {findings:#}");
+            assert!(report.contains(part), "`{part}` is missing from {findings:#}");
         }
         let all = findings.as_array().expect("findings");
         assert!(
@@ -89,7 +86,7 @@ impl Answer {
     }
 }
 
-/// A recording of good, bad and blank lines.
+/// Builds a recording with good, bad and blank lines.
 fn recording() -> String {
     let mut lines: Vec<String> = runs("recorded", GOOD).iter().map(ToString::to_string).collect();
     (0..BAD).for_each(|n| lines.insert(n * 9 + 4, format!("bad line {n}")));
@@ -97,23 +94,23 @@ fn recording() -> String {
     lines.join("\n") + "\n"
 }
 
-/// Tables of several commits each, made once. Version 1 claims the file, version 2 has the first rows.
+/// Returns tables of several commits each, created once. Version 1 claims the file; version 2 has the first rows.
 fn whole() -> &'static Setup {
     static WHOLE: OnceLock<Setup> = OnceLock::new();
     WHOLE.get_or_init(|| {
         let setup = Setup::new("127.0.0.1:9", "unused", "[ingest]\nflush_rows = 10\n");
         let path = setup.file("runs.ndjson");
         fs::write(&path, recording()).expect("the recording is written");
-        // Some of its lines are bad.
+        // Exit code 1, because some lines are bad.
         bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]).exits_with(1);
-        bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+        setup.catch_up_role("aggregate");
         setup
     })
 }
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("the folder is there") {
+    for entry in fs::read_dir(from).expect("the folder exists") {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
@@ -141,7 +138,7 @@ impl Victim {
         self.root().join(table).join("_delta_log").join(format!("{version:020}.json"))
     }
 
-    /// The lines of a log entry.
+    /// Reads the actions of a log entry.
     fn entry(&self, table: &str, version: usize) -> Vec<Value> {
         let text = fs::read_to_string(self.entry_path(table, version)).expect("the entry is there");
         text.lines().map(|line| serde_json::from_str(line).expect("an action")).collect()
@@ -152,7 +149,7 @@ impl Victim {
         fs::write(self.entry_path(table, version), text).expect("the entry is written");
     }
 
-    /// Changes the actions of one kind in a log entry.
+    /// Changes all actions of one kind in a log entry.
     fn edit(&self, table: &str, version: usize, action: &str, change: impl Fn(&mut Value)) {
         let mut lines = self.entry(table, version);
         let actions: Vec<&mut Value> = lines.iter_mut().filter_map(|line| line.get_mut(action)).collect();
@@ -165,7 +162,7 @@ impl Victim {
         (0..).take_while(|version| self.entry_path(table, *version).exists()).last().expect("there is an entry")
     }
 
-    /// The path under the table of the first file that a version adds.
+    /// Returns the path, relative to the table, of the first file that a version adds.
     fn file(&self, table: &str, version: usize) -> String {
         let lines = self.entry(table, version);
         let path = lines.iter().find_map(|line| line["add"]["path"].as_str());
@@ -176,7 +173,7 @@ impl Victim {
         self.root().join(table).join(self.file(table, version))
     }
 
-    /// Rewrites the first file of a version with other rows, and makes the log agree about its size and rows.
+    /// Rewrites the first file of a version with other rows, and updates its size and row count in the log.
     fn rewrite(&self, table: &str, version: usize, change: impl FnOnce(RecordBatch) -> RecordBatch) {
         let path = self.path(table, version);
         let rows = change(read(&path));
@@ -206,30 +203,30 @@ fn without_last_row(rows: RecordBatch) -> RecordBatch {
     rows.slice(0, rows.num_rows() - 1)
 }
 
-/// The offset in the last row.
+/// Returns the offset in the last row.
 fn last_offset(rows: &RecordBatch) -> i64 {
     let offsets = rows.column_by_name("offset").expect("a column").as_primitive::<Int64Type>();
     offsets.value(rows.num_rows() - 1)
 }
 
-/// Every file below a folder, with its size.
+/// Lists every file below a folder with its size.
 fn listing(root: &Path) -> BTreeMap<PathBuf, u64> {
     let mut all = BTreeMap::new();
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).expect("the folder is there") {
+        for entry in fs::read_dir(folder).expect("the folder exists") {
             let entry = entry.expect("an entry");
             if entry.path().is_dir() {
                 open.push(entry.path());
             }
-            all.insert(entry.path(), entry.metadata().expect("it is there").len());
+            all.insert(entry.path(), entry.metadata().expect("it exists").len());
         }
     }
     all
 }
 
 #[test]
-fn a_replayed_file_is_clean_and_its_blank_lines_are_explained() {
+fn a_replayed_file_passes_and_its_blank_lines_are_counted() {
     let before = listing(&whole().root());
     let answer = clean(&whole().root());
     let count = |name: &str| answer.count("rows", name);
@@ -238,15 +235,15 @@ fn a_replayed_file_is_clean_and_its_blank_lines_are_explained() {
     assert!(answer.count("offsets", "ranges") > 3, "it takes several commits: {:#}", answer.body);
     assert_eq!(answer.body["partitions"][0]["job"], "replay");
     assert_eq!(listing(&whole().root()), before, "an audit writes nothing");
-    let told = bellwether(&["audit", "--root", text(&whole().root()), "--recompute"]).succeeds();
-    assert!(told.contains("✓ rows") && told.contains("All is so."), "{told}");
+    let report = bellwether(&["audit", "--root", text(&whole().root()), "--recompute"]).succeeds();
+    assert!(report.contains("✓ rows") && report.contains("All is so."), "{report}");
 }
 
 #[test]
-fn a_file_that_is_gone_is_found_in_every_table() {
+fn a_missing_file_is_found_in_every_table() {
     for table in Table::ALL.map(Table::name) {
         let victim = Victim::new();
-        // `rolling_history` has rows only once a window is complete, and `alerts` once there is one.
+        // `rolling_history` has no rows before a window is complete, and `alerts` none before the first alert.
         let Some(version) = (1..=victim.newest(table))
             .find(|version| victim.entry(table, *version).iter().any(|line| line["add"].is_object()))
         else {
@@ -254,19 +251,19 @@ fn a_file_that_is_gone_is_found_in_every_table() {
             continue;
         };
         let name = victim.file(table, version);
-        fs::remove_file(victim.path(table, version)).expect("it is there");
+        fs::remove_file(victim.path(table, version)).expect("it exists");
         let answer = audit(victim.root(), &[]);
-        // Rows that are gone are missed, too, where they are counted.
+        // The checks that count rows notice it too.
         let checks: &[&str] = if ["events", "quarantine"].contains(&table) { &["files", "rows"] } else { &["files"] };
         answer.finds(1, checks, &[&format!("{table}/{name}"), "it is not there"]);
     }
 }
 
 #[test]
-fn a_file_cut_short_is_found() {
+fn a_truncated_file_is_found() {
     let victim = Victim::new();
     let path = victim.path("events", 3);
-    let bytes = fs::read(&path).expect("it is there");
+    let bytes = fs::read(&path).expect("it exists");
     fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is written");
     audit(victim.root(), &[]).finds(
         1,
@@ -276,10 +273,10 @@ fn a_file_cut_short_is_found() {
 }
 
 #[test]
-fn a_page_that_was_overwritten_is_found() {
+fn an_overwritten_page_is_found() {
     let victim = Victim::new();
     let path = victim.path("events", 3);
-    let mut bytes = fs::read(&path).expect("it is there");
+    let mut bytes = fs::read(&path).expect("it exists");
     let end = bytes.len() / 2;
     bytes[64..end].fill(0xA5);
     fs::write(&path, &bytes).expect("it is written");
@@ -287,26 +284,26 @@ fn a_page_that_was_overwritten_is_found() {
 }
 
 #[test]
-fn files_that_changed_places_are_found() {
+fn swapped_files_are_found() {
     let victim = Victim::new();
     let (one, other) = (victim.path("events", 2), victim.path("events", 4));
     let (a, b) = (fs::read(&one).expect("there"), fs::read(&other).expect("there"));
     fs::write(&one, &b).expect("written");
     fs::write(&other, &a).expect("written");
-    // The sizes may be told right: what is in them is still not what their commits took.
+    // Even with the right sizes, their rows are not those of their commits.
     let (size_a, size_b) = (a.len(), b.len());
     victim.edit("events", 2, "add", |add| add["size"] = json!(size_b));
     victim.edit("events", 4, "add", |add| add["size"] = json!(size_a));
     let answer = audit(victim.root(), &[]);
     assert_eq!(answer.code, Some(1), "{:#}", answer.body);
-    let told = answer.check("duplicates")["findings"].to_string();
-    assert!(told.contains(&victim.file("events", 2)) && told.contains("its commit (version 2) took"), "{told}");
+    let report = answer.check("duplicates")["findings"].to_string();
+    assert!(report.contains(&victim.file("events", 2)) && report.contains("its commit (version 2) took"), "{report}");
 }
 
 #[test]
-fn a_log_entry_that_is_gone_or_torn_is_found_and_the_table_is_not_judged() {
+fn a_missing_or_damaged_log_entry_is_found_and_the_table_is_not_checked_further() {
     let victim = Victim::new();
-    fs::remove_file(victim.entry_path("events", 3)).expect("it is there");
+    fs::remove_file(victim.entry_path("events", 3)).expect("it exists");
     let answer = audit(victim.root(), &["--recompute"]);
     let all = ["tables", "offsets", "duplicates", "rows", "progress", "metrics"];
     answer.finds(4, &all, &["log entry 3 is gone"]);
@@ -314,12 +311,12 @@ fn a_log_entry_that_is_gone_or_torn_is_found_and_the_table_is_not_judged() {
 
     let victim = Victim::new();
     let path = victim.entry_path("events", victim.newest("events"));
-    let text = fs::read_to_string(&path).expect("it is there");
+    let text = fs::read_to_string(&path).expect("it exists");
     fs::write(&path, &text[..text.len() / 2]).expect("it is written");
     audit(victim.root(), &[]).finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["is not readable"]);
 
     let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("events/_delta_log")).expect("it is there");
+    fs::remove_dir_all(victim.root().join("events/_delta_log")).expect("it exists");
     audit(victim.root(), &[]).finds(
         4,
         &["tables", "offsets", "duplicates", "rows", "progress"],
@@ -328,15 +325,15 @@ fn a_log_entry_that_is_gone_or_torn_is_found_and_the_table_is_not_judged() {
 }
 
 #[test]
-fn newest_entries_that_are_gone_are_missed_by_who_has_read_them() {
+fn a_missing_newest_entry_is_found_by_the_progress_of_its_readers() {
     let victim = Victim::new();
-    fs::remove_file(victim.entry_path("events", victim.newest("events"))).expect("it is there");
+    fs::remove_file(victim.entry_path("events", victim.newest("events"))).expect("it exists");
     let answer = audit(victim.root(), &[]);
     answer.finds(1, &["progress"], &["ends at version"]);
 }
 
 #[test]
-fn a_range_that_was_changed_is_found() {
+fn a_changed_offset_range_is_found() {
     let change = |key: &'static str, by: i64| {
         let victim = Victim::new();
         victim.edit("events", 3, "commitInfo", |info| {
@@ -346,27 +343,27 @@ fn a_range_that_was_changed_is_found() {
         audit(victim.root(), &[])
     };
     let answer = change("from", 1);
-    assert!(answer.wrong().contains(&"offsets"), "{:#}", answer.body);
-    let told = answer.check("offsets")["findings"].to_string();
-    assert!(told.contains("no commit took offset") && told.contains("file:runs.ndjson"), "{told}");
-    let told = change("from", -1).check("offsets")["findings"].to_string();
-    assert!(told.contains("again"), "{told}");
-    let told = change("next", 1).check("offsets")["findings"].to_string();
-    assert!(told.contains("but stands at"), "{told}");
+    assert!(answer.failed().contains(&"offsets"), "{:#}", answer.body);
+    let report = answer.check("offsets")["findings"].to_string();
+    assert!(report.contains("no commit took offset") && report.contains("file:runs.ndjson"), "{report}");
+    let report = change("from", -1).check("offsets")["findings"].to_string();
+    assert!(report.contains("again"), "{report}");
+    let report = change("next", 1).check("offsets")["findings"].to_string();
+    assert!(report.contains("but stands at"), "{report}");
     change("passed_over", 1).finds(1, &["rows"], &["version 3 took"]);
 }
 
 #[test]
-fn a_number_without_a_range_is_found() {
+fn progress_without_an_offset_range_is_found() {
     let victim = Victim::new();
     victim.edit("events", 3, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
     let answer = audit(victim.root(), &[]);
-    let told = answer.check("offsets")["findings"].to_string();
-    assert!(told.contains("without saying which offsets it took"), "{told}");
+    let report = answer.check("offsets")["findings"].to_string();
+    assert!(report.contains("without saying which offsets it took"), "{report}");
 }
 
 #[test]
-fn rows_that_are_there_twice_are_found_with_their_offsets_and_files() {
+fn duplicate_rows_are_found_with_their_offsets_and_files() {
     let victim = Victim::new();
     let (name, offset) = (victim.file("events", 3), last_offset(&read(&victim.path("events", 3))));
     let twin = name.replace("part-", "part-twin-");
@@ -379,13 +376,13 @@ fn rows_that_are_there_twice_are_found_with_their_offsets_and_files() {
     let answer = audit(victim.root(), &[]);
     answer.finds(1, &["duplicates"], &[&name, &twin, "in `events` 2 times", "file:runs.ndjson"]);
     assert!(answer.check("duplicates")["findings"].to_string().contains(&offset.to_string()), "{:#}", answer.body);
-    // What `metrics` has read holds them now, and `metrics` does not.
-    let told = audit(victim.root(), &["--recompute"]);
-    assert!(told.wrong().contains(&"duplicates"), "{:#}", told.body);
+    // `events` now has them twice, and `metrics` counts them once.
+    let report = audit(victim.root(), &["--recompute"]);
+    assert!(report.failed().contains(&"duplicates"), "{:#}", report.body);
 }
 
 #[test]
-fn a_message_that_is_accepted_and_rejected_is_found() {
+fn a_message_in_both_events_and_quarantine_is_found() {
     let victim = Victim::new();
     let accepted = last_offset(&read(&victim.path("events", 2)));
     victim.rewrite("quarantine", 2, |rows| {
@@ -400,7 +397,7 @@ fn a_message_that_is_accepted_and_rejected_is_found() {
 }
 
 #[test]
-fn a_row_that_is_gone_is_found_though_the_log_agrees_with_the_file() {
+fn a_missing_row_is_found_even_if_the_log_agrees_with_the_file() {
     for table in ["events", "quarantine"] {
         let victim = Victim::new();
         let lost = last_offset(&read(&victim.path(table, 2)));
@@ -410,7 +407,7 @@ fn a_row_that_is_gone_is_found_though_the_log_agrees_with_the_file() {
 }
 
 #[test]
-fn a_number_of_metrics_that_was_changed_is_found_by_computing_it_anew() {
+fn a_changed_metric_is_found_by_recomputation() {
     let victim = Victim::new();
     let version = victim.newest("metrics");
     victim.rewrite("metrics", version, |rows| {
@@ -420,13 +417,13 @@ fn a_number_of_metrics_that_was_changed_is_found_by_computing_it_anew() {
         columns[index] = Arc::new(Int64Array::from_iter_values(runs.iter().map(|runs| runs + 1)));
         RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
     });
-    assert_eq!(audit(victim.root(), &[]).code, Some(0), "nothing else is wrong");
+    assert_eq!(audit(victim.root(), &[]).code, Some(0), "no other check fails");
     let answer = audit(victim.root(), &["--recompute"]);
     answer.finds(1, &["metrics"], &["column `runs` is", "task `refund_triage`"]);
 }
 
 #[test]
-fn bounds_that_do_not_hold_are_found() {
+fn wrong_file_statistics_are_found() {
     let victim = Victim::new();
     victim.edit("events", 2, "add", |add| {
         let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
@@ -436,7 +433,7 @@ fn bounds_that_do_not_hold_are_found() {
     audit(victim.root(), &[]).finds(1, &["files"], &["its greatest `offset` is"]);
 }
 
-/// A copy of the tables with log checkpoints, and with so many files or more put together; and what an audit says of it.
+/// Copies the tables, compacts `compact_files` files or more into one, writes log checkpoints, and runs an audit.
 async fn maintained(compact_files: usize) -> (Victim, Answer) {
     let victim = Victim::new();
     let lake = Lake::open(text(victim.root()), &StorageOptions::default()).await.expect("opens");
@@ -448,18 +445,18 @@ async fn maintained(compact_files: usize) -> (Victim, Answer) {
     (victim, answer)
 }
 
-/// The same with log checkpoints, and nothing else of maintenance.
+/// Copies the tables and writes log checkpoints only.
 async fn with_checkpoints() -> Victim {
     maintained(usize::MAX).await.0
 }
 
 #[tokio::test]
-async fn a_log_checkpoint_that_does_not_say_what_the_log_says_is_found() {
+async fn a_log_checkpoint_that_disagrees_with_the_log_is_found() {
     let victim = with_checkpoints().await;
-    // The log has the rows under another name, and so has the folder.
+    // The file gets another name, in the folder and in the log.
     let (name, path) = (victim.file("events", 3), victim.path("events", 3));
     let renamed = name.replace("part-", "part-renamed-");
-    fs::rename(path, victim.root().join("events").join(&renamed)).expect("it is there");
+    fs::rename(path, victim.root().join("events").join(&renamed)).expect("it exists");
     victim.edit("events", 3, "add", |add| {
         if add["path"] == name.as_str() {
             add["path"] = json!(renamed);
@@ -468,7 +465,7 @@ async fn a_log_checkpoint_that_does_not_say_what_the_log_says_is_found() {
     let says = ["events: log checkpoint of version", "it names file", &name, "it does not name file", &renamed];
     audit(victim.root(), &[]).finds(1, &["log"], &says);
 
-    // An application whose steps only the log knows.
+    // Progress of an application that only the log has.
     let victim = with_checkpoints().await;
     let mut lines = victim.entry("metrics", 1);
     lines.push(json!({"txn": {"appId": "somebody", "version": 7}}));
@@ -490,18 +487,18 @@ async fn a_log_checkpoint_that_does_not_say_what_the_log_says_is_found() {
 }
 
 #[test]
-fn what_is_wrong_is_told_to_a_person_with_its_place_and_what_to_do() {
-    let told = |victim: &Victim, code: i32, parts: &[&str]| {
+fn findings_for_people_name_the_place_and_the_remedy() {
+    let report = |victim: &Victim, code: i32, parts: &[&str]| {
         let ended = bellwether(&["audit", "--root", text(victim.root())]);
         assert_eq!(ended.code, Some(code), "{}", ended.stdout);
         for part in parts {
-            assert!(ended.stdout.contains(part), "`{part}` is not said:\n{}", ended.stdout);
+            assert!(ended.stdout.contains(part), "`{part}` is missing from\n{}", ended.stdout);
         }
     };
     let victim = Victim::new();
     let name = victim.file("events", 2);
-    fs::remove_file(victim.path("events", 2)).expect("it is there");
-    told(
+    fs::remove_file(victim.path("events", 2)).expect("it exists");
+    report(
         &victim,
         1,
         &[
@@ -513,15 +510,15 @@ fn what_is_wrong_is_told_to_a_person_with_its_place_and_what_to_do() {
         ],
     );
     let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("metrics")).expect("it is there");
-    told(&victim, 4, &["✗ tables      1 finding", "? progress    not checked: ", "Not all of it can be judged."]);
+    fs::remove_dir_all(victim.root().join("metrics")).expect("it exists");
+    report(&victim, 4, &["✗ tables      1 finding", "? progress    not checked: ", "Not all of it can be judged."]);
 }
 
 #[test]
-fn a_table_that_is_gone_is_found_whichever_it_is() {
+fn any_missing_table_is_found() {
     for table in Table::ALL.map(Table::name) {
         let victim = Victim::new();
-        fs::remove_dir_all(victim.root().join(table)).expect("it is there");
+        fs::remove_dir_all(victim.root().join(table)).expect("it exists");
         let answer = audit(victim.root(), &[]);
         assert_eq!((answer.code, answer.count("tables", "tables")), (Some(4), 5), "{:#}", answer.body);
         let findings = &answer.check("tables")["findings"];
@@ -530,12 +527,12 @@ fn a_table_that_is_gone_is_found_whichever_it_is() {
             (&json!(table), Some(1)),
             "{findings:#}"
         );
-        assert!(!victim.root().join(table).exists(), "an audit makes no tables");
+        assert!(!victim.root().join(table).exists(), "an audit creates no tables");
     }
 }
 
 #[test]
-fn a_table_of_another_program_is_told_as_one() {
+fn a_table_of_another_program_is_reported_as_one() {
     let Some(python) = python() else { return };
     let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
     let write = |path: &Path| {
@@ -549,19 +546,19 @@ fn a_table_of_another_program_is_told_as_one() {
     let ended = bellwether(&["audit", "--root", text(&foreign)]);
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(ended.stderr.contains("is a Delta table itself") && ended.stderr.contains("hint:"), "{}", ended.stderr);
-    // The same is said of one of our own tables.
+    // One of our own tables as the root gives the same error.
     let ended = bellwether(&["audit", "--root", text(&whole().root().join("events"))]);
     assert!(ended.stderr.contains("is a Delta table itself"), "{}", ended.stderr);
 
     let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("metrics")).expect("it is there");
+    fs::remove_dir_all(victim.root().join("metrics")).expect("it exists");
     write(&victim.root().join("metrics"));
     let answer = audit(victim.root(), &["--recompute"]);
     answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether: it has no column"]);
 }
 
 #[test]
-fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
+fn a_foreign_table_a_missing_one_and_an_empty_folder_have_different_errors() {
     let victim = Victim::new();
     victim.edit("metrics", 0, "metaData", |metadata| {
         metadata["schemaString"] = json!(r#"{"type":"struct","fields":[{"name":"x","type":"long"}]}"#);
@@ -570,7 +567,7 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
     answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether"]);
 
     let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("quarantine")).expect("it is there");
+    fs::remove_dir_all(victim.root().join("quarantine")).expect("it exists");
     let answer = audit(victim.root(), &[]);
     answer.finds(4, &["tables", "duplicates", "rows"], &["quarantine", "the table is not there"]);
 
@@ -583,13 +580,13 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_are_told_apart() {
         assert_eq!(ended.code, Some(2), "{}", ended.stderr);
         assert!(ended.stderr.contains(says) && ended.stderr.contains("hint: name the root"), "{}", ended.stderr);
     }
-    assert!(listing(empty.path()).is_empty(), "an audit makes nothing");
+    assert!(listing(empty.path()).is_empty(), "an audit creates nothing");
     let ended = bellwether(&["audit"]);
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_not_taken_for_one_without_tables() {
+fn an_unreachable_store_is_not_reported_as_missing_tables() {
     let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
     let config = dir.path().join("bellwether.toml");
     let options = "aws_endpoint = \"http://127.0.0.1:9\"\naws_allow_http = \"true\"\naws_region = \"us-east-1\"\n\
@@ -605,7 +602,7 @@ fn a_store_that_does_not_answer_is_not_taken_for_one_without_tables() {
 }
 
 #[test]
-fn a_first_start_that_was_stopped_half_way_has_lost_nothing() {
+fn a_first_start_that_stopped_half_way_passes() {
     let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
     let log = dir.path().join("events/_delta_log");
     fs::create_dir_all(&log).expect("a folder");
@@ -616,24 +613,24 @@ fn a_first_start_that_was_stopped_half_way_has_lost_nothing() {
 }
 
 #[tokio::test]
-async fn maintenance_and_a_log_whose_beginning_is_gone_stay_clean() {
+async fn tables_after_compaction_and_log_clean_up_pass() {
     let (victim, answer) = maintained(2).await;
-    assert!(answer.count("files", "files") < 10, "files were put together: {:#}", answer.body);
+    assert!(answer.count("files", "files") < 10, "files were compacted: {:#}", answer.body);
     let path = victim.root().join("events");
-    // The log is cleaned up to its checkpoint; the last entry before it is left.
+    // The log is cleaned up to its checkpoint, except for the last entry before it.
     for version in 0..victim.newest("events") - 1 {
-        fs::remove_file(victim.entry_path("events", version)).expect("it is there");
+        fs::remove_file(victim.entry_path("events", version)).expect("it exists");
     }
     let answer = clean(victim.root());
     assert!(answer.check("log")["notes"].to_string().contains("have been cleaned up"), "{:#}", answer.body);
-    // Without its checkpoint such a log says nothing.
-    fs::remove_file(path.join("_delta_log/_last_checkpoint")).expect("it is there");
+    // Without its checkpoint, such a log is unreadable.
+    fs::remove_file(path.join("_delta_log/_last_checkpoint")).expect("it exists");
     let answer = audit(victim.root(), &[]);
     answer.finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["no log checkpoint stands for"]);
 }
 
 #[test]
-fn catching_up_with_bad_messages_under_two_jobs_is_clean() {
+fn tables_of_two_jobs_with_bad_messages_pass() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("audit", 2);
     broker.publish_events(&topic, 2, &runs("run", 40));
@@ -645,8 +642,8 @@ fn catching_up_with_bad_messages_under_two_jobs_is_clean() {
     setup.catch_up();
     let answer = clean(&setup.root());
     assert_eq!([answer.count("rows", "events"), answer.count("rows", "quarantined")], [60, 7]);
-    // Another job reads all of it once more into the same tables, as after a topic was made anew.
-    let config = fs::read_to_string(setup.config()).expect("it is there");
+    // Another job reads the topic again into the same tables, as after a topic was recreated.
+    let config = fs::read_to_string(setup.config()).expect("it exists");
     let other = setup.file("other.toml");
     let group = format!("other-{}", bellwether_lake::unique_id().simple());
     let changed = config.replace("[kafka]\n", "[kafka]\njob = \"other\"\n");
@@ -661,13 +658,13 @@ fn catching_up_with_bad_messages_under_two_jobs_is_clean() {
 }
 
 #[test]
-fn an_audit_beside_running_roles_is_clean_every_time() {
+fn every_audit_beside_running_roles_passes() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("audit", 2);
     let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"20ms\"\n");
     broker.publish_events(&topic, 2, &runs("first", 20));
     let running = setup.start("run");
-    until("the first are in the tables", || {
+    until("the tables have the first events", || {
         (setup.root().join("rolling_history/_delta_log").exists()
             && audit(&setup.root(), &[]).count("rows", "events") >= 20)
             .then_some(())
@@ -679,51 +676,30 @@ fn an_audit_beside_running_roles_is_clean_every_time() {
         sent += 40;
         clean(&setup.root());
     }
-    until("all are in the tables", || (clean(&setup.root()).count("rows", "events") >= sent).then_some(()));
+    until("the tables have all events", || (clean(&setup.root()).count("rows", "events") >= sent).then_some(()));
     running.signal("TERM");
     assert_eq!(running.end().code, Some(0));
     assert_eq!(clean(&setup.root()).count("rows", "events"), sent);
 }
 
 #[test]
-fn the_gaps_of_transactions_are_explained_to_the_offset() {
-    let Some(broker) = broker() else { return };
-    if broker.is_mock() {
-        skipped("the embedded broker writes no markers of transactions; a real one is needed");
-        return;
-    }
+fn every_gap_left_by_transactions_is_counted() {
+    let Some(broker) = real_broker() else { return };
     let topic = broker.topic("audit", 1);
-    let id = format!("audit-{}", bellwether_lake::unique_id().simple());
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .set("transactional.id", &id)
-        .create()
-        .expect("a producer");
-    producer.init_transactions(patience()).expect("transactions are there");
-    let transaction = |name: &str, count: usize, commit: bool| {
-        producer.begin_transaction().expect("it begins");
-        for event in runs(name, count) {
-            let body = event.to_string();
-            let record = BaseRecord::<(), str>::to(&topic).partition(0).payload(&body);
-            producer.send(record).map_err(|(error, _)| error).expect("it is queued");
-        }
-        producer.flush(patience()).expect("it is taken");
-        let ended =
-            if commit { producer.commit_transaction(patience()) } else { producer.abort_transaction(patience()) };
-        ended.expect("it ends");
-    };
+    let transactions = broker.transactions(&topic);
+    let transaction = |name: &str, count: usize, commit: bool| transactions.publish(&runs(name, count), commit);
     transaction("one", 3, true);
     transaction("two", 2, false);
     transaction("three", 4, true);
     let setup = Setup::new(&broker.address, &topic, "");
     setup.catch_up();
-    // Two markers and the two messages that were taken back lie before the last message.
+    // Before the last message there are two markers and the two messages of the aborted transaction.
     let answer = clean(&setup.root());
     assert_eq!([answer.count("rows", "events"), answer.count("rows", "passed_over")], [7, 4]);
     transaction("four", 1, false);
     broker.publish(&topic, [Message::new(run("last").to_string())]);
     setup.catch_up();
-    // The marker of the third, and the fourth with its own.
+    // The marker of the third transaction, and the fourth with its marker.
     let answer = clean(&setup.root());
     assert_eq!([answer.count("rows", "events"), answer.count("rows", "passed_over")], [8, 7]);
 }

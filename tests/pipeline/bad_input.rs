@@ -1,5 +1,5 @@
-//! Every kind of bad message through a real topic: it is quarantined with coordinates, reason and pointer, the offset
-//! advances, and the messages around it come through whole.
+//! Every kind of bad message through a real topic: it is quarantined with its coordinates, reason and pointer, the offset
+//! advances, and the messages around it are stored unchanged.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use crate::common::event::{now, rfc3339, run};
 use crate::common::{Message, Setup, broker};
 
-/// A text of an app's user that must be found nowhere but in accepted events.
+/// A user's text that must appear only in accepted events.
 const SECRET: &str = "jane.doe@example.com";
 
-/// A limit that a broker lets be exceeded four times, beyond which nothing is read.
+/// A limit on the event size below the broker's own, so that a huge message can be published.
 const SMALL: &str = "[ingest]\nmax_event_bytes = 200000\n";
 
-/// What is sent, and what must be said of it; `None` where the pointer is not of interest.
+/// A bad message and its expected row in quarantine; a pointer of `None` is not compared.
 struct Bad {
     what: &'static str,
     message: Message,
@@ -26,7 +26,7 @@ fn bad(what: &'static str, payload: impl Into<Vec<u8>>, reason: &'static str, po
     Bad { what, message: Message::new(payload), reason, pointer: Some(pointer) }
 }
 
-/// A good run, changed in one place.
+/// Builds a good run and applies one change to it.
 fn changed(change: impl FnOnce(&mut Value)) -> String {
     let mut event = run("spoiled");
     event["data"]["segments"] = json!({"user": SECRET});
@@ -164,7 +164,7 @@ fn bad_messages_are_quarantined_and_good_ones_come_through() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("bad-input", 1);
     let all: Vec<Bad> = not_json().into_iter().chain(wrong_fields()).chain(wrong_framing()).collect();
-    // A good run before each bad message, and one after the last: a shifted row would show.
+    // A good run before each bad message and after the last, so that a shifted row would show.
     let mut messages = Vec::new();
     for (index, bad) in all.iter().enumerate() {
         messages.push(Message::new(run(&format!("good-{index}")).to_string()));
@@ -195,15 +195,15 @@ fn bad_messages_are_quarantined_and_good_ones_come_through() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(rejected.len(), all.len());
-    let told = Value::from(rejected).to_string();
-    assert!(!told.contains(SECRET), "quarantine repeats what users wrote");
+    let details = Value::from(rejected).to_string();
+    assert!(!details.contains(SECRET), "`quarantine` has a user's text");
 
     let accepted = setup.sql("SELECT \"offset\", run_id FROM events ORDER BY \"offset\"");
     let expected: Vec<Value> =
         (0..=all.len()).map(|index| json!({"offset": index * 2, "run_id": format!("good-{index}")})).collect();
     assert_eq!(accepted, expected);
 
-    // The worker has gone past all of it: the next message is the only new one.
+    // The worker has advanced past all of them: it only reads the next message.
     broker.publish(&topic, [Message::new(run("after").to_string())]);
     setup.catch_up();
     assert_eq!(setup.number("SELECT count(*) FROM quarantine"), i64::try_from(all.len()).expect("a few"));
@@ -211,7 +211,7 @@ fn bad_messages_are_quarantined_and_good_ones_come_through() {
     assert_eq!(setup.number("SELECT sum(messages) FROM quarantine_summary"), i64::try_from(all.len()).expect("a few"));
 }
 
-/// Runs with something wrong that is neither identity, nor time, nor outcome, each with what is listed of it.
+/// Returns runs with a fault outside identity, time and outcome, each with the expected list of dropped values.
 fn kept() -> Vec<(String, Value)> {
     let text = "x".repeat(2000);
     let changes: Vec<(&str, Value, Value)> = vec![
@@ -244,7 +244,7 @@ fn kept() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn what_describes_a_run_does_not_decide_whether_it_is_kept() {
+fn faults_in_descriptive_fields_do_not_reject_a_run() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("kept", 1);
     let (events, listed): (Vec<String>, Vec<Value>) = kept().into_iter().unzip();
@@ -259,14 +259,14 @@ fn what_describes_a_run_does_not_decide_whether_it_is_kept() {
         setup.sql("SELECT policy_exceptions_low, latency_total_micros, weight_micros FROM events ORDER BY \"offset\"");
     assert_eq!(counted[7]["policy_exceptions_low"], 65);
     assert_eq!(counted[5]["weight_micros"], 1_000_000_000_000_i64);
-    // Nothing that is accepted stops a query.
+    // No accepted event breaks a query.
     assert_eq!(setup.number("SELECT count(*) FROM runs"), i64::try_from(listed.len()).expect("a few"));
     setup.sql("SELECT * FROM rolling");
     setup.sql("SELECT * FROM release_summary");
 }
 
 #[test]
-fn a_topic_of_nothing_but_bad_messages_is_read_to_its_end() {
+fn a_topic_of_only_bad_messages_is_read_to_its_end() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("only-bad", 2);
     let poison = |partition| Message { partition, ..Message::new("poison") };

@@ -1,5 +1,5 @@
-//! L-7: what is held in memory is bounded by the configuration. Seen from outside: the size of commits in the log, and what
-//! the run index says of itself while many times more runs pass than it may hold.
+//! L-7: the configuration bounds the memory in use. Observed from outside: the sizes of commits in the log, and the metrics
+//! of the run index while many times more runs pass than it may hold.
 
 use bellwether_aggregate::{Aggregator, Settings};
 use bellwether_bench::events::{Event, Generator, Size};
@@ -12,7 +12,7 @@ use prometheus::Registry;
 
 use crate::common::{Broker, Message, Setup, broker};
 
-/// Memory that a row is reckoned at beside its message, as `ingest/src/batch.rs` has it.
+/// Memory that a batch counts for each row in addition to its message; see `ingest/src/batch.rs`.
 const ROW_BYTES: usize = 1200;
 
 fn events(seed: u64, count: usize) -> Vec<Event> {
@@ -21,11 +21,11 @@ fn events(seed: u64, count: usize) -> Vec<Event> {
     (0..count).map(|_| generator.next(now)).collect()
 }
 
-/// Rows of each commit of `events` that ingestion of a backlog with these settings makes.
+/// Ingests a backlog with these settings and returns the rows of each commit to `events`.
 async fn commits(broker: &Broker, events: &[Event], ingest: &str) -> Vec<usize> {
     let topic = broker.topic("bounds", 1);
     broker.publish(&topic, events.iter().map(|event| Message::new(event.payload.clone())));
-    // An age that never comes: only the other bound ends a batch.
+    // A batch never reaches this age, so only the other limit ends it.
     let setup = Setup::new(&broker.address, &topic, &format!("[ingest]\nflush_interval = \"60s\"\n{ingest}\n"));
     setup.catch_up();
     let root = setup.root();
@@ -38,20 +38,20 @@ async fn commits(broker: &Broker, events: &[Event], ingest: &str) -> Vec<usize> 
         rows.push(usize::try_from(added.sum::<i64>()).expect("a count"));
     }
     rows.retain(|rows| *rows > 0);
-    assert_eq!(rows.iter().sum::<usize>(), events.len(), "every event is there: {rows:?}");
+    assert_eq!(rows.iter().sum::<usize>(), events.len(), "every event is stored: {rows:?}");
     rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_has_no_more_rows_than_the_configuration_says() {
+async fn a_commit_has_at_most_the_configured_number_of_rows() {
     let Some(broker) = broker() else { return };
     let rows = Box::pin(commits(broker, &events(1, 2500), "flush_rows = 400")).await;
     assert!(rows.iter().all(|rows| *rows <= 400), "{rows:?}");
-    assert!(rows.contains(&400), "the bound was never reached: {rows:?}");
+    assert!(rows.contains(&400), "no commit reached the limit: {rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_has_no_more_bytes_than_the_configuration_says_but_for_its_last_message() {
+async fn a_commit_exceeds_the_configured_bytes_by_at_most_one_message() {
     let Some(broker) = broker() else { return };
     let events = events(2, 2500);
     let limit = 1 << 20;
@@ -63,10 +63,10 @@ async fn a_commit_has_no_more_bytes_than_the_configuration_says_but_for_its_last
         assert!(bytes < limit + sizes.max().unwrap_or(0), "a commit of {bytes} bytes: {rows:?}");
         (from, fullest) = (from + rows, fullest.max(bytes));
     }
-    assert!(fullest >= limit, "the bound was never reached: {rows:?}");
+    assert!(fullest >= limit, "no commit reached the limit: {rows:?}");
 }
 
-/// Commits runs that nobody has seen to `events`.
+/// Commits new runs to `events`.
 async fn commit(lake: &Lake, events: &[Event], from: i64) {
     let mut builder = BatchBuilder::new(Limits::default());
     for (offset, event) in (from..).zip(events) {
@@ -90,15 +90,15 @@ async fn commit(lake: &Lake, events: &[Event], from: i64) {
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
-/// A number that the aggregator tells Prometheus.
+/// Reads a metric of the aggregator.
 fn gauge(registry: &Registry, name: &str) -> f64 {
     let families = registry.gather();
-    let family = families.iter().find(|family| family.name().ends_with(name)).expect("the number is told");
+    let family = families.iter().find(|family| family.name().ends_with(name)).expect("the metric exists");
     family.get_metric()[0].get_gauge().get_value()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_run_index_keeps_its_bound_while_many_more_runs_pass() {
+async fn the_run_index_stays_within_its_bound_while_many_more_runs_pass() {
     const BOUND: usize = 400 << 10;
     const COMMITS: usize = 20;
     const RUNS: usize = 1000;
@@ -118,10 +118,10 @@ async fn the_run_index_keeps_its_bound_while_many_more_runs_pass() {
         most_bytes = most_bytes.max(gauge(&registry, "index_bytes"));
         most_runs = most_runs.max(gauge(&registry, "index_runs"));
     }
-    assert!(most_bytes <= BOUND as f64, "the index has taken {most_bytes} bytes of {BOUND}");
+    assert!(most_bytes <= BOUND as f64, "the index used {most_bytes} bytes; the bound is {BOUND}");
     assert!(
         most_runs < (COMMITS * RUNS / 2) as f64,
-        "the index held {most_runs} runs: its bound was not put to the test"
+        "the index held {most_runs} runs: the test did not reach its bound"
     );
-    assert!(most_bytes > BOUND as f64 / 8.0, "the index has taken {most_bytes} bytes only: it does not use its memory");
+    assert!(most_bytes > BOUND as f64 / 8.0, "the index used only {most_bytes} bytes of its memory");
 }

@@ -4,7 +4,7 @@ use crate::common::bellwether;
 use crate::common::program::text;
 
 #[test]
-fn the_demo_runs_prints_its_tables_and_ends() {
+fn the_demo_prints_its_tables_and_ends() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let root = folder.path().join("tables");
     let shown =
@@ -12,9 +12,9 @@ fn the_demo_runs_prints_its_tables_and_ends() {
     for part in
         ["Rolling metrics", "Late outcomes", "A rate corrected", "Quarantine", "Freshness", "canary", "Queries to try"]
     {
-        assert!(shown.contains(part), "`{part}` is missing in\n{shown}");
+        assert!(shown.contains(part), "`{part}` is missing from\n{shown}");
     }
-    // The bad canary is caught, with when, on how many runs and how sure; its twin is left alone.
+    // The bad canary fires, with its time, number of runs and certainty; its good twin does not.
     let verdict = "The bad canary extract-7.4 is caught; 0 alerts of its twin 2026-11-23.1";
     assert!(shown.contains(verdict), "{shown}");
     assert!(shown.contains("runs against") && shown.contains("false at most"), "{shown}");
@@ -27,7 +27,7 @@ fn the_demo_runs_prints_its_tables_and_ends() {
         .expect("an id");
     let evidence = bellwether(&["alerts", "show", id, "--root", text(&root)]).succeeds();
     for part in ["pending", "firing", "log_e", "threshold", "baseline_runs", "e2x2_increments"] {
-        assert!(evidence.contains(part), "`{part}` is missing in\n{evidence}");
+        assert!(evidence.contains(part), "`{part}` is missing from\n{evidence}");
     }
     assert!(root.join("events/_delta_log").is_dir());
 }

@@ -1,5 +1,5 @@
-//! L-4 and its kin, on the rooms themselves: whatever the order, the repeats, the cuts into commits and the restarts,
-//! `metrics` folds to the same bytes as a computation from `events`, and as any other order of the same events.
+//! L-4 with the crates in one process: regardless of order, repeats, cuts into commits and restarts, `metrics` folds to the
+//! same bytes as a recomputation from `events`, and as any other order of the same events.
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
-/// One statement about one of a few runs; equal numbers make equal statements.
+/// One statement about one of a few runs, as numbers from which [`body`] builds it.
 #[derive(Clone, Debug)]
 struct Said {
     run: u8,
@@ -67,7 +67,7 @@ async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handove
         builder.push(&Message { topic: "t", offset, payload: Some(body), ..Message::default() }, NOW);
     }
     let (events, quarantine) = builder.finish().expect("rows");
-    assert_eq!(quarantine.rows(), 0, "all are valid");
+    assert_eq!(quarantine.rows(), 0, "every event is valid");
     let files = lake.store(&events).await.expect("writes");
     let log = lake.log(Table::Events);
     let on = log.load().await.expect("loads");
@@ -87,7 +87,7 @@ async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handove
     }
 }
 
-/// Feeds statements in cuts; after some cuts the aggregator reads on, after some it is dropped and opened anew.
+/// Commits statements in pieces. After each piece the aggregator catches up, or is opened again, or nothing happens.
 async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_over: bool) -> RecordBatch {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
@@ -131,7 +131,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         runtime.block_on(async {
             let first = Box::pin(run(&said, &cuts, 1 << 20, hand_over)).await;
-            // The same statements, some of them twice, in another order, through other cuts.
+            // The same statements, some of them twice, in another order and in other pieces.
             let other: Vec<(u32, Said)> = keys.iter().copied().zip(said.iter().chain(&said).cloned()).collect();
             let (sure, spare) = other.split_at(said.len());
             let mut other: Vec<(u32, Said)> = sure.iter().chain(spare.iter().filter(|(key, _)| key % 2 == 0)).cloned().collect();

@@ -1,11 +1,11 @@
-//! A rule that fails on the rows of one task: the other tasks are judged, and everybody is told until it is mended.
+//! A rule that fails on the rows of one task: the other tasks are evaluated, and the failure is reported until it is fixed.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::common::event::rfc3339;
-use crate::common::program::text;
+use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether, until};
 
 /// 2026-01-05 00:00 UTC, a Monday.
@@ -26,7 +26,7 @@ GROUP BY window_start, tenant, task
 detector = { kind = "occurrence" }
 "#;
 
-/// Of three tasks, the name of one holds no number.
+/// Builds runs of three tasks; the name of one has no number in it.
 fn events() -> Vec<Value> {
     let mut events = Vec::new();
     for (day, minute, task) in
@@ -46,34 +46,31 @@ fn events() -> Vec<Value> {
 }
 
 #[test]
-fn a_rule_that_fails_on_one_task_is_told_everywhere_until_it_is_mended() {
+fn a_rule_that_fails_on_one_task_is_reported_until_it_is_fixed() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
     write("mine.toml", &RULE.replace("NUMBER", "CAST(regexp_replace(task, '[a-z]', '', 'g') AS BIGINT)"));
-    let extra = format!("[ingest]\nmax_event_age = \"36500d\"\n[alerts]\nrules = \"{}\"\n", text(folder.path()));
+    let extra = format!("{KEEP_HISTORY}[alerts]\nrules = \"{}\"\n", text(folder.path()));
     let setup = Setup::new("127.0.0.1:9", "unused", &extra);
     let config = setup.config();
     let config = text(&config);
-    let file = setup.file("events.ndjson");
-    std::fs::write(&file, events().iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", config]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", config]).succeeds();
-    let watch = || bellwether(&["watch", "--until-caught-up", "--config", config]).succeeds();
-    watch();
+    setup.replay(&setup.recording("events.ndjson", &events()));
+    setup.catch_up_role("aggregate");
+    setup.catch_up_role("watch");
     let fired = setup.sql("SELECT DISTINCT task FROM alerts WHERE rule = 'mine' AND state = 'firing' ORDER BY task");
     assert_eq!(fired, [json!({"task": "a1"}), json!({"task": "b2"})]);
-    let told =
+    let reported =
         || setup.sql("SELECT state, severity, title FROM alerts WHERE rule = 'rule_failing' ORDER BY evaluation, at");
-    let failing = told();
+    let failing = reported();
     assert!(failing.iter().any(|row| row["state"] == "firing" && row["severity"] == "page"), "{failing:#?}");
     let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
     let line = listed.lines().find(|line| line.contains("mine")).expect("it is listed");
     assert!(line.contains("fails since") && line.contains("in a row"), "{line}");
     assert!(listed.lines().filter(|line| line.contains("fails since")).count() == 1, "{listed}");
 
-    // Health of a process that watches names it, and the metrics count it by rule.
+    // The health of a watching process names the rule, and the metrics count its failures.
     let running = setup.start("watch");
-    let body = until("health knows of the rule", || {
+    let body = until("health names the rule", || {
         let (status, body) = running.get("/healthz")?;
         (status == 200 && body.contains("`mine`")).then_some(body)
     });
@@ -84,8 +81,8 @@ fn a_rule_that_fails_on_one_task_is_told_everywhere_until_it_is_mended() {
     running.kill();
 
     write("mine.toml", &RULE.replace("NUMBER", "0"));
-    watch();
-    assert_eq!(told().last().map(|row| row["state"].clone()), Some(json!("resolved")), "{:#?}", told());
+    setup.catch_up_role("watch");
+    assert_eq!(reported().last().map(|row| row["state"].clone()), Some(json!("resolved")), "{:#?}", reported());
     let fired = setup.sql("SELECT DISTINCT task FROM alerts WHERE rule = 'mine' AND state = 'firing' ORDER BY task");
     assert_eq!(fired.len(), 3, "{fired:?}");
     let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
@@ -93,7 +90,7 @@ fn a_rule_that_fails_on_one_task_is_told_everywhere_until_it_is_mended() {
 }
 
 #[test]
-fn a_division_of_whole_numbers_is_warned_of_and_by_zero_harms_nobody() {
+fn integer_division_gives_a_warning_and_division_by_zero_no_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     let rule = |name: &str, value: &str| {
         let text = format!(

@@ -1,5 +1,5 @@
-//! Weeks of a fleet as production has it, without any fault: through ingest, aggregation and the watcher, by a clock of the
-//! test's own. What the views say is held against what the generator knows, and nobody is to be woken.
+//! Weeks of realistic traffic without any fault, through ingest, aggregation and the watcher, by the test's own clock. The
+//! views must agree with the generator, and no alert may page.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -22,7 +22,7 @@ use crate::common::program::text;
 use crate::common::{bellwether, say};
 use crate::late::feed::rows;
 
-/// 2026-10-12T00:00:00Z, a Monday; winter time begins in the second night to Sunday.
+/// 2026-10-12T00:00:00Z, a Monday; winter time begins in the second night from Saturday to Sunday.
 const BEGIN: i64 = 1_791_763_200 / 60;
 const DAY: i64 = 24 * 60;
 const DAYS: i64 = 17;
@@ -30,7 +30,7 @@ const DAYS: i64 = 17;
 /// Minutes between two rounds of all roles.
 const STEP: i64 = 720;
 
-/// Weeks of a fleet in the tables.
+/// The tables after weeks of traffic.
 struct World {
     folder: tempfile::TempDir,
     lake: Lake,
@@ -39,7 +39,7 @@ struct World {
 
 static WORLD: LazyLock<World> = LazyLock::new(|| run(World::new()));
 
-/// Runs on a runtime of its own: the world outlives the test that made it.
+/// Runs a future on its own runtime: the world outlives the test that created it.
 fn run<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let work = scope.spawn(|| {
@@ -94,7 +94,7 @@ impl World {
     }
 }
 
-/// Appends to a file for each partition and day, as a recorder would; the files that have grown.
+/// Appends to one file per partition and day, as a recorder would. Returns the files that have grown.
 fn written(folder: &std::path::Path, minute: i64, sent: &[Sent]) -> Vec<PathBuf> {
     fs::create_dir_all(folder).expect("a folder");
     let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
@@ -119,7 +119,7 @@ async fn ingest(lake: &Lake, files: &[PathBuf]) {
     assert_eq!(Box::pin(read).await.expect("reads").rejected, 0);
 }
 
-/// Sums of some runs.
+/// Sums over some runs.
 #[derive(Debug, Default, PartialEq)]
 struct Sums {
     observed: u64,
@@ -147,7 +147,7 @@ fn of_truth(truth: &[Truth]) -> BTreeMap<(String, String), Sums> {
     all
 }
 
-/// The same of rows that name them.
+/// Reads the same sums from rows.
 fn of_rows(rows: &[Value]) -> BTreeMap<(String, String), Sums> {
     let sums = |row: &Value| {
         let number = |name: &str| {
@@ -171,7 +171,7 @@ fn of_rows(rows: &[Value]) -> BTreeMap<(String, String), Sums> {
 }
 
 #[test]
-fn the_views_of_weeks_of_a_fleet_are_what_the_generator_knows() {
+fn the_views_of_weeks_of_traffic_agree_with_the_generator() {
     let world = &*WORLD;
     let expected = of_truth(&world.truth);
     assert_eq!(expected.len(), 8, "{expected:?}");
@@ -180,7 +180,7 @@ fn the_views_of_weeks_of_a_fleet_are_what_the_generator_knows() {
          coalesce(sum(weight * cost * 1e6), 0) AS cost_micros, coalesce(sum(weight) FILTER (WHERE cost IS NOT NULL), 0) AS with_cost, \
          coalesce(sum(weight * (tokens_input + tokens_output)), 0) AS tokens FROM runs GROUP BY tenant, task";
     let found = of_rows(&run(world.sql(of_runs)));
-    assert_eq!(found, expected, "the view of runs");
+    assert_eq!(found, expected, "the view `runs`");
     let of_metrics = "SELECT tenant, task, sum(runs) AS observed, sum(CAST(runs AS DOUBLE) * weight_micros) / 1e6 AS runs, \
          sum(CAST(runs - unknown AS DOUBLE) * weight_micros) / 1e6 AS judged, \
          sum(CAST(success AS DOUBLE) * weight_micros) / 1e6 AS success, \
@@ -192,17 +192,17 @@ fn the_views_of_weeks_of_a_fleet_are_what_the_generator_knows() {
 }
 
 #[test]
-fn the_tables_of_weeks_of_a_fleet_are_proven_whole() {
+fn the_tables_of_weeks_of_traffic_pass_the_audit() {
     let root = WORLD.folder.path().join("lake");
     bellwether(&["audit", "--recompute", "--root", text(&root)]).succeeds();
 }
 
 #[test]
-fn a_fleet_without_fault_wakes_nobody() {
+fn traffic_without_faults_pages_nobody() {
     let fired = "SELECT rule, task, tenant, title, CAST(at AS VARCHAR) AS at FROM alerts \
          WHERE severity = 'page' AND state = 'firing' AND NOT stale AND was IS NULL ORDER BY at";
     let fired = run(WORLD.sql(fired));
     fired.iter().for_each(|row| say(&row.to_string()));
-    // These weeks are less than the month of which the budget allows one.
+    // The budget allows one page a month; these weeks are less.
     assert!(fired.len() <= 1, "{} pages without a fault", fired.len());
 }

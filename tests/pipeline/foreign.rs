@@ -1,5 +1,5 @@
-//! Another engine (Python's `deltalake`) works on the same tables: it rewrites, vacuums, cleans up logs, writes checkpoints and
-//! upgrades the protocol, while ingestion and aggregation go on.
+//! Another engine (Python's `deltalake`) works on the same tables: it rewrites, vacuums, cleans up logs, writes checkpoints
+//! and upgrades the protocol while ingestion and aggregation continue.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::common::program::{Running, text};
 use crate::common::{bellwether, python, repository};
 use crate::late::feed::{Feed, NOW};
 
-/// Runs that ended a minute before the feed's present.
+/// Builds runs that ended a minute before the feed's current time.
 fn runs(prefix: &str, count: usize) -> Vec<Value> {
     let now = UNIX_EPOCH + Duration::from_micros(u64::try_from(NOW).expect("after 1970"));
     let at = |mut run: Value| {
@@ -25,7 +25,7 @@ fn runs(prefix: &str, count: usize) -> Vec<Value> {
     event::runs(prefix, count).into_iter().map(at).collect()
 }
 
-/// Does steps to a table; what they left.
+/// Lets the other engine take steps on a table, and returns the state that it reports.
 fn foreign(python: &Path, root: &Path, table: Table, steps: &[&str]) -> Value {
     let (script, path) = (repository("tests/reader/foreign.py"), root.join(table.name()));
     let mut command = Command::new(python);
@@ -57,23 +57,26 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
         assert_eq!(left["files"], 1, "{left}");
     }
     audited(&root);
-    // The aggregator has read what it had to; it goes on from where it stood.
+    // The aggregator has caught up; it continues from its last version.
     Box::pin(feed.commit_events(&runs("second", 20))).await;
     Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     for table in [Table::Events, Table::Metrics] {
         foreign(&python, &root, table, &["optimize", "vacuum", "checkpoint"]);
     }
-    // It sees that these brought no rows, before their entries are gone.
+    // It reads these versions, which have no new rows, before their entries are removed.
     Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     for table in [Table::Events, Table::Metrics] {
         foreign(&python, &root, table, &["clean-up"]);
-        assert!(!root.join(table.name()).join("_delta_log/00000000000000000003.json").exists(), "it is cleaned up");
+        assert!(
+            !root.join(table.name()).join("_delta_log/00000000000000000003.json").exists(),
+            "the entry is cleaned up"
+        );
     }
     Box::pin(feed.commit_events(&runs("third", 20))).await;
     Box::pin(standing.run_until_caught_up()).await.expect("catches up");
     assert_eq!(runs_of(&feed).await, 160);
     feed.folded().await;
-    // Files of the other engine are put together with ours.
+    // Compaction merges files of the other engine with ours.
     let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
     feed.lake.maintain(Table::Events, &settings).await.expect("maintains");
     feed.lake.checkpoint(Table::Events).await.expect("checkpoints");
@@ -83,7 +86,7 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_aggregator_whose_versions_were_cleaned_up_says_so_and_a_rebuild_mends_it() {
+async fn an_aggregator_reports_removed_versions_and_a_rebuild_recovers() {
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
@@ -107,7 +110,7 @@ async fn an_aggregator_whose_versions_were_cleaned_up_says_so_and_a_rebuild_mend
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_protocol_of_another_engine_is_gone_along_with_or_refused_by_name() {
+async fn a_protocol_upgrade_by_another_engine_is_followed_or_refused_by_name() {
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
@@ -142,7 +145,7 @@ async fn a_protocol_of_another_engine_is_gone_along_with_or_refused_by_name() {
         assert!(error.message().contains(&format!("table `{}` uses `{named}`", table.name())), "{error:?}");
         let ended = bellwether(&["audit", "--root", text(&root)]);
         assert!(ended.code == Some(4) && ended.stdout.contains(named), "{}{}", ended.stdout, ended.stderr);
-        // Back to before it, for the next one.
+        // Undo the upgrade for the next case.
         let version = log.load().await.expect("loads").version;
         assert!(version > stands);
         for version in stands + 1..=version {
@@ -153,7 +156,7 @@ async fn a_protocol_of_another_engine_is_gone_along_with_or_refused_by_name() {
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
 }
 
-/// Takes columns out of what a table says that it has.
+/// Removes columns from the schema in a table's log.
 fn make_older(root: &Path, table: Table, names: &[&str]) {
     let entry = root.join(table.name()).join("_delta_log/00000000000000000000.json");
     let lines = std::fs::read_to_string(&entry).expect("it is there");
@@ -172,20 +175,20 @@ fn make_older(root: &Path, table: Table, names: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
+async fn a_table_of_an_earlier_version_is_queried_upgraded_and_read_by_other_engines() {
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
     let gone = ["tokens_input", "cost_nanos", "cost_currency"];
     make_older(&root, Table::Events, &gone);
     Box::pin(feed.commit_events(&runs("before", 20))).await;
-    // The files have the columns, the table does not: nobody finds them, and nothing fails.
+    // The files have the columns and the schema does not: queries do not see them, and nothing fails.
     let sql = "SELECT count(*) AS runs, count(cost) AS priced FROM runs";
     let asked = bellwether(&["sql", "--root", text(&root), "--format", "json", sql]).succeeds();
     let asked: Value = serde_json::from_str(&asked).expect("JSON");
     assert_eq!((&asked[0]["runs"], &asked[0]["priced"]), (&Value::from(20), &Value::from(0)));
     let left = foreign(&python, &root, Table::Events, &[]);
-    assert_eq!((&left["version"], &left["rows"]), (&Value::from(1), &Value::from(20)), "asking writes nothing");
+    assert_eq!((&left["version"], &left["rows"]), (&Value::from(1), &Value::from(20)), "a query writes nothing");
 
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
     Box::pin(feed.commit_events(&runs("after", 20))).await;
@@ -210,7 +213,7 @@ async fn a_table_of_an_earlier_version_is_asked_opened_and_read_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_that_meets_a_damaged_file_says_so_with_the_code_for_a_person() {
+async fn a_query_that_reads_a_damaged_file_ends_with_exit_code_4() {
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
     Box::pin(feed.commit_events(&runs("some", 400))).await;

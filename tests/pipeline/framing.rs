@@ -1,4 +1,4 @@
-//! Framings that are accepted beside plain JSON.
+//! Framings that ingest accepts besides plain JSON.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::common::event::{now, rfc3339, run};
 use crate::common::{Message, Setup, broker};
 
 #[test]
-fn cloudevents_in_both_modes_become_the_same_rows_as_plain_json() {
+fn cloudevents_in_both_modes_give_the_same_rows_as_plain_json() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("framing", 1);
     let data = run("unused")["data"].clone();

@@ -1,19 +1,15 @@
-//! Offsets that hold no message: what a broker has taken out again, and what marks the ends of transactions.
+//! Offsets without a message: compaction removed it, or the offset holds a transaction marker.
 
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::common::event::{run, runs};
 use crate::common::program::{ConfigText, text};
-use crate::common::wait::patience;
-use crate::common::{Broker, Message, Setup, bellwether, broker, skipped, until_or};
+use crate::common::{Broker, Message, Setup, bellwether, real_broker, until_or};
 
-/// Keys of the compacted topic: of each the newest message stays.
+/// Keys of the compacted topic, which keeps the newest message of each.
 const KEYS: usize = 5;
 
-/// Compacted as soon as that can be, down to the newest message of each key; a segment ends after the tenth of a second,
-/// with the next message.
+/// Settings that compact as soon as possible. A segment ends with the first message after a tenth of a second.
 const COMPACTED: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("segment.ms", "100"),
@@ -21,16 +17,7 @@ const COMPACTED: [(&str, &str); 4] = [
     ("min.compaction.lag.ms", "0"),
 ];
 
-fn real_broker() -> Option<&'static Broker> {
-    let broker = broker()?;
-    if broker.is_mock() {
-        skipped("the embedded broker neither compacts nor marks transactions; a real one is needed");
-        return None;
-    }
-    Some(broker)
-}
-
-/// Publishes good and bad messages under the same few keys.
+/// Publishes good and bad messages with the same few keys.
 fn publish(broker: &Broker, topic: &str, prefix: &str, count: usize) {
     let messages = runs(prefix, count).into_iter().enumerate().map(|(number, event)| {
         let body = if number % 7 == 3 { "poison".to_owned() } else { event.to_string() };
@@ -39,24 +26,24 @@ fn publish(broker: &Broker, topic: &str, prefix: &str, count: usize) {
     broker.publish(topic, messages);
 }
 
-/// Publishes until the broker has taken out all but the newest of what was there.
+/// Publishes until the broker has compacted the topic up to `last`, and returns the remaining offsets.
 fn compacted(broker: &Broker, topic: &str, last: i64) -> Vec<i64> {
     let mut round = 0;
     until_or(
         || {
-            // The segment that is written to is never compacted: it ends with a message that comes later.
+            // The active segment is never compacted; a later message ends it.
             let marker = run(&format!("round-{round}"));
             broker.publish(topic, [Message { key: Some("round".to_owned()), ..Message::new(marker.to_string()) }]);
             round += 1;
             let held = broker.offsets(topic, 0);
-            // One more was published under a key of its own.
+            // One more message has a key of its own.
             (held.iter().filter(|offset| **offset <= last).count() <= KEYS + 1).then_some(held)
         },
         || format!("the broker compacts up to offset {last}: it holds {:?}", broker.offsets(topic, 0)),
     )
 }
 
-/// What an audit counts, which must find nothing wrong.
+/// Runs an audit, which must pass, and returns its row counts.
 fn counted(setup: &Setup) -> [i64; 4] {
     let answer = bellwether(&["audit", "--root", text(&setup.root()), "--recompute", "--format", "json"]).succeeds();
     let answer: Value = serde_json::from_str(&answer).expect("JSON");
@@ -70,14 +57,14 @@ fn offsets(setup: &Setup) -> Vec<i64> {
     rows.iter().map(|row| row["offset"].as_i64().expect("a number")).collect()
 }
 
-/// The tables hold what the broker held, and say of every other offset that there was no message. Returns the offset to be
-/// read next.
+/// Checks that the tables have every message of the broker and count every other offset as passed over. Returns the next
+/// offset.
 fn explained(broker: &Broker, setup: &Setup, topic: &str, before: &[i64]) -> i64 {
     let (from, rows, after) = (before[0], offsets(setup), broker.offsets(topic, 0));
-    // The broker may have gone on taking messages out while they were read.
+    // The broker may have compacted further during the read.
     let lost: Vec<&i64> = after.iter().filter(|offset| **offset >= from && !rows.contains(offset)).collect();
     let strange: Vec<&i64> = rows.iter().filter(|offset| **offset >= from && !before.contains(offset)).collect();
-    assert!(lost.is_empty() && strange.is_empty(), "not read: {lost:?}; read and not there: {strange:?}");
+    assert!(lost.is_empty() && strange.is_empty(), "not read: {lost:?}; read but never published: {strange:?}");
     let (first, end) = (rows[0], rows[rows.len() - 1] + 1);
     let messages = i64::try_from(rows.len()).expect("few");
     assert!(end - first > messages, "there are gaps: {rows:?}");
@@ -88,18 +75,18 @@ fn explained(broker: &Broker, setup: &Setup, topic: &str, before: &[i64]) -> i64
 }
 
 #[test]
-fn the_gaps_of_compaction_are_explained_to_the_offset() {
+fn every_gap_left_by_compaction_is_counted() {
     let Some(broker) = real_broker() else { return };
     let topic = broker.topic_with("compacted", 1, &COMPACTED);
     let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_rows = 3\n");
-    // A message that stays, so that there is something before the first gap.
+    // A message that stays, so that one precedes the first gap.
     broker.publish(&topic, [Message { key: Some("kept".to_owned()), ..Message::new(run("kept").to_string()) }]);
     publish(broker, &topic, "early", 60);
     let held = compacted(broker, &topic, 60);
     setup.catch_up();
     let end = explained(broker, &setup, &topic, &held);
 
-    // What stands at the stored offset is taken out too: reading goes on from within a gap.
+    // The message at the stored offset is compacted too, so reading resumes within a gap.
     publish(broker, &topic, "late", 60);
     let held: Vec<i64> = compacted(broker, &topic, end + 59).into_iter().filter(|offset| *offset >= end).collect();
     assert!(held[0] > end, "the stored offset {end} is in a gap: {held:?}");
@@ -108,14 +95,14 @@ fn the_gaps_of_compaction_are_explained_to_the_offset() {
 }
 
 #[test]
-fn catching_up_with_several_topics_ends_when_the_last_of_them_is_read() {
-    let Some(broker) = broker() else { return };
+fn catching_up_with_several_topics_ends_after_the_last_one() {
+    let Some(broker) = real_broker() else { return };
     let (short, long) = (broker.topic("short", 1), broker.topic("long", 1));
     let setup =
         Setup::with(&ConfigText { brokers: &broker.address, topics: &[&short, &long], ..ConfigText::default() });
     broker.publish_events(&short, 1, &runs("short", 1));
     setup.catch_up();
-    // The client comes to the end of partition 0 of the one topic before it has read anything of the other's.
+    // The client reaches the end of partition 0 of one topic before it reads any message of the other.
     broker.publish_events(&long, 1, &runs("long", 700));
     setup.catch_up();
     let rows = |topic: &str| setup.number(&format!("SELECT count(*) FROM events WHERE topic = '{topic}'"));
@@ -123,26 +110,12 @@ fn catching_up_with_several_topics_ends_when_the_last_of_them_is_read() {
 }
 
 #[test]
-fn catching_up_with_several_topics_ends_where_the_last_offsets_hold_no_message() {
+fn catching_up_with_several_topics_ends_even_if_the_last_offsets_have_no_message() {
     let Some(broker) = real_broker() else { return };
     let (plain, marked) = (broker.topic("plain", 1), broker.topic("marked", 1));
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .set("transactional.id", &marked)
-        .create()
-        .expect("a producer");
-    producer.init_transactions(patience()).expect("transactions are there");
+    let transactions = broker.transactions(&marked);
     for (name, commit) in [("kept", true), ("dropped", false)] {
-        producer.begin_transaction().expect("it begins");
-        for event in runs(name, 40) {
-            let body = event.to_string();
-            let record = BaseRecord::<(), str>::to(&marked).partition(0).payload(&body);
-            producer.send(record).map_err(|(error, _)| error).expect("it is queued");
-        }
-        producer.flush(patience()).expect("it is taken");
-        let ended =
-            if commit { producer.commit_transaction(patience()) } else { producer.abort_transaction(patience()) };
-        ended.expect("it ends");
+        transactions.publish(&runs(name, 40), commit);
     }
     broker.publish_events(&plain, 1, &runs("plain", 300));
     let setup =

@@ -1,4 +1,4 @@
-//! Starting, stopping, and being stopped: nothing is lost and nothing is counted twice.
+//! Starts, stops and kills: nothing is lost, and nothing is counted twice.
 
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use crate::common::event::{run, runs};
 use crate::common::program::metric;
 use crate::common::{Broker, Message, Setup, broker, until};
 
-/// Partitions of the topics here.
 const PARTITIONS: i32 = 3;
 
-/// What must never change by stopping and starting: the metrics of everything.
+/// The metrics of all runs, which no restart may change.
 const TOTALS: &str = "SELECT task, release_id, runs, success, escalated, tool_calls, tool_calls_failed, tokens_input, \
     cost_total FROM release_summary ORDER BY task, release_id";
 
-/// Rows in `events` and rows with coordinates of their own.
+/// Rows of `events`, and rows with distinct coordinates.
 const ROWS: &str =
     "SELECT count(*) AS stored, count(DISTINCT concat(topic, '/', partition, '/', \"offset\")) AS own FROM events";
 
@@ -26,7 +25,7 @@ fn topic_with(broker: &Broker, events: &[Value]) -> String {
 }
 
 #[test]
-fn a_restart_doubles_nothing() {
+fn a_restart_duplicates_nothing() {
     let Some(broker) = broker() else { return };
     let first = runs("run", 300);
     let topic = topic_with(broker, &first);
@@ -65,12 +64,12 @@ fn a_run_sent_twice_counts_once_and_a_revision_replaces_it() {
 }
 
 #[test]
-fn a_killed_process_is_followed_by_one_that_ends_with_every_message_once() {
+fn processes_that_were_killed_leave_every_message_in_the_tables_once() {
     let Some(broker) = broker() else { return };
     let count = 6_000;
     let topic = topic_with(broker, &runs("run", count));
-    // Small commits, so that there are many moments to be killed at; a short session, so that the next process need not
-    // wait long for the partitions of the dead one.
+    // Small commits, so that a kill can hit many moments; a short session, so that the next process soon gets the partitions
+    // of the dead one.
     let settings =
         "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n";
     let setup = Setup::new(&broker.address, &topic, settings);
@@ -108,20 +107,20 @@ fn sigterm_drains_commits_and_exits_with_0() {
 }
 
 #[test]
-fn health_and_metrics_tell_what_was_done() {
+fn health_and_metrics_report_progress() {
     let Some(broker) = broker() else { return };
     let topic = topic_with(broker, &runs("run", 20));
     broker.publish(&topic, [Message::new("poison")]);
     let setup = Setup::new(&broker.address, &topic, "");
     let running = setup.start("run");
-    until("health is good", || running.get("/healthz").filter(|(status, _)| *status == 200));
-    until("readiness is good", || running.get("/readyz").filter(|(status, _)| *status == 200));
-    let text = until("all is counted", || {
+    until("the worker is healthy", || running.get("/healthz").filter(|(status, _)| *status == 200));
+    until("the worker is ready", || running.get("/readyz").filter(|(status, _)| *status == 200));
+    let text = until("the metrics count every message", || {
         let (_, text) = running.get("/metrics")?;
         (metric(&text, "bellwether_ingest_rows_committed_total")? >= 20.0).then_some(text)
     });
     assert_eq!(metric(&text, "bellwether_ingest_quarantined_total{reason=\"not_json\"}"), Some(1.0), "{text}");
-    let watched = until("rules are watched", || {
+    let watched = until("the rules are evaluated", || {
         let (_, text) = running.get("/metrics")?;
         (metric(&text, "bellwether_watch_evaluations_total")? >= 1.0).then_some(text)
     });
@@ -144,21 +143,21 @@ fn health_and_metrics_tell_what_was_done() {
 }
 
 #[test]
-fn an_unreachable_broker_is_waited_for_and_told_in_health() {
+fn a_worker_waits_for_an_unreachable_broker_and_reports_it() {
     // Port 9 (discard) is closed on any machine that tests run on.
     let setup = Setup::new("127.0.0.1:9", "nowhere", "[serve]\naddress = \"127.0.0.1:0\"\nstale_after = \"1s\"\n");
     let running = setup.start("run");
-    let (status, body) = until("health tells it", || {
+    let (status, body) = until("health reports it", || {
         running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("Kafka is out of reach"))
     });
     assert!(body.contains("ingest"), "{status} {body}");
     running.signal("TERM");
     let ended = running.end();
-    assert_eq!(ended.code, Some(0), "waiting is no error\n{}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "waiting is not an error\n{}", ended.stderr);
 }
 
 #[test]
-fn versions_without_rows_are_nothing_that_waits() {
+fn versions_without_rows_do_not_count_as_waiting_work() {
     let Some(broker) = broker() else { return };
     let topic = topic_with(broker, &runs("run", 4));
     let setup = Setup::new(
@@ -168,14 +167,14 @@ fn versions_without_rows_are_nothing_that_waits() {
     );
     let running = setup.start("run");
     let counts = |name: &str| running.get("/metrics").and_then(|(_, text)| metric(&text, name));
-    until("the runs are in", || counts("bellwether_ingest_rows_committed_total").filter(|rows| *rows == 4.0));
-    // Each of these moves an offset and brings no row.
+    until("the runs are committed", || counts("bellwether_ingest_rows_committed_total").filter(|rows| *rows == 4.0));
+    // Each of these advances an offset without a row in `events`.
     for _ in 0..3 {
         broker.publish(&topic, [Message::new("poison")]);
         std::thread::sleep(Duration::from_millis(300));
     }
-    until("they are rejected", || counts("bellwether_ingest_quarantined_total").filter(|count| *count == 3.0));
-    // Longer than what waits may stand still: there is no condition to wait for, since nothing must happen.
+    until("the messages are rejected", || counts("bellwether_ingest_quarantined_total").filter(|count| *count == 3.0));
+    // Longer than `stale_after`. There is no condition to wait for, because nothing must happen.
     std::thread::sleep(Duration::from_secs(5));
     let (status, body) = running.get("/healthz").expect("it answers");
     assert_eq!(status, 200, "{body}");
@@ -189,9 +188,9 @@ fn two_processes_share_the_partitions_and_count_every_message_once() {
     let topic = topic_with(broker, &runs("early", 600));
     let setup = Setup::new(&broker.address, &topic, "[ingest]\nflush_interval = \"100ms\"\n");
     let processes = [setup.start("ingest"), setup.start("ingest")];
-    until("both have read", || (rows(&setup)? >= 600).then_some(()));
+    until("the first half is stored", || (rows(&setup)? >= 600).then_some(()));
     broker.publish_events(&topic, PARTITIONS, &runs("late", 600));
-    until("both have read on", || (rows(&setup)? >= 1_200).then_some(()));
+    until("the second half is stored", || (rows(&setup)? >= 1_200).then_some(()));
     for process in processes {
         process.signal("TERM");
         let ended = process.end();
@@ -203,13 +202,13 @@ fn two_processes_share_the_partitions_and_count_every_message_once() {
     assert_eq!(setup.sql(TOTALS)[0]["runs"], 1_201);
 }
 
-/// Rows of `events`; none while the tables are not there.
+/// Returns the rows of `events`; none before the tables exist.
 fn rows(setup: &Setup) -> Option<i64> {
     setup.root().join("events/_delta_log").exists().then(|| setup.number("SELECT count(*) FROM events"))
 }
 
 #[test]
-fn a_topic_made_anew_is_halted_loudly_and_nothing_of_it_is_taken_for_the_old_one() {
+fn a_recreated_topic_is_halted_and_none_of_its_messages_are_stored() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("life", 1);
     broker.publish_events(&topic, 1, &runs("old", 5));
@@ -218,10 +217,10 @@ fn a_topic_made_anew_is_halted_loudly_and_nothing_of_it_is_taken_for_the_old_one
     if broker.recreate(&topic, 1).is_none() {
         return;
     }
-    // More messages than before: by its offsets alone the new topic could not be told from the old one.
+    // More messages than before, so that the offsets alone do not distinguish the new topic from the old one.
     broker.publish_events(&topic, 1, &runs("new", 20));
     let running = setup.start("run");
-    let (_, body) = until("health tells it", || {
+    let (_, body) = until("health reports it", || {
         running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("made anew"))
     });
     assert!(body.contains(&format!("{topic}/0")), "{body}");

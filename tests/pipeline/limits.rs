@@ -1,4 +1,4 @@
-//! L-7 for queries: whatever is asked, the program keeps its memory, its time and its rows, and says which it was.
+//! L-7 for queries: every statement stays within the limits on memory, time and rows, and the error names the limit.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use crate::common::program::{Ended, Running, text};
 use crate::common::{Setup, bellwether};
 
-/// Memory that statements may hold here.
+/// The memory limit of the statements here.
 const LIMIT: u64 = 128 << 20;
 
-/// The bound that docs/asking.md promises: a quarter and 64 MiB more, at which a statement is stopped, and 64 MiB more at
-/// which the program gives up; and 64 MiB for pages that were given back and are not yet the system's. What the program has
-/// without a question comes on top.
+/// The bound that docs/asking.md promises: a statement is stopped at a quarter and 64 MiB above its limit, and the program
+/// gives up another 64 MiB later. The rest is for freed pages that the system does not have back yet. The memory of the
+/// program without a query comes on top.
 const BEYOND: u64 = LIMIT + LIMIT / 4 + (64 << 20) + (64 << 20) + (64 << 20);
 
-/// Runs a statement to its end and tells the most memory that it had.
+/// Runs a statement and returns the peak memory of the program.
 fn peak(root: &Path, sql: &str) -> (u64, Ended) {
     let mut program =
         Running::start(&["sql", "--root", text(root), "--memory-limit", "128MiB", "--timeout", "20s", sql]);
@@ -29,12 +29,12 @@ fn peak(root: &Path, sql: &str) -> (u64, Ended) {
 
 fn tables() -> Setup {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     setup
 }
 
 #[test]
-fn no_query_takes_more_memory_than_it_may() {
+fn no_query_exceeds_its_memory_limit() {
     let setup = tables();
     let root = setup.root();
     let (without, _) = peak(&root, "SELECT count(*) FROM events");
@@ -67,7 +67,7 @@ fn no_query_takes_more_memory_than_it_may() {
 }
 
 #[test]
-fn a_limit_of_time_or_rows_is_kept_and_named() {
+fn limits_on_time_and_rows_hold_and_errors_name_them() {
     let setup = tables();
     let root = setup.root();
     let begun = Instant::now();
@@ -80,7 +80,7 @@ fn a_limit_of_time_or_rows_is_kept_and_named() {
     let ended = bellwether(&["sql", "--root", text(&root), "--max-rows", "7", "--format", "csv", rows]);
     assert_eq!((ended.code, ended.stdout.lines().count()), (Some(3), 8), "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stderr.contains("more than 7 rows") && ended.stderr.contains("--max-rows"), "{}", ended.stderr);
-    // The configuration says so as well.
+    // The configuration can set the limit too.
     let config = setup.other("limited.toml", |body| format!("{body}[queries]\nmax_rows = 3\n"));
     let ended = bellwether(&["sql", "--config", text(&config), "--format", "csv", rows]);
     assert_eq!((ended.code, ended.stdout.lines().count()), (Some(3), 4), "{}{}", ended.stdout, ended.stderr);

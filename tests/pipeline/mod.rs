@@ -1,4 +1,4 @@
-//! Events from Kafka, or a file, to SQL answers.
+//! Events from Kafka, or from a file, to the results of SQL queries.
 
 mod alerts;
 mod audit;

@@ -1,6 +1,5 @@
-//! One definition for all: of every metric, the view, `rolling_history`, the gauge that is exported, the rule, and a
-//! computation in Python that shares no code with them come to one number, over runs that are sampled, that state no cost,
-//! or costs in several currencies, and of two tenants.
+//! One definition of every metric: the view, `rolling_history`, the exported gauge, the rule and an independent computation
+//! in Python agree, over runs that are sampled, have no cost or costs in several currencies, and belong to two tenants.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -14,12 +13,12 @@ use serde_json::{Value, json};
 
 use crate::common::event::{now, rfc3339};
 use crate::common::program::{Running, text};
-use crate::common::{Setup, bellwether, python, repository};
+use crate::common::{Setup, python, repository};
 
 const CONTRACTS: &str = "[contracts.sampled]\nsuccess = 0.999\nescalation_most = 0.0001\n\
                          [contracts.unpriced]\ncost_ceiling = 0.08\n[contracts.money]\ncost_ceiling = 0.01\n";
 
-/// Metrics that every one of them has.
+/// Metrics that all of them have.
 const FIGURES: [&str; 15] = [
     "runs",
     "runs_observed",
@@ -38,7 +37,7 @@ const FIGURES: [&str; 15] = [
     "tokens_input_per_run",
 ];
 
-/// Of each, the rule that watches it, and the metric that its observations come to: this one, or what is left of it to one.
+/// Metrics with the rule that watches each, and the value that its observations give: the metric itself, or one minus it.
 const WATCHED: [(&str, &str, bool); 9] = [
     ("slo_burn_fast", "success_rate", true),
     ("success_regression", "success_rate", true),
@@ -53,7 +52,7 @@ const WATCHED: [(&str, &str, bool); 9] = [
 
 type Figures = BTreeMap<String, Value>;
 
-/// One run: what is not said of it is left out.
+/// Builds a run; `more` adds optional fields.
 fn run(id: &str, tenant: &str, task: &str, status: &str, ended: SystemTime, more: &Value) -> Value {
     let mut data = json!({
         "task": task, "release": {"id": "r1"}, "rollout": {"stage": "full"},
@@ -65,7 +64,7 @@ fn run(id: &str, tenant: &str, task: &str, status: &str, ended: SystemTime, more
     json!({ "spec": "run-event/1.0", "run_id": id, "source": "tests", "tenant": tenant, "data": data })
 }
 
-/// Runs of forty minutes that end four minutes before a moment, and one in the minute after it, which still fills.
+/// Builds runs of forty minutes that end four minutes before `end`, and one run in the still open minute after `end`.
 fn events(end: SystemTime) -> Vec<Value> {
     let mut all = Vec::new();
     for minute in 4..40_u32 {
@@ -88,7 +87,7 @@ fn events(end: SystemTime) -> Vec<Value> {
                 let status = if n % 11 == 0 { "unknown" } else { status };
                 all.push(run(&id, tenant, "sampled", status, ended, &more));
             }
-            // Every other run states a cost, every third its tokens; those that state no cost are kept more often.
+            // Every second run has a cost, every third has tokens; sampling keeps more of the runs without a cost.
             let mut more = json!({ "sampling": {"probability": if n % 2 == 0 { 0.5 } else { 1.0 }} });
             if n % 2 == 0 {
                 more["cost"] = json!({"amount": "0.10", "currency": "USD"});
@@ -111,7 +110,7 @@ fn micros(at: SystemTime) -> i64 {
     i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros()).expect("in range")
 }
 
-/// What Python makes of `events`: figures by group.
+/// Computes the figures by group in Python.
 fn reference(
     setup: &Setup,
     python: &std::path::Path,
@@ -126,7 +125,7 @@ fn reference(
     serde_json::from_str(&answer).expect("the reference prints an object")
 }
 
-/// The same from rows of SQL, by the values of some columns.
+/// Groups rows of SQL by the values of some columns.
 fn by(rows: Vec<Value>, key: &[&str]) -> BTreeMap<String, Figures> {
     let name = |row: &Value| key.iter().map(|column| row[*column].as_str().unwrap_or("")).collect::<Vec<_>>().join("|");
     rows.into_iter().map(|row| (name(&row), row.as_object().expect("a row").clone().into_iter().collect())).collect()
@@ -146,7 +145,7 @@ fn compare(what: &str, found: &BTreeMap<String, Figures>, wanted: &BTreeMap<Stri
     for (group, wanted) in wanted.iter().filter(|(group, _)| !group.contains(but)) {
         let found = found.get(group).unwrap_or_else(|| panic!("{what} has no `{group}`: {:?}", found.keys()));
         for figure in FIGURES {
-            // Weighted counts are shown as whole runs.
+            // Weighted counts are rounded to whole runs.
             let tolerance = if figure == "runs" { 0.51 / wanted[figure].as_f64().unwrap_or(1.0) } else { 1e-9 };
             let none = Value::Null;
             same(
@@ -159,7 +158,7 @@ fn compare(what: &str, found: &BTreeMap<String, Figures>, wanted: &BTreeMap<Stri
     }
 }
 
-/// The gauges of a span, by tenant, task, release and stage.
+/// Returns the gauges of a span by tenant, task, release and stage.
 fn gauges(registry: &Registry, span: &str) -> BTreeMap<String, Figures> {
     let mut all: BTreeMap<String, Figures> = BTreeMap::new();
     for family in registry.gather() {
@@ -178,7 +177,7 @@ fn gauges(registry: &Registry, span: &str) -> BTreeMap<String, Figures> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_metric_is_one_number_wherever_it_is_asked_for() {
+async fn every_metric_has_the_same_value_everywhere() {
     let Some(python) = python() else { return };
     let setup = Setup::new("127.0.0.1:9", "unused", CONTRACTS);
     let step = Duration::from_secs(15 * 60);
@@ -190,10 +189,7 @@ async fn every_metric_is_one_number_wherever_it_is_asked_for() {
             )
             .expect("fits"),
         );
-    let lines: Vec<String> = events(end).iter().map(Value::to_string).collect();
-    let file = setup.file("events.ndjson");
-    std::fs::write(&file, lines.join("\n")).expect("the events are written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+    setup.replay(&setup.recording("events.ndjson", &events(end)));
     let lake = Lake::open(text(&setup.root()), &StorageOptions::default()).await.expect("opens");
     let registry = Registry::new();
     let mut aggregator = Box::pin(Aggregator::open(&lake, Settings::default(), None, &registry)).await.expect("opens");
@@ -203,7 +199,7 @@ async fn every_metric_is_one_number_wherever_it_is_asked_for() {
     let as_of = micros(end);
     let wanted = reference(&setup, &python, as_of, 24 * 60, &release);
     assert_eq!(wanted.len(), 4, "{:?}", wanted.keys());
-    // What the issue is about: of ten thousand runs, a hundred fail, and all of these are kept.
+    // Of ten thousand runs a hundred fail, and sampling keeps all of these.
     let sampled = wanted["a|sampled|r1|full"]["success_rate"].as_f64().expect("a rate");
     assert!((0.98..0.995).contains(&sampled), "{sampled}");
     for (what, query) in [
@@ -238,11 +234,11 @@ async fn every_metric_is_one_number_wherever_it_is_asked_for() {
     alerts_agree(&setup, &python);
 }
 
-/// Observations of the rules come to the metrics.
+/// Checks that the observations of the rules give the metrics.
 fn rules_agree(setup: &Setup, wanted: &BTreeMap<String, Figures>) {
     let rules = Rules::shipped();
     for (name, figure, rest) in WATCHED {
-        let rule = rules.rules.iter().find(|rule| rule.name == name).expect("it is shipped");
+        let rule = rules.rules.iter().find(|rule| rule.name == name).expect("the rule is shipped");
         let (bad, all) = match name {
             "cost_regression" => ("CAST(y AS DOUBLE) / 1e9", "x"),
             _ if rule.sql.contains("AS events") => ("events", "runs"),
@@ -268,9 +264,9 @@ fn rules_agree(setup: &Setup, wanted: &BTreeMap<String, Figures>) {
     }
 }
 
-/// Alerts show the metrics as they were when they were raised.
+/// Checks that alerts show the metrics at the time at which they were raised.
 fn alerts_agree(setup: &Setup, python: &std::path::Path) {
-    bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("watch");
     let alerts = setup.sql(
         "SELECT rule, tenant, task, title, canary_value, canary_events, canary_runs, notes, \
          CAST(date_part('epoch', at) * 1000000 AS BIGINT) AS micros FROM alerts WHERE state IN ('pending', 'firing')",
@@ -287,10 +283,10 @@ fn alerts_agree(setup: &Setup, python: &std::path::Path) {
             "cost_ceiling" => wanted["cost_per_completed_task"].clone(),
             _ => continue,
         };
-        // Values of rules on whole tables are kept in millionths.
+        // Values of rules on whole tables are stored in millionths.
         same(&format!("alert `{}`", text("title")), &alert["canary_value"], &wanted, 1e-6);
         if let (Some(bad), Some(runs)) = (alert["canary_events"].as_f64(), alert["canary_runs"].as_f64()) {
-            // Counts are whole runs.
+            // Counts are rounded to whole runs.
             same(&format!("counts of `{}`", text("title")), &json!(bad / runs), &wanted, 1.0 / runs);
             assert!(text("notes").contains("runs are sampled"), "{}", text("notes"));
         }
@@ -299,5 +295,5 @@ fn alerts_agree(setup: &Setup, python: &std::path::Path) {
     for (rule, task) in [("slo_burn_fast", "sampled"), ("escalation_bounds", "sampled"), ("cost_ceiling", "unpriced")] {
         assert!(met.contains(&(rule.to_owned(), task.to_owned())), "{rule} of {task} is not among {alerts:#?}");
     }
-    assert!(!met.iter().any(|(_, task)| task == "money"), "costs in two currencies do not add up: {alerts:#?}");
+    assert!(!met.iter().any(|(_, task)| task == "money"), "costs in two currencies have no sum: {alerts:#?}");
 }

@@ -1,5 +1,5 @@
-//! Maps, structs, lists and JSON in every clause over every table and view, made of their columns and asked of what real
-//! ingest has written.
+//! Maps, structs, lists and JSON in every clause over every table and view: statements generated from the columns, run
+//! against tables that ingest has written.
 
 use bellwether_lake::{Lake, StorageOptions};
 use bellwether_queries::{Session, SessionSettings, TableInfo};
@@ -9,15 +9,15 @@ use super::views::full;
 use crate::common::program::text;
 use crate::common::{Setup, bellwether};
 
-/// A value within a nested column.
+/// An expression that selects a value within a nested column.
 struct Within {
     column: String,
     value: String,
-    /// For a list of records, the name of a field.
+    /// The name of a field, if the column is a list of records.
     field: Option<String>,
 }
 
-/// Values within the nested columns of a relation, each in every way that it can be written.
+/// Returns expressions for values within the nested columns of a relation, in every notation.
 fn within(info: &TableInfo) -> Vec<Within> {
     let mut found = Vec::new();
     for column in &info.columns {
@@ -42,7 +42,7 @@ fn within(info: &TableInfo) -> Vec<Within> {
     found
 }
 
-/// Statements with a value in every clause.
+/// Returns statements with the expression in every clause.
 fn statements(relation: &str, within: &Within) -> Vec<String> {
     let Within { column, value, field } = within;
     let of = |alias: &str| {
@@ -95,7 +95,7 @@ fn statements(relation: &str, within: &Within) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nested_columns_can_be_asked_for_in_every_clause_of_every_view() {
+async fn nested_columns_work_in_every_clause_of_every_view() {
     let setup = full();
     let lake = Lake::open(text(&setup.root()), &StorageOptions::default()).await.expect("opens");
     let session = Session::open(&lake, SessionSettings::default()).await.expect("opens");
@@ -124,7 +124,7 @@ fn one(setup: &Setup, sql: &str) -> serde_json::Value {
 }
 
 #[test]
-fn what_is_asked_of_nested_columns_is_answered_right() {
+fn queries_of_nested_columns_return_the_right_values() {
     let setup = full();
     let rows =
         setup.sql("SELECT segments['region'] AS region, count(*) AS runs FROM runs GROUP BY 1 ORDER BY 1 NULLS LAST");
@@ -145,7 +145,7 @@ fn what_is_asked_of_nested_columns_is_answered_right() {
 }
 
 #[test]
-fn describe_and_records_are_for_people_and_tables_for_programs_are_as_wide_as_they_are() {
+fn describe_and_records_are_readable_and_piped_tables_are_not_truncated() {
     let setup = full();
     let root = setup.root();
     let ask = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! Independent readers (Python's `deltalake`, `duckdb` and `pyarrow`) open the tables and find what `bellwether sql` finds.
+//! Independent readers (Python's `deltalake`, `duckdb` and `pyarrow`) open the tables and agree with `bellwether sql`.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::common::event::runs;
 use crate::common::program::{Running, text};
 use crate::common::{Message, Setup, broker, python, repository};
 
-/// Sums that both compute: table, name, SQL that both understand.
+/// Sums to compare: table, name, and SQL that all of them accept.
 const SUMS: &[(&str, &str, &str)] = &[
     ("events", "rows", "count(*)"),
     ("events", "runs", "count(distinct run_id)"),
@@ -16,7 +16,7 @@ const SUMS: &[(&str, &str, &str)] = &[
     ("events", "cost_nanos", "coalesce(sum(cost_nanos), 0)"),
     ("events", "tokens", "coalesce(sum(tokens_input), 0) + coalesce(sum(tokens_output), 0)"),
     ("events", "tool_calls", "sum(tool_calls_total)"),
-    // Texts of few values, with and without gaps, and fields of records in lists, some of which no record has.
+    // Texts with few distinct values, with and without nulls, and fields of records in lists, some of which no record has.
     ("events", "tasks", "count(DISTINCT task)"),
     ("events", "releases", "count(DISTINCT release_id)"),
     ("events", "outcomes", "coalesce(sum(length(outcome_status)), 0)"),
@@ -35,7 +35,7 @@ const SUMS: &[(&str, &str, &str)] = &[
     ("rolling_history", "rows", "count(*)"),
 ];
 
-/// Asserts that the readers and the program agree about every sum.
+/// Checks that the readers and the program agree on every sum.
 pub(crate) fn agrees(setup: &Setup) {
     let Some(python) = python() else { return };
     let script = repository("tests/reader/read.py");
@@ -56,7 +56,7 @@ pub(crate) fn agrees(setup: &Setup) {
 }
 
 #[test]
-fn independent_readers_find_what_sql_finds() {
+fn independent_readers_agree_with_sql() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("reader", 2);
     broker.publish_events(&topic, 2, &runs("run", 100));
@@ -64,7 +64,7 @@ fn independent_readers_find_what_sql_finds() {
     let setup = Setup::new(&broker.address, &topic, "");
     setup.catch_up();
     agrees(&setup);
-    // A second version of each table, whose log now has more than one entry.
+    // A second version of each table, so that the log has more than one entry.
     broker.publish_events(&topic, 2, &runs("more", 50));
     setup.catch_up();
     agrees(&setup);

@@ -1,4 +1,4 @@
-//! Recorded events from files.
+//! Replaying recorded events from files.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::common::event::runs;
 use crate::common::program::text;
 use crate::common::{Setup, bellwether, broker};
 
-/// What every way in must agree on.
+/// The query with the same result however the events reach the tables.
 const TOTALS: &str = "SELECT task, release_id, runs, success, escalated, tool_calls, tool_calls_failed, tokens_input, \
     cost_total, latency_ms_p95 FROM release_summary";
 
@@ -22,8 +22,8 @@ fn replayed(file: &str, bytes: &[u8]) -> Vec<Value> {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let path = setup.file(file);
     std::fs::write(&path, bytes).expect("the recording is written");
-    bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.replay(&path);
+    setup.catch_up_role("aggregate");
     setup.sql(TOTALS)
 }
 
@@ -40,7 +40,7 @@ fn plain_and_compressed_files_give_the_same_numbers() {
     assert_eq!(replayed("runs.ndjson.zst", &zstd), plain);
 }
 
-/// A recording with a good line before and after each bad one, and an event over many lines: two are rejected.
+/// Builds a recording of which two events are rejected: good lines around each bad one, and an event over many lines.
 fn mixed() -> String {
     let events = runs("mixed", 4);
     let pretty = serde_json::to_string_pretty(&events[2]).expect("JSON");
@@ -49,7 +49,7 @@ fn mixed() -> String {
 }
 
 #[test]
-fn check_and_replay_give_one_answer_and_say_how_many_are_rejected() {
+fn check_and_replay_agree_on_the_number_of_rejected_events() {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let recording = mixed();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
@@ -80,7 +80,7 @@ fn check_and_replay_give_one_answer_and_say_how_many_are_rejected() {
 }
 
 #[test]
-fn a_file_replayed_through_kafka_gives_the_same_numbers_as_into_the_tables() {
+fn replaying_a_file_through_kafka_or_into_the_tables_gives_the_same_numbers() {
     let Some(broker) = broker() else { return };
     let recording = lines(&runs("recorded", 40));
     let topic = broker.topic("replay", 2);

@@ -1,4 +1,4 @@
-//! Nothing came, or nothing was read: the tables tell the two apart, and so do the alerts.
+//! No messages arrived, or none were read: the tables and the alerts distinguish the two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,25 +12,22 @@ use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Metrics, Start};
 use bellwether_lake::{Clock, Lake, StorageOptions, SystemClock};
 use prometheus::Registry;
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::event::{now, rfc3339, run, runs};
 use crate::common::program::{ConfigText, Running, text};
-use crate::common::wait::patience;
-use crate::common::{Broker, Setup, bellwether, broker, skipped, until_or};
+use crate::common::{Broker, Setup, bellwether, broker, real_broker, until_or};
 
 const MINUTE: i64 = 60_000_000;
 
-/// History that silence is judged by.
+/// Days of history from which the silence detector learns.
 const DAYS: u64 = 15;
 
-/// How long ingest is gone, microseconds.
+/// How long ingest is stopped, in microseconds.
 const GONE: i64 = 180 * MINUTE;
 
-/// The machine's clock, put back or ahead. Queries go by the machine's own.
+/// The system clock, shifted. Queries use the system clock itself.
 #[derive(Clone, Default)]
 struct Moved(Arc<AtomicI64>);
 
@@ -40,7 +37,7 @@ impl Clock for Moved {
     }
 }
 
-/// The rooms as they work in production, by a clock of the test's.
+/// Ingest, aggregation and the watcher in one process, by the test's own clock.
 struct Rooms {
     lake: Lake,
     clock: Moved,
@@ -78,7 +75,7 @@ impl Rooms {
         Self { lake, clock, kafka, watch, _folder: folder }
     }
 
-    /// Ingest and aggregate come, take in what there is, and go.
+    /// Runs ingest and aggregation until they have caught up.
     async fn take_in(&self) {
         let ingest = Ingest {
             lake: self.lake.clone(),
@@ -101,7 +98,7 @@ impl Rooms {
         Watcher::open(&self.watch, &Registry::new()).await.expect("opens")
     }
 
-    /// Minutes pass, in each of which the watcher looks.
+    /// Advances the clock minute by minute; the watcher evaluates the rules in each.
     async fn pass(&self, watcher: &mut Watcher, minutes: i64) {
         for _ in 0..minutes {
             self.clock.0.fetch_add(MINUTE, Ordering::SeqCst);
@@ -109,7 +106,7 @@ impl Rooms {
         }
     }
 
-    /// Rules that fire now.
+    /// Returns the rules that fire now.
     async fn firing(&self) -> Vec<String> {
         let all = current(&self.lake).await.expect("reads").into_iter();
         let mut firing: Vec<String> = all.filter(|alert| alert.state == "firing").map(|alert| alert.rule).collect();
@@ -118,7 +115,7 @@ impl Rooms {
     }
 }
 
-/// A run every two minutes for some days, up to when ingest is gone.
+/// Builds a run every two minutes for some days, until ingest stops.
 fn steady() -> Vec<Value> {
     let end = now() - Duration::from_micros(GONE.unsigned_abs());
     let all = (0..DAYS * 720).map(|n| {
@@ -132,7 +129,7 @@ fn steady() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
+async fn stopped_ingest_is_reported_as_lag_and_not_as_silence() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("stopped", 2);
     broker.publish_events(&topic, 2, &steady());
@@ -141,14 +138,14 @@ async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
     let mut watcher = rooms.watcher().await;
     rooms.pass(&mut watcher, 1).await;
     assert_eq!(rooms.firing().await, Vec::<String>::new());
-    // Ingest is gone for three hours, in which runs may have come.
+    // Ingest is stopped for three hours, in which runs may have arrived.
     rooms.clock.0.fetch_add(GONE, Ordering::SeqCst);
     rooms.pass(&mut watcher, 8).await;
-    assert_eq!(rooms.firing().await, ["lag"], "what is not read is no silence");
+    assert_eq!(rooms.firing().await, ["lag"], "unread messages are not silence");
     let mut watcher = rooms.watcher().await;
     rooms.pass(&mut watcher, 1).await;
-    assert_eq!(rooms.firing().await, ["lag"], "nor is it after a restart");
-    // It comes back, and there was nothing: now that is known.
+    assert_eq!(rooms.firing().await, ["lag"], "nor after a restart of the watcher");
+    // Ingest is back and found no messages: now it is silence.
     for _ in 0..6 {
         rooms.take_in().await;
         rooms.pass(&mut watcher, 3).await;
@@ -156,8 +153,7 @@ async fn an_ingest_that_stopped_is_told_as_that_and_not_as_silence() {
     assert_eq!(rooms.firing().await, ["silent_producer"]);
 }
 
-/// What is said of the partitions of a topic: unread messages of all, and the earliest moment up to which one was read,
-/// microseconds.
+/// Returns the unread messages of a topic's partitions, and the earliest time in microseconds up to which one was read.
 fn said(setup: &Setup, topic: &str) -> Option<(i64, i64)> {
     let rows = setup.sql(&format!(
         "SELECT sum(unread) AS unread, count(*) AS partitions, count(read_to) AS read, CAST(date_part('epoch', min(read_to)) * 1e6 AS BIGINT) AS read_to
@@ -169,31 +165,15 @@ fn said(setup: &Setup, topic: &str) -> Option<(i64, i64)> {
 }
 
 #[test]
-fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends() {
-    let Some(broker) = broker() else { return };
-    if broker.is_mock() {
-        return skipped("the embedded broker marks no transactions; a real one is needed");
-    }
+fn transaction_markers_and_empty_partitions_are_read_to_their_ends() {
+    let Some(broker) = real_broker() else { return };
     let topic = broker.topic("marked", 3);
     let setup = Setup::new(&broker.address, &topic, "");
     let worker = setup.start("run");
     until_or(|| worker.get("/healthz"), || worker.printed());
     let (unread, before) = until_or(|| said(&setup, &topic), || worker.printed());
-    assert_eq!(unread, 0, "nothing is there");
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .set("transactional.id", &topic)
-        .create()
-        .expect("a producer");
-    producer.init_transactions(patience()).expect("transactions are there");
-    producer.begin_transaction().expect("it begins");
-    for event in runs("in-a-transaction", 20) {
-        let body = event.to_string();
-        let record = BaseRecord::<(), str>::to(&topic).partition(0).payload(&body);
-        producer.send(record).map_err(|(error, _)| error).expect("it is queued");
-    }
-    producer.flush(patience()).expect("it is taken");
-    producer.commit_transaction(patience()).expect("it ends");
+    assert_eq!(unread, 0, "the topic is empty");
+    broker.transactions(&topic).publish(&runs("in-a-transaction", 20), true);
     let published = SystemClock.now_micros();
     let all_read = || {
         let (unread, read_to) = said(&setup, &topic)?;
@@ -217,7 +197,7 @@ fn marks_of_transactions_and_partitions_without_messages_are_read_to_their_ends(
 }
 
 #[test]
-fn a_topic_that_is_not_read_any_more_is_not_awaited() {
+fn a_topic_that_is_no_longer_read_is_not_awaited() {
     let Some(broker) = broker() else { return };
     let (kept, dropped) = (broker.topic("kept", 2), broker.topic("dropped", 1));
     broker.publish_events(&kept, 2, &runs("kept", 6));
@@ -226,7 +206,7 @@ fn a_topic_that_is_not_read_any_more_is_not_awaited() {
         Setup::with(&ConfigText { brokers: &broker.address, topics: &[&kept, &dropped], ..ConfigText::default() });
     setup.catch_up();
     for topic in [&kept, &dropped] {
-        assert!(said(&setup, topic).is_some_and(|(unread, _)| unread == 0), "all was read that there was");
+        assert!(said(&setup, topic).is_some_and(|(unread, _)| unread == 0), "every message was read");
     }
     let fewer = setup.other("fewer.toml", |text| text.replace(&format!(", \"{dropped}\""), ""));
     let worker = Running::role("ingest", &fewer);
@@ -234,14 +214,14 @@ fn a_topic_that_is_not_read_any_more_is_not_awaited() {
         |topic: &str| setup.number(&format!("SELECT count(end_offset) FROM ingest_progress WHERE topic = '{topic}'"));
     until_or(|| (ends(&dropped) == 0).then_some(()), || worker.printed());
     assert_eq!(ends(&kept), 2);
-    // Its numbers stay: where it is read again, it goes on.
+    // Its progress is kept: reading it again continues from there.
     worker.signal("TERM");
     assert_eq!(worker.end().code, Some(0));
     setup.catch_up();
     assert_eq!((ends(&dropped), setup.number("SELECT count(*) FROM events")), (1, 10));
 }
 
-/// A run that ended so many seconds ago by its producer's clock.
+/// Builds a run that ended `ago_s` seconds ago by its producer's clock.
 fn ended(run_id: String, source: &str, ago_s: i64) -> Value {
     let mut event = run(&run_id);
     let shift = Duration::from_secs(ago_s.unsigned_abs());
@@ -253,15 +233,13 @@ fn ended(run_id: String, source: &str, ago_s: i64) -> Value {
 }
 
 #[test]
-fn a_clock_that_runs_ahead_empties_nobody_s_last_minutes_and_is_named() {
+fn a_producer_clock_that_runs_ahead_hides_no_other_runs_and_is_reported() {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let mut events: Vec<Value> = (0..40).map(|n| ended(format!("right-{n}"), "right", 5 + n * 5)).collect();
     events.extend((0..3).map(|n| ended(format!("late-{n}"), "slow", 7200)));
     events.push(ended("fast".to_owned(), "fast", -290));
-    let file = setup.file("runs.ndjson");
-    std::fs::write(&file, events.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.replay(&setup.recording("runs.ndjson", &events));
+    setup.catch_up_role("aggregate");
     let runs = setup.number("SELECT CAST(sum(runs) AS BIGINT) FROM rolling WHERE span = '5m'");
     assert!((38..=40).contains(&runs), "the last five minutes have {runs} runs");
     assert_eq!(setup.number("SELECT count(*) FROM rolling WHERE as_of > now() + INTERVAL '1 minute'"), 0);

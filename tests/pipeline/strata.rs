@@ -1,15 +1,12 @@
-//! An alert that one stratum raises speaks of that stratum, in every number and in its SQL; through the file path, as
-//! production writes the tables.
+//! An alert that one stratum raises is about that stratum, in every number and in its SQL; the events come from a file.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::common::Setup;
 use crate::common::event::rfc3339;
-use crate::common::program::text;
-use crate::common::{Setup, bellwether};
-
-const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"36500d\"\n";
+use crate::common::program::KEEP_HISTORY;
 
 /// 2026-01-05 00:00 UTC, a Monday.
 const BEGIN_S: u64 = 1_767_571_200;
@@ -24,7 +21,7 @@ struct Arm<'a> {
 }
 
 impl Arm<'_> {
-    /// Its runs; of run `n`, counted over all minutes, `why` says how it fails, if it does, and which field is wrong.
+    /// Builds its runs; for run `n`, counted over all minutes, `why` returns the failure reason and the invalid field, if any.
     fn events(&self, why: impl Fn(u64) -> (Option<&'static str>, Option<&'static str>)) -> Vec<Value> {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN_S + self.minute * 60);
         (0..self.runs)
@@ -52,7 +49,7 @@ impl Arm<'_> {
     }
 }
 
-/// A task of which the canary fails far less often as a whole, and in one new way; likewise its fields.
+/// A task whose canary fails far less often in total, but in one new way; the same holds for its fields.
 fn rarer_but_new(minutes: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
@@ -74,8 +71,8 @@ fn rarer_but_new(minutes: u64) -> Vec<Value> {
     events
 }
 
-/// Six tasks of one release, of which one fails far more often, while its share of the canary's runs makes all together
-/// fail less often than the baseline.
+/// Six tasks of a release, one of which fails far more often; it has few of the canary's runs, so that the canary as a whole
+/// fails less often than the baseline.
 fn one_task_of_six(minutes: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
@@ -83,7 +80,7 @@ fn one_task_of_six(minutes: u64) -> Vec<Value> {
             let name = ["t0", "t1", "t2", "t3", "t4", "t5"][task];
             let arm = |release, stage, runs| Arm { task: name, release, stage, minute, runs };
             let usual = if task == 0 { 2 } else { 24 };
-            // The hard task, t0, has most of the baseline's runs and few of the canary's.
+            // The hard task, t0, has most baseline runs and few canary runs.
             events.extend(
                 arm("w1", "full", if task == 0 { 6 } else { 1 })
                     .events(|n| (if n % usual == 0 { Some("usual") } else { None }, None)),
@@ -98,8 +95,8 @@ fn one_task_of_six(minutes: u64) -> Vec<Value> {
     events
 }
 
-/// A canary whose tail is slow and whose runs are dear.
-fn slow_and_dear(minutes: u64) -> Vec<Value> {
+/// A canary with a slow tail and expensive runs.
+fn slow_and_expensive(minutes: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
         let arm = |release, stage| Arm { task: "quote", release, stage, minute, runs: 4 };
@@ -117,32 +114,24 @@ fn slow_and_dear(minutes: u64) -> Vec<Value> {
     events
 }
 
-/// A canary that is as good as its baseline for half a day, and then is not.
+/// A canary that is no worse than its baseline for half a day, and then worse.
 fn late(minutes: u64, from: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
         let arm = |release, stage, runs| Arm { task: "search", release, stage, minute, runs };
         let usual = |n: u64| (if n.is_multiple_of(8) { Some("usual") } else { None }, None);
         events.extend(arm("s1", "full", 4).events(usual));
-        // Better than the baseline before, so that over all of its time it is not worse.
+        // It is better at first, so that it is not worse over its whole time.
         let bad = if minute >= from { 3 } else { 40 };
         events.extend(arm("s2", "canary", 3).events(|n| (if n % bad == 0 { Some("usual") } else { None }, None)));
     }
     events
 }
 
-fn judged(setup: &Setup, events: &[Value]) {
-    let file = setup.file("events.ndjson");
-    std::fs::write(&file, events.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
-    bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
-}
-
 const COUNTS: [&str; 4] = ["baseline_events", "baseline_runs", "canary_events", "canary_runs"];
 
-/// Every comparison of releases that was told, with its numbers.
-fn told(setup: &Setup) -> Vec<Value> {
+/// Returns every alert that compares releases, with its numbers.
+fn reported(setup: &Setup) -> Vec<Value> {
     setup.sql(
         "SELECT rule, state, task, title, labels['signature'] AS signature, labels['pattern'] AS pattern, effect, effect_low, \
          baseline_value, canary_value, baseline_events, baseline_runs, canary_events, canary_runs, strata, notes, sql \
@@ -151,12 +140,12 @@ fn told(setup: &Setup) -> Vec<Value> {
     )
 }
 
-fn fired<'a>(told: &'a [Value], rule: &str, task: &str) -> &'a Value {
-    let found = told.iter().find(|row| row["rule"] == rule && row["state"] == "firing" && row["task"] == task);
-    found.unwrap_or_else(|| panic!("{rule} of {task} does not fire: {told:#?}"))
+fn fired<'a>(reported: &'a [Value], rule: &str, task: &str) -> &'a Value {
+    let found = reported.iter().find(|row| row["rule"] == rule && row["state"] == "firing" && row["task"] == task);
+    found.unwrap_or_else(|| panic!("{rule} of {task} does not fire: {reported:#?}"))
 }
 
-/// What its own SQL gives is what the alert states, and its direction is that of its effect.
+/// Checks that the alert's SQL returns its numbers, and that its direction is that of its effect.
 fn holds(setup: &Setup, row: &Value) {
     let again = &setup.sql(row["sql"].as_str().expect("SQL"))[0];
     for count in COUNTS {
@@ -168,19 +157,20 @@ fn holds(setup: &Setup, row: &Value) {
 }
 
 #[test]
-fn title_numbers_and_sql_of_an_alert_are_of_the_stratum_that_raised_it() {
+fn title_numbers_and_sql_of_an_alert_are_about_the_stratum_that_raised_it() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
     let mut events = rarer_but_new(240);
     events.extend(one_task_of_six(300));
     events.extend(late(1200, 700));
-    events.extend(slow_and_dear(300));
-    judged(&setup, &events);
-    let told = told(&setup);
-    let firing: Vec<&Value> = told.iter().filter(|row| row["state"] == "firing" || row["state"] == "pending").collect();
+    events.extend(slow_and_expensive(300));
+    setup.replay_and_watch(&events);
+    let reported = reported(&setup);
+    let firing: Vec<&Value> =
+        reported.iter().filter(|row| row["state"] == "firing" || row["state"] == "pending").collect();
     assert!(!firing.is_empty());
     firing.iter().for_each(|row| holds(&setup, row));
 
-    let signature = fired(&told, "new_failure_signature", "checkout");
+    let signature = fired(&reported, "new_failure_signature", "checkout");
     assert_eq!(signature["signature"], "failure lost_order", "{signature:#}");
     assert_eq!(signature["baseline_events"], 0, "{signature:#}");
     let title = signature["title"].as_str().expect("a title");
@@ -188,21 +178,21 @@ fn title_numbers_and_sql_of_an_alert_are_of_the_stratum_that_raised_it() {
     assert!(signature["effect_low"].as_f64().is_some_and(|low| low > 1.0), "{signature:#}");
     assert_eq!(signature["strata"][0]["stratum"], "failure lost_order", "{signature:#}");
 
-    let field = fired(&told, "new_field_error", "checkout");
+    let field = fired(&reported, "new_field_error", "checkout");
     assert_eq!(field["pattern"], "/items/*/price type", "{field:#}");
     assert_eq!(field["baseline_events"], 0, "{field:#}");
 
-    let task = fired(&told, "release_success", "t4");
+    let task = fired(&reported, "release_success", "t4");
     assert!(task["title"].as_str().is_some_and(|title| title.contains("of `t4`") && title.contains("w2")), "{task:#}");
-    // The rate of the guilty task, not that of all: a quarter against one in 24.
+    // The rate of the failing task, not that of all: a quarter against one in 24.
     let rate = |name: &str| task[name].as_f64().expect("a rate");
     assert!((rate("canary_value") - 0.25).abs() < 0.05 && rate("baseline_value") < 0.1, "{task:#}");
 
-    let tail = fired(&told, "latency_regression", "quote");
+    let tail = fired(&reported, "latency_regression", "quote");
     assert!(tail["title"].as_str().is_some_and(|title| title.contains("95th percentile")), "{tail:#}");
-    fired(&told, "cost_regression", "quote");
+    fired(&reported, "cost_regression", "quote");
 
-    // What begins long after the release is told by what has been since: over all of its time the canary is better.
-    let late = fired(&told, "success_regression", "search");
+    // A fault that begins long after the release has the numbers since it began: over its whole time the canary is better.
+    let late = fired(&reported, "success_regression", "search");
     assert!(late["canary_value"].as_f64().is_some_and(|rate| rate > 0.25), "{late:#}");
 }

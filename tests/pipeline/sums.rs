@@ -1,15 +1,12 @@
-//! Events whose numbers are as great as the contract lets them be: nothing stops, nothing wraps, and what does not fit
-//! says so.
+//! Events with the largest numbers that the contract allows: nothing fails, nothing wraps, and saturated sums are marked.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::common::event::rfc3339;
-use crate::common::program::text;
+use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether};
-
-const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"36500d\"\n";
 
 /// 2026-01-05 00:00 UTC.
 const BEGIN_S: u64 = 1_767_571_200;
@@ -28,8 +25,7 @@ fn run(task: &str, n: u64, more: &Value) -> Value {
     json!({"spec": "run-event/1.0", "source": "tests", "run_id": format!("{task}-{n}"), "data": data})
 }
 
-/// Events that state the greatest numbers there are, one kind a task. Those that the contract refuses are quarantined; those
-/// that it takes must do no harm.
+/// Builds events with extreme numbers, one kind per task. The contract rejects some; the accepted ones must do no harm.
 fn hostile() -> Vec<Value> {
     let most = 9_007_199_254_740_991_i64;
     let kinds = [
@@ -58,7 +54,7 @@ fn hostile() -> Vec<Value> {
     ];
     let mut events = Vec::new();
     for (kind, more) in &kinds {
-        // Enough for sums of squares of costs to leave 38 digits, and for those by group to leave 64 bits.
+        // Enough for the sums of squared costs to exceed 38 digits, and for those by group to exceed 64 bits.
         events.extend((0..150).map(|n| run(kind, n, more)));
     }
     events.extend((0..150).map(|n| run("usual", n, &json!({}))));
@@ -66,17 +62,15 @@ fn hostile() -> Vec<Value> {
 }
 
 #[test]
-fn no_accepted_number_stops_anything_and_what_does_not_fit_says_so() {
+fn no_accepted_number_breaks_anything_and_saturated_sums_are_marked() {
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    let file = setup.file("events.ndjson");
-    let events = hostile();
-    std::fs::write(&file, events.iter().map(|event| format!("{event}\n")).collect::<String>()).expect("written");
+    let file = setup.recording("events.ndjson", &hostile());
     let config = setup.config();
     let config = text(&config);
-    // Its exit code may say that some were refused.
+    // Its exit code may report rejected events.
     drop(bellwether(&["replay", text(&file), "--to", "tables", "--config", config]));
-    bellwether(&["aggregate", "--until-caught-up", "--config", config]).succeeds();
-    bellwether(&["watch", "--until-caught-up", "--config", config]).succeeds();
+    setup.catch_up_role("aggregate");
+    setup.catch_up_role("watch");
     let root = setup.root();
     let audit = bellwether(&["audit", "--root", text(&root), "--recompute"]).succeeds();
     assert!(audit.contains("metrics"), "{audit}");
@@ -96,13 +90,13 @@ fn check_views(setup: &Setup) {
         let name = view["table_name"].as_str().expect("a name");
         setup.sql(&format!("SELECT * FROM {name} LIMIT 500"));
     }
-    // An ordinary task is shown as if the others were not there.
+    // An ordinary task is not affected by the others.
     let usual = setup.sql("SELECT * FROM rolling WHERE task = 'usual' AND span = '1h' AND release_id = 'v1'");
     assert_eq!(
         (&usual[0]["runs"], &usual[0]["tokens_input"], &usual[0]["saturated"]),
         (&json!(75), &json!(7500), &json!(false))
     );
-    // No count is below 0, and one that stands at the end of its type says so.
+    // No count is negative, and one at the limit of its type is marked.
     let rows = ["rolling", "rolling_at('2026-01-06')", "release_summary", "metrics_1m"];
     for row in rows.iter().flat_map(|from| setup.sql(&format!("SELECT * FROM {from}"))) {
         let Value::Object(columns) = &row else { panic!("{row}") };

@@ -1,5 +1,5 @@
-//! Real agent runs (`../shared/data/tau2`) through the whole pipeline: the answers equal numbers that were computed
-//! independently (`golden_by_release.csv`).
+//! Real agent runs (`../shared/data/tau2`) through the whole pipeline: the results equal independently computed numbers
+//! (`golden_by_release.csv`).
 //!
 //! Every column of the golden file maps but one: `format_error_msgs`. The contract has no count of malformed replies; the
 //! number travels as a field it does not know, is kept in `extra`, and is summed from there by this test, not by a view.
@@ -12,25 +12,22 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::reader;
-use crate::common::program::text;
-use crate::common::{Setup, bellwether, broker, repository, skipped};
-
-/// The oldest run is of 2025-01-01.
-const KEEP_HISTORY: &str = "[ingest]\nmax_event_age = \"3650d\"\n";
+use crate::common::program::KEEP_HISTORY;
+use crate::common::{Setup, broker, repository, skipped};
 
 /// Partitions the runs are spread over.
 const PARTITIONS: i32 = 3;
 
-/// Largest relative error of a sketch's quantile.
+/// Maximum relative error of a sketch's quantile.
 const SKETCH_ERROR: f64 = 0.01;
 
-/// The golden file's money has six digits after the point.
+/// Rounding error of money in the golden file, which has six decimal places.
 const GOLDEN_MONEY_ERROR: f64 = 1e-6;
 
-/// The golden file's rates have four digits after the point.
+/// Rounding error of rates in the golden file, which have four decimal places.
 const GOLDEN_RATE_ERROR: f64 = 1e-4;
 
-/// The answer that is compared: the summary of releases, with what only the runs know.
+/// The query that is compared with the golden file: the summary of releases, and sums that only `runs` has.
 const BY_RELEASE: &str = "SELECT s.*, r.first_start, r.last_start \
     FROM release_summary AS s JOIN (SELECT release_id, task, min(started_at) AS first_start, max(started_at) AS last_start \
     FROM runs GROUP BY release_id, task) AS r ON s.release_id = r.release_id AND s.task = r.task";
@@ -40,17 +37,17 @@ fn data(file: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    skipped(&format!("`{}` is not there", path.display()));
+    skipped(&format!("`{}` is missing", path.display()));
     None
 }
 
-/// The recorded runs.
+/// Reads the recorded runs.
 pub(super) fn recorded() -> Option<Vec<Value>> {
     let lines = std::fs::read_to_string(data("tau2_runs.jsonl")?).expect("the runs can be read");
     Some(lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object")).collect())
 }
 
-/// The recorded runs as run events.
+/// Converts the recorded runs to run events.
 pub(crate) fn events() -> Option<Vec<Value>> {
     Some(recorded()?.iter().map(event).collect())
 }
@@ -81,7 +78,7 @@ pub(super) fn event(recorded: &Value) -> Value {
     }
     json!({
         "spec": "run-event/1.0",
-        // Some run ids occur in the files of two releases, which are two statements about two runs.
+        // Some run ids occur in two releases. These are different runs, so each release is its own source.
         "source": format!("tau2/{}", recorded["release"].as_str().expect("a release")),
         "run_id": recorded["run_id"],
         "data": data,
@@ -96,7 +93,7 @@ fn utc(time: &Value) -> String {
     format!("{}Z", time.as_str().expect("a time"))
 }
 
-/// The golden rows by release, each a map from column to text.
+/// Reads the golden rows by release, each a map from column to text.
 fn golden() -> Option<BTreeMap<String, BTreeMap<String, String>>> {
     let lines = std::fs::read_to_string(data("golden_by_release.csv")?).expect("the golden file can be read");
     let mut lines = lines.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
@@ -106,14 +103,14 @@ fn golden() -> Option<BTreeMap<String, BTreeMap<String, String>>> {
         assert_eq!(cells.len(), columns.len(), "a row of the golden file");
         let release = cells[0].clone();
         let mut row: BTreeMap<_, _> = columns.iter().cloned().zip(cells).collect();
-        // The golden file takes a run without a cost for a free one.
+        // The golden file counts a run without a cost as free.
         row.insert("cost_per_success_usd".to_owned(), priced.get(&release).cloned().unwrap_or_default());
         (release, row)
     };
     Some(lines.map(row).collect())
 }
 
-/// Cost per successful run by release, over the runs that state a cost; nothing where none of these succeeded.
+/// Computes the cost per successful run by release, over the runs with a cost; empty if none of these succeeded.
 fn cost_per_success(runs: &[Value]) -> BTreeMap<String, String> {
     let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for run in runs {
@@ -126,23 +123,23 @@ fn cost_per_success(runs: &[Value]) -> BTreeMap<String, String> {
 }
 
 fn close(found: f64, golden: f64, error: f64) -> bool {
-    // A golden value was rounded to its last digit.
+    // Golden values are rounded to their last digit.
     (found - golden).abs() <= error.mul_add(0.5, 1e-12)
 }
 
-/// A number of an answer; decimals and 64-bit integers may come as text.
+/// Reads a number from a row; decimals and 64-bit integers may be text.
 fn number(row: &Value, column: &str) -> Option<f64> {
     let value = row.get(column)?;
     value.as_f64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// A time as the golden file writes it, without trailing zeros, so that it compares with any number of digits.
+/// Formats a time like the golden file, without trailing zeros, so that it compares with any number of digits.
 fn bare_time(text: &str) -> &str {
     let text = text.trim_end_matches('Z');
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// Every difference between an answer's row and the golden row.
+/// Lists every difference between a row and the golden row.
 fn differences(found: &Value, golden: &BTreeMap<String, String>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut compare = |golden_column: &str, column: &str, fits: &dyn Fn(f64, f64) -> bool| {
@@ -174,7 +171,7 @@ fn differences(found: &Value, golden: &BTreeMap<String, String>) -> Vec<String> 
     let money = |found: f64, golden: f64| close(found, golden, GOLDEN_MONEY_ERROR);
     compare("agent_cost_usd", "cost_total", &money);
     compare("cost_per_success_usd", "cost_per_completed_task", &money);
-    // Both take the value of rank ⌈q·n⌉, so that only the sketch's own error is left.
+    // Both use the value of rank ⌈q·n⌉, so that they differ by the sketch's error only.
     let quantile = |ms: f64, s: f64| (ms / 1e3 - s).abs() <= SKETCH_ERROR * s + 1e-6;
     compare("duration_p50_s", "latency_ms_p50", &quantile);
     compare("duration_p95_s", "latency_ms_p95", &quantile);
@@ -191,7 +188,7 @@ fn differences(found: &Value, golden: &BTreeMap<String, String>) -> Vec<String> 
     wrong
 }
 
-/// Sum of the field that the contract does not know, by release.
+/// Sums the field that is not in the contract, by release.
 fn format_errors(setup: &Setup) -> BTreeMap<String, i64> {
     let mut sums = BTreeMap::new();
     for row in setup.sql("SELECT release_id, extra FROM runs") {
@@ -203,7 +200,7 @@ fn format_errors(setup: &Setup) -> BTreeMap<String, i64> {
     sums
 }
 
-/// A field by name, at the top or one level down.
+/// Finds a field by name, at the top or one level down.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let object = value.as_object()?;
     let by_pointer = object.iter().find(|(key, _)| key.rsplit('/').next() == Some(name)).map(|(_, value)| value);
@@ -214,7 +211,7 @@ fn equals_golden(setup: &Setup, golden: &BTreeMap<String, BTreeMap<String, Strin
     let found = setup.sql(BY_RELEASE);
     let names: BTreeSet<&str> = found.iter().filter_map(|row| row["release_id"].as_str()).collect();
     assert_eq!(names, golden.keys().map(String::as_str).collect(), "the releases");
-    assert_eq!(found.len(), golden.len(), "a release has one row: {found:#?}");
+    assert_eq!(found.len(), golden.len(), "one row per release: {found:#?}");
     let mut wrong = Vec::new();
     for row in &found {
         let release = row["release_id"].as_str().expect("a release");
@@ -225,11 +222,11 @@ fn equals_golden(setup: &Setup, golden: &BTreeMap<String, BTreeMap<String, Strin
     for (release, row) in golden {
         assert_eq!(errors[release].to_string(), row["format_error_msgs"], "format errors of {release}");
     }
-    assert_eq!(setup.sql("SELECT reason FROM quarantine"), Vec::<Value>::new(), "nothing is refused");
+    assert_eq!(setup.sql("SELECT reason FROM quarantine"), Vec::<Value>::new(), "no event is rejected");
 }
 
 #[test]
-fn numbers_through_kafka_equal_those_computed_independently() {
+fn numbers_through_kafka_equal_the_golden_file() {
     let Some(broker) = broker() else { return };
     let (Some(events), Some(golden)) = (events(), golden()) else { return };
     let topic = broker.topic("tau2", PARTITIONS);
@@ -241,14 +238,11 @@ fn numbers_through_kafka_equal_those_computed_independently() {
 }
 
 #[test]
-fn numbers_replayed_from_a_file_equal_those_computed_independently() {
+fn numbers_replayed_from_a_file_equal_the_golden_file() {
     let (Some(events), Some(golden)) = (events(), golden()) else { return };
     let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
-    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let file = setup.file("tau2.ndjson");
-    std::fs::write(&file, lines.join("\n")).expect("the events are written");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    // A replay writes events; metrics follow where they do not by themselves.
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.replay(&setup.recording("tau2.ndjson", &events));
+    // A replay writes events only; this computes the metrics.
+    setup.catch_up_role("aggregate");
     equals_golden(&setup, &golden);
 }

@@ -1,13 +1,13 @@
-//! Every view, function and example of the reference, run as it stands.
+//! Runs every view, function and example of the SQL reference.
 
 use bellwether_queries::views;
 use serde_json::{Value, json};
 
 use crate::common::event::{run, runs};
-use crate::common::program::text;
+use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether};
 
-/// A lake with something for every view.
+/// Creates a lake with rows for every view.
 pub(super) fn full() -> Setup {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let mut events = runs("recorded", 30);
@@ -15,12 +15,12 @@ pub(super) fn full() -> Setup {
     for (n, version) in ["1", "2", "1"].iter().enumerate() {
         let mut cited = run(&format!("cites-{n}"));
         cited["data"]["retrieval"] = document(version);
-        // Three minutes in a row, so that the third cites what the second has replaced.
+        // Three consecutive minutes, so that the third cites a document that the second has replaced.
         let at = |second: usize| json!(format!("2026-11-23T10:0{n}:{second:02}Z"));
         (cited["data"]["started_at"], cited["data"]["ended_at"]) = (at(0), at(1));
         events.push(cited);
     }
-    // Free dimensions, a score, and what the contract does not know.
+    // Free dimensions, a score, and fields that are not in the contract.
     for (event, region) in events.iter_mut().zip(["eu", "us"].iter().cycle()) {
         event["data"]["segments"] = json!({ "region": region });
         event["data"]["scores"] =
@@ -32,24 +32,23 @@ pub(super) fn full() -> Setup {
         "fields": [{ "path": "/amount", "valid": false, "rule": "type", "message": "expected number" }] });
     invalid["data"]["policy_exceptions"] = json!([{ "policy_id": "pii_v2", "severity": "critical" }]);
     events.push(invalid);
-    // A verdict whose run never comes.
-    events.push(json!({ "spec": "run-event/1.0", "type": "run.score", "source": "judge", "run_id": "nobody", "time": "2026-01-05T00:00:00Z",
+    // A verdict whose run never arrives.
+    events.push(json!({ "spec": "run-event/1.0", "type": "run.score", "source": "judge", "run_id": "no-such-run", "time": "2026-01-05T00:00:00Z",
         "data": { "name": "ok", "kind": "llm", "evaluator": { "id": "judge" }, "passed": true } }));
     let mut lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     lines.push_str("not json\n");
     let file = setup.file("runs.ndjson");
     std::fs::write(&file, lines).expect("the recording is written");
     let config = setup.config();
-    let body = std::fs::read_to_string(&config).expect("the configuration is there");
-    std::fs::write(&config, format!("{body}[ingest]\nmax_event_age = \"36500d\"\n"))
-        .expect("the configuration is written");
+    let body = std::fs::read_to_string(&config).expect("the configuration exists");
+    std::fs::write(&config, format!("{body}{KEEP_HISTORY}")).expect("the configuration is written");
     bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&config)]).exits_with(1);
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&config)]).succeeds();
+    setup.catch_up_role("aggregate");
     setup
 }
 
 #[test]
-fn every_view_answers_and_every_example_runs() {
+fn every_view_has_rows_and_every_example_runs() {
     let setup = full();
     for view in views() {
         let rows = setup.sql(&format!("SELECT * FROM {}", view.name));
@@ -69,22 +68,22 @@ fn every_view_answers_and_every_example_runs() {
     assert_eq!(setup.number("SELECT sum(runs) AS n FROM metrics_1m"), 34);
     assert_eq!(setup.number("SELECT CAST(sum(runs) AS BIGINT) AS n FROM release_summary"), 34);
     let history = setup.sql("SELECT DISTINCT span FROM rolling_history ORDER BY span");
-    assert!(!history.is_empty(), "the rolling metrics are kept as rows");
+    assert!(!history.is_empty(), "`rolling_history` has rows");
 }
 
 #[test]
-fn every_view_of_empty_tables_answers_without_an_error() {
+fn every_view_of_empty_tables_works() {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     for view in views() {
         setup.sql(&format!("SELECT * FROM {}", view.name));
     }
 }
 
 #[test]
-fn whatever_could_write_or_read_elsewhere_is_refused() {
+fn statements_that_could_write_or_read_elsewhere_are_refused() {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     for statement in [
         "DROP TABLE events",
         "INSERT INTO events SELECT * FROM events",

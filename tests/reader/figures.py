@@ -1,10 +1,10 @@
-"""The figures of runs, computed from the files of `events` by nothing but arithmetic, and printed as JSON.
+"""Computes the figures of runs from the files of `events` with plain arithmetic, and prints them as JSON.
 
 Usage: figures.py ROOT AS_OF MINUTES KEY…
 
-One object a group of the KEY columns, named by their values joined with `|`, over runs that ended in the MINUTES before AS_OF
-(microseconds since the epoch). Shares no code with Bellwether: `deltalake` says which files there are, `pyarrow` reads them.
-Every run counts 1 / its sampling probability. What a run does not state is unknown: it is in no numerator and no denominator.
+Prints one object per group of the KEY columns, named by their values joined with `|`, over runs that ended in the MINUTES
+before AS_OF (microseconds since the epoch). Shares no code with Bellwether: `deltalake` lists the files, `pyarrow` reads them.
+Every run counts 1 / its sampling probability. A quantity that a run does not state is in no numerator and no denominator.
 """
 
 import json
@@ -21,25 +21,25 @@ TOKENS = ("input", "input_cache_read", "input_cache_write", "output", "reasoning
 
 
 def runs_of(root: Path) -> list[dict]:
-    """Completed runs, one row each: of one said several times, any, for these tests say the same."""
+    """Returns one row per completed run; repeats in these tests are equal, so any of them will do."""
     found = {}
     for uri in DeltaTable(str(root / "events")).file_uris():
         table = pyarrow.parquet.read_table(uri.removeprefix("file://"), partitioning=None)
         keep = [name for name in table.column_names if not pyarrow.types.is_nested(table.schema.field(name).type)]
         for row in table.select(keep).cast(table.select(keep).schema).to_pylist():
             if row["event_type"] == "run.completed":
-                # A file has no column of which it has no value.
+                # A file lacks the columns of which it has no value.
                 found[(row["tenant"], row["source"], row["run_id"], row["attempt"])] = defaultdict(lambda: None, row)
     return list(found.values())
 
 
 def over(numerator: float, denominator: float):
-    """A ratio, or nothing where there is nothing to divide by."""
+    """Returns a ratio, or None if the denominator is 0."""
     return numerator / denominator if denominator else None
 
 
 def figures(runs: list[dict]) -> dict:
-    """The figures of some runs."""
+    """Computes the figures of some runs."""
 
     def total(value, where=lambda run: True) -> float:
         return sum(weight(run) * value(run) for run in runs if where(run))

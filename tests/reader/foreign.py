@@ -1,6 +1,6 @@
-"""Does to a table what another engine may do to it: foreign.py TABLE STEP...
+"""Changes a table as another engine may: foreign.py TABLE STEP...
 
-Each step stands alone, as if by a process of its own; what it left is printed as JSON.
+Each step opens the table again, as another process would. Prints the resulting state as JSON.
 """
 
 import json
@@ -10,7 +10,7 @@ from deltalake import DeltaTable, TableFeatures
 
 
 def step(path: str, name: str) -> None:
-    """One step."""
+    """Takes one step."""
     table = DeltaTable(path)
     match name.split("=", 1):
         case ["optimize"]:
@@ -35,7 +35,7 @@ def step(path: str, name: str) -> None:
 
 
 def main() -> None:
-    """All steps, and the rows that are left."""
+    """Takes all steps and prints the state of the table."""
     path = sys.argv[1]
     for name in sys.argv[2:]:
         step(path, name)

@@ -2,8 +2,8 @@
 
 Usage: read.py ROOT '[{"table": "events", "name": "rows", "sum": "count(*)"}, …]'
 
-`deltalake` says which files a table's newest version has; `duckdb` reads them with its own Parquet reader, and `pyarrow`, which is
-what pandas and most of Python read Parquet with, reads every value of every column: `rows_of_pyarrow` are the rows that it found.
+`deltalake` lists the files of a table's newest version. `duckdb` reads them with its own Parquet reader. `pyarrow`, the Parquet
+reader of pandas and most of Python, reads every value of every column; `rows_of_pyarrow` is the number of rows that it found.
 """
 
 import json
@@ -16,12 +16,12 @@ from deltalake import DeltaTable
 
 
 def files_of(table: DeltaTable) -> list[str]:
-    """The Parquet files of the table's newest version."""
+    """Returns the Parquet files of the table's newest version."""
     return [str(Path(uri.removeprefix("file://"))) for uri in table.file_uris()]
 
 
 def relation(table: DeltaTable) -> str:
-    """What to select from: the table's files, or nothing where it has none yet."""
+    """Returns the relation to select from: the table's files, or no rows if it has none yet."""
     files = files_of(table)
     if not files:
         return "(SELECT {} WHERE false)".format(", ".join(f'NULL AS "{field.name}"' for field in table.schema().fields))

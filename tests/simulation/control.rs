@@ -1,4 +1,4 @@
-//! What goes wrong and when, drawn from the seed; and the record of what happened.
+//! Draws faults from the seed and records the trace of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use super::random::{Random, mix};
 use super::scheduler::ProcessId;
 use super::time::VirtualClock;
 
-/// A moment at which a process may die.
+/// A point in the code at which a process may die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CrashPoint {
     BeforeDataWrite,
@@ -37,7 +37,7 @@ pub(crate) enum CrashPoint {
 }
 
 impl CrashPoint {
-    /// Those of ingestion.
+    /// Crash points of ingestion.
     pub(crate) const INGEST: [Self; 7] = [
         Self::BeforeDataWrite,
         Self::AfterDataWrite,
@@ -48,7 +48,7 @@ impl CrashPoint {
         Self::BeforeAcknowledgement,
     ];
 
-    /// Those of aggregation and maintenance.
+    /// Crash points of aggregation and maintenance.
     pub(crate) const BEYOND: [Self; 13] = [
         Self::BeforeReleasesCommit,
         Self::AfterReleasesCommit,
@@ -66,7 +66,7 @@ impl CrashPoint {
     ];
 }
 
-/// A rule of ARCHITECTURE.md that does not hold.
+/// A broken rule of ARCHITECTURE.md.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     pub(crate) rule: &'static str,
@@ -82,7 +82,7 @@ impl fmt::Display for Violation {
 /// Why a process ends.
 pub(crate) type Death = (ProcessId, String);
 
-/// Shared by everything in a run. Cloning shares it.
+/// The state of a run; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     seed: u64,
@@ -93,7 +93,7 @@ pub(crate) struct Control {
 #[derive(Debug)]
 struct State {
     chance: Random,
-    /// A call fails once in so many times; 0: never.
+    /// One in this many calls fails; 0 for none.
     one_in: u64,
     outage_until: i64,
     armed: BTreeMap<CrashPoint, u64>,
@@ -101,11 +101,11 @@ struct State {
     met: BTreeSet<Fault>,
     dying: Vec<Death>,
     dead: BTreeSet<ProcessId>,
-    /// Calls of libraries on a path, which come from threads of theirs: chance must not depend on their order.
+    /// Calls by libraries for each path. They come from the libraries' own threads, so faults must not depend on their order.
     calls: BTreeMap<String, u64>,
     trace: Vec<String>,
     violation: Option<Violation>,
-    /// Where each partition stands, as far as workers were told.
+    /// The next offset of each partition that a worker saw acknowledged.
     acknowledged: BTreeMap<i32, i64>,
     landed: u64,
 }
@@ -136,7 +136,7 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what happened.
+    /// Appends a line to the trace.
     pub(crate) fn note(&self, who: ProcessId, what: impl fmt::Display) {
         let micros = self.clock.now_micros();
         let (seconds, millis) = (micros / 1_000_000 % 100_000, micros / 1000 % 1000);
@@ -147,7 +147,7 @@ impl Control {
         draw(&mut self.state().chance)
     }
 
-    /// What goes wrong with a call.
+    /// Draws the fault of a call.
     pub(crate) fn fault(&self, who: ProcessId, call: Call) -> Fault {
         let now = self.clock.now_micros();
         let mut state = self.state();
@@ -169,7 +169,7 @@ impl Control {
         fault
     }
 
-    /// What goes wrong with a call that comes from a thread of a library's, or that nobody may wait in.
+    /// Returns the fault of a call from a library's thread, or of one that must not wait.
     pub(crate) fn fault_aside(&self, call: Call, path: &str) -> Fault {
         let now = self.clock.now_micros();
         let mut state = self.state();
@@ -191,12 +191,12 @@ impl Control {
         fault
     }
 
-    /// The store answers nothing until a time.
+    /// Makes the store unavailable until a time.
     pub(crate) fn outage(&self, until: i64) {
         self.state().outage_until = until;
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     pub(crate) fn end_of_faults(&self) {
         let mut state = self.state();
         state.one_in = 0;
@@ -204,12 +204,12 @@ impl Control {
         state.armed.clear();
     }
 
-    /// A process dies when it passes a point for the n-th time, n from 1.
+    /// Lets a process die when it passes a point for the nth time, counted from 1.
     pub(crate) fn arm(&self, point: CrashPoint, passes: u64) {
         self.state().armed.insert(point, passes);
     }
 
-    /// True where the process that passes the point dies there.
+    /// True if the process dies at this point.
     pub(crate) fn dies_at(&self, who: ProcessId, point: CrashPoint) -> bool {
         let mut state = self.state();
         let Some(passes) = state.armed.get_mut(&point) else { return false };
@@ -224,15 +224,15 @@ impl Control {
         true
     }
 
-    /// Passes a point, or never comes back.
+    /// Passes a crash point; never returns if the process dies there.
     pub(crate) async fn pass(&self, who: ProcessId, point: CrashPoint) {
         if self.dies_at(who, point) {
             std::future::pending::<()>().await;
         }
     }
 
-    /// A process ends by itself. Waiting or another owner may be the reason; anything else is a violation, and where stored
-    /// data contradicts itself something is lost.
+    /// Records that a process ended with an error. `Unavailable` and `Fenced` are allowed; any other kind breaks a rule, and
+    /// `Data` means that something is lost.
     pub(crate) fn stopped(&self, who: ProcessId, error: &Error) {
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Fenced) {
             let rule = if error.kind() == ErrorKind::Data { "L-1" } else { "L-6" };
@@ -265,7 +265,7 @@ impl Control {
         self.state().violation.clone()
     }
 
-    /// A worker was told that everything below an offset is in the table.
+    /// Records that a worker saw everything below an offset acknowledged.
     pub(crate) fn acknowledge(&self, partition: i32, next: i64) {
         let mut state = self.state();
         let known = state.acknowledged.entry(partition).or_insert(next);
@@ -276,7 +276,7 @@ impl Control {
         self.state().acknowledged.clone()
     }
 
-    /// Something landed in a log.
+    /// Counts a commit that landed in a log.
     pub(crate) fn landed(&self) {
         self.state().landed += 1;
     }

@@ -1,4 +1,4 @@
-//! The rules of ARCHITECTURE.md, held against everything that lands.
+//! Checks the rules of ARCHITECTURE.md against every commit that lands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,11 +17,11 @@ pub(crate) struct Landed {
     pub(crate) id: String,
     pub(crate) advances: Vec<(String, i64)>,
     pub(crate) ranges: Vec<PartitionRange>,
-    /// Rows of each file; none where the file is not there.
+    /// Rows of each file; none if the file is missing.
     pub(crate) files: Vec<(String, Option<Vec<Row>>)>,
 }
 
-/// What has landed so far.
+/// All commits that have landed.
 pub(crate) struct Ledger {
     broker: Rc<Broker>,
     next: BTreeMap<i32, i64>,
@@ -69,12 +69,12 @@ impl Ledger {
         }
     }
 
-    /// What has landed, a line a commit.
+    /// Returns one line per commit.
     pub(crate) fn lines(&self) -> String {
         self.lines.join("\n")
     }
 
-    /// A commit of `quarantine`.
+    /// Checks a commit to `quarantine`.
     pub(crate) fn quarantine(&mut self, landed: &Landed) -> Held {
         self.lines.push(format!("quarantine {} {landed:?}", landed.id));
         for (app, next) in &landed.advances {
@@ -96,7 +96,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A commit of `events`.
+    /// Checks a commit to `events`.
     pub(crate) fn events(&mut self, landed: &Landed) -> Held {
         self.lines.push(format!("events {} {landed:?}", landed.id));
         let rows = rows(landed, "events")?;
@@ -150,7 +150,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Every message that the offsets have passed is in a table.
+    /// Checks that every message between two offsets is in a table.
     fn passed(&self, partition: i32, from: i64, next: i64) -> Held {
         for offset in from..next {
             let Some(stored) = self.broker.stored(partition, offset) else { continue };
@@ -168,21 +168,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// What a worker was told is in the table.
+    /// Checks that everything acknowledged to workers is in the table.
     pub(crate) fn acknowledged(&self, acknowledged: &BTreeMap<i32, i64>) -> Held {
-        for (partition, told) in acknowledged {
+        for (partition, next) in acknowledged {
             let stands = self.next.get(partition).copied().unwrap_or(0);
-            if stands < *told {
+            if stands < *next {
                 return broken(
                     "L-1",
-                    format!("{partition} was acknowledged up to {told}, and the table stands at {stands}"),
+                    format!("{partition} was acknowledged up to {next}, and the table stands at {stands}"),
                 );
             }
         }
         Ok(())
     }
 
-    /// Everything is there, as the tables are read at the end.
+    /// Checks at the end that the tables have every message once.
     pub(crate) fn complete(&self, events: &[Row], quarantine: &[Row]) -> Held {
         let end: Vec<i64> = self.broker.ids().map(|partition| self.broker.end(partition)).collect();
         for (partition, end) in self.broker.ids().zip(end) {

@@ -1,9 +1,9 @@
-//! Simulation: the real ingest and aggregate loops, with time, chance, storage and the source under the seed's control.
+//! Simulation: the real ingest and aggregate loops, with time, randomness, storage and the source under control of a seed.
 //!
-//! * `scheduler`, `time`, `random`: one thread, on which the seed decides who goes on next and when time passes.
-//! * `source`, `worker`: Kafka as a script, read through the real open batch and committing task.
-//! * `store`, `protocol`: storage that fails in every named way, crash points, and the protocol broken on purpose.
-//! * `ledger`: the rules. `world`: one run of it all.
+//! * `scheduler`, `time`, `random`: one thread, on which the seed decides which task runs next and when time passes.
+//! * `source`, `worker`: a scripted topic, read with the real open batch and committing task.
+//! * `store`, `protocol`: storage that fails in every named way, crash points, and deliberate faults in the protocol.
+//! * `ledger`: the rules. `world`: one simulated run.
 //!
 //! `docs/testing.md` says how to run it and how to replay a seed.
 
@@ -32,10 +32,10 @@ use world::{Outcome, Plan, Scene, run};
 /// Seeds that `cargo test` runs; `make simulate` runs more.
 const SEEDS: u64 = 400;
 
-/// Seeds between two lines that tell how far it is.
+/// Seeds between two progress lines.
 const TOLD_EVERY: usize = 100;
 
-/// Seeds of which one at least notices a protocol that is broken on purpose.
+/// Seeds of which at least one must detect a fault in the protocol.
 const NOTICED_WITHIN: u64 = 100;
 
 fn plan(seed: u64) -> Plan {
@@ -44,7 +44,7 @@ fn plan(seed: u64) -> Plan {
         1..=2 => Scene::Delta,
         _ => Scene::Memory,
     };
-    // The turn of crash points in `Scene::Whole` goes by the seed too: eight and their number have no common factor.
+    // The seed also selects the crash point in `Scene::Whole`; their number and eight have no common factor.
     Plan { seed, scene, mutation: Mutation::None, contested: seed % 5 == 4 }
 }
 
@@ -65,7 +65,7 @@ fn replay(plan: Plan, outcome: &Outcome) -> String {
     )
 }
 
-/// Names the seed where a run panics.
+/// Prints the seed if a run panics.
 struct Named(u64);
 
 impl Drop for Named {
@@ -76,7 +76,7 @@ impl Drop for Named {
     }
 }
 
-/// Runs seeds on all cores, each on one; in their order, up to the first that breaks a rule.
+/// Runs seeds in order, one per core at a time, up to the first that breaks a rule.
 fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
     let (next, done) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let broken = AtomicU64::new(seeds.end);
@@ -92,10 +92,10 @@ fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
             if outcome.violation.is_some() {
                 broken.fetch_min(seed, Ordering::SeqCst);
             } else {
-                // Of thousands of runs nobody wants to hold all that happened.
+                // The traces of thousands of runs would need too much memory.
                 (outcome.trace, outcome.contents) = (Vec::new(), String::new());
             }
-            let mut done = done.lock().expect("no run has panicked");
+            let mut done = done.lock().expect("no run panicked");
             done.insert(seed, outcome);
             if done.len().is_multiple_of(TOLD_EVERY) {
                 println!("{} of {} seeds", done.len(), seeds.end - seeds.start);
@@ -104,11 +104,11 @@ fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    done.into_inner().expect("no run has panicked")
+    done.into_inner().expect("no run panicked")
 }
 
 #[test]
-fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_is_met() {
+fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_occurs() {
     if let Some(seed) = number("SEED") {
         let outcome = run(plan(seed));
         println!("{}\n{} commits", outcome.trace.join("\n"), outcome.commits);
@@ -128,9 +128,9 @@ fn every_seed_keeps_every_rule_and_every_crash_point_and_fault_is_met() {
     if seeds >= SEEDS {
         let all = CrashPoint::INGEST.iter().chain(&CrashPoint::BEYOND);
         let missed: Vec<_> = all.filter(|point| !crashed_at.contains(point)).collect();
-        assert!(missed.is_empty(), "no process ever died at {missed:?}: run more seeds, or mend the simulation");
+        assert!(missed.is_empty(), "no process died at {missed:?}: run more seeds, or fix the simulation");
         let unmet: Vec<_> = Fault::ALL.iter().filter(|fault| !faults.contains(fault)).collect();
-        assert!(unmet.is_empty(), "no call ever met {unmet:?}");
+        assert!(unmet.is_empty(), "no call failed with {unmet:?}");
     }
 }
 
@@ -148,9 +148,9 @@ fn the_same_seed_twice_gives_the_same_bytes() {
     }
 }
 
-/// Asserts that the simulation notices, on the memory log and on the Delta log, and by which rule. On other seeds it may be
-/// noticed by another rule of `also` first.
-fn noticed(mutation: Mutation, rule: &str, also: &[&str]) {
+/// Checks that the simulation detects a fault in the protocol by a rule, on the memory log and on the Delta log. Some seeds
+/// may detect it by a rule of `also` first.
+fn assert_detected(mutation: Mutation, rule: &str, also: &[&str]) {
     for scene in [Scene::Memory, Scene::Delta] {
         let contested = mutation == Mutation::ClaimNotAsked;
         let outcome = |seed| run(Plan { seed, scene, mutation, contested });
@@ -167,37 +167,37 @@ fn noticed(mutation: Mutation, rule: &str, also: &[&str]) {
 }
 
 #[test]
-fn a_protocol_without_the_offset_comparison_is_noticed() {
-    // `quarantine` is committed first, and holds a message twice where its offset is not compared either.
-    noticed(Mutation::SkipOffsetComparison, "L-3", &["L-2"]);
+fn a_missing_comparison_of_offsets_is_detected() {
+    // `quarantine` is committed first; without the comparison it may have a message twice.
+    assert_detected(Mutation::SkipOffsetComparison, "L-3", &["L-2"]);
 }
 
 #[test]
-fn taking_an_unclear_result_for_a_failure_is_noticed() {
-    noticed(Mutation::UnknownIsFailure, "L-1", &[]);
+fn treating_an_unclear_result_as_a_failure_is_detected() {
+    assert_detected(Mutation::UnknownIsFailure, "L-1", &[]);
 }
 
 #[test]
-fn taking_an_unclear_result_for_a_success_is_noticed() {
-    noticed(Mutation::UnknownIsSuccess, "L-1", &[]);
+fn treating_an_unclear_result_as_a_success_is_detected() {
+    assert_detected(Mutation::UnknownIsSuccess, "L-1", &[]);
 }
 
 #[test]
-fn an_offset_that_stands_still_on_poison_is_noticed() {
-    noticed(Mutation::PoisonDoesNotAdvance, "L-3", &[]);
+fn an_offset_that_does_not_advance_past_bad_messages_is_detected() {
+    assert_detected(Mutation::PoisonDoesNotAdvance, "L-3", &[]);
 }
 
 #[test]
-fn a_log_that_names_data_before_it_is_written_is_noticed() {
-    noticed(Mutation::LogBeforeData, "L-1", &[]);
+fn a_log_entry_that_names_unwritten_data_is_detected() {
+    assert_detected(Mutation::LogBeforeData, "L-1", &[]);
 }
 
 #[test]
-fn an_earlier_rejection_that_is_not_remembered_is_noticed() {
-    noticed(Mutation::VerdictNotRemembered, "L-2", &[]);
+fn a_forgotten_earlier_rejection_is_detected() {
+    assert_detected(Mutation::VerdictNotRemembered, "L-2", &[]);
 }
 
 #[test]
-fn a_commit_that_does_not_ask_for_its_claim_is_noticed() {
-    noticed(Mutation::ClaimNotAsked, "L-2", &[]);
+fn a_commit_without_the_check_of_its_claim_is_detected() {
+    assert_detected(Mutation::ClaimNotAsked, "L-2", &[]);
 }

@@ -1,4 +1,4 @@
-//! The storage that the committer sees: crash points around each call, and the protocol broken on purpose.
+//! The storage that the committer uses: crash points around each call, and deliberate faults in the protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,36 +17,36 @@ use bellwether_lake::{
 use super::control::{Control, CrashPoint};
 use super::scheduler::ProcessId;
 
-/// The name of the job whose offsets are kept.
+/// The job that owns the offsets.
 pub(crate) const JOB: &str = "job";
 /// The only topic.
 pub(crate) const TOPIC: &str = "runs";
 
-/// A way in which the protocol is broken, to see that somebody notices.
+/// A deliberate fault in the protocol, which the simulation must detect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutation {
-    /// It is whole.
+    /// No fault.
     None,
-    /// A commit is taken wherever the table stands.
+    /// A commit is taken without comparing offsets.
     SkipOffsetComparison,
-    /// An unclear result counts as: it did not land.
+    /// An unclear result counts as a failure.
     UnknownIsFailure,
-    /// An unclear result counts as: it landed.
+    /// An unclear result counts as a success.
     UnknownIsSuccess,
-    /// A rejected message does not move the offset.
+    /// A rejected message does not advance the offset.
     PoisonDoesNotAdvance,
-    /// The log names a file that is not written yet.
+    /// The log names a file before it is written.
     LogBeforeData,
-    /// What `quarantine` holds already is not asked when a partition is taken over.
+    /// A new owner of a partition does not read earlier rejections from `quarantine`.
     VerdictNotRemembered,
-    /// A commit does not ask whether its partitions are still its owner's.
+    /// A commit does not check the claims on its partitions.
     ClaimNotAsked,
 }
 
-/// A row's place, and the run it is about.
+/// The partition and offset of a row, and its run.
 pub(crate) type Row = (i32, i64, Option<String>);
 
-/// The places of rows of `events` or `quarantine`.
+/// Reads the partitions and offsets of rows of `events` or `quarantine`.
 pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     let partitions = batch.column_by_name("partition").expect("partition").as_primitive::<Int32Type>();
     let offsets = batch.column_by_name("offset").expect("offset").as_primitive::<Int64Type>();
@@ -55,12 +55,12 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     (0..batch.num_rows()).map(|row| (partitions.value(row), offsets.value(row), run(row))).collect()
 }
 
-/// As [`rows_of`], of rows that are encoded.
+/// Does the same for encoded rows.
 fn places_of(rows: &EncodedRows) -> Result<Vec<Row>> {
     Ok(rows.batches()?.iter().flat_map(rows_of).collect())
 }
 
-/// Data files in memory. Cloning shares them.
+/// In-memory data files; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryData {
     files: Arc<Mutex<BTreeMap<String, Vec<Row>>>>,
@@ -80,15 +80,15 @@ impl MemoryData {
     }
 }
 
-/// Writes to memory, with faults.
+/// A data store in memory, with faults.
 pub(crate) struct FaultyData {
     pub(crate) data: MemoryData,
-    /// Says which files are in `quarantine`.
+    /// The log of `quarantine`, which names its files.
     pub(crate) quarantine: MemoryLog,
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
-    /// What [`Mutation::LogBeforeData`] has not written yet.
+    /// Files that [`Mutation::LogBeforeData`] has not written yet.
     pub(crate) owed: Mutex<Option<(String, Vec<Row>)>>,
 }
 
@@ -151,7 +151,7 @@ pub(crate) struct WatchedData {
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
-    /// What was written, for [`Mutation::PoisonDoesNotAdvance`].
+    /// The written rows, for [`Mutation::PoisonDoesNotAdvance`].
     pub(crate) seen: MemoryData,
 }
 
@@ -163,7 +163,7 @@ impl DataStore for WatchedData {
         let written = self.inner.write(rows).await;
         self.control.pass(self.process, CrashPoint::AfterDataWrite).await;
         if let (Mutation::PoisonDoesNotAdvance, Ok(files)) = (self.mutation, &written) {
-            // They are looked up by commit, so whichever of its files has them will do.
+            // The rows are looked up by commit, so any file of the commit can have them.
             if let Some(file) = files.first() {
                 self.seen.keep(&file.file.path, &places_of(rows)?);
             }
@@ -184,30 +184,30 @@ impl DataStore for WatchedData {
             return Ok(BTreeSet::new());
         }
         let found = self.inner.offsets(table, asked).await;
-        let told = found.as_ref().map_or_else(ToString::to_string, |offsets| format!("{offsets:?}"));
+        let shown = found.as_ref().map_or_else(ToString::to_string, |offsets| format!("{offsets:?}"));
         let (partition, from) = (asked.partition, asked.from);
-        self.control.note(self.process, format_args!("{} of {partition} from {from}: {told}", table.name()));
+        self.control.note(self.process, format_args!("{} of {partition} from {from}: {shown}", table.name()));
         found
     }
 }
 
-/// How long a call takes where nothing is wrong.
+/// Draws the duration of a call without a fault.
 pub(crate) fn latency(random: &mut super::random::Random) -> std::time::Duration {
     std::time::Duration::from_micros(random.below(20_000))
 }
 
-/// A log with crash points around it, and the protocol broken as asked.
+/// A log with crash points around each call and the chosen fault in the protocol.
 pub(crate) struct WatchedLog {
     pub(crate) inner: Arc<dyn CommitLog>,
     pub(crate) table: Table,
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
     pub(crate) mutation: Mutation,
-    /// Where rows are looked up for [`Mutation::PoisonDoesNotAdvance`].
+    /// The written rows, for [`Mutation::PoisonDoesNotAdvance`].
     pub(crate) seen: MemoryData,
 }
 
-/// True for a step that only asks where an application is.
+/// True for an advance that only checks an application's number.
 fn is_condition(advance: &Advance) -> bool {
     advance.expected == Some(advance.next)
 }

@@ -1,11 +1,11 @@
-//! Chance that is known: SplitMix64, which a seed repeats exactly.
+//! Repeatable randomness: SplitMix64.
 
-/// A source of numbers.
+/// A generator of numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Begins at a seed; `purpose` keeps two sources of one seed apart.
+    /// Creates a generator from a seed; generators of one seed with different purposes are independent.
     pub(crate) fn new(seed: u64, purpose: &str) -> Self {
         let mixed = purpose.bytes().fold(seed ^ 0x5851_F42D_4C95_7F2D, |sum, byte| mix(sum ^ u64::from(byte)));
         Self(mixed)
@@ -16,18 +16,18 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number in [0, below).
+    /// Draws a number in [0, below).
     pub(crate) fn below(&mut self, below: u64) -> u64 {
-        assert!(below > 0, "there is a number below the bound");
+        assert!(below > 0, "no number is below 0");
         self.next() % below
     }
 
-    /// A number in [from, to].
+    /// Draws a number in [from, to].
     pub(crate) fn between(&mut self, from: i64, to: i64) -> i64 {
         from + self.below(u64::try_from(to - from + 1).expect("a range")) as i64
     }
 
-    /// True once in so many times.
+    /// True once in `times` calls on average.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

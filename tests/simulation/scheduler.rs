@@ -1,7 +1,7 @@
-//! The order of everything: which of those that can go on goes on next is drawn from the seed.
+//! Decides from the seed which runnable task runs next.
 //!
-//! It runs inside one single-threaded runtime. What libraries spawn there comes to its end before time moves on, so that
-//! the machine's own speed decides nothing.
+//! It runs in a single-threaded runtime. Tasks that libraries spawn there finish before time advances, so that the speed of
+//! the machine has no influence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use super::random::Random;
 use super::time::VirtualClock;
 
-/// Turns in which what libraries have spawned must come to its end.
+/// Turns within which the tasks of libraries must finish.
 const TURNS_OF_LIBRARIES: usize = 1_000_000;
 
-/// A simulated process: what dies together.
+/// A simulated process: its tasks die together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId(pub(crate) u64);
 
@@ -34,7 +34,7 @@ struct Wakes {
     ready: Arc<Ready>,
 }
 
-/// All tasks of all processes.
+/// The tasks of all processes.
 pub(crate) struct Scheduler {
     clock: VirtualClock,
     random: Random,
@@ -75,19 +75,19 @@ impl Scheduler {
 
     /// Starts a task of a process.
     pub(crate) fn spawn(&mut self, process: ProcessId, task: impl Future<Output = ()> + 'static) {
-        // The runtime's budget for one task is not for all of ours together.
+        // All our tasks are one task of the runtime, whose cooperative budget would be too small for them.
         let future = Box::pin(tokio::task::unconstrained(task));
         self.tasks.insert(self.next, Task { process, future });
         self.ready.add(self.next);
         self.next += 1;
     }
 
-    /// Ends a process in the middle of what it does.
+    /// Drops all tasks of a process.
     pub(crate) fn kill(&mut self, process: ProcessId) {
         self.tasks.retain(|_, task| task.process != process);
     }
 
-    /// One task goes on until it waits; where none can, time passes. False where nothing will ever happen again.
+    /// Runs one task until it waits, or advances time if no task can run. False if nothing can ever happen again.
     pub(crate) async fn step(&mut self) -> bool {
         loop {
             while let Some(id) = self.ready.draw(&mut self.random) {
@@ -105,7 +105,7 @@ impl Scheduler {
         }
     }
 
-    /// Until all that was spawned on the runtime is done, or has woken somebody.
+    /// Waits until every task that libraries spawned has finished or has woken one of ours.
     async fn let_libraries_work(&self) {
         for _ in 0..TURNS_OF_LIBRARIES {
             let woken = !self.ready.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
@@ -114,6 +114,6 @@ impl Scheduler {
             }
             tokio::task::yield_now().await;
         }
-        panic!("what a library has spawned does not come to its end");
+        panic!("a library's task does not finish");
     }
 }

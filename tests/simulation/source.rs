@@ -1,4 +1,4 @@
-//! The scripted source: a topic whose messages the seed decides, and a consumer group that hands partitions around.
+//! The scripted source: a topic with messages from the seed, and a consumer group that moves partitions between workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,20 +8,20 @@ use serde_json::json;
 
 use super::random::Random;
 
-/// A message as the broker holds it.
+/// A message in the topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) offset: i64,
-    /// When it is there to be read.
+    /// When it can be read.
     pub(crate) at_micros: i64,
     pub(crate) payload: Option<Vec<u8>>,
-    /// The run it is about; none where it must be rejected.
+    /// Its run; none if it must be rejected.
     pub(crate) run: Option<String>,
-    /// Whether it is rejected depends on when it is read: either is right, and one of the two must be.
+    /// The verdict depends on when it is read: it must be accepted or rejected, and both are right.
     pub(crate) timed: bool,
 }
 
-/// How long after its arrival the verdict on a message may change.
+/// How long after its arrival the verdict on a message can change.
 const VERDICT_CHANGES_WITHIN: i64 = 12_000_000;
 
 /// The messages of each partition.
@@ -31,8 +31,8 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Messages that arrive from `start` on for `span_micros`: accepted ones, repeated and corrected statements, poison,
-    /// tombstones, some that are from the future or too old for a while only, and offsets that are passed over.
+    /// Draws messages that arrive during `span_micros` from `start`: valid ones, repeats and corrections, bad messages,
+    /// tombstones, some that are in the future or too old for a while only, and offsets without a message.
     pub(crate) fn script(random: &mut Random, start: i64, span_micros: i64, messages: u64) -> Self {
         let partitions = (0..random.between(1, 3)).map(|_| {
             let mut offset = random.between(0, 5);
@@ -48,7 +48,7 @@ impl Broker {
         Self { partitions: partitions.collect() }
     }
 
-    /// The first message at or after an offset, if it has arrived.
+    /// Returns the first message at or after an offset, if it has arrived.
     pub(crate) fn fetch(&self, partition: i32, offset: i64, now_micros: i64) -> Option<&Stored> {
         let all = &self.partitions[usize::try_from(partition).expect("a partition")];
         all.iter().find(|stored| stored.offset >= offset).filter(|stored| stored.at_micros <= now_micros)
@@ -58,7 +58,7 @@ impl Broker {
         0..i32::try_from(self.partitions.len()).expect("few")
     }
 
-    /// Offset after the last message.
+    /// Returns the offset after the last message.
     pub(crate) fn end(&self, partition: i32) -> i64 {
         self.partitions[usize::try_from(partition).expect("a partition")].last().map_or(0, |last| last.offset + 1)
     }
@@ -85,7 +85,7 @@ fn message(random: &mut Random, at_micros: i64) -> Stored {
             let (run, revision, variant) = (random.below(12), random.below(3), random.below(4));
             let Limits { max_future_micros, max_age_micros, .. } = Limits::default();
             let changes = at_micros + random.between(0, VERDICT_CHANGES_WITHIN);
-            // Acceptable from that moment on, or until then.
+            // Valid from that time on, or until that time.
             let ended_micros = match drawn {
                 3 => Some(changes + max_future_micros),
                 4 => Some(changes - max_age_micros),
@@ -129,14 +129,14 @@ fn statement(id: &str, run: u64, revision: u64, variant: u64, ended_micros: Opti
     event.to_string().into_bytes()
 }
 
-/// Which worker owns which partition, and what each worker has heard of it so far: what it has not heard yet is how two
-/// come to read one partition.
+/// Which worker owns which partition, and which assignments each worker has heard of. A worker that has not heard of the
+/// newest one still reads a partition that another owns.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Each worker has all partitions, as where two groups write the same tables by mistake.
+    /// Each worker owns all partitions, as if two groups wrote the same tables by mistake.
     contested: bool,
     assignments: Vec<BTreeMap<i32, usize>>,
-    /// For each worker: when it hears of which assignment.
+    /// The assignments of each worker, with the time at which it hears of them.
     heard: Vec<Vec<(i64, usize)>>,
 }
 
@@ -145,7 +145,7 @@ impl Group {
         Self { contested, assignments: vec![BTreeMap::new()], heard: vec![Vec::new(); workers] }
     }
 
-    /// Deals the partitions out anew; each worker hears of it at a moment of its own.
+    /// Assigns the partitions again; each worker hears of it at its own time.
     pub(crate) fn rebalance(&mut self, random: &mut Random, partitions: &[i32], now_micros: i64) {
         let workers = self.heard.len() as u64;
         let dealt = partitions.iter().map(|partition| (*partition, random.below(workers) as usize)).collect();
@@ -157,7 +157,7 @@ impl Group {
         }
     }
 
-    /// The partitions that a worker believes to own.
+    /// Returns the partitions that a worker believes it owns.
     pub(crate) fn believed(&self, worker: usize, now_micros: i64) -> BTreeSet<i32> {
         let known = self.heard[worker].iter().filter(|(at, _)| *at <= now_micros).map(|(_, which)| *which).max();
         let Some(known) = known else { return BTreeSet::new() };

@@ -1,7 +1,7 @@
-//! An object store in memory that fails in every named way; each process sees it through a handle of its own.
+//! An in-memory object store that fails in every named way; each process has its own handle.
 //!
-//! Some calls come from threads of the Delta library, or from within work that runs to its end before anything else
-//! does. Nobody may wait in those, and what goes wrong with them depends on path and count alone.
+//! Some calls come from threads of the Delta library, or from work that runs to completion at once. They must not wait, and
+//! their faults depend on the path and the count of calls only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,10 +25,10 @@ use super::control::{Control, CrashPoint};
 use super::protocol::{Mutation, latency};
 use super::scheduler::ProcessId;
 
-/// How long a listing that is behind does not show what was written.
+/// How long a stale listing hides written objects.
 const LISTED_AFTER_MICROS: i64 = 3_000_000;
 
-/// What a process is, as far as the names of its crash points go.
+/// The role of a process, which selects its crash points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Worker,
@@ -36,7 +36,7 @@ pub(crate) enum Role {
     Maintain,
 }
 
-/// A write that its client has given up waiting for.
+/// A write that lands after its client has given up.
 #[derive(Debug)]
 struct Late {
     at: i64,
@@ -45,7 +45,7 @@ struct Late {
     options: PutOptions,
 }
 
-/// What all processes share.
+/// The objects that all processes share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     pub(crate) inner: Arc<InMemory>,
@@ -53,7 +53,7 @@ pub(crate) struct Objects {
     late: Arc<Mutex<Vec<Late>>>,
 }
 
-/// The store as one process sees it.
+/// The handle of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultyStore {
     pub(crate) objects: Objects,
@@ -62,7 +62,7 @@ pub(crate) struct FaultyStore {
     pub(crate) role: Role,
     pub(crate) thread: ThreadId,
     pub(crate) mutation: Mutation,
-    /// The data file that [`Mutation::LogBeforeData`] has not written yet.
+    /// A data file that [`Mutation::LogBeforeData`] has not written yet.
     pub(crate) owed: Arc<Mutex<Option<(Path, PutPayload, PutOptions)>>>,
 }
 
@@ -77,7 +77,7 @@ fn broken(what: &str) -> Error {
 }
 
 impl FaultyStore {
-    /// True where nobody may wait.
+    /// True for calls that must not wait.
     fn aside(&self) -> bool {
         std::thread::current().id() != self.thread || futures::executor::enter().is_err()
     }
@@ -96,7 +96,7 @@ impl FaultyStore {
         if self.control.is_dead(self.process) { Err(broken("the process is dead")) } else { Ok(()) }
     }
 
-    /// Passes a crash point: a process that dies there does nothing to the store any more.
+    /// Passes a crash point. A process that dies there no longer changes the store.
     async fn pass(&self, point: Option<CrashPoint>) -> Result<()> {
         let Some(point) = point else { return Ok(()) };
         if self.control.dies_at(self.process, point) {
@@ -108,7 +108,7 @@ impl FaultyStore {
         Ok(())
     }
 
-    /// Writes that land after their client has given up.
+    /// Lands the writes that are due although their client has given up.
     async fn land_late_ones(&self) {
         let now = self.control.clock.now_micros();
         let due: Vec<Late> = {
@@ -158,7 +158,7 @@ impl FaultyStore {
                 Err(broken("response lost"))
             }
             Fault::Partial => {
-                // A log entry is created whole or not at all; a data file may be cut off.
+                // A log entry is created completely or not at all; a data file may be truncated.
                 if !path.as_ref().contains("_delta_log") {
                     let whole: Vec<u8> = payload.iter().flat_map(|part| part.iter().copied()).collect();
                     let half = PutPayload::from(Bytes::copy_from_slice(&whole[..whole.len() / 2]));
@@ -194,7 +194,7 @@ impl FaultyStore {
         }
     }
 
-    /// The crash points around a write.
+    /// Returns the crash points before and after a write.
     fn points(&self, path: &str) -> (Option<CrashPoint>, Option<CrashPoint>) {
         use CrashPoint as At;
         let entry = path.contains("_delta_log/") && path.ends_with(".json");
@@ -219,7 +219,7 @@ impl FaultyStore {
         }
     }
 
-    /// What a listing does not show.
+    /// Returns the objects that a stale listing hides.
     fn unlisted(&self, prefix: Option<&Path>) -> Result<Vec<Path>> {
         self.alive()?;
         match self.fault(Call::List, prefix.map_or("", |prefix| prefix.as_ref())) {
@@ -329,7 +329,7 @@ impl FaultyStore {
     }
 }
 
-/// Everything in a store, for comparison: names, and contents of what is not a log checkpoint.
+/// Returns the names of all objects and, except for log checkpoints, their contents, for comparison.
 pub(crate) async fn contents(objects: &Objects) -> String {
     let mut all: Vec<ObjectMeta> = objects.inner.list(None).try_collect().await.expect("memory lists");
     all.sort_by(|a, b| a.location.cmp(&b.location));

@@ -1,4 +1,4 @@
-//! Time that passes only when nobody has anything to do.
+//! Virtual time, which passes only when no task can run.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::random::Random;
 
-/// A clock that the scheduler moves; names come from the seed. Cloning shares it.
+/// A clock that the scheduler advances, and unique ids from the seed; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualClock(Arc<Mutex<Time>>);
 
@@ -25,7 +25,7 @@ struct Time {
     names: Random,
 }
 
-/// A wait; ends with its timer, and takes it along when it is dropped.
+/// A wait for a timer; dropping it removes the timer.
 struct Sleep {
     clock: VirtualClock,
     key: (i64, u64),
@@ -39,7 +39,7 @@ impl VirtualClock {
         Self(Arc::new(Mutex::new(Time { now_micros, timers: BTreeMap::new(), given: 0, names })))
     }
 
-    /// Moves to the next timer and wakes who waits for it; false where nobody waits.
+    /// Advances to the next timer and wakes its task; false if there is no timer.
     pub(crate) fn move_on(&self) -> bool {
         let mut time = self.time();
         let Some(((at, _), waker)) = time.timers.pop_first() else { return false };
@@ -67,7 +67,7 @@ impl Clock for VirtualClock {
         Box::pin(Sleep { clock: self.clone(), key })
     }
 
-    /// As version 7 has it: the time, a counter, and chance.
+    /// Makes a UUID of version 7 from the time, a counter and the seed.
     fn unique_id(&self) -> Uuid {
         let mut time = self.time();
         time.given += 1;

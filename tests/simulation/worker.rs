@@ -1,5 +1,5 @@
-//! An ingest worker: the open batch and the committing task of the real one, around the scripted source. What librdkafka
-//! does in the real one (fetching, seeking, telling of rebalances) is done here in plain sight.
+//! An ingest worker: the real open batch and committing task, around the scripted source. This file does what librdkafka
+//! does in production: fetching, seeking and reporting rebalances.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,12 @@ use super::protocol::{JOB, TOPIC};
 use super::scheduler::ProcessId;
 use super::source::{Broker, Group};
 
-/// As in the real source, in a smaller world.
+/// Like the constants of the real source, for a smaller world.
 const LOAD_TRIES: usize = 40;
 const LOAD_PAUSE: Duration = Duration::from_millis(250);
 const REVOKE_WAIT_MICROS: i64 = 5_000_000;
 
-/// A worker's parts.
+/// A simulated worker.
 pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) process: ProcessId,
@@ -32,11 +32,11 @@ pub(crate) struct Worker {
     pub(crate) log: Arc<dyn CommitLog>,
     pub(crate) flush: FlushSettings,
     pub(crate) open: OpenBatch,
-    /// Offset to fetch next: the client's, not the batch's.
+    /// The next offset to fetch, which the client keeps apart from the batch.
     pub(crate) fetch: BTreeMap<i32, i64>,
 }
 
-/// Tells the trace what the committer waits for.
+/// Records retries and commits of the committer in the trace.
 pub(crate) struct Heard {
     pub(crate) process: ProcessId,
     pub(crate) control: Control,
@@ -69,7 +69,7 @@ impl Worker {
         std::future::pending::<()>().await;
     }
 
-    /// One round of the polling loop, in the real one's order.
+    /// Runs one round of the polling loop, in the same order as in production.
     async fn turn(&mut self) -> Result<()> {
         self.settle_answers().await?;
         for (place, next) in self.open.take_fenced()? {
@@ -101,7 +101,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes up to a few messages from each partition.
+    /// Takes a few messages from each partition.
     fn poll(&mut self) {
         let now = self.control.clock.now_micros();
         let many = self.control.chance(|chance| chance.between(1, 4));

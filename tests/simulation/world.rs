@@ -1,4 +1,4 @@
-//! One run: processes, what happens to them, and the rules held against all that lands.
+//! One simulated run: processes, the events that hit them, and the rules checked against every commit.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ use super::worker::{Heard, Worker};
 
 /// 2026-11-24T18:00:00Z.
 const START_MICROS: i64 = 1_795_543_200_000_000;
-/// Work must be done this long after the last fault: the longest pause of each role, twice over.
+/// Work must be finished this long after the last fault: twice the longest pause of each role.
 const RESUMES_WITHIN_MICROS: i64 = 120_000_000;
 const SECOND: i64 = 1_000_000;
 const WORKERS: usize = 2;
@@ -41,25 +41,25 @@ const WORKERS: usize = 2;
 /// What is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scene {
-    /// Ingestion on the commit trait's memory implementation.
+    /// Ingestion on the in-memory implementation of the commit trait.
     Memory,
-    /// Ingestion on the Delta log, on a faulty object store.
+    /// Ingestion on the Delta log, in a faulty object store.
     Delta,
     /// As `Delta`, with aggregation and maintenance.
     Whole,
 }
 
-/// What a run is about.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) scene: Scene,
     pub(crate) mutation: Mutation,
-    /// Each worker reads all partitions: they are in each other's way all the time.
+    /// Each worker reads all partitions, so that they fence each other all the time.
     pub(crate) contested: bool,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) violation: Option<Violation>,
@@ -70,7 +70,7 @@ pub(crate) struct Outcome {
     pub(crate) commits: usize,
 }
 
-/// What happens from outside.
+/// An event from outside the processes.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Rebalance,
@@ -80,7 +80,7 @@ enum Event {
     EndOfFaults,
 }
 
-/// A process by what it does; it keeps that over restarts.
+/// What a process does, also after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Worker(usize),
@@ -114,17 +114,17 @@ struct World {
     running: BTreeMap<ProcessId, Part>,
     processes: u64,
     ledger: Ledger,
-    /// Versions looked at of `events` and `quarantine`.
+    /// The last checked versions of `events` and `quarantine`.
     seen: [i64; 2],
     faults_end: bool,
     faults_end_micros: i64,
-    /// When the end was last looked for: looking costs more than a step.
+    /// When the run last checked whether it had caught up, which costs more than a step.
     asked_micros: i64,
-    /// A reader that nothing goes wrong for.
+    /// A reader without faults.
     reader: Option<Lake>,
 }
 
-/// Runs a plan.
+/// Runs a plan and returns its result.
 pub(crate) fn run(plan: Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { Box::pin(World::new(plan).await.play()).await })
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// Decides what will happen, and starts everything.
+    /// Draws the events of the run and starts all processes.
     fn begin(&mut self) {
         let whole = self.plan.scene == Scene::Whole;
         let span = self.faults_end_micros - START_MICROS;
@@ -202,7 +202,7 @@ impl World {
             self.control.arm(self.random.of(&CrashPoint::INGEST), 1 + self.random.below(6));
         }
         if whole {
-            // Each point in turn, so that a few seeds reach all of them; and another by chance.
+            // Each point in turn, so that a few seeds reach all of them, and a random one.
             let turn = CrashPoint::BEYOND[(self.plan.seed % CrashPoint::BEYOND.len() as u64) as usize];
             self.control.arm(self.random.of(&CrashPoint::BEYOND), 1 + self.random.below(3));
             self.control.arm(turn, 1);
@@ -396,7 +396,7 @@ impl World {
         }
     }
 
-    /// Takes the dead away; somebody starts them again.
+    /// Removes dead processes and schedules their restarts.
     fn bury(&mut self) {
         for (process, why) in self.control.take_dying() {
             let Some(part) = self.running.remove(&process) else { continue };
@@ -407,7 +407,7 @@ impl World {
         }
     }
 
-    /// Holds the rules against what has landed since the last look.
+    /// Checks the rules against the commits since the last check.
     async fn look(&mut self) -> std::result::Result<(), Violation> {
         for landed in self.landed(1).await {
             self.ledger.quarantine(&landed)?;
@@ -451,7 +451,7 @@ impl World {
         all
     }
 
-    /// Asks a few times a second.
+    /// Checks at most a few times per simulated second whether the run has caught up.
     async fn caught_up_now(&mut self) -> bool {
         let now = self.clock.now_micros();
         if now < self.asked_micros + SECOND / 4 {
@@ -505,7 +505,7 @@ impl World {
         Ok(())
     }
 
-    /// The rows that a reader of the newest version finds.
+    /// Returns the rows of the newest version.
     async fn whole(&self, table: Table) -> Result<Vec<Row>> {
         if let Some(reader) = &self.reader {
             return Ok(read_all(reader, table).await?.iter().flat_map(rows_of).collect());

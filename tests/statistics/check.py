@@ -1,10 +1,10 @@
-"""Compares the SQL functions of detection with scipy, statsmodels and confseq on random cases.
+"""Compares the SQL functions for detection with scipy, statsmodels and confseq on random cases.
 
     python check.py PROGRAM ROOT [SEED]
 
-PROGRAM is the built `bellwether`, ROOT the root of any lake. Each check makes cases from the seed, asks `bellwether sql` for
-all of them in one statement, and compares the answers with an independent library. Prints a line a check; ends with 1 and
-the first case that differs where one does.
+PROGRAM is the built `bellwether`, ROOT the root of any lake. Each check draws cases from the seed, evaluates them with
+`bellwether sql`, and compares the results with an independent library. Prints one line per check and every case that
+differs, and exits with 1 if any does.
 """
 
 import json
@@ -79,7 +79,7 @@ def e2x2(random):
             else stats.nchypergeom_fisher.logpmf(s_b, total, events, total_b, psi0)
         )
         found = stats.nchypergeom_fisher.logpmf(s_b, total, events, total_b, psi)
-        # scipy takes the logarithm of the probability, which loses the digits of small ones.
+        # scipy computes the logarithm of the probability, which loses the digits of small ones.
         if min(found, null) > -300:
             yield call("e2x2", s_a, total_a, s_b, total_b, psi, psi0), found - null, 1e-9
 
@@ -183,7 +183,7 @@ def quiet_tail(random):
 
 
 def merged(reference, current):
-    """Bins merged from the left until each expects 5 of the smaller side."""
+    """Merges bins from the left until each expects 5 of the smaller side."""
     share = min(reference.sum(), current.sum()) / (reference.sum() + current.sum())
     bins, open_ = [], np.zeros(2)
     for pair in zip(reference, current):
@@ -339,7 +339,7 @@ def confidence_sequences(random):
     for _ in range(CASES):
         n, tightest, alpha = 10 ** random.uniform(1.5, 5), 10 ** random.uniform(2, 4), random.uniform(0.001, 0.2)
         two = boundaries.normal_mixture_bound(n, alpha, tightest, alpha, False)
-        # At n values of variance 1 the mean's standard error is 1/√n and the bound of the sum is n times the half-width.
+        # For n values of variance 1, the standard error of the mean is 1/√n and the bound of the sum is n times the half-width.
         yield call("acs_halfwidth", 1 / math.sqrt(n), n, tightest, alpha, 2), two / n, 1e-9
         one = boundaries.normal_mixture_bound(n, alpha, tightest, alpha, True)
         yield call("acs_log_e", one / n, 1 / math.sqrt(n), n, 0.0, alpha, tightest), -math.log(alpha), 1e-9
@@ -354,13 +354,13 @@ def near(found, expected, tolerance):
 
 def main():
     versions = f"scipy {scipy.__version__}, statsmodels {statsmodels.__version__}, numpy {np.__version__}"
-    print(f"{versions}, confseq {'there' if boundaries else 'not there: its comparison is skipped'}; seed {SEED}")
+    print(f"{versions}, confseq {'is installed' if boundaries else 'is not installed: skipped'}; seed {SEED}")
     compared, differs = 0, 0
     for library, function in CHECKS:
         random = np.random.default_rng([SEED, CHECKS.index((library, function))])
         cases = list(function(random))
         worst = 0.0
-        # A statement that is too long to plan quickly is no use.
+        # Longer statements would take too long to plan.
         for start in range(0, len(cases), 50):
             part = cases[start : start + 50]
             columns = ", ".join(f"{case[0]} AS c{n}" for n, case in enumerate(part))
@@ -374,7 +374,7 @@ def main():
                     worst = max(worst, abs(float(found) - expected) / max(1.0, abs(expected)))
         compared += len(cases)
         if cases:
-            print(f"{function.__name__}: {len(cases)} cases against {library}, greatest difference {worst:.1e}")
+            print(f"{function.__name__}: {len(cases)} cases against {library}, largest difference {worst:.1e}")
     if differs:
         sys.exit(f"{differs} of {compared} differ; again: python check.py PROGRAM ROOT {SEED}")
     print(f"{compared} cases agree")

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::common::program::{Running, text};
-use crate::common::{Setup, bellwether, cache, repository, skipped};
+use crate::common::{Setup, cache, repository, skipped};
 
 #[test]
 fn the_functions_agree_with_independent_libraries() {
@@ -12,7 +12,7 @@ fn the_functions_agree_with_independent_libraries() {
         return skipped("no Python environment with scipy and statsmodels; `scripts/setup statistics` creates it");
     }
     let setup = Setup::new("127.0.0.1:9", "unused", "");
-    bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    setup.catch_up_role("aggregate");
     let mut command = Command::new(python);
     command.args([
         text(&repository("tests/statistics/check.py")),
