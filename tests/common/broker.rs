@@ -14,6 +14,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::skipped;
 use super::wait::patience;
@@ -123,6 +124,11 @@ impl Broker {
         Self { address: address.to_owned(), mock: None }
     }
 
+    /// Returns a mock cluster of a test's own, whatever broker the other tests use.
+    pub(crate) fn embedded() -> Self {
+        mock()
+    }
+
     /// True for the mock cluster, which speaks an older protocol than some clients do.
     pub(crate) fn is_mock(&self) -> bool {
         self.mock.is_some()
@@ -131,15 +137,20 @@ impl Broker {
     /// Creates a topic with a unique name and returns the name.
     pub(crate) fn topic(&self, purpose: &str, partitions: i32) -> String {
         let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
+        self.topic_named(&name, partitions);
+        name
+    }
+
+    /// Creates a topic with a given name, unless the broker has it.
+    pub(crate) fn topic_named(&self, name: &str, partitions: i32) {
         match &self.mock {
             Some(requests) => {
                 let (done, created) = channel();
-                requests.send((name.clone(), partitions, done)).expect("the mock cluster runs");
+                requests.send((name.to_owned(), partitions, done)).expect("the mock cluster runs");
                 created.recv().expect("the mock cluster creates the topic");
             }
-            None => self.create(&name, partitions, &[]),
+            None => self.create(name, partitions, &[]),
         }
-        name
     }
 
     /// Creates a topic with topic settings; real brokers only.
@@ -195,7 +206,9 @@ impl Broker {
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
         for result in made {
-            result.expect("the broker creates the topic; check BELLWETHER_TEST_KAFKA");
+            if !matches!(result, Err((_, RDKafkaErrorCode::TopicAlreadyExists))) {
+                result.expect("the broker creates the topic; check BELLWETHER_TEST_KAFKA");
+            }
         }
     }
 
