@@ -1,108 +1,127 @@
-# What can be done here. `make help` lists it.
+# Everything one does here; `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 
-# Build products and everything fetched stay out of the tree.
+# Build products and downloads stay out of the tree.
 export BELLWETHER_CACHE ?= $(HOME)/.cache/bellwether
 export CARGO_TARGET_DIR ?= $(BELLWETHER_CACHE)/target
 
-# OpenSSL is built from source only where its headers are absent: that costs minutes.
+# Build OpenSSL from source only if its headers are missing: it takes minutes.
 OPENSSL := $(shell pkg-config --exists openssl 2>/dev/null && echo yes || (echo '\#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1 && echo yes))
 FEATURES := $(if $(OPENSSL),,--features vendored-openssl)
 PROGRAM := $(CARGO_TARGET_DIR)/debug/bellwether
+SQL_TESTS := --manifest-path tests/sql/Cargo.toml
 
-# A test is built along with the program because Cargo then gives libraries the features that tests need: otherwise the
-# query engine would be compiled once for `make demo` and once more for `make test`. This one is the smallest.
-BUILD := cargo build --workspace --bin bellwether --test contract $(FEATURES)
+# The whole workspace decides the features of libraries, so that no command compiles them a second time (bench/Cargo.toml).
+BUILD := cargo build --workspace --bin bellwether $(FEATURES)
 
 .PHONY: help
-help: ## Lists what can be done
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 	@echo
 	@echo 'build products: $(CARGO_TARGET_DIR)$(if $(FEATURES),; OpenSSL is built from source)'
 
+# --- Run
+
 .PHONY: build
-build: ## Builds the program
+build: ## Build the program
 	$(BUILD)
 
 .PHONY: demo
-demo: ## Builds, then shows it all in the terminal; q leaves
-	@echo 'Building the program; the first time this takes some minutes.'
+demo: ## Build and run the demo in the terminal; q quits
+	@echo 'Building the program; the first build takes some minutes.'
 	@$(BUILD)
 	@echo 'Starting the demo: an embedded broker, three simulated apps, six hours of history, then live traffic.'
 	@'$(PROGRAM)' demo
 
+.PHONY: record
+record: build ## Record the demo's screen as docs/demo.svg
+	scripts/record-demo '$(PROGRAM)'
+
+# --- Check
+
 .PHONY: setup
-setup: ## Brings what building and testing need and is not there yet
+setup: ## Install what building and testing need
 	@scripts/setup
 
-.PHONY: test
-test: setup ## All that CI runs: format, every test on a real Kafka broker, generated pages
-	cargo fmt --all --check
-	scripts/broker with cargo test --workspace $(FEATURES)
-	@$(MAKE) --no-print-directory generated
+.PHONY: check
+check: setup lint test ## Run everything that CI runs: lint and test
 
-.PHONY: torture
-torture: setup ## Kills a worker KILLS times (1000) at random moments; SEED=n draws the same moments again
-	BELLWETHER_KILLS=$(or $(KILLS),1000) scripts/broker with \
-	  cargo test --workspace $(FEATURES) --test main crash::kill -- --nocapture
+# What fails in seconds comes first.
+.PHONY: lint
+lint: ## Check format, spelling, dependencies, clippy and rustdoc
+	cargo fmt --all --check
+	cargo fmt $(SQL_TESTS) --check
+	@scripts/lint spelling
+	@scripts/lint dependencies
+	@scripts/lint exceptions | tail -n 1
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --quiet --locked $(SQL_TESTS) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps $(FEATURES)
+
+.PHONY: exceptions
+exceptions: ## List unsafe code and lint exceptions
+	@scripts/lint exceptions
+
+.PHONY: test
+test: setup ## Run every test on a real Kafka broker, and check the generated pages
+	scripts/broker with cargo test --workspace $(FEATURES)
+	@$(MAKE) --no-print-directory generated sql
+
+.PHONY: sql
+sql: ## Run the .slt files: what every view and SQL function answers
+	@$(BUILD) --quiet
+	cargo run --quiet --locked $(SQL_TESTS) -- check '$(PROGRAM)'
+
+.PHONY: clients
+clients: setup ## Test only the README's first events: Python, TypeScript, Go
+	scripts/broker with cargo test --workspace $(FEATURES) --test main clients
 
 .PHONY: generated
-generated: ## Fails where a generated page is not as the program prints it
+generated: ## Fail if a generated page differs from what the program prints
 	@$(BUILD) --quiet
 	@scripts/generated check '$(PROGRAM)'
 
 .PHONY: generate
-generate: ## Writes the generated pages
+generate: ## Write the generated pages, and the answers in the .slt files
 	@$(BUILD) --quiet
 	@scripts/generated write '$(PROGRAM)'
+	@cargo run --quiet --locked $(SQL_TESTS) -- write '$(PROGRAM)'
 
-.PHONY: lint
-lint: ## Format, clippy, documentation; licences, unused dependencies and spelling where their tools are
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps $(FEATURES)
-	@for tool in 'deny check' machete typos; do \
-	  name=$${tool%% *}; \
-	  case $$name in typos) probe=typos ;; *) probe="cargo-$$name" ;; esac; \
-	  if ! command -v $$probe >/dev/null; then echo "skipped: $$probe is not installed (cargo install --locked $${probe/typos/typos-cli})"; \
-	  elif [ $$name = typos ]; then typos; else cargo $$tool; fi || exit 1; \
-	done
+# --- Longer suites; `make test` runs a short form of each
 
-.PHONY: check
-check: lint test ## Everything: lint and test
-
-.PHONY: clients
-clients: setup ## The README's first events only: Python, TypeScript, Go
-	scripts/broker with cargo test --workspace $(FEATURES) --test main clients
+.PHONY: torture
+torture: setup ## Kill a worker KILLS times (1000) at random moments; SEED=n repeats the same moments
+	BELLWETHER_KILLS=$(or $(KILLS),1000) scripts/broker with \
+	  cargo test --workspace $(FEATURES) --test main crash::kill -- --nocapture
 
 .PHONY: simulate
-simulate: ## Simulates ingest and aggregate with faults; SEEDS=N runs N seeds (2000), SEED=N replays one
+simulate: ## Simulate ingest and aggregate with faults: SEEDS=n seeds (2000), or only SEED=n
 	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation::$(if $(SEED),every_seed) -- --nocapture
 
-# The release build is one for all parts; QUICK=1 is a short version of each, PARTS names some of them.
+# One release build serves all parts.
 BENCH = cargo build --release --workspace --bin bellwether --bin bellwether-bench $(FEATURES) && \
 	mkdir -p '$(CARGO_TARGET_DIR)/bench' && scripts/broker with '$(CARGO_TARGET_DIR)/release/bellwether-bench' \
 	$(if $(QUICK),--quick) --scratch '$(CARGO_TARGET_DIR)/bench' --json '$(CARGO_TARGET_DIR)/bench/$(1).json' $(2)
 
 .PHONY: bench
-bench: ## Measures all of it on a real broker; QUICK=1 for a short version, PARTS='decode whole' for some of it
+bench: ## Measure speed and memory on a real broker; QUICK=1 is shorter, PARTS='decode whole' selects parts
 	@$(if $(PARTS),,scripts/peers fetch)
 	$(call BENCH,bench,$(PARTS))
 
 .PHONY: bench-peers
-bench-peers: ## Measures it side by side with other stream processors
+bench-peers: ## Compare with other stream processors
 	@scripts/peers fetch
 	$(call BENCH,peers,peers)
 
-# Built with the optimisation that the profile of development gives to these two crates: nothing else is compiled anew.
+# The dev profile optimises these two crates: no second build is needed.
 DETECTION = $(CARGO_TARGET_DIR)/debug/bellwether-detection
 FLEET = $(CARGO_TARGET_DIR)/debug/bellwether-fleet
 
 .PHONY: bench-detection
-bench-detection: ## Measures how well regressions and drift are found, beside peers; QUICK=1 for a short version, SEEDS=n
-	cargo build -p bellwether-bench-detection --bin bellwether-detection
-	cargo build -p bellwether-bench --bin bellwether-fleet
+bench-detection: ## Measure how well detection works, and compare with peers; QUICK=1 is shorter, SEEDS=n
+	cargo build --workspace --bin bellwether-detection --bin bellwether-fleet $(FEATURES)
 ifdef QUICK
 	'$(DETECTION)' run --quick $(if $(SEEDS),--seeds $(SEEDS))
 	'$(FLEET)' --seeds 4 --faults 2
@@ -115,7 +134,3 @@ else
 	  $$(scripts/detection-peers run '$(CARGO_TARGET_DIR)/bench/series.json' '$(CARGO_TARGET_DIR)/bench/detection-peers' | sed 's/^/--peers /')
 	'$(FLEET)' $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md
 endif
-
-.PHONY: record
-record: build ## Records the demo's screen as docs/demo.svg
-	scripts/record-demo '$(PROGRAM)'
