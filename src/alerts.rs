@@ -1,72 +1,51 @@
-//! `bellwether alerts`: what fires, and why.
+//! `bellwether alerts`: lists alerts and shows their evidence.
 
 mod evidence;
 mod when;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bellwether_alerts::standing::{Current, current};
-use bellwether_lake::{Error, Lake, Result, StorageOptions};
+use bellwether_lake::{Error, Lake, Result};
 use bellwether_queries::{Session, SessionSettings};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
-use crate::config::Config;
-use crate::rules::{open, time};
+use crate::root::RootArgs;
+use crate::rules::time;
 use crate::{exit, screen};
-
-/// Where the tables are.
-#[derive(Args, Debug)]
-pub(crate) struct Place {
-    /// Root of the tables: a folder or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "ROOT", env = "BELLWETHER_ROOT")]
-    root: Option<String>,
-    /// Configuration that names the root instead.
-    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG", conflicts_with = "root")]
-    config: Option<PathBuf>,
-}
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum AlertsCommand {
-    /// Lists what is pending or fires.
+    /// List pending and firing alerts.
     #[command(after_help = "Examples:
   bellwether alerts list --root bellwether-data
-  bellwether sql --root bellwether-data \"SELECT * FROM alerts WHERE state = 'firing' AND change = 'new'\"    what began to fire, as rows")]
+  bellwether alerts list --root bellwether-data --all
+
+To process alerts in a program, query the table:
+  bellwether sql --root bellwether-data --format ndjson \"SELECT * FROM alerts WHERE state = 'firing' AND change = 'new'\"")]
     List {
-        /// Also what has been resolved.
+        /// Include resolved alerts.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        place: Place,
+        root: RootArgs,
     },
-    /// Shows one alert: its transitions, the whole row of evidence, and the SQL that gives the numbers again.
+    /// Show one alert: its transitions, its evidence, and SQL that reproduces the numbers.
+    #[command(after_help = "Examples:
+  bellwether alerts show 4f80a64e --root bellwether-data")]
     Show {
-        /// Its id, or the begin of it.
+        /// Id of the alert, or a unique prefix of it.
         #[arg(value_name = "ID")]
         id: String,
         #[command(flatten)]
-        place: Place,
+        root: RootArgs,
     },
-}
-
-impl Place {
-    async fn open(&self) -> Result<Lake> {
-        match (&self.root, &self.config) {
-            (Some(root), _) => open(root, &StorageOptions::default()).await,
-            (None, Some(file)) => {
-                let config = Config::load(file)?;
-                open(&config.tables.root, &StorageOptions(config.tables.options)).await
-            }
-            (None, None) => Err(Error::config("nothing says where the tables are")
-                .with_hint("add --root DIR, or --config FILE, or set BELLWETHER_ROOT")),
-        }
-    }
 }
 
 pub(crate) async fn run(command: AlertsCommand) -> Result<ExitCode> {
     match command {
-        AlertsCommand::List { all, place } => list(&place.open().await?, all).await,
-        AlertsCommand::Show { id, place } => show(&place.open().await?, &id).await,
+        AlertsCommand::List { all, root } => list(&root.open_to_read().await?, all).await,
+        AlertsCommand::Show { id, root } => show(&root.open_to_read().await?, &id).await,
     }
 }
 
@@ -74,13 +53,13 @@ async fn list(lake: &Lake, all: bool) -> Result<ExitCode> {
     let session = Session::open(lake, SessionSettings::default()).await?;
     let mut alerts = current(lake).await?;
     alerts.retain(|alert| all || ["pending", "firing"].contains(&alert.state.as_str()));
-    // What pages comes first, then what is newest.
+    // Firing before pending, pages before tickets, new before old.
     alerts.sort_by_key(|alert| (alert.state != "firing", alert.severity != "page", -alert.at));
     if alerts.is_empty() {
         return crate::print(if all {
-            "no alert has been told yet"
+            "no alerts yet"
         } else {
-            "nothing is pending or fires; --all shows what is over"
+            "no pending or firing alerts; add --all to include resolved ones"
         });
     }
     let mut titles = Vec::new();
@@ -92,14 +71,14 @@ async fn list(lake: &Lake, all: bool) -> Result<ExitCode> {
         Some(width) => entries(listed, lake.clock().now_micros(), width),
         None => rows(listed),
     })?;
-    crate::print("`bellwether alerts show ID` shows the evidence")
+    crate::print("show the evidence of one with `bellwether alerts show ID`")
 }
 
 fn state(alert: &Current) -> String {
     if alert.stale { format!("{}, stale", alert.state) } else { alert.state.clone() }
 }
 
-/// Alerts for a terminal of any width: what and since when, then the title, as many lines as it takes.
+/// Formats alerts for a terminal of any width: id, severity, rule and state, then the title, wrapped.
 fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64, width: usize) -> String {
     let mut lines = Vec::new();
     for (alert, title) in alerts {
@@ -109,7 +88,7 @@ fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64
             alert.severity,
             alert.rule,
             state(alert),
-            when::told(alert.at, now)
+            when::with_age(alert.at, now)
         );
         lines.extend(screen::wrap(&head, width));
         lines.extend(screen::wrap(title, width.saturating_sub(4)).into_iter().map(|line| format!("    {line}")));
@@ -117,11 +96,11 @@ fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64
     lines.join("\n")
 }
 
-/// Alerts for a program, a row each.
+/// Formats alerts as a table, one row each.
 fn rows<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
-    table.set_header(["id", "severity", "state", "since", "rule", "what"]);
+    table.set_header(["id", "severity", "state", "since", "rule", "title"]);
     for (alert, title) in alerts {
         table.add_row([&alert.alert_id, &alert.severity, &state(alert), &time(alert.at), &alert.rule, title]);
     }
@@ -135,37 +114,39 @@ async fn show(lake: &Lake, id: &str) -> Result<ExitCode> {
         [alert] => *alert,
         [] => {
             exit::report(
-                &Error::config(format!("there is no alert `{id}`"))
-                    .with_hint("`bellwether alerts list --all` lists them"),
+                &Error::config(format!("no alert has the id `{id}`"))
+                    .with_hint("list all ids with `bellwether alerts list --all`"),
             );
-            return Ok(ExitCode::from(exit::NO));
+            return Ok(ExitCode::from(exit::FAILED));
         }
         many => {
-            exit::report(&Error::config(format!("`{id}` begins {} ids", many.len())).with_hint("write more of it"));
-            return Ok(ExitCode::from(exit::NO));
+            exit::report(
+                &Error::config(format!("{} alert ids begin with `{id}`", many.len())).with_hint("give a longer prefix"),
+            );
+            return Ok(ExitCode::from(exit::FAILED));
         }
     };
     let session = Session::open(lake, SessionSettings::default()).await?;
     let (id, now, width) = (&alert.alert_id, lake.clock().now_micros(), screen::width());
     let title = text(&session, &row_of(alert, "title")).await?;
-    crate::print(&format!("{id} is {}, since {}", state(alert), when::told(alert.at, now)))?;
+    crate::print(&format!("{id} is {}, since {}", state(alert), when::with_age(alert.at, now)))?;
     crate::print(&screen::wrap(&title, width.unwrap_or(usize::MAX)).join("\n"))?;
     let transitions = format!(
         "SELECT at, state_from, state, stale, why, change, title FROM alerts WHERE alert_id = '{id}' ORDER BY evaluation, at"
     );
     crate::print("\nTransitions")?;
     crate::print(&evidence::transitions(&session.execute(&transitions).await?.collect().await?, now, width)?)?;
-    // The evidence of the firing, where it fired; of what came last, otherwise.
+    // The evidence of the firing if it has fired, of the latest transition otherwise.
     let row = format!(
         "SELECT * FROM alerts WHERE alert_id = '{id}' ORDER BY (state = 'firing' AND change <> 'retracted') DESC, evaluation DESC, at DESC LIMIT 1"
     );
     let row = session.execute(&row).await?.collect().await?;
     crate::print("\nEvidence")?;
     crate::print(&evidence::fields(&row, now, width)?)?;
-    crate::print(&format!("\nThe numbers again, in `bellwether sql`:\n{}", evidence::sql(&row)?))
+    crate::print(&format!("\nTo reproduce the numbers, run this in `bellwether sql`:\n{}", evidence::sql(&row)?))
 }
 
-/// The query of one column of the row that stands for an alert.
+/// Returns the query of one column of the row that holds an alert's current state.
 fn row_of(alert: &Current, column: &str) -> String {
     format!(
         "SELECT {column} FROM alerts WHERE alert_id = '{}' AND change <> 'retracted' AND state = '{}' AND stale = {} AND at = to_timestamp_micros({}) ORDER BY evaluation DESC LIMIT 1",
@@ -187,7 +168,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     #[test]
-    fn a_list_fits_a_terminal_of_any_width_and_leaves_nothing_out() {
+    fn a_list_fits_any_terminal_and_omits_nothing() {
         let alert = Current {
             alert_id: "4f80a64ee339139e".to_owned(),
             rule: "unknown_outcome_regression".to_owned(),

@@ -1,33 +1,30 @@
-//! `bellwether audit`: proves that the tables lose and double nothing, to a person or to a program.
+//! `bellwether audit`: verifies that no event was lost or duplicated, and reports it as text or JSON.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards, saturated};
 use bellwether_lake::audit::{Audited, Basis, Check, Findings, Progress, audit};
-use bellwether_lake::{
-    AddedFile, Clock, Error, ErrorKind, Lake, Layout, Result, Snapshot, StorageOptions, SystemClock, Table, app_of,
-};
+use bellwether_lake::{AddedFile, Clock, Error, ErrorKind, Lake, Layout, Result, Snapshot, SystemClock, Table, app_of};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use crate::config::Config;
 use crate::exit;
+use crate::root::RootArgs;
 
-/// An audit that is done within this time shows no progress.
+/// Audits shorter than this show no progress, microseconds.
 const QUIET_MICROS: i64 = 1_000_000;
 
-/// Between two changes of the line of progress.
+/// Shortest time between two updates of the progress line, microseconds.
 const REFRESH_MICROS: i64 = 200_000;
 
-/// Exit code where a table cannot be judged.
+/// Exit code if a table cannot be audited.
 const NOT_AUDITABLE: u8 = 4;
 
-/// Form of the answer.
+/// Report format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people: a line a check.
+enum ReportFormat {
+    /// One line per check, for people.
     #[default]
     Text,
     /// One JSON object.
@@ -40,25 +37,25 @@ enum Form {
   bellwether audit --root bellwether-data
   bellwether audit --root s3://metrics/llm --recompute
   bellwether audit --config bellwether.toml --format json | jq '.checks[] | select(.ok | not)'",
-    after_long_help = "Checks, each on one version of each table, also while ingest and aggregate write:
-  tables      the tables are there, and ours
-  log         log entries follow one another; log checkpoints say what they say
-  offsets     per job and partition, offsets join without a hole and only grow
-  files       every file of every table is there, and readable, with the size, rows and bounds that the log says
-  duplicates  no message is in two rows, of `events`, of `quarantine` or of both
-  rows        offsets = events + quarantined + those without a message (transactions, compaction, blank lines)
-  progress    `metrics` has read no more of `events` than there is
+    after_long_help = "Checks, each against one version of each table, so that ingest and aggregate may keep writing:
+  tables      every table exists and was written by bellwether
+  log         log entries are consecutive, and log checkpoints match them
+  offsets     for each job and partition, offset ranges only grow and leave no gap
+  files       every file exists and is readable, and its size, row count and bounds match the log
+  duplicates  no message has two rows in `events`, in `quarantine`, or across both
+  rows        offsets = events + quarantined + offsets without a message (transactions, compaction, blank lines)
+  progress    `metrics` has not read beyond the end of `events`
   metrics     with --recompute: `metrics` equals the same SQL over the `events` it has read, bit for bit
 
 Exit codes:
-  0  all is so
-  1  something is not so; the findings say what and where
-  2  the command line is wrong, or there is no table under the root
-  3  the tables cannot be reached
-  4  a table cannot be judged: it is missing or not ours, or its log is torn
+  0  every check passed
+  1  a check failed; its findings say what is wrong and where
+  2  the command line is invalid, or the root has no tables
+  3  the tables are unreachable
+  4  a table cannot be audited: it is missing, was not written by bellwether, or its log is damaged
 
-Nothing is written. Memory: four files, and 16 bytes for each stretch of consecutive offsets; --recompute holds all
-events in memory.
+An audit writes nothing. It needs memory for four files, and 16 bytes for each run of consecutive offsets; --recompute
+holds all events in memory.
 
 Examples:
   bellwether audit --root bellwether-data
@@ -66,32 +63,29 @@ Examples:
   bellwether audit --config bellwether.toml --format json | jq '.checks[] | select(.ok | not)'"
 )]
 pub(crate) struct AuditArgs {
-    /// Root of the tables: a folder or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "ROOT", env = "BELLWETHER_ROOT")]
-    root: Option<String>,
-    /// Configuration that names the root instead.
-    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG", conflicts_with = "root")]
-    config: Option<PathBuf>,
-    /// Also compute the metrics anew from `events`, and compare them bit for bit.
+    #[command(flatten)]
+    root: RootArgs,
+    /// Also recompute the metrics from `events` and compare them bit for bit.
     #[arg(long)]
     recompute: bool,
-    /// Form of the answer.
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    format: Form,
+    /// Report format.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: ReportFormat,
 }
 
 pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode> {
-    let lake = open(&args).await?;
+    let root = args.root.resolve()?;
+    let lake = Lake::open_as_it_is(&root.uri, &root.options).await?;
     let mut line = ProgressLine::new();
     let mut audited = Box::pin(audit(&lake, &app_of(0), |progress| line.show(progress))).await?;
     if args.recompute {
-        line.say("computing the metrics anew");
+        line.show_text("recomputing the metrics");
         audited.checks.push(Box::pin(check_metrics(&lake, audited.basis.as_ref())).await?);
     }
     line.clear();
     let text = match args.format {
-        Form::Json => json_of(&lake, &audited).to_string(),
-        Form::Text => {
+        ReportFormat::Json => json_of(&lake, &audited).to_string(),
+        ReportFormat::Text => {
             text_of(&lake, &audited, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         }
     };
@@ -99,33 +93,18 @@ pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(code(&audited)))
 }
 
-async fn open(args: &AuditArgs) -> Result<Lake> {
-    let (root, options) = match (&args.root, &args.config) {
-        (Some(root), _) => (root.clone(), StorageOptions::default()),
-        (None, Some(file)) => {
-            let config = Config::load(file)?;
-            (config.tables.root, StorageOptions(config.tables.options))
-        }
-        (None, None) => {
-            return Err(Error::config("nothing says where the tables are")
-                .with_hint("add --root DIR, or --config FILE, or set BELLWETHER_ROOT"));
-        }
-    };
-    Lake::open_as_it_is(&root, &options).await
-}
-
 fn code(audited: &Audited) -> u8 {
     match (audited.auditable, audited.checks.iter().all(Check::ok)) {
         (false, _) => NOT_AUDITABLE,
-        (true, false) => exit::NO,
+        (true, false) => exit::FAILED,
         (true, true) => 0,
     }
 }
 
-/// Whether `metrics` equals the same SQL over the events it has read (L-4).
+/// Checks that `metrics` equals the same SQL over the events it has read (L-4).
 async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
     let Some(basis) = basis else {
-        return Ok(Check::skipped("metrics", "the `events` that `metrics` has read cannot be told"));
+        return Ok(Check::skipped("metrics", "cannot determine which `events` the table `metrics` has read"));
     };
     let compared = async {
         let table = folded_files(lake, &basis.metrics).await?;
@@ -144,31 +123,31 @@ async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
             }
             check.counts.push(("events_version", basis.next - 1));
             check.summary = match basis.next {
-                0 => "`metrics` is empty, as nothing of `events` has been read yet".to_owned(),
+                0 => "`metrics` is empty: aggregate has not read any `events` yet".to_owned(),
                 next => {
                     format!("{groups} groups equal the same SQL over `events` up to version {}, bit for bit", next - 1)
                 }
             };
             if saturated > 0 {
-                check.summary.push_str(&format!(
-                    "; but for sums of {saturated} groups that left what their column holds, which says so in `saturated`"
-                ));
+                check
+                    .summary
+                    .push_str(&format!(", except for {saturated} groups with saturated sums (column `saturated`)"));
             }
             if let Some(what) = difference {
-                let hint = "run `bellwether rebuild`: it makes `metrics` and `releases` again from `events`";
+                let hint = "run `bellwether rebuild`, which recomputes `metrics` and `releases` from `events`";
                 check.findings.add("metrics", what, hint);
             }
         }
-        // Which file it is, the check `files` has said.
+        // The check `files` names the file.
         Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Bug) => {
-            check.skipped = Some(format!("they cannot be read: {}", error.chain()));
+            check.skipped = Some(format!("cannot read the tables: {}", error.chain()));
         }
         Err(error) => return Err(error),
     }
     Ok(check)
 }
 
-/// Of each shard the files of `events` that it has read; none where there is one shard.
+/// Returns the files of `events` that each shard has read, or `None` if there is only one shard.
 async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFile>>>> {
     let metrics = Snapshot::new(0, basis.applications.clone());
     let Some(layout) = Layout::of(&metrics).filter(|layout| layout.shards > 1) else { return Ok(None) };
@@ -179,7 +158,7 @@ async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFil
     Ok(Some(shards))
 }
 
-/// One line on standard error that changes, where that is a terminal and the work is long.
+/// A progress line on standard error, shown if that is a terminal and the audit takes long.
 struct ProgressLine {
     terminal: bool,
     started: i64,
@@ -198,19 +177,19 @@ impl ProgressLine {
         let now = SystemClock.now_micros();
         if now - self.started >= QUIET_MICROS && now - self.shown >= REFRESH_MICROS {
             self.shown = now;
-            self.say(&format!("files read: {} of {}", progress.files, progress.of));
+            self.show_text(&format!("files read: {} of {}", progress.files, progress.of));
         }
     }
 
-    fn say(&self, text: &str) {
+    fn show_text(&self, text: &str) {
         if self.terminal {
-            // Where standard error is closed there is nobody to tell.
+            // Progress is optional: a closed standard error is fine.
             drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
         }
     }
 
     fn clear(&self) {
-        self.say("");
+        self.show_text("");
     }
 }
 
@@ -222,7 +201,7 @@ fn text_of(lake: &Lake, audited: &Audited, colour: bool) -> String {
         let (mark, what) = match &check.skipped {
             Some(why) => (format!("{red}?{plain}"), format!("not checked: {why}")),
             None if check.ok() => (format!("{green}✓{plain}"), check.summary.clone()),
-            None => (format!("{red}✗{plain}"), told_number(&check.findings)),
+            None => (format!("{red}✗{plain}"), findings_count(&check.findings)),
         };
         text.push_str(&format!("{mark} {:<11} {what}\n", check.name));
         for note in &check.notes {
@@ -241,15 +220,15 @@ fn text_of(lake: &Lake, audited: &Audited, colour: bool) -> String {
         }
     }
     let verdict = match code(audited) {
-        0 => format!("{green}All is so.{plain}"),
-        exit::NO => format!("{red}Not all is so.{plain}"),
-        _ => format!("{red}Not all of it can be judged.{plain}"),
+        0 => format!("{green}All checks passed.{plain}"),
+        exit::FAILED => format!("{red}Some checks failed.{plain}"),
+        _ => format!("{red}Some checks could not be completed.{plain}"),
     };
     text.push_str(&verdict);
     text
 }
 
-fn told_number(findings: &Findings) -> String {
+fn findings_count(findings: &Findings) -> String {
     match findings.total() {
         1 => "1 finding".to_owned(),
         n => format!("{n} findings"),

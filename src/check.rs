@@ -1,4 +1,4 @@
-//! `bellwether check`: says everything that is wrong with events or a configuration.
+//! `bellwether check`: reports every problem of events or of a configuration.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,14 +16,14 @@ use crate::cli::CheckEventArgs;
 use crate::config::{Config, Kafka};
 use crate::{exit, roles};
 
-/// Longest wait for a broker's answer.
+/// Longest wait for a response of the brokers.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
 
-/// Events that were checked.
+/// Counts of checked events.
 #[derive(Default)]
 struct Checked {
     accepted: u64,
-    /// Of those that are accepted, events with something that is not kept as it was sent.
+    /// Accepted events with values that are cut or left out.
     warned: u64,
     rejected: u64,
 }
@@ -31,7 +31,7 @@ struct Checked {
 /// Checks the events of files, or of standard input for `-`, as ingest and replay do.
 ///
 /// # Errors
-/// `Config` where the configuration cannot be read.
+/// `Config` if the configuration is invalid.
 pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     let mut limits = match &args.config {
         Some(file) => roles::limits(&Config::load(file)?),
@@ -42,7 +42,7 @@ pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     }
     let (mut checked, mut unreadable) = (Checked::default(), Vec::new());
     for file in &args.files {
-        // One file is told of by its events alone.
+        // With one file its name would add nothing.
         let name = if args.files.len() > 1 { format!("{}: ", file.display()) } else { String::new() };
         if let Err(error) = events_of(file, &name, limits, &mut checked) {
             unreadable.push(error);
@@ -50,15 +50,15 @@ pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     }
     let Checked { accepted, warned, rejected } = checked;
     let warnings = if warned > 0 { format!(" ({warned} with warnings)") } else { String::new() };
-    crate::print(&format!("{accepted} of {} events are accepted{warnings}, {rejected} rejected", accepted + rejected))?;
-    let mut code = if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) };
+    crate::print(&format!("{accepted} of {} events accepted{warnings}, {rejected} rejected", accepted + rejected))?;
+    let mut code = if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) };
     for error in &unreadable {
         code = exit::report(error);
     }
     Ok(code)
 }
 
-/// Checks the events of one file, and tells what is wrong with each.
+/// Checks the events of one file and prints the problems of each.
 fn events_of(file: &Path, name: &str, limits: Limits, checked: &mut Checked) -> Result<()> {
     let mut records = Records::open(file, limits.readable_bytes())?;
     let (decoder, mut buffer, mut events) = (Decoder::new(limits), Vec::new(), 0_u64);
@@ -70,13 +70,13 @@ fn events_of(file: &Path, name: &str, limits: Limits, checked: &mut Checked) -> 
         checked.accepted += u64::from(!rejects);
         checked.warned += u64::from(!rejects && !found.is_empty());
         let lines: Vec<String> =
-            found.iter().map(|problem| format!("{name}{}: {}", place(&record), told(problem))).collect();
+            found.iter().map(|problem| format!("{name}{}: {}", location(&record), described(problem))).collect();
         if !lines.is_empty() {
             crate::print(&lines.join("\n"))?;
         }
     }
     if events == 0 {
-        return Err(Error::config(format!("`{}` holds no event", file.display())));
+        return Err(Error::config(format!("`{}` has no events", file.display())));
     }
     Ok(())
 }
@@ -91,43 +91,46 @@ fn problems_of(decoder: &Decoder, record: &Record, body: &[u8]) -> Vec<Problem> 
     }
 }
 
-/// Where an event is: its line, and its place among those that begin on one line.
-fn place(record: &Record) -> String {
+/// Returns the line of an event, and its number if several events begin on one line.
+fn location(record: &Record) -> String {
     match record.offset - record.line {
         0 => format!("line {}", record.line + 1),
         _ => format!("line {} (event {})", record.line + 1, record.offset + 1),
     }
 }
 
-fn told(problem: &Problem) -> String {
+fn described(problem: &Problem) -> String {
     let warning = if problem.rejects { "" } else { "warning: " };
     let pointer = if problem.pointer.is_empty() { "(whole message)" } else { &problem.pointer };
-    let value = problem.value.as_ref().map(|value| format!(" (it is `{value}`)")).unwrap_or_default();
+    let value = problem.value.as_ref().map(|value| format!(" (found `{value}`)")).unwrap_or_default();
     format!("{warning}{pointer}: {}{value} [{}]", problem.message, problem.reason.code())
 }
 
-/// Checks a configuration, and with `connect` what it points to.
+/// Checks a configuration, and with `connect` also the brokers, topics and tables that it names.
 ///
 /// # Errors
-/// `Config` where the file is wrong, `Unavailable` where brokers or tables do not answer.
+/// `Config` if the file is invalid, `Unavailable` if brokers or tables do not respond.
 pub(crate) async fn config(file: &Path, connect: bool) -> Result<ExitCode> {
     let config = Config::load(file)?;
     if !connect {
-        return crate::print(&format!("`{}` is right; --connect also asks the brokers and the tables", file.display()));
+        return crate::print(&format!(
+            "`{}` is valid; add --connect to check the brokers and tables too",
+            file.display()
+        ));
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
-    crate::print(&format!("tables  {} can be written", lake.root_display()))?;
+    crate::print(&format!("tables  {} is writable", lake.root_display()))?;
     let kafka = config.kafka.clone();
     let topics = tokio::task::spawn_blocking(move || topics(&kafka))
         .await
-        .map_err(|source| Error::bug("the check of the brokers has panicked").with_source(source))??;
+        .map_err(|source| Error::bug("the check of the brokers panicked").with_source(source))??;
     for (topic, partitions) in topics {
         crate::print(&format!("kafka   topic `{topic}` has {partitions} partitions"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A client with the configured brokers and properties.
+/// Returns a client configuration with the configured brokers and properties.
 pub(crate) fn client(kafka: &Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", kafka.brokers.join(","));
@@ -140,22 +143,22 @@ pub(crate) fn client(kafka: &Kafka) -> ClientConfig {
 fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>> {
     let brokers = kafka.brokers.join(",");
     let consumer: BaseConsumer = client(kafka).create().map_err(|source| {
-        Error::config("librdkafka refuses the configuration")
-            .with_hint("look at `kafka.security` and `kafka.properties`")
+        Error::config("librdkafka rejected the configuration")
+            .with_hint("check `kafka.security` and `kafka.properties`")
             .with_source(source)
     })?;
     let mut found = Vec::new();
     for topic in &kafka.topics {
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).map_err(|source| {
-            Error::unavailable(format!("brokers `{brokers}` do not answer"))
+            Error::unavailable(format!("brokers `{brokers}` do not respond"))
                 .with_hint("check `kafka.brokers` and `kafka.security`")
                 .with_source(source)
         })?;
         let partitions =
             metadata.topics().iter().find(|known| known.name() == topic).map_or(0, |known| known.partitions().len());
         if partitions == 0 {
-            return Err(Error::config(format!("topic `{topic}` is not on the brokers `{brokers}`"))
-                .with_hint("make the topic, or change `kafka.topics`"));
+            return Err(Error::config(format!("topic `{topic}` does not exist on brokers `{brokers}`"))
+                .with_hint("create the topic, or change `kafka.topics`"));
         }
         found.push((topic.clone(), partitions));
     }
@@ -168,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// Ends with which exit code, over files with these contents.
+    /// Returns the exit code of a check of files with these contents.
     fn code(contents: &[&str], any_time: bool) -> String {
         let folder = tempfile::tempdir().expect("a folder");
         let files: Vec<PathBuf> = contents
@@ -198,17 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_told_with_its_pointer_and_whether_it_rejects() {
+    fn a_problem_is_printed_with_its_pointer_and_whether_it_rejects() {
         let decoder = Decoder::new(Limits { max_age_micros: i64::MAX / 4, ..Limits::default() });
         let body = r#"{"spec":"run-event/1","run_id":"","data":{"task":"t","release":{"id":"1"},"started_at":"2026-11-23T10:00:00Z",
             "ended_at":"2026-11-23T10:00:01Z","outcome":{"status":"fine"},"tokens":{"input":-1}}}"#;
         let record = Record { offset: 3, line: 3, size: Size::Whole };
-        let found: Vec<String> = problems_of(&decoder, &record, body.as_bytes()).iter().map(told).collect();
+        let found: Vec<String> = problems_of(&decoder, &record, body.as_bytes()).iter().map(described).collect();
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found.iter().any(|told| told.starts_with("/run_id: ") && told.ends_with("[too_short]")), "{found:?}");
-        assert!(found.iter().any(|told| told.starts_with("/data/outcome/status: not a known value")), "{found:?}");
-        assert!(found.iter().any(|told| told.starts_with("warning: /data/tokens/input: out of range")), "{found:?}");
-        assert_eq!(place(&record), "line 4");
-        assert_eq!(place(&Record { offset: 5, ..record }), "line 4 (event 6)");
+        assert!(found.iter().any(|line| line.starts_with("/run_id: ") && line.ends_with("[too_short]")), "{found:?}");
+        assert!(found.iter().any(|line| line.starts_with("/data/outcome/status: not a known value")), "{found:?}");
+        assert!(found.iter().any(|line| line.starts_with("warning: /data/tokens/input: out of range")), "{found:?}");
+        assert_eq!(location(&record), "line 4");
+        assert_eq!(location(&Record { offset: 5, ..record }), "line 4 (event 6)");
     }
 }

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: commands, arguments and their help.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,23 +9,25 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::logging::LogFormat;
 use crate::{alerts, audit, exit, rules, sql};
 
-/// Production monitoring for LLM applications: run events from Kafka into exactly-once tables, rolling metrics, SQL, alerts.
+/// Monitor LLM applications in production.
+///
+/// Reads run events from Kafka into exactly-once Delta tables, keeps rolling metrics, answers SQL queries and raises alerts.
 #[derive(Parser, Debug)]
 #[command(
     name = "bellwether",
     version,
     propagate_version = true,
     after_help = "Examples:
-  bellwether demo                                   see it work, nothing else needed
-  bellwether config reference > bellwether.toml     a configuration to start from
-  bellwether check config bellwether.toml --connect
+  bellwether demo                                     try it; nothing else is needed
+  bellwether config reference > bellwether.toml       write a configuration to edit
+  bellwether check config bellwether.toml --connect   check it, and the brokers and tables it names
   bellwether run --config bellwether.toml
   bellwether sql --root bellwether-data \"SELECT * FROM rolling\"",
     after_long_help = exit::HELP
 )]
 pub(crate) struct Cli {
-    /// Form of the logs; RUST_LOG says which.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    /// Log format; filter with RUST_LOG.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -33,56 +35,83 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Runs all roles in one process: ingest, aggregate and watch.
+    /// Run ingest, aggregate and watch in one process.
+    ///
+    /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, and watch evaluates the rules
+    /// and writes alerts. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
-  bellwether run --config bellwether.toml --until-caught-up    process what is there, then exit 0")]
+  bellwether run --config bellwether.toml --until-caught-up    process everything published so far, then exit 0")]
     Run(RoleArgs),
-    /// Runs ingest alone: Kafka into the tables.
+    /// Run ingest alone: read run events from Kafka into the tables.
+    ///
+    /// Start more processes with the same `kafka.group` to share the partitions.
+    #[command(after_help = "Examples:
+  bellwether ingest --config bellwether.toml
+  bellwether ingest --config bellwether.toml --until-caught-up")]
     Ingest(RoleArgs),
-    /// Runs aggregate alone: events into metrics.
+    /// Run aggregate alone: compute metrics from new events.
+    ///
+    /// Needs no Kafka. If several processes are configured for one shard, one works and the others stand by.
+    #[command(after_help = "Examples:
+  bellwether aggregate --config bellwether.toml
+  bellwether aggregate --config bellwether.toml --until-caught-up")]
     Aggregate(RoleArgs),
-    /// Runs watch alone: rules over the tables, and alerts.
+    /// Run watch alone: evaluate the rules and write alerts.
+    ///
+    /// Needs no Kafka.
+    #[command(after_help = "Examples:
+  bellwether watch --config bellwether.toml
+  bellwether watch --config bellwether.toml --until-caught-up")]
     Watch(RoleArgs),
-    /// Alerts: what fires, and why.
+    /// List alerts and show their evidence.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
-    /// Rules: what is watched, whether it can be, and what it would have fired.
+    /// List, check, test and replay alert rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
-    /// Makes everything that is computed from events anew, and puts it in place in one step.
+    /// Recompute `metrics` and `releases` from `events`.
+    ///
+    /// Readers and a running aggregate role keep using the old rows until all new ones are ready; each table is then replaced
+    /// in one commit. A rebuild that is stopped or killed changes nothing; start it again. `rolling_history` records past figures
+    /// and is kept.
     #[command(after_help = "Examples:
-  bellwether rebuild --config bellwether.toml     also beside a working pipeline, and after [aggregate].shards was changed
-
-Readers and a working aggregator go on with the old until the new is there, whole. One that is stopped or killed has
-changed nothing; start it again. `rolling_history` is a record of what was known, and stays.")]
+  bellwether rebuild --config bellwether.toml     also while a pipeline runs, and after changing `aggregate.shards`")]
     Rebuild(RebuildArgs),
-    /// Asks the tables in SQL; without a query, opens a prompt.
+    /// Query the tables with SQL; without a query, open a prompt.
     Sql(sql::SqlArgs),
-    /// Proves that the tables lose and double nothing.
+    /// Verify that no event was lost or duplicated.
     Audit(audit::AuditArgs),
-    /// Prints the JSON Schema of run events.
+    /// Print the JSON Schema of run events.
     Schema,
-    /// Checks events or a configuration.
+    /// Check events or a configuration.
     #[command(subcommand)]
     Check(Check),
-    /// Sends recorded events to Kafka or straight into the tables.
+    /// Send recorded events to Kafka, or write them directly to the tables.
+    ///
+    /// The last line of output counts the accepted and rejected events.
     #[command(after_help = "Examples:
   bellwether replay runs.ndjson.zst --to tables --config bellwether.toml
   bellwether replay runs.ndjson --to kafka --config bellwether.toml --rate 500
   cat runs.ndjson | bellwether replay - --to kafka --config bellwether.toml --speed 60 --shift-to-now
 
-The last line says how many events were accepted and rejected. Exit code 0: all were accepted; 1: some were rejected.")]
+Exit codes:
+  0  all events were accepted
+  1  some events were rejected")]
     Replay(ReplayArgs),
-    /// Shows it all with an embedded broker and three simulated apps.
+    /// Run a demonstration with an embedded broker and three simulated apps.
+    ///
+    /// Publishes six hours of simulated history and then live traffic through the real pipeline. One of two canary releases
+    /// gets worse; the demo shows how the metrics and alerts react.
     #[command(after_help = "Examples:
-  bellwether demo                 live summary; q leaves
-  bellwether demo --headless      a bounded scenario that prints its tables and exits")]
+  bellwether demo                 show a live summary; press q to quit
+  bellwether demo --headless      run a bounded scenario, print the tables and exit")]
     Demo(DemoArgs),
-    /// About the configuration.
+    /// Print the reference configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Prints generated reference pages.
+    /// Print generated reference pages.
     #[command(subcommand, hide = true)]
     Reference(Reference),
 }
@@ -92,7 +121,7 @@ pub(crate) struct RoleArgs {
     /// Configuration file.
     #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     pub(crate) config: PathBuf,
-    /// Process what is there now, commit, and exit 0.
+    /// Process everything available now, commit, and exit 0.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
 }
@@ -106,20 +135,28 @@ pub(crate) struct RebuildArgs {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Check {
-    /// Says every problem of each event, with its JSON pointer and what to do.
+    /// Report every problem of each event.
+    ///
+    /// Reads and judges events as ingest and `replay --to tables` do. Each problem has a JSON pointer and advice. A warning
+    /// marks a value that is cut or left out; the event itself is kept.
     #[command(after_help = "Examples:
   bellwether check event runs.ndjson more.ndjson.gz
   echo '{\"spec\":\"run-event/1.0\"}' | bellwether check event -
 
-Events are read and judged as `replay --to tables` and ingest do. A warning is of a value that is cut or left out: the event
-is kept. Exit code 0: all events are accepted; 1: some are rejected; 2: a file cannot be read or holds no event.")]
+Exit codes:
+  0  all events are accepted
+  1  some events are rejected
+  2  a file cannot be read or has no events")]
     Event(CheckEventArgs),
-    /// Checks a configuration; with --connect also what it points to.
+    /// Check a configuration; with --connect, also the brokers and tables it names.
+    #[command(after_help = "Examples:
+  bellwether check config bellwether.toml
+  bellwether check config bellwether.toml --connect")]
     Config {
         /// Configuration file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Also ask the brokers and the tables' root.
+        /// Also connect to the brokers, look up the topics, and open the tables.
         #[arg(long)]
         connect: bool,
     },
@@ -127,90 +164,90 @@ is kept. Exit code 0: all events are accepted; 1: some are rejected; 2: a file c
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckEventArgs {
-    /// Files with one event a line, one event over many lines, or a list of events; plain, .gz or .zst; - for standard input.
+    /// Files with one event per line, one event over several lines, or a JSON array of events; plain, .gz or .zst; - reads standard input.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Configuration file with the limits to check by; the defaults where none is given.
+    /// Configuration file that sets the limits; without one, the defaults apply.
     #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Do not check how old or how new events are.
+    /// Accept events of any age, and events from the future.
     #[arg(long)]
     pub(crate) any_time: bool,
 }
 
-/// Where replayed events go.
+/// Destination of replayed events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Destination {
     /// The first topic of the configuration.
     Kafka,
-    /// The tables, through the same decode path as ingest.
+    /// The tables, through the same decoder as ingest.
     Tables,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
-    /// Files with one event a line, one event over many lines, or a list of events; plain, .gz or .zst; - for standard input.
+    /// Files with one event per line, one event over several lines, or a JSON array of events; plain, .gz or .zst; - reads standard input.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Where to.
+    /// Destination.
     #[arg(long, value_enum)]
     pub(crate) to: Destination,
     /// Configuration file.
     #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     pub(crate) config: PathBuf,
-    /// Events a second; as fast as possible where no pace is given.
+    /// Events per second [default: as fast as possible].
     #[arg(long, value_name = "N", conflicts_with_all = ["as_recorded", "speed"])]
     pub(crate) rate: Option<f64>,
-    /// Keep the recorded pauses.
+    /// Keep the recorded pauses between events.
     #[arg(long, conflicts_with = "speed")]
     pub(crate) as_recorded: bool,
-    /// Recorded pauses, this many times shorter.
-    #[arg(long, value_name = "X")]
+    /// Divide the recorded pauses by this factor.
+    #[arg(long, value_name = "FACTOR")]
     pub(crate) speed: Option<f64>,
-    /// Shift all times so that the newest event is now.
+    /// Shift all times so that the newest event is now; from standard input, the first event.
     #[arg(long)]
     pub(crate) shift_to_now: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// Print a bounded scenario instead of the live summary; so it is without a terminal.
+    /// Run a bounded scenario and print its tables instead of the live summary; the default without a terminal.
     #[arg(long)]
     pub(crate) headless: bool,
-    /// Where the tables go; a new folder below ./bellwether-data where nothing is said.
+    /// Folder for the tables [default: a new folder under ./bellwether-data].
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// Seed of the simulated apps.
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
-    /// Live part of a headless demo.
+    /// Length of the live part of a headless demo.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// Runs of backfilled history.
+    /// Number of runs in the backfilled history.
     #[arg(long, value_name = "N", default_value_t = 24_000)]
     pub(crate) history: u64,
-    /// Address of health and metrics.
+    /// Address of the health and metrics endpoints.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(crate) serve: SocketAddr,
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ConfigCommand {
-    /// Prints the commented configuration with all defaults.
+    /// Print a commented configuration with every key and its default.
     Reference,
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Reference {
-    /// Markdown of the command line.
+    /// Print the command line reference as Markdown.
     Cli,
-    /// Markdown of the tables.
+    /// Print the table reference as Markdown.
     Tables,
-    /// Markdown of the views and functions.
+    /// Print the reference of views and functions as Markdown.
     Sql,
 }
 
-/// Markdown of the command line, from its own help.
+/// Returns the command line reference as Markdown, generated from the help texts.
 pub(crate) fn reference_markdown(mut root: clap::Command) -> String {
     fn write(command: &mut clap::Command, path: &str, text: &mut String) {
         let help = command.clone().term_width(100).render_long_help().to_string();
@@ -236,7 +273,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 

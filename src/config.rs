@@ -1,9 +1,8 @@
 //! The configuration: one commented TOML file.
 //!
-//! * `config/reference.toml` is the one source of keys, defaults and their documentation: its values are the defaults,
-//!   and a key that is not in it is refused.
-//! * `config/read.rs` lays a user's file over it and collects every problem with its line.
-//! * [`Config`] is the checked result; parsing does no I/O but for secrets, which come through [`Secrets`].
+//! * `config/reference.toml` defines all keys, their defaults and their documentation. Unknown keys are rejected.
+//! * `config/read.rs` reads a user's file, falls back to the reference, and collects every problem with its line.
+//! * [`Config`] is the validated result. Parsing does no I/O except for secrets, which come from [`Secrets`].
 
 mod read;
 
@@ -15,16 +14,16 @@ use std::time::Duration;
 use bellwether_alerts::{Contracts, Season, contract};
 use bellwether_lake::{Error, MOST_SHARDS, Result};
 
-use read::Reader;
+use read::ConfigReader;
 pub(crate) use read::{Environment, Secrets, parse_bytes};
 
-/// The commented reference; its values are the defaults.
+/// The commented reference configuration; its values are the defaults.
 pub(crate) const REFERENCE: &str = include_str!("config/reference.toml");
 
-/// Format version this program reads.
+/// Version of the configuration format.
 const VERSION: u64 = 1;
 
-/// Everything a process can be told.
+/// All settings of a process.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     pub(crate) tables: Tables,
@@ -51,11 +50,11 @@ pub(crate) struct Kafka {
     pub(crate) job: String,
     pub(crate) start: Start,
     pub(crate) instance_id: Option<String>,
-    /// Properties of librdkafka: those of `security` first, then `properties`, which win.
+    /// Properties of librdkafka: those from `kafka.security`, overridden by `kafka.properties`.
     pub(crate) properties: BTreeMap<String, String>,
 }
 
-/// Where an unknown partition begins.
+/// Start of a partition that the tables do not know yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     Earliest,
@@ -81,7 +80,7 @@ pub(crate) struct Aggregate {
     pub(crate) rolling_history: bool,
     pub(crate) handover_bytes: usize,
     pub(crate) shards: u32,
-    /// Shards that this process works on; all where none is named.
+    /// Shards of this process; empty means all.
     pub(crate) only_shards: Vec<u32>,
 }
 
@@ -98,7 +97,7 @@ pub(crate) struct Queries {
     pub(crate) max_rows: u64,
 }
 
-/// As the reference has it.
+/// The defaults of the reference.
 impl Default for Queries {
     fn default() -> Self {
         Self { memory_bytes: 512 << 20, timeout: Duration::from_secs(600), max_rows: 10_000_000 }
@@ -119,7 +118,7 @@ pub(crate) struct Alerts {
     pub(crate) season: Season,
 }
 
-/// Properties may hold passwords, so only their names are shown.
+/// Shows only the names of the properties: values may be passwords.
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka")
@@ -130,7 +129,7 @@ impl std::fmt::Debug for Kafka {
     }
 }
 
-/// Options may hold keys, so only their names are shown.
+/// Shows only the names of the options: values may be secret keys.
 impl std::fmt::Debug for Tables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tables").field("root", &self.root).field("options", &self.options.keys()).finish()
@@ -140,26 +139,26 @@ impl std::fmt::Debug for Tables {
 // === impl Config ===
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and validates a file.
     ///
     /// # Errors
     /// `Config`, with every problem of the file at once.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| {
-            Error::config(format!("the configuration `{name}` cannot be read"))
-                .with_hint("`bellwether config reference > bellwether.toml` writes one to start from")
+            Error::config(format!("cannot read the configuration `{name}`"))
+                .with_hint("create one with `bellwether config reference > bellwether.toml`")
                 .with_source(source)
         })?;
         Self::parse(&name, &text, &Environment)
     }
 
-    /// Reads and checks a text; `name` is what messages call it.
+    /// Reads and validates a text; messages refer to it as `name`.
     ///
     /// # Errors
     /// `Config`, with every problem of the text at once.
     pub(crate) fn parse(name: &str, text: &str, secrets: &dyn Secrets) -> Result<Self> {
-        let mut reader = Reader::new(name, text, REFERENCE, secrets)?;
+        let mut reader = ConfigReader::new(name, text, REFERENCE, secrets)?;
         reader.integer("version", VERSION, VERSION);
         let config = Self {
             tables: Tables { root: reader.text("tables.root"), options: reader.map("tables.options") },
@@ -188,7 +187,7 @@ impl Config {
             alerts: alerts(&mut reader),
             contracts: contract::parse(text).unwrap_or_else(|problems| {
                 for problem in problems {
-                    reader.problem("contracts", &format!("are wrong: {problem}"));
+                    reader.problem("contracts", &format!("are invalid: {problem}"));
                 }
                 Contracts::new()
             }),
@@ -198,13 +197,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Rules between keys. Does no I/O.
-    fn validate(&self, reader: &mut Reader<'_>) {
+    /// Checks rules that span several keys. Does no I/O.
+    fn validate(&self, reader: &mut ConfigReader<'_>) {
         if let Some(shard) = self.aggregate.only_shards.iter().find(|shard| **shard >= self.aggregate.shards) {
             let shards = self.aggregate.shards;
             reader.problem(
                 "aggregate.only_shards",
-                &format!("has `{shard}`; of {shards} shards the last is {}", shards - 1),
+                &format!("contains `{shard}`, but with `aggregate.shards = {shards}` the last shard is {}", shards - 1),
             );
         }
         if self.tables.root.is_empty() {
@@ -218,24 +217,27 @@ impl Config {
         }
         for broker in &self.kafka.brokers {
             if !broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-                reader.problem("kafka.brokers", &format!("has `{broker}`; a broker is HOST:PORT"));
+                reader.problem("kafka.brokers", &format!("contains `{broker}`; a broker must be HOST:PORT"));
             }
         }
         for (key, value) in [("kafka.group", &self.kafka.group), ("kafka.job", &self.kafka.job)] {
             if value.is_empty() {
-                reader.problem(key, "is empty; name it");
+                reader.problem(key, "is empty; give it a name");
             }
         }
         if self.kafka.job.contains(['/', '#']) {
-            reader.problem("kafka.job", "has `/` or `#`; use letters, digits, `-`, `_` and `.`");
+            reader.problem("kafka.job", "contains `/` or `#`; use letters, digits, `-`, `_` and `.`");
         }
         if self.ingest.flush_bytes < self.ingest.max_event_bytes {
-            reader.problem("ingest.flush_bytes", "is below `ingest.max_event_bytes`; one event must fit");
+            reader.problem(
+                "ingest.flush_bytes",
+                "is smaller than `ingest.max_event_bytes`; raise it so that one event fits",
+            );
         }
     }
 }
 
-fn ingest(reader: &mut Reader<'_>) -> Ingest {
+fn ingest(reader: &mut ConfigReader<'_>) -> Ingest {
     Ingest {
         flush_interval: reader.duration("ingest.flush_interval", Duration::from_millis(10)),
         flush_bytes: reader.bytes("ingest.flush_bytes", 1 << 20),
@@ -247,7 +249,7 @@ fn ingest(reader: &mut Reader<'_>) -> Ingest {
     }
 }
 
-fn kafka(reader: &mut Reader<'_>) -> Kafka {
+fn kafka(reader: &mut ConfigReader<'_>) -> Kafka {
     const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
     const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
     let mut properties = BTreeMap::new();
@@ -257,7 +259,7 @@ fn kafka(reader: &mut Reader<'_>) -> Kafka {
     if sasl && mechanism.is_none() {
         reader.problem(
             "kafka.security.sasl_mechanism",
-            "is not set, which `sasl_…` needs; one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+            "is not set, but `sasl_…` protocols need it; use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
         );
     }
     let mut put = |property: &str, value: Option<String>| {
@@ -287,7 +289,7 @@ fn kafka(reader: &mut Reader<'_>) -> Kafka {
     }
 }
 
-fn alerts(reader: &mut Reader<'_>) -> Alerts {
+fn alerts(reader: &mut ConfigReader<'_>) -> Alerts {
     Alerts {
         watch: reader.boolean("alerts.watch"),
         rules: reader.optional("alerts.rules"),
@@ -301,21 +303,21 @@ fn alerts(reader: &mut Reader<'_>) -> Alerts {
         season: {
             let name = reader.text("alerts.time_zone");
             Season::of(&name).unwrap_or_else(|_| {
-                let right = format!("is `{name}`; it must be a time zone of the IANA database, as \"Europe/Berlin\"");
-                reader.problem("alerts.time_zone", &right);
+                let problem = format!("is `{name}`; it must be an IANA time zone such as \"Europe/Berlin\"");
+                reader.problem("alerts.time_zone", &problem);
                 Season::default()
             })
         },
     }
 }
 
-/// A list of numbers.
-fn numbers(reader: &mut Reader<'_>, key: &str) -> Vec<u32> {
+/// Reads a list of numbers.
+fn numbers(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
     for text in reader.list(key) {
         match text.parse() {
             Ok(number) => numbers.push(number),
-            Err(_) => reader.problem(key, &format!("has `{text}`, which is no number of a shard, such as \"0\"")),
+            Err(_) => reader.problem(key, &format!("contains `{text}`; a shard is a number such as \"0\"")),
         }
     }
     numbers
@@ -345,7 +347,7 @@ mod tests {
     }
 
     fn refused(text: &str) -> String {
-        parse(text).expect_err("the text is wrong").message().to_owned()
+        parse(text).expect_err("the text is invalid").message().to_owned()
     }
 
     #[test]
@@ -358,13 +360,18 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_with_the_nearest_name_and_its_line() {
+    fn an_unknown_key_is_rejected_with_the_nearest_name_and_its_line() {
         let message = refused("[kafka]\ntopic = [\"a\"]\n");
-        assert!(message.contains("test.toml:2: `kafka.topic` is not a key; did you mean `kafka.topics`?"), "{message}");
+        assert!(message.contains("test.toml:2: unknown key `kafka.topic`; did you mean `kafka.topics`?"), "{message}");
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn a_key_in_the_prose_of_the_reference_is_no_key() {
+        assert!(refused("password = \"s3cret\"\n").contains("test.toml:1: unknown key `password`"));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
         let message = refused(
             "version = 2\n[ingest]\nflush_interval = \"soon\"\nflush_bytes = true\n[kafka]\nstart = \"now\"\nbrokers = [\"nohost\"]\n",
         );
@@ -395,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn contracts_and_budgets_are_read_and_wrong_ones_told() {
+    fn contracts_and_budgets_are_read_and_invalid_ones_reported() {
         let config =
             parse("[alerts]\nfalse_pages_a_month = 2\n[contracts.refund_triage]\nsuccess = 0.95\n").expect("right");
         assert_eq!(config.alerts.false_pages_a_month, 2.0);
@@ -420,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_toml_is_told_with_its_line() {
+    fn text_that_is_not_toml_is_reported_with_its_line() {
         assert!(refused("[kafka\n").contains("test.toml:1"));
     }
 }

@@ -1,9 +1,9 @@
 //! The demo: an embedded broker, three simulated apps, the real pipeline, and a live summary.
 //!
-//! * `apps` makes the events, `traffic` publishes them, `observe` reads the tables through SQL.
-//! * `screen` shows it in a terminal, `headless` prints a bounded scenario.
+//! * `apps` generates the events, `traffic` publishes them, `observe` reads the tables with SQL.
+//! * `screen` draws the live summary in a terminal, `headless` prints a bounded scenario.
 //!
-//! Rule: everything between the broker and the SQL answer is the program itself, not a copy of it.
+//! Rule: everything between the broker and the SQL result is the real program, not a copy of it.
 
 pub(crate) mod apps;
 mod headless;
@@ -24,13 +24,13 @@ use crate::cli::DemoArgs;
 use crate::config::{Config, Environment, REFERENCE};
 use crate::roles::{self, Running, Which};
 
-/// Topic of the simulated apps.
+/// Topic that the simulated apps publish to.
 pub(crate) const TOPIC: &str = "llm.runs";
 
-/// Partitions of the topic. The embedded broker keeps 5 MiB of each: together five times what the whole history needs.
+/// Partitions of the topic. The embedded broker keeps 5 MiB of each, together five times the size of the history.
 pub(crate) const PARTITIONS: i32 = 24;
 
-/// A demo that runs.
+/// A running demo.
 pub(crate) struct Demo {
     pub(crate) running: Running,
     pub(crate) brokers: String,
@@ -38,31 +38,31 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// Where the tables are, as a person writes it.
+    /// Returns the root of the tables.
     pub(crate) fn root(&self) -> String {
         self.running.lake.root_display()
     }
 
-    /// How to ask the tables afterwards.
+    /// Returns the command that queries the tables later.
     pub(crate) fn sql_command(&self) -> String {
         format!("bellwether sql --root {}", self.root())
     }
 }
 
-/// Queries worth a try, with what they tell.
+/// Example queries, each with the question it answers.
 pub(crate) const QUERIES: &[(&str, &str)] = &[
-    ("which release is worse", "SELECT task, release_id, stage, runs, success_rate FROM rolling WHERE span = '5m'"),
+    ("which release is worse?", "SELECT task, release_id, stage, runs, success_rate FROM rolling WHERE span = '5m'"),
     (
-        "who judged, how late",
+        "who judged, and how late?",
         "SELECT task, coverage, judged_by_llm, judged_by_human, label_delay_s_p95 FROM release_summary",
     ),
-    ("which fields break", "SELECT * FROM field_errors LIMIT 10"),
-    ("what was refused", "SELECT reason, messages, example_message FROM quarantine_summary"),
-    ("which tools fail", "SELECT * FROM tool_calls LIMIT 10"),
-    ("how fresh is it", "SELECT * FROM freshness"),
-    ("what waits for a run", "SELECT * FROM orphans LIMIT 10"),
+    ("which fields are invalid?", "SELECT * FROM field_errors LIMIT 10"),
+    ("why were messages rejected?", "SELECT reason, messages, example_message FROM quarantine_summary"),
+    ("which tools fail?", "SELECT * FROM tool_calls LIMIT 10"),
+    ("how fresh are the tables?", "SELECT * FROM freshness"),
+    ("which verdicts have no run?", "SELECT * FROM orphans LIMIT 10"),
     (
-        "what alarmed, and why",
+        "what alerted, and why?",
         "SELECT at, state, severity, title, log_e, threshold, false_alarm FROM alerts ORDER BY at",
     ),
 ];
@@ -70,12 +70,12 @@ pub(crate) const QUERIES: &[(&str, &str)] = &[
 /// Runs the demo.
 ///
 /// # Errors
-/// Where the broker or the tables cannot be made.
+/// `Unavailable` if the broker, the tables or the terminal fail.
 pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
-    let cluster = MockCluster::new(1).map_err(|source| unavailable("the embedded broker does not start", source))?;
+    let cluster = MockCluster::new(1).map_err(|source| unavailable("cannot start the embedded broker", source))?;
     cluster
         .create_topic(TOPIC, PARTITIONS, 1)
-        .map_err(|source| unavailable("the embedded broker makes no topic", source))?;
+        .map_err(|source| unavailable("cannot create a topic on the embedded broker", source))?;
     let brokers = cluster.bootstrap_servers();
     let config = configure(&args, &brokers)?;
     let running = roles::start(&config, Which::All, false, &CancellationToken::new()).await?;
@@ -90,15 +90,15 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     demo.progress.stop();
     let (root, command) = (demo.root(), demo.sql_command());
     let finished = demo.running.finish().await;
-    // The thread looks at the flag between messages, so this takes one message's time.
+    // The thread checks the flag between messages, so this is quick.
     let produced = tokio::task::spawn_blocking(move || producer.join()).await;
     drop(cluster);
     shown?;
     finished?;
     if !matches!(produced, Ok(Ok(()))) {
-        return Err(Error::bug("the simulated apps have stopped in a panic"));
+        return Err(Error::bug("the simulated apps panicked"));
     }
-    crate::print(&format!("\nThe tables are in {root}\nAsk them: {command}"))
+    crate::print(&format!("\nThe tables are in {root}\nTo query them: {command}"))
 }
 
 fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
@@ -116,16 +116,16 @@ fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
     config.alerts.interval = Duration::from_secs(1);
     config.alerts.grace = Duration::from_secs(5);
     config.serve.address = args.serve;
-    // The embedded broker is forgotten at the end, and with it its offsets: another demo on the same root starts anew.
+    // The embedded broker and its offsets are lost at the end, so every demo on the same root needs a job of its own.
     config.kafka.job = format!("demo-{}", SystemClock.now_micros() / 1_000_000);
     Ok(config)
 }
 
-/// The time of day, as the tables have it.
+/// Returns the time of day by the clock that the tables use.
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(SystemClock.now_micros()).unwrap_or(0))
 }
 
-fn unavailable(what: &str, source: rdkafka::error::KafkaError) -> Error {
-    Error::unavailable(what).with_source(source)
+fn unavailable(message: &str, source: rdkafka::error::KafkaError) -> Error {
+    Error::unavailable(message).with_source(source)
 }

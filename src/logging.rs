@@ -5,28 +5,28 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged where RUST_LOG says nothing: our own progress, and what goes wrong elsewhere.
+/// Filter without RUST_LOG: info from this workspace, warnings from libraries.
 const DEFAULT_FILTER: &str =
     "warn,bellwether=info,bellwether_ingest=info,bellwether_aggregate=info,bellwether_lake=info";
 
-/// Form of the logs.
+/// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Lines for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging; `quiet` shows only errors, for commands that own the terminal.
+/// Starts logging. `quiet` turns logs off unless RUST_LOG is set, for commands that own the terminal.
 pub(crate) fn start(format: LogFormat, quiet: bool) {
     let fallback = if quiet { "off" } else { DEFAULT_FILTER };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    // A log that nobody reads any more is no reason to stop: the library would report it on standard error, and panic.
+    // A closed standard error must not stop the process: the library would try to report it there, and panic.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    // A second start (in tests) is refused by the library and changes nothing.
+    // The library refuses a second start (in tests); the first one stays.
     match format {
         LogFormat::Text => {
             drop(builder.with_ansi(std::io::stderr().is_terminal()).try_init());

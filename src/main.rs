@@ -1,11 +1,11 @@
 //! Bellwether: production monitoring for LLM applications.
 //!
-//! * `cli` is the command line, `config` the configuration, `exit` how errors end the program.
-//! * `memory` is the allocator, which counts; `screen` lays text out for a terminal.
-//! * `roles` wires ingest, aggregate and watch; `serve` tells health and metrics.
+//! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
+//! * `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
+//! * `roles` starts ingest, aggregate, watch and maintenance; `serve` answers health and metrics requests.
 //! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
-//! Rule: this crate wires rooms together and holds no business rules.
+//! Rule: this crate wires the other crates together and holds no business rules.
 
 mod alerts;
 mod audit;
@@ -19,6 +19,7 @@ mod memory;
 mod rebuild;
 mod replay;
 mod roles;
+mod root;
 mod rules;
 mod screen;
 mod serve;
@@ -37,8 +38,8 @@ use roles::Which;
 #[global_allocator]
 static ALLOCATOR: memory::Counted = memory::Counted;
 
-/// Buffers come and go with every batch, and each that comes anew would have 2 MiB pages cleared for it: measured, a sixth of all
-/// CPU time, and a tenth of the memory. Where the system refuses, it only costs that.
+/// Turns transparent huge pages off for this process. Every batch allocates and frees buffers, and with huge pages the kernel
+/// clears 2 MiB for each new one: measured, a sixth of all CPU time and a tenth of the memory. A refusal is harmless.
 fn without_huge_pages() {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_thp_disable(true).ok();
@@ -94,23 +95,23 @@ fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// Runs a command on a runtime of its own.
+/// Runs a command on its own runtime.
 fn block_on(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::unavailable("the system gives no threads").with_source(source))?;
+        .map_err(|source| Error::unavailable("cannot start the async runtime").with_source(source))?;
     let result = runtime.block_on(Box::pin(command));
-    // Blocking reads of standard input must not hold up the end of the program.
+    // A blocking read of standard input must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// Prints a text, with one line end; a reader that leaves early (`| head`) is no error.
+/// Prints a text and a newline. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<ExitCode> {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::unavailable("standard output cannot be written").with_source(error))
+            Err(Error::unavailable("cannot write to standard output").with_source(error))
         }
         _ => Ok(ExitCode::SUCCESS),
     }

@@ -1,9 +1,8 @@
-//! The memory of the process: how much it holds, and a bound beyond which it rather ends.
+//! The allocator, which counts large allocations and ends the process at a limit.
 //!
-//! The allocator counts what is asked for in large pieces, which is nearly all that a query holds: columns, hash tables,
-//! buffers. A query is stopped once it holds too much, at its next pause (`bellwether_queries`). One that asks for more in a
-//! single piece makes no pause: the process says so and ends, before the system would end it without a word, and whatever
-//! else runs beside it.
+//! Large allocations are nearly all that a query holds: columns, hash tables, buffers. `bellwether_queries` stops a query that
+//! holds too much at its next await point. A query that allocates too much between two of them cannot be stopped: the process
+//! prints an error and exits, before the kernel kills it, and possibly other processes, without a message.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write;
@@ -14,37 +13,37 @@ use tikv_jemallocator::Jemalloc;
 
 use crate::exit;
 
-/// Pieces of this size are counted. Smaller ones are many, and seen in what the system says of the process.
+/// Smallest allocation that is counted, bytes. Counting smaller ones would cost time; the resident size includes them.
 const LARGE: usize = 16 << 10;
 
-/// Bytes that are held in large pieces.
+/// Bytes in large allocations.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes at which the process gives up.
-static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Bytes in large allocations at which the process exits.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 const GIVEN_UP: &[u8] = b"error: the query needs more memory than this session may use\n  \
                           hint: narrow it by time or columns, or raise --memory-limit\n  \
-                          because: it asked for too much without a pause, so that only the whole process could be stopped\n";
+                          because: one operation allocated past the limit, so the whole process was stopped\n";
 
-/// The gauge of a process that does nothing but run statements.
+/// The memory gauge of a process that only runs statements.
 pub(crate) const GAUGE: Gauge = Gauge { used_bytes, give_up_at, give_up: || give_up() };
 
-/// Bytes that the process holds: as the allocator knows it, or as the system sees it, whichever is more.
+/// Returns the memory of the process, bytes: the allocator's count or the kernel's, whichever is larger.
 fn used_bytes() -> usize {
     HELD.load(Ordering::Relaxed).max(anonymous_bytes().unwrap_or(0))
 }
 
 fn give_up_at(bytes: Option<usize>) {
-    MOST.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
+    LIMIT.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
 }
 
-/// Resident memory that is no file's.
+/// Returns resident memory without mapped files, bytes.
 fn anonymous_bytes() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = text.split(' ').skip(1).map(|pages| pages.parse::<usize>().ok());
     let (resident, shared) = (pages.next()??, pages.next()??);
-    // Of all systems that have this file and that we build for.
+    // The page size of every platform that has this file and that we build for.
     Some(resident.saturating_sub(shared) * 4096)
 }
 
@@ -55,13 +54,13 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The allocator of the program: jemalloc, counted.
+/// jemalloc, with large allocations counted.
 pub(crate) struct Counted;
 
 fn take(bytes: usize) {
     if bytes >= LARGE {
         let held = HELD.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if held > MOST.load(Ordering::Relaxed) {
+        if held > LIMIT.load(Ordering::Relaxed) {
             give_up();
         }
     }
@@ -73,41 +72,41 @@ fn give_back(bytes: usize) {
     }
 }
 
-/// Says why, and ends the process as it stands: nothing here may ask for memory. What it was writing was no table.
+/// Prints the reason and ends the process. Must not allocate. Nothing is left half-written: statements cannot write tables.
 #[cold]
 fn give_up() -> ! {
-    // Where standard error is closed there is nobody to tell.
+    // If standard error is closed, the exit code still reports the failure.
     drop(std::io::stderr().write_all(GIVEN_UP));
-    exit::at_once(exit::OUT_OF_REACH)
+    exit::at_once(exit::UNAVAILABLE)
 }
 
 // Unwinding out of an allocator is forbidden; `take` never does.
-#[expect(unsafe_code, reason = "an allocator is unsafe by its trait; every call is handed on as it came")]
-// SAFETY: all is done by jemalloc, with the arguments that the caller answers for.
+#[expect(unsafe_code, reason = "the trait is unsafe; every call is passed to jemalloc unchanged")]
+// SAFETY: every call goes to jemalloc with the caller's arguments, for which the caller upholds the contract.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: upheld by the caller.
         unsafe { Jemalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: upheld by the caller.
         unsafe { Jemalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         give_back(layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: upheld by the caller.
         unsafe { Jemalloc.dealloc(place, layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         take(size);
-        // SAFETY: as the caller's.
+        // SAFETY: upheld by the caller.
         let moved = unsafe { Jemalloc.realloc(place, layout, size) };
-        // Where there is no room the old piece is still held.
+        // After a failed reallocation the old allocation is still held.
         give_back(if moved.is_null() { size } else { layout.size() });
         moved
     }
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_in_large_pieces_is_counted_until_it_is_given_back() {
+    fn large_allocations_are_counted_until_they_are_freed() {
         const SIZE: usize = 64 << 20;
         let before = used_bytes();
         let mut held = vec![1_u8; SIZE];
@@ -127,7 +126,7 @@ mod tests {
         let grown = HELD.load(Ordering::Relaxed);
         assert!(grown >= 2 * SIZE, "{grown}");
         drop(held);
-        // Other tests hold memory of their own meanwhile, but not so much.
+        // Tests that run at the same time hold memory too, but less than this.
         assert!(HELD.load(Ordering::Relaxed) < grown - SIZE, "{}", HELD.load(Ordering::Relaxed));
     }
 }

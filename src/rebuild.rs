@@ -1,4 +1,4 @@
-//! `bellwether rebuild`: everything downstream of `events` anew.
+//! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,19 +21,18 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
         }
     });
     let terminal = std::io::stderr().is_terminal();
-    let told = |rows: u64| {
+    let show = |rows: u64| {
         if terminal {
-            // Where standard error is closed there is nobody to tell.
-            drop(write!(std::io::stderr(), "\r\x1b[Krows read: {rows}"));
+            drop(write!(std::io::stderr(), "\r\x1b[Krows read: {rows}")); // Progress is optional: a closed pipe is fine.
         }
     };
     let rebuilt =
-        Box::pin(bellwether_aggregate::rebuild(&lake, roles::aggregate_settings(&config), told, &stop)).await?;
+        Box::pin(bellwether_aggregate::rebuild(&lake, roles::aggregate_settings(&config), show, &stop)).await?;
     if terminal {
         drop(write!(std::io::stderr(), "\r\x1b[K"));
     }
     crate::print(&format!(
-        "`metrics` and `releases` were made anew from {} rows of `events`, up to version {}, for {} shards (rebuild {})",
+        "rebuilt `metrics` and `releases` from {} rows of `events`, up to version {}, for {} shards (rebuild {})",
         rebuilt.rows,
         rebuilt.events_version - 1,
         rebuilt.shards,

@@ -1,4 +1,4 @@
-//! `bellwether replay`: recorded events into Kafka or straight into the tables, with progress.
+//! `bellwether replay`: sends recorded events to Kafka or writes them directly to the tables, with progress.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::cli::{Destination, ReplayArgs};
 use crate::config::Config;
 use crate::{exit, roles};
 
-/// Lines of progress where standard error is not a terminal: one in so many reports (of which there are two a second).
+/// Reports per line of progress if standard error is not a terminal; there are two reports per second.
 const REPORTS_A_LINE: u64 = 10;
 
 pub(crate) async fn run(args: &ReplayArgs) -> Result<ExitCode> {
@@ -33,39 +33,39 @@ pub(crate) async fn run(args: &ReplayArgs) -> Result<ExitCode> {
         Destination::Kafka => to_kafka(args, &config, stop.clone()).await?,
     };
     crate::print(&summary(args.to, &progress, stop.is_cancelled()))?;
-    Ok(if progress.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) })
+    Ok(if progress.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-/// The last line: how many events came, and what became of them.
+/// Returns the last line: how many events were read, accepted and rejected.
 fn summary(to: Destination, progress: &Progress, stopped: bool) -> String {
-    let what = if stopped { "stopped" } else { "done" };
+    let ended = if stopped { "stopped" } else { "done" };
     let (accepted, why) = match to {
-        Destination::Tables => ("accepted", " (`SELECT * FROM quarantine_summary` says why)"),
-        Destination::Kafka => ("sent", " (the warnings above say why)"),
+        Destination::Tables => ("accepted", " (reasons: `SELECT * FROM quarantine_summary`)"),
+        Destination::Kafka => ("sent", " (reasons: see the warnings above)"),
     };
     let why = if progress.rejected > 0 { why } else { "" };
     let mut text = format!(
-        "{what}: {} events read in {:.1} s, {} {accepted}, {} rejected{why}",
+        "{ended}: {} events read in {:.1} s, {} {accepted}, {} rejected{why}",
         progress.read,
         seconds(progress),
         progress.done,
         progress.rejected
     );
     if progress.known > 0 {
-        text.push_str(&format!(", {} known from an earlier replay", progress.known));
+        text.push_str(&format!(", {} skipped as already replayed", progress.known));
     }
     text
 }
 
 async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
     if args.rate.is_some() || args.as_recorded || args.speed.is_some() || args.shift_to_now {
-        return Err(Error::config("a pace and --shift-to-now go with --to kafka")
-            .with_hint("leave them out, or write --to kafka"));
+        return Err(Error::config("--rate, --as-recorded, --speed and --shift-to-now require --to kafka")
+            .with_hint("remove them, or use --to kafka"));
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
     let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
     let (limits, flush) = (roles::limits(config), roles::kafka_settings(config).flush);
-    Box::pin(replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, teller())).await
+    Box::pin(replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, progress_printer())).await
 }
 
 async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
@@ -75,7 +75,12 @@ async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -
         (None, None, true) => Pace::Recorded(1.0),
         (None, None, false) => Pace::Fastest,
     };
-    let topic = config.kafka.topics.first().cloned().ok_or_else(|| Error::config("`kafka.topics` names no topic"))?;
+    let topic = config
+        .kafka
+        .topics
+        .first()
+        .cloned()
+        .ok_or_else(|| Error::config("`kafka.topics` is empty").with_hint("name at least one topic"))?;
     let target = ToKafka {
         client: replay::producer_config(&config.kafka.brokers.join(","), &config.kafka.properties),
         topic,
@@ -83,30 +88,30 @@ async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -
         shift_to_now: args.shift_to_now,
     };
     let files = args.files.clone();
-    tokio::task::spawn_blocking(move || replay::to_kafka(&files, target, &SystemClock, &stop, teller()))
+    tokio::task::spawn_blocking(move || replay::to_kafka(&files, target, &SystemClock, &stop, progress_printer()))
         .await
-        .map_err(|source| Error::bug("the replay stopped in a panic").with_source(source))?
+        .map_err(|source| Error::bug("the replay panicked").with_source(source))?
 }
 
 fn positive(name: &str, number: f64) -> Result<f64> {
     if number.is_finite() && number > 0.0 {
         return Ok(number);
     }
-    Err(Error::config(format!("{name} is `{number}`")).with_hint("write a number above zero"))
+    Err(Error::config(format!("{name} is `{number}`")).with_hint("give a number greater than zero"))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown to a person")]
+#[expect(clippy::cast_precision_loss, reason = "for display only")]
 fn seconds(progress: &Progress) -> f64 {
     progress.elapsed_micros as f64 / 1e6
 }
 
-/// Tells progress on standard error: one line that changes on a terminal, now and then a line elsewhere.
-fn teller() -> impl FnMut(&Progress) + Send {
+/// Returns a callback that prints progress on standard error: one updating line on a terminal, occasional lines elsewhere.
+fn progress_printer() -> impl FnMut(&Progress) + Send {
     let terminal = std::io::stderr().is_terminal();
     let mut reports = 0_u64;
     move |progress| {
         reports += 1;
-        #[expect(clippy::cast_precision_loss, reason = "shown to a person")]
+        #[expect(clippy::cast_precision_loss, reason = "for display only")]
         let rate = progress.done as f64 / seconds(progress).max(0.001);
         let text = format!(
             "read {:>9}  done {:>9}  rejected {:>6}  {:>8.1} MB  {rate:>8.0} events/s",
@@ -116,7 +121,7 @@ fn teller() -> impl FnMut(&Progress) + Send {
             progress.bytes as f64 / 1e6,
         );
         let mut stderr = std::io::stderr();
-        // Where standard error is closed there is nobody left to tell.
+        // Progress is optional: a closed standard error is fine.
         if terminal {
             drop(write!(stderr, "\r{text}"));
         } else if reports.is_multiple_of(REPORTS_A_LINE) {
@@ -130,16 +135,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_says_what_became_of_all_events() {
+    fn the_last_line_counts_every_event() {
         let progress = Progress { read: 10, done: 8, rejected: 2, known: 0, bytes: 1, elapsed_micros: 1_500_000 };
         assert_eq!(
             summary(Destination::Tables, &progress, false),
-            "done: 10 events read in 1.5 s, 8 accepted, 2 rejected (`SELECT * FROM quarantine_summary` says why)"
+            "done: 10 events read in 1.5 s, 8 accepted, 2 rejected (reasons: `SELECT * FROM quarantine_summary`)"
         );
         let again = Progress { read: 0, done: 0, rejected: 0, known: 10, ..progress };
         assert_eq!(
             summary(Destination::Kafka, &again, true),
-            "stopped: 0 events read in 1.5 s, 0 sent, 0 rejected, 10 known from an earlier replay"
+            "stopped: 0 events read in 1.5 s, 0 sent, 0 rejected, 10 skipped as already replayed"
         );
     }
 }

@@ -123,7 +123,7 @@ impl Running {
     async fn wait(mut self) -> Result<()> {
         let mut first = Ok(());
         while let Some(ended) = self.roles.join_next().await {
-            let ended = ended.unwrap_or_else(|source| Err(Error::bug("a role has panicked").with_source(source)));
+            let ended = ended.unwrap_or_else(|source| Err(Error::bug("a role panicked").with_source(source)));
             if ended.is_err() {
                 // One role without the other would look alive and do half the work.
                 self.stop.cancel();
@@ -135,14 +135,14 @@ impl Running {
         self.stop.cancel();
         for lease in self.leases.drain(..) {
             if let Err(error) = lease.await {
-                tracing::warn!(%error, "a lease has ended badly; it expires");
+                tracing::warn!(%error, "a lease task panicked; its lease will expire");
             }
         }
         self.end_of_service.cancel();
         self.watch.abort();
         self.maintenance.abort();
         if let Err(error) = self.service.await {
-            tracing::warn!(%error, "the service of health and metrics has ended badly");
+            tracing::warn!(%error, "the health and metrics server panicked");
         }
         first
     }
@@ -159,13 +159,13 @@ pub(crate) async fn run(config: &Config, which: Which, until_caught_up: bool) ->
     let running = tokio::select! {
         running = start(config, which, until_caught_up, &stop_now) => running?,
         () = signals.next() => {
-            tracing::info!("stopped before anything was read");
+            tracing::info!("stopped during start-up");
             return Ok(ExitCode::SUCCESS);
         }
     };
     tracing::info!(
         roles = which.name(), tables = running.lake.root_display(), health = %format!("http://{}/healthz", running.address),
-        "bellwether runs"
+        "bellwether started"
     );
     let stop = running.stop.clone();
     tokio::select! {
@@ -184,7 +184,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self> {
-        let refuse = |source: std::io::Error| Error::unavailable("the system gives no signals").with_source(source);
+        let refuse = |source: std::io::Error| Error::unavailable("cannot listen for signals").with_source(source);
         let terminate = signal(SignalKind::terminate()).map_err(refuse)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(refuse)?;
         Ok(Self { terminate, interrupt })
@@ -199,7 +199,7 @@ impl Signals {
 
     /// The first signal asks the roles to drain and commit; returns at the second.
     async fn twice(mut self, stop: CancellationToken) {
-        for text in ["draining and committing; a second signal stops at once", "stopped at once"] {
+        for text in ["draining and committing; a second signal stops at once", "stopping at once"] {
             self.next().await;
             tracing::info!("{text}");
             stop.cancel();
@@ -372,7 +372,7 @@ fn aggregators(
 async fn all_of(roles: Vec<BoxFuture<'static, Result<()>>>) -> Result<()> {
     let mut tasks: JoinSet<Result<()>> = roles.into_iter().collect();
     while let Some(ended) = tasks.join_next().await {
-        ended.unwrap_or_else(|source| Err(Error::bug("a role has panicked").with_source(source)))?;
+        ended.unwrap_or_else(|source| Err(Error::bug("a role panicked").with_source(source)))?;
     }
     Ok(())
 }
@@ -397,7 +397,7 @@ async fn maintain(lake: Lake) {
         pause = MAINTAIN;
         for table in Table::ALL {
             if let Err(error) = lake.maintain(table, &MaintainSettings::default()).await {
-                tracing::warn!(table = table.name(), reason = %error.chain(), "maintenance did not succeed; trying later");
+                tracing::warn!(table = table.name(), reason = %error.chain(), "maintenance failed; will retry");
             }
         }
     }

@@ -1,29 +1,29 @@
-//! Text laid out for a terminal: cut, wrapped, and tables that are no wider than it.
+//! Lays out text for a terminal: cut texts, wrapped texts, and tables fitted to its width.
 //!
-//! Data may hold anything, so that control characters never reach a terminal as they are. Numbers and times are never cut:
-//! a part of one would be another one.
+//! Data may hold anything, so control characters are replaced. Numbers and times are never cut: a part of one would read as a
+//! different value.
 
 use std::io::IsTerminal;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns of a text at most: more is for records.
+/// Widest text in a table; records show longer ones.
 const TEXT: usize = 160;
 
-/// A column of texts is not made narrower than this; rather columns are left out.
+/// Narrowest column of texts; below it, columns are left out.
 const NARROW: usize = 12;
 
-/// A terminal is taken to be no narrower than this.
+/// Narrowest terminal that is taken into account.
 const LEAST: usize = 20;
 
-/// Columns of the terminal that answers go to; none where they go elsewhere.
+/// Returns the width of the terminal on standard output, or `None` if that is not a terminal.
 pub(crate) fn width() -> Option<usize> {
     if !std::io::stdout().is_terminal() {
         return None;
     }
     let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
-    // A terminal that does not know says nothing.
+    // Some terminals report zero.
     Some(if columns == 0 { 80 } else { columns.max(LEAST) })
 }
 
@@ -31,21 +31,21 @@ pub(crate) fn width() -> Option<usize> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Value {
     pub(crate) text: String,
-    /// A number, a time or the like.
+    /// True for numbers and times, which are never cut.
     pub(crate) whole: bool,
-    /// To the right.
+    /// True to align to the right.
     pub(crate) right: bool,
 }
 
-/// A table that fits.
+/// A table fitted to a width.
 #[derive(Debug)]
 pub(crate) struct Fitted {
     pub(crate) text: String,
-    /// Columns that there was no room for.
+    /// Number of columns that did not fit.
     pub(crate) left_out: usize,
 }
 
-/// A text on one line, without control characters.
+/// Returns a text on one line, without control characters.
 pub(crate) fn one_line(text: &str) -> String {
     let shown = |letter: char| match letter {
         '\n' => '↵',
@@ -56,12 +56,12 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Letters that turn the direction of what follows: a text with one could show as another.
+/// Returns true for letters that change the text direction, with which one text could look like another.
 fn is_direction(letter: char) -> bool {
     matches!(letter, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text that is no wider; the sign at its end tells that there is more.
+/// Cuts a text to a width; an ellipsis marks the cut.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -78,7 +78,7 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     cut
 }
 
-/// A text in lines that are no wider, broken between words where there is one to break at. Its own lines stay apart.
+/// Wraps a text to a width, between words if possible. Existing line breaks are kept.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
@@ -105,7 +105,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Names and values below one another, the values wrapped; without a width they stay as long as they are.
+/// Lists names and values, one pair below another. Values are wrapped if a width is given.
 pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>, width: Option<usize>) -> String {
     let pairs: Vec<(&str, String)> = pairs.into_iter().collect();
     let names = pairs.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
@@ -121,19 +121,21 @@ pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>, widt
     lines.join("\n")
 }
 
-/// A table that is no wider than a terminal: long texts are cut, then columns are left out from the right.
+/// Fits a table to a width: long texts are cut, then columns are left out from the right.
 pub(crate) fn table(headers: &[String], rows: &[Vec<Value>], width: usize) -> Fitted {
-    let mut columns: Vec<Room> = headers.iter().enumerate().map(|(place, name)| Room::of(name, rows, place)).collect();
-    // A frame takes three characters a column and one at the end.
-    let needed =
-        |columns: &[Room], of: &dyn Fn(&Room) -> usize| columns.iter().map(|room| of(room) + 3).sum::<usize>() + 1;
+    let mut columns: Vec<ColumnWidth> =
+        headers.iter().enumerate().map(|(place, name)| ColumnWidth::new(name, rows, place)).collect();
+    // A frame takes three characters per column and one at the end.
+    let needed = |columns: &[ColumnWidth], of: &dyn Fn(&ColumnWidth) -> usize| {
+        columns.iter().map(|room| of(room) + 3).sum::<usize>() + 1
+    };
     let mut shown = columns.len();
     while shown > 1 && needed(&columns[..shown], &|room| room.least) > width {
         shown -= 1;
     }
     columns.truncate(shown);
-    // Names give way before texts, and of each the widest first.
-    for least in [|room: &Room| room.content, |room: &Room| room.least] {
+    // Column names are narrowed before texts, and the widest column first.
+    for least in [|column: &ColumnWidth| column.content, |column: &ColumnWidth| column.least] {
         let mut over = needed(&columns, &|room| room.width).saturating_sub(width);
         while over > 0 {
             let wide = columns.iter_mut().filter(|room| room.width > least(room));
@@ -155,28 +157,28 @@ pub(crate) fn table(headers: &[String], rows: &[Vec<Value>], width: usize) -> Fi
     Fitted { text: table.to_string(), left_out: headers.len() - shown }
 }
 
-/// The room of a column.
-struct Room {
+/// Widths of a column.
+struct ColumnWidth {
     width: usize,
-    /// With its name in as many lines as it takes.
+    /// Width with the name wrapped.
     content: usize,
-    /// With its texts cut, too.
+    /// Width with the name wrapped and texts cut.
     least: usize,
 }
 
-impl Room {
-    fn of(name: &str, rows: &[Vec<Value>], place: usize) -> Self {
+impl ColumnWidth {
+    fn new(name: &str, rows: &[Vec<Value>], place: usize) -> Self {
         let values = || rows.iter().filter_map(|row| row.get(place));
         let widest = |whole: bool| values().filter(|value| value.whole == whole).map(|value| value.text.width()).max();
         let (whole, text) = (widest(true).unwrap_or(0), widest(false).unwrap_or(0));
-        // Names break at their underscores.
+        // Names are wrapped at underscores.
         let piece = name.split_inclusive('_').map(UnicodeWidthStr::width).max().unwrap_or(0).min(TEXT);
         let content = whole.max(text.min(TEXT)).max(piece);
         Self { width: content.max(name.width().min(TEXT)), content, least: whole.max(text.min(NARROW)).max(piece) }
     }
 }
 
-/// A name in lines that are no wider, broken at its underscores.
+/// Wraps a column name to a width, at underscores.
 fn in_lines(name: &str, width: usize) -> Vec<String> {
     let name = one_line(name);
     let mut lines: Vec<String> = Vec::new();
@@ -207,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_gives_way_in_its_texts_then_in_its_columns_and_never_in_a_number() {
-        let headers = ["task", "what_is_to_be_said", "runs"].map(str::to_owned);
+    fn texts_are_cut_first_then_columns_left_out_and_numbers_never_cut() {
+        let headers = ["task", "longer_name_of_txt", "runs"].map(str::to_owned);
         let rows = vec![vec![text("refund_triage"), text(&"long ".repeat(20)), number("123456789")]];
         for width in [60, 80, 120, 200] {
             let fitted = table(&headers, &rows, width);
@@ -219,18 +221,18 @@ mod tests {
         }
         let fitted = table(&headers, &rows, 40);
         assert_eq!((fitted.left_out, widest(&fitted.text) <= 40), (1, true), "{}", fitted.text);
-        // A name breaks only where room is short.
+        // A name is wrapped only if it does not fit.
         let name = ["cost_per_completed_task".to_owned(), "a_b".to_owned()];
         let row = [vec![number("0.5"), text("x")]];
         assert_eq!(table(&name, &row, 80).text.lines().count(), 5);
         assert_eq!(table(&name, &row, 26).text.lines().count(), 6);
         assert_eq!(table(&name, &row, 20).text.lines().count(), 7);
-        // One number is shown whole, be there room or not.
+        // A number is never cut, even if it does not fit.
         assert!(table(&headers[2..], &[vec![number(&"9".repeat(40))]], 20).text.contains(&"9".repeat(40)));
     }
 
     #[test]
-    fn what_would_move_the_cursor_is_not_shown_as_it_is() {
+    fn control_characters_are_replaced() {
         assert_eq!(one_line("a\x1b[31m\nb\tc\u{202E}"), "a\u{FFFD}[31m↵b c\u{FFFD}");
         let rows = vec![vec![text(&one_line("red\x1b[31m"))]];
         assert!(!table(&["a".to_owned()], &rows, 80).text.contains('\x1b'));
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_below_one_another() {
+    fn pairs_are_listed_one_below_another() {
         let shown = pairs([("id", "1".to_owned()), ("longer", "one two three four".to_owned())], Some(22));
         assert_eq!(shown, "  id      1\n  longer  one two\n          three four");
     }

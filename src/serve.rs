@@ -137,7 +137,7 @@ impl Health {
         let fresh = idle <= self.stale_after + role.pace;
         let why = match (&role.error, fresh) {
             (Some(error), _) => Some(error.clone()),
-            (None, false) => Some(format!("nothing has moved for {} s and {} wait", idle.as_secs(), role.behind)),
+            (None, false) => Some(format!("no progress for {} s with {} waiting", idle.as_secs(), role.behind)),
             (None, true) => role.lacks.clone(),
         };
         Condition { name: role.name, ready: role.ready, fresh, behind: role.behind, why }
@@ -166,8 +166,8 @@ pub(crate) async fn start(
     stop: CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let refuse = |source: std::io::Error| {
-        Error::config(format!("cannot listen at `{address}`"))
-            .with_hint("change `serve.address`, or stop what listens there; port 0 takes any free port")
+        Error::config(format!("cannot listen on `{address}`"))
+            .with_hint("change `serve.address`, or stop the process that uses it; port 0 picks any free port")
             .with_source(source)
     };
     // Memory, CPU time, threads and open files of this process, read from `/proc`, which only Linux has.
@@ -186,7 +186,7 @@ pub(crate) async fn start(
     let task = tokio::spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "health and metrics are no longer served");
+            tracing::error!(%error, "health and metrics server failed");
         }
     });
     Ok((bound, task))
@@ -236,7 +236,7 @@ mod tests {
         health.note("ingest", 1, 5);
         let stale = health.conditions().remove(0);
         assert!(!stale.fresh);
-        assert!(stale.why.is_some_and(|why| why.contains("5 wait")));
+        assert!(stale.why.is_some_and(|why| why.contains("5 waiting")));
     }
 
     #[test]

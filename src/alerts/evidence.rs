@@ -1,4 +1,4 @@
-//! The row of an alert as people read it: times in words, numbers in the units that they are talked of.
+//! The evidence of an alert for people: times with their age, numbers with their units.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
@@ -11,20 +11,20 @@ use bellwether_stats::figure;
 use super::when;
 use crate::screen;
 
-/// A row and its columns by name.
-struct Row<'a> {
+/// One row of a batch, with access to columns by name.
+struct EvidenceRow<'a> {
     batch: &'a RecordBatch,
     row: usize,
 }
 
-// === impl Row ===
+// === impl EvidenceRow ===
 
-impl<'a> Row<'a> {
+impl<'a> EvidenceRow<'a> {
     fn rows(batches: &'a [RecordBatch]) -> impl Iterator<Item = Self> {
         batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| Self { batch, row }))
     }
 
-    /// A column; none where it is null.
+    /// Returns a column, or `None` if it is null in this row.
     fn column(&self, name: &str) -> Option<&'a ArrayRef> {
         self.batch.column_by_name(name).filter(|column| column.is_valid(self.row))
     }
@@ -43,24 +43,24 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The transitions of an alert, a line each, and the title where it is not the one before.
+/// Formats the transitions of an alert, one line each, and the title where it changes.
 pub(super) fn transitions(batches: &[RecordBatch], now: i64, width: Option<usize>) -> Result<String> {
     let (mut lines, mut before) = (Vec::new(), String::new());
-    for row in Row::rows(batches) {
+    for row in EvidenceRow::rows(batches) {
         let at = row.moment("at").unwrap_or(0);
         let stale = if row.text("stale")? == "true" { ", stale" } else { "" };
         let change = match row.text("change")?.as_str() {
             "new" => String::new(),
             other => format!(", {other}"),
         };
-        let what = format!(
+        let line = format!(
             "{}: {} → {}{stale} ({}{change})",
-            when::told(at, now),
+            when::with_age(at, now),
             row.text("state_from")?,
             row.text("state")?,
             row.text("why")?
         );
-        lines.extend(indented(&what, 2, width));
+        lines.extend(indented(&line, 2, width));
         let title = row.text("title")?;
         if title != before {
             lines.extend(indented(&title, 6, width));
@@ -76,9 +76,9 @@ fn indented(text: &str, by: usize, width: Option<usize>) -> impl Iterator<Item =
     lines.into_iter().map(move |line| format!("{blank}{line}"))
 }
 
-/// All columns of the first row that have a value, but for the SQL.
+/// Formats all columns of the first row that have a value, except the title and the SQL.
 pub(super) fn fields(batches: &[RecordBatch], now: i64, width: Option<usize>) -> Result<String> {
-    let Some(row) = Row::rows(batches).next() else { return Ok(String::new()) };
+    let Some(row) = EvidenceRow::rows(batches).next() else { return Ok(String::new()) };
     let mut pairs = Vec::new();
     let schema = row.batch.schema();
     for field in schema.fields() {
@@ -86,21 +86,21 @@ pub(super) fn fields(batches: &[RecordBatch], now: i64, width: Option<usize>) ->
         if ["sql", "title"].contains(&name) || row.column(name).is_none() {
             continue;
         }
-        pairs.push((name, shown(&row, name, now)?));
+        pairs.push((name, formatted(&row, name, now)?));
     }
     pairs.retain(|(_, value)| !value.is_empty());
     Ok(screen::pairs(pairs, width))
 }
 
-/// The SQL of the first row.
+/// Returns the SQL of the first row.
 pub(super) fn sql(batches: &[RecordBatch]) -> Result<String> {
-    Row::rows(batches).next().map_or_else(|| Ok(String::new()), |row| row.text("sql"))
+    EvidenceRow::rows(batches).next().map_or_else(|| Ok(String::new()), |row| row.text("sql"))
 }
 
-/// A column in words.
-fn shown(row: &Row<'_>, name: &str, now: i64) -> Result<String> {
+/// Formats one column.
+fn formatted(row: &EvidenceRow<'_>, name: &str, now: i64) -> Result<String> {
     if let Some(moment) = row.moment(name) {
-        return Ok(when::told(moment, now));
+        return Ok(when::with_age(moment, now));
     }
     let Some(column) = row.column(name) else { return Ok(String::new()) };
     if let Some(value) = row.number(name) {
@@ -132,7 +132,7 @@ fn shown(row: &Row<'_>, name: &str, now: i64) -> Result<String> {
     }
 }
 
-/// Strata, a line each: both sides' counts and rates, and the evidence.
+/// Formats strata, one line each: counts and rates of both sides, and the evidence.
 fn strata(list: &ArrayRef) -> String {
     let Some(fields) = list.as_struct_opt() else { return String::new() };
     let count = |name: &str, row: usize| {

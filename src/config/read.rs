@@ -1,4 +1,4 @@
-//! Reads values of a configuration: the user's text over the reference, with every problem collected.
+//! Reads configuration values: the user's text first, then the reference, collecting every problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -8,22 +8,22 @@ use bellwether_lake::{Error, Result};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// How alike (Jaro-Winkler) a known name has to be to be offered.
-const ALIKE: f64 = 0.8;
+/// Jaro-Winkler similarity from which a known key is suggested for an unknown one.
+const SIMILAR: f64 = 0.8;
 
-/// Tables whose keys are free.
+/// Tables with arbitrary keys.
 const FREE: &[&str] = &["tables.options", "kafka.properties"];
 
-/// A table that is read by the room it belongs to.
+/// A table that the crate `alerts` reads itself.
 const CONTRACTS: &str = "contracts";
 
-/// Where secrets come from.
+/// Source of secrets.
 pub(crate) trait Secrets {
     fn env(&self, name: &str) -> Option<String>;
     fn file(&self, path: &str) -> std::io::Result<String>;
 }
 
-/// The process's own environment and files.
+/// The environment and files of the process.
 pub(crate) struct Environment;
 
 impl Secrets for Environment {
@@ -38,8 +38,8 @@ impl Secrets for Environment {
 
 type Values<'a> = BTreeMap<String, Spanned<DeValue<'a>>>;
 
-/// A text laid over the reference.
-pub(crate) struct Reader<'a> {
+/// A configuration text, with the reference for its defaults.
+pub(crate) struct ConfigReader<'a> {
     name: &'a str,
     text: &'a str,
     user: Values<'a>,
@@ -48,15 +48,15 @@ pub(crate) struct Reader<'a> {
     problems: Vec<(usize, String)>,
 }
 
-// === impl Reader ===
+// === impl ConfigReader ===
 
-impl<'a> Reader<'a> {
-    /// Parses both texts and looks for unknown keys.
+impl<'a> ConfigReader<'a> {
+    /// Parses both texts and records unknown keys as problems.
     pub(crate) fn new(name: &'a str, text: &'a str, reference: &'a str, secrets: &'a dyn Secrets) -> Result<Self> {
         let parsed = DeTable::parse(text).map_err(|error| {
             let line = line_of(text, error.span().map_or(0, |span| span.start));
             Error::config(format!("{name}:{line}: {}", error.message()))
-                .with_hint("the file is not TOML: see https://toml.io")
+                .with_hint("write valid TOML: see https://toml.io")
         })?;
         let defaults = DeTable::parse(reference)
             .map_err(|error| Error::bug("the reference configuration is not TOML").with_source(error))?;
@@ -83,13 +83,13 @@ impl<'a> Reader<'a> {
             let near = known
                 .iter()
                 .map(|name| (strsim::jaro_winkler(name, &key), name))
-                .filter(|(score, _)| *score >= ALIKE)
+                .filter(|(score, _)| *score >= SIMILAR)
                 .max_by(|a, b| a.0.total_cmp(&b.0));
             let advice = match near {
                 Some((_, name)) => format!("; did you mean `{name}`?"),
                 None => "; `bellwether config reference` lists all keys".to_owned(),
             };
-            self.problems.push((line, format!("`{key}` is not a key{advice}")));
+            self.problems.push((line, format!("unknown key `{key}`{advice}")));
         }
     }
 
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         self.problems.push((line, format!("`{key}` {what}")));
     }
 
-    /// All problems as one error.
+    /// Returns all problems as one error.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.problems.sort();
         self.problems.dedup();
@@ -128,13 +128,13 @@ impl<'a> Reader<'a> {
         self.defaults.get(key).map(|value| value.get_ref().clone())
     }
 
-    /// A text that may be left out.
+    /// Reads an optional text.
     pub(crate) fn optional(&mut self, key: &str) -> Option<String> {
         let value = self.value(key)?;
         self.string(key, &value)
     }
 
-    /// A text.
+    /// Reads a text.
     pub(crate) fn text(&mut self, key: &str) -> String {
         self.optional(key).or_else(|| self.default_of(key)?.as_str().map(str::to_owned)).unwrap_or_default()
     }
@@ -162,14 +162,14 @@ impl<'a> Reader<'a> {
             "env" => {
                 let found = self.secrets.env(&place);
                 if found.is_none() {
-                    self.problem(key, &format!("is to come from the environment variable `{place}`, which is not set"));
+                    self.problem(key, &format!("reads the environment variable `{place}`, which is not set"));
                 }
                 found
             }
             "file" => match self.secrets.file(&place) {
                 Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
                 Err(error) => {
-                    self.problem(key, &format!("is to come from the file `{place}`, which cannot be read ({error})"));
+                    self.problem(key, &format!("reads the file `{place}`, which cannot be read ({error})"));
                     None
                 }
             },
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One of several words.
+    /// Reads one of several words.
     pub(crate) fn choice(&mut self, key: &str, allowed: &[&str]) -> Option<String> {
         let text = self.optional(key)?;
         if allowed.contains(&text.as_str()) {
@@ -190,32 +190,32 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A text that has a form.
-    pub(crate) fn parsed<T: FromStr>(&mut self, key: &str, right: &str) -> Option<T> {
+    /// Reads a text that parses as `T`; `expected` describes it.
+    pub(crate) fn parsed<T: FromStr>(&mut self, key: &str, expected: &str) -> Option<T> {
         let text = self.optional(key)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            self.problem(key, &format!("is `{text}`; it must be {right}"));
+            self.problem(key, &format!("is `{text}`; it must be {expected}"));
         }
         parsed
     }
 
-    /// A whole number between two bounds, both included.
+    /// Reads a whole number between two bounds, both included.
     pub(crate) fn integer(&mut self, key: &str, least: u64, most: u64) -> u64 {
         let Some(value) = self.value(key) else { return least };
         let number = integer(&value);
         match number {
             Some(number) if (least..=most).contains(&number) => number,
             _ => {
-                let right =
+                let expected =
                     if least == most { format!("{least}") } else { format!("a whole number from {least} to {most}") };
-                self.problem(key, &format!("is {}; it must be {right}", shown(&value)));
+                self.problem(key, &format!("is {}; it must be {expected}", shown(&value)));
                 least
             }
         }
     }
 
-    /// A number between two bounds, both included.
+    /// Reads a number between two bounds, both included.
     pub(crate) fn number(&mut self, key: &str, least: f64, most: f64) -> f64 {
         let Some(value) = self.value(key) else { return least };
         let number = match &value {
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// True or false.
+    /// Reads true or false.
     pub(crate) fn boolean(&mut self, key: &str) -> bool {
         match self.value(key) {
             Some(DeValue::Boolean(value)) => value,
@@ -243,14 +243,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A duration such as "30s".
+    /// Reads a duration such as "30s".
     pub(crate) fn duration(&mut self, key: &str, least: Duration) -> Duration {
         let Some(value) = self.value(key) else { return least };
         match value.as_str().and_then(|text| humantime::parse_duration(text).ok()) {
             Some(duration) if duration >= least => duration,
             Some(_) => {
-                let right = humantime::format_duration(least);
-                self.problem(key, &format!("is {}; it must be at least \"{right}\"", shown(&value)));
+                let shortest = humantime::format_duration(least);
+                self.problem(key, &format!("is {}; it must be at least \"{shortest}\"", shown(&value)));
                 least
             }
             None => {
@@ -260,7 +260,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A size in bytes: a number, or text with a unit.
+    /// Reads a size in bytes: a number, or text with a unit.
     pub(crate) fn bytes(&mut self, key: &str, least: usize) -> usize {
         let Some(value) = self.value(key) else { return least };
         let bytes = match &value {
@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list of texts; one text stands for a list of one.
+    /// Reads a list of texts; a single text counts as a list of one.
     pub(crate) fn list(&mut self, key: &str) -> Vec<String> {
         match self.value(key) {
             Some(DeValue::Array(items)) => items.iter().filter_map(|item| self.string(key, item.get_ref())).collect(),
@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A table with free keys.
+    /// Reads a table with arbitrary keys.
     pub(crate) fn map(&mut self, table: &str) -> BTreeMap<String, String> {
         let prefix = format!("{table}.");
         let entries: Vec<(String, DeValue<'a>)> = self
@@ -319,7 +319,7 @@ fn in_free_table(key: &str) -> bool {
     FREE.iter().any(|table| key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// All keys of the reference, those in comments too.
+/// Returns all keys of the reference, including those in comments.
 fn known_keys(reference: &str) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let mut table = String::new();
@@ -337,7 +337,7 @@ fn known_keys(reference: &str) -> BTreeSet<String> {
     keys
 }
 
-/// Leaves of a table by their dotted path. A secret's `{ file = … }` is a leaf, as is any table under a free one.
+/// Returns the leaves of a table by their dotted path. A secret `{ file = … }` is a leaf, as is a table inside a free one.
 fn flatten(table: DeTable<'_>) -> Values<'_> {
     const TABLES: &[&str] = &[
         "tables",

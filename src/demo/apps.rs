@@ -1,14 +1,13 @@
-//! Three simulated apps that emit run events as a real app would: plain JSON, one object a message.
+//! Three simulated apps that emit run events as real apps would: plain JSON, one object per message.
 //!
-//! * support-assistant: tasks `refund_triage` and `order_status`, with tools; refunds need an approval and do not always
-//!   have one.
-//! * policy-assistant: task `policy_answer`, citing versioned documents, some of them stale. It rarely knows whether it was
-//!   right: a judge model says so some minutes later, too kindly, and people review some of it later still.
+//! * support-assistant: tasks `refund_triage` and `order_status`, with tool calls. Refunds need an approval, and some lack it.
+//! * policy-assistant: task `policy_answer`, citing versioned documents, some of them outdated. It rarely knows whether it was
+//!   right: a judge model decides some minutes later, too leniently, and people review a part of its answers later still.
 //! * invoice-extractor: task `invoice_extraction`, with schema errors by field.
 //!
-//! What comes after a run (scores, reviews, reopened tickets) is held back until its time.
+//! Scores, reviews and reopened tickets are held back until they are due.
 //!
-//! Rules: the same seed and the same calls give the same bytes; no clock is read. The generator knows nothing of Kafka.
+//! Rules: the same seed and the same calls produce the same bytes; no clock is read. The generator knows nothing of Kafka.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,24 +19,27 @@ use serde_json::{Value, json};
 /// Runs between two poison messages.
 const POISON_EVERY: u64 = 1500;
 
-/// Citations before every policy is revised once.
+/// Citations before the policies are revised.
 const CITED_BEFORE_REVISION: u32 = 1000;
 
-/// Of the policy assistant's runs, those whose outcome it does not know itself; those that people review; and of its wrong
-/// answers, those that the judge lets pass.
+/// Share of policy answers with an outcome that the app does not know.
 const POLICY_UNKNOWN: f64 = 0.6;
+
+/// Share of policy answers that people review.
 const POLICY_REVIEWED: f64 = 0.3;
+
+/// Share of wrong policy answers that the judge passes.
 const JUDGE_LENIENT: f64 = 0.7;
 
-/// Of the orders, those whose ticket is reopened.
+/// Share of order tickets that are reopened.
 const REOPENED: f64 = 0.02;
 
-/// How long the judge, a reviewer and a customer take, seconds.
+/// Least and longest delay of the judge, a reviewer and a customer, seconds.
 const JUDGE_SECONDS: (i64, i64) = (120, 480);
 const REVIEW_SECONDS: (i64, i64) = (300, 1200);
 const REOPEN_SECONDS: (i64, i64) = (180, 900);
 
-/// Share of a trial's app that its canary gets.
+/// Share of an app's traffic that its canary gets.
 const CANARY_SHARE: f64 = 0.3;
 
 /// One message to publish.
@@ -45,16 +47,16 @@ const CANARY_SHARE: f64 = 0.3;
 pub(crate) struct Message {
     /// Kafka key: the run's id.
     pub(crate) key: String,
-    /// What the app sends.
+    /// The message as the app sends it.
     pub(crate) payload: Vec<u8>,
 }
 
-/// What is on trial at a moment.
+/// The canaries at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Trial {
-    /// Canary of the invoice extractor, with how bad it is by now: 0 as its baseline, 1 at its worst.
+    /// Harm of the invoice extractor's canary, if it runs: 0 is as good as the baseline, 1 is worst.
     pub(crate) invoice: Option<f64>,
-    /// Canary of the support assistant, which does nothing better or worse.
+    /// True while the support assistant has a canary, which is as good as its baseline.
     pub(crate) support: bool,
 }
 
@@ -64,18 +66,18 @@ pub(crate) struct Apps {
     prefix: u64,
     sequence: u64,
     cited: u32,
-    /// What is to be said later, by when.
-    later: BTreeMap<(i64, u64), Later>,
+    /// Pending verdicts by due time.
+    later: BTreeMap<(i64, u64), Verdict>,
 }
 
-/// What somebody will say of a run.
-enum Later {
+/// A later statement about a run.
+enum Verdict {
     Score { run_id: String, passed: bool },
     Review { run_id: String, reviewer: &'static str, accepts: bool },
     Reopened { run_id: String },
 }
 
-/// What differs from task to task.
+/// Properties of a task.
 struct Task {
     source: &'static str,
     name: &'static str,
@@ -132,7 +134,7 @@ const INVOICE: Task = Task {
 pub(crate) const INVOICE_CANARY: &str = "extract-7.4";
 pub(crate) const SUPPORT_CANARY: &str = "2026-11-23.1";
 
-/// A run's dice, drawn once, so that every field tells the same story.
+/// The random choices of a run, drawn once so that all fields agree.
 struct Draw {
     canary: bool,
     harm: f64,
@@ -145,12 +147,12 @@ struct Draw {
 // === impl Apps ===
 
 impl Apps {
-    /// Apps with a seed.
+    /// Creates the apps with a seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self { rng: StdRng::seed_from_u64(seed), prefix: seed, sequence: 0, cited: 0, later: BTreeMap::new() }
     }
 
-    /// The next message, of a run that ended at this time (µs since 1970).
+    /// Returns the next message, about a run that ended at this time (µs since 1970).
     pub(crate) fn next(&mut self, ended_micros: i64, trial: Trial) -> Message {
         self.sequence += 1;
         if self.sequence.is_multiple_of(POISON_EVERY) {
@@ -166,26 +168,26 @@ impl Apps {
         self.run(task, ended_micros, trial)
     }
 
-    /// What is said by now of a run that ended before.
+    /// Returns the next verdict that is due by now.
     pub(crate) fn late(&mut self, now_micros: i64) -> Option<Message> {
         self.late_by(now_micros, 0)
     }
 
-    /// As [`Apps::late`], by people and judges who are ahead of their time; none speaks before the run has ended.
+    /// As [`Apps::late`], with verdicts due earlier by `ahead_micros`, but never before the end of their run.
     pub(crate) fn late_by(&mut self, now_micros: i64, ahead_micros: i64) -> Option<Message> {
         let due = self.later.first_entry().filter(|first| first.key().0 <= now_micros.saturating_add(ahead_micros))?;
         let (run_id, event_type, source, data) = match due.remove() {
-            Later::Score { run_id, passed } => {
+            Verdict::Score { run_id, passed } => {
                 let evaluator = json!({ "id": "policy-judge", "version": "3", "model": "claude-opus-4-6" });
                 let data = json!({ "name": "answer_is_right", "kind": "llm", "evaluator": evaluator, "passed": passed, "sets_outcome": true });
                 (run_id, "run.score", "policy-judge", data)
             }
-            Later::Review { run_id, reviewer, accepts } => {
+            Verdict::Review { run_id, reviewer, accepts } => {
                 let decision = if accepts { "accept" } else { "reject" };
                 let data = json!({ "review_id": format!("rv_{run_id}"), "reviewer": reviewer, "queue": "policy", "decision": decision });
                 (run_id, "run.review", "review-desk", data)
             }
-            Later::Reopened { run_id } => {
+            Verdict::Reopened { run_id } => {
                 let data = json!({ "reason_code": "ticket_reopened", "initiated_by": "user", "to": "tier2", "phase": "after_answer" });
                 (run_id, "run.escalated", "helpdesk", data)
             }
@@ -196,26 +198,26 @@ impl Apps {
         Some(Message { key: run_id, payload: event.to_string().into_bytes() })
     }
 
-    fn say_later(&mut self, ended_micros: i64, (least, most): (i64, i64), later: Later) {
+    fn schedule(&mut self, ended_micros: i64, (least, most): (i64, i64), verdict: Verdict) {
         let due = ended_micros + self.between(least * 1000, most * 1000) * 1000;
-        self.later.insert((due, self.sequence * 4 + self.later.len() as u64 % 4), later);
+        self.later.insert((due, self.sequence * 4 + self.later.len() as u64 % 4), verdict);
     }
 
-    /// What will be said of a run, of which the truth is known here and nowhere else.
-    fn judge_later(&mut self, task: &Task, run_id: &str, ended_micros: i64, succeeded: bool) {
+    /// Schedules the verdicts about a run. Only the generator knows if it truly succeeded.
+    fn schedule_verdicts(&mut self, task: &Task, run_id: &str, ended_micros: i64, succeeded: bool) {
         let run_id = run_id.to_owned();
         match task.name {
             "policy_answer" => {
                 if self.chance(POLICY_REVIEWED) {
                     let reviewer = self.pick(&["ann", "bob", "chen"]);
-                    let review = Later::Review { run_id: run_id.clone(), reviewer, accepts: succeeded };
-                    self.say_later(ended_micros, REVIEW_SECONDS, review);
+                    let review = Verdict::Review { run_id: run_id.clone(), reviewer, accepts: succeeded };
+                    self.schedule(ended_micros, REVIEW_SECONDS, review);
                 }
                 let passed = if succeeded { !self.chance(0.01) } else { self.chance(JUDGE_LENIENT) };
-                self.say_later(ended_micros, JUDGE_SECONDS, Later::Score { run_id, passed });
+                self.schedule(ended_micros, JUDGE_SECONDS, Verdict::Score { run_id, passed });
             }
             "order_status" if self.chance(REOPENED) => {
-                self.say_later(ended_micros, REOPEN_SECONDS, Later::Reopened { run_id });
+                self.schedule(ended_micros, REOPEN_SECONDS, Verdict::Reopened { run_id });
             }
             _ => {}
         }
@@ -224,7 +226,7 @@ impl Apps {
     fn run(&mut self, task: &Task, ended_micros: i64, trial: Trial) -> Message {
         let mut draw = self.draw(task, trial);
         let run_id = format!("run_{:x}_{:07}", self.prefix, self.sequence);
-        self.judge_later(task, &run_id, ended_micros, draw.status == "success");
+        self.schedule_verdicts(task, &run_id, ended_micros, draw.status == "success");
         let app = task.name == "policy_answer";
         if app && self.chance(POLICY_UNKNOWN) {
             draw.status = "unknown";
@@ -335,7 +337,7 @@ impl Apps {
                 let mut call = self.tool("issue_refund", 0.97);
                 call["side_effect"] = json!(true);
                 call["risk"] = json!("high");
-                // Two in a hundred refunds go through without anybody's approval: what the pipeline has to find by itself.
+                // 2 % of refunds go through without an approval, for the pipeline to find.
                 if self.chance(0.98) {
                     let decision = self.pick(&["approved", "approved", "approved", "edited"]);
                     call["approval"] =
@@ -365,7 +367,7 @@ impl Apps {
         let mut documents = Vec::new();
         for _ in 0..self.between(1, 3) {
             let number = self.between(1, 24);
-            // The policies are revised early in the history; after that one citation in twenty-five is of the old text.
+            // The policies are revised early in the history; after that, one citation in 25 is of the old version.
             self.cited += 1;
             let version = if self.cited <= CITED_BEFORE_REVISION || self.chance(0.04) { 3 } else { 4 };
             documents.push(json!({
@@ -392,7 +394,7 @@ impl Apps {
         let first_valid = !broken && !self.chance(0.04);
         let mut fields = Vec::new();
         if broken {
-            // The worse release mostly gets the amount wrong.
+            // The bad canary mostly gets the amount wrong.
             let index = if draw.harm > 0.0 && self.chance(0.7) { 0 } else { self.rng.random_range(0..FIELDS.len()) };
             let (path, rule, message) = FIELDS[index];
             fields.push(json!({ "path": path, "valid": false, "rule": rule, "message": message }));
@@ -404,7 +406,7 @@ impl Apps {
         });
     }
 
-    /// A message that no decoder can accept.
+    /// Returns a message that the decoder must reject.
     fn poison(&mut self, ended_micros: i64) -> Message {
         let key = format!("poison_{:x}_{}", self.prefix, self.sequence);
         let text = match self.rng.random_range(0..5) {
@@ -439,7 +441,7 @@ impl Apps {
         words[self.rng.random_range(0..words.len())]
     }
 
-    /// A log-normal factor with median one, by twelve uniform draws for the normal.
+    /// Returns a log-normal factor with median one; the normal is the sum of twelve uniform draws.
     fn spread(&mut self, sigma: f64) -> f64 {
         let normal: f64 = (0..12).map(|_| self.rng.random::<f64>()).sum::<f64>() - 6.0;
         (sigma * normal).exp()
@@ -464,7 +466,7 @@ fn provider(model: &str) -> &'static str {
     }
 }
 
-/// Milliseconds as whole microseconds; simulated latencies are far inside the range.
+/// Converts milliseconds to microseconds; simulated latencies are far inside the range.
 fn micros(ms: f64) -> i64 {
     (ms * 1000.0) as i64
 }
@@ -474,7 +476,7 @@ fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// Nano-units as a decimal text.
+/// Formats nano-units as a decimal number.
 fn amount(nanos: f64) -> String {
     let nanos = nanos as u64;
     format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
@@ -497,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_bytes() {
+    fn the_same_seed_produces_the_same_bytes() {
         let trial = Trial { invoice: Some(0.5), support: true };
         assert_eq!(messages(7, 2000, trial), messages(7, 2000, trial));
         assert_ne!(messages(7, 10, trial), messages(8, 10, trial));
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn the_judge_is_kinder_than_people_and_both_come_minutes_after_the_run() {
+    fn the_judge_is_more_lenient_than_people_and_both_decide_minutes_after_the_run() {
         let mut apps = Apps::new(5);
         let (mut scores, mut reviews, mut reopened) = ([0_u32; 2], [0_u32; 2], 0);
         let mut ended = BTreeMap::new();

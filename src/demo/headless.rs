@@ -1,4 +1,4 @@
-//! The demo without a terminal: history, a while of live traffic, then the tables, printed.
+//! The demo without a terminal: publishes the history and some live traffic, then prints the tables.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
 use super::observe::{Answer, Observer};
 use super::{Demo, QUERIES};
 
-/// Between two looks at the tables.
+/// Time between two looks at the tables.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const LINE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the last messages to be committed.
@@ -35,13 +35,13 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
         round(coverage, 3) AS coverage, round(label_delay_s_p50) AS label_delay_s, \
         round(escalation_rate, 3) AS escalated, round(latency_ms_p95, 0) AS p95_ms \
         FROM rolling WHERE span = '1h' ORDER BY task, stage DESC, release_id").await?;
-    show(&observer, "Late outcomes: the judge and people, minutes after the run (older runs are covered better)", "SELECT \
+    show(&observer, "Late outcomes: verdicts of the judge model and of people arrive minutes after the run, so older runs are better covered", "SELECT \
         CAST(date_part('epoch', m.newest) - date_part('epoch', r.ended_at) AS BIGINT) / 300 * 5 AS minutes_ago, count(*) AS runs, \
         round(avg(CAST(judged AS DOUBLE)), 3) AS coverage, round(avg(CASE WHEN judged THEN CAST(completed AS DOUBLE) END), 3) AS success, \
         count(*) FILTER (WHERE outcome_source = 'llm') AS by_judge, count(*) FILTER (WHERE outcome_source = 'human') AS by_people, \
         round(median(label_delay_s)) AS delay_s FROM runs AS r CROSS JOIN (SELECT max(ended_at) AS newest FROM runs) AS m \
         WHERE task = 'policy_answer' AND r.ended_at > m.newest - INTERVAL '30 minutes' GROUP BY 1 ORDER BY 1").await?;
-    show(&observer, "A rate corrected: what the judge said alone, and with what people said since", "WITH judge AS (SELECT run_id, \
+    show(&observer, "Corrected rates: success according to the judge model alone, and after human reviews", "WITH judge AS (SELECT run_id, \
         scores[1]['passed'] AS passed FROM events WHERE event_type = 'run.score') SELECT task, release_id, count(*) AS judged, \
         round(avg(CAST(j.passed AS DOUBLE)), 3) AS success_by_judge, round(avg(CAST(completed AS DOUBLE)), 3) AS success_now, \
         count(*) FILTER (WHERE outcome_source = 'human') AS reviewed, \
@@ -60,20 +60,20 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
         round(min(event_lag_s), 1) AS event_lag_s FROM freshness GROUP BY table_name ORDER BY table_name",
     )
     .await?;
-    tell_alerts(&observer).await?;
+    print_alerts(&observer).await?;
     crate::print("Queries to try")?;
-    for (what, sql) in QUERIES {
-        crate::print(&format!("  {what:<24} {sql}"))?;
+    for (question, sql) in QUERIES {
+        crate::print(&format!("  {question:<28} {sql}"))?;
     }
     Ok(())
 }
 
 async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<()> {
-    let mut said = Instant::now() - LINE;
+    let mut printed = Instant::now() - LINE;
     let mut live_since = None;
     loop {
         observer.count(demo).await?;
-        if said.elapsed() >= LINE {
+        if printed.elapsed() >= LINE {
             let view = observer.view();
             let phase = if demo.progress.is_live() { "live" } else { "history" };
             crate::print(&format!(
@@ -83,7 +83,7 @@ async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<
                 view.per_second,
                 view.commits
             ))?;
-            said = Instant::now();
+            printed = Instant::now();
         }
         if demo.progress.is_live() && live_since.get_or_insert_with(Instant::now).elapsed() >= live {
             return Ok(());
@@ -95,7 +95,7 @@ async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<
     }
 }
 
-/// Waits until what was published is committed and counted.
+/// Waits until every published message is committed and counted.
 async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < SETTLE && !demo.running.stopping() {
@@ -109,8 +109,8 @@ async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
     Ok(())
 }
 
-/// What the alerts say of the two canaries: when, on how many runs, and with what bound of a false alarm.
-async fn tell_alerts(observer: &Observer) -> Result<()> {
+/// Prints the alerts of the bad canary with their bounds of false alarms, and counts those of its harmless twin.
+async fn print_alerts(observer: &Observer) -> Result<()> {
     let fired = |release: &str| {
         format!(
             "SELECT severity, rule, at, canary_runs, baseline_runs, false_alarm, false_alarm_unit, title FROM alerts \
@@ -123,18 +123,20 @@ async fn tell_alerts(observer: &Observer) -> Result<()> {
         if let [severity, rule, at, canary, baseline, bound, unit, title] = cells.as_slice() {
             let bound: f64 = bound.parse().unwrap_or(f64::NAN);
             let promise = match unit.as_str() {
-                "per_release" => format!("false at most once in {:.0} such releases", 1.0 / bound),
-                "a_month" => format!("false at most {} times a month", number(bound)),
-                _ => "no promise".to_owned(),
+                "per_release" => format!("at most 1 in {:.0} such releases alerts falsely", 1.0 / bound),
+                "a_month" => format!("at most {} false alarms per month", number(bound)),
+                _ => "no bound on false alarms".to_owned(),
             };
             crate::print(&format!("  {severity:<7} {rule:<24} {title}"))?;
-            crate::print(&format!("          fired at {at} on {canary} runs against {baseline}; {promise}"))?;
+            crate::print(&format!(
+                "          fired at {at} on {canary} canary runs against {baseline} baseline runs; {promise}"
+            ))?;
         }
     }
     let twin = observer.ask(&fired(SUPPORT_CANARY)).await?;
     let first = bad.rows.first().map_or("not caught", |_| "caught");
     crate::print(&format!(
-        "  The bad canary {INVOICE_CANARY} is {first}; {} alerts of its twin {SUPPORT_CANARY}, which changes nothing.\n",
+        "  Bad canary {INVOICE_CANARY}: {first}. Harmless canary {SUPPORT_CANARY}: {} alerts.\n",
         twin.rows.len()
     ))?;
     Ok(())
@@ -146,7 +148,7 @@ async fn show(observer: &Observer, title: &str, sql: &str) -> Result<()> {
     Ok(())
 }
 
-/// An answer as a table for people.
+/// Formats a result as a table.
 pub(crate) fn table(answer: &Answer) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);

@@ -1,4 +1,4 @@
-//! What the demo shows, read from the tables through SQL like anybody else's question.
+//! Reads the figures that the demo shows from the tables, with SQL like any other client.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use super::Demo;
 /// Points of a release's sparkline.
 const SPARK: usize = 40;
 
-/// Lines of news that are kept.
+/// Lines of news to keep.
 const NEWS: usize = 100;
 
 /// Memory of the demo's own queries.
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// A canary is told to be worse once it has this many judged runs.
+/// Runs that a release needs before the news mentions its rates.
 const ENOUGH: f64 = 30.0;
 
 /// Rolling metrics of one task, release and stage.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct ReleaseRow {
     pub(crate) task: String,
     pub(crate) release: String,
     pub(crate) stage: String,
@@ -42,18 +42,18 @@ pub(crate) struct Row {
     pub(crate) exceptions: Option<f64>,
 }
 
-/// An answer as text.
+/// A query result as text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// Everything that is shown, at one moment.
+/// Everything on the screen at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     pub(crate) span: &'static str,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<ReleaseRow>,
     pub(crate) committed: u64,
     pub(crate) per_second: f64,
     pub(crate) quarantined: u64,
@@ -61,10 +61,10 @@ pub(crate) struct View {
     pub(crate) event_lag_s: Option<f64>,
     pub(crate) spark: BTreeMap<String, VecDeque<u64>>,
     pub(crate) news: VecDeque<String>,
-    pub(crate) trouble: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
-/// Reads the tables again and again.
+/// Reads the tables periodically and keeps the latest view.
 pub(crate) struct Observer {
     session: Session,
     lake: Lake,
@@ -89,7 +89,7 @@ impl Observer {
         Ok(Self { session, lake, view, at: Instant::now(), known: BTreeMap::new() })
     }
 
-    /// Reads how far the tables are. Cheap; the producer waits for it.
+    /// Updates the number of committed messages, which the producer waits for. Cheap.
     pub(crate) async fn count(&mut self, demo: &Demo) -> Result<()> {
         let events = self.lake.log(Table::Events).latest_version().await?;
         let committed = demo.running.committed();
@@ -109,8 +109,8 @@ impl Observer {
     pub(crate) async fn look(&mut self, span: &'static str) -> Result<()> {
         self.view.span = span;
         let answer = self.ask(&rolling_sql(span)).await?;
-        self.view.rows = answer.rows.iter().map(|cells| row(cells)).collect();
-        self.tell_rows();
+        self.view.rows = answer.rows.iter().map(|cells| release_row(cells)).collect();
+        self.add_news();
         let quarantine =
             self.ask("SELECT reason, count(*) AS n FROM quarantine GROUP BY reason ORDER BY reason").await?;
         let mut total = 0;
@@ -125,7 +125,7 @@ impl Observer {
         Ok(())
     }
 
-    /// Runs a question of the user's own.
+    /// Runs a query.
     pub(crate) async fn ask(&self, sql: &str) -> Result<Answer> {
         let answer = self.session.execute(sql).await?;
         let columns = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
@@ -140,15 +140,15 @@ impl Observer {
         self.view.clone()
     }
 
-    pub(crate) fn trouble(&mut self, error: &Error) {
-        self.view.trouble = Some(error.chain());
+    pub(crate) fn set_error(&mut self, error: &Error) {
+        self.view.error = Some(error.chain());
     }
 
-    pub(crate) fn well(&mut self) {
-        self.view.trouble = None;
+    pub(crate) fn clear_error(&mut self) {
+        self.view.error = None;
     }
 
-    fn tell_rows(&mut self) {
+    fn add_news(&mut self) {
         let rows = self.view.rows.clone();
         for row in &rows {
             self.once(
@@ -165,21 +165,16 @@ impl Observer {
         }
         for row in rows.iter().filter(|row| row.runs >= ENOUGH && row.delay_s.is_some()) {
             let (Some(coverage), Some(success)) = (row.coverage, row.success) else { continue };
-            // A line for each twentieth that verdicts add to the coverage.
+            // One line for each 5 % of coverage that verdicts add.
             let step = (coverage * 20.0).floor() as i64;
             self.once(
                 format!("coverage {} {} {step}", row.task, row.release),
-                format!(
-                    "{}: {:.0} % of runs have a verdict, success {:.1} %",
-                    row.task,
-                    coverage * 100.0,
-                    success * 100.0
-                ),
+                format!("{}: {:.0} % of runs judged, success {:.1} %", row.task, coverage * 100.0, success * 100.0),
             );
         }
         for canary in rows.iter().filter(|row| row.stage == "canary" && row.runs >= ENOUGH) {
             let Some(full) = rows.iter().find(|row| row.stage == "full" && row.task == canary.task) else { continue };
-            // Intervals that do not touch: a plain reading for the eye, not the test that alerts will use.
+            // Disjoint intervals are a rough reading for the eye; alerts use a sequential test.
             let (Some(high), Some(low)) = (canary.success_high, full.success_low) else { continue };
             if high < low {
                 let (Some(mine), Some(theirs)) = (canary.success, full.success) else { continue };
@@ -212,10 +207,10 @@ fn rolling_sql(span: &str) -> String {
     )
 }
 
-fn row(cells: &[String]) -> Row {
+fn release_row(cells: &[String]) -> ReleaseRow {
     let text = |index: usize| cells.get(index).cloned().unwrap_or_default();
     let number = |index: usize| cells.get(index).and_then(|cell| cell.parse::<f64>().ok());
-    Row {
+    ReleaseRow {
         task: text(0),
         release: text(1),
         stage: text(2),

@@ -1,7 +1,7 @@
 //! The live summary in a terminal.
 //!
-//! One task reads the tables and sends views; this loop draws them and reads keys. The terminal is restored however the
-//! loop ends, in a panic too (ratatui's own hook).
+//! One loop reads the tables, draws them and reads keys. The terminal is restored however the loop ends, also after a panic
+//! (by ratatui's hook).
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use super::observe::{Answer, Observer, View};
 use super::{Demo, QUERIES};
 use crate::memory;
 
-/// Longest wait for a key before the screen is drawn anew.
+/// Longest wait for a key before the screen is redrawn.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Between two looks at the metrics.
+/// Time between two reads of the metrics.
 const LOOK: Duration = Duration::from_millis(1500);
 
-/// A canary whose success is this much lower is shown in red.
+/// A canary is shown in red if its success rate is lower than its baseline's by more than this.
 const WORSE: f64 = 0.05;
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ enum Action {
 pub(crate) async fn run(demo: &Demo) -> Result<()> {
     let mut observer = Observer::open(demo).await?;
     let mut terminal = ratatui::try_init().map_err(|source| {
-        Error::unavailable("the terminal cannot be used").with_hint("try --headless").with_source(source)
+        Error::unavailable("cannot use the terminal").with_hint("add --headless").with_source(source)
     })?;
     let shown = show(demo, &mut observer, &mut terminal).await;
     ratatui::restore();
@@ -51,12 +51,12 @@ pub(crate) async fn run(demo: &Demo) -> Result<()> {
 }
 
 async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::DefaultTerminal) -> Result<()> {
-    let broken = |source: std::io::Error| Error::unavailable("the terminal has gone").with_source(source);
+    let broken = |source: std::io::Error| Error::unavailable("lost the terminal").with_source(source);
     let mut screen = Screen { view: observer.view(), ..Screen::default() };
     let mut looked = std::time::Instant::now();
     while !demo.running.stopping() {
         terminal.draw(|frame| draw(frame, demo, &screen)).map_err(broken)?;
-        // Keys are few; a short blocking wait of a worker thread is what a terminal loop is.
+        // Waiting for a key may block this worker thread; no other task needs it.
         if tokio::task::block_in_place(|| event::poll(TICK)).map_err(broken)?
             && let Event::Key(key) = event::read().map_err(broken)?
         {
@@ -74,8 +74,8 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
         }
         let read = refresh(demo, observer, &screen, &mut looked).await;
         match read {
-            Ok(()) => observer.well(),
-            Err(error) => observer.trouble(&error),
+            Ok(()) => observer.clear_error(),
+            Err(error) => observer.set_error(&error),
         }
         screen.view = observer.view();
     }
@@ -125,7 +125,7 @@ impl Screen {
                 self.answer = None;
                 self.input = Some(String::new());
             }
-            KeyCode::Char(digit @ '1'..='7') => {
+            KeyCode::Char(digit @ '1'..='8') => {
                 let index = usize::from(digit as u8 - b'1');
                 if let Some((_, sql)) = QUERIES.get(index) {
                     return Action::Ask((*sql).to_owned());
@@ -194,8 +194,8 @@ fn header<'a>(demo: &Demo, view: &View) -> Paragraph<'a> {
         "   memory ".dim(),
         value(memory),
     ]);
-    let second = match &view.trouble {
-        Some(trouble) => Line::from(trouble.clone().red()),
+    let second = match &view.error {
+        Some(error) => Line::from(error.clone().red()),
         None => Line::from("3 apps → Kafka → Delta tables → rolling metrics → SQL".dim()),
     };
     Paragraph::new(vec![first, second]).block(Block::bordered().title(" bellwether ".bold().cyan()))
@@ -212,7 +212,7 @@ fn backfill(frame: &mut Frame<'_>, demo: &Demo, area: Rect) {
             .gauge_style(Style::new().cyan().on_black());
         frame.render_widget(gauge, area);
     } else {
-        frame.render_widget(Line::from(" ● live, a canary of two apps each gets 30 % of the traffic".green()), area);
+        frame.render_widget(Line::from(" ● live: two apps each send 30 % of their traffic to a canary".green()), area);
     }
 }
 
@@ -287,7 +287,7 @@ fn news<'a>(view: &View) -> Paragraph<'a> {
             },
         )
         .collect();
-    Paragraph::new(lines).block(Block::bordered().title(" what is happening "))
+    Paragraph::new(lines).block(Block::bordered().title(" news "))
 }
 
 fn footer<'a>(demo: &Demo, screen: &Screen) -> Paragraph<'a> {
@@ -295,13 +295,13 @@ fn footer<'a>(demo: &Demo, screen: &Screen) -> Paragraph<'a> {
         vec![Line::from(format!("tables {}   broker {}   http://{}", demo.root(), demo.brokers, demo.running.address))];
     if let Some(input) = &screen.input {
         lines.push(Line::from(vec!["sql> ".cyan().bold(), Span::from(format!("{input}▏"))]));
-        lines.push(Line::from("enter asks, esc leaves".dim()));
+        lines.push(Line::from("enter runs the query, esc cancels".dim()));
     } else {
         for (index, (_, sql)) in QUERIES.iter().enumerate() {
             lines.push(Line::from(vec![format!("{} ", index + 1).cyan(), Span::from(*sql).dim()]));
         }
     }
-    Paragraph::new(lines).block(Block::bordered().title(" q quit  s span  : ask in SQL  1–7 try a query "))
+    Paragraph::new(lines).block(Block::bordered().title(" q quit  s span  : enter SQL  1–8 run a query "))
 }
 
 #[cfg(test)]
@@ -312,13 +312,13 @@ mod tests {
 
     #[test]
     fn a_bad_canary_stands_out_in_the_table() {
-        let row = |stage: &str, success| crate::demo::observe::Row {
+        let row = |stage: &str, success| crate::demo::observe::ReleaseRow {
             task: "t".to_owned(),
             release: "r".to_owned(),
             stage: stage.to_owned(),
             runs: 100.0,
             success: Some(success),
-            ..crate::demo::observe::Row::default()
+            ..crate::demo::observe::ReleaseRow::default()
         };
         let view = View { span: "5m", rows: vec![row("full", 0.9), row("canary", 0.6)], ..View::default() };
         let mut terminal = Terminal::new(TestBackend::new(130, 6)).expect("a test terminal");

@@ -1,7 +1,7 @@
-//! Publishes what the simulated apps emit: six hours of history as fast as ingest takes it, then live traffic.
+//! Publishes the events of the simulated apps: six hours of history as fast as ingest reads it, then live traffic.
 //!
-//! The embedded broker forgets the oldest messages of a full partition, so the producer waits for the consumer: what is
-//! published and not yet committed stays below a quarter of what the broker keeps.
+//! The embedded broker drops the oldest messages of a full partition, so the producer waits for the consumer: messages that
+//! are published but not committed take less than a quarter of the space that the broker has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,28 +19,28 @@ use super::apps::{Apps, Message, Trial};
 /// Length of the history.
 const HISTORY: Duration = Duration::from_secs(6 * 3600);
 
-/// Messages published and not yet committed, at most: about 1.3 kB each, against 24 partitions of 5 MiB.
+/// Most messages that are published but not committed: about 1.3 kB each, against 24 partitions of 5 MiB.
 const IN_FLIGHT: u64 = 20_000;
 
-/// Live events a second.
+/// Live events per second.
 const LIVE_PER_SECOND: u64 = 30;
 
-/// How many times quicker verdicts come once traffic is live.
+/// How many times sooner verdicts arrive once traffic is live.
 const LATE_SPEED: i64 = 9;
 
-/// Time, in live traffic, until the bad canary is at its worst.
+/// Live time until the bad canary is at its worst.
 const DECLINE: Duration = Duration::from_secs(240);
 
-/// How far from the end of the history both canaries begin, so that there are enough runs to judge them by.
+/// Time before the end of the history at which both canaries start, so that they have enough runs to be judged.
 const CANARY_HEAD: Duration = Duration::from_secs(60 * 60);
 
-/// How bad the bad canary has become by the end of the history.
+/// Harm of the bad canary at the end of the history, from 0 to 1.
 const HARM: f64 = 0.7;
 
 /// Pause while the consumer is behind or the producer's queue is full.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What has been published, shared with whoever shows it.
+/// Counts of published and committed messages, shared with the display.
 pub(crate) struct Progress {
     /// Runs of history to publish.
     pub(crate) history: u64,
@@ -73,12 +73,12 @@ impl Progress {
         self.committed.load(Ordering::Relaxed)
     }
 
-    /// Notes what the tables hold; the producer goes by it.
+    /// Records the number of committed messages, which paces the producer.
     pub(crate) fn note_committed(&self, messages: u64) {
         self.committed.fetch_max(messages, Ordering::Relaxed);
     }
 
-    /// The history is out; traffic is live.
+    /// Returns true once the history is published and traffic is live.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
     }
@@ -93,27 +93,27 @@ impl Progress {
     }
 }
 
-/// Starts the traffic on a thread of its own.
+/// Starts the traffic on its own thread.
 ///
 /// # Errors
-/// `Unavailable` where the producer or its thread cannot be made.
+/// `Unavailable` if the producer or its thread cannot be created.
 pub(crate) fn start(brokers: &str, seed: u64, progress: Arc<Progress>) -> Result<JoinHandle<()>> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", "20")
         .set("queue.buffering.max.messages", "20000")
         .create()
-        .map_err(|source| Error::unavailable("the producer of the demo cannot be made").with_source(source))?;
+        .map_err(|source| Error::unavailable("cannot create the demo's Kafka producer").with_source(source))?;
     std::thread::Builder::new()
         .name("demo-traffic".to_owned())
         .spawn(move || {
             let mut traffic = Traffic { producer, apps: Apps::new(seed), progress };
             traffic.history();
             traffic.live();
-            // What is still queued is worth nothing once the demo ends; a second is plenty for what is on its way.
+            // Queued messages are of no use once the demo ends; one second is enough for those in flight.
             drop(traffic.producer.flush(Duration::from_secs(1)));
         })
-        .map_err(|source| Error::unavailable("the system gives no thread").with_source(source))
+        .map_err(|source| Error::unavailable("cannot start a thread").with_source(source))
 }
 
 struct Traffic {
@@ -135,19 +135,19 @@ impl Traffic {
             let left = Duration::from_micros((span - passed).unsigned_abs());
             let on_trial = CANARY_HEAD.saturating_sub(left).as_secs_f64() / CANARY_HEAD.as_secs_f64();
             let trial = Trial {
-                // Harmless at first, and then quickly worse.
+                // Harmless at first, then quickly worse.
                 invoice: (left < CANARY_HEAD).then(|| HARM * (2.0 * on_trial - 0.4).clamp(0.0, 1.0)),
                 support: left < CANARY_HEAD,
             };
-            self.say_late(begin + passed);
+            self.publish_late(begin + passed);
             let message = self.apps.next(begin + passed, trial);
             self.publish(&message);
         }
         self.progress.live.store(true, Ordering::Relaxed);
     }
 
-    /// What is said by now of runs that ended before.
-    fn say_late(&mut self, now: i64) {
+    /// Publishes the verdicts that are due by now.
+    fn publish_late(&mut self, now: i64) {
         while let Some(message) = self.apps.late(now) {
             self.publish(&message);
         }
@@ -158,7 +158,7 @@ impl Traffic {
         let mut sent = 0;
         while !self.progress.is_stopped() {
             let passed = begun.elapsed();
-            // The judge and the people are quicker than they were, so that half a minute of watching shows what they change.
+            // Verdicts arrive sooner than in the history, so that half a minute of watching shows their effect.
             let ahead = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX).saturating_mul(LATE_SPEED);
             while let Some(message) = self.apps.late_by(now_micros(), ahead) {
                 self.publish(&message);

@@ -1,7 +1,7 @@
-//! Forms of an answer: a table or records for people; csv, json, ndjson and parquet for programs.
+//! Output formats: tables and records for people; csv, json, ndjson and parquet for programs.
 //!
-//! A table on a terminal is no wider than it; what does not fit is cut or left out, and records show all of it. All but the
-//! forms for people are written as rows come, so that an answer of any size fits.
+//! Tables are fitted to the terminal by cutting texts and leaving out columns; records show everything. The formats for
+//! programs are written as rows arrive, so that results may be larger than memory.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -24,40 +24,40 @@ use parquet::file::properties::WriterProperties;
 
 use crate::screen::{self, Value};
 
-/// Rows of a table that are shown at most: more than anybody reads, and bounded.
+/// Most rows that a table or records show.
 const TABLE_ROWS: usize = 1000;
 
-/// How an answer is written.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table for people, fitted to the terminal.
     #[default]
     Table,
-    /// For people, a column a line: nothing is cut.
+    /// One column per line for people; nothing is cut.
     Record,
-    /// Comma-separated, with a header.
+    /// Comma-separated values with a header.
     Csv,
     /// One JSON array of objects.
     Json,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Apache Parquet; needs --output, or a pipe.
+    /// Apache Parquet; needs --output or a pipe.
     Parquet,
 }
 
-/// Writes an answer; false where the reader has left.
+/// Writes a result. Returns false if the pipe it goes to is closed.
 pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -> Result<bool> {
     let terminal = file.is_none() && io::stdout().is_terminal();
     if format == Format::Parquet && terminal {
-        return Err(Error::config("Parquet is nothing for a terminal").with_hint("add --output FILE"));
+        return Err(Error::config("refusing to write Parquet to a terminal").with_hint("add --output FILE"));
     }
-    let target: Box<dyn Write + Send> =
-        match file {
-            Some(path) => Box::new(File::create(path).map_err(|source| {
-                Error::config(format!("`{}` cannot be written", path.display())).with_source(source)
-            })?),
-            None => Box::new(io::stdout()),
-        };
+    let target: Box<dyn Write + Send> = match file {
+        Some(path) => Box::new(
+            File::create(path)
+                .map_err(|source| Error::config(format!("cannot write `{}`", path.display())).with_source(source))?,
+        ),
+        None => Box::new(io::stdout()),
+    };
     let mut target = BufWriter::new(target);
     let done = match format {
         Format::Table if terminal => table(answer, &mut target, screen::width()).await,
@@ -75,7 +75,7 @@ pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -
     }
 }
 
-/// A reader that leaves early is no error.
+/// Why writing stopped. A closed pipe is not an error.
 enum Failed {
     Pipe,
     Other(Error),
@@ -92,7 +92,7 @@ impl From<io::Error> for Failed {
         if source.kind() == io::ErrorKind::BrokenPipe {
             return Self::Pipe;
         }
-        Self::Other(Error::unavailable("the answer cannot be written").with_source(source))
+        Self::Other(Error::unavailable("cannot write the result").with_source(source))
     }
 }
 
@@ -101,14 +101,14 @@ impl From<arrow::error::ArrowError> for Failed {
         match source {
             arrow::error::ArrowError::IoError(_, source) => source.into(),
             other if other.to_string().contains("Broken pipe") => Self::Pipe,
-            other => Self::Other(Error::bug("the answer cannot be written in this form").with_source(other)),
+            other => Self::Other(Error::bug("cannot write the result in this format").with_source(other)),
         }
     }
 }
 
 impl From<parquet::errors::ParquetError> for Failed {
     fn from(source: parquet::errors::ParquetError) -> Self {
-        Self::Other(Error::unavailable("the answer cannot be written as Parquet").with_source(source))
+        Self::Other(Error::unavailable("cannot write the result as Parquet").with_source(source))
     }
 }
 
@@ -158,7 +158,7 @@ async fn columns(mut answer: Answer, target: &mut (impl Write + Send)) -> Writte
     Ok(())
 }
 
-/// Columns that csv cannot hold, as the text that a table shows of them.
+/// Replaces nested columns, which CSV cannot hold, by their text.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, Failed> {
     let schema = batch.schema();
     let mut fields = Vec::new();
@@ -184,9 +184,9 @@ async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<u
     let (batches, rows, cut) = first_rows(answer).await?;
     let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let values = values(&batches, rows)?;
-    let mut notes = vec![told(rows)];
+    let mut notes = vec![row_count(rows)];
     if cut {
-        notes.push("and more: add LIMIT, or another --format".to_owned());
+        notes.push("and more: add LIMIT or choose another --format".to_owned());
     }
     let text = match width {
         None => plain_table(&headers, values),
@@ -200,7 +200,7 @@ async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<u
                 if fitted.left_out > 0 {
                     let shown = headers.len() - fitted.left_out;
                     notes.push(format!(
-                        "{shown} of {} columns fit: --format record, or \\x in the prompt, shows all",
+                        "{shown} of {} columns shown: --format record, or \\x in the prompt, shows all",
                         headers.len()
                     ));
                 }
@@ -217,16 +217,16 @@ async fn records(answer: Answer, target: &mut (impl Write + Send), width: Option
     let (batches, rows, cut) = first_rows(answer).await?;
     let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let text = record(&headers, &values(&batches, rows)?, width);
-    let more = if cut { ", and more: add LIMIT, or another --format" } else { "" };
-    writeln!(target, "{text}\n({}{more})", told(rows))?;
+    let more = if cut { ", and more: add LIMIT or choose another --format" } else { "" };
+    writeln!(target, "{text}\n({}{more})", row_count(rows))?;
     Ok(())
 }
 
-fn told(rows: usize) -> String {
+fn row_count(rows: usize) -> String {
     format!("{rows} {}", if rows == 1 { "row" } else { "rows" })
 }
 
-/// The rows that are shown, how many, and whether there are more.
+/// Returns the rows to show, their number, and whether there are more.
 async fn first_rows(mut answer: Answer) -> Result<(Vec<RecordBatch>, usize, bool), Failed> {
     let mut batches = Vec::new();
     let mut rows = 0;
@@ -239,7 +239,7 @@ async fn first_rows(mut answer: Answer) -> Result<(Vec<RecordBatch>, usize, bool
     Ok((batches, rows.min(TABLE_ROWS), rows > TABLE_ROWS))
 }
 
-/// Rows as people read them, the first of them.
+/// Returns the values of the first `most` rows as text.
 fn values(batches: &[RecordBatch], most: usize) -> Result<Vec<Vec<Value>>, Failed> {
     let options = FormatOptions::new().with_display_error(true).with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f"));
     let mut rows = Vec::new();
@@ -257,7 +257,7 @@ fn values(batches: &[RecordBatch], most: usize) -> Result<Vec<Vec<Value>>, Faile
     Ok(rows)
 }
 
-/// A table of whatever width: numbers to the right, nulls visible.
+/// Returns a table of any width, with numbers aligned to the right and nulls visible.
 fn plain_table(headers: &[String], rows: Vec<Vec<Value>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -271,7 +271,7 @@ fn plain_table(headers: &[String], rows: Vec<Vec<Value>>) -> String {
     table.to_string()
 }
 
-/// Rows with a column a line, whole.
+/// Returns rows with one column per line; nothing is cut.
 fn record(headers: &[String], rows: &[Vec<Value>], width: Option<usize>) -> String {
     let mut lines = Vec::new();
     for (place, row) in rows.iter().enumerate() {
@@ -284,7 +284,7 @@ fn record(headers: &[String], rows: &[Vec<Value>], width: Option<usize>) -> Stri
     lines.join("\n")
 }
 
-/// A value on one line, as a terminal may have it.
+/// Puts a value on one line, without control characters.
 fn for_screen(mut value: Value) -> Value {
     value.text = screen::one_line(&value.text);
     value
@@ -324,7 +324,7 @@ mod tests {
         rows.into_iter().map(|mut row| row.remove(0).text).collect()
     }
 
-    /// What is shown, read again as the type that it is of, is what it was.
+    /// The text of a value, cast back to its type, equals the value.
     fn reads_back(column: ArrayRef) {
         let texts: ArrayRef = Arc::new(StringArray::from(shown(Arc::clone(&column))));
         let back = cast(&texts, column.data_type()).expect("reads");
@@ -333,7 +333,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_numbers_decimals_and_times_read_back_as_they_are(
+        fn whole_numbers_decimals_and_times_read_back_unchanged(
             whole in any::<i64>(), small in any::<i32>(), large in any::<u64>(), decimal in -10_i128.pow(37)..10_i128.pow(37),
             micros in -62_135_596_800_000_000_i64..253_402_300_799_000_000, day in -700_000_i32..2_900_000, scale in 0_i8..38,
         ) {
@@ -362,15 +362,15 @@ mod tests {
         }
 
         #[test]
-        fn intervals_read_back_as_they_are(months in -2000_i32..2000, days in -5000_i32..5000, nanos in -10_i64.pow(15)..10_i64.pow(15)) {
-            // The parser of intervals takes one sign for all of a time.
+        fn intervals_read_back_unchanged(months in -2000_i32..2000, days in -5000_i32..5000, nanos in -10_i64.pow(15)..10_i64.pow(15)) {
+            // The interval parser applies one sign to the whole time part.
             let interval = IntervalMonthDayNano::new(months, days, nanos / 1_000_000_000 * 1_000_000_000);
             reads_back(Arc::new(IntervalMonthDayNanoArray::from(vec![interval])));
         }
     }
 
     #[test]
-    fn numbers_that_were_shown_wrong_are_shown_right() {
+    fn numbers_times_nulls_and_bytes_are_shown_without_loss() {
         let column = Float64Array::from(vec![999_999.7, 250_000.2, 100.0, 0.1, f64::NAN, -0.0]);
         assert_eq!(shown(Arc::new(column)), ["999999.7", "250000.2", "100", "0.1", "NaN", "-0"]);
         let time =
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn records_show_a_column_a_line_and_all_of_it() {
+    fn records_show_one_column_per_line_and_cut_nothing() {
         let headers = ["id", "text"].map(str::to_owned);
         let value = |text: &str| Value { text: text.to_owned(), ..Value::default() };
         let rows = vec![vec![value("1"), value("a\nb")], vec![value("2"), value(&"word ".repeat(6))]];

@@ -1,4 +1,4 @@
-//! The prompt: history, completion, statements over several lines, and a few commands.
+//! The interactive prompt: history, completion, multi-line statements, and backslash commands.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,14 +14,14 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hi
 use super::output::{self, Format};
 use crate::exit;
 
-const HELP: &str = "A statement ends with `;`.
-  \\d [NAME]           tables and views, or the columns of one
-  \\functions [NAME]   functions, or one with its documentation
-  \\x                  answers with a column a line, whole; once more: as a table
-  \\o FORM             form of answers: table, record, csv, json, ndjson
-  \\timing             show how long a statement took
-  \\watch [SECONDS]    run the last statement again and again; Ctrl-C ends it
-  \\q                  leave";
+const HELP: &str = "End a statement with `;`.
+  \\d [NAME]           list tables and views, or the columns of one
+  \\functions [NAME]   list functions, or document one
+  \\x                  switch between records (one column per line, nothing cut) and tables
+  \\o FORMAT           set the output format: table, record, csv, json, ndjson
+  \\timing             switch the display of execution times on or off
+  \\watch [SECONDS]    repeat the last statement until Ctrl-C
+  \\q                  quit";
 
 const KEYWORDS: [&str; 28] = [
     "SELECT",
@@ -79,18 +79,18 @@ struct Prompt<'a> {
     last: Option<String>,
 }
 
-/// Asks and answers until told to leave.
+/// Runs the prompt until the user quits.
 pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
-    let broken = |source: ReadlineError| Error::unavailable("the terminal cannot be used").with_source(source);
+    let broken = |source: ReadlineError| Error::unavailable("cannot use the terminal").with_source(source);
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(false).build();
     let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(broken)?;
     editor.set_helper(Some(Words(words(session).await?)));
     let history = history_file();
     if let Some(file) = &history {
-        // There is none the first time.
+        // The first session has no history.
         drop(editor.load_history(file));
     }
-    println("Bellwether SQL: \\? helps, \\d lists tables and views, \\q leaves.");
+    println("Bellwether SQL. Type \\? for help, \\d to list tables and views, \\q to quit.");
     let mut prompt = Prompt { session, format, timing: false, last: None };
     let mut text = String::new();
     loop {
@@ -117,17 +117,17 @@ pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
         } else if text.trim_end().ends_with(';') {
             let statement = std::mem::take(&mut text);
             drop(editor.add_history_entry(statement.trim()));
-            // Before it runs: one that asks for far too much memory at once ends the process.
-            keep(&mut editor, history.as_deref());
+            // Saved before it runs: a statement that allocates far too much ends the process.
+            save_history(&mut editor, history.as_deref());
             prompt.answer(&statement).await;
         }
     }
-    keep(&mut editor, history.as_deref());
+    save_history(&mut editor, history.as_deref());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps the history; a place that cannot be written to has none.
-fn keep(editor: &mut Editor<Words, DefaultHistory>, file: Option<&Path>) {
+/// Saves the history, if the file can be written.
+fn save_history(editor: &mut Editor<Words, DefaultHistory>, file: Option<&Path>) {
     let Some(file) = file else { return };
     if let Some(folder) = file.parent() {
         drop(std::fs::create_dir_all(folder));
@@ -135,7 +135,7 @@ fn keep(editor: &mut Editor<Words, DefaultHistory>, file: Option<&Path>) {
     drop(editor.save_history(file));
 }
 
-/// Where the history is kept: the user's folder for state.
+/// Returns the history file, in the user's state folder.
 fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local").join("state"));
@@ -155,13 +155,13 @@ async fn words(session: &Session) -> Result<Vec<String>> {
     Ok(words)
 }
 
-#[expect(clippy::print_stdout, reason = "the prompt talks to a person")]
+#[expect(clippy::print_stdout, reason = "the prompt is interactive")]
 fn println(text: &str) {
     println!("{text}");
 }
 
 impl Prompt<'_> {
-    /// Runs statements; Ctrl-C ends the one that runs.
+    /// Runs statements; Ctrl-C cancels the running one.
     async fn answer(&mut self, text: &str) {
         let started = Instant::now();
         let work = async {
@@ -185,7 +185,7 @@ impl Prompt<'_> {
         self.last = Some(text.to_owned());
     }
 
-    /// Runs a command; false where it is to leave.
+    /// Runs a backslash command. Returns false to quit.
     async fn command(&mut self, line: &str) -> bool {
         let (command, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let argument = argument.trim().trim_end_matches(';');
@@ -200,22 +200,22 @@ impl Prompt<'_> {
             }
             "\\x" => {
                 self.format = if self.format == Format::Record { Format::Table } else { Format::Record };
-                println(if self.format == Format::Record { "a column a line" } else { "a table" });
+                println(if self.format == Format::Record { "output format: record" } else { "output format: table" });
             }
             "\\o" => match <Format as clap::ValueEnum>::from_str(argument, true) {
-                Ok(Format::Parquet) | Err(_) => println("one of table, record, csv, json, ndjson"),
+                Ok(Format::Parquet) | Err(_) => println("choose one of table, record, csv, json, ndjson"),
                 Ok(format) => self.format = format,
             },
             "\\watch" => self.watch(argument).await,
-            other => println(&format!("there is no command {other}; \\? lists them")),
+            other => println(&format!("unknown command `{other}`; \\? lists all commands")),
         }
         true
     }
 
     async fn watch(&mut self, seconds: &str) {
-        let Some(last) = self.last.clone() else { return println("there is no statement to run again") };
+        let Some(last) = self.last.clone() else { return println("no statement to repeat yet") };
         let Ok(seconds) = (if seconds.is_empty() { Ok(2.0) } else { seconds.parse::<f64>() }) else {
-            return println("write \\watch SECONDS");
+            return println("usage: \\watch [SECONDS]");
         };
         let pause = Duration::from_secs_f64(seconds.clamp(0.1, 86_400.0));
         loop {
@@ -241,17 +241,17 @@ impl Prompt<'_> {
             for info in &infos {
                 println(&format!("  {:<20} {}", info.name, info.doc));
             }
-            return println("\\d NAME lists the columns of one");
+            return println("\\d NAME lists the columns of a table or view");
         }
         match infos.iter().find(|info| info.name == name) {
-            None => println(&format!("there is no table or view `{name}`")),
+            None => println(&format!("no table or view `{name}`; \\d lists all")),
             Some(info) => {
                 println(&info.doc);
                 for column in &info.columns {
                     println(&format!("  {:<32} {:<20} {}", column.name, column.kind, column.doc));
                 }
                 if let Some(example) = &info.example {
-                    println(&format!("  for example: {example}"));
+                    println(&format!("  example: {example}"));
                 }
             }
         }
@@ -263,7 +263,9 @@ impl Prompt<'_> {
             for function in functions.iter().filter(|function| function.own) {
                 println(&format!("  {:<60} {}", function.syntax, function.doc));
             }
-            return println("and those of Apache DataFusion; \\functions NAME documents any");
+            return println(
+                "All functions of Apache DataFusion are available too; \\functions NAME documents any function.",
+            );
         }
         for function in functions.iter().filter(|function| function.name == name) {
             println(&format!("{}\n  {}", function.syntax, function.doc));
@@ -271,7 +273,7 @@ impl Prompt<'_> {
                 println(&format!("  {argument}: {meaning}"));
             }
             if let Some(example) = &function.example {
-                println(&format!("  for example: {example}"));
+                println(&format!("  example: {example}"));
             }
         }
     }

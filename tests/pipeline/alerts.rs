@@ -226,7 +226,7 @@ fn broken_rules_are_reported_and_the_others_continue() {
         "✗ wrong_type",
         "✓ nothing: no observations in these tables",
         "✓ good",
-        "! good: counts rows of `metrics` without for how many runs each stands",
+        "! good: counts rows of `metrics` without their sampling weight",
         "✓ success_regression",
         "4 problems",
     ] {
@@ -287,7 +287,7 @@ fn a_rule_on_whole_tables_fires_in_replay_as_it_does_live() {
     let reported = replayed(&setup, "fingerprint_surprise").succeeds();
     let fires = |line: &str| line.starts_with("2026-01-05T03:0") && line.contains("  firing");
     assert!(reported.lines().any(fires), "{reported}");
-    assert!(reported.contains("fired 1 times") && reported.contains("no promise"), "{reported}");
+    assert!(reported.contains("fired 1 time in") && reported.contains("has no bound"), "{reported}");
     // Live, it is evaluated by the clock, with the same result.
     let live: Vec<Value> = fired(&setup).into_iter().filter(|alert| alert["rule"] == "fingerprint_surprise").collect();
     assert_eq!(live.len(), 1, "{live:#?}");

@@ -236,7 +236,7 @@ fn a_replayed_file_passes_and_its_blank_lines_are_counted() {
     assert_eq!(answer.body["partitions"][0]["job"], "replay");
     assert_eq!(listing(&whole().root()), before, "an audit writes nothing");
     let report = bellwether(&["audit", "--root", text(&whole().root()), "--recompute"]).succeeds();
-    assert!(report.contains("✓ rows") && report.contains("All is so."), "{report}");
+    assert!(report.contains("✓ rows") && report.contains("All checks passed."), "{report}");
 }
 
 #[test]
@@ -506,12 +506,16 @@ fn findings_for_people_name_the_place_and_the_remedy() {
             "✗ files       1 finding",
             &format!("events/{name}: it is not there"),
             "hint: ",
-            "Not all is so.",
+            "Some checks failed.",
         ],
     );
     let victim = Victim::new();
     fs::remove_dir_all(victim.root().join("metrics")).expect("it exists");
-    report(&victim, 4, &["✗ tables      1 finding", "? progress    not checked: ", "Not all of it can be judged."]);
+    report(
+        &victim,
+        4,
+        &["✗ tables      1 finding", "? progress    not checked: ", "Some checks could not be completed."],
+    );
 }
 
 #[test]

@@ -10,14 +10,14 @@ fn the_demo_prints_its_tables_and_ends() {
     let shown =
         bellwether(&["demo", "--headless", "--duration", "3s", "--history", "24000", "--root", text(&root)]).succeeds();
     for part in
-        ["Rolling metrics", "Late outcomes", "A rate corrected", "Quarantine", "Freshness", "canary", "Queries to try"]
+        ["Rolling metrics", "Late outcomes", "Corrected rates", "Quarantine", "Freshness", "canary", "Queries to try"]
     {
         assert!(shown.contains(part), "`{part}` is missing from\n{shown}");
     }
     // The bad canary fires, with its time, number of runs and certainty; its good twin does not.
-    let verdict = "The bad canary extract-7.4 is caught; 0 alerts of its twin 2026-11-23.1";
+    let verdict = "Bad canary extract-7.4: caught. Harmless canary 2026-11-23.1: 0 alerts.";
     assert!(shown.contains(verdict), "{shown}");
-    assert!(shown.contains("runs against") && shown.contains("false at most"), "{shown}");
+    assert!(shown.contains("canary runs against") && shown.contains("releases alerts falsely"), "{shown}");
     let listed = bellwether(&["alerts", "list", "--root", text(&root)]).succeeds();
     let line =
         listed.lines().find(|line| line.contains("success_regression") && line.contains("firing")).expect("it fires");

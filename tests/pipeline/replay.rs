@@ -67,7 +67,7 @@ fn check_and_replay_agree_on_the_number_of_rejected_events() {
         let code = i32::from(rejected > 0);
         let checked = bellwether(&["check", "event", text(&path), "--config", text(&setup.config())]);
         assert_eq!(checked.code, Some(code), "{name}: {checked:?}");
-        let last = format!("{accepted} of {} events are accepted, {rejected} rejected", accepted + rejected);
+        let last = format!("{accepted} of {} events accepted, {rejected} rejected", accepted + rejected);
         assert_eq!(checked.stdout.lines().last(), Some(last.as_str()), "{name}");
         let replayed = bellwether(&["replay", text(&path), "--to", "tables", "--config", text(&setup.config())]);
         assert_eq!(replayed.code, Some(code), "{name}: {replayed:?}");
