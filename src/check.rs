@@ -14,7 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::cli::CheckEventArgs;
 use crate::config::{Config, Kafka};
-use crate::{exit, roles};
+use crate::exit;
+use crate::roles::ingest;
 
 /// Longest wait for a response of the brokers.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ struct Checked {
 /// `Config` if the configuration is invalid.
 pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     let mut limits = match &args.config {
-        Some(file) => roles::limits(&Config::load(file)?),
+        Some(file) => ingest::limits(&Config::load(file)?),
         None => Limits::default(),
     };
     if args.any_time {

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::DemoArgs;
 use crate::config::{Config, Environment, REFERENCE};
-use crate::roles::{self, Running, Which};
+use crate::process::Process;
+use crate::roles;
 
 /// Topic that the simulated apps publish to.
 pub(crate) const TOPIC: &str = "llm.runs";
@@ -32,7 +33,7 @@ pub(crate) const PARTITIONS: i32 = 24;
 
 /// A running demo.
 pub(crate) struct Demo {
-    pub(crate) running: Running,
+    pub(crate) process: Process,
     pub(crate) brokers: String,
     pub(crate) progress: Arc<traffic::Progress>,
 }
@@ -40,7 +41,7 @@ pub(crate) struct Demo {
 impl Demo {
     /// Returns the root of the tables.
     pub(crate) fn root(&self) -> String {
-        self.running.lake.root_display()
+        self.process.lake.root_display()
     }
 
     /// Returns the command that queries the tables later.
@@ -78,10 +79,10 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
         .map_err(|source| unavailable("cannot create a topic on the embedded broker", source))?;
     let brokers = cluster.bootstrap_servers();
     let config = configure(&args, &brokers)?;
-    let running = roles::start(&config, Which::All, false, &CancellationToken::new()).await?;
+    let process = Process::start(&config, roles::all(&config), false, &CancellationToken::new()).await?;
     let progress = Arc::new(traffic::Progress::new(args.history));
     let producer = traffic::start(&brokers, args.seed, Arc::clone(&progress))?;
-    let demo = Demo { running, brokers, progress };
+    let demo = Demo { process, brokers, progress };
     let shown = if args.headless || !std::io::stdout().is_terminal() {
         headless::run(&demo, args.duration).await
     } else {
@@ -89,7 +90,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     };
     demo.progress.stop();
     let (root, command) = (demo.root(), demo.sql_command());
-    let finished = demo.running.finish().await;
+    let finished = demo.process.finish().await;
     // The thread checks the flag between messages, so this is quick.
     let produced = tokio::task::spawn_blocking(move || producer.join()).await;
     drop(cluster);

@@ -2,7 +2,8 @@
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
-//! * `roles` starts ingest, aggregate, watch and maintenance; `serve` answers health and metrics requests.
+//! * `roles` holds ingest, aggregate, watch and maintain; `process` starts, drains and ends them at `signals`.
+//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
 //! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
@@ -14,8 +15,11 @@ mod cli;
 mod config;
 mod demo;
 mod exit;
+mod health;
 mod logging;
 mod memory;
+mod process;
+mod progress;
 mod rebuild;
 mod replay;
 mod roles;
@@ -23,6 +27,7 @@ mod root;
 mod rules;
 mod screen;
 mod serve;
+mod signals;
 mod sql;
 
 use std::io::Write;
@@ -31,9 +36,8 @@ use std::process::ExitCode;
 use bellwether_lake::{Error, Result};
 use clap::{CommandFactory, Parser};
 
-use cli::{Check, Cli, Command, ConfigCommand, Reference};
+use cli::{Check, Cli, Command, ConfigCommand, Reference, RoleArgs};
 use config::Config;
-use roles::Which;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counted = memory::Counted;
@@ -68,14 +72,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(args) => block_on(roles::run(&Config::load(&args.config)?, Which::All, args.until_caught_up)),
-        Command::Ingest(args) => {
-            block_on(roles::run(&Config::load(&args.config)?, Which::Ingest, args.until_caught_up))
-        }
-        Command::Aggregate(args) => {
-            block_on(roles::run(&Config::load(&args.config)?, Which::Aggregate, args.until_caught_up))
-        }
-        Command::Watch(args) => block_on(roles::run(&Config::load(&args.config)?, Which::Watch, args.until_caught_up)),
+        Command::Run(args) => run_roles(&args, None),
+        Command::Ingest(args) => run_roles(&args, Some(roles::ingest::NAME)),
+        Command::Aggregate(args) => run_roles(&args, Some(roles::aggregate::NAME)),
+        Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
@@ -93,6 +93,13 @@ fn run(command: Command) -> Result<ExitCode> {
             block_on(async { print(&bellwether_queries::reference_markdown().await?) })
         }
     }
+}
+
+/// Runs one role, or without a name all roles of `bellwether run`.
+fn run_roles(args: &RoleArgs, name: Option<&str>) -> Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    let roles = name.map_or_else(|| roles::all(&config), |name| roles::only(&config, name));
+    block_on(process::run(&config, roles, args.until_caught_up))
 }
 
 /// Runs a command on its own runtime.

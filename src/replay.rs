@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Destination, ReplayArgs};
 use crate::config::Config;
-use crate::{exit, roles};
+use crate::exit;
+use crate::roles::ingest;
 
 /// Reports per line of progress if standard error is not a terminal; there are two reports per second.
 const REPORTS_A_LINE: u64 = 10;
@@ -64,7 +65,7 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
     let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
-    let (limits, flush) = (roles::limits(config), roles::kafka_settings(config).flush);
+    let (limits, flush) = (ingest::limits(config), ingest::kafka_settings(config).flush);
     Box::pin(replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, progress_printer())).await
 }
 

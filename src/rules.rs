@@ -18,8 +18,9 @@ use bellwether_stats::figure::number;
 use clap::{Args, Subcommand};
 
 use crate::config::Config;
+use crate::exit;
+use crate::roles::watch;
 use crate::root::{open_to_read, unnamed};
-use crate::{exit, roles};
 
 #[derive(Args, Debug)]
 pub(crate) struct RulesArgs {
@@ -108,7 +109,7 @@ impl RulesArgs {
                 let disabled = config.as_ref().map(|config| config.alerts.disabled.clone()).unwrap_or_default();
                 Rules::load(Some(folder), &disabled)
             }
-            (None, Some(config)) => roles::rules(config),
+            (None, Some(config)) => watch::rules(config),
             (None, None) => Rules::load(None, &[]),
         };
         let lake = match (&self.root, &config) {
@@ -119,7 +120,7 @@ impl RulesArgs {
             }
             (None, None) => None,
         };
-        let settings = config.as_ref().map(roles::watch_settings).unwrap_or_default();
+        let settings = config.as_ref().map(watch::settings).unwrap_or_default();
         Ok(Workbench { rules, contracts: config.map(|config| config.contracts).unwrap_or_default(), settings, lake })
     }
 }

@@ -8,6 +8,7 @@ use bellwether_stats::figure::number;
 use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
 use super::observe::{Answer, Observer};
 use super::{Demo, QUERIES};
+use crate::roles::{aggregate, watch};
 
 /// Time between two looks at the tables.
 const TICK: Duration = Duration::from_millis(500);
@@ -20,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
     let mut text = format!("tables  {}\nbroker  {}  topic {}\n", demo.root(), demo.brokers, super::TOPIC);
-    text.push_str(&format!("health  http://{}/healthz\n", demo.running.address));
+    text.push_str(&format!("health  http://{}/healthz\n", demo.process.address));
     crate::print(&text)?;
     let mut observer = Observer::open(demo).await?;
     follow(demo, &mut observer, live).await?;
@@ -88,7 +89,7 @@ async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<
         if demo.progress.is_live() && live_since.get_or_insert_with(Instant::now).elapsed() >= live {
             return Ok(());
         }
-        if demo.running.stopping() {
+        if demo.process.is_stopping() {
             return Ok(());
         }
         tokio::time::sleep(TICK).await;
@@ -97,11 +98,11 @@ async fn follow(demo: &Demo, observer: &mut Observer, live: Duration) -> Result<
 
 /// Waits until every published message is committed and counted.
 async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
-    let begun = Instant::now();
-    while begun.elapsed() < SETTLE && !demo.running.stopping() {
+    let (begun, mut probes) = (Instant::now(), demo.process.probes());
+    while begun.elapsed() < SETTLE && !demo.process.is_stopping() {
         observer.count(demo).await?;
         let committed = demo.progress.committed() >= demo.progress.published();
-        if committed && demo.running.aggregate_behind().await? == 0 && demo.running.watch_behind().await? <= 0 {
+        if committed && probes.behind(aggregate::NAME).await? == 0 && probes.behind(watch::NAME).await? == 0 {
             break;
         }
         tokio::time::sleep(TICK).await;

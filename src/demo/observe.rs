@@ -9,6 +9,7 @@ use bellwether_lake::{Error, Lake, Result, Table};
 use bellwether_queries::{Session, SessionSettings};
 
 use super::Demo;
+use crate::roles::ingest;
 
 /// Points of a release's sparkline.
 const SPARK: usize = 40;
@@ -77,7 +78,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) async fn open(demo: &Demo) -> Result<Self> {
-        let lake = demo.running.lake.clone();
+        let lake = demo.process.lake.clone();
         let settings = SessionSettings {
             memory_limit_bytes: MEMORY_BYTES,
             timeout: Some(Duration::from_secs(60)),
@@ -92,7 +93,7 @@ impl Observer {
     /// Updates the number of committed messages, which the producer waits for. Cheap.
     pub(crate) async fn count(&mut self, demo: &Demo) -> Result<()> {
         let events = self.lake.log(Table::Events).latest_version().await?;
-        let committed = demo.running.committed();
+        let committed = u64::try_from(demo.process.health.progress(ingest::NAME)).unwrap_or(0);
         let passed = self.at.elapsed().as_secs_f64();
         if passed >= 1.0 {
             let rate = committed.saturating_sub(self.view.committed) as f64 / passed;

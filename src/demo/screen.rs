@@ -54,7 +54,7 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
     let broken = |source: std::io::Error| Error::unavailable("lost the terminal").with_source(source);
     let mut screen = Screen { view: observer.view(), ..Screen::default() };
     let mut looked = std::time::Instant::now();
-    while !demo.running.stopping() {
+    while !demo.process.is_stopping() {
         terminal.draw(|frame| draw(frame, demo, &screen)).map_err(broken)?;
         // Waiting for a key may block this worker thread; no other task needs it.
         if tokio::task::block_in_place(|| event::poll(TICK)).map_err(broken)?
@@ -144,7 +144,7 @@ fn draw(frame: &mut Frame<'_>, demo: &Demo, screen: &Screen) {
         Constraint::Length(1),
         Constraint::Length(rows),
         Constraint::Min(6),
-        Constraint::Length(10),
+        Constraint::Length(11),
     ])
     .areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(below);
@@ -292,7 +292,7 @@ fn news<'a>(view: &View) -> Paragraph<'a> {
 
 fn footer<'a>(demo: &Demo, screen: &Screen) -> Paragraph<'a> {
     let mut lines =
-        vec![Line::from(format!("tables {}   broker {}   http://{}", demo.root(), demo.brokers, demo.running.address))];
+        vec![Line::from(format!("tables {}   broker {}   http://{}", demo.root(), demo.brokers, demo.process.address))];
     if let Some(input) = &screen.input {
         lines.push(Line::from(vec!["sql> ".cyan().bold(), Span::from(format!("{input}▏"))]));
         lines.push(Line::from("enter runs the query, esc cancels".dim()));
