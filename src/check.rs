@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bellwether_event::{Decoder, Limits, Problem};
+use bellwether_ingest::KafkaSettings;
 use bellwether_ingest::decode::{Message, problems};
 use bellwether_ingest::replay::too_large;
 use bellwether_ingest::source::file::{Record, Records, Size};
@@ -13,16 +14,15 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::cli::CheckEventArgs;
-use crate::config::{Config, Kafka};
+use crate::config::Config;
 use crate::exit;
-use crate::roles::ingest;
 
 /// Longest wait for a response of the brokers.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
 
 /// Counts of checked events.
 #[derive(Default)]
-struct Checked {
+struct EventCounts {
     accepted: u64,
     /// Accepted events with values that are cut or left out.
     warned: u64,
@@ -35,21 +35,21 @@ struct Checked {
 /// `Config` if the configuration is invalid.
 pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     let mut limits = match &args.config {
-        Some(file) => ingest::limits(&Config::load(file)?),
+        Some(file) => Config::load(file)?.limits,
         None => Limits::default(),
     };
     if args.any_time {
         (limits.max_future_micros, limits.max_age_micros) = (i64::MAX / 4, i64::MAX / 4);
     }
-    let (mut checked, mut unreadable) = (Checked::default(), Vec::new());
+    let (mut counts, mut unreadable) = (EventCounts::default(), Vec::new());
     for file in &args.files {
         // With one file its name would add nothing.
         let name = if args.files.len() > 1 { format!("{}: ", file.display()) } else { String::new() };
-        if let Err(error) = events_of(file, &name, limits, &mut checked) {
+        if let Err(error) = events_of(file, &name, limits, &mut counts) {
             unreadable.push(error);
         }
     }
-    let Checked { accepted, warned, rejected } = checked;
+    let EventCounts { accepted, warned, rejected } = counts;
     let warnings = if warned > 0 { format!(" ({warned} with warnings)") } else { String::new() };
     crate::print(&format!("{accepted} of {} events accepted{warnings}, {rejected} rejected", accepted + rejected))?;
     let mut code = if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) };
@@ -60,16 +60,16 @@ pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
 }
 
 /// Checks the events of one file and prints the problems of each.
-fn events_of(file: &Path, name: &str, limits: Limits, checked: &mut Checked) -> Result<()> {
+fn events_of(file: &Path, name: &str, limits: Limits, counts: &mut EventCounts) -> Result<()> {
     let mut records = Records::open(file, limits.readable_bytes())?;
     let (decoder, mut buffer, mut events) = (Decoder::new(limits), Vec::new(), 0_u64);
     while let Some(record) = records.read(&mut buffer)? {
         events += 1;
         let found = problems_of(&decoder, &record, &buffer);
         let rejects = found.iter().any(|problem| problem.rejects);
-        checked.rejected += u64::from(rejects);
-        checked.accepted += u64::from(!rejects);
-        checked.warned += u64::from(!rejects && !found.is_empty());
+        counts.rejected += u64::from(rejects);
+        counts.accepted += u64::from(!rejects);
+        counts.warned += u64::from(!rejects && !found.is_empty());
         let lines: Vec<String> =
             found.iter().map(|problem| format!("{name}{}: {}", location(&record), described(problem))).collect();
         if !lines.is_empty() {
@@ -132,17 +132,17 @@ pub(crate) async fn config(file: &Path, connect: bool) -> Result<ExitCode> {
 }
 
 /// Returns a client configuration with the configured brokers and properties.
-pub(crate) fn client(kafka: &Kafka) -> ClientConfig {
+pub(crate) fn client(kafka: &KafkaSettings) -> ClientConfig {
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", kafka.brokers.join(","));
+    client.set("bootstrap.servers", &kafka.brokers);
     for (key, value) in &kafka.properties {
         client.set(key, value);
     }
     client
 }
 
-fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>> {
-    let brokers = kafka.brokers.join(",");
+fn topics(kafka: &KafkaSettings) -> Result<Vec<(String, usize)>> {
+    let brokers = &kafka.brokers;
     let consumer: BaseConsumer = client(kafka).create().map_err(|source| {
         Error::config("librdkafka rejected the configuration")
             .with_hint("check `kafka.security` and `kafka.properties`")

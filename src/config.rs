@@ -1,138 +1,67 @@
 //! The configuration: one commented TOML file.
 //!
-//! * `config/reference.toml` defines all keys, their defaults and their documentation. Unknown keys are rejected.
-//! * `config/read.rs` reads a user's file, falls back to the reference, and collects every problem with its line.
-//! * [`Config`] is the validated result. Parsing does no I/O except for secrets, which come from [`Secrets`].
+//! * `config/reference.toml` documents all keys with their defaults. Unknown keys are rejected.
+//! * `config/read.rs` reads a user's file and collects every problem with its line.
+//! * [`Config`] is the validated result, made of the settings of the crates. Parsing does no I/O except for secrets, which come
+//!   from [`Secrets`].
+//!
+//! Rule: a setting has one default, in the type that it belongs to. Tests hold the reference to these defaults, key by key.
 
 mod read;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bellwether_alerts::{Contracts, Season, contract};
+use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
+use bellwether_event::Limits;
+use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{Error, MOST_SHARDS, Result};
 
+use crate::roles::aggregate::AggregateSettings;
+use crate::roles::watch::AlertsSettings;
+use crate::serve::ServeSettings;
+use crate::sql::{LEAST_MEMORY, SqlLimits};
 use read::ConfigReader;
 pub(crate) use read::{Environment, Secrets, parse_bytes};
 
-/// The commented reference configuration; its values are the defaults.
+/// The commented reference configuration.
 pub(crate) const REFERENCE: &str = include_str!("config/reference.toml");
 
 /// Version of the configuration format.
 const VERSION: u64 = 1;
 
-/// All settings of a process.
-#[derive(Clone, Debug, PartialEq)]
+/// All settings of a process. Each part is a type of the crate or module that obeys it, with that type's defaults.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
-    pub(crate) tables: Tables,
-    pub(crate) kafka: Kafka,
-    pub(crate) ingest: Ingest,
-    pub(crate) aggregate: Aggregate,
-    pub(crate) serve: Serve,
-    pub(crate) queries: Queries,
-    pub(crate) alerts: Alerts,
-    pub(crate) contracts: Contracts,
+    pub(crate) tables: TablesSettings,
+    /// `[kafka]`, and when to commit from `[ingest]`.
+    pub(crate) kafka: KafkaSettings,
+    /// Limits of messages from `[ingest]`.
+    pub(crate) limits: Limits,
+    pub(crate) aggregate: AggregateSettings,
+    pub(crate) serve: ServeSettings,
+    pub(crate) queries: SqlLimits,
+    pub(crate) alerts: AlertsSettings,
 }
 
-#[derive(Clone, PartialEq)]
-pub(crate) struct Tables {
+/// Where the tables are.
+#[derive(Clone)]
+pub(crate) struct TablesSettings {
     pub(crate) root: String,
     pub(crate) options: BTreeMap<String, String>,
 }
 
-#[derive(Clone, PartialEq)]
-pub(crate) struct Kafka {
-    pub(crate) brokers: Vec<String>,
-    pub(crate) topics: Vec<String>,
-    pub(crate) group: String,
-    pub(crate) job: String,
-    pub(crate) start: Start,
-    pub(crate) instance_id: Option<String>,
-    /// Properties of librdkafka: those from `kafka.security`, overridden by `kafka.properties`.
-    pub(crate) properties: BTreeMap<String, String>,
-}
-
-/// Start of a partition that the tables do not know yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    Earliest,
-    Latest,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Ingest {
-    pub(crate) flush_interval: Duration,
-    pub(crate) flush_bytes: usize,
-    pub(crate) flush_rows: usize,
-    pub(crate) max_event_bytes: usize,
-    pub(crate) max_event_depth: usize,
-    pub(crate) max_event_age: Duration,
-    pub(crate) max_future: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Aggregate {
-    pub(crate) index_memory_bytes: usize,
-    pub(crate) horizon: Duration,
-    pub(crate) poll_interval: Duration,
-    pub(crate) rolling_history: bool,
-    pub(crate) handover_bytes: usize,
-    pub(crate) shards: u32,
-    /// Shards of this process; empty means all.
-    pub(crate) only_shards: Vec<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Serve {
-    pub(crate) address: SocketAddr,
-    pub(crate) stale_after: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Queries {
-    pub(crate) memory_bytes: usize,
-    pub(crate) timeout: Duration,
-    pub(crate) max_rows: u64,
-}
-
-/// The defaults of the reference.
-impl Default for Queries {
+impl Default for TablesSettings {
     fn default() -> Self {
-        Self { memory_bytes: 512 << 20, timeout: Duration::from_secs(600), max_rows: 10_000_000 }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Alerts {
-    pub(crate) watch: bool,
-    pub(crate) rules: Option<String>,
-    pub(crate) disabled: Vec<String>,
-    pub(crate) false_pages_a_month: f64,
-    pub(crate) false_tickets_a_month: f64,
-    pub(crate) interval: Duration,
-    pub(crate) grace: Duration,
-    pub(crate) history_days: u64,
-    pub(crate) memory_bytes: usize,
-    pub(crate) season: Season,
-}
-
-/// Shows only the names of the properties: values may be passwords.
-impl std::fmt::Debug for Kafka {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("topics", &self.topics)
-            .field("properties", &self.properties.keys())
-            .finish_non_exhaustive()
+        Self { root: "bellwether-data".to_owned(), options: BTreeMap::new() }
     }
 }
 
 /// Shows only the names of the options: values may be secret keys.
-impl std::fmt::Debug for Tables {
+impl std::fmt::Debug for TablesSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tables").field("root", &self.root).field("options", &self.options.keys()).finish()
+        f.debug_struct("TablesSettings").field("root", &self.root).field("options", &self.options.keys()).finish()
     }
 }
 
@@ -159,38 +88,26 @@ impl Config {
     /// `Config`, with every problem of the text at once.
     pub(crate) fn parse(name: &str, text: &str, secrets: &dyn Secrets) -> Result<Self> {
         let mut reader = ConfigReader::new(name, text, REFERENCE, secrets)?;
-        reader.integer("version", VERSION, VERSION);
+        reader.integer("version", VERSION..=VERSION, VERSION);
+        let defaults = Self::default();
         let config = Self {
-            tables: Tables { root: reader.text("tables.root"), options: reader.map("tables.options") },
-            kafka: kafka(&mut reader),
-            ingest: ingest(&mut reader),
-            aggregate: Aggregate {
-                index_memory_bytes: reader.bytes("aggregate.index_memory_bytes", 1 << 20),
-                horizon: reader.duration("aggregate.horizon", Duration::ZERO),
-                poll_interval: reader.duration("aggregate.poll_interval", Duration::from_millis(10)),
-                rolling_history: reader.boolean("aggregate.rolling_history"),
-                handover_bytes: reader.bytes("aggregate.handover_bytes", 0),
-                shards: u32::try_from(reader.integer("aggregate.shards", 1, u64::from(MOST_SHARDS))).unwrap_or(1),
-                only_shards: numbers(&mut reader, "aggregate.only_shards"),
+            tables: TablesSettings {
+                root: reader.text("tables.root", &defaults.tables.root),
+                options: reader.map("tables.options"),
             },
-            serve: Serve {
-                address: reader
-                    .parsed("serve.address", "an address such as `127.0.0.1:9464`")
-                    .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
-                stale_after: reader.duration("serve.stale_after", Duration::from_secs(1)),
+            kafka: kafka(&mut reader, defaults.kafka),
+            limits: limits(&mut reader, &defaults.limits),
+            aggregate: aggregate(&mut reader, &defaults.aggregate),
+            serve: ServeSettings {
+                address: reader.parsed("serve.address", "an address such as `127.0.0.1:9464`", defaults.serve.address),
+                stale_after: reader.duration("serve.stale_after", Duration::from_secs(1), defaults.serve.stale_after),
             },
-            queries: Queries {
-                memory_bytes: reader.bytes("queries.memory_bytes", 16 << 20),
-                timeout: reader.duration("queries.timeout", Duration::from_millis(1)),
-                max_rows: reader.integer("queries.max_rows", 1, i64::MAX.unsigned_abs()),
+            queries: SqlLimits {
+                memory_bytes: reader.bytes("queries.memory_bytes", LEAST_MEMORY, defaults.queries.memory_bytes),
+                timeout: reader.duration("queries.timeout", Duration::from_millis(1), defaults.queries.timeout),
+                max_rows: reader.integer("queries.max_rows", 1..=i64::MAX.unsigned_abs(), defaults.queries.max_rows),
             },
-            alerts: alerts(&mut reader),
-            contracts: contract::parse(text).unwrap_or_else(|problems| {
-                for problem in problems {
-                    reader.problem("contracts", &format!("are invalid: {problem}"));
-                }
-                Contracts::new()
-            }),
+            alerts: alerts(&mut reader, text, defaults.alerts),
         };
         config.validate(&mut reader);
         reader.finish()?;
@@ -199,11 +116,12 @@ impl Config {
 
     /// Checks rules that span several keys. Does no I/O.
     fn validate(&self, reader: &mut ConfigReader<'_>) {
-        if let Some(shard) = self.aggregate.only_shards.iter().find(|shard| **shard >= self.aggregate.shards) {
-            let shards = self.aggregate.shards;
+        let shards = self.aggregate.settings.shards;
+        if let Some(shard) = self.aggregate.only_shards.iter().find(|shard| **shard >= shards) {
+            let last = shards - 1;
             reader.problem(
                 "aggregate.only_shards",
-                &format!("contains `{shard}`, but with `aggregate.shards = {shards}` the last shard is {}", shards - 1),
+                &format!("contains `{shard}`, but with `aggregate.shards = {shards}` the last shard is {last}"),
             );
         }
         if self.tables.root.is_empty() {
@@ -211,14 +129,6 @@ impl Config {
         }
         if self.kafka.topics.is_empty() {
             reader.problem("kafka.topics", "is empty; name at least one topic");
-        }
-        if self.kafka.brokers.is_empty() {
-            reader.problem("kafka.brokers", "is empty; name at least one broker as HOST:PORT");
-        }
-        for broker in &self.kafka.brokers {
-            if !broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-                reader.problem("kafka.brokers", &format!("contains `{broker}`; a broker must be HOST:PORT"));
-            }
         }
         for (key, value) in [("kafka.group", &self.kafka.group), ("kafka.job", &self.kafka.job)] {
             if value.is_empty() {
@@ -228,7 +138,7 @@ impl Config {
         if self.kafka.job.contains(['/', '#']) {
             reader.problem("kafka.job", "contains `/` or `#`; use letters, digits, `-`, `_` and `.`");
         }
-        if self.ingest.flush_bytes < self.ingest.max_event_bytes {
+        if self.kafka.flush.max_bytes < self.limits.max_bytes {
             reader.problem(
                 "ingest.flush_bytes",
                 "is smaller than `ingest.max_event_bytes`; raise it so that one event fits",
@@ -237,26 +147,52 @@ impl Config {
     }
 }
 
-fn ingest(reader: &mut ConfigReader<'_>) -> Ingest {
-    Ingest {
-        flush_interval: reader.duration("ingest.flush_interval", Duration::from_millis(10)),
-        flush_bytes: reader.bytes("ingest.flush_bytes", 1 << 20),
-        flush_rows: size(reader.integer("ingest.flush_rows", 1, 10_000_000)),
-        max_event_bytes: reader.bytes("ingest.max_event_bytes", 1024),
-        max_event_depth: size(reader.integer("ingest.max_event_depth", 8, 128)),
-        max_event_age: reader.duration("ingest.max_event_age", Duration::from_secs(60)),
-        max_future: reader.duration("ingest.max_future", Duration::ZERO),
+fn kafka(reader: &mut ConfigReader<'_>, defaults: KafkaSettings) -> KafkaSettings {
+    let flush = &defaults.flush;
+    KafkaSettings {
+        brokers: brokers(reader, &defaults.brokers),
+        topics: reader.list("kafka.topics", &defaults.topics),
+        group: reader.text("kafka.group", &defaults.group),
+        job: reader.text("kafka.job", &defaults.job),
+        start: match reader.choice("kafka.start", &["earliest", "latest"]).as_deref() {
+            Some("earliest") => Start::Earliest,
+            Some("latest") => Start::Latest,
+            _ => defaults.start,
+        },
+        instance_id: reader.optional("kafka.instance_id").or(defaults.instance_id),
+        properties: properties(reader),
+        flush: FlushSettings {
+            interval: reader.duration("ingest.flush_interval", Duration::from_millis(10), flush.interval),
+            max_bytes: reader.bytes("ingest.flush_bytes", 1 << 20, flush.max_bytes),
+            max_rows: reader.number_of("ingest.flush_rows", 1..=10_000_000, flush.max_rows),
+            channel_batches: flush.channel_batches,
+        },
     }
 }
 
-fn kafka(reader: &mut ConfigReader<'_>) -> Kafka {
+/// Reads the brokers, checks that each is HOST:PORT, and joins them by commas.
+fn brokers(reader: &mut ConfigReader<'_>, default: &str) -> String {
+    let default: Vec<String> = default.split(',').map(str::to_owned).collect();
+    let brokers = reader.list("kafka.brokers", &default);
+    if brokers.is_empty() {
+        reader.problem("kafka.brokers", "is empty; name at least one broker as HOST:PORT");
+    }
+    for broker in &brokers {
+        if !broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+            reader.problem("kafka.brokers", &format!("contains `{broker}`; a broker must be HOST:PORT"));
+        }
+    }
+    brokers.join(",")
+}
+
+/// Reads `kafka.security` as properties of librdkafka, overridden by `kafka.properties`.
+fn properties(reader: &mut ConfigReader<'_>) -> BTreeMap<String, String> {
     const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
     const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
     let mut properties = BTreeMap::new();
-    let protocol = reader.choice("kafka.security.protocol", PROTOCOLS).unwrap_or_else(|| "plaintext".to_owned());
+    let protocol = reader.choice("kafka.security.protocol", PROTOCOLS);
     let mechanism = reader.choice("kafka.security.sasl_mechanism", MECHANISMS);
-    let sasl = protocol.starts_with("sasl");
-    if sasl && mechanism.is_none() {
+    if protocol.as_ref().is_some_and(|protocol| protocol.starts_with("sasl")) && mechanism.is_none() {
         reader.problem(
             "kafka.security.sasl_mechanism",
             "is not set, but `sasl_…` protocols need it; use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
@@ -267,7 +203,8 @@ fn kafka(reader: &mut ConfigReader<'_>) -> Kafka {
             properties.insert(property.to_owned(), value);
         }
     };
-    put("security.protocol", Some(protocol));
+    // librdkafka's own default is plaintext too.
+    put("security.protocol", protocol.filter(|protocol| protocol != PROTOCOLS[0]));
     put("sasl.mechanism", mechanism);
     put("sasl.username", reader.optional("kafka.security.username"));
     put("sasl.password", reader.optional("kafka.security.password"));
@@ -275,56 +212,82 @@ fn kafka(reader: &mut ConfigReader<'_>) -> Kafka {
     put("ssl.certificate.location", reader.optional("kafka.security.certificate_file"));
     put("ssl.key.location", reader.optional("kafka.security.key_file"));
     properties.extend(reader.map("kafka.properties"));
-    Kafka {
-        brokers: reader.list("kafka.brokers"),
-        topics: reader.list("kafka.topics"),
-        group: reader.text("kafka.group"),
-        job: reader.text("kafka.job"),
-        start: match reader.choice("kafka.start", &["earliest", "latest"]).as_deref() {
-            Some("latest") => Start::Latest,
-            _ => Start::Earliest,
-        },
-        instance_id: reader.optional("kafka.instance_id"),
-        properties,
+    properties
+}
+
+fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
+    Limits {
+        max_bytes: reader.bytes("ingest.max_event_bytes", 1024, defaults.max_bytes),
+        max_depth: reader.number_of("ingest.max_event_depth", 8..=128, defaults.max_depth),
+        max_age_micros: reader.micros("ingest.max_event_age", Duration::from_secs(60), defaults.max_age_micros),
+        max_future_micros: reader.micros("ingest.max_future", Duration::ZERO, defaults.max_future_micros),
     }
 }
 
-fn alerts(reader: &mut ConfigReader<'_>) -> Alerts {
-    Alerts {
-        watch: reader.boolean("alerts.watch"),
-        rules: reader.optional("alerts.rules"),
-        disabled: reader.list("alerts.disabled"),
-        false_pages_a_month: reader.number("alerts.false_pages_a_month", 0.001, 1000.0),
-        false_tickets_a_month: reader.number("alerts.false_tickets_a_month", 0.001, 1000.0),
-        interval: reader.duration("alerts.interval", Duration::from_millis(100)),
-        grace: reader.duration("alerts.grace", Duration::ZERO),
-        history_days: reader.integer("alerts.history_days", 1, 366),
-        memory_bytes: reader.bytes("alerts.memory_bytes", 16 << 20),
-        season: {
-            let name = reader.text("alerts.time_zone");
-            Season::of(&name).unwrap_or_else(|_| {
-                let problem = format!("is `{name}`; it must be an IANA time zone such as \"Europe/Berlin\"");
-                reader.problem("alerts.time_zone", &problem);
-                Season::default()
-            })
+fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> AggregateSettings {
+    let settings = &defaults.settings;
+    AggregateSettings {
+        settings: bellwether_aggregate::Settings {
+            index_memory_bytes: reader.bytes("aggregate.index_memory_bytes", 1 << 20, settings.index_memory_bytes),
+            horizon: reader.duration("aggregate.horizon", Duration::ZERO, settings.horizon),
+            poll_interval: reader.duration(
+                "aggregate.poll_interval",
+                Duration::from_millis(10),
+                settings.poll_interval,
+            ),
+            rolling_history: reader.boolean("aggregate.rolling_history", settings.rolling_history),
+            shards: reader.number_of("aggregate.shards", 1..=u64::from(MOST_SHARDS), settings.shards),
+            ..*settings
         },
+        only_shards: shards(reader, "aggregate.only_shards"),
+        handover_bytes: reader.bytes("aggregate.handover_bytes", 0, defaults.handover_bytes),
     }
 }
 
-/// Reads a list of numbers.
-fn numbers(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
+fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -> AlertsSettings {
+    let watch = defaults.watch;
+    AlertsSettings {
+        is_in_run: reader.boolean("alerts.watch", defaults.is_in_run),
+        rules: reader.optional("alerts.rules").or(defaults.rules),
+        disabled: reader.list("alerts.disabled", &defaults.disabled),
+        watch: bellwether_alerts::Settings {
+            budget: BudgetSettings {
+                pages: reader.number("alerts.false_pages_a_month", 0.001..=1000.0, watch.budget.pages),
+                tickets: reader.number("alerts.false_tickets_a_month", 0.001..=1000.0, watch.budget.tickets),
+                ..watch.budget
+            },
+            interval: reader.duration("alerts.interval", Duration::from_millis(100), watch.interval),
+            grace: reader.duration("alerts.grace", Duration::ZERO, watch.grace),
+            history_days: reader.number_of("alerts.history_days", 1..=366, watch.history_days),
+            memory_bytes: reader.bytes("alerts.memory_bytes", LEAST_MEMORY, watch.memory_bytes),
+            season: {
+                let name = reader.text("alerts.time_zone", watch.season.name());
+                Season::of(&name).unwrap_or_else(|_| {
+                    let problem = format!("is `{name}`; it must be an IANA time zone such as \"Europe/Berlin\"");
+                    reader.problem("alerts.time_zone", &problem);
+                    watch.season
+                })
+            },
+        },
+        contracts: contract::parse(text).unwrap_or_else(|problems| {
+            for problem in problems {
+                reader.problem("contracts", &format!("are invalid: {problem}"));
+            }
+            Contracts::new()
+        }),
+    }
+}
+
+/// Reads a list of shard numbers.
+fn shards(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
-    for text in reader.list(key) {
+    for text in reader.list(key, &[]) {
         match text.parse() {
             Ok(number) => numbers.push(number),
             Err(_) => reader.problem(key, &format!("contains `{text}`; a shard is a number such as \"0\"")),
         }
     }
     numbers
-}
-
-fn size(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -350,13 +313,29 @@ mod tests {
         parse(text).expect_err("the text is invalid").message().to_owned()
     }
 
+    /// Everything that a configuration sets, as text.
+    fn shown(config: &Config) -> String {
+        let Config { kafka, .. } = config;
+        let hidden = (&kafka.flush, kafka.start, &kafka.instance_id, &kafka.properties, &config.tables.options);
+        format!("{config:#?}\n{hidden:#?}")
+    }
+
     #[test]
-    fn an_empty_file_means_the_defaults_of_the_reference() {
-        let config = parse("").expect("defaults are right");
-        assert_eq!(config, parse(REFERENCE).expect("the reference is right"));
-        assert_eq!(config.ingest.flush_bytes, 64 << 20);
-        assert_eq!(config.ingest.max_event_age, Duration::from_secs(30 * 86_400));
-        assert_eq!(config.serve.address.port(), 9464);
+    fn each_default_in_the_reference_is_the_default_of_the_crate_that_obeys_it() {
+        let defaults = shown(&Config::default());
+        assert_eq!(shown(&parse("").expect("an empty file is valid")), defaults);
+        assert_eq!(shown(&parse(REFERENCE).expect("the reference is valid")), defaults);
+        let (mut table, mut keys) = ("", 0);
+        for line in REFERENCE.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if line.starts_with('[') {
+                table = line;
+                continue;
+            }
+            let config = parse(&format!("{table}\n{line}\n")).expect("a line of the reference is valid");
+            assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
+            keys += 1;
+        }
+        assert_eq!(keys, 36, "keys with a default");
     }
 
     #[test]
@@ -395,7 +374,6 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_have_a_unit() {
-        assert_eq!(parse("").expect("defaults").queries, Queries::default());
         assert_eq!(parse("[queries]\nmemory_bytes = 33554432\n").expect("bytes").queries.memory_bytes, 32 << 20);
         assert_eq!(parse("[queries]\nmemory_bytes = \"1GiB\"\n").expect("unit").queries.memory_bytes, 1 << 30);
         assert!(refused("[queries]\nmemory_bytes = \"lots\"\n").contains("`lots`"));
@@ -405,16 +383,16 @@ mod tests {
     fn contracts_and_budgets_are_read_and_invalid_ones_reported() {
         let config =
             parse("[alerts]\nfalse_pages_a_month = 2\n[contracts.refund_triage]\nsuccess = 0.95\n").expect("right");
-        assert_eq!(config.alerts.false_pages_a_month, 2.0);
-        assert_eq!(config.contracts["refund_triage"].success, Some(0.95));
+        assert_eq!(config.alerts.watch.budget.pages, 2.0);
+        assert_eq!(config.alerts.contracts["refund_triage"].success, Some(0.95));
         assert!(
             refused("[contracts.refund_triage]\nsuccess = 95\n").contains("`contracts.refund_triage.success` is `95`")
         );
         assert!(refused("[contracts.refund_triage]\nsucces = 0.9\n").contains("succes"));
         assert!(refused("[alerts]\nfalse_pages_a_month = 0\n").contains("false_pages_a_month"));
-        assert_eq!(parse("").expect("defaults").alerts.season.name(), "UTC");
+        assert_eq!(parse("").expect("defaults").alerts.watch.season.name(), "UTC");
         let zone = |name: &str| format!("[alerts]\ntime_zone = \"{name}\"\n");
-        assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.season.name(), "Europe/Berlin");
+        assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.watch.season.name(), "Europe/Berlin");
         assert!(refused(&zone("Berlin")).contains("alerts.time_zone` is `Berlin`"));
     }
 

@@ -21,7 +21,7 @@ use rdkafka::mocking::MockCluster;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::DemoArgs;
-use crate::config::{Config, Environment, REFERENCE};
+use crate::config::Config;
 use crate::process::Process;
 use crate::roles;
 
@@ -35,7 +35,7 @@ pub(crate) const PARTITIONS: i32 = 24;
 pub(crate) struct Demo {
     pub(crate) process: Process,
     pub(crate) brokers: String,
-    pub(crate) progress: Arc<traffic::Progress>,
+    pub(crate) progress: Arc<traffic::TrafficProgress>,
 }
 
 impl Demo {
@@ -78,9 +78,9 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
         .create_topic(TOPIC, PARTITIONS, 1)
         .map_err(|source| unavailable("cannot create a topic on the embedded broker", source))?;
     let brokers = cluster.bootstrap_servers();
-    let config = configure(&args, &brokers)?;
+    let config = configure(&args, &brokers);
     let process = Process::start(&config, roles::all(&config), false, &CancellationToken::new()).await?;
-    let progress = Arc::new(traffic::Progress::new(args.history));
+    let progress = Arc::new(traffic::TrafficProgress::new(args.history));
     let producer = traffic::start(&brokers, args.seed, Arc::clone(&progress))?;
     let demo = Demo { process, brokers, progress };
     let shown = if args.headless || !std::io::stdout().is_terminal() {
@@ -102,8 +102,8 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     crate::print(&format!("\nThe tables are in {root}\nTo query them: {command}"))
 }
 
-fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
-    let mut config = Config::parse("the demo's configuration", REFERENCE, &Environment)?;
+fn configure(args: &DemoArgs, brokers: &str) -> Config {
+    let mut config = Config::default();
     config.tables.root = match &args.root {
         Some(root) => root.display().to_string(),
         None => {
@@ -111,15 +111,15 @@ fn configure(args: &DemoArgs, brokers: &str) -> Result<Config> {
             format!("bellwether-data/demo-{}", now.replace([':', '-', 'Z'], "").replace('T', "-"))
         }
     };
-    config.kafka.brokers = brokers.split(',').map(str::to_owned).collect();
+    config.kafka.brokers = brokers.to_owned();
     config.kafka.topics = vec![TOPIC.to_owned()];
-    config.ingest.flush_interval = Duration::from_millis(800);
-    config.alerts.interval = Duration::from_secs(1);
-    config.alerts.grace = Duration::from_secs(5);
+    config.kafka.flush.interval = Duration::from_millis(800);
+    config.alerts.watch.interval = Duration::from_secs(1);
+    config.alerts.watch.grace = Duration::from_secs(5);
     config.serve.address = args.serve;
     // The embedded broker and its offsets are lost at the end, so every demo on the same root needs a job of its own.
     config.kafka.job = format!("demo-{}", SystemClock.now_micros() / 1_000_000);
-    Ok(config)
+    config
 }
 
 /// Returns the time of day by the clock that the tables use.

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::RebuildArgs;
 use crate::config::Config;
-use crate::roles::aggregate;
 
 pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
@@ -26,7 +25,7 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
             drop(write!(std::io::stderr(), "\r\x1b[Krows read: {rows}")); // Progress is optional: a closed pipe is fine.
         }
     };
-    let rebuilt = Box::pin(bellwether_aggregate::rebuild(&lake, aggregate::settings(&config), show, &stop)).await?;
+    let rebuilt = Box::pin(bellwether_aggregate::rebuild(&lake, config.aggregate.settings, show, &stop)).await?;
     if terminal {
         drop(write!(std::io::stderr(), "\r\x1b[K"));
     }

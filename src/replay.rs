@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Destination, ReplayArgs};
 use crate::config::Config;
 use crate::exit;
-use crate::roles::ingest;
 
 /// Reports per line of progress if standard error is not a terminal; there are two reports per second.
 const REPORTS_A_LINE: u64 = 10;
@@ -65,8 +64,16 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
     let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
-    let (limits, flush) = (ingest::limits(config), ingest::kafka_settings(config).flush);
-    Box::pin(replay::to_tables(&lake, &args.files, limits, &flush, Arc::new(watch), stop, progress_printer())).await
+    Box::pin(replay::to_tables(
+        &lake,
+        &args.files,
+        config.limits,
+        &config.kafka.flush,
+        Arc::new(watch),
+        stop,
+        progress_printer(),
+    ))
+    .await
 }
 
 async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {
@@ -83,7 +90,7 @@ async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -
         .cloned()
         .ok_or_else(|| Error::config("`kafka.topics` is empty").with_hint("name at least one topic"))?;
     let target = ToKafka {
-        client: replay::producer_config(&config.kafka.brokers.join(","), &config.kafka.properties),
+        client: replay::producer_config(&config.kafka.brokers, &config.kafka.properties),
         topic,
         pace,
         shift_to_now: args.shift_to_now,

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::Config;
 use crate::exit;
-use crate::roles::watch;
+use crate::roles::watch::AlertsSettings;
 use crate::root::{open_to_read, unnamed};
 
 #[derive(Args, Debug)]
@@ -109,7 +109,7 @@ impl RulesArgs {
                 let disabled = config.as_ref().map(|config| config.alerts.disabled.clone()).unwrap_or_default();
                 Rules::load(Some(folder), &disabled)
             }
-            (None, Some(config)) => watch::rules(config),
+            (None, Some(config)) => config.alerts.load_rules(),
             (None, None) => Rules::load(None, &[]),
         };
         let lake = match (&self.root, &config) {
@@ -120,8 +120,8 @@ impl RulesArgs {
             }
             (None, None) => None,
         };
-        let settings = config.as_ref().map(watch::settings).unwrap_or_default();
-        Ok(Workbench { rules, contracts: config.map(|config| config.contracts).unwrap_or_default(), settings, lake })
+        let AlertsSettings { watch: settings, contracts, .. } = config.map(|config| config.alerts).unwrap_or_default();
+        Ok(Workbench { rules, contracts, settings, lake })
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,6 +20,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Condition, Health};
+
+/// Settings of the endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeSettings {
+    /// Address to listen on.
+    pub(crate) address: SocketAddr,
+    /// Time without progress after which a role with waiting work is stale.
+    pub(crate) stale_after: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9464)), stale_after: Duration::from_secs(60) }
+    }
+}
 
 #[derive(Serialize)]
 struct HealthReport {

@@ -12,14 +12,32 @@ use bellwether_lake::{Error, ErrorKind, Lake, Result};
 use bellwether_queries::{Session, SessionSettings, split};
 use clap::Args;
 
-use crate::config::{Queries, parse_bytes};
+use crate::config::parse_bytes;
 use crate::root::{RootArgs, open_to_read};
 use crate::{exit, memory};
 
 pub(crate) use output::Format;
 
-/// Smallest memory limit, bytes; the configuration has the same.
-const LEAST_MEMORY: usize = 16 << 20;
+/// Smallest memory limit of a statement, bytes.
+pub(crate) const LEAST_MEMORY: usize = 16 << 20;
+
+/// Limits of each statement.
+#[derive(Clone, Debug)]
+pub(crate) struct SqlLimits {
+    /// Memory, bytes.
+    pub(crate) memory_bytes: usize,
+    /// Time.
+    pub(crate) timeout: Duration,
+    /// Rows of the result.
+    pub(crate) max_rows: u64,
+}
+
+impl Default for SqlLimits {
+    fn default() -> Self {
+        let memory_bytes = SessionSettings::default().memory_limit_bytes;
+        Self { memory_bytes, timeout: Duration::from_secs(600), max_rows: 10_000_000 }
+    }
+}
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -118,9 +136,9 @@ fn quiet_panics() {
     }));
 }
 
-async fn open(args: &SqlArgs) -> Result<(Lake, Queries)> {
+async fn open(args: &SqlArgs) -> Result<(Lake, SqlLimits)> {
     let root = args.root.resolve()?;
-    let limits = root.config.map_or_else(Queries::default, |config| config.queries);
+    let limits = root.config.map_or_else(SqlLimits::default, |config| config.queries);
     Ok((open_to_read(&root.uri, &root.options).await?, limits))
 }
 
@@ -136,4 +154,23 @@ fn standard_input() -> Result<String> {
         .read_to_string(&mut text)
         .map_err(|source| Error::config("cannot read standard input as text").with_source(source))?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_default_limits() {
+        let mut command = SqlArgs::augment_args(clap::Command::new("sql"));
+        let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let SqlLimits { memory_bytes, timeout, max_rows } = SqlLimits::default();
+        for part in [
+            format!("[queries].memory_bytes, {}MiB]", memory_bytes >> 20),
+            format!("[queries].timeout, {}]", humantime::format_duration(timeout)),
+            format!("[queries].max_rows, {max_rows}]"),
+        ] {
+            assert!(help.contains(&part), "`{part}` is missing in\n{help}");
+        }
+    }
 }

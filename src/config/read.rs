@@ -1,6 +1,7 @@
-//! Reads configuration values: the user's text first, then the reference, collecting every problem.
+//! Reads the values of a configuration and collects every problem. A value that is missing or invalid is its default.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,12 +39,14 @@ impl Secrets for Environment {
 
 type Values<'a> = BTreeMap<String, Spanned<DeValue<'a>>>;
 
-/// A configuration text, with the reference for its defaults.
+/// A configuration text. The reference says which keys exist.
 pub(crate) struct ConfigReader<'a> {
     name: &'a str,
     text: &'a str,
-    user: Values<'a>,
-    defaults: Values<'a>,
+    values: Values<'a>,
+    known: BTreeSet<String>,
+    /// Known keys that have not been asked for yet.
+    unread: BTreeSet<String>,
     secrets: &'a dyn Secrets,
     problems: Vec<(usize, String)>,
 }
@@ -51,56 +54,48 @@ pub(crate) struct ConfigReader<'a> {
 // === impl ConfigReader ===
 
 impl<'a> ConfigReader<'a> {
-    /// Parses both texts and records unknown keys as problems.
-    pub(crate) fn new(name: &'a str, text: &'a str, reference: &'a str, secrets: &'a dyn Secrets) -> Result<Self> {
+    /// Parses a text and records unknown keys as problems.
+    pub(crate) fn new(name: &'a str, text: &'a str, reference: &str, secrets: &'a dyn Secrets) -> Result<Self> {
         let parsed = DeTable::parse(text).map_err(|error| {
             let line = line_of(text, error.span().map_or(0, |span| span.start));
             Error::config(format!("{name}:{line}: {}", error.message()))
                 .with_hint("write valid TOML: see https://toml.io")
         })?;
-        let defaults = DeTable::parse(reference)
-            .map_err(|error| Error::bug("the reference configuration is not TOML").with_source(error))?;
-        let mut reader = Self {
-            name,
-            text,
-            user: flatten(parsed.into_inner()),
-            defaults: flatten(defaults.into_inner()),
-            secrets,
-            problems: Vec::new(),
-        };
-        reader.refuse_unknown(&known_keys(reference));
+        let known = known_keys(reference);
+        let (values, unread) = (flatten(parsed.into_inner()), known.clone());
+        let mut reader = Self { name, text, values, known, unread, secrets, problems: Vec::new() };
+        reader.refuse_unknown();
         Ok(reader)
     }
 
-    fn refuse_unknown(&mut self, known: &BTreeSet<String>) {
-        let unknown: Vec<(String, usize)> = self
-            .user
-            .iter()
-            .filter(|(key, _)| !known.contains(*key) && !in_free_table(key) && *key != CONTRACTS)
-            .map(|(key, value)| (key.clone(), line_of(self.text, value.span().start)))
-            .collect();
-        for (key, line) in unknown {
-            let near = known
+    fn refuse_unknown(&mut self) {
+        let is_known = |key: &str| self.known.contains(key) || in_free_table(key) || key == CONTRACTS;
+        let unknown = self.values.iter().filter(|(key, _)| !is_known(key));
+        let problems = unknown.map(|(key, value)| {
+            let near = self
+                .known
                 .iter()
-                .map(|name| (strsim::jaro_winkler(name, &key), name))
+                .map(|name| (strsim::jaro_winkler(name, key), name))
                 .filter(|(score, _)| *score >= SIMILAR)
                 .max_by(|a, b| a.0.total_cmp(&b.0));
             let advice = match near {
                 Some((_, name)) => format!("; did you mean `{name}`?"),
                 None => "; `bellwether config reference` lists all keys".to_owned(),
             };
-            self.problems.push((line, format!("unknown key `{key}`{advice}")));
-        }
+            (line_of(self.text, value.span().start), format!("unknown key `{key}`{advice}"))
+        });
+        self.problems = problems.collect();
     }
 
     /// Records a problem with a key's value.
     pub(crate) fn problem(&mut self, key: &str, what: &str) {
-        let line = self.user.get(key).map_or(0, |value| line_of(self.text, value.span().start));
+        let line = self.values.get(key).map_or(0, |value| line_of(self.text, value.span().start));
         self.problems.push((line, format!("`{key}` {what}")));
     }
 
     /// Returns all problems as one error.
     pub(crate) fn finish(mut self) -> Result<()> {
+        debug_assert!(self.unread.is_empty(), "keys of the reference that nothing reads: {:?}", self.unread);
         self.problems.sort();
         self.problems.dedup();
         let lines: Vec<String> = self
@@ -120,12 +115,10 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    fn value(&self, key: &str) -> Option<DeValue<'a>> {
-        self.user.get(key).or_else(|| self.defaults.get(key)).map(|value| value.get_ref().clone())
-    }
-
-    fn default_of(&self, key: &str) -> Option<DeValue<'a>> {
-        self.defaults.get(key).map(|value| value.get_ref().clone())
+    fn value(&mut self, key: &str) -> Option<DeValue<'a>> {
+        debug_assert!(self.known.contains(key), "`{key}` is not in the reference");
+        self.unread.remove(key);
+        self.values.get(key).map(|value| value.get_ref().clone())
     }
 
     /// Reads an optional text.
@@ -135,8 +128,8 @@ impl<'a> ConfigReader<'a> {
     }
 
     /// Reads a text.
-    pub(crate) fn text(&mut self, key: &str) -> String {
-        self.optional(key).or_else(|| self.default_of(key)?.as_str().map(str::to_owned)).unwrap_or_default()
+    pub(crate) fn text(&mut self, key: &str, default: &str) -> String {
+        self.optional(key).unwrap_or_else(|| default.to_owned())
     }
 
     fn string(&mut self, key: &str, value: &DeValue<'_>) -> Option<String> {
@@ -191,104 +184,113 @@ impl<'a> ConfigReader<'a> {
     }
 
     /// Reads a text that parses as `T`; `expected` describes it.
-    pub(crate) fn parsed<T: FromStr>(&mut self, key: &str, expected: &str) -> Option<T> {
-        let text = self.optional(key)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
+    pub(crate) fn parsed<T: FromStr>(&mut self, key: &str, expected: &str, default: T) -> T {
+        let Some(text) = self.optional(key) else { return default };
+        text.parse().unwrap_or_else(|_| {
             self.problem(key, &format!("is `{text}`; it must be {expected}"));
-        }
-        parsed
+            default
+        })
     }
 
-    /// Reads a whole number between two bounds, both included.
-    pub(crate) fn integer(&mut self, key: &str, least: u64, most: u64) -> u64 {
-        let Some(value) = self.value(key) else { return least };
-        let number = integer(&value);
-        match number {
-            Some(number) if (least..=most).contains(&number) => number,
+    /// Reads a whole number.
+    pub(crate) fn integer(&mut self, key: &str, range: RangeInclusive<u64>, default: u64) -> u64 {
+        let Some(value) = self.value(key) else { return default };
+        match integer(&value) {
+            Some(number) if range.contains(&number) => number,
             _ => {
+                let (least, most) = range.into_inner();
                 let expected =
                     if least == most { format!("{least}") } else { format!("a whole number from {least} to {most}") };
                 self.problem(key, &format!("is {}; it must be {expected}", shown(&value)));
-                least
+                default
             }
         }
     }
 
-    /// Reads a number between two bounds, both included.
-    pub(crate) fn number(&mut self, key: &str, least: f64, most: f64) -> f64 {
-        let Some(value) = self.value(key) else { return least };
+    /// Reads a whole number into a narrower type, which holds all of `range`.
+    pub(crate) fn number_of<T: TryFrom<u64> + Copy>(&mut self, key: &str, range: RangeInclusive<u64>, default: T) -> T
+    where
+        u64: TryFrom<T>,
+    {
+        let wide = u64::try_from(default).unwrap_or(*range.start());
+        T::try_from(self.integer(key, range, wide)).unwrap_or(default)
+    }
+
+    /// Reads a number.
+    pub(crate) fn number(&mut self, key: &str, range: RangeInclusive<f64>, default: f64) -> f64 {
+        let Some(value) = self.value(key) else { return default };
         let number = match &value {
             DeValue::Integer(_) | DeValue::Float(_) => plain(&value).replace('_', "").parse::<f64>().ok(),
             _ => None,
         };
         match number {
-            Some(number) if (least..=most).contains(&number) => number,
+            Some(number) if range.contains(&number) => number,
             _ => {
+                let (least, most) = range.into_inner();
                 self.problem(key, &format!("is {}; it must be a number from {least} to {most}", shown(&value)));
-                least
+                default
             }
         }
     }
 
     /// Reads true or false.
-    pub(crate) fn boolean(&mut self, key: &str) -> bool {
+    pub(crate) fn boolean(&mut self, key: &str, default: bool) -> bool {
         match self.value(key) {
             Some(DeValue::Boolean(value)) => value,
             Some(other) => {
                 self.problem(key, &format!("is {}; it must be true or false", shown(&other)));
-                false
+                default
             }
-            None => false,
+            None => default,
         }
     }
 
     /// Reads a duration such as "30s".
-    pub(crate) fn duration(&mut self, key: &str, least: Duration) -> Duration {
-        let Some(value) = self.value(key) else { return least };
+    pub(crate) fn duration(&mut self, key: &str, least: Duration, default: Duration) -> Duration {
+        let Some(value) = self.value(key) else { return default };
         match value.as_str().and_then(|text| humantime::parse_duration(text).ok()) {
-            Some(duration) if duration >= least => duration,
+            Some(duration) if duration >= least => return duration,
             Some(_) => {
                 let shortest = humantime::format_duration(least);
                 self.problem(key, &format!("is {}; it must be at least \"{shortest}\"", shown(&value)));
-                least
             }
             None => {
                 self.problem(key, &format!("is {}; it must be a duration such as \"30s\" or \"5m\"", shown(&value)));
-                least
             }
         }
+        default
+    }
+
+    /// Reads a duration as microseconds.
+    pub(crate) fn micros(&mut self, key: &str, least: Duration, default: i64) -> i64 {
+        let default = Duration::from_micros(default.unsigned_abs());
+        i64::try_from(self.duration(key, least, default).as_micros()).unwrap_or(i64::MAX)
     }
 
     /// Reads a size in bytes: a number, or text with a unit.
-    pub(crate) fn bytes(&mut self, key: &str, least: usize) -> usize {
-        let Some(value) = self.value(key) else { return least };
+    pub(crate) fn bytes(&mut self, key: &str, least: usize, default: usize) -> usize {
+        let Some(value) = self.value(key) else { return default };
         let bytes = match &value {
             DeValue::String(text) => parse_bytes(text),
             other => integer(other),
         };
         match bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
-            Some(bytes) if bytes >= least => bytes,
-            Some(_) => {
-                self.problem(key, &format!("is {}; it must be at least {least} bytes", shown(&value)));
-                least
-            }
+            Some(bytes) if bytes >= least => return bytes,
+            Some(_) => self.problem(key, &format!("is {}; it must be at least {least} bytes", shown(&value))),
             None => {
-                self.problem(
-                    key,
-                    &format!("is {}; it must be a number of bytes or text such as \"64MiB\"", shown(&value)),
-                );
-                least
+                let expected = "a number of bytes or text such as \"64MiB\"";
+                self.problem(key, &format!("is {}; it must be {expected}", shown(&value)));
             }
         }
+        default
     }
 
     /// Reads a list of texts; a single text counts as a list of one.
-    pub(crate) fn list(&mut self, key: &str) -> Vec<String> {
+    pub(crate) fn list(&mut self, key: &str, default: &[String]) -> Vec<String> {
         match self.value(key) {
             Some(DeValue::Array(items)) => items.iter().filter_map(|item| self.string(key, item.get_ref())).collect(),
             Some(value) => self.string(key, &value).into_iter().collect(),
-            None => Vec::new(),
+            None => default.to_vec(),
         }
     }
 
@@ -296,7 +298,7 @@ impl<'a> ConfigReader<'a> {
     pub(crate) fn map(&mut self, table: &str) -> BTreeMap<String, String> {
         let prefix = format!("{table}.");
         let entries: Vec<(String, DeValue<'a>)> = self
-            .user
+            .values
             .iter()
             .filter(|(key, _)| key.starts_with(&prefix))
             .map(|(key, value)| (key.clone(), value.get_ref().clone()))

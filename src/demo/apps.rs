@@ -5,9 +5,13 @@
 //!   right: a judge model decides some minutes later, too leniently, and people review a part of its answers later still.
 //! * invoice-extractor: task `invoice_extraction`, with schema errors by field.
 //!
-//! Scores, reviews and reopened tickets are held back until they are due.
+//! * `apps/task.rs` describes the tasks; `apps/verdict.rs` makes scores, reviews and reopened tickets, which are held back until
+//!   they are due.
 //!
 //! Rules: the same seed and the same calls produce the same bytes; no clock is read. The generator knows nothing of Kafka.
+
+mod task;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,6 +19,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+
+use task::{INVOICE, ORDER, POLICY, REFUND, Task, provider};
+pub(crate) use task::{INVOICE_CANARY, SUPPORT_CANARY};
+use verdict::{JUDGE_SECONDS, REOPEN_SECONDS, REVIEW_SECONDS, Verdict};
 
 /// Runs between two poison messages.
 const POISON_EVERY: u64 = 1500;
@@ -33,11 +41,6 @@ const JUDGE_LENIENT: f64 = 0.7;
 
 /// Share of order tickets that are reopened.
 const REOPENED: f64 = 0.02;
-
-/// Least and longest delay of the judge, a reviewer and a customer, seconds.
-const JUDGE_SECONDS: (i64, i64) = (120, 480);
-const REVIEW_SECONDS: (i64, i64) = (300, 1200);
-const REOPEN_SECONDS: (i64, i64) = (180, 900);
 
 /// Share of an app's traffic that its canary gets.
 const CANARY_SHARE: f64 = 0.3;
@@ -69,70 +72,6 @@ pub(crate) struct Apps {
     /// Pending verdicts by due time.
     later: BTreeMap<(i64, u64), Verdict>,
 }
-
-/// A later statement about a run.
-enum Verdict {
-    Score { run_id: String, passed: bool },
-    Review { run_id: String, reviewer: &'static str, accepts: bool },
-    Reopened { run_id: String },
-}
-
-/// Properties of a task.
-struct Task {
-    source: &'static str,
-    name: &'static str,
-    model: &'static str,
-    release: &'static str,
-    success: f64,
-    latency_ms: f64,
-    cost_nanos: f64,
-    escalation: f64,
-}
-
-const REFUND: Task = Task {
-    source: "support-assistant",
-    name: "refund_triage",
-    model: "gpt-5.4",
-    release: "2026-11-12.2",
-    success: 0.86,
-    latency_ms: 2600.0,
-    cost_nanos: 6_100_000.0,
-    escalation: 0.11,
-};
-const ORDER: Task = Task {
-    source: "support-assistant",
-    name: "order_status",
-    model: "gpt-5.4-mini",
-    release: "2026-11-12.2",
-    success: 0.95,
-    latency_ms: 1100.0,
-    cost_nanos: 900_000.0,
-    escalation: 0.03,
-};
-const POLICY: Task = Task {
-    source: "policy-assistant",
-    name: "policy_answer",
-    model: "claude-sonnet-4-5",
-    release: "policy-41",
-    success: 0.91,
-    latency_ms: 3400.0,
-    cost_nanos: 9_800_000.0,
-    escalation: 0.05,
-};
-const INVOICE: Task = Task {
-    source: "invoice-extractor",
-    name: "invoice_extraction",
-    model: "gemini-2.5-flash",
-    release: "extract-7.3",
-    success: 0.93,
-    latency_ms: 4200.0,
-    cost_nanos: 3_200_000.0,
-    escalation: 0.02,
-};
-
-/// Release ids of the canaries.
-pub(crate) const INVOICE_CANARY: &str = "extract-7.4";
-pub(crate) const SUPPORT_CANARY: &str = "2026-11-23.1";
 
 /// The random choices of a run, drawn once so that all fields agree.
 struct Draw {
@@ -176,26 +115,7 @@ impl Apps {
     /// As [`Apps::late`], with verdicts due earlier by `ahead_micros`, but never before the end of their run.
     pub(crate) fn late_by(&mut self, now_micros: i64, ahead_micros: i64) -> Option<Message> {
         let due = self.later.first_entry().filter(|first| first.key().0 <= now_micros.saturating_add(ahead_micros))?;
-        let (run_id, event_type, source, data) = match due.remove() {
-            Verdict::Score { run_id, passed } => {
-                let evaluator = json!({ "id": "policy-judge", "version": "3", "model": "claude-opus-4-6" });
-                let data = json!({ "name": "answer_is_right", "kind": "llm", "evaluator": evaluator, "passed": passed, "sets_outcome": true });
-                (run_id, "run.score", "policy-judge", data)
-            }
-            Verdict::Review { run_id, reviewer, accepts } => {
-                let decision = if accepts { "accept" } else { "reject" };
-                let data = json!({ "review_id": format!("rv_{run_id}"), "reviewer": reviewer, "queue": "policy", "decision": decision });
-                (run_id, "run.review", "review-desk", data)
-            }
-            Verdict::Reopened { run_id } => {
-                let data = json!({ "reason_code": "ticket_reopened", "initiated_by": "user", "to": "tier2", "phase": "after_answer" });
-                (run_id, "run.escalated", "helpdesk", data)
-            }
-        };
-        let event = json!({
-            "spec": "run-event/1.0", "type": event_type, "source": source, "run_id": run_id, "time": time(now_micros), "data": data,
-        });
-        Some(Message { key: run_id, payload: event.to_string().into_bytes() })
+        Some(due.remove().message(now_micros))
     }
 
     fn schedule(&mut self, ended_micros: i64, (least, most): (i64, i64), verdict: Verdict) {
@@ -455,14 +375,6 @@ fn reason(status: &str) -> &'static str {
         "timeout" => "deadline",
         "abandoned" => "user_left",
         _ => "not_judged",
-    }
-}
-
-fn provider(model: &str) -> &'static str {
-    match model.split('-').next() {
-        Some("claude") => "anthropic",
-        Some("gemini") => "google",
-        _ => "openai",
     }
 }
 

@@ -6,7 +6,7 @@ use bellwether_lake::Result;
 use bellwether_stats::figure::number;
 
 use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
-use super::observe::{Answer, Observer};
+use super::observe::{Observer, TextResult};
 use super::{Demo, QUERIES};
 use crate::roles::{aggregate, watch};
 
@@ -150,7 +150,7 @@ async fn show(observer: &Observer, title: &str, sql: &str) -> Result<()> {
 }
 
 /// Formats a result as a table.
-pub(crate) fn table(answer: &Answer) -> String {
+pub(crate) fn table(answer: &TextResult) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);

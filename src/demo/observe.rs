@@ -45,7 +45,7 @@ pub(crate) struct ReleaseRow {
 
 /// A query result as text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct TextResult {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<String>>,
 }
@@ -127,14 +127,14 @@ impl Observer {
     }
 
     /// Runs a query.
-    pub(crate) async fn ask(&self, sql: &str) -> Result<Answer> {
+    pub(crate) async fn ask(&self, sql: &str) -> Result<TextResult> {
         let answer = self.session.execute(sql).await?;
         let columns = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
         let mut rows = Vec::new();
         for batch in answer.collect().await? {
             texts(&batch, &mut rows)?;
         }
-        Ok(Answer { columns, rows })
+        Ok(TextResult { columns, rows })
     }
 
     pub(crate) fn view(&self) -> View {

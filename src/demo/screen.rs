@@ -13,7 +13,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Gauge, Paragraph, Row, Sparkline, Table};
 
-use super::observe::{Answer, Observer, View};
+use super::observe::{Observer, TextResult, View};
 use super::{Demo, QUERIES};
 use crate::memory;
 
@@ -31,7 +31,7 @@ struct Screen {
     view: View,
     long_span: bool,
     input: Option<String>,
-    answer: Option<(String, std::result::Result<Answer, String>)>,
+    answer: Option<(String, std::result::Result<TextResult, String>)>,
 }
 
 enum Action {

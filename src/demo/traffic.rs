@@ -41,7 +41,7 @@ const HARM: f64 = 0.7;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Counts of published and committed messages, shared with the display.
-pub(crate) struct Progress {
+pub(crate) struct TrafficProgress {
     /// Runs of history to publish.
     pub(crate) history: u64,
     published: AtomicU64,
@@ -50,9 +50,9 @@ pub(crate) struct Progress {
     stopped: AtomicBool,
 }
 
-// === impl Progress ===
+// === impl TrafficProgress ===
 
-impl Progress {
+impl TrafficProgress {
     pub(crate) fn new(history: u64) -> Self {
         Self {
             history,
@@ -97,7 +97,7 @@ impl Progress {
 ///
 /// # Errors
 /// `Unavailable` if the producer or its thread cannot be created.
-pub(crate) fn start(brokers: &str, seed: u64, progress: Arc<Progress>) -> Result<JoinHandle<()>> {
+pub(crate) fn start(brokers: &str, seed: u64, progress: Arc<TrafficProgress>) -> Result<JoinHandle<()>> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", "20")
@@ -119,7 +119,7 @@ pub(crate) fn start(brokers: &str, seed: u64, progress: Arc<Progress>) -> Result
 struct Traffic {
     producer: ThreadedProducer<DefaultProducerContext>,
     apps: Apps,
-    progress: Arc<Progress>,
+    progress: Arc<TrafficProgress>,
 }
 
 impl Traffic {

@@ -12,14 +12,27 @@ use crate::progress::{Probe, TableViews};
 
 pub(crate) const NAME: &str = "aggregate";
 
-struct AggregateRole {
-    settings: Settings,
+/// Settings of the role.
+#[derive(Clone, Debug)]
+pub(crate) struct AggregateSettings {
+    /// Settings of each aggregator.
+    pub(crate) settings: Settings,
     /// Shards of this process; empty means all.
-    only_shards: Vec<u32>,
+    pub(crate) only_shards: Vec<u32>,
+    /// Most memory of rows that are handed over from ingest, bytes.
+    pub(crate) handover_bytes: usize,
 }
 
+impl Default for AggregateSettings {
+    fn default() -> Self {
+        Self { settings: Settings::default(), only_shards: Vec::new(), handover_bytes: 64 << 20 }
+    }
+}
+
+struct AggregateRole(AggregateSettings);
+
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
-    Box::new(AggregateRole { settings: settings(config), only_shards: config.aggregate.only_shards.clone() })
+    Box::new(AggregateRole(config.aggregate.clone()))
 }
 
 // === impl AggregateRole ===
@@ -34,8 +47,9 @@ impl Role for AggregateRole {
     fn start(&self, shared: &Shared, until: Until) -> Result<Work> {
         let (mut aggregators, mut leases): (Vec<Work>, Vec<_>) = (Vec::new(), Vec::new());
         let stop_leases = shared.stop.child_token();
-        let mine = |shard: &u32| self.only_shards.is_empty() || self.only_shards.contains(shard);
-        for shard in (0..self.settings.shards).filter(mine) {
+        let AggregateSettings { settings, only_shards, .. } = &self.0;
+        let is_mine = |shard: &u32| only_shards.is_empty() || only_shards.contains(shard);
+        for shard in (0..settings.shards).filter(is_mine) {
             let duty = if let Until::CaughtUp(_) = until {
                 Duty::always()
             } else {
@@ -44,8 +58,8 @@ impl Role for AggregateRole {
                 Duty::while_held(held)
             };
             // Rows can be handed over to one aggregator only.
-            let handover = shared.handover.clone().filter(|_| self.settings.shards == 1);
-            let settings = Settings { shard, ..self.settings };
+            let handover = shared.handover.clone().filter(|_| settings.shards == 1);
+            let settings = Settings { shard, ..*settings };
             let (lake, registry, stop) = (shared.lake.clone(), shared.registry.clone(), shared.stop.clone());
             let aggregator = run_on_duty(settings, lake, handover, registry, until.clone(), stop, duty);
             aggregators.push(Box::pin(aggregator));
@@ -82,17 +96,5 @@ impl Probe for AggregateProbe {
             Ok(RoleReport { progress, behind, ..RoleReport::default() })
         }
         .boxed()
-    }
-}
-
-pub(crate) fn settings(config: &Config) -> Settings {
-    Settings {
-        shards: config.aggregate.shards,
-        shard: 0,
-        index_memory_bytes: config.aggregate.index_memory_bytes,
-        horizon: config.aggregate.horizon,
-        poll_interval: config.aggregate.poll_interval,
-        rolling_history: config.aggregate.rolling_history,
-        ..Settings::default()
     }
 }

@@ -1,17 +1,15 @@
 //! The role `ingest`: Kafka into `events` and `quarantine`.
 
-use std::time::Duration;
-
 use bellwether_aggregate::Until;
 use bellwether_event::Limits;
 use bellwether_ingest::worker::Ingest;
-use bellwether_ingest::{FlushSettings, KafkaSettings, Metrics, Start as IngestStart};
+use bellwether_ingest::{KafkaSettings, Metrics};
 use bellwether_lake::{Result, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{Role, Shared, Work};
-use crate::config::{Config, Start};
+use crate::config::Config;
 use crate::health::RoleReport;
 use crate::progress::{Probe, TableViews};
 
@@ -25,7 +23,7 @@ struct IngestRole {
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
     let health = bellwether_ingest::Health::default();
-    Box::new(IngestRole { kafka: kafka_settings(config), limits: limits(config), health })
+    Box::new(IngestRole { kafka: config.kafka.clone(), limits: config.limits, health })
 }
 
 // === impl IngestRole ===
@@ -72,39 +70,5 @@ impl Probe for IngestProbe {
             Ok(RoleReport { progress, behind: status.behind, error: status.trouble(), ..RoleReport::default() })
         }
         .boxed()
-    }
-}
-
-/// Batches that wait for a commit while the next one is decoded.
-const CHANNEL_BATCHES: usize = 2;
-
-pub(crate) fn kafka_settings(config: &Config) -> KafkaSettings {
-    KafkaSettings {
-        brokers: config.kafka.brokers.join(","),
-        topics: config.kafka.topics.clone(),
-        group: config.kafka.group.clone(),
-        job: config.kafka.job.clone(),
-        instance_id: config.kafka.instance_id.clone(),
-        properties: config.kafka.properties.clone(),
-        flush: FlushSettings {
-            interval: config.ingest.flush_interval,
-            max_bytes: config.ingest.flush_bytes,
-            max_rows: config.ingest.flush_rows,
-            channel_batches: CHANNEL_BATCHES,
-        },
-        start: match config.kafka.start {
-            Start::Earliest => IngestStart::Earliest,
-            Start::Latest => IngestStart::Latest,
-        },
-    }
-}
-
-pub(crate) fn limits(config: &Config) -> Limits {
-    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    Limits {
-        max_bytes: config.ingest.max_event_bytes,
-        max_depth: config.ingest.max_event_depth,
-        max_future_micros: micros(config.ingest.max_future),
-        max_age_micros: micros(config.ingest.max_event_age),
     }
 }

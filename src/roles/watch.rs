@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bellwether_aggregate::Until;
-use bellwether_alerts::{BudgetSettings, Contracts, Health as WatchHealth, Rules, Settings, Watch};
+use bellwether_alerts::{Contracts, Health as WatchHealth, Rules, Settings, Watch};
 use bellwether_lake::{Result, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,22 +16,44 @@ use crate::progress::{Probe, TableViews};
 
 pub(crate) const NAME: &str = "watch";
 
+/// Settings of the role, and of commands about rules.
+#[derive(Clone, Debug)]
+pub(crate) struct AlertsSettings {
+    /// `bellwether run` includes the role.
+    pub(crate) is_in_run: bool,
+    /// Folder of custom rules.
+    pub(crate) rules: Option<String>,
+    /// Names of rules that are turned off.
+    pub(crate) disabled: Vec<String>,
+    /// Settings of the watcher.
+    pub(crate) watch: Settings,
+    /// Contracts of the tasks.
+    pub(crate) contracts: Contracts,
+}
+
+impl Default for AlertsSettings {
+    fn default() -> Self {
+        let watch = Settings::default();
+        Self { is_in_run: true, rules: None, disabled: Vec::new(), watch, contracts: Contracts::new() }
+    }
+}
+
+// === impl AlertsSettings ===
+
+impl AlertsSettings {
+    /// Loads the shipped rules and the custom ones.
+    pub(crate) fn load_rules(&self) -> Rules {
+        Rules::load(self.rules.as_deref().map(Path::new), &self.disabled)
+    }
+}
+
 struct WatchRole {
-    is_in_run: bool,
-    settings: Settings,
-    rules: Rules,
-    contracts: Contracts,
+    settings: AlertsSettings,
     health: WatchHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
-    Box::new(WatchRole {
-        is_in_run: config.alerts.watch,
-        settings: settings(config),
-        rules: rules(config),
-        contracts: config.contracts.clone(),
-        health: WatchHealth::default(),
-    })
+    Box::new(WatchRole { settings: config.alerts.clone(), health: WatchHealth::default() })
 }
 
 // === impl WatchRole ===
@@ -42,14 +64,14 @@ impl Role for WatchRole {
     }
 
     fn is_in_run(&self) -> bool {
-        self.is_in_run
+        self.settings.is_in_run
     }
 
     fn start(&self, shared: &Shared, until: Until) -> Result<Work> {
         let watch = Watch {
-            settings: self.settings.clone(),
-            rules: self.rules.clone(),
-            contracts: self.contracts.clone(),
+            settings: self.settings.watch.clone(),
+            rules: self.settings.load_rules(),
+            contracts: self.settings.contracts.clone(),
             lake: shared.lake.clone(),
             health: self.health.clone(),
         };
@@ -70,7 +92,7 @@ impl Role for WatchRole {
     }
 
     fn probe(&self) -> Option<Box<dyn Probe>> {
-        Some(Box::new(WatchProbe { health: self.health.clone(), interval: self.settings.interval, empty_to: 0 }))
+        Some(Box::new(WatchProbe { health: self.health.clone(), interval: self.settings.watch.interval, empty_to: 0 }))
     }
 }
 
@@ -90,25 +112,5 @@ impl Probe for WatchProbe {
             Ok(RoleReport { progress, behind, pace: self.interval, error: None, degraded })
         }
         .boxed()
-    }
-}
-
-/// Loads the rules that a configuration names.
-pub(crate) fn rules(config: &Config) -> Rules {
-    Rules::load(config.alerts.rules.as_deref().map(Path::new), &config.alerts.disabled)
-}
-
-pub(crate) fn settings(config: &Config) -> Settings {
-    Settings {
-        budget: BudgetSettings {
-            pages: config.alerts.false_pages_a_month,
-            tickets: config.alerts.false_tickets_a_month,
-            ..BudgetSettings::default()
-        },
-        interval: config.alerts.interval,
-        grace: config.alerts.grace,
-        history_days: i64::try_from(config.alerts.history_days).unwrap_or(i64::MAX),
-        memory_bytes: config.alerts.memory_bytes,
-        season: config.alerts.season,
     }
 }

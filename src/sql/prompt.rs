@@ -55,9 +55,9 @@ const KEYWORDS: [&str; 28] = [
 ];
 
 #[derive(Helper, Highlighter, Hinter, Validator)]
-struct Words(Vec<String>);
+struct WordCompleter(Vec<String>);
 
-impl Completer for Words {
+impl Completer for WordCompleter {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
@@ -83,8 +83,8 @@ struct Prompt<'a> {
 pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
     let broken = |source: ReadlineError| Error::unavailable("cannot use the terminal").with_source(source);
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(false).build();
-    let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(broken)?;
-    editor.set_helper(Some(Words(words(session).await?)));
+    let mut editor: Editor<WordCompleter, DefaultHistory> = Editor::with_config(config).map_err(broken)?;
+    editor.set_helper(Some(WordCompleter(words(session).await?)));
     let history = history_file();
     if let Some(file) = &history {
         // The first session has no history.
@@ -127,7 +127,7 @@ pub(crate) async fn run(session: &Session, format: Format) -> Result<ExitCode> {
 }
 
 /// Saves the history, if the file can be written.
-fn save_history(editor: &mut Editor<Words, DefaultHistory>, file: Option<&Path>) {
+fn save_history(editor: &mut Editor<WordCompleter, DefaultHistory>, file: Option<&Path>) {
     let Some(file) = file else { return };
     if let Some(folder) = file.parent() {
         drop(std::fs::create_dir_all(folder));

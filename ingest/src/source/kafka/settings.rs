@@ -86,7 +86,22 @@ pub struct KafkaSettings {
 
 impl Default for FlushSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), max_bytes: 32 << 20, max_rows: 65_536, channel_batches: 2 }
+        Self { interval: Duration::from_secs(1), max_bytes: 64 << 20, max_rows: 100_000, channel_batches: 2 }
+    }
+}
+
+impl Default for KafkaSettings {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".to_owned(),
+            topics: vec!["llm.runs".to_owned()],
+            group: "bellwether".to_owned(),
+            job: "main".to_owned(),
+            instance_id: None,
+            properties: BTreeMap::new(),
+            flush: FlushSettings::default(),
+            start: Start::default(),
+        }
     }
 }
 
