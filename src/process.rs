@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use bellwether_aggregate::Until;
+use bellwether_follow::Until;
 use bellwether_lake::{Error, Lake, Result, StorageOptions};
 use prometheus::Registry;
 use tokio::task::{JoinHandle, JoinSet};

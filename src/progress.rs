@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bellwether_lake::{CommitLog, Lake, Result, Snapshot, Table};
+use bellwether_base::Result;
+use bellwether_follow::Lag;
+use bellwether_lake::{CommitLog, Lake, Snapshot};
+use bellwether_tables::Table;
 use futures::future::BoxFuture;
 
 use crate::health::{Health, RoleReport};
@@ -61,22 +64,13 @@ impl TableViews {
         Ok(&self.views.entry(table).insert_entry(View { snapshot, round: self.round }).into_mut().snapshot)
     }
 
-    /// Returns how many versions of a table its reader has yet to read, if it reads `next` next. Readers skip versions without
-    /// rows, such as rewrites and claims, and commit nothing for them: if there are no others, the result is zero. `empty_to`
-    /// belongs to the reader and remembers the version up to which that is known.
+    /// Returns how many versions of a table a role has yet to read, if it reads `next` next.
     ///
     /// # Errors
     /// `Unavailable` if storage does not respond.
-    pub(crate) async fn versions_behind(&mut self, table: Table, next: i64, empty_to: &mut i64) -> Result<i64> {
+    pub(crate) async fn versions_behind(&mut self, table: Table, next: i64, lag: &mut Lag) -> Result<i64> {
         let newest = self.newest(table).await?.version;
-        let log = self.lake.log(table);
-        for version in next.max(*empty_to)..=newest {
-            if log.entry(version).await?.is_some_and(|entry| entry.brings_rows()) {
-                return Ok(newest + 1 - version);
-            }
-            *empty_to = version + 1;
-        }
-        Ok(0)
+        lag.versions(&self.lake.log(table), next, newest).await
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) mod ingest;
 mod maintain;
 pub(crate) mod watch;
 
-use bellwether_aggregate::Until;
+use bellwether_follow::Until;
 use bellwether_lake::{Error, Handover, Lake, Result};
 use futures::future::BoxFuture;
 use prometheus::Registry;

@@ -8,7 +8,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use bellwether_alerts::engine::{Status, try_rule};
-use bellwether_alerts::history::replayed;
+use bellwether_alerts::history::{ReplayRequest, replayed};
 use bellwether_alerts::record::{ChangeKind, RULE_FAILING};
 use bellwether_alerts::rule::Source;
 use bellwether_alerts::{Contracts, Rule, Rules, Settings, test_file};
@@ -314,7 +314,15 @@ async fn replay(opened: &Workbench, rule: &str, from: i64, to: i64) -> Result<Ex
             Error::config("--from is not before --to").with_hint("the replay covers the time from --from to --to")
         );
     }
-    let found = Box::pin(replayed(lake, &opened.rules, rule, &opened.contracts, &opened.settings, from, to)).await?;
+    let request = ReplayRequest {
+        rules: &opened.rules,
+        name: rule,
+        contracts: &opened.contracts,
+        settings: &opened.settings,
+        from,
+        to,
+    };
+    let found = Box::pin(replayed(lake, request)).await?;
     let mut lines = Vec::new();
     for row in &found.rows {
         let late = match row.change {

@@ -1,23 +1,23 @@
-//! The rolling metrics as Prometheus gauges: the rows of `rolling_history` as they were last written, so that what is scraped
-//! and what is asked for in SQL is one number.
+//! The rolling metrics as Prometheus gauges. They are the rows of `rolling_history` as last written, so that a scraped value
+//! and one queried in SQL agree.
 //!
-//! Label values are bounded: of each span, the groups with the most runs are shown, and how many are not is a gauge too.
+//! Label values are bounded: each span shows the groups with the most runs, and another gauge counts the groups left out.
 
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-/// Groups of a span that are shown at most: each is one series a figure.
+/// Most groups of a span: each has one series for each figure.
 const MOST_GROUPS: usize = 500;
 
-/// What tells the series of a figure apart, by columns of the same names.
+/// Labels of the series of a figure: columns of the same names.
 const LABELS: [&str; 5] = ["span", "tenant", "task", "release_id", "stage"];
 
-/// Figures that are shown: columns of `rolling_history`.
+/// Figures: columns of `rolling_history`, and their help.
 const FIGURES: [(&str, &str); 14] = [
     ("runs", "Runs of the span, weighted by 1 / sampling probability"),
     ("runs_observed", "Runs of the span that were seen"),
@@ -35,7 +35,7 @@ const FIGURES: [(&str, &str); 14] = [
     ("tokens_coverage", "Share of runs that state tokens"),
 ];
 
-/// The gauges.
+/// The gauges of all figures.
 #[derive(Debug)]
 pub(crate) struct Exported {
     gauges: Vec<GaugeVec>,
@@ -47,7 +47,7 @@ pub(crate) struct Exported {
 
 impl Exported {
     pub(crate) fn register(registry: &Registry) -> Result<Self> {
-        let wrong = |source: prometheus::Error| Error::bug("a gauge of tasks is defined wrongly").with_source(source);
+        let wrong = |source: prometheus::Error| Error::bug("a gauge of tasks cannot be registered").with_source(source);
         let mut gauges = Vec::with_capacity(FIGURES.len());
         for (column, help) in FIGURES {
             let options = Opts::new(format!("bellwether_task_{column}"), help);
@@ -61,7 +61,7 @@ impl Exported {
         Ok(Self { gauges, hidden, shown: BTreeSet::new() })
     }
 
-    /// Shows rows of `rolling_history`, in the place of those of the same spans.
+    /// Shows rows of `rolling_history` instead of those that were shown for the same spans.
     pub(crate) fn show(&mut self, rows: &RecordBatch) -> Result<()> {
         let column = |name: &str, kind: &DataType| {
             let column = rows.column_by_name(name);
@@ -92,7 +92,7 @@ impl Exported {
                     if figure.is_valid(row) {
                         gauge.with_label_values(&values).set(figure.as_primitive::<Float64Type>().value(row));
                     } else {
-                        // A figure that is not known is no series, and no zero. There may have been none.
+                        // An unknown figure has no series, rather than zero. There may be none to remove.
                         drop(gauge.remove_label_values(&values));
                     }
                 }
@@ -116,7 +116,7 @@ impl Exported {
 mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
-    use bellwether_lake::Table;
+    use bellwether_tables::Table;
     use std::sync::Arc;
 
     /// Rows of a span: task, runs, success rate.
@@ -136,7 +136,7 @@ mod tests {
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).expect("rows")
     }
 
-    fn told(registry: &Registry, name: &str) -> Vec<(String, f64)> {
+    fn scraped(registry: &Registry, name: &str) -> Vec<(String, f64)> {
         let family = registry.gather().into_iter().find(|family| family.name() == name);
         let label = |metric: &prometheus::proto::Metric| {
             metric.get_label().iter().find(|pair| pair.name() == "task").map(|pair| pair.value().to_owned())
@@ -146,19 +146,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_what_was_written_and_what_is_unknown_is_no_series() {
+    fn the_rows_last_written_are_shown_and_unknown_figures_have_no_series() {
         let registry = Registry::new();
         let mut exported = Exported::register(&registry).expect("registers");
         exported.show(&rows("5m", &[("a", 10, Some(0.5)), ("b", 4, Some(0.25))])).expect("shows");
         let name = "bellwether_task_success_rate";
-        assert_eq!(told(&registry, name), [("a".to_owned(), 0.5), ("b".to_owned(), 0.25)]);
+        assert_eq!(scraped(&registry, name), [("a".to_owned(), 0.5), ("b".to_owned(), 0.25)]);
         exported.show(&rows("5m", &[("a", 10, None)])).expect("shows");
-        assert_eq!(told(&registry, name), []);
-        assert_eq!(told(&registry, "bellwether_task_runs"), [("a".to_owned(), 10.0)]);
+        assert_eq!(scraped(&registry, name), []);
+        assert_eq!(scraped(&registry, "bellwether_task_runs"), [("a".to_owned(), 10.0)]);
         let names: Vec<String> = (0..MOST_GROUPS + 7).map(|n| format!("task-{n}")).collect();
         let many: Vec<(&str, i64, Option<f64>)> = names.iter().map(|name| (name.as_str(), 1, None)).collect();
         exported.show(&rows("1h", &many)).expect("shows");
-        assert_eq!(told(&registry, "bellwether_task_runs").len(), MOST_GROUPS + 1);
-        assert_eq!(told(&registry, "bellwether_task_groups_hidden")[0].1, 7.0);
+        assert_eq!(scraped(&registry, "bellwether_task_runs").len(), MOST_GROUPS + 1);
+        assert_eq!(scraped(&registry, "bellwether_task_groups_hidden")[0].1, 7.0);
     }
 }

@@ -1,15 +1,15 @@
-//! The files of `events` that have been taken in, by ordinals that stay: how old they are, whether their statements are
-//! held in the index, and where their rows went when they were rewritten.
+//! The files of `events` that have been taken in, each with an ordinal for good: how old they are, whether the index holds
+//! their statements, and which file has their rows since they were rewritten.
 
 use std::collections::{BTreeSet, HashMap};
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
-use bellwether_lake::{AddedFile, Error, LogEntry, Result};
+use bellwether_base::{Error, Result};
+use bellwether_lake::{AddedFile, LogEntry};
 
-/// How often age is looked at while a horizon passes.
-const LOOKS_A_HORIZON: i64 = 16;
+/// Checks for files past the horizon while one horizon passes.
+const CHECKS_A_HORIZON: i64 = 16;
 
-/// A file.
 #[derive(Debug)]
 struct Taken {
     path: String,
@@ -17,7 +17,7 @@ struct Taken {
     newest_micros: i64,
     statements: usize,
     held: bool,
-    /// The file that has its rows now.
+    /// The file that has its rows since it was rewritten.
     moved_to: Option<u32>,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Files {
     taken: Vec<Taken>,
     by_path: HashMap<String, u32>,
     newest_micros: i64,
-    /// How new the newest was when age was last looked at.
-    looked_micros: i64,
+    /// The newest event time when files were last checked against the horizon.
+    checked_micros: i64,
 }
 
 // === impl Taken ===
 
 impl Taken {
-    /// Lets go of a name that is not needed any more.
+    /// Drops the path once nothing needs it.
     fn forget(&mut self) {
         if self.moved_to.is_some() && !self.held {
             self.path = String::new();
@@ -45,22 +45,22 @@ impl Taken {
 // === impl Files ===
 
 impl Files {
-    /// Adds a file whose statements are held, or not.
+    /// Adds a file; `held` if the index holds its statements.
     pub(crate) fn add(&mut self, file: &AddedFile, held: bool) -> Result<u32> {
         let ordinal = u32::try_from(self.taken.len())
-            .map_err(|source| Error::bug("there are more files than an index can name").with_source(source))?;
+            .map_err(|source| Error::bug("the run index cannot number more files").with_source(source))?;
         self.by_path.insert(file.path.clone(), ordinal);
         let (path, size) = (file.path.clone(), file.size);
         self.taken.push(Taken { path, size, newest_micros: i64::MIN, statements: 0, held, moved_to: None });
         Ok(ordinal)
     }
 
-    /// The ordinal that the next file gets.
+    /// Returns the ordinal of the next file.
     pub(crate) fn next(&self) -> u32 {
         u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
     }
 
-    /// Notes what a file brought.
+    /// Notes how many statements of a file are held, and its newest event time.
     pub(crate) fn note(&mut self, ordinal: u32, statements: usize, newest_micros: i64) {
         self.newest_micros = self.newest_micros.max(newest_micros);
         if let Some(taken) = self.taken.get_mut(ordinal as usize) {
@@ -69,10 +69,10 @@ impl Files {
         }
     }
 
-    /// A file as the log names it, to read columns of it that stand in it.
+    /// Returns a file in the form that readers need. The values of partition columns are left out.
     pub(crate) fn file(&self, ordinal: u32) -> Result<AddedFile> {
         let taken =
-            self.taken.get(ordinal as usize).ok_or_else(|| Error::bug("the index names a file it never saw"))?;
+            self.taken.get(ordinal as usize).ok_or_else(|| Error::bug("the run index names an unknown file"))?;
         Ok(AddedFile {
             path: taken.path.clone(),
             size: taken.size,
@@ -83,7 +83,7 @@ impl Files {
         })
     }
 
-    /// The file that has the rows of another by now.
+    /// Returns the file that has the rows of another now.
     pub(crate) fn now(&self, mut ordinal: u32) -> u32 {
         while let Some(next) = self.taken.get(ordinal as usize).and_then(|taken| taken.moved_to) {
             ordinal = next;
@@ -91,14 +91,14 @@ impl Files {
         ordinal
     }
 
-    /// Lets go of the statements of files, and says of which, so that no more than `limit` with those that come stay, nor any
-    /// that are older than the horizon; few that are too old are left for later.
+    /// Chooses the files whose statements must leave the index: the oldest until `coming` statements fit beside the rest
+    /// within `limit`, and those past the horizon, unless they are few.
     pub(crate) fn let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
-        let moved_on = self.newest_micros.saturating_sub(self.looked_micros) >= horizon_micros / LOOKS_A_HORIZON;
+        let moved_on = self.newest_micros.saturating_sub(self.checked_micros) >= horizon_micros / CHECKS_A_HORIZON;
         if held + coming <= limit && !moved_on {
             return BTreeSet::new();
         }
-        self.looked_micros = self.newest_micros;
+        self.checked_micros = self.newest_micros;
         let cutoff = self.newest_micros.saturating_sub(horizon_micros);
         let mut all: Vec<(i64, u32)> = (0_u32..)
             .zip(&self.taken)
@@ -110,7 +110,7 @@ impl Files {
         let old: usize =
             all.iter().filter(|(newest, _)| *newest < cutoff).map(|(_, ordinal)| statements(*ordinal)).sum();
         let by_age = old > 0 && old * 8 >= held;
-        // Down to the half, so that this is not done again and again.
+        // Down to half of the limit, so that this is rare.
         let stay = if held + coming > limit { limit.saturating_sub(coming).min(limit / 2) } else { held };
         let (mut left, mut gone) = (held, BTreeSet::new());
         for (newest, ordinal) in all {
@@ -129,7 +129,7 @@ impl Files {
         gone
     }
 
-    /// Notes that rows moved to another file, if a log entry says so. Returns from which files to which.
+    /// Notes that rows moved to another file, if a log entry did so. Returns the files before and the file now.
     pub(crate) fn rewritten(&mut self, entry: &LogEntry) -> Result<Option<(Vec<u32>, u32)>> {
         let [added] = entry.added.as_slice() else { return Ok(None) };
         if added.data_change || entry.removed.is_empty() {
@@ -147,7 +147,7 @@ impl Files {
     }
 }
 
-/// Newest event time in a file, by its statistics.
+/// Returns the newest event time in a file, by its statistics.
 pub(crate) fn newest_micros(file: &AddedFile) -> Option<i64> {
     let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
     let text = stats.get("maxValues")?.get("event_time")?.as_str()?;
@@ -179,15 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_down_to_the_half() {
+    fn the_oldest_go_first_down_to_half_of_the_limit() {
         let mut files = files(&[40, 10, 30, 20]);
         assert_eq!(files.let_go(40, 10, 100, i64::MAX), BTreeSet::new());
         assert_eq!(files.let_go(40, 10, 44, i64::MAX), BTreeSet::from([1, 3]));
-        assert_eq!(files.let_go(20, 100, 44, i64::MAX), BTreeSet::from([0, 2]), "what comes takes it all");
+        assert_eq!(files.let_go(20, 100, 44, i64::MAX), BTreeSet::from([0, 2]), "nothing else fits");
     }
 
     #[test]
-    fn what_is_older_than_the_horizon_goes() {
+    fn files_past_the_horizon_go() {
         let mut files = files(&[100, 10, 200, 20]);
         assert_eq!(files.let_go(40, 0, 100, 150), BTreeSet::from([1, 3]));
         assert_eq!(files.let_go(20, 0, 100, 150), BTreeSet::new());

@@ -1,15 +1,16 @@
-//! Aggregation: tails `events` by version and appends signed partials to `metrics`, each version exactly once.
+//! Aggregation: follows `events` by version and appends signed partials to `metrics`, each version exactly once.
 //!
-//! * [`statement`] tells statements apart; `run_index` remembers where those about each run are, `files` in which files.
-//! * `contribution` turns new rows into signed contributions, and these into partials, by the one definition of the metrics
-//!   room.
-//! * `tail` reads versions, `tail_loop` commits what they add; `releases` and `rolling_history` go along.
-//! * `rebuild` makes everything anew and puts it in place in one commit a table.
-//! * [`recompute`] does the same from scratch, for audits.
+//! * `aggregator` is the role. `tail` reads versions, and `settings` has their bounds.
+//! * `statement` tells statements apart. `run_index` knows where those about each run are, and `files` in which files.
+//! * `runs` turns new rows into signed contributions, and `sums` these into partials, by the one definition of the metrics
+//!   crate.
+//! * `releases` and `rolling_history` keep the tables of these names; `exported` shows the latter as gauges.
+//! * `rebuild` computes everything again and puts it in place in one commit for each table.
+//! * [`recompute`] computes the metrics from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
 
-mod contribution;
+mod aggregator;
 mod exported;
 mod files;
 mod metrics;
@@ -18,12 +19,15 @@ pub mod recompute;
 mod releases;
 mod rolling_history;
 mod run_index;
+mod runs;
+mod settings;
 mod sql;
-pub mod statement;
+mod statement;
+mod sums;
 mod tail;
-mod tail_loop;
 mod waiting;
 
+pub use aggregator::{Aggregate, AggregateSetup, Aggregator, run};
 pub use rebuild::{Rebuilt, rebuild};
+pub use settings::Settings;
 pub use sql::event_columns;
-pub use tail_loop::{Aggregator, Duty, Settings, Until, run, run_on_duty};

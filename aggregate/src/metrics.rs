@@ -3,32 +3,33 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
+use bellwether_follow::FollowMetrics;
+use bellwether_tables::Table;
 use prometheus::{IntCounter, IntGauge, Opts, Registry};
 
 use crate::exported::Exported;
+use crate::runs::Counts;
+use crate::tail::FileRows;
 
-/// Counters and gauges of aggregation.
+/// Counters and gauges of aggregation. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    pub(crate) rows: IntCounter,
-    pub(crate) runs: IntCounter,
-    pub(crate) duplicates: IntCounter,
-    pub(crate) corrected: IntCounter,
-    pub(crate) late: IntCounter,
-    pub(crate) waiting: IntCounter,
-    pub(crate) waited: IntCounter,
-    pub(crate) looked_up: IntCounter,
-    pub(crate) saturated: IntCounter,
+    pub(crate) follow: FollowMetrics,
+    rows: IntCounter,
+    runs: IntCounter,
+    duplicates: IntCounter,
+    corrected: IntCounter,
+    late: IntCounter,
+    waiting: IntCounter,
+    waited: IntCounter,
+    looked_up: IntCounter,
+    saturated: IntCounter,
     pub(crate) commits: IntCounter,
-    pub(crate) fenced: IntCounter,
-    pub(crate) retries: IntCounter,
     pub(crate) read_back: IntCounter,
     pub(crate) index_runs: IntGauge,
     pub(crate) index_bytes: IntGauge,
-    pub(crate) next_version: IntGauge,
-    pub(crate) on_duty: IntGauge,
-    /// The rolling metrics; of the shard that keeps their history.
+    /// The rolling metrics; only of the shard that writes `rolling_history`.
     tasks: Option<Arc<Mutex<Exported>>>,
 }
 
@@ -39,14 +40,15 @@ impl Metrics {
         Self::register_shard(registry, 0, 1)
     }
 
-    /// Of several shards each has numbers of its own.
+    /// Registers the metrics of a shard, with its number as a label if there are several.
     pub(crate) fn register_shard(registry: &Registry, shard: u32, of: u32) -> Result<Self> {
+        let label = (of > 1).then(|| ("shard", shard.to_string()));
         let options = |name: &str, help: &str| {
             let options = Opts::new(name, help);
             if of > 1 { options.const_label("shard", shard.to_string()) } else { options }
         };
         let wrong =
-            |source: prometheus::Error| Error::bug("a metric of aggregation is defined wrongly").with_source(source);
+            |source: prometheus::Error| Error::bug("a metric of aggregation cannot be registered").with_source(source);
         let counter = |name: &str, help: &str| -> Result<IntCounter> {
             let counter = IntCounter::with_opts(options(name, help)).map_err(wrong)?;
             registry.register(Box::new(counter.clone())).map_err(wrong)?;
@@ -60,39 +62,46 @@ impl Metrics {
         let tasks = if shard == 0 { Some(Arc::new(Mutex::new(Exported::register(registry)?))) } else { None };
         Ok(Self {
             tasks,
-            rows: counter("bellwether_aggregate_rows_total", "Rows of events taken in")?,
+            follow: FollowMetrics::register(registry, "aggregate", Table::Events, label)?,
+            rows: counter("bellwether_aggregate_rows_total", "Rows of events read")?,
             runs: counter("bellwether_aggregate_runs_total", "Runs counted for the first time")?,
             duplicates: counter("bellwether_aggregate_duplicates_total", "Statements that changed nothing")?,
-            corrected: counter(
-                "bellwether_aggregate_corrected_total",
-                "Runs whose contribution was taken back for another",
-            )?,
+            corrected: counter("bellwether_aggregate_corrected_total", "Runs with a corrected contribution")?,
             late: counter(
                 "bellwether_aggregate_late_statements_total",
-                "Scores, reviews, escalations and policy exceptions that came after or before their run",
+                "Scores, reviews, escalations and policy exceptions that came apart from their run",
             )?,
-            waiting: counter(
-                "bellwether_aggregate_waiting_total",
-                "Late statements that are about no run that has come",
-            )?,
-            waited: counter("bellwether_aggregate_waited_total", "Late statements that waited and whose run has come")?,
+            waiting: counter("bellwether_aggregate_waiting_total", "Late statements that came before their run")?,
+            waited: counter("bellwether_aggregate_waited_total", "Late statements that waited until their run came")?,
             looked_up: counter(
                 "bellwether_aggregate_looked_up_total",
-                "Runs looked for in files beyond the run index",
+                "Runs looked up in files outside the run index",
             )?,
             saturated: counter(
                 "bellwether_aggregate_saturated_total",
-                "Rows of metrics in which a sum left what its column holds and stands at its end",
+                "Rows of metrics with a sum that does not fit its column",
             )?,
             commits: counter("bellwether_aggregate_commits_total", "Commits to metrics")?,
-            fenced: counter("bellwether_aggregate_fenced_total", "Commits lost to another aggregator")?,
-            retries: counter("bellwether_aggregate_retries_total", "Steps tried again because storage did not answer")?,
             read_back: counter("bellwether_aggregate_files_read_total", "Files of events read back from storage")?,
-            index_runs: gauge("bellwether_aggregate_index_runs", "Statements held in the index")?,
-            index_bytes: gauge("bellwether_aggregate_index_bytes", "Bytes held by the index")?,
-            on_duty: gauge("bellwether_aggregate_on_duty", "1 where this aggregator works, 0 where it stands by")?,
-            next_version: gauge("bellwether_aggregate_next_version", "Version of events that is read next")?,
+            index_runs: gauge("bellwether_aggregate_index_runs", "Statements held in the run index")?,
+            index_bytes: gauge("bellwether_aggregate_index_bytes", "Bytes of the run index")?,
         })
+    }
+
+    /// Counts the new rows of a step, and the rows of `metrics` that are saturated.
+    pub(crate) fn count(&self, new: &[FileRows], counts: &Counts, saturated: usize) {
+        self.rows.inc_by(new.iter().map(|file| file.count() as u64).sum());
+        self.runs.inc_by(counts.runs);
+        self.duplicates.inc_by(counts.duplicates);
+        self.corrected.inc_by(counts.corrected);
+        self.late.inc_by(counts.late);
+        self.waiting.inc_by(counts.waiting);
+        self.waited.inc_by(counts.waited);
+        self.looked_up.inc_by(counts.looked_up);
+        if saturated > 0 {
+            tracing::warn!(rows = saturated, "sums do not fit their columns; `saturated` is true in these rows");
+            self.saturated.inc_by(saturated as u64);
+        }
     }
 
     /// Shows rows of `rolling_history` as gauges.

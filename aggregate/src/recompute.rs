@@ -1,30 +1,32 @@
-//! The metrics computed from scratch, to hold the table against: `metrics`, folded, equals this bit for bit (L-4).
+//! Computes the metrics from scratch, for audits: `metrics`, folded, equals the result bit for bit (L-4).
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
-use bellwether_lake::{AddedFile, Lake, Result, Table, schema::metrics};
+use bellwether_base::Result;
+use bellwether_lake::{AddedFile, Lake};
+use bellwether_tables::{Table, metrics};
 
-use crate::contribution::Shard;
+use crate::runs::Shard;
 use crate::sql;
 
-/// Characters of a value that are told: sketches are long.
+/// Most characters of a value in a message: sketches are long.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// The order in which folded rows are compared.
+/// Orders rows by their group, so that two tables can be compared row by row.
 fn ordered(sql: &str) -> String {
     format!("SELECT * FROM ({sql}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
 }
 
-/// The metrics from all of `events`, one row a window and group.
+/// Computes the metrics from all of `events`: one row for each window and group.
 ///
 /// # Errors
-/// Where the files of `events` cannot be read.
+/// If the files of `events` cannot be read.
 pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
     recompute_files(lake, &lake.active_files(Table::Events).await?.1).await
 }
 
-/// As [`recompute`], from some files of `events`: those of one version.
+/// Computes the metrics from some files of `events`: those of one version.
 ///
 /// # Errors
 /// As [`recompute`].
@@ -42,8 +44,7 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
     without_provenance(&answer)
 }
 
-/// As [`recompute_files`], where the runs are laid out over shards that stand at different versions: of each shard, the files
-/// of the version that it has read.
+/// Computes the metrics for shards that have read different versions of `events`: for each, from the files of its version.
 ///
 /// # Errors
 /// As [`recompute`].
@@ -67,15 +68,15 @@ pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<
     without_provenance(&sql::over(&context, "contributions", schema, contributions, &sql_text).await?)
 }
 
-/// The table `metrics`, folded to one row a window and group.
+/// Folds the table `metrics` to one row for each window and group.
 ///
 /// # Errors
-/// Where the files of `metrics` cannot be read.
+/// If the files of `metrics` cannot be read.
 pub async fn folded(lake: &Lake) -> Result<RecordBatch> {
     folded_files(lake, &lake.active_files(Table::Metrics).await?.1).await
 }
 
-/// As [`folded`], from some files of `metrics`: those of one version.
+/// Folds some files of `metrics`: those of one version.
 ///
 /// # Errors
 /// As [`folded`].
@@ -102,13 +103,13 @@ fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
     Ok(concat_batches(&batch.schema(), [&batch])?)
 }
 
-/// Groups of folded rows that hold a sum which left what its column holds.
+/// Returns the number of rows with a sum that does not fit its column.
 pub fn saturated(rows: &RecordBatch) -> usize {
     rows.column_by_name(bellwether_metrics::SATURATED).map_or(0, |column| column.as_boolean().true_count())
 }
 
-/// The cells of a column that stand at an end of its type in a group that says so: of these it is known only that they
-/// were beyond it once, so that a computation may find what a correction has brought back.
+/// Returns for each row whether a cell is saturated: at an end of its type, in a row that says so. Such a sum was beyond that
+/// end once, and a computation may find another value that a correction has brought back.
 fn held(table: &RecordBatch, place: usize) -> Vec<bool> {
     let rows = table.num_rows();
     let Some(flags) = table.column_by_name(bellwether_metrics::SATURATED) else { return vec![false; rows] };
@@ -123,52 +124,58 @@ fn held(table: &RecordBatch, place: usize) -> Vec<bool> {
         .collect()
 }
 
-/// Where two sets of folded rows differ first, in words; none where they are equal bit for bit, but for sums that the table
-/// says it could not hold.
+/// Describes the first difference between two sets of folded rows; none if they are equal bit for bit, apart from saturated
+/// sums.
 pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
     if table.num_rows() != computed.num_rows() {
         let (rows, wanted) = (table.num_rows(), computed.num_rows());
         let odd =
             (0..rows.max(wanted)).find(|row| *row >= rows.min(wanted) || group(table, *row) != group(computed, *row));
         let (row, of) = (odd?, if rows > wanted { table } else { computed });
-        return Some(format!("the table has {rows} groups, a computation {wanted}; they part at {}", group(of, row)));
+        return Some(format!(
+            "the table has {rows} groups and the computation {wanted}; the first difference is at {}",
+            group(of, row)
+        ));
     }
     for (n, field) in table.schema().fields().iter().enumerate() {
         let (found, wanted) = (table.column(n), computed.column(n));
         if found != wanted {
             let held = held(table, n);
-            // Rows of before a column was recorded hold nothing in it, which contradicts nothing; a rebuild fills it.
+            // Rows from before a column existed have null in it, which is no difference; a rebuild fills it.
             let later = bellwether_metrics::RECORDED_LATER.contains(&field.name().as_str());
             let known = |row: usize| !(held[row] || later && found.is_null(row));
             let differs = |row: &usize| known(*row) && found.slice(*row, 1) != wanted.slice(*row, 1);
             let Some(row) = (0..table.num_rows()).find(differs) else { continue };
             let (found, wanted) = (shown(found, row), shown(wanted, row));
             let place = group(table, row);
-            return Some(format!("column `{}` is {found}, a computation gives {wanted}, at {place}", field.name()));
+            return Some(format!(
+                "column `{}` is {found}, but the computation gives {wanted}, at {place}",
+                field.name()
+            ));
         }
     }
     None
 }
 
-/// A group by its key, as people read it.
+/// Returns the key of a group as text.
 fn group(rows: &RecordBatch, row: usize) -> String {
     let named = |name: &&str| Some(format!("{name} {}", shown(rows.column_by_name(name)?, row)));
     bellwether_metrics::KEY.iter().filter_map(named).collect::<Vec<_>>().join(", ")
 }
 
-/// A value as people read it, cut where it is long.
+/// Returns a value as text, shortened if it is long.
 fn shown(column: &ArrayRef, row: usize) -> String {
     if column.is_null(row) {
         return "null".to_owned();
     }
-    let text = array_value_to_string(column, row).unwrap_or_else(|_| "a value that cannot be shown".to_owned());
+    let text = array_value_to_string(column, row).unwrap_or_else(|_| "(cannot be shown)".to_owned());
     let short: String = text.chars().take(SHOWN_CHARACTERS).collect();
     if short.len() < text.len() { format!("`{short}…`") } else { format!("`{short}`") }
 }
 
 #[cfg(test)]
 mod tests {
-    use bellwether_lake::schema::{Kind, Table};
+    use bellwether_tables::{ColumnType, Table};
     use serde_json::{Map, Value, json};
 
     use super::*;
@@ -181,8 +188,8 @@ mod tests {
             for field in schema.fields() {
                 let column = Table::Events.columns().iter().find(|column| column.name == field.name());
                 let value = match column.map(|column| (column.kind, column.required)) {
-                    Some((Kind::Text, true)) => json!("x"),
-                    Some((Kind::Boolean, true)) => json!(false),
+                    Some((ColumnType::Text, true)) => json!("x"),
+                    Some((ColumnType::Boolean, true)) => json!(false),
                     Some((_, true)) => json!(0),
                     _ => Value::Null,
                 };

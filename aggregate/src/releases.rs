@@ -1,28 +1,29 @@
-//! First sight of each release: (tenant, fingerprint, id, model that answered), with its whole configuration.
+//! The first run of each release, by tenant, fingerprint, id and responding model, with the release's whole configuration.
 
 use std::collections::HashSet;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringViewArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use bellwether_lake::{Error, Lake, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_lake::Lake;
+use bellwether_tables::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::contribution::FileRows;
 use crate::sql;
-use crate::statement::Kind;
+use crate::statement::StatementKind;
+use crate::tail::FileRows;
 
-/// What makes a release another one: a fingerprint that changes under an id, and a model that changes under a
-/// fingerprint, are both worth knowing. Two tenants may give one id to two configurations, so that each has its own. In
-/// rows from before there were tenants, none is named.
-type Key = [String; KEY_COLUMNS.len()];
+/// Tells releases apart. A fingerprint that changes under an id is a new release, and so is a model that changes under a
+/// fingerprint. Two tenants may give one id to two configurations. Rows of versions before there were tenants name none.
+type ReleaseKey = [String; KEY_COLUMNS.len()];
 
-/// The columns of a key.
+/// The columns of a [`ReleaseKey`].
 const KEY_COLUMNS: [&str; 4] = ["release_fingerprint", "release_id", "model_responded", "tenant"];
 
-/// Releases that the table has.
+/// The releases in the table.
 #[derive(Debug, Default)]
 pub(crate) struct Releases {
-    known: HashSet<Key>,
+    known: HashSet<ReleaseKey>,
 }
 
 // === impl Releases ===
@@ -40,18 +41,18 @@ impl Releases {
         Ok(releases)
     }
 
-    /// Rows of `releases` for releases that are seen for the first time in rows of `events`. What else they say of
-    /// themselves than their key is read from the file, since that is rare.
+    /// Returns rows of `releases` for the releases that new rows of `events` are the first to name, and their keys. Columns
+    /// beside the key are read from the file, because new releases are rare.
     pub(crate) async fn first_seen(
         &self,
         lake: &Lake,
         new: &[FileRows],
         events_version: i64,
-    ) -> Result<(RecordBatch, Vec<Key>)> {
-        let mut fresh: Vec<Key> = Vec::new();
-        // Of keys met here, by hash: rows of one release are many.
+    ) -> Result<(RecordBatch, Vec<ReleaseKey>)> {
+        let mut fresh: Vec<ReleaseKey> = Vec::new();
+        // The keys of these rows, by hash, because many rows have one release.
         let mut met: HashSet<u128> = HashSet::new();
-        let mut seen: HashSet<Key> = HashSet::new();
+        let mut seen: HashSet<ReleaseKey> = HashSet::new();
         let (mut found, mut hashed) = (Vec::new(), Vec::new());
         for FileRows { file, rows } in new {
             let (mut place, mut places) = (0_u32, Vec::new());
@@ -61,7 +62,9 @@ impl Releases {
                 for n in 0..rows.num_rows() {
                     let here = place;
                     place += 1;
-                    if Kind::of(event_type.value(n)) != Kind::Completed || !met.insert(hash(columns, n, &mut hashed)) {
+                    if StatementKind::of(event_type.value(n)) != StatementKind::Completed
+                        || !met.insert(hash(columns, n, &mut hashed))
+                    {
                         continue;
                     }
                     let key = key(columns, n);
@@ -89,8 +92,8 @@ impl Releases {
         Ok((sql::rows_of(Table::Releases, &found, &more)?, fresh))
     }
 
-    /// The rows are in the table.
-    pub(crate) fn note(&mut self, fresh: Vec<Key>) {
+    /// Notes releases whose rows are in the table now.
+    pub(crate) fn note(&mut self, fresh: Vec<ReleaseKey>) {
         self.known.extend(fresh);
     }
 }
@@ -102,7 +105,7 @@ fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringViewArray> {
         .ok_or_else(|| Error::bug(format!("rows lack column `{name}`")))
 }
 
-/// Columns of `events` that `releases` has too, and the time.
+/// Returns the columns that `events` and `releases` share, and the time of the event.
 fn described_columns() -> Vec<&'static str> {
     let of_events = |name: &&str| Table::Events.columns().iter().any(|column| column.name == *name);
     let shared = Table::Releases.columns().iter().map(|column| column.name).filter(of_events);
@@ -114,7 +117,7 @@ fn key_columns(batch: &RecordBatch) -> Result<[&StringViewArray; KEY_COLUMNS.len
     Ok([fingerprint?, id?, model?, tenant?])
 }
 
-/// A hash of a row's key; `text` is room for what is hashed.
+/// Returns the hash of a row's key; `text` is a buffer.
 fn hash(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize, text: &mut Vec<u8>) -> u128 {
     text.clear();
     for column in columns {
@@ -125,7 +128,7 @@ fn hash(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize, text: &mut V
     xxh3_128(text)
 }
 
-fn key(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize) -> Key {
+fn key(columns: [&StringViewArray; KEY_COLUMNS.len()], row: usize) -> ReleaseKey {
     columns.map(|column| value(column, row).to_owned())
 }
 

@@ -1,7 +1,7 @@
-//! The record of the rolling metrics: what they were known to be when a span's boundary was passed in event time.
+//! The record of the rolling metrics: their values as they were known when event time passed a boundary of a span.
 //!
-//! The longer the span, the rarer the rows: every 1, 5, 15 and 60 minutes. When history is read, only the newest boundary
-//! is written: nobody knew the earlier ones at their time.
+//! Longer spans have rarer boundaries: every 1, 5, 15 and 60 minutes. If one step passes several, only the newest is written,
+//! because the values at the others were not known at their time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use bellwether_lake::{AddedFile, Error, Lake, LogEntry, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_lake::{AddedFile, Lake, LogEntry};
+use bellwether_tables::Table;
 use datafusion::prelude::SessionContext;
 
 use crate::sql;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Minutes between two rows of a span.
+/// Minutes between two boundaries of a span.
 const CADENCE: [(&str, i64); 4] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60)];
 
 /// Boundaries that have been written, and how far the partitions are.
@@ -50,7 +52,8 @@ impl RollingHistory {
         Ok(history)
     }
 
-    /// Notes how far the partitions of a commit are. A producer's clock that is ahead moves none past the commit.
+    /// Notes the newest event time of each partition in a commit, at most the time of the commit: a producer's clock may be
+    /// ahead.
     pub(crate) fn note(&mut self, entry: &LogEntry) {
         let committed_at = entry.timestamp_ms.saturating_mul(1000);
         for range in &entry.ranges {
@@ -61,8 +64,8 @@ impl RollingHistory {
         }
     }
 
-    /// Spans to write when what is complete ends at a time. A time that has not come is none: a boundary beyond it would be
-    /// written as if nothing had happened since, and those before it never.
+    /// Returns the spans to write when windows are complete up to a time. A boundary in the future is not due: it would be
+    /// written as if nothing happened until then, and the boundaries before it never.
     pub(crate) fn due(&self, complete_micros: i64, now_micros: i64) -> Due {
         let newest_end_micros = complete_micros.min(now_micros);
         let boundary = |minutes: i64| newest_end_micros - newest_end_micros.rem_euclid(minutes * MINUTE_MICROS);
@@ -73,7 +76,7 @@ impl RollingHistory {
             .collect()
     }
 
-    /// The rows of the spans that are due.
+    /// Returns the rows of the spans that are due.
     pub(crate) async fn rows(
         &mut self,
         lake: &Lake,
@@ -87,7 +90,7 @@ impl RollingHistory {
         };
         let from = due.iter().map(start).min().unwrap_or(0);
         let to = due.iter().map(|(_, boundary)| *boundary).max().unwrap_or(0);
-        // Once for all spans: a longer one has what the shorter have, and each takes its own rows.
+        // Read once: the longest span has the rows of all others.
         let metrics = metrics_between(lake, from, to).await?;
         let mut batches = Vec::new();
         for (span, boundary) in due {
@@ -108,14 +111,14 @@ impl RollingHistory {
         Ok(arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?)
     }
 
-    /// The spans are in the table.
+    /// Notes spans whose rows are in the table now.
     pub(crate) fn written(&mut self, due: &Due) {
         for (span, boundary) in due {
             self.written.insert((*span).to_owned(), *boundary);
         }
     }
 
-    /// Share of partitions whose newest event is past a moment; of those seen since this process began.
+    /// Returns the share of partitions whose newest event is past a moment, among those seen since this process began.
     #[expect(clippy::cast_precision_loss, reason = "there are few partitions")]
     fn completeness(&self, moment_micros: i64) -> f64 {
         let past = self.newest_event.values().filter(|newest| **newest >= moment_micros).count();
@@ -123,7 +126,7 @@ impl RollingHistory {
     }
 }
 
-/// The rolling metrics of a span up to the moment in relation `boundary`.
+/// Plans the rolling metrics of a span up to the moment in relation `boundary`.
 async fn definition(context: &SessionContext, span: &str) -> Result<sql::Definition> {
     let text = bellwether_metrics::rolling_spans_sql("(SELECT as_of FROM boundary)", [span]);
     let relations = [("metrics", Table::Metrics.arrow_schema()), ("boundary", boundary_schema())];
@@ -135,13 +138,13 @@ fn boundary_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("as_of", moment, false)]))
 }
 
-/// The one row of relation `boundary`.
+/// Returns the one row of relation `boundary`.
 fn moment(micros: i64) -> Result<RecordBatch> {
     let moment = TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
     Ok(RecordBatch::try_new(boundary_schema(), vec![Arc::new(moment)])?)
 }
 
-/// Rows of `metrics` whose window starts in a time, by the files' statistics.
+/// Reads the files of `metrics` that may have windows that start in a time.
 async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Result<Vec<RecordBatch>> {
     let (_, files) = lake.active_files(Table::Metrics).await?;
     let mut rows = Vec::new();
@@ -151,7 +154,7 @@ async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Resul
     Ok(rows)
 }
 
-/// False only where a file's statistics rule it out.
+/// Returns false only if the statistics of a file rule out windows that start in a time.
 fn may_hold(file: &AddedFile, from_micros: i64, to_micros: i64) -> bool {
     let bound = |which: &str| -> Option<i64> {
         let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
@@ -162,7 +165,7 @@ fn may_hold(file: &AddedFile, from_micros: i64, to_micros: i64) -> bool {
         && bound("minValues").is_none_or(|oldest| oldest < to_micros)
 }
 
-/// End of the newest window in rows of `metrics`.
+/// Returns the end of the newest window in rows of `metrics`.
 pub(crate) fn newest_end_micros(partials: &RecordBatch) -> Result<Option<i64>> {
     let column = partials
         .column_by_name("window_start")
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boundary_that_has_not_come_is_not_due() {
+    fn a_boundary_in_the_future_is_not_due() {
         let mut history = RollingHistory::default();
         let minute = |n: i64| n * MINUTE_MICROS;
         history.written(&history.due(minute(61), minute(61)));
@@ -199,7 +202,7 @@ mod tests {
         let due = history.due(minute(67), minute(62) + 1);
         assert_eq!(due, [("5m", minute(62))]);
         history.written(&due);
-        assert_eq!(history.due(minute(68), minute(63)), [("5m", minute(63))], "the next one is not passed over");
+        assert_eq!(history.due(minute(68), minute(63)), [("5m", minute(63))], "the next one is not skipped");
         let range = PartitionRange {
             topic: "t".to_owned(),
             partition: 0,
@@ -211,6 +214,6 @@ mod tests {
         };
         history.note(&LogEntry { timestamp_ms: 62 * 60_000, ranges: vec![range], ..LogEntry::default() });
         assert!((history.completeness(minute(62)) - 1.0).abs() < f64::EPSILON);
-        assert!(history.completeness(minute(63)).abs() < f64::EPSILON, "nobody is past what has not come");
+        assert!(history.completeness(minute(63)).abs() < f64::EPSILON, "no partition is past a time in the future");
     }
 }

@@ -1,9 +1,10 @@
 //! The run index: where in `events` the statements about each run are.
 //!
-//! Statements in recent files are *held*, each with its place. What is older than the horizon, or does not fit into the
-//! bytes given, is *let go*, file by file, the oldest first: a Bloom filter a group of files then says for which runs
-//! these files must be looked into. Slower, never wrong: a statement is always either held or in a file that is looked
-//! into. Where filters do not fit either, the oldest files have none, and are looked into for every run.
+//! The index *holds* the statements of recent files, each with its place. Statements that are older than the horizon, or that
+//! do not fit into the memory of the index, are *let go*, file by file, the oldest first. A Bloom filter for each group of
+//! such files then tells which runs must be looked up in them. That is slower and never wrong: every statement is either held
+//! or in a file that is looked into. If the filters do not fit either, the oldest files have none, and every run is looked up
+//! in them.
 
 use std::collections::BTreeSet;
 
@@ -13,53 +14,53 @@ use hashbrown::HashTable;
 /// Bytes of an entry, and of a table's control byte.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 1;
 
-/// Places of one table at most: many tables that are full waste less than one that has just doubled, and doubling one of
-/// them is quick.
-const TABLE_PLACES: usize = 1 << 16;
+/// Most slots of one table. Many full tables waste less memory than one that has just doubled, and doubling one of them is
+/// quick.
+const TABLE_SLOTS: usize = 1 << 16;
 
-/// Least number of statements that are held, whatever the bound: an index that holds nothing would look up everything.
+/// Statements that fit whatever the bound: an index that holds none would look up every run.
 const LEAST_HELD: usize = 1024;
 
-/// Tables are filled unevenly: this many in 64 stay free for it.
+/// Tables fill unevenly: of 64 slots, so many stay free.
 const SPARE: usize = 3;
 
-/// Share of the memory for filters, and number of them.
+/// One part in so many of the memory is for filters, and the number of filters.
 const FILTER_SHARE: usize = 4;
 const FILTERS: usize = 8;
 
-/// Bits a run takes in a filter, and its hash functions: of a million runs that were not let go, one is looked up.
+/// Bits of a filter for each run, and hash functions: one in a million runs is looked up in vain.
 const BITS_A_RUN: usize = 29;
 const HASHES: u32 = 20;
 
-/// A row of `events`: an ordinal of a file, and the row in it.
+/// The place of a row of `events`: the ordinal of its file, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
+pub(crate) struct RowPlace {
     pub(crate) file: u32,
     pub(crate) row: u32,
 }
 
-/// A statement: which run it is about, what it says, where it stands.
+/// A statement: the hashes of its run and of itself, and its place.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     run: u64,
-    said: u64,
-    place: Place,
+    statement: u64,
+    place: RowPlace,
 }
 
-/// What is known when a statement comes.
+/// What the index held when a statement came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// Nothing is held about the run.
+pub(crate) enum Held {
+    /// Nothing about the run.
     Nothing,
-    /// Other statements about the run are.
+    /// Other statements about the run.
     Run,
-    /// The statement itself is: it changes nothing.
+    /// The statement itself: it changes nothing.
     Statement,
 }
 
 /// Files whose statements were let go together.
 struct Segment {
-    /// None: looked into for every run.
+    /// None: every run is looked up in the files.
     filter: Option<BloomFilter>,
     runs: usize,
     files: BTreeSet<u32>,
@@ -77,15 +78,15 @@ pub(crate) struct RunIndex {
 // === impl RunIndex ===
 
 impl RunIndex {
-    /// Holds as many statements as fit into a number of bytes.
+    /// Makes an index that holds as many statements as fit into a number of bytes.
     pub(crate) fn new(limit_bytes: usize) -> Self {
         let filters = limit_bytes / FILTER_SHARE;
-        let places = ((limit_bytes - filters) / ENTRY_BYTES).max(1);
-        // A table has a power of two of places and doubles when seven eighths of them are taken; while it doubles, the old
-        // one is there too.
-        let (tables, each) = match places / TABLE_PLACES {
-            0 | 1 => (1, 1 << (places * 2 / 3).max(1).ilog2()),
-            tables => (tables - 1, TABLE_PLACES),
+        let slots = ((limit_bytes - filters) / ENTRY_BYTES).max(1);
+        // The number of slots of a table is a power of two. It doubles when seven eighths are taken, and needs the memory of
+        // the old table until it has.
+        let (tables, each) = match slots / TABLE_SLOTS {
+            0 | 1 => (1, 1 << (slots * 2 / 3).max(1).ilog2()),
+            tables => (tables - 1, TABLE_SLOTS),
         };
         let full = tables * (each / 8 * 7);
         let limit = (if tables == 1 { full } else { full / 64 * (64 - SPARE) }).max(LEAST_HELD);
@@ -98,12 +99,12 @@ impl RunIndex {
         }
     }
 
-    /// Statements that are held.
+    /// Returns the number of statements that are held.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Statements that may be held.
+    /// Returns the number of statements that fit.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
@@ -114,50 +115,50 @@ impl RunIndex {
     }
 
     fn table_of(&self, run: u64) -> usize {
-        // By bits in the middle: a table tells its entries apart by the low and the high ones.
+        // By the middle bits: a table tells its entries apart by the low and the high ones.
         let middle = (run >> 20) & u64::from(u32::MAX);
         usize::try_from((middle * self.tables.len() as u64) >> 32).unwrap_or(0)
     }
 
-    /// Takes in a statement.
-    pub(crate) fn state(&mut self, run: u64, said: u64, place: Place) -> Known {
+    /// Inserts a statement unless it is held. Returns what was held before.
+    pub(crate) fn insert(&mut self, run: u64, statement: u64, place: RowPlace) -> Held {
         let table = self.table_of(run);
-        let mut known = Known::Nothing;
+        let mut held = Held::Nothing;
         for entry in self.tables[table].iter_hash(run).filter(|entry| entry.run == run) {
-            if entry.said == said {
-                return Known::Statement;
+            if entry.statement == statement {
+                return Held::Statement;
             }
-            known = Known::Run;
+            held = Held::Run;
         }
-        self.tables[table].insert_unique(run, Entry { run, said, place }, |entry| entry.run);
+        self.tables[table].insert_unique(run, Entry { run, statement, place }, |entry| entry.run);
         self.held += 1;
-        known
+        held
     }
 
-    /// What is held about a run: what is said, and where.
-    pub(crate) fn about(&self, run: u64) -> impl Iterator<Item = (u64, Place)> {
+    /// Returns the statements that are held about a run, with their places.
+    pub(crate) fn about(&self, run: u64) -> impl Iterator<Item = (u64, RowPlace)> {
         let table = &self.tables[self.table_of(run)];
-        table.iter_hash(run).filter(move |entry| entry.run == run).map(|entry| (entry.said, entry.place))
+        table.iter_hash(run).filter(move |entry| entry.run == run).map(|entry| (entry.statement, entry.place))
     }
 
-    /// Segments whose files must be looked into for a run.
+    /// Returns the segments in whose files a run must be looked up.
     pub(crate) fn may_be_in(&self, run: u64) -> impl Iterator<Item = usize> {
         let may = move |segment: &Segment| segment.filter.as_ref().is_none_or(|filter| filter.contains(&run));
         self.segments.iter().enumerate().filter(move |(_, segment)| may(segment)).map(|(n, _)| n)
     }
 
-    /// Files of a segment.
+    /// Returns the files of a segment.
     pub(crate) fn files_of(&self, segment: usize) -> impl Iterator<Item = u32> {
         self.segments.get(segment).into_iter().flat_map(|segment| segment.files.iter().copied())
     }
 
-    /// Files of all segments that have no filter, and so are looked into for every run.
+    /// Returns the number of files without a filter.
     #[cfg(test)]
     pub(crate) fn unfiltered_files(&self) -> usize {
         self.segments.iter().filter(|segment| segment.filter.is_none()).map(|segment| segment.files.len()).sum()
     }
 
-    /// Lets go what is in some files. Returns how many statements that were.
+    /// Lets go of the statements in some files. Returns their number.
     pub(crate) fn let_go(&mut self, files: &BTreeSet<u32>) -> usize {
         let mut runs = Vec::new();
         for table in &mut self.tables {
@@ -175,7 +176,7 @@ impl RunIndex {
         runs.len()
     }
 
-    /// Notes runs with statements in files that are not held.
+    /// Adds runs to the filters of files whose statements are not held.
     pub(crate) fn remember(&mut self, runs: &[u64], files: &BTreeSet<u32>) {
         if files.is_empty() {
             return;
@@ -205,14 +206,14 @@ impl RunIndex {
         }
     }
 
-    /// Notes files that are looked into for every run, because there is no room for a filter.
+    /// Adds files in which every run is looked up, because there is no room for a filter.
     pub(crate) fn remember_unfiltered(&mut self, files: BTreeSet<u32>) {
         if !files.is_empty() {
             self.segments.insert(0, Segment { filter: None, runs: 0, files });
         }
     }
 
-    /// Runs that the filters still have room for.
+    /// Returns the number of runs for which the filters still have room.
     pub(crate) fn room_in_filters(&self) -> usize {
         let capacity = self.filter_bits / BITS_A_RUN;
         let filtered = self.segments.iter().filter(|segment| segment.filter.is_some());
@@ -220,7 +221,7 @@ impl RunIndex {
         (FILTERS * capacity).saturating_sub(used)
     }
 
-    /// Puts the file that holds the rows of another in its place.
+    /// Replaces a file by the one that has its rows now.
     pub(crate) fn rewritten(&mut self, from: u32, to: u32) {
         for segment in &mut self.segments {
             if segment.files.remove(&from) {
@@ -229,14 +230,14 @@ impl RunIndex {
         }
     }
 
-    /// Where there are too many filters, the oldest goes, and its files join the others without one.
+    /// Drops the oldest filters if there are too many; their files join those without one.
     fn drop_filters(&mut self) {
         while self.segments.iter().filter(|segment| segment.filter.is_some()).count() > FILTERS {
             let Some(oldest) = self.segments.iter().position(|segment| segment.filter.is_some()) else { return };
             let dropped = self.segments.remove(oldest);
             tracing::warn!(
                 files = dropped.files.len(),
-                "old runs do not fit into the run index: every new run is looked for in their files; \
+                "old runs do not fit into the run index: every new run is looked up in their files; \
                  raise [aggregate].index_memory_bytes"
             );
             match self.segments.first_mut().filter(|segment| segment.filter.is_none()) {
@@ -255,17 +256,17 @@ mod tests {
         crate::statement::run_of(&n.to_string())
     }
 
-    fn place(file: u32, row: u32) -> Place {
-        Place { file, row }
+    fn place(file: u32, row: u32) -> RowPlace {
+        RowPlace { file, row }
     }
 
     #[test]
     fn a_statement_is_known_again_and_others_about_its_run_are_found() {
         let mut index = RunIndex::new(1 << 20);
-        assert_eq!(index.state(run(1), 5, place(0, 0)), Known::Nothing);
-        assert_eq!(index.state(run(1), 5, place(0, 1)), Known::Statement);
-        assert_eq!(index.state(run(1), 6, place(0, 2)), Known::Run);
-        assert_eq!(index.state(run(2), 5, place(0, 3)), Known::Nothing);
+        assert_eq!(index.insert(run(1), 5, place(0, 0)), Held::Nothing);
+        assert_eq!(index.insert(run(1), 5, place(0, 1)), Held::Statement);
+        assert_eq!(index.insert(run(1), 6, place(0, 2)), Held::Run);
+        assert_eq!(index.insert(run(2), 5, place(0, 3)), Held::Nothing);
         let mut about: Vec<_> = index.about(run(1)).collect();
         about.sort_unstable();
         assert_eq!(about, [(5, place(0, 0)), (6, place(0, 2))]);
@@ -285,7 +286,7 @@ mod tests {
                         index.let_go(&(0..file / 2).collect());
                     }
                 }
-                index.state(run(u64::from(n)), 0, place(file, n % 500));
+                index.insert(run(u64::from(n)), 0, place(file, n % 500));
                 assert!(index.bytes() <= bound, "{} bytes of {bound} after {n} runs", index.bytes());
                 most = most.max(index.held());
                 let tables: usize = index.tables.iter().map(HashTable::allocation_size).sum();
@@ -296,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_go_is_looked_for_in_its_files_and_hardly_anything_else_is() {
+    fn runs_that_were_let_go_are_looked_up_in_their_files_and_hardly_any_others_are() {
         let mut index = RunIndex::new(1 << 20);
         for n in 0..4000 {
-            index.state(run(n), 0, place(u32::try_from(n / 1000).expect("small"), 0));
+            index.insert(run(n), 0, place(u32::try_from(n / 1000).expect("small"), 0));
         }
         assert_eq!(index.let_go(&BTreeSet::from([0, 1])), 2000);
         assert_eq!(index.held(), 2000);
@@ -308,14 +309,14 @@ mod tests {
                 index.may_be_in(run(n)).flat_map(|segment| index.files_of(segment).collect::<Vec<_>>()).collect();
             assert_eq!(files, BTreeSet::from([0, 1]), "run {n}");
         }
-        let wrongly = (2000..200_000).filter(|n| index.may_be_in(run(*n)).next().is_some()).count();
-        assert!(wrongly < 5, "{wrongly} of 198,000 other runs would be looked up");
+        let in_vain = (2000..200_000).filter(|n| index.may_be_in(run(*n)).next().is_some()).count();
+        assert!(in_vain < 5, "{in_vain} of 198,000 other runs would be looked up");
         index.rewritten(0, 9);
         assert_eq!(index.files_of(0).collect::<Vec<_>>(), [1, 9]);
     }
 
     #[test]
-    fn without_room_for_filters_the_oldest_files_are_looked_into_for_every_run() {
+    fn without_room_for_filters_every_run_is_looked_up_in_the_oldest_files() {
         let mut index = RunIndex::new(0);
         let capacity = index.filter_bits / BITS_A_RUN;
         for file in 0..10 {
@@ -325,6 +326,6 @@ mod tests {
         assert_eq!(index.unfiltered_files(), 2);
         assert_eq!(index.room_in_filters(), 0);
         let files: Vec<u32> = index.may_be_in(run(77_777_777)).flat_map(|segment| index.files_of(segment)).collect();
-        assert_eq!(files, [0, 1], "a run that nobody has seen");
+        assert_eq!(files, [0, 1], "an unknown run");
     }
 }

@@ -1,34 +1,35 @@
-//! Running the definitions over rows in memory.
+//! Runs the metric definitions over rows in memory.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bellwether_lake::{Error, Result, Table};
+use bellwether_base::{Error, Result};
 use bellwether_metrics::{Planned, Relation};
+use bellwether_tables::Table;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use crate::contribution::Shard;
+use crate::runs::Shard;
 use crate::statement::run_of;
 
-/// Columns of `events` that aggregation takes: those that the definitions read, and the model that answered, by which a
-/// release is told apart. Of the others, most of a row, nothing is read.
+/// Returns the columns of `events` that aggregation reads: those of the definitions, and the responding model, which tells
+/// releases apart. The other columns, most of a row, are not read.
 pub fn event_columns() -> &'static [&'static str] {
     static COLUMNS: LazyLock<Vec<&'static str>> =
         LazyLock::new(|| events_columns().into_iter().chain(["model_responded"]).collect());
     &COLUMNS
 }
 
-/// A session with our functions. One partition: batches of a second are too small to gain by more.
+/// Makes a session with the functions of the metrics crate. It has one partition: a step is too small to gain from more.
 pub(crate) fn session() -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     bellwether_metrics::register(&context);
     context
 }
 
-/// Runs a definition over one relation in memory, once.
+/// Plans a definition over one relation in memory, and runs it once.
 pub(crate) async fn over(
     context: &SessionContext,
     relation: &str,
@@ -39,7 +40,7 @@ pub(crate) async fn over(
     Definition::new(context, &[(relation, schema)], sql).await?.run([rows]).await
 }
 
-/// A definition over relations in memory, planned once.
+/// A definition over relations in memory, planned once and run many times.
 pub(crate) struct Definition {
     relations: Vec<Arc<Relation>>,
     planned: Planned,
@@ -61,7 +62,7 @@ impl Definition {
         Ok(Self { relations: registered, planned: Planned::new(plan.map_err(wrong)?, context.task_ctx()) })
     }
 
-    /// Runs it over the rows of each relation, in the order in which they were named.
+    /// Runs it over the rows of each relation, in the order of [`Definition::new`].
     pub(crate) async fn run(&self, rows: impl IntoIterator<Item = Vec<RecordBatch>>) -> Result<Vec<RecordBatch>> {
         for (relation, rows) in self.relations.iter().zip(rows) {
             relation.put(rows);
@@ -70,11 +71,11 @@ impl Definition {
         for relation in &self.relations {
             relation.put(Vec::new());
         }
-        answer.map_err(|source| Error::bug("a metric definition does not run").with_source(source))
+        answer.map_err(|source| Error::bug("a metric definition failed").with_source(source))
     }
 }
 
-/// Rows with the columns and types of a table; columns that a definition does not give come from `more`.
+/// Returns rows with the columns and types of a table. Columns that the definition does not return come from `more`.
 pub(crate) fn rows_of(table: Table, answer: &[RecordBatch], more: &[(&str, ArrayRef)]) -> Result<RecordBatch> {
     let schema = table.arrow_schema();
     let Some(first) = answer.first() else { return Ok(RecordBatch::new_empty(schema)) };
@@ -85,7 +86,7 @@ pub(crate) fn rows_of(table: Table, answer: &[RecordBatch], more: &[(&str, Array
         .map(|field| {
             let given = more.iter().find(|(name, _)| name == field.name()).map(|(_, column)| column);
             let column = given.or_else(|| whole.column_by_name(field.name())).ok_or_else(|| {
-                Error::bug(format!("the definition gives no column `{}` of table `{}`", field.name(), table.name()))
+                Error::bug(format!("the definition returns no column `{}` of table `{}`", field.name(), table.name()))
             })?;
             Ok(cast(column, field.data_type())?)
         })
@@ -93,17 +94,17 @@ pub(crate) fn rows_of(table: Table, answer: &[RecordBatch], more: &[(&str, Array
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// A column that holds one number.
+/// Returns a column with one number in every row.
 pub(crate) fn constant(value: i64, rows: usize) -> ArrayRef {
     Arc::new(Int64Array::from_value(value, rows))
 }
 
-/// Columns of `events` that the definitions read.
+/// Returns the columns of `events` that the definitions read.
 pub(crate) fn events_columns() -> Vec<&'static str> {
     bellwether_metrics::CONTRIBUTION_COLUMNS.iter().chain(bellwether_metrics::STATEMENT_COLUMNS).copied().collect()
 }
 
-/// The relation `events`, as far as the definitions read it.
+/// Returns the schema of the relation `events` in the definitions.
 fn events_schema() -> Result<SchemaRef> {
     schema_of(&events_columns())
 }
@@ -114,14 +115,14 @@ fn schema_of(columns: &[&str]) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields.collect::<std::result::Result<Vec<Field>, _>>()?)))
 }
 
-/// Some columns of a batch, in this order.
+/// Returns some columns of a batch, in this order.
 pub(crate) fn columns_of(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {
     let schema = batch.schema();
     let places = columns.iter().map(|name| schema.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(batch.project(&places)?)
 }
 
-/// The rows about runs of a shard.
+/// Returns the rows about runs of a shard.
 pub(crate) fn of_shard(batch: &RecordBatch, shard: Shard) -> Result<RecordBatch> {
     let column = batch.column_by_name("run_id").ok_or_else(|| Error::bug("rows of events lack column `run_id`"))?;
     let ids = column.as_string_view().iter();
@@ -129,7 +130,7 @@ pub(crate) fn of_shard(batch: &RecordBatch, shard: Shard) -> Result<RecordBatch>
     Ok(filter_record_batch(batch, &mask)?)
 }
 
-/// The definition of runs as they count, planned.
+/// Plans the definition of runs.
 pub(crate) async fn runs_definition(context: &SessionContext) -> Result<Definition> {
     let schema = runs_schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -137,13 +138,13 @@ pub(crate) async fn runs_definition(context: &SessionContext) -> Result<Definiti
     Definition::new(context, &[("events", events_schema()?)], &definition).await
 }
 
-/// Runs as they count, from all that is said of them.
-pub(crate) async fn runs(definition: &Definition, said: Vec<RecordBatch>) -> Result<RecordBatch> {
+/// Computes runs from all statements about them.
+pub(crate) async fn runs(definition: &Definition, statements: Vec<RecordBatch>) -> Result<RecordBatch> {
     let schema = runs_schema();
-    if said.is_empty() {
+    if statements.is_empty() {
         return Ok(RecordBatch::new_empty(schema));
     }
-    let answer = definition.run([said]).await?;
+    let answer = definition.run([statements]).await?;
     let Some(first) = answer.first() else { return Ok(RecordBatch::new_empty(schema)) };
     let whole = concat_batches(&first.schema(), &answer)?;
     let columns = schema.fields().iter().zip(whole.columns());
@@ -151,21 +152,21 @@ pub(crate) async fn runs(definition: &Definition, said: Vec<RecordBatch>) -> Res
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// Completed runs that nothing more is said about: what the definition makes of them, without asking it.
+/// Returns completed runs that have no other statements: the definition would return their rows unchanged.
 pub(crate) fn runs_as_they_stand(rows: &RecordBatch) -> Result<RecordBatch> {
     let mut columns = columns_of(rows, bellwether_metrics::CONTRIBUTION_COLUMNS)?.columns().to_vec();
     columns.push(new_null_array(&DataType::Int64, rows.num_rows()));
     Ok(RecordBatch::try_new(runs_schema(), columns)?)
 }
 
-/// Runs with a sign.
+/// Returns runs with a sign, as rows of the relation `contributions`.
 pub(crate) fn with_sign(runs: &RecordBatch, sign: i64) -> Result<RecordBatch> {
     let mut columns = runs.columns().to_vec();
     columns.push(constant(sign, runs.num_rows()));
     Ok(RecordBatch::try_new(contributions_schema(), columns)?)
 }
 
-/// Columns of runs, as far as the metrics read them.
+/// Returns the schema of runs, with the columns that the metrics read.
 fn runs_schema() -> SchemaRef {
     let events = Table::Events.arrow_schema();
     let mut fields: Vec<Arc<Field>> = bellwether_metrics::CONTRIBUTION_COLUMNS
@@ -177,7 +178,7 @@ fn runs_schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Columns of the relation `contributions`.
+/// Returns the schema of the relation `contributions`.
 pub(crate) fn contributions_schema() -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = runs_schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("sign", DataType::Int64, false)));

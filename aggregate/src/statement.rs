@@ -1,30 +1,31 @@
-//! What a row of `events` states, about which run, and when two rows state the same.
+//! Statements: each row of `events` states something about a run. This module tells which run, and whether two rows state
+//! the same.
 //!
-//! Which of several statements about one run counts is a function of their content, never of their arrival: `runs.sql` in
-//! the metrics room decides it. Here statements are only told apart, by hashes, so that what is known of a run is found.
-//! A hash that two runs share costs a look at both, and no more: `runs.sql` looks at the ids themselves.
+//! Which of several statements about a run counts is a function of their content, never of their arrival: `runs.sql` in the
+//! metrics crate decides it. Here statements are only told apart, by hashes, to find those about one run. If two runs share a
+//! hash, both are looked at and nothing else changes: `runs.sql` compares the ids themselves.
 
 use std::cell::Cell;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a row of `events` states.
+/// The kinds of statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A run was completed: contributes to its window.
+pub(crate) enum StatementKind {
+    /// A completed run: contributes to its window.
     Completed,
     /// A score or a review of a run: may decide its outcome.
     Verdict,
-    /// A run was handed to a person, or a policy exception was raised: a fact by the id of its event.
+    /// A run was handed to a person, or a policy exception was raised. Each event is a fact of its own, told apart by its id.
     Happening,
 }
 
-impl Kind {
-    /// The kind of an event type.
-    pub fn of(event_type: &str) -> Self {
+impl StatementKind {
+    /// Returns the kind of an event type.
+    pub(crate) fn of(event_type: &str) -> Self {
         match event_type {
             "run.completed" => Self::Completed,
             "run.score" | "run.review" => Self::Verdict,
@@ -34,29 +35,29 @@ impl Kind {
     }
 }
 
-/// Columns of `events` by which statements are told apart, but for `event_id`.
+/// Columns of `events` that tell statements apart, except `event_id`.
 pub(crate) const COLUMNS: [&str; 8] =
     ["event_type", "source", "tenant", "run_id", "attempt", "revision", "event_time", "content_hash"];
 
-/// As [`COLUMNS`], with `event_id`: only happenings need it, and it is long.
+/// As [`COLUMNS`], with `event_id`: only happenings need it, and it is long text.
 pub(crate) const COLUMNS_WITH_ID: [&str; 9] =
     ["event_type", "source", "tenant", "run_id", "attempt", "revision", "event_time", "content_hash", "event_id"];
 
-/// The runs of a run id, which are looked at together: sources and tenants may have runs of one id, and a statement need
-/// not name the tenant. Which of them a statement is about is for `runs.sql` to decide.
+/// Returns the hash of a run id. Sources and tenants may have runs of one id, and a statement need not name the tenant, so
+/// that all runs of an id are looked at together: `runs.sql` decides which of them a statement is about.
 pub(crate) fn run_of(run_id: &str) -> u64 {
     xxh3_64(run_id.as_bytes())
 }
 
-/// The shard of a run, of so many.
-pub fn shard_of(run: u64, shards: u32) -> u32 {
-    // Not by the hash's own low or high bits: tables are laid out by these.
+/// Returns the shard of a run.
+pub(crate) fn shard_of(run: u64, shards: u32) -> u32 {
+    // Mixed first, because the index divides runs among its tables by the bits of the same hash.
     let mixed = (run ^ (run >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let share = (u128::from(mixed) * u128::from(shards.max(1))) >> 64;
     u32::try_from(share).unwrap_or(0)
 }
 
-/// Reads which statements rows are.
+/// The statements that the rows of a batch are.
 pub(crate) struct Statements<'a> {
     event_type: &'a StringViewArray,
     source: &'a StringViewArray,
@@ -67,7 +68,7 @@ pub(crate) struct Statements<'a> {
     revision: &'a [i64],
     event_micros: &'a [i64],
     content_hash: &'a [i64],
-    /// Room for what is hashed, which is hashed at once: its parts are a few bytes each.
+    /// Buffer for the bytes to hash: hashing them at once is faster, because the parts have a few bytes each.
     hashed: Cell<Vec<u8>>,
 }
 
@@ -96,8 +97,8 @@ impl<'a> Statements<'a> {
         self.event_type.len()
     }
 
-    pub(crate) fn kind(&self, row: usize) -> Kind {
-        Kind::of(self.event_type.value(row))
+    pub(crate) fn kind(&self, row: usize) -> StatementKind {
+        StatementKind::of(self.event_type.value(row))
     }
 
     pub(crate) fn run_id(&self, row: usize) -> &'a str {
@@ -108,12 +109,12 @@ impl<'a> Statements<'a> {
         self.source.value(row)
     }
 
-    /// Empty where none is named.
+    /// Returns the tenant of a row; empty if it names none.
     pub(crate) fn tenant(&self, row: usize) -> &'a str {
         self.tenant.value(row)
     }
 
-    /// The run a row is about.
+    /// Returns the hash of the run id that a row is about.
     pub(crate) fn run(&self, row: usize) -> u64 {
         run_of(self.run_id.value(row))
     }
@@ -122,18 +123,18 @@ impl<'a> Statements<'a> {
         self.event_micros[row]
     }
 
-    /// True where rows cannot be told apart without their event ids, and have none.
+    /// Returns true if rows cannot be told apart without their event ids, and the batch does not have these.
     pub(crate) fn want_ids(&self) -> bool {
-        self.event_id.is_none() && (0..self.rows()).any(|row| self.kind(row) == Kind::Happening)
+        self.event_id.is_none() && (0..self.rows()).any(|row| self.kind(row) == StatementKind::Happening)
     }
 
-    /// A hash of all that tells a statement about a run from another: with the run's own, 128 bits. Of a million million
-    /// statements, two share both with a probability of 1 in 10^15.
-    pub(crate) fn said(&self, row: usize) -> u64 {
+    /// Returns a hash of everything that tells a statement about a run from another. Together with the hash of the run, it has
+    /// 128 bits: among 10^12 statements, the probability that two share both is 10^-15.
+    pub(crate) fn hash(&self, row: usize) -> u64 {
         let mut hashed = self.hashed.take();
         hashed.clear();
         let id = match (self.kind(row), self.event_id) {
-            (Kind::Happening, Some(ids)) => ids.value(row),
+            (StatementKind::Happening, Some(ids)) => ids.value(row),
             _ => "",
         };
         for part in [self.event_type.value(row), self.source.value(row), self.tenant.value(row), id] {
@@ -144,9 +145,9 @@ impl<'a> Statements<'a> {
         for number in [self.revision[row], self.event_micros[row], self.content_hash[row]] {
             hashed.extend_from_slice(&number.to_le_bytes());
         }
-        let said = xxh3_64(&hashed);
+        let hash = xxh3_64(&hashed);
         self.hashed.set(hashed);
-        said
+        hash
     }
 }
 

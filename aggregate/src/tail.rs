@@ -1,61 +1,86 @@
-//! Reading `events` on by version.
-
-use std::time::Duration;
+//! Reads `events` version by version.
 
 use arrow::array::RecordBatch;
-use bellwether_lake::{AddedFile, Error, Handover, Lake, LogEntry, Result, Table, WrittenFile};
+use bellwether_base::{Error, Result};
+use bellwether_follow::Cursor;
+use bellwether_lake::{AddedFile, Handover, Lake, LogEntry, WrittenFile};
+use bellwether_tables::Table;
 use prometheus::IntCounter;
 
-use crate::contribution::FileRows;
 use crate::sql;
-use crate::statement::{Kind, Statements};
+use crate::statement::{StatementKind, Statements};
 
-/// Completed runs that one step takes at most, but for a version that alone has more. What is said of a run later is
-/// shorter than a run, and a step that has much of it reads back much at once: it counts a third.
+/// Completed runs that one step takes at most; a version that alone has more is one step. A late statement is shorter than a
+/// run but makes the step read back others, so that it counts as a third of a run.
 pub(crate) const STEP_ROWS: usize = 50_000;
 
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A file of `events` and its rows in order, with the columns of [`sql::event_columns`]. The rows stay in the batches in which
+/// they came: copied into one, they would be in memory twice.
+pub(crate) struct FileRows {
+    pub(crate) file: AddedFile,
+    pub(crate) rows: Vec<RecordBatch>,
+}
 
-/// `events`, read on by version.
+// === impl FileRows ===
+
+impl FileRows {
+    /// Returns the number of rows.
+    pub(crate) fn count(&self) -> usize {
+        self.rows.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Returns how much the file counts towards [`STEP_ROWS`].
+    pub(crate) fn weight(&self) -> Result<usize> {
+        let mut runs = 0;
+        for rows in &self.rows {
+            let statements = Statements::of(rows)?;
+            runs += (0..statements.rows()).filter(|n| statements.kind(*n) == StatementKind::Completed).count();
+        }
+        Ok(runs + (self.count() - runs) / 3)
+    }
+}
+
+/// `events`, read version by version.
 pub(crate) struct Tail {
     lake: Lake,
     handover: Option<Handover>,
     read_back: IntCounter,
-    /// Version to read next; may be ahead of what was committed where versions brought no rows.
-    pub(crate) next: i64,
+    /// May be ahead of the version in `metrics`, if versions brought no rows.
+    cursor: Cursor,
 }
 
 // === impl Tail ===
 
 impl Tail {
-    pub(crate) fn new(lake: Lake, handover: Option<Handover>, read_back: IntCounter, next: i64) -> Self {
-        Self { lake, handover, read_back, next }
+    /// Reads on from a version, and counts the files that it reads back from storage.
+    pub(crate) fn new(lake: &Lake, handover: Option<Handover>, read_back: IntCounter, next: i64) -> Self {
+        let cursor = Cursor::new(lake.log(Table::Events), next)
+            .if_gone("compute `metrics` again from all rows of `events`: `bellwether rebuild`");
+        Self { lake: lake.clone(), handover, read_back, cursor }
+    }
+
+    pub(crate) fn next(&self) -> i64 {
+        self.cursor.next_version()
+    }
+
+    pub(crate) fn advance_to(&mut self, next: i64) {
+        self.cursor.advance_to(next);
     }
 
     pub(crate) fn handover(&self) -> Option<&Handover> {
         self.handover.as_ref()
     }
 
-    /// The next versions, within the bound of a step, and the rows they bring.
+    /// Reads the next versions, as many as a step may have, and their rows.
     pub(crate) async fn gather(&self) -> Result<(Vec<LogEntry>, Vec<FileRows>)> {
-        let log = self.lake.log(Table::Events);
         let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
         while rows < STEP_ROWS {
-            let version = self.next + i64::try_from(entries.len()).unwrap_or(i64::MAX);
-            let Some(entry) = log.entry(version).await? else {
-                if entries.is_empty() && log.is_cleaned_up_at(version).await? {
-                    return Err(Error::data(format!(
-                        "log entry {version} of `events` is gone, and was not read before"
-                    ))
-                    .with_hint("have `metrics` made again from all that `events` holds: `bellwether rebuild`"));
-                }
-                break;
-            };
-            // An entry that only rewrites files brings nothing new.
+            let ahead = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            let Some(entry) = self.cursor.entry(ahead).await? else { break };
+            // An entry that only rewrites files brings no new rows.
             if entry.brings_rows() {
                 for file in self.rows_of(&entry).await? {
-                    rows += weight(&file)?;
+                    rows += file.weight()?;
                     new.push(file);
                 }
             }
@@ -64,26 +89,25 @@ impl Tail {
         Ok((entries, new))
     }
 
-    /// The entries up to a version that others have taken in.
-    pub(crate) async fn passed(&self, to: i64) -> Result<Vec<LogEntry>> {
-        let log = self.lake.log(Table::Events);
+    /// Reads the entries before a version that another process has taken in.
+    pub(crate) async fn entries_to(&self, to: i64) -> Result<Vec<LogEntry>> {
         let mut entries = Vec::new();
-        for version in self.next..to {
-            let gone = || Error::unavailable(format!("version {version} of `events` is not there yet"));
-            entries.push(log.entry(version).await?.ok_or_else(gone)?);
+        for version in self.next()..to {
+            let missing = || Error::unavailable(format!("version {version} of `events` does not exist yet"));
+            entries.push(self.cursor.log().entry(version).await?.ok_or_else(missing)?);
         }
         Ok(entries)
     }
 
     async fn rows_of(&self, entry: &LogEntry) -> Result<Vec<FileRows>> {
-        let handed = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
-        // Who offers a file without its rows has only said that it is there.
-        let all_there = |file: &WrittenFile| {
+        let offered = entry.uuid.and_then(|uuid| self.handover.as_ref()?.take(uuid));
+        // An offer may name a file without its rows.
+        let is_whole = |file: &WrittenFile| {
             usize::try_from(file.file.rows) == Ok(file.rows.iter().map(RecordBatch::num_rows).sum())
         };
-        if let Some(written) = handed.filter(|written| written.iter().all(all_there)) {
-            let of = |WrittenFile { file, rows }: WrittenFile| FileRows { file: file.as_added(), rows };
-            return Ok(written.into_iter().map(of).collect());
+        if let Some(written) = offered.filter(|written| written.iter().all(is_whole)) {
+            let file_rows = |WrittenFile { file, rows }: WrittenFile| FileRows { file: file.as_added(), rows };
+            return Ok(written.into_iter().map(file_rows).collect());
         }
         let mut new = Vec::new();
         for file in entry.added.iter().filter(|file| file.data_change) {
@@ -92,20 +116,10 @@ impl Tail {
         Ok(new)
     }
 
-    /// Reads a file back.
+    /// Reads a file back from storage.
     pub(crate) async fn read(&self, file: &AddedFile) -> Result<FileRows> {
         let rows = self.lake.read(Table::Events, file, Some(sql::event_columns())).await?;
         self.read_back.inc();
         Ok(FileRows { file: file.clone(), rows })
     }
-}
-
-/// What the rows of a file count for towards the bound of a step.
-pub(crate) fn weight(file: &FileRows) -> Result<usize> {
-    let mut runs = 0;
-    for rows in &file.rows {
-        let statements = Statements::of(rows)?;
-        runs += (0..statements.rows()).filter(|n| statements.kind(*n) == Kind::Completed).count();
-    }
-    Ok(runs + (file.count() - runs) / 3)
 }

@@ -1,16 +1,16 @@
-//! Which statements are about no run that has come, so that people see how many wait.
+//! Finds the late statements that wait for their run, to count them.
 //!
-//! The rule is that of `runs.sql` and of the view `orphans`, for a count that no number depends on.
+//! The rule is that of `runs.sql` and of the view `orphans`. No figure depends on this count.
 
 use std::collections::{HashMap, HashSet};
 
 use arrow::array::RecordBatch;
-use bellwether_lake::Result;
+use bellwether_base::Result;
 
-use crate::statement::{Kind, Statements};
+use crate::statement::{StatementKind, Statements};
 
-/// A statement, by the hash of its run id and by that of what it says.
-type Said = (u64, u64);
+/// A statement: the hash of its run id, and its own.
+type StatementKey = (u64, u64);
 
 /// The tenants that have runs of one id.
 #[derive(Default)]
@@ -26,21 +26,21 @@ impl Tenants<'_> {
         if !tenant.is_empty() {
             return self.all.contains(tenant);
         }
-        // Of several tenants none is meant, unless there is a run that names none either.
-        let meant = self.by_source.get(source).unwrap_or(&self.all);
-        meant.len() == 1 || meant.contains("")
+        // A statement without a tenant is about a run only if one tenant has such a run, or if a run names no tenant either.
+        let candidates = self.by_source.get(source).unwrap_or(&self.all);
+        candidates.len() == 1 || candidates.contains("")
     }
 }
 
-/// The late statements that wait, of all that is said of some runs.
-pub(crate) fn waiting(said: &[RecordBatch]) -> Result<HashSet<Said>> {
-    let batches = said.iter().map(Statements::of).collect::<Result<Vec<_>>>()?;
-    let rows_of = |wanted: fn(Kind) -> bool| {
+/// Returns the late statements that wait, given all statements about some runs.
+pub(crate) fn waiting(statements: &[RecordBatch]) -> Result<HashSet<StatementKey>> {
+    let batches = statements.iter().map(Statements::of).collect::<Result<Vec<_>>>()?;
+    let rows_of = |wanted: fn(StatementKind) -> bool| {
         let rows = batches.iter().flat_map(|rows| (0..rows.rows()).map(move |n| (rows, n)));
         rows.filter(move |(rows, n)| wanted(rows.kind(*n)))
     };
     let mut runs: HashMap<&str, Tenants<'_>> = HashMap::new();
-    for (rows, n) in rows_of(|kind| kind == Kind::Completed) {
+    for (rows, n) in rows_of(|kind| kind == StatementKind::Completed) {
         let tenants = runs.entry(rows.run_id(n)).or_default();
         tenants.all.insert(rows.tenant(n));
         tenants.by_source.entry(rows.source(n)).or_default().insert(rows.tenant(n));
@@ -48,5 +48,6 @@ pub(crate) fn waiting(said: &[RecordBatch]) -> Result<HashSet<Said>> {
     let waits = |(rows, n): &(&Statements<'_>, usize)| {
         runs.get(rows.run_id(*n)).is_none_or(|tenants| !tenants.has_run_for(rows.source(*n), rows.tenant(*n)))
     };
-    Ok(rows_of(|kind| kind != Kind::Completed).filter(waits).map(|(rows, n)| (rows.run(n), rows.said(n))).collect())
+    let late = rows_of(|kind| kind != StatementKind::Completed).filter(waits);
+    Ok(late.map(|(rows, n)| (rows.run(n), rows.hash(n))).collect())
 }

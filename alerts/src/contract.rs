@@ -1,41 +1,41 @@
-//! What a task promises: its contract, from the configuration. Rules of objectives and bounds hold tasks to it; without one
-//! they have nothing to say of a task.
+//! Contracts: objectives and bounds of a task, from the configuration. Rules about objectives and bounds apply only to tasks
+//! whose contract states them.
 
 use std::collections::BTreeMap;
 
 use bellwether_detect::Season;
 use serde::Deserialize;
 
-/// The contract of one task. Everything may be left out.
+/// The contract of one task. Every key is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contract {
-    /// Share of judged runs that have to succeed: the objective whose budget burns.
+    /// Share of judged runs that must succeed: the objective of the error budget.
     pub success: Option<f64>,
-    /// Most that a completed task may cost, units of the currency.
+    /// Most cost of a completed task, units of the currency.
     pub cost_ceiling: Option<f64>,
-    /// Most of the runs that may be handed to a person.
+    /// Largest share of runs handed to a person.
     pub escalation_most: Option<f64>,
-    /// Fewest of the runs that are to be handed to a person: an assistant that never asks is wrong too.
+    /// Smallest share of runs handed to a person: an assistant that never asks for help is wrong too.
     pub escalation_least: Option<f64>,
-    /// What one escalation costs in people's time, units of the currency.
+    /// Cost of one escalation in people's time, units of the currency.
     pub human_cost_per_escalation: Option<f64>,
-    /// Release that every other one is judged against.
+    /// The release that all others are compared with.
     pub baseline: Option<String>,
-    /// Share of the traffic that a canary is to get.
+    /// Intended share of traffic of a canary.
     pub canary_share: Option<f64>,
-    /// Odds ratio up to which a release is not worse, for all outcomes of this task.
+    /// Odds ratio up to which a release counts as no worse, for all outcomes of this task.
     pub margin: Option<f64>,
-    /// Time zone that its weeks go by, where it is not that of `[alerts]`.
+    /// Time zone of the weekly season, if it differs from that of `[alerts]`.
     pub time_zone: Option<String>,
 }
 
 /// Contracts by task.
 pub type Contracts = BTreeMap<String, Contract>;
 
-/// The part of a configuration that holds contracts.
+/// The contracts in a configuration.
 #[derive(Deserialize)]
-struct Whole {
+struct ContractsSection {
     #[serde(default)]
     contracts: Contracts,
 }
@@ -43,17 +43,17 @@ struct Whole {
 /// Reads `[contracts.TASK]` of a configuration.
 ///
 /// # Errors
-/// Every problem found, as `TASK.key: what`.
+/// Every problem found, each in one sentence.
 pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
-    let whole: Whole = toml::from_str(text).map_err(|error| vec![error.message().to_owned()])?;
+    let section: ContractsSection = toml::from_str(text).map_err(|error| vec![error.message().to_owned()])?;
     let mut problems = Vec::new();
-    for (task, contract) in &whole.contracts {
+    for (task, contract) in &section.contracts {
         let mut refuse = |key: &str, value: f64, right: &str| {
             problems.push(format!("`contracts.{task}.{key}` is `{value}`; it must be {right}"));
         };
         for (key, value) in [("success", contract.success), ("canary_share", contract.canary_share)] {
             if let Some(value) = value.filter(|value| !(*value > 0.0 && *value < 1.0)) {
-                refuse(key, value, "a share between 0 and 1, ends excluded");
+                refuse(key, value, "a share between 0 and 1, exclusive");
             }
         }
         for (key, value) in
@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
             problems.push(format!("`contracts.{task}.{key}` is `{value}`; it must be {right}"));
         };
         if let Some(value) = contract.margin.filter(|value| !(1.0..=10.0).contains(value)) {
-            refuse("margin", value, "an odds ratio from 1 to 10, as 1.15");
+            refuse("margin", value, "an odds ratio from 1 to 10, such as 1.15");
         }
         if let (Some(least), Some(most)) = (contract.escalation_least, contract.escalation_most)
             && least >= most
@@ -85,7 +85,7 @@ pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
             refuse("escalation_least", least, "below `escalation_most`");
         }
     }
-    if problems.is_empty() { Ok(whole.contracts) } else { Err(problems) }
+    if problems.is_empty() { Ok(section.contracts) } else { Err(problems) }
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contract_is_read_and_every_problem_of_it_told() {
+    fn a_contract_is_read_and_every_problem_in_it_is_reported() {
         let contracts =
             parse("[contracts.refunds]\nsuccess = 0.95\ncost_ceiling = 0.2\nbaseline = \"r-1\"\n").expect("right");
         assert_eq!(contracts["refunds"].success, Some(0.95));

@@ -1,17 +1,18 @@
-//! Alerts about rules: that one fails to evaluate again and again is told as an alert of its own, which is over when the
-//! rule works again. The table `alerts` is where commands and people see it, whatever process watches.
+//! Alerts about rules. A rule that fails again and again is an alert of its own, which resolves when the rule works again. It is
+//! in the table `alerts`, so that commands and people see it wherever the watcher runs.
+
+use bellwether_follow::FollowHealth;
 
 use crate::engine::{Engine, FAILING_AFTER, Failures};
-use crate::health::Health;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::record::{RULE_FAILING, Row, alert_id};
 use crate::rule::Rule;
 
-/// A rule works again once it has for so long without a failure: one that fails every other time is told once.
+/// A rule works again after this long without a failure, so that one that fails every other time is one alert.
 const SETTLED_MICROS: i64 = 30 * 1_000_000;
 
-/// What is news of the rules at a moment, microseconds.
+/// Returns the transitions of the rules' own alerts at a moment, microseconds since the epoch.
 pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (rule, failures) in engine.failures() {
@@ -22,7 +23,7 @@ pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     rows
 }
 
-/// From the state that was told last to the one that is so.
+/// Returns the transitions from the state that `alerts` holds to the present one: from, to and why.
 fn steps(before: &str, failures: &Failures, now: i64) -> Vec<(&'static str, &'static str, &'static str)> {
     let settled = failures.last_failed.is_none_or(|at| now.saturating_sub(at) >= SETTLED_MICROS);
     let works = failures.worked && settled;
@@ -43,7 +44,7 @@ fn steps(before: &str, failures: &Failures, now: i64) -> Vec<(&'static str, &'st
     }
 }
 
-/// Rules of which it was told that they fail, and that are watched no more.
+/// Resolves the alerts of failing rules that no longer exist.
 fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (_, alert) in ledger.alerts().filter(|(_, alert)| alert.rule == RULE_FAILING) {
@@ -63,8 +64,8 @@ fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
     rows
 }
 
-/// Counts what failed, and tells health which rules fail.
-pub(crate) fn tell(engine: &mut Engine, metrics: &Metrics, health: &Health) {
+/// Counts failures, and reports to health which rules fail.
+pub(crate) fn report(engine: &mut Engine, metrics: &Metrics, health: &FollowHealth) {
     for (rule, failed) in engine.count_failures() {
         metrics.rule_failures.with_label_values(&[&rule]).inc_by(failed);
     }
@@ -73,15 +74,15 @@ pub(crate) fn tell(engine: &mut Engine, metrics: &Metrics, health: &Health) {
         metrics.rule_failing.with_label_values(&[&rule.name]).set(i64::from(failures.in_a_row));
         metrics.given_up.with_label_values(&[&rule.name]).set(given_up);
     }
-    health.fails(in_words(engine));
+    health.set_degraded(in_words(engine));
 }
 
-/// The rules that fail, in one sentence each; none where all work.
+/// Describes the rules that fail, in one sentence each; none if all work.
 fn in_words(engine: &Engine) -> Option<String> {
     let failing = engine.failures().filter(|(_, failures)| failures.is_failing());
     let words: Vec<String> = failing
         .map(|(rule, failures)| {
-            let why = failures.last_error.as_deref().unwrap_or("no reason given");
+            let why = failures.last_error.as_deref().unwrap_or("no error was recorded");
             format!("rule `{}` fails ({} evaluations in a row): {why}", rule.name, failures.in_a_row)
         })
         .collect();
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_told_to_fail_after_some_failures_and_to_work_once_it_does() {
+    fn a_rule_fires_after_some_failures_and_resolves_once_it_works() {
         assert!(steps("inactive", &failures(0, true), 0).is_empty());
         assert_eq!(steps("inactive", &failures(1, true), 0), [("inactive", "pending", "fails")]);
         assert_eq!(steps("resolved", &failures(2, false), 0), [("resolved", "pending", "fails")]);
@@ -110,7 +111,7 @@ mod tests {
         let lately = Failures { last_failed: Some(0), ..failures(0, true) };
         assert!(steps("firing", &lately, SETTLED_MICROS - 1).is_empty());
         assert_eq!(steps("firing", &lately, SETTLED_MICROS), [("firing", "resolved", "works")]);
-        // After a restart nothing is known until it has been evaluated.
+        // After a restart the state is unknown until the rule has been evaluated.
         assert!(steps("firing", &failures(0, false), 0).is_empty());
     }
 }

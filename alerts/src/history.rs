@@ -1,4 +1,4 @@
-//! What a rule would have fired over history.
+//! Replays a rule over history, to show when it would have fired.
 
 use std::collections::BTreeMap;
 
@@ -7,52 +7,62 @@ use bellwether_lake::{CommitLog, Error, Lake, Layout, Result, Table};
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};
-use crate::read::{replay, replay_tables};
+use crate::read::{ReplaySpan, Schedule, replay, replay_tables};
 use crate::record::{ChangeKind, Row};
 use crate::rule::{Rule, Rules, Source};
 use crate::watch::Settings;
 
-/// Minutes of a month.
+/// Minutes in a month.
 const MONTH: f64 = 30.0 * 1440.0;
 
-/// Minutes before a replay in which a bound that is passed already comes to fire.
+/// Minutes before a replay in which an alert that is already due begins to fire.
 const SETTLES: i64 = 60;
 
-/// What a replay found.
+/// The outcome of a replay.
 #[derive(Clone, Debug)]
 pub struct Replayed {
     /// Transitions, in order.
     pub rows: Vec<Row>,
     /// Days that were replayed.
     pub days: f64,
-    /// Times it fired.
+    /// Number of alerts that fired.
     pub fired: usize,
-    /// Times a month.
+    /// Alerts that fired a month.
     pub a_month: f64,
-    /// Minutes from the likeliest begin of a change to firing, the median; none where it never fired.
+    /// Median time from the likeliest beginning of a change to firing, minutes; none if it never fired.
     pub delay: Option<i64>,
-    /// False alarms a month that its budget allows; none where it makes no promise.
+    /// False alarms a month that its budget allows; none if its detector bounds none.
     pub allowed: Option<f64>,
-    /// How the rule did.
+    /// State of the rule.
     pub status: Status,
 }
 
-/// Replays one rule of a set over the tables, from a moment to another.
+/// A rule to replay, and over which time.
+#[derive(Clone, Copy)]
+pub struct ReplayRequest<'a> {
+    /// All rules.
+    pub rules: &'a Rules,
+    /// Name of the rule.
+    pub name: &'a str,
+    /// Contracts.
+    pub contracts: &'a Contracts,
+    /// Settings of the watcher.
+    pub settings: &'a Settings,
+    /// First window.
+    pub from: Minute,
+    /// End of the last window.
+    pub to: Minute,
+}
+
+/// Replays one rule of a set over the tables.
 ///
 /// # Errors
-/// `Config` where the rule cannot be replayed.
-pub async fn replayed(
-    lake: &Lake,
-    rules: &Rules,
-    name: &str,
-    contracts: &Contracts,
-    settings: &Settings,
-    from: Minute,
-    to: Minute,
-) -> Result<Replayed> {
+/// `Config` if the rule does not exist or cannot be used.
+pub async fn replayed(lake: &Lake, request: ReplayRequest<'_>) -> Result<Replayed> {
+    let ReplayRequest { rules, name, contracts, settings, from, to } = request;
     if let Some(broken) = rules.broken.iter().find(|broken| broken.name == name) {
         return Err(Error::config(format!("rule `{name}` cannot be used: {}", broken.why))
-            .with_hint("`bellwether rules check` says the same of all rules"));
+            .with_hint("check all rules with `bellwether rules check`"));
     }
     let Some(rule) = rules.rules.iter().find(|rule| rule.name == name) else {
         let near = rules
@@ -60,25 +70,27 @@ pub async fn replayed(
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(&a.name, name).total_cmp(&strsim::jaro_winkler(&b.name, name)));
         let hint = near.map_or_else(
-            || "`bellwether rules list` lists them".to_owned(),
+            || "list the rules with `bellwether rules list`".to_owned(),
             |near| format!("did you mean `{}`?", near.name),
         );
         return Err(Error::config(format!("there is no rule `{name}`")).with_hint(hint));
     };
     let share = share_of(rule, rules, &settings.budget);
-    // The rule alone, with the part of the budget that it has among all.
+    // The rule alone, with its share of the whole budget.
     let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
     let budget = BudgetSettings { pages: share, tickets: share, infos: share };
     let mut engine = Engine::new(&only, contracts, &budget)?.in_season(settings.season);
     let at = lake.log(Table::Metrics).load().await?;
     let versions = (at.version, Layout::reads_next(&at));
-    // What lies before is learned from, and not told.
+    // The time before is only learned from.
     let rows = if rule.source == Source::Tables {
-        let begin = from.saturating_sub(rule.every.max(SETTLES));
-        Box::pin(replay_tables(lake, &mut engine, settings, versions, begin, to, rule.every)).await?
+        let schedule = Schedule { from: from.saturating_sub(rule.every.max(SETTLES)), to, every: rule.every };
+        Box::pin(replay_tables(lake, &mut engine, settings, versions, schedule)).await?
     } else {
         let begin = from.saturating_sub(settings.history_days.saturating_mul(1440));
-        Box::pin(replay(lake, &mut engine, settings, versions, (Some(begin), Some(to)), None)).await?
+        let (metrics_version, events_next) = versions;
+        let span = ReplaySpan { metrics_version, events_next, from: Some(begin), to: Some(to), silent_to: None };
+        Box::pin(replay(lake, &mut engine, settings, span)).await?
     };
     let begin = crate::record::micros(from);
     let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();
@@ -107,7 +119,7 @@ pub async fn replayed(
     })
 }
 
-/// The part of its severity's budget that a rule has.
+/// Returns a rule's share of the budget of its severity.
 fn share_of(rule: &Rule, rules: &Rules, budget: &BudgetSettings) -> f64 {
     let spends =
         |rule: &&Rule| rule.settings.detector(None).ok().flatten().and_then(|detector| detector.spending()).is_some();

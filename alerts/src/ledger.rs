@@ -1,4 +1,5 @@
-//! What the table of alerts says: what has been told, so that nothing is told twice, and what stands.
+//! The ledger: every transition in `alerts` that no later row has moved or retracted. It keeps transitions from being appended
+//! twice, and shows the present state of each alert.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,41 +10,41 @@ use bellwether_lake::{Error, Lake, Result, Table};
 
 use crate::record::{ChangeKind, Row};
 
-/// Microseconds of the days that a realised figure is counted over.
+/// Days over which pages are counted, microseconds.
 const MONTH_MICROS: i64 = 30 * 86_400 * 1_000_000;
 
-/// One transition that stands.
+/// A transition that no later row has moved or retracted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
-    /// Microseconds.
+    /// End of the window that brought it, microseconds since the epoch.
     pub(crate) at: i64,
-    /// Order of telling, for transitions of one moment.
+    /// Order of the rows, for transitions of one moment.
     order: u64,
     pub(crate) state: String,
     pub(crate) stale: bool,
 }
 
-/// One alert.
+/// An alert and its transitions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alert {
     pub(crate) rule: String,
     pub(crate) severity: String,
     pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) told: BTreeSet<Entry>,
+    pub(crate) transitions: BTreeSet<Entry>,
 }
 
-/// All that has been told.
+/// All alerts in the table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     alerts: BTreeMap<String, Alert>,
     order: u64,
-    /// The greatest number of an evaluation.
+    /// Number of the last evaluation.
     pub(crate) evaluations: i64,
-    /// Pages that a correction took back: when they had fired.
+    /// When pages had fired that a correction retracted, microseconds since the epoch.
     retracted_pages: Vec<i64>,
 }
 
-/// Columns that a ledger is read from.
+/// Columns that the ledger is read from.
 const COLUMNS: [&str; 10] =
     ["evaluation", "alert_id", "rule", "severity", "labels", "at", "state_from", "state", "stale", "change"];
 
@@ -96,7 +97,7 @@ impl Ledger {
                 }
             }
         }
-        // Files are in no order; within an evaluation, rows are.
+        // Files are in no order, but the rows of one evaluation are.
         rows.sort_by_key(|(evaluation, _)| *evaluation);
         let mut ledger = Self::default();
         for (evaluation, row) in rows {
@@ -114,30 +115,31 @@ impl Ledger {
         let entry = Entry { at: row.at, order, state: row.state, stale: row.stale };
         match row.change.as_str() {
             "new" | "late" | "restated" => {
-                alert.told.insert(entry);
+                alert.transitions.insert(entry);
             }
             "moved" => {
                 alert.take(row.was.unwrap_or(row.at), &entry.state, entry.stale);
-                alert.told.insert(entry);
+                alert.transitions.insert(entry);
             }
             "retracted" => {
-                // What had only been heard of again was no page of its own.
+                // An alert that fired again after it was stale was no page of its own.
                 let page = alert.severity == "page" && row.from == "firing" && alert.fired().any(|at| at == row.at);
                 if alert.take(row.at, &row.from, row.stale) && page {
                     self.retracted_pages.push(row.at);
                 }
             }
             other => {
-                return Err(Error::data(format!("table `alerts` has a change `{other}`"))
-                    .with_hint("a newer version of this program has written it; use that one"));
+                return Err(Error::data(format!("table `alerts` has an unknown change `{other}`"))
+                    .with_hint("a newer version of bellwether has written the table; use that version"));
             }
         }
         Ok(())
     }
 
-    /// What of some rows is news: what has been told already is left out, and a move of what had not been told is new.
-    pub(crate) fn news(&mut self, rows: Vec<Row>) -> Vec<Row> {
-        let mut news = Vec::new();
+    /// Adds rows, and returns those that the table does not hold. A move of a transition that it does not hold is a late
+    /// transition.
+    pub(crate) fn add(&mut self, rows: Vec<Row>) -> Vec<Row> {
+        let mut added = Vec::new();
         for mut row in rows {
             let known = |ledger: &Self, at: i64, state: &str| {
                 ledger.alerts.get(&row.alert_id).is_some_and(|alert| alert.find(at, state, row.stale).is_some())
@@ -153,13 +155,13 @@ impl Ledger {
                 _ => {}
             }
             if self.apply(Stored::of(&row)).is_ok() {
-                news.push(row);
+                added.push(row);
             }
         }
-        news
+        added
     }
 
-    /// What was told of the days before a moment and did not come out again when all was judged anew.
+    /// Returns the transitions between two moments that did not come out again when history was judged again.
     pub(crate) fn unconfirmed(
         &self,
         found: &BTreeSet<(String, i64, String, bool)>,
@@ -169,7 +171,7 @@ impl Ledger {
     ) -> Vec<(String, Entry)> {
         let mut missing = Vec::new();
         for (id, alert) in self.alerts.iter().filter(|(_, alert)| rules.contains(&alert.rule)) {
-            for entry in alert.told.iter().filter(|entry| entry.at > from && entry.at <= to) {
+            for entry in alert.transitions.iter().filter(|entry| entry.at > from && entry.at <= to) {
                 if !found.contains(&(id.clone(), entry.at, entry.state.clone(), entry.stale)) {
                     missing.push((id.clone(), entry.clone()));
                 }
@@ -178,17 +180,17 @@ impl Ledger {
         missing
     }
 
-    /// Alerts, by id.
+    /// Returns all alerts by id.
     pub(crate) fn alerts(&self) -> impl Iterator<Item = (&String, &Alert)> {
         self.alerts.iter()
     }
 
-    /// State of an alert as it was told last.
+    /// Returns the present state of an alert.
     pub(crate) fn state(&self, id: &str) -> &str {
         self.alerts.get(id).and_then(Alert::last).map_or("inactive", |last| &last.state)
     }
 
-    /// Pages that fired in the 30 days before a moment, and pages of those days that were taken back.
+    /// Returns the number of pages that fired in the 30 days before a moment, and of pages of those days that were retracted.
     pub(crate) fn pages(&self, to: i64) -> (usize, usize) {
         let recent = |at: i64| at > to.saturating_sub(MONTH_MICROS) && at <= to;
         let pages = self.alerts.values().filter(|alert| alert.severity == "page");
@@ -201,23 +203,23 @@ impl Ledger {
 
 impl Alert {
     fn find(&self, at: i64, state: &str, stale: bool) -> Option<&Entry> {
-        self.told.iter().find(|entry| entry.at == at && entry.state == state && entry.stale == stale)
+        self.transitions.iter().find(|entry| entry.at == at && entry.state == state && entry.stale == stale)
     }
 
     fn take(&mut self, at: i64, state: &str, stale: bool) -> bool {
         let found = self.find(at, state, stale).cloned();
-        found.is_some_and(|entry| self.told.remove(&entry))
+        found.is_some_and(|entry| self.transitions.remove(&entry))
     }
 
-    /// The last transition that stands.
+    /// Returns the last transition.
     pub(crate) fn last(&self) -> Option<&Entry> {
-        self.told.last()
+        self.transitions.last()
     }
 
-    /// When it began to fire.
+    /// Returns when the alert began to fire, each time.
     fn fired(&self) -> impl Iterator<Item = i64> + '_ {
         let mut before = "inactive";
-        self.told.iter().filter_map(move |entry| {
+        self.transitions.iter().filter_map(move |entry| {
             let begins = entry.state == "firing" && before != "firing";
             before = &entry.state;
             begins.then_some(entry.at)
@@ -274,21 +276,21 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_grows_stale_and_is_heard_of_again_is_one_page() {
+    fn a_page_that_becomes_stale_and_fires_again_is_one_page() {
         let mut ledger = Ledger::default();
         for row in [
             row(1, "inactive", "pending", false, "new"),
             row(1, "pending", "firing", false, "new"),
             row(2, "firing", "firing", true, "restated"),
             row(3, "firing", "firing", false, "restated"),
-            // As they were written before they had a name of their own.
+            // As earlier versions wrote them.
             row(4, "firing", "firing", true, "new"),
             row(5, "firing", "firing", false, "new"),
         ] {
             ledger.apply(row).expect("a row of the table");
         }
         assert_eq!(ledger.pages(10), (1, 0));
-        // That it had been heard of was a mistake; the page stands.
+        // Only that it fired again is retracted; the page remains.
         ledger.apply(row(5, "firing", "firing", false, "retracted")).expect("a row of the table");
         assert_eq!(ledger.pages(10), (1, 0));
         ledger.apply(row(1, "firing", "inactive", false, "retracted")).expect("a row of the table");

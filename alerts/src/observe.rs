@@ -1,4 +1,4 @@
-//! From the rows that a rule's query returns to observations.
+//! Turns the rows that a rule's query returns into observations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use bellwether_stats::histogram_e::signed_histogram_of;
 
 use crate::rule::{Rule, Settings};
 
-/// Microseconds of a minute.
+/// Microseconds in a minute.
 pub(crate) const MINUTE_MICROS: i64 = 60_000_000;
 
-/// The greatest number of `decimal(38,0)`.
+/// The largest value of `decimal(38,0)`.
 const GREATEST: i128 = 10_i128.pow(38) - 1;
 
-/// Separates the values that name a series.
+/// Separates the values of a series in its name.
 pub(crate) const SEPARATOR: char = '\u{1f}';
 
-/// Column that says for how many runs each run of a row stands, millionths.
+/// The column with the number of runs that each run of a row represents, in millionths.
 pub(crate) const WEIGHT: &str = "weight_micros";
 
-/// One observation: the values that name its series, and what it adds.
+/// One observation: the values of its series, and the cell that it adds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Observation {
     pub(crate) series: Vec<String>,
     pub(crate) cell: Cell,
 }
 
-/// Whether a query's columns are those that a rule needs.
+/// Checks that a query returns the columns that a rule needs.
 ///
 /// # Errors
-/// Which are missing, and what is there.
+/// Names the missing columns and those that the query returns.
 pub(crate) fn check_columns(rule: &Rule, schema: &Schema) -> Result<(), String> {
     let has = |name: &str| schema.field_with_name(name).is_ok();
     let needs = rule.needs();
@@ -68,10 +68,10 @@ pub(crate) fn check_columns(rule: &Rule, schema: &Schema) -> Result<(), String> 
     ))
 }
 
-/// The observations of a batch. `now` is the window of values that have none.
+/// Returns the observations of a batch. Values without a window get the window `now`.
 ///
 /// # Errors
-/// Where a column has a type that cannot be what it is for.
+/// Names a column whose type does not fit.
 pub(crate) fn observations(rule: &Rule, batch: &RecordBatch, now: Minute) -> Result<Vec<Observation>, String> {
     let columns = Columns::of(rule, batch)?;
     let mut found = Vec::with_capacity(batch.num_rows());
@@ -81,7 +81,7 @@ pub(crate) fn observations(rule: &Rule, batch: &RecordBatch, now: Minute) -> Res
             Some(windows) if windows.is_valid(row) => {
                 windows.as_primitive::<TimestampMicrosecondType>().value(row).div_euclid(MINUTE_MICROS)
             }
-            Some(_) => return Err("a row of the query has no `window_start`".to_owned()),
+            Some(_) => return Err("a row of the query has a null `window_start`".to_owned()),
         };
         let Some(measure) = columns.measure(row)? else { continue };
         let text = |column: &ArrayRef| {
@@ -102,25 +102,25 @@ pub(crate) fn observations(rule: &Rule, batch: &RecordBatch, now: Minute) -> Res
     Ok(found)
 }
 
-/// Adds up what falls into the same place, so that a rule's query need not.
+/// Adds up observations of one cell, so that a rule's query need not.
 pub(crate) fn folded(observations: Vec<Observation>) -> Vec<Observation> {
-    type Place = (Minute, String, Arc<str>, bool, Arc<str>);
-    let mut sums: BTreeMap<Place, Observation> = BTreeMap::new();
+    type CellKey = (Minute, String, Arc<str>, bool, Arc<str>);
+    let mut sums: BTreeMap<CellKey, Observation> = BTreeMap::new();
     for observation in observations {
         let cell = &observation.cell;
         let series = observation.series.join(&SEPARATOR.to_string());
-        let place = (cell.window, series, Arc::clone(&cell.release), cell.canary, Arc::clone(&cell.stratum));
-        match sums.entry(place) {
+        let key = (cell.window, series, Arc::clone(&cell.release), cell.canary, Arc::clone(&cell.stratum));
+        match sums.entry(key) {
             std::collections::btree_map::Entry::Occupied(mut sum) => sum.get_mut().cell.measure.add(&cell.measure),
-            std::collections::btree_map::Entry::Vacant(place) => {
-                place.insert(observation);
+            std::collections::btree_map::Entry::Vacant(sum) => {
+                sum.insert(observation);
             }
         }
     }
     sums.into_values().collect()
 }
 
-/// The columns of a batch, cast to what they are for.
+/// The columns of a batch, each cast to the type of its purpose.
 struct Columns {
     window: Option<ArrayRef>,
     series: Vec<ArrayRef>,
@@ -139,7 +139,7 @@ struct Columns {
     share: Option<ArrayRef>,
     value: Option<ArrayRef>,
     weight: Option<ArrayRef>,
-    /// Runs are counted as arrivals: each as many times as it stands for runs.
+    /// Runs count as arrivals: each as often as the runs that it represents.
     arrivals: bool,
 }
 
@@ -150,12 +150,12 @@ impl Columns {
         let as_type = |name: &str, kind: &DataType| -> Result<Option<ArrayRef>, String> {
             let Some(column) = batch.column_by_name(name) else { return Ok(None) };
             let wrong = || format!("column `{name}` is {}, which cannot be read as {kind}", column.data_type());
-            // The engine would read a text as a number where it is one, and as nothing where it is not.
+            // The query engine would read text as a number if it looks like one, and as null if it does not.
             let text = matches!(column.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
             if text && *kind != DataType::Utf8 {
                 return Err(wrong());
             }
-            held(column, kind).map(Some).map_err(|_| wrong())
+            saturating_cast(column, kind).map(Some).map_err(|_| wrong())
         };
         let lists = DataType::List(Arc::new(Field::new("element", DataType::Int64, true)));
         let needed =
@@ -190,12 +190,12 @@ impl Columns {
         })
     }
 
-    /// What a row adds; none where it says nothing.
+    /// Returns the measure of a row; none if it has no value.
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
     fn measure(&self, row: usize) -> Result<Option<Measure>, String> {
         if let Some(value) = &self.value {
-            // A value that is not there, or is no number, says nothing. An infinite one is beyond every bound: the cast
-            // holds it at the end of 64 bits, which stands for it.
+            // Null and NaN are no value. An infinite value is beyond every bound: the cast saturates at the end of 64 bits, which
+            // represents it.
             let known = value
                 .is_valid(row)
                 .then(|| value.as_primitive::<Float64Type>().value(row))
@@ -240,9 +240,9 @@ impl Columns {
     }
 }
 
-/// A column cast to a type. Fractions are rounded, and numbers that the type cannot hold are held at its ends: the engine's
-/// own cast would leave nothing of them, which reads as no runs at all.
-fn held(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+/// Casts a column to a type. Fractions are rounded and numbers out of range saturate: the query engine's own cast would make them
+/// null, which means no runs at all.
+fn saturating_cast(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
     let plain = cast(column, kind)?;
     let whole = matches!(kind, DataType::Int64 | DataType::Decimal128(..));
     let fractions = column.data_type().is_floating();
@@ -256,7 +256,7 @@ fn held(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
         let known = numbers.is_valid(row).then(|| numbers.value(row).round());
         known.filter(|number| !number.is_nan())
     };
-    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, which is what is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, as intended")]
     Ok(match kind {
         DataType::Int64 => {
             let exact = plain.as_primitive::<Int64Type>();
@@ -278,8 +278,8 @@ fn held(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
     })
 }
 
-/// Runs as they came to the producer, of which it sent some: whole weights, so that pieces add up whatever the cut. How many
-/// are kept may change from one day to the next, and is no silence.
+/// Returns runs as they reached the producer, which sampled them. Weights are rounded to whole numbers, so that parts add up
+/// however they are divided. A change of the sampling rate is no silence.
 fn arrivals(measure: &Measure, weight: i64) -> Measure {
     let times = ((weight + ONE / 2) / ONE).max(1);
     Measure::counts(measure.events.saturating_mul(times), measure.runs.saturating_mul(times))
@@ -295,7 +295,7 @@ fn list(column: Option<&ArrayRef>, row: usize) -> Option<Vec<i64>> {
     Some(values.as_primitive::<Int64Type>().values().to_vec())
 }
 
-/// The counts of a sketch by bin; a correction's are negative.
+/// Returns the counts of a sketch by bin; those of a correction are negative.
 fn signed_bins(bytes: &[u8]) -> Result<Vec<i64>, String> {
     let sketch = Sketch::decode(bytes).map_err(|error| format!("column `sketch`: {error}"))?;
     Ok(signed_histogram_of(&sketch))

@@ -1,11 +1,11 @@
-//! How far the sources are in event time, from what ingest notes in the log: which windows are complete, and up to when it is
-//! news that nothing came.
+//! How far the sources are in event time, by the facts that ingest writes to the log: which windows are complete, and up to
+//! when silence is known.
 //!
-//! * No clock of a producer counts beyond the moment at which its events were committed: what has not happened yet is not
-//!   judged, whoever says that it has.
-//! * That nothing came is news only up to the moment at which all that the brokers held was in the tables. Ingest says so of
-//!   every partition it reads, also where nothing comes ([`bellwether_lake::reading`]). Where it has stopped, or is behind, or
-//!   a partition stands still or has no reader, that moment stays where it is.
+//! * An event time counts at most as the time of the commit that brought it, because a producer's clock may be ahead: the future
+//!   is not judged.
+//! * Silence is known only up to the moment up to which the tables hold everything that the brokers held. Ingest records that
+//!   moment for every partition that it reads, also without messages ([`bellwether_lake::reading`]). While ingest is stopped or
+//!   behind, or a partition has no reader, the moment does not move.
 
 use std::collections::BTreeMap;
 
@@ -15,48 +15,48 @@ use bellwether_lake::{DeltaLog, LogEntry, Reading, Result};
 
 use crate::observe::MINUTE_MICROS;
 
-/// A partition whose newest event is this much older than that of the furthest one, and which has nothing unread, is idle
-/// and holds nobody back.
+/// A partition is idle if its newest event is this much older than the newest of all and it has nothing unread. An idle
+/// partition does not keep windows open.
 const IDLE_MICROS: i64 = 5 * MINUTE_MICROS;
 
-/// A window is awaited for so long, by when partitions were read, before it is news that nothing came.
+/// A window without data counts as silent once everything was read up to this long after it.
 const OVERDUE_MICROS: i64 = 5 * MINUTE_MICROS;
 
-/// A partition that is not read keeps windows from being complete for so long. Beyond that the others are judged without it,
-/// as whoever is on call has been told that it is not read; what comes of it later corrects them.
+/// A partition that is not read keeps windows open for at most this long. After that the others are judged without it: rule
+/// `lag` has reported it by then, and its late events correct the result.
 const HELD_MICROS: i64 = 60 * MINUTE_MICROS;
 
-/// Newest events of the partitions, and up to when each was read.
+/// The newest event of each partition, and up to when each was read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     partitions: BTreeMap<(String, i32), Partition>,
-    /// What is said of partitions, by the application of each.
-    followed: BTreeMap<String, Reading>,
+    /// How far each partition was read, by application id.
+    readings: BTreeMap<String, Reading>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Partition {
     newest: Option<i64>,
-    /// The broker had more when it was last read.
+    /// The broker held more when the partition was last read.
     unread: bool,
 }
 
-/// A partition as far as it matters here.
+/// The condition of a partition that counts.
 #[derive(Clone, Copy, Debug)]
-struct Stands {
+struct PartitionState {
     newest: Option<i64>,
     unread: bool,
-    /// All that the broker held then is in the tables; none where nobody says so.
+    /// The tables hold everything that the broker held at this moment; none if no job recorded it.
     read_to: Option<i64>,
 }
 
 // === impl Progress ===
 
 impl Progress {
-    /// Notes what a commit to `events` says.
+    /// Notes the facts in a log entry of `events`.
     pub(crate) fn note(&mut self, entry: &LogEntry) {
         let committed_at = entry.timestamp_ms.saturating_mul(1000);
-        // A commit without a time is not of ours.
+        // An entry without a time is from another program.
         let now = if committed_at > 0 { committed_at } else { i64::MAX };
         for range in &entry.ranges {
             let newest = range.newest_event_micros.map(|micros| micros.min(now));
@@ -67,11 +67,11 @@ impl Progress {
         self.note_readings(readings(entry.txns.iter().map(|(app, number)| (app.as_str(), *number))));
     }
 
-    /// Notes what is said in the versions of `events` from one on that bring no rows, up to the next one that does: without
-    /// that one's rows, what came after it says nothing of what is judged. Gives the version that was not noted.
+    /// Notes the facts in the entries of `events` from a version on, up to the next one with rows: later facts apply only once
+    /// these rows are judged. Returns the version after the last entry noted.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer.
+    /// `Unavailable` if storage does not answer.
     pub(crate) async fn follow(&mut self, events: &DeltaLog, mut version: i64) -> Result<i64> {
         while let Some(entry) = events.entry(version).await?.filter(|entry| !entry.brings_rows()) {
             self.note(&entry);
@@ -81,49 +81,49 @@ impl Progress {
     }
 
     fn note_readings(&mut self, readings: BTreeMap<String, Reading>) {
-        for (app, news) in readings {
-            match self.followed.get_mut(&app) {
+        for (app, newer) in readings {
+            match self.readings.get_mut(&app) {
                 Some(known) => {
-                    known.end = news.end.or(known.end);
-                    known.read_to_micros = known.read_to_micros.max(news.read_to_micros);
+                    known.end = newer.end.or(known.end);
+                    known.read_to_micros = known.read_to_micros.max(newer.read_to_micros);
                 }
-                None if news.end.is_some() || news.read_to_micros.is_some() => {
-                    self.followed.insert(app, news);
+                None if newer.end.is_some() || newer.read_to_micros.is_some() => {
+                    self.readings.insert(app, newer);
                 }
                 None => {}
             }
         }
     }
 
-    /// Notes which partitions the newest version of `events` knows. `all_read`: how far they are by it holds; otherwise more has
-    /// come since what is judged, and of those that no entry told of only that they are read is known.
+    /// Notes the partitions of the newest version of `events`. With `all_read`, their readings apply. Otherwise there are rows
+    /// that are not judged yet, and of partitions in no entry so far it is known only that they are read.
     pub(crate) fn note_known(&mut self, readings: Vec<Reading>, all_read: bool) {
         for reading in readings.into_iter().filter(|reading| reading.end.is_some()) {
             let app = format!("{}/{}/{}", reading.job, reading.topic, reading.partition);
             if all_read {
                 self.note_readings(BTreeMap::from([(app, reading)]));
             } else if reading.is_followed() {
-                self.followed.entry(app).or_insert(Reading { read_to_micros: None, ..reading });
+                self.readings.entry(app).or_insert(Reading { read_to_micros: None, ..reading });
             }
         }
     }
 
-    /// Every partition that counts. One that several jobs read is as far as the furthest of them.
-    fn stands(&self) -> BTreeMap<(&str, i32), Stands> {
-        let mut all: BTreeMap<(&str, i32), Stands> = BTreeMap::new();
+    /// Returns the state of every partition that counts. If several jobs read one, the furthest counts.
+    fn partition_states(&self) -> BTreeMap<(&str, i32), PartitionState> {
+        let mut all: BTreeMap<(&str, i32), PartitionState> = BTreeMap::new();
         for ((topic, partition), known) in &self.partitions {
-            let stands = Stands { newest: known.newest, unread: known.unread, read_to: None };
-            all.insert((topic, *partition), stands);
+            let state = PartitionState { newest: known.newest, unread: known.unread, read_to: None };
+            all.insert((topic, *partition), state);
         }
-        for reading in self.followed.values().filter(|reading| reading.is_followed()) {
-            let nothing = Stands { newest: None, unread: false, read_to: None };
-            let stands = all.entry((&reading.topic, reading.partition)).or_insert(nothing);
-            stands.read_to = stands.read_to.max(Some(reading.read_to_micros.unwrap_or(i64::MIN)));
+        for reading in self.readings.values().filter(|reading| reading.is_followed()) {
+            let empty = PartitionState { newest: None, unread: false, read_to: None };
+            let state = all.entry((&reading.topic, reading.partition)).or_insert(empty);
+            state.read_to = state.read_to.max(Some(reading.read_to_micros.unwrap_or(i64::MIN)));
         }
-        // Of what nobody reads any more nothing is awaited.
-        for reading in self.followed.values().filter(|reading| !reading.is_followed()) {
+        // A partition that no job reads any more does not keep windows open.
+        for reading in self.readings.values().filter(|reading| !reading.is_followed()) {
             let key = (reading.topic.as_str(), reading.partition);
-            if all.get(&key).is_some_and(|stands| stands.read_to.is_none()) {
+            if all.get(&key).is_some_and(|state| state.read_to.is_none()) {
                 all.remove(&key);
             }
         }
@@ -134,47 +134,47 @@ impl Progress {
         self.partitions.values().filter_map(|partition| partition.newest).max()
     }
 
-    /// The moment up to which all partitions have been read; none where nobody says so of any. The earliest there is: one of
-    /// them has never been read to its end.
+    /// Returns the moment up to which all partitions have been read; none if no job recorded it for any. It is the earliest
+    /// possible if one of them has never been read to its end.
     pub(crate) fn read_to(&self) -> Option<i64> {
-        self.stands().values().filter_map(|stands| stands.read_to).min()
+        self.partition_states().values().filter_map(|state| state.read_to).min()
     }
 
-    /// True where a broker is known to hold messages that have not been read, by commits that do not say up to when they were.
+    /// Returns true if a broker held unread messages at the last commit of a partition without recorded readings.
     fn is_behind(&self) -> bool {
-        self.stands().values().any(|stands| stands.unread && stands.read_to.is_none())
+        self.partition_states().values().any(|state| state.unread && state.read_to.is_none())
     }
 
-    /// Windows before this moment would have something in them by now, if anything had been sent: they are over for
-    /// [`OVERDUE_MICROS`] by all that was read. None where nobody says up to when partitions were read, or more is known to wait.
+    /// Returns the moment before which windows without data are silent: everything was read up to [`OVERDUE_MICROS`] after them.
+    /// None if no job recorded up to when partitions were read, or unread messages are known.
     pub(crate) fn overdue_to(&self, now_micros: i64) -> Option<Minute> {
         let read_to = self.read_to()?.min(now_micros);
         (!self.is_behind()).then_some(read_to.saturating_sub(OVERDUE_MICROS).div_euclid(MINUTE_MICROS))
     }
 
-    /// What has not been heard of up to this moment is stale. Where nobody says up to when was read, as with files that were read
-    /// in, the time of day has to do.
+    /// Returns the moment before which a series without data is stale. If no job recorded up to when partitions were read, as
+    /// after reading files, the time of day counts.
     pub(crate) fn stale_to(&self, now_micros: i64) -> Option<Minute> {
         let by_the_clock = now_micros.saturating_sub(OVERDUE_MICROS).div_euclid(MINUTE_MICROS);
         self.read_to().map_or(Some(by_the_clock), |_| self.overdue_to(now_micros))
     }
 
-    /// Windows before this moment may be judged to be silent, where those before `to` are complete: of no partition it is open
-    /// what it held of them.
+    /// Returns the moment before which windows may be judged silent, if those before `to` are complete: everything that the
+    /// partitions held of them was read.
     pub(crate) fn silent_to(&self, to: Minute, now_micros: i64) -> Minute {
         let Some(read_to) = self.read_to() else { return to };
         let certain = to.min(read_to.min(now_micros).div_euclid(MINUTE_MICROS));
         self.overdue_to(now_micros).map_or(certain, |overdue| overdue.max(certain))
     }
 
-    /// Windows before this moment are complete: every partition is past them by `grace`. With a time of day, also once
-    /// nothing has come for a while: then up to the end of the newest window.
+    /// Returns the moment before which windows are complete: every partition is past them by `grace`. With a time of day, the
+    /// newest window too is complete once nothing has come for a while.
     pub(crate) fn complete_to(&self, grace_micros: i64, now_micros: Option<i64>) -> Option<Minute> {
         let now = now_micros.unwrap_or(i64::MAX);
         let newest = self.newest()?.min(now);
-        let held = self.stands().into_values().filter_map(|stands| stands.holds_at(newest)).min();
+        let held = self.partition_states().into_values().filter_map(|state| state.holds_at(newest)).min();
         let passed = (held.unwrap_or(newest).min(now).saturating_sub(grace_micros)).div_euclid(MINUTE_MICROS);
-        // Up to when it is known that nothing else came.
+        // The moment up to which it is known that nothing else came.
         let known = match self.read_to() {
             Some(read_to) => now_micros.map(|now| now.min(read_to)),
             None => now_micros.filter(|_| !self.is_behind()),
@@ -184,20 +184,20 @@ impl Progress {
     }
 }
 
-// === impl Stands ===
+// === impl PartitionState ===
 
-impl Stands {
-    /// The event time at which the partition keeps windows from being complete, where the furthest partition is at `newest`;
-    /// none where it does not.
+impl PartitionState {
+    /// Returns the event time at which the partition keeps windows open, if the furthest partition is at `newest`; none if it
+    /// does not.
     fn holds_at(self, newest: i64) -> Option<i64> {
         let recent = newest.saturating_sub(IDLE_MICROS);
         match (self.newest, self.read_to) {
             (Some(own), _) if own >= recent => Some(own),
-            // Nobody says up to when it was read: it is idle, unless it is known to hold more.
+            // Without a recorded reading it is idle, unless it is known to hold more.
             (own, None) => own.filter(|_| self.unread),
             (own, Some(read_to)) => {
-                let stands = own.unwrap_or(i64::MIN).max(read_to);
-                (stands < newest && stands >= newest.saturating_sub(HELD_MICROS)).then_some(stands)
+                let reached = own.unwrap_or(i64::MIN).max(read_to);
+                (reached < newest && reached >= newest.saturating_sub(HELD_MICROS)).then_some(reached)
             }
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         LogEntry { ranges, ..LogEntry::default() }
     }
 
-    /// A commit at a minute, with what it says of when partitions were read to their ends.
+    /// A commit at a minute, with the moments up to which partitions were read.
     fn marks(at: i64, job: &str, marks: &[(i32, i64, Option<i64>)]) -> LogEntry {
         let mut txns = Vec::new();
         for (partition, end, read_to) in marks {
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(progress.complete_to(0, None), None);
         progress.note(&entry(&[(0, 100, false), (1, 97, false), (2, 10, false)]));
         assert_eq!(progress.complete_to(30_000_000, None), Some(96));
-        // A backlog is no idleness.
+        // A partition with a backlog is not idle.
         progress.note(&entry(&[(2, 11, true)]));
         assert!(progress.is_behind());
         assert_eq!(progress.complete_to(30_000_000, None), Some(10));
@@ -256,39 +256,39 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_ahead_moves_nothing_past_the_commit_of_its_events() {
+    fn a_clock_that_is_ahead_does_not_move_windows_past_the_commit_of_its_events() {
         let mut progress = Progress::default();
         let ahead = LogEntry { timestamp_ms: 100 * 60_000, ..entry(&[(0, 105, false)]) };
         progress.note(&ahead);
         assert_eq!(progress.complete_to(0, Some(100 * MINUTE)), Some(100), "and not 105");
-        // One partition only has such a clock: the others do not look idle beside it.
+        // If only one partition has such a clock, the others do not look idle beside it.
         progress.note(&LogEntry { timestamp_ms: 101 * 60_000, ..entry(&[(0, 130, false), (1, 99, false)]) });
         assert_eq!(progress.complete_to(0, Some(101 * MINUTE)), Some(99));
-        // Nor do windows end that have not begun, where the worker's own clock is ahead of this one.
+        // Windows that have not begun do not end either, even if the worker's clock is ahead of this one.
         progress.note(&LogEntry { timestamp_ms: 200 * 60_000, ..entry(&[(0, 190, false), (1, 190, false)]) });
         assert_eq!(progress.complete_to(0, Some(102 * MINUTE)), Some(102));
     }
 
     #[test]
-    fn that_nothing_came_is_news_only_up_to_when_all_was_read() {
+    fn silence_is_known_only_up_to_the_moment_up_to_which_everything_was_read() {
         let mut progress = Progress::default();
         progress.note(&entry(&[(0, 100, false), (1, 100, false)]));
         let silent_to = |progress: &Progress, now: i64| progress.silent_to(99, now * MINUTE);
-        assert_eq!((progress.overdue_to(500 * MINUTE), silent_to(&progress, 500)), (None, 99), "nobody says more");
+        assert_eq!((progress.overdue_to(500 * MINUTE), silent_to(&progress, 500)), (None, 99), "no job recorded more");
         progress.note(&marks(101, "j", &[(0, 5, Some(101)), (1, 5, None)]));
         assert!(silent_to(&progress, 500) < 0, "one of them was never read to its end");
         progress.note(&marks(110, "j", &[(0, 5, Some(110)), (1, 5, Some(98))]));
-        assert_eq!(silent_to(&progress, 500), 98, "ingest is behind, or stands still");
+        assert_eq!(silent_to(&progress, 500), 98, "ingest is behind or stopped");
         progress.note(&marks(110, "j", &[(1, 5, Some(107))]));
         assert_eq!(silent_to(&progress, 500), 102);
         assert_eq!(silent_to(&progress, 60), 60);
-        // Another job takes the topic over; what the first one says no more does not matter.
+        // Another job takes the topic over; the readings of the first no longer matter.
         progress.note(&marks(120, "k", &[(0, 5, Some(120)), (1, 5, Some(120))]));
         assert_eq!(silent_to(&progress, 500), 115);
         progress.note(&marks(130, "k", &[(0, 5, Some(130)), (1, NOT_READ, None)]));
         assert_eq!(silent_to(&progress, 500), 102, "the first job still has it");
         progress.note(&marks(131, "j", &[(1, NOT_READ, None)]));
-        assert_eq!(silent_to(&progress, 500), 125, "it is gone");
+        assert_eq!(silent_to(&progress, 500), 125, "it no longer counts");
     }
 
     #[test]
@@ -296,13 +296,13 @@ mod tests {
         let mut progress = Progress::default();
         progress.note(&LogEntry { timestamp_ms: 101 * 60_000, ..entry(&[(0, 100, false)]) });
         progress.note(&marks(101, "j", &[(0, 5, Some(101))]));
-        assert_eq!(progress.complete_to(0, Some(900 * MINUTE)), Some(100), "window 100 may be half of what was sent");
+        assert_eq!(progress.complete_to(0, Some(900 * MINUTE)), Some(100), "window 100 may be half read");
         progress.note(&marks(107, "j", &[(0, 5, Some(107))]));
-        assert_eq!(progress.complete_to(0, Some(900 * MINUTE)), Some(101), "nothing more was sent");
+        assert_eq!(progress.complete_to(0, Some(900 * MINUTE)), Some(101), "window 100 is read");
     }
 
     #[test]
-    fn a_partition_that_is_not_read_holds_the_others_back_and_not_for_ever() {
+    fn a_partition_that_is_not_read_keeps_windows_open_for_a_while() {
         let mut progress = Progress::default();
         progress.note(&entry(&[(0, 100, false)]));
         // Partition 1 has never had an event.
@@ -315,11 +315,11 @@ mod tests {
         assert_eq!(progress.complete_to(0, None), Some(130));
         progress.note(&entry(&[(0, 191, false)]));
         assert_eq!(progress.complete_to(0, None), Some(191));
-        assert_eq!(progress.silent_to(191, 191 * MINUTE), 130, "and silence still waits for it");
+        assert_eq!(progress.silent_to(191, 191 * MINUTE), 130, "silence still waits for it");
     }
 
     #[test]
-    fn what_a_later_version_says_counts_only_where_all_of_it_is_judged() {
+    fn readings_of_a_later_version_count_only_once_all_of_it_is_judged() {
         let apps = [("j/t/0", 5), ("j/t/0/end", 9), ("j/t/0/read", 77)];
         let known: Vec<Reading> = readings(apps).into_values().collect();
         let mut progress = Progress::default();

@@ -1,4 +1,4 @@
-//! Reading the tables: what an entry of a log brings, and history, day by day.
+//! Reads the tables: the rows of a log entry, and history, day by day.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -16,10 +16,33 @@ use crate::watch::Settings;
 /// Minutes of a day.
 const DAY: i64 = 1440;
 
-/// Rows that rules are asked about at once, about: bounds what is held while a day or many versions are read.
+/// Rows that rules evaluate at once, roughly: bounds the memory while a day or many versions are read.
 const PART_ROWS: usize = 32 * 1024;
 
-/// Rows of a table on their way into an engine, some at a time.
+/// The versions, windows and silence of a replay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplaySpan {
+    /// Version of `metrics`.
+    pub(crate) metrics_version: i64,
+    /// Version of `events` after the last one that counts.
+    pub(crate) events_next: i64,
+    /// First window; none for the days of the settings.
+    pub(crate) from: Option<Minute>,
+    /// The end of the last window; none for all of them.
+    pub(crate) to: Option<Minute>,
+    /// Silence is known up to this moment; none if it is known throughout.
+    pub(crate) silent_to: Option<Minute>,
+}
+
+/// When rules on whole tables are evaluated: from a minute to another, every few minutes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) from: Minute,
+    pub(crate) to: Minute,
+    pub(crate) every: i64,
+}
+
+/// Rows of a table on their way into an engine, in parts of [`PART_ROWS`].
 pub(crate) struct Parts {
     table: Table,
     rows: Vec<RecordBatch>,
@@ -40,14 +63,14 @@ impl Parts {
         self.take(engine).await
     }
 
-    /// Gives the engine what is left.
+    /// Gives the engine the rows that are left.
     pub(crate) async fn take(&mut self, engine: &mut Engine) -> Result<()> {
         self.count = 0;
         engine.take(self.table, std::mem::take(&mut self.rows)).await
     }
 }
 
-/// The rows that an entry brings, or none where it only rewrites files.
+/// Reads the new rows of a log entry; an entry that only rewrites files has none.
 pub(crate) async fn read_entry(
     lake: &Lake,
     table: Table,
@@ -63,22 +86,20 @@ pub(crate) async fn read_entry(
     Ok(rows)
 }
 
-/// Judges the history of the tables, as of a version of `metrics` and the one before a version of `events`, day by day:
-/// windows from a moment, or as many days as the settings have, up to another; silence up to a moment of its own.
+/// Judges the history of the tables day by day.
 ///
 /// # Errors
-/// `Unavailable` where storage does not answer; `Data` where a file is gone.
-pub async fn replay(
+/// `Unavailable` if storage does not answer; `Data` if a file is gone.
+pub(crate) async fn replay(
     lake: &Lake,
     engine: &mut Engine,
     settings: &Settings,
-    versions: (i64, i64),
-    (from, to): (Option<Minute>, Option<Minute>),
-    silent_to: Option<Minute>,
+    span: ReplaySpan,
 ) -> Result<Vec<Row>> {
-    // That nothing came is news only up to the moment up to which all was read.
+    let ReplaySpan { metrics_version, events_next, from, to, silent_to } = span;
+    // Silence is known only up to the moment up to which everything was read.
     let silent = |minute: Minute| silent_to.map_or(minute, |silent_to| minute.min(silent_to));
-    let session = as_of(lake, settings, versions, None).await?;
+    let session = as_of(lake, settings, (metrics_version, events_next), None).await?;
     let days = numbers(&session, "SELECT DISTINCT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day FROM metrics ORDER BY day").await?;
     let Some(newest) = days.last().copied() else { return Ok(Vec::new()) };
     let first = from.map_or(newest - settings.history_days, |from| from.div_euclid(DAY));
@@ -86,7 +107,7 @@ pub async fn replay(
     for day in days.into_iter().filter(|day| *day >= first) {
         let (start, end) = (day * DAY, (day + 1) * DAY);
         let (start, end) = (from.map_or(start, |from| from.max(start)), to.map_or(end, |to| to.min(end)));
-        // What lies between two days is judged before the later one is taken in: the past is remembered for so long only.
+        // The time between two days is judged before the later one is read, because the engine keeps the past only for so long.
         let before = to.map_or(day * DAY, |to| to.min(day * DAY));
         rows.extend(engine.evaluate(before, silent(before), None));
         for (table, condition) in [
@@ -124,7 +145,7 @@ pub async fn replay(
     Ok(rows)
 }
 
-/// A session over the tables as of a version of `metrics` and the one before a version of `events`.
+/// Opens a session over the tables as of a version of `metrics` and the one before a version of `events`.
 async fn as_of(
     lake: &Lake,
     settings: &Settings,
@@ -139,8 +160,8 @@ async fn as_of(
     Session::frozen(lake, settings, &at).await
 }
 
-/// Judges a rule on whole tables from a moment to another, as of a version of `metrics` and the one before a version of
-/// `events`: it is asked as often as live, of the tables as they were at each of these times.
+/// Judges a rule on whole tables, as of a version of `metrics` and the one before a version of
+/// `events`. The rule is evaluated as often as live, on the tables as they were at each of these times.
 ///
 /// # Errors
 /// As [`replay`].
@@ -149,35 +170,31 @@ pub(crate) async fn replay_tables(
     engine: &mut Engine,
     settings: &Settings,
     versions: (i64, i64),
-    from: Minute,
-    to: Minute,
-    every: i64,
+    schedule: Schedule,
 ) -> Result<Vec<Row>> {
     let present = Present::default();
     let session = as_of(lake, settings, versions, Some(present.clone())).await?;
-    Ok(ask_over_time(engine, &session, &present, from, to, every).await)
+    Ok(ask_over_time(engine, &session, &present, schedule).await)
 }
 
-/// Asks and judges rules on whole tables again and again, while the session's present goes from a moment to another.
+/// Evaluates rules on whole tables at each minute of a schedule, with `now()` set to it.
 pub(crate) async fn ask_over_time(
     engine: &mut Engine,
     session: &Session,
     present: &Present,
-    from: Minute,
-    to: Minute,
-    every: i64,
+    schedule: Schedule,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut minute = from;
-    while minute <= to {
+    let mut minute = schedule.from;
+    while minute <= schedule.to {
         if minute.rem_euclid(DAY) == 0 {
             let day = i32::try_from(minute / DAY).ok().and_then(Date32Type::to_naive_date_opt);
-            tracing::info!(day = %day.unwrap_or_default(), "rules on whole tables are asked as of this day");
+            tracing::info!(day = %day.unwrap_or_default(), "evaluating rules on whole tables as of this day");
         }
         present.set(minute.saturating_mul(MINUTE_MICROS));
         Box::pin(engine.ask_tables(session, minute)).await;
         rows.extend(engine.evaluate(minute, minute, Some(minute)));
-        minute += every.max(1);
+        minute += schedule.every.max(1);
     }
     rows
 }
@@ -186,7 +203,7 @@ fn moment(minute: Minute) -> String {
     format!("to_timestamp_micros({})", minute.saturating_mul(MINUTE_MICROS))
 }
 
-/// One column of whole numbers.
+/// Runs a query that returns one column of whole numbers.
 pub(crate) async fn numbers(session: &Session, sql: &str) -> Result<Vec<i64>> {
     let mut found = Vec::new();
     for batch in session.execute(sql).await?.collect().await? {

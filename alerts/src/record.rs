@@ -1,4 +1,4 @@
-//! Rows of the table `alerts`, and their text for people.
+//! Rows of the table `alerts`, and their titles.
 
 use std::collections::BTreeMap;
 
@@ -13,52 +13,52 @@ use crate::engine::{FAILING_AFTER, Failures};
 use crate::observe::MINUTE_MICROS;
 use crate::rule::{Rule, Severity};
 
-/// The name under which it is told that a rule fails. No rule of a file has it: it watches the rules.
+/// The rule of alerts about failing rules. No rule file may have this name.
 pub const RULE_FAILING: &str = "rule_failing";
 
-/// What a row is to the ones before.
+/// The relation of a row to earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// It happened.
+    /// A new transition.
     New,
-    /// It fires as before: only whether there is news of it has changed. No new alert to anyone who counts.
+    /// The alert fires as before, and only its staleness has changed. Not counted as a new alert.
     Restated,
-    /// A correction brought it for a time that had been judged.
+    /// A new transition at a time that was judged before, because of a correction.
     Late,
-    /// A correction moved it.
+    /// A transition that a correction moved to another time.
     Moved,
-    /// After a correction it would not have been.
+    /// A transition that a correction took back.
     Retracted,
 }
 
-/// What was known when a row was written.
+/// The evaluation that a row is of, and what was known then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct Evaluation {
     /// Number of the evaluation.
-    pub evaluation: i64,
+    pub number: i64,
     /// Version of `metrics`.
     pub metrics_version: i64,
-    /// Version of `events` after the last one.
+    /// Version of `events` after the last one that was read.
     pub events_version: i64,
-    /// Windows before this were complete.
+    /// Windows before this minute were complete.
     pub complete_to: Minute,
-    /// Time of writing, microseconds.
+    /// Time of the evaluation, microseconds since the epoch.
     pub evaluated_at: i64,
 }
 
-/// One row, but for what is known of the evaluation.
+/// One row, without the columns about its evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// The same for all transitions of one alert.
     pub alert_id: String,
     /// Rule.
     pub rule: String,
-    /// page, ticket, info.
+    /// Severity: page, ticket or info.
     pub severity: &'static str,
-    /// Who acts.
+    /// The people who act.
     pub owner: Option<String>,
-    /// What to do.
+    /// The page that says what to do.
     pub runbook: Option<String>,
     /// Labels of the rule and of the series.
     pub labels: BTreeMap<String, String>,
@@ -66,23 +66,23 @@ pub struct Row {
     pub tenant: Option<String>,
     /// Task.
     pub task: Option<String>,
-    /// Release that is judged.
+    /// The release that is judged.
     pub release_id: Option<String>,
-    /// Release it is judged against.
+    /// The release that it is compared with.
     pub baseline_release: Option<String>,
-    /// End of the window that brought it, microseconds.
+    /// End of the window that brought it, microseconds since the epoch.
     pub at: i64,
     /// State before.
     pub state_from: &'static str,
     /// State after.
     pub state: &'static str,
-    /// Firing without news.
+    /// It fires, but its series has had no data since.
     pub stale: bool,
-    /// Why.
+    /// Why, as one word.
     pub why: String,
-    /// What the row is to the ones before.
+    /// The relation of the row to earlier ones.
     pub change: ChangeKind,
-    /// Where it was before it moved, microseconds.
+    /// Its time before it was moved, microseconds since the epoch.
     pub was: Option<i64>,
     /// The alert in one line.
     pub title: String,
@@ -102,15 +102,15 @@ pub struct Row {
     effect_high: Option<f64>,
     /// Evidence, nats.
     pub log_e: Option<f64>,
-    /// What it had to reach.
+    /// The evidence that it had to reach, nats.
     pub threshold: Option<f64>,
-    /// Bound of false alarms.
+    /// Bound on false alarms.
     pub false_alarm: Option<f64>,
     false_alarm_unit: Option<&'static str>,
     since: Option<i64>,
     strata: Vec<Stratum>,
     notes: String,
-    /// The SQL that gives the numbers again.
+    /// SQL that returns the numbers again.
     pub sql: String,
 }
 
@@ -126,7 +126,7 @@ struct Stratum {
 
 /// A row with all its columns.
 #[derive(Serialize)]
-struct Whole<'a> {
+struct FullRow<'a> {
     evaluation: i64,
     metrics_version: i64,
     events_version: i64,
@@ -136,7 +136,7 @@ struct Whole<'a> {
     row: &'a Row,
 }
 
-/// The alert that a row is of.
+/// The alert that a row is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) rule: &'a Rule,
@@ -145,12 +145,12 @@ pub(crate) struct Subject<'a> {
     pub(crate) baselines: &'a [std::sync::Arc<str>],
 }
 
-/// Microseconds of a minute's start, within what a timestamp holds.
+/// Returns the start of a minute in microseconds since the epoch, saturated at the ends of a timestamp.
 pub(crate) fn micros(minute: Minute) -> i64 {
     minute.saturating_mul(MINUTE_MICROS)
 }
 
-/// The id of an alert: a hash, so that it can stand in a link.
+/// Returns the id of an alert: a hash, so that it fits in a link.
 pub fn alert_id(rule: &str, series: &[String], release: &str) -> String {
     let mut hash = Sha256::new();
     for part in std::iter::once(rule).chain(series.iter().map(String::as_str)).chain([release]) {
@@ -163,7 +163,7 @@ pub fn alert_id(rule: &str, series: &[String], release: &str) -> String {
 // === impl Row ===
 
 impl Row {
-    /// A row of a transition.
+    /// Makes the row of a transition.
     pub(crate) fn new(
         subject: Subject<'_>,
         told: &Told,
@@ -182,11 +182,11 @@ impl Row {
         if !release.is_empty() {
             labels.insert("release_id".to_owned(), release.to_owned());
         }
-        // The stratum that raised the alert is named as the columns name it.
+        // The stratum that raised the alert is a label by the name of its column.
         if let (Some(stratum), [column]) = (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
             labels.insert(column.clone(), stratum.to_string());
         }
-        let guilty = |name: &str| match (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
+        let raised_by = |name: &str| match (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
             (Some(stratum), [column]) if column == name => Some(stratum.to_string()),
             _ => None,
         };
@@ -205,8 +205,8 @@ impl Row {
             owner: rule.owner.clone(),
             runbook: rule.runbook.clone(),
             labels,
-            tenant: value_of("tenant").or_else(|| guilty("tenant")),
-            task: value_of("task").or_else(|| guilty("task")),
+            tenant: value_of("tenant").or_else(|| raised_by("tenant")),
+            task: value_of("task").or_else(|| raised_by("task")),
             release_id: Some(release.to_owned())
                 .filter(|release| !release.is_empty())
                 .or_else(|| value_of("release_id")),
@@ -224,10 +224,10 @@ impl Row {
             was: was.map(micros),
             detector: evidence.detector,
             baseline: evidence.baseline.name(),
-            baseline_events: evidence.baseline_counts.map(|counts| held(counts.0)),
-            baseline_runs: evidence.baseline_counts.map(|counts| held(counts.1)),
-            canary_events: evidence.canary_counts.map(|counts| held(counts.0)),
-            canary_runs: evidence.canary_counts.map(|counts| held(counts.1)),
+            baseline_events: evidence.baseline_counts.map(|counts| as_long(counts.0)),
+            baseline_runs: evidence.baseline_counts.map(|counts| as_long(counts.1)),
+            canary_events: evidence.canary_counts.map(|counts| as_long(counts.0)),
+            canary_runs: evidence.canary_counts.map(|counts| as_long(counts.1)),
             baseline_value: finite(evidence.baseline_value),
             canary_value: finite(evidence.canary_value),
             effect_kind: evidence.effect_kind,
@@ -247,7 +247,7 @@ impl Row {
 }
 
 impl Row {
-    /// A row that says how the evaluations of a rule go: an alert of its own.
+    /// Makes a row of the alert about a failing rule.
     pub(crate) fn of_rule(
         rule: &Rule,
         failures: &Failures,
@@ -305,17 +305,17 @@ impl Row {
         }
     }
 
-    /// True where the alert is in the state that it was in: only whether there is news of it has changed.
+    /// Returns true if only the staleness of the alert has changed.
     pub fn restates(&self) -> bool {
         self.state_from == self.state
     }
 
-    /// When the change began, microseconds, as far as the evidence tells.
+    /// Returns when the change began by the evidence, microseconds since the epoch.
     pub fn since(&self) -> Option<i64> {
         self.since
     }
 
-    /// Makes it the taking back of itself: from what was told to what is so instead.
+    /// Turns the row into its retraction: from its state to the present one.
     pub(crate) fn take_back(&mut self, now: bellwether_detect::State) {
         self.state_from = self.state;
         self.state = now.name();
@@ -324,18 +324,18 @@ impl Row {
     }
 }
 
-/// A count as the table holds it: 63 bits.
-fn held(count: u64) -> u64 {
+/// Returns a count that fits the table's column: 63 bits.
+fn as_long(count: u64) -> u64 {
     count.min(i64::MAX.unsigned_abs())
 }
 
 fn stratum(evidence: &bellwether_detect::StratumEvidence) -> Stratum {
     Stratum {
         stratum: evidence.stratum.to_string(),
-        baseline_events: held(evidence.baseline.0),
-        baseline_runs: held(evidence.baseline.1),
-        canary_events: held(evidence.canary.0),
-        canary_runs: held(evidence.canary.1),
+        baseline_events: as_long(evidence.baseline.0),
+        baseline_runs: as_long(evidence.baseline.1),
+        canary_events: as_long(evidence.canary.0),
+        canary_runs: as_long(evidence.canary.1),
         log_e: if evidence.log_e.is_finite() { evidence.log_e } else { 0.0 },
     }
 }
@@ -356,9 +356,9 @@ fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> S
     let shown = |value: f64| measured.shown(value);
     match (evidence.effect_kind, evidence.baseline_value, evidence.canary_value) {
         ("burn_rate", Some(budget), Some(now)) => {
-            text.push_str(&format!(" {} where {} are allowed", shown(now), shown(budget)));
+            text.push_str(&format!(" {}, allowed {}", shown(now), shown(budget)));
             if let Some(rate) = evidence.effect {
-                text.push_str(&format!(": {rate:.1} times the budget"));
+                text.push_str(&format!(" ({rate:.1} times the budget)"));
             }
         }
         ("events", _, Some(now)) => text.push_str(&format!(" {now:.0}")),
@@ -377,7 +377,7 @@ fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> S
     {
         match evidence.seen_runs {
             Some((Some(seen_before), seen)) => {
-                text.push_str(&format!(" ({now} against {before} runs, by {seen} and {seen_before} that were seen)"));
+                text.push_str(&format!(" ({now} against {before} runs, sampled: {seen} and {seen_before})"));
             }
             _ => text.push_str(&format!(" ({now} against {before} runs)")),
         }
@@ -388,10 +388,10 @@ fn title(subject: Subject<'_>, baseline: Option<&str>, evidence: &Evidence) -> S
     text
 }
 
-/// What a rule measures, and the unit that its numbers are shown in.
+/// The value that a rule measures, and the unit in which it is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured<'a> {
-    /// What it is called, without a unit.
+    /// Name, without a unit.
     pub name: &'a str,
     unit: Unit,
 }
@@ -407,8 +407,8 @@ enum Unit {
 // === impl Measured ===
 
 impl<'a> Measured<'a> {
-    /// By the `value` of a rule and the kind of its effect. A value with a unit of time, as in "median latency, µs", is shown in
-    /// the unit that people would choose.
+    /// Takes the `value` of a rule and the kind of its effect. A value with a unit of time, such as "median latency, µs", is shown
+    /// in the unit that people would choose.
     pub fn of(value: &'a str, effect_kind: &str) -> Self {
         let share = matches!(effect_kind, "odds_ratio" | "share" | "burn_rate");
         let time = [(", µs", 1.0), (", ms", 1e3), (", s", 1e6)];
@@ -420,7 +420,7 @@ impl<'a> Measured<'a> {
         }
     }
 
-    /// A value in its unit.
+    /// Returns a value with its unit.
     pub fn shown(&self, value: f64) -> String {
         match self.unit {
             Unit::Share => figure::percent(value),
@@ -430,7 +430,7 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// A number in a line of text: three digits that count, and the whole part in full.
+/// Returns a number for a line of text: with three significant digits, and all digits of its whole part.
 fn short(value: f64) -> String {
     let size = value.abs();
     if size.is_infinite() {
@@ -449,26 +449,26 @@ fn short(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Rows as a batch of the table.
+/// Returns rows of one evaluation as a batch of the table.
 ///
 /// # Errors
-/// `Bug` where they do not fit it.
-pub fn batch(rows: &[Row], known: &Known) -> Result<RecordBatch> {
+/// `Bug` if they do not fit the table.
+pub fn batch(rows: &[Row], evaluation: &Evaluation) -> Result<RecordBatch> {
     let wrong = |source| Error::bug("rows of `alerts` do not fit the table").with_source(source);
-    let whole: Vec<Whole<'_>> = rows
+    let full: Vec<FullRow<'_>> = rows
         .iter()
-        .map(|row| Whole {
-            evaluation: known.evaluation,
-            metrics_version: known.metrics_version,
-            events_version: known.events_version,
-            complete_to: micros(known.complete_to),
-            evaluated_at: known.evaluated_at,
+        .map(|row| FullRow {
+            evaluation: evaluation.number,
+            metrics_version: evaluation.metrics_version,
+            events_version: evaluation.events_version,
+            complete_to: micros(evaluation.complete_to),
+            evaluated_at: evaluation.evaluated_at,
             row,
         })
         .collect();
     let schema = Table::Alerts.arrow_schema();
     let mut decoder = arrow::json::ReaderBuilder::new(schema.clone()).build_decoder().map_err(wrong)?;
-    decoder.serialize(&whole).map_err(wrong)?;
+    decoder.serialize(&full).map_err(wrong)?;
     Ok(decoder.flush().map_err(wrong)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
 }
 

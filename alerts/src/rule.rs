@@ -1,11 +1,10 @@
-//! Rules: TOML files that say what is looked at (SQL that returns observations), what is looked for (a detector), and who
-//! acts on it.
+//! Rules: TOML files with SQL that returns observations, a detector that judges them, and the people who act.
 //!
-//! * `rule/shipped.rs` holds those of the program; a folder of one's own adds rules, replaces them by name, or disables them.
-//! * `rule/settings.rs` turns the detector of a file, and a task's contract, into [`bellwether_detect::Detector`].
+//! * `rule/shipped.rs` holds the rules of the program. A folder of custom rules adds to them or replaces them by name.
+//! * `rule/settings.rs` turns the detector of a file and a task's contract into a [`bellwether_detect::Detector`].
 //!
-//! Rules kept here: one broken file is a problem of that rule and of no other; a detector that could never fire is refused
-//! when it is read, with the reason.
+//! Invariants: a broken file affects only its own rule; a detector that could never fire is refused when its file is read,
+//! with the reason.
 
 mod settings;
 mod shipped;
@@ -19,45 +18,45 @@ use serde::Deserialize;
 use crate::contract::Contract;
 pub use settings::{Needs, Settings};
 
-/// Who is told, and how urgently.
+/// How urgently people must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Somebody is woken.
+    /// At once: it may wake a person.
     Page,
-    /// Somebody looks within the day.
+    /// Within the day.
     Ticket,
-    /// For whoever wants to know.
+    /// For information.
     Info,
 }
 
-/// Where observations come from.
+/// The rows that a rule's query reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// New rows of `metrics`, as they are committed: the query has to be a sum over rows.
+    /// New rows of `metrics`, as they are committed. The query must be a sum over rows.
     Metrics,
-    /// New rows of `events`, as they are committed: the same.
+    /// New rows of `events`, as they are committed. The query must be a sum over rows.
     Events,
-    /// The whole tables, asked anew every time.
+    /// The whole tables, at every evaluation.
     Tables,
 }
 
-/// What it means that a series is not in the answer of a rule on whole tables.
+/// The meaning of a series that is missing from the result of a rule on whole tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {
-    /// The query returns what is wrong only: a series that is not there is right.
+    /// The query returns only what is wrong: a missing series is healthy.
     #[default]
     Clear,
-    /// Nothing is known of it.
+    /// Unknown: its state stays.
     Keep,
 }
 
-/// A rule as its file has it.
+/// The keys of a rule's file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct RawRule {
     name: String,
     doc: String,
     severity: Severity,
@@ -78,7 +77,7 @@ struct Raw {
     every: Option<String>,
     #[serde(default)]
     absent: Absent,
-    /// What the value is called in an alert's title.
+    /// Name of the value in an alert's title.
     value: String,
     sql: String,
     detector: Settings,
@@ -88,69 +87,69 @@ fn one() -> f64 {
     1.0
 }
 
-/// A rule that can be watched.
+/// A rule that can be evaluated.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Name: letters, digits and `_`.
     pub name: String,
-    /// What it watches and why.
+    /// Purpose of the rule.
     pub doc: String,
-    /// Who is told.
+    /// How urgently people must act.
     pub severity: Severity,
-    /// Who acts.
+    /// The people who act.
     pub owner: Option<String>,
-    /// What to do.
+    /// The page that says what to do.
     pub runbook: Option<String>,
-    /// Labels that its alerts carry.
+    /// Labels of its alerts.
     pub labels: BTreeMap<String, String>,
-    /// Its share of the severity's budget, beside the others.
+    /// Its share of the budget of its severity, relative to the weights of the others.
     pub weight: f64,
-    /// Where observations come from.
+    /// The rows that the query reads.
     pub source: Source,
-    /// Columns that tell series apart, but for the release.
+    /// Columns that tell series apart, except the release.
     pub series: Vec<String>,
     /// Columns that tell strata apart.
     pub strata: Vec<String>,
     /// Minutes between two evaluations of a rule on whole tables.
     pub every: i64,
-    /// What a series means that is not in the answer.
+    /// The meaning of a missing series.
     pub absent: Absent,
-    /// What the value is called.
+    /// Name of the value in an alert's title.
     pub value: String,
     /// The query.
     pub sql: String,
-    /// What is looked for.
+    /// The detector.
     pub settings: Settings,
-    /// Where it comes from: a file, or `shipped`.
+    /// Its file, or `shipped`.
     pub origin: String,
 }
 
 /// A rule that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Its name, or its file where it has none.
+    /// Its name, or its file if it has none.
     pub name: String,
-    /// Where it comes from.
+    /// Its file, `shipped`, or the key of the configuration that names it.
     pub origin: String,
-    /// What is wrong.
+    /// The problem.
     pub why: String,
 }
 
-/// All rules there are.
+/// All rules.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Those that can be watched, by name.
+    /// Rules that can be evaluated, by name.
     pub rules: Vec<Rule>,
-    /// Those that cannot.
+    /// Rules that cannot.
     pub broken: Vec<Broken>,
-    /// Names of those that are disabled.
+    /// Names of disabled rules.
     pub disabled: Vec<String>,
 }
 
 // === impl Severity ===
 
 impl Severity {
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Page => "page",
@@ -163,7 +162,7 @@ impl Severity {
 // === impl Source ===
 
 impl Source {
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Metrics => "metrics",
@@ -172,7 +171,7 @@ impl Source {
         }
     }
 
-    /// The table whose new rows it follows.
+    /// Returns the table whose new rows it follows; none for whole tables.
     pub const fn table(self) -> Option<Table> {
         match self {
             Self::Metrics => Some(Table::Metrics),
@@ -185,12 +184,12 @@ impl Source {
 // === impl Rule ===
 
 impl Rule {
-    /// Reads one rule.
+    /// Parses the file of a rule.
     ///
     /// # Errors
-    /// What is wrong, with the line where there is one.
+    /// Describes the problem, with its line if it has one.
     pub fn parse(text: &str, origin: &str) -> Result<Self, Broken> {
-        let raw: Raw = toml::from_str(text).map_err(|error| {
+        let raw: RawRule = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Broken {
                 name: name_in(text).unwrap_or_else(|| origin.to_owned()),
@@ -202,10 +201,13 @@ impl Rule {
         if raw.name.is_empty()
             || !raw.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         {
-            return Err(broken(format!("name is `{}`; it must be of lower-case letters, digits and `_`", raw.name)));
+            return Err(broken(format!(
+                "name is `{}`; it must consist of lower-case letters, digits and `_`",
+                raw.name
+            )));
         }
         if raw.name == crate::record::RULE_FAILING {
-            return Err(broken(format!("name is `{}`, under which failing rules are told", raw.name)));
+            return Err(broken(format!("name is `{}`, which is reserved for alerts about failing rules", raw.name)));
         }
         if !(raw.weight > 0.0 && raw.weight.is_finite()) {
             return Err(broken(format!("weight is `{}`; it must be above 0", raw.weight)));
@@ -223,9 +225,9 @@ impl Rule {
         let whole = matches!(raw.source, Source::Tables);
         if whole != raw.settings_are_plain() {
             let right = if whole {
-                "a rule on whole tables is asked anew every time: its detector must be `threshold` with the column `value`"
+                "source is `tables`; its detector must be `threshold`, on the column `value`"
             } else {
-                "a `threshold` compares a value as it stands: its source must be `tables`"
+                "detector is `threshold`; its source must be `tables`"
             };
             return Err(broken(right.to_owned()));
         }
@@ -250,7 +252,7 @@ impl Rule {
         })
     }
 
-    /// A rule that is not there any more, of which only its name and how urgent its alerts were is known.
+    /// Makes a rule in place of one that no longer exists: only its name and the severity of its alerts are known.
     pub(crate) fn removed(name: &str, severity: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -272,30 +274,30 @@ impl Rule {
         }
     }
 
-    /// The columns that its query has to return.
+    /// Returns the columns that its query must return.
     pub fn needs(&self) -> Needs {
         self.settings.needs()
     }
 
-    /// The name of its kind of detector.
+    /// Returns the name of its kind of detector.
     pub fn settings_name(&self) -> &'static str {
         self.settings.name()
     }
 
-    /// The contract of a series, by its task.
+    /// Returns the contract of the task of a series.
     pub fn contract<'a>(&self, contracts: &'a BTreeMap<String, Contract>, values: &[String]) -> Option<&'a Contract> {
         let place = self.series.iter().position(|column| column == "task")?;
         contracts.get(values.get(place)?)
     }
 }
 
-impl Raw {
+impl RawRule {
     fn settings_are_plain(&self) -> bool {
         matches!(self.detector, Settings::Threshold { .. })
     }
 }
 
-/// The name that a text states, though it is no rule.
+/// Returns the name in the text of a file that cannot be parsed.
 fn name_in(text: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix("name")?.trim_start().strip_prefix('='))?;
     Some(value.trim().trim_matches(['"', '\'']).to_owned()).filter(|name| !name.is_empty())
@@ -304,7 +306,7 @@ fn name_in(text: &str) -> Option<String> {
 // === impl Rules ===
 
 impl Rules {
-    /// The shipped rules.
+    /// Returns the shipped rules.
     pub fn shipped() -> Self {
         let mut rules = Self::default();
         for (file, text) in shipped::FILES {
@@ -316,8 +318,8 @@ impl Rules {
         rules
     }
 
-    /// The shipped rules, with the files of a folder laid over them and some disabled. Nothing here is an error: what
-    /// cannot be used is in [`Rules::broken`].
+    /// Returns the shipped rules with those of a folder laid over them and some disabled. Rules that cannot be used are in
+    /// [`Rules::broken`].
     pub fn load(folder: Option<&Path>, disabled: &[String]) -> Self {
         let mut all = Self::shipped();
         if let Some(folder) = folder {
@@ -341,7 +343,7 @@ impl Rules {
                 all.broken.push(Broken {
                     name: name.clone(),
                     origin: "alerts.disabled".to_owned(),
-                    why: format!("there is no rule of this name{hint}"),
+                    why: format!("no rule has this name{hint}"),
                 });
             }
         }
@@ -375,8 +377,10 @@ impl Rules {
             match Rule::parse(&text, &origin) {
                 Ok(rule) => {
                     if let Some(first) = own.get(&rule.name) {
-                        let why =
-                            format!("two rules have this name: `{}` and `{origin}`; neither is watched", first.origin);
+                        let why = format!(
+                            "two rules have this name: `{}` and `{origin}`; neither is evaluated",
+                            first.origin
+                        );
                         self.broken.push(Broken { name: rule.name.clone(), origin, why });
                         twice.insert(rule.name);
                     } else {
@@ -384,7 +388,7 @@ impl Rules {
                     }
                 }
                 Err(broken) => {
-                    // A shipped rule that somebody meant to replace must not go on in its old form unnoticed.
+                    // A shipped rule that a broken file was meant to replace must not go on in its old form unnoticed.
                     self.rules.retain(|rule| rule.name != broken.name);
                     self.broken.push(broken);
                 }
@@ -395,9 +399,10 @@ impl Rules {
     }
 }
 
-/// Rule files of a folder, in order of their names; those that end in `.test.toml` are tests.
+/// Lists the rule files of a folder by name; files that end in `.test.toml` are tests.
 fn files_of(folder: &Path) -> Result<Vec<std::path::PathBuf>, String> {
-    let entries = std::fs::read_dir(folder).map_err(|error| format!("the folder of rules cannot be read: {error}"))?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| format!("the folder of custom rules cannot be read: {error}"))?;
     let mut files: Vec<std::path::PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
@@ -453,7 +458,7 @@ detector = { kind = "regression" }
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_told() {
+    fn problems_of_a_file_are_reported() {
         assert_eq!(Rule::parse(RULE, "file.toml").expect("right").name, "mine");
         assert!(refused("severity = \"ticket\"", "severity = \"loud\"").contains("line 4"));
         assert!(refused("value = \"rate\"", "vallue = \"rate\"").contains("vallue"));
@@ -488,7 +493,7 @@ detector = { kind = "regression" }
         let of = |name: &str| rules.rules.iter().find(|rule| rule.name == name);
         assert!(of("mine").is_some() && of("twin").is_none() && of("latency_regression").is_none());
         assert_eq!(of("success_regression").map(|rule| rule.doc.as_str()), Some("Mine."));
-        assert!(of("schema_regression").is_none(), "a rule that was to be replaced does not go on as it was");
+        assert!(of("schema_regression").is_none(), "a rule whose replacement is broken does not go on as it was");
         let why = |name: &str| {
             rules.broken.iter().find(|broken| broken.name == name).map(|broken| broken.why.clone()).unwrap_or_default()
         };

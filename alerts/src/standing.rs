@@ -1,33 +1,33 @@
-//! The alerts as they stand, from the table.
+//! The present state of all alerts, from the table.
 
 use bellwether_lake::{Lake, Result};
 
 use crate::ledger::Ledger;
 
-/// One alert as it stands.
+/// The present state of an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Current {
-    /// Its id.
+    /// Id.
     pub alert_id: String,
-    /// Its rule.
+    /// Rule.
     pub rule: String,
-    /// Who is told.
+    /// Severity: page, ticket or info.
     pub severity: String,
-    /// Where it is.
+    /// State.
     pub state: String,
-    /// Firing without news.
+    /// It fires, but its series has had no data since.
     pub stale: bool,
-    /// Since when, microseconds.
+    /// Time of its last transition, microseconds since the epoch.
     pub at: i64,
 }
 
-/// All alerts that have a transition that stands.
+/// Reads the present state of all alerts.
 ///
 /// # Errors
-/// `Unavailable` where the table cannot be read.
+/// `Unavailable` if the table cannot be read.
 pub async fn current(lake: &Lake) -> Result<Vec<Current>> {
     let ledger = Ledger::load(lake).await?;
-    let stands = ledger.alerts().filter_map(|(id, alert)| {
+    let current = ledger.alerts().filter_map(|(id, alert)| {
         let last = alert.last()?;
         Some(Current {
             alert_id: id.clone(),
@@ -38,5 +38,5 @@ pub async fn current(lake: &Lake) -> Result<Vec<Current>> {
             at: last.at,
         })
     });
-    Ok(stands.collect())
+    Ok(current.collect())
 }

@@ -1,4 +1,4 @@
-//! Unit tests of rules: rows go in, states are expected. Files end in `.test.toml`.
+//! Unit tests of rules: a file of rows, and the states that they must lead to. Files end in `.test.toml`.
 //!
 //! ```toml
 //! rule = "success_regression"
@@ -12,11 +12,11 @@
 //! expect = [{ task = "refunds", release_id = "v2", state = "firing", after = "1h", before = "2h" }]
 //! ```
 //!
-//! A row stands for one row of the rule's table in every minute from `from` to `to` (`every` says how many minutes apart);
-//! a list of numbers goes round. What a row does not state is 0 or empty; `runs` is the sum of its outcomes.
+//! A row represents one row of the rule's table in every minute from `from` to `to`, or in one of every few with `every`. A
+//! list of numbers repeats. Columns without a value are 0 or empty; `runs` is the sum of the outcomes.
 //!
-//! Of a rule whose source is `tables` each row names its `table`, and the rule is asked as often as live: a row is there
-//! from its minute on, and `now()` is the minute of asking.
+//! For a rule with source `tables`, each row names its `table`. The rule is evaluated as often as live: a row exists from its
+//! minute on, and `now()` is the minute of the evaluation.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,28 +31,28 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine};
-use crate::read::ask_over_time;
+use crate::read::{Schedule, ask_over_time};
 use crate::record::{ChangeKind, Row};
 use crate::rule::{Rule, Rules, Source};
 
-/// First minute of a test's time: a Monday, 2026-01-05 00:00 UTC.
+/// First minute of a test: Monday, 2026-01-05 00:00 UTC.
 const BEGIN: Minute = 29_459_520;
 
-/// Longest test, minutes: a quarter.
+/// Length of the longest test, minutes: a quarter.
 const MOST: i64 = 92 * 1440;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct TestFile {
     rule: String,
     #[serde(default)]
     contracts: Contracts,
-    test: Vec<Test>,
+    test: Vec<RuleTest>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Test {
+struct RuleTest {
     name: String,
     rows: Vec<BTreeMap<String, toml::Value>>,
     #[serde(default)]
@@ -72,73 +72,77 @@ struct Expect {
     labels: BTreeMap<String, String>,
 }
 
-/// How one test went.
+/// The outcome of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Its name.
+    /// Name of the test.
     pub name: String,
-    /// What was expected and not so; none where all was.
+    /// Expectations that failed.
     pub failures: Vec<String>,
 }
 
 /// Runs the tests of a file.
 ///
 /// # Errors
-/// `Config` where the file, or the rule it is of, is wrong.
+/// `Config` if the file or its rule is wrong.
 pub async fn run(path: &Path, rules: &Rules) -> Result<Vec<Outcome>> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|source| Error::config(format!("`{name}` cannot be read")).with_source(source))?;
     let wrong = |why: String| {
-        Error::config(format!("`{name}` is no test of a rule: {why}")).with_hint("docs/alerts.md has an example")
+        Error::config(format!("`{name}` is not a valid rule test: {why}"))
+            .with_hint("see the example in docs/alerts.md")
     };
-    let file: File = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+    let file: TestFile = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
     if let Some(broken) = rules.broken.iter().find(|broken| broken.name == file.rule) {
         return Err(wrong(format!("its rule `{}` cannot be used: {}", file.rule, broken.why)));
     }
     let Some(rule) = rules.rules.iter().find(|rule| rule.name == file.rule) else {
-        return Err(wrong(format!("there is no rule `{}`", file.rule)));
+        return Err(wrong(format!("no rule is named `{}`", file.rule)));
     };
     let only = Rules { rules: vec![rule.clone()], ..Rules::default() };
     let mut outcomes = Vec::new();
     for test in &file.test {
         let mut engine = Engine::new(&only, &file.contracts, &BudgetSettings { pages: 0.1, tickets: 0.1, infos: 0.1 })?;
-        let told = told(&mut engine, rule, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
+        let found =
+            transitions(&mut engine, rule, test).await.map_err(|why| wrong(format!("test `{}`: {why}", test.name)))?;
         if let Some(why) = engine.failures().find_map(|(_, failures)| failures.last_error.clone()) {
             return Err(wrong(format!("rule `{}` fails: {why}", file.rule)));
         }
         let mut failures = Vec::new();
         for expect in &test.expect {
-            failures.extend(expect.compare(&told).map_err(&wrong)?);
+            failures.extend(expect.compare(&found).map_err(&wrong)?);
         }
         outcomes.push(Outcome { name: test.name.clone(), failures });
     }
     Ok(outcomes)
 }
 
-/// Rows of a test by table and day, and its last minute.
-struct Made {
+/// Rows of a test by day and table, and its last minute.
+struct TestRows {
     days: BTreeMap<i64, BTreeMap<Table, Vec<Map<String, Value>>>>,
     end: i64,
 }
 
-/// All transitions of a test.
-async fn told(engine: &mut Engine, rule: &Rule, test: &Test) -> std::result::Result<Vec<Row>, String> {
-    let made = all_made(rule, test)?;
+/// Returns all transitions of a test.
+async fn transitions(engine: &mut Engine, rule: &Rule, test: &RuleTest) -> std::result::Result<Vec<Row>, String> {
+    let made = test_rows(rule, test)?;
     match rule.source {
-        Source::Tables => told_of_tables(engine, rule, made).await,
-        Source::Metrics | Source::Events => told_of_rows(engine, made).await,
+        Source::Tables => over_tables(engine, rule, made).await,
+        Source::Metrics | Source::Events => over_rows(engine, made).await,
     }
 }
 
-fn all_made(rule: &Rule, test: &Test) -> std::result::Result<Made, String> {
-    let mut made = Made { days: BTreeMap::new(), end: 0 };
+fn test_rows(rule: &Rule, test: &RuleTest) -> std::result::Result<TestRows, String> {
+    let mut made = TestRows { days: BTreeMap::new(), end: 0 };
     for row in &test.rows {
         let table = table_of(rule, row)?;
-        let (from, to) = (minutes_of(row, "from")?.unwrap_or(0), minutes_of(row, "to")?.ok_or("a row has no `to`")?);
+        let (from, to) = (minutes_of(row, "from")?.unwrap_or(0), minutes_of(row, "to")?.ok_or("a row lacks `to`")?);
         let every = minutes_of(row, "every")?.unwrap_or(1).max(1);
         if to <= from || to > MOST {
-            return Err(format!("a row goes from {from} to {to} minutes; it must end after it begins, within 92 days"));
+            return Err(format!(
+                "a row lasts from {from} to {to} minutes; it must end after it begins, within 92 days"
+            ));
         }
         made.end = made.end.max(to);
         for (index, minute) in (from..to).step_by(usize::try_from(every).unwrap_or(1)).enumerate() {
@@ -149,7 +153,7 @@ fn all_made(rule: &Rule, test: &Test) -> std::result::Result<Made, String> {
     Ok(made)
 }
 
-/// The table that a row is of.
+/// Returns the table of a row.
 fn table_of(rule: &Rule, row: &BTreeMap<String, toml::Value>) -> std::result::Result<Table, String> {
     let named = match row.get("table") {
         None => None,
@@ -157,20 +161,20 @@ fn table_of(rule: &Rule, row: &BTreeMap<String, toml::Value>) -> std::result::Re
             Table::ALL
                 .into_iter()
                 .find(|table| name.as_str() == Some(table.name()))
-                .ok_or_else(|| format!("`table` is {name}, which is no table"))?,
+                .ok_or_else(|| format!("`table` is {name}, which is not a table"))?,
         ),
     };
     match (rule.source.table(), named) {
-        (None, None) => Err(format!("rule `{}` asks whole tables: each row must name its `table`", rule.name)),
+        (None, None) => Err(format!("rule `{}` reads whole tables: each row must name its `table`", rule.name)),
         (None, Some(table)) | (Some(table), None) => Ok(table),
         (Some(table), Some(named)) if table == named => Ok(table),
         (Some(table), Some(named)) => {
-            Err(format!("rule `{}` asks `{}`; a row is of `{}`", rule.name, table.name(), named.name()))
+            Err(format!("rule `{}` reads `{}`, but a row has table `{}`", rule.name, table.name(), named.name()))
         }
     }
 }
 
-async fn told_of_rows(engine: &mut Engine, made: Made) -> std::result::Result<Vec<Row>, String> {
+async fn over_rows(engine: &mut Engine, made: TestRows) -> std::result::Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for (day, tables) in made.days {
         rows.extend(engine.evaluate(BEGIN + day * 1440, BEGIN + day * 1440, None));
@@ -183,7 +187,8 @@ async fn told_of_rows(engine: &mut Engine, made: Made) -> std::result::Result<Ve
     Ok(rows)
 }
 
-async fn told_of_tables(engine: &mut Engine, rule: &Rule, made: Made) -> std::result::Result<Vec<Row>, String> {
+async fn over_tables(engine: &mut Engine, rule: &Rule, made: TestRows) -> std::result::Result<Vec<Row>, String> {
+    let schedule = Schedule { from: BEGIN, to: BEGIN + made.end, every: rule.every };
     let present = Present::default();
     let settings = SessionSettings { threads: Some(1), present: Some(present.clone()), ..SessionSettings::default() };
     let session = Session::in_memory(settings).map_err(|error| error.chain())?;
@@ -194,14 +199,16 @@ async fn told_of_tables(engine: &mut Engine, rule: &Rule, made: Made) -> std::re
     for (table, batches) in whole {
         session.put(table, table.arrow_schema(), batches).map_err(|error| error.chain())?;
     }
-    Ok(ask_over_time(engine, &session, &present, BEGIN, BEGIN + made.end, rule.every).await)
+    Ok(ask_over_time(engine, &session, &present, schedule).await)
 }
 
 fn minutes_of(row: &BTreeMap<String, toml::Value>, key: &str) -> std::result::Result<Option<i64>, String> {
     match row.get(key) {
         None => Ok(None),
         Some(toml::Value::String(text)) => duration(text).map(Some),
-        Some(other) => Err(format!("`{key}` is `{other}`; it must be a time since the begin, such as \"90m\"")),
+        Some(other) => {
+            Err(format!("`{key}` is `{other}`; it must be a time since the start of the test, such as \"90m\""))
+        }
     }
 }
 
@@ -209,11 +216,11 @@ fn duration(text: &str) -> std::result::Result<i64, String> {
     if text.trim_start_matches('0').trim_matches(['m', 's', 'h']).is_empty() {
         return Ok(0);
     }
-    let parsed = humantime::parse_duration(text).map_err(|error| format!("`{text}` is no duration: {error}"))?;
+    let parsed = humantime::parse_duration(text).map_err(|error| format!("`{text}` is not a duration: {error}"))?;
     Ok(i64::try_from(parsed.as_secs() / 60).unwrap_or(i64::MAX))
 }
 
-/// One row of the table.
+/// Returns one row of the table.
 fn made(
     table: Table,
     row: &BTreeMap<String, toml::Value>,
@@ -225,7 +232,7 @@ fn made(
         .columns()
         .iter()
         .filter(|column| column.required)
-        .map(|column| (column.name.to_owned(), nothing(column.name, column.kind)))
+        .map(|column| (column.name.to_owned(), default_value(column.name, column.kind)))
         .collect();
     for name in [
         "window_start",
@@ -250,7 +257,7 @@ fn made(
     }
     for (key, value) in row.iter().filter(|(key, _)| !["from", "to", "every", "table"].contains(&key.as_str())) {
         if !table.columns().iter().any(|column| column.name == *key) {
-            return Err(format!("`{key}` is no column of `{}`", table.name()));
+            return Err(format!("`{}` has no column `{key}`", table.name()));
         }
         let value = match value {
             toml::Value::Array(list)
@@ -271,8 +278,8 @@ fn made(
     Ok(made)
 }
 
-/// What a required column holds where nothing is said.
-fn nothing(name: &str, kind: Kind) -> Value {
+/// Returns the value of a required column that a row leaves out.
+fn default_value(name: &str, kind: Kind) -> Value {
     match (name, kind) {
         ("stage", _) => json!("full"),
         ("weight_micros", _) => json!(1_000_000),
@@ -288,21 +295,21 @@ fn nothing(name: &str, kind: Kind) -> Value {
 
 fn batch(table: Table, rows: &[Map<String, Value>]) -> std::result::Result<RecordBatch, String> {
     let schema = table.arrow_schema();
-    let told = |error: arrow::error::ArrowError| error.to_string();
+    let text = |error: arrow::error::ArrowError| error.to_string();
     let mut decoder = arrow::json::ReaderBuilder::new(schema.clone())
         .with_batch_size(rows.len().max(1))
         .build_decoder()
-        .map_err(told)?;
-    decoder.serialize(rows).map_err(told)?;
-    Ok(decoder.flush().map_err(told)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+        .map_err(text)?;
+    decoder.serialize(rows).map_err(text)?;
+    Ok(decoder.flush().map_err(text)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
 }
 
 // === impl Expect ===
 
 impl Expect {
-    fn compare(&self, told: &[Row]) -> std::result::Result<Option<String>, String> {
+    fn compare(&self, rows: &[Row]) -> std::result::Result<Option<String>, String> {
         if bellwether_detect::State::of(&self.state).is_none() {
-            return Err(format!("state `{}` is not one of inactive, pending, firing, resolved", self.state));
+            return Err(format!("state is `{}`; it must be inactive, pending, firing or resolved", self.state));
         }
         let time = |text: &Option<String>| text.as_deref().map(duration).transpose();
         let (after, before) = (time(&self.after)?.unwrap_or(0), time(&self.before)?.unwrap_or(MOST));
@@ -313,21 +320,21 @@ impl Expect {
         };
         let minute = |row: &Row| row.at / 60_000_000 - BEGIN;
         let found: Vec<i64> =
-            told.iter().filter(matches).map(minute).filter(|at| (after..=before).contains(at)).collect();
+            rows.iter().filter(matches).map(minute).filter(|at| (after..=before).contains(at)).collect();
         let who = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
         let span = format!("from {after} to {before} min");
         Ok(match (self.never, found.first()) {
             (false, None) => {
                 let others: Vec<String> =
-                    told.iter().map(|row| format!("{} at {} min", row.state, minute(row))).collect();
+                    rows.iter().map(|row| format!("{} at {} min", row.state, minute(row))).collect();
                 let others = if others.is_empty() {
-                    "nothing was told".to_owned()
+                    "there were no transitions".to_owned()
                 } else {
-                    format!("told were {}", others.join(", "))
+                    format!("transitions: {}", others.join(", "))
                 };
                 Some(format!("{who} is not {} {span}; {others}", self.state))
             }
-            (true, Some(at)) => Some(format!("{who} is {} at {at} min, which it must not be {span}", self.state)),
+            (true, Some(at)) => Some(format!("{who} is {} at {at} min, but must never be {span}", self.state)),
             _ => None,
         })
     }

@@ -1,75 +1,20 @@
-//! Rules that fail to evaluate: what of them is judged all the same, when the rest is, and that no other rule notices.
+//! Rules that fail to evaluate: the rows that they can be judged on are judged at once, the others later, and other rules are
+//! not affected.
+
+mod common;
 
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use bellwether_alerts::engine::Status;
 use bellwether_alerts::record::Row;
 use bellwether_alerts::{BudgetSettings, Contracts, Engine, Rule, Rules};
-use bellwether_lake::schema::Kind;
-use bellwether_lake::{Clock, SystemClock, Table};
+use bellwether_base::{Clock, SystemClock};
 use bellwether_queries::{Session, SessionSettings};
-use serde_json::{Map, Value, json};
-
-/// 2026-01-05 00:00 UTC, minutes.
-const BEGIN: i64 = 29_459_520;
+use bellwether_tables::Table;
+use common::{BEGIN, Cell, cell, rows};
 
 /// An hour, microseconds.
 const HOUR: i64 = 3_600_000_000;
-
-/// A row of `metrics`.
-#[derive(Clone, Copy)]
-struct Cell<'a> {
-    minute: i64,
-    task: &'a str,
-    release: &'a str,
-    stage: &'a str,
-    /// What a query of a test reads as a number.
-    model: &'a str,
-    runs: i64,
-    failures: i64,
-}
-
-fn cell(minute: i64, task: &str, runs: i64, failures: i64) -> Cell<'_> {
-    Cell { minute, task, release: "v1", stage: "full", model: "0", runs, failures }
-}
-
-fn nothing(name: &str, kind: Kind) -> Value {
-    match (name, kind) {
-        ("weight_micros", _) => json!(1_000_000),
-        (_, Kind::Text | Kind::Binary) => json!(""),
-        (_, Kind::LongList) => json!(vec![0; 32]),
-        (_, Kind::BigInteger) => json!("0"),
-        (_, Kind::Boolean) => json!(false),
-        _ => json!(0),
-    }
-}
-
-fn rows(cells: &[Cell<'_>]) -> RecordBatch {
-    let made = cells.iter().map(|cell| {
-        let columns = Table::Metrics.columns().iter();
-        let mut row: Map<String, Value> =
-            columns.map(|column| (column.name.to_owned(), nothing(column.name, column.kind))).collect();
-        let stated = [
-            ("window_start", json!((BEGIN + cell.minute) * 60_000_000)),
-            ("task", json!(cell.task)),
-            ("release_id", json!(cell.release)),
-            ("stage", json!(cell.stage)),
-            ("model", json!(cell.model)),
-            ("runs", json!(cell.runs)),
-            ("failure", json!(cell.failures)),
-            ("success", json!(cell.runs - cell.failures)),
-        ];
-        row.extend(stated.map(|(name, value)| (name.to_owned(), value)));
-        row
-    });
-    let made: Vec<Map<String, Value>> = made.collect();
-    let schema = Table::Metrics.arrow_schema();
-    let mut decoder =
-        arrow::json::ReaderBuilder::new(schema).with_batch_size(made.len()).build_decoder().expect("a decoder");
-    decoder.serialize(&made).expect("rows");
-    decoder.flush().expect("rows").expect("some")
-}
 
 fn rule(name: &str, source: &str, sql: &str, detector: &str) -> Rule {
     let series = if source == "tables" { "[\"task\"]" } else { "[\"tenant\", \"task\"]" };
@@ -80,7 +25,7 @@ fn rule(name: &str, source: &str, sql: &str, detector: &str) -> Rule {
     Rule::parse(&text, "test").unwrap_or_else(|broken| panic!("{}", broken.why))
 }
 
-/// Single failures, of a query that cannot read a model that is no number.
+/// Fires on single failures. Its query fails on a row whose model is not a number.
 fn touchy() -> Rule {
     let sql = "SELECT window_start, tenant, task, sum(failure) AS events, sum(runs + CAST(model AS BIGINT)) AS runs \
                FROM metrics GROUP BY window_start, tenant, task";
@@ -92,7 +37,7 @@ fn engine(rules: Vec<Rule>) -> Engine {
     Engine::new(&rules, &Contracts::new(), &BudgetSettings::default()).expect("starts")
 }
 
-/// Tasks that fire, by rule.
+/// Rules and tasks of the alerts that fire.
 fn firing(rows: &[Row]) -> Vec<(String, String)> {
     let firing = rows.iter().filter(|row| row.state == "firing" && row.state_from == "pending");
     firing.map(|row| (row.rule.clone(), row.task.clone().unwrap_or_default())).collect()
@@ -103,7 +48,7 @@ fn pair(rule: &str, task: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn rows_that_fail_are_judged_apart_from_all_others_and_other_rules_do_not_notice() {
+async fn rows_that_fail_are_set_apart_and_neither_other_rows_nor_other_rules_are_affected() {
     let plain = rule(
         "plain",
         "metrics",
@@ -121,11 +66,11 @@ async fn rows_that_fail_are_judged_apart_from_all_others_and_other_rules_do_not_
     cells.push(Cell { model: "poison", ..cell(7, "d", 5, 1) });
     engine.at(0, true);
     engine.take(Table::Metrics, vec![rows(&cells)]).await.expect("takes");
-    let told = firing(&engine.evaluate(BEGIN + 40, BEGIN + 40, None));
+    let fired = firing(&engine.evaluate(BEGIN + 40, BEGIN + 40, None));
     let expected =
         [("plain", "a"), ("plain", "b"), ("plain", "c"), ("plain", "d")].map(|(rule, task)| pair(rule, task));
     let touchy = ["a", "c", "d"].map(|task| pair("touchy", task));
-    let mut all: Vec<_> = told.clone();
+    let mut all: Vec<_> = fired.clone();
     all.sort();
     assert_eq!(all, [&expected[..], &touchy[..]].concat());
     let failures = |engine: &Engine, name: &str| {
@@ -135,20 +80,20 @@ async fn rows_that_fail_are_judged_apart_from_all_others_and_other_rules_do_not_
     assert_eq!((failures(&engine, "touchy").total, failures(&engine, "touchy").in_a_row), (1, 1));
     assert!(failures(&engine, "touchy").last_error.is_some_and(|why| why.contains("poison")));
     assert_eq!(failures(&engine, "plain").total, 0);
-    // An evaluation that works: the rule does. Rows of a series none of which could be judged hold only that series.
+    // The rule works again after an evaluation that works. A series with no row that could be judged is not judged.
     let good: Vec<Cell<'_>> = ["a", "b"].iter().map(|task| cell(41, task, 5, 1)).collect();
     engine.take(Table::Metrics, vec![rows(&good)]).await.expect("takes");
     assert_eq!(failures(&engine, "touchy").in_a_row, 0);
     assert!(matches!(engine.statuses()[0].1, Status::Watching));
     assert_eq!(firing(&engine.evaluate(BEGIN + 42, BEGIN + 42, None)), []);
-    // What is tried again leaves the others' questions alone.
+    // Trying rows again does not disturb the evaluation of others.
     engine.at(HOUR / 60, true);
     engine.retry().await.expect("asks");
     engine.take(Table::Metrics, vec![rows(&[cell(42, "e", 5, 1)])]).await.expect("takes");
     let mut others = firing(&engine.evaluate(BEGIN + 43, BEGIN + 43, None));
     others.sort();
     assert_eq!(others, [pair("plain", "e"), pair("touchy", "e")]);
-    // Tried again and again, they are given up in the end, and what else is known of the series is judged.
+    // After all attempts the rows are given up, and the others of the series are judged.
     for hour in 1..12 {
         engine.at(hour * HOUR, true);
         engine.retry().await.expect("asks");
@@ -158,7 +103,7 @@ async fn rows_that_fail_are_judged_apart_from_all_others_and_other_rules_do_not_
 }
 
 #[tokio::test]
-async fn what_waited_while_a_rule_failed_comes_out_as_if_it_never_had() {
+async fn rows_that_waited_while_a_rule_failed_are_judged_as_if_it_had_not() {
     let canary = |from: i64, to: i64| -> Vec<Cell<'static>> {
         (from..to)
             .flat_map(|minute| {
@@ -180,8 +125,8 @@ async fn what_waited_while_a_rule_failed_comes_out_as_if_it_never_had() {
     live.at(0, true);
     live.take(Table::Metrics, vec![rows(&canary(0, 60))]).await.expect("takes");
     assert!(matches!(live.statuses()[0].1, Status::Broken(_)), "{:?}", live.statuses());
-    assert_eq!(live.evaluate(BEGIN + 60, BEGIN + 60, None), [], "windows that are not whole are not judged");
-    // While it pauses it is not asked; what comes waits with the rest.
+    assert_eq!(live.evaluate(BEGIN + 60, BEGIN + 60, None), [], "incomplete windows are not judged");
+    // While the rule pauses, it is not evaluated, and new rows wait with the others.
     live.take(Table::Metrics, vec![rows(&canary(60, 90))]).await.expect("takes");
     live.retry().await.expect("asks nothing");
     assert_eq!(live.failures().next().map(|(_, failures)| failures.total), Some(1));
@@ -199,7 +144,7 @@ async fn what_waited_while_a_rule_failed_comes_out_as_if_it_never_had() {
 }
 
 #[tokio::test]
-async fn of_whole_tables_one_idle_task_stops_no_other_and_infinite_is_beyond_every_bound() {
+async fn an_idle_task_in_whole_tables_stops_no_other_and_infinity_is_beyond_every_bound() {
     let value = |sql: &str| format!("SELECT task, {sql} AS value FROM metrics GROUP BY task");
     let above = "{ kind = \"threshold\", above = 10.0, hold = 0 }";
     let below = "{ kind = \"threshold\", below = -10.0, hold = 0 }";
@@ -223,7 +168,7 @@ async fn of_whole_tables_one_idle_task_stops_no_other_and_infinite_is_beyond_eve
     assert_eq!(all, expected);
     let title = told.iter().find(|row| row.rule == "infinite" && row.state == "firing").map(|row| row.title.as_str());
     assert_eq!(title, Some("down: failures 10.0 → ∞"));
-    // What fails is tried again after a pause, whatever the rule's own pace.
+    // A failed rule is tried again after a pause, whatever its own interval.
     let total = |engine: &Engine| {
         let fails = engine.failures().find(|(rule, _)| rule.name == "fails");
         fails.map(|(_, failures)| failures.total)
@@ -238,7 +183,7 @@ async fn of_whole_tables_one_idle_task_stops_no_other_and_infinite_is_beyond_eve
 }
 
 #[test]
-fn a_bound_that_no_value_can_pass_is_refused() {
+fn a_bound_that_no_value_can_exceed_is_refused() {
     let text = "name = \"far\"\ndoc = \"Far.\"\nseverity = \"info\"\nsource = \"tables\"\nvalue = \"v\"\nsql = \"SELECT 1 AS value\"\n\
                 detector = { kind = \"threshold\", above = 1e13 }\n";
     let why = Rule::parse(text, "test").expect_err("it is refused").why;

@@ -1,4 +1,6 @@
-//! The role on a lake of its own: versions that are gone, rivals, restarts.
+//! The watcher on tables of its own: versions that are gone, other watchers, restarts.
+
+mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,64 +8,30 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bellwether_alerts::standing::current;
-use bellwether_alerts::{Contracts, Health, Rule, Rules, Settings, Watch, Watcher, run};
-use bellwether_lake::schema::Kind;
+use bellwether_alerts::{Contracts, Rule, Rules, Settings, Watch, Watcher, run};
+use bellwether_base::{ErrorKind, ManualClock, unique_id};
+use bellwether_follow::{FollowHealth, Until};
 use bellwether_lake::{
-    Advance, Commit, CommitLog, ErrorKind, Lake, Layout, MaintainSettings, ManualClock, Outcome, PartitionRange,
-    StorageOptions, Table, unique_id,
+    Advance, Commit, CommitLog, Lake, Layout, MaintainSettings, Outcome, PartitionRange, StorageOptions,
 };
+use bellwether_tables::Table;
+use common::{BEGIN, Cell, cell, default_value, rows};
 use prometheus::Registry;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-
-/// 2026-01-05 00:00 UTC, minutes.
-const BEGIN: i64 = 29_459_520;
 
 struct Tables {
     folder: tempfile::TempDir,
     lake: Lake,
 }
 
-fn nothing(name: &str, kind: Kind) -> Value {
-    match (name, kind) {
-        ("weight_micros", _) => json!(1_000_000),
-        (_, Kind::Text | Kind::Binary) => json!(""),
-        (_, Kind::LongList) => json!(vec![0; 32]),
-        (_, Kind::BigInteger) => json!("0"),
-        (_, Kind::Boolean) => json!(false),
-        _ => json!(0),
-    }
-}
-
-/// Rows of `metrics`: minute, release, stage, runs, failures.
-fn rows(cells: &[(i64, &str, &str, i64, i64)]) -> RecordBatch {
-    let made: Vec<Map<String, Value>> = cells
-        .iter()
-        .map(|(minute, release, stage, runs, failures)| {
-            let mut row: Map<String, Value> = Table::Metrics
-                .columns()
-                .iter()
-                .map(|column| (column.name.to_owned(), nothing(column.name, column.kind)))
-                .collect();
-            for (name, value) in [
-                ("window_start", json!((BEGIN + minute) * 60_000_000)),
-                ("task", json!("checkout")),
-                ("release_id", json!(release)),
-                ("stage", json!(stage)),
-                ("runs", json!(runs)),
-                ("failure", json!(failures)),
-                ("success", json!(runs - failures)),
-            ] {
-                row.insert(name.to_owned(), value);
-            }
-            row
-        })
-        .collect();
-    let schema = Table::Metrics.arrow_schema();
-    let mut decoder =
-        arrow::json::ReaderBuilder::new(schema).with_batch_size(made.len()).build_decoder().expect("a decoder");
-    decoder.serialize(&made).expect("rows");
-    decoder.flush().expect("rows").expect("some")
+/// Minutes [from, to) of a baseline and a canary; half of the canary's runs fail.
+fn cells(from: i64, to: i64) -> Vec<Cell<'static>> {
+    let of_minute = |minute| {
+        let canary = Cell { release: "v2", stage: "canary", ..cell(minute, "checkout", 4, 2) };
+        [cell(minute, "checkout", 10, 1), canary]
+    };
+    (from..to).flat_map(of_minute).collect()
 }
 
 impl Tables {
@@ -73,7 +41,7 @@ impl Tables {
         Self { folder, lake }
     }
 
-    /// Tables whose time of day is moved by hand.
+    /// Makes tables with a clock that the test moves.
     async fn at(clock: &ManualClock) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().to_str().expect("UTF-8");
@@ -96,7 +64,7 @@ impl Tables {
         assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
     }
 
-    /// Minutes [from, to) of a baseline and a canary of which half fail, in a commit each to `events` and `metrics`.
+    /// Adds minutes [from, to) of [`cells`], in one commit to `events` and one to `metrics`.
     async fn add(&self, from: i64, to: i64) {
         let range = PartitionRange {
             topic: "t".to_owned(),
@@ -108,14 +76,12 @@ impl Tables {
             passed_over: None,
         };
         self.commit(Table::Events, "job/t/0", None, vec![range]).await;
-        let cells: Vec<_> =
-            (from..to).flat_map(|minute| [(minute, "v1", "full", 10, 1), (minute, "v2", "canary", 4, 2)]).collect();
         // The number of `aggregate/0` is the version of `events` that is read next.
         let log = self.lake.log(Table::Metrics);
         let on = log.load().await.expect("loads");
         let files = self
             .lake
-            .write(Table::Metrics, &rows(&cells))
+            .write(Table::Metrics, &rows(&cells(from, to)))
             .await
             .expect("writes")
             .into_iter()
@@ -128,14 +94,12 @@ impl Tables {
         assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
     }
 
-    /// Puts the same rows in the place of all there are, as a rebuild does.
+    /// Replaces all rows by the same rows, as a rebuild does.
     async fn rebuild(&self, to: i64) {
         let log = self.lake.log(Table::Metrics);
         let on = log.load().await.expect("loads");
         let old = self.lake.files_at(Table::Metrics, on.version).await.expect("reads");
-        let cells: Vec<_> =
-            (0..to).flat_map(|minute| [(minute, "v1", "full", 10, 1), (minute, "v2", "canary", 4, 2)]).collect();
-        let written = self.lake.write(Table::Metrics, &rows(&cells)).await.expect("writes");
+        let written = self.lake.write(Table::Metrics, &rows(&cells(0, to))).await.expect("writes");
         let next = on.next("aggregate/0").expect("it was aggregated");
         let layout = Layout { generation: 1, shards: 1 };
         let commit = Commit {
@@ -160,7 +124,7 @@ impl Tables {
             rules,
             contracts: Contracts::new(),
             lake: self.lake.clone(),
-            health: Health::default(),
+            health: FollowHealth::default(),
         }
     }
 
@@ -178,7 +142,7 @@ fn fires() -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_version_that_was_vacuumed_is_read_from_the_newest_one() {
+async fn after_a_version_was_vacuumed_state_is_rebuilt_from_the_newest_one() {
     let tables = Tables::new().await;
     tables.add(0, 3).await;
     let watch = tables.watch();
@@ -187,7 +151,7 @@ async fn a_version_that_was_vacuumed_is_read_from_the_newest_one() {
     for hour in 0..3 {
         tables.add(3 + hour * 60, 63 + hour * 60).await;
     }
-    // Small files become one, and what they were is vacuumed.
+    // Small files become one, and the small ones are vacuumed.
     let log = tables.lake.log(Table::Metrics);
     let small: Vec<String> =
         log.entry(2).await.expect("reads").expect("there").added.iter().map(|file| file.path.clone()).collect();
@@ -198,13 +162,13 @@ async fn a_version_that_was_vacuumed_is_read_from_the_newest_one() {
     }
     let error = watcher.turn().await.expect_err("a file is gone");
     assert_eq!(error.kind(), ErrorKind::Data, "{}", error.chain());
-    // The role says so, and goes on from the newest version.
-    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
+    // The role rebuilds its state from the newest version.
+    run(watch, Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("goes on");
     assert_eq!(tables.states().await, fires());
 }
 
 #[tokio::test]
-async fn a_log_whose_entries_were_cleaned_up_is_read_from_the_newest_version() {
+async fn after_log_entries_were_cleaned_up_state_is_rebuilt_from_the_newest_version() {
     let tables = Tables::new().await;
     tables.add(0, 3).await;
     let watch = tables.watch();
@@ -216,16 +180,18 @@ async fn a_log_whose_entries_were_cleaned_up_is_read_from_the_newest_version() {
         .maintain(Table::Metrics, &MaintainSettings { checkpoint_versions: 1, ..MaintainSettings::default() })
         .await
         .expect("a checkpoint");
-    let entry = tables.folder.path().join("metrics/_delta_log/00000000000000000002.json");
-    std::fs::remove_file(entry).expect("it was there");
+    for version in 0..3 {
+        let entry = tables.folder.path().join(format!("metrics/_delta_log/{version:020}.json"));
+        std::fs::remove_file(entry).expect("it was there");
+    }
     let error = watcher.turn().await.expect_err("an entry is gone");
-    assert!(error.message().contains("version 2 of `metrics` is not in its log any more"), "{}", error.chain());
-    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
+    assert!(error.message().contains("version 2 of `metrics` is no longer in its log"), "{}", error.chain());
+    run(watch, Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("goes on");
     assert_eq!(tables.states().await, fires());
 }
 
 #[tokio::test]
-async fn live_restarted_and_at_once_tell_the_same() {
+async fn live_restarted_and_at_once_have_the_same_alerts() {
     let live = Tables::new().await;
     let watch = live.watch();
     live.add(0, 5).await;
@@ -240,12 +206,12 @@ async fn live_restarted_and_at_once_tell_the_same() {
     assert_eq!(live.states().await, fires());
     let whole = Tables::new().await;
     whole.add(0, 150).await;
-    run(whole.watch(), Registry::new(), true, CancellationToken::new()).await.expect("judges");
-    let told = |lake: &Lake| {
+    run(whole.watch(), Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("judges");
+    let alerts_of = |lake: &Lake| {
         let lake = lake.clone();
         async move { current(&lake).await.expect("reads") }
     };
-    let (a, b) = (told(&live.lake).await, told(&whole.lake).await);
+    let (a, b) = (alerts_of(&live.lake).await, alerts_of(&whole.lake).await);
     let key = |alerts: &[bellwether_alerts::standing::Current]| {
         alerts
             .iter()
@@ -253,7 +219,7 @@ async fn live_restarted_and_at_once_tell_the_same() {
             .map(|alert| (alert.alert_id.clone(), alert.state.clone(), alert.at))
             .collect::<Vec<_>>()
     };
-    // By the time of day both are long over: what fires is stale, at the same moment.
+    // By the time of day both are long over: the firing alert is stale, at the same moment.
     assert_eq!(
         a.iter().map(|alert| (alert.alert_id.clone(), alert.at)).collect::<Vec<_>>(),
         b.iter().map(|alert| (alert.alert_id.clone(), alert.at)).collect::<Vec<_>>()
@@ -262,19 +228,19 @@ async fn live_restarted_and_at_once_tell_the_same() {
 }
 
 #[tokio::test]
-async fn after_a_rebuild_nothing_is_counted_twice() {
+async fn after_a_rebuild_no_row_counts_twice() {
     let tables = Tables::new().await;
     tables.add(0, 180).await;
     let watch = tables.watch();
     let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
     watcher.turn().await.expect("judges");
-    let told = current(&tables.lake).await.expect("reads");
+    let before = current(&tables.lake).await.expect("reads");
     assert_eq!(tables.states().await, fires());
     tables.rebuild(180).await;
     watcher.turn().await.expect("reads");
     assert!(watcher.is_outdated());
-    run(watch, Registry::new(), true, CancellationToken::new()).await.expect("goes on");
-    assert_eq!(current(&tables.lake).await.expect("reads"), told, "nothing is news");
+    run(watch, Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("goes on");
+    assert_eq!(current(&tables.lake).await.expect("reads"), before, "there are no new transitions");
 }
 
 #[tokio::test]
@@ -286,16 +252,16 @@ async fn of_two_watchers_one_is_fenced() {
     let mut second = Watcher::open(&watch, &Registry::new()).await.expect("opens");
     tables.add(3, 180).await;
     first.turn().await.expect("judges");
-    let told = tables.evaluations().await;
-    assert!(told >= 1);
+    let evaluations = tables.evaluations().await;
+    assert!(evaluations >= 1);
     assert_eq!(second.turn().await.expect_err("fenced").kind(), ErrorKind::Fenced);
-    // Opened anew, it knows what has been told.
+    // Opened again, it appends nothing twice.
     let mut second = Watcher::open(&watch, &Registry::new()).await.expect("opens");
     second.turn().await.expect("judges");
-    assert_eq!(tables.evaluations().await, told);
+    assert_eq!(tables.evaluations().await, evaluations);
 }
 
-/// A rule of this name over `metrics`.
+/// A rule `mine` over `metrics`.
 fn own_rule(sql: &str) -> Rule {
     let text = format!(
         "name = \"mine\"\ndoc = \"Mine.\"\nseverity = \"page\"\nsource = \"metrics\"\nseries = [\"task\"]\nvalue = \"rate\"\n\
@@ -304,8 +270,8 @@ fn own_rule(sql: &str) -> Rule {
     Rule::parse(&text, "test").unwrap_or_else(|broken| panic!("{}", broken.why))
 }
 
-/// State, severity and failures of each row about the rule `mine`.
-async fn told_of_mine(lake: &Lake) -> Vec<(String, String)> {
+/// State and title of each row about failures of the rule `mine`.
+async fn failures_of_mine(lake: &Lake) -> Vec<(String, String)> {
     let (_, files) = lake.active_files(Table::Alerts).await.expect("lists");
     let mut told = Vec::new();
     for file in &files {
@@ -347,27 +313,27 @@ async fn a_rule_that_fails_is_an_alert_of_its_own_until_it_works_or_is_gone() {
         watcher.turn().await.expect("the other rules go on");
     }
     let states = |told: &[(String, String)]| told.iter().map(|(state, _)| state.clone()).collect::<Vec<_>>();
-    let told = told_of_mine(&tables.lake).await;
+    let told = failures_of_mine(&tables.lake).await;
     assert_eq!(states(&told), ["pending", "firing"], "{told:?}");
     assert!(told[1].1.contains("mine: rule fails") && told[1].1.contains("there is no column `nope`"), "{told:?}");
     assert_eq!(tables.states().await.get("success_regression").map(String::as_str), Some("firing"));
-    let why = broken.health.failing().expect("health knows");
+    let why = broken.health.degraded().expect("health knows");
     assert!(why.contains("rule `mine` fails") && why.contains("nope"), "{why}");
     let counted = registry.gather().into_iter().find(|family| family.name() == "bellwether_watch_rule_failures_total");
     let counted = counted.expect("it is counted");
     let of_mine =
         counted.get_metric().iter().find(|metric| metric.get_label().iter().any(|label| label.value() == "mine"));
     assert!(of_mine.is_some_and(|metric| metric.get_counter().get_value() >= 4.0));
-    // Started again it still fails: that is no news. Mended, it is over.
+    // After a restart it still fails, which is no transition. Once it is mended, the alert resolves.
     watcher = Watcher::open(&broken, &Registry::new()).await.expect("opens");
     watcher.turn().await.expect("judges");
-    assert_eq!(told_of_mine(&tables.lake).await.len(), 2);
+    assert_eq!(failures_of_mine(&tables.lake).await.len(), 2);
     let mended = with(Some(own_rule("SELECT window_start, task, failure AS events, runs FROM metrics")));
     watcher = Watcher::open(&mended, &Registry::new()).await.expect("opens");
     clock.advance(MINUTE);
     watcher.turn().await.expect("judges");
-    assert_eq!(states(&told_of_mine(&tables.lake).await), ["pending", "firing", "resolved"]);
-    assert_eq!(mended.health.failing(), None);
+    assert_eq!(states(&failures_of_mine(&tables.lake).await), ["pending", "firing", "resolved"]);
+    assert_eq!(mended.health.degraded(), None);
     // Broken once more, and then removed.
     watcher = Watcher::open(&broken, &Registry::new()).await.expect("opens");
     clock.advance(MINUTE);
@@ -376,7 +342,7 @@ async fn a_rule_that_fails_is_an_alert_of_its_own_until_it_works_or_is_gone() {
     watcher = Watcher::open(&without, &Registry::new()).await.expect("opens");
     clock.advance(MINUTE);
     watcher.turn().await.expect("judges");
-    let last = told_of_mine(&tables.lake).await;
+    let last = failures_of_mine(&tables.lake).await;
     assert!(["resolved", "inactive"].contains(&last.last().expect("rows").0.as_str()), "{last:?}");
 }
 
@@ -397,7 +363,7 @@ async fn a_table_that_cannot_be_read_stops_the_rules_that_read_it_and_no_others(
     let history = RecordBatch::new_empty(Table::Releases.arrow_schema());
     let mut row: Map<String, Value> = Map::new();
     for column in Table::Releases.columns().iter().filter(|column| column.required) {
-        row.insert(column.name.to_owned(), nothing(column.name, column.kind));
+        row.insert(column.name.to_owned(), default_value(column.name, column.kind));
     }
     let mut decoder = arrow::json::ReaderBuilder::new(history.schema()).build_decoder().expect("a decoder");
     decoder.serialize(&[row]).expect("rows");
@@ -417,5 +383,5 @@ async fn a_table_that_cannot_be_read_stops_the_rules_that_read_it_and_no_others(
     assert_eq!(states.get("success_regression").map(String::as_str), Some("firing"), "{states:?}");
     assert_eq!(states.get("of_releases"), None, "{states:?}");
     assert_eq!(states.get("rule_failing").map(String::as_str), Some("firing"), "{states:?}");
-    assert!(watch.health.failing().is_some_and(|why| why.contains("`of_releases`") && !why.contains("`of_metrics`")));
+    assert!(watch.health.degraded().is_some_and(|why| why.contains("`of_releases`") && !why.contains("`of_metrics`")));
 }

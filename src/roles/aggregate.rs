@@ -1,7 +1,10 @@
 //! The role `aggregate`: `events` into `metrics`, `releases` and `rolling_history`.
 
-use bellwether_aggregate::{Duty, Settings, Until, run_on_duty};
-use bellwether_lake::{Layout, Result, Table, app_of};
+use bellwether_aggregate::{Aggregate, Settings};
+use bellwether_base::Result;
+use bellwether_follow::{Lag, Until};
+use bellwether_lake::Layout;
+use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -43,38 +46,23 @@ impl Role for AggregateRole {
     }
 
     /// Starts an aggregator for each shard of this process. Each works while it holds the shard's lease. One that ends by itself
-    /// works without a lease: the logs of the tables keep two of them from committing the same rows.
+    /// takes no lease: the logs of the tables keep two of them from committing the same rows.
     fn start(&self, shared: &Shared, until: Until) -> Result<Work> {
-        let (mut aggregators, mut leases): (Vec<Work>, Vec<_>) = (Vec::new(), Vec::new());
-        let stop_leases = shared.stop.child_token();
         let AggregateSettings { settings, only_shards, .. } = &self.0;
         let is_mine = |shard: &u32| only_shards.is_empty() || only_shards.contains(shard);
-        for shard in (0..settings.shards).filter(is_mine) {
-            let duty = if let Until::CaughtUp(_) = until {
-                Duty::always()
-            } else {
-                let (sender, held) = tokio::sync::watch::channel(false);
-                leases.push(shared.lake.lease(&app_of(shard)).keep(sender, stop_leases.clone()));
-                Duty::while_held(held)
+        let start = |shard: u32| -> Work {
+            let aggregate = Aggregate {
+                settings: Settings { shard, ..*settings },
+                // Rows can be handed over to one aggregator only.
+                handover: shared.handover.clone().filter(|_| settings.shards == 1),
+                lease: matches!(until, Until::Stopped),
+                ..Aggregate::new(shared.lake.clone())
             };
-            // Rows can be handed over to one aggregator only.
-            let handover = shared.handover.clone().filter(|_| settings.shards == 1);
-            let settings = Settings { shard, ..*settings };
-            let (lake, registry, stop) = (shared.lake.clone(), shared.registry.clone(), shared.stop.clone());
-            let aggregator = run_on_duty(settings, lake, handover, registry, until.clone(), stop, duty);
-            aggregators.push(Box::pin(aggregator));
-        }
-        Ok(Box::pin(async move {
-            let leases: Vec<_> = leases.into_iter().map(tokio::spawn).collect();
-            let ended = run_all(aggregators).await;
-            stop_leases.cancel();
-            for lease in leases {
-                if let Err(error) = lease.await {
-                    tracing::warn!(%error, "a lease task panicked; its lease will expire");
-                }
-            }
-            ended
-        }))
+            let (registry, stop) = (shared.registry.clone(), shared.stop.clone());
+            Box::pin(bellwether_aggregate::run(aggregate, registry, until.clone(), stop))
+        };
+        let aggregators: Vec<Work> = (0..settings.shards).filter(is_mine).map(start).collect();
+        Ok(Box::pin(run_all(aggregators)))
     }
 
     fn probe(&self) -> Option<Box<dyn Probe>> {
@@ -85,14 +73,14 @@ impl Role for AggregateRole {
 /// Progress is the version of `events` that the slowest shard reads next.
 #[derive(Default)]
 struct AggregateProbe {
-    empty_to: i64,
+    lag: Lag,
 }
 
 impl Probe for AggregateProbe {
     fn look<'a>(&'a mut self, tables: &'a mut TableViews) -> BoxFuture<'a, Result<RoleReport>> {
         async move {
             let progress = Layout::reads_next(tables.newest(Table::Metrics).await?);
-            let behind = tables.versions_behind(Table::Events, progress, &mut self.empty_to).await?;
+            let behind = tables.versions_behind(Table::Events, progress, &mut self.lag).await?;
             Ok(RoleReport { progress, behind, ..RoleReport::default() })
         }
         .boxed()

@@ -1,7 +1,7 @@
 //! The role `ingest`: Kafka into `events` and `quarantine`.
 
-use bellwether_aggregate::Until;
 use bellwether_event::Limits;
+use bellwether_follow::Until;
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{KafkaSettings, Metrics};
 use bellwether_lake::{Result, Table};

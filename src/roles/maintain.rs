@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bellwether_aggregate::Until;
+use bellwether_follow::Until;
 use bellwether_lake::{Lake, MaintainSettings, Result, Table};
 
 use super::{Role, Shared, Work};

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bellwether_aggregate::Until;
-use bellwether_alerts::{Contracts, Health as WatchHealth, Rules, Settings, Watch};
-use bellwether_lake::{Result, Table};
+use bellwether_alerts::{Contracts, Rules, Settings, Watch};
+use bellwether_base::Result;
+use bellwether_follow::{FollowHealth, Lag, Until};
+use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -49,11 +50,11 @@ impl AlertsSettings {
 
 struct WatchRole {
     settings: AlertsSettings,
-    health: WatchHealth,
+    health: FollowHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
-    Box::new(WatchRole { settings: config.alerts.clone(), health: WatchHealth::default() })
+    Box::new(WatchRole { settings: config.alerts.clone(), health: FollowHealth::default() })
 }
 
 // === impl WatchRole ===
@@ -77,38 +78,42 @@ impl Role for WatchRole {
         };
         let (registry, stop) = (shared.registry.clone(), shared.stop.clone());
         Ok(Box::pin(async move {
-            let until_caught_up = match until {
-                Until::Stopped => false,
+            let until = match until {
+                Until::Stopped => Until::Stopped,
                 Until::CaughtUp(upstream) => {
                     tokio::select! {
                         biased; // Stopping wins over waiting.
                         () = stop.cancelled() => return Ok(()),
-                        () = upstream.cancelled() => true,
+                        () = upstream.cancelled() => Until::caught_up(),
                     }
                 }
             };
-            Box::pin(bellwether_alerts::run(watch, registry, until_caught_up, stop)).await
+            Box::pin(bellwether_alerts::run(watch, registry, until, stop)).await
         }))
     }
 
     fn probe(&self) -> Option<Box<dyn Probe>> {
-        Some(Box::new(WatchProbe { health: self.health.clone(), interval: self.settings.watch.interval, empty_to: 0 }))
+        Some(Box::new(WatchProbe {
+            health: self.health.clone(),
+            interval: self.settings.watch.interval,
+            lag: Lag::default(),
+        }))
     }
 }
 
 /// Progress is the version of `metrics` that is read next.
 struct WatchProbe {
-    health: WatchHealth,
+    health: FollowHealth,
     interval: Duration,
-    empty_to: i64,
+    lag: Lag,
 }
 
 impl Probe for WatchProbe {
     fn look<'a>(&'a mut self, tables: &'a mut TableViews) -> BoxFuture<'a, Result<RoleReport>> {
         async move {
             let progress = self.health.next_version();
-            let behind = tables.versions_behind(Table::Metrics, progress, &mut self.empty_to).await?;
-            let degraded = self.health.failing();
+            let behind = tables.versions_behind(Table::Metrics, progress, &mut self.lag).await?;
+            let degraded = self.health.degraded();
             Ok(RoleReport { progress, behind, pace: self.interval, error: None, degraded })
         }
         .boxed()

@@ -30,7 +30,15 @@ const ROOMS: &[Room] = &[
         rooms: &["bellwether-stats"],
         not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
+    // Re-exports of lake, so that their users need not change when the definitions move here.
+    Room { name: "bellwether-base", rooms: &["bellwether-lake"], not: &["rdkafka", "datafusion", "prometheus"] },
+    Room { name: "bellwether-tables", rooms: &["bellwether-lake"], not: &["rdkafka", "datafusion", "prometheus"] },
     Room { name: "bellwether-lake", rooms: &[], not: &["rdkafka", "datafusion", "prometheus"] },
+    Room {
+        name: "bellwether-follow",
+        rooms: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
+        not: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet"],
+    },
     Room {
         name: "bellwether-metrics",
         rooms: &["bellwether-stats"],
@@ -43,7 +51,14 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "bellwether-aggregate",
-        rooms: &["bellwether-lake", "bellwether-metrics", "bellwether-stats"],
+        rooms: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-follow",
+            "bellwether-lake",
+            "bellwether-metrics",
+            "bellwether-stats",
+        ],
         not: &["rdkafka", "deltalake", "object_store"],
     },
     Room {
@@ -53,7 +68,15 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "bellwether-alerts",
-        rooms: &["bellwether-detect", "bellwether-stats", "bellwether-lake", "bellwether-queries"],
+        rooms: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-detect",
+            "bellwether-stats",
+            "bellwether-follow",
+            "bellwether-lake",
+            "bellwether-queries",
+        ],
         not: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion"],
     },
     // Measures the others; nothing uses it but tests.
@@ -80,7 +103,10 @@ const ROOMS: &[Room] = &[
         rooms: &[
             "bellwether-event",
             "bellwether-stats",
+            "bellwether-base",
+            "bellwether-tables",
             "bellwether-lake",
+            "bellwether-follow",
             "bellwether-metrics",
             "bellwether-ingest",
             "bellwether-aggregate",

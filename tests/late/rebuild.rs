@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, folded_files};
-use bellwether_aggregate::{Aggregator, Duty, Settings, Until, rebuild, run_on_duty};
+use bellwether_aggregate::{Aggregate, Aggregator, Settings, rebuild, run};
+use bellwether_follow::Until;
 use bellwether_lake::{Advance, Commit, CommitLog, ErrorKind, Outcome, Table, unique_id};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -148,11 +149,8 @@ async fn a_running_aggregator_continues_after_a_rebuild_and_counts_nothing_twice
     feed.commit_events(&statements(20, 30)).await;
     let fenced = Box::pin(aggregator.run_until_caught_up()).await.expect_err("its run index is older than the rebuild");
     assert_eq!(fenced.kind(), ErrorKind::Fenced);
-    let lake = feed.lake.clone();
-    let stop = CancellationToken::new();
-    Box::pin(run_on_duty(Settings::default(), lake, None, Registry::new(), Until::caught_up(), stop, Duty::always()))
-        .await
-        .expect("catches up");
+    let aggregate = Aggregate::new(feed.lake.clone());
+    Box::pin(run(aggregate, Registry::new(), Until::caught_up(), CancellationToken::new())).await.expect("catches up");
     feed.folded().await;
     assert_eq!(feed.sql(TOTAL).await[0]["runs"], 50);
 }

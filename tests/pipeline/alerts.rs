@@ -252,11 +252,11 @@ fn unit_tests_of_rules_pass_and_fail_as_they_should() {
     std::fs::write(&file, tests.replace("before = \"3h\"", "before = \"61m\"")).expect("written");
     let failed = bellwether(&["rules", "test", text(&file)]);
     assert_eq!(failed.code, Some(1));
-    assert!(failed.stdout.contains("is not firing from 60 to 61 min; told were"), "{}", failed.stdout);
+    assert!(failed.stdout.contains("is not firing from 60 to 61 min; transitions: "), "{}", failed.stdout);
     std::fs::write(&file, tests.replace("failure = 2", "faillure = 2")).expect("written");
     let wrong = bellwether(&["rules", "test", text(&file)]);
     assert_eq!(wrong.code, Some(2));
-    assert!(wrong.stderr.contains("`faillure` is no column of `metrics`"), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("`metrics` has no column `faillure`"), "{}", wrong.stderr);
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl World {
             rules: Rules::load(None, &[]),
             contracts: Contracts::default(),
             lake: lake.clone(),
-            health: bellwether_alerts::Health::default(),
+            health: bellwether_follow::FollowHealth::default(),
         };
         let mut watcher = Box::pin(Watcher::open(&watch, &registry)).await.expect("opens");
         let (mut waiting, mut truth) = (Vec::new(), Vec::new());

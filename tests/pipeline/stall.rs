@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bellwether_aggregate::Until;
+use bellwether_aggregate::Aggregate;
 use bellwether_alerts::standing::current;
-use bellwether_alerts::{Contracts, Health, Rules, Watch, Watcher};
+use bellwether_alerts::{Contracts, Rules, Watch, Watcher};
 use bellwether_event::Limits;
+use bellwether_follow::{FollowHealth, Until};
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Metrics, Start};
 use bellwether_lake::{Clock, Lake, StorageOptions, SystemClock};
@@ -70,7 +71,7 @@ impl Rooms {
             rules,
             contracts: Contracts::new(),
             lake: lake.clone(),
-            health: Health::default(),
+            health: FollowHealth::default(),
         };
         Self { lake, clock, kafka, watch, _folder: folder }
     }
@@ -87,9 +88,8 @@ impl Rooms {
         };
         let token = CancellationToken::new;
         Box::pin(ingest.run(token(), token(), true)).await.expect("reads");
-        let settings = bellwether_aggregate::Settings::default();
-        let lake = self.lake.clone();
-        Box::pin(bellwether_aggregate::run(settings, lake, None, Registry::new(), Until::caught_up(), token()))
+        let aggregate = Aggregate::new(self.lake.clone());
+        Box::pin(bellwether_aggregate::run(aggregate, Registry::new(), Until::caught_up(), token()))
             .await
             .expect("aggregates");
     }

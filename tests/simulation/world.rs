@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::{Until, event_columns};
+use bellwether_aggregate::{Aggregate, event_columns};
 use bellwether_event::Limits;
+use bellwether_follow::Until;
 use bellwether_ingest::commit_pipeline::{Committer, DataStore};
 use bellwether_ingest::source::open_batch::OpenBatch;
 use bellwether_ingest::worker::commit_all;
@@ -302,9 +303,9 @@ impl World {
         let handover = self.handover.clone();
         async move {
             let lake = Lake::on_store(store, Arc::new(clock)).await?;
-            let settings = bellwether_aggregate::Settings::default();
+            let aggregate = Aggregate { handover, ..Aggregate::new(lake) };
             let stop = CancellationToken::new();
-            Box::pin(bellwether_aggregate::run(settings, lake, handover, Registry::new(), Until::Stopped, stop)).await
+            Box::pin(bellwether_aggregate::run(aggregate, Registry::new(), Until::Stopped, stop)).await
         }
     }
 

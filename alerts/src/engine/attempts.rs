@@ -1,107 +1,106 @@
-//! How the evaluations of one rule go: what failed, when it is tried again, and the rows that wait meanwhile.
+//! The attempts to evaluate one rule: failures, when to try again, and the rows that wait meanwhile.
 //!
-//! A failed evaluation affects only that evaluation. Rows that could not be judged are kept and asked about again, with a
-//! pause that grows and is spread by the rule's name. They are signed sums, so that what is judged late comes out as if it
-//! had been judged in time. Where more waits than is held, the rule is behind: once it works, state is rebuilt from the
-//! tables.
+//! A failed evaluation affects only the rows that it failed on. They are kept and tried again, after a pause that grows with
+//! each failure and has jitter by the rule's name. Rows are signed sums, so that a late evaluation has the result of one in
+//! time. If more rows wait than are kept, the rule is behind: once it works again, state is rebuilt from the tables.
 
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 
-/// Evaluations in a row that fail before a rule counts as failing: one alone may be chance.
+/// A rule counts as failing after this many failed evaluations in a row: a single one may be chance.
 pub const FAILING_AFTER: u32 = 3;
 
 const FIRST_PAUSE_MICROS: i64 = 5_000_000;
 const LONGEST_PAUSE_MICROS: i64 = 600_000_000;
 
-/// Bytes of rows that wait for one rule.
+/// Most bytes of rows that wait for one rule.
 const WAITING_BYTES: usize = 16 << 20;
 
-/// Rows that are kept apart for one rule, and how often each is tried.
+/// Most rows that are set apart for one rule, and the attempts for each.
 const APART_ROWS: usize = 4096;
-const TRIES: u32 = 8;
+const ATTEMPTS: u32 = 8;
 
-/// What failed of a rule, for people.
+/// The failures of a rule, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// Evaluations that failed since the process began to watch.
+    /// Failed evaluations since the watcher opened.
     pub total: u64,
-    /// Evaluations that failed since the last one that worked.
+    /// Failed evaluations since the last one that worked.
     pub in_a_row: u32,
-    /// Time of the first of these, microseconds.
+    /// Time of the first of these, microseconds since the epoch.
     pub since: Option<i64>,
-    /// Time of the last failure, microseconds; kept after it works again.
+    /// Time of the last failure, microseconds since the epoch; kept after the rule works again.
     pub last_failed: Option<i64>,
-    /// What went wrong last; kept after it works again.
+    /// The last error; kept after the rule works again.
     pub last_error: Option<String>,
-    /// Rows that were given up after all tries.
+    /// Rows that were given up after all attempts.
     pub given_up: u64,
     /// True once an evaluation worked.
     pub worked: bool,
 }
 
 impl Failures {
-    /// True where so many failed in a row that somebody has to look.
+    /// Returns true if so many evaluations failed in a row that a person has to look.
     pub fn is_failing(&self) -> bool {
         self.in_a_row >= FAILING_AFTER
     }
 }
 
-/// Rows that failed by themselves while others of their evaluation were judged.
+/// Rows that failed while others of their evaluation were judged.
 #[derive(Debug)]
 pub(super) struct Apart {
     pub(super) rows: RecordBatch,
-    /// The series, where all of its rows failed.
+    /// The series, if all of its rows failed.
     pub(super) series: Option<String>,
-    pub(super) tries: u32,
-    /// Not tried before this time, microseconds.
+    pub(super) attempts: u32,
+    /// Time of the next attempt, microseconds since the epoch.
     pub(super) next: i64,
 }
 
 impl Apart {
-    /// Rows that failed for the first time.
+    /// Sets rows apart that failed for the first time.
     pub(super) fn new(rule: &str, rows: RecordBatch, series: Option<String>, now: i64) -> Self {
-        Self { rows, series, tries: 0, next: now.saturating_add(pause_micros(rule, 1)) }
+        Self { rows, series, attempts: 0, next: now.saturating_add(pause_micros(rule, 1)) }
     }
 
-    /// The same after one more try.
+    /// Returns the same rows after one more attempt.
     pub(super) fn again(self, rule: &str, now: i64) -> Self {
-        let tries = self.tries + 1;
-        Self { tries, next: now.saturating_add(pause_micros(rule, tries + 1)), ..self }
+        let attempts = self.attempts + 1;
+        Self { attempts, next: now.saturating_add(pause_micros(rule, attempts + 1)), ..self }
     }
 }
 
-/// The evaluations of one rule.
+/// The attempts to evaluate one rule.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     pub(super) failures: Failures,
-    /// Failures that no metric counts yet.
+    /// Failures that are not in a metric yet.
     uncounted: u64,
-    next_try: i64,
-    /// Nothing is asked before the next try.
+    next_attempt: i64,
+    /// The rule as a whole waits for the next attempt.
     pausing: bool,
     waiting: Vec<Vec<RecordBatch>>,
     waiting_bytes: usize,
     apart: Vec<Apart>,
-    /// Series of which rows failed; true where none of them could be judged.
+    /// Series with rows that failed; true if none of its rows could be judged.
     pub(super) bad: BTreeMap<String, bool>,
-    /// Rows that were not judged are held no more.
+    /// Rows that were not judged are no longer kept.
     behind: bool,
 }
 
 // === impl Attempts ===
 
 impl Attempts {
-    /// An evaluation worked.
+    /// Notes that an evaluation worked.
     pub(super) fn succeeded(&mut self) {
         let failures = &mut self.failures;
         (failures.in_a_row, failures.since, failures.worked) = (0, None, true);
-        // What waits is asked about at once.
-        (self.pausing, self.next_try) = (false, i64::MIN);
+        // Rows that wait are tried at once.
+        (self.pausing, self.next_attempt) = (false, i64::MIN);
     }
 
-    /// An evaluation failed. With `pausing`, the rule as a whole waits for the next try.
+    /// Notes that an evaluation failed. With `pausing`, the rule as a whole waits for the next attempt.
     pub(super) fn failed(&mut self, rule: &str, why: String, now: i64, pausing: bool) {
         let failures = &mut self.failures;
         failures.total += 1;
@@ -109,35 +108,35 @@ impl Attempts {
         failures.since.get_or_insert(now);
         failures.last_failed = Some(now);
         if failures.in_a_row == 1 || failures.last_error.as_ref() != Some(&why) {
-            tracing::warn!(rule, why, "an evaluation of a rule failed and is tried again; the other rules go on");
+            tracing::warn!(rule, why, "a rule could not be evaluated and is tried again; other rules are not affected");
         }
         failures.last_error = Some(why);
         self.uncounted += 1;
         self.pausing = pausing;
-        self.next_try = now.saturating_add(pause_micros(rule, failures.in_a_row));
+        self.next_attempt = now.saturating_add(pause_micros(rule, failures.in_a_row));
     }
 
-    /// True while the rule waits for the next try.
+    /// Returns true while the rule as a whole waits for the next attempt.
     pub(super) fn pauses(&self, now: i64) -> bool {
-        self.pausing && now < self.next_try
+        self.pausing && now < self.next_attempt
     }
 
-    /// True where something waits whose time has come.
+    /// Returns true if rows wait and it is time for their next attempt.
     pub(super) fn is_due(&self, now: i64) -> bool {
-        (now >= self.next_try && !self.waiting.is_empty()) || self.apart.iter().any(|apart| now >= apart.next)
+        (now >= self.next_attempt && !self.waiting.is_empty()) || self.apart.iter().any(|apart| now >= apart.next)
     }
 
-    /// True where windows must not be judged, because rows of them wait.
+    /// Returns true if windows must not be judged because some of their rows wait.
     pub(super) fn holds(&self) -> bool {
         self.pausing || !self.waiting.is_empty()
     }
 
-    /// True where the windows of one series must not be judged.
+    /// Returns true if the windows of one series must not be judged.
     pub(super) fn holds_series(&self, series: &str) -> bool {
         self.apart.iter().any(|apart| apart.series.as_deref() == Some(series))
     }
 
-    /// Keeps rows for the next try.
+    /// Keeps rows for the next attempt.
     pub(super) fn wait(&mut self, rows: Vec<RecordBatch>) {
         self.waiting_bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
         self.waiting.push(rows);
@@ -146,18 +145,18 @@ impl Attempts {
         }
     }
 
-    /// Rows that were not judged are let go: they are in the tables.
+    /// Drops the rows that wait: they are in the tables.
     pub(super) fn fall_behind(&mut self) {
         (self.waiting, self.waiting_bytes, self.behind) = (Vec::new(), 0, true);
     }
 
-    /// True where state has to be rebuilt from the tables, and can be because the rule works.
+    /// Returns true if rows were dropped and the rule works again: state must be rebuilt from the tables.
     pub(super) fn wants_rebuild(&self) -> bool {
         self.behind && self.failures.in_a_row == 0 && self.failures.worked
     }
 
     pub(super) fn take_waiting(&mut self, now: i64) -> Vec<Vec<RecordBatch>> {
-        if now < self.next_try {
+        if now < self.next_attempt {
             return Vec::new();
         }
         self.waiting_bytes = 0;
@@ -170,9 +169,9 @@ impl Attempts {
         due
     }
 
-    /// Keeps rows that failed by themselves, unless they have been tried often enough.
+    /// Keeps rows that were set apart, or gives them up after all attempts.
     pub(super) fn put_apart(&mut self, apart: Apart) {
-        if apart.tries >= TRIES {
+        if apart.attempts >= ATTEMPTS {
             return self.give_up(&apart);
         }
         self.apart.push(apart);
@@ -186,17 +185,17 @@ impl Attempts {
         self.failures.given_up += apart.rows.num_rows() as u64;
     }
 
-    /// Failures since the last time this was asked.
+    /// Returns the number of failures since the last call.
     pub(super) fn count(&mut self) -> u64 {
         std::mem::take(&mut self.uncounted)
     }
 }
 
-/// Pause before the next try: doubled with every failure up to ten minutes, and spread over half of itself, so that rules
-/// that failed together are not tried together.
+/// Returns the pause before the next attempt: doubled with every failure up to ten minutes, with jitter, so that rules that
+/// failed together are not tried together.
 fn pause_micros(rule: &str, failures: u32) -> i64 {
     let doubled = FIRST_PAUSE_MICROS << failures.saturating_sub(1).min(7);
-    // FNV-1a: chance without a generator, the same in every process.
+    // FNV-1a: jitter without a random generator, the same in every process.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in rule.bytes().chain(failures.to_be_bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_are_spread_and_have_an_end() {
+    fn pauses_grow_within_bounds_and_have_jitter() {
         for failures in 1..40 {
             let (one, other) = (pause_micros("one", failures), pause_micros("other", failures));
             let doubled = FIRST_PAUSE_MICROS << (failures - 1).min(7);
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_what_is_apart_is_given_up() {
+    fn waiting_rows_are_bounded_and_rows_set_apart_are_given_up() {
         let mut attempts = Attempts::default();
         attempts.failed("r", "no".to_owned(), 0, true);
         assert!(attempts.pauses(1) && attempts.holds() && !attempts.is_due(i64::MAX));
@@ -255,7 +254,7 @@ mod tests {
         assert!(!attempts.is_due(1) && attempts.take_apart(1).is_empty());
         assert_eq!(attempts.take_apart(i64::MAX).len(), 2);
         let mut apart = Apart::new("r", rows(1), None, 0);
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             let next = apart.next;
             apart = apart.again("r", next);
             assert!(apart.next > next);

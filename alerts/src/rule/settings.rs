@@ -1,4 +1,4 @@
-//! The detector of a rule, as a file states it, and with a task's contract as it is used.
+//! The detector of a rule: the keys of its file, and the detector that they make with a task's contract.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use serde::Deserialize;
 
 use crate::contract::Contract;
 
-/// A bound that is a number or a key of the contract.
+/// A bound: a number, or a key of the contract.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Bound {
-    /// The number.
+    /// A number.
     Number(f64),
     /// A key of the task's contract.
     Contract(ContractKey),
 }
 
-/// Keys of a contract that bounds may name.
+/// Keys of a contract that a bound may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum ContractKey {
     /// `cost_ceiling`.
@@ -35,16 +35,16 @@ pub enum ContractKey {
     EscalationLeast,
 }
 
-/// Long and short window of an objective.
+/// A long and a short window of a burn rate, and its factor.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pair {
+pub struct WindowPair {
     long: String,
     short: String,
     factor: f64,
 }
 
-/// Which of the workbook's windows.
+/// Windows of the SRE workbook, by speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Speed {
@@ -54,7 +54,7 @@ pub enum Speed {
     Slow,
 }
 
-/// Which way a quantity must not move.
+/// The direction in which a quantity gets worse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Worse {
@@ -63,7 +63,7 @@ pub enum Worse {
     Up,
     /// Smaller is worse.
     Down,
-    /// Bins are categories without order.
+    /// Any: bins are categories without order.
     Categories,
 }
 
@@ -107,7 +107,7 @@ pub enum Settings {
     BurnRate {
         objective: Option<f64>,
         speed: Option<Speed>,
-        windows: Option<Vec<Pair>>,
+        windows: Option<Vec<WindowPair>>,
     },
     Silence {
         minutes: Option<i64>,
@@ -126,21 +126,21 @@ pub enum Settings {
     },
 }
 
-/// What a query has to return, beside `window_start` and the columns of its series and strata.
+/// Columns that a query must return beside those of its series and strata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Columns, or sets of columns of which one is enough.
+    /// Sets of columns; one of each is enough.
     pub columns: &'static [&'static [&'static str]],
-    /// `release_id` and `stage` too.
+    /// Also `release_id` and `stage`.
     pub releases: bool,
-    /// `window_start` too.
+    /// Also `window_start`.
     pub windows: bool,
 }
 
 // === impl Settings ===
 
 impl Settings {
-    /// What its query has to return.
+    /// Returns the columns that the rule's query must return.
     pub fn needs(&self) -> Needs {
         let columns: &'static [&'static [&'static str]] = match self {
             Self::Regression { .. } | Self::Drift { .. } | Self::BurnRate { .. } | Self::Occurrence { .. } => {
@@ -156,7 +156,7 @@ impl Settings {
         Needs { columns, releases, windows: !matches!(self, Self::Threshold { .. }) }
     }
 
-    /// Name of the kind.
+    /// Returns the name of the kind of detector.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Regression { .. } => "regression",
@@ -172,10 +172,10 @@ impl Settings {
         }
     }
 
-    /// Refuses what is wrong whatever the contract.
+    /// Refuses settings that no contract can make right.
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
-            // Without an objective of its own, the contract's is tried when a task has one.
+            // Without an objective of its own, that of a task's contract will be used.
             Self::BurnRate { objective: None, .. } => {
                 self.detector(Some(&Contract { success: Some(0.995), ..Contract::default() })).map(|_| ())
             }
@@ -192,10 +192,10 @@ impl Settings {
         }
     }
 
-    /// The detector for a task; none where the contract does not state what it needs.
+    /// Returns the detector for a task; none if the contract lacks a key that it needs.
     ///
     /// # Errors
-    /// Why it could never fire, or what is out of range.
+    /// Says why it could never fire, or which value is out of range.
     pub fn detector(&self, contract: Option<&Contract>) -> Result<Option<Detector>, String> {
         let detector = match self {
             Self::Regression { margin, block_runs, block_minutes, shared_runs } => {
@@ -267,7 +267,7 @@ impl Settings {
             Self::Threshold { above, below, hold, clear } => {
                 let default = Threshold::default();
                 let (above, below) = match (bound(above.as_ref(), contract), bound(below.as_ref(), contract)) {
-                    // A bound that the contract does not state is none; with no other, there is nothing to hold to.
+                    // A key that the contract lacks is no bound. Without another bound there is no detector.
                     (None, None) if above.is_some() || below.is_some() => return Ok(None),
                     found => found,
                 };
@@ -301,8 +301,8 @@ fn bound(bound: Option<&Bound>, contract: Option<&Contract>) -> Option<f64> {
     }
 }
 
-/// The workbook's windows for an objective. Its factors were made for objectives of 99.9 %; for looser ones they are
-/// lowered to what can still fire, and a window that would then not be faster than the slow one is left out.
+/// Returns the windows of the SRE workbook for an objective. The factors there suit an objective of 99.9 %. For looser ones they
+/// are lowered until they can fire, and windows that still cannot are left out.
 fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<Windows>, String> {
     let budget = Objective::new(objective).map_err(|invalid| invalid.to_string())?.budget();
     let wanted = |severity: Severity| match speed {
@@ -312,18 +312,18 @@ fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<Windows>, String
     };
     let most = 0.5 / budget;
     let windows = WORKBOOK.iter().filter(|windows| wanted(windows.severity)).map(|windows| {
-        // Half of what could fire at all, so that a page does not wait for an app that is down.
+        // Half of the largest factor that could fire, so that a page does not need an app that is down.
         Windows { factor: windows.factor.min((most / 2.0).max(1.0)), ..*windows }
     });
     let windows: Vec<Windows> = windows.filter(|windows| windows.factor <= most).collect();
     if windows.is_empty() {
-        Err(format!("an objective of {objective} leaves no burn rate that could fire"))
+        Err(format!("no burn rate can fire for an objective of `{objective}`"))
     } else {
         Ok(windows)
     }
 }
 
-fn windows_of(pair: &Pair) -> Result<Windows, String> {
+fn windows_of(pair: &WindowPair) -> Result<Windows, String> {
     let minutes = |text: &str| {
         let parsed =
             humantime::parse_duration(text).ok().and_then(|duration| u32::try_from(duration.as_secs() / 60).ok());

@@ -1,0 +1,310 @@
+//! The role `aggregate`: reads versions of `events` in order, and appends to `metrics` what their rows add.
+//!
+//! The version is the clock: `metrics` holds the version of `events` to read next, moved in the same commit that adds the
+//! rows. After any crash the role reads on from there, and of two aggregators of one shard only one can commit.
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bellwether_base::{Error, Result};
+use bellwether_follow::{Append, FollowHealth, Follower, Runner, Step, Until};
+use bellwether_lake::{Advance, CommitLog, Handover, Lake, Layout, Snapshot, app_of};
+use bellwether_tables::Table;
+use datafusion::prelude::SessionContext;
+use futures::future::BoxFuture;
+use prometheus::Registry;
+use serde_json::Map;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::releases::Releases;
+use crate::rolling_history::{RollingHistory, newest_end_micros};
+use crate::runs::{Runs, Shard};
+use crate::settings::Settings;
+use crate::sql;
+use crate::sums::Definitions;
+use crate::tail::Tail;
+
+/// Least time between two rows of a span in `rolling_history`. While a backlog is read, windows pass by the hundred, and a
+/// record of what was known is worth keeping only if somebody could have seen it.
+const HISTORY_EVERY_MICROS: i64 = 5_000_000;
+
+/// Everything an aggregator works with.
+#[derive(Clone)]
+pub struct Aggregate {
+    /// Settings.
+    pub settings: Settings,
+    /// Tables.
+    pub lake: Lake,
+    /// Fresh rows of `events` of the same process.
+    pub handover: Option<Handover>,
+    /// Compete for the lease of the shard, and stand by while another process holds it. Without it, this process always
+    /// works.
+    pub lease: bool,
+    /// Condition of the role, for the process's health report.
+    pub health: FollowHealth,
+}
+
+/// What aggregators are opened from, one after another.
+pub struct AggregateSetup {
+    aggregate: Aggregate,
+    metrics: Metrics,
+}
+
+/// The aggregator and its state.
+pub struct Aggregator {
+    lake: Lake,
+    settings: Settings,
+    app: String,
+    layout: Layout,
+    tail: Tail,
+    metrics: Metrics,
+    context: SessionContext,
+    definitions: Definitions,
+    runs: Runs,
+    releases: Releases,
+    history: RollingHistory,
+    /// End of the newest window that this process has added to since it last wrote `rolling_history`.
+    newest_end: Option<i64>,
+    /// When `rolling_history` was last written, microseconds since the epoch.
+    history_at: i64,
+    /// `metrics` as of the last commit.
+    on: Snapshot,
+    /// Another process has committed since `releases` and `history` were loaded.
+    stood_by: bool,
+}
+
+/// Runs the role until it is stopped, or until `until` says.
+///
+/// # Errors
+/// `Config`, `Data` or `Bug` if no waiting can help. Unavailable storage is waited for.
+pub async fn run(aggregate: Aggregate, registry: Registry, until: Until, stop: CancellationToken) -> Result<()> {
+    let Aggregate { settings, lake, lease, health, .. } = &aggregate;
+    let metrics = Metrics::register_shard(&registry, settings.shard, settings.shards)?;
+    let runner = Runner {
+        lease: lease.then(|| lake.lease(&app_of(settings.shard))),
+        health: health.clone(),
+        interval: settings.poll_interval,
+        until,
+        stop,
+        ..Runner::new("aggregate", lake.clock(), metrics.follow.clone())
+    };
+    runner.run::<Aggregator>(&AggregateSetup { aggregate, metrics }).await
+}
+
+// === impl Aggregate ===
+
+impl Aggregate {
+    /// Works on a lake by default settings, alone.
+    pub fn new(lake: Lake) -> Self {
+        Self { settings: Settings::default(), lake, handover: None, lease: false, health: FollowHealth::default() }
+    }
+}
+
+// === impl Aggregator ===
+
+#[async_trait]
+impl Follower for Aggregator {
+    type Setup = AggregateSetup;
+
+    async fn open(setup: &AggregateSetup) -> Result<Self> {
+        Self::open_with(&setup.aggregate, setup.metrics.clone()).await
+    }
+
+    async fn step(&mut self) -> Result<Step> {
+        if self.stood_by {
+            self.follow().await?;
+            self.releases = Releases::load(&self.lake).await?;
+            self.history = RollingHistory::load(&self.lake).await?;
+            self.stood_by = false;
+        }
+        let more = self.take_next().await?;
+        self.keep_history(false).await?;
+        Ok(if more { Step::More } else { Step::CaughtUp })
+    }
+
+    async fn stand_by(&mut self) -> Result<()> {
+        self.stood_by = true;
+        self.follow().await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.keep_history(true).await
+    }
+
+    fn woken(&self) -> BoxFuture<'static, ()> {
+        match self.tail.handover().cloned() {
+            Some(handover) => Box::pin(async move { handover.changed().await }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn next_version(&self) -> i64 {
+        self.tail.next()
+    }
+}
+
+impl Aggregator {
+    /// Opens an aggregator that the caller drives with [`Aggregator::run_until_caught_up`]: reads how far `metrics` is, and
+    /// builds the index of the runs in it.
+    ///
+    /// # Errors
+    /// `Unavailable` if storage does not answer; `Data` if a file is gone; `Config` if the tables have another number of
+    /// shards.
+    pub async fn open(
+        lake: &Lake,
+        settings: Settings,
+        handover: Option<Handover>,
+        registry: &Registry,
+    ) -> Result<Self> {
+        let aggregate = Aggregate { settings, handover, ..Aggregate::new(lake.clone()) };
+        Self::open_with(&aggregate, Metrics::register(registry)?).await
+    }
+
+    async fn open_with(aggregate: &Aggregate, metrics: Metrics) -> Result<Self> {
+        let Aggregate { settings, lake, handover, .. } = aggregate;
+        let on = lake.log(Table::Metrics).load().await?;
+        let layout = Layout::of(&on).unwrap_or(Layout { generation: 0, shards: settings.shards });
+        if layout.shards != settings.shards || settings.shard >= settings.shards {
+            return Err(Error::config(format!(
+                "`metrics` is laid out over `{}` shards, and this is shard `{}` of `{}`",
+                layout.shards, settings.shard, settings.shards
+            ))
+            .with_hint("set [aggregate].shards to the former number, or run `bellwether rebuild`, which changes it"));
+        }
+        let app = app_of(settings.shard);
+        let next = on.next(&app).unwrap_or(0);
+        let mut runs = Runs::new(settings, Shard { number: settings.shard, of: settings.shards });
+        if next > 0 {
+            let files = lake.files_at(Table::Events, next - 1).await?;
+            Box::pin(runs.load(lake, files)).await?;
+        }
+        let context = sql::session();
+        let aggregator = Self {
+            releases: Releases::load(lake).await?,
+            history: RollingHistory::load(lake).await?,
+            newest_end: None,
+            history_at: i64::MIN,
+            lake: lake.clone(),
+            settings: *settings,
+            app,
+            layout,
+            tail: Tail::new(lake, handover.clone(), metrics.read_back.clone(), next),
+            metrics,
+            definitions: Definitions::plan(&context).await?,
+            context,
+            runs,
+            on,
+            stood_by: false,
+        };
+        aggregator.set_gauges();
+        Ok(aggregator)
+    }
+
+    /// Reads on until there is nothing new.
+    ///
+    /// # Errors
+    /// `Fenced` if another aggregator has committed, `Unavailable` if storage does not answer: a new aggregator must be opened
+    /// then.
+    pub async fn run_until_caught_up(&mut self) -> Result<()> {
+        while self.take_next().await? {}
+        self.keep_history(true).await
+    }
+
+    /// Takes in what another aggregator of this shard has committed, without computing anything.
+    async fn follow(&mut self) -> Result<()> {
+        self.on = self.lake.log(Table::Metrics).catch_up(self.on.clone()).await?;
+        if Layout::of(&self.on).is_some_and(|layout| layout != self.layout) {
+            return Err(Error::fenced("`metrics` was rebuilt"));
+        }
+        let to = self.on.next(&self.app).unwrap_or(0);
+        let entries = self.tail.entries_to(to).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        let files = entries.iter().flat_map(|entry| &entry.added).filter(|file| file.data_change).cloned().collect();
+        Box::pin(self.runs.hold(&self.lake, files)).await?;
+        for entry in &entries {
+            self.history.note(entry);
+            self.runs.note(entry)?;
+        }
+        self.tail.advance_to(last.version + 1);
+        self.set_gauges();
+        Ok(())
+    }
+
+    /// Takes in the next versions, as many as a step may have. Returns false if there are none.
+    async fn take_next(&mut self) -> Result<bool> {
+        let (entries, new) = self.tail.gather().await?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        let (from, to) = (self.tail.next(), last.version + 1);
+        for entry in &entries {
+            self.history.note(entry);
+        }
+        if !new.is_empty() {
+            let (partials, counts) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from..to)).await?;
+            self.metrics.count(&new, &counts, crate::recompute::saturated(&partials));
+            if self.settings.shard == 0 {
+                let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
+                self.commit_releases(&seen, to).await?;
+                self.releases.note(fresh);
+            }
+            self.on = self.commit(Table::Metrics, &self.on, &partials, to).await?;
+            self.metrics.commits.inc();
+            self.newest_end = self.newest_end.max(newest_end_micros(&partials)?);
+        }
+        for entry in &entries {
+            self.runs.note(entry)?;
+        }
+        self.tail.advance_to(to);
+        self.set_gauges();
+        Ok(true)
+    }
+
+    fn set_gauges(&self) {
+        self.metrics.index_runs.set(i64::try_from(self.runs.index.held()).unwrap_or(i64::MAX));
+        self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
+    }
+
+    /// New releases come before the metrics that name them. After a crash between the two they are known from the table.
+    async fn commit_releases(&self, rows: &RecordBatch, to: i64) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let on = self.lake.log(Table::Releases).load().await?;
+        self.commit(Table::Releases, &on, rows, to.max(on.next(&self.app).unwrap_or(0))).await.map(|_| ())
+    }
+
+    /// Writes the rolling metrics of the spans that are due, unless that was done a short while ago; the `last` time, always.
+    async fn keep_history(&mut self, last: bool) -> Result<()> {
+        let now = self.lake.clock().now_micros();
+        if !last && now.saturating_sub(self.history_at) < HISTORY_EVERY_MICROS {
+            return Ok(());
+        }
+        let keeps = self.settings.rolling_history && self.settings.shard == 0;
+        let Some(newest_end) = self.newest_end.take().filter(|_| keeps) else { return Ok(()) };
+        // The newest window still fills: what is complete ends where it begins.
+        let due = self.history.due(newest_end - 60_000_000, now);
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.history_at = now;
+        let rows = self.history.rows(&self.lake, &self.context, &due, self.tail.next()).await?;
+        if rows.num_rows() > 0 {
+            let on = self.lake.log(Table::RollingHistory).load().await?;
+            let to = self.tail.next().max(on.next(&self.app).unwrap_or(0));
+            self.commit(Table::RollingHistory, &on, &rows, to).await?;
+            self.metrics.show(&rows)?;
+        }
+        self.history.written(&due);
+        Ok(())
+    }
+
+    /// Appends rows to a table together with the shard's advance to a version of `events`.
+    async fn commit(&self, table: Table, on: &Snapshot, rows: &RecordBatch, to: i64) -> Result<Snapshot> {
+        let mut advances = vec![Advance { app_id: self.app.clone(), expected: on.next(&self.app), next: to }];
+        if table == Table::Metrics {
+            // Another layout means that everything was rebuilt: this index belongs to the rows before.
+            advances.push(self.layout.advance(on));
+        }
+        let append = Append { table, on, rows: Some(rows), advances, operation: "aggregate", facts: Map::new() };
+        append.commit(&self.lake, &self.metrics.follow).await
+    }
+}

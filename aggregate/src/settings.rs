@@ -1,0 +1,37 @@
+//! Settings of aggregation.
+
+use std::time::Duration;
+
+/// Settings of the role, for one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of the run index.
+    pub index_memory_bytes: usize,
+    /// How long the index holds a run; older runs are looked up in `events`.
+    pub horizon: Duration,
+    /// How often `events` is polled for new versions; commits of the same process are seen at once.
+    pub poll_interval: Duration,
+    /// Write the rolling metrics to `rolling_history`.
+    pub rolling_history: bool,
+    /// Number of shards that the runs are divided into.
+    pub shards: u32,
+    /// This shard. Shard 0 also writes `releases` and `rolling_history`.
+    pub shard: u32,
+    /// Most runs that are read back and corrected at a time. A step may have late statements about many more, and a run takes
+    /// far more memory than a late statement.
+    pub corrected_at_once: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            index_memory_bytes: 128 << 20,
+            horizon: Duration::from_secs(24 * 3600),
+            poll_interval: Duration::from_millis(500),
+            rolling_history: true,
+            shards: 1,
+            shard: 0,
+            corrected_at_once: 50_000,
+        }
+    }
+}

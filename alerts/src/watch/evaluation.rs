@@ -1,0 +1,142 @@
+//! One evaluation: reads the versions that are new, judges them, and appends the transitions.
+
+use bellwether_base::{Error, Result};
+use bellwether_detect::Minute;
+use bellwether_follow::Cursor;
+use bellwether_lake::{Layout, Snapshot};
+use bellwether_queries::{Session, SessionSettings};
+use bellwether_tables::Table;
+
+use super::Watcher;
+use super::publish::Origin;
+use crate::engine::LONGEST_QUERY;
+use crate::observe::MINUTE_MICROS;
+use crate::read::{Parts, read_entry};
+use crate::record::Row;
+
+/// Most versions that one evaluation reads.
+const MOST_VERSIONS: usize = 500;
+
+/// Returns how often all rows of `metrics` have been replaced.
+fn generation(metrics: &Snapshot) -> i64 {
+    Layout::of(metrics).map_or(0, |layout| layout.generation)
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// Reads the versions that are new, judges them, and appends the transitions. Returns true if there may be more to read
+    /// at once.
+    ///
+    /// # Errors
+    /// `Fenced` if another watcher has committed; `Data` if a version that was not read yet is gone.
+    pub async fn turn(&mut self) -> Result<bool> {
+        let begun = self.watch.lake.clock().now_micros();
+        self.engine.at(begun, true);
+        let (events_to, more) = self.read_metrics().await?;
+        if self.is_outdated {
+            return Ok(false);
+        }
+        self.read_events(events_to).await?;
+        let events = self.watch.lake.log(Table::Events);
+        self.noted_next = self.progress.follow(&events, self.noted_next.max(self.events_next)).await?;
+        Box::pin(self.engine.retry()).await?;
+        let now = self.watch.lake.clock().now_micros();
+        let minute = now.div_euclid(MINUTE_MICROS);
+        if self.engine.asks_tables() && !more {
+            self.ask_tables(minute).await;
+        }
+        let rows = self.judge(now, more);
+        self.publish(rows, Origin::NewRows).await?;
+        crate::failing::report(&mut self.engine, &self.metrics, &self.watch.health);
+        self.metrics.evaluations.inc();
+        self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);
+        Ok(more)
+    }
+
+    /// Judges all windows that are complete by now. With `more` to read, silence is judged only as far as windows are complete.
+    fn judge(&mut self, now: i64, more: bool) -> Vec<Row> {
+        let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
+        self.complete_to = to;
+        let silent_to = self.progress.silent_to(to, now).min(if more { to } else { Minute::MAX });
+        let mut rows = Vec::new();
+        // Rules on whole tables apply before there is any window: that nothing is read, for one.
+        if to > Minute::MIN || self.progress.read_to().is_some() {
+            rows = self.engine.evaluate(to.max(0), silent_to.max(0), Some(now.div_euclid(MINUTE_MICROS)));
+            if let Some(until) = self.progress.stale_to(now).filter(|_| !more) {
+                rows.extend(self.engine.unheard(until));
+            }
+            rows.extend(self.heard_again());
+        }
+        rows.extend(crate::failing::rows(&self.engine, &self.ledger, now));
+        rows
+    }
+
+    /// Takes back that alerts were stale if their series has data after that moment: the data was only late.
+    fn heard_again(&self) -> Vec<Row> {
+        let stale =
+            self.ledger.alerts().filter_map(|(id, alert)| Some((id, alert.last().filter(|last| last.stale)?.at)));
+        let heard = stale.filter(|(id, at)| self.engine.is_heard_after(id, *at));
+        heard.filter_map(|(id, at)| self.engine.retraction(id, at, "firing", true)).collect()
+    }
+
+    /// Asks the rules on whole tables. If the tables cannot be opened, these rules fail and no others.
+    async fn ask_tables(&mut self, minute: Minute) {
+        if self.tables.is_none() {
+            let settings = SessionSettings {
+                memory_limit_bytes: self.watch.settings.memory_bytes,
+                threads: Some(1),
+                timeout: Some(LONGEST_QUERY),
+                ..SessionSettings::default()
+            };
+            match Session::open(&self.watch.lake, settings).await {
+                Ok(session) => self.tables = Some(session),
+                Err(error) => return self.engine.tables_fail(&format!("the tables cannot be read: {}", error.chain())),
+            }
+        }
+        if let Some(session) = &self.tables {
+            Box::pin(self.engine.ask_tables(session, minute)).await;
+        }
+    }
+
+    /// Reads new rows of `metrics`. Returns the version of `events` up to which they count, and whether there may be more.
+    async fn read_metrics(&mut self) -> Result<(i64, bool)> {
+        let mut cursor = Cursor::new(self.watch.lake.log(Table::Metrics), self.metrics_read.version + 1);
+        let columns = self.engine.columns(Table::Metrics);
+        let (mut parts, mut read) = (Parts::of(Table::Metrics), 0);
+        while read < MOST_VERSIONS {
+            let Some(entry) = cursor.entry(0).await? else { break };
+            let after = self.metrics_read.after(entry.version, entry.txns.iter().cloned());
+            if generation(&after) != generation(&self.metrics_read) {
+                self.is_outdated = true;
+                break;
+            }
+            let rows = read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?;
+            parts.add(&mut self.engine, rows).await?;
+            self.metrics_read = after;
+            cursor.advance_to(entry.version + 1);
+            read += 1;
+        }
+        parts.take(&mut self.engine).await?;
+        Ok((Layout::reads_next(&self.metrics_read).max(self.events_next), read == MOST_VERSIONS))
+    }
+
+    /// Reads `events` up to a version: its rows if a rule needs them, and how far the sources are.
+    async fn read_events(&mut self, to: i64) -> Result<()> {
+        let log = self.watch.lake.log(Table::Events);
+        let columns = self.engine.columns(Table::Events);
+        let mut parts = Parts::of(Table::Events);
+        while self.events_next < to {
+            let Some(entry) = log.entry(self.events_next).await? else {
+                return Err(Error::data(format!("version {} of `events` is no longer in its log", self.events_next)));
+            };
+            self.progress.note(&entry);
+            if !columns.is_empty() {
+                let rows = read_entry(&self.watch.lake, Table::Events, &entry, &columns).await?;
+                parts.add(&mut self.engine, rows).await?;
+            }
+            self.events_next += 1;
+        }
+        parts.take(&mut self.engine).await
+    }
+}

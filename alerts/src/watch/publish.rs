@@ -1,0 +1,120 @@
+//! Appends transitions to `alerts`, logs them, and sets the gauges.
+
+use bellwether_base::Result;
+use bellwether_detect::State;
+use bellwether_follow::Append;
+use bellwether_lake::Advance;
+use bellwether_tables::Table;
+use serde_json::Map;
+
+use super::Watcher;
+use crate::record::{Evaluation, RULE_FAILING, Row, batch, micros};
+
+/// The application of the only watcher there is.
+const APP: &str = "watch/0";
+
+/// What transitions come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Everything in the tables, judged when the watcher opened.
+    History,
+    /// Rows that were read since.
+    NewRows,
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// Appends the transitions that `alerts` does not hold, in one commit.
+    pub(super) async fn publish(&mut self, rows: Vec<Row>, origin: Origin) -> Result<()> {
+        let new = self.ledger.add(rows);
+        self.log(&new, origin);
+        self.set_gauges();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let lake = &self.watch.lake;
+        self.ledger.evaluations += 1;
+        let evaluation = Evaluation {
+            number: self.ledger.evaluations,
+            metrics_version: self.metrics_read.version,
+            events_version: self.events_next,
+            // Before the first event no time is complete.
+            complete_to: self.complete_to.max(0),
+            evaluated_at: lake.clock().now_micros(),
+        };
+        let rows = batch(&new, &evaluation)?;
+        let append = Append {
+            table: Table::Alerts,
+            on: &self.alerts,
+            rows: Some(&rows),
+            advances: vec![Advance {
+                app_id: APP.to_owned(),
+                expected: self.alerts.next(APP),
+                next: evaluation.number,
+            }],
+            operation: "watch",
+            facts: Map::from_iter([("metrics_version".to_owned(), evaluation.metrics_version.into())]),
+        };
+        self.alerts = append.commit(lake, &self.metrics.follow).await?;
+        Ok(())
+    }
+
+    /// Logs each new transition. Those of history, which may be weeks of them, are counted in one line.
+    fn log(&self, new: &[Row], origin: Origin) {
+        for row in new {
+            // An alert that becomes stale or is heard of again is no other alert.
+            if !row.restates() {
+                self.metrics.transitions.with_label_values(&[row.severity, row.state]).inc();
+            }
+            if origin == Origin::NewRows {
+                tracing::info!(
+                    alert = row.alert_id, rule = row.rule, severity = row.severity, from = row.state_from, to = row.state, why = row.why,
+                    change = ?row.change, stale = row.stale, title = row.title, "alert"
+                );
+            }
+        }
+        if origin == Origin::History {
+            let count = |state: &str| {
+                self.ledger.alerts().filter(|(_, alert)| alert.last().is_some_and(|last| last.state == state)).count()
+            };
+            tracing::info!(
+                firing = count("firing"),
+                pending = count("pending"),
+                resolved = count("resolved"),
+                new_transitions = new.len(),
+                "state of the alerts; list them with `bellwether alerts list`"
+            );
+        }
+    }
+
+    fn set_gauges(&self) {
+        // Before the first event there is no time to count from.
+        let complete_to = self.complete_to.max(0);
+        let totals = self.engine.totals(complete_to);
+        let (pages, retracted) = self.ledger.pages(micros(complete_to));
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let standing = self.engine.standing();
+        for severity in ["page", "ticket", "info"] {
+            let firing =
+                standing.iter().filter(|alert| alert.severity.name() == severity && alert.state == State::Firing);
+            let rules = self.ledger.alerts().filter(|(_, alert)| {
+                alert.rule == RULE_FAILING
+                    && alert.severity == severity
+                    && alert.last().is_some_and(|last| last.state == "firing")
+            });
+            self.metrics.firing.with_label_values(&[severity]).set(number(firing.count() + rules.count()));
+        }
+        let stale = self.ledger.alerts().filter(|(_, alert)| alert.last().is_some_and(|last| last.stale)).count();
+        self.metrics.stale.set(number(stale));
+        self.metrics.rules.set(number(totals.rules));
+        self.metrics.broken.set(number(totals.broken));
+        self.metrics.series.set(number(totals.series));
+        self.metrics.complete_to.set(complete_to.saturating_mul(60));
+        self.metrics.too_late.set(i64::try_from(totals.too_late).unwrap_or(i64::MAX));
+        self.metrics.pages_budget.set(self.watch.settings.budget.pages);
+        self.metrics.pages_spent.set(totals.pages_spent);
+        self.metrics.pages.set(number(pages));
+        self.metrics.pages_retracted.set(number(retracted));
+    }
+}
