@@ -6,6 +6,8 @@
 //! into the same bucket. Counts are signed, so that a sketch can be taken away from another, and exact where values are
 //! weighted ([`crate::weight`]), so that a quantile depends on the values and their weights and on nothing else. A sketch
 //! has one encoding, so that equal bytes and equal sketches are the same thing.
+//!
+//! Kept by hand: t-digest and KLL depend on the order of merging and cannot subtract a value (docs/decisions/0004).
 
 use std::collections::BTreeMap;
 use std::fmt;
