@@ -6,7 +6,8 @@ mod when;
 use std::process::ExitCode;
 
 use bellwether_alerts::standing::{Current, current};
-use bellwether_lake::{Error, Lake, Result};
+use bellwether_base::{Error, Result};
+use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings};
 use clap::Subcommand;
 

@@ -4,8 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards, saturated};
-use bellwether_lake::audit::{Audited, Basis, Check, Findings, Progress, audit};
-use bellwether_lake::{AddedFile, Clock, Error, ErrorKind, Lake, Layout, Result, Snapshot, SystemClock, Table, app_of};
+use bellwether_audit::{Audited, Basis, Check, Findings, Progress, audit};
+use bellwether_base::{Clock, Error, ErrorKind, Result, SystemClock};
+use bellwether_lake::{AddedFile, Lake, Layout, Snapshot, app_of};
+use bellwether_tables::Table;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_event::{Decoder, Limits, Problem};
 use bellwether_ingest::KafkaSettings;
 use bellwether_ingest::decode::{Message, problems};
 use bellwether_ingest::replay::too_large;
 use bellwether_ingest::source::file::{Record, Records, Size};
-use bellwether_lake::{Clock, Error, Lake, Result, StorageOptions, SystemClock};
+use bellwether_lake::{Lake, StorageOptions};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 

@@ -14,9 +14,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
+use bellwether_base::{Error, Result};
 use bellwether_event::Limits;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
-use bellwether_lake::{Error, MOST_SHARDS, Result};
+use bellwether_lake::MOST_SHARDS;
 
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::watch::AlertsSettings;

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bellwether_lake::{Clock, Error, Result, SystemClock};
+use bellwether_base::{Clock, Error, Result, SystemClock};
 use rdkafka::mocking::MockCluster;
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use bellwether_lake::{Error, ErrorKind};
+use bellwether_base::{Error, ErrorKind};
 
 /// Table of exit codes for `--help`.
 pub(crate) const HELP: &str = "Exit codes:

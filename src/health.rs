@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bellwether_lake::Error;
+use bellwether_base::Error;
 use serde::Serialize;
 
 /// What a role reports about itself.

@@ -33,7 +33,7 @@ mod sql;
 use std::io::Write;
 use std::process::ExitCode;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use clap::{CommandFactory, Parser};
 
 use cli::{Check, Cli, Command, ConfigCommand, Reference, RoleArgs};
@@ -88,7 +88,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Config(ConfigCommand::Reference) => print(config::REFERENCE),
         Command::Reference(Reference::Cli) => print(&cli::reference_markdown(Cli::command())),
-        Command::Reference(Reference::Tables) => print(&bellwether_lake::reference_markdown()),
+        Command::Reference(Reference::Tables) => print(&bellwether_tables::reference_markdown()),
         Command::Reference(Reference::Sql) => {
             block_on(async { print(&bellwether_queries::reference_markdown().await?) })
         }

@@ -6,8 +6,9 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use bellwether_base::{Error, Result};
 use bellwether_follow::Until;
-use bellwether_lake::{Error, Lake, Result, StorageOptions};
+use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use bellwether_lake::{Lake, Result, StorageOptions};
+use bellwether_base::Result;
+use bellwether_lake::{Lake, StorageOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RebuildArgs;

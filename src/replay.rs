@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bellwether_base::{Error, Result, SystemClock};
 use bellwether_ingest::replay::{self, Pace, Progress, ToKafka};
 use bellwether_ingest::worker::Watch;
 use bellwether_ingest::{Health, Metrics};
-use bellwether_lake::{Error, Lake, Result, StorageOptions, SystemClock};
+use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 

@@ -9,8 +9,9 @@ pub(crate) mod ingest;
 mod maintain;
 pub(crate) mod watch;
 
+use bellwether_base::{Error, Result};
 use bellwether_follow::Until;
-use bellwether_lake::{Error, Handover, Lake, Result};
+use bellwether_lake::{Handover, Lake};
 use futures::future::BoxFuture;
 use prometheus::Registry;
 use tokio::task::JoinSet;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use bellwether_lake::{Error, Lake, Result, StorageOptions};
+use bellwether_base::{Error, Result};
+use bellwether_lake::{Lake, StorageOptions};
 use clap::Args;
 
 use crate::config::Config;

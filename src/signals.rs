@@ -1,6 +1,6 @@
 //! The signals that ask a process to end.
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bellwether_lake::{Error, ErrorKind, Lake, Result};
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings, split};
 use clap::Args;
 

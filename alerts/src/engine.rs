@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bellwether_base::Result;
 use bellwether_detect::{Budget, Crowd, Minute, Season, State, Thresholds, Told, Transition};
-use bellwether_lake::{Result, Table};
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_tables::Table;
 
 use crate::contract::Contracts;
 use crate::observe::{MINUTE_MICROS, SEPARATOR};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_base::{Error, Result};
 use bellwether_detect::Minute;
-use bellwether_lake::{CommitLog, Error, Lake, Layout, Result, Table};
+use bellwether_lake::{CommitLog, Lake, Layout};
+use bellwether_tables::Table;
 
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};

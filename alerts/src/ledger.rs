@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
-use bellwether_lake::{Error, Lake, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_lake::Lake;
+use bellwether_tables::Table;
 
 use crate::record::{ChangeKind, Row};
 

@@ -9,9 +9,10 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_base::Result;
 use bellwether_detect::Minute;
 use bellwether_lake::reading::readings;
-use bellwether_lake::{DeltaLog, LogEntry, Reading, Result};
+use bellwether_lake::{DeltaLog, LogEntry, Reading};
 
 use crate::observe::MINUTE_MICROS;
 

@@ -3,9 +3,11 @@
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Int64Type};
+use bellwether_base::Result;
 use bellwether_detect::Minute;
-use bellwether_lake::{Lake, LogEntry, Result, Table};
+use bellwether_lake::{Lake, LogEntry};
 use bellwether_queries::{Present, Session, SessionSettings};
+use bellwether_tables::Table;
 use futures::TryStreamExt;
 
 use crate::engine::Engine;

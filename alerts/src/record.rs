@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use bellwether_base::{Error, Result};
 use bellwether_detect::{Evidence, Minute, Told};
-use bellwether_lake::{Error, Result, Table};
 use bellwether_stats::figure;
+use bellwether_tables::Table;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

@@ -12,7 +12,7 @@ mod shipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bellwether_lake::Table;
+use bellwether_tables::Table;
 use serde::Deserialize;
 
 use crate::contract::Contract;

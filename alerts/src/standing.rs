@@ -1,6 +1,7 @@
 //! The present state of all alerts, from the table.
 
-use bellwether_lake::{Lake, Result};
+use bellwether_base::Result;
+use bellwether_lake::Lake;
 
 use crate::ledger::Ledger;
 

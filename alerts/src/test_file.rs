@@ -22,10 +22,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use bellwether_base::{Error, Result};
 use bellwether_detect::Minute;
-use bellwether_lake::schema::Kind;
-use bellwether_lake::{Error, Result, Table};
 use bellwether_queries::{Present, Session, SessionSettings};
+use bellwether_tables::ColumnType;
+use bellwether_tables::Table;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -279,17 +280,19 @@ fn made(
 }
 
 /// Returns the value of a required column that a row leaves out.
-fn default_value(name: &str, kind: Kind) -> Value {
+fn default_value(name: &str, kind: ColumnType) -> Value {
     match (name, kind) {
         ("stage", _) => json!("full"),
         ("weight_micros", _) => json!(1_000_000),
-        (_, Kind::Text | Kind::Binary) => json!(""),
-        (_, Kind::Boolean) => json!(false),
-        (_, Kind::LongList) => json!(vec![0; 32]),
-        (_, Kind::List(_)) => json!([]),
-        (_, Kind::TextMap) => json!({}),
-        (_, Kind::BigInteger) => json!("0"),
-        (_, Kind::Integer | Kind::Long | Kind::Double | Kind::Timestamp | Kind::Date) => json!(0),
+        (_, ColumnType::Text | ColumnType::Binary) => json!(""),
+        (_, ColumnType::Boolean) => json!(false),
+        (_, ColumnType::LongList) => json!(vec![0; 32]),
+        (_, ColumnType::List(_)) => json!([]),
+        (_, ColumnType::TextMap) => json!({}),
+        (_, ColumnType::BigInteger) => json!("0"),
+        (_, ColumnType::Integer | ColumnType::Long | ColumnType::Double | ColumnType::Timestamp | ColumnType::Date) => {
+            json!(0)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use bellwether_lake::Clock;
+use crate::clock::Clock;
 
 /// The first pause: short enough that a brief hiccup goes unnoticed.
 const FIRST: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bellwether_lake::SystemClock;
+    use crate::clock::SystemClock;
 
     #[test]
     fn pauses_double_up_to_the_longest_and_start_again_after_a_success() {

@@ -1,6 +1,9 @@
-//! Errors, time and back-off for every crate above the leaf crates.
+//! The ground that every crate above the leaf crates stands on: errors, time and back-off. Knows no storage and no table.
 
 mod backoff;
+mod clock;
+mod error;
 
 pub use backoff::Backoff;
-pub use bellwether_lake::{Clock, Error, ErrorKind, ManualClock, Result, SystemClock, unique_id};
+pub use clock::{Clock, ManualClock, SystemClock, unique_id};
+pub use error::{Error, ErrorKind, Result};

@@ -17,10 +17,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bellwether_alerts::{BudgetSettings, Contracts, Engine, Rules, Season};
+use bellwether_base::{Error, Result};
 use bellwether_bench_detection::chance::Key;
 use bellwether_bench_detection::fleet::{Cell, DAYS, DEVIATION, EPOCH, Fault, Fleet, HOLIDAY, STALL, TASKS, ZONE};
-use bellwether_lake::{Error, Result, Table};
 use bellwether_stats::Sketch;
+use bellwether_tables::Table;
 use clap::Parser;
 
 /// Where the generated part of the page begins and ends.

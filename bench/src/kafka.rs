@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
-use bellwether_lake::{Clock, Error, Result, SystemClock, unique_id};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};

@@ -11,7 +11,7 @@ mod report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use clap::Parser;
 
 use part::Part;

@@ -11,7 +11,7 @@ mod watch;
 mod whole;
 mod workers;
 
-use bellwether_lake::Result;
+use bellwether_base::Result;
 use clap::ValueEnum;
 
 use crate::Bench;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bellwether_lake::{Clock, Error, Result, SystemClock};
+use bellwether_base::{Clock, Error, Result, SystemClock};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 

@@ -8,8 +8,10 @@ mod events;
 mod quarantine;
 mod releases;
 
+use bellwether_base::{Error, Result};
 use bellwether_event::{Decoder, Limits, Rejection};
-use bellwether_lake::{Chunk, EncodedRows, Error, Result, RowEncoder, Table};
+use bellwether_lake::{Chunk, EncodedRows, RowEncoder};
+use bellwether_tables::Table;
 
 use crate::batch::events::EventRows;
 use crate::batch::quarantine::QuarantineRows;

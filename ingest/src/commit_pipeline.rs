@@ -24,10 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bellwether_base::{Clock, Error, ErrorKind, Result, SystemClock};
 use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, DataFile, EncodedRows, Error, ErrorKind, Handover, Lake, OffsetsOf, Outcome,
-    PartitionRange, Result, RowEncoder, Snapshot, SystemClock, Table, WrittenFile,
+    Advance, Commit, CommitLog, DataFile, EncodedRows, Handover, Lake, OffsetsOf, Outcome, PartitionRange, RowEncoder,
+    Snapshot, WrittenFile,
 };
+use bellwether_tables::Table;
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 

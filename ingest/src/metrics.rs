@@ -1,6 +1,6 @@
 //! Prometheus metrics of ingestion. Topic, partition and reason are bounded labels; a run id never is one.
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
 };

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bellwether_base::{Clock, Error, Result, unique_id};
 use bellwether_event::units::rfc3339_micros;
 use bellwether_event::{Limits, Problem, Reason, Rejection, mended};
-use bellwether_lake::{Clock, CommitLog, Error, Lake, PartitionRange, Result, Table, unique_id};
+use bellwether_lake::{CommitLog, Lake, PartitionRange};
+use bellwether_tables::Table;
 use chrono::{DateTime, SecondsFormat};
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;

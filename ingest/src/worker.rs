@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
-use bellwether_lake::{Clock, CommitLog, Error, Handover, Lake, Result, Table};
+use bellwether_lake::{CommitLog, Handover, Lake};
+use bellwether_tables::Table;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;

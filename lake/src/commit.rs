@@ -25,10 +25,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::clock::Clock;
-use crate::error::Result;
 use crate::form::Form;
 use crate::log::{AddedFile, LogEntry};
+use bellwether_base::Clock;
+use bellwether_base::Result;
 
 /// Pauses between two questions about one commit.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -81,7 +81,7 @@ impl Snapshot {
         Self { form, ..self.after(entry.version, entry.txns) }
     }
 
-    pub(crate) fn form(&self) -> &Form {
+    pub fn form(&self) -> &Form {
         &self.form
     }
 

@@ -24,10 +24,10 @@ use bytes::Bytes;
 
 use crate::encoder::file::FileEncoder;
 pub(crate) use crate::encoder::file::absent;
-use crate::error::{Error, Result};
 use crate::log::AddedFile;
 use crate::parquet_file::{self, Pages};
-use crate::schema::Table;
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// Rows as columns. Where the table's schema has views (`Utf8View`), texts may be one after the other (`Utf8`): a file needs no
 /// views, and most columns are for the file alone; so may those in the records of a list. Texts of which few differ may be a dictionary of them

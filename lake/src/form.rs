@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
 use crate::log::{LogEntry, Protocol, TableMetadata};
-use crate::schema::{Column, Kind, Table, delta_field, delta_type};
+use bellwether_base::{Error, Result};
+use bellwether_tables::{Column, ColumnType, Table, delta_field, delta_type};
 
 /// Newest versions of the protocol that name their features; below these, versions stand for features.
 const READER_VERSION: i32 = 3;
@@ -43,21 +43,21 @@ const OF_COLUMNS: [(&str, &str); 4] = [
 
 /// What a table is, as far as its log has been read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Form {
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) metadata: Option<TableMetadata>,
+pub struct Form {
+    pub protocol: Option<Protocol>,
+    pub metadata: Option<TableMetadata>,
 }
 
 // === impl Form ===
 
 impl Form {
     /// True where an entry changes what the table is.
-    pub(crate) fn is_changed_by(entry: &LogEntry) -> bool {
+    pub fn is_changed_by(entry: &LogEntry) -> bool {
         entry.protocol.is_some() || entry.metadata.is_some()
     }
 
     /// The form after an entry.
-    pub(crate) fn after(&self, entry: &LogEntry) -> Self {
+    pub fn after(&self, entry: &LogEntry) -> Self {
         Self {
             protocol: entry.protocol.clone().or_else(|| self.protocol.clone()),
             metadata: entry.metadata.clone().or_else(|| self.metadata.clone()),
@@ -65,7 +65,7 @@ impl Form {
     }
 
     /// Why this program must not write to the table; none where it may, or nothing is known of it.
-    pub(crate) fn refusal(&self, table: Table) -> Option<Error> {
+    pub fn refusal(&self, table: Table) -> Option<Error> {
         let name = table.name();
         let features = self.features();
         if let Some(first) = features.first() {
@@ -231,8 +231,8 @@ fn merge(columns: &[Column], record: &mut Value, above: &str, added: &mut Vec<St
     }
 }
 
-fn merge_type(kind: Kind, stored: &mut Value, path: &str, added: &mut Vec<String>) -> Result<(), String> {
-    if let Kind::List(columns) = kind
+fn merge_type(kind: ColumnType, stored: &mut Value, path: &str, added: &mut Vec<String>) -> Result<(), String> {
+    if let ColumnType::List(columns) = kind
         && stored["type"] == "array"
         && stored["elementType"]["type"] == "struct"
     {
@@ -261,7 +261,7 @@ fn unknown_in(columns: &[Column], record: &Value) -> bool {
     let fields = record["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
     fields.iter().any(|field| match columns.iter().find(|column| field["name"] == column.name) {
         None => true,
-        Some(Column { kind: Kind::List(fields), .. }) => unknown_in(fields, &field["type"]["elementType"]),
+        Some(Column { kind: ColumnType::List(fields), .. }) => unknown_in(fields, &field["type"]["elementType"]),
         Some(_) => false,
     })
 }

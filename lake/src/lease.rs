@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::Clock;
-use crate::error::Result;
 use crate::root::Lake;
+use crate::stored::{Stored, from_store};
+use bellwether_base::Clock;
+use bellwether_base::Result;
 
 /// Folder of the leases under the root.
 const FOLDER: &str = "_leases";
@@ -133,17 +134,17 @@ impl Lease {
     async fn look(&self) -> Result<Option<Sign>> {
         match self.store.get(&self.path).await {
             // A file that is being written, or is nonsense, is no sign of life.
-            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await?).ok()),
+            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await.stored()?).ok()),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(source.into()),
+            Err(source) => Err(from_store(source)),
         }
     }
 
     async fn sign(&self, beat: u64) -> Result<()> {
         let sign = Sign { holder: self.me, beat, at_micros: self.clock.now_micros() };
         let text = serde_json::to_vec(&sign)
-            .map_err(|source| crate::error::Error::bug("a lease cannot be written as JSON").with_source(source))?;
-        self.store.put_opts(&self.path, PutPayload::from(text), PutMode::Overwrite.into()).await?;
+            .map_err(|source| bellwether_base::Error::bug("a lease cannot be written as JSON").with_source(source))?;
+        self.store.put_opts(&self.path, PutPayload::from(text), PutMode::Overwrite.into()).await.stored()?;
         Ok(())
     }
 }
@@ -151,7 +152,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
+    use bellwether_base::SystemClock;
     use object_store::memory::InMemory;
 
     async fn until(held: &watch::Receiver<bool>, wanted: bool, within: Duration) -> bool {

@@ -1,27 +1,22 @@
-//! The lake: table schemas, exactly-once append, reading by version, maintenance.
+//! Storage: exactly-once append, reading by version, maintenance.
 //!
-//! * [`schema`] says what the tables are.
-//! * [`commit`] is where the exactly-once decision is taken: a small trait with a Delta, a memory and a
-//!   fault-injecting implementation.
-//! * [`RowEncoder`] turns rows into Parquet while they come, so that a batch in memory is as small as its file.
-//! * [`Lake`] is a root folder or `s3://` prefix with all tables in it: durable writing and reading of Parquet files.
-//! * [`audit`] proves from what is stored that nothing is lost or doubled.
-//! * [`Reading`] says how far ingest has read each partition, [`Layout`] how far aggregation is, by shard;
-//!   [`Lease`] says which of several processes is to work.
+//! * [`commit`] takes the exactly-once decision: a small trait with a Delta, an in-memory and a fault-injecting
+//!   implementation.
+//! * [`RowEncoder`] encodes rows as Parquet while they arrive, so that a batch in memory is as small as its file.
+//! * [`Lake`] is a root folder or `s3://` prefix that holds all tables. It writes data files durably and reads them.
+//! * [`Reading`] reports how far ingest has read each partition, [`Layout`] how far each shard has aggregated;
+//!   [`Lease`] decides which of several processes works.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
+//! * [`inspect`] opens the log's parts to the crate that audits it.
+//! * Opening a table for writing adds the columns that later versions introduced (`form`).
 //!
-//! * A table of an earlier version gets the columns that were added since when it is opened to be written (`form`).
-//!
-//! Rules: tables are append-only, without MERGE, deletion vectors or column mapping; data is durable before the log
-//! names it; whatever cannot be told to have happened is looked up in the log by the commit's own id, never guessed.
-//! This crate must not know Kafka, SQL text or alert rules.
+//! Rules: tables are append-only, without MERGE, deletion vectors or column mapping. Data is durable before the log names
+//! it. An unclear commit is looked up in the log by its own id, never guessed. This crate knows neither Kafka nor SQL text
+//! nor alert rules.
 
-pub mod audit;
-pub mod clock;
 pub mod commit;
 mod delta;
 mod encoder;
-mod error;
 mod form;
 mod handover;
 mod layout;
@@ -32,18 +27,26 @@ mod maintain;
 mod offsets;
 mod parquet_file;
 pub mod reading;
-mod reference;
 mod root;
-pub mod schema;
 mod statistics;
 mod store;
+mod stored;
 mod work;
 
-pub use clock::{Clock, ManualClock, SystemClock, unique_id};
+/// Parts of a log and of data files, for a crate that inspects a root and writes nothing.
+pub mod inspect {
+    pub use crate::commit::checkpoint::LastCheckpoint;
+    pub use crate::commit::delta::entry_version;
+    pub use crate::form::Form;
+    pub use crate::log::{LOG_FOLDER, entry_path};
+    pub use crate::parquet_file::batches;
+    pub use crate::statistics::statistics;
+    pub use crate::store::NAME_THE_ROOT;
+}
+
 pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot, settle};
 pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
-pub use error::{Error, ErrorKind, Result, lasts};
 pub use handover::Handover;
 pub use layout::{Layout, MOST_SHARDS, app_of};
 pub use lease::Lease;
@@ -51,7 +54,6 @@ pub use log::{AddedFile, LogEntry, Protocol, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use offsets::OffsetsOf;
 pub use reading::Reading;
-pub use reference::reference_markdown;
 pub use root::{Lake, WrittenFile};
-pub use schema::Table;
 pub use store::StorageOptions;
+pub use stored::{Stored, is_permanent};

@@ -14,11 +14,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::commit::{Advance, Commit, DataFile, PartitionRange};
-use crate::error::{Error, Result};
-use crate::schema::Table;
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// Folder of the log under a table.
-pub(crate) const LOG_FOLDER: &str = "_delta_log";
+pub const LOG_FOLDER: &str = "_delta_log";
 
 /// Who wrote an entry, for the table's history.
 const ENGINE: &str = concat!("bellwether/", env!("CARGO_PKG_VERSION"));
@@ -164,7 +164,7 @@ struct Statistics {
 }
 
 /// Path of a version's entry under a table.
-pub(crate) fn entry_path(table: &Path, version: i64) -> Path {
+pub fn entry_path(table: &Path, version: i64) -> Path {
     table.clone().join(LOG_FOLDER).join(format!("{version:020}.json"))
 }
 
@@ -394,10 +394,10 @@ mod tests {
     #[test]
     fn a_torn_entry_is_an_error_of_the_data() {
         let error = read_entry(3, br#"{"add":{"path":"x","#).expect_err("torn");
-        assert_eq!(error.kind(), crate::ErrorKind::Data);
+        assert_eq!(error.kind(), bellwether_base::ErrorKind::Data);
         assert!(error.message().contains("log entry 3"));
         let empty = read_entry(3, b"").expect_err("cut to nothing");
-        assert_eq!(empty.kind(), crate::ErrorKind::Data);
+        assert_eq!(empty.kind(), bellwether_base::ErrorKind::Data);
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         let add = |vector: &str| format!(r#"{{"add":{{"path":"x","size":1,"dataChange":true{vector}}}}}"#);
         assert!(read_entry(3, add(r#","deletionVector":null"#).as_bytes()).is_ok());
         let error = read_entry(3, add(r#","deletionVector":{"storageType":"u"}"#).as_bytes()).expect_err("refused");
-        assert_eq!(error.kind(), crate::ErrorKind::Data);
+        assert_eq!(error.kind(), bellwether_base::ErrorKind::Data);
         assert!(error.hint().is_some_and(|hint| hint.contains("PURGE")), "{error:?}");
     }
 

@@ -23,11 +23,12 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::error::{Error, Result};
 use crate::log::AddedFile;
 use crate::parquet_file::{as_wanted, column_indexes, gone, unreadable, wanted_schema};
 use crate::root::Lake;
-use crate::schema::Table;
+use crate::stored::{Stored, from_parquet, from_store};
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// Bytes fetched from a file's end at first: its footer, nearly always. A file that is no larger is fetched whole.
 const FOOTER_BYTES: u64 = 64 * 1024;
@@ -112,7 +113,7 @@ impl Lake {
         let mut wanted = FOOTER_BYTES.min(size);
         let metadata = loop {
             let range = size - wanted..size;
-            parts.parts = vec![(range.start, self.objects().get_range(&path, range).await?)];
+            parts.parts = vec![(range.start, self.objects().get_range(&path, range).await.stored()?)];
             match footer(&parts.parts[0].1, size)? {
                 Ok(metadata) => break Arc::new(metadata),
                 Err(needed) => wanted = needed.min(size),
@@ -138,7 +139,7 @@ impl Lake {
         let (file, columns, values) = (file.clone(), owned(columns), Arc::clone(values));
         let work = move || {
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-            let metadata = ArrowReaderMetadata::try_new(metadata, options)?;
+            let metadata = ArrowReaderMetadata::try_new(metadata, options).stored()?;
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, metadata).with_row_groups(groups);
             let mask = ProjectionMask::leaves(reader.parquet_schema(), [leaf]);
             let holds = ArrowPredicateFn::new(mask, move |batch: RecordBatch| holds_any(&batch, &values));
@@ -160,11 +161,11 @@ impl Lake {
         let work = move || {
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
             let groups = metadata.num_row_groups();
-            let metadata = ArrowReaderMetadata::try_new(metadata, options)?;
+            let metadata = ArrowReaderMetadata::try_new(metadata, options).stored()?;
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, metadata);
             let mut found = Vec::new();
             for group in 0..groups {
-                let filter: Option<Sbbf> = reader.get_row_group_column_bloom_filter(group, leaf)?;
+                let filter: Option<Sbbf> = reader.get_row_group_column_bloom_filter(group, leaf).stored()?;
                 let may = |filter: &Sbbf| values.iter().any(|value| filter.check(value.as_str()));
                 if filter.as_ref().is_none_or(may) {
                     found.push(group);
@@ -180,7 +181,7 @@ impl Lake {
         let missing: Vec<Range<u64>> =
             ranges.into_iter().filter(|range| parts.part(range.start, range.end - range.start).is_none()).collect();
         if !missing.is_empty() {
-            let fetched = self.objects().get_ranges(path, &missing).await?;
+            let fetched = self.objects().get_ranges(path, &missing).await.stored()?;
             parts.parts.extend(missing.iter().map(|range| range.start).zip(fetched));
         }
         Ok(())
@@ -235,16 +236,16 @@ fn owned(columns: &[&str]) -> Vec<String> {
 }
 
 fn metadata_of(bytes: &Bytes) -> Result<ArrowReaderMetadata> {
-    Ok(ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?)
+    Ok(ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true)).stored()?)
 }
 
 /// The metadata in the end of a file, or how many bytes of it that takes.
 fn footer(end: &Bytes, size: u64) -> Result<std::result::Result<ParquetMetaData, u64>> {
     let mut reader = ParquetMetaDataReader::new();
     match reader.try_parse_sized(end, size) {
-        Ok(()) => Ok(Ok(reader.finish()?)),
+        Ok(()) => Ok(Ok(reader.finish().stored()?)),
         Err(ParquetError::NeedMoreData(needed)) => Ok(Err(needed as u64)),
-        Err(source) => Err(source.into()),
+        Err(source) => Err(from_parquet(source)),
     }
 }
 
@@ -276,7 +277,7 @@ fn collect<R: ChunkReader + 'static>(
     let roots = column_indexes(reader.parquet_schema(), |name| columns.contains(&name));
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let mut batches = Vec::new();
-    for batch in reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
+    for batch in reader.with_projection(mask).with_batch_size(BATCH_ROWS).build().stored()? {
         let batch = batch.map_err(|source| unreadable(table, file, source.into()))?;
         batches.push(as_wanted(table, file, &schema, &batch)?);
     }

@@ -13,12 +13,13 @@ use object_store::ObjectStoreExt;
 use crate::commit::delta::Entry;
 use crate::commit::{Advance, CommitLog, Outcome};
 use crate::encoder::{EncodedRows, RowEncoder};
-use crate::error::{Error, Result};
 use crate::form::Form;
 use crate::log::{AddedFile, LOG_FOLDER, Rewrite, rewrite_entry};
 use crate::parquet_file;
 use crate::root::Lake;
-use crate::schema::Table;
+use crate::stored::Stored;
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// Application whose number counts a table's rewrites, and keeps two of them apart.
 const REWRITES: &str = "maintain/rewrites";
@@ -191,7 +192,7 @@ impl Lake {
         let log = self.log(table);
         let before = log.load().await?;
         let delta = self.delta_table(table).await?;
-        self.work().whole(deltalake::checkpoints::create_checkpoint(&delta, None)).await?;
+        self.work().whole(deltalake::checkpoints::create_checkpoint(&delta, None)).await.stored()?;
         let after = log.load().await?;
         let lost: Vec<&str> = before
             .apps()
@@ -202,7 +203,7 @@ impl Lake {
             return Ok(());
         }
         let pointer = self.table_path(table).join(LOG_FOLDER).join("_last_checkpoint");
-        log.store.delete(&pointer).await?;
+        log.store.delete(&pointer).await.stored()?;
         Err(Error::data(format!(
             "a checkpoint of table `{}` lost the progress of `{}`",
             table.name(),

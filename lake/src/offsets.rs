@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
 
-use crate::error::{Error, Result};
 use crate::log::{AddedFile, LogEntry};
 use crate::root::Lake;
-use crate::schema::Table;
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

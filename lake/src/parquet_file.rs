@@ -19,9 +19,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
 use crate::encoder::absent as without_value;
-use crate::error::{Error, ErrorKind, Result};
 use crate::log::AddedFile;
-use crate::schema::{Column, Kind, Table};
+use crate::stored::Stored;
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_tables::{Column, ColumnType, Table};
 
 /// zstd level: the fastest; measured 1.7 M events a CPU-second on 0.8 KB events.
 const ZSTD_LEVEL: i32 = 1;
@@ -108,7 +109,7 @@ impl Pages {
 
     fn compression(self) -> Result<Compression> {
         Ok(match self {
-            Self::Compressed => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?),
+            Self::Compressed => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).stored()?),
             Self::Plain => Compression::UNCOMPRESSED,
         })
     }
@@ -171,15 +172,15 @@ fn leaves(column: &Column, list: Option<&Leaf>) -> Vec<Leaf> {
             .chain(below.iter().copied())
             .map(str::to_owned)
             .collect(),
-        is_packed: matches!(column.kind, Kind::Integer | Kind::Long | Kind::Timestamp),
+        is_packed: matches!(column.kind, ColumnType::Integer | ColumnType::Long | ColumnType::Timestamp),
     };
     match column.kind {
-        Kind::List(fields) => {
+        ColumnType::List(fields) => {
             let list = leaf(&["list", "element"]);
             fields.iter().flat_map(|field| leaves(field, Some(&list))).collect()
         }
-        Kind::LongList => vec![leaf(&["list", "element"])],
-        Kind::TextMap => vec![leaf(&["key_value", "key"]), leaf(&["key_value", "value"])],
+        ColumnType::LongList => vec![leaf(&["list", "element"])],
+        ColumnType::TextMap => vec![leaf(&["key_value", "key"]), leaf(&["key_value", "value"])],
         _ => vec![leaf(&[])],
     }
 }
@@ -198,7 +199,7 @@ pub(crate) fn decode(
 }
 
 /// As [`decode`], a piece at a time: holds no more than one.
-pub(crate) fn batches(
+pub fn batches(
     table: Table,
     file: &AddedFile,
     bytes: Bytes,
@@ -215,12 +216,12 @@ pub(crate) fn batches_as(
     wanted: &SchemaRef,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(Error::from);
+    let metadata = ArrowReaderMetadata::load(&bytes, options).stored();
     let metadata = metadata.map_err(|error| unreadable(table, file, error))?;
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
     let roots = column_indexes(reader.parquet_schema(), |name| wanted.field_with_name(name).is_ok());
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
-    let batches = reader.with_projection(mask).with_batch_size(READ_BATCH_ROWS).build()?;
+    let batches = reader.with_projection(mask).with_batch_size(READ_BATCH_ROWS).build().stored()?;
     let (file, wanted) = (file.clone(), SchemaRef::clone(wanted));
     Ok(batches.map(move |batch| {
         let batch = batch.map_err(|source| unreadable(table, &file, source.into()))?;
@@ -250,7 +251,7 @@ pub(crate) fn unreadable(table: Table, file: &AddedFile, error: Error) -> Error 
 /// The first column of a file, or field of its records, that its table does not have here: by its name.
 pub(crate) fn unknown_column(table: Table, bytes: &Bytes) -> Result<Option<String>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::load(bytes, options)?;
+    let metadata = ArrowReaderMetadata::load(bytes, options).stored()?;
     Ok(unknown_field(metadata.schema().fields(), table.arrow_schema().fields()))
 }
 

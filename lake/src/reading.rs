@@ -61,7 +61,7 @@ pub fn start_app(job: &str, topic: &str) -> String {
 }
 
 /// True for an application whose number is a fact about a broker, and may become smaller.
-pub(crate) fn is_fact(app_id: &str) -> bool {
+pub fn is_fact(app_id: &str) -> bool {
     matches!(split(app_id), Some((_, Number::End | Number::Read)))
 }
 
@@ -76,7 +76,7 @@ fn split(app_id: &str) -> Option<(&str, Number)> {
 }
 
 /// Job, topic and partition of the application `JOB/TOPIC/PARTITION`.
-pub(crate) fn partition_of(app_id: &str) -> Option<(&str, &str, i32)> {
+pub fn partition_of(app_id: &str) -> Option<(&str, &str, i32)> {
     let (head, partition) = app_id.rsplit_once('/')?;
     let (job, topic) = head.split_once('/')?;
     Some((job, topic, partition.parse().ok()?))

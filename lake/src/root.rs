@@ -14,17 +14,18 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 
-use crate::clock::{Clock, SystemClock};
 use crate::commit::delta::DeltaLog;
 use crate::commit::{CommitLog, DataFile};
 use crate::delta::BoundedReads;
 use crate::encoder::{EncodedFile, EncodedRows};
-use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AddedFile, LOG_FOLDER, creation, deleted_rows, entry_path, rows_in_statistics};
 use crate::parquet_file;
-use crate::schema::Table;
 use crate::store::{self, OpenRoot, StorageOptions};
+use crate::stored::{Stored, from_delta, from_store};
 use crate::work::Work;
+use bellwether_base::{Clock, SystemClock};
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_tables::Table;
 
 /// How often a table is opened again whose listing is behind its log.
 const LOOKS_AT_A_LISTING: usize = 3;
@@ -128,7 +129,7 @@ impl Lake {
             match self.root.store.head(&path).await {
                 Ok(_) => return Ok(true),
                 Err(object_store::Error::NotFound { .. }) => {}
-                Err(source) => return Err(source.into()),
+                Err(source) => return Err(from_store(source)),
             }
         }
         Ok(false)
@@ -194,7 +195,11 @@ impl Lake {
         let size =
             i64::try_from(file.bytes.len()).map_err(|source| Error::bug("a file is too large").with_source(source))?;
         let target = self.file_path(table, &path)?;
-        self.root.store.put_opts(&target, PutPayload::from(file.bytes.clone()), PutMode::Overwrite.into()).await?;
+        self.root
+            .store
+            .put_opts(&target, PutPayload::from(file.bytes.clone()), PutMode::Overwrite.into())
+            .await
+            .stored()?;
         let values = table.partition_column().map(|column| (column.to_owned(), file.value.clone()));
         let stored = DataFile {
             path,
@@ -304,7 +309,7 @@ impl Lake {
     async fn why_closed(&self, table: Table, source: DeltaTableError) -> Error {
         match self.log(table).load().await {
             Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Unavailable) => error,
-            _ => Error::from(source),
+            _ => from_delta(source),
         }
     }
 
@@ -322,29 +327,29 @@ impl Lake {
     }
 
     /// The whole store under the root, and the root's path in it.
-    pub(crate) fn table_path(&self, table: Table) -> Path {
+    pub fn table_path(&self, table: Table) -> Path {
         self.root.base.clone().join(table.name())
     }
 
     /// A data file, whole.
-    pub(crate) async fn file_bytes(&self, table: Table, path: &str) -> Result<Bytes> {
+    pub async fn file_bytes(&self, table: Table, path: &str) -> Result<Bytes> {
         let found = match self.root.store.get(&self.file_path(table, path)?).await {
             Ok(found) => found,
             Err(source @ object_store::Error::NotFound { .. }) => {
                 return Err(parquet_file::gone(table, path).with_source(source));
             }
-            Err(source) => return Err(source.into()),
+            Err(source) => return Err(from_store(source)),
         };
-        Ok(found.bytes().await?)
+        Ok(found.bytes().await.stored()?)
     }
 
     /// The root's path in its store.
-    pub(crate) fn base(&self) -> Path {
+    pub fn base(&self) -> Path {
         self.root.base.clone()
     }
 
     /// The store that everything is in.
-    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.root.store
     }
 
@@ -386,14 +391,14 @@ impl Lake {
                         .with_source(source)
                 })
             }
-            Err(source) => Err(source.into()),
+            Err(source) => Err(from_store(source)),
         }
     }
 }
 
 /// Version and files of a snapshot.
 fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
-    let snapshot = delta.snapshot()?;
+    let snapshot = delta.snapshot().stored()?;
     let mut files = Vec::new();
     for view in snapshot.log_data().iter() {
         if view.deletion_vector_descriptor().is_some() {

@@ -87,7 +87,7 @@ impl Statistics {
 }
 
 /// Statistics of whole rows.
-pub(crate) fn statistics(batch: &RecordBatch) -> String {
+pub fn statistics(batch: &RecordBatch) -> String {
     let mut statistics = Statistics::of(batch.schema_ref().fields());
     statistics.note(batch.num_rows(), &batch.columns().iter().map(Some).collect::<Vec<_>>());
     statistics.json()

@@ -26,8 +26,9 @@ use object_store::{
 };
 use url::Url;
 
-use crate::clock::unique_id;
-use crate::error::{Error, Result};
+use crate::stored::{Stored, from_store};
+use bellwether_base::unique_id;
+use bellwether_base::{Error, Result};
 use disk::{Disk, LocalDisk};
 
 /// Settings of the store, by the names that object stores use (`aws_access_key_id`, `aws_endpoint`, ...).
@@ -42,7 +43,7 @@ impl fmt::Debug for StorageOptions {
 }
 
 /// What helps where a root is not there.
-pub(crate) const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
+pub const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
 
 /// A root, opened: its address, the store it is in, and where in the store.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ fn open_folder(path: &FilePath) -> Result<OpenRoot> {
 fn open_disk(path: &FilePath, disk: Arc<dyn Disk>) -> Result<OpenRoot> {
     let url = Url::from_directory_path(path)
         .map_err(|()| Error::config(format!("the tables' root `{}` is not an absolute path", path.display())))?;
-    let base = Path::from_absolute_path(path).map_err(object_store::Error::from)?;
+    let base = Path::from_absolute_path(path).map_err(object_store::Error::from).stored()?;
     Ok(OpenRoot { url, store: Arc::new(DurableFileSystem::new(disk)), base })
 }
 
@@ -142,7 +143,7 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
             .with_hint("check [tables.storage_options] and the AWS_* variables")
             .with_source(e)
     })?;
-    let base = Path::from_url_path(url.path()).map_err(object_store::Error::from)?;
+    let base = Path::from_url_path(url.path()).map_err(object_store::Error::from).stored()?;
     Ok(OpenRoot { url, store: Arc::new(store), base })
 }
 
@@ -150,7 +151,7 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
 async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
     let path = root.base.clone().join("_bellwether").join(format!("probe-{}", unique_id()));
     let create = || root.store.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into());
-    create().await?;
+    create().await.stored()?;
     let second = create().await;
     // The probe is litter whether or not it can be removed; failing to remove it says nothing about the store.
     drop(root.store.delete(&path).await);
@@ -158,7 +159,7 @@ async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
         Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
         Ok(_) => Err(Error::config(format!("the store of `{}` ignores `If-None-Match`", root.url))
             .with_hint("two writers could overwrite each other's commits there: use a store with conditional puts")),
-        Err(source) => Err(source.into()),
+        Err(source) => Err(from_store(source)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::error::{Error, Result};
+use bellwether_base::{Error, Result};
 
 /// Where work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bellwether_lake::{
-    AddedFile, CommitLog, Error, ErrorKind, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions, Table,
-};
+use bellwether_base::{Error, ErrorKind};
+use bellwether_lake::{AddedFile, CommitLog, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions};
+use bellwether_tables::Table;
 use common::{commit, lake, rows};
 use store::watched;
 
@@ -43,7 +43,7 @@ fn is_damage(error: &Error, told: &str) {
     assert!(error.hint().is_some(), "{error:?}");
 }
 
-async fn opened(root: &Path) -> bellwether_lake::Result<Lake> {
+async fn opened(root: &Path) -> bellwether_base::Result<Lake> {
     Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await
 }
 

@@ -8,9 +8,9 @@ use std::sync::PoisonError;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use bellwether_lake::{
-    AddedFile, CommitLog, DeltaLog, ErrorKind, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions, Table,
-};
+use bellwether_base::ErrorKind;
+use bellwether_lake::{AddedFile, CommitLog, DeltaLog, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions};
+use bellwether_tables::Table;
 use common::{commit, lake, rows};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
-use bellwether_lake::{
-    AddedFile, CommitLog, DataFile, ErrorKind, Lake, MaintainSettings, Outcome, StorageOptions, Table, WrittenFile,
-};
+use bellwether_base::ErrorKind;
+use bellwether_lake::{AddedFile, CommitLog, DataFile, Lake, MaintainSettings, Outcome, StorageOptions, WrittenFile};
+use bellwether_tables::Table;
 use common::{commit, lake, rows};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -55,7 +55,7 @@ fn make_older(root: &Path, table: Table) -> Vec<String> {
     gone
 }
 
-async fn reopened(root: &Path) -> bellwether_lake::Result<Lake> {
+async fn reopened(root: &Path) -> bellwether_base::Result<Lake> {
     Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await
 }
 

@@ -5,12 +5,13 @@ mod common;
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Int64Type;
+use bellwether_base::ErrorKind;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{
-    Advance, CommitLog, DataFile, ErrorKind, Lake, MaintainSettings, Maintained, OffsetsOf, Outcome, StorageOptions,
-    Table,
+    Advance, CommitLog, DataFile, Lake, MaintainSettings, Maintained, OffsetsOf, Outcome, StorageOptions,
 };
+use bellwether_tables::Table;
 
 use common::{commit, lake, rows};
 

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
-use bellwether_lake::{Reading, Table};
+use bellwether_lake::Reading;
+use bellwether_tables::Table;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -179,7 +180,7 @@ fn table_info(table: Table) -> TableInfo {
         .iter()
         .map(|column| ColumnInfo {
             name: column.name.to_owned(),
-            kind: bellwether_lake::schema::kind_name(column.kind),
+            kind: bellwether_tables::kind_name(column.kind),
             nullable: !column.required,
             doc: column.doc.to_owned(),
         })

@@ -1,6 +1,7 @@
 //! Turns the engine's errors into one message and a hint.
 
-use bellwether_lake::{Error, ErrorKind, lasts};
+use bellwether_base::{Error, ErrorKind};
+use bellwether_lake::is_permanent;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -50,7 +51,7 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
         DataFusionError::ObjectStore(source) => of_storage(source.as_ref()),
         DataFusionError::ParquetError(source) => of_storage(source.as_ref()),
         DataFusionError::ArrowError(source, _) if is_of_a_file(source) => of_storage(source.as_ref()),
-        DataFusionError::External(source) if lasts(source.as_ref()) => of_storage(source.as_ref()),
+        DataFusionError::External(source) if is_permanent(source.as_ref()) => of_storage(source.as_ref()),
         DataFusionError::Internal(text) => {
             (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None)
         }
@@ -62,14 +63,14 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
 fn is_of_a_file(error: &ArrowError) -> bool {
     match error {
         ArrowError::ParquetError(_) => true,
-        ArrowError::ExternalError(source) => lasts(source.as_ref()),
+        ArrowError::ExternalError(source) => is_permanent(source.as_ref()),
         _ => false,
     }
 }
 
 /// What storage gave, or did not give.
 fn of_storage(source: &(dyn std::error::Error + 'static)) -> (ErrorKind, String, Option<String>) {
-    if !lasts(source) {
+    if !is_permanent(source) {
         return (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None);
     }
     let what = format!("a file of the tables is gone or damaged: {}", one_line(&source.to_string()));

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bellwether_lake::Table;
+use bellwether_tables::Table;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::{ViewTable, provider_as_source};

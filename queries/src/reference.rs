@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use bellwether_lake::{Error, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::datasource::MemTable;
 

@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bellwether_lake::{CommitLog, Error, Lake, Reading, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_lake::Stored;
+use bellwether_lake::{CommitLog, Lake, Reading};
 use bellwether_metrics::{Planned, Relation};
+use bellwether_tables::Table;
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -290,10 +293,10 @@ impl Session {
             Some(version) => lake.delta_table_at(table, version).await?,
             None => lake.delta_table(table).await?,
         };
-        let version = delta.snapshot()?.version();
+        let version = delta.snapshot().stored()?.version();
         let version = i64::try_from(version)
             .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
-        delta.update_datafusion_session(&self.context.state())?;
+        delta.update_datafusion_session(&self.context.state()).stored()?;
         let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
         let provider: Arc<dyn TableProvider> = Arc::new(Guarded(provider));
         let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;

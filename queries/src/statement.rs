@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr, Ident, Statement as Sql, Value, visit_expressions_mut,

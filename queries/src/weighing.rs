@@ -1,6 +1,6 @@
 //! Queries that count sampled runs as if each stood for itself.
 
-use bellwether_lake::Table;
+use bellwether_tables::Table;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};

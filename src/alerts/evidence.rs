@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondTyp
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_alerts::Rules;
 use bellwether_alerts::record::Measured;
-use bellwether_lake::Result;
+use bellwether_base::Result;
 use bellwether_stats::figure;
 
 use super::when;

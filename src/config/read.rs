@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 

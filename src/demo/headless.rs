@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bellwether_lake::Result;
+use bellwether_base::Result;
 use bellwether_stats::figure::number;
 
 use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use bellwether_lake::{Error, Lake, Result, Table};
+use bellwether_base::{Error, Result};
+use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_tables::Table;
 
 use super::Demo;
 use crate::roles::ingest;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

@@ -1,10 +1,11 @@
 //! The role `ingest`: Kafka into `events` and `quarantine`.
 
+use bellwether_base::Result;
 use bellwether_event::Limits;
 use bellwether_follow::Until;
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{KafkaSettings, Metrics};
-use bellwether_lake::{Result, Table};
+use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use bellwether_base::Result;
 use bellwether_follow::Until;
-use bellwether_lake::{Lake, MaintainSettings, Result, Table};
+use bellwether_lake::{Lake, MaintainSettings};
+use bellwether_tables::Table;
 
 use super::{Role, Shared, Work};
 use crate::config::Config;

@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use bellwether_queries::Answer;
 use bellwether_stats::figure;
 use clap::ValueEnum;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use bellwether_queries::{Session, TableInfo, split};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;

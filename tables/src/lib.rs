@@ -1,6 +1,281 @@
-//! Table schemas.
+//! Table schemas: the one place where a table's columns, their types and their meaning are written down.
+//!
+//! Each table is a list of [`Column`]s. From it come the Arrow schema that every batch in memory has, the Delta schema
+//! that readers see, and the generated reference in `docs/tables.md`.
+//!
+//! Rules: text is `Utf8View` in memory and a Delta `string` on disk; times are microseconds in UTC; money is integer
+//! nano-units of a currency that stands beside it; sums of quantities are `decimal(38,0)`, which few inputs
+//! leave (what does is held at its end, and the row says so), and counts are `long`.
 
-pub use bellwether_lake::Table;
-pub use bellwether_lake::schema::{
-    Column, Kind as ColumnType, alerts, events, metrics, quarantine, releases, rolling_history,
-};
+pub mod alerts;
+pub mod events;
+pub mod metrics;
+pub mod quarantine;
+mod reference;
+pub mod releases;
+pub mod rolling_history;
+
+pub use reference::reference_markdown;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use serde_json::{Value, json};
+
+/// Type of a column, as both Arrow and Delta know it.
+#[derive(Clone, Copy, Debug)]
+pub enum ColumnType {
+    /// UTF-8 text.
+    Text,
+    /// True or false.
+    Boolean,
+    /// Signed 32 bits.
+    Integer,
+    /// Signed 64 bits.
+    Long,
+    /// IEEE double.
+    Double,
+    /// Microseconds since the epoch, UTC.
+    Timestamp,
+    /// Days since the epoch.
+    Date,
+    /// Bytes.
+    Binary,
+    /// `decimal(38,0)`: an integer that a sum cannot wrap.
+    BigInteger,
+    /// List of 64-bit integers.
+    LongList,
+    /// List of records.
+    List(&'static [Column]),
+    /// Text by text.
+    TextMap,
+}
+
+/// One column of a table, or one field of a record inside a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Name, as SQL sees it.
+    pub name: &'static str,
+    /// Type.
+    pub kind: ColumnType,
+    /// True where no row may leave it out.
+    pub required: bool,
+    /// What it means, with its unit; goes into the generated reference.
+    pub doc: &'static str,
+}
+
+/// A column that every row has.
+pub const fn required(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    Column { name, kind, required: true, doc }
+}
+
+/// A column that may be null.
+pub const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    Column { name, kind, required: false, doc }
+}
+
+/// Every table of a lake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// One event, flattened, with its Kafka coordinates.
+    Events,
+    /// One rejected message.
+    Quarantine,
+    /// Additive partials per one-minute window and group.
+    Metrics,
+    /// First sight of each release fingerprint.
+    Releases,
+    /// The rolling metrics as they were known at the time.
+    RollingHistory,
+    /// Every transition of every alert.
+    Alerts,
+}
+
+impl Table {
+    /// All tables, in the order in which data flows through them.
+    pub const ALL: [Self; 6] =
+        [Self::Events, Self::Quarantine, Self::Metrics, Self::Releases, Self::RollingHistory, Self::Alerts];
+
+    /// Name: the folder under the root and the name in SQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Quarantine => "quarantine",
+            Self::Metrics => "metrics",
+            Self::Releases => "releases",
+            Self::RollingHistory => "rolling_history",
+            Self::Alerts => "alerts",
+        }
+    }
+
+    /// What a row is, for the reference.
+    pub const fn doc(self) -> &'static str {
+        match self {
+            Self::Events => events::DOC,
+            Self::Quarantine => quarantine::DOC,
+            Self::Metrics => metrics::DOC,
+            Self::Releases => releases::DOC,
+            Self::RollingHistory => rolling_history::DOC,
+            Self::Alerts => alerts::DOC,
+        }
+    }
+
+    /// Columns in order.
+    pub const fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Events => events::COLUMNS,
+            Self::Quarantine => quarantine::COLUMNS,
+            Self::Metrics => metrics::COLUMNS,
+            Self::Releases => releases::COLUMNS,
+            Self::RollingHistory => rolling_history::COLUMNS,
+            Self::Alerts => alerts::COLUMNS,
+        }
+    }
+
+    /// The column whose values are the partition folders, if any.
+    pub const fn partition_column(self) -> Option<&'static str> {
+        match self {
+            Self::Events => Some("event_date"),
+            _ => None,
+        }
+    }
+
+    /// Columns that get a Parquet bloom filter.
+    pub const fn bloom_columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Events => &["run_id"],
+            _ => &[],
+        }
+    }
+
+    /// The schema of a batch in memory, partition column included.
+    pub fn arrow_schema(self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns().iter().map(arrow_field).collect::<Vec<_>>()))
+    }
+
+    /// The Delta schema as the JSON text of a `metaData` action.
+    pub fn delta_schema(self) -> Value {
+        delta_struct(self.columns())
+    }
+}
+
+/// The Arrow field of a column.
+pub fn arrow_field(column: &Column) -> Field {
+    Field::new(column.name, arrow_type(column.kind), !column.required)
+}
+
+/// The Arrow fields of the records in a list column.
+pub fn arrow_fields(columns: &[Column]) -> Fields {
+    columns.iter().map(arrow_field).collect()
+}
+
+/// The Arrow type of a kind.
+pub fn arrow_type(kind: ColumnType) -> DataType {
+    match kind {
+        ColumnType::Text => DataType::Utf8View,
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Integer => DataType::Int32,
+        ColumnType::Long => DataType::Int64,
+        ColumnType::Double => DataType::Float64,
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Binary => DataType::Binary,
+        ColumnType::BigInteger => DataType::Decimal128(38, 0),
+        ColumnType::LongList => DataType::List(Arc::new(Field::new("element", DataType::Int64, false))),
+        ColumnType::List(columns) => {
+            DataType::List(Arc::new(Field::new("element", DataType::Struct(arrow_fields(columns)), false)))
+        }
+        ColumnType::TextMap => DataType::Map(Arc::new(map_entries()), false),
+    }
+}
+
+/// The entries field of a text-by-text map: `key_value` of `key`, `value`.
+pub fn map_entries() -> Field {
+    let entries =
+        Fields::from(vec![Field::new("key", DataType::Utf8View, false), Field::new("value", DataType::Utf8View, true)]);
+    Field::new("key_value", DataType::Struct(entries), false)
+}
+
+/// The Delta field of a column.
+pub fn delta_field(column: &Column) -> Value {
+    json!({
+        "name": column.name,
+        "type": delta_type(column.kind),
+        "nullable": !column.required,
+        "metadata": { "comment": column.doc },
+    })
+}
+
+fn delta_struct(columns: &[Column]) -> Value {
+    let fields: Vec<Value> = columns.iter().map(delta_field).collect();
+    json!({ "type": "struct", "fields": fields })
+}
+
+/// The Delta type of a kind.
+pub fn delta_type(kind: ColumnType) -> Value {
+    match kind {
+        ColumnType::Text => json!("string"),
+        ColumnType::Boolean => json!("boolean"),
+        ColumnType::Integer => json!("integer"),
+        ColumnType::Long => json!("long"),
+        ColumnType::Double => json!("double"),
+        ColumnType::Timestamp => json!("timestamp"),
+        ColumnType::Date => json!("date"),
+        ColumnType::Binary => json!("binary"),
+        ColumnType::BigInteger => json!("decimal(38,0)"),
+        ColumnType::LongList => json!({ "type": "array", "elementType": "long", "containsNull": false }),
+        ColumnType::List(columns) => {
+            json!({ "type": "array", "elementType": delta_struct(columns), "containsNull": false })
+        }
+        ColumnType::TextMap => json!({
+            "type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true
+        }),
+    }
+}
+
+/// The kind as people read it in the reference.
+pub fn kind_name(kind: ColumnType) -> String {
+    match kind {
+        ColumnType::List(columns) => {
+            let fields: Vec<String> =
+                columns.iter().map(|column| format!("{} {}", column.name, kind_name(column.kind))).collect();
+            format!("list of ({})", fields.join(", "))
+        }
+        ColumnType::LongList => "list of long".to_owned(),
+        ColumnType::TextMap => "map of text by text".to_owned(),
+        ColumnType::BigInteger => "decimal(38,0)".to_owned(),
+        ColumnType::Text => "text".to_owned(),
+        ColumnType::Boolean => "boolean".to_owned(),
+        ColumnType::Integer => "integer".to_owned(),
+        ColumnType::Long => "long".to_owned(),
+        ColumnType::Double => "double".to_owned(),
+        ColumnType::Timestamp => "timestamp (UTC, µs)".to_owned(),
+        ColumnType::Date => "date".to_owned(),
+        ColumnType::Binary => "binary".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn column_names_are_unique_in_each_table() {
+        for table in Table::ALL {
+            let mut names: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "{} repeats a column", table.name());
+        }
+    }
+
+    #[test]
+    fn partition_and_bloom_columns_exist() {
+        for table in Table::ALL {
+            for name in table.partition_column().iter().chain(table.bloom_columns()) {
+                assert!(table.columns().iter().any(|column| column.name == *name), "{} has no {name}", table.name());
+            }
+        }
+    }
+}

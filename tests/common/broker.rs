@@ -136,7 +136,7 @@ impl Broker {
 
     /// Creates a topic with a unique name and returns the name.
     pub(crate) fn topic(&self, purpose: &str, partitions: i32) -> String {
-        let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
+        let name = format!("{purpose}-{}", bellwether_base::unique_id().simple());
         self.topic_named(&name, partitions);
         name
     }
@@ -155,7 +155,7 @@ impl Broker {
 
     /// Creates a topic with topic settings; real brokers only.
     pub(crate) fn topic_with(&self, purpose: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
-        let name = format!("{purpose}-{}", bellwether_lake::unique_id().simple());
+        let name = format!("{purpose}-{}", bellwether_base::unique_id().simple());
         self.create(&name, partitions, settings);
         name
     }

@@ -72,7 +72,7 @@ impl Setup {
             Some(tables) => format!("[tables]\n{tables}"),
             None => format!("[tables]\nroot = \"{}\"\n", setup.root().display()),
         };
-        let group = format!("tests-{}", bellwether_lake::unique_id().simple());
+        let group = format!("tests-{}", bellwether_base::unique_id().simple());
         write!(text, "[kafka]\nbrokers = [\"{brokers}\"]\ntopics = {topics:?}\ngroup = \"{group}\"\n{kafka}")
             .expect("strings take text");
         if !extra.contains("[serve]") {

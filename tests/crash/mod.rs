@@ -36,7 +36,7 @@ impl Random {
     fn new(test: &str) -> Self {
         let given = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
         // The first bits of an id are the time; the last ones are random.
-        let drawn = || bellwether_lake::unique_id().as_u64_pair().1;
+        let drawn = || bellwether_base::unique_id().as_u64_pair().1;
         let seed = given.unwrap_or_else(drawn);
         say(&format!("seed {seed}; again: SEED={seed} scripts/broker with cargo test --workspace --test main {test}"));
         Self(StdRng::seed_from_u64(seed))

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bellwether_lake::{CommitLog, Lake, Snapshot, StorageOptions, Table};
+use bellwether_lake::{CommitLog, Lake, Snapshot, StorageOptions};
+use bellwether_tables::Table;
 use serde_json::Value;
 
 use super::ledger::{Ledger, LedgerPosition, Plan, Publisher};

@@ -30,10 +30,26 @@ const ROOMS: &[Room] = &[
         rooms: &["bellwether-stats"],
         not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
-    // Re-exports of lake, so that their users need not change when the definitions move here.
-    Room { name: "bellwether-base", rooms: &["bellwether-lake"], not: &["rdkafka", "datafusion", "prometheus"] },
-    Room { name: "bellwether-tables", rooms: &["bellwether-lake"], not: &["rdkafka", "datafusion", "prometheus"] },
-    Room { name: "bellwether-lake", rooms: &[], not: &["rdkafka", "datafusion", "prometheus"] },
+    Room {
+        name: "bellwether-base",
+        rooms: &[],
+        not: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],
+    },
+    Room {
+        name: "bellwether-tables",
+        rooms: &[],
+        not: &["tokio", "rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
+    },
+    Room {
+        name: "bellwether-lake",
+        rooms: &["bellwether-base", "bellwether-tables"],
+        not: &["rdkafka", "datafusion", "prometheus"],
+    },
+    Room {
+        name: "bellwether-audit",
+        rooms: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
+        not: &["rdkafka", "datafusion", "deltalake", "prometheus"],
+    },
     Room {
         name: "bellwether-follow",
         rooms: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
@@ -46,7 +62,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "bellwether-ingest",
-        rooms: &["bellwether-event", "bellwether-lake"],
+        rooms: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake"],
         not: &["datafusion", "deltalake", "object_store"],
     },
     Room {
@@ -63,7 +79,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "bellwether-queries",
-        rooms: &["bellwether-lake", "bellwether-metrics", "bellwether-stats"],
+        rooms: &["bellwether-tables", "bellwether-base", "bellwether-lake", "bellwether-metrics", "bellwether-stats"],
         not: &["rdkafka"],
     },
     Room {
@@ -83,6 +99,8 @@ const ROOMS: &[Room] = &[
     Room {
         name: "bellwether-bench",
         rooms: &[
+            "bellwether-tables",
+            "bellwether-base",
             "bellwether-event",
             "bellwether-lake",
             "bellwether-ingest",
@@ -101,6 +119,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "bellwether",
         rooms: &[
+            "bellwether-audit",
             "bellwether-event",
             "bellwether-stats",
             "bellwether-base",

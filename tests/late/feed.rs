@@ -5,12 +5,12 @@ use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
-use bellwether_lake::{
-    Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions, Table, unique_id,
-};
+use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_tables::Table;
 use prometheus::Registry;
 use serde_json::Value;
 

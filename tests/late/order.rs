@@ -6,7 +6,8 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::first_difference;
 use bellwether_aggregate::{Settings, event_columns};
-use bellwether_lake::{Handover, MaintainSettings, Table};
+use bellwether_lake::{Handover, MaintainSettings};
+use bellwether_tables::Table;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bellwether_lake::{CommitLog, Table};
+use bellwether_lake::CommitLog;
+use bellwether_tables::Table;
 use serde_json::{Value, json};
 
 use super::feed::Feed;

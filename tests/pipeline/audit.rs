@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
-use bellwether_lake::{Lake, MaintainSettings, StorageOptions, Table};
+use bellwether_lake::{Lake, MaintainSettings, StorageOptions};
+use bellwether_tables::Table;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
@@ -649,7 +650,7 @@ fn tables_of_two_jobs_with_bad_messages_pass() {
     // Another job reads the topic again into the same tables, as after a topic was recreated.
     let config = fs::read_to_string(setup.config()).expect("it exists");
     let other = setup.file("other.toml");
-    let group = format!("other-{}", bellwether_lake::unique_id().simple());
+    let group = format!("other-{}", bellwether_base::unique_id().simple());
     let changed = config.replace("[kafka]\n", "[kafka]\njob = \"other\"\n");
     let lines: Vec<String> = changed
         .lines()

@@ -2,12 +2,12 @@
 //! of the run index while many times more runs pass than it may hold.
 
 use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_base::{Clock, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message as Decoded};
-use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, Lake, Outcome, StorageOptions, SystemClock, Table, unique_id,
-};
+use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, StorageOptions};
+use bellwether_tables::Table;
 use prometheus::Registry;
 
 use crate::common::{Broker, Message, Setup, broker};

@@ -4,9 +4,11 @@
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, Settings, event_columns};
+use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
-use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions, Table, unique_id};
+use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, StorageOptions};
+use bellwether_tables::Table;
 use prometheus::Registry;
 use proptest::prelude::*;
 use serde_json::json;

@@ -9,11 +9,12 @@ use std::sync::{Arc, LazyLock};
 
 use bellwether_aggregate::{Aggregator, Settings as AggregateSettings};
 use bellwether_alerts::{BudgetSettings, Contracts, Rules, Watch, Watcher};
+use bellwether_base::ManualClock;
 use bellwether_bench::fleet::{Fleet, Sent, Settings, Truth};
 use bellwether_event::Limits;
 use bellwether_ingest::worker::Watch as Observer;
 use bellwether_ingest::{FlushSettings, Health, Metrics, replay};
-use bellwether_lake::{Lake, ManualClock, StorageOptions};
+use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

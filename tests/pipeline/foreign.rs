@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bellwether_aggregate::{Aggregator, Settings};
-use bellwether_lake::{CommitLog, ErrorKind, Lake, MaintainSettings, StorageOptions, Table};
+use bellwether_base::ErrorKind;
+use bellwether_lake::{CommitLog, Lake, MaintainSettings, StorageOptions};
+use bellwether_tables::Table;
 use serde_json::Value;
 
 use crate::common::event::{self, rfc3339};

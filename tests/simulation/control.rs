@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bellwether_base::{Clock, Error, ErrorKind};
 use bellwether_lake::commit::faulty::{Call, Fault};
-use bellwether_lake::{Clock, Error, ErrorKind};
 
 use super::random::{Random, mix};
 use super::scheduler::ProcessId;

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use async_trait::async_trait;
+use bellwether_base::{Clock, Error, Result};
 use bellwether_ingest::commit_pipeline::{DataStore, app_id};
 use bellwether_lake::commit::faulty::{Call, Fault, SLOW, TIME_OUT};
 use bellwether_lake::commit::memory::MemoryLog;
-use bellwether_lake::{
-    Advance, Clock, Commit, CommitLog, DataFile, EncodedRows, Error, OffsetsOf, Outcome, Result, Snapshot, Table,
-    WrittenFile,
-};
+use bellwether_lake::{Advance, Commit, CommitLog, DataFile, EncodedRows, OffsetsOf, Outcome, Snapshot, WrittenFile};
+use bellwether_tables::Table;
 
 use super::control::{Control, CrashPoint};
 use super::scheduler::ProcessId;

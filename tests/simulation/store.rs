@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
 use async_trait::async_trait;
-use bellwether_lake::Clock;
+use bellwether_base::Clock;
 use bellwether_lake::commit::faulty::{Call, Fault, SLOW, TIME_OUT};
 use bytes::Bytes;
 use futures::stream::BoxStream;

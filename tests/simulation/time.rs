@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bellwether_lake::Clock;
+use bellwether_base::Clock;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellwether_base::{Clock, Error, ErrorKind, Result};
 use bellwether_ingest::commit_pipeline::{CommitReport, Observer, app_id};
 use bellwether_ingest::source::open_batch::{OpenBatch, Place};
 use bellwether_ingest::{FlushSettings, Message};
-use bellwether_lake::{Clock, CommitLog, Error, ErrorKind, Result, Snapshot};
+use bellwether_lake::{CommitLog, Snapshot};
 
 use super::control::{Control, CrashPoint};
 use super::protocol::{JOB, TOPIC};

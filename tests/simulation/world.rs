@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregate, event_columns};
+use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
 use bellwether_follow::Until;
 use bellwether_ingest::commit_pipeline::{Committer, DataStore};
@@ -17,7 +18,8 @@ use bellwether_ingest::worker::commit_all;
 use bellwether_ingest::{BatchBuilder, FlushSettings, Metrics};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
-use bellwether_lake::{AddedFile, Clock, CommitLog, Error, Handover, Lake, LogEntry, MaintainSettings, Result, Table};
+use bellwether_lake::{AddedFile, CommitLog, Handover, Lake, LogEntry, MaintainSettings};
+use bellwether_tables::Table;
 use futures::future::LocalBoxFuture;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -320,7 +322,7 @@ impl World {
                 for table in [Table::Events, Table::Metrics, Table::Quarantine] {
                     match Box::pin(lake.maintain(table, &settings)).await {
                         Ok(done) => control.note(process, format_args!("maintains {}: {done:?}", table.name())),
-                        Err(error) if error.kind() == bellwether_lake::ErrorKind::Unavailable => {
+                        Err(error) if error.kind() == bellwether_base::ErrorKind::Unavailable => {
                             control.note(process, format_args!("maintains {} later", table.name()));
                         }
                         Err(error) => return Err(error),

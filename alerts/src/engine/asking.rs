@@ -6,8 +6,9 @@
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
-use bellwether_lake::{Error, Result, Table};
+use bellwether_base::{Error, Result};
 use bellwether_queries::Session;
+use bellwether_tables::Table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

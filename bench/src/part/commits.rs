@@ -3,14 +3,15 @@
 
 use std::time::Instant;
 
+use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::{cpu_seconds, memory};
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, RowBuilder};
 use bellwether_lake::{
-    Advance, Chunk, Clock, Commit, CommitLog, Error, Lake, MaintainSettings, Outcome, Result, RowEncoder, Snapshot,
-    StorageOptions, SystemClock, Table, unique_id,
+    Advance, Chunk, Commit, CommitLog, Lake, MaintainSettings, Outcome, RowEncoder, Snapshot, StorageOptions,
 };
+use bellwether_tables::Table;
 
 use crate::Bench;
 use crate::part::flow::Setup;

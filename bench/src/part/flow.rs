@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bellwether_base::{Error, Result, unique_id};
 use bellwether_bench::process::{Measured, Usage};
-use bellwether_lake::{
-    CommitLog, DeltaLog, Error, Lake, Layout, LogEntry, Result, StorageOptions, Table, app_of, unique_id,
-};
+use bellwether_lake::{CommitLog, DeltaLog, Lake, Layout, LogEntry, StorageOptions, app_of};
+use bellwether_tables::Table;
 
 use crate::Bench;
 

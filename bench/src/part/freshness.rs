@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_bench::events::{Generator, Size};
-use bellwether_lake::{Clock, Error, Lake, LogEntry, Result, SystemClock, Table};
+use bellwether_lake::{Lake, LogEntry};
+use bellwether_tables::Table;
 
 use crate::Bench;
 use crate::kafka::{self, Publisher, Sent};

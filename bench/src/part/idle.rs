@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use bellwether_base::{Error, Result};
 use bellwether_bench::process::{cpu_seconds, memory};
-use bellwether_lake::{Error, Result};
 
 use crate::Bench;
 use crate::kafka;

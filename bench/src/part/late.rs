@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
 use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::{Measured, cpu_seconds};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message, Pushed, RowBuilder};
-use bellwether_lake::{Chunk, Clock, EncodedRows, Error, Lake, Result, RowEncoder, SystemClock, Table};
+use bellwether_lake::{Chunk, EncodedRows, Lake, RowEncoder};
+use bellwether_tables::Table;
 use prometheus::Registry;
 
 use crate::Bench;

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::{Measured, cpu_seconds};
-use bellwether_lake::{Clock, Error, Result, SystemClock, unique_id};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use bellwether_aggregate::{Aggregator, Settings, event_columns};
+use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::cpu_seconds;
 use bellwether_bench::yardstick;
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, Pushed, RowBuilder};
 use bellwether_lake::{
-    Advance, Chunk, Clock, Commit, CommitLog, EncodedRows, Error, Handover, Lake, Outcome, Result, RowEncoder,
-    StorageOptions, SystemClock, Table, WrittenFile, unique_id,
+    Advance, Chunk, Commit, CommitLog, EncodedRows, Handover, Lake, Outcome, RowEncoder, StorageOptions, WrittenFile,
 };
+use bellwether_tables::Table;
 use prometheus::Registry;
 use uuid::Uuid;
 

@@ -11,9 +11,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bellwether_alerts::{BudgetSettings, Contract, Contracts, Engine, Rules};
+use bellwether_base::{Error, Result};
 use bellwether_bench::process::{cpu_seconds, memory};
-use bellwether_lake::{Error, Result, Table};
 use bellwether_stats::Sketch;
+use bellwether_tables::Table;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -1,9 +1,9 @@
 //! The whole way: a topic on a real broker to committed `events` and `metrics`, by the real program at its defaults:
 //! exactly once, and every file synced. What counts is the CPU time of that process alone.
 
+use bellwether_base::{Error, Result};
 use bellwether_bench::events::Size;
 use bellwether_bench::process::Usage;
-use bellwether_lake::{Error, Result};
 
 use crate::Bench;
 use crate::kafka::{self, Filled};

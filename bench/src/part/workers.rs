@@ -4,9 +4,10 @@
 //! end one of them may have nothing left. The broker runs on the same machine and takes its share of the cores, so beside
 //! the ratio of times stands the one that it cannot spoil: events per CPU-second of all workers.
 
+use bellwether_base::Result;
 use bellwether_bench::events::Size;
 use bellwether_bench::process::Measured;
-use bellwether_lake::{LogEntry, Result};
+use bellwether_lake::LogEntry;
 
 use crate::Bench;
 use crate::kafka::{self, Filled};

@@ -18,7 +18,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     DataType, Date32Type, Field, Fields, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type,
 };
-use bellwether_lake::schema::{self, Kind};
+use bellwether_tables::ColumnType;
 
 pub(super) type Text = Sparse<Texts>;
 pub(super) type Long = Sparse<Numbers<Int64Type>>;
@@ -33,7 +33,7 @@ pub(super) trait Column {
     fn fresh() -> Self;
     /// So many rows, in the type its schema gives it, or a text as [`Chunk`](bellwether_lake::Chunk) may have it too; none
     /// where no row has a value. The column is empty afterwards.
-    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef>;
+    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef>;
 }
 
 /// Texts of which few differ: each is kept once, and a row has the number of its own.
@@ -113,7 +113,7 @@ impl Column for Labels {
         Self { texts: Texts::like(None), gists: Vec::new(), numbers: HashMap::new(), of_row: Sparse::fresh() }
     }
 
-    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef> {
+    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         let of_row = self.of_row.done(kind, rows)?;
         self.gists.clear();
         self.numbers.clear();
@@ -130,7 +130,7 @@ impl Column for Later {
     fn fresh() -> Self {
         Self
     }
-    fn done(&mut self, _kind: Kind, _rows: usize) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: ColumnType, _rows: usize) -> Option<ArrayRef> {
         None
     }
 }
@@ -299,7 +299,7 @@ impl<V: Values> Column for Sparse<V> {
         Self::like(None)
     }
 
-    fn done(&mut self, _kind: Kind, rows: usize) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.values.rows() == 0 {
             return None;
         }
@@ -347,7 +347,7 @@ impl Column for TextMap {
         Self { builder: MapBuilder::new(Some(names), text(), text()) }
     }
 
-    fn done(&mut self, _kind: Kind, rows: usize) -> Option<ArrayRef> {
+    fn done(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.builder.is_empty() {
             return None;
         }
@@ -360,7 +360,7 @@ impl Column for TextMap {
 pub(super) trait Record {
     fn fresh() -> Self;
     /// The columns, of so many rows.
-    fn columns(&mut self, fields: &'static [schema::Column], rows: usize) -> Vec<Option<ArrayRef>>;
+    fn columns(&mut self, fields: &'static [bellwether_tables::Column], rows: usize) -> Vec<Option<ArrayRef>>;
 }
 
 /// A column of lists of records.
@@ -393,9 +393,9 @@ impl<R: Record> Column for Lists<R> {
         Self { ends: Vec::new(), total: 0, records: R::fresh() }
     }
 
-    fn done(&mut self, kind: Kind, rows: usize) -> Option<ArrayRef> {
+    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         let fields = match kind {
-            Kind::List(fields) => fields,
+            ColumnType::List(fields) => fields,
             _ => &[],
         };
         if self.total == 0 {
@@ -403,7 +403,7 @@ impl<R: Record> Column for Lists<R> {
         }
         self.close(rows);
         let length = std::mem::take(&mut self.total);
-        let types = schema::arrow_fields(fields);
+        let types = bellwether_tables::arrow_fields(fields);
         let columns = self.records.columns(fields, length).into_iter().zip(&types);
         let columns: Vec<ArrayRef> = columns
             .map(|(column, field)| match (column, field.data_type()) {
@@ -438,12 +438,12 @@ macro_rules! column_set {
             }
             fn columns(
                 &mut self,
-                fields: &'static [bellwether_lake::schema::Column],
+                fields: &'static [bellwether_tables::Column],
                 rows: usize,
             ) -> Vec<Option<arrow::array::ArrayRef>> {
                 let mut kinds = fields.iter().map(|field| field.kind);
                 vec![$({
-                    let kind = kinds.next().unwrap_or(bellwether_lake::schema::Kind::Text);
+                    let kind = kinds.next().unwrap_or(bellwether_tables::ColumnType::Text);
                     $crate::batch::columns::Column::done(&mut self.$field, kind, rows)
                 },)*]
             }

@@ -9,7 +9,8 @@ use bellwether_event::{
     Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
     Validation,
 };
-use bellwether_lake::{Chunk, Table};
+use bellwether_lake::Chunk;
+use bellwether_tables::Table;
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -1,7 +1,8 @@
 //! Columns of `quarantine`, and how a rejected message becomes a row of them.
 
 use bellwether_event::Rejection;
-use bellwether_lake::{Chunk, Table};
+use bellwether_lake::Chunk;
+use bellwether_tables::Table;
 use sha2::{Digest, Sha256};
 
 use super::columns::{Integer, Long, Record, Text, Time, column_set};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, DictionaryArray, StringArray, UInt32Array};
 use bellwether_event::Release;
-use bellwether_lake::schema::Column;
+use bellwether_tables::Column;
 
 /// So many releases are compared with one after the other, which takes less than a hash.
 const FEW: usize = 16;
@@ -69,7 +69,7 @@ impl ReleaseRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bellwether_lake::Table;
+    use bellwether_tables::Table;
 
     #[test]
     fn the_columns_are_the_schemas() {

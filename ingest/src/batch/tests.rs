@@ -2,7 +2,7 @@ use super::*;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
-use bellwether_lake::schema::Kind;
+use bellwether_tables::ColumnType;
 use proptest::prelude::*;
 
 use super::columns::{Column, Labels};
@@ -307,7 +307,7 @@ proptest! {
             for (row, text) in texts.iter().enumerate() {
                 labels.put_option(row, text.as_deref());
             }
-            match labels.done(Kind::Text, texts.len()) {
+            match labels.done(ColumnType::Text, texts.len()) {
                 None => prop_assert!(texts.iter().all(Option::is_none)),
                 Some(array) => {
                     let array = cast(&array, &DataType::Utf8View).expect("texts");

@@ -3,8 +3,10 @@
 //! A mark states a fact that later commits cannot make untrue: it asks for no claim, and where another worker has said more
 //! of a partition, that stands.
 
+use bellwether_base::Result;
 use bellwether_lake::reading::{NOT_READ, end_app, read_app};
-use bellwether_lake::{Advance, Commit, Result, Snapshot, Table};
+use bellwether_lake::{Advance, Commit, Snapshot};
+use bellwether_tables::Table;
 
 use super::{Batch, CommitReport, Committer, EncodedRows, RowEncoder, app_id};
 

@@ -16,7 +16,9 @@
 
 use std::collections::BTreeSet;
 
-use bellwether_lake::{Advance, Commit, EncodedRows, ErrorKind, OffsetsOf, Result, Snapshot, Table, WrittenFile};
+use bellwether_base::{ErrorKind, Result};
+use bellwether_lake::{Advance, Commit, EncodedRows, OffsetsOf, Snapshot, WrittenFile};
+use bellwether_tables::Table;
 
 use super::{CommitReport, Committer, Touched};
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bellwether_lake::{EncodedRows, Error, PartitionRange, Result, Span};
+use bellwether_base::{Error, Result};
+use bellwether_lake::{EncodedRows, PartitionRange, Span};
 
 use super::{Batch, Touched};
 

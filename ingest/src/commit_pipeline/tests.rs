@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
-use bellwether_lake::unique_id;
 
 use super::*;
 use crate::batch::BatchBuilder;

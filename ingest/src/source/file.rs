@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use memchr::memmem;
 use sha2::{Digest, Sha256};

@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use bellwether_base::{Clock, Error, Result};
 use bellwether_event::{Envelope, Limits};
-use bellwether_lake::{Clock, Error, PartitionRange, Result};
+use bellwether_lake::PartitionRange;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};

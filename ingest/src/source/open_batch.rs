@@ -10,7 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use bellwether_lake::{Error, PartitionRange, Result};
+use bellwether_base::{Error, Result};
+use bellwether_lake::PartitionRange;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 

@@ -13,14 +13,16 @@ use serde::Deserialize;
 
 use super::Snapshot;
 use super::delta::DeltaLog;
-use crate::error::{Error, Result};
 use crate::log::{LOG_FOLDER, LogEntry, read_entry};
 use crate::parquet_file::column_indexes;
+use crate::stored::{Stored, from_store};
+use bellwether_base::{Error, Result};
 
 /// What `_last_checkpoint` names.
 #[derive(Deserialize)]
-pub(crate) struct LastCheckpoint {
-    pub(crate) version: i64,
+pub struct LastCheckpoint {
+    /// Version of the table that it holds.
+    pub version: i64,
     parts: Option<usize>,
 }
 
@@ -33,11 +35,11 @@ impl DeltaLog {
     }
 
     /// The newest log checkpoint, if there is one.
-    pub(crate) async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
+    pub async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
         let path = self.path.clone().join(LOG_FOLDER).join("_last_checkpoint");
         match self.store.get(&path).await {
             Ok(found) => {
-                let text = found.bytes().await?;
+                let text = found.bytes().await.stored()?;
                 let last = serde_json::from_slice(&text).map_err(|source| {
                     Error::data(format!("`_last_checkpoint` of table `{}` is not readable", self.table.name()))
                         .with_hint("delete that one file: the log before it is still whole")
@@ -46,20 +48,20 @@ impl DeltaLog {
                 Ok(Some(last))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(source.into()),
+            Err(source) => Err(from_store(source)),
         }
     }
 
     /// What a log checkpoint says of the table and of its applications; its files are not looked at.
-    pub(crate) async fn checkpoint(&self, last: &LastCheckpoint) -> Result<Snapshot> {
+    pub async fn checkpoint(&self, last: &LastCheckpoint) -> Result<Snapshot> {
         let mut actions = LogEntry::default();
         for path in self.checkpoint_files(last).await? {
             let bytes = match self.store.get(&path).await {
-                Ok(found) => found.bytes().await?,
+                Ok(found) => found.bytes().await.stored()?,
                 Err(source @ object_store::Error::NotFound { .. }) => {
                     return Err(self.broken_checkpoint(last.version).with_source(source));
                 }
-                Err(source) => return Err(source.into()),
+                Err(source) => return Err(from_store(source)),
             };
             let is_json = path.as_ref().ends_with(".json");
             let read = if is_json { read_entry(last.version, &bytes) } else { checkpoint_actions(last.version, bytes) };
@@ -92,10 +94,11 @@ impl DeltaLog {
         match self.store.head(&plain).await {
             Ok(_) => return Ok(vec![plain]),
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(source) => return Err(source.into()),
+            Err(source) => return Err(from_store(source)),
         }
         let start = format!("{version:020}.checkpoint.");
-        let all: Vec<Path> = self.store.list(Some(&folder)).map_ok(|object| object.location).try_collect().await?;
+        let all: Vec<Path> =
+            self.store.list(Some(&folder)).map_ok(|object| object.location).try_collect().await.stored()?;
         let named = |path: &Path| path.filename().is_some_and(|name| name.starts_with(&start));
         Ok(vec![all.into_iter().find(named).unwrap_or(plain)])
     }
@@ -103,11 +106,11 @@ impl DeltaLog {
 
 /// The actions of a checkpoint in Parquet that are not files.
 fn checkpoint_actions(version: i64, bytes: Bytes) -> Result<LogEntry> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).stored()?;
     let roots = column_indexes(reader.parquet_schema(), |name| ["txn", "metaData", "protocol"].contains(&name));
     let mask = ProjectionMask::roots(reader.parquet_schema(), roots);
     let mut lines = LineDelimitedWriter::new(Vec::new());
-    for batch in reader.with_projection(mask).build()? {
+    for batch in reader.with_projection(mask).build().stored()? {
         let batch = batch.map_err(|source| Error::data("a page is not readable").with_source(source))?;
         // Most rows are files.
         let said: BooleanArray =

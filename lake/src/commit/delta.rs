@@ -10,10 +10,11 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use uuid::Uuid;
 
 use super::{Advance, Commit, CommitLog, Outcome, Snapshot};
-use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
 use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, widening, write_entry};
-use crate::schema::Table;
+use crate::stored::{Stored, from_store};
+use bellwether_base::Clock;
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_tables::Table;
 
 /// How often one call looks again at a version that the store says exists but does not show: S3 answers 409 to one of
 /// two racing writers, and the winner's object may appear a moment later.
@@ -29,8 +30,8 @@ const FILES: &str = "the files that were to be replaced";
 #[derive(Clone)]
 pub struct DeltaLog {
     pub(crate) table: Table,
-    pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) path: Path,
+    pub store: Arc<dyn ObjectStore>,
+    pub path: Path,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -92,9 +93,9 @@ impl DeltaLog {
     /// `Unavailable` where storage does not answer; `Data` where the entry is torn.
     pub async fn entry(&self, version: i64) -> Result<Option<LogEntry>> {
         match self.store.get(&entry_path(&self.path, version)).await {
-            Ok(found) => Ok(Some(read_entry(version, &found.bytes().await?)?)),
+            Ok(found) => Ok(Some(read_entry(version, &found.bytes().await.stored()?)?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(source.into()),
+            Err(source) => Err(from_store(source)),
         }
     }
 
@@ -181,7 +182,8 @@ impl DeltaLog {
     /// True where the table can still be read as it was at a version: from the log's beginning, or a log checkpoint.
     pub(crate) async fn reaches_back_to(&self, version: i64) -> Result<bool> {
         let folder = self.path.clone().join(LOG_FOLDER);
-        let names: Vec<Path> = self.store.list(Some(&folder)).map_ok(|object| object.location).try_collect().await?;
+        let names: Vec<Path> =
+            self.store.list(Some(&folder)).map_ok(|object| object.location).try_collect().await.stored()?;
         let reaches = |path: &Path| {
             let checkpoint = path.filename().and_then(|name| name.split_once(".checkpoint."));
             let checkpoint = checkpoint.and_then(|(number, _)| number.parse::<i64>().ok());
@@ -194,15 +196,21 @@ impl DeltaLog {
     async fn ends_at(&self, snapshot: &Snapshot) -> Result<bool> {
         let newest = entry_path(&self.path, snapshot.version);
         let later = self.store.list_with_offset(Some(&self.path.clone().join(LOG_FOLDER)), &newest);
-        let versions: Vec<Option<i64>> = later.map_ok(|object| entry_version(&object.location)).try_collect().await?;
+        let versions: Vec<Option<i64>> =
+            later.map_ok(|object| entry_version(&object.location)).try_collect().await.stored()?;
         Ok(!versions.into_iter().flatten().any(|version| version > snapshot.version))
     }
 
     /// The oldest entry at or after a version, for logs whose beginning has been cleaned up.
     async fn first_entry_version(&self) -> Result<Option<i64>> {
         let folder = self.path.clone().join(LOG_FOLDER);
-        let versions: Vec<Option<i64>> =
-            self.store.list(Some(&folder)).map_ok(|object| entry_version(&object.location)).try_collect().await?;
+        let versions: Vec<Option<i64>> = self
+            .store
+            .list(Some(&folder))
+            .map_ok(|object| entry_version(&object.location))
+            .try_collect()
+            .await
+            .stored()?;
         Ok(versions.into_iter().flatten().min())
     }
 
@@ -284,7 +292,7 @@ impl DeltaLog {
         match self.store.head(&entry_path(&self.path, base.version)).await {
             Ok(_) => return Ok(None),
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(source) => return Err(source.into()),
+            Err(source) => return Err(from_store(source)),
         }
         let newest = self.newest().await?;
         if newest.version == base.version {
@@ -355,7 +363,7 @@ impl DeltaLog {
         match self.store.put_opts(&entry_path(&self.path, version), payload, PutMode::Create.into()).await {
             Ok(_) => Ok(Some(())),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(None),
-            Err(source) => Err(Error::from(source).chain()),
+            Err(source) => Err(from_store(source).chain()),
         }
     }
 
@@ -373,7 +381,7 @@ impl DeltaLog {
 }
 
 /// The version of an entry, by its name.
-pub(crate) fn entry_version(path: &Path) -> Option<i64> {
+pub fn entry_version(path: &Path) -> Option<i64> {
     path.filename()?.strip_suffix(".json")?.parse().ok()
 }
 

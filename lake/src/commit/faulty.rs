@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Commit, CommitLog, Outcome, Snapshot};
-use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Result};
+use bellwether_base::{Clock, SystemClock};
+use bellwether_base::{Error, Result};
 
 /// How long a store takes that is slow.
 pub const SLOW: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Commit, CommitLog, Outcome, Snapshot};
-use crate::error::Result;
+use bellwether_base::Result;
 
 /// A log in memory. Cloning shares it, as two processes share a table.
 #[derive(Clone, Debug, Default)]

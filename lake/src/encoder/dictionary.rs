@@ -30,7 +30,8 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::encoder::list::{Levels, encoded};
-use crate::error::{Error, Result};
+use crate::stored::Stored;
+use bellwether_base::{Error, Result};
 
 /// More bytes of values than this are few values no longer: what repeats so rarely is better compressed. It is the bound that
 /// the Parquet crate has for its dictionaries.
@@ -252,7 +253,7 @@ impl DictionaryColumn {
         let close = Box::new(ColumnCloseResult {
             bytes_written: bytes.len() as u64,
             rows_written: rows as u64,
-            metadata: metadata.build()?,
+            metadata: metadata.build().stored()?,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(index),
@@ -271,7 +272,7 @@ impl DictionaryColumn {
         let mut writer = SerializedPageWriter::new(&mut sink);
         let mut write = |page: Page| -> Result<PageWriteSpec> {
             let size = page.buffer().len();
-            Ok(writer.write_page(CompressedPage::new(page, size))?)
+            Ok(writer.write_page(CompressedPage::new(page, size)).stored()?)
         };
         let mut data_at = 0;
         if let Some(encoding) = dictionary {
@@ -293,7 +294,7 @@ impl DictionaryColumn {
             index.append_row_count(signed(rows)?);
             index.append_offset_and_size(signed(page.offset)?, size);
         }
-        Ok((sink.into_inner()?.into(), data_at, index.build()))
+        Ok((sink.into_inner().stored()?.into(), data_at, index.build()))
     }
 
     /// A data page of rows that are no lists.

@@ -24,10 +24,11 @@ use parquet::schema::types::ColumnDescPtr;
 use crate::encoder::dictionary::{DictionaryChunk, DictionaryColumn, Repeated};
 use crate::encoder::list::{Levels, ListColumn};
 use crate::encoder::{Chunk, EncodedFile, handed_on, unpacked};
-use crate::error::{Error, Result};
 use crate::parquet_file::{Pages, ROW_GROUP_ROWS, properties};
-use crate::schema::Table;
 use crate::statistics::Statistics;
+use crate::stored::Stored;
+use bellwether_base::{Error, Result};
+use bellwether_tables::Table;
 
 /// About what a file has beside its pages, and an eighth of them for bloom filters and page indexes.
 const FOOTER_BYTES: usize = 32 << 10;
@@ -172,14 +173,14 @@ impl FileEncoder {
             .collect();
         let schema =
             Schema::new(present.iter().map(|place| FieldRef::clone(&self.shape.fields[*place])).collect::<Vec<_>>());
-        let schema = ArrowSchemaConverter::new().convert(&schema)?;
+        let schema = ArrowSchemaConverter::new().convert(&schema).stored()?;
         let properties = WriterPropertiesPtr::clone(&self.shape.properties);
         let pages: usize =
             self.groups.iter().flat_map(|group| &group.columns).flatten().flatten().map(ClosedLeaf::bytes).sum();
         let file = Vec::with_capacity(pages + pages / 8 + FOOTER_BYTES);
-        let mut writer = SerializedFileWriter::new(file, schema.root_schema_ptr(), properties)?;
+        let mut writer = SerializedFileWriter::new(file, schema.root_schema_ptr(), properties).stored()?;
         for mut group in self.groups {
-            let mut out = writer.next_row_group()?;
+            let mut out = writer.next_row_group().stored()?;
             for place in &present {
                 let leaves = match group.columns[*place].take() {
                     Some(leaves) => leaves,
@@ -191,15 +192,15 @@ impl FileEncoder {
                 for leaf in leaves {
                     match leaf {
                         ClosedLeaf::Dictionary(DictionaryChunk { bytes, close }) => {
-                            out.append_column(&bytes, *close)?
+                            out.append_column(&bytes, *close).stored()?
                         }
-                        ClosedLeaf::Chunk(chunk) => chunk.append_to_row_group(&mut out)?,
+                        ClosedLeaf::Chunk(chunk) => chunk.append_to_row_group(&mut out).stored()?,
                     }
                 }
             }
-            out.close()?;
+            out.close().stored()?;
         }
-        let bytes = writer.into_inner()?.into();
+        let bytes = writer.into_inner().stored()?.into();
         let stats = self.statistics.json();
         let extension = self.shape.extension;
         Ok(EncodedFile { value, bytes, extension, rows: self.rows, stats, handed_on: self.handed_on })
@@ -280,7 +281,7 @@ impl ColumnEncoder {
                     Some(Open::Writers(writers)) => writers,
                     _ => Vec::new(),
                 };
-                writers.into_iter().map(|writer| Ok(ClosedLeaf::Chunk(Box::new(writer.close()?)))).collect()
+                writers.into_iter().map(|writer| Ok(ClosedLeaf::Chunk(Box::new(writer.close().stored()?)))).collect()
             }
         }
     }
@@ -305,7 +306,7 @@ impl ColumnEncoder {
 
     fn write(&mut self, maker: &Maker, column: &ArrayRef) -> Result<()> {
         if self.open.is_none() {
-            self.open = Some(Open::Writers(maker.factory.create_column_writers(0)?));
+            self.open = Some(Open::Writers(maker.factory.create_column_writers(0).stored()?));
         }
         let Some(Open::Writers(writers)) = &mut self.open else {
             return Err(Error::bug("a column is written in two ways at once"));
@@ -315,8 +316,8 @@ impl ColumnEncoder {
             list @ DataType::List(_) => &maker.field.as_ref().clone().with_data_type(list.clone()),
             _ => maker.field.as_ref(),
         };
-        for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column)?) {
-            writer.write(&leaf)?;
+        for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, column).stored()?) {
+            writer.write(&leaf).stored()?;
         }
         Ok(())
     }
@@ -356,7 +357,7 @@ impl Maker {
 
     /// A writer of a maker of one column.
     pub(super) fn writer(&self) -> Result<ArrowColumnWriter> {
-        self.factory.create_column_writers(0)?.pop().ok_or_else(|| Error::bug("a column has no writer"))
+        self.factory.create_column_writers(0).stored()?.pop().ok_or_else(|| Error::bug("a column has no writer"))
     }
 }
 
@@ -426,7 +427,7 @@ fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
 /// Makes writers of a field that stands in a column of the file.
 fn maker_within(column: &FieldRef, field: FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
     let schema = Arc::new(Schema::new(vec![FieldRef::clone(column)]));
-    let parquet = ArrowSchemaConverter::new().convert(&schema)?;
+    let parquet = ArrowSchemaConverter::new().convert(&schema).stored()?;
     let properties = WriterPropertiesPtr::clone(properties);
     let file: SerializedFileWriter<Sink> =
         SerializedFileWriter::new(std::io::sink(), parquet.root_schema_ptr(), WriterPropertiesPtr::clone(&properties))

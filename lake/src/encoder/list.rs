@@ -21,7 +21,8 @@ use parquet::arrow::arrow_writer::{ArrowColumnWriter, compute_leaves};
 
 use crate::encoder::dictionary::{DictionaryColumn, PAGE_ROWS, Repeated, hybrid};
 use crate::encoder::file::{ClosedLeaf, Maker};
-use crate::error::{Error, Result};
+use crate::stored::Stored;
+use bellwether_base::{Error, Result};
 
 /// A list column of the row group that is open.
 pub(super) struct ListColumn {
@@ -133,7 +134,7 @@ impl ListColumn {
             Records::Dictionary(dictionary) => {
                 Ok(ClosedLeaf::Dictionary(dictionary.close(&maker.properties, Some(&mut levels))?))
             }
-            Records::Writer(writer) => Ok(ClosedLeaf::Chunk(Box::new(writer.close()?))),
+            Records::Writer(writer) => Ok(ClosedLeaf::Chunk(Box::new(writer.close().stored()?))),
         };
         self.fields.into_iter().zip(makers).map(close).collect()
     }
@@ -150,8 +151,8 @@ fn write(writer: &mut ArrowColumnWriter, field: &Field, lengths: &[u32], values:
     let element = Arc::new(Field::new("element", DataType::Struct(fields), false));
     let offsets = OffsetBuffer::from_lengths(lengths.iter().map(|length| *length as usize));
     let lists: ArrayRef = Arc::new(ListArray::try_new(Arc::clone(&element), offsets, Arc::new(records), None)?);
-    for leaf in compute_leaves(&Field::new("list", DataType::List(element), false), &lists)? {
-        writer.write(&leaf)?;
+    for leaf in compute_leaves(&Field::new("list", DataType::List(element), false), &lists).stored()? {
+        writer.write(&leaf).stored()?;
     }
     Ok(())
 }

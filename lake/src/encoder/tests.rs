@@ -1,8 +1,8 @@
 use super::*;
-use crate::schema::arrow_type;
 use arrow::array::{Date32Array, DictionaryArray, Int32Array, Int64Array, ListArray, StringViewArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
+use bellwether_tables::arrow_type;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::ColumnChunkMetaData;
 use proptest::prelude::*;
@@ -514,7 +514,7 @@ fn rows_of_another_schema_are_refused() {
     let run_id = Table::Events.arrow_schema().index_of("run_id").expect("there");
     let mut chunk = bare(2, &[DAY]);
     chunk.columns[run_id] = None;
-    assert_eq!(encoder.push(&chunk).expect_err("a run has an id").kind(), crate::ErrorKind::Bug);
+    assert_eq!(encoder.push(&chunk).expect_err("a run has an id").kind(), bellwether_base::ErrorKind::Bug);
     chunk.columns[run_id] = Some(Arc::new(StringViewArray::from(vec!["one row"])));
     assert!(encoder.push(&chunk).is_err());
     assert_eq!(encoder.finish().expect("closes").rows(), 0);

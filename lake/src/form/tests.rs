@@ -124,7 +124,7 @@ fn what_our_rows_cannot_be_in_is_refused_by_name() {
         ),
     ] {
         let error = form(metadata).refusal(Table::Quarantine).expect(told);
-        assert_eq!(error.kind(), crate::ErrorKind::Data);
+        assert_eq!(error.kind(), bellwether_base::ErrorKind::Data);
         assert!(error.message().contains(told) && error.hint().is_some(), "{error:?}");
     }
     let stricter = set("kafka_timestamp", "nullable", json!(false));

@@ -20,11 +20,11 @@ use uuid::Uuid;
 
 use super::disk::{Disk, DiskFile, LocalDisk};
 use super::{StorageOptions, open_disk};
-use crate::clock::{Clock, ManualClock};
 use crate::commit::{Advance, Commit, CommitLog, Outcome};
 use crate::root::Lake;
-use crate::schema::Table;
 use crate::work::Work;
+use bellwether_base::{Clock, ManualClock};
+use bellwether_tables::Table;
 
 const SEEDS: u64 = 60;
 const NOW: i64 = 1_764_000_000_000_000;

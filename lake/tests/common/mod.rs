@@ -7,7 +7,9 @@ use arrow::array::{AsArray, MapArray, new_empty_array, new_null_array};
 use arrow::array::{ListArray, StringViewArray, StringViewBuilder, TimestampMicrosecondArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, TimeUnit};
-use bellwether_lake::{Advance, Commit, Lake, ManualClock, StorageOptions, Table, WrittenFile, unique_id};
+use bellwether_base::{ManualClock, unique_id};
+use bellwether_lake::{Advance, Commit, Lake, StorageOptions, WrittenFile};
+use bellwether_tables::Table;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 

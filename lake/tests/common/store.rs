@@ -95,7 +95,7 @@ impl ObjectStore for Watched {
 /// A lake in such a store.
 pub(crate) async fn watched() -> (Arc<Watched>, bellwether_lake::Lake) {
     let store = Arc::new(Watched::default());
-    let clock = Arc::new(bellwether_lake::ManualClock::at(1_764_000_000_000_000));
+    let clock = Arc::new(bellwether_base::ManualClock::at(1_764_000_000_000_000));
     let lake = bellwether_lake::Lake::on_store(Arc::clone(&store) as _, clock).await.expect("opens");
     (store, lake)
 }

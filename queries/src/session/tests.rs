@@ -1,7 +1,7 @@
 //! Sessions over rows in memory: their present, their limits, and what can be asked of nested columns and JSON.
 
 use super::*;
-use bellwether_lake::ErrorKind;
+use bellwether_base::ErrorKind;
 use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray, TimestampMicrosecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::arrow::json::ReaderBuilder;

@@ -6,7 +6,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwether_lake::{Clock, Reading};
+use bellwether_base::Clock;
+use bellwether_lake::Reading;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio_util::sync::CancellationToken;
 

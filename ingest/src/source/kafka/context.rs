@@ -7,7 +7,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwether_lake::{Clock, CommitLog, Error, ErrorKind, Result, Snapshot};
+use bellwether_base::{Clock, Error, ErrorKind, Result};
+use bellwether_lake::{CommitLog, Snapshot};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaResult;

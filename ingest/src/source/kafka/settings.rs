@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use bellwether_lake::{Error, Result};
+use bellwether_base::{Error, Result};
 
 /// Properties that the protocol owns, with why or what to use instead.
 const OWNED: &[(&str, &str)] = &[

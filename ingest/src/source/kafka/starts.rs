@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bellwether_base::{Clock, Error, Result};
 use bellwether_lake::reading::{START, start_app};
-use bellwether_lake::{Advance, Clock, Commit, Error, Outcome, Result, Snapshot};
+use bellwether_lake::{Advance, Commit, Outcome, Snapshot};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -7,9 +7,9 @@ use super::files::{self, Looked, PlaceKey};
 use super::history::History;
 use super::ranges::{Reader, offsets};
 use super::{Check, Findings};
-use crate::error::Result;
-use crate::root::Lake;
-use crate::schema::Table;
+use bellwether_base::Result;
+use bellwether_lake::Lake;
+use bellwether_tables::Table;
 
 /// Offsets in too many rows whose files are looked up.
 const LOCATED: usize = 5;

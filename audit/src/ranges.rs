@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::Findings;
 use super::coordinates::Taken;
-use crate::commit::PartitionRange;
-use crate::log::LogEntry;
-use crate::reading::{START, is_fact, partition_of};
+use bellwether_lake::LogEntry;
+use bellwether_lake::PartitionRange;
+use bellwether_lake::reading::{START, is_fact, partition_of};
 
 /// A partition, as one job reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,14 +12,16 @@ use object_store::ObjectStoreExt;
 
 use super::Findings;
 use super::ranges::{Rule, Tracks};
-use crate::commit::PartitionRange;
-use crate::commit::checkpoint::LastCheckpoint;
-use crate::commit::delta::entry_version;
-use crate::error::{ErrorKind, Result};
-use crate::form::Form;
-use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path};
-use crate::root::Lake;
-use crate::schema::Table;
+use bellwether_base::{ErrorKind, Result};
+use bellwether_lake::Lake;
+use bellwether_lake::PartitionRange;
+use bellwether_lake::Stored;
+use bellwether_lake::inspect::Form;
+use bellwether_lake::inspect::LastCheckpoint;
+use bellwether_lake::inspect::entry_version;
+use bellwether_lake::inspect::{LOG_FOLDER, entry_path};
+use bellwether_lake::{AddedFile, LogEntry};
+use bellwether_tables::Table;
 
 /// Log entries that are on their way at a time.
 const ENTRIES_AT_ONCE: usize = 16;
@@ -290,7 +292,10 @@ async fn compare_checkpoint(
     let version = checkpoint.version;
     let place = format!("{}: log checkpoint of version {version}", table.name());
     let listed = async {
-        Ok::<_, crate::Error>((lake.files_at(table, version).await?, lake.log(table).checkpoint(checkpoint).await?))
+        Ok::<_, bellwether_base::Error>((
+            lake.files_at(table, version).await?,
+            lake.log(table).checkpoint(checkpoint).await?,
+        ))
     };
     let (files, apps) = match listed.await {
         Ok(read) => read,
@@ -322,7 +327,7 @@ async fn list(lake: &Lake, table: Table) -> Result<Listing> {
     let checkpoint = log.last_checkpoint().await?;
     let folder = lake.table_path(table).join(LOG_FOLDER);
     let names: Vec<Option<i64>> =
-        log.store.list(Some(&folder)).map_ok(|object| entry_version(&object.location)).try_collect().await?;
+        log.store.list(Some(&folder)).map_ok(|object| entry_version(&object.location)).try_collect().await.stored()?;
     let versions: BTreeSet<i64> = names.into_iter().flatten().collect();
     let entries = versions.first().copied().zip(versions.last().copied());
     let mut hole = None;
@@ -335,7 +340,7 @@ async fn list(lake: &Lake, table: Table) -> Result<Listing> {
                     hole = Some(version);
                     break;
                 }
-                Err(source) => return Err(source.into()),
+                Err(source) => return Err(source).stored(),
             }
         }
     }
@@ -344,6 +349,6 @@ async fn list(lake: &Lake, table: Table) -> Result<Listing> {
 
 async fn is_empty(lake: &Lake, table: Table) -> Result<bool> {
     let log = lake.log(table);
-    let first = log.store.list(Some(&lake.table_path(table))).next().await.transpose()?;
+    let first = log.store.list(Some(&lake.table_path(table))).next().await.transpose().stored()?;
     Ok(first.is_none())
 }

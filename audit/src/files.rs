@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::coordinates::{Run, runs};
 use super::history::ActiveFile;
-use crate::error::{Error, ErrorKind, Result};
-use crate::parquet_file;
-use crate::root::Lake;
-use crate::schema::Table;
-use crate::statistics::statistics;
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_lake::Lake;
+use bellwether_lake::inspect::batches;
+use bellwether_lake::inspect::statistics;
+use bellwether_tables::Table;
 
 /// A partition of a topic.
 pub(crate) type PlaceKey = (Arc<str>, i32);
@@ -117,7 +117,7 @@ async fn gather(table: Table, active: ActiveFile, bytes: Bytes) -> Result<Gather
     let work = move || {
         let stated: Option<Value> = active.file.stats.as_deref().and_then(|stats| serde_json::from_str(stats).ok());
         let mut gathered = Gathered::default();
-        for batch in parquet_file::batches(table, &active.file, bytes, None)? {
+        for batch in batches(table, &active.file, bytes, None)? {
             let batch = batch?;
             gathered.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
             if let Some(stated) = &stated {
@@ -225,8 +225,8 @@ fn astray(active: &ActiveFile, (topic, partition): &PlaceKey, runs: &[Run]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::PartitionRange;
-    use crate::log::AddedFile;
+    use bellwether_lake::AddedFile;
+    use bellwether_lake::PartitionRange;
     use serde_json::json;
 
     fn active(from: i64, next: i64) -> ActiveFile {

@@ -1,12 +1,12 @@
 //! The tables as a page for people: generated from the schemas, so that it cannot disagree with them.
 
-use crate::schema::{Column, Kind, Table, kind_name};
+use crate::{Column, ColumnType, Table, kind_name};
 
 /// `docs/tables.md`.
 pub fn reference_markdown() -> String {
     let mut page = String::from(
         "# Tables\n\n\
-         Generated from `lake/src/schema`; `make generated` writes it anew.\n\n\
+         Generated from `tables/src`; run `make generate` to update it.\n\n\
          Each table is a Delta table, a folder of Parquet files under the root, that any Delta reader opens. Times are \
          UTC in microseconds. Money is whole nano-units of the currency beside it. A column in bold is never null.\n",
     );
@@ -27,11 +27,11 @@ fn row(page: &mut String, prefix: &str, column: &Column) {
     let name = format!("{prefix}{}", column.name);
     let name = if column.required { format!("**`{name}`**") } else { format!("`{name}`") };
     let kind = match column.kind {
-        Kind::List(_) => "list of records".to_owned(),
+        ColumnType::List(_) => "list of records".to_owned(),
         kind => kind_name(kind),
     };
     page.push_str(&format!("| {name} | {kind} | {} |\n", column.doc.replace('|', "\\|")));
-    if let Kind::List(fields) = column.kind {
+    if let ColumnType::List(fields) = column.kind {
         for field in fields {
             row(page, &format!("{}[].", column.name), field);
         }

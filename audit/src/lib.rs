@@ -20,11 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 
-use crate::error::{Error, Result};
-use crate::log::{AddedFile, LOG_FOLDER};
-use crate::root::Lake;
-use crate::schema::Table;
-use crate::store::NAME_THE_ROOT;
+use bellwether_base::{Error, Result};
+use bellwether_lake::Lake;
+use bellwether_lake::inspect::LOG_FOLDER;
+use bellwether_lake::inspect::NAME_THE_ROOT;
+use bellwether_lake::{AddedFile, Stored};
+use bellwether_tables::Table;
 use history::{ActiveFile, Found, History};
 use ranges::Reader;
 use rows::{Contents, check_rows};
@@ -235,7 +236,7 @@ pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progres
 /// What a root is that has none of the tables under it.
 async fn no_tables(lake: &Lake) -> Result<Error> {
     let root = lake.root_display();
-    let log = lake.objects().list(Some(&lake.base().join(LOG_FOLDER))).next().await.transpose()?;
+    let log = lake.objects().list(Some(&lake.base().join(LOG_FOLDER))).next().await.transpose().stored()?;
     Ok(match log {
         Some(_) => Error::config(format!("`{root}` is a Delta table itself, and no root of bellwether's tables"))
             .with_hint(

@@ -1,0 +1,131 @@
+//! Errors of the storage libraries, as errors of this program.
+//!
+//! `object_store`, `parquet` and `deltalake` are known to this crate only, so the conversions live here and not beside
+//! [`Error`].
+
+use std::error::Error as StdError;
+
+use arrow::error::ArrowError;
+use bellwether_base::{Error, Result};
+
+/// A result of a storage library, which `stored()` turns into one of this program.
+pub trait Stored<T> {
+    /// Converts the error.
+    fn stored(self) -> Result<T>;
+}
+
+impl<T> Stored<T> for Result<T, object_store::Error> {
+    fn stored(self) -> Result<T> {
+        self.map_err(from_store)
+    }
+}
+
+impl<T> Stored<T> for Result<T, parquet::errors::ParquetError> {
+    fn stored(self) -> Result<T> {
+        self.map_err(from_parquet)
+    }
+}
+
+impl<T> Stored<T> for Result<T, deltalake::DeltaTableError> {
+    fn stored(self) -> Result<T> {
+        self.map_err(from_delta)
+    }
+}
+
+/// Another attempt can succeed, except after errors that a person has to fix.
+pub(crate) fn from_store(source: object_store::Error) -> Error {
+    use object_store::Error as Store;
+    let error = match &source {
+        Store::NotFound { path, .. } => Error::data(format!("`{path}` is not in the table store")),
+        Store::PermissionDenied { path, .. } => {
+            Error::unavailable(format!("the table store refuses access to `{path}`"))
+                .with_hint("check the credentials and permissions of the tables' root")
+        }
+        Store::Unauthenticated { path, .. } => {
+            Error::unavailable(format!("the table store could not authenticate the request for `{path}`"))
+                .with_hint("check the credentials of the tables' root")
+        }
+        _ => Error::unavailable("the table store does not answer"),
+    };
+    error.with_source(source)
+}
+
+/// A Parquet file that cannot be decoded stays so.
+pub(crate) fn from_parquet(source: parquet::errors::ParquetError) -> Error {
+    Error::data("a Parquet file cannot be read or written").with_source(source)
+}
+
+/// Another attempt can succeed if storage did not answer. It cannot if storage answered with something unreadable, or with
+/// something that the library does not support.
+pub(crate) fn from_delta(source: deltalake::DeltaTableError) -> Error {
+    let error = match is_permanent(&source) {
+        true => Error::data("a Delta table cannot be read").with_hint(
+            "run `bellwether audit` to find the damage; restore the damaged log entry or file from a backup",
+        ),
+        false => Error::unavailable("a Delta table cannot be opened"),
+    };
+    error.with_source(source)
+}
+
+/// True if the error is about stored data, so that another attempt fails in the same way. The innermost known cause
+/// decides: errors of `object_store`, Parquet, Arrow and the Delta library are looked through.
+pub fn is_permanent(error: &(dyn StdError + 'static)) -> bool {
+    use buoyant_kernel::Error as Kernel;
+    use deltalake::DeltaTableError as Delta;
+    use deltalake::kernel::Error as Older;
+    use parquet::errors::ParquetError;
+    let inner = |source: &(dyn StdError + Send + Sync + 'static)| is_permanent(source);
+    if let Some(error) = error.downcast_ref::<Delta>() {
+        return match error {
+            Delta::KernelError(source) => is_permanent(source),
+            Delta::Kernel { source } => is_permanent(source),
+            Delta::ObjectStore { source } => is_permanent(source),
+            Delta::Parquet { source } => is_permanent(source),
+            Delta::Arrow { source } => is_permanent(source),
+            Delta::GenericError { source } => inner(source.as_ref()),
+            Delta::InvalidJsonLog { .. } | Delta::InvalidStatsJson { .. } | Delta::UnsupportedColumnMapping { .. } => {
+                true
+            }
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<Older>() {
+        return match error {
+            Older::Arrow(source) => is_permanent(source),
+            Older::Parquet(source) => is_permanent(source),
+            Older::ObjectStore(source) => is_permanent(source),
+            Older::GenericError { source } => inner(source.as_ref()),
+            Older::MalformedJson(_) | Older::DeletionVector(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<Kernel>() {
+        return match error {
+            Kernel::Backtraced { source, .. } => is_permanent(source.as_ref()),
+            Kernel::Arrow(source) => is_permanent(source),
+            Kernel::Parquet(source) => is_permanent(source),
+            Kernel::ObjectStore(source) => is_permanent(source),
+            Kernel::GenericError { source } => inner(source.as_ref()),
+            Kernel::MalformedJson(_)
+            | Kernel::InvalidProtocol(_)
+            | Kernel::Unsupported(_)
+            | Kernel::InvalidCheckpoint(_)
+            | Kernel::DeletionVector(_) => true,
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<ArrowError>() {
+        return match error {
+            ArrowError::ExternalError(source) => inner(source.as_ref()),
+            ArrowError::IoError(..) => false,
+            _ => true,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<ParquetError>() {
+        return match error {
+            ParquetError::External(source) => inner(source.as_ref()),
+            _ => true,
+        };
+    }
+    matches!(error.downcast_ref(), Some(object_store::Error::NotFound { .. }))
+}
