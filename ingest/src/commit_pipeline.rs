@@ -388,7 +388,7 @@ impl Committer {
         tokio::select! {
             biased; // Stopping wins over waiting.
             () = self.stop.cancelled() => {
-                Err(Error::unavailable(format!("stopped while `{what}` was being tried again: {reason}")))
+                Err(Error::unavailable(format!("stopped while retrying `{what}`: {reason}")))
             }
             () = self.clock.sleep(*pause) => {
                 *pause = (*pause * 2).min(LONGEST_PAUSE);

@@ -122,10 +122,10 @@ fn foreign_framing(content_type: &str, body: &[u8]) -> Option<&'static str> {
         return Some("Avro");
     }
     if content_type.starts_with("application/cloudevents+") && !content_type.contains("json") {
-        return Some("a CloudEvent in another format than JSON");
+        return Some("a CloudEvent in a format other than JSON");
     }
     match body {
-        [0, _, _, _, _, ..] => Some("Confluent framing (a zero byte and a schema id)"),
+        [0, _, _, _, _, ..] => Some("Confluent framing (a zero byte and a schema ID)"),
         [1, ..] => Some("Confluent framing (a one byte and a schema GUID)"),
         [0x0A, rest @ ..] if !rest.trim_ascii_start().starts_with(b"{") => Some("OTLP protobuf"),
         _ => None,
@@ -180,24 +180,24 @@ impl<'a> Unframed<'a> {
     /// Takes an event out of its frame.
     fn of(message: &Message<'a>) -> Result<Self, Rejection> {
         let Some(body) = message.payload.filter(|body| !body.is_empty()) else {
-            let what = "a null or empty message says nothing about a run: leave it out";
+            let what = "the message is null or empty: send an event or nothing";
             return Err(rejected(Reason::Tombstone, "", what));
         };
         if let Some(header) = message.unreadable_header {
-            let what = format!("the header `{header}` is not UTF-8");
+            let what = format!("header `{header}` is not valid UTF-8");
             return Err(rejected(Reason::InvalidUtf8, &format!("/{header}"), what));
         }
         let content_type = message.content_type.map_or(Cow::Borrowed(""), lower_case);
         if let Some(framing) = foreign_framing(&content_type, body) {
             let what = format!(
-                "this looks like {framing}, which is not accepted here: send run events as JSON or CloudEvents"
+                "this looks like {framing}, which is not supported: send run events as JSON or as JSON CloudEvents"
             );
             return Err(rejected(Reason::UnsupportedFraming, "", what));
         }
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let first = body.trim_ascii_start();
         if is_batch(&content_type, first) {
-            let what = "this is a batch of CloudEvents; batches are not supported: send one event a message";
+            let what = "CloudEvents batches are not supported: send one event per message";
             return Err(rejected(Reason::UnsupportedFraming, "", what));
         }
         if is_structured(&content_type, body) {
@@ -240,7 +240,7 @@ impl<'a> Unframed<'a> {
         problems.into_iter().map(move |mut problem| {
             let bare = matches!(frame, Frame::BinaryData | Frame::StructuredData);
             if bare && problem.pointer == "/run_id" && problem.reason == Reason::MissingField {
-                problem.message = "add the attribute `subject`: the run id".to_owned();
+                problem.message = "add the attribute `subject` with the run id".to_owned();
             }
             problem.pointer = placed(&problem.pointer, frame);
             problem

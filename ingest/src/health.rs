@@ -30,8 +30,8 @@ impl Status {
     /// Why ingestion does not move, if it does not.
     pub fn trouble(&self) -> Option<String> {
         let halted = self.halted.iter().map(|(partition, why)| format!("`{partition}` is halted: {why}"));
-        let broker = self.broker.iter().map(|why| format!("Kafka is out of reach: {why}"));
-        let storage = self.storage.iter().map(|why| format!("storage is out of reach: {why}"));
+        let broker = self.broker.iter().map(|why| format!("Kafka is unreachable: {why}"));
+        let storage = self.storage.iter().map(|why| format!("storage is unreachable: {why}"));
         let all: Vec<String> = halted.chain(broker).chain(storage).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }

@@ -45,7 +45,7 @@ impl Metrics {
     /// `Bug` where a name is registered twice.
     pub fn register(registry: &Registry) -> Result<Self> {
         Self::make(registry)
-            .map_err(|source| Error::bug("a metric of ingestion is defined wrongly").with_source(source))
+            .map_err(|source| Error::bug("cannot register the metrics of ingestion").with_source(source))
     }
 
     fn make(registry: &Registry) -> prometheus::Result<Self> {
@@ -70,7 +70,7 @@ impl Metrics {
             Ok(histogram)
         };
         let lag = IntGaugeVec::new(
-            Opts::new("bellwether_ingest_lag_messages", "Messages the broker holds that are not committed yet"),
+            Opts::new("bellwether_ingest_lag_messages", "Messages in the broker that are not committed yet"),
             &["topic", "partition"],
         )?;
         registry.register(Box::new(lag.clone()))?;
@@ -86,16 +86,22 @@ impl Metrics {
             )?,
             commit_seconds: histogram(
                 "bellwether_ingest_commit_seconds",
-                "Seconds from handing a batch over to its commit",
+                "Seconds to commit a batch",
                 exponential_buckets(0.005, 2.0, 13)?,
             )?,
             lag,
             held_bytes: gauge("bellwether_ingest_held_bytes", "Bytes held for the next commit")?,
-            rebalances: counter("bellwether_ingest_rebalances_total", "Assignments and revocations of partitions")?,
-            fenced: counter("bellwether_ingest_fenced_total", "Partitions dropped because another owner commits them")?,
-            halted: gauge("bellwether_ingest_halted_partitions", "Partitions that wait for a person's decision")?,
-            gaps: counter("bellwether_ingest_offset_gaps_total", "Offsets that the broker passed over")?,
-            retries: counters("bellwether_ingest_retries_total", "Steps tried again, by what failed", "what")?,
+            rebalances: counter("bellwether_ingest_rebalances_total", "Partition assignments and revocations")?,
+            fenced: counter(
+                "bellwether_ingest_fenced_total",
+                "Partitions whose rows were dropped because another owner commits them",
+            )?,
+            halted: gauge(
+                "bellwether_ingest_halted_partitions",
+                "Partitions that are halted until an operator decides",
+            )?,
+            gaps: counter("bellwether_ingest_offset_gaps_total", "Offsets that hold no message")?,
+            retries: counters("bellwether_ingest_retries_total", "Retried steps, by step", "what")?,
         })
     }
 }

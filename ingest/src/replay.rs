@@ -202,8 +202,8 @@ impl OpenFile {
             .commit(Batch { events, quarantine, touched, topic_ids: BTreeMap::new(), marks: Vec::new() })
             .await?;
         if !report.fenced.is_empty() {
-            return Err(Error::fenced(format!("another replay of `{}` is at work", self.topic))
-                .with_hint("let one of the two finish; running it again changes nothing"));
+            return Err(Error::fenced(format!("another replay of `{}` is running", self.topic))
+                .with_hint("let one of them finish; replaying the file again adds nothing"));
         }
         progress.done += rows;
         self.from = next;
@@ -214,7 +214,7 @@ impl OpenFile {
 
 /// What an event is told of which only the size is known.
 pub fn too_large(size: usize) -> Rejection {
-    let what = format!("an event of {size} bytes is too large: leave out `content`, then `steps`");
+    let what = format!("event of {size} bytes is too large: drop `content`, then `steps`");
     Rejection::of(Problem::new(Reason::TooLarge, "", what))
 }
 
@@ -238,7 +238,7 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => self.0.done.fetch_add(1, Ordering::Relaxed),
             Err((error, _)) => {
-                tracing::warn!(%error, "an event was not taken");
+                tracing::warn!(%error, "the broker did not accept an event");
                 self.0.failed.fetch_add(1, Ordering::Relaxed)
             }
         };
@@ -280,7 +280,7 @@ pub fn to_kafka(
     stop: &CancellationToken,
     mut report: impl FnMut(&Progress),
 ) -> Result<Progress> {
-    let refuse = |source: KafkaError| Error::config("the Kafka producer cannot be set up").with_source(source);
+    let refuse = |source: KafkaError| Error::config("cannot create the Kafka producer").with_source(source);
     let delivered = Arc::new(Delivered::default());
     let mut client = target.client;
     client.set("enable.idempotence", "true").set("linger.ms", "20").set("compression.type", "zstd");
@@ -298,7 +298,7 @@ pub fn to_kafka(
             progress.read += 1;
             progress.bytes += buffer.len() as u64;
             if let Size::TooLong(bytes) = record.size {
-                tracing::warn!(line = record.line + 1, bytes, "an event is too large to be sent");
+                tracing::warn!(line = record.line + 1, bytes, "skipping an event that is too large to send");
                 progress.rejected += 1;
                 continue;
             }
@@ -323,16 +323,16 @@ pub fn to_kafka(
         }
     }
     producer.flush(FLUSH).map_err(|source| {
-        Error::unavailable("the broker has not taken all events")
-            .with_hint("check `kafka.brokers`; what it has taken stays there")
+        Error::unavailable("the broker did not acknowledge all events")
+            .with_hint("check `kafka.brokers`; acknowledged events stay in the topic")
             .with_source(source)
     })?;
     let failed = delivered.failed.load(Ordering::Relaxed);
     let progress = delivered.onto(progress, clock.now_micros() - started);
     report(&progress);
     if failed > 0 {
-        return Err(Error::unavailable(format!("the broker did not take {failed} events"))
-            .with_hint("the warnings above say why; events it has taken stay there"));
+        return Err(Error::unavailable(format!("the broker did not accept {failed} events"))
+            .with_hint("see the warnings in the log; accepted events stay in the topic"));
     }
     Ok(progress)
 }
@@ -364,8 +364,8 @@ fn send(
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err((source, _)) => {
-                return Err(Error::unavailable("an event cannot be sent")
-                    .with_hint("a message may be larger than the topic allows (`max.message.bytes`)")
+                return Err(Error::unavailable("cannot send an event")
+                    .with_hint("check that it is not larger than the topic's `max.message.bytes`")
                     .with_source(source));
             }
         }

@@ -59,7 +59,7 @@ pub struct Watch {
 
 impl Observer for Watch {
     fn retrying(&self, what: &'static str, reason: &str) {
-        tracing::warn!(what, reason, "storage does not answer as it should; trying again");
+        tracing::warn!(what, reason, "storage request failed or its outcome is unknown; retrying");
         self.metrics.retries.with_label_values(&[what]).inc();
         self.health.note(|status| status.storage = Some(format!("{what}: {reason}")));
     }
@@ -121,7 +121,7 @@ impl Ingest {
             until_caught_up,
         };
         let wires = Wires { batches, answers };
-        let stopped = |source| Error::bug("the polling thread stopped").with_source(source);
+        let stopped = |source| Error::bug("the polling thread stopped unexpectedly").with_source(source);
         let starting = tokio::task::spawn_blocking(move || Poller::start(orders, wires, assigner));
         let poller = starting.await.map_err(stopped)??;
         let committer = committer.with_topic_ids(Arc::new(poller.topic_ids()));

@@ -68,8 +68,8 @@ fn a_worker_waits_for_a_broker_that_stops_or_dies() {
             own.call("stop");
         }
         until_or(
-            || worker.get("/readyz").filter(|(status, body)| *status == 503 && body.contains("Kafka is out of reach")),
-            || format!("readiness reports that Kafka is out of reach\n{}", worker.printed()),
+            || worker.get("/readyz").filter(|(status, body)| *status == 503 && body.contains("Kafka is unreachable")),
+            || format!("readiness reports that Kafka is unreachable\n{}", worker.printed()),
         );
         let before = progress.processed();
         own.call("restart");

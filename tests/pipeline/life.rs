@@ -148,7 +148,7 @@ fn a_worker_waits_for_an_unreachable_broker_and_reports_it() {
     let setup = Setup::new("127.0.0.1:9", "nowhere", "[serve]\naddress = \"127.0.0.1:0\"\nstale_after = \"1s\"\n");
     let running = setup.start("run");
     let (status, body) = until("health reports it", || {
-        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("Kafka is out of reach"))
+        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("Kafka is unreachable"))
     });
     assert!(body.contains("ingest"), "{status} {body}");
     running.signal("TERM");
@@ -221,7 +221,7 @@ fn a_recreated_topic_is_halted_and_none_of_its_messages_are_stored() {
     broker.publish_events(&topic, 1, &runs("new", 20));
     let running = setup.start("run");
     let (_, body) = until("health reports it", || {
-        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("made anew"))
+        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("recreated"))
     });
     assert!(body.contains(&format!("{topic}/0")), "{body}");
     running.signal("TERM");

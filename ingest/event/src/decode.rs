@@ -205,18 +205,18 @@ impl Decoder {
     fn readable<'a>(&self, message: &'a [u8]) -> Result<&'a str, Problem> {
         let most = self.limits.readable_bytes();
         if message.is_empty() {
-            return Err(Problem::new(Reason::Tombstone, "", "the message is empty: send an event, or nothing"));
+            return Err(Problem::new(Reason::Tombstone, "", "the message is empty: send an event or nothing"));
         }
         if message.len() > most {
             let what = format!(
-                "{} bytes are more than {most}: leave out `content`, then `steps`, and name them in `truncated`",
+                "message of {} bytes exceeds {most}: drop `content`, then `steps`, and list them in `truncated`",
                 message.len()
             );
             return Err(Problem::new(Reason::TooLarge, "", what));
         }
         let text = simdutf8::basic::from_utf8(message).map_err(|_| {
             let at = std::str::from_utf8(message).map_or_else(|error| error.valid_up_to(), str::len);
-            let what = format!("byte {at} is not UTF-8: encode the message as UTF-8");
+            let what = format!("invalid UTF-8 at byte {at}: encode the message as UTF-8");
             Problem::new(Reason::InvalidUtf8, "", what)
         })?;
         Ok(text.strip_prefix('\u{feff}').unwrap_or(text))

@@ -15,7 +15,7 @@ pub(crate) fn rejection(text: &str, envelope: &Envelope<'_>, limits: &Limits, no
     let mut problems = problems(text, envelope, limits, now_micros);
     problems.retain(|problem| problem.rejects);
     if problems.is_empty() {
-        let what = "the message cannot be read, though nothing in it is against the schema; please report it";
+        let what = "the message cannot be decoded although it matches the schema: please report this bug";
         problems.push(Problem::new(Reason::NotJson, "", what));
     }
     Rejection { problems }
@@ -35,7 +35,7 @@ pub(crate) fn problems(text: &str, envelope: &Envelope<'_>, limits: &Limits, now
         times(&value, envelope, limits, now_micros, &mut found);
         if text.len() > limits.max_bytes {
             let what = format!(
-                "{} bytes are more than {}: content, steps and unknown fields are left out",
+                "message of {} bytes exceeds {}: `content`, `steps` and unknown fields are left out",
                 text.len(),
                 limits.max_bytes
             );
@@ -73,8 +73,8 @@ fn attributes(envelope: &Envelope<'_>, found: &mut Vec<Problem>) {
         }
     }
     if let Some(name) = envelope.event_type.filter(|name| EventType::of_cloud_event(name).is_none()) {
-        let what = "the CloudEvents type is not that of a run event: write `run.completed`, `run.score`, `run.review`, \
-                    `run.escalated` or `run.policy_exception`, if need be after a prefix and before a version, as in \
+        let what = "unknown event type: use `run.completed`, `run.score`, `run.review`, `run.escalated` or \
+                    `run.policy_exception`, optionally with a prefix and a version, as in \
                     `io.example.run.completed.v1`";
         found.push(Problem::new(Reason::UnknownValue, "/ce_type", what).with_value(name.to_owned()));
     }
@@ -94,7 +94,7 @@ fn disagreements(event: &Value, envelope: &Envelope<'_>, found: &mut Vec<Problem
         if let (Some(stated), Some(body)) = (stated, body)
             && stated != body
         {
-            let what = format!("the header `ce_{attribute}` and the body differ: they must agree");
+            let what = format!("header `ce_{attribute}` contradicts the body: send the same value in both");
             let problem = Problem::new(Reason::HeaderMismatch, pointer, what);
             found.push(problem.with_value(format!("{stated}` and `{body}")));
         }
@@ -112,7 +112,7 @@ fn times(event: &Value, envelope: &Envelope<'_>, limits: &Limits, now_micros: i6
         let accepted = limits.accepted_times(now_micros);
         if micros > *accepted.end() {
             let what = format!(
-                "is {} s ahead of our clock; at most {} s are accepted: check the producer's clock and zone",
+                "{} s in the future, more than the {} s allowed: check the producer's clock and time zone",
                 micros.saturating_sub(now_micros) / 1_000_000,
                 limits.max_future_micros / 1_000_000
             );
@@ -120,7 +120,7 @@ fn times(event: &Value, envelope: &Envelope<'_>, limits: &Limits, now_micros: i6
         }
         if micros < *accepted.start() {
             let what = format!(
-                "is {} days old; at most {} are accepted: raise `max_event_age` to take in history",
+                "{} days old, more than the {} allowed: raise `max_event_age` to ingest older events",
                 now_micros.saturating_sub(micros) / 86_400_000_000,
                 limits.max_age_micros / 86_400_000_000
             );

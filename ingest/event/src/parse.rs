@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &str) -> (Option<Value>, Vec<Problem>) {
         };
         let place = place_of(&text, &error);
         if let Some(number) = number_beyond(&text, place, &error) {
-            let what = "a number beyond any that a double holds; it counts as wrong";
+            let what = "number too large for a 64-bit float: omit the field or write null";
             found.push(Problem::new(Reason::OutOfRange, path.into_inner(), what));
             let other = format!("0{}", " ".repeat(number.len() - 1));
             text.replace_range(number, &other);
@@ -42,7 +42,7 @@ pub(crate) fn parse(text: &str) -> (Option<Value>, Vec<Problem>) {
             found.push(not_json(&error, path.into_inner()));
             break;
         };
-        let what = format!("`{name}` is not JSON: leave the field out, or write null");
+        let what = format!("`{name}` is not JSON: omit the field or write null");
         found.push(Problem::new(Reason::NotJson, path.into_inner(), what));
         let at = (place.saturating_sub(2)..=place).find(|at| starts_at(&text, *at, name)).unwrap_or(place);
         text.replace_range(at..at + name.len(), other);
@@ -75,12 +75,12 @@ fn number_beyond(text: &str, place: usize, error: &serde_json::Error) -> Option<
 fn not_json(error: &serde_json::Error, path: String) -> Problem {
     let at = format!("line {}, column {}", error.line(), error.column());
     if error.to_string().starts_with("trailing characters") {
-        let what = format!("a second value begins at {at}: send one event a message");
+        let what = format!("second JSON value at {at}: send one event per message");
         return Problem::new(Reason::TrailingData, "", what);
     }
     // Where a message breaks off says nothing of the field it breaks off in.
     let path = if error.is_eof() { String::new() } else { path };
-    Problem::new(Reason::NotJson, path, format!("not JSON at {at}: {error}"))
+    Problem::new(Reason::NotJson, path, format!("invalid JSON: {error}"))
 }
 
 /// Reads one JSON value; keys that stand twice are added to the problems.
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
             let value = self.below(&name, |tree| entries.next_value_seed(tree))?;
             if fields.insert(name.clone(), value).is_some() {
                 let pointer = format!("{}/{}", self.path.borrow(), escape(&name));
-                let what = format!("`{name}` stands twice: keep the one that is meant");
+                let what = format!("key `{name}` occurs twice: remove one");
                 self.duplicates.borrow_mut().push(Problem::new(Reason::DuplicateKey, pointer, what));
             }
         }

@@ -18,13 +18,14 @@ pub(crate) const CASES: [&str; 4] = [SHA256, CURRENCY, TRACE, SPAN];
 pub(crate) fn pattern_of(pattern: &str) -> Option<Pattern> {
     Some(match pattern {
         r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
-        SHA256 => (is_sha256, "`sha256:` and 64 hexadecimal digits, letters in lower case"),
-        r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => {
-            (|text| units::decimal_nanos(text).is_some(), "`0.004713`: at most 9 digits, a point and at most 12 more")
-        }
-        CURRENCY => (is_currency, "`USD` (ISO 4217), in upper case"),
-        TRACE => (|text| lower_hex(text, 32), "32 hexadecimal digits, letters in lower case"),
-        SPAN => (|text| lower_hex(text, 16), "16 hexadecimal digits, letters in lower case"),
+        SHA256 => (is_sha256, "`sha256:` followed by 64 lower-case hexadecimal digits"),
+        r"^[0-9]{1,9}(\.[0-9]{1,12})?$" => (
+            |text| units::decimal_nanos(text).is_some(),
+            "a decimal string such as `0.004713`, with at most 9 digits before the point and 12 after it",
+        ),
+        CURRENCY => (is_currency, "an upper-case ISO 4217 code such as `USD`"),
+        TRACE => (|text| lower_hex(text, 32), "32 lower-case hexadecimal digits"),
+        SPAN => (|text| lower_hex(text, 16), "16 lower-case hexadecimal digits"),
         "^(19[7-9][0-9]|2[01][0-9]{2})-" => (units::year_fits, "a year from 1970 to 2199"),
         _ => return None,
     })

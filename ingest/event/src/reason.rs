@@ -134,9 +134,12 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = if self.pointer.is_empty() { "the message" } else { self.pointer.as_str() };
-        write!(f, "{} at {at}: {}", self.reason.code(), self.message)?;
-        self.value.as_ref().map_or(Ok(()), |value| write!(f, " (it is `{value}`)"))
+        write!(f, "{}", self.reason.code())?;
+        if !self.pointer.is_empty() {
+            write!(f, " at {}", self.pointer)?;
+        }
+        write!(f, ": {}", self.message)?;
+        self.value.as_ref().map_or(Ok(()), |value| write!(f, " (found `{value}`)"))
     }
 }
 

@@ -55,7 +55,7 @@ pub fn check(message: &str, max_depth: usize) -> Vec<Problem> {
 /// The value of a message, as far as it can be read, and the problems of its JSON.
 pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Problem>) {
     if depth(message.as_bytes()) > max_depth {
-        let what = format!("objects and lists are nested deeper than {max_depth}: flatten them");
+        let what = format!("objects and arrays are nested more than {max_depth} levels deep: flatten them");
         return (None, vec![Problem::new(Reason::TooDeep, "", what)]);
     }
     let (value, mut found) = parse(&mended(message));
@@ -69,7 +69,7 @@ pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Pro
             let hashed = !twice && problem.pointer.starts_with("/data/release/");
             problem.rejects = hashed || rejects_at(event, &problem.pointer);
             if twice && !problem.rejects {
-                problem.message.push_str("; the event is kept, and which of them is not said");
+                problem.message.push_str("; the event is kept with an unspecified one of them");
             }
         }
     }
@@ -169,7 +169,7 @@ impl At<'_> {
         let OnError { rejects, keeps } = self.on_error;
         let kept = match (rejects, keeps) {
             (true, _) => "",
-            (false, true) => "; it is kept as it was sent",
+            (false, true) => "; the value is kept as sent",
             (false, false) => "; the event is kept without it",
         };
         Problem { rejects, ..Problem::new(reason, self.pointer, what + kept) }
@@ -184,7 +184,7 @@ impl At<'_> {
 fn check_schema(schema: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
     let schema = resolved(schema);
     if !type_fits(schema, value) {
-        let what = format!("this is {}; write {}", name_of(value), describe(schema));
+        let what = format!("expected {}, found {}", describe(schema), name_of(value));
         found.push(at.problem(Reason::WrongType, what));
         return;
     }
@@ -275,7 +275,7 @@ fn check_words(schema: &Value, value: &Value, at: At<'_>, found: &mut Vec<Proble
         (None, None) => true,
     };
     if !known {
-        let what = format!("not a known value; write {}", describe(schema));
+        let what = format!("unknown value; expected {}", describe(schema));
         found.push(at.problem(Reason::UnknownValue, what).with_value(shorten(value)));
     }
 }
@@ -284,19 +284,19 @@ fn check_text(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) 
     let length = text.chars().count() as u64;
     let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
     if let Some(least) = limit("minLength").filter(|least| length < *least) {
-        let what = format!("has {length} characters; at least {least} are needed");
+        let what = format!("has {length} characters; the minimum is {least}");
         found.push(at.problem(Reason::TooShort, what));
     }
     if let Some(most) = limit("maxLength").filter(|most| length > *most) {
-        let what = format!("has {length} characters; at most {most} fit: shorten it");
+        let what = format!("has {length} characters; the maximum is {most}");
         found.push(at.problem(Reason::TooLong, what));
     }
     if let Some(most) = limit("x-cut").filter(|most| length > *most) {
-        let what = format!("has {length} characters; it is cut after {most}");
+        let what = format!("has {length} characters; only the first {most} are kept");
         found.push(at.change(Reason::TooLong, what));
     }
     if schema.get("format").is_some() && units::rfc3339_micros(text).is_none() {
-        let what = "not an RFC 3339 time with a zone; write it like 2026-11-23T10:00:00.250Z";
+        let what = "expected an RFC 3339 time with a time zone, like 2026-11-23T10:00:00.250Z";
         found.push(at.problem(Reason::TimeFormat, what.to_owned()).with_value(shorten(&Value::from(text))));
         return;
     }
@@ -305,7 +305,7 @@ fn check_text(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) 
         && units::decimal_nanos(text).is_some()
         && units::amount_nanos(text).is_none()
     {
-        let what = format!("out of range; write an amount up to {most}");
+        let what = format!("out of range; the largest amount is {most}");
         found.push(at.problem(Reason::OutOfRange, what).with_value(shorten(&Value::from(text))));
     }
 }
@@ -317,20 +317,20 @@ fn check_pattern(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem
             at.problem(year_reason(text), year_words(text).to_owned())
         } else {
             let reason = if at.pointer == "/spec" { Reason::UnknownSpec } else { Reason::Pattern };
-            at.problem(reason, format!("write it in the form {}", pattern_words(pattern)))
+            at.problem(reason, format!("expected {}", pattern_words(pattern)))
         };
         // What differs in nothing but case is written right, and kept.
         let kept = CASES.contains(&pattern)
             && [text.to_ascii_lowercase(), text.to_ascii_uppercase()].iter().any(|text| pattern_fits(pattern, text));
         let problem = if kept {
-            at.change(Reason::Pattern, format!("write it in the form {}; its case is changed", pattern_words(pattern)))
+            at.change(Reason::Pattern, format!("expected {}; the case is corrected", pattern_words(pattern)))
         } else {
             problem
         };
         found.push(problem.with_value(shorten(&Value::from(text))));
     }
     if unmet("x-pattern").is_some() {
-        let what = format!("{}; it counts as not known", year_words(text));
+        let what = format!("{}; treated as unknown", year_words(text));
         found.push(at.change(year_reason(text), what).with_value(shorten(&Value::from(text))));
     }
 }
@@ -341,9 +341,9 @@ fn year_reason(time: &str) -> Reason {
 
 fn year_words(time: &str) -> &'static str {
     if time.starts_with("0001-01-01T00:00:00") {
-        "this is a time that was never set (Go's zero time): set it"
+        "this is Go's zero time: set the field or omit it"
     } else {
-        "the year is not one of 1970 to 2199: check the producer's clock and units"
+        "the year is outside 1970 to 2199: check the producer's clock and units"
     }
 }
 
@@ -353,10 +353,10 @@ fn check_number(schema: &Value, number: &Number, at: At<'_>, found: &mut Vec<Pro
     let below = bound("minimum").is_some_and(|least| number < least)
         || bound("exclusiveMinimum").is_some_and(|least| number <= least);
     if below || bound("maximum").is_some_and(|most| number > most) {
-        let what = format!("out of range; write {}", describe(schema));
+        let what = format!("out of range; expected {}", describe(schema));
         found.push(at.problem(Reason::OutOfRange, what).with_value(number.to_string()));
     } else if let Some(least) = bound("x-minimum").filter(|least| number < *least) {
-        let what = format!("below {least}; it counts as that");
+        let what = format!("below {least}; treated as {least}");
         found.push(at.change(Reason::OutOfRange, what).with_value(number.to_string()));
     }
 }
@@ -372,7 +372,7 @@ fn check_list(schema: &'static Value, entries: &[Value], at: At<'_>, found: &mut
 
 fn check_size(schema: &Value, entries: usize, at: At<'_>, found: &mut Vec<Problem>) {
     if let Some(most) = schema.get("x-cut").and_then(Value::as_u64).filter(|most| entries as u64 > *most) {
-        found.push(at.change(Reason::TooMany, format!("has {entries} entries; the first {most} are kept")));
+        found.push(at.change(Reason::TooMany, format!("has {entries} entries; only the first {most} are kept")));
     }
 }
 
@@ -416,10 +416,10 @@ fn shorten(value: &Value) -> String {
 fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "true or false",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
 }
@@ -432,10 +432,10 @@ fn describe(schema: &Value) -> String {
         return format!("one of {}", words.join(", "));
     }
     if schema.get("format").is_some() {
-        return "an RFC 3339 time with a zone, like 2026-11-23T10:00:00.250Z".to_owned();
+        return "an RFC 3339 time with a time zone, like 2026-11-23T10:00:00.250Z".to_owned();
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-        return format!("a text of the form {}", pattern_words(pattern));
+        return pattern_words(pattern).to_owned();
     }
     let kinds: Vec<&str> = match schema.get("type") {
         Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
@@ -448,18 +448,23 @@ fn describe(schema: &Value) -> String {
         .filter(|kind| **kind != "null")
         .map(|kind| match *kind {
             "string" => match bound("maxLength").or_else(|| bound("x-cut")) {
-                Some(most) => format!("a text of at most {most} characters"),
-                None => "a text".to_owned(),
+                Some(most) => format!("a string of at most {most} characters"),
+                None => "a string".to_owned(),
             },
             "integer" | "number" => {
-                let name = if *kind == "integer" { "a whole number" } else { "a number" };
-                let least = bound("minimum").map(|least| format!(" from {least}"));
-                let above = bound("exclusiveMinimum").map(|least| format!(" above {least}"));
-                let most = bound("maximum").map(|most| format!(" up to {most}"));
-                [Some(name.to_owned()), least, above, most].into_iter().flatten().collect()
+                let name = if *kind == "integer" { "an integer" } else { "a number" };
+                let most = bound("maximum");
+                match (bound("minimum"), bound("exclusiveMinimum"), most) {
+                    (Some(least), _, Some(most)) => format!("{name} from {least} to {most}"),
+                    (Some(least), _, None) => format!("{name} of at least {least}"),
+                    (None, Some(least), Some(most)) => format!("{name} above {least} and at most {most}"),
+                    (None, Some(least), None) => format!("{name} above {least}"),
+                    (None, None, Some(most)) => format!("{name} of at most {most}"),
+                    (None, None, None) => name.to_owned(),
+                }
             }
-            "boolean" => "true or false".to_owned(),
-            "array" => "a list".to_owned(),
+            "boolean" => "a boolean".to_owned(),
+            "array" => "an array".to_owned(),
             _ => "an object".to_owned(),
         })
         .collect();

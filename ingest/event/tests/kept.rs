@@ -174,7 +174,7 @@ fn traces_and_currencies_are_read_in_either_case() {
     });
     let warned = check(&body, 32);
     let trace = warned.iter().find(|problem| problem.pointer == "/data/trace/trace_id").expect("told of");
-    assert!(!trace.rejects && trace.message.contains("lower case"), "{trace:?}");
+    assert!(!trace.rejects && trace.message.contains("lower-case"), "{trace:?}");
 }
 
 /// An event with null in place of every field that may be left out, at every depth.

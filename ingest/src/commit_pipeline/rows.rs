@@ -13,7 +13,7 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
     for Touched { range, expected } in &batch.touched {
         let place = format!("`{}/{}`", range.topic, range.partition);
         if !seen.insert((range.topic.as_str(), range.partition)) {
-            return Err(Error::bug(format!("partition {place} is twice in a batch")));
+            return Err(Error::bug(format!("partition {place} occurs twice in a batch")));
         }
         if range.next <= range.from || expected.is_some_and(|expected| expected != range.from) {
             return Err(Error::bug(format!("range [{}, {}) of {place} does not advance", range.from, range.next)));
@@ -26,7 +26,7 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
     if batch.events.spans().iter().chain(batch.quarantine.spans()).all(inside) {
         return Ok(());
     }
-    Err(Error::bug("a row of the batch is outside its offset ranges"))
+    Err(Error::bug("a row is outside the offset ranges of its batch"))
 }
 
 /// True where a span is of the partition of a range.

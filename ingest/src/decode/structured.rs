@@ -44,14 +44,14 @@ impl Fields {
     /// Reads the object.
     pub(super) fn read(body: &[u8]) -> Result<Self, Rejection> {
         let text = std::str::from_utf8(body).map_err(|error| {
-            let what = format!("byte {} is not UTF-8: encode the message as UTF-8", error.valid_up_to());
+            let what = format!("invalid UTF-8 at byte {}: encode the message as UTF-8", error.valid_up_to());
             rejected(Reason::InvalidUtf8, "", what)
         })?;
         serde_json::from_str(&mended(text)).map_err(|error| {
             if error.is_data() {
-                return rejected(Reason::WrongType, "", "a CloudEvent in structured mode is a JSON object");
+                return rejected(Reason::WrongType, "", "a structured-mode CloudEvent must be a JSON object");
             }
-            let what = format!("not JSON at line {}, column {}", error.line(), error.column());
+            let what = format!("invalid JSON at line {}, column {}", error.line(), error.column());
             rejected(Reason::NotJson, "", what)
         })
     }
@@ -61,14 +61,14 @@ impl Fields {
         let mut problems = Vec::new();
         for (n, (name, _)) in self.0.iter().enumerate() {
             if READ.contains(&name.as_str()) && self.0[..n].iter().any(|(known, _)| known == name) {
-                let what = format!("`{name}` stands twice: keep the one that is meant");
+                let what = format!("attribute `{name}` occurs twice: remove one");
                 problems.push(Problem::new(Reason::DuplicateKey, format!("/{name}"), what));
             }
         }
         let mut text = |name: &str| match serde_json::from_str::<String>(self.get(name)?) {
             Ok(text) => Some(text),
             Err(_) => {
-                let what = format!("an attribute of a CloudEvent is a text: write `{name}` as one");
+                let what = format!("CloudEvents attribute `{name}` must be a string");
                 problems.push(Problem::new(Reason::WrongType, format!("/{name}"), what));
                 None
             }
@@ -76,7 +76,11 @@ impl Fields {
         let (version, id, source) = (text("specversion"), text("id"), text("source"));
         let (event_type, time, subject) = (text("type"), text("time"), text("subject"));
         if version.as_deref() != Some("1.0") {
-            problems.push(Problem::new(Reason::UnknownSpec, "/specversion", "write `specversion`: `1.0`"));
+            problems.push(Problem::new(
+                Reason::UnknownSpec,
+                "/specversion",
+                "unsupported CloudEvents version: set `specversion` to `1.0`",
+            ));
         }
         let data = match self.data() {
             Ok(data) => data,
@@ -116,12 +120,12 @@ impl Fields {
             return Ok(text.map_or_else(|| data.as_bytes().to_vec(), String::into_bytes));
         }
         let Some(encoded) = self.get("data_base64") else {
-            let what = "add `data`: the run event, or its `data`";
+            let what = "add `data` with the run event or with its `data`";
             return Err(Problem::new(Reason::MissingField, "/data", what));
         };
         let bytes = serde_json::from_str::<String>(encoded).ok().and_then(|text| from_base64(&text));
         bytes.ok_or_else(|| {
-            Problem::new(Reason::Pattern, "/data_base64", "write the bytes of the data in base64 (RFC 4648, section 4)")
+            Problem::new(Reason::Pattern, "/data_base64", "invalid base64: encode the data as in RFC 4648, section 4")
         })
     }
 

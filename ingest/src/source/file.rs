@@ -119,7 +119,7 @@ impl Records {
     /// `Config` where it cannot be read.
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
         let name = path.display().to_string();
-        let refuse = |source: io::Error| Error::config(format!("file `{name}` cannot be read")).with_source(source);
+        let refuse = |source: io::Error| Error::config(format!("cannot read file `{name}`")).with_source(source);
         let raw: Box<dyn Read + Send> =
             if name == STANDARD_INPUT { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(refuse)?) };
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, raw);
@@ -294,14 +294,14 @@ impl Records {
                 Ok(_) => break,
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(Error::data(format!("file `{}` breaks off after line {}", self.name, self.lines))
-                        .with_hint("the events before were read; fetch the file again for the rest")
+                    return Err(Error::data(format!("file `{}` is truncated after line {}", self.name, self.lines))
+                        .with_hint("the events before that were read; fetch the file again for the rest")
                         .with_source(source));
                 }
             }
         }
         self.reader.fill_buf().map_err(|source| {
-            Error::data(format!("file `{}` breaks off after line {}", self.name, self.lines)).with_source(source)
+            Error::data(format!("file `{}` is truncated after line {}", self.name, self.lines)).with_source(source)
         })
     }
 
@@ -331,7 +331,7 @@ pub fn identity(path: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let refuse =
-        |source: io::Error| Error::config(format!("file `{}` cannot be read", path.display())).with_source(source);
+        |source: io::Error| Error::config(format!("cannot read file `{}`", path.display())).with_source(source);
     let file = File::open(path).map_err(refuse)?;
     let size = file.metadata().map_err(refuse)?.len();
     let mut head = Vec::new();
@@ -446,6 +446,6 @@ mod tests {
     fn a_file_cut_short_says_so_after_its_good_lines() {
         let whole = gzip(&"a line that is long enough to be somewhere\n".repeat(5000));
         let error = records(&whole[..whole.len() / 2], 100).expect_err("torn");
-        assert!(error.message().contains("breaks off after line"), "{error}");
+        assert!(error.message().contains("is truncated after line"), "{error}");
     }
 }

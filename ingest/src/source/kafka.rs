@@ -41,7 +41,7 @@ use crate::metrics::Metrics;
 use crate::source::open_batch::{Answer, OpenBatch, Place};
 use asking::Asking;
 use caught_up::CaughtUp;
-use context::{Assigner, Context, REMADE, offset_from};
+use context::{Assigner, Context, RECREATED, offset_from};
 use settings::KafkaSettings;
 use topic_id::ConsumerTopicIds;
 
@@ -132,8 +132,8 @@ impl Poller {
         let open = OpenBatch::new(builder, wires.batches, wires.answers, settings.flush.channel_batches);
         let context = Context::new(open, assigner, health.clone(), metrics.clone(), Arc::clone(&clock));
         let refuse = |source: KafkaError| {
-            Error::config("the Kafka consumer cannot be set up")
-                .with_hint("check [kafka] and its properties")
+            Error::config("cannot create the Kafka consumer")
+                .with_hint("check `[kafka]` and its properties")
                 .with_source(source)
         };
         let mut config = client_config(&settings);
@@ -299,7 +299,7 @@ impl Poller {
         let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
         match done {
             Ok(()) => self.paused = pause,
-            Err(error) => tracing::warn!(%error, pause, "partitions could not be paused or resumed"),
+            Err(error) => tracing::warn!(%error, pause, "cannot pause or resume partitions"),
         }
     }
 
@@ -310,7 +310,7 @@ impl Poller {
             let answer = match open.answers.try_recv() {
                 Ok(answer) => answer,
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Err(Error::bug("the committing task is gone")),
+                Err(TryRecvError::Disconnected) => return Err(Error::bug("the commit task stopped unexpectedly")),
             };
             let report = open.settle(answer)?;
             drop(open);
@@ -318,7 +318,7 @@ impl Poller {
             self.store_offsets(&report.committed);
             for range in report.remade {
                 let place = Place { topic: range.topic.into(), partition: range.partition };
-                context.halt(&self.consumer, &place, REMADE.to_owned());
+                context.halt(&self.consumer, &place, RECREATED.to_owned());
             }
         }
         let fenced = context.open().take_fenced()?;
@@ -330,13 +330,13 @@ impl Poller {
         let mut list = TopicPartitionList::new();
         for range in committed {
             if let Err(error) = list.add_partition_offset(&range.topic, range.partition, Offset::Offset(range.next)) {
-                tracing::debug!(%error, "an offset cannot be stored");
+                tracing::debug!(%error, "cannot store an offset");
             }
         }
         if list.count() > 0
             && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
         {
-            tracing::debug!(%error, "Kafka did not take the offsets");
+            tracing::debug!(%error, "cannot commit offsets to Kafka");
         }
     }
 
@@ -345,7 +345,7 @@ impl Poller {
         tracing::info!(topic = %place.topic, partition = place.partition, next, "fenced: another owner has committed");
         let offset = offset_from(next);
         self.consumer.seek(&place.topic, place.partition, offset, ASK_BROKER).map_err(|source| {
-            Error::unavailable(format!("partition `{place}` cannot be read again from where the table stands"))
+            Error::unavailable(format!("cannot rewind partition `{place}` to the offset that the table records"))
                 .with_source(source)
         })
     }
@@ -359,15 +359,15 @@ impl Poller {
                 Ok(())
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                Err(Error::unavailable(format!("the Kafka client has given up: {code}"))
-                    .with_hint("the message above names the cause; start again once it is mended"))
+                Err(Error::unavailable(format!("the Kafka client reported a fatal error: {code}"))
+                    .with_hint("fix the cause that the log names, then restart"))
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.outside = !self.halt_those_outside_the_log();
                 Ok(())
             }
             other => {
-                tracing::warn!(error = %other, "Kafka reports a problem; trying again");
+                tracing::warn!(error = %other, "Kafka consumer error; retrying");
                 self.health.note(|status| status.broker = Some(other.to_string()));
                 Ok(())
             }
@@ -404,9 +404,9 @@ impl Poller {
                 &self.consumer,
                 &place,
                 format!(
-                    "the tables stand at offset {next}, but the broker holds {low} to {high}: messages were deleted \
-                     before they were read, or the topic was made anew; read it under another `kafka.job` to take in \
-                     what is there"
+                    "the next offset to read is {next}, but the broker holds {low} to {high}: messages were deleted \
+                     before they were read, or the topic was recreated; to ingest the messages that are left, read \
+                     the topic under another `kafka.job`"
                 ),
             );
         }
@@ -415,10 +415,10 @@ impl Poller {
 
     /// Has the client read a partition again that it has stopped reading; false where that cannot be.
     fn begin_again(&self, place: &Place) -> bool {
-        tracing::info!(topic = %place.topic, partition = place.partition, "read on from where reading stood");
+        tracing::info!(topic = %place.topic, partition = place.partition, "resuming a partition that the Kafka client had stopped reading");
         let done = self.consumer.context().begin_again(&self.consumer, place);
         if let Err(error) = &done {
-            tracing::warn!(%error, partition = %place, "cannot be read on yet; trying again");
+            tracing::warn!(%error, partition = %place, "cannot resume the partition; retrying");
         }
         done.is_ok()
     }
@@ -462,7 +462,7 @@ impl Poller {
                 break;
             }
             if self.clock.now_micros() > deadline || self.stop_now.is_cancelled() {
-                tracing::warn!("left with batches that storage has not taken; they will be read again");
+                tracing::warn!("stopping before all batches are committed; the next start reads them again");
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -530,7 +530,7 @@ impl ClientContext for Context {
         if is_no_trouble(&error) {
             return;
         }
-        tracing::warn!(%error, reason, "Kafka client");
+        tracing::warn!(%error, reason, "Kafka client error");
         self.health.note(|status| status.broker = Some(format!("{error}: {reason}")));
     }
 

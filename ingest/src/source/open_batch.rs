@@ -260,9 +260,9 @@ impl OpenBatch {
             match self.batches.try_send(batch) {
                 Ok(()) => self.in_flight += 1,
                 Err(TrySendError::Full(_)) => {
-                    return Err(Error::bug("more batches are on their way than the channel holds"));
+                    return Err(Error::bug("more batches are in flight than the channel holds"));
                 }
-                Err(TrySendError::Closed(_)) => return Err(Error::unavailable("the committing task has stopped")),
+                Err(TrySendError::Closed(_)) => return Err(Error::unavailable("the commit task has stopped")),
             }
         }
     }

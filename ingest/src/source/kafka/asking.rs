@@ -75,7 +75,7 @@ fn ask(consumer: &BaseConsumer<Context>, clock: &dyn Clock) -> bool {
             let told: Vec<_> = found.into_iter().map(|(place, end)| (place.clone(), stood(&place), end)).collect();
             context.open().note_ends(at_micros, &told);
         }
-        Err(error) => tracing::debug!(%error, "the broker does not say where partitions end"),
+        Err(error) => tracing::debug!(%error, "the broker did not return end offsets"),
     }
     true
 }

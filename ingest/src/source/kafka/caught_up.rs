@@ -142,7 +142,7 @@ fn holds_more(settings: &KafkaSettings, place: &Place, next: Option<i64>) -> Opt
 /// The end of every partition now.
 fn end_offsets(consumer: &BaseConsumer<Context>, settings: &KafkaSettings) -> Result<BTreeMap<Place, i64>> {
     let ask = |source: KafkaError| {
-        Error::unavailable("the broker does not say where its partitions end")
+        Error::unavailable("the broker did not return the end offsets of its partitions")
             .with_hint("check `kafka.brokers` and that the topics exist")
             .with_source(source)
     };

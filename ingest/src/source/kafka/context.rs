@@ -35,8 +35,8 @@ const LOAD_PAUSE: Duration = Duration::from_millis(250);
 const REVOKE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a partition is halted whose topic has not the id that the tables know.
-pub(super) const REMADE: &str = "the topic was deleted and made anew: its offsets are not those that the tables know; read \
-                                 it under another `kafka.job` to take in what is there";
+pub(super) const RECREATED: &str = "the topic was deleted and recreated, so the recorded offsets no longer apply; to \
+                                    ingest its messages, read it under another `kafka.job`";
 
 /// Reads where the tables stand.
 pub(crate) struct Assigner {
@@ -115,7 +115,7 @@ impl Context {
         }
         let recreated = self.recreated_topics(consumer, list, &snapshot);
         let kafka = |source: rdkafka::error::KafkaError| {
-            Error::unavailable("the partitions assigned cannot be taken").with_source(source)
+            Error::unavailable("cannot start reading the assigned partitions").with_source(source)
         };
         let places: Vec<Place> = places(list);
         for place in &places {
@@ -130,7 +130,7 @@ impl Context {
         }
         self.open().reassigned = true;
         for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
-            self.halt(consumer, place, REMADE.to_owned());
+            self.halt(consumer, place, RECREATED.to_owned());
         }
         tracing::info!(partitions = %names(&places), "partitions assigned");
         Ok(())
@@ -148,7 +148,7 @@ impl Context {
         let ids = topic_ids(consumer.client().native_ptr(), &names, ASK_TOPIC_IDS);
         if ids.len() < names.len() {
             tracing::info!(
-                "the broker does not tell all topics' ids: one made anew would be noticed by its offsets only"
+                "broker did not return all topic ids; a recreated topic can only be detected by its offsets"
             );
         }
         let mut recreated = BTreeSet::new();
@@ -177,7 +177,7 @@ impl Context {
         list.add_partition(&place.topic, place.partition);
         if let Err(error) = consumer.pause(&list) {
             // What still arrives is passed over.
-            tracing::debug!(%error, "a partition that is halted cannot be paused");
+            tracing::debug!(%error, "cannot pause a halted partition");
         }
         self.health.note(|status| {
             status.halted.insert(place.to_string(), why);
@@ -222,7 +222,7 @@ impl Context {
                     self.metrics.fenced.inc_by(report.fenced.len() as u64);
                 }
                 Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the committing task is gone")),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the commit task stopped unexpectedly")),
             }
         }
         Ok(())
@@ -253,7 +253,9 @@ impl Context {
     fn lose_all(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
         let places: Vec<Place> = self.open().positions.keys().cloned().collect();
         let let_go = self.let_go(&places);
-        consumer.unassign().map_err(|source| Error::unavailable("partitions cannot be let go").with_source(source))?;
+        consumer
+            .unassign()
+            .map_err(|source| Error::unavailable("cannot release the partitions").with_source(source))?;
         let_go
     }
 
@@ -264,13 +266,13 @@ impl Context {
         let committed = self.commit_open();
         let gone = self.let_go(&places);
         let kafka = |source: rdkafka::error::KafkaError| {
-            Error::unavailable("the partitions taken away cannot be let go").with_source(source)
+            Error::unavailable("cannot release the revoked partitions").with_source(source)
         };
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list).map_err(kafka)?,
             _ => consumer.unassign().map_err(kafka)?,
         }
-        tracing::info!(partitions = %names(&places), "partitions taken away");
+        tracing::info!(partitions = %names(&places), "partitions revoked");
         gone.and(committed)
     }
 }
@@ -282,7 +284,7 @@ impl ConsumerContext for Context {
             RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
             RespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoke(consumer, list),
             other => {
-                tracing::warn!(?other, "rebalance failed; letting go of all partitions");
+                tracing::warn!(?other, "rebalance failed; releasing all partitions");
                 self.lose_all(consumer)
             }
         };

@@ -11,16 +11,19 @@ use bellwether_base::{Error, Result};
 
 /// Properties that the protocol owns, with why or what to use instead.
 const OWNED: &[(&str, &str)] = &[
-    ("auto.commit.enable", "offsets are kept in the tables"),
-    ("auto.offset.reset", "an offset outside the log must halt its partition; see `start` for a first read"),
-    ("bootstrap.servers", "set `brokers`"),
-    ("check.crcs", "damaged messages must be noticed"),
-    ("enable.auto.commit", "offsets are kept in the tables"),
-    ("enable.auto.offset.store", "offsets are kept in the tables"),
-    ("enable.partition.eof", "the end of a partition is read from its watermarks"),
-    ("group.id", "set `group`"),
-    ("group.instance.id", "set `instance_id`"),
-    ("metadata.broker.list", "set `brokers`"),
+    ("auto.commit.enable", "offsets are stored in the tables"),
+    (
+        "auto.offset.reset",
+        "an offset outside the log must halt its partition; `start` decides where a first read begins",
+    ),
+    ("bootstrap.servers", "set `brokers` instead"),
+    ("check.crcs", "corrupt messages must be detected"),
+    ("enable.auto.commit", "offsets are stored in the tables"),
+    ("enable.auto.offset.store", "offsets are stored in the tables"),
+    ("enable.partition.eof", "ingest decides when it needs end-of-partition events"),
+    ("group.id", "set `group` instead"),
+    ("group.instance.id", "set `instance_id` instead"),
+    ("metadata.broker.list", "set `brokers` instead"),
 ];
 
 /// Our defaults where librdkafka's do not fit; a user's property wins over them.
@@ -132,11 +135,12 @@ impl KafkaSettings {
         }
         // `/` and `#` separate the parts of an application id in the tables.
         if self.job.contains(['/', '#']) {
-            return Err(Error::config(format!("`job` is `{}`", self.job)).with_hint("use a name without `/` and `#`"));
+            return Err(Error::config(format!("`job` is `{}`, but must not contain `/` or `#`", self.job))
+                .with_hint("choose another name"));
         }
         if self.topics.is_empty() || self.topics.iter().any(|topic| topic.is_empty() || topic.starts_with('^')) {
-            return Err(Error::config("`topics` is empty or has an empty name or a pattern")
-                .with_hint("name each topic in full"));
+            return Err(Error::config("`topics` is empty, or holds an empty name or a pattern")
+                .with_hint("list the full name of each topic"));
         }
         let flush = &self.flush;
         let limits = [flush.max_bytes, flush.max_rows, flush.channel_batches];
@@ -145,7 +149,7 @@ impl KafkaSettings {
         }
         for key in self.properties.keys() {
             if let Some((_, why)) = OWNED.iter().find(|(owned, _)| owned == key) {
-                return Err(Error::config(format!("the librdkafka property `{key}` cannot be set"))
+                return Err(Error::config(format!("librdkafka property `{key}` is reserved"))
                     .with_hint(format!("remove it: {why}")));
             }
         }

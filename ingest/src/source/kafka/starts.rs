@@ -94,7 +94,7 @@ pub(super) fn record<C: ClientContext + ConsumerContext>(
                     Ok(advances) => (on.clone(), beginning(&app, advances, clock)),
                     Err(source) => {
                         wait(clock, deadline, || {
-                            Error::unavailable(format!("the broker does not say where topic `{topic}` ends"))
+                            Error::unavailable(format!("the broker did not return the end offsets of topic `{topic}`"))
                                 .with_hint("check `kafka.brokers` and that the topic exists")
                                 .with_source(source)
                         })?;
@@ -104,13 +104,13 @@ pub(super) fn record<C: ClientContext + ConsumerContext>(
             };
             match assigner.runtime.block_on(assigner.log.try_commit(&base, &commit))? {
                 Outcome::Committed(snapshot) => {
-                    tracing::info!(topic, "begun at its end, which the tables now know");
+                    tracing::info!(topic, "reading the topic from its current end, now recorded in the table");
                     on = snapshot;
                 }
                 Outcome::Fenced { snapshot, .. } => on = snapshot,
                 Outcome::Unknown { reason } => {
                     wait(clock, deadline, || {
-                        Error::unavailable(format!("where topic `{topic}` begins cannot be recorded: {reason}"))
+                        Error::unavailable(format!("cannot record the start offsets of topic `{topic}`: {reason}"))
                     })?;
                     begun = Some((base, commit));
                 }
