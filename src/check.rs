@@ -9,7 +9,7 @@ use bellwether_event::{Decoder, Limits, Problem};
 use bellwether_ingest::KafkaSettings;
 use bellwether_ingest::decode::{Message, problems};
 use bellwether_ingest::replay::too_large;
-use bellwether_ingest::source::file::{Record, Records, Size};
+use bellwether_ingest::source::file::{FileEvent, FileEvents, Size};
 use bellwether_lake::{Lake, StorageOptions};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -62,7 +62,7 @@ pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
 
 /// Checks the events of one file and prints the problems of each.
 fn events_of(file: &Path, name: &str, limits: Limits, counts: &mut EventCounts) -> Result<()> {
-    let mut records = Records::open(file, limits.readable_bytes())?;
+    let mut records = FileEvents::open(file, limits.readable_bytes())?;
     let (decoder, mut buffer, mut events) = (Decoder::new(limits), Vec::new(), 0_u64);
     while let Some(record) = records.read(&mut buffer)? {
         events += 1;
@@ -83,7 +83,7 @@ fn events_of(file: &Path, name: &str, limits: Limits, counts: &mut EventCounts) 
     Ok(())
 }
 
-fn problems_of(decoder: &Decoder, record: &Record, body: &[u8]) -> Vec<Problem> {
+fn problems_of(decoder: &Decoder, record: &FileEvent, body: &[u8]) -> Vec<Problem> {
     match record.size {
         Size::Whole => {
             let message = Message { topic: "file", payload: Some(body), ..Message::default() };
@@ -94,7 +94,7 @@ fn problems_of(decoder: &Decoder, record: &Record, body: &[u8]) -> Vec<Problem> 
 }
 
 /// Returns the line of an event, and its number if several events begin on one line.
-fn location(record: &Record) -> String {
+fn location(record: &FileEvent) -> String {
     match record.offset - record.line {
         0 => format!("line {}", record.line + 1),
         _ => format!("line {} (event {})", record.line + 1, record.offset + 1),
@@ -207,13 +207,13 @@ mod tests {
         let decoder = Decoder::new(Limits { max_age_micros: i64::MAX / 4, ..Limits::default() });
         let body = r#"{"spec":"run-event/1","run_id":"","data":{"task":"t","release":{"id":"1"},"started_at":"2026-11-23T10:00:00Z",
             "ended_at":"2026-11-23T10:00:01Z","outcome":{"status":"fine"},"tokens":{"input":-1}}}"#;
-        let record = Record { offset: 3, line: 3, size: Size::Whole };
+        let record = FileEvent { offset: 3, line: 3, size: Size::Whole };
         let found: Vec<String> = problems_of(&decoder, &record, body.as_bytes()).iter().map(described).collect();
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found.iter().any(|line| line.starts_with("/run_id: ") && line.ends_with("[too_short]")), "{found:?}");
-        assert!(found.iter().any(|line| line.starts_with("/data/outcome/status: not a known value")), "{found:?}");
+        assert!(found.iter().any(|line| line.starts_with("/data/outcome/status: unknown value")), "{found:?}");
         assert!(found.iter().any(|line| line.starts_with("warning: /data/tokens/input: out of range")), "{found:?}");
         assert_eq!(location(&record), "line 4");
-        assert_eq!(location(&Record { offset: 5, ..record }), "line 4 (event 6)");
+        assert_eq!(location(&FileEvent { offset: 5, ..record }), "line 4 (event 6)");
     }
 }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bellwether_base::{Error, Result, SystemClock};
-use bellwether_ingest::replay::{self, Pace, Progress, ToKafka};
-use bellwether_ingest::worker::Watch;
-use bellwether_ingest::{Health, Metrics};
+use bellwether_ingest::replay::{self, Pace, Progress, ToKafka, ToTables};
+use bellwether_ingest::worker::CommitObserver;
+use bellwether_ingest::{IngestHealth, IngestMetrics};
 use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -64,17 +64,14 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
             .with_hint("remove them, or use --to kafka"));
     }
     let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
-    let watch = Watch { metrics: Metrics::register(&Registry::new())?, health: Health::default(), clock: lake.clock() };
-    Box::pin(replay::to_tables(
-        &lake,
-        &args.files,
-        config.limits,
-        &config.kafka.flush,
-        Arc::new(watch),
-        stop,
-        progress_printer(),
-    ))
-    .await
+    let observer = CommitObserver {
+        metrics: IngestMetrics::register(&Registry::new())?,
+        health: IngestHealth::default(),
+        clock: lake.clock(),
+    };
+    let (limits, flush) = (config.limits, &config.kafka.flush);
+    let tables = ToTables { lake: &lake, limits, flush, observer: Arc::new(observer), stop };
+    Box::pin(tables.run(&args.files, progress_printer())).await
 }
 
 async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -> Result<Progress> {

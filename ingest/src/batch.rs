@@ -1,9 +1,10 @@
-//! Decoded messages on their way to the tables: one row each, in `events` or in `quarantine`.
+//! Builds rows from messages: each message becomes one row, of `events` or of `quarantine`.
 //!
 //! * [`RowBuilder`] decodes messages into a chunk of columns.
-//! * [`BatchBuilder`] encodes each chunk as Parquet when it is full, so that a batch is held about as small as its file.
+//! * [`BatchBuilder`] encodes each full chunk as Parquet, so a batch takes little more memory than its file.
 
 mod columns;
+mod event_columns;
 mod events;
 mod quarantine;
 mod releases;
@@ -17,27 +18,27 @@ use crate::batch::events::EventRows;
 use crate::batch::quarantine::QuarantineRows;
 use crate::decode::{Message, decode};
 
-/// Memory of a row beside the text of its message: some forty columns of fixed width that have values, and as much again
-/// for what their builders have reserved.
+/// Memory of a row in addition to its message: some forty fixed-width columns with a value, doubled for the capacity that their
+/// builders reserve.
 const ROW_BYTES: usize = 1200;
 
-/// Rows in a chunk at most: as few as stay in a processor's cache between being decoded and being encoded, as many as make
-/// the cost of a column small.
+/// Most rows in a chunk: few enough to stay in the processor's cache between decoding and encoding, and enough to make the
+/// fixed cost of a column small.
 const CHUNK_ROWS: usize = 2048;
 
-/// Bytes of a chunk at most.
+/// Most bytes in a chunk.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// What became of a message.
+/// The row that a message became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is a row of `events`; the time of its statement, microseconds since the epoch.
+    /// A row of `events`, with its event time in microseconds since the epoch.
     Event(i64),
-    /// It is a row of `quarantine`, for the reason with this code.
+    /// A row of `quarantine`, with its reason code.
     Quarantined(&'static str),
 }
 
-/// Grows rows of `events` and `quarantine`.
+/// Builds rows of `events` and `quarantine`.
 pub struct RowBuilder {
     decoder: Decoder,
     events: EventRows,
@@ -45,24 +46,24 @@ pub struct RowBuilder {
     bytes: usize,
 }
 
-/// Grows a batch: rows, encoded a chunk at a time.
+/// Builds a batch of rows, encoding one chunk at a time.
 pub struct BatchBuilder {
     open: RowBuilder,
     events: RowEncoder,
     quarantine: RowEncoder,
-    /// Why a chunk could not be encoded.
+    /// The first encoding error, which [`Self::finish`] returns.
     failed: Option<Error>,
 }
 
 // === impl RowBuilder ===
 
 impl RowBuilder {
-    /// Starts without rows.
+    /// Creates an empty builder.
     pub fn new(limits: Limits) -> Self {
         Self { decoder: Decoder::new(limits), events: EventRows::new(), quarantine: QuarantineRows::new(), bytes: 0 }
     }
 
-    /// Decodes a message in place and appends exactly one row.
+    /// Decodes a message and appends exactly one row.
     pub fn push(&mut self, message: &Message<'_>, now_micros: i64) -> Pushed {
         let size = message.payload.map_or(0, <[u8]>::len);
         match decode(&mut self.decoder, message, now_micros, |event| {
@@ -80,23 +81,23 @@ impl RowBuilder {
         }
     }
 
-    /// Rejects a message that was not read whole, as an overlong line of a file.
+    /// Rejects a message that was not read completely, such as an overlong line of a file.
     pub fn reject(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> Pushed {
         self.bytes += ROW_BYTES;
         Pushed::Quarantined(self.quarantine.append(message, rejection, now_micros))
     }
 
-    /// Rows so far.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.events.rows() + self.quarantine.rows()
     }
 
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory of the rows, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The rows so far, of `events` and of `quarantine`; the builder is empty afterwards.
+    /// Returns the rows of `events` and of `quarantine`, and empties the builder.
     pub fn finish(&mut self) -> (Chunk, Chunk) {
         self.bytes = 0;
         (self.events.finish(), self.quarantine.finish())
@@ -106,7 +107,7 @@ impl RowBuilder {
 // === impl BatchBuilder ===
 
 impl BatchBuilder {
-    /// Starts without rows.
+    /// Creates an empty builder.
     pub fn new(limits: Limits) -> Self {
         Self {
             open: RowBuilder::new(limits),
@@ -116,42 +117,42 @@ impl BatchBuilder {
         }
     }
 
-    /// Keeps these columns of `events` in memory too, for a reader in the same process.
+    /// Also keeps these columns of `events` in memory, for a reader in the same process.
     ///
     /// # Errors
-    /// `Bug` where `events` has no such column.
+    /// `Bug` if `events` lacks one of the columns.
     pub fn handing_on(self, columns: &[&str]) -> Result<Self> {
         Ok(Self { events: self.events.handing_on(columns)?, ..self })
     }
 
-    /// Decodes a message in place and appends exactly one row.
+    /// Decodes a message and appends exactly one row.
     pub fn push(&mut self, message: &Message<'_>, now_micros: i64) -> Pushed {
         let pushed = self.open.push(message, now_micros);
         self.encode_full_chunk();
         pushed
     }
 
-    /// Rejects a message that was not read whole, as an overlong line of a file.
+    /// Rejects a message that was not read completely, such as an overlong line of a file.
     pub fn reject(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> Pushed {
         let pushed = self.open.reject(message, rejection, now_micros);
         self.encode_full_chunk();
         pushed
     }
 
-    /// Rows so far.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.open.rows() + self.events.rows() + self.quarantine.rows()
     }
 
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory of the rows, in bytes.
     pub fn bytes(&self) -> usize {
         self.open.bytes() + self.events.bytes() + self.quarantine.bytes()
     }
 
-    /// The rows so far, of `events` and of `quarantine`; the builder is empty afterwards.
+    /// Returns the rows of `events` and of `quarantine`, and empties the builder.
     ///
     /// # Errors
-    /// `Bug` where the columns do not have their table's schema.
+    /// `Bug` if the columns do not match the schema of their table.
     pub fn finish(&mut self) -> Result<(EncodedRows, EncodedRows)> {
         self.encode_chunk();
         let batch = (self.events.finish()?, self.quarantine.finish()?);

@@ -1,19 +1,20 @@
-//! From a decoded batch to the tables: the writing half of the exactly-once protocol.
+//! Commits decoded batches to the tables: the writing half of the exactly-once protocol.
 //!
-//! * [`Batch`] is what was read: rows, and the offset range each partition advanced by, rows or none.
-//! * [`Committer`] puts it into `quarantine`, then `events`, and says what became of each partition.
-//! * [`DataStore`] and [`CommitLog`] are all it needs of storage, so that it can be driven without any.
-//! * `ownership` is how a partition changes hands; `rows` looks at coordinates of rows; `marks` says how far was read.
+//! * [`Batch`] holds rows, and the offset range by which each partition advanced, with or without rows.
+//! * [`Committer`] commits it to `quarantine`, then to `events`, and reports the outcome of each partition.
+//! * [`DataStore`] and [`CommitLog`] are its only access to storage, so that tests can run it without any.
+//! * `ownership` transfers partitions between committers, `rows` selects rows by their offsets, and `marks` records how far
+//!   partitions have been read.
 //!
 //! Rules:
-//! * A partition's first batch takes it over with a claim in both tables, and each later commit asks for that claim: what
-//!   an earlier owner still has on its way can land in neither table any more.
-//! * A message that `quarantine` holds stays there. The verdict on it may differ when it is read again, since time or the
-//!   limits have moved on; `events` then leaves it out, so that it is in one table only.
-//! * An unclear result is asked again with the same commit on the same snapshot until it is clear.
-//! * What was read is committed only where its topic still has the id that the tables know: one that was deleted and made
-//!   anew has other messages at the same offsets. Where no broker tells ids, or none answers, nobody can know.
-//! * A batch stays in memory until its outcome is known. Only the stop token ends the waiting, with an error.
+//! * The first batch of a partition takes it over with a claim in both tables, and each later commit requires that claim, so
+//!   nothing that an earlier owner has in flight can land in either table.
+//! * A message in `quarantine` stays there. It may be accepted when it is read again, because time or the limits have changed;
+//!   `events` then leaves it out, so that it is in one table only.
+//! * A commit with an unknown outcome is retried unchanged, on the same snapshot, until its outcome is known.
+//! * A range is committed only if its topic still has the recorded id, because a recreated topic has other messages at the same
+//!   offsets. Without an id from the broker, this check is skipped.
+//! * A batch stays in memory until its outcome is known. Only the stop token ends the wait, with an error.
 
 mod marks;
 mod ownership;
@@ -33,31 +34,33 @@ use bellwether_tables::Table;
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
-pub use marks::Mark;
-use ownership::{Held, Place, place_of};
-use rows::{check, is_of, of};
+pub use marks::ReadMark;
+use ownership::Claim;
+use rows::{check, is_within, rows_of};
 
-/// First pause after a failure: short, since most failures are one lost response.
+use crate::topic_partition::TopicPartition;
+
+/// First pause after a failure: short, because most failures are a single lost response.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: progress resumes within this time after storage is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Writes durable data files that no log names yet.
+/// Writes durable data files, which no log entry refers to yet.
 #[async_trait]
 pub trait DataStore: Send + Sync {
     /// Writes rows to their table.
     ///
     /// # Errors
-    /// `Unavailable` is tried again; any other kind ends the commit.
+    /// `Unavailable` is retried; any other kind ends the commit.
     async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>>;
 
-    /// Removes files that will never be named, as far as that is possible.
+    /// Removes files that no log entry will refer to, as far as possible.
     async fn discard(&self, table: Table, files: &[DataFile]);
 
-    /// Offsets of a partition, from one on, of which an application has committed rows to a table.
+    /// Returns the offsets of the rows that an application has committed to a table for a partition.
     ///
     /// # Errors
-    /// `Unavailable` is tried again; any other kind ends the commit.
+    /// `Unavailable` is retried; any other kind ends the commit.
     async fn offsets(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>>;
 }
 
@@ -76,31 +79,30 @@ impl DataStore for Lake {
     }
 }
 
-/// Tells a topic from another one that has its name.
+/// Looks up topic ids, which distinguish a recreated topic from the original.
 #[async_trait]
 pub trait TopicIds: Send + Sync {
-    /// The id that each of these topics has at this moment. A topic whose id nobody tells is left out.
+    /// Returns the current ids of topics. A topic without a known id is left out.
     async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64>;
 }
 
-/// Hears what the committer waits for, for health and metrics.
+/// Observes the progress of the committer, for health and metrics.
 pub trait Observer: Send + Sync {
-    /// A step failed or is unclear, and will be tried again.
-    fn retrying(&self, what: &'static str, reason: &str);
-    /// `events` holds the batch.
+    /// A step failed, or its outcome is unknown, and is retried.
+    fn retrying(&self, step: &'static str, reason: &str);
+    /// The batch is in `events`.
     fn committed(&self, report: &CommitReport);
 }
 
-/// What was read from one partition.
+/// The part of a batch that was read from one partition.
 #[derive(Clone, Debug)]
-pub struct Touched {
-    /// The offsets.
+pub struct PartitionBatch {
     pub range: PartitionRange,
-    /// Where `events` must stand: `range.from`, or none for the first range of a partition that was never read.
+    /// Next offset that `events` must record: `range.from`, or `None` for the first range of a partition that was never read.
     pub expected: Option<i64>,
 }
 
-/// Decoded rows and the ranges they were read from. A range without rows still advances.
+/// Decoded rows, and the ranges that they were read from. A range without rows still advances.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Rows of `events`.
@@ -108,40 +110,47 @@ pub struct Batch {
     /// Rows of `quarantine`.
     pub quarantine: EncodedRows,
     /// One entry for each partition.
-    pub touched: Vec<Touched>,
-    /// Ids of topics, to be remembered where the tables do not know them yet.
+    pub partitions: Vec<PartitionBatch>,
+    /// Topic ids to record if the tables lack them.
     pub topic_ids: BTreeMap<String, i64>,
-    /// How far partitions have been read, once this is committed.
-    pub marks: Vec<Mark>,
+    /// How far partitions have been read, once the batch is committed.
+    pub marks: Vec<ReadMark>,
 }
 
-/// A partition that another owner has moved.
+/// A partition that another owner has advanced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencedPartition {
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// Where `events` truly stands; none: never read.
+    /// Next offset recorded in `events`; `None` if the partition was never read.
     pub next: Option<i64>,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct CommitReport {
     /// Ranges that are in the table now.
     pub committed: Vec<PartitionRange>,
-    /// Partitions whose rows were dropped, because another owner commits them.
+    /// Partitions whose rows were dropped because another owner commits them.
     pub fenced: Vec<FencedPartition>,
-    /// Ranges whose rows were dropped, because they may be another topic's than the one that the tables know by its name.
-    pub remade: Vec<PartitionRange>,
-    /// Rows that reached `events`.
+    /// Ranges whose rows were dropped because their topic was recreated.
+    pub recreated: Vec<PartitionRange>,
+    /// Rows added to `events`.
     pub event_rows: i64,
-    /// Rows that reached `quarantine`.
+    /// Rows added to `quarantine`.
     pub quarantine_rows: i64,
 }
 
-/// Commits batches, one after the other.
+/// The storage that a committer writes to.
+pub struct CommitTarget {
+    pub store: Arc<dyn DataStore>,
+    /// Log of `events`.
+    pub events: Arc<dyn CommitLog>,
+    /// Log of `quarantine`.
+    pub quarantine: Arc<dyn CommitLog>,
+}
+
+/// Commits batches, one at a time.
 pub struct Committer {
     store: Arc<dyn DataStore>,
     events: Arc<dyn CommitLog>,
@@ -155,32 +164,39 @@ pub struct Committer {
     first_pause: Duration,
     on_events: Option<Snapshot>,
     on_quarantine: Option<Snapshot>,
-    /// Partitions that this committer has taken over.
-    held: BTreeMap<Place, Held>,
+    /// Claims on the partitions that this committer has taken over.
+    held: BTreeMap<TopicPartition, Claim>,
 }
 
-/// The application id of a partition in `events` and `quarantine`.
+/// Returns the application id of a partition in `events` and `quarantine`.
 pub fn app_id(job: &str, topic: &str, partition: i32) -> String {
     format!("{job}/{topic}/{partition}")
 }
 
-/// The application id under which a topic's own id is kept.
+/// Returns the application id that records a topic's own id.
 pub fn topic_app_id(job: &str, topic: &str) -> String {
     format!("{job}/{topic}#id")
+}
+
+// === impl PartitionBatch ===
+
+impl PartitionBatch {
+    fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::of_range(&self.range)
+    }
 }
 
 // === impl Committer ===
 
 impl Committer {
-    /// Commits for a job. `stop` ends any waiting at once.
+    /// Creates a committer for a job. `stop` ends any wait at once.
     pub fn new(
-        store: Arc<dyn DataStore>,
-        events: Arc<dyn CommitLog>,
-        quarantine: Arc<dyn CommitLog>,
+        target: CommitTarget,
         job: impl Into<String>,
         observer: Arc<dyn Observer>,
         stop: CancellationToken,
     ) -> Self {
+        let CommitTarget { store, events, quarantine } = target;
         Self {
             store,
             events,
@@ -198,7 +214,7 @@ impl Committer {
         }
     }
 
-    /// Commits to the tables of a lake, and offers the rows to a reader in the same process.
+    /// Creates a committer for the tables of a lake that offers the rows to a reader in the same process.
     pub fn for_lake(
         lake: &Lake,
         job: impl Into<String>,
@@ -206,13 +222,16 @@ impl Committer {
         observer: Arc<dyn Observer>,
         stop: CancellationToken,
     ) -> Self {
-        let events = Arc::new(lake.log(Table::Events));
-        let quarantine = Arc::new(lake.log(Table::Quarantine));
-        let committer = Self::new(Arc::new(lake.clone()), events, quarantine, job, observer, stop);
+        let target = CommitTarget {
+            store: Arc::new(lake.clone()),
+            events: Arc::new(lake.log(Table::Events)),
+            quarantine: Arc::new(lake.log(Table::Quarantine)),
+        };
+        let committer = Self::new(target, job, observer, stop);
         Self { handover, clock: lake.clock(), ..committer }
     }
 
-    /// Waits and takes names by a clock of the caller's.
+    /// Uses another clock for waits and unique ids.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
@@ -224,50 +243,50 @@ impl Committer {
         Self { handover, ..self }
     }
 
-    /// Asks before each commit whether topics are still those that were read.
+    /// Checks before each commit that no topic was recreated.
     #[must_use]
     pub fn with_topic_ids(self, topic_ids: Arc<dyn TopicIds>) -> Self {
         Self { topic_ids: Some(topic_ids), ..self }
     }
 
-    /// Puts a batch into the tables, waiting for storage as long as it takes.
+    /// Commits a batch to the tables, waiting for storage without limit.
     ///
     /// # Errors
-    /// `Unavailable` when stopped while waiting; `Data` or `Bug` where no waiting can help. The batch may then have
-    /// landed or not, and the next owner finds out from the table.
+    /// `Unavailable` if stopped while waiting; `Data` or `Bug` if retrying cannot help. Whether the batch has landed is then
+    /// unknown; the next owner reads it from the table.
     pub async fn commit(&mut self, batch: Batch) -> Result<CommitReport> {
         check(&batch)?;
-        let Batch { events: event_rows, quarantine: quarantine_rows, mut touched, topic_ids, marks } = batch;
+        let Batch { events: event_rows, quarantine: quarantine_rows, mut partitions, topic_ids, marks } = batch;
         let mut report = CommitReport::default();
         let mut on = match self.on_events.take() {
             Some(snapshot) => snapshot,
             None => self.load(&self.events).await?,
         };
-        if touched.is_empty() {
+        if partitions.is_empty() {
             self.on_events = Some(self.commit_marks(on, &marks).await?);
             self.observer.committed(&report);
             return Ok(report);
         }
-        self.drop_remade(&on, &mut touched, &mut report, &topic_ids).await;
-        if touched.iter().any(|one| !self.stands(&on, one)) {
+        self.drop_recreated(&on, &mut partitions, &mut report, &topic_ids).await;
+        if partitions.iter().any(|part| !self.is_at(&on, part)) {
             on = self.load(&self.events).await?;
         }
-        self.drop_lost(&on, &mut touched, &mut report, |one| self.stands(&on, one));
-        on = self.take_over(on, &mut touched, &mut report).await?;
-        let event_rows = self.without_rejected(&event_rows, &touched)?;
-        let quarantine_rows = self.without_rejected(&quarantine_rows, &touched)?;
-        if quarantine_rows.rows() > 0 && !touched.is_empty() {
-            let lost = self.commit_quarantine(&quarantine_rows, &touched, &mut report).await?;
+        self.drop_lost(&on, &mut partitions, &mut report, |part| self.is_at(&on, part));
+        on = self.take_over(on, &mut partitions, &mut report).await?;
+        let event_rows = self.without_rejected(&event_rows, &partitions)?;
+        let quarantine_rows = self.without_rejected(&quarantine_rows, &partitions)?;
+        if quarantine_rows.rows() > 0 && !partitions.is_empty() {
+            let lost = self.commit_quarantine(&quarantine_rows, &partitions, &mut report).await?;
             if !lost.is_empty() {
                 on = self.load(&self.events).await?;
-                self.drop_lost(&on, &mut touched, &mut report, |one| !lost.contains(&place_of(one)));
+                self.drop_lost(&on, &mut partitions, &mut report, |part| !lost.contains(&part.topic_partition()));
             }
         }
-        while !touched.is_empty() {
-            let files = self.write(&of(&event_rows, &touched)?).await?;
-            let mut commit = self.commit_of("ingest", &files, &touched, |one| (one.expected, one.range.next));
-            commit.advances.extend(self.unknown_topics(&on, &touched, &topic_ids));
-            commit.advances.extend(self.marking(&on, &marks, &report));
+        while !partitions.is_empty() {
+            let files = self.write(&rows_of(&event_rows, &partitions)?).await?;
+            let mut commit = self.commit_of("ingest", &files, &partitions, |part| (part.expected, part.range.next));
+            commit.advances.extend(self.unknown_topics(&on, &partitions, &topic_ids));
+            commit.advances.extend(self.mark_advances(&on, &marks, &report));
             match self.settle(&self.events, &on, &commit, "events").await? {
                 (snapshot, true) => {
                     on = snapshot;
@@ -280,39 +299,39 @@ impl Committer {
                 (snapshot, false) => {
                     on = snapshot;
                     self.store.discard(Table::Events, &commit.files).await;
-                    let keeps = |one: &Touched| self.stands(&on, one) && self.holds(&on, one);
-                    self.drop_lost(&on, &mut touched, &mut report, keeps);
+                    let keeps = |part: &PartitionBatch| self.is_at(&on, part) && self.holds(&on, part);
+                    self.drop_lost(&on, &mut partitions, &mut report, keeps);
                 }
             }
         }
         self.on_events = Some(on);
-        self.passed(&touched);
-        report.committed = touched.into_iter().map(|one| one.range).collect();
+        self.forget_passed(&partitions);
+        report.committed = partitions.into_iter().map(|part| part.range).collect();
         self.observer.committed(&report);
         Ok(report)
     }
 
-    /// Writes the rejected messages, and returns the partitions that another owner has taken over meanwhile.
+    /// Commits the rejected messages, and returns the partitions that another owner has taken over meanwhile.
     async fn commit_quarantine(
         &mut self,
         rows: &EncodedRows,
-        touched: &[Touched],
+        partitions: &[PartitionBatch],
         report: &mut CommitReport,
-    ) -> Result<BTreeSet<Place>> {
+    ) -> Result<BTreeSet<TopicPartition>> {
         let mut on = match self.on_quarantine.take() {
             Some(snapshot) => snapshot,
             None => self.load(&self.quarantine).await?,
         };
-        let present = |one: &&Touched| rows.spans().iter().any(|span| is_of(span, &one.range));
-        let concerned = touched.iter().filter(present).cloned();
-        // Where an earlier owner has rejected messages beyond the range, the number stays where it is, and such rows
-        // are no range's: they get a commit of their own.
-        let behind = |one: &Touched| on.next(&self.app_of(one)) >= Some(one.range.next);
-        let (behind, ahead): (Vec<Touched>, Vec<Touched>) = concerned.partition(behind);
+        let present = |part: &&PartitionBatch| rows.spans().iter().any(|span| is_within(span, &part.range));
+        let affected = partitions.iter().filter(present).cloned();
+        // If an earlier owner has rejected messages beyond the range, the recorded offset stays, and the rows belong to no
+        // range: they get a commit of their own.
+        let behind = |part: &PartitionBatch| on.next(&self.app_of(part)) >= Some(part.range.next);
+        let (behind, ahead): (Vec<PartitionBatch>, Vec<PartitionBatch>) = affected.partition(behind);
         let mut lost = BTreeSet::new();
         for (mut mine, moves) in [(ahead, true), (behind, false)] {
             while !mine.is_empty() {
-                let files = self.write(&of(rows, &mine)?).await?;
+                let files = self.write(&rows_of(rows, &mine)?).await?;
                 let commit = self.rejecting(&files, &mine, &on, moves);
                 let (snapshot, landed) = self.settle(&self.quarantine, &on, &commit, "quarantine").await?;
                 if landed {
@@ -321,11 +340,12 @@ impl Committer {
                     break;
                 }
                 self.store.discard(Table::Quarantine, &commit.files).await;
-                let keeps = |one: &Touched| {
-                    self.holds(&snapshot, one) && snapshot.next(&self.app_of(one)) == on.next(&self.app_of(one))
+                let keeps = |part: &PartitionBatch| {
+                    self.holds(&snapshot, part) && snapshot.next(&self.app_of(part)) == on.next(&self.app_of(part))
                 };
-                let gone: Vec<Place> = mine.iter().filter(|one| !keeps(one)).map(place_of).collect();
-                mine.retain(|one| !gone.contains(&place_of(one)));
+                let gone: Vec<TopicPartition> =
+                    mine.iter().filter(|part| !keeps(part)).map(PartitionBatch::topic_partition).collect();
+                mine.retain(|part| !gone.contains(&part.topic_partition()));
                 self.held.retain(|place, _| !gone.contains(place));
                 lost.extend(gone);
                 on = snapshot;
@@ -335,13 +355,13 @@ impl Committer {
         Ok(lost)
     }
 
-    /// Asks until the outcome is clear: the newest snapshot, and whether the commit is in it.
+    /// Retries a commit until its outcome is known. Returns the newest snapshot, and whether the commit is in it.
     async fn settle(
         &self,
         log: &Arc<dyn CommitLog>,
         on: &Snapshot,
         commit: &Commit,
-        what: &'static str,
+        step: &'static str,
     ) -> Result<(Snapshot, bool)> {
         let mut pause = self.first_pause;
         loop {
@@ -352,7 +372,7 @@ impl Committer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => error.chain(),
                 Err(error) => return Err(error),
             };
-            self.wait(what, &reason, &mut pause).await?;
+            self.wait(step, &reason, &mut pause).await?;
         }
     }
 
@@ -383,12 +403,12 @@ impl Committer {
         }
     }
 
-    async fn wait(&self, what: &'static str, reason: &str, pause: &mut Duration) -> Result<()> {
-        self.observer.retrying(what, reason);
+    async fn wait(&self, step: &'static str, reason: &str, pause: &mut Duration) -> Result<()> {
+        self.observer.retrying(step, reason);
         tokio::select! {
             biased; // Stopping wins over waiting.
             () = self.stop.cancelled() => {
-                Err(Error::unavailable(format!("stopped while retrying `{what}`: {reason}")))
+                Err(Error::unavailable(format!("stopped while retrying `{step}`: {reason}")))
             }
             () = self.clock.sleep(*pause) => {
                 *pause = (*pause * 2).min(LONGEST_PAUSE);
@@ -397,9 +417,14 @@ impl Committer {
         }
     }
 
-    /// Steps that remember the ids of topics that a snapshot does not know.
-    fn unknown_topics(&self, on: &Snapshot, touched: &[Touched], ids: &BTreeMap<String, i64>) -> Vec<Advance> {
-        let read = |topic: &str| touched.iter().any(|one| one.range.topic == topic);
+    /// Returns the advances that record topic ids missing in a snapshot.
+    fn unknown_topics(
+        &self,
+        on: &Snapshot,
+        partitions: &[PartitionBatch],
+        ids: &BTreeMap<String, i64>,
+    ) -> Vec<Advance> {
+        let read = |topic: &str| partitions.iter().any(|part| part.range.topic == topic);
         ids.iter()
             .map(|(topic, id)| (topic, topic_app_id(&self.job, topic), *id))
             .filter(|(topic, app_id, _)| read(topic) && on.next(app_id).is_none())
@@ -407,27 +432,27 @@ impl Committer {
             .collect()
     }
 
-    fn app_of(&self, one: &Touched) -> String {
-        app_id(&self.job, &one.range.topic, one.range.partition)
+    fn app_of(&self, part: &PartitionBatch) -> String {
+        app_id(&self.job, &part.range.topic, part.range.partition)
     }
 
-    fn stands(&self, on: &Snapshot, one: &Touched) -> bool {
-        on.next(&self.app_of(one)) == one.expected
+    fn is_at(&self, on: &Snapshot, part: &PartitionBatch) -> bool {
+        on.next(&self.app_of(part)) == part.expected
     }
 
-    /// Moves partitions of topics that were deleted and made anew from `touched` into the report. All of a batch was read
-    /// before this: what comes of a topic that still has its id is of that topic.
-    async fn drop_remade(
+    /// Moves partitions of recreated topics into the report. The batch was read before this check, so if a topic still has its
+    /// id, all messages are from that topic.
+    async fn drop_recreated(
         &self,
         on: &Snapshot,
-        touched: &mut Vec<Touched>,
+        partitions: &mut Vec<PartitionBatch>,
         report: &mut CommitReport,
         first_seen: &BTreeMap<String, i64>,
     ) {
         let Some(topic_ids) = &self.topic_ids else { return };
         let known = |topic: &str| on.next(&topic_app_id(&self.job, topic)).or_else(|| first_seen.get(topic).copied());
         let topics: BTreeSet<String> =
-            touched.iter().map(|one| &one.range.topic).filter(|topic| known(topic).is_some()).cloned().collect();
+            partitions.iter().map(|part| &part.range.topic).filter(|topic| known(topic).is_some()).cloned().collect();
         if topics.is_empty() {
             return;
         }
@@ -436,48 +461,52 @@ impl Committer {
             () = self.stop.cancelled() => return,
             ids = topic_ids.ids(&topics) => ids,
         };
-        let remade =
-            |one: &mut Touched| ids.get(&one.range.topic).is_some_and(|id| known(&one.range.topic) != Some(*id));
-        report.remade.extend(touched.extract_if(.., remade).map(|one| one.range));
+        let recreated = |part: &mut PartitionBatch| {
+            ids.get(&part.range.topic).is_some_and(|id| known(&part.range.topic) != Some(*id))
+        };
+        report.recreated.extend(partitions.extract_if(.., recreated).map(|part| part.range));
     }
 
-    /// Moves partitions that are lost to another owner from `touched` into the report.
+    /// Moves partitions lost to another owner into the report.
     fn drop_lost(
         &self,
         on: &Snapshot,
-        touched: &mut Vec<Touched>,
+        partitions: &mut Vec<PartitionBatch>,
         report: &mut CommitReport,
-        keeps: impl Fn(&Touched) -> bool,
+        keeps: impl Fn(&PartitionBatch) -> bool,
     ) {
-        touched.retain(|one| {
-            let kept = keeps(one);
+        partitions.retain(|part| {
+            let kept = keeps(part);
             if !kept {
-                let next = on.next(&self.app_of(one));
-                let (topic, partition) = place_of(one);
-                report.fenced.push(FencedPartition { topic, partition, next });
+                let next = on.next(&self.app_of(part));
+                report.fenced.push(FencedPartition {
+                    topic: part.range.topic.clone(),
+                    partition: part.range.partition,
+                    next,
+                });
             }
             kept
         });
     }
 
-    /// A commit of what was read, which asks for the claims on its partitions.
+    /// Returns a commit of partitions that requires the claims on them.
     fn commit_of(
         &self,
         operation: &'static str,
         files: &[WrittenFile],
-        touched: &[Touched],
-        step: impl Fn(&Touched) -> (Option<i64>, i64),
+        partitions: &[PartitionBatch],
+        advance: impl Fn(&PartitionBatch) -> (Option<i64>, i64),
     ) -> Commit {
-        let advances = touched.iter().map(|one| {
-            let (expected, next) = step(one);
-            Advance { app_id: self.app_of(one), expected, next }
+        let advances = partitions.iter().map(|part| {
+            let (expected, next) = advance(part);
+            Advance { app_id: self.app_of(part), expected, next }
         });
         Commit {
             uuid: self.clock.unique_id(),
-            advances: advances.chain(self.claims(touched)).collect(),
+            advances: advances.chain(self.claims(partitions)).collect(),
             files: files.iter().map(|file| file.file.clone()).collect(),
             operation,
-            ranges: touched.iter().map(|one| one.range.clone()).collect(),
+            ranges: partitions.iter().map(|part| part.range.clone()).collect(),
             facts: Map::new(),
         }
     }

@@ -1,17 +1,17 @@
-//! From the bytes of a message to an event: which framing it has, and what the framing says about it.
+//! Turns the bytes of a message into an event, whatever its framing.
 //!
-//! Accepted: plain JSON, and CloudEvents 1.0 in binary mode (attributes in `ce_*` headers) and structured mode (one JSON
-//! object), around a whole run event or around its bare `data`. They are told apart by the content type, then by the first
-//! byte and the keys of the object; nothing else is guessed.
+//! Supported are plain JSON, and CloudEvents 1.0 in binary mode (attributes in `ce_*` headers) and structured mode (one JSON
+//! object), around a whole run event or around its bare `data`. The content type, the first byte and the top-level keys decide
+//! between them; nothing else is guessed.
 //!
-//! Pointers of problems are into the message as it was sent: what was taken out of a frame is told of where it stood in it.
+//! The pointers of problems refer to the message as sent, including its frame.
 
 mod structured;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use bellwether_event::{Decoder, Envelope, Event, Problem, Reason, Rejection, mended};
+use bellwether_event::{Decoder, Envelope, Event, Problem, Reason, Rejection, replace_lone_surrogates};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 
@@ -22,41 +22,39 @@ const SPEC: &str = "run-event/1";
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A message as a source hands it on. Nothing is copied.
+/// A message borrowed from a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Message<'a> {
     /// Kafka topic, or `file:NAME`.
     pub topic: &'a str,
-    /// Partition.
     pub partition: i32,
-    /// Offset.
     pub offset: i64,
-    /// Time the broker or producer gave it, microseconds since the epoch.
+    /// Kafka timestamp, set by the broker or the producer, microseconds since the epoch.
     pub timestamp_micros: Option<i64>,
-    /// Body; none is a tombstone.
+    /// Body; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
-    /// Header `content-type`.
+    /// The header `content-type`.
     pub content_type: Option<&'a str>,
     /// CloudEvents attributes from `ce_*` headers.
     pub envelope: Envelope<'a>,
-    /// A header with an attribute that is not UTF-8.
+    /// Name of an attribute header that is not UTF-8.
     pub unreadable_header: Option<&'static str>,
 }
 
-/// How a message holds an event.
+/// How a message frames an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frame {
-    /// It is one.
+    /// The message is a run event.
     Plain,
-    /// Binary mode: it is the data of one.
+    /// CloudEvents binary mode with the data of a run event.
     BinaryData,
-    /// Structured mode, around the data of one.
+    /// CloudEvents structured mode around the data of a run event.
     StructuredData,
-    /// Structured mode, around a whole one.
+    /// CloudEvents structured mode around a whole run event.
     StructuredEvent,
 }
 
-/// An event out of its frame, and the attributes that stood in the frame.
+/// An event taken out of its frame, with the attributes of the frame.
 struct Unframed<'a> {
     body: Cow<'a, [u8]>,
     id: Option<Cow<'a, str>>,
@@ -65,55 +63,55 @@ struct Unframed<'a> {
     time: Option<Cow<'a, str>>,
     subject: Option<Cow<'a, str>>,
     frame: Frame,
-    /// What is wrong with the frame.
+    /// Problems of the frame.
     problems: Vec<Problem>,
 }
 
-/// Which keys a JSON object has at its top.
+/// The top-level keys that identify a whole run event.
 #[derive(Deserialize)]
 struct Keys {
     spec: Option<serde::de::IgnoredAny>,
     run_id: Option<serde::de::IgnoredAny>,
 }
 
-/// Decodes a message and gives the event to `accept`.
+/// Decodes a message, and calls `accept` with the event.
 ///
 /// # Errors
-/// Every problem that the message is rejected for.
+/// Every problem that rejects the message.
 pub fn decode<T>(
     decoder: &mut Decoder,
     message: &Message<'_>,
     now_micros: i64,
     accept: impl FnOnce(&Event<'_>) -> T,
 ) -> Result<T, Rejection> {
-    let mut unframed = Unframed::of(message)?;
+    let mut unframed = Unframed::new(message)?;
     let mut problems = std::mem::take(&mut unframed.problems);
     match decoder.decode(&unframed.body, &unframed.envelope(), now_micros) {
         Ok(event) if problems.is_empty() => return Ok(accept(&event)),
         Ok(_) => {}
-        Err(rejection) => problems.extend(unframed.placed(rejection.problems)),
+        Err(rejection) => problems.extend(unframed.relocated(rejection.problems)),
     }
     Err(Rejection { problems })
 }
 
-/// Every problem of a message, those too that it is not rejected for.
+/// Returns every problem of a message, including those that do not reject it.
 pub fn problems(decoder: &Decoder, message: &Message<'_>, now_micros: i64) -> Vec<Problem> {
-    match Unframed::of(message) {
+    match Unframed::new(message) {
         Err(rejection) => rejection.problems,
         Ok(mut unframed) => {
             let mut problems = std::mem::take(&mut unframed.problems);
             let inside = decoder.problems(&unframed.body, &unframed.envelope(), now_micros);
-            problems.extend(unframed.placed(inside));
+            problems.extend(unframed.relocated(inside));
             problems
         }
     }
 }
 
-fn rejected(reason: Reason, pointer: &str, what: impl Into<String>) -> Rejection {
-    Rejection::of(Problem::new(reason, pointer, what))
+fn rejected(reason: Reason, pointer: &str, explanation: impl Into<String>) -> Rejection {
+    Rejection::from(Problem::new(reason, pointer, explanation))
 }
 
-/// A framing that is known and not accepted, by its content type or first bytes.
+/// Recognises an unsupported framing by its content type or first bytes.
 fn foreign_framing(content_type: &str, body: &[u8]) -> Option<&'static str> {
     if content_type.contains("protobuf") {
         return Some("protobuf");
@@ -145,32 +143,32 @@ fn is_structured(content_type: &str, body: &[u8]) -> bool {
     if content_type.starts_with("application/cloudevents") {
         return true;
     }
-    // Without a header that says so: `specversion` is what a CloudEvent must have and a run event does not.
+    // Without a content type: CloudEvents must have `specversion`, and run events do not have it.
     (content_type.is_empty() || content_type.contains("json"))
         && !starts_as_event(body)
         && names_version(body)
         && !is_whole_event(body)
 }
 
-/// True where the first key is one of a run event's, as producers have it: what comes after need not be looked at.
+/// Returns true if the first key is one with which run events usually begin, which saves parsing the rest.
 fn starts_as_event(body: &[u8]) -> bool {
     let first = body.strip_prefix(b"{").unwrap_or_default().trim_ascii_start();
     [&b"\"spec\""[..], b"\"run_id\""].iter().any(|key| first.starts_with(key))
 }
 
-/// True for a run event with its envelope; false for the bare data of one.
+/// Returns true for a run event with its envelope, and false for bare data.
 fn is_whole_event(body: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(body) else { return true }; // For the decoder to reject.
-    match serde_json::from_str::<Keys>(&mended(text)) {
+    let Ok(text) = std::str::from_utf8(body) else { return true }; // The decoder rejects it.
+    match serde_json::from_str::<Keys>(&replace_lone_surrogates(text)) {
         Ok(keys) => keys.spec.is_some() || keys.run_id.is_some(),
-        // What is wrong with it is for the decoder to say.
+        // The decoder reports the problem.
         Err(_) => true,
     }
 }
 
-/// JSON that was written as a text of JSON once more.
+/// Returns the JSON inside a JSON string.
 fn written_as_text(body: &[u8]) -> Option<String> {
-    let text: String = serde_json::from_str(&mended(std::str::from_utf8(body).ok()?)).ok()?;
+    let text: String = serde_json::from_str(&replace_lone_surrogates(std::str::from_utf8(body).ok()?)).ok()?;
     text.trim_start().starts_with('{').then_some(text)
 }
 
@@ -178,27 +176,27 @@ fn written_as_text(body: &[u8]) -> Option<String> {
 
 impl<'a> Unframed<'a> {
     /// Takes an event out of its frame.
-    fn of(message: &Message<'a>) -> Result<Self, Rejection> {
+    fn new(message: &Message<'a>) -> Result<Self, Rejection> {
         let Some(body) = message.payload.filter(|body| !body.is_empty()) else {
-            let what = "the message is null or empty: send an event or nothing";
-            return Err(rejected(Reason::Tombstone, "", what));
+            let explanation = "the message is null or empty: send an event or nothing";
+            return Err(rejected(Reason::Tombstone, "", explanation));
         };
         if let Some(header) = message.unreadable_header {
-            let what = format!("header `{header}` is not valid UTF-8");
-            return Err(rejected(Reason::InvalidUtf8, &format!("/{header}"), what));
+            let explanation = format!("header `{header}` is not valid UTF-8");
+            return Err(rejected(Reason::InvalidUtf8, &format!("/{header}"), explanation));
         }
         let content_type = message.content_type.map_or(Cow::Borrowed(""), lower_case);
         if let Some(framing) = foreign_framing(&content_type, body) {
-            let what = format!(
+            let explanation = format!(
                 "this looks like {framing}, which is not supported: send run events as JSON or as JSON CloudEvents"
             );
-            return Err(rejected(Reason::UnsupportedFraming, "", what));
+            return Err(rejected(Reason::UnsupportedFraming, "", explanation));
         }
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let first = body.trim_ascii_start();
         if is_batch(&content_type, first) {
-            let what = "CloudEvents batches are not supported: send one event per message";
-            return Err(rejected(Reason::UnsupportedFraming, "", what));
+            let explanation = "CloudEvents batches are not supported: send one event per message";
+            return Err(rejected(Reason::UnsupportedFraming, "", explanation));
         }
         if is_structured(&content_type, body) {
             return Fields::read(body)?.unframed();
@@ -234,21 +232,21 @@ impl<'a> Unframed<'a> {
         }
     }
 
-    /// Problems of the event, told of where they stood in the frame.
-    fn placed(&self, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
+    /// Moves the pointers of problems from the event to the message.
+    fn relocated(&self, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
         let frame = self.frame;
         problems.into_iter().map(move |mut problem| {
             let bare = matches!(frame, Frame::BinaryData | Frame::StructuredData);
             if bare && problem.pointer == "/run_id" && problem.reason == Reason::MissingField {
                 problem.message = "add the attribute `subject` with the run id".to_owned();
             }
-            problem.pointer = placed(&problem.pointer, frame);
+            problem.pointer = relocate(&problem.pointer, frame);
             problem
         })
     }
 }
 
-fn placed(pointer: &str, frame: Frame) -> String {
+fn relocate(pointer: &str, frame: Frame) -> String {
     let attribute = pointer.strip_prefix("/ce_");
     match (frame, pointer) {
         (Frame::Plain, _) => pointer.to_owned(),
@@ -269,7 +267,7 @@ fn lower_case(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A run event around bare data, which is UTF-8: the run id is the CloudEvent's subject. `more` is of further fields.
+/// Wraps bare data in a run event, with the subject of the CloudEvent as run id, and `more` as further fields.
 fn wrap(data: &[u8], subject: Option<&str>, more: &str) -> String {
     let run_id = subject.map_or(serde_json::Value::Null, serde_json::Value::from);
     format!(r#"{{"spec":"{SPEC}","run_id":{run_id},{more}"data":{}}}"#, String::from_utf8_lossy(data))

@@ -1,12 +1,12 @@
-//! What ingestion says of itself, for health by freshness: what moved last, what waits, and why it does not move.
+//! The state of ingestion as health reports it: its last progress, its backlog, and the reasons that it is stuck.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A moment of ingestion.
+/// A snapshot of the state of ingestion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Time of the last commit, microseconds since the epoch; none: no commit yet.
+pub struct IngestStatus {
+    /// Time of the last commit, microseconds since the epoch; `None` before the first.
     pub committed_micros: Option<i64>,
     /// Rows committed to `events` so far.
     pub rows_committed: u64,
@@ -14,20 +14,20 @@ pub struct Status {
     pub messages: u64,
     /// Messages rejected so far.
     pub quarantined: u64,
-    /// Messages the broker holds that are not committed yet, over all partitions assigned.
+    /// Messages in the broker that are not committed yet, over all assigned partitions.
     pub behind: i64,
-    /// Partitions assigned.
+    /// Number of assigned partitions.
     pub assigned: usize,
-    /// Why the broker is out of reach.
+    /// Why the broker is unreachable.
     pub broker: Option<String>,
-    /// Why storage is out of reach.
+    /// Why storage is unreachable.
     pub storage: Option<String>,
-    /// Partitions that wait for a person's decision, with the reason.
+    /// Partitions that are halted until an operator decides, with the reason.
     pub halted: BTreeMap<String, String>,
 }
 
-impl Status {
-    /// Why ingestion does not move, if it does not.
+impl IngestStatus {
+    /// Returns why ingestion is stuck, if it is.
     pub fn trouble(&self) -> Option<String> {
         let halted = self.halted.iter().map(|(partition, why)| format!("`{partition}` is halted: {why}"));
         let broker = self.broker.iter().map(|why| format!("Kafka is unreachable: {why}"));
@@ -37,23 +37,23 @@ impl Status {
     }
 }
 
-/// Shared by whoever works and whoever asks.
+/// The status of ingestion, shared between the worker and the health endpoint.
 #[derive(Clone, Debug, Default)]
-pub struct Health {
-    status: Arc<Mutex<Status>>,
+pub struct IngestHealth {
+    status: Arc<Mutex<IngestStatus>>,
 }
 
-impl Health {
-    /// The newest status.
-    pub fn status(&self) -> Status {
+impl IngestHealth {
+    /// Returns the current status.
+    pub fn status(&self) -> IngestStatus {
         self.lock().clone()
     }
 
-    pub(crate) fn note(&self, change: impl FnOnce(&mut Status)) {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut IngestStatus)) {
         change(&mut self.lock());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Status> {
+    fn lock(&self) -> MutexGuard<'_, IngestStatus> {
         // Only plain assignments happen under the lock, so a poisoned one still guards a whole value.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,11 @@
-//! Ingestion: from Kafka or files into `events` and `quarantine`, each message exactly once.
+//! Ingestion: reads Kafka or files into `events` and `quarantine`, each message exactly once.
 //!
-//! * [`decode`] tells the accepted framings apart; what is rejected and why is decided in the `event` crate.
-//! * [`batch`] grows rows, [`redact`] masks what is kept of rejected messages.
-//! * [`commit_pipeline`] puts batches into the tables by the exactly-once protocol.
-//! * [`source`] reads Kafka and files; [`worker`] runs it all; [`replay`] sends recorded events.
+//! * [`decode`] recognises the supported framings; the `event` crate decides which events are rejected.
+//! * [`batch`] builds rows, and [`redact`] masks the stored part of rejected messages.
+//! * [`commit_pipeline`] commits batches to the tables by the exactly-once protocol.
+//! * [`source`] reads Kafka and files, [`worker`] runs the role, and [`replay`] ingests or sends recorded events.
 //!
-//! This crate must not know SQL or rules, nor the aggregate room.
+//! This crate must not know SQL, rules or the aggregate crate.
 
 pub mod batch;
 pub mod commit_pipeline;
@@ -15,10 +15,12 @@ pub mod metrics;
 pub mod redact;
 pub mod replay;
 pub mod source;
+pub mod topic_partition;
 pub mod worker;
 
 pub use batch::{BatchBuilder, Pushed, RowBuilder};
 pub use decode::Message;
-pub use health::{Health, Status};
-pub use metrics::Metrics;
+pub use health::{IngestHealth, IngestStatus};
+pub use metrics::IngestMetrics;
 pub use source::kafka::settings::{FlushSettings, KafkaSettings, Start};
+pub use topic_partition::TopicPartition;

@@ -1,4 +1,4 @@
-//! Prometheus metrics of ingestion. Topic, partition and reason are bounded labels; a run id never is one.
+//! Prometheus metrics of ingestion. Labels are bounded: topic, partition and reason, never a run id.
 
 use bellwether_base::{Error, Result};
 use prometheus::{
@@ -7,7 +7,7 @@ use prometheus::{
 
 /// Counters and gauges of ingestion.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct IngestMetrics {
     /// Messages read.
     pub messages: IntCounter,
     /// Bytes of message bodies read.
@@ -18,31 +18,31 @@ pub struct Metrics {
     pub rows_committed: IntCounter,
     /// Rows in a commit.
     pub commit_rows: Histogram,
-    /// Seconds from handing a batch over to its commit.
+    /// Seconds to commit a batch.
     pub commit_seconds: Histogram,
-    /// Messages the broker holds that are not committed yet, by topic and partition.
+    /// Messages in the broker that are not committed yet, by topic and partition.
     pub lag: IntGaugeVec,
     /// Bytes held for the next commit.
     pub held_bytes: IntGauge,
-    /// Assignments and revocations of partitions.
+    /// Partition assignments and revocations.
     pub rebalances: IntCounter,
     /// Partitions whose rows were dropped because another owner commits them.
     pub fenced: IntCounter,
-    /// Partitions that stand still until a person decides.
+    /// Partitions that are halted until an operator decides.
     pub halted: IntGauge,
-    /// Offsets that the broker passed over (transactions, compaction).
+    /// Offsets that hold no message (transactions, compaction).
     pub gaps: IntCounter,
-    /// Steps tried again, by what failed.
+    /// Retried steps, by step.
     pub retries: IntCounterVec,
 }
 
-// === impl Metrics ===
+// === impl IngestMetrics ===
 
-impl Metrics {
-    /// Makes the metrics and registers them.
+impl IngestMetrics {
+    /// Creates the metrics and registers them.
     ///
     /// # Errors
-    /// `Bug` where a name is registered twice.
+    /// `Bug` if a name is registered twice.
     pub fn register(registry: &Registry) -> Result<Self> {
         Self::make(registry)
             .map_err(|source| Error::bug("cannot register the metrics of ingestion").with_source(source))

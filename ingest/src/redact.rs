@@ -1,18 +1,18 @@
-//! Masking the head of a rejected message, so that nothing unredacted is written (P-1).
+//! Masks the head of a rejected message, so that no unredacted content is stored (P-1).
 //!
-//! Kept: the keys of objects, punctuation, and the values of the few fields of the contract that hold one lower-case
-//! word out of a small set. Everything else loses its letters (`x`) and digits (`0`), so that lengths and shapes stay.
+//! Object keys and punctuation stay, as do the values of the few contract fields that hold one lower-case word of a small set.
+//! In everything else, letters become `x` and digits become `0`, which preserves lengths and shapes.
 
 /// Bytes of a message that are kept.
 pub const HEAD_BYTES: usize = 4096;
 
-/// Fields whose values say what went wrong and hold no personal data, if they look like one lower-case word.
+/// Fields with values that help to find the cause and hold no personal data, provided that they look like one lower-case word.
 const KEPT: [&str; 5] = ["spec", "type", "stage", "status", "severity"];
 
 /// Longest kept value.
 const KEPT_CHARACTERS: usize = 32;
 
-/// The masked head of a message.
+/// Returns the masked head of a message.
 pub fn masked_head(message: &[u8]) -> String {
     let head = String::from_utf8_lossy(&message[..message.len().min(HEAD_BYTES)]);
     let json = head.trim_start().starts_with(['{', '[']);
@@ -57,11 +57,11 @@ fn mask_json(head: &str) -> String {
 
 fn end_of_text(text: &str) -> usize {
     let mut escaped = false;
-    for (place, byte) in text.bytes().enumerate() {
+    for (index, byte) in text.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
-            b'"' => return place,
+            b'"' => return index,
             _ => {}
         }
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_masked_and_keys_and_known_words_are_not() {
+    fn values_are_masked_except_known_words() {
         let message =
             br#"{"spec":"run-event/1","type":"run.done","user":"Ann Lee <ann@x.org>","phone":5551234,"status":"Ann"}"#;
         assert_eq!(
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_masked_whole() {
+    fn text_that_is_not_json_is_masked_entirely() {
         assert_eq!(masked_head("card 4111 é\u{0}".as_bytes()), "xxxx 0000 x ");
         assert_eq!(masked_head(b"\xff\xfe"), "xx");
     }
 
     #[test]
-    fn a_torn_text_and_an_escaped_quote_stay_masked() {
+    fn an_unterminated_string_and_an_escaped_quote_are_masked() {
         assert_eq!(masked_head(br#"{"a":"say \"hi\" to Bo"#), r#"{"a":"xxx \"xx\" xx xx"#);
     }
 }

@@ -1,4 +1,4 @@
-//! Recorded events from files: into the tables through the same decode path, or to Kafka at a pace.
+//! Replays recorded events from files, into the tables through the usual decode path, or to Kafka at a given pace.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bellwether_base::{Clock, Error, Result, unique_id};
 use bellwether_event::units::rfc3339_micros;
-use bellwether_event::{Limits, Problem, Reason, Rejection, mended};
+use bellwether_event::{Limits, Problem, Reason, Rejection, replace_lone_surrogates};
 use bellwether_lake::{CommitLog, Lake, PartitionRange};
 use bellwether_tables::Table;
 use chrono::{DateTime, SecondsFormat};
@@ -22,170 +22,173 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{BatchBuilder, Pushed};
-use crate::commit_pipeline::{Batch, Committer, Observer, Touched, app_id};
+use crate::commit_pipeline::{Batch, Committer, Observer, PartitionBatch, app_id};
 use crate::decode::Message;
-use crate::source::file::{Record, Records, Size, identity};
+use crate::source::file::{FileEvent, FileEvents, Size, identity};
 use crate::source::kafka::settings::FlushSettings;
 
-/// Name under which the tables keep how far files were read.
+/// Job name under which the tables record how far files have been read.
 const JOB: &str = "replay";
 
-/// Largest event that is sent to Kafka: whether it is one is for ingest to say.
+/// Largest event sent to Kafka. Ingest decides whether to accept it.
 const EVENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Between two reports of progress.
+/// Interval between progress reports.
 const REPORT_MICROS: i64 = 500_000;
 
-/// Wait for what is on its way at the end.
+/// Longest wait for outstanding acknowledgements at the end.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// How far a replay is.
+/// The progress of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Events read, right or wrong; those that were read before are left out.
+    /// Events read, valid or not, without those of an earlier replay.
     pub read: u64,
-    /// Events in the tables, or acknowledged by Kafka.
+    /// Events committed to the tables, or acknowledged by Kafka.
     pub done: u64,
-    /// Events rejected (into the tables), or too large or not acknowledged (Kafka).
+    /// Events rejected (tables), or too large or not acknowledged (Kafka).
     pub rejected: u64,
-    /// Events passed over, because an earlier replay of the same file has read them.
+    /// Events skipped because an earlier replay of the same file has read them.
     pub known: u64,
-    /// Bytes read, decompressed.
+    /// Decompressed bytes read.
     pub bytes: u64,
     /// Microseconds since the start.
     pub elapsed_micros: i64,
 }
 
-/// How fast events are sent.
+/// The pace of sending events.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As fast as the broker takes them.
+    /// As fast as the broker accepts them.
     Fastest,
-    /// Events a second.
+    /// Events per second.
     Rate(f64),
-    /// With the recorded pauses, this many times shorter.
+    /// With the recorded pauses divided by this factor.
     Recorded(f64),
 }
 
-/// Where and how events are sent.
+/// A replay of files to Kafka.
 pub struct ToKafka {
-    /// Settings of the client.
     pub client: ClientConfig,
-    /// Topic.
     pub topic: String,
-    /// How fast.
     pub pace: Pace,
-    /// Shift all times by one amount, so that the newest event is now; of standard input the first.
+    /// Shifts all times by the same amount, so that the newest event, or the first one of standard input, is now.
     pub shift_to_now: bool,
 }
 
 // === into the tables ===
 
-/// Reads files into the tables, each event once however often the file is replayed.
-///
-/// # Errors
-/// `Config` for a file that cannot be read, `Data` for one that breaks off (what came before is in the tables), and what
-/// the committer meets.
-pub async fn to_tables(
-    lake: &Lake,
-    files: &[PathBuf],
-    limits: Limits,
-    flush: &FlushSettings,
-    observer: Arc<dyn Observer>,
-    stop: CancellationToken,
-    mut report: impl FnMut(&Progress),
-) -> Result<Progress> {
-    let mut progress = Progress::default();
-    let clock = lake.clock();
-    let started = clock.now_micros();
-    let mut committer = Committer::for_lake(lake, JOB, None, observer, stop.clone());
-    for file in files {
-        let name = identity(file)?.unwrap_or_else(|| format!("stdin@{}", unique_id().simple()));
-        let topic = format!("file:{name}");
-        let stands = lake.log(Table::Events).load().await?.next(&app_id(JOB, &topic, 0));
-        let mut records = Records::open(file, limits.readable_bytes())?;
-        let mut open = OpenFile { topic, from: stands.unwrap_or(0), expected: stands, newest_event_micros: None };
-        let mut builder = BatchBuilder::new(limits);
-        let mut buffer = Vec::new();
-        let mut said = started;
-        loop {
-            let before = records.next_offset();
-            let record = match records.read(&mut buffer) {
-                Ok(record) => record,
-                Err(error) => {
-                    open.commit(&mut committer, &mut builder, before, &mut progress).await?;
-                    return Err(error);
-                }
-            };
-            let Some(record) = record else { break };
-            if record.offset < open.from {
-                progress.known += 1;
-                continue;
-            }
-            progress.read += 1;
-            progress.bytes += buffer.len() as u64;
-            open.push(&mut builder, record, &buffer, clock.now_micros(), &mut progress);
-            if builder.rows() >= flush.max_rows || builder.bytes() >= flush.max_bytes {
-                open.commit(&mut committer, &mut builder, record.offset + 1, &mut progress).await?;
-            }
-            if stop.is_cancelled() {
-                break;
-            }
-            let now_micros = clock.now_micros();
-            if now_micros - said >= REPORT_MICROS {
-                said = now_micros;
-                progress.elapsed_micros = now_micros - started;
-                report(&progress);
-            }
-        }
-        open.commit(&mut committer, &mut builder, records.next_offset(), &mut progress).await?;
-    }
-    progress.elapsed_micros = clock.now_micros() - started;
-    report(&progress);
-    Ok(progress)
+/// A replay of files into the tables.
+pub struct ToTables<'a> {
+    pub lake: &'a Lake,
+    pub limits: Limits,
+    pub flush: &'a FlushSettings,
+    pub observer: Arc<dyn Observer>,
+    /// Stops the replay after the current event.
+    pub stop: CancellationToken,
 }
 
 /// A file that is being read into the tables.
-struct OpenFile {
+struct OpenFile<'a> {
+    committer: &'a mut Committer,
+    progress: &'a mut Progress,
+    builder: BatchBuilder,
     topic: String,
     from: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
 }
 
-impl OpenFile {
-    fn push(
-        &mut self,
-        builder: &mut BatchBuilder,
-        record: Record,
-        body: &[u8],
-        now_micros: i64,
-        progress: &mut Progress,
-    ) {
-        let offset = record.offset;
-        let message = Message { topic: &self.topic, offset, payload: Some(body), ..Message::default() };
-        let pushed = match record.size {
-            Size::Whole => builder.push(&message, now_micros),
-            Size::TooLong(size) => builder.reject(&message, &too_large(size), now_micros),
+// === impl ToTables ===
+
+impl ToTables<'_> {
+    /// Reads files into the tables, each event once however often a file is replayed.
+    ///
+    /// # Errors
+    /// `Config` for an unreadable file, `Data` for a truncated one (the events before that are in the tables), and the errors of
+    /// the committer.
+    pub async fn run(self, files: &[PathBuf], mut report: impl FnMut(&Progress)) -> Result<Progress> {
+        let Self { lake, limits, flush, observer, stop } = self;
+        let mut progress = Progress::default();
+        let clock = lake.clock();
+        let started = clock.now_micros();
+        let mut committer = Committer::for_lake(lake, JOB, None, observer, stop.clone());
+        for path in files {
+            let name = identity(path)?.unwrap_or_else(|| format!("stdin@{}", unique_id().simple()));
+            let topic = format!("file:{name}");
+            let expected = lake.log(Table::Events).load().await?.next(&app_id(JOB, &topic, 0));
+            let mut events = FileEvents::open(path, limits.readable_bytes())?;
+            let mut file = OpenFile {
+                committer: &mut committer,
+                progress: &mut progress,
+                builder: BatchBuilder::new(limits),
+                topic,
+                from: expected.unwrap_or(0),
+                expected,
+                newest_event_micros: None,
+            };
+            let mut buffer = Vec::new();
+            let mut reported = started;
+            loop {
+                let before = events.next_offset();
+                let event = match events.read(&mut buffer) {
+                    Ok(event) => event,
+                    Err(error) => {
+                        file.commit(before).await?;
+                        return Err(error);
+                    }
+                };
+                let Some(event) = event else { break };
+                if event.offset < file.from {
+                    file.progress.known += 1;
+                    continue;
+                }
+                file.push(event, &buffer, clock.now_micros());
+                if file.builder.rows() >= flush.max_rows || file.builder.bytes() >= flush.max_bytes {
+                    file.commit(event.offset + 1).await?;
+                }
+                if stop.is_cancelled() {
+                    break;
+                }
+                let now_micros = clock.now_micros();
+                if now_micros - reported >= REPORT_MICROS {
+                    reported = now_micros;
+                    file.progress.elapsed_micros = now_micros - started;
+                    report(file.progress);
+                }
+            }
+            file.commit(events.next_offset()).await?;
+        }
+        progress.elapsed_micros = clock.now_micros() - started;
+        report(&progress);
+        Ok(progress)
+    }
+}
+
+// === impl OpenFile ===
+
+impl OpenFile<'_> {
+    fn push(&mut self, event: FileEvent, body: &[u8], now_micros: i64) {
+        self.progress.read += 1;
+        self.progress.bytes += body.len() as u64;
+        let message = Message { topic: &self.topic, offset: event.offset, payload: Some(body), ..Message::default() };
+        let pushed = match event.size {
+            Size::Whole => self.builder.push(&message, now_micros),
+            Size::TooLong(size) => self.builder.reject(&message, &too_large(size), now_micros),
         };
         match pushed {
             Pushed::Event(micros) => self.newest_event_micros = self.newest_event_micros.max(Some(micros)),
-            Pushed::Quarantined(_) => progress.rejected += 1,
+            Pushed::Quarantined(_) => self.progress.rejected += 1,
         }
     }
 
-    async fn commit(
-        &mut self,
-        committer: &mut Committer,
-        builder: &mut BatchBuilder,
-        next: i64,
-        progress: &mut Progress,
-    ) -> Result<()> {
+    /// Commits the open rows, and the offsets before `next`.
+    async fn commit(&mut self, next: i64) -> Result<()> {
         if next <= self.from {
             return Ok(());
         }
-        let (events, quarantine) = builder.finish()?;
-        let held = i64::try_from(events.rows() + quarantine.rows()).unwrap_or(i64::MAX);
+        let (events, quarantine) = self.builder.finish()?;
+        let rows = i64::try_from(events.rows() + quarantine.rows()).unwrap_or(i64::MAX);
         let range = PartitionRange {
             topic: self.topic.clone(),
             partition: 0,
@@ -193,34 +196,35 @@ impl OpenFile {
             next,
             end_offset: None,
             newest_event_micros: self.newest_event_micros.take(),
-            // Blank lines, and those that an event goes on over.
-            passed_over: Some(next - self.from - held),
+            // Blank lines, and the further lines of an event.
+            passed_over: Some(next - self.from - rows),
         };
-        let rows = events.rows() as u64;
-        let touched = vec![Touched { range, expected: self.expected }];
-        let report = committer
-            .commit(Batch { events, quarantine, touched, topic_ids: BTreeMap::new(), marks: Vec::new() })
+        let event_rows = events.rows() as u64;
+        let partitions = vec![PartitionBatch { range, expected: self.expected }];
+        let report = self
+            .committer
+            .commit(Batch { events, quarantine, partitions, topic_ids: BTreeMap::new(), marks: Vec::new() })
             .await?;
         if !report.fenced.is_empty() {
             return Err(Error::fenced(format!("another replay of `{}` is running", self.topic))
                 .with_hint("let one of them finish; replaying the file again adds nothing"));
         }
-        progress.done += rows;
+        self.progress.done += event_rows;
         self.from = next;
         self.expected = Some(next);
         Ok(())
     }
 }
 
-/// What an event is told of which only the size is known.
+/// Creates the rejection of an event that exceeds the size limit.
 pub fn too_large(size: usize) -> Rejection {
-    let what = format!("event of {size} bytes is too large: drop `content`, then `steps`");
-    Rejection::of(Problem::new(Reason::TooLarge, "", what))
+    let explanation = format!("event of {size} bytes is too large: drop `content`, then `steps`");
+    Rejection::from(Problem::new(Reason::TooLarge, "", explanation))
 }
 
 // === to Kafka ===
 
-/// What is acknowledged and what is not.
+/// Counts of acknowledged and failed events.
 #[derive(Default)]
 struct Delivered {
     done: AtomicU64,
@@ -245,34 +249,34 @@ impl ProducerContext for Context {
     }
 }
 
-/// What of an event decides its key and its time.
+/// The fields that determine the key and the time of an event.
 #[derive(Deserialize)]
-struct Glance<'a> {
+struct KeyAndTime<'a> {
     #[serde(borrow, default)]
     run_id: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow, default)]
     time: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow, default)]
-    data: Option<GlanceData<'a>>,
+    data: Option<EndedAt<'a>>,
 }
 
 #[derive(Deserialize)]
-struct GlanceData<'a> {
+struct EndedAt<'a> {
     #[serde(borrow, default)]
     ended_at: Option<std::borrow::Cow<'a, str>>,
 }
 
-impl Glance<'_> {
+impl KeyAndTime<'_> {
     fn micros(&self) -> Option<i64> {
         let ended = self.data.as_ref().and_then(|data| data.ended_at.as_deref());
         self.time.as_deref().or(ended).and_then(rfc3339_micros)
     }
 }
 
-/// Sends files to Kafka, keyed by run. Runs on a thread of the caller's until all is acknowledged.
+/// Sends files to Kafka, keyed by run, and blocks the calling thread until all events are acknowledged.
 ///
 /// # Errors
-/// `Config` for files and settings that cannot work; `Unavailable` where the broker does not take the events.
+/// `Config` for unreadable files and invalid settings; `Unavailable` if the broker does not accept the events.
 pub fn to_kafka(
     files: &[PathBuf],
     target: ToKafka,
@@ -290,9 +294,9 @@ pub fn to_kafka(
     let shift = if target.shift_to_now { newest(files)?.map(|newest| started - newest) } else { None };
     let mut progress = Progress::default();
     let mut pacer = Pacer { pace: target.pace, started, first: None, sent: 0 };
-    let mut said = started;
+    let mut reported = started;
     for file in files {
-        let mut records = Records::open(file, EVENT_BYTES)?;
+        let mut records = FileEvents::open(file, EVENT_BYTES)?;
         let mut buffer = Vec::new();
         while let Some(record) = records.read(&mut buffer)? {
             progress.read += 1;
@@ -302,13 +306,13 @@ pub fn to_kafka(
                 progress.rejected += 1;
                 continue;
             }
-            let text = std::str::from_utf8(&buffer).map(mended).unwrap_or_default();
-            let glance: Option<Glance<'_>> = serde_json::from_str(&text).ok();
-            pacer.wait(glance.as_ref().and_then(Glance::micros), clock, stop);
+            let text = std::str::from_utf8(&buffer).map(replace_lone_surrogates).unwrap_or_default();
+            let event: Option<KeyAndTime<'_>> = serde_json::from_str(&text).ok();
+            pacer.wait(event.as_ref().and_then(KeyAndTime::micros), clock, stop);
             if stop.is_cancelled() {
                 break;
             }
-            let key = glance.as_ref().and_then(|glance| glance.run_id.as_deref()).unwrap_or_default();
+            let key = event.as_ref().and_then(|event| event.run_id.as_deref()).unwrap_or_default();
             let shift = shift.or_else(|| {
                 let first = target.shift_to_now.then_some(pacer.first).flatten();
                 first.map(|first| started - first)
@@ -316,8 +320,8 @@ pub fn to_kafka(
             let shifted = shift.and_then(|shift| shifted(&buffer, shift));
             send(&producer, &target.topic, key, shifted.as_deref().unwrap_or(&buffer), stop)?;
             let now_micros = clock.now_micros();
-            if now_micros - said >= REPORT_MICROS {
-                said = now_micros;
+            if now_micros - reported >= REPORT_MICROS {
+                reported = now_micros;
                 report(&delivered.onto(progress, now_micros - started));
             }
         }
@@ -372,7 +376,7 @@ fn send(
     }
 }
 
-/// Holds events back to their pace.
+/// Delays events to the requested pace.
 struct Pacer {
     pace: Pace,
     started: i64,
@@ -381,7 +385,7 @@ struct Pacer {
 }
 
 impl Pacer {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a pace needs no more digits")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the pace is approximate")]
     fn wait(&mut self, event_micros: Option<i64>, clock: &dyn Clock, stop: &CancellationToken) {
         if let Some(micros) = event_micros {
             self.first.get_or_insert(micros);
@@ -402,23 +406,23 @@ impl Pacer {
     }
 }
 
-/// Newest event of all files; none where standard input is one of them, which cannot be read twice.
+/// Returns the time of the newest event of all files; `None` if they include standard input, which cannot be read twice.
 fn newest(files: &[PathBuf]) -> Result<Option<i64>> {
     let mut newest = None;
     for file in files {
         if identity(file)?.is_none() {
             return Ok(None);
         }
-        let (mut records, mut buffer) = (Records::open(file, EVENT_BYTES)?, Vec::new());
+        let (mut records, mut buffer) = (FileEvents::open(file, EVENT_BYTES)?, Vec::new());
         while records.read(&mut buffer)?.is_some() {
-            let micros = serde_json::from_slice::<Glance<'_>>(&buffer).ok().and_then(|glance| glance.micros());
+            let micros = serde_json::from_slice::<KeyAndTime<'_>>(&buffer).ok().and_then(|event| event.micros());
             newest = newest.max(micros);
         }
     }
     Ok(newest)
 }
 
-/// An event with its times shifted; none where it is not one.
+/// Shifts the times of an event; `None` if it is not JSON.
 fn shifted(body: &[u8], shift: i64) -> Option<Vec<u8>> {
     let mut event: Value = serde_json::from_slice(body).ok()?;
     for pointer in ["/time", "/data/started_at", "/data/ended_at"] {
@@ -432,7 +436,7 @@ fn shifted(body: &[u8], shift: i64) -> Option<Vec<u8>> {
     serde_json::to_vec(&event).ok()
 }
 
-/// Settings of a producer: those of the consumer that are about the connection.
+/// Returns the configuration of a producer: the connection properties of the consumer.
 pub fn producer_config(brokers: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
     const CONNECTION: [&str; 4] = ["security.", "sasl.", "ssl.", "client."];
     let mut config = ClientConfig::new();
@@ -443,10 +447,10 @@ pub fn producer_config(brokers: &str, properties: &BTreeMap<String, String>) -> 
     config
 }
 
-/// True for a file that exists or standard input; the error says which one does not.
+/// Checks that files exist and can be read.
 ///
 /// # Errors
-/// `Config` naming the file.
+/// `Config`, naming the file.
 pub fn readable(files: &[PathBuf]) -> Result<()> {
     files.iter().try_for_each(|file: &PathBuf| identity(Path::new(file)).map(|_| ()))
 }

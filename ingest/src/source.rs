@@ -1,6 +1,6 @@
-//! Where messages come from.
+//! The sources of messages: Kafka and files.
 
-pub mod ends;
 pub mod file;
 pub mod kafka;
 pub mod open_batch;
+pub mod read_progress;

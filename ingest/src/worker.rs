@@ -1,4 +1,4 @@
-//! The ingest role: a polling thread that decodes, and a task that commits.
+//! The ingest role: a polling thread that decodes messages, and a task that commits batches.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -12,31 +12,26 @@ use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit_pipeline::{Batch, CommitReport, Committer, Observer};
-use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::health::IngestHealth;
+use crate::metrics::IngestMetrics;
 use crate::source::kafka::context::Assigner;
 use crate::source::kafka::settings::KafkaSettings;
-use crate::source::kafka::{Orders, Poller, Wires};
-use crate::source::open_batch::Answer;
+use crate::source::kafka::{CommitChannels, Poller, PollerOptions};
+use crate::source::open_batch::CommitReply;
 
-/// Everything the role works with.
+/// The ingest role and its dependencies.
 #[derive(Clone)]
 pub struct Ingest {
-    /// The tables.
     pub lake: Lake,
-    /// What to read.
     pub kafka: KafkaSettings,
-    /// Limits of a message.
     pub limits: Limits,
     /// Passes rows to an aggregator in the same process.
     pub handover: Option<Handover>,
-    /// Counters.
-    pub metrics: Metrics,
-    /// What the role says of itself.
-    pub health: Health,
+    pub metrics: IngestMetrics,
+    pub health: IngestHealth,
 }
 
-/// What the role did.
+/// The totals of a run of the role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Rows committed to `events`.
@@ -47,24 +42,22 @@ pub struct Summary {
     pub halted: usize,
 }
 
-/// Tells counters and health what the committer does.
-pub struct Watch {
-    /// Counters.
-    pub metrics: Metrics,
-    /// What the role says of itself.
-    pub health: Health,
-    /// Dates the last commit.
+/// Updates metrics and health as the committer progresses.
+pub struct CommitObserver {
+    pub metrics: IngestMetrics,
+    pub health: IngestHealth,
+    /// Gives the time of the last commit.
     pub clock: Arc<dyn Clock>,
 }
 
-impl Observer for Watch {
-    fn retrying(&self, what: &'static str, reason: &str) {
-        tracing::warn!(what, reason, "storage request failed or its outcome is unknown; retrying");
-        self.metrics.retries.with_label_values(&[what]).inc();
-        self.health.note(|status| status.storage = Some(format!("{what}: {reason}")));
+impl Observer for CommitObserver {
+    fn retrying(&self, step: &'static str, reason: &str) {
+        tracing::warn!(what = step, reason, "storage request failed or its outcome is unknown; retrying");
+        self.metrics.retries.with_label_values(&[step]).inc();
+        self.health.note(|status| status.storage = Some(format!("{step}: {reason}")));
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a histogram counts in floats")]
+    #[expect(clippy::cast_precision_loss, reason = "histograms take floats")]
     fn committed(&self, report: &CommitReport) {
         let rows = u64::try_from(report.event_rows).unwrap_or(0);
         self.metrics.rows_committed.inc_by(rows);
@@ -81,12 +74,12 @@ impl Observer for Watch {
 // === impl Ingest ===
 
 impl Ingest {
-    /// Reads until `stop` is cancelled, then commits what was read and returns; `stop_now` returns at once. With
-    /// `until_caught_up`, returns when all that was there at the start is in the tables.
+    /// Reads until `stop` is cancelled, then commits the open batch and returns; `stop_now` returns at once. With
+    /// `until_caught_up`, returns when every message that the topics held at the start is in the tables.
     ///
     /// # Errors
-    /// `Config` for settings that cannot work; `Unavailable` where the Kafka client gives up; `Data` and `Bug` where no
-    /// waiting can help. An unreachable broker or store is waited for.
+    /// `Config` for invalid settings; `Unavailable` if the Kafka client reports a fatal error; `Data` and `Bug` if retrying
+    /// cannot help. The role waits for an unreachable broker or store.
     pub async fn run(
         self,
         stop: CancellationToken,
@@ -95,12 +88,15 @@ impl Ingest {
     ) -> Result<Summary> {
         self.kafka.validate()?;
         let clock = self.lake.clock();
-        let observer =
-            Arc::new(Watch { metrics: self.metrics.clone(), health: self.health.clone(), clock: Arc::clone(&clock) });
+        let observer = Arc::new(CommitObserver {
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            clock: Arc::clone(&clock),
+        });
         let handed_on = self.handover.as_ref().map_or(&[] as &[_], Handover::columns);
         let committer = Committer::for_lake(&self.lake, &*self.kafka.job, self.handover, observer, stop_now.clone());
         let (batches, waiting) = tokio::sync::mpsc::channel(self.kafka.flush.channel_batches);
-        let (answer, answers) = channel();
+        let (reply_sender, replies) = channel();
         let assigner = Assigner {
             log: Arc::new(self.lake.log(Table::Events)) as Arc<dyn CommitLog>,
             job: self.kafka.job.clone(),
@@ -108,8 +104,8 @@ impl Ingest {
             start: self.kafka.start,
         };
         let health = self.health.clone();
-        let stop_asking = stop.child_token();
-        let orders = Orders {
+        let stop_end_offsets = stop.child_token();
+        let options = PollerOptions {
             settings: self.kafka,
             limits: self.limits,
             handed_on,
@@ -120,20 +116,20 @@ impl Ingest {
             stop_now,
             until_caught_up,
         };
-        let wires = Wires { batches, answers };
+        let channels = CommitChannels { batches, replies };
         let stopped = |source| Error::bug("the polling thread stopped unexpectedly").with_source(source);
-        let starting = tokio::task::spawn_blocking(move || Poller::start(orders, wires, assigner));
+        let starting = tokio::task::spawn_blocking(move || Poller::start(options, channels, assigner));
         let poller = starting.await.map_err(stopped)??;
         let committer = committer.with_topic_ids(Arc::new(poller.topic_ids()));
-        let asking = poller.asking().run(stop_asking.clone());
-        let committing = commit_all(committer, waiting, answer, self.metrics, clock);
+        let end_offsets = poller.end_offsets().run(stop_end_offsets.clone());
+        let committing = commit_all(committer, waiting, reply_sender, self.metrics, clock);
         let polling = async {
             let polled = tokio::task::spawn_blocking(move || poller.run()).await;
-            stop_asking.cancel();
+            stop_end_offsets.cancel();
             polled
         };
-        // All of them are waited for: the client leaves its group when the last one lets go of it.
-        let (polled, (), ()) = tokio::join!(polling, committing, asking);
+        // Wait for all of them: the client leaves its group when the last reference to it is dropped.
+        let (polled, (), ()) = tokio::join!(polling, committing, end_offsets);
         polled.map_err(stopped)??;
         let status = health.status();
         Ok(Summary {
@@ -144,24 +140,24 @@ impl Ingest {
     }
 }
 
-/// Commits batches in their order until the poller is gone.
-#[expect(clippy::cast_precision_loss, reason = "a histogram counts in floats")]
+/// Commits batches in order until the poller is gone.
+#[expect(clippy::cast_precision_loss, reason = "histograms take floats")]
 pub async fn commit_all(
     mut committer: Committer,
     mut batches: Receiver<Batch>,
-    answers: Sender<Answer>,
-    metrics: Metrics,
+    replies: Sender<CommitReply>,
+    metrics: IngestMetrics,
     clock: Arc<dyn Clock>,
 ) {
     while let Some(batch) = batches.recv().await {
         let started = clock.now_micros();
-        let answer = match committer.commit(batch).await {
-            Ok(report) => Answer::Done(report),
-            Err(error) => Answer::Failed(error),
+        let reply = match committer.commit(batch).await {
+            Ok(report) => CommitReply::Done(report),
+            Err(error) => CommitReply::Failed(error),
         };
         metrics.commit_seconds.observe((clock.now_micros() - started) as f64 / 1e6);
-        let failed = matches!(answer, Answer::Failed(_));
-        if answers.send(answer).is_err() || failed {
+        let failed = matches!(reply, CommitReply::Failed(_));
+        if replies.send(reply).is_err() || failed {
             return;
         }
     }

@@ -4,7 +4,7 @@ use bellwether_base::Result;
 use bellwether_event::Limits;
 use bellwether_follow::Until;
 use bellwether_ingest::worker::Ingest;
-use bellwether_ingest::{KafkaSettings, Metrics};
+use bellwether_ingest::{IngestHealth, IngestMetrics, KafkaSettings};
 use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,11 +19,11 @@ pub(crate) const NAME: &str = "ingest";
 struct IngestRole {
     kafka: KafkaSettings,
     limits: Limits,
-    health: bellwether_ingest::Health,
+    health: IngestHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
-    let health = bellwether_ingest::Health::default();
+    let health = IngestHealth::default();
     Box::new(IngestRole { kafka: config.kafka.clone(), limits: config.limits, health })
 }
 
@@ -40,7 +40,7 @@ impl Role for IngestRole {
             kafka: self.kafka.clone(),
             limits: self.limits,
             handover: shared.handover.clone(),
-            metrics: Metrics::register(&shared.registry)?,
+            metrics: IngestMetrics::register(&shared.registry)?,
             health: self.health.clone(),
         };
         let (stop, stop_now) = (shared.stop.clone(), shared.stop_now.clone());
@@ -56,7 +56,7 @@ impl Role for IngestRole {
 /// Progress is the number of messages of this job that the tables hold.
 struct IngestProbe {
     prefix: String,
-    health: bellwether_ingest::Health,
+    health: IngestHealth,
 }
 
 impl Probe for IngestProbe {

@@ -83,7 +83,7 @@ impl TwoTopics {
     /// Checks that both partitions of the recreated topic are halted and those of the other continue; stops the worker.
     fn only_the_recreated_topic_is_halted(&self, worker: Running) {
         for partition in ["0", "1"] {
-            reports(&worker, &format!("{}/{partition}", self.recreated), "recreated");
+            reports(&worker, &format!("{}/{partition}", self.recreated), "the topic was");
         }
         let before = rows(&self.setup, &self.other, 0);
         self.broker.publish_events(&self.other, 2, &runs("late", 10));

@@ -12,8 +12,9 @@ use bellwether_alerts::{BudgetSettings, Contracts, Rules, Watch, Watcher};
 use bellwether_base::ManualClock;
 use bellwether_bench::fleet::{Fleet, Sent, Settings, Truth};
 use bellwether_event::Limits;
-use bellwether_ingest::worker::Watch as Observer;
-use bellwether_ingest::{FlushSettings, Health, Metrics, replay};
+use bellwether_ingest::replay::ToTables;
+use bellwether_ingest::worker::CommitObserver;
+use bellwether_ingest::{FlushSettings, IngestHealth, IngestMetrics};
 use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use serde_json::Value;
@@ -113,11 +114,11 @@ fn written(folder: &std::path::Path, minute: i64, sent: &[Sent]) -> Vec<PathBuf>
 }
 
 async fn ingest(lake: &Lake, files: &[PathBuf]) {
-    let metrics = Metrics::register(&Registry::new()).expect("registers");
-    let observer = Observer { metrics, health: Health::default(), clock: lake.clock() };
+    let metrics = IngestMetrics::register(&Registry::new()).expect("registers");
+    let observer = CommitObserver { metrics, health: IngestHealth::default(), clock: lake.clock() };
     let (flush, stop) = (FlushSettings::default(), CancellationToken::new());
-    let read = replay::to_tables(lake, files, Limits::default(), &flush, Arc::new(observer), stop, |_| {});
-    assert_eq!(Box::pin(read).await.expect("reads").rejected, 0);
+    let tables = ToTables { lake, limits: Limits::default(), flush: &flush, observer: Arc::new(observer), stop };
+    assert_eq!(Box::pin(tables.run(files, |_| {})).await.expect("reads").rejected, 0);
 }
 
 /// Sums over some runs.

@@ -221,7 +221,9 @@ fn a_recreated_topic_is_halted_and_none_of_its_messages_are_stored() {
     broker.publish_events(&topic, 1, &runs("new", 20));
     let running = setup.start("run");
     let (_, body) = until("health reports it", || {
-        running.get("/healthz").filter(|(status, body)| *status == 503 && body.contains("recreated"))
+        running
+            .get("/healthz")
+            .filter(|(status, body)| *status == 503 && body.contains("topic was deleted and recreated"))
     });
     assert!(body.contains(&format!("{topic}/0")), "{body}");
     running.signal("TERM");

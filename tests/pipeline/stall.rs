@@ -11,7 +11,7 @@ use bellwether_base::{Clock, SystemClock};
 use bellwether_event::Limits;
 use bellwether_follow::{FollowHealth, Until};
 use bellwether_ingest::worker::Ingest;
-use bellwether_ingest::{FlushSettings, KafkaSettings, Metrics, Start};
+use bellwether_ingest::{FlushSettings, IngestMetrics, KafkaSettings, Start};
 use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -84,8 +84,8 @@ impl Rooms {
             kafka: self.kafka.clone(),
             limits: Limits::default(),
             handover: None,
-            metrics: Metrics::register(&Registry::new()).expect("registers"),
-            health: bellwether_ingest::Health::default(),
+            metrics: IngestMetrics::register(&Registry::new()).expect("registers"),
+            health: bellwether_ingest::IngestHealth::default(),
         };
         let token = CancellationToken::new;
         Box::pin(ingest.run(token(), token(), true)).await.expect("reads");

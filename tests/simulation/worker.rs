@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bellwether_base::{Clock, Error, ErrorKind, Result};
 use bellwether_ingest::commit_pipeline::{CommitReport, Observer, app_id};
-use bellwether_ingest::source::open_batch::{OpenBatch, Place};
-use bellwether_ingest::{FlushSettings, Message};
+use bellwether_ingest::source::open_batch::OpenBatch;
+use bellwether_ingest::{FlushSettings, Message, TopicPartition};
 use bellwether_lake::{CommitLog, Snapshot};
 
 use super::control::{Control, CrashPoint};
@@ -54,8 +54,8 @@ impl Observer for Heard {
     }
 }
 
-pub(crate) fn place(partition: i32) -> Place {
-    Place { topic: TOPIC.into(), partition }
+pub(crate) fn topic_partition(partition: i32) -> TopicPartition {
+    TopicPartition::new(TOPIC, partition)
 }
 
 impl Worker {
@@ -72,12 +72,12 @@ impl Worker {
 
     /// Runs one round of the polling loop, in the same order as in production.
     async fn turn(&mut self) -> Result<()> {
-        self.settle_answers().await?;
-        for (place, next) in self.open.take_fenced()? {
-            self.control.note(self.process, format_args!("reads {place} again from {next:?}"));
-            self.fetch.insert(place.partition, next.unwrap_or(0));
+        self.settle_replies().await?;
+        for (rewound, next) in self.open.take_rewinds()? {
+            self.control.note(self.process, format_args!("reads {rewound} again from {next:?}"));
+            self.fetch.insert(rewound.partition, next.unwrap_or(0));
             if let Some(next) = next {
-                self.control.acknowledge(place.partition, next);
+                self.control.acknowledge(rewound.partition, next);
             }
         }
         self.hear_of_rebalances().await?;
@@ -91,10 +91,10 @@ impl Worker {
         Ok(())
     }
 
-    async fn settle_answers(&mut self) -> Result<()> {
-        while let Ok(answer) = self.open.answers.try_recv() {
+    async fn settle_replies(&mut self) -> Result<()> {
+        while let Ok(reply) = self.open.replies.try_recv() {
             self.control.pass(self.process, CrashPoint::BeforeAcknowledgement).await;
-            let report = self.open.settle(answer)?;
+            let report = self.open.settle(reply)?;
             for range in &report.committed {
                 self.control.acknowledge(range.partition, range.next);
             }
@@ -119,7 +119,7 @@ impl Worker {
                     payload: stored.payload.as_deref(),
                     ..Message::default()
                 };
-                self.open.take(&place(partition), &message, now);
+                self.open.take(&topic_partition(partition), &message, now);
                 self.fetch.insert(partition, stored.offset + 1);
             }
         }
@@ -143,10 +143,10 @@ impl Worker {
         let deadline = self.control.clock.now_micros() + REVOKE_WAIT_MICROS;
         while !self.open.all_settled()? && self.control.clock.now_micros() < deadline {
             self.control.clock.sleep(Duration::from_millis(20)).await;
-            self.settle_answers().await?;
+            self.settle_replies().await?;
         }
         for partition in lost {
-            self.open.let_go(&place(*partition))?;
+            self.open.release(&topic_partition(*partition))?;
             self.fetch.remove(partition);
         }
         self.control.note(self.process, format_args!("lets go of {lost:?}"));
@@ -157,7 +157,7 @@ impl Worker {
         let snapshot = self.load().await?;
         for partition in won {
             let next = snapshot.next(&app_id(JOB, TOPIC, *partition));
-            self.open.assign(&place(*partition), next);
+            self.open.assign(&topic_partition(*partition), next);
             self.fetch.insert(*partition, next.unwrap_or(0));
             if let Some(next) = next {
                 self.control.acknowledge(*partition, next);

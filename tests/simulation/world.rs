@@ -12,10 +12,10 @@ use bellwether_aggregate::{Aggregate, event_columns};
 use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
 use bellwether_follow::Until;
-use bellwether_ingest::commit_pipeline::{Committer, DataStore};
+use bellwether_ingest::commit_pipeline::{CommitTarget, Committer, DataStore};
 use bellwether_ingest::source::open_batch::OpenBatch;
 use bellwether_ingest::worker::commit_all;
-use bellwether_ingest::{BatchBuilder, FlushSettings, Metrics};
+use bellwether_ingest::{BatchBuilder, FlushSettings, IngestMetrics};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
 use bellwether_lake::{AddedFile, CommitLog, Handover, Lake, LogEntry, MaintainSettings};
@@ -284,15 +284,16 @@ impl World {
             let quarantine = watched(Table::Quarantine, quarantine);
             let stop = CancellationToken::new();
             let handed_on = handover.as_ref().map_or(&[] as &[_], Handover::columns);
-            let committer = Committer::new(data, Arc::clone(&log), quarantine, JOB, heard, stop)
-                .with_clock(Arc::new(clock.clone()))
-                .with_handover(handover);
+            let committer =
+                Committer::new(CommitTarget { store: data, events: Arc::clone(&log), quarantine }, JOB, heard, stop)
+                    .with_clock(Arc::new(clock.clone()))
+                    .with_handover(handover);
             let (batches, waiting) = tokio::sync::mpsc::channel(flush.channel_batches);
-            let (answer, answers) = std::sync::mpsc::channel();
+            let (reply, replies) = std::sync::mpsc::channel();
             let builder = BatchBuilder::new(Limits::default()).handing_on(handed_on)?;
-            let open = OpenBatch::new(builder, batches, answers, flush.channel_batches);
-            let metrics = Metrics::register(&Registry::new())?;
-            let committing = commit_all(committer, waiting, answer, metrics, Arc::new(clock.clone()));
+            let open = OpenBatch::new(builder, batches, replies, flush.channel_batches);
+            let metrics = IngestMetrics::register(&Registry::new())?;
+            let committing = commit_all(committer, waiting, reply, metrics, Arc::new(clock.clone()));
             spawned.borrow_mut().push((process, Box::pin(committing)));
             let worker = Worker { number, process, control, broker, group, log, flush, open, fetch: BTreeMap::new() };
             Box::pin(worker.run()).await;

@@ -1,37 +1,37 @@
-//! Decoding one message: a fast reading that accepts, and a slow one that explains (`explain.rs`).
+//! Decodes one message in a fast pass; a slow pass explains rejected messages (`explain.rs`).
 //!
-//! The fast reading borrows from the message, checks every limit while it reads and stops at the first thing that the
-//! event is rejected for: identity, time and outcome, and JSON that is none. Anything else that is wrong is left out or cut,
-//! and noted (`marks.rs`). Only a rejection is explained: the schema is held against the message to list every problem with
-//! its pointer.
+//! The fast pass borrows from the message, checks every limit as it reads, and stops at the first problem that rejects the
+//! event: malformed JSON, or a malformed field of identity, time or outcome. Any other malformed value is left out or cut, and
+//! noted (`marks.rs`). The slow pass runs only for rejected messages: it checks the message against the schema to list every
+//! problem with its pointer.
 
 use std::borrow::Cow;
 
 use crate::explain;
 use crate::ids;
-use crate::json::{Fast, Note, Reader, Wrong, right};
-use crate::marks::{self, Marked, Marks, Step};
+use crate::json::{JsonReader, Malformed, Note, Parsed, ensure};
+use crate::marks::{self, Marked, Marks, PathStep};
 use crate::pattern;
 use crate::reason::{Problem, Reason, Rejection};
-use crate::record::{Read, entries};
+use crate::record::{FromJson, entries};
 use crate::release::ReleaseCache;
 use crate::run::{self, Completed, Escalation, PolicyException, Review, Run, Score, WholeRun};
 use crate::value::{Time, length_fits};
 
-/// A message with more than so many times `max_bytes` is not read at all.
+/// A message of more than this many times `max_bytes` is not read at all.
 const READABLE: usize = 4;
 
-/// Limits that are not in the schema, because they are about bytes or the time of day.
+/// Limits that the schema cannot express, because they concern bytes or the current time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a message that is kept whole. Of a larger one content, steps and unknown fields are left out; one of more
-    /// than four times as many is rejected.
+    /// Largest message kept whole, in bytes. A larger one loses content, steps and unknown fields; one of more than four times
+    /// this size is rejected.
     pub max_bytes: usize,
-    /// Nesting of objects and lists.
+    /// Deepest nesting of objects and arrays.
     pub max_depth: usize,
-    /// How far ahead of our clock a producer's may be, microseconds.
+    /// How far in the future an event may be, microseconds.
     pub max_future_micros: i64,
-    /// How old a statement may be, microseconds.
+    /// How old an event may be, microseconds.
     pub max_age_micros: i64,
 }
 
@@ -46,15 +46,15 @@ impl Default for Limits {
     }
 }
 
-/// What the framing around a message says about it (CloudEvents attributes); all of it may be absent. Each is held to the
-/// contract as the field of the body that says the same.
+/// The CloudEvents attributes of a message. Each is optional, and must satisfy the contract of the body field with the same
+/// meaning.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Envelope<'a> {
     /// `id`.
     pub id: Option<&'a str>,
     /// `source`.
     pub source: Option<&'a str>,
-    /// `type`: the name of an event type, after a reverse-DNS prefix and before a version such as `.v1` if need be.
+    /// `type`: the name of an event type, optionally with a reverse-DNS prefix and a version such as `.v1`.
     pub event_type: Option<&'a str>,
     /// `time`, RFC 3339.
     pub time: Option<&'a str>,
@@ -62,7 +62,7 @@ pub struct Envelope<'a> {
     pub subject: Option<&'a str>,
 }
 
-/// Type of an event.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// A run was completed.
@@ -80,7 +80,7 @@ pub enum EventType {
 impl EventType {
     const ALL: [Self; 5] = [Self::Completed, Self::Score, Self::Review, Self::Escalated, Self::PolicyException];
 
-    /// The name in the contract.
+    /// Returns the name in the contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Completed => "run.completed",
@@ -91,14 +91,14 @@ impl EventType {
         }
     }
 
-    /// The type with a name.
+    /// Returns the type with a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event_type| event_type.name() == name)
     }
 
-    /// The type that a CloudEvents type names whole, such as `io.example.run.completed.v1`: what stands before the name is a
-    /// prefix that ends with a point, and what stands after it is a version.
-    pub fn of_cloud_event(name: &str) -> Option<Self> {
+    /// Returns the type that a CloudEvents type such as `io.example.run.completed.v1` names: an optional prefix that ends with
+    /// a dot, the name, and an optional version.
+    pub fn from_cloud_event(name: &str) -> Option<Self> {
         let is_version = |part: &str| {
             part.strip_prefix('v')
                 .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -118,35 +118,31 @@ impl EventType {
 /// An accepted event.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
-    /// Version of the contract that the producer named.
+    /// Version of the contract that the producer follows.
     pub spec: Cow<'a, str>,
-    /// Type.
     pub event_type: EventType,
     /// Idempotency key within the source.
     pub id: Cow<'a, str>,
     /// Producer.
     pub source: Cow<'a, str>,
-    /// Time of the statement, microseconds since the epoch.
+    /// When the producer made the statement, microseconds since the epoch.
     pub time_micros: i64,
-    /// The run.
     pub run_id: Cow<'a, str>,
-    /// Tenant.
     pub tenant: Option<Cow<'a, str>>,
-    /// Of several statements of one fact the highest revision counts.
+    /// The highest revision counts if a fact is stated several times.
     pub revision: i64,
-    /// Event that this one replaces, as stated.
+    /// The event that this one replaces, as stated.
     pub supersedes: Option<Cow<'a, str>>,
-    /// What is stated.
     pub payload: Payload<'a>,
-    /// Fields that the contract does not know, or has no column for, as a JSON object: as they stood in the message, a list
-    /// as an object of its places. Text for which there was no room is left out.
+    /// Fields that the contract does not define, or has no column for, as a JSON object with the nesting of the message. An
+    /// array becomes an object keyed by index. Values that do not fit are dropped.
     pub extra: Option<String>,
-    /// Pointers to values that are not kept as they were sent, each with what became of it: `cut` at its limit, `left out`
-    /// for being wrong, `bounded`, `dropped` for want of room in `extra`; `stated` by the producer, in its own words.
+    /// Pointers to values that are not kept as sent, each with what happened to it: `cut` at its limit, `left out` because it
+    /// was malformed, `bounded`, `dropped` because `extra` was full, or `stated` by the producer.
     pub truncated: Vec<(Cow<'a, str>, &'static str)>,
 }
 
-/// What an event states.
+/// The statement that an event makes.
 #[derive(Clone, Debug)]
 pub enum Payload<'a> {
     /// A run was completed.
@@ -161,17 +157,28 @@ pub enum Payload<'a> {
     PolicyException(Box<PolicyException<'a>>),
 }
 
-/// Decodes messages; remembers releases.
+/// Decodes messages, and caches releases.
 #[derive(Debug, Default)]
 pub struct Decoder {
     limits: Limits,
     releases: ReleaseCache,
 }
 
+/// A message after parsing, before the defaults and the framing's attributes are applied.
+struct EventParts<'a> {
+    text: &'a str,
+    body: run::Envelope<'a>,
+    event_type: EventType,
+    payload: Payload<'a>,
+    /// Text of the data, from which the id of a late statement is derived. Empty for completed runs.
+    data: &'a str,
+    notes: Vec<Note>,
+}
+
 // === impl Decoder ===
 
 impl Decoder {
-    /// A decoder with limits.
+    /// Creates a decoder with limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, releases: ReleaseCache::default() }
     }
@@ -179,21 +186,21 @@ impl Decoder {
     /// Decodes one message.
     ///
     /// # Errors
-    /// Every problem that the message is rejected for.
+    /// Every problem that rejects the message.
     pub fn decode<'a>(
         &mut self,
         message: &'a [u8],
         envelope: &Envelope<'a>,
         now_micros: i64,
     ) -> Result<Event<'a>, Rejection> {
-        let text = self.readable(message).map_err(Rejection::of)?;
+        let text = self.readable(message).map_err(Rejection::from)?;
         match self.read(text, envelope) {
             Ok(event) if self.times_fit(&event, now_micros) && agrees(&event, envelope) => Ok(event),
             _ => Err(explain::rejection(text, envelope, &self.limits, now_micros)),
         }
     }
 
-    /// Every problem of a message, those too that it is not rejected for.
+    /// Returns every problem of a message, including those that do not reject it.
     pub fn problems(&self, message: &[u8], envelope: &Envelope<'_>, now_micros: i64) -> Vec<Problem> {
         match self.readable(message) {
             Ok(text) => explain::problems(text, envelope, &self.limits, now_micros),
@@ -201,65 +208,66 @@ impl Decoder {
         }
     }
 
-    /// The message as text without its byte order mark, if it is one of a bearable size.
+    /// Returns the message as text without its byte order mark.
     fn readable<'a>(&self, message: &'a [u8]) -> Result<&'a str, Problem> {
         let most = self.limits.readable_bytes();
         if message.is_empty() {
             return Err(Problem::new(Reason::Tombstone, "", "the message is empty: send an event or nothing"));
         }
         if message.len() > most {
-            let what = format!(
+            let explanation = format!(
                 "message of {} bytes exceeds {most}: drop `content`, then `steps`, and list them in `truncated`",
                 message.len()
             );
-            return Err(Problem::new(Reason::TooLarge, "", what));
+            return Err(Problem::new(Reason::TooLarge, "", explanation));
         }
         let text = simdutf8::basic::from_utf8(message).map_err(|_| {
             let at = std::str::from_utf8(message).map_or_else(|error| error.valid_up_to(), str::len);
-            let what = format!("invalid UTF-8 at byte {at}: encode the message as UTF-8");
-            Problem::new(Reason::InvalidUtf8, "", what)
+            let explanation = format!("invalid UTF-8 at byte {at}: encode the message as UTF-8");
+            Problem::new(Reason::InvalidUtf8, "", explanation)
         })?;
         Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
     }
 
-    /// The fast reading: in one go where the message is a completed run, as nearly all are.
-    fn read<'a>(&mut self, text: &'a str, envelope: &Envelope<'a>) -> Fast<Event<'a>> {
+    /// The fast pass. It reads a completed run, as nearly all messages are, in one go.
+    fn read<'a>(&mut self, text: &'a str, envelope: &Envelope<'a>) -> Parsed<Event<'a>> {
         let completed = |name: &str| EventType::from_name(name) == Some(EventType::Completed);
-        if envelope.event_type.is_none_or(|name| EventType::of_cloud_event(name) == Some(EventType::Completed))
+        if envelope.event_type.is_none_or(|name| EventType::from_cloud_event(name) == Some(EventType::Completed))
             && let Ok((whole, notes)) = self.whole::<WholeRun<'a>>(text)
             && whole.event_type.as_deref().is_none_or(completed)
         {
             let (body, run) = whole.split();
-            let payload = Payload::Completed(Box::new(self.completed(run.ok_or(Wrong)?)?));
-            return self.event(text, body, EventType::Completed, payload, "", envelope, notes);
+            let payload = Payload::Completed(Box::new(self.completed(run.ok_or(Malformed)?)?));
+            let event_type = EventType::Completed;
+            return self.event(EventParts { text, body, event_type, payload, data: "", notes }, envelope);
         }
         let (mut body, mut notes) = self.whole::<run::Envelope<'a>>(text)?;
-        let data = body.data.take().ok_or(Wrong)?.0;
+        let data = body.data.take().ok_or(Malformed)?.0;
         let event_type = match (&body.event_type, envelope.event_type) {
-            (Some(name), _) => EventType::from_name(name).ok_or(Wrong)?,
-            (None, Some(name)) => EventType::of_cloud_event(name).ok_or(Wrong)?,
+            (Some(name), _) => EventType::from_name(name).ok_or(Malformed)?,
+            (None, Some(name)) => EventType::from_cloud_event(name).ok_or(Malformed)?,
             (None, None) => EventType::Completed,
         };
         let (payload, inside) = self.read_payload(event_type, data)?;
-        // Places in the data are counted from its beginning, which is somewhere in the text.
+        // The notes count from the beginning of the data, not of the text.
         let before = data.as_ptr().addr() - text.as_ptr().addr();
         notes.extend(inside.into_iter().map(|Note { from, end, mark }| Note {
             from: from + before,
             end: end + before,
             mark,
         }));
-        self.event(text, body, event_type, payload, data, envelope, notes)
+        self.event(EventParts { text, body, event_type, payload, data, notes }, envelope)
     }
 
-    /// One value, which is all of the text, and the notes on it.
-    fn whole<'a, T: Read<'a>>(&self, text: &'a str) -> Fast<(T, Vec<Note>)> {
-        let mut json = Reader::new(text, self.limits.max_depth, &self.releases);
+    /// Reads the whole text as one value, and returns it with its notes.
+    fn whole<'a, T: FromJson<'a>>(&self, text: &'a str) -> Parsed<(T, Vec<Note>)> {
+        let mut json = JsonReader::new(text, self.limits.max_depth, &self.releases);
         let value = T::read(&mut json)?;
-        json.end()?;
+        json.expect_end()?;
         Ok((value, json.notes))
     }
 
-    fn read_payload<'a>(&mut self, event_type: EventType, data: &'a str) -> Fast<(Payload<'a>, Vec<Note>)> {
+    fn read_payload<'a>(&mut self, event_type: EventType, data: &'a str) -> Parsed<(Payload<'a>, Vec<Note>)> {
         Ok(match event_type {
             EventType::Completed => {
                 let (run, notes) = self.whole::<Box<Run<'a>>>(data)?;
@@ -284,41 +292,33 @@ impl Decoder {
         })
     }
 
-    fn completed<'a>(&mut self, run: Box<Run<'a>>) -> Fast<Completed<'a>> {
-        let release = self.releases.get(run.release.ok_or(Wrong)?.0)?;
-        let status = run.outcome.as_ref().and_then(|outcome| outcome.status).ok_or(Wrong)?.0;
+    fn completed<'a>(&mut self, run: Box<Run<'a>>) -> Parsed<Completed<'a>> {
+        let release = self.releases.get(run.release.ok_or(Malformed)?.0)?;
+        let status = run.outcome.as_ref().and_then(|outcome| outcome.status).ok_or(Malformed)?.0;
         let stage = run.rollout.as_ref().map_or(Some("full"), |rollout| rollout.stage.map(|stage| stage.0));
         let probability = run.sampling.as_ref().and_then(|sampling| sampling.probability);
         Ok(Completed {
             release,
-            started_micros: run.started_at.ok_or(Wrong)?.0,
-            ended_micros: run.ended_at.ok_or(Wrong)?.0,
+            started_micros: run.started_at.ok_or(Malformed)?.0,
+            ended_micros: run.ended_at.ok_or(Malformed)?.0,
             status,
-            stage: stage.ok_or(Wrong)?,
+            stage: stage.ok_or(Malformed)?,
             attempt: run.attempt.map_or(1, |attempt| attempt.0),
             weight_micros: run::weight_micros(probability),
             run,
         })
     }
 
-    /// An event of its parts: what the body says of it, else the framing, else what follows from its content.
-    #[expect(clippy::too_many_arguments, reason = "an event is made of all of these, in one place")]
-    fn event<'a>(
-        &self,
-        text: &'a str,
-        mut body: run::Envelope<'a>,
-        event_type: EventType,
-        mut payload: Payload<'a>,
-        data: &str,
-        envelope: &Envelope<'a>,
-        notes: Vec<Note>,
-    ) -> Fast<Event<'a>> {
-        let spec = body.spec.take().ok_or(Wrong)?.0;
-        right(pattern::spec_is_known(&spec))?;
-        let run_id = body.run_id.take().ok_or(Wrong)?.0;
+    /// Builds an event. A field of the body takes precedence over the framing's attribute, and that over the derived default.
+    #[inline]
+    fn event<'a>(&self, parts: EventParts<'a>, envelope: &Envelope<'a>) -> Parsed<Event<'a>> {
+        let EventParts { text, mut body, event_type, mut payload, data, notes } = parts;
+        let spec = body.spec.take().ok_or(Malformed)?.0;
+        ensure(pattern::spec_is_known(&spec))?;
+        let run_id = body.run_id.take().ok_or(Malformed)?.0;
         let stated_time = match (body.time, envelope.time) {
             (Some(time), _) => Some(time.0),
-            (None, Some(time)) => Some(time_of(time).ok_or(Wrong)?),
+            (None, Some(time)) => Some(time_of(time).ok_or(Malformed)?),
             (None, None) => None,
         };
         let (time_micros, attempt, data_revision) = match &payload {
@@ -327,7 +327,7 @@ impl Decoder {
                 completed.attempt,
                 completed.run.revision.map(|revision| revision.0),
             ),
-            _ => (stated_time.ok_or(Wrong)?, 1, None),
+            _ => (stated_time.ok_or(Malformed)?, 1, None),
         };
         let tenant = body.tenant.map(|tenant| tenant.0);
         let stated_revision = body.revision.map(|revision| revision.0);
@@ -345,7 +345,7 @@ impl Decoder {
         let source = body.source.take().map(|source| source.0);
         let source = source.or(envelope.source.map(Cow::Borrowed)).unwrap_or(Cow::Borrowed("unknown"));
         let other_revision = data_revision.filter(|other| *other != revision);
-        let (truncated, extra) = self.kept_beside(text, notes, &mut payload, other_revision)?;
+        let (truncated, extra) = self.truncated_and_extra(text, notes, &mut payload, other_revision)?;
         Ok(Event {
             spec,
             event_type,
@@ -362,18 +362,18 @@ impl Decoder {
         })
     }
 
-    /// What of a message is not kept as it was sent, and what is kept beside the columns. Nearly all messages have neither.
-    fn kept_beside<'a>(
+    /// Returns the values that are not kept as sent, and the fields without columns. Few messages have either.
+    fn truncated_and_extra<'a>(
         &self,
         text: &'a str,
         notes: Vec<Note>,
         payload: &mut Payload<'a>,
         other_revision: Option<i64>,
-    ) -> Fast<(Vec<Marked<'a>>, Option<String>)> {
+    ) -> Parsed<(Vec<Marked<'a>>, Option<String>)> {
         let mut marks =
-            if notes.is_empty() { Marks::default() } else { Marks::of(text, notes, self.limits.max_depth)? };
+            if notes.is_empty() { Marks::default() } else { Marks::locate(text, notes, self.limits.max_depth)? };
         if let Some(revision) = other_revision {
-            let path = ["data", "revision"].map(|name| Step::Key(Cow::Borrowed(name)));
+            let path = ["data", "revision"].map(|name| PathStep::Key(Cow::Borrowed(name)));
             marks.extra.add(&path, &revision.to_string());
         }
         let too_large = text.len() > self.limits.max_bytes;
@@ -402,7 +402,7 @@ impl Decoder {
         Ok((marks.into_listed(), extra))
     }
 
-    /// No time is further from now than the pipeline accepts.
+    /// Checks that the times are neither too old nor too far in the future.
     fn times_fit(&self, event: &Event<'_>, now_micros: i64) -> bool {
         let accepted = self.limits.accepted_times(now_micros);
         let ended = match &event.payload {
@@ -416,23 +416,23 @@ impl Decoder {
 // === impl Limits ===
 
 impl Limits {
-    /// Bytes of a message that is read at all.
+    /// Returns the size of the largest message that is read at all, in bytes.
     pub fn readable_bytes(&self) -> usize {
         self.max_bytes.saturating_mul(READABLE)
     }
 
-    /// Times that are accepted, microseconds since the epoch.
+    /// Returns the range of accepted times, microseconds since the epoch.
     pub(crate) fn accepted_times(&self, now_micros: i64) -> std::ops::RangeInclusive<i64> {
         now_micros.saturating_sub(self.max_age_micros)..=now_micros.saturating_add(self.max_future_micros)
     }
 }
 
-/// An RFC 3339 time of the years that events are of, microseconds since the epoch.
+/// Parses an RFC 3339 time within the accepted years, in microseconds since the epoch.
 pub(crate) fn time_of(text: &str) -> Option<i64> {
-    Time::of(text).map(|time| time.0)
+    Time::parse(text).map(|time| time.0)
 }
 
-/// The framing is right, and body and framing say the same.
+/// Checks that the framing's attributes satisfy the contract and agree with the body.
 fn agrees(event: &Event<'_>, envelope: &Envelope<'_>) -> bool {
     let same = |stated: Option<&str>, most: usize, body: &str| {
         stated.is_none_or(|stated| length_fits(stated, 1, most) && stated == body)
@@ -441,5 +441,5 @@ fn agrees(event: &Event<'_>, envelope: &Envelope<'_>) -> bool {
         && same(envelope.source, 256, &event.source)
         && same(envelope.subject, 128, &event.run_id)
         && envelope.time.is_none_or(|time| time_of(time).is_some())
-        && envelope.event_type.is_none_or(|name| EventType::of_cloud_event(name) == Some(event.event_type))
+        && envelope.event_type.is_none_or(|name| EventType::from_cloud_event(name) == Some(event.event_type))
 }

@@ -1,4 +1,4 @@
-//! Ids that are derived where a producer sends none: functions of the statement alone, so that a retry gets the same.
+//! Derived ids, for events that a producer sends without one. They depend on the statement alone, so a retry gets the same id.
 
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
@@ -8,16 +8,16 @@ use crate::decode::EventType;
 /// Characters of a derived id's hash: 128 bits.
 const HASH_CHARACTERS: usize = 32;
 
-/// Characters of an id at most.
+/// Most characters of an id.
 const MAX_CHARACTERS: usize = 128;
 
-/// Hash of a message body. Of two statements with equal revision and time the one with the greater hash counts, so that
-/// the choice depends on content and never on arrival.
+/// Hashes a message body. Of two statements with equal revision and time, the one with the greater hash counts, so the choice
+/// depends on content and never on the order of arrival.
 pub fn content_hash(message: &[u8]) -> i64 {
     xxh3_64(message).cast_signed()
 }
 
-/// `RUN:completed:ATTEMPT:REVISION`, within the 128 characters of an id.
+/// Returns `RUN:completed:ATTEMPT:REVISION`, or a hash if that exceeds the 128 characters of an id.
 pub(crate) fn completed(run_id: &str, attempt: i64, revision: i64) -> String {
     let mut id = String::with_capacity(run_id.len() + 32);
     id.push_str(run_id);
@@ -31,7 +31,7 @@ pub(crate) fn completed(run_id: &str, attempt: i64, revision: i64) -> String {
     hashed(&["run.completed", run_id, &format!("{attempt}:{revision}")])
 }
 
-/// Appends a number: one digit, as nearly all attempts and revisions are, without the formatter.
+/// Appends a number. A single digit, as nearly all attempts and revisions are, bypasses the formatter.
 fn push_number(text: &mut String, number: i64) {
     match u8::try_from(number) {
         Ok(digit @ 0..=9) => text.push(char::from(b'0' + digit)),
@@ -39,8 +39,8 @@ fn push_number(text: &mut String, number: i64) {
     }
 }
 
-/// Id of a late statement: a hash of what is stated of which run, and when. A statement that is sent again gets the same;
-/// the same of a later time is another statement.
+/// Returns the id of a late statement: a hash of its type, tenant, run, time and data. A repeated message gets the same id;
+/// the same data at another time is another statement.
 pub(crate) fn late(event_type: EventType, tenant: &str, run_id: &str, time_micros: i64, data: &str) -> String {
     hashed(&[event_type.name(), tenant, run_id, &time_micros.to_string(), data])
 }

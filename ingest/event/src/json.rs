@@ -1,69 +1,68 @@
-//! JSON as it stands in a message: a reader that goes through a text once, front to back, and borrows what has no escapes.
+//! A JSON reader that makes one pass over a text and borrows every string without escapes.
 //!
-//! It accepts what `serde_json` does (RFC 8259), which tests hold it against, and says of the rest only that it is wrong:
-//! what is wrong, and where, is for the slow reading. Decoding is most of what a message costs, and a general
-//! deserializer spends half of it between the text and the field: docs/performance.md has the numbers.
+//! It accepts the same JSON as `serde_json` (RFC 8259), and tests compare the two. Of anything else it reports only that it is
+//! malformed; `explain.rs` finds the reason and the position. It is written by hand because decoding is most of the cost of a
+//! message: an event of 834 bytes takes 1.08 µs, with `serde_json` 1.85 µs, and with `jiter` behind the same records 1.8 to 2.2
+//! times as long as with this reader (docs/decisions/0002).
 //!
-//! Unlike `serde_json` it accepts half of a surrogate pair, which producers make when they cut a text: U+FFFD is read in
-//! its place, and [`mended`] writes it there.
+//! Unlike `serde_json` it accepts half of a surrogate pair, which producers create by cutting a string within a character. It
+//! reads U+FFFD instead, and [`replace_lone_surrogates`] writes U+FFFD into text that is kept as sent.
 //!
-//! Kept by hand: an event of 834 bytes takes 1.08 µs, with `serde_json` 1.85 µs (docs/decisions/0002).
-//!
-//! A value that is not kept as it was sent is noted with its place only ([`Note`]). Nearly no message has one, so that
-//! finding its pointer is left to whoever looks at the notes (`marks.rs`).
+//! For a value that is not kept as sent, the reader records its byte range only ([`Note`]). Few messages have such a value,
+//! so `marks.rs` derives the JSON pointers from the notes in a second pass.
 
 use std::borrow::Cow;
 
 use wide::u8x16;
 
-use crate::surrogate::{is_high, is_low, mended, pair};
+use crate::surrogate::{is_high, is_low, pair, replace_lone_surrogates};
 
-/// The text is not JSON, or not the JSON that was asked for.
+/// The text is not JSON, or not the JSON that the caller expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wrong;
+pub(crate) struct Malformed;
 
-pub(crate) type Fast<T> = Result<T, Wrong>;
+pub(crate) type Parsed<T> = Result<T, Malformed>;
 
-/// A number as it was written.
+/// A number, exact if it is an integer of at most [`EXACT_DIGITS`] digits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Number {
-    /// Without fraction and exponent, of at most [`EXACT_DIGITS`].
+pub(crate) enum JsonNumber {
+    /// A number without fraction and exponent, of at most [`EXACT_DIGITS`] digits.
     Integer(i64),
-    /// Any other, rounded to the nearest.
+    /// Any other number, rounded to the nearest double.
     Real(f64),
 }
 
-/// Digits that fit 64 bits, whatever they are.
+/// Every number of this many digits fits 64 bits.
 const EXACT_DIGITS: usize = 18;
 
-/// Digits of a number that a double has exactly.
+/// A double represents every number of this many digits exactly.
 const DOUBLE_DIGITS: usize = 15;
 
-/// Powers of ten that a double has exactly, as far as [`DOUBLE_DIGITS`] go.
+/// Powers of ten that a double represents exactly, up to [`DOUBLE_DIGITS`].
 const TENS: [f64; DOUBLE_DIGITS + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// Objects and lists that were met before: where one comes again, it need not be gone through.
-pub(crate) trait Known {
-    /// Bytes of the known value that the text begins with; 0 for none. It ends with its own bracket, so that nothing that
-    /// comes after can be a part of it.
-    fn length_in(&self, text: &str) -> usize;
+/// Objects and arrays seen before. The reader skips them by their length instead of parsing them again.
+pub(crate) trait KnownValues {
+    /// Returns the length in bytes of the known value that `text` begins with, or 0. The value ends with its own bracket, so
+    /// no byte after it can belong to it.
+    fn known_length(&self, text: &str) -> usize;
 }
 
-/// What was done with a value that is not kept as it was sent.
+/// The treatment of a value that is not kept as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The contract does not know its key, or has no column for it.
+    /// The contract does not define its key, or has no column for it.
     Unknown,
-    /// It was longer than its limit, and ends there.
+    /// It exceeded its length limit and was cut there.
     Cut,
-    /// It is not what the contract asks for, and was left out.
+    /// It violates the contract and was left out.
     LeftOut,
-    /// It was beyond a bound, and counts as that.
+    /// It exceeded a bound and was replaced by that bound.
     Bounded,
 }
 
-/// A value that is not kept as it was sent: the bytes of the text that it takes.
+/// The byte range of a value that is not kept as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Note {
     pub(crate) from: usize,
@@ -71,54 +70,54 @@ pub(crate) struct Note {
     pub(crate) mark: Mark,
 }
 
-/// Where a reading of a text has got to.
-pub(crate) struct Reader<'a, 'k> {
+/// A reader and its position in the text.
+pub(crate) struct JsonReader<'a, 'k> {
     text: &'a str,
     at: usize,
-    /// Objects and lists that may be opened inside those that are open.
+    /// Remaining levels of nesting inside the open objects and arrays.
     levels: usize,
-    known: &'k dyn Known,
-    /// In no order.
+    known: &'k dyn KnownValues,
+    /// Unordered.
     pub(crate) notes: Vec<Note>,
-    /// Half of a surrogate pair was met since this was last set to false.
-    torn: bool,
+    /// Half of a surrogate pair was read since this was last set to false.
+    has_lone_surrogate: bool,
 }
 
-/// A place in a text to go back to.
+/// A position that the reader can return to.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Savepoint {
     at: usize,
     levels: usize,
     notes: usize,
 }
 
-/// A number's text, with what was learnt by passing over it.
+/// The parts of a number's text.
 struct Digits {
     from: usize,
     negative: bool,
-    /// All digits before the exponent as one number, if they are at most [`EXACT_DIGITS`].
+    /// All digits before the exponent as one number; meaningful up to [`EXACT_DIGITS`] digits.
     mantissa: u64,
     digits: usize,
-    /// How many of them come after the point.
+    /// Digits after the decimal point.
     fraction: usize,
     exponent: bool,
 }
 
-// === impl Reader ===
+// === impl JsonReader ===
 
-impl<'a, 'k> Reader<'a, 'k> {
-    /// Starts at the front; objects and lists nested deeper than `levels` are wrong.
-    pub(crate) fn new(text: &'a str, levels: usize, known: &'k dyn Known) -> Self {
-        Self { text, at: 0, levels, known, notes: Vec::new(), torn: false }
+impl<'a, 'k> JsonReader<'a, 'k> {
+    /// Starts at the beginning of `text`. Objects and arrays nested deeper than `levels` are malformed.
+    pub(crate) fn new(text: &'a str, levels: usize, known: &'k dyn KnownValues) -> Self {
+        Self { text, at: 0, levels, known, notes: Vec::new(), has_lone_surrogate: false }
     }
 
-    /// Nothing is left.
-    pub(crate) fn end(&mut self) -> Fast<()> {
+    /// Checks that only whitespace is left.
+    pub(crate) fn expect_end(&mut self) -> Parsed<()> {
         self.peek();
-        right(self.at == self.text.len())
+        ensure(self.at == self.text.len())
     }
 
-    /// The first byte of what comes next; 0, with which nothing begins, at the end.
+    /// Returns the first byte of the next token, or 0, which begins no token, at the end.
     #[inline]
     pub(crate) fn peek(&mut self) -> u8 {
         let byte = self.byte();
@@ -139,156 +138,156 @@ impl<'a, 'k> Reader<'a, 'k> {
     }
 
     #[inline]
-    fn take(&mut self, byte: u8) -> Fast<()> {
-        right(self.peek() == byte)?;
+    fn expect_byte(&mut self, byte: u8) -> Parsed<()> {
+        ensure(self.peek() == byte)?;
         self.at += 1;
         Ok(())
     }
 
-    /// `true`, `false` or `null`.
-    fn literal(&mut self, word: &str) -> Fast<()> {
+    /// Consumes `true`, `false` or `null`.
+    fn expect_word(&mut self, word: &str) -> Parsed<()> {
         self.peek();
-        right(self.text.as_bytes()[self.at..].starts_with(word.as_bytes()))?;
+        ensure(self.text.as_bytes()[self.at..].starts_with(word.as_bytes()))?;
         self.at += word.len();
         Ok(())
     }
 
-    /// Takes a null if one comes next.
+    /// Consumes a null if it is the next value, and returns whether it was.
     #[inline]
-    pub(crate) fn null(&mut self) -> Fast<bool> {
+    pub(crate) fn null(&mut self) -> Parsed<bool> {
         let null = self.peek() == b'n';
         if null {
-            self.literal("null")?;
+            self.expect_word("null")?;
         }
         Ok(null)
     }
 
-    /// True or false.
-    pub(crate) fn boolean(&mut self) -> Fast<bool> {
+    /// Reads `true` or `false`.
+    pub(crate) fn boolean(&mut self) -> Parsed<bool> {
         let value = self.peek() == b't';
-        self.literal(if value { "true" } else { "false" })?;
+        self.expect_word(if value { "true" } else { "false" })?;
         Ok(value)
     }
 
-    /// A value of any kind, as it stands.
-    pub(crate) fn raw(&mut self) -> Fast<&'a str> {
+    /// Returns the text of the next value, whatever its type.
+    pub(crate) fn raw(&mut self) -> Parsed<&'a str> {
         let from = self.start();
         self.skip()?;
         Ok(self.since(from))
     }
 
-    /// The same, its halves of surrogate pairs replaced.
-    pub(crate) fn whole_raw(&mut self) -> Fast<Cow<'a, str>> {
-        let before = std::mem::replace(&mut self.torn, false);
+    /// Returns the text of the next value with lone surrogates replaced.
+    pub(crate) fn repaired_raw(&mut self) -> Parsed<Cow<'a, str>> {
+        let before = std::mem::replace(&mut self.has_lone_surrogate, false);
         let raw = self.raw()?;
-        let torn = std::mem::replace(&mut self.torn, before);
-        Ok(if torn { mended(raw) } else { Cow::Borrowed(raw) })
+        let has_lone_surrogate = std::mem::replace(&mut self.has_lone_surrogate, before);
+        Ok(if has_lone_surrogate { replace_lone_surrogates(raw) } else { Cow::Borrowed(raw) })
     }
 
-    // === values that are not kept as they were sent ===
+    // === values that are not kept as sent ===
 
-    /// A value that the contract does not know.
+    /// Skips and notes a value that the contract does not define.
     #[cold]
-    pub(crate) fn unknown(&mut self) -> Fast<()> {
-        self.pass_over(Mark::Unknown)
+    pub(crate) fn unknown(&mut self) -> Parsed<()> {
+        self.skip_and_note(Mark::Unknown)
     }
 
-    /// Notes a value that began there and ends here.
+    /// Notes the value from `from` to the current position.
     #[cold]
     pub(crate) fn note(&mut self, from: usize, mark: Mark) {
         self.notes.push(Note { from, end: self.at, mark });
     }
 
-    /// Here.
+    /// Returns the current position, for [`Self::leave_out`].
     #[inline]
-    pub(crate) fn place(&self) -> Place {
-        Place { at: self.at, levels: self.levels, notes: self.notes.len() }
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        Savepoint { at: self.at, levels: self.levels, notes: self.notes.len() }
     }
 
-    /// Goes back to a place, and passes over the value that is there: it must be JSON, and is left out.
+    /// Returns to a savepoint, and skips and notes the value there. The value must be JSON.
     #[cold]
-    pub(crate) fn leave_out(&mut self, place: Place) -> Fast<()> {
-        (self.at, self.levels) = (place.at, place.levels);
-        self.notes.truncate(place.notes);
-        self.pass_over(Mark::LeftOut)
+    pub(crate) fn leave_out(&mut self, savepoint: Savepoint) -> Parsed<()> {
+        (self.at, self.levels) = (savepoint.at, savepoint.levels);
+        self.notes.truncate(savepoint.notes);
+        self.skip_and_note(Mark::LeftOut)
     }
 
-    fn pass_over(&mut self, mark: Mark) -> Fast<()> {
+    fn skip_and_note(&mut self, mark: Mark) -> Parsed<()> {
         let from = self.start();
         self.skip()?;
         self.note(from, mark);
         Ok(())
     }
 
-    /// The same, of a value that may be known.
-    pub(crate) fn raw_or_known(&mut self) -> Fast<&'a str> {
+    /// Returns the text of the next value, skipping it by its length if it is known.
+    pub(crate) fn raw_or_known(&mut self) -> Parsed<&'a str> {
         let from = self.start();
-        match self.known.length_in(&self.text[from..]) {
+        match self.known.known_length(&self.text[from..]) {
             0 => self.skip()?,
             length => self.at += length,
         }
         Ok(self.since(from))
     }
 
-    /// Where the next value starts.
+    /// Returns the index of the next value.
     pub(crate) fn start(&mut self) -> usize {
         self.peek();
         self.at
     }
 
-    /// The text from there to there.
+    /// Returns the text of a byte range.
     pub(crate) fn between(&self, from: usize, end: usize) -> &'a str {
         &self.text[from..end]
     }
 
-    /// The text from there to here.
+    /// Returns the text from `from` to the current position.
     pub(crate) fn since(&self, from: usize) -> &'a str {
         &self.text[from..self.at]
     }
 
-    fn skip(&mut self) -> Fast<()> {
+    fn skip(&mut self) -> Parsed<()> {
         match self.peek() {
             b'"' => self.skip_text(),
             b'{' => self.fields(Self::skip_text, |reader, ()| reader.skip()),
             b'[' => self.list(Self::skip),
-            b't' => self.literal("true"),
-            b'f' => self.literal("false"),
-            b'n' => self.literal("null"),
+            b't' => self.expect_word("true"),
+            b'f' => self.expect_word("false"),
+            b'n' => self.expect_word("null"),
             _ => self.digits().map(|_| ()),
         }
     }
 
-    // === objects and lists ===
+    // === objects and arrays ===
 
-    /// An object: `field` is called with each key, and reads its value.
+    /// Reads an object. `field` is called with each key and reads the value.
     #[inline]
-    pub(crate) fn object(&mut self, field: impl FnMut(&mut Self, Cow<'a, str>) -> Fast<()>) -> Fast<()> {
+    pub(crate) fn object(&mut self, field: impl FnMut(&mut Self, Cow<'a, str>) -> Parsed<()>) -> Parsed<()> {
         self.fields(Self::text, field)
     }
 
     #[inline]
     fn fields<K>(
         &mut self,
-        mut key: impl FnMut(&mut Self) -> Fast<K>,
-        mut value: impl FnMut(&mut Self, K) -> Fast<()>,
-    ) -> Fast<()> {
+        mut key: impl FnMut(&mut Self) -> Parsed<K>,
+        mut value: impl FnMut(&mut Self, K) -> Parsed<()>,
+    ) -> Parsed<()> {
         self.nested(b'{', b'}', |reader| {
             let key = key(reader)?;
-            reader.take(b':')?;
+            reader.expect_byte(b':')?;
             value(reader, key)
         })
     }
 
-    /// A list: `entry` is called before each entry, and reads it.
+    /// Reads an array. `entry` is called for each entry and reads it.
     #[inline]
-    pub(crate) fn list(&mut self, entry: impl FnMut(&mut Self) -> Fast<()>) -> Fast<()> {
+    pub(crate) fn list(&mut self, entry: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
         self.nested(b'[', b']', entry)
     }
 
     #[inline]
-    fn nested(&mut self, open: u8, close: u8, mut entry: impl FnMut(&mut Self) -> Fast<()>) -> Fast<()> {
-        self.take(open)?;
-        self.levels = self.levels.checked_sub(1).ok_or(Wrong)?;
+    fn nested(&mut self, open: u8, close: u8, mut entry: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
+        self.expect_byte(open)?;
+        self.levels = self.levels.checked_sub(1).ok_or(Malformed)?;
         if self.peek() != close {
             loop {
                 entry(self)?;
@@ -299,22 +298,22 @@ impl<'a, 'k> Reader<'a, 'k> {
             }
         }
         self.levels += 1;
-        self.take(close)
+        self.expect_byte(close)
     }
 
-    // === texts ===
+    // === strings ===
 
-    /// A text.
+    /// Reads a string.
     #[inline]
-    pub(crate) fn text(&mut self) -> Fast<Cow<'a, str>> {
-        right(self.peek() == b'"')?;
+    pub(crate) fn text(&mut self) -> Parsed<Cow<'a, str>> {
+        ensure(self.peek() == b'"')?;
         match self.plain() {
             Some(text) => Ok(Cow::Borrowed(text)),
             None => self.unescaped().map(Cow::Owned),
         }
     }
 
-    /// The text that comes next, if all of it stands for itself; otherwise it is still to be taken.
+    /// Reads the next string if it has no escapes; otherwise consumes nothing.
     fn plain(&mut self) -> Option<&'a str> {
         let from = self.at + 1;
         let end = end_of_plain(self.text.as_bytes(), from);
@@ -325,9 +324,9 @@ impl<'a, 'k> Reader<'a, 'k> {
         self.text.get(from..end)
     }
 
-    /// The text that comes next, whatever stands in it.
+    /// Reads the next string and resolves its escapes.
     #[cold]
-    fn unescaped(&mut self) -> Fast<String> {
+    fn unescaped(&mut self) -> Parsed<String> {
         let mut text = String::new();
         self.at += 1;
         loop {
@@ -342,10 +341,10 @@ impl<'a, 'k> Reader<'a, 'k> {
         }
     }
 
-    /// Passes over a text.
+    /// Skips a string.
     #[inline]
-    fn skip_text(&mut self) -> Fast<()> {
-        self.take(b'"')?;
+    fn skip_text(&mut self) -> Parsed<()> {
+        self.expect_byte(b'"')?;
         loop {
             self.at = end_of_plain(self.text.as_bytes(), self.at);
             if self.byte() == b'"' {
@@ -356,9 +355,9 @@ impl<'a, 'k> Reader<'a, 'k> {
         }
     }
 
-    /// The character that is meant. RFC 8259, section 7: beyond the basic plane it is a pair of UTF-16 code units; half of
-    /// one is read as U+FFFD, and what follows it is a character of its own.
-    fn escape(&mut self) -> Fast<char> {
+    /// Reads an escape. A character beyond the basic plane is a pair of UTF-16 code units (RFC 8259, section 7). Half of a pair
+    /// is read as U+FFFD, and the escape after it as a character of its own.
+    fn escape(&mut self) -> Parsed<char> {
         let unit = match self.escape_name()? {
             Escape::Plain(char) => return Ok(char),
             Escape::Unit => self.unit()?,
@@ -371,16 +370,16 @@ impl<'a, 'k> Reader<'a, 'k> {
             self.at += 2;
             let low = self.unit()?;
             if is_low(low) {
-                return pair(unit, low).ok_or(Wrong);
+                return pair(unit, low).ok_or(Malformed);
             }
             self.at = after;
         }
-        self.torn = true;
+        self.has_lone_surrogate = true;
         Ok(char::REPLACEMENT_CHARACTER)
     }
 
-    fn escape_name(&mut self) -> Fast<Escape> {
-        right(self.byte() == b'\\')?;
+    fn escape_name(&mut self) -> Parsed<Escape> {
+        ensure(self.byte() == b'\\')?;
         self.at += 1;
         let escape = match self.byte() {
             name @ (b'"' | b'\\' | b'/') => Escape::Plain(char::from(name)),
@@ -390,16 +389,16 @@ impl<'a, 'k> Reader<'a, 'k> {
             b'r' => Escape::Plain('\r'),
             b't' => Escape::Plain('\t'),
             b'u' => Escape::Unit,
-            _ => return Err(Wrong),
+            _ => return Err(Malformed),
         };
         self.at += 1;
         Ok(escape)
     }
 
-    /// Four hexadecimal digits.
-    fn unit(&mut self) -> Fast<u32> {
+    /// Reads the four hexadecimal digits of a UTF-16 code unit.
+    fn unit(&mut self) -> Parsed<u32> {
         (0..4).try_fold(0, |unit, _| {
-            let digit = char::from(self.byte()).to_digit(16).ok_or(Wrong)?;
+            let digit = char::from(self.byte()).to_digit(16).ok_or(Malformed)?;
             self.at += 1;
             Ok(unit * 16 + digit)
         })
@@ -407,54 +406,54 @@ impl<'a, 'k> Reader<'a, 'k> {
 
     // === numbers ===
 
-    /// A number.
+    /// Reads a number.
     #[inline]
-    pub(crate) fn number(&mut self) -> Fast<Number> {
+    pub(crate) fn number(&mut self) -> Parsed<JsonNumber> {
         let found = self.digits()?;
         if !found.exponent && found.digits <= EXACT_DIGITS {
             let mantissa = found.mantissa.cast_signed();
-            // A negative zero is a double: integers have none.
+            // A negative zero stays a double, because integers have none.
             if found.fraction == 0 && !(found.negative && mantissa == 0) {
-                return Ok(Number::Integer(if found.negative { -mantissa } else { mantissa }));
+                return Ok(JsonNumber::Integer(if found.negative { -mantissa } else { mantissa }));
             }
             if found.digits <= DOUBLE_DIGITS {
-                // Both are exact, so that the quotient is rounded once (Clinger 1990, "How to read floating point numbers
-                // accurately", section 4).
+                // Both operands are exact, so the quotient is rounded only once (Clinger 1990, "How to read floating point
+                // numbers accurately", section 4).
                 #[expect(clippy::cast_precision_loss, reason = "15 digits fit 53 bits")]
                 let number = mantissa as f64 / TENS[found.fraction];
-                return Ok(Number::Real(if found.negative { -number } else { number }));
+                return Ok(JsonNumber::Real(if found.negative { -number } else { number }));
             }
         }
-        let number: f64 = self.since(found.from).parse().map_err(|_| Wrong)?;
-        right(number.is_finite())?;
-        Ok(Number::Real(number))
+        let number: f64 = self.since(found.from).parse().map_err(|_| Malformed)?;
+        ensure(number.is_finite())?;
+        Ok(JsonNumber::Real(number))
     }
 
     #[inline]
-    fn digits(&mut self) -> Fast<Digits> {
+    fn digits(&mut self) -> Parsed<Digits> {
         let from = self.start();
         let negative = self.byte() == b'-';
         self.at += usize::from(negative);
         let mut mantissa = 0;
         let leading_zero = self.byte() == b'0';
         let whole = self.run_of_digits(&mut mantissa);
-        right(whole == 1 || whole > 1 && !leading_zero)?;
+        ensure(whole == 1 || whole > 1 && !leading_zero)?;
         let mut fraction = 0;
         if self.byte() == b'.' {
             self.at += 1;
             fraction = self.run_of_digits(&mut mantissa);
-            right(fraction > 0)?;
+            ensure(fraction > 0)?;
         }
         let exponent = matches!(self.byte(), b'e' | b'E');
         if exponent {
             self.at += 1;
             self.at += usize::from(matches!(self.byte(), b'+' | b'-'));
-            right(self.run_of_digits(&mut 0) > 0)?;
+            ensure(self.run_of_digits(&mut 0) > 0)?;
         }
         Ok(Digits { from, negative, mantissa, digits: whole + fraction, fraction, exponent })
     }
 
-    /// Appends digits to a number, and says how many there were. The number is right if they were not too many.
+    /// Appends digits to `number` and returns how many there were. `number` overflows silently: callers check the count.
     #[inline]
     fn run_of_digits(&mut self, number: &mut u64) -> usize {
         let mut digits = 0;
@@ -467,23 +466,22 @@ impl<'a, 'k> Reader<'a, 'k> {
     }
 }
 
-/// What follows a backslash.
+/// The character after a backslash.
 enum Escape {
-    /// This character is meant.
+    /// It stands for this character.
     Plain(char),
-    /// A UTF-16 code unit follows.
+    /// A UTF-16 code unit in hexadecimal digits follows.
     Unit,
 }
 
 #[inline]
-pub(crate) fn right(right: bool) -> Fast<()> {
-    if right { Ok(()) } else { Err(Wrong) }
+pub(crate) fn ensure(holds: bool) -> Parsed<()> {
+    if holds { Ok(()) } else { Err(Malformed) }
 }
 
-/// The next place from there on where a text ends or does not stand for itself: a quote, a backslash, a control character,
-/// or the end.
+/// Returns the index of the first quote, backslash or control character at or after `at`, or the length.
 ///
-/// Sixteen bytes are looked at in one go: texts are short, and there are fifty in a message.
+/// It examines sixteen bytes at a time: a message has about fifty strings, most of them short.
 #[inline]
 fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     while let Some(some) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
@@ -510,21 +508,20 @@ mod tests {
 
     const LEVELS: usize = 100;
 
-    /// Nothing is known.
-    impl Known for () {
-        fn length_in(&self, _text: &str) -> usize {
+    impl KnownValues for () {
+        fn known_length(&self, _text: &str) -> usize {
             0
         }
     }
 
-    /// The whole text as a value, read with everything the reader has.
-    fn read(text: &str) -> Fast<Value> {
-        let mut reader = Reader::new(text, LEVELS, &());
+    /// Reads the whole text through every typed method of the reader.
+    fn read(text: &str) -> Parsed<Value> {
+        let mut reader = JsonReader::new(text, LEVELS, &());
         let value = value(&mut reader)?;
-        reader.end().map(|()| value)
+        reader.expect_end().map(|()| value)
     }
 
-    fn value(reader: &mut Reader<'_, '_>) -> Fast<Value> {
+    fn value(reader: &mut JsonReader<'_, '_>) -> Parsed<Value> {
         Ok(match reader.peek() {
             b'"' => Value::from(reader.text()?),
             b'{' => {
@@ -545,23 +542,23 @@ mod tests {
             }
             b't' | b'f' => Value::from(reader.boolean()?),
             b'n' => {
-                right(reader.null()?)?;
+                ensure(reader.null()?)?;
                 Value::Null
             }
             _ => match reader.number()? {
-                Number::Integer(number) => Value::from(number),
-                Number::Real(number) => Value::from(number),
+                JsonNumber::Integer(number) => Value::from(number),
+                JsonNumber::Real(number) => Value::from(number),
             },
         })
     }
 
-    fn raw(text: &str) -> Fast<&str> {
-        let mut reader = Reader::new(text, LEVELS, &());
+    fn raw(text: &str) -> Parsed<&str> {
+        let mut reader = JsonReader::new(text, LEVELS, &());
         let raw = reader.raw()?;
-        reader.end().map(|()| raw)
+        reader.expect_end().map(|()| raw)
     }
 
-    /// Integers beyond 18 digits are doubles here, and integers there as long as 64 bits hold them.
+    /// The reader returns doubles for integers of more than 18 digits; `serde_json` returns integers if 64 bits hold them.
     fn as_doubles(value: &mut Value) {
         match value {
             Value::Number(number) => *value = Value::from(number.as_f64()),
@@ -571,9 +568,9 @@ mod tests {
         }
     }
 
-    /// Of a text with halves of surrogate pairs, `serde_json` reads what it is mended to.
+    /// Compares the reader with `serde_json`, which gets the text with lone surrogates replaced.
     fn same_as_serde(text: &str) -> Result<(), TestCaseError> {
-        let whole = mended(text);
+        let whole = replace_lone_surrogates(text);
         prop_assert_eq!(whole.len(), text.len());
         let (mut ours, mut theirs) = (read(text), serde_json::from_str::<Value>(&whole));
         ours.iter_mut().for_each(as_doubles);
@@ -585,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_and_what_is_not_is_as_serde_json_has_it() {
+    fn the_reader_accepts_and_refuses_the_same_texts_as_serde_json() {
         let texts = [
             "",
             " ",
@@ -694,17 +691,17 @@ mod tests {
     }
 
     #[test]
-    fn nesting_goes_as_far_as_it_may() {
+    fn nesting_is_accepted_up_to_the_limit() {
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        let skips = |text: &str, levels| Reader::new(text, levels, &()).raw().is_ok();
+        let skips = |text: &str, levels| JsonReader::new(text, levels, &()).raw().is_ok();
         assert!(skips(&nested(5), 5) && !skips(&nested(6), 5));
-        assert!(skips("[[[]],[[]],[[]]]", 3), "levels that were closed do not count");
+        assert!(skips("[[[]],[[]],[[]]]", 3), "closed levels do not count");
         assert!(skips(r#"{"a":{"b":{}},"c":[[]]}"#, 3) && !skips(r#"{"a":{"b":{}},"c":[[]]}"#, 2));
         assert!(!skips(&"[".repeat(1_000_000), LEVELS));
     }
 
     #[test]
-    fn the_end_of_what_is_plain_is_found_at_every_place() {
+    fn the_end_of_plain_text_is_found_at_every_index() {
         for length in 0..40 {
             for at in 0..=length {
                 for stop in ['"', '\\', '\u{0}', '\u{1f}'] {
@@ -717,14 +714,14 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_surrogate_pair_is_replaced_in_keys_in_values_and_in_what_is_kept_as_it_was_sent() {
+    fn a_lone_surrogate_is_replaced_in_keys_in_values_and_in_raw_text() {
         let text = r#"{"a\ud83d":["b\ude00c","\ud83d\ude00","\\ud83d"]}"#;
         let expected = serde_json::json!({ "a\u{fffd}": ["b\u{fffd}c", "😀", "\\ud83d"] });
         assert_eq!(read(text), Ok(expected));
-        let mut reader = Reader::new(text, LEVELS, &());
-        let kept = reader.whole_raw().expect("JSON");
-        assert_eq!(kept, r#"{"a\ufffd":["b\ufffdc","\ud83d\ude00","\\ud83d"]}"#);
-        assert!(matches!(Reader::new("[1,\"é\"]", LEVELS, &()).whole_raw(), Ok(Cow::Borrowed("[1,\"é\"]"))));
+        let mut reader = JsonReader::new(text, LEVELS, &());
+        let repaired = reader.repaired_raw().expect("JSON");
+        assert_eq!(repaired, r#"{"a\ufffd":["b\ufffdc","\ud83d\ude00","\\ud83d"]}"#);
+        assert!(matches!(JsonReader::new("[1,\"é\"]", LEVELS, &()).repaired_raw(), Ok(Cow::Borrowed("[1,\"é\"]"))));
     }
 
     fn some_json() -> impl Strategy<Value = Value> {
@@ -782,11 +779,11 @@ mod tests {
             prop_assume!(number.is_finite());
             for text in [format!("{number:?}"), format!("{number:e}"), format!("{:.digits$}", number % 1e9)] {
                 let expected: f64 = text.parse().expect("a number");
-                let found = match Reader::new(&text, 0, &()).number() {
-                    Ok(Number::Real(found)) => found,
-                    #[expect(clippy::cast_precision_loss, reason = "what is meant")]
-                    Ok(Number::Integer(found)) => found as f64,
-                    Err(Wrong) => f64::NAN,
+                let found = match JsonReader::new(&text, 0, &()).number() {
+                    Ok(JsonNumber::Real(found)) => found,
+                    #[expect(clippy::cast_precision_loss, reason = "the nearest double is expected")]
+                    Ok(JsonNumber::Integer(found)) => found as f64,
+                    Err(Malformed) => f64::NAN,
                 };
                 prop_assert_eq!(found.to_bits(), expected.to_bits(), "{}", text);
             }
@@ -794,7 +791,7 @@ mod tests {
 
         #[test]
         fn any_integer_is_read_exactly(integer in -999_999_999_999_999_999_i64..=999_999_999_999_999_999) {
-            prop_assert_eq!(Reader::new(&integer.to_string(), 0, &()).number(), Ok(Number::Integer(integer)));
+            prop_assert_eq!(JsonReader::new(&integer.to_string(), 0, &()).number(), Ok(JsonNumber::Integer(integer)));
         }
     }
 }

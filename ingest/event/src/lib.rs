@@ -1,14 +1,16 @@
-//! The run-event contract: what an application may send, what it means, and what is wrong with what it sent.
+//! The run-event contract: the fields that an application may send, their meaning, and the problems of a message that
+//! violates it.
 //!
-//! * [`Decoder`] turns the bytes of one message into an [`Event`], or says every problem it has ([`Rejection`]). Identity, time and
-//!   outcome reject; anything else that is wrong is cut or left out, and listed in the event.
-//! * [`schema`] is the published JSON Schema; [`problems`] holds a value against it, and says of each problem whether it rejects.
-//!   The decoder is a fast hand-written reading of the same contract, and tests hold the two together: what one rejects the
-//!   other does.
-//! * [`Release`] carries the fingerprint, recomputed here from RFC 8785 canonical JSON.
-//! * [`units`] turns decimal money into integer nano-units and times into integer microseconds.
+//! * [`Decoder`] turns the bytes of one message into an [`Event`], or returns every problem that rejects it ([`Rejection`]).
+//!   Problems of identity, time and outcome reject an event. Any other malformed value is cut or left out, and listed in the
+//!   event.
+//! * [`schema`] is the published JSON Schema. [`problems`] checks a value against it, and says of each problem whether it
+//!   rejects. The decoder is a fast, hand-written implementation of the same contract; tests check that both reject the same
+//!   events.
+//! * [`Release`] carries the fingerprint, which this crate computes from RFC 8785 canonical JSON.
+//! * [`units`] converts decimal money to integer nano-units and times to integer microseconds.
 //!
-//! This crate must not know tokio, Kafka, Arrow, files, or the time of day (it is passed in).
+//! This crate must not know tokio, Kafka, Arrow or files. The caller passes the current time.
 
 mod decode;
 mod explain;
@@ -35,4 +37,4 @@ pub use run::{
     Validation,
 };
 pub use schema::{check, problems, schema};
-pub use surrogate::mended;
+pub use surrogate::replace_lone_surrogates;

@@ -1,70 +1,71 @@
-//! What became of values that are not kept as they were sent: the pointers of those that were cut or left out, and the object
-//! `extra` with those that have no column.
+//! Values that are not kept as sent: the pointers of those that were cut or left out, and the object `extra` that keeps those
+//! without a column.
 //!
-//! The reader notes places in a text and nothing more. Here the text is gone through once again for the pointers, which few
-//! messages need.
+//! The reader notes only byte ranges. This module reads the text a second time to find their pointers, which few messages need.
 
 use std::borrow::Cow;
 
-use crate::json::{Fast, Known, Mark, Note, Reader};
-use crate::surrogate::mended;
+use crate::json::{JsonReader, KnownValues, Mark, Note, Parsed};
+use crate::schema::escape;
+use crate::surrogate::replace_lone_surrogates;
 
-/// Bytes of unknown fields that are kept.
+/// Most bytes of unknown fields that are kept.
 pub(crate) const EXTRA_BYTES: usize = 8 * 1024;
 
-/// Values of one message that are listed at most.
+/// Most values listed for one message.
 const LISTED: usize = 100;
 
-/// A value, by its pointer, and what became of it.
+/// The pointer of a value, and what happened to it.
 pub(crate) type Marked<'a> = (Cow<'a, str>, &'static str);
 
-/// What was done where.
+// What happened to a value, as the column `truncated` of `events` stores it.
 pub(crate) const CUT: &str = "cut";
 pub(crate) const LEFT_OUT: &str = "left out";
 pub(crate) const BOUNDED: &str = "bounded";
 pub(crate) const DROPPED: &str = "dropped";
 pub(crate) const STATED: &str = "stated";
 
-/// A step down from an object or a list.
+/// One step of a JSON pointer.
 #[derive(Clone, Debug)]
-pub(crate) enum Step<'a> {
+pub(crate) enum PathStep<'a> {
     Key(Cow<'a, str>),
-    Entry(usize),
+    Index(usize),
 }
 
-/// Values by where they stood; a list is an object of its places, so that pointers stay what they were.
+/// Values under their original pointers. An array becomes an object keyed by index, so that pointers stay valid.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
-    fields: Vec<(String, Kept)>,
+    fields: Vec<(String, ExtraNode)>,
     bytes: usize,
     dropped: usize,
 }
 
 #[derive(Debug)]
-enum Kept {
+enum ExtraNode {
     Value(String),
-    Below(Vec<(String, Kept)>),
+    Object(Vec<(String, ExtraNode)>),
 }
 
-/// What was found out of a message's notes.
+/// The result of locating the notes on a message.
 #[derive(Debug, Default)]
 pub(crate) struct Marks<'a> {
     pub(crate) listed: Vec<Marked<'a>>,
     pub(crate) extra: Extra,
-    beyond: usize,
+    /// Values beyond [`LISTED`].
+    unlisted: usize,
 }
 
 struct Walk<'n, 'a> {
     notes: &'n [Note],
-    path: Vec<Step<'a>>,
+    path: Vec<PathStep<'a>>,
     marks: Marks<'a>,
 }
 
-/// Nothing is known: all is gone through.
-struct Nothing;
+/// No known values: the reader parses everything.
+struct NoKnownValues;
 
-impl Known for Nothing {
-    fn length_in(&self, _text: &str) -> usize {
+impl KnownValues for NoKnownValues {
+    fn known_length(&self, _text: &str) -> usize {
         0
     }
 }
@@ -72,31 +73,31 @@ impl Known for Nothing {
 // === impl Marks ===
 
 impl<'a> Marks<'a> {
-    /// Looks up the notes on a text that was read.
-    pub(crate) fn of(text: &'a str, mut notes: Vec<Note>, levels: usize) -> Fast<Self> {
+    /// Finds the pointers of the notes on a text.
+    pub(crate) fn locate(text: &'a str, mut notes: Vec<Note>, levels: usize) -> Parsed<Self> {
         notes.sort_by_key(|note| note.from);
         let mut walk = Walk { notes: &notes, path: Vec::new(), marks: Self::default() };
-        walk.value(&mut Reader::new(text, levels, &Nothing), false)?;
+        walk.value(&mut JsonReader::new(text, levels, &NoKnownValues), false)?;
         Ok(walk.marks)
     }
 
-    /// Lists a value, once.
+    /// Lists a value unless it is listed already.
     pub(crate) fn list(&mut self, pointer: impl Into<Cow<'a, str>>, done: &'static str) {
         let pointer = pointer.into();
         if self.listed.iter().any(|(known, _)| *known == pointer) {
             return;
         }
         if self.listed.len() == LISTED {
-            self.beyond += 1;
+            self.unlisted += 1;
         } else {
             self.listed.push((pointer, done));
         }
     }
 
-    /// The values that were listed; the last entry says how many more there are.
+    /// Returns the listed values. A final entry counts the values beyond the limit.
     pub(crate) fn into_listed(mut self) -> Vec<Marked<'a>> {
-        if self.beyond > 0 {
-            self.listed.push((Cow::Owned(format!("{} more", self.beyond)), CUT));
+        if self.unlisted > 0 {
+            self.listed.push((Cow::Owned(format!("{} more", self.unlisted)), CUT));
         }
         self.listed
     }
@@ -105,8 +106,8 @@ impl<'a> Marks<'a> {
 // === impl Walk ===
 
 impl<'a> Walk<'_, 'a> {
-    /// `kept`: what is below is in `extra` already.
-    fn value(&mut self, json: &mut Reader<'a, '_>, mut kept: bool) -> Fast<()> {
+    /// Walks a value. `kept` is true if an enclosing value is in `extra` already.
+    fn value(&mut self, json: &mut JsonReader<'a, '_>, mut kept: bool) -> Parsed<()> {
         let from = json.start();
         while let Some((note, rest)) = self.notes.split_first().filter(|(note, _)| note.from == from) {
             self.notes = rest;
@@ -118,7 +119,7 @@ impl<'a> Walk<'_, 'a> {
             };
             if matches!(note.mark, Mark::Unknown | Mark::LeftOut) && !kept {
                 kept = true;
-                if !self.marks.extra.add(&self.path, &mended(json.between(note.from, note.end))) {
+                if !self.marks.extra.add(&self.path, &replace_lone_surrogates(json.between(note.from, note.end))) {
                     done = done.or(Some(DROPPED));
                 }
             }
@@ -131,18 +132,18 @@ impl<'a> Walk<'_, 'a> {
         }
         match json.peek() {
             b'{' => json.object(|json, key| {
-                self.path.push(Step::Key(key));
+                self.path.push(PathStep::Key(key));
                 self.value(json, kept)?;
                 self.path.pop();
                 Ok(())
             }),
             b'[' => {
-                let mut place = 0;
+                let mut index = 0;
                 json.list(|json| {
-                    self.path.push(Step::Entry(place));
+                    self.path.push(PathStep::Index(index));
                     self.value(json, kept)?;
                     self.path.pop();
-                    place += 1;
+                    index += 1;
                     Ok(())
                 })
             }
@@ -151,11 +152,11 @@ impl<'a> Walk<'_, 'a> {
     }
 }
 
-fn pointer(path: &[Step<'_>]) -> String {
+fn pointer(path: &[PathStep<'_>]) -> String {
     path.iter()
         .map(|step| match step {
-            Step::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-            Step::Entry(place) => format!("/{place}"),
+            PathStep::Key(key) => format!("/{}", escape(key)),
+            PathStep::Index(index) => format!("/{index}"),
         })
         .collect()
 }
@@ -163,13 +164,13 @@ fn pointer(path: &[Step<'_>]) -> String {
 // === impl Extra ===
 
 impl Extra {
-    /// Keeps a value, which is JSON, if there is room.
-    pub(crate) fn add(&mut self, path: &[Step<'_>], json: &str) -> bool {
+    /// Adds a JSON value; returns false if there is no room for it.
+    pub(crate) fn add(&mut self, path: &[PathStep<'_>], json: &str) -> bool {
         let names: Vec<String> = path
             .iter()
             .map(|step| match step {
-                Step::Key(key) => key.clone().into_owned(),
-                Step::Entry(place) => place.to_string(),
+                PathStep::Key(key) => key.clone().into_owned(),
+                PathStep::Index(index) => index.to_string(),
             })
             .collect();
         let bytes = json.len() + names.last().map_or(0, String::len) + 4;
@@ -180,27 +181,26 @@ impl Extra {
         let Some((last, above)) = names.split_last() else { return false };
         let mut fields = &mut self.fields;
         for name in above {
-            // Values come in the order of the text: what belongs together comes together.
-            let known = fields.iter().position(|(known, kept)| known == name && matches!(kept, Kept::Below(_)));
-            let place = known.unwrap_or_else(|| {
+            let known = fields.iter().position(|(known, node)| known == name && matches!(node, ExtraNode::Object(_)));
+            let index = known.unwrap_or_else(|| {
                 self.bytes += name.len() + 6;
-                fields.push((name.clone(), Kept::Below(Vec::new())));
+                fields.push((name.clone(), ExtraNode::Object(Vec::new())));
                 fields.len() - 1
             });
-            match &mut fields[place].1 {
-                Kept::Below(below) => fields = below,
-                Kept::Value(_) => return false,
+            match &mut fields[index].1 {
+                ExtraNode::Object(inner) => fields = inner,
+                ExtraNode::Value(_) => return false,
             }
         }
         self.bytes += bytes;
-        fields.push((last.clone(), Kept::Value(json.to_owned())));
+        fields.push((last.clone(), ExtraNode::Value(json.to_owned())));
         true
     }
 
-    /// All of it as one JSON object; none where there is nothing.
+    /// Returns all values as one JSON object; `None` if there are none.
     pub(crate) fn into_json(mut self) -> Option<String> {
         if self.dropped > 0 {
-            self.fields.push(("_dropped".to_owned(), Kept::Value(self.dropped.to_string())));
+            self.fields.push(("_dropped".to_owned(), ExtraNode::Value(self.dropped.to_string())));
         }
         (!self.fields.is_empty()).then(|| {
             let mut text = String::with_capacity(self.bytes + 32);
@@ -210,17 +210,17 @@ impl Extra {
     }
 }
 
-fn write(fields: &[(String, Kept)], text: &mut String) {
+fn write(fields: &[(String, ExtraNode)], text: &mut String) {
     text.push('{');
-    for (n, (name, kept)) in fields.iter().enumerate() {
+    for (n, (name, node)) in fields.iter().enumerate() {
         if n > 0 {
             text.push(',');
         }
         text.push_str(&serde_json::Value::from(name.as_str()).to_string());
         text.push(':');
-        match kept {
-            Kept::Value(json) => text.push_str(json),
-            Kept::Below(fields) => write(fields, text),
+        match node {
+            ExtraNode::Value(json) => text.push_str(json),
+            ExtraNode::Object(fields) => write(fields, text),
         }
     }
     text.push('}');
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_found_by_their_places_and_kept_under_their_pointers() {
+    fn values_are_located_by_their_byte_ranges_and_kept_under_their_pointers() {
         let text = r#"{"a":1,"b/c":[{"x":"12"},{"y":[2, 3]}],"d":{"e":"long"},"f":null}"#;
         let note = |value: &str, mark| {
             let from = text.find(value).expect("there");
@@ -243,19 +243,19 @@ mod tests {
             note("1,", Mark::Bounded),
             note(r#""12""#, Mark::LeftOut),
         ];
-        let marks = Marks::of(text, notes, 9).expect("JSON");
+        let marks = Marks::locate(text, notes, 9).expect("JSON");
         assert_eq!(marks.extra.into_json().as_deref(), Some(r#"{"b/c":{"0":{"x":"12"},"1":{"y":[2, 3]}}}"#));
         let listed: Vec<(&str, &str)> = marks.listed.iter().map(|(pointer, done)| (&**pointer, *done)).collect();
         assert_eq!(listed, [("/a", BOUNDED), ("/b~1c/0/x", LEFT_OUT), ("/d/e", CUT)]);
     }
 
     #[test]
-    fn what_has_no_room_is_counted_and_listed() {
+    fn values_without_room_are_counted_and_listed() {
         let text = format!(r#"{{"a":"{}","b":1}}"#, "x".repeat(EXTRA_BYTES));
         let (from, end) = (5, text.len() - 7);
         let notes =
             vec![Note { from, end, mark: Mark::Unknown }, Note { from: end + 5, end: end + 6, mark: Mark::Unknown }];
-        let marks = Marks::of(&text, notes, 9).expect("JSON");
+        let marks = Marks::locate(&text, notes, 9).expect("JSON");
         assert_eq!(marks.listed, [(Cow::Borrowed("/a"), DROPPED)]);
         assert_eq!(marks.extra.into_json().as_deref(), Some(r#"{"b":1,"_dropped":1}"#));
     }

@@ -1,9 +1,9 @@
-//! The patterns of the schema: how each is checked, and how it reads in words.
+//! The patterns of the schema, each with its check and its description.
 
 use crate::units;
 use crate::value::{is_currency, is_sha256, lower_hex};
 
-/// How a pattern is checked, and how it reads in words.
+/// The check of a pattern, and its description.
 pub(crate) type Pattern = (fn(&str) -> bool, &'static str);
 
 const SHA256: &str = "^sha256:[0-9a-f]{64}$";
@@ -11,10 +11,10 @@ const CURRENCY: &str = "^[A-Z]{3}$";
 const TRACE: &str = "^[0-9a-f]{32}$";
 const SPAN: &str = "^[0-9a-f]{16}$";
 
-/// Patterns of which the case is put right.
+/// Patterns for which a value in the wrong case is corrected.
 pub(crate) const CASES: [&str; 4] = [SHA256, CURRENCY, TRACE, SPAN];
 
-/// The patterns of the schema.
+/// Returns the check and the description of a pattern of the schema.
 pub(crate) fn pattern_of(pattern: &str) -> Option<Pattern> {
     Some(match pattern {
         r"^run-event/1(\.[0-9]+)?$" => (spec_is_known, "`run-event/1` or `run-event/1.N`"),
@@ -31,7 +31,7 @@ pub(crate) fn pattern_of(pattern: &str) -> Option<Pattern> {
     })
 }
 
-/// True for `run-event/1` and its minors.
+/// Returns true for `run-event/1` and its minor versions.
 pub(crate) fn spec_is_known(spec: &str) -> bool {
     match spec.strip_prefix("run-event/1") {
         Some("") => true,

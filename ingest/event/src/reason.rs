@@ -1,8 +1,8 @@
-//! Why a message is rejected: a closed set of codes, each with a pointer and a sentence that says what to do.
+//! Problems of a message: a closed set of reason codes, each with a pointer and a sentence that says what to do.
 
 use std::fmt;
 
-/// Reason code of a problem. The code is what counters and the quarantine table show.
+/// The reason code of a problem, as counters and the `quarantine` table show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// A null or empty message body.
@@ -11,35 +11,35 @@ pub enum Reason {
     TooLarge,
     /// Not UTF-8.
     InvalidUtf8,
-    /// Not JSON (NaN and Infinity included).
+    /// Invalid JSON, including NaN and Infinity.
     NotJson,
     /// More than one value in one message.
     TrailingData,
     /// Nested deeper than the limit.
     TooDeep,
-    /// A key stands twice in one object.
+    /// A key occurs twice in one object.
     DuplicateKey,
-    /// A framing that is not accepted here.
+    /// A framing that is not supported.
     UnsupportedFraming,
     /// Body and headers contradict each other.
     HeaderMismatch,
-    /// A major version of the contract that is not known.
+    /// An unknown major version of the contract.
     UnknownSpec,
-    /// A required field is not there.
+    /// A required field is missing.
     MissingField,
     /// A field has the wrong type.
     WrongType,
-    /// A closed field has a value that is not one of its values.
+    /// A field with a closed set of values has another value.
     UnknownValue,
     /// A number is out of its range.
     OutOfRange,
-    /// A text is too short.
+    /// A string is too short.
     TooShort,
-    /// A text is too long.
+    /// A string is too long.
     TooLong,
-    /// A list or object has too many entries.
+    /// An array or object has too many entries.
     TooMany,
-    /// A text does not have its form.
+    /// A string does not match its pattern.
     Pattern,
     /// Not an RFC 3339 time with a zone.
     TimeFormat,
@@ -50,7 +50,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason there is.
+    /// Every reason.
     pub const ALL: [Self; 21] = [
         Self::Tombstone,
         Self::TooLarge,
@@ -75,7 +75,7 @@ impl Reason {
         Self::TimeTooOld,
     ];
 
-    /// The code as text.
+    /// Returns the code as stored and counted.
     pub const fn code(self) -> &'static str {
         match self {
             Self::Tombstone => "tombstone",
@@ -103,28 +103,27 @@ impl Reason {
     }
 }
 
-/// One thing that is wrong with a message. Pointers are into the run event; `/ce_NAME` is a CloudEvents attribute.
+/// One problem of a message. Pointers are into the run event; `/ce_NAME` is a CloudEvents attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Why.
     pub reason: Reason,
-    /// JSON pointer (RFC 6901) to what is wrong; empty for the whole message.
+    /// JSON pointer (RFC 6901) to the malformed value; empty for the whole message.
     pub pointer: String,
-    /// What is wrong and what to do. Holds nothing of the message's values, so that it may be stored.
+    /// The problem and its remedy. Contains no values of the message, so that it may be stored.
     pub message: String,
-    /// The value that is wrong, shortened, for the eyes of whoever sent it; never stored.
+    /// The malformed value, shortened, to show to the sender. Never stored.
     pub value: Option<String>,
-    /// The event is rejected for it; otherwise it is kept without the value, or with as much of it as fits.
+    /// True if the problem rejects the event. Otherwise the event is kept without the value, or with as much of it as fits.
     pub rejects: bool,
 }
 
 impl Problem {
-    /// Makes a problem that an event is rejected for.
+    /// Creates a problem that rejects the event.
     pub fn new(reason: Reason, pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason, pointer: pointer.into(), message: message.into(), value: None, rejects: true }
     }
 
-    /// Adds the value that is wrong.
+    /// Adds the malformed value.
     #[must_use]
     pub(crate) fn with_value(mut self, value: String) -> Self {
         self.value = Some(value);
@@ -143,7 +142,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a message is not an event: at least one problem.
+/// The problems that reject a message: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// Every problem found, in the order of the message.
@@ -151,14 +150,15 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection for one problem.
-    pub fn of(problem: Problem) -> Self {
-        Self { problems: vec![problem] }
-    }
-
-    /// The problem that is counted and shown first.
+    /// Returns the problem that is counted and stored.
     pub fn first(&self) -> Option<&Problem> {
         self.problems.first()
+    }
+}
+
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
     }
 }
 

@@ -1,65 +1,65 @@
-//! Records, lists and maps of the contract, and the macro that makes records; their fields are in `value.rs`.
+//! Records, lists and maps of the contract, and the macro that defines records. `value.rs` has the types of their fields.
 //!
-//! A record keeps every field optional. Null is the same as a field that is not there. Fields are of three sorts:
+//! A record stores every field as an option, and treats null as absent. There are three kinds of field:
 //!
-//! * `must`: identity, time and outcome. The record is wrong without it, and where it is wrong.
-//! * `strict`: the same, but it may be left out.
-//! * any other is left out where it is wrong, and noted: what describes a run does not decide whether there is one.
+//! * `must`: identity, time and outcome. The record is malformed if the field is absent or malformed.
+//! * `strict`: the field may be absent, but the record is malformed if the field is.
+//! * all others: a malformed value is left out and noted, because a description must not decide whether a run exists.
 //!
-//! Text that describes is [`Cut`](crate::value::Cut) at its limit, and noted; so are lists and maps. Unknown keys are noted with
-//! their values.
-//! `schema.json` says the same with `x-on-error` and `x-cut`, and tests hold the two together.
+//! Descriptive text is [`CutText`](crate::value::CutText), which cuts it at its limit and notes it; lists and maps are cut and
+//! noted too. Unknown keys are noted with their values. `schema.json` states the same rules as `x-on-error` and `x-cut`, and
+//! tests compare the two.
 
 use std::borrow::Cow;
 
-use crate::json::{Fast, Mark, Reader};
+use crate::json::{JsonReader, Mark, Parsed};
 
-/// A value that is read from JSON.
-pub(crate) trait Read<'a>: Sized {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self>;
+/// A value that can be read from JSON.
+pub(crate) trait FromJson<'a>: Sized {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self>;
 
-    /// Reads into a field that has no value yet.
+    /// Reads into an empty field.
     #[inline]
-    fn read_into(field: &mut Option<Self>, json: &mut Reader<'a, '_>) -> Fast<()> {
+    fn read_into(field: &mut Option<Self>, json: &mut JsonReader<'a, '_>) -> Parsed<()> {
         *field = Some(Self::read(json)?);
         Ok(())
     }
 }
 
-/// A record, which is filled where it stands: large ones are not moved about.
+/// A record that is filled in place, because moving large records is slow.
 pub(crate) trait Record<'a>: Default {
     /// Reads into an empty record.
-    fn fill(&mut self, json: &mut Reader<'a, '_>) -> Fast<()>;
+    fn fill(&mut self, json: &mut JsonReader<'a, '_>) -> Parsed<()>;
 }
 
-impl<'a, T: Record<'a>> Read<'a> for Box<T> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a, T: Record<'a>> FromJson<'a> for Box<T> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let mut record = Self::default();
         record.fill(json)?;
         Ok(record)
     }
 }
 
-/// A list, noted where it has more than MAX entries. Entries that are wrong are left out, as nulls are.
+/// A list that is noted if it has more than MAX entries. Null and malformed entries are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct List<T, const MAX: usize>(Vec<T>);
 
-/// All entries of a list that may have been left out, those beyond its limit too: totals are of all.
+/// Returns all entries of an optional list, including those beyond its limit: totals count them all.
 pub fn entries<T, const MAX: usize>(list: Option<&List<T, MAX>>) -> &[T] {
     list.map_or(&[], |list| &list.0)
 }
 
 impl<T, const MAX: usize> List<T, MAX> {
-    /// How many entries are kept.
+    /// Most entries that are stored.
     pub const KEPT: usize = MAX;
 
-    /// The entries that are kept: the first.
+    /// Returns the entries that are stored: the first [`Self::KEPT`].
     pub fn kept(&self) -> &[T] {
         self.0.get(..MAX).unwrap_or(&self.0)
     }
 }
 
-/// The entries that are kept of a list that may have been left out.
+/// Returns the entries of an optional list that are stored.
 pub fn kept<T, const MAX: usize>(list: Option<&List<T, MAX>>) -> &[T] {
     list.map_or(&[], List::kept)
 }
@@ -70,8 +70,8 @@ impl<T, const MAX: usize> Default for List<T, MAX> {
     }
 }
 
-impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for List<T, MAX> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a, T: FromJson<'a>, const MAX: usize> FromJson<'a> for List<T, MAX> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let (mut list, mut sent) = (Vec::new(), 0);
         json.list(|json| {
@@ -88,12 +88,12 @@ impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for List<T, MAX> {
     }
 }
 
-/// An object of free names, noted where it has more than MAX entries: the others are kept as unknown fields are.
+/// An object with free keys that is noted if it has more than MAX entries. Further entries are kept like unknown fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map<'a, T, const MAX: usize>(pub Vec<(Cow<'a, str>, T)>);
 
-impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for Map<'a, T, MAX> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a, T: FromJson<'a>, const MAX: usize> FromJson<'a> for Map<'a, T, MAX> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let mut map: Vec<(Cow<'a, str>, T)> = Vec::new();
         let mut sent = 0;
@@ -103,7 +103,7 @@ impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for Map<'a, T, MAX> {
                 return json.unknown();
             }
             if map.iter().any(|(known, _)| *known == name) {
-                return json.leave_out(json.place());
+                return json.leave_out(json.savepoint());
             }
             let mut value = None;
             lenient(&mut value, json)?;
@@ -117,36 +117,36 @@ impl<'a, T: Read<'a>, const MAX: usize> Read<'a> for Map<'a, T, MAX> {
     }
 }
 
-/// Reads a field that may be absent or null, and otherwise must be right.
+/// Reads a field that may be null and must otherwise be well-formed.
 #[inline]
-pub(crate) fn strict<'a, T: Read<'a>>(field: &mut Option<T>, json: &mut Reader<'a, '_>) -> Fast<()> {
+pub(crate) fn strict<'a, T: FromJson<'a>>(field: &mut Option<T>, json: &mut JsonReader<'a, '_>) -> Parsed<()> {
     if json.null()? { Ok(()) } else { T::read_into(field, json) }
 }
 
-/// Reads a field that may be absent or null, and is left out where it is wrong.
+/// Reads a field that may be null and is left out if it is malformed.
 #[inline]
-pub(crate) fn lenient<'a, T: Read<'a>>(field: &mut Option<T>, json: &mut Reader<'a, '_>) -> Fast<()> {
+pub(crate) fn lenient<'a, T: FromJson<'a>>(field: &mut Option<T>, json: &mut JsonReader<'a, '_>) -> Parsed<()> {
     if json.null()? {
         return Ok(());
     }
-    let place = json.place();
+    let savepoint = json.savepoint();
     if T::read_into(field, json).is_ok() {
         return Ok(());
     }
     *field = None;
-    json.leave_out(place)
+    json.leave_out(savepoint)
 }
 
-/// Makes a record: a struct of optional fields, read by key; see the top of this file for `must` and `strict`. Of a key
-/// that stands twice the first is kept and the other left out, unless it must be right.
+/// Defines a record: a struct of optional fields, read by key. The module documentation explains `must` and `strict`. If a key
+/// occurs twice, the first value is kept and the second left out; a duplicate `must` or `strict` key is malformed.
 macro_rules! record {
     (@read $field:expr, $json:ident) => { crate::record::lenient(&mut $field, $json)? };
     (@read $field:expr, $json:ident $flag:ident) => { crate::record::strict(&mut $field, $json)? };
-    (@twice $json:ident) => { return $json.leave_out($json.place()) };
-    (@twice $json:ident $flag:ident) => { return Err(crate::json::Wrong) };
+    (@twice $json:ident) => { return $json.leave_out($json.savepoint()) };
+    (@twice $json:ident $flag:ident) => { return Err(crate::json::Malformed) };
     (@there $field:expr) => {};
     (@there $field:expr, strict) => {};
-    (@there $field:expr, must) => { crate::json::right($field.is_some())? };
+    (@there $field:expr, must) => { crate::json::ensure($field.is_some())? };
     ($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $($flag:ident)?,)*
     }) => {
@@ -157,9 +157,8 @@ macro_rules! record {
             pub(crate) lifetime: std::marker::PhantomData<&'a ()>,
         }
         impl<'a> crate::record::Record<'a> for $name<'a> {
-            fn fill(&mut self, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
-                /// Fields by number.
-                #[expect(non_camel_case_types, reason = "they are the names of the fields")]
+            fn fill(&mut self, json: &mut crate::json::JsonReader<'a, '_>) -> crate::json::Parsed<()> {
+                #[expect(non_camel_case_types, reason = "the variants are named like the fields")]
                 enum Key { $($field,)* }
                 let mut seen = 0_u64;
                 json.object(|json, key| {
@@ -180,13 +179,13 @@ macro_rules! record {
                 Ok(())
             }
         }
-        impl<'a> crate::record::Read<'a> for $name<'a> {
-            fn read(json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<Self> {
+        impl<'a> crate::record::FromJson<'a> for $name<'a> {
+            fn read(json: &mut crate::json::JsonReader<'a, '_>) -> crate::json::Parsed<Self> {
                 let mut record = Self::default();
                 crate::record::Record::fill(&mut record, json)?;
                 Ok(record)
             }
-            fn read_into(field: &mut Option<Self>, json: &mut crate::json::Reader<'a, '_>) -> crate::json::Fast<()> {
+            fn read_into(field: &mut Option<Self>, json: &mut crate::json::JsonReader<'a, '_>) -> crate::json::Parsed<()> {
                 crate::record::Record::fill(field.insert(Self::default()), json)
             }
         }

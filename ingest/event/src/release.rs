@@ -1,5 +1,5 @@
-//! Releases: the fingerprint that says whether two releases behave alike, and a cache, because nearly every message
-//! repeats the release of the one before it byte for byte.
+//! Releases: their fingerprint, which is equal for releases that behave alike, and a cache, because nearly every message
+//! repeats a recent release byte for byte.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,59 +9,56 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::ids::hex;
-use crate::json::{Fast, Known, Wrong, right};
+use crate::json::{KnownValues, Malformed, Parsed, ensure};
 use crate::parse::parse;
 use crate::reason::{Problem, Reason};
 use crate::schema;
-use crate::surrogate::mended;
+use crate::surrogate::replace_lone_surrogates;
 use crate::value::{is_sha256, length_fits};
 
-/// Releases remembered by their bytes; beyond that the cache starts anew, which costs time and nothing else.
+/// Most releases cached by their bytes. A full cache is cleared, which costs only time.
 const CACHED: usize = 1024;
 
-/// Places for releases by how they begin.
+/// Slots for releases by their first bytes.
 const HEADS: usize = 256;
 
-/// Bytes that a release's place is found by: those of its id, as producers write it.
+/// First bytes of a release that select its slot. Producers usually write the id within them.
 const HEAD_BYTES: usize = 32;
 
-/// Characters of a release's id at most.
+/// Most characters of a release's id.
 const ID_CHARACTERS: usize = 128;
 
-/// Fields of a release that say which one it is or what a provider reported, not how it behaves.
+// Fields that identify a release or are reported by the provider, and do not determine its behaviour.
 const NOT_BEHAVIOUR: [&str; 3] = ["id", "fingerprint", "parent_id"];
 const REPORTED_BY_PROVIDER: [&str; 2] = ["responded", "system_fingerprint"];
 
 /// The versioned bundle of prompt, model and configuration that a run used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// Its id, as the producer names it.
+    /// Id chosen by the producer.
     pub id: String,
-    /// `sha256:` of the canonical JSON (RFC 8785) of all that can change behaviour.
+    /// `sha256:` and the hash of the canonical JSON (RFC 8785) of every field that can change behaviour.
     pub fingerprint: String,
-    /// The fingerprint that the producer stated, where it differs.
+    /// The fingerprint that the producer stated, if it differs.
     pub stated_fingerprint: Option<String>,
     /// The whole release as canonical JSON.
     pub json: String,
-    /// Model asked for, else model that answered.
+    /// The requested model, else the one that responded.
     pub model: Option<String>,
-    /// Provider of the model.
     pub provider: Option<String>,
-    /// Model asked for.
+    /// The requested model.
     pub requested: Option<String>,
-    /// Model that answered.
+    /// The model that responded.
     pub responded: Option<String>,
-    /// Name of the prompt.
     pub prompt_name: Option<String>,
-    /// Version of the prompt.
     pub prompt_version: Option<String>,
-    /// Pointers to the texts that were cut for the columns; `json` has them whole.
+    /// Pointers to the strings that were cut for the columns; `json` has them whole.
     pub cut: Vec<&'static str>,
 }
 
 impl Release {
-    /// Reads a release: an object with an id. Anything else in it is kept as it was sent.
-    fn of(mut value: Value) -> Option<Self> {
+    /// Reads a release: an object with an id. All other fields are kept as sent.
+    fn from_json(mut value: Value) -> Option<Self> {
         drop_nulls(&mut value);
         let id = text_at(&value, "/id").filter(|id| length_fits(id, 1, ID_CHARACTERS))?.to_owned();
         let fingerprint = fingerprint(&value)?;
@@ -98,19 +95,18 @@ fn text_at<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
     value.pointer(path).and_then(Value::as_str)
 }
 
-/// Takes out fields of the contract that are null, so that they are as if they had not been sent. What is free in a release,
-/// its parameters and unknown fields, is as it was sent.
+/// Removes null fields of the contract, which count as absent. Parameters and unknown fields stay as sent.
 fn drop_nulls(release: &mut Value) {
     let Some(fields) = release.as_object_mut() else { return };
-    fields.retain(|name, value| !value.is_null() || !schema::release_knows(&format!("/{name}")));
+    fields.retain(|name, value| !value.is_null() || !schema::release_defines(&format!("/{name}")));
     for (name, part) in fields.iter_mut() {
         if let Some(part) = part.as_object_mut() {
-            part.retain(|field, value| !value.is_null() || !schema::release_knows(&format!("/{name}/{field}")));
+            part.retain(|field, value| !value.is_null() || !schema::release_defines(&format!("/{name}/{field}")));
         }
     }
 }
 
-/// sha256 over the canonical JSON of a release without what does not change behaviour.
+/// Hashes the canonical JSON of a release without the fields that do not change behaviour.
 fn fingerprint(release: &Value) -> Option<String> {
     let mut behaviour = release.clone();
     let fields = behaviour.as_object_mut()?;
@@ -126,20 +122,20 @@ fn fingerprint(release: &Value) -> Option<String> {
     Some(format!("sha256:{}", hex(&Sha256::digest(canonical))))
 }
 
-/// A release, and the bytes it was sent as.
+/// A release, and its JSON text as sent.
 #[derive(Clone, Debug)]
-struct Sent {
+struct SeenRelease {
     text: Box<str>,
     release: Arc<Release>,
 }
 
-/// Releases by the bytes they were sent as.
+/// Releases by their JSON text as sent.
 #[derive(Debug)]
 pub(crate) struct ReleaseCache {
     known: HashMap<u128, Arc<Release>>,
-    /// Some of them by how they begin, so that neither their end has to be looked for nor all of them to be hashed. Which
-    /// is there is a matter of speed alone.
-    by_head: Box<[Option<Sent>]>,
+    /// Recent releases by their first bytes. A hit saves finding the end of the release and hashing all of it; a miss costs
+    /// only time.
+    by_head: Box<[Option<SeenRelease>]>,
 }
 
 impl Default for ReleaseCache {
@@ -148,50 +144,50 @@ impl Default for ReleaseCache {
     }
 }
 
-impl Known for ReleaseCache {
+impl KnownValues for ReleaseCache {
     #[inline]
-    fn length_in(&self, text: &str) -> usize {
-        self.alike(text).filter(|known| text.starts_with(&*known.text)).map_or(0, |known| known.text.len())
+    fn known_length(&self, text: &str) -> usize {
+        self.with_same_head(text).filter(|known| text.starts_with(&*known.text)).map_or(0, |known| known.text.len())
     }
 }
 
-/// The place of a text that begins like that.
+/// Returns the slot of a text; `None` if the text is too short.
 #[inline]
-fn head_place(text: &str) -> Option<usize> {
+fn head_slot(text: &str) -> Option<usize> {
     let head = text.as_bytes().first_chunk::<HEAD_BYTES>()?;
     usize::try_from(xxh3_64(head) % HEADS as u64).ok()
 }
 
 impl ReleaseCache {
-    /// The release of these bytes, which are JSON; checked when first seen.
-    pub(crate) fn get(&mut self, text: &str) -> Fast<Arc<Release>> {
-        if let Some(known) = self.alike(text).filter(|known| *known.text == *text) {
+    /// Returns the release of a JSON text, which is validated when first seen.
+    pub(crate) fn get(&mut self, text: &str) -> Parsed<Arc<Release>> {
+        if let Some(known) = self.with_same_head(text).filter(|known| *known.text == *text) {
             return Ok(Arc::clone(&known.release));
         }
         let release = self.by_all_bytes(text)?;
-        if let Some(place) = head_place(text) {
-            self.by_head[place] = Some(Sent { text: text.into(), release: Arc::clone(&release) });
+        if let Some(slot) = head_slot(text) {
+            self.by_head[slot] = Some(SeenRelease { text: text.into(), release: Arc::clone(&release) });
         }
         Ok(release)
     }
 
-    /// The release of all that begin like the text whose place it is.
+    /// Returns the release in the slot of a text. Its text may differ.
     #[inline]
-    fn alike(&self, text: &str) -> Option<&Sent> {
-        self.by_head[head_place(text)?].as_ref()
+    fn with_same_head(&self, text: &str) -> Option<&SeenRelease> {
+        self.by_head[head_slot(text)?].as_ref()
     }
 
-    fn by_all_bytes(&mut self, text: &str) -> Fast<Arc<Release>> {
+    fn by_all_bytes(&mut self, text: &str) -> Parsed<Arc<Release>> {
         let key = xxh3_128(text.as_bytes());
         if let Some(release) = self.known.get(&key) {
             return Ok(Arc::clone(release));
         }
-        let (value, found) = parse(&mended(text));
-        // Which of two ids is meant is not said; of anything else that stands twice the last is taken. A number that is none
-        // has no canonical form.
-        let bearable = |problem: &Problem| problem.reason == Reason::DuplicateKey && problem.pointer != "/id";
-        right(found.iter().all(bearable))?;
-        let release = Release::of(value.ok_or(Wrong)?).ok_or(Wrong)?;
+        let (value, found) = parse(&replace_lone_surrogates(text));
+        // A duplicate id is ambiguous; of any other duplicate key the last value counts. An invalid number has no canonical
+        // form.
+        let tolerable = |problem: &Problem| problem.reason == Reason::DuplicateKey && problem.pointer != "/id";
+        ensure(found.iter().all(tolerable))?;
+        let release = Release::from_json(value.ok_or(Malformed)?).ok_or(Malformed)?;
         let release = Arc::new(release);
         if self.known.len() >= CACHED {
             self.known.clear();
@@ -218,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn a_release_with_nulls_is_the_one_without_them_and_texts_are_cut_for_columns_alone() {
-        let release = |value: &Value| Release::of(value.clone()).expect("a release");
+    fn null_fields_count_as_absent_and_strings_are_cut_for_columns_only() {
+        let release = |value: &Value| Release::from_json(value.clone()).expect("a release");
         let plain = release(&json!({ "id": "1", "model": { "requested": "m" }, "params": { "stop": null } }));
         let nulls = json!({
             "id": "1", "prompt": null, "model": { "requested": "m", "responded": null }, "params": { "stop": null },
@@ -234,12 +230,12 @@ mod tests {
         for wrong in
             [json!({}), json!({ "id": null }), json!({ "id": "" }), json!({ "id": "x".repeat(129) }), json!([])]
         {
-            assert_eq!(Release::of(wrong.clone()), None, "{wrong}");
+            assert_eq!(Release::from_json(wrong.clone()), None, "{wrong}");
         }
     }
 
     #[test]
-    fn the_fingerprint_ignores_names_and_what_the_provider_reports() {
+    fn the_fingerprint_ignores_names_and_fields_that_the_provider_reports() {
         let one = json!({"id": "1", "model": {"requested": "m", "responded": "m-1"}, "params": {"t": 0.2}});
         let two =
             json!({"params": {"t": 0.2}, "model": {"responded": "m-2", "requested": "m"}, "id": "2", "parent_id": "1"});

@@ -1,42 +1,42 @@
-//! The records of the contract, field by field as `schema.json` has them.
+//! The records of the contract, field by field in the order of `schema.json`.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::json::{Fast, Mark, Reader, right};
-use crate::record::{List, Map, Read, Record, record};
+use crate::json::{JsonReader, Mark, Parsed, ensure};
+use crate::record::{FromJson, List, Map, Record, record};
 use crate::release::Release;
 use crate::units;
 use crate::value::{
-    Amount, ApprovalDecision, AssignmentUnit, AtLeastOne, CostSource, Currency, Cut, Decision, Fraction, Int, Millis,
-    Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Risk, ScoreKind, Severity, Sha256Text,
-    Slice, SpanId, Stage, Start, Status, Target, Text, Time, TraceId,
+    Amount, ApprovalDecision, AssignmentUnit, AtLeastOne, CostSource, Currency, CutText, Decision, Fraction, Int,
+    Millis, Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Risk, ScoreKind, Severity,
+    Sha256Text, SpanId, Stage, StartTime, Status, Target, Text, Time, TraceId, UnreadJson,
 };
 
-// Identity, within its limit or wrong.
+// Identity: malformed beyond its limit.
 type Name128<'a> = Text<'a, 1, 128>;
 type Name256<'a> = Text<'a, 1, 256>;
 type Id128<'a> = Text<'a, 0, 128>;
 type Id256<'a> = Text<'a, 0, 256>;
-// Description, cut at its limit.
-type Text32<'a> = Cut<'a, 0, 32>;
-type Text64<'a> = Cut<'a, 0, 64>;
-type Text128<'a> = Cut<'a, 0, 128>;
-type Text256<'a> = Cut<'a, 0, 256>;
-type Text512<'a> = Cut<'a, 0, 512>;
-type Text1024<'a> = Cut<'a, 0, 1024>;
-type Label128<'a> = Cut<'a, 1, 128>;
-type Label256<'a> = Cut<'a, 1, 256>;
-type Label512<'a> = Cut<'a, 1, 512>;
+// Description: cut at its limit.
+type Text32<'a> = CutText<'a, 0, 32>;
+type Text64<'a> = CutText<'a, 0, 64>;
+type Text128<'a> = CutText<'a, 0, 128>;
+type Text256<'a> = CutText<'a, 0, 256>;
+type Text512<'a> = CutText<'a, 0, 512>;
+type Text1024<'a> = CutText<'a, 0, 1024>;
+type Label128<'a> = CutText<'a, 1, 128>;
+type Label256<'a> = CutText<'a, 1, 256>;
+type Label512<'a> = CutText<'a, 1, 512>;
 type Count = Int<0, { units::MAX_COUNT }>;
 type TokenCount = Int<0, { units::MAX_TOKENS }>;
 type Attempt = Int<1, { units::MAX_ATTEMPT }>;
 type Revision = Int<0, { units::MAX_INTEGER }>;
 
-/// Policy id of the exception that is derived from a high-risk call without a recorded approval.
+/// Policy ID of the exception derived from a high-risk call without a recorded approval.
 pub const UNAPPROVED: &str = "unapproved_action";
 
-/// Makes an envelope around data of one type.
+/// Defines an envelope around data of one type.
 macro_rules! envelope {
     ($(#[$doc:meta])* $name:ident around $data:ty) => {
         record! {
@@ -58,16 +58,16 @@ macro_rules! envelope {
 }
 
 envelope! {
-    /// The envelope of an event of any type, its data not yet read.
-    Envelope around Slice<'a>
+    /// The envelope of an event of any type, with its data unread.
+    Envelope around UnreadJson<'a>
 }
 envelope! {
-    /// The envelope of a completed run, its data read along with it.
+    /// The envelope of a completed run, with its data.
     WholeRun around Box<Run<'a>>
 }
 
 impl<'a> WholeRun<'a> {
-    /// The envelope without its data, and the data.
+    /// Splits the envelope from its data.
     pub(crate) fn split(self) -> (Envelope<'a>, Option<Box<Run<'a>>>) {
         let Self { spec, event_type, id, source, time, run_id, tenant, revision, supersedes, data, lifetime } = self;
         let envelope =
@@ -77,7 +77,7 @@ impl<'a> WholeRun<'a> {
 }
 
 record! {
-    /// Where a run stands in a rollout.
+    /// The rollout stage and variant that served a run.
     Rollout {
         stage: Stage = "stage" must,
         cohort: Text128<'a> = "cohort",
@@ -97,7 +97,7 @@ record! {
     }
 }
 record! {
-    /// Where a run failed.
+    /// The component and step in which a run failed.
     FailurePoint {
         component: Text64<'a> = "component",
         step: Text128<'a> = "step",
@@ -105,7 +105,7 @@ record! {
     }
 }
 record! {
-    /// One field of the answer, held against its schema.
+    /// The validation result of one field of the answer.
     FieldError {
         path: Label512<'a> = "path" must,
         valid: bool = "valid" must,
@@ -114,7 +114,7 @@ record! {
     }
 }
 record! {
-    /// Whether the answer fitted its schema.
+    /// The validation of the answer against its schema.
     Validation {
         applicable: bool = "applicable",
         valid: bool = "valid",
@@ -189,7 +189,7 @@ record! {
     }
 }
 record! {
-    /// One document that a retrieval call returned.
+    /// A document that a retrieval call returned.
     Document {
         id: Label256<'a> = "id" must,
         score: Number = "score",
@@ -243,7 +243,7 @@ record! {
     }
 }
 record! {
-    /// Who scored.
+    /// The author of a score: a person, a model or code.
     Evaluator {
         id: Name128<'a> = "id" must,
         version: Text128<'a> = "version",
@@ -251,7 +251,7 @@ record! {
     }
 }
 record! {
-    /// A score.
+    /// The fields of a score.
     ScoreFields {
         name: Name128<'a> = "name" must,
         value: Number = "value",
@@ -274,7 +274,7 @@ record! {
     }
 }
 
-/// A score, which says at least one of value, label and passed.
+/// A score with at least one of value, label and passed.
 #[derive(Clone, Debug, Default)]
 pub struct Score<'a>(ScoreFields<'a>);
 
@@ -286,26 +286,26 @@ impl<'a> Deref for Score<'a> {
 }
 
 impl<'a> Record<'a> for Score<'a> {
-    fn fill(&mut self, json: &mut Reader<'a, '_>) -> Fast<()> {
+    fn fill(&mut self, json: &mut JsonReader<'a, '_>) -> Parsed<()> {
         self.0.fill(json)?;
-        right(self.value.is_some() || self.label.is_some() || self.passed.is_some())
+        ensure(self.value.is_some() || self.label.is_some() || self.passed.is_some())
     }
 }
 
-impl<'a> Read<'a> for Score<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for Score<'a> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let mut score = Self::default();
         score.fill(json)?;
         Ok(score)
     }
 }
 
-/// Cost of a score. There are columns for amount and currency alone: one that says more is kept whole beside them.
+/// The cost of a score. Only amount and currency have columns; a cost with other fields is also kept whole in `extra`.
 #[derive(Clone, Debug)]
 pub struct ScoreCost<'a>(pub Cost<'a>);
 
-impl<'a> Read<'a> for ScoreCost<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for ScoreCost<'a> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let cost = Cost::read(json)?;
         let more = [cost.price_table.is_some(), cost.price_table_version.is_some(), cost.breakdown.is_some()];
@@ -316,7 +316,7 @@ impl<'a> Read<'a> for ScoreCost<'a> {
     }
 }
 
-/// One field of the answer. There are columns for those that failed: the others are kept beside them.
+/// The validation result of one field. Only failed fields have columns; the others are kept in `extra`.
 #[derive(Clone, Debug, Default)]
 pub struct CheckedField<'a>(FieldError<'a>);
 
@@ -327,8 +327,8 @@ impl<'a> Deref for CheckedField<'a> {
     }
 }
 
-impl<'a> Read<'a> for CheckedField<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for CheckedField<'a> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let field = FieldError::read(json)?;
         if field.valid == Some(true) {
@@ -339,7 +339,7 @@ impl<'a> Read<'a> for CheckedField<'a> {
 }
 
 record! {
-    /// A person's verdict.
+    /// A person's review of a run.
     Review {
         review_id: Name128<'a> = "review_id" must,
         queue: Text128<'a> = "queue",
@@ -358,7 +358,7 @@ record! {
     }
 }
 record! {
-    /// A W3C trace.
+    /// The W3C trace context of a run.
     Trace {
         trace_id: TraceId<'a> = "trace_id" must,
         span_id: SpanId<'a> = "span_id",
@@ -372,7 +372,7 @@ record! {
     }
 }
 record! {
-    /// A run as it was sent.
+    /// A run as sent.
     Run {
         task: Name128<'a> = "task" must,
         task_version: Text128<'a> = "task_version",
@@ -381,7 +381,7 @@ record! {
         revision: Revision = "revision" strict,
         release: RawRelease<'a> = "release" must,
         rollout: Rollout<'a> = "rollout" strict,
-        started_at: Start = "started_at" must,
+        started_at: StartTime = "started_at" must,
         ended_at: Time = "ended_at" must,
         outcome: Outcome<'a> = "outcome" must,
         failure_point: FailurePoint<'a> = "failure_point",
@@ -407,32 +407,31 @@ record! {
     }
 }
 
-/// A completed run: what was sent, with what follows from it.
+/// A completed run, with the values derived from it.
 #[derive(Clone, Debug)]
 pub struct Completed<'a> {
-    /// As sent; required fields are there.
+    /// The run as sent. Required fields are present.
     pub run: Box<Run<'a>>,
-    /// The release, with its fingerprint.
     pub release: Arc<Release>,
-    /// Start, microseconds since the epoch; none where the producer never set it.
+    /// Start, microseconds since the epoch; `None` if the producer never set it.
     pub started_micros: Option<i64>,
-    /// Completion, microseconds since the epoch; decides the window.
+    /// Completion, microseconds since the epoch. It decides the window.
     pub ended_micros: i64,
-    /// Outcome.
+    /// Status of the outcome.
     pub status: &'static str,
-    /// Rollout stage; `full` where none was sent.
+    /// Rollout stage; `full` if the producer sent none.
     pub stage: &'static str,
     /// Attempt, from 1.
     pub attempt: i64,
-    /// 1 / sampling probability in millionths; 1,000,000 where unsampled.
+    /// 1 / sampling probability in millionths; 1,000,000 if the run was not sampled.
     pub weight_micros: i64,
 }
 
 // === impl Completed ===
 
 impl Completed<'_> {
-    /// Duration in microseconds: as stated, else from the two times; none where they contradict each other, or are further
-    /// apart than a run can last.
+    /// Returns the duration in microseconds: the stated one, else the difference of the two times. Returns `None` if the run
+    /// ends before it starts or lasts longer than [`units::MAX_SQUARED`].
     pub fn latency_total_micros(&self) -> Option<i64> {
         let stated = self.run.latency.as_ref().and_then(|latency| latency.total).map(|total| total.0);
         let derived = || Some(self.ended_micros - self.started_micros?);
@@ -440,8 +439,8 @@ impl Completed<'_> {
     }
 }
 
-/// Weight of a run that was kept with this probability, in millionths.
-#[expect(clippy::cast_possible_truncation, reason = "at most 1e12, as the bound beside it says")]
+/// Returns the weight, in millionths, of a run sampled with this probability.
+#[expect(clippy::cast_possible_truncation, reason = "the bound of the probability keeps it at or below 1e12")]
 pub(crate) fn weight_micros(probability: Option<Probability>) -> i64 {
     probability.map_or(1_000_000, |probability| (1e6 / probability.sent.max(units::MIN_PROBABILITY)).round() as i64)
 }
@@ -449,7 +448,7 @@ pub(crate) fn weight_micros(probability: Option<Probability>) -> i64 {
 // === impl Validation ===
 
 impl Validation<'_> {
-    /// The answer has a schema: as stated, else true where it is said whether the answer fits it.
+    /// Returns whether the answer has a schema: as stated, else true if the run states whether the answer is valid.
     pub fn is_applicable(&self) -> Option<bool> {
         self.applicable.or(self.valid.map(|_| true))
     }
@@ -458,7 +457,7 @@ impl Validation<'_> {
 // === impl ToolCall ===
 
 impl ToolCall<'_> {
-    /// True where the call did not do what it was asked to: any status but `ok`, unless an approver said no.
+    /// Returns true if the call failed: any status but `ok`, unless an approver rejected the call.
     pub fn failed(&self) -> bool {
         let status = self.status.as_deref().unwrap_or_default();
         let decision = self.approval.as_ref().and_then(|approval| approval.decision);
@@ -466,8 +465,8 @@ impl ToolCall<'_> {
         status != "ok" && !refused
     }
 
-    /// True where a high-risk call went through without a recorded approval: risk `high`, status `ok`, a side effect
-    /// not ruled out, no approval of `approved` or `edited`, and approval not stated as not required.
+    /// Returns true if a high-risk call succeeded without a recorded approval: risk `high`, status `ok`, a side effect not
+    /// ruled out, no decision `approved` or `edited`, and approval not stated as not required.
     pub fn unapproved(&self) -> bool {
         let approval = self.approval.as_ref();
         let approved = approval

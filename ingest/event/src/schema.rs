@@ -1,6 +1,6 @@
-//! The published JSON Schema, and a reader that holds a value against it and says every problem with what to do.
+//! The published JSON Schema, and a validator that reports every problem of a value with its remedy.
 //!
-//! The reader knows the keywords that the schema uses, no more; a test walks the schema and fails on any other.
+//! The validator implements only the keywords that the schema uses; a test walks the schema and fails on any other.
 
 use std::sync::LazyLock;
 
@@ -9,41 +9,42 @@ use serde_json::{Map, Number, Value};
 use crate::parse::parse;
 use crate::pattern::{CASES, pattern_fits, pattern_words};
 use crate::reason::{Problem, Reason};
-use crate::surrogate::mended;
+use crate::surrogate::replace_lone_surrogates;
 use crate::units;
 
 static ROOT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(schema()).expect("the schema of this crate is JSON, as a test shows"));
 
-/// What becomes of an event with something wrong at a place: what `x-on-error` says of it and of all that it is in.
+/// The consequence of a problem, from the `x-on-error` keywords of a value and of all that contains it.
 #[derive(Clone, Copy)]
 struct OnError {
     /// The event is rejected.
     rejects: bool,
-    /// The value is kept as it was sent.
+    /// The value is kept as sent.
     keeps: bool,
 }
 
-/// A place in an event.
+/// A location in an event.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct Location<'a> {
     pointer: &'a str,
     on_error: OnError,
 }
 
-/// The published JSON Schema (2020-12) as text.
+/// Returns the published JSON Schema (2020-12) as text.
 pub const fn schema() -> &'static str {
     include_str!("schema.json")
 }
 
-/// Every problem of a value, by the schema; those too that an event is not rejected for.
+/// Returns every problem of a value, including those that do not reject the event.
 pub fn problems(value: &Value) -> Vec<Problem> {
     let mut found = Vec::new();
     check_event(value, &mut found);
     found
 }
 
-/// Every problem of a message that is not about the time of day: JSON, nesting, schema; those too that it is not rejected for.
+/// Returns every problem of a message that does not depend on the current time (JSON, nesting and schema), including those that
+/// do not reject it.
 pub fn check(message: &str, max_depth: usize) -> Vec<Problem> {
     let (value, mut found) = parsed(message.strip_prefix('\u{feff}').unwrap_or(message), max_depth);
     if let Some(value) = value {
@@ -52,20 +53,20 @@ pub fn check(message: &str, max_depth: usize) -> Vec<Problem> {
     found
 }
 
-/// The value of a message, as far as it can be read, and the problems of its JSON.
+/// Parses a message, and returns the problems of its JSON. The value is absent if the message is too deep or not JSON.
 pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Problem>) {
     if depth(message.as_bytes()) > max_depth {
-        let what = format!("objects and arrays are nested more than {max_depth} levels deep: flatten them");
-        return (None, vec![Problem::new(Reason::TooDeep, "", what)]);
+        let explanation = format!("objects and arrays are nested more than {max_depth} levels deep: flatten them");
+        return (None, vec![Problem::new(Reason::TooDeep, "", explanation)]);
     }
-    let (value, mut found) = parse(&mended(message));
+    let (value, mut found) = parse(&replace_lone_surrogates(message));
     if let Some(event) = &value {
         for problem in &mut found {
             let twice = problem.reason == Reason::DuplicateKey;
             if !twice && problem.reason != Reason::OutOfRange {
                 continue;
             }
-            // A release is hashed, and a number that is none has no canonical form.
+            // A release is hashed, and an invalid number has no canonical form.
             let hashed = !twice && problem.pointer.starts_with("/data/release/");
             problem.rejects = hashed || rejects_at(event, &problem.pointer);
             if twice && !problem.rejects {
@@ -76,20 +77,20 @@ pub(crate) fn parsed(message: &str, max_depth: usize) -> (Option<Value>, Vec<Pro
     (value, found)
 }
 
-/// Holds a value against the whole schema.
+/// Checks a value against the whole schema.
 pub(crate) fn check_event(value: &Value, found: &mut Vec<Problem>) {
-    check_schema(&ROOT, value, At { pointer: "", on_error: OnError { rejects: true, keeps: false } }, found);
+    check_schema(&ROOT, value, Location { pointer: "", on_error: OnError { rejects: true, keeps: false } }, found);
 }
 
-/// Holds a value against one field of the envelope.
+/// Checks a value against the schema of one field of the envelope.
 pub(crate) fn check_field(name: &str, value: &Value, pointer: &str, found: &mut Vec<Problem>) {
     if let Some(schema) = ROOT.get("properties").and_then(|fields| fields.get(name)) {
-        check_schema(schema, value, At { pointer, on_error: OnError { rejects: true, keeps: false } }, found);
+        check_schema(schema, value, Location { pointer, on_error: OnError { rejects: true, keeps: false } }, found);
     }
 }
 
-/// True for a field of the contract's release, by its pointer there.
-pub(crate) fn release_knows(pointer: &str) -> bool {
+/// Returns true if the contract defines a field of a release at this pointer.
+pub(crate) fn release_defines(pointer: &str) -> bool {
     let mut schema = ROOT.pointer("/$defs/release");
     for name in pointer.split('/').skip(1) {
         schema = schema.and_then(|schema| schema.get("properties")?.get(name));
@@ -97,7 +98,7 @@ pub(crate) fn release_knows(pointer: &str) -> bool {
     schema.is_some()
 }
 
-/// True where an event is rejected for what is wrong at a place in it.
+/// Returns true if a malformed value at this pointer rejects the event.
 fn rejects_at(event: &Value, pointer: &str) -> bool {
     let mut schema = &*ROOT;
     for (level, name) in pointer.split('/').skip(1).enumerate() {
@@ -111,7 +112,7 @@ fn rejects_at(event: &Value, pointer: &str) -> bool {
     true
 }
 
-/// The definition of an event's data.
+/// Returns the schema of an event's data.
 fn data_schema(event: &Value) -> Option<&'static Value> {
     let named = event.get("type").and_then(Value::as_str).unwrap_or("run.completed");
     let fits = |part: &&Value| {
@@ -123,13 +124,13 @@ fn data_schema(event: &Value) -> Option<&'static Value> {
     part.pointer("/then/properties/data").map(resolved)
 }
 
-/// What a schema that only names another, or another and null, stands for.
+/// Follows a schema that only refers to another, or to another and null.
 fn resolved(schema: &'static Value) -> &'static Value {
     let named = schema.get("$ref").or_else(|| schema.pointer("/anyOf/0/$ref"));
     named.and_then(Value::as_str).and_then(|name| ROOT.pointer(name.strip_prefix('#')?)).unwrap_or(schema)
 }
 
-/// Deepest nesting of objects and lists.
+/// Returns the deepest nesting of objects and arrays.
 pub(crate) fn depth(text: &[u8]) -> usize {
     let (mut deepest, mut now, mut in_text, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in text {
@@ -148,44 +149,44 @@ pub(crate) fn depth(text: &[u8]) -> usize {
     deepest
 }
 
-// === holding a value against a schema ===
+// === checking a value against a schema ===
 
-impl At<'_> {
-    /// A place below, of which the schema is this.
-    fn below<'b>(self, pointer: &'b str, schema: &Value) -> At<'b> {
-        let said = schema.get("x-on-error").and_then(Value::as_str);
+impl Location<'_> {
+    /// Returns the location of a field with this schema.
+    fn field<'b>(self, pointer: &'b str, schema: &Value) -> Location<'b> {
+        let stated = schema.get("x-on-error").and_then(Value::as_str);
         let OnError { rejects, keeps } = self.on_error;
-        let on_error = OnError { rejects: rejects && said == Some("reject"), keeps: keeps || said == Some("keep") };
-        At { pointer, on_error }
+        let on_error = OnError { rejects: rejects && stated == Some("reject"), keeps: keeps || stated == Some("keep") };
+        Location { pointer, on_error }
     }
 
-    /// The same in all else.
-    fn entry<'b>(self, pointer: &'b str) -> At<'b> {
-        At { pointer, on_error: self.on_error }
+    /// Returns the location of an array entry: its problems have the consequence of the array's.
+    fn entry<'b>(self, pointer: &'b str) -> Location<'b> {
+        Location { pointer, on_error: self.on_error }
     }
 
-    /// A problem here. What becomes of an event that is not rejected is a part of what it is told.
-    fn problem(self, reason: Reason, what: String) -> Problem {
+    /// Creates a problem here. The message adds the consequence if the event is not rejected.
+    fn problem(self, reason: Reason, explanation: String) -> Problem {
         let OnError { rejects, keeps } = self.on_error;
         let kept = match (rejects, keeps) {
             (true, _) => "",
             (false, true) => "; the value is kept as sent",
             (false, false) => "; the event is kept without it",
         };
-        Problem { rejects, ..Problem::new(reason, self.pointer, what + kept) }
+        Problem { rejects, ..Problem::new(reason, self.pointer, explanation + kept) }
     }
 
-    /// A problem here that does no more than change the value, as the message says.
-    fn change(self, reason: Reason, what: String) -> Problem {
-        Problem { rejects: false, ..Problem::new(reason, self.pointer, what) }
+    /// Creates a problem here that only changes the value, as the message says.
+    fn change(self, reason: Reason, explanation: String) -> Problem {
+        Problem { rejects: false, ..Problem::new(reason, self.pointer, explanation) }
     }
 }
 
-fn check_schema(schema: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_schema(schema: &'static Value, value: &Value, at: Location<'_>, found: &mut Vec<Problem>) {
     let schema = resolved(schema);
     if !type_fits(schema, value) {
-        let what = format!("expected {}, found {}", describe(schema), name_of(value));
-        found.push(at.problem(Reason::WrongType, what));
+        let explanation = format!("expected {}, found {}", describe(schema), name_of(value));
+        found.push(at.problem(Reason::WrongType, explanation));
         return;
     }
     check_words(schema, value, at, found);
@@ -204,32 +205,32 @@ fn check_schema(schema: &'static Value, value: &Value, at: At<'_>, found: &mut V
     }
 }
 
-fn check_conditional(part: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_conditional(part: &'static Value, value: &Value, at: Location<'_>, found: &mut Vec<Problem>) {
     if let (Some(condition), Some(then)) = (part.get("if"), part.get("then")) {
         let mut unmet = Vec::new();
         check_schema(condition, value, at, &mut unmet);
         if unmet.is_empty() {
-            check_object_of(then, value, at, found);
+            check_consequence(then, value, at, found);
         }
     }
 }
 
-/// The consequence of a condition: what it says of fields that the schema has said something of already.
-fn check_object_of(then: &'static Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+/// Checks the `then` part of a condition.
+fn check_consequence(then: &'static Value, value: &Value, at: Location<'_>, found: &mut Vec<Problem>) {
     let Some(fields) = value.as_object() else { return };
-    let there = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    let present = |name: &str| fields.get(name).filter(|value| !value.is_null());
     for name in then.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        if there(name).is_none() {
+        if present(name).is_none() {
             let schema = ROOT.get("properties").and_then(|fields| fields.get(name));
             found.push(missing(name, schema, at));
         }
     }
-    if let (Some(schema), Some(data)) = (then.pointer("/properties/data"), there("data")) {
-        check_schema(schema, data, At { pointer: "/data", on_error: at.on_error }, found);
+    if let (Some(schema), Some(data)) = (then.pointer("/properties/data"), present("data")) {
+        check_schema(schema, data, Location { pointer: "/data", on_error: at.on_error }, found);
     }
 }
 
-fn check_choices(choices: &'static [Value], value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_choices(choices: &'static [Value], value: &Value, at: Location<'_>, found: &mut Vec<Problem>) {
     let fits = choices.iter().any(|choice| {
         let mut unmet = Vec::new();
         check_schema(choice, value, at, &mut unmet);
@@ -241,8 +242,8 @@ fn check_choices(choices: &'static [Value], value: &Value, at: At<'_>, found: &m
             .filter_map(|choice| choice.pointer("/required/0").and_then(Value::as_str))
             .map(|name| format!("`{name}`"))
             .collect();
-        let what = format!("add at least one of {}", names.join(", "));
-        found.push(at.problem(Reason::MissingField, what));
+        let explanation = format!("add at least one of {}", names.join(", "));
+        found.push(at.problem(Reason::MissingField, explanation));
     }
 }
 
@@ -268,36 +269,36 @@ fn is_whole(number: &Number) -> bool {
     number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
-fn check_words(schema: &Value, value: &Value, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_words(schema: &Value, value: &Value, at: Location<'_>, found: &mut Vec<Problem>) {
     let known = match (schema.get("enum").and_then(Value::as_array), schema.get("const")) {
         (Some(words), _) => words.contains(value),
         (None, Some(word)) => word == value,
         (None, None) => true,
     };
     if !known {
-        let what = format!("unknown value; expected {}", describe(schema));
-        found.push(at.problem(Reason::UnknownValue, what).with_value(shorten(value)));
+        let explanation = format!("unknown value; expected {}", describe(schema));
+        found.push(at.problem(Reason::UnknownValue, explanation).with_value(shorten(value)));
     }
 }
 
-fn check_text(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_text(schema: &Value, text: &str, at: Location<'_>, found: &mut Vec<Problem>) {
     let length = text.chars().count() as u64;
     let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
     if let Some(least) = limit("minLength").filter(|least| length < *least) {
-        let what = format!("has {length} characters; the minimum is {least}");
-        found.push(at.problem(Reason::TooShort, what));
+        let explanation = format!("has {length} characters; the minimum is {least}");
+        found.push(at.problem(Reason::TooShort, explanation));
     }
     if let Some(most) = limit("maxLength").filter(|most| length > *most) {
-        let what = format!("has {length} characters; the maximum is {most}");
-        found.push(at.problem(Reason::TooLong, what));
+        let explanation = format!("has {length} characters; the maximum is {most}");
+        found.push(at.problem(Reason::TooLong, explanation));
     }
     if let Some(most) = limit("x-cut").filter(|most| length > *most) {
-        let what = format!("has {length} characters; only the first {most} are kept");
-        found.push(at.change(Reason::TooLong, what));
+        let explanation = format!("has {length} characters; only the first {most} are kept");
+        found.push(at.change(Reason::TooLong, explanation));
     }
     if schema.get("format").is_some() && units::rfc3339_micros(text).is_none() {
-        let what = "expected an RFC 3339 time with a time zone, like 2026-11-23T10:00:00.250Z";
-        found.push(at.problem(Reason::TimeFormat, what.to_owned()).with_value(shorten(&Value::from(text))));
+        let explanation = "expected an RFC 3339 time with a time zone, like 2026-11-23T10:00:00.250Z";
+        found.push(at.problem(Reason::TimeFormat, explanation.to_owned()).with_value(shorten(&Value::from(text))));
         return;
     }
     check_pattern(schema, text, at, found);
@@ -305,12 +306,12 @@ fn check_text(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) 
         && units::decimal_nanos(text).is_some()
         && units::amount_nanos(text).is_none()
     {
-        let what = format!("out of range; the largest amount is {most}");
-        found.push(at.problem(Reason::OutOfRange, what).with_value(shorten(&Value::from(text))));
+        let explanation = format!("out of range; the largest amount is {most}");
+        found.push(at.problem(Reason::OutOfRange, explanation).with_value(shorten(&Value::from(text))));
     }
 }
 
-fn check_pattern(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_pattern(schema: &Value, text: &str, at: Location<'_>, found: &mut Vec<Problem>) {
     let unmet = |name: &str| schema.get(name).and_then(Value::as_str).filter(|pattern| !pattern_fits(pattern, text));
     if let Some(pattern) = unmet("pattern") {
         let problem = if schema.get("format").is_some() {
@@ -319,7 +320,7 @@ fn check_pattern(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem
             let reason = if at.pointer == "/spec" { Reason::UnknownSpec } else { Reason::Pattern };
             at.problem(reason, format!("expected {}", pattern_words(pattern)))
         };
-        // What differs in nothing but case is written right, and kept.
+        // A value that differs only in case is corrected and kept.
         let kept = CASES.contains(&pattern)
             && [text.to_ascii_lowercase(), text.to_ascii_uppercase()].iter().any(|text| pattern_fits(pattern, text));
         let problem = if kept {
@@ -330,8 +331,8 @@ fn check_pattern(schema: &Value, text: &str, at: At<'_>, found: &mut Vec<Problem
         found.push(problem.with_value(shorten(&Value::from(text))));
     }
     if unmet("x-pattern").is_some() {
-        let what = format!("{}; treated as unknown", year_words(text));
-        found.push(at.change(year_reason(text), what).with_value(shorten(&Value::from(text))));
+        let explanation = format!("{}; treated as unknown", year_words(text));
+        found.push(at.change(year_reason(text), explanation).with_value(shorten(&Value::from(text))));
     }
 }
 
@@ -347,21 +348,21 @@ fn year_words(time: &str) -> &'static str {
     }
 }
 
-fn check_number(schema: &Value, number: &Number, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_number(schema: &Value, number: &Number, at: Location<'_>, found: &mut Vec<Problem>) {
     let Some(number) = number.as_f64() else { return };
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     let below = bound("minimum").is_some_and(|least| number < least)
         || bound("exclusiveMinimum").is_some_and(|least| number <= least);
     if below || bound("maximum").is_some_and(|most| number > most) {
-        let what = format!("out of range; expected {}", describe(schema));
-        found.push(at.problem(Reason::OutOfRange, what).with_value(number.to_string()));
+        let explanation = format!("out of range; expected {}", describe(schema));
+        found.push(at.problem(Reason::OutOfRange, explanation).with_value(number.to_string()));
     } else if let Some(least) = bound("x-minimum").filter(|least| number < *least) {
-        let what = format!("below {least}; treated as {least}");
-        found.push(at.change(Reason::OutOfRange, what).with_value(number.to_string()));
+        let explanation = format!("below {least}; treated as {least}");
+        found.push(at.change(Reason::OutOfRange, explanation).with_value(number.to_string()));
     }
 }
 
-fn check_list(schema: &'static Value, entries: &[Value], at: At<'_>, found: &mut Vec<Problem>) {
+fn check_list(schema: &'static Value, entries: &[Value], at: Location<'_>, found: &mut Vec<Problem>) {
     check_size(schema, entries.len(), at, found);
     if let Some(each) = schema.get("items") {
         for (n, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.is_null()) {
@@ -370,13 +371,13 @@ fn check_list(schema: &'static Value, entries: &[Value], at: At<'_>, found: &mut
     }
 }
 
-fn check_size(schema: &Value, entries: usize, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_size(schema: &Value, entries: usize, at: Location<'_>, found: &mut Vec<Problem>) {
     if let Some(most) = schema.get("x-cut").and_then(Value::as_u64).filter(|most| entries as u64 > *most) {
         found.push(at.change(Reason::TooMany, format!("has {entries} entries; only the first {most} are kept")));
     }
 }
 
-fn check_object(schema: &'static Value, fields: &Map<String, Value>, at: At<'_>, found: &mut Vec<Problem>) {
+fn check_object(schema: &'static Value, fields: &Map<String, Value>, at: Location<'_>, found: &mut Vec<Problem>) {
     let properties = schema.get("properties").and_then(Value::as_object);
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if fields.get(name).is_none_or(Value::is_null) {
@@ -384,24 +385,24 @@ fn check_object(schema: &'static Value, fields: &Map<String, Value>, at: At<'_>,
         }
     }
     check_size(schema, fields.len(), at, found);
-    // Null is the same as a field that is not there.
+    // A null field counts as absent.
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         let known = properties.and_then(|properties| properties.get(name));
         if let Some(schema) = known.or_else(|| schema.get("additionalProperties")) {
-            check_schema(schema, value, at.below(&format!("{}/{}", at.pointer, escape(name)), schema), found);
+            check_schema(schema, value, at.field(&format!("{}/{}", at.pointer, escape(name)), schema), found);
         }
     }
 }
 
-/// A field that is not there, or null.
-fn missing(name: &str, schema: Option<&'static Value>, at: At<'_>) -> Problem {
-    let what = match schema.map(resolved) {
+/// Reports a required field that is absent or null.
+fn missing(name: &str, schema: Option<&'static Value>, at: Location<'_>) -> Problem {
+    let explanation = match schema.map(resolved) {
         Some(schema) => format!("add `{name}`: {}", describe(schema)),
         None => format!("add `{name}`"),
     };
     let pointer = format!("{}/{}", at.pointer, escape(name));
-    let at = schema.map_or(at.entry(&pointer), |schema| at.below(&pointer, schema));
-    at.problem(Reason::MissingField, what)
+    let at = schema.map_or(at.entry(&pointer), |schema| at.field(&pointer, schema));
+    at.problem(Reason::MissingField, explanation)
 }
 
 pub(crate) fn escape(name: &str) -> String {
@@ -424,7 +425,7 @@ fn name_of(value: &Value) -> &'static str {
     }
 }
 
-/// What a schema asks for, in words.
+/// Describes the values that a schema accepts.
 fn describe(schema: &Value) -> String {
     if let Some(words) = schema.get("enum").and_then(Value::as_array) {
         let words = words.iter().filter(|word| !word.is_null());
@@ -515,7 +516,7 @@ mod tests {
     fn walk(schema: &Value) {
         let Some(fields) = schema.as_object() else { return };
         for (name, value) in fields {
-            assert!(KEYWORDS.contains(&name.as_str()), "the reader does not know `{name}`");
+            assert!(KEYWORDS.contains(&name.as_str()), "the validator does not implement `{name}`");
             match name.as_str() {
                 "x-on-error" => assert!(value == "reject" || value == "keep", "{value}"),
                 "pattern" | "x-pattern" => assert!(pattern_of(value.as_str().expect("text")).is_some(), "{value}"),
@@ -529,12 +530,12 @@ mod tests {
     }
 
     #[test]
-    fn the_reader_knows_every_keyword_of_the_schema() {
+    fn the_validator_implements_every_keyword_of_the_schema() {
         walk(&ROOT);
     }
 
     #[test]
-    fn depth_counts_nesting_and_not_text() {
+    fn depth_counts_nesting_outside_strings_only() {
         assert_eq!(depth(br#"{"a":[{"b":"[[[\"[{"}]}"#), 3);
     }
 }

@@ -5,55 +5,54 @@ pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
 
 /// Largest quantity that is squared in sums: microseconds of a duration (9.5 years), nano-units of a cost (300,000 units).
 ///
-/// The sums of a minute are `decimal(38,0)`, and a thousand million runs may end in it:
-/// (3 · 10^14)² · 10^9 = 9 · 10^37 < 10^38. A plain sum of them is at most 3 · 10^14 · 10^9 = 3 · 10^23.
+/// The sums of one minute are `decimal(38,0)`, and leave room for a thousand million runs:
+/// (3 · 10^14)² · 10^9 = 9 · 10^37 < 10^38. Their unsquared sum is at most 3 · 10^14 · 10^9 = 3 · 10^23.
 pub const MAX_SQUARED: i64 = 300_000_000_000_000;
 
-/// Largest number of tokens of a run. A sum of 10^9 runs is at most 10^21, and fits `decimal(38,0)`; a run that stands for a
-/// million ([`MIN_PROBABILITY`]) comes to 10^18, and fits 64 bits.
+/// Largest number of tokens of a run. The sum of 10^9 runs is at most 10^21 and fits `decimal(38,0)`; the weighted count of a
+/// run that represents a million ([`MIN_PROBABILITY`]) is at most 10^18 and fits 64 bits.
 pub const MAX_TOKENS: i64 = 1_000_000_000_000;
 
-/// Largest number of anything else that is counted in a run: calls, turns, fields. A sum of 10^9 runs is at most 10^18, and fits
-/// 64 bits.
+/// Largest value of any other count of a run: calls, turns, fields. The sum of 10^9 runs is at most 10^18 and fits 64 bits.
 pub const MAX_COUNT: i64 = 1_000_000_000;
 
 /// Largest attempt: its column has 32 bits.
 pub const MAX_ATTEMPT: i64 = 2_147_483_647;
 
-/// Smallest sampling probability; a smaller one counts as that. The weight of a run then is at most 10^6, which is 10^12
+/// Smallest sampling probability; a smaller one counts as this. It limits the weight of a run to 10^6, which is 10^12
 /// millionths: 64 bits hold the weights of nine million such runs in millionths, and of 9 · 10^12 in whole runs.
 pub const MIN_PROBABILITY: f64 = 1e-6;
 
 /// Largest duration accepted, milliseconds: [`MAX_SQUARED`].
 pub const MAX_MILLIS: f64 = 300_000_000_000.0;
 
-/// Characters of a time at most.
+/// Most characters of a time.
 pub const TIME_CHARACTERS: usize = 40;
 
-/// Years that events are of, as they are written: year 1 is Go's zero time, and later ones are errors of unit.
+/// First and last accepted year, as text: year 1 is Go's zero time, and years after 2199 come from wrong units.
 const FIRST_YEAR: &[u8; 4] = b"1970";
 const LAST_YEAR: &[u8; 4] = b"2199";
 
-/// True where a time is of a year that events are of.
+/// Returns true if a time is within the accepted years.
 pub(crate) fn year_fits(time: &str) -> bool {
     time.as_bytes().first_chunk().is_some_and(|year| (FIRST_YEAR..=LAST_YEAR).contains(&year))
 }
 
-/// Digits before the point that an amount of money may have: its nano-units fit 64 bits.
+/// Most digits before the decimal point of an amount: its nano-units then fit 64 bits.
 const AMOUNT_DIGITS: usize = 9;
 
-/// Digits after the point that an amount may have.
+/// Most digits after the decimal point of an amount.
 const FRACTION_DIGITS: usize = 12;
 
-/// Digits of a unit that nano-units keep.
+/// Digits after the decimal point that nano-units keep.
 const NANO_DIGITS: usize = 9;
 
-/// An amount of money such as `0.004713` in nano-units, at most [`MAX_SQUARED`]; digits beyond the ninth round half up.
+/// Parses an amount of money such as `0.004713` into nano-units, at most [`MAX_SQUARED`]. Digits beyond the ninth round half up.
 pub fn amount_nanos(text: &str) -> Option<i64> {
     decimal_nanos(text).filter(|nanos| *nanos <= MAX_SQUARED)
 }
 
-/// The same, of any amount that is written right.
+/// Parses an amount like [`amount_nanos`], without its upper bound.
 pub(crate) fn decimal_nanos(text: &str) -> Option<i64> {
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),
@@ -66,30 +65,30 @@ pub(crate) fn decimal_nanos(text: &str) -> Option<i64> {
     }
     let mut nanos = whole.bytes().fold(0_i64, |sum, byte| sum * 10 + i64::from(byte - b'0'));
     let fraction = fraction.unwrap_or_default().as_bytes();
-    for place in 0..NANO_DIGITS {
-        nanos = nanos * 10 + i64::from(fraction.get(place).map_or(0, |byte| byte - b'0'));
+    for index in 0..NANO_DIGITS {
+        nanos = nanos * 10 + i64::from(fraction.get(index).map_or(0, |byte| byte - b'0'));
     }
     let round_up = fraction.get(NANO_DIGITS).is_some_and(|byte| *byte >= b'5');
     Some(nanos + i64::from(round_up))
 }
 
-/// Nano-units as a decimal amount, such as `0.004713`.
+/// Formats nano-units as a decimal amount such as `0.004713`.
 pub fn amount_text(nanos: i64) -> String {
     let (units, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let text = format!("{units}.{fraction:09}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Milliseconds in whole microseconds, rounded to the nearest.
-#[expect(clippy::cast_possible_truncation, reason = "the bound is checked on the line before")]
+/// Converts milliseconds to whole microseconds, rounded to the nearest; `None` beyond [`MAX_MILLIS`].
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
 pub fn millis_to_micros(millis: f64) -> Option<i64> {
     (0.0..=MAX_MILLIS).contains(&millis).then(|| (millis * 1000.0).round() as i64)
 }
 
-/// An RFC 3339 time with a zone in microseconds since the epoch; finer digits are cut off.
+/// Parses an RFC 3339 time with a zone into microseconds since the epoch, truncating finer digits.
 ///
-/// Accepts what RFC 3339 section 5.6 does: `T` and `Z` in either case, and second 60 at the end of a UTC day, which
-/// counts as the first second of the next.
+/// As in RFC 3339, section 5.6, `T` and `Z` may be in either case, and a UTC day may end with second 60, which counts as the
+/// first second of the next day.
 pub fn rfc3339_micros(text: &str) -> Option<i64> {
     let (head, rest) = text.as_bytes().split_first_chunk()?;
     let &[
@@ -137,7 +136,7 @@ pub fn rfc3339_micros(text: &str) -> Option<i64> {
     Some((minutes * 60 + second) * 1_000_000 + micros)
 }
 
-/// `.123456789Z` gives 123456 and `Z`.
+/// Parses `.123456789Z` into 123456 and `Z`.
 fn fraction_micros(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let Some(rest) = bytes.strip_prefix(b".") else { return Some((0, bytes)) };
     let (mut micros, mut unit, mut digits) = (0, 100_000, 0);
@@ -175,7 +174,7 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since the epoch of a date of the proleptic Gregorian calendar (Hinnant, "chrono-Compatible Low-Level Date
+/// Converts a date of the proleptic Gregorian calendar to days since the epoch (Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms", days_from_civil).
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sums_of_a_minute_hold_a_thousand_million_of_the_largest_runs() {
+    fn the_sums_of_one_minute_hold_a_thousand_million_of_the_largest_runs() {
         let (largest, runs) = (i128::from(MAX_SQUARED), 1_000_000_000);
         assert!(largest * largest * runs < 10_i128.pow(38));
         assert_eq!(millis_to_micros(MAX_MILLIS), Some(MAX_SQUARED));
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn years_that_were_never_meant_are_told_by_how_they_are_written() {
+    fn years_outside_the_accepted_range_are_recognised_by_their_digits() {
         for (time, fits) in
             [("0001-01-01T00:00:00Z", false), ("1969-", false), ("1970-", true), ("2199-", true), ("2200-", false)]
         {
@@ -258,7 +257,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_readers_panic(text in ".{0,40}") {
+        fn no_text_makes_the_parsers_panic(text in ".{0,40}") {
             let _ = (rfc3339_micros(&text), amount_nanos(&text));
         }
     }

@@ -1,90 +1,73 @@
-//! Field types that check their own limits while they are read: texts, closed words, forms, times, numbers, and values that
-//! are kept as they were sent.
+//! Field types that check their own limits as they are read: strings, closed sets of words, patterns, times, numbers, and
+//! values that are kept as sent.
 
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use crate::json::{Fast, Mark, Number as Written, Reader, Wrong};
-use crate::record::Read;
+use crate::json::{JsonNumber, JsonReader, Malformed, Mark, Parsed};
+use crate::record::FromJson;
 use crate::units;
 
-impl<'a> Read<'a> for bool {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for bool {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         json.boolean()
     }
 }
 
-/// A value as it was sent, halves of surrogate pairs replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raw<'a>(Cow<'a, str>);
-
-impl Raw<'_> {
-    /// Its JSON.
-    pub fn get(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'a> Read<'a> for Raw<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
-        json.whole_raw().map(Self)
-    }
-}
-
-/// Makes a value that is kept as it was sent, if it begins like that.
+/// Defines a value that is kept as sent, except for lone surrogates, if it begins with one of these bytes.
 macro_rules! raw_type {
     ($(#[$doc:meta])* $name:ident: $($first:pat_param)|+) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name<'a>(Cow<'a, str>);
         impl $name<'_> {
-            /// Its JSON.
+            /// Returns the JSON text.
             pub fn get(&self) -> &str {
                 &self.0
             }
         }
-        impl<'a> Read<'a> for $name<'a> {
-            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
-                if matches!(json.peek(), $($first)|+) { json.whole_raw().map(Self) } else { Err(Wrong) }
+        impl<'a> FromJson<'a> for $name<'a> {
+            fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
+                if matches!(json.peek(), $($first)|+) { json.repaired_raw().map(Self) } else { Err(Malformed) }
             }
         }
     };
 }
 
 raw_type!(
-    /// A list, kept as it was sent.
+    /// An array, kept as sent.
     RawList: b'['
 );
 raw_type!(
-    /// An object, kept as it was sent.
+    /// An object, kept as sent.
     RawObject: b'{'
 );
 raw_type!(
-    /// Text, an object or a list, kept as it was sent.
+    /// A string, an object or an array, kept as sent.
     RawContent: b'"' | b'{' | b'['
 );
 
-/// The text of a value that is read later.
+/// The JSON text of a value that is parsed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slice<'a>(pub(crate) &'a str);
+pub struct UnreadJson<'a>(pub(crate) &'a str);
 
-impl<'a> Read<'a> for Slice<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for UnreadJson<'a> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         json.raw().map(Self)
     }
 }
 
-/// A release as it was sent, which nearly always is one that was met before.
+/// The JSON text of a release, which in nearly all messages has been seen before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRelease<'a>(pub(crate) &'a str);
 
-impl<'a> Read<'a> for RawRelease<'a> {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for RawRelease<'a> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         json.raw_or_known().map(Self)
     }
 }
 
-/// Text of MIN to MAX Unicode characters.
+/// A string of MIN to MAX Unicode characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text<'a, const MIN: usize, const MAX: usize>(pub(crate) Cow<'a, str>);
 
@@ -102,18 +85,18 @@ pub(crate) fn length_fits(text: &str, min: usize, max: usize) -> bool {
     (min..=max).contains(&text.chars().count())
 }
 
-/// Reads a value from text; what the text must look like is the type's own business.
+/// Converts a string; `None` if it is malformed.
 pub(crate) trait FromText<'a>: Sized {
     fn from_text(text: Cow<'a, str>) -> Option<Self>;
 }
 
-/// Implements reading for a type that is made of a text.
+/// Implements [`FromJson`] by [`FromText`].
 macro_rules! read_as_text {
     ($name:ty, [$($generics:tt)*]) => {
-        impl<'a, $($generics)*> Read<'a> for $name {
+        impl<'a, $($generics)*> FromJson<'a> for $name {
             #[inline]
-            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
-                Self::from_text(json.text()?).ok_or(Wrong)
+            fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
+                Self::from_text(json.text()?).ok_or(Malformed)
             }
         }
     };
@@ -127,32 +110,32 @@ impl<'a, const MIN: usize, const MAX: usize> FromText<'a> for Text<'a, MIN, MAX>
 
 read_as_text!(Text<'a, MIN, MAX>, [const MIN: usize, const MAX: usize]);
 
-/// Text of at least MIN Unicode characters that is cut after MAX, and noted.
+/// A string of at least MIN Unicode characters that is cut after MAX, and noted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cut<'a, const MIN: usize, const MAX: usize>(Cow<'a, str>);
+pub struct CutText<'a, const MIN: usize, const MAX: usize>(Cow<'a, str>);
 
-impl<const MIN: usize, const MAX: usize> Deref for Cut<'_, MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> Deref for CutText<'_, MIN, MAX> {
     type Target = str;
     fn deref(&self) -> &str {
         &self.0
     }
 }
 
-impl<'a, const MIN: usize, const MAX: usize> Read<'a> for Cut<'a, MIN, MAX> {
+impl<'a, const MIN: usize, const MAX: usize> FromJson<'a> for CutText<'a, MIN, MAX> {
     #[inline]
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let text = json.text()?;
         if text.len() > MAX {
             return Ok(Self(cut(text, MAX, from, json)));
         }
-        if MIN == 0 || !text.is_empty() { Ok(Self(text)) } else { Err(Wrong) }
+        if MIN == 0 || !text.is_empty() { Ok(Self(text)) } else { Err(Malformed) }
     }
 }
 
-/// The beginning of a text that began there, if it has more characters than that.
+/// Cuts a string that began at `from` after `most` characters, and notes it.
 #[cold]
-fn cut<'a>(text: Cow<'a, str>, most: usize, from: usize, json: &mut Reader<'a, '_>) -> Cow<'a, str> {
+fn cut<'a>(text: Cow<'a, str>, most: usize, from: usize, json: &mut JsonReader<'a, '_>) -> Cow<'a, str> {
     let Some((end, _)) = text.char_indices().nth(most) else { return text };
     json.note(from, Mark::Cut);
     match text {
@@ -164,7 +147,7 @@ fn cut<'a>(text: Cow<'a, str>, most: usize, from: usize, json: &mut Reader<'a, '
     }
 }
 
-/// Makes a type that is read from text.
+/// Defines a type that is read from a string.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident($inner:ty), $read:expr) => {
         $(#[$doc])*
@@ -181,16 +164,16 @@ macro_rules! text_type {
 }
 
 text_type!(
-    /// An RFC 3339 time of the years that events are of, microseconds since the epoch.
+    /// An RFC 3339 time within the accepted years, microseconds since the epoch.
     Time(i64), |text| if units::year_fits(text) { rfc3339(text) } else { None }
 );
 text_type!(
-    /// An amount of money, nano-units.
+    /// An amount of money in nano-units.
     Amount(i64), units::amount_nanos
 );
 
 impl Time {
-    pub(crate) fn of(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::from_text(Cow::Borrowed(text))
     }
 }
@@ -199,16 +182,16 @@ fn rfc3339(text: &str) -> Option<i64> {
     (text.len() <= units::TIME_CHARACTERS).then(|| units::rfc3339_micros(text)).flatten()
 }
 
-/// When a run began, microseconds since the epoch; none where the time was never set, as year 1 is Go's zero time.
+/// The start of a run, microseconds since the epoch; `None` if it was never set: year 1 is Go's zero time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start(pub Option<i64>);
+pub struct StartTime(pub Option<i64>);
 
-impl<'a> Read<'a> for Start {
+impl<'a> FromJson<'a> for StartTime {
     #[inline]
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let text = json.text()?;
-        let micros = rfc3339(&text).ok_or(Wrong)?;
+        let micros = rfc3339(&text).ok_or(Malformed)?;
         if units::year_fits(&text) {
             return Ok(Self(Some(micros)));
         }
@@ -217,11 +200,11 @@ impl<'a> Read<'a> for Start {
     }
 }
 
-/// Makes a closed set of words.
+/// Defines a closed set of words.
 macro_rules! one_of {
     ($name:ident: $($word:literal)+) => {
         text_type!(
-            /// One word of a closed set.
+            /// A word of a closed set.
             $name(&'static str), |text| match text { $($word => Some($word),)+ _ => None }
         );
     };
@@ -238,8 +221,8 @@ one_of!(ScoreKind: "human" "llm" "code" "user_feedback" "business");
 one_of!(Target: "run" "step" "tool_call" "session");
 one_of!(Decision: "accept" "reject" "edit" "escalate" "unsure" "skip");
 
-/// Makes text of one form, which may be written in either case and is kept in one.
-macro_rules! form {
+/// Defines a string of a fixed form that producers may write in either case and that is stored in one.
+macro_rules! text_form {
     ($(#[$doc:meta])* $name:ident, $fits:expr, $to_case:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,44 +259,45 @@ pub(crate) fn is_currency(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-form!(
-    /// `sha256:` and 64 hexadecimal digits.
+text_form!(
+    /// `sha256:` followed by 64 hexadecimal digits.
     Sha256Text, is_sha256, str::to_ascii_lowercase
 );
-form!(
-    /// A W3C trace id.
+text_form!(
+    /// A W3C trace ID.
     TraceId, |text| lower_hex(text, 32), str::to_ascii_lowercase
 );
-form!(
-    /// A W3C span id.
+text_form!(
+    /// A W3C span ID.
     SpanId, |text| lower_hex(text, 16), str::to_ascii_lowercase
 );
-form!(
+text_form!(
     /// An ISO 4217 code.
     Currency, is_currency, str::to_ascii_uppercase
 );
 
-/// Reads a value from a number.
+/// Converts a number; `None` if it is out of range.
 pub(crate) trait FromNumber: Sized {
     fn from_number(number: f64) -> Option<Self>;
     fn from_integer(integer: i64) -> Option<Self>;
 }
 
+/// Implements [`FromJson`] by [`FromNumber`].
 macro_rules! read_as_number {
     ($name:ty, [$($generics:tt)*]) => {
-        impl<'a, $($generics)*> Read<'a> for $name {
+        impl<'a, $($generics)*> FromJson<'a> for $name {
             #[inline]
-            fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+            fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
                 match json.number()? {
-                    Written::Integer(integer) => Self::from_integer(integer).ok_or(Wrong),
-                    Written::Real(number) => Self::from_number(number).ok_or(Wrong),
+                    JsonNumber::Integer(integer) => Self::from_integer(integer).ok_or(Malformed),
+                    JsonNumber::Real(number) => Self::from_number(number).ok_or(Malformed),
                 }
             }
         }
     };
 }
 
-/// A whole number from MIN to MAX; `2.0` is one, as in JSON Schema.
+/// An integer from MIN to MAX. `2.0` counts as an integer, as in JSON Schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Int<const MIN: i64, const MAX: i64>(pub i64);
 
@@ -329,7 +313,7 @@ impl<const MIN: i64, const MAX: i64> FromNumber for Int<MIN, MAX> {
 }
 read_as_number!(Int<MIN, MAX>, [const MIN: i64, const MAX: i64]);
 
-/// A duration sent in milliseconds, kept in microseconds.
+/// A duration that is sent in milliseconds and stored in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Millis(pub i64);
 
@@ -337,7 +321,7 @@ impl FromNumber for Millis {
     fn from_number(number: f64) -> Option<Self> {
         units::millis_to_micros(number).map(Self)
     }
-    #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 the bound refuses it anyway")]
+    #[expect(clippy::cast_precision_loss, reason = "the bound is below 2^53")]
     fn from_integer(integer: i64) -> Option<Self> {
         Self::from_number(integer as f64)
     }
@@ -352,7 +336,7 @@ impl FromNumber for Number {
     fn from_number(number: f64) -> Option<Self> {
         Some(Self(number))
     }
-    #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a double")]
+    #[expect(clippy::cast_precision_loss, reason = "JSON numbers are doubles")]
     fn from_integer(integer: i64) -> Option<Self> {
         Some(Self(integer as f64))
     }
@@ -360,7 +344,7 @@ impl FromNumber for Number {
 
 read_as_number!(Number, []);
 
-/// Makes a number of a range.
+/// Defines a number within a range.
 macro_rules! number_type {
     ($(#[$doc:meta])* $name:ident, $fits:expr) => {
         $(#[$doc])*
@@ -371,7 +355,7 @@ macro_rules! number_type {
                 let fits: fn(f64) -> bool = $fits;
                 fits(number).then_some(Self(number))
             }
-            #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a double")]
+            #[expect(clippy::cast_precision_loss, reason = "JSON numbers are doubles")]
             fn from_integer(integer: i64) -> Option<Self> {
                 Self::from_number(integer as f64)
             }
@@ -389,23 +373,23 @@ number_type!(
     Positive, |number| number > 0.0
 );
 number_type!(
-    /// A number from 1.
+    /// A number of at least 1.
     AtLeastOne, |number| number >= 1.0
 );
 
-/// A sampling probability: above 0, at most 1. One below [`units::MIN_PROBABILITY`] counts as that, and is noted.
+/// A sampling probability: above 0, at most 1. A value below [`units::MIN_PROBABILITY`] counts as that minimum and is noted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Probability {
-    /// As it was sent.
+    /// The probability as sent.
     pub sent: f64,
 }
 
-impl<'a> Read<'a> for Probability {
-    fn read(json: &mut Reader<'a, '_>) -> Fast<Self> {
+impl<'a> FromJson<'a> for Probability {
+    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
         let Number(sent) = Number::read(json)?;
         if !(sent > 0.0 && sent <= 1.0) {
-            return Err(Wrong);
+            return Err(Malformed);
         }
         if sent < units::MIN_PROBABILITY {
             json.note(from, Mark::Bounded);

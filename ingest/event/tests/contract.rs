@@ -1,6 +1,6 @@
-//! The contract as a producer meets it: golden examples, every reason code, and the decoder held against the schema.
+//! The contract as a producer sees it: golden examples, every reason code, and the decoder compared with the schema.
 
-#[expect(dead_code, reason = "each file of tests needs some of it")]
+#[expect(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use bellwether_event::{Decoder, Envelope, Limits, Payload, Reason, check, problems};
@@ -94,8 +94,8 @@ fn each_kind_of_bad_message_has_its_reason_and_pointer() {
 }
 
 #[test]
-fn nesting_is_followed_wherever_it_hides_and_no_further_than_it_goes() {
-    // A value of some nesting: 30 and below fit with all that may be around them, 33 and above never do.
+fn nesting_is_limited_wherever_it_occurs() {
+    // Values nested up to 30 levels fit at each of these places; values nested 33 levels or more never do.
     let nested = |levels: usize| -> Value {
         (1..levels).fold(json!(["]]}}"]), |inner, n| if n % 2 == 0 { json!([inner]) } else { json!({ "a": inner }) })
     };
@@ -130,7 +130,7 @@ fn every_problem_of_a_message_is_listed_at_once() {
     });
     let found = rejected(&body, Limits::default());
     assert_eq!(found.len(), 3, "{found:?}");
-    // Whatever it is about: form, age, and framing.
+    // Problems of format, age and framing are listed together.
     let body = minimal_with(|event| {
         event["time"] = json!("2020-01-01T00:00:00Z");
         event["source"] = json!("a");
@@ -145,7 +145,7 @@ fn every_problem_of_a_message_is_listed_at_once() {
 }
 
 #[test]
-fn framing_that_contradicts_the_body_is_refused() {
+fn framing_that_contradicts_the_body_rejects() {
     let body = minimal_with(|event| event["source"] = json!("a"));
     let envelope = Envelope { source: Some("b"), ..Envelope::default() };
     let rejection = Decoder::default().decode(body.as_bytes(), &envelope, NOW).expect_err("refused");
@@ -153,7 +153,7 @@ fn framing_that_contradicts_the_body_is_refused() {
 }
 
 #[test]
-fn framing_is_held_to_the_contract_as_the_body_is() {
+fn framing_attributes_must_satisfy_the_contract() {
     let body = minimal_with(|_| {});
     let long = "x".repeat(129);
     let fine = Envelope { id: Some("e"), source: Some("s"), time: Some("2026-11-23T10:00:00Z"), ..Envelope::default() };
@@ -171,14 +171,14 @@ fn framing_is_held_to_the_contract_as_the_body_is() {
     for (envelope, reason, pointer) in cases {
         let problems = Decoder::default().decode(body.as_bytes(), &envelope, NOW).expect_err("rejected").problems;
         let found: Vec<_> = problems.iter().map(|problem| (problem.reason, problem.pointer.as_str())).collect();
-        // One that is wrong also differs from what the body says, where it says something.
+        // A malformed attribute also contradicts the body if the body has the field.
         assert_eq!(found.first(), Some(&(reason, pointer)), "{envelope:?}");
         assert!(found[1..].iter().all(|(reason, _)| *reason == Reason::HeaderMismatch), "{found:?}");
     }
 }
 
 #[test]
-fn types_of_cloud_events_are_matched_whole() {
+fn cloud_event_types_are_matched_as_a_whole() {
     for (name, expected) in [
         ("run.completed", Some("run.completed")),
         ("io.example.run.completed", Some("run.completed")),
@@ -195,7 +195,7 @@ fn types_of_cloud_events_are_matched_whole() {
         ("run", None),
         ("", None),
     ] {
-        assert_eq!(bellwether_event::EventType::of_cloud_event(name).map(|found| found.name()), expected, "{name}");
+        assert_eq!(bellwether_event::EventType::from_cloud_event(name).map(|found| found.name()), expected, "{name}");
     }
 }
 
@@ -222,7 +222,7 @@ fn a_high_risk_call_without_approval_is_unapproved() {
 }
 
 #[test]
-fn releases_that_begin_alike_are_told_apart_however_often_they_come() {
+fn releases_with_the_same_first_bytes_are_distinguished_each_time() {
     let released = |model: &str| {
         minimal_with(|event| {
             event["data"]["release"] = json!({ "id": "2026-11-23.1", "model": { "requested": model } })
@@ -235,7 +235,7 @@ fn releases_that_begin_alike_are_told_apart_however_often_they_come() {
             let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
             let Payload::Completed(completed) = event.payload else { panic!("a completed run") };
             assert_eq!(completed.release.model.as_deref(), Some(model), "round {round}");
-            // What comes after a release that is known is looked at all the same.
+            // The bytes after a known release are still parsed.
             for (after, reason) in [("}", Reason::TrailingData), ("]", Reason::NotJson), (" 1", Reason::NotJson)] {
                 let torn = body.replacen(&format!("\"{model}\"}}}}"), &format!("\"{model}\"}}}}{after}"), 1);
                 assert_ne!(torn, body);
@@ -261,7 +261,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 #[test]
-fn a_number_that_no_double_holds_is_judged_alike_by_decoder_and_explanation_wherever_it_stands() {
+fn decoder_and_validator_agree_on_a_number_too_large_for_a_double_in_every_field() {
     for example in examples() {
         let mut all = Vec::new();
         pointers(&example, "", &mut all);
@@ -270,9 +270,9 @@ fn a_number_that_no_double_holds_is_judged_alike_by_decoder_and_explanation_wher
             *event.pointer_mut(&pointer).expect("there") = json!("BEYOND");
             let body = event.to_string().replace("\"BEYOND\"", "-1e999");
             let decoded = Decoder::new(wide_open()).decode(body.as_bytes(), &Envelope::default(), NOW);
-            let told = check(&body, 32);
-            assert!(!told.is_empty(), "{pointer}");
-            assert_eq!(decoded.is_err(), told.iter().any(|problem| problem.rejects), "{pointer}: {told:?}");
+            let found = check(&body, 32);
+            assert!(!found.is_empty(), "{pointer}");
+            assert_eq!(decoded.is_err(), found.iter().any(|problem| problem.rejects), "{pointer}: {found:?}");
             assert!(pointer != "/data/tokens/input" || decoded.is_ok());
             assert!(pointer != "/data/attempt" || decoded.is_err());
         }
@@ -280,7 +280,7 @@ fn a_number_that_no_double_holds_is_judged_alike_by_decoder_and_explanation_wher
 }
 
 #[test]
-fn a_key_that_stands_twice_is_judged_alike_by_decoder_and_explanation_wherever_it_stands() {
+fn decoder_and_validator_agree_on_a_duplicate_key_in_every_object() {
     for example in examples() {
         let mut all = Vec::new();
         pointers(&example, "", &mut all);
@@ -292,9 +292,9 @@ fn a_key_that_stands_twice_is_judged_alike_by_decoder_and_explanation_wherever_i
             fields.insert("AGAIN".to_owned(), value);
             let body = event.to_string().replace("AGAIN", name);
             let decoded = Decoder::new(wide_open()).decode(body.as_bytes(), &Envelope::default(), NOW);
-            let told = check(&body, 32);
-            assert!(told.iter().any(|problem| problem.reason == Reason::DuplicateKey), "{pointer}: {told:?}");
-            assert_eq!(decoded.is_err(), told.iter().any(|problem| problem.rejects), "{pointer}: {told:?}");
+            let found = check(&body, 32);
+            assert!(found.iter().any(|problem| problem.reason == Reason::DuplicateKey), "{pointer}: {found:?}");
+            assert_eq!(decoded.is_err(), found.iter().any(|problem| problem.rejects), "{pointer}: {found:?}");
             let identity = ["/run_id", "/data/task", "/data/outcome/status", "/data/ended_at", "/data/review_id"];
             assert!(!identity.contains(&pointer.as_str()) || decoded.is_err(), "{pointer}");
             let described = ["/data/tokens/input", "/data/validation/schema_id", "/data/content/input_ref"];
@@ -345,7 +345,7 @@ fn some_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// A published example with one to three changes: something replaced, removed or added.
+/// A published example with up to three changes: a value replaced, removed or added.
 fn changed_example() -> impl Strategy<Value = Value> {
     let change = (any::<prop::sample::Index>(), 0..3_u8, some_value(), any::<prop::sample::Index>());
     (0..examples().len(), prop::collection::vec(change, 0..4)).prop_map(|(example, changes)| {
@@ -381,27 +381,27 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
-    fn decoder_schema_and_explanation_agree(event in changed_example()) {
+    fn decoder_schema_and_validator_agree(event in changed_example()) {
         let body = event.to_string();
         let by_schema = VALIDATOR.with(|validator| validator.is_valid(&event));
         let mut decoder = Decoder::new(wide_open());
         let decoded = decoder.decode(body.as_bytes(), &Envelope::default(), NOW);
-        let told = check(&body, 32);
-        prop_assert_eq!(decoded.is_err(), told.iter().any(|problem| problem.rejects), "{} {:?} {:?}", body, decoded.err(), told);
+        let found = check(&body, 32);
+        prop_assert_eq!(decoded.is_err(), found.iter().any(|problem| problem.rejects), "{} {:?} {:?}", body, decoded.err(), found);
         prop_assert!(decoded.is_ok() || !by_schema, "{} {:?}", body, decoded.err());
-        prop_assert!(by_schema || !told.is_empty(), "{}", body);
+        prop_assert!(by_schema || !found.is_empty(), "{}", body);
         if let Ok(event) = &decoded {
-            let unsaid = event.truncated.iter().filter(|(pointer, done)| {
+            let unreported = event.truncated.iter().filter(|(pointer, done)| {
                 !matches!(*done, "stated" | "dropped")
-                    && !told.iter().any(|problem| problem.pointer.starts_with(&**pointer) || pointer.starts_with(&problem.pointer))
+                    && !found.iter().any(|problem| problem.pointer.starts_with(&**pointer) || pointer.starts_with(&problem.pointer))
             });
-            prop_assert_eq!(unsaid.count(), 0, "{} {:?} {:?}", body, event.truncated, told);
+            prop_assert_eq!(unreported.count(), 0, "{} {:?} {:?}", body, event.truncated, found);
         }
-        prop_assert_eq!(problems(&event), told);
+        prop_assert_eq!(problems(&event), found);
     }
 
     #[test]
-    fn any_valid_event_survives_the_way_from_producer_to_reader(
+    fn any_valid_event_decodes_to_the_values_sent(
         task in "\\PC{1,60}", run_id in "[ -~]{1,40}", tenant in proptest::option::of("\\PC{0,20}"),
         micros in 0..4_000_000_000_000_000_i64, duration in 0..1_000_000_000_i64,
         tokens in 0..1_000_000_000_000_i64, whole in 0..300_000_i64, nanos in 0..1_000_000_000_i64,
@@ -438,16 +438,16 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let answer = Decoder::default().decode(&bytes, &Envelope::default(), NOW);
-        prop_assert!(answer.is_err());
+    fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let decoded = Decoder::default().decode(&bytes, &Envelope::default(), NOW);
+        prop_assert!(decoded.is_err());
     }
 
     #[test]
-    fn a_torn_message_is_rejected_and_never_half_read(cut in any::<prop::sample::Index>()) {
+    fn a_truncated_message_is_rejected(cut in any::<prop::sample::Index>()) {
         let body = examples()[0].to_string();
         let cut = cut.index(body.len());
-        let answer = Decoder::new(wide_open()).decode(&body.as_bytes()[..cut], &Envelope::default(), NOW);
-        prop_assert!(answer.is_err());
+        let decoded = Decoder::new(wide_open()).decode(&body.as_bytes()[..cut], &Envelope::default(), NOW);
+        prop_assert!(decoded.is_err());
     }
 }

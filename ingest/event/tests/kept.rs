@@ -1,4 +1,4 @@
-//! What does not decide whether an event is kept: what describes it, nulls, torn texts, and fields that nobody knows.
+//! Inputs that never reject an event: malformed descriptions, nulls, lone surrogates and unknown fields.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{NOW, accepted, examples, minimal_with, published_schema, rejected, 
 use serde_json::{Value, json};
 
 #[test]
-fn text_that_describes_is_cut_within_no_character_and_the_run_is_kept() {
+fn descriptive_text_is_cut_between_characters_and_the_run_is_kept() {
     let long = "é".repeat(2000);
     let body = minimal_with(|event| {
         event["supersedes"] = json!(long);
@@ -59,7 +59,7 @@ fn text_that_describes_is_cut_within_no_character_and_the_run_is_kept() {
 }
 
 #[test]
-fn lists_beyond_their_limit_are_cut_and_totals_are_of_all() {
+fn lists_are_cut_at_their_limit_and_totals_count_all_entries() {
     let calls: Vec<Value> = (0..300)
         .map(|n| json!({ "name": format!("tool-{n}"), "status": if n < 290 { "ok" } else { "error" } }))
         .collect();
@@ -134,7 +134,7 @@ fn only_identity_time_and_outcome_reject_a_run() {
 }
 
 #[test]
-fn a_time_that_was_never_set_gives_no_duration() {
+fn a_zero_start_time_yields_no_duration() {
     for started in ["0001-01-01T00:00:00Z", "0000-00-00", "1970-01-01T00:00:00Z", "2026-11-23T10:00:09Z"] {
         let body = minimal_with(|event| event["data"]["started_at"] = json!(started));
         if started == "0000-00-00" {
@@ -173,11 +173,11 @@ fn traces_and_currencies_are_read_in_either_case() {
         assert_eq!(completed.run.cost.as_ref().and_then(|cost| cost.currency.as_deref()), Some("USD"));
     });
     let warned = check(&body, 32);
-    let trace = warned.iter().find(|problem| problem.pointer == "/data/trace/trace_id").expect("told of");
+    let trace = warned.iter().find(|problem| problem.pointer == "/data/trace/trace_id").expect("reported");
     assert!(!trace.rejects && trace.message.contains("lower-case"), "{trace:?}");
 }
 
-/// An event with null in place of every field that may be left out, at every depth.
+/// Returns an event with every absent optional field set to null, at every depth.
 fn with_nulls(value: &Value, definition: &Value, root: &Value) -> Value {
     let definition = definition.pointer("/anyOf/0").filter(|of| of.get("$ref").is_some()).unwrap_or(definition);
     let definition = match definition.get("$ref").and_then(Value::as_str) {
@@ -203,7 +203,7 @@ fn with_nulls(value: &Value, definition: &Value, root: &Value) -> Value {
 }
 
 #[test]
-fn null_is_the_same_as_leaving_a_field_out_at_every_depth() {
+fn a_null_field_counts_as_absent_at_every_depth() {
     let root: Value = serde_json::from_str(schema()).expect("JSON");
     let definitions = [
         ("run.completed", "completed"),
@@ -227,7 +227,7 @@ fn null_is_the_same_as_leaving_a_field_out_at_every_depth() {
         assert!(published_schema().is_valid(&nulls), "{nulls}");
         let seen = |event: &Event<'_>| {
             let mut event = event.clone();
-            // Kept as it was sent, nulls and all.
+            // These are kept as sent, including nulls.
             if let Payload::Completed(completed) = &mut event.payload {
                 (completed.run.content, completed.run.steps) = (None, None);
                 completed.run.release = None;
@@ -240,12 +240,12 @@ fn null_is_the_same_as_leaving_a_field_out_at_every_depth() {
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over() {
+fn a_byte_order_mark_is_skipped() {
     accepted(&format!("\u{feff}{}", minimal_with(|_| {})), |event| assert_eq!(event.run_id, "r-1"));
 }
 
 #[test]
-fn an_answer_that_is_said_to_fit_has_a_schema() {
+fn an_answer_with_a_validation_result_has_a_schema() {
     for (validation, applicable) in [
         (json!({ "valid": true }), Some(true)),
         (json!({ "valid": false, "applicable": null }), Some(true)),
@@ -263,7 +263,7 @@ fn an_answer_that_is_said_to_fit_has_a_schema() {
 }
 
 #[test]
-fn a_statement_at_another_time_is_another_statement() {
+fn the_same_statement_at_another_time_gets_another_id() {
     let exception = |time: &str, tenant: &str| {
         let body = json!({
             "spec": "run-event/1", "type": "run.policy_exception", "run_id": "r", "time": time, "tenant": tenant,
@@ -278,7 +278,7 @@ fn a_statement_at_another_time_is_another_statement() {
 }
 
 #[test]
-fn a_message_that_is_too_large_is_kept_without_what_is_large() {
+fn a_message_above_the_limit_loses_content_steps_and_unknown_fields() {
     let body = minimal_with(|event| {
         event["data"]["content"] = json!({ "input": "x".repeat(2000) });
         event["data"]["steps"] = json!([{ "name": "s" }]);
@@ -328,8 +328,8 @@ fn unknown_fields_are_kept_at_every_level() {
 }
 
 #[test]
-fn a_text_that_was_cut_within_a_character_is_kept_wherever_it_stands() {
-    // What JavaScript makes of half an emoji, and what is kept of it.
+fn lone_surrogates_are_replaced_in_every_field() {
+    // Half an emoji as JavaScript writes it, and its replacement.
     let (half, whole) = (r"cut \ud83d", r"cut \ufffd");
     let body = minimal_with(|event| {
         event["run_id"] = json!("r HERE");

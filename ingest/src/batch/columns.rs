@@ -1,10 +1,10 @@
-//! Growing columns: plain vectors that values are appended to, and lists of records made of them.
+//! Column builders: vectors of values, and lists of records made of them.
 //!
-//! Most columns have a value in few rows, and most of the others in all. So a value comes with its row, a row without one costs
-//! nothing, and which rows have one is written down where the one changes into the other. A column that never gets a value is
-//! left out.
+//! Most columns have a value either in few rows or in all of them. Each value is therefore added with its row number, a row
+//! without a value costs nothing, and null bits are written only when rows with and without values alternate. A column without
+//! any value is left out.
 //!
-//! Rule: rows come in order, and each gets a value at most once.
+//! Rule: values are added in row order, at most one for each row.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,28 +28,28 @@ pub(super) type Flag = Sparse<BooleanBufferBuilder>;
 pub(super) type Date = Sparse<Numbers<Date32Type>>;
 pub(super) type Time = Sparse<Numbers<TimestampMicrosecondType>>;
 
-/// A column that grows row by row.
-pub(super) trait Column {
-    fn fresh() -> Self;
-    /// So many rows, in the type its schema gives it, or a text as [`Chunk`](bellwether_lake::Chunk) may have it too; none
-    /// where no row has a value. The column is empty afterwards.
-    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef>;
+/// Builds a column row by row.
+pub(super) trait ColumnBuilder {
+    fn new() -> Self;
+    /// Returns the column with `rows` rows, in the type of its schema or in another encoding of strings that
+    /// [`Chunk`](bellwether_lake::Chunk) allows; `None` if no row has a value. Empties the builder.
+    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef>;
 }
 
-/// Texts of which few differ: each is kept once, and a row has the number of its own.
+/// A column of strings with few distinct values: each value is stored once, and rows refer to it by number.
 pub(super) struct Labels {
     texts: Texts,
-    /// Of the first [`FEW`] texts.
+    /// Gists of the first [`FEW`] strings.
     gists: Vec<Gist>,
-    /// Of the other texts.
+    /// Numbers of all other strings.
     numbers: HashMap<Box<str>, u32>,
     of_row: Sparse<Numbers<UInt32Type>>,
 }
 
-/// So many texts are compared with one after the other, which takes less than a hash.
+/// Strings compared one by one before hashing: that is faster than a hash.
 const FEW: usize = 8;
 
-/// The length of a text, and its first and last bytes: all there is of one that is no longer than [`Gist::WHOLE`].
+/// The length of a string and its first and last bytes. They determine a string of at most [`Gist::WHOLE`] bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Gist {
     length: usize,
@@ -61,7 +61,7 @@ struct Gist {
 impl Gist {
     const WHOLE: usize = 16;
 
-    fn of(text: &[u8]) -> Self {
+    fn new(text: &[u8]) -> Self {
         let short = || match (text.first_chunk(), text.last_chunk()) {
             (Some(first), Some(last)) => [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()],
             _ => [text.iter().fold(0, |bytes, byte| bytes << 8 | u64::from(*byte)), 0],
@@ -77,7 +77,7 @@ impl Gist {
 // === impl Labels ===
 
 impl Labels {
-    /// Gives a row its text; rows before it that have not got one have none.
+    /// Sets the string of a row. Earlier rows without a string are null.
     pub(super) fn put(&mut self, row: usize, text: &str) {
         let number = self.number_of(text);
         self.of_row.put(row, number);
@@ -90,7 +90,7 @@ impl Labels {
     }
 
     fn number_of(&mut self, text: &str) -> u32 {
-        let gist = Gist::of(text.as_bytes());
+        let gist = Gist::new(text.as_bytes());
         let same = |at: usize| gist.length <= Gist::WHOLE || self.texts.at(at) == text.as_bytes();
         let found = self.gists.iter().enumerate().find(|(at, known)| **known == gist && same(*at));
         let found = found.and_then(|(at, _)| u32::try_from(at).ok());
@@ -108,13 +108,13 @@ impl Labels {
     }
 }
 
-impl Column for Labels {
-    fn fresh() -> Self {
-        Self { texts: Texts::like(None), gists: Vec::new(), numbers: HashMap::new(), of_row: Sparse::fresh() }
+impl ColumnBuilder for Labels {
+    fn new() -> Self {
+        Self { texts: Texts::like(None), gists: Vec::new(), numbers: HashMap::new(), of_row: Sparse::new() }
     }
 
-    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
-        let of_row = self.of_row.done(kind, rows)?;
+    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+        let of_row = self.of_row.finish(kind, rows)?;
         self.gists.clear();
         self.numbers.clear();
         let next = Texts::like(Some(&self.texts));
@@ -123,33 +123,32 @@ impl Column for Labels {
     }
 }
 
-/// A column that is filled when all rows are there.
-pub(super) struct Later;
+/// A column that is filled after all rows have been added.
+pub(super) struct FilledLater;
 
-impl Column for Later {
-    fn fresh() -> Self {
+impl ColumnBuilder for FilledLater {
+    fn new() -> Self {
         Self
     }
-    fn done(&mut self, _kind: ColumnType, _rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _kind: ColumnType, _rows: usize) -> Option<ArrayRef> {
         None
     }
 }
 
-/// The values of a column, one for each row; a row without one has any.
+/// The values of a column, one for each row. The value of a null row is arbitrary.
 pub(super) trait Values {
-    /// Without rows, with room for as many as another has; for none without another.
+    /// Creates an empty set of values with the capacity of `last`.
     fn like(last: Option<&Self>) -> Self;
     fn rows(&self) -> usize;
     fn append_any(&mut self, rows: usize);
     fn array(self, nulls: Option<NullBuffer>) -> ArrayRef;
 }
 
-/// Values that one of a kind can be appended to.
+/// Values to which a value of type `T` can be appended.
 pub(super) trait Push<T>: Values {
     fn push(&mut self, value: T);
 }
 
-/// Numbers.
 pub(super) struct Numbers<T: ArrowPrimitiveType>(Vec<T::Native>);
 
 impl<T: ArrowPrimitiveType> Values for Numbers<T> {
@@ -200,7 +199,7 @@ impl Push<bool> for BooleanBufferBuilder {
     }
 }
 
-/// Texts, one after the other, and where each ends.
+/// Concatenated strings, and the end of each.
 pub(super) struct Texts {
     bytes: Vec<u8>,
     ends: Vec<i32>,
@@ -210,8 +209,8 @@ impl Values for Texts {
     fn like(last: Option<&Self>) -> Self {
         let mut ends = Vec::with_capacity(last.map_or(1, |last| last.ends.len()));
         ends.push(0);
-        // With an eighth to spare: as many rows are rarely as long to the byte, and for one more all would be copied, and as
-        // much again be reserved for as long as the rows are in memory.
+        // An eighth to spare: the next chunk rarely has exactly as many bytes, and growing by doubling would copy all of them and
+        // double the memory.
         let bytes = last.map_or(0, |last| last.bytes.len() + last.bytes.len() / 8);
         Self { bytes: Vec::with_capacity(bytes), ends }
     }
@@ -247,9 +246,9 @@ impl<T: AsRef<str>> Push<T> for Texts {
 
 /// A column of single values.
 pub(super) struct Sparse<V> {
-    /// Up to the last row that has a value.
+    /// Values up to the last row that has one.
     values: V,
-    /// Which of the rows have a value, as far as it is written down.
+    /// Null bits, which may lag behind the values.
     present: NullBufferBuilder,
 }
 
@@ -260,14 +259,14 @@ impl<V: Values> Sparse<V> {
         Self { values: V::like(last), present: NullBufferBuilder::new(0) }
     }
 
-    /// Gives a row its value; rows before it that have not got one have none.
+    /// Sets the value of a row. Earlier rows without a value are null.
     #[inline]
     pub(super) fn put<T>(&mut self, row: usize, value: T)
     where
         V: Push<T>,
     {
         if self.values.rows() < row {
-            self.pass_over(row);
+            self.extend_to(row);
         }
         self.values.push(value);
     }
@@ -283,10 +282,10 @@ impl<V: Values> Sparse<V> {
     }
 
     #[inline(never)]
-    fn pass_over(&mut self, row: usize) {
+    fn extend_to(&mut self, row: usize) {
         let rows = self.values.rows();
         self.present.append_n_non_nulls(rows - self.present.len());
-        // A column that has a value in every row needs no bits, and gets none as long as no null is appended.
+        // A column without nulls needs no bits, and the builder allocates none until a null is appended.
         if rows < row {
             self.present.append_n_nulls(row - rows);
             self.values.append_any(row - rows);
@@ -294,24 +293,24 @@ impl<V: Values> Sparse<V> {
     }
 }
 
-impl<V: Values> Column for Sparse<V> {
-    fn fresh() -> Self {
+impl<V: Values> ColumnBuilder for Sparse<V> {
+    fn new() -> Self {
         Self::like(None)
     }
 
-    fn done(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.values.rows() == 0 {
             return None;
         }
-        self.pass_over(rows);
-        // The next chunk is about as large, and growing by doubling would copy it several times.
+        self.extend_to(rows);
+        // The next chunk has about the same size; growing by doubling would copy it several times.
         let next = Self::like(Some(&self.values));
         let Self { values, mut present } = std::mem::replace(self, next);
         Some(values.array(present.finish()))
     }
 }
 
-/// A column of text by text.
+/// A column of maps from strings to strings.
 pub(super) struct TextMap {
     builder: MapBuilder<StringViewBuilder, StringViewBuilder>,
 }
@@ -319,9 +318,9 @@ pub(super) struct TextMap {
 // === impl TextMap ===
 
 impl TextMap {
-    /// Gives a row its pairs.
+    /// Sets the pairs of a row.
     pub(super) fn put<'a>(&mut self, row: usize, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
-        self.pass_over(row);
+        self.extend_to(row);
         for (name, value) in pairs {
             self.builder.keys().append_value(name);
             self.builder.values().append_value(value);
@@ -329,7 +328,7 @@ impl TextMap {
         self.close(true);
     }
 
-    fn pass_over(&mut self, row: usize) {
+    fn extend_to(&mut self, row: usize) {
         for _ in self.builder.len()..row {
             self.close(false);
         }
@@ -340,32 +339,32 @@ impl TextMap {
     }
 }
 
-impl Column for TextMap {
-    fn fresh() -> Self {
+impl ColumnBuilder for TextMap {
+    fn new() -> Self {
         let names = MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
         let text = StringViewBuilder::new;
         Self { builder: MapBuilder::new(Some(names), text(), text()) }
     }
 
-    fn done(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.builder.is_empty() {
             return None;
         }
-        self.pass_over(rows);
+        self.extend_to(rows);
         Some(Arc::new(self.builder.finish()))
     }
 }
 
-/// The fields of a record, each a column.
-pub(super) trait Record {
-    fn fresh() -> Self;
-    /// The columns, of so many rows.
+/// A record with one column for each field.
+pub(super) trait ColumnSet {
+    fn new() -> Self;
+    /// Returns the columns with `rows` rows.
     fn columns(&mut self, fields: &'static [bellwether_tables::Column], rows: usize) -> Vec<Option<ArrayRef>>;
 }
 
 /// A column of lists of records.
 pub(super) struct Lists<R> {
-    /// Records up to the end of each row's list, for the rows before the last one that has a record.
+    /// Number of records up to the end of each row's list, for the rows before the last one with a record.
     ends: Vec<i32>,
     total: usize,
     pub(super) records: R,
@@ -374,26 +373,26 @@ pub(super) struct Lists<R> {
 // === impl Lists ===
 
 impl<R> Lists<R> {
-    /// Adds a record to the list of a row, and gives the record's own row.
+    /// Adds a record to the list of a row, and returns the row number of the record.
     pub(super) fn add(&mut self, row: usize) -> usize {
         self.close(row);
         self.total += 1;
         self.total - 1
     }
 
-    /// The lists of the rows before this one are whole.
+    /// Ends the lists of all rows before this one.
     fn close(&mut self, row: usize) {
         let end = i32::try_from(self.total).expect("a chunk has some megabytes");
         self.ends.resize(row.max(self.ends.len()), end);
     }
 }
 
-impl<R: Record> Column for Lists<R> {
-    fn fresh() -> Self {
-        Self { ends: Vec::new(), total: 0, records: R::fresh() }
+impl<R: ColumnSet> ColumnBuilder for Lists<R> {
+    fn new() -> Self {
+        Self { ends: Vec::new(), total: 0, records: R::new() }
     }
 
-    fn done(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
         let fields = match kind {
             ColumnType::List(fields) => fields,
             _ => &[],
@@ -428,13 +427,13 @@ impl<R: Record> Column for Lists<R> {
     }
 }
 
-/// Makes a set of columns in the order of a schema.
+/// Defines a set of columns in the order of a schema.
 macro_rules! column_set {
     ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         pub(super) struct $name { $(pub(super) $field: $type,)* }
-        impl $crate::batch::columns::Record for $name {
-            fn fresh() -> Self {
-                Self { $($field: <$type as $crate::batch::columns::Column>::fresh(),)* }
+        impl $crate::batch::columns::ColumnSet for $name {
+            fn new() -> Self {
+                Self { $($field: <$type as $crate::batch::columns::ColumnBuilder>::new(),)* }
             }
             fn columns(
                 &mut self,
@@ -444,7 +443,7 @@ macro_rules! column_set {
                 let mut kinds = fields.iter().map(|field| field.kind);
                 vec![$({
                     let kind = kinds.next().unwrap_or(bellwether_tables::ColumnType::Text);
-                    $crate::batch::columns::Column::done(&mut self.$field, kind, rows)
+                    $crate::batch::columns::ColumnBuilder::finish(&mut self.$field, kind, rows)
                 },)*]
             }
         }

@@ -1,7 +1,7 @@
-//! Columns of `events` in the order of their schema, and how an event becomes a row of them.
+//! The conversion of an event to a row of `events`.
 //!
-//! A row is appended only after its event has been decoded whole, and always to every column: a rejected message can
-//! never leave half a row behind.
+//! A row is appended only after its event has been decoded completely, and always to every column, so a rejected message never
+//! leaves part of a row behind.
 
 use bellwether_event::record::{entries, kept};
 use bellwether_event::units::amount_text;
@@ -14,220 +14,17 @@ use bellwether_tables::Table;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::columns::{
-    Date, Double, Flag, Integer, Labels, Later, Lists, Long, Record, Text, TextMap, Time, column_set,
-};
+use super::columns::ColumnSet;
+use super::event_columns::{EventColumns, PolicyExceptions, Retrievals, Scores, ToolCalls};
 use super::releases::ReleaseRows;
 use crate::decode::Message;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// Fields that failed, of which so many are kept.
+/// Most failed fields stored for a run.
 const FIELDS_KEPT: usize = 128;
 
-column_set!(Documents { id: Text, version: Text, score: Double, cited: Flag });
-
-column_set!(ToolCalls {
-    name: Labels,
-    id: Text,
-    kind: Labels,
-    schema_version: Labels,
-    status: Labels,
-    failed: Flag,
-    error_type: Labels,
-    args_valid: Flag,
-    latency_micros: Long,
-    attempt: Integer,
-    side_effect: Flag,
-    risk: Labels,
-    approval_required: Flag,
-    approval_decision: Labels,
-    approver_key: Text,
-    approval_wait_micros: Long,
-});
-
-column_set!(Retrievals {
-    source_id: Text,
-    index_version: Text,
-    query_sha256: Text,
-    requested_k: Long,
-    returned_k: Long,
-    top_score: Double,
-    latency_micros: Long,
-    status: Text,
-    error_type: Text,
-    documents: Lists<Documents>,
-});
-
-column_set!(PolicyExceptions {
-    policy_id: Labels,
-    policy_version: Labels,
-    severity: Labels,
-    category: Labels,
-    action: Labels,
-    source: Labels,
-    component: Labels,
-    native_result_type: Labels,
-    native_result_value: Text,
-    risk_score: Double,
-    step: Labels,
-    derived: Flag,
-});
-
-column_set!(FieldErrors { path: Text, rule: Text, message: Text });
-
-column_set!(Scores {
-    name: Labels,
-    value: Double,
-    label: Labels,
-    passed: Flag,
-    min: Double,
-    max: Double,
-    higher_is_better: Flag,
-    kind: Labels,
-    evaluator_id: Labels,
-    evaluator_version: Labels,
-    evaluator_model: Labels,
-    rubric_version: Labels,
-    target: Labels,
-    target_id: Text,
-    identifier: Text,
-    sets_outcome: Flag,
-    weight: Double,
-    reference_json: Text,
-    explanation: Text,
-    cost_nanos: Long,
-    cost_currency: Labels,
-});
-
-column_set!(EventColumns {
-    topic: Labels,
-    partition: Integer,
-    offset: Long,
-    kafka_timestamp: Time,
-    ingested_at: Time,
-    event_date: Date,
-    event_type: Labels,
-    spec: Labels,
-    source: Labels,
-    event_id: Text,
-    event_time: Time,
-    run_id: Text,
-    tenant: Labels,
-    revision: Long,
-    content_hash: Long,
-    supersedes: Text,
-    task: Labels,
-    task_version: Labels,
-    environment: Labels,
-    attempt: Integer,
-    release_id: Later,
-    release_fingerprint: Later,
-    release_fingerprint_stated: Later,
-    release_json: Later,
-    model: Later,
-    model_provider: Later,
-    model_requested: Later,
-    model_responded: Later,
-    prompt_name: Later,
-    prompt_version: Later,
-    stage: Labels,
-    cohort: Labels,
-    flag_key: Labels,
-    variant: Labels,
-    assignment_unit: Labels,
-    traffic_fraction: Double,
-    started_at: Time,
-    ended_at: Time,
-    outcome_status: Labels,
-    outcome_source: Labels,
-    outcome_reason_code: Labels,
-    finish_reason: Labels,
-    failure_component: Labels,
-    failure_step: Labels,
-    failure_error_type: Labels,
-    validation_applicable: Flag,
-    validation_valid: Flag,
-    validation_first_attempt_valid: Flag,
-    validation_attempts: Long,
-    validation_repaired: Flag,
-    validation_schema_id: Labels,
-    validation_schema_version: Labels,
-    fields_total: Long,
-    fields_invalid: Long,
-    field_errors: Lists<FieldErrors>,
-    tokens_input: Long,
-    tokens_input_cache_read: Long,
-    tokens_input_cache_write: Long,
-    tokens_output: Long,
-    tokens_reasoning: Long,
-    cost_nanos: Long,
-    cost_currency: Labels,
-    cost_source: Labels,
-    cost_price_table: Labels,
-    cost_price_table_version: Labels,
-    latency_total_micros: Long,
-    latency_ttft_micros: Long,
-    latency_queue_micros: Long,
-    latency_llm_micros: Long,
-    latency_tool_micros: Long,
-    latency_retrieval_micros: Long,
-    latency_human_wait_micros: Long,
-    llm_calls: Long,
-    turns: Long,
-    tool_calls: Lists<ToolCalls>,
-    tool_calls_total: Long,
-    tool_calls_failed: Long,
-    retrieval: Lists<Retrievals>,
-    retrieval_calls: Long,
-    retrieval_empty: Long,
-    retrieval_errors: Long,
-    policy_exceptions: Lists<PolicyExceptions>,
-    policy_exceptions_info: Long,
-    policy_exceptions_low: Long,
-    policy_exceptions_medium: Long,
-    policy_exceptions_high: Long,
-    policy_exceptions_critical: Long,
-    scores: Lists<Scores>,
-    escalated: Flag,
-    escalation_reason_code: Labels,
-    escalation_initiated_by: Labels,
-    escalation_to: Labels,
-    escalation_phase: Labels,
-    escalation_ticket_id: Text,
-    escalation_resolved: Flag,
-    escalation_resolution: Labels,
-    escalation_wait_micros: Long,
-    escalation_handle_micros: Long,
-    review_id: Text,
-    review_queue: Labels,
-    reviewer: Labels,
-    review_decision: Labels,
-    review_failure_mode: Labels,
-    review_severity: Labels,
-    review_sets_outcome: Flag,
-    review_make_eval_case: Flag,
-    review_duration_micros: Long,
-    review_sampling_weight: Double,
-    review_rubric_version: Labels,
-    review_json: Text,
-    session_id: Text,
-    user_key: Text,
-    trace_id: Text,
-    span_id: Text,
-    sampling_probability: Double,
-    sampling_reason: Labels,
-    weight_micros: Long,
-    segments: TextMap,
-    steps_json: Text,
-    content_json: Text,
-    extra: Text,
-    tokens_by_modality: TextMap,
-    cost_breakdown: TextMap,
-    truncated: TextMap,
-});
-
-/// Rows of `events` that grow.
+/// Builds rows of `events`.
 pub(super) struct EventRows {
     columns: EventColumns,
     releases: ReleaseRows,
@@ -238,7 +35,7 @@ pub(super) struct EventRows {
 
 impl EventRows {
     pub(super) fn new() -> Self {
-        Self { columns: EventColumns::fresh(), releases: ReleaseRows::default(), rows: 0 }
+        Self { columns: EventColumns::new(), releases: ReleaseRows::default(), rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -310,7 +107,7 @@ fn append_envelope(columns: &mut EventColumns, row: usize, message: &Message<'_>
     columns.supersedes.put_option(row, event.supersedes.as_deref());
 }
 
-/// Appends what only a completed run says, but for its lists.
+/// Appends the columns of a completed run, except for its lists.
 fn append_completed(columns: &mut EventColumns, row: usize, completed: &Completed<'_>) {
     let run = &*completed.run;
     columns.task.put_option(row, run.task.as_deref());
@@ -442,9 +239,9 @@ fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>
 fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, payload: &Payload<'_>) {
     let mut by_severity = [0_i64; 5];
     let mut tally = |severity: &str| {
-        let place = ["info", "low", "medium", "high", "critical"].iter().position(|known| *known == severity);
-        if let Some(place) = place {
-            by_severity[place] += 1;
+        let index = ["info", "low", "medium", "high", "critical"].iter().position(|known| *known == severity);
+        if let Some(index) = index {
+            by_severity[index] += 1;
         }
     };
     let list = run.and_then(|run| run.policy_exceptions.as_ref());
@@ -460,8 +257,8 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
         tally(append_exception(&mut columns.policy_exceptions.records, at, exception));
     }
     let calls = run.and_then(|run| run.tool_calls.as_ref());
-    for (place, _) in entries(calls).iter().enumerate().filter(|(_, call)| call.unapproved()) {
-        if let Some(call) = kept(calls).get(place) {
+    for (index, _) in entries(calls).iter().enumerate().filter(|(_, call)| call.unapproved()) {
+        if let Some(call) = kept(calls).get(index) {
             let at = columns.policy_exceptions.add(row);
             append_unapproved(&mut columns.policy_exceptions.records, at, call);
         }
@@ -514,7 +311,7 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>) {
     columns.review_json.put_option(row, review_json(review));
 }
 
-/// Days since the epoch. Times are bounded by the decoder, so the fallback is never met; it would be the epoch.
+/// Converts to days since the epoch. The decoder bounds times, so the fallback, the epoch, is never used.
 fn event_date(micros: i64) -> i32 {
     i32::try_from(micros.div_euclid(DAY_MICROS)).unwrap_or(0)
 }
@@ -563,7 +360,7 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
     }
 }
 
-/// Appends an exception and returns its severity.
+/// Appends an exception, and returns its severity.
 fn append_exception(columns: &mut PolicyExceptions, row: usize, exception: &PolicyException<'_>) -> &'static str {
     let severity = exception.severity.map_or("info", |severity| severity.0);
     columns.policy_id.put(row, exception.policy_id.as_deref().unwrap_or_default());
@@ -581,7 +378,7 @@ fn append_exception(columns: &mut PolicyExceptions, row: usize, exception: &Poli
     severity
 }
 
-/// Appends the exception that follows from a high-risk call without a recorded approval.
+/// Appends the exception derived from a high-risk call without a recorded approval.
 fn append_unapproved(columns: &mut PolicyExceptions, row: usize, call: &ToolCall<'_>) {
     columns.policy_id.put(row, UNAPPROVED);
     columns.severity.put(row, "high");
@@ -618,7 +415,7 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>) {
     columns.cost_currency.put_option(row, cost.and_then(|cost| cost.currency.as_deref()));
 }
 
-/// What a review says beyond its columns.
+/// Returns the fields of a review without columns of their own.
 fn review_json(review: &Review<'_>) -> Option<String> {
     let labels: Option<Vec<&str>> =
         review.labels.as_ref().map(|labels| labels.kept().iter().map(|label| &**label).collect());
@@ -626,12 +423,12 @@ fn review_json(review: &Review<'_>) -> Option<String> {
         return None;
     }
     #[derive(Serialize)]
-    struct Said<'a> {
+    struct Fields<'a> {
         expected: Option<&'a RawValue>,
         expected_ref: Option<&'a str>,
         labels: Option<Vec<&'a str>>,
     }
-    // As it was sent.
+    // Kept as sent.
     let expected = review.expected.as_ref().and_then(|expected| serde_json::from_str(expected.get()).ok());
-    serde_json::to_string(&Said { expected, expected_ref: review.expected_ref.as_deref(), labels }).ok()
+    serde_json::to_string(&Fields { expected, expected_ref: review.expected_ref.as_deref(), labels }).ok()
 }

@@ -1,11 +1,11 @@
-//! Columns of `quarantine`, and how a rejected message becomes a row of them.
+//! The columns of `quarantine`, and the conversion of a rejected message to a row.
 
 use bellwether_event::Rejection;
 use bellwether_lake::Chunk;
 use bellwether_tables::Table;
 use sha2::{Digest, Sha256};
 
-use super::columns::{Integer, Long, Record, Text, Time, column_set};
+use super::columns::{ColumnSet, Integer, Long, Text, Time, column_set};
 use crate::decode::Message;
 use crate::redact::masked_head;
 
@@ -24,7 +24,7 @@ column_set!(QuarantineColumns {
     head: Text,
 });
 
-/// Rows of `quarantine` that grow.
+/// Builds rows of `quarantine`.
 pub(super) struct QuarantineRows {
     columns: QuarantineColumns,
     rows: usize,
@@ -34,10 +34,10 @@ pub(super) struct QuarantineRows {
 
 impl QuarantineRows {
     pub(super) fn new() -> Self {
-        Self { columns: QuarantineColumns::fresh(), rows: 0 }
+        Self { columns: QuarantineColumns::new(), rows: 0 }
     }
 
-    /// Appends a rejected message; gives the code of the reason.
+    /// Appends a rejected message, and returns its reason code.
     pub(super) fn append(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> &'static str {
         let (row, columns) = (self.rows, &mut self.columns);
         self.rows += 1;

@@ -1,5 +1,5 @@
-//! The columns that follow from a row's release. Few releases are behind many rows, and ten columns behind each: their
-//! texts are held once for each release, and rows only say which is theirs.
+//! The ten columns that depend only on a row's release. Many rows share few releases, so the values are stored once for each
+//! release, and rows refer to them by number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use arrow::array::{Array, ArrayRef, DictionaryArray, StringArray, UInt32Array};
 use bellwether_event::Release;
 use bellwether_tables::Column;
 
-/// So many releases are compared with one after the other, which takes less than a hash.
+/// Releases compared one by one before hashing: that is faster than a hash.
 const FEW: usize = 16;
 
 type Get = fn(&Release) -> Option<&str>;
 
-/// The columns, and what a release says in them.
+/// The columns, with the value of a release in each.
 const COLUMNS: [(&str, Get); 10] = [
     ("release_id", |release| Some(&release.id)),
     ("release_fingerprint", |release| Some(&release.fingerprint)),
@@ -31,8 +31,8 @@ const COLUMNS: [(&str, Get); 10] = [
 #[derive(Default)]
 pub(super) struct ReleaseRows {
     known: Vec<Arc<Release>>,
-    /// By address, which is a release's own as long as it is known.
-    places: HashMap<usize, u32>,
+    /// Numbers of the releases by address, which is unique while `known` holds the release.
+    numbers: HashMap<usize, u32>,
     of_row: Vec<Option<u32>>,
 }
 
@@ -40,11 +40,11 @@ pub(super) struct ReleaseRows {
 
 impl ReleaseRows {
     pub(super) fn append(&mut self, release: Option<&Arc<Release>>) {
-        let Self { known, places, of_row } = self;
+        let Self { known, numbers, of_row } = self;
         of_row.push(release.map(|release| {
             let few = known.iter().take(FEW).position(|known| Arc::ptr_eq(known, release));
-            few.and_then(|place| u32::try_from(place).ok()).unwrap_or_else(|| {
-                *places.entry(Arc::as_ptr(release).addr()).or_insert_with(|| {
+            few.and_then(|number| u32::try_from(number).ok()).unwrap_or_else(|| {
+                *numbers.entry(Arc::as_ptr(release).addr()).or_insert_with(|| {
                     known.push(Arc::clone(release));
                     u32::try_from(known.len() - 1).expect("a chunk has some thousand rows")
                 })
@@ -52,17 +52,17 @@ impl ReleaseRows {
         }));
     }
 
-    /// Puts the columns into their places; a column that no release has anything for stays out. No row is left.
+    /// Fills in the columns, leaving out those without a value, and removes all rows.
     pub(super) fn finish(&mut self, columns: &mut [Option<ArrayRef>], schema: &[Column]) {
         let of_row = UInt32Array::from(std::mem::take(&mut self.of_row));
         for (name, text) in COLUMNS {
             let texts: StringArray = self.known.iter().map(|release| text(release)).collect();
-            let place = schema.iter().position(|column| column.name == name).expect("a column of `events`");
+            let index = schema.iter().position(|column| column.name == name).expect("a column of `events`");
             let some = texts.null_count() < texts.len();
-            columns[place] = some.then(|| Arc::new(DictionaryArray::new(of_row.clone(), Arc::new(texts))) as _);
+            columns[index] = some.then(|| Arc::new(DictionaryArray::new(of_row.clone(), Arc::new(texts))) as _);
         }
         self.known.clear();
-        self.places.clear();
+        self.numbers.clear();
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use bellwether_tables::Table;
 
     #[test]
-    fn the_columns_are_the_schemas() {
+    fn the_columns_are_those_of_the_schema_in_its_order() {
         let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
         let schema: Vec<&str> = Table::Events.columns().iter().map(|column| column.name).collect();
         assert!(schema.windows(names.len()).any(|window| window == names), "{schema:?}");

@@ -1,5 +1,4 @@
-//! Every field of the contract, and an unknown one at every level, through the writer and back from the table: nothing that is
-//! accepted vanishes.
+//! Writes every field of the contract, and an unknown one at every level, and finds each value in the table again.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +9,15 @@ use serde_json::{Map, Value, json};
 use super::tests::{NOW, message, table};
 use super::{BatchBuilder, Pushed};
 
-/// Makes an event in which every field has a value of its own, and remembers what must be found again.
+/// Builds an event with a distinct value in every field, and records the values that must come back.
 struct Maker {
     root: Value,
     last: u64,
-    /// Texts to be found, by the pointer of their field.
+    /// Expected strings, with the pointer of their field.
     texts: Vec<(String, String)>,
-    /// Numbers to be found.
+    /// Expected numbers, with the pointer of their field.
     numbers: Vec<(String, f64)>,
-    /// What flags are.
+    /// The value of every flag.
     flag: bool,
 }
 
@@ -49,7 +48,7 @@ impl Maker {
             "object" => self.object(&definition, at),
             "array" => {
                 let each = &definition["items"];
-                // Of flags that decide where an entry goes, each way.
+                // A flag may decide which column an entry goes to: try both values.
                 let entries = [true, false].map(|flag| {
                     self.flag = flag;
                     self.value(each, &format!("{at}/{}", u8::from(!flag)))
@@ -67,7 +66,7 @@ impl Maker {
             "string" => {
                 let text = self.text(&definition);
                 let found = if definition.get("format").is_some() { text[11..23].to_owned() } else { text.clone() };
-                // Amounts have columns in nano-units, and are texts elsewhere.
+                // Amounts are stored in nano-units if they have a column, and as strings elsewhere.
                 match text.parse::<f64>() {
                     Ok(amount) if at.ends_with("/amount") => self.numbers.push((at.to_owned(), amount * 1e9)),
                     _ => self.texts.push((at.to_owned(), found)),
@@ -120,12 +119,12 @@ impl Maker {
             Some("^[0-9a-f]{16}$") => format!("{n:016x}"),
             Some(pattern) if pattern.starts_with("^run-event") => "run-event/1.7".to_owned(),
             Some(pattern) if pattern.starts_with("^[0-9]") => format!("0.{n:06}"),
-            Some(pattern) => panic!("what fits {pattern}?"),
+            Some(pattern) => panic!("no value is known to match {pattern}"),
         }
     }
 }
 
-/// All numbers that stand anywhere in a text.
+/// Returns all numbers in a text.
 fn numbers_in(text: &str) -> BTreeSet<u64> {
     text.split(|char: char| !(char.is_ascii_digit() || char == '.'))
         .filter_map(|word| word.trim_matches('.').parse::<f64>().ok())
@@ -134,7 +133,7 @@ fn numbers_in(text: &str) -> BTreeSet<u64> {
 }
 
 #[test]
-fn every_field_comes_back_from_the_table() {
+fn every_field_is_found_in_the_table() {
     let root: Value = serde_json::from_str(schema()).expect("JSON");
     let kinds = [
         ("run.completed", "completed"),

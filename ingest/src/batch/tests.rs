@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use bellwether_tables::ColumnType;
 use proptest::prelude::*;
 
-use super::columns::{Column, Labels};
+use super::columns::{ColumnBuilder, Labels};
 
 pub(super) const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
@@ -36,7 +36,7 @@ fn long(batch: &RecordBatch, column: &str, row: usize) -> i64 {
     batch.column_by_name(column).expect("a column").as_primitive::<Int64Type>().value(row)
 }
 
-/// All rows, in the order of their offsets.
+/// Returns all rows by offset.
 pub(super) fn table(rows: &EncodedRows) -> RecordBatch {
     let batches = rows.batches().expect("decodes");
     let batch = concat_batches(&rows.table().arrow_schema(), &batches).expect("one schema");
@@ -108,20 +108,20 @@ fn cloud_events_are_unwrapped_in_both_modes_with_whole_events_and_bare_data() {
     }
 }
 
-/// What becomes of a message: the row of its event as text of some columns, or the problems with their pointers.
+/// Decodes a message, and returns some columns of its event as text, or the problems with their pointers.
 fn outcome(message: &Message<'_>) -> Result<String, Vec<String>> {
     let mut decoder = Decoder::new(Limits::default());
     let seen = |event: &bellwether_event::Event<'_>| {
         format!("{} {} {} {:?}", event.event_type.name(), event.id, event.run_id, event.extra)
     };
     decode(&mut decoder, message, NOW, seen).map_err(|rejection| {
-        let told = |problem: &bellwether_event::Problem| format!("{} {}", problem.reason.code(), problem.pointer);
-        rejection.problems.iter().map(told).collect()
+        let describe = |problem: &bellwether_event::Problem| format!("{} {}", problem.reason.code(), problem.pointer);
+        rejection.problems.iter().map(describe).collect()
     })
 }
 
 #[test]
-fn the_data_of_a_cloud_event_may_be_a_value_a_text_of_json_or_its_bytes() {
+fn the_data_of_a_cloud_event_may_be_json_a_json_string_or_base64() {
     let data = r#"{"policy_id":"p","severity":"low"}"#;
     let event = |data: &str, more: &str| {
         format!(
@@ -163,7 +163,7 @@ fn the_data_of_a_cloud_event_may_be_a_value_a_text_of_json_or_its_bytes() {
 }
 
 #[test]
-fn what_is_wrong_with_a_cloud_event_is_told_of_where_it_stands() {
+fn problems_of_a_cloud_event_are_reported_at_its_own_fields() {
     let data = r#"{"policy_id":"p","severity":"low"}"#;
     let good = r#"{"specversion":"1.0","id":"e","source":"app","type":"run.policy_exception","subject":"r","time":"2026-11-23T10:00:02Z","data":DATA}"#;
     let changed = |from: &str, to: &str| {
@@ -191,16 +191,16 @@ fn what_is_wrong_with_a_cloud_event_is_told_of_where_it_stands() {
         (good.replace(",\"data\":DATA", ""), vec!["missing_field /data"]),
         (format!("[{}]", good.replace("DATA", data)), vec!["unsupported_framing "]),
     ] {
-        let told = outcome(&message(0, body.as_bytes())).expect_err(&body);
-        if expected.len() == 1 && told.len() > 1 {
-            assert!(told.contains(&expected[0].to_owned()), "{body}: {told:?}");
+        let found = outcome(&message(0, body.as_bytes())).expect_err(&body);
+        if expected.len() == 1 && found.len() > 1 {
+            assert!(found.contains(&expected[0].to_owned()), "{body}: {found:?}");
         } else {
-            assert_eq!(told, expected, "{body}");
+            assert_eq!(found, expected, "{body}");
         }
     }
     let batch = Message { content_type: Some("application/cloudevents-batch+json"), ..message(0, b"[]") };
     assert_eq!(outcome(&batch), Err(vec!["unsupported_framing ".to_owned()]));
-    // In binary mode the attributes are headers, and pointers are into the body.
+    // In binary mode the attributes are headers, and pointers refer to the body.
     let envelope = bellwether_event::Envelope {
         id: Some(""),
         event_type: Some("run.policy_exception"),
@@ -208,9 +208,9 @@ fn what_is_wrong_with_a_cloud_event_is_told_of_where_it_stands() {
         ..Default::default()
     };
     let binary = Message { envelope, ..message(0, br#"{"severity":"low"}"#) };
-    let told = outcome(&binary).expect_err("rejected");
+    let found = outcome(&binary).expect_err("rejected");
     let expected = ["missing_field /ce_subject", "missing_field /policy_id", "too_short /ce_id"];
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
     let unreadable = Message { unreadable_header: Some("ce_id"), ..binary };
     assert_eq!(outcome(&unreadable), Err(vec!["invalid_utf8 /ce_id".to_owned()]));
 }
@@ -220,8 +220,8 @@ fn the_decoder_and_the_list_of_problems_agree_on_every_frame() {
     let decoder = Decoder::new(Limits::default());
     for body in [&b"{}"[..], b"", b"\0\0\0\0\x07{}", b"[]", b"null", b"\xff", br#"{"specversion":"1.0"}"#, b"\"{}\""] {
         let message = message(0, body);
-        let told = crate::decode::problems(&decoder, &message, NOW);
-        let rejected: Vec<String> = told
+        let problems = crate::decode::problems(&decoder, &message, NOW);
+        let rejected: Vec<String> = problems
             .iter()
             .filter(|problem| problem.rejects)
             .map(|problem| format!("{} {}", problem.reason.code(), problem.pointer))
@@ -231,7 +231,7 @@ fn the_decoder_and_the_list_of_problems_agree_on_every_frame() {
 }
 
 #[test]
-fn foreign_framings_and_tombstones_are_told_by_name() {
+fn unsupported_framings_and_tombstones_are_recognised() {
     let mut builder = BatchBuilder::new(Limits::default());
     for (payload, reason) in [
         (None, "tombstone"),
@@ -250,7 +250,7 @@ fn foreign_framings_and_tombstones_are_told_by_name() {
 }
 
 #[test]
-fn what_a_reviewer_expected_is_kept_as_it_was_sent() {
+fn the_expected_answer_of_a_review_is_kept_as_sent() {
     let review = |expected: &str| {
         format!(
             r#"{{"spec":"run-event/1","type":"run.review","run_id":"r-1","time":"2026-11-23T10:00:00Z",
@@ -271,7 +271,7 @@ fn what_a_reviewer_expected_is_kept_as_it_was_sent() {
 }
 
 #[test]
-fn rows_of_many_releases_and_of_none_have_each_their_own() {
+fn rows_keep_their_own_release_among_many() {
     let mut builder = RowBuilder::new(Limits::default());
     for _chunk in 0..2 {
         let mut expected = Vec::new();
@@ -293,21 +293,21 @@ fn rows_of_many_releases_and_of_none_have_each_their_own() {
         let ids = cast(columns[place("release_id")].as_ref().expect("some"), &DataType::Utf8View).expect("texts");
         let ids = ids.as_string_view();
         assert_eq!(ids.iter().map(|id| id.map(str::to_owned)).collect::<Vec<_>>(), expected);
-        assert!(columns[place("model")].is_none(), "no release says anything of a model");
+        assert!(columns[place("model")].is_none(), "no release states a model");
     }
 }
 
 proptest! {
     #[test]
-    fn labels_are_told_apart_whatever_they_begin_and_end_with(
+    fn labels_are_distinguished_whatever_they_begin_and_end_with(
         texts in prop::collection::vec(prop::option::weighted(0.9, "[ab]{0,3}(a{8}|b{8}|)(ab|ba|)(b{8}|)[ab]"), 1..80)
     ) {
-        let mut labels = Labels::fresh();
+        let mut labels = Labels::new();
         for _chunk in 0..2 {
             for (row, text) in texts.iter().enumerate() {
                 labels.put_option(row, text.as_deref());
             }
-            match labels.done(ColumnType::Text, texts.len()) {
+            match labels.finish(ColumnType::Text, texts.len()) {
                 None => prop_assert!(texts.iter().all(Option::is_none)),
                 Some(array) => {
                     let array = cast(&array, &DataType::Utf8View).expect("texts");

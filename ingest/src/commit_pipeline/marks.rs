@@ -1,7 +1,7 @@
-//! How far partitions have been read, said in commits to `events` (see [`bellwether_lake::reading`]).
+//! Records how far partitions have been read, in commits to `events` (see [`bellwether_lake::reading`]).
 //!
-//! A mark states a fact that later commits cannot make untrue: it asks for no claim, and where another worker has said more
-//! of a partition, that stands.
+//! A mark states a fact that later commits cannot invalidate, so it requires no claim. A later mark of another worker takes
+//! precedence.
 
 use bellwether_base::Result;
 use bellwether_lake::reading::{NOT_READ, end_app, read_app};
@@ -12,21 +12,19 @@ use super::{Batch, CommitReport, Committer, EncodedRows, RowEncoder, app_id};
 
 /// How far one partition has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// The job that reads it; none: the committer's own.
+pub struct ReadMark {
+    /// The job that reads it; `None` for the committer's own.
     pub job: Option<String>,
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// Offset after the last message that the broker holds; [`NOT_READ`]: nobody reads it any more.
+    /// Offset after the last message in the broker, or [`NOT_READ`] if the partition is no longer read.
     pub end: i64,
-    /// All that the broker held at this moment is in the tables, microseconds since the epoch; none: that is not so yet.
+    /// The tables hold every message that the broker held at this time, microseconds since the epoch; `None` if unknown.
     pub read_to_micros: Option<i64>,
 }
 
-impl Mark {
-    /// Nobody reads a partition any more.
+impl ReadMark {
+    /// Creates the mark of a partition that is no longer read.
     pub fn not_read(job: &str, topic: &str, partition: i32) -> Self {
         let (job, topic) = (Some(job.to_owned()), topic.to_owned());
         Self { job, topic, partition, end: NOT_READ, read_to_micros: None }
@@ -34,24 +32,24 @@ impl Mark {
 }
 
 impl Batch {
-    /// A batch of nothing but marks.
+    /// Creates a batch of marks without rows.
     ///
     /// # Errors
-    /// `Bug` where nothing cannot be encoded.
-    pub(crate) fn of_marks(marks: Vec<Mark>) -> Result<Self> {
+    /// `Bug` if an empty table cannot be encoded.
+    pub(crate) fn of_marks(marks: Vec<ReadMark>) -> Result<Self> {
         let nothing = |table| -> Result<EncodedRows> { RowEncoder::new(table).finish() };
         let (events, quarantine) = (nothing(Table::Events)?, nothing(Table::Quarantine)?);
-        Ok(Self { events, quarantine, touched: Vec::new(), topic_ids: std::collections::BTreeMap::new(), marks })
+        Ok(Self { events, quarantine, partitions: Vec::new(), topic_ids: std::collections::BTreeMap::new(), marks })
     }
 }
 
 // === impl Committer ===
 
 impl Committer {
-    /// Commits marks alone.
-    pub(super) async fn commit_marks(&self, mut on: Snapshot, marks: &[Mark]) -> Result<Snapshot> {
+    /// Commits marks without a batch.
+    pub(super) async fn commit_marks(&self, mut on: Snapshot, marks: &[ReadMark]) -> Result<Snapshot> {
         loop {
-            let advances = self.marking(&on, marks, &CommitReport::default());
+            let advances = self.mark_advances(&on, marks, &CommitReport::default());
             if advances.is_empty() {
                 return Ok(on);
             }
@@ -64,11 +62,11 @@ impl Committer {
         }
     }
 
-    /// The steps of marks, but for those of partitions that a commit has dropped: its rows were to bring them there.
-    pub(super) fn marking(&self, on: &Snapshot, marks: &[Mark], report: &CommitReport) -> Vec<Advance> {
-        let dropped = |mark: &&Mark| {
-            let fenced = report.fenced.iter().any(|one| one.topic == mark.topic && one.partition == mark.partition);
-            fenced || report.remade.iter().any(|one| one.topic == mark.topic && one.partition == mark.partition)
+    /// Returns the advances of marks. Marks of dropped partitions are left out, because they count on the dropped rows.
+    pub(super) fn mark_advances(&self, on: &Snapshot, marks: &[ReadMark], report: &CommitReport) -> Vec<Advance> {
+        let dropped = |mark: &&ReadMark| {
+            let fenced = report.fenced.iter().any(|part| part.topic == mark.topic && part.partition == mark.partition);
+            fenced || report.recreated.iter().any(|part| part.topic == mark.topic && part.partition == mark.partition)
         };
         let mut advances = Vec::new();
         for mark in marks.iter().filter(|mark| !dropped(mark)) {

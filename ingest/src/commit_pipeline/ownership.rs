@@ -1,18 +1,18 @@
-//! How a partition changes hands between committers.
+//! Transfers partitions between committers.
 //!
-//! Two tables have no commit in common, so a message could stand in both: one worker rejects it and stands still, another
-//! one reads it a moment later, accepts it and commits `events`, and then the first one's rejection lands. So whoever
-//! commits a partition for the first time *claims* it, with a number that only grows:
+//! The two tables cannot be changed in one commit, so without precautions a message could land in both: one worker rejects it and
+//! stalls, another reads it a moment later, accepts it and commits `events`, and then the first worker's rejection lands.
+//! Therefore the first commit of a partition *claims* it, with a number that only grows:
 //!
-//! 1. in `events`: nobody who claimed before can commit rows of it there any more;
-//! 2. in `quarantine`, with the same number: nobody who claimed before can reject a message of it any more;
-//! 3. then what `quarantine` holds beyond `events` is read: it is all that will ever be there from earlier owners.
+//! 1. in `events`: no earlier claimant can commit rows of the partition there any more;
+//! 2. in `quarantine`, with the same number: no earlier claimant can reject its messages any more;
+//! 3. then the new owner reads the rejections in `quarantine` beyond `events`: earlier owners can add none to them.
 //!
-//! A commit asks for its claims in the table it goes to. One that has lost them is fenced.
+//! A commit requires its claims in the table it writes to. A committer that has lost them is fenced.
 //!
-//! For the third step the log of `quarantine` is followed back. How far is kept with the number: the version before which
-//! there was nothing beyond `events`. Rejections of messages below the number, by an owner that came later, leave it alone;
-//! they count up a number of their own, by which they are found.
+//! The third step follows the log of `quarantine` back to a recorded version, at which `quarantine` held nothing beyond `events`.
+//! If a later owner rejects a message below the recorded offset, that offset stays. Such rejections advance a counter of their
+//! own, by which they are found.
 
 use std::collections::BTreeSet;
 
@@ -20,71 +20,64 @@ use bellwether_base::{ErrorKind, Result};
 use bellwether_lake::{Advance, Commit, EncodedRows, OffsetsOf, Snapshot, WrittenFile};
 use bellwether_tables::Table;
 
-use super::{CommitReport, Committer, Touched};
+use super::{CommitReport, Committer, PartitionBatch};
+use crate::topic_partition::TopicPartition;
 
-/// Topic and partition.
-pub(super) type Place = (String, i32);
-
-/// What a committer knows of a partition that it has taken over.
+/// A committer's claim on a partition.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    /// The number of its claim.
-    claim: i64,
-    /// Offsets that `quarantine` held when it was taken over, and `events` has yet to pass.
+pub(super) struct Claim {
+    number: i64,
+    /// Offsets rejected by earlier owners that `events` has not passed yet.
     rejected: BTreeSet<i64>,
-}
-
-pub(super) fn place_of(one: &Touched) -> Place {
-    (one.range.topic.clone(), one.range.partition)
 }
 
 // === impl Committer ===
 
 impl Committer {
-    /// The application of the claims on a partition, in `events` and `quarantine`.
-    fn claim_of(&self, one: &Touched) -> String {
-        format!("{}/claim", self.app_of(one))
+    /// Returns the application id of the claims on a partition, in `events` and `quarantine`.
+    fn claim_of(&self, part: &PartitionBatch) -> String {
+        format!("{}/claim", self.app_of(part))
     }
 
-    /// The application of the version of `quarantine` after which there may be something beyond `events`.
-    fn since_of(&self, one: &Touched) -> String {
-        format!("{}/since", self.app_of(one))
+    /// Returns the application id that records the version of `quarantine` after which it may hold rows beyond `events`.
+    fn since_of(&self, part: &PartitionBatch) -> String {
+        format!("{}/since", self.app_of(part))
     }
 
-    /// The application that counts rejections of messages below where `quarantine` stands.
-    fn late_of(&self, one: &Touched) -> String {
-        format!("{}/late", self.app_of(one))
+    /// Returns the application id that counts rejections below the recorded offset of `quarantine`.
+    fn late_of(&self, part: &PartitionBatch) -> String {
+        format!("{}/late", self.app_of(part))
     }
 
-    /// True where the claim on a partition is this committer's.
-    pub(super) fn holds(&self, on: &Snapshot, one: &Touched) -> bool {
-        self.held.get(&place_of(one)).is_some_and(|held| on.next(&self.claim_of(one)) == Some(held.claim))
+    /// Returns true if this committer holds the claim on a partition.
+    pub(super) fn holds(&self, on: &Snapshot, part: &PartitionBatch) -> bool {
+        self.held.get(&part.topic_partition()).is_some_and(|held| on.next(&self.claim_of(part)) == Some(held.number))
     }
 
-    /// The condition that the claims on partitions are this committer's: steps that stay where they are.
-    pub(super) fn claims(&self, touched: &[Touched]) -> Vec<Advance> {
-        let step = |one: &Touched| {
-            let claim = self.held.get(&place_of(one))?.claim;
-            Some(Advance { app_id: self.claim_of(one), expected: Some(claim), next: claim })
+    /// Returns advances that do not move, which make a commit conditional on this committer's claims.
+    pub(super) fn claims(&self, partitions: &[PartitionBatch]) -> Vec<Advance> {
+        let step = |part: &PartitionBatch| {
+            let claim = self.held.get(&part.topic_partition())?.number;
+            Some(Advance { app_id: self.claim_of(part), expected: Some(claim), next: claim })
         };
-        touched.iter().filter_map(step).collect()
+        partitions.iter().filter_map(step).collect()
     }
 
-    /// Claims the partitions that this committer does not hold, and reads which messages of them are rejected already.
+    /// Claims the partitions that this committer does not hold, and reads which of their messages are rejected already.
     pub(super) async fn take_over(
         &mut self,
         mut on: Snapshot,
-        touched: &mut Vec<Touched>,
+        partitions: &mut Vec<PartitionBatch>,
         report: &mut CommitReport,
     ) -> Result<Snapshot> {
-        let new: Vec<Touched> = touched.iter().filter(|one| !self.holds(&on, one)).cloned().collect();
+        let new: Vec<PartitionBatch> = partitions.iter().filter(|part| !self.holds(&on, part)).cloned().collect();
         if new.is_empty() {
             return Ok(on);
         }
-        let mut claimed: Vec<(Touched, i64)>;
+        let mut claimed: Vec<(PartitionBatch, i64)>;
         loop {
-            let next = |one: &Touched| on.next(&self.claim_of(one)).unwrap_or(0) + 1;
-            claimed = new.iter().map(|one| (one.clone(), next(one))).collect();
+            let next = |part: &PartitionBatch| on.next(&self.claim_of(part)).unwrap_or(0) + 1;
+            claimed = new.iter().map(|part| (part.clone(), next(part))).collect();
             let commit = self.claiming(&claimed, &on);
             let (snapshot, landed) = self.settle(&self.events, &on, &commit, "claim").await?;
             on = snapshot;
@@ -92,28 +85,29 @@ impl Committer {
                 break;
             }
         }
-        // Somebody may have moved a partition before, or claimed it after: such a one is lost.
-        claimed.retain(|(one, claim)| self.stands(&on, one) && on.next(&self.claim_of(one)) == Some(*claim));
+        // A partition is lost if another owner has advanced it before the claim, or claimed it afterwards.
+        claimed.retain(|(part, claim)| self.is_at(&on, part) && on.next(&self.claim_of(part)) == Some(*claim));
         let on_quarantine = self.claim_in_quarantine(&mut claimed).await?;
-        for (one, claim) in &claimed {
-            let rejected = match self.is_ahead(&on_quarantine, one) {
-                true => self.rejected(&on_quarantine, one).await?,
+        for (part, claim) in &claimed {
+            let rejected = match self.is_ahead(&on_quarantine, part) {
+                true => self.rejected(&on_quarantine, part).await?,
                 false => BTreeSet::new(),
             };
-            self.held.insert(place_of(one), Held { claim: *claim, rejected });
+            self.held.insert(part.topic_partition(), Claim { number: *claim, rejected });
         }
         self.on_quarantine = Some(on_quarantine);
-        let won = |one: &Touched| claimed.iter().any(|(other, _)| place_of(other) == place_of(one));
-        let was_new = |one: &Touched| new.iter().any(|other| place_of(other) == place_of(one));
-        self.drop_lost(&on, touched, report, |one| !was_new(one) || won(one));
+        let won =
+            |part: &PartitionBatch| claimed.iter().any(|(other, _)| other.topic_partition() == part.topic_partition());
+        let was_new = |part: &PartitionBatch| new.iter().any(|other| other.topic_partition() == part.topic_partition());
+        self.drop_lost(&on, partitions, report, |part| !was_new(part) || won(part));
         Ok(on)
     }
 
-    /// Puts claims into `quarantine`; those that somebody has claimed after are taken out of the list.
-    async fn claim_in_quarantine(&self, claimed: &mut Vec<(Touched, i64)>) -> Result<Snapshot> {
+    /// Commits claims to `quarantine`, and removes those that another committer has claimed since.
+    async fn claim_in_quarantine(&self, claimed: &mut Vec<(PartitionBatch, i64)>) -> Result<Snapshot> {
         let mut on = self.load(&self.quarantine).await?;
         loop {
-            claimed.retain(|(one, claim)| on.next(&self.claim_of(one)).is_none_or(|known| known < *claim));
+            claimed.retain(|(part, claim)| on.next(&self.claim_of(part)).is_none_or(|known| known < *claim));
             if claimed.is_empty() {
                 return Ok(on);
             }
@@ -126,30 +120,30 @@ impl Committer {
         }
     }
 
-    fn claiming(&self, claimed: &[(Touched, i64)], on: &Snapshot) -> Commit {
-        let advances = claimed.iter().map(|(one, claim)| {
-            let app_id = self.claim_of(one);
+    fn claiming(&self, claimed: &[(PartitionBatch, i64)], on: &Snapshot) -> Commit {
+        let advances = claimed.iter().map(|(part, claim)| {
+            let app_id = self.claim_of(part);
             Advance { expected: on.next(&app_id), app_id, next: *claim }
         });
         Commit { advances: advances.collect(), ..self.commit_of("claim", &[], &[], |_| (None, 0)) }
     }
 
-    /// True where `quarantine` stands beyond the start of a range, at which `events` stands.
-    fn is_ahead(&self, on: &Snapshot, one: &Touched) -> bool {
-        on.next(&self.app_of(one)).is_some_and(|next| next > one.range.from)
+    /// Returns true if `quarantine` is beyond the start of a range, at which `events` is.
+    fn is_ahead(&self, on: &Snapshot, part: &PartitionBatch) -> bool {
+        on.next(&self.app_of(part)).is_some_and(|next| next > part.range.from)
     }
 
-    /// Offsets at or after the start of a range whose messages this job has rejected.
-    async fn rejected(&self, on: &Snapshot, one: &Touched) -> Result<BTreeSet<i64>> {
+    /// Returns the offsets, at or after the start of a range, of messages that this job has rejected.
+    async fn rejected(&self, on: &Snapshot, part: &PartitionBatch) -> Result<BTreeSet<i64>> {
         let asked = OffsetsOf {
-            app_id: self.app_of(one),
-            aside: self.late_of(one),
-            // Versions before this was kept did not say; the application's own numbers then end the search.
-            after: on.next(&self.since_of(one)).unwrap_or(-1),
+            app_id: self.app_of(part),
+            aside: self.late_of(part),
+            // Tables of earlier versions lack this record; the recorded offsets then end the search.
+            after: on.next(&self.since_of(part)).unwrap_or(-1),
             until: on.version,
-            topic: one.range.topic.clone(),
-            partition: one.range.partition,
-            from: one.range.from,
+            topic: part.range.topic.clone(),
+            partition: part.range.partition,
+            from: part.range.from,
         };
         let mut pause = self.first_pause;
         loop {
@@ -162,18 +156,24 @@ impl Committer {
         }
     }
 
-    /// A commit of rejected messages; those of messages below where `quarantine` stands do not move it.
-    pub(super) fn rejecting(&self, files: &[WrittenFile], mine: &[Touched], on: &Snapshot, moves: bool) -> Commit {
+    /// Returns a commit of rejected messages. Rejections below the recorded offset of `quarantine` do not advance it.
+    pub(super) fn rejecting(
+        &self,
+        files: &[WrittenFile],
+        mine: &[PartitionBatch],
+        on: &Snapshot,
+        moves: bool,
+    ) -> Commit {
         let step = |app_id: String, next: i64| Advance { expected: on.next(&app_id), app_id, next };
         if moves {
             let mut commit =
-                self.commit_of("quarantine", files, mine, |one| (on.next(&self.app_of(one)), one.range.next));
-            let first = mine.iter().filter(|one| !self.is_ahead(on, one));
-            commit.advances.extend(first.map(|one| step(self.since_of(one), on.version)));
+                self.commit_of("quarantine", files, mine, |part| (on.next(&self.app_of(part)), part.range.next));
+            let first = mine.iter().filter(|part| !self.is_ahead(on, part));
+            commit.advances.extend(first.map(|part| step(self.since_of(part), on.version)));
             return commit;
         }
-        let late = |one: &Touched| {
-            let app_id = self.late_of(one);
+        let late = |part: &PartitionBatch| {
+            let app_id = self.late_of(part);
             let next = on.next(&app_id).unwrap_or(0) + 1;
             step(app_id, next)
         };
@@ -181,32 +181,34 @@ impl Committer {
         Commit { advances, ..self.commit_of("quarantine", files, &[], |_| (None, 0)) }
     }
 
-    /// Rows without those of messages that an earlier owner has rejected.
-    pub(super) fn without_rejected(&self, rows: &EncodedRows, touched: &[Touched]) -> Result<EncodedRows> {
-        let known: Vec<(&Place, &BTreeSet<i64>)> = self
+    /// Returns rows without the messages that an earlier owner has rejected.
+    pub(super) fn without_rejected(&self, rows: &EncodedRows, partitions: &[PartitionBatch]) -> Result<EncodedRows> {
+        let known: Vec<(&TopicPartition, &BTreeSet<i64>)> = self
             .held
             .iter()
-            .filter(|(place, held)| !held.rejected.is_empty() && owns(touched, place))
-            .map(|(place, held)| (place, &held.rejected))
+            .filter(|(owned, held)| !held.rejected.is_empty() && contains(partitions, owned))
+            .map(|(owned, held)| (owned, &held.rejected))
             .collect();
         if known.is_empty() {
             return Ok(rows.clone());
         }
         rows.kept(|topic, partition, offset| {
-            !known.iter().any(|(place, offsets)| place.0 == topic && place.1 == partition && offsets.contains(&offset))
+            !known.iter().any(|(owned, offsets)| {
+                *owned.topic == *topic && owned.partition == partition && offsets.contains(&offset)
+            })
         })
     }
 
-    /// Forgets rejected messages that `events` has passed.
-    pub(super) fn passed(&mut self, touched: &[Touched]) {
-        for one in touched {
-            if let Some(held) = self.held.get_mut(&place_of(one)) {
-                held.rejected = held.rejected.split_off(&one.range.next);
+    /// Drops the rejected offsets that `events` has passed.
+    pub(super) fn forget_passed(&mut self, partitions: &[PartitionBatch]) {
+        for part in partitions {
+            if let Some(held) = self.held.get_mut(&part.topic_partition()) {
+                held.rejected = held.rejected.split_off(&part.range.next);
             }
         }
     }
 }
 
-fn owns(touched: &[Touched], (topic, partition): &Place) -> bool {
-    touched.iter().any(|one| one.range.topic == *topic && one.range.partition == *partition)
+fn contains(partitions: &[PartitionBatch], wanted: &TopicPartition) -> bool {
+    partitions.iter().any(|part| *part.range.topic == *wanted.topic && part.range.partition == wanted.partition)
 }

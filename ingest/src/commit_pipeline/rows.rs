@@ -1,16 +1,16 @@
-//! Rows by their coordinates: topic, partition and offset.
+//! Selects and checks rows by their topic, partition and offset.
 
 use std::collections::BTreeSet;
 
 use bellwether_base::{Error, Result};
 use bellwether_lake::{EncodedRows, PartitionRange, Span};
 
-use super::{Batch, Touched};
+use super::{Batch, PartitionBatch};
 
-/// Refuses a batch that would break the protocol: it can only come from a mistake in the source.
+/// Checks that a batch satisfies the protocol. A violation is a bug of the source.
 pub(super) fn check(batch: &Batch) -> Result<()> {
     let mut seen = BTreeSet::new();
-    for Touched { range, expected } in &batch.touched {
+    for PartitionBatch { range, expected } in &batch.partitions {
         let place = format!("`{}/{}`", range.topic, range.partition);
         if !seen.insert((range.topic.as_str(), range.partition)) {
             return Err(Error::bug(format!("partition {place} occurs twice in a batch")));
@@ -21,7 +21,7 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
     }
     let inside = |span: &Span| {
         let around = |range: &PartitionRange| span.first >= range.from && span.next <= range.next;
-        batch.touched.iter().any(|one| is_of(span, &one.range) && around(&one.range))
+        batch.partitions.iter().any(|part| is_within(span, &part.range) && around(&part.range))
     };
     if batch.events.spans().iter().chain(batch.quarantine.spans()).all(inside) {
         return Ok(());
@@ -29,18 +29,18 @@ pub(super) fn check(batch: &Batch) -> Result<()> {
     Err(Error::bug("a row is outside the offset ranges of its batch"))
 }
 
-/// True where a span is of the partition of a range.
-pub(super) fn is_of(span: &Span, range: &PartitionRange) -> bool {
+/// Returns true if a span is in the partition of a range.
+pub(super) fn is_within(span: &Span, range: &PartitionRange) -> bool {
     span.partition == range.partition && span.topic == range.topic
 }
 
-/// The rows of some partitions. All of them, as nearly always, costs nothing.
-pub(super) fn of(rows: &EncodedRows, touched: &[Touched]) -> Result<EncodedRows> {
-    if rows.spans().iter().all(|span| touched.iter().any(|one| is_of(span, &one.range))) {
+/// Returns the rows of some partitions. In the usual case, all of them, nothing is copied.
+pub(super) fn rows_of(rows: &EncodedRows, partitions: &[PartitionBatch]) -> Result<EncodedRows> {
+    if rows.spans().iter().all(|span| partitions.iter().any(|part| is_within(span, &part.range))) {
         return Ok(rows.clone());
     }
     let wanted = |topic: &str, partition: i32| {
-        touched.iter().any(|one| one.range.topic == topic && one.range.partition == partition)
+        partitions.iter().any(|part| part.range.topic == topic && part.range.partition == partition)
     };
     rows.kept(|topic, partition, _| wanted(topic, partition))
 }

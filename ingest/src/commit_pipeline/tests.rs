@@ -1,4 +1,4 @@
-//! Every outcome of a commit, driven without storage.
+//! Every outcome of a commit, without storage.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -16,20 +16,20 @@ use crate::decode::Message;
 /// Partition and offset of each row of a file.
 type Coordinates = Vec<(i32, i64)>;
 
-/// Keeps what was written; the first `failures` writes find storage out of reach.
+/// Keeps all rows written. The first `failures` writes fail as unavailable.
 #[derive(Default)]
 struct FakeStore {
     failures: Mutex<u32>,
     discarded: Mutex<usize>,
     written: Mutex<Vec<(String, Coordinates)>>,
-    /// Says which files are in `quarantine`.
+    /// The log of `quarantine`, which lists its files.
     quarantine: MemoryLog,
-    /// Held while something is still on its way to the store.
-    at_the_door: tokio::sync::Mutex<()>,
+    /// Locked by tests to delay writes.
+    gate: tokio::sync::Mutex<()>,
 }
 
 impl FakeStore {
-    /// Rows that readers of a table see, sorted.
+    /// Returns the rows that readers of a table see, sorted.
     fn visible(&self, log: &MemoryLog) -> Vec<(i32, i64)> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let named: Vec<String> = log.commits().iter().flat_map(|c| c.files.iter().map(|f| f.path.clone())).collect();
@@ -43,7 +43,7 @@ impl FakeStore {
 #[async_trait]
 impl DataStore for FakeStore {
     async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
-        drop(self.at_the_door.lock().await);
+        drop(self.gate.lock().await);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if *failures > 0 {
             *failures -= 1;
@@ -74,11 +74,11 @@ impl DataStore for FakeStore {
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<&'static str>>);
+struct RetriedSteps(Mutex<Vec<&'static str>>);
 
-impl Observer for Heard {
-    fn retrying(&self, what: &'static str, _reason: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+impl Observer for RetriedSteps {
+    fn retrying(&self, step: &'static str, _reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
     }
     fn committed(&self, _report: &CommitReport) {}
 }
@@ -87,7 +87,7 @@ struct World {
     store: Arc<FakeStore>,
     events: MemoryLog,
     quarantine: MemoryLog,
-    heard: Arc<Heard>,
+    steps: Arc<RetriedSteps>,
     stop: CancellationToken,
 }
 
@@ -98,16 +98,16 @@ impl World {
             quarantine: store.quarantine.clone(),
             store,
             events: MemoryLog::default(),
-            heard: Arc::default(),
+            steps: Arc::default(),
             stop: CancellationToken::new(),
         }
     }
 
     fn committer(&self, events: impl CommitLog + 'static, quarantine: impl CommitLog + 'static) -> Committer {
-        let observer: Arc<dyn Observer> = self.heard.clone();
+        let observer: Arc<dyn Observer> = self.steps.clone();
         let store: Arc<dyn DataStore> = self.store.clone();
-        let logs = (Arc::new(events), Arc::new(quarantine));
-        let committer = Committer::new(store, logs.0, logs.1, "job", observer, self.stop.clone());
+        let target = CommitTarget { store, events: Arc::new(events), quarantine: Arc::new(quarantine) };
+        let committer = Committer::new(target, "job", observer, self.stop.clone());
         Committer { first_pause: Duration::from_millis(1), ..committer }
     }
 
@@ -119,7 +119,7 @@ impl World {
         self.committer(FaultyLog::new(self.events.clone(), script.to_vec()), self.quarantine.clone())
     }
 
-    /// Offsets that readers of a table see, sorted.
+    /// Returns the offsets that readers of a table see, sorted.
     fn visible(&self, log: &MemoryLog) -> Vec<i64> {
         let mut found: Vec<i64> = self.store.visible(log).into_iter().map(|row| row.1).collect();
         found.sort_unstable();
@@ -136,8 +136,8 @@ fn coordinates(rows: &EncodedRows) -> Vec<(i32, i64)> {
     rows.batches().expect("rows").iter().flat_map(of).collect()
 }
 
-/// Rows of a table at these places: partition and offset.
-fn rows_of(table: Table, places: &[(i32, i64)]) -> EncodedRows {
+/// Returns rows of a table at these partitions and offsets.
+fn some_rows(table: Table, places: &[(i32, i64)]) -> EncodedRows {
     let event = br#"{"spec":"run-event/1","run_id":"r","data":{"task":"t","release":{"id":"1"},
         "started_at":"2026-11-23T10:00:00Z","ended_at":"2026-11-23T10:00:01Z","outcome":{"status":"success"}}}"#;
     let mut builder = BatchBuilder::new(Limits::default());
@@ -151,7 +151,7 @@ fn rows_of(table: Table, places: &[(i32, i64)]) -> EncodedRows {
     if table == Table::Events { events } else { quarantine }
 }
 
-fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched {
+fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> PartitionBatch {
     let range = PartitionRange {
         topic: "runs".to_owned(),
         partition,
@@ -161,12 +161,12 @@ fn touch(partition: i32, from: i64, next: i64, expected: Option<i64>) -> Touched
         newest_event_micros: None,
         passed_over: None,
     };
-    Touched { range, expected }
+    PartitionBatch { range, expected }
 }
 
-fn batch(events: &[(i32, i64)], quarantine: &[(i32, i64)], touched: &[Touched]) -> Batch {
-    let (events, quarantine) = (rows_of(Table::Events, events), rows_of(Table::Quarantine, quarantine));
-    Batch { events, quarantine, touched: touched.to_vec(), topic_ids: BTreeMap::new(), marks: Vec::new() }
+fn batch(events: &[(i32, i64)], quarantine: &[(i32, i64)], partitions: &[PartitionBatch]) -> Batch {
+    let (events, quarantine) = (some_rows(Table::Events, events), some_rows(Table::Quarantine, quarantine));
+    Batch { events, quarantine, partitions: partitions.to_vec(), topic_ids: BTreeMap::new(), marks: Vec::new() }
 }
 
 async fn next(log: &MemoryLog, partition: i32) -> Option<i64> {
@@ -214,7 +214,7 @@ async fn an_unknown_commit_that_landed_is_not_repeated() {
     world.faulty(&script).commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
     assert_eq!(world.visible(&world.events), [0]);
     assert_eq!(world.events.commits().len(), 2, "the claim and the commit");
-    assert_eq!(world.heard.0.lock().expect("not poisoned").as_slice(), ["events", "events"]);
+    assert_eq!(world.steps.0.lock().expect("not poisoned").as_slice(), ["events", "events"]);
 }
 
 #[tokio::test]
@@ -223,11 +223,11 @@ async fn an_unknown_commit_that_did_not_land_is_repeated() {
     let script = [Fault::Unavailable, Fault::None, Fault::None, Fault::LostRequest, Fault::LostRequest];
     world.faulty(&script).commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
     assert_eq!(world.visible(&world.events), [0]);
-    assert_eq!(world.heard.0.lock().expect("not poisoned").as_slice(), ["load", "events", "events"]);
+    assert_eq!(world.steps.0.lock().expect("not poisoned").as_slice(), ["load", "events", "events"]);
 }
 
 #[tokio::test]
-async fn the_batch_is_kept_while_storage_is_out_of_reach() {
+async fn the_batch_is_kept_while_storage_is_unreachable() {
     let world = World::new();
     *world.store.failures.lock().expect("not poisoned") = 3;
     world.plain().commit(batch(&[(0, 0)], &[(0, 1)], &[touch(0, 0, 2, None)])).await.expect("lands");
@@ -251,62 +251,62 @@ async fn of_two_committers_one_is_fenced_and_keeps_its_other_partitions() {
     assert_eq!(*world.store.discarded.lock().expect("not poisoned"), 1);
 }
 
-/// What a broker says of its topics, and how often it was asked.
+/// A broker with topic ids that counts requests for them.
 #[derive(Default)]
 struct Broker {
     ids: BTreeMap<String, i64>,
-    asked: Mutex<usize>,
+    requests: Mutex<usize>,
 }
 
 #[async_trait]
 impl TopicIds for Broker {
     async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64> {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.ids.iter().filter(|(topic, _)| topics.contains(*topic)).map(|(topic, id)| (topic.clone(), *id)).collect()
     }
 }
 
-/// A broker whose topic has this id, or who tells none.
+/// Returns a broker with this topic id, or without topic ids.
 fn broker(id: Option<i64>) -> Arc<Broker> {
-    Arc::new(Broker { ids: id.map(|id| ("runs".to_owned(), id)).into_iter().collect(), asked: Mutex::default() })
+    Arc::new(Broker { ids: id.map(|id| ("runs".to_owned(), id)).into_iter().collect(), requests: Mutex::default() })
 }
 
 #[tokio::test]
-async fn what_was_read_of_a_topic_that_was_made_anew_goes_to_neither_table() {
+async fn messages_of_a_recreated_topic_go_to_neither_table() {
     let world = World::new();
     let seen = |id| BTreeMap::from([("runs".to_owned(), id)]);
     let first = Batch { topic_ids: seen(7), ..batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)]) };
-    // Made anew between the assignment, which saw 7, and the first commit.
+    // Recreated between the assignment, which saw 7, and the first commit.
     let report = world.plain().with_topic_ids(broker(Some(8))).commit(first.clone()).await.expect("nothing to do");
-    assert_eq!(report.remade.iter().map(|range| (range.partition, range.from)).collect::<Vec<_>>(), [(0, 0)]);
+    assert_eq!(report.recreated.iter().map(|range| (range.partition, range.from)).collect::<Vec<_>>(), [(0, 0)]);
     assert_eq!((next(&world.events, 0).await, report.committed.len()), (None, 0));
     let mut committer = world.plain().with_topic_ids(broker(Some(7)));
-    assert!(committer.commit(first).await.expect("lands").remade.is_empty());
-    // From now on the tables know it, whatever an assignment sees.
+    assert!(committer.commit(first).await.expect("lands").recreated.is_empty());
+    // From now on the tables record the id, regardless of what an assignment sees.
     let then = || Batch {
         topic_ids: seen(8),
         ..batch(&[(0, 1)], &[(0, 2), (1, 0)], &[touch(0, 1, 3, Some(1)), touch(1, 0, 1, None)])
     };
     let report = world.plain().with_topic_ids(broker(Some(8))).commit(then()).await.expect("nothing to do");
-    assert_eq!(report.remade.len(), 2);
+    assert_eq!(report.recreated.len(), 2);
     assert_eq!((report.committed.len(), report.fenced.len()), (0, 0));
     assert_eq!((world.visible(&world.events), world.visible(&world.quarantine)), (vec![0], vec![]));
-    // A broker that does not answer, or tells no ids, stops nothing.
+    // A broker without topic ids, or without a reply, does not stop commits.
     let silent = world.plain().with_topic_ids(broker(None)).commit(then()).await.expect("lands");
-    assert_eq!((silent.remade.len(), silent.committed.len()), (0, 2));
+    assert_eq!((silent.recreated.len(), silent.committed.len()), (0, 2));
 }
 
 #[tokio::test]
-async fn a_broker_is_not_asked_about_topics_of_which_no_id_is_known() {
+async fn topic_ids_are_not_requested_if_none_is_recorded() {
     let world = World::new();
-    let asked = broker(Some(7));
-    let mut committer = world.plain().with_topic_ids(asked.clone());
+    let broker = broker(Some(7));
+    let mut committer = world.plain().with_topic_ids(broker.clone());
     committer.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
-    assert_eq!(*asked.asked.lock().expect("not poisoned"), 0);
+    assert_eq!(*broker.requests.lock().expect("not poisoned"), 0);
 }
 
 #[tokio::test]
-async fn a_stale_range_quarantines_nothing() {
+async fn a_fenced_range_quarantines_nothing() {
     let world = World::new();
     world.plain().commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
     let report = world.plain().commit(batch(&[], &[(0, 8)], &[touch(0, 5, 9, Some(5))])).await.expect("fenced only");
@@ -314,7 +314,7 @@ async fn a_stale_range_quarantines_nothing() {
     assert_eq!(next(&world.quarantine, 0).await, None);
 }
 
-/// A committer that dies between `quarantine` and `events`, and had read offsets 0 to 3 with some of them rejected.
+/// Runs a committer that has read offsets 0 to 3, rejects some of them, and dies between `quarantine` and `events`.
 async fn dies_between_the_tables(world: &World, rejected: &[(i32, i64)]) {
     world.stop.cancel();
     let script = [Fault::None, Fault::None, Fault::LostRequest];
@@ -328,7 +328,7 @@ async fn dies_between_the_tables(world: &World, rejected: &[(i32, i64)]) {
 async fn a_message_that_was_rejected_and_is_accepted_when_read_again_stays_rejected() {
     let world = World::new();
     dies_between_the_tables(&world, &[(0, 1), (0, 3)]).await;
-    // In pieces of another size, with a clock that has moved on.
+    // The next owner reads batches of another size, at a later time.
     let mut heir = world.plain();
     let report = heir.commit(batch(&[(0, 0), (0, 1)], &[], &[touch(0, 0, 2, None)])).await.expect("lands");
     assert_eq!((report.event_rows, report.quarantine_rows), (1, 0));
@@ -341,13 +341,13 @@ async fn a_message_that_was_rejected_and_is_accepted_when_read_again_stays_rejec
 async fn a_message_that_was_accepted_and_is_rejected_when_read_again_is_quarantined() {
     let world = World::new();
     dies_between_the_tables(&world, &[(0, 3)]).await;
-    // Below where `quarantine` stands, and then beyond.
+    // First below the recorded offset of `quarantine`, then beyond it.
     let mut heir = world.plain();
     let report = heir.commit(batch(&[(0, 1)], &[(0, 0)], &[touch(0, 0, 2, None)])).await.expect("lands");
     assert_eq!((report.event_rows, report.quarantine_rows), (1, 1));
-    assert_eq!(next(&world.quarantine, 0).await, Some(4), "the number stays");
+    assert_eq!(next(&world.quarantine, 0).await, Some(4), "the recorded offset stays");
     let late = world.quarantine.commits().pop().expect("a commit");
-    assert!(late.ranges.is_empty(), "rows behind the number are no range's: {late:?}");
+    assert!(late.ranges.is_empty(), "rows below the recorded offset belong to no range: {late:?}");
     let report = heir.commit(batch(&[(0, 4)], &[(0, 2), (0, 3)], &[touch(0, 2, 5, Some(2))])).await.expect("lands");
     assert_eq!((report.event_rows, report.quarantine_rows), (1, 1));
     assert_eq!(world.visible(&world.events), [1, 4]);
@@ -356,13 +356,13 @@ async fn a_message_that_was_accepted_and_is_rejected_when_read_again_is_quaranti
 }
 
 #[tokio::test]
-async fn rejections_of_another_job_are_not_taken_for_those_of_this_one() {
+async fn rejections_of_another_job_do_not_count_for_this_one() {
     let world = World::new();
     let other = Committer { job: "other".to_owned(), ..world.plain() };
     let of_other = batch(&[(0, 0), (0, 1)], &[(0, 2), (0, 3)], &[touch(0, 0, 4, None)]);
     { other }.commit(of_other).await.expect("lands");
     dies_between_the_tables(&world, &[(0, 3)]).await;
-    // Both have rejected offset 3; offset 2 is still to be told by this job.
+    // Both jobs have rejected offset 3, but this job has not rejected offset 2 yet.
     let again = batch(&[(0, 0), (0, 1)], &[(0, 2), (0, 3)], &[touch(0, 0, 4, None)]);
     let report = world.plain().commit(again).await.expect("lands");
     assert_eq!((report.event_rows, report.quarantine_rows), (2, 1));
@@ -371,7 +371,7 @@ async fn rejections_of_another_job_are_not_taken_for_those_of_this_one() {
 }
 
 #[tokio::test]
-async fn only_what_came_after_events_was_passed_is_looked_for() {
+async fn only_versions_with_rows_beyond_events_are_searched() {
     let world = World::new();
     let mut first = world.plain();
     for n in 0..5 {
@@ -380,11 +380,11 @@ async fn only_what_came_after_events_was_passed_is_looked_for() {
     }
     let snapshot = world.quarantine.load().await.expect("memory");
     let since = snapshot.next(&format!("{}/since", app_id("job", "runs", 0)));
-    assert_eq!(since, Some(snapshot.version - 1), "before the last of them there was nothing beyond");
+    assert_eq!(since, Some(snapshot.version - 1), "before the last commit, `quarantine` held nothing beyond `events`");
 }
 
 #[tokio::test]
-async fn rejections_behind_and_beyond_where_quarantine_stands_go_in_two_commits() {
+async fn rejections_below_and_beyond_the_recorded_offset_take_two_commits() {
     let world = World::new();
     dies_between_the_tables(&world, &[(0, 3)]).await;
     let both = batch(&[], &[(0, 0), (1, 7)], &[touch(0, 0, 1, None), touch(1, 7, 8, None)]);
@@ -395,19 +395,19 @@ async fn rejections_behind_and_beyond_where_quarantine_stands_go_in_two_commits(
 }
 
 #[tokio::test]
-async fn what_an_earlier_owner_rejects_too_late_lands_in_no_table() {
+async fn a_late_rejection_of_an_earlier_owner_lands_in_no_table() {
     let world = World::new();
     let mut zombie = world.plain();
     zombie.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
-    // It has rejected offset 1, and stands still before that is written.
-    let door = world.store.at_the_door.lock().await;
+    // It has rejected offset 1, and stalls before writing that.
+    let closed = world.store.gate.lock().await;
     let late = tokio::spawn(async move { zombie.commit(batch(&[], &[(0, 1)], &[touch(0, 1, 2, Some(1))])).await });
     tokio::task::yield_now().await;
     let mut heir = world.plain();
     let read = batch(&[(0, 1)], &[], &[touch(0, 1, 2, Some(1))]);
     let (heir, late) = tokio::join!(heir.commit(read), async {
         tokio::task::yield_now().await;
-        drop(door);
+        drop(closed);
         late.await.expect("it does not panic")
     });
     assert_eq!(heir.expect("lands").event_rows, 1);
@@ -418,7 +418,7 @@ async fn what_an_earlier_owner_rejects_too_late_lands_in_no_table() {
 }
 
 #[tokio::test]
-async fn who_comes_back_claims_again() {
+async fn an_owner_that_comes_back_claims_again() {
     let world = World::new();
     let (mut first, mut second) = (world.plain(), world.plain());
     first.commit(batch(&[(0, 0)], &[], &[touch(0, 0, 1, None)])).await.expect("lands");
@@ -432,7 +432,7 @@ async fn who_comes_back_claims_again() {
 }
 
 #[tokio::test]
-async fn a_batch_that_contradicts_itself_is_refused() {
+async fn an_inconsistent_batch_is_refused() {
     let world = World::new();
     let outside = batch(&[(0, 9)], &[], &[touch(0, 0, 1, None)]);
     let behind = batch(&[], &[], &[touch(0, 3, 4, Some(2))]);
@@ -442,52 +442,53 @@ async fn a_batch_that_contradicts_itself_is_refused() {
     }
 }
 
-fn mark(partition: i32, end: i64, read_to_micros: Option<i64>) -> Mark {
-    Mark { job: None, topic: "runs".to_owned(), partition, end, read_to_micros }
+fn mark(partition: i32, end: i64, read_to_micros: Option<i64>) -> ReadMark {
+    ReadMark { job: None, topic: "runs".to_owned(), partition, end, read_to_micros }
 }
 
-/// What is said of a partition: its end, and up to when it was read.
-async fn said(log: &MemoryLog, partition: i32) -> (Option<i64>, Option<i64>) {
+/// Returns the recorded end offset of a partition, and the time up to which it is read.
+async fn recorded(log: &MemoryLog, partition: i32) -> (Option<i64>, Option<i64>) {
     let (snapshot, app) = (log.load().await.expect("memory"), app_id("job", "runs", partition));
     let read = snapshot.next(&bellwether_lake::reading::read_app(&app));
     (snapshot.next(&bellwether_lake::reading::end_app(&app)), read)
 }
 
 #[tokio::test]
-async fn how_far_was_read_goes_along_or_alone_and_only_forward() {
+async fn read_marks_are_committed_with_a_batch_or_alone_and_only_advance() {
     let world = World::new();
     let mut committer = world.plain();
     let marks = vec![mark(0, 3, Some(100)), mark(1, 7, None)];
     let along = Batch { marks, ..batch(&[(0, 0)], &[], &[touch(0, 0, 3, None)]) };
     committer.commit(along).await.expect("lands");
-    assert_eq!(said(&world.events, 0).await, (Some(3), Some(100)));
-    assert_eq!(said(&world.events, 1).await, (Some(7), None));
+    assert_eq!(recorded(&world.events, 0).await, (Some(3), Some(100)));
+    assert_eq!(recorded(&world.events, 1).await, (Some(7), None));
     let commits = world.events.commits().len();
-    let alone = |marks: Vec<Mark>| Batch { marks, ..batch(&[], &[], &[]) };
-    committer.commit(alone(vec![mark(0, 3, Some(90)), mark(1, 7, None)])).await.expect("nothing to say");
-    assert_eq!(world.events.commits().len(), commits, "what is known is not written again");
-    // Another worker has said something meanwhile; its word stands where it knows more.
+    let alone = |marks: Vec<ReadMark>| Batch { marks, ..batch(&[], &[], &[]) };
+    committer.commit(alone(vec![mark(0, 3, Some(90)), mark(1, 7, None)])).await.expect("nothing to commit");
+    assert_eq!(world.events.commits().len(), commits, "recorded marks are not written again");
+    // Another worker has recorded marks meanwhile; the later time counts.
     world.plain().commit(alone(vec![mark(0, 9, Some(200))])).await.expect("lands");
     committer.commit(alone(vec![mark(0, 5, Some(150)), mark(1, 8, Some(150))])).await.expect("lands");
-    assert_eq!(said(&world.events, 0).await, (Some(5), Some(200)));
-    assert_eq!(said(&world.events, 1).await, (Some(8), Some(150)));
+    assert_eq!(recorded(&world.events, 0).await, (Some(5), Some(200)));
+    assert_eq!(recorded(&world.events, 1).await, (Some(8), Some(150)));
     let last = world.events.commits().pop().expect("some");
     assert!(last.files.is_empty() && last.ranges.is_empty() && last.operation == "mark");
-    committer.commit(alone(vec![Mark::not_read("other", "runs", 4)])).await.expect("lands");
+    committer.commit(alone(vec![ReadMark::not_read("other", "runs", 4)])).await.expect("lands");
     let snapshot = world.events.load().await.expect("memory");
     assert_eq!(snapshot.next("other/runs/4/end"), Some(bellwether_lake::reading::NOT_READ));
     assert!(world.quarantine.commits().iter().all(|commit| commit.operation == "claim"));
 }
 
 #[tokio::test]
-async fn a_partition_that_is_lost_is_not_said_to_be_read_by_the_rows_that_were_dropped() {
+async fn marks_of_a_lost_partition_are_dropped_with_its_rows() {
     let world = World::new();
     world.plain().commit(batch(&[(0, 0)], &[], &[touch(0, 0, 5, None)])).await.expect("lands");
     // This worker still believes that nothing was read of partition 0.
-    let touched = [touch(0, 0, 9, None), touch(1, 0, 2, None)];
+    let partitions = [touch(0, 0, 9, None), touch(1, 0, 2, None)];
     let marks = vec![mark(0, 9, Some(100)), mark(1, 2, Some(100))];
-    let report = world.plain().commit(Batch { marks, ..batch(&[(0, 0), (1, 0)], &[], &touched) }).await.expect("lands");
+    let report =
+        world.plain().commit(Batch { marks, ..batch(&[(0, 0), (1, 0)], &[], &partitions) }).await.expect("lands");
     assert_eq!(report.fenced.len(), 1);
-    assert_eq!(said(&world.events, 0).await, (None, None));
-    assert_eq!(said(&world.events, 1).await, (Some(2), Some(100)));
+    assert_eq!(recorded(&world.events, 0).await, (None, None));
+    assert_eq!(recorded(&world.events, 1).await, (Some(2), Some(100)));
 }

@@ -1,23 +1,24 @@
-//! CloudEvents in structured mode: one JSON object with the attributes and the data.
+//! CloudEvents in structured mode: one JSON object with the attributes and the data (CloudEvents 1.0.2, JSON Event Format,
+//! sections 2 and 3).
 //!
-//! Source: CloudEvents 1.0.2, JSON Event Format, sections 2 and 3. The data is a JSON value, or a text of JSON, or, as
-//! `data_base64`, its bytes. Attributes that the run event has no field for are kept as an unknown field `cloudevent`.
+//! The data is a JSON value, a JSON string that contains JSON, or base64 in `data_base64`. Attributes without a field in the run
+//! event are kept as an unknown field `cloudevent`.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use bellwether_event::{Problem, Reason, Rejection, mended};
+use bellwether_event::{Problem, Reason, Rejection, replace_lone_surrogates};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Frame, Unframed, is_whole_event, rejected, wrap, written_as_text};
 
-/// Attributes that are read, and those that say nothing beyond what was read.
+/// Attributes that are read or carry no further information.
 const READ: [&str; 9] =
     ["specversion", "id", "source", "type", "time", "subject", "data", "data_base64", "datacontenttype"];
 
-/// The fields of the object, in its order.
+/// The fields of the object, in their order.
 pub(super) struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -44,32 +45,32 @@ impl Fields {
     /// Reads the object.
     pub(super) fn read(body: &[u8]) -> Result<Self, Rejection> {
         let text = std::str::from_utf8(body).map_err(|error| {
-            let what = format!("invalid UTF-8 at byte {}: encode the message as UTF-8", error.valid_up_to());
-            rejected(Reason::InvalidUtf8, "", what)
+            let explanation = format!("invalid UTF-8 at byte {}: encode the message as UTF-8", error.valid_up_to());
+            rejected(Reason::InvalidUtf8, "", explanation)
         })?;
-        serde_json::from_str(&mended(text)).map_err(|error| {
+        serde_json::from_str(&replace_lone_surrogates(text)).map_err(|error| {
             if error.is_data() {
                 return rejected(Reason::WrongType, "", "a structured-mode CloudEvent must be a JSON object");
             }
-            let what = format!("invalid JSON at line {}, column {}", error.line(), error.column());
-            rejected(Reason::NotJson, "", what)
+            let explanation = format!("invalid JSON at line {}, column {}", error.line(), error.column());
+            rejected(Reason::NotJson, "", explanation)
         })
     }
 
-    /// Takes the event out of it.
+    /// Takes the event out of the object.
     pub(super) fn unframed<'a>(self) -> Result<Unframed<'a>, Rejection> {
         let mut problems = Vec::new();
         for (n, (name, _)) in self.0.iter().enumerate() {
             if READ.contains(&name.as_str()) && self.0[..n].iter().any(|(known, _)| known == name) {
-                let what = format!("attribute `{name}` occurs twice: remove one");
-                problems.push(Problem::new(Reason::DuplicateKey, format!("/{name}"), what));
+                let explanation = format!("attribute `{name}` occurs twice: remove one");
+                problems.push(Problem::new(Reason::DuplicateKey, format!("/{name}"), explanation));
             }
         }
         let mut text = |name: &str| match serde_json::from_str::<String>(self.get(name)?) {
             Ok(text) => Some(text),
             Err(_) => {
-                let what = format!("CloudEvents attribute `{name}` must be a string");
-                problems.push(Problem::new(Reason::WrongType, format!("/{name}"), what));
+                let explanation = format!("CloudEvents attribute `{name}` must be a string");
+                problems.push(Problem::new(Reason::WrongType, format!("/{name}"), explanation));
                 None
             }
         };
@@ -89,7 +90,7 @@ impl Fields {
                 return Err(Rejection { problems });
             }
         };
-        let more = self.more();
+        let more = self.further_attributes();
         let whole = is_whole_event(&data);
         let (body, frame) = if whole {
             (with_first(data, &more), Frame::StructuredEvent)
@@ -108,7 +109,7 @@ impl Fields {
         })
     }
 
-    /// The JSON of a field; null is the same as none.
+    /// Returns the JSON of a field; null counts as absent.
     fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.get()).filter(|json| *json != "null")
@@ -120,8 +121,8 @@ impl Fields {
             return Ok(text.map_or_else(|| data.as_bytes().to_vec(), String::into_bytes));
         }
         let Some(encoded) = self.get("data_base64") else {
-            let what = "add `data` with the run event or with its `data`";
-            return Err(Problem::new(Reason::MissingField, "/data", what));
+            let explanation = "add `data` with the run event or with its `data`";
+            return Err(Problem::new(Reason::MissingField, "/data", explanation));
         };
         let bytes = serde_json::from_str::<String>(encoded).ok().and_then(|text| from_base64(&text));
         bytes.ok_or_else(|| {
@@ -129,8 +130,8 @@ impl Fields {
         })
     }
 
-    /// Attributes that the run event has no field for, as a further field of it.
-    fn more(&self) -> String {
+    /// Returns the attributes without a field in the run event, as one further field.
+    fn further_attributes(&self) -> String {
         let name_of = |name: &str| serde_json::Value::from(name).to_string();
         let more: Vec<String> = self
             .0
@@ -142,13 +143,13 @@ impl Fields {
     }
 }
 
-/// An object with a field before its own; what is no object stays as it is.
+/// Inserts a field at the beginning of an object. Other values stay unchanged.
 fn with_first(object: Vec<u8>, field: &str) -> Vec<u8> {
     let Some(open) = object.iter().position(|byte| *byte == b'{').filter(|_| !field.is_empty()) else { return object };
     [&object[..=open], field.as_bytes(), &object[open + 1..]].concat()
 }
 
-/// Bytes of base64 with its padding, or without.
+/// Decodes base64 with or without padding.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_read_as_rfc_4648_section_10_has_it() {
+    fn base64_matches_the_examples_of_rfc_4648_section_10() {
         for (text, bytes) in [
             ("", ""),
             ("Zg==", "f"),

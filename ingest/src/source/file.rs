@@ -1,13 +1,13 @@
-//! Reading files of events: plain, gzip or zstd, or standard input. The one reader of `replay` and `check event`, so that a
-//! file holds the same events for both.
+//! Reads files of events: plain, gzip or zstd, or standard input. `replay` and `check event` share this reader, so that they find
+//! the same events in a file.
 //!
-//! A file holds events one a line; a JSON object may go over many lines, and a list holds one event an entry. Each event is
-//! then decoded as a message of Kafka is. What ends a torn line: the end of a line within a text, and a line that is a whole
-//! event by itself, so that one bad line costs no good one.
+//! A file holds one event per line; a JSON object may span several lines, and an array holds one event per entry. Each event is
+//! then decoded like a Kafka message. A truncated event ends at a line end within a string, or before a line that is a whole
+//! event itself, so that one bad line spoils no good one.
 //!
-//! Memory is bounded by the longest event allowed: of a longer one only the size is known, and the rest of the file goes on.
-//! An event's offset is the number of the line it begins on, from 0 and blank ones too, or one more than that of the event
-//! before, if that is greater: it stays the same however often the file is read.
+//! Memory is bounded by the longest event allowed: a longer one is reported by its size only, and reading continues after it. The
+//! offset of an event is the number of the line on which it begins, counted from 0 and including blank lines, or one more than the
+//! offset of the event before it, if that is greater. It is the same however often the file is read.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -18,63 +18,62 @@ use flate2::read::MultiGzDecoder;
 use memchr::memmem;
 use sha2::{Digest, Sha256};
 
-/// Read at once.
+/// Size of the read buffer.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Bytes at a file's beginning that tell it from another of the same name and size.
+/// Bytes at the beginning of a file that distinguish it from another of the same name and size.
 const HEAD_BYTES: u64 = 64 * 1024;
 
-/// Standard input, as a file's name.
+/// The file name that stands for standard input.
 pub const STANDARD_INPUT: &str = "-";
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// An event of a file, or what stands in the place of one.
+/// An event of a file, or an unreadable piece of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its offset for ever.
+pub struct FileEvent {
+    /// Offset, the same in every read of the file.
     pub offset: i64,
-    /// Line it begins on, from 0.
+    /// Line on which it begins, from 0.
     pub line: i64,
-    /// Whether it is in the buffer.
     pub size: Size,
 }
 
-/// Whether an event is in the buffer.
+/// Whether an event fits the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// It is in the buffer.
+    /// The whole event is in the buffer.
     Whole,
-    /// It has more bytes than are allowed: so many.
+    /// The event has this many bytes, more than allowed.
     TooLong(usize),
 }
 
-/// Events of a file.
-pub struct Records {
+/// A reader of the events of a file.
+pub struct FileEvents {
     reader: Box<dyn BufRead + Send>,
     name: String,
     limit: usize,
-    /// Lines that were read to their end.
+    /// Lines read to their end.
     lines: i64,
-    /// Least offset that is free.
+    /// Lowest unused offset.
     free: i64,
-    /// A list is open.
+    /// The reader is inside a top-level array.
     in_list: bool,
-    /// A whole event that was read to see that it is one, with its line.
+    /// A whole event that was read ahead, with its line.
     ahead: Option<(i64, Vec<u8>)>,
 }
 
-/// How far JSON is from its end.
+/// Tracks the nesting of JSON.
 #[derive(Clone, Copy, Debug, Default)]
-struct Balance {
+struct Nesting {
     open: usize,
     in_text: bool,
     escaped: bool,
 }
 
-// === impl Balance ===
+// === impl Nesting ===
 
-impl Balance {
+impl Nesting {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.take_byte(*byte);
@@ -93,7 +92,7 @@ impl Balance {
         }
     }
 
-    /// Where an entry of a list ends: at a comma or bracket that is not its own.
+    /// Returns the end of an array entry: the first comma or bracket outside it.
     fn end_of_entry(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             if self.open == 0 && !self.in_text && matches!(byte, b',' | b']') {
@@ -109,14 +108,13 @@ impl Balance {
     }
 }
 
-// === impl Records ===
+// === impl FileEvents ===
 
-impl Records {
-    /// Opens a file by its name; what it is compressed with is told by its first bytes. Events of more than `limit` bytes
-    /// are passed over.
+impl FileEvents {
+    /// Opens a file, and detects its compression by its first bytes. Events of more than `limit` bytes are skipped.
     ///
     /// # Errors
-    /// `Config` where it cannot be read.
+    /// `Config` if the file cannot be read.
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
         let name = path.display().to_string();
         let refuse = |source: io::Error| Error::config(format!("cannot read file `{name}`")).with_source(source);
@@ -135,30 +133,30 @@ impl Records {
         Ok(Self { reader, name, limit, lines: 0, free: 0, in_list: false, ahead: None })
     }
 
-    /// Least offset that no event so far has: that of the next event, if no blank line comes before it.
+    /// Returns the lowest unused offset: that of the next event, unless blank lines precede it.
     pub fn next_offset(&self) -> i64 {
         let ahead = self.ahead.as_ref().map_or(self.lines, |(line, _)| *line);
         self.free.max(ahead)
     }
 
-    /// Reads an event into the buffer, without the space around it.
+    /// Reads the next event into the buffer, without surrounding whitespace.
     ///
     /// # Errors
-    /// `Data` where the file ends inside its compression; the events before are good.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Record>> {
+    /// `Data` if the compressed data is truncated; the events before that are valid.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Option<FileEvent>> {
         buffer.clear();
         if let Some((line, event)) = self.ahead.take() {
             *buffer = event;
-            return Ok(Some(self.record(line, buffer, 0)));
+            return Ok(Some(self.event(line, buffer, 0)));
         }
         loop {
             let Some(first) = self.first_byte()? else {
                 if !std::mem::take(&mut self.in_list) {
                     return Ok(None);
                 }
-                // A list that is not closed is torn: its bracket stands for what is missing.
+                // An unclosed array is reported by its opening bracket.
                 buffer.push(b'[');
-                return Ok(Some(self.record(self.lines, buffer, 0)));
+                return Ok(Some(self.event(self.lines, buffer, 0)));
             };
             let line = self.lines;
             match (self.in_list, first) {
@@ -169,7 +167,7 @@ impl Records {
                 }
                 (true, _) => {
                     let size = self.entry(buffer)?;
-                    return Ok(Some(self.record(line, buffer, size)));
+                    return Ok(Some(self.event(line, buffer, size)));
                 }
                 (false, b'[') => {
                     self.in_list = true;
@@ -177,32 +175,32 @@ impl Records {
                 }
                 (false, _) => {
                     let size = self.object_or_line(buffer)?;
-                    return Ok(Some(self.record(line, buffer, size)));
+                    return Ok(Some(self.event(line, buffer, size)));
                 }
             }
         }
     }
 
-    /// A record that began on that line, with its bytes where they are more than fit.
-    fn record(&mut self, line: i64, buffer: &mut Vec<u8>, size: usize) -> Record {
+    /// Assigns an offset to an event that began on a line.
+    fn event(&mut self, line: i64, buffer: &mut Vec<u8>, size: usize) -> FileEvent {
         let offset = self.free.max(line);
         self.free = offset + 1;
         if size > self.limit {
-            return Record { offset, line, size: Size::TooLong(size) };
+            return FileEvent { offset, line, size: Size::TooLong(size) };
         }
         buffer.truncate(buffer.trim_ascii_end().len());
-        Record { offset, line, size: Size::Whole }
+        FileEvent { offset, line, size: Size::Whole }
     }
 
-    /// An entry of a list, up to what comes after it. Gives its size.
+    /// Reads an array entry, and returns its size.
     fn entry(&mut self, buffer: &mut Vec<u8>) -> Result<usize> {
-        let (mut balance, mut size, limit) = (Balance::default(), 0, self.limit);
+        let (mut nesting, mut size, limit) = (Nesting::default(), 0, self.limit);
         loop {
             let available = self.available()?;
             if available.is_empty() {
                 return Ok(size);
             }
-            let end = balance.end_of_entry(available);
+            let end = nesting.end_of_entry(available);
             let part = &available[..end.unwrap_or(available.len())];
             let used = part.len();
             let lines = memchr::memchr_iter(b'\n', part).count();
@@ -216,17 +214,17 @@ impl Records {
         }
     }
 
-    /// The rest of a line, and where it begins an object that it does not end, the lines up to its end. Gives their size.
+    /// Reads the rest of a line, and further lines up to the end of an object that begins on it. Returns their size.
     fn object_or_line(&mut self, buffer: &mut Vec<u8>) -> Result<usize> {
-        let mut balance = Balance::default();
+        let mut nesting = Nesting::default();
         let is_object = self.available()?.first() == Some(&b'{');
-        let mut size = self.line(buffer, &mut balance)?;
-        while is_object && !balance.is_whole() && !balance.in_text {
-            // A text cannot go over lines: one that is open at a line's end is torn.
-            let (line, mut next, mut of_next) = (self.lines, Vec::new(), Balance::default());
+        let mut size = self.line(buffer, &mut nesting)?;
+        while is_object && !nesting.is_whole() && !nesting.in_text {
+            // A string cannot span lines: one that is open at a line end is truncated.
+            let (line, mut next, mut of_next) = (self.lines, Vec::new(), Nesting::default());
             let begins_object = self.available()?.first() == Some(&b'{');
             if !begins_object {
-                match self.line(buffer, &mut balance)? {
+                match self.line(buffer, &mut nesting)? {
                     0 => break,
                     more => size += more,
                 }
@@ -238,14 +236,14 @@ impl Records {
                 break;
             }
             size += more;
-            balance.take(&next);
+            nesting.take(&next);
             keep(buffer, &next, self.limit);
         }
         Ok(size)
     }
 
-    /// Appends the rest of a line, its end included, as far as there is room. Gives its size.
-    fn line(&mut self, buffer: &mut Vec<u8>, balance: &mut Balance) -> Result<usize> {
+    /// Appends the rest of a line, including its end, as far as it fits, and returns its size.
+    fn line(&mut self, buffer: &mut Vec<u8>, nesting: &mut Nesting) -> Result<usize> {
         let (mut size, limit) = (0, self.limit);
         loop {
             let available = self.available()?;
@@ -256,7 +254,7 @@ impl Records {
             let end = memchr::memchr(b'\n', available).map(|end| end + 1);
             let part = &available[..end.unwrap_or(available.len())];
             let used = part.len();
-            balance.take(part);
+            nesting.take(part);
             keep(buffer, part, limit);
             size += used;
             self.consume(used);
@@ -267,7 +265,7 @@ impl Records {
         }
     }
 
-    /// The first byte that is not space, which is passed over as a byte order mark is; none at the end.
+    /// Skips whitespace and byte order marks, and returns the next byte; `None` at the end.
     fn first_byte(&mut self) -> Result<Option<u8>> {
         loop {
             let available = self.available()?;
@@ -288,7 +286,7 @@ impl Records {
     }
 
     fn available(&mut self) -> Result<&[u8]> {
-        // Asked for twice, because a borrow that is returned in one arm lasts for the others too.
+        // Called twice, because the borrow checker extends a borrow returned in one arm to the others.
         loop {
             match self.reader.fill_buf() {
                 Ok(_) => break,
@@ -310,22 +308,22 @@ impl Records {
     }
 }
 
-/// Appends bytes up to one more than the limit.
+/// Appends bytes until the buffer holds one more than the limit.
 fn keep(buffer: &mut Vec<u8>, bytes: &[u8], limit: usize) {
     let room = limit.saturating_add(1).saturating_sub(buffer.len());
     buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
-/// True for a line with a key that events begin with.
+/// Returns true if a line contains a key with which events usually begin.
 fn is_event(line: &[u8]) -> bool {
     [&b"\"run_id\""[..], b"\"spec\"", b"\"specversion\""].iter().any(|key| memmem::find(line, key).is_some())
 }
 
-/// A name for a file's content, under which the tables remember how far it was read: its name, and a hash of its first
-/// 64 KiB and its size. None for standard input, which cannot be read again.
+/// Returns the name under which the tables record how far a file has been read: its file name, with a hash of its first 64 KiB
+/// and its size. Returns `None` for standard input, which cannot be read again.
 ///
 /// # Errors
-/// `Config` where it cannot be read.
+/// `Config` if the file cannot be read.
 pub fn identity(path: &Path) -> Result<Option<String>> {
     if path.as_os_str() == STANDARD_INPUT {
         return Ok(None);
@@ -352,10 +350,10 @@ mod tests {
     use flate2::write::GzEncoder;
     use std::io::Write;
 
-    fn records(bytes: &[u8], limit: usize) -> Result<Vec<(Record, Vec<u8>)>> {
+    fn records(bytes: &[u8], limit: usize) -> Result<Vec<(FileEvent, Vec<u8>)>> {
         let mut file = tempfile::NamedTempFile::new().expect("temp file");
         file.write_all(bytes).expect("writes");
-        let mut records = Records::open(file.path(), limit)?;
+        let mut records = FileEvents::open(file.path(), limit)?;
         let (mut all, mut buffer) = (Vec::new(), Vec::new());
         while let Some(record) = records.read(&mut buffer)? {
             all.push((record, buffer.clone()));
@@ -380,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_compressed_files_of_several_members_give_the_same_events() {
+    fn plain_and_compressed_files_of_several_members_hold_the_same_events() {
         let plain = records(b"one\r\n\ntwo\nthree", 100).expect("reads");
         let texts: Vec<(i64, &[u8])> = plain.iter().map(|(record, text)| (record.offset, text.as_slice())).collect();
         assert_eq!(texts, [(0, &b"one"[..]), (2, b"two"), (3, b"three")]);
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_may_go_over_many_lines_and_a_list_holds_many() {
+    fn an_event_may_span_lines_and_an_array_holds_many() {
         let (one, two) = ("{\n \"a\": [\n  \"}\"\n ]\n}", r#"{"run_id":"2"}"#);
         assert_eq!(events(one), found(&[(0, one)]));
         assert_eq!(events(&format!("\u{feff}{one}\n{one}\r\n{two}\n")), found(&[(0, one), (5, one), (10, two)]));
@@ -408,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_costs_no_good_one() {
+    fn a_bad_line_spoils_no_good_one() {
         let good = r#"{"spec":"run-event/1","run_id":"r"}"#;
         for bad in [
             "not json",
@@ -429,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_event_is_told_by_its_size_and_the_rest_goes_on() {
+    fn an_overlong_event_is_reported_by_its_size_and_reading_continues() {
         let long = "x".repeat(1_000_000);
         let sizes = |text: &str| -> Vec<Size> {
             let all = records(text.as_bytes(), 10).expect("reads");
@@ -443,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_short_says_so_after_its_good_lines() {
+    fn a_truncated_file_is_reported_after_its_good_lines() {
         let whole = gzip(&"a line that is long enough to be somewhere\n".repeat(5000));
         let error = records(&whole[..whole.len() / 2], 100).expect_err("torn");
         assert!(error.message().contains("is truncated after line"), "{error}");

@@ -1,13 +1,11 @@
-//! What a source has read and not yet committed: where each partition stands, and the batch that is being filled.
+//! The state of a source between reading and committing: the position of each partition, and the open batch.
 //!
-//! It knows no client, so that the simulation drives the very code that the Kafka source runs. Rules:
-//! * An offset is taken once, in order; a message that is rejected moves the position like any other.
-//! * A partition that was fenced is read again from where the table stands only when nothing of it is on its way.
-//! * Up to when a partition has been read is said along with a batch, or in a batch of its own where nothing comes.
+//! It does not depend on a Kafka client, so the simulation runs the same code as the Kafka source. Rules:
+//! * Each offset is taken once, in order. A rejected message advances the position like any other.
+//! * A fenced partition is rewound to the recorded offset only when none of its rows are open or in flight.
+//! * Read marks are committed with a batch, or in a batch of their own if no messages arrive.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use bellwether_base::{Error, Result};
@@ -16,64 +14,48 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::batch::{BatchBuilder, Pushed};
-use crate::commit_pipeline::{Batch, CommitReport, Mark, Touched};
+use crate::commit_pipeline::{Batch, CommitReport, PartitionBatch, ReadMark};
 use crate::decode::Message;
-use crate::source::ends::Ends;
 use crate::source::kafka::settings::FlushSettings;
+use crate::source::read_progress::ReadProgress;
+use crate::topic_partition::TopicPartition;
 
-/// Between two statements of how far partitions have been read, while there are batches to put them into: each is two lines of
-/// the log a partition.
+/// Interval of read marks while batches carry them: they add two lines for each partition to a log entry.
 const MARK_MICROS: i64 = 10_000_000;
 
-/// The same, where nothing else is to be committed: each is an entry of the log.
+/// Interval of read marks while no batch carries them: they need a log entry of their own.
 const MARK_IDLE_MICROS: i64 = 60_000_000;
 
-/// What the committing task says of a batch.
+/// The commit task's reply to a batch.
 #[derive(Debug)]
-pub enum Answer {
-    /// It is settled.
+pub enum CommitReply {
+    /// The outcome is known.
     Done(CommitReport),
-    /// It cannot be: the worker stops with this error.
+    /// The commit failed, and the worker stops with this error.
     Failed(Error),
 }
 
-/// What became of a message that was taken.
+/// The result of taking a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    /// A row of `events` or of `quarantine`.
+    /// The row that the message became.
     pub pushed: Pushed,
-    /// Offsets that were passed over before it.
+    /// Offsets before it that hold no message.
     pub gap: i64,
 }
 
-/// A partition of a topic.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    /// Topic.
-    pub topic: Arc<str>,
-    /// Partition.
-    pub partition: i32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
-}
-
-/// Where reading of a partition stands.
+/// The position of reading in a partition.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Position {
-    /// Offset to read next; none before the first message of a partition that was never read.
+    /// Offset to read next; `None` before the first message of a partition that was never read.
     pub next: Option<i64>,
-    /// Where the table stands, as far as this process knows.
+    /// Next offset recorded in the table, as far as this process knows.
     pub committed: Option<i64>,
-    /// Waits for a person's decision.
+    /// The partition is halted until an operator decides.
     pub halted: bool,
-    /// Another owner has moved it: what still arrives is passed over until it has been put where the table stands.
-    pub stale: bool,
-    /// What is known of its end.
-    pub ends: Ends,
+    /// Another owner has advanced the partition: messages are ignored until it is rewound to the recorded offset.
+    pub fenced: bool,
+    pub progress: ReadProgress,
 }
 
 impl Position {
@@ -81,14 +63,14 @@ impl Position {
         Self { next, committed: next, ..Self::default() }
     }
 
-    /// True where offsets are what they seem: not of one that waits for a person, or for being moved.
-    fn is_sound(&self) -> bool {
-        !self.halted && !self.stale
+    /// Returns true if messages of the partition are taken: it is neither halted nor fenced.
+    fn is_readable(&self) -> bool {
+        !self.halted && !self.fenced
     }
 
     fn note_committed(&mut self) {
-        if self.is_sound() {
-            self.ends.note_committed(self.committed);
+        if self.is_readable() {
+            self.progress.note_committed(self.committed);
         }
     }
 }
@@ -99,57 +81,57 @@ struct OpenRange {
     next: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
-    /// Offsets that the broker passed over: they hold no message.
+    /// Offsets that hold no message.
     passed_over: i64,
 }
 
-/// The batch that is being filled, and those on their way.
+/// The open batch, and the batches in flight.
 pub struct OpenBatch {
-    /// Rows so far.
+    /// Rows of the open batch.
     pub builder: BatchBuilder,
-    /// Where reading of each assigned partition stands.
-    pub positions: HashMap<Place, Position>,
-    /// What became of earlier batches.
-    pub answers: Receiver<Answer>,
-    /// Batches handed over and not answered yet.
+    /// The position of each assigned partition.
+    pub positions: HashMap<TopicPartition, Position>,
+    /// Replies of the commit task.
+    pub replies: Receiver<CommitReply>,
+    /// Batches handed over without a reply yet.
     pub in_flight: usize,
     /// Time of the open batch's first message.
     pub since_micros: Option<i64>,
-    /// An error met where none can be returned.
+    /// An error from a callback, which cannot return it.
     pub error: Option<Error>,
-    /// Partitions were assigned since the last look: they are not paused, whatever the others are.
+    /// Partitions were assigned since this was last reset. New partitions are never paused, even if the others are.
     pub reassigned: bool,
-    /// Partitions to put where the table stands.
-    fenced: BTreeMap<Place, Option<i64>>,
-    /// Ids of topics that the tables may not know yet.
+    /// Fenced partitions, with the offset to rewind to.
+    rewinds: BTreeMap<TopicPartition, Option<i64>>,
+    /// Topic ids that the tables may not record yet.
     pub topic_ids: BTreeMap<String, i64>,
-    ranges: BTreeMap<Place, OpenRange>,
-    /// Batches that are closed and could not be handed over yet.
+    ranges: BTreeMap<TopicPartition, OpenRange>,
+    /// Closed batches that could not be handed over yet.
     closed: VecDeque<Batch>,
     batches: Sender<Batch>,
     limit: usize,
-    /// Statements about partitions that nobody reads any more.
-    retired: Vec<Mark>,
-    /// When it was said last how far partitions have been read.
+    /// Marks of partitions that are no longer read.
+    retired: Vec<ReadMark>,
+    /// Time of the last read marks.
     marked_micros: Option<i64>,
-    /// The time of day at the last look.
+    /// The current time, as of the last [`Self::due`].
     now_micros: i64,
 }
 
 // === impl OpenBatch ===
 
 impl OpenBatch {
-    /// Starts without partitions. `limit` batches at most are on their way at once.
-    pub fn new(builder: BatchBuilder, batches: Sender<Batch>, answers: Receiver<Answer>, limit: usize) -> Self {
+    /// Creates an empty batch without partitions. At most `limit` batches are in flight.
+    pub fn new(builder: BatchBuilder, batches: Sender<Batch>, replies: Receiver<CommitReply>, limit: usize) -> Self {
         Self {
             builder,
             positions: HashMap::new(),
-            answers,
+            replies,
             in_flight: 0,
             since_micros: None,
             error: None,
             reassigned: false,
-            fenced: BTreeMap::new(),
+            rewinds: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             ranges: BTreeMap::new(),
             closed: VecDeque::new(),
@@ -161,38 +143,39 @@ impl OpenBatch {
         }
     }
 
-    /// Starts a partition where the table stands.
-    pub fn assign(&mut self, place: &Place, next: Option<i64>) {
-        self.positions.insert(place.clone(), Position::at(next));
-        // How far it has been read is worth saying soon.
+    /// Adds a partition that is read from `next`, the offset recorded in the table.
+    pub fn assign(&mut self, topic_partition: &TopicPartition, next: Option<i64>) {
+        self.positions.insert(topic_partition.clone(), Position::at(next));
+        // Record soon how far it has been read.
         self.marked_micros = None;
     }
 
-    /// Forgets a partition that has been taken away, with the rows of it that are open: where it comes back, it is read
-    /// again from where the table stands, and its rows must not be in a batch twice. Returns where it stood.
+    /// Removes a revoked partition and its open rows, and returns its position. If the partition comes back, it is read again
+    /// from the recorded offset, so keeping the rows would put them in two batches.
     ///
     /// # Errors
-    /// `Bug` where rows do not have their schema.
-    pub fn let_go(&mut self, place: &Place) -> Result<Option<Position>> {
-        let position = self.positions.remove(place);
-        self.fenced.remove(place);
-        if self.ranges.remove(place).is_some() {
+    /// `Bug` if rows do not match their schema.
+    pub fn release(&mut self, topic_partition: &TopicPartition) -> Result<Option<Position>> {
+        let position = self.positions.remove(topic_partition);
+        self.rewinds.remove(topic_partition);
+        if self.ranges.remove(topic_partition).is_some() {
             let mut rest = self.close()?;
-            let others = |topic: &str, partition, _| partition != place.partition || topic != &*place.topic;
+            let others =
+                |topic: &str, partition, _| partition != topic_partition.partition || topic != &*topic_partition.topic;
             rest.events = rest.events.kept(others)?;
             rest.quarantine = rest.quarantine.kept(others)?;
-            if !rest.touched.is_empty() {
+            if !rest.partitions.is_empty() {
                 self.closed.push_back(rest);
             }
         }
         Ok(position)
     }
 
-    /// Takes a message in; none where it is not to be read now: it was read before, or its partition stands still.
-    pub fn take(&mut self, place: &Place, message: &Message<'_>, now_micros: i64) -> Option<Taken> {
-        let position = self.positions.get_mut(place)?;
+    /// Adds a message to the open batch. Returns `None` if it was read before, or its partition is halted or fenced.
+    pub fn take(&mut self, topic_partition: &TopicPartition, message: &Message<'_>, now_micros: i64) -> Option<Taken> {
+        let position = self.positions.get_mut(topic_partition)?;
         let expected = position.next;
-        if position.halted || position.stale || expected.is_some_and(|next| message.offset < next) {
+        if position.halted || position.fenced || expected.is_some_and(|next| message.offset < next) {
             return None;
         }
         let pushed = self.builder.push(message, now_micros);
@@ -204,7 +187,7 @@ impl OpenBatch {
         let gap = message.offset - from;
         position.next = Some(next);
         self.since_micros.get_or_insert(now_micros);
-        match self.ranges.get_mut(place) {
+        match self.ranges.get_mut(topic_partition) {
             Some(range) => {
                 range.next = next;
                 range.passed_over += gap;
@@ -212,28 +195,28 @@ impl OpenBatch {
             }
             None => {
                 let range = OpenRange { from, next, expected, newest_event_micros, passed_over: gap };
-                self.ranges.insert(place.clone(), range);
+                self.ranges.insert(topic_partition.clone(), range);
             }
         }
         Some(Taken { pushed, gap })
     }
 
-    /// True when the batch is large enough to be handed over; and when it is old enough.
+    /// Returns whether the open batch is full, and whether it is old enough to hand over.
     pub fn due(&mut self, flush: &FlushSettings, now_micros: i64) -> (bool, bool) {
         self.now_micros = now_micros;
-        self.mark_where_idle();
+        self.mark_if_idle();
         let full = self.is_full(flush);
         let interval = i64::try_from(flush.interval.as_micros()).unwrap_or(i64::MAX);
         let old = !self.closed.is_empty() || self.since_micros.is_some_and(|since| now_micros - since >= interval);
         (full, old)
     }
 
-    /// True when the batch is large enough to be handed over.
+    /// Returns true if the open batch is full.
     pub fn is_full(&self, flush: &FlushSettings) -> bool {
         self.builder.bytes() >= flush.max_bytes || self.builder.rows() >= flush.max_rows
     }
 
-    /// Hands over what is open; true when nothing is open or on its way.
+    /// Hands over the open batch, and returns true if none is open or in flight.
     ///
     /// # Errors
     /// As [`OpenBatch::hand_over`].
@@ -241,10 +224,10 @@ impl OpenBatch {
         Ok(self.hand_over()? && self.in_flight == 0)
     }
 
-    /// Gives the open batch to the committing task; false where it has enough already.
+    /// Hands the open batch to the commit task. Returns false if the limit of batches in flight is reached.
     ///
     /// # Errors
-    /// `Unavailable` where that task has stopped; `Bug` where rows do not have their schema.
+    /// `Unavailable` if the commit task has stopped; `Bug` if rows do not match their schema.
     pub fn hand_over(&mut self) -> Result<bool> {
         loop {
             if self.closed.is_empty() && self.ranges.is_empty() {
@@ -271,12 +254,12 @@ impl OpenBatch {
     fn close(&mut self) -> Result<Batch> {
         let (events, quarantine) = self.builder.finish()?;
         let marks = self.marks(MARK_MICROS);
-        let touched = std::mem::take(&mut self.ranges)
+        let partitions = std::mem::take(&mut self.ranges)
             .into_iter()
-            .map(|(place, range)| {
+            .map(|(topic_partition, range)| {
                 let OpenRange { from, next, expected, newest_event_micros, passed_over } = range;
-                let (topic, partition) = (place.topic.to_string(), place.partition);
-                let end = self.positions.get(&place).and_then(|position| position.ends.end);
+                let (topic, partition) = (topic_partition.topic.to_string(), topic_partition.partition);
+                let end = self.positions.get(&topic_partition).and_then(|position| position.progress.end_offset);
                 let range = PartitionRange {
                     topic,
                     partition,
@@ -286,36 +269,36 @@ impl OpenBatch {
                     newest_event_micros,
                     passed_over: Some(passed_over),
                 };
-                Touched { range, expected }
+                PartitionBatch { range, expected }
             })
             .collect();
         self.since_micros = None;
-        Ok(Batch { events, quarantine, touched, topic_ids: self.topic_ids.clone(), marks })
+        Ok(Batch { events, quarantine, partitions, topic_ids: self.topic_ids.clone(), marks })
     }
 
-    /// Notes where partitions ended when the broker was asked, with where the tables stood when it was.
-    pub fn note_ends(&mut self, at_micros: i64, ends: &[(Place, Option<i64>, i64)]) {
-        for (place, committed, end) in ends {
-            if let Some(position) = self.positions.get_mut(place) {
-                position.ends.note_end(at_micros, *committed, *end);
+    /// Notes the end offsets that the broker returned for a request at `at_micros`, each with the committed offset at that time.
+    pub fn note_end_offsets(&mut self, at_micros: i64, ends: &[(TopicPartition, Option<i64>, i64)]) {
+        for (topic_partition, committed, end) in ends {
+            if let Some(position) = self.positions.get_mut(topic_partition) {
+                position.progress.note_end(at_micros, *committed, *end);
                 position.note_committed();
             }
         }
     }
 
-    /// Notes how far the client has fetched a partition. `all_taken`: all that it has fetched has been taken.
-    pub fn note_fetched(&mut self, place: &Place, fetched_to: i64, all_taken: bool) {
-        let is_open = self.ranges.contains_key(place);
-        if let Some(position) = self.positions.get_mut(place) {
-            let settled = all_taken && !is_open && position.is_sound() && position.next == position.committed;
-            position.ends.note_fetched(position.committed, fetched_to, settled);
+    /// Notes how far the client has fetched a partition. `all_taken` is true if all fetched messages have been taken.
+    pub fn note_fetched(&mut self, topic_partition: &TopicPartition, fetched_to: i64, all_taken: bool) {
+        let is_open = self.ranges.contains_key(topic_partition);
+        if let Some(position) = self.positions.get_mut(topic_partition) {
+            let settled = all_taken && !is_open && position.is_readable() && position.next == position.committed;
+            position.progress.note_fetched(position.committed, fetched_to, settled);
         }
     }
 
-    /// Notes that all there was at a moment is in the tables, and has it said at once.
+    /// Notes that the tables hold every message that existed at `at_micros`, and records that at once.
     pub fn note_caught_up(&mut self, at_micros: i64) {
-        for position in self.positions.values_mut().filter(|position| position.is_sound()) {
-            position.ends.note_read(at_micros, position.committed);
+        for position in self.positions.values_mut().filter(|position| position.is_readable()) {
+            position.progress.note_read(at_micros, position.committed);
         }
         self.marked_micros = None;
         if self.ranges.is_empty() {
@@ -323,14 +306,14 @@ impl OpenBatch {
         }
     }
 
-    /// Has it said that nobody reads these partitions any more.
-    pub fn retire(&mut self, marks: Vec<Mark>) {
+    /// Schedules marks of partitions that are no longer read.
+    pub fn retire(&mut self, marks: Vec<ReadMark>) {
         self.retired.extend(marks);
         self.marked_micros = None;
     }
 
-    /// Where nothing is open or on its way, closes a batch that says how far partitions have been read.
-    fn mark_where_idle(&mut self) {
+    /// Closes a batch of read marks if no batch is open or in flight.
+    fn mark_if_idle(&mut self) {
         if !self.closed.is_empty() || !self.ranges.is_empty() || self.in_flight > 0 {
             return;
         }
@@ -347,19 +330,18 @@ impl OpenBatch {
         }
     }
 
-    /// What is to be said of how far partitions have been read, with the open batch counted in; nothing where that was done
-    /// a shorter time ago.
-    fn marks(&mut self, every_micros: i64) -> Vec<Mark> {
+    /// Returns the read marks as of the commit of the open batch, or none if the last ones are less than `every_micros` old.
+    fn marks(&mut self, every_micros: i64) -> Vec<ReadMark> {
         if self.marked_micros.is_some_and(|at| self.now_micros - at < every_micros) {
             return Vec::new();
         }
-        let mut marks: Vec<Mark> = std::mem::take(&mut self.retired);
-        for (place, position) in &mut self.positions {
-            let known = position.is_sound();
-            let next = self.ranges.get(place).map(|range| range.next).or(position.committed);
-            if let Some((end, read_to_micros)) = position.ends.news(next.filter(|_| known), known) {
-                let (topic, partition) = (place.topic.to_string(), place.partition);
-                marks.push(Mark { job: None, topic, partition, end, read_to_micros });
+        let mut marks: Vec<ReadMark> = std::mem::take(&mut self.retired);
+        for (topic_partition, position) in &mut self.positions {
+            let readable = position.is_readable();
+            let next = self.ranges.get(topic_partition).map(|range| range.next).or(position.committed);
+            if let Some((end, read_to_micros)) = position.progress.take_update(next.filter(|_| readable), readable) {
+                let (topic, partition) = (topic_partition.topic.to_string(), topic_partition.partition);
+                marks.push(ReadMark { job: None, topic, partition, end, read_to_micros });
             }
         }
         if !marks.is_empty() {
@@ -368,50 +350,50 @@ impl OpenBatch {
         marks
     }
 
-    /// Notes what became of a batch.
+    /// Processes a reply of the commit task.
     ///
     /// # Errors
-    /// The error that ended the committing task.
-    pub fn settle(&mut self, answer: Answer) -> Result<CommitReport> {
+    /// The error that stopped the commit task.
+    pub fn settle(&mut self, reply: CommitReply) -> Result<CommitReport> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let report = match answer {
-            Answer::Done(report) => report,
-            Answer::Failed(error) => return Err(error),
+        let report = match reply {
+            CommitReply::Done(report) => report,
+            CommitReply::Failed(error) => return Err(error),
         };
         for range in &report.committed {
-            let place = Place { topic: range.topic.as_str().into(), partition: range.partition };
-            if let Some(position) = self.positions.get_mut(&place) {
+            let topic_partition = TopicPartition::of_range(range);
+            if let Some(position) = self.positions.get_mut(&topic_partition) {
                 position.committed = Some(range.next);
                 position.note_committed();
             }
         }
         for fenced in &report.fenced {
-            let place = Place { topic: fenced.topic.as_str().into(), partition: fenced.partition };
-            if let Some(position) = self.positions.get_mut(&place) {
-                position.stale = true;
-                self.fenced.insert(place, fenced.next);
+            let topic_partition = TopicPartition::new(&fenced.topic, fenced.partition);
+            if let Some(position) = self.positions.get_mut(&topic_partition) {
+                position.fenced = true;
+                self.rewinds.insert(topic_partition, fenced.next);
             }
         }
         Ok(report)
     }
 
-    /// The partitions to put where the table stands. They are given out only when nothing that was read before is open
-    /// or on its way: an older answer can then not undo the move.
+    /// Returns the partitions to rewind, with their offsets. It waits until no earlier rows are open or in flight, so that no
+    /// older reply can undo the rewind.
     ///
     /// # Errors
     /// As [`OpenBatch::hand_over`].
-    pub fn take_fenced(&mut self) -> Result<Vec<(Place, Option<i64>)>> {
-        if self.fenced.is_empty() || !self.hand_over()? || self.in_flight > 0 {
+    pub fn take_rewinds(&mut self) -> Result<Vec<(TopicPartition, Option<i64>)>> {
+        if self.rewinds.is_empty() || !self.hand_over()? || self.in_flight > 0 {
             return Ok(Vec::new());
         }
-        let fenced = std::mem::take(&mut self.fenced);
+        let fenced = std::mem::take(&mut self.rewinds);
         let mut moved = Vec::new();
-        for (place, next) in fenced {
-            if let Some(position) = self.positions.get_mut(&place) {
+        for (topic_partition, next) in fenced {
+            if let Some(position) = self.positions.get_mut(&topic_partition) {
                 *position = Position { halted: position.halted, ..Position::at(next) };
-                // The client may have stopped reading one that stands still: there is nothing to move.
+                // A halted partition needs no rewind, and the client may have stopped reading it.
                 if !position.halted {
-                    moved.push((place, next));
+                    moved.push((topic_partition, next));
                 }
             }
         }
@@ -425,30 +407,30 @@ mod tests {
     use crate::commit_pipeline::FencedPartition;
     use bellwether_event::Limits;
 
-    /// A batch, whose rows are numbered by their offsets.
+    /// Returns the offset ranges of a batch.
     fn offsets(batch: &Batch) -> Vec<(i32, i64, i64)> {
-        batch.touched.iter().map(|one| (one.range.partition, one.range.from, one.range.next)).collect()
+        batch.partitions.iter().map(|one| (one.range.partition, one.range.from, one.range.next)).collect()
     }
 
     #[test]
-    fn a_partition_that_is_let_go_and_comes_back_is_read_anew_and_its_neighbours_rows_stay() {
+    fn a_released_partition_that_comes_back_is_read_again_and_other_rows_stay() {
         let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
-        let (_answer, answers) = std::sync::mpsc::channel();
-        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
-        let place = |partition| Place { topic: "t".into(), partition };
+        let (_reply, replies) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, replies, 1);
+        let topic_partition = |partition| TopicPartition::new("t", partition);
         let take = |open: &mut OpenBatch, partition: i32, offset: i64| {
             let message = Message { topic: "t", partition, offset, payload: Some(b"poison"), ..Message::default() };
-            open.take(&place(partition), &message, 1).expect("is to be read");
+            open.take(&topic_partition(partition), &message, 1).expect("is to be read");
         };
-        open.assign(&place(0), Some(5));
-        open.assign(&place(1), Some(0));
+        open.assign(&topic_partition(0), Some(5));
+        open.assign(&topic_partition(1), Some(0));
         take(&mut open, 1, 0);
         assert!(open.hand_over().expect("has room"));
         (5..9).for_each(|offset| take(&mut open, 0, offset));
         take(&mut open, 1, 1);
-        assert!(!open.hand_over().expect("is full"), "storage has not answered");
-        open.let_go(&place(0)).expect("lets go");
-        open.assign(&place(0), Some(5));
+        assert!(!open.hand_over().expect("is full"), "storage has not replied");
+        open.release(&topic_partition(0)).expect("is released");
+        open.assign(&topic_partition(0), Some(5));
         take(&mut open, 0, 5);
 
         assert_eq!(offsets(&waiting.try_recv().expect("the first")), [(1, 0, 1)]);
@@ -458,42 +440,42 @@ mod tests {
         assert_eq!((offsets(&kept), kept.quarantine.rows()), (vec![(1, 1, 2)], 1));
         open.in_flight = 0;
         assert!(open.hand_over().expect("has room"));
-        let anew = waiting.try_recv().expect("read anew");
-        assert_eq!((offsets(&anew), anew.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
+        let again = waiting.try_recv().expect("read again");
+        assert_eq!((offsets(&again), again.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
     }
 
     #[test]
-    fn how_far_is_read_goes_along_with_batches_and_alone_once_a_minute() {
+    fn read_marks_are_committed_with_batches_and_alone_once_a_minute() {
         const SECOND: i64 = 1_000_000;
         let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
-        let (_answer, answers) = std::sync::mpsc::channel();
-        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
+        let (_reply, replies) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, replies, 1);
         let flush = FlushSettings::default();
-        let places = [0, 1].map(|partition| Place { topic: "t".into(), partition });
-        places.iter().for_each(|place| open.assign(place, Some(5)));
+        let partitions = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        partitions.iter().for_each(|topic_partition| open.assign(topic_partition, Some(5)));
         let mut turn = |open: &mut OpenBatch, now: i64| {
             open.due(&flush, now);
             open.hand_over().expect("has room");
             waiting.try_recv().ok().map(|batch| {
                 open.in_flight = 0;
-                let said = batch.marks.iter().map(|mark| (mark.partition, mark.end, mark.read_to_micros));
-                let mut said: Vec<_> = said.collect();
-                said.sort_unstable();
-                (batch.touched.len(), said)
+                let marks = batch.marks.iter().map(|mark| (mark.partition, mark.end, mark.read_to_micros));
+                let mut marks: Vec<_> = marks.collect();
+                marks.sort_unstable();
+                (batch.partitions.len(), marks)
             })
         };
-        assert_eq!(turn(&mut open, SECOND), None, "nothing is known of their ends");
+        assert_eq!(turn(&mut open, SECOND), None, "their end offsets are unknown");
         // Partition 1 has two messages that were not read.
-        let ends = |end| [(places[0].clone(), Some(5), 5), (places[1].clone(), Some(5), end)];
-        open.note_ends(2 * SECOND, &ends(7));
-        let first = turn(&mut open, 3 * SECOND).expect("is said at once");
+        let ends = |end| [(partitions[0].clone(), Some(5), 5), (partitions[1].clone(), Some(5), end)];
+        open.note_end_offsets(2 * SECOND, &ends(7));
+        let first = turn(&mut open, 3 * SECOND).expect("is recorded at once");
         assert_eq!(first, (0, vec![(0, 5, Some(2 * SECOND)), (1, 7, None)]));
-        open.note_ends(20 * SECOND, &ends(7));
-        assert_eq!(turn(&mut open, 21 * SECOND), None, "a minute has not passed, and nothing else is to be committed");
-        // With a batch that takes them, it is said that all is read as of when they were seen first.
+        open.note_end_offsets(20 * SECOND, &ends(7));
+        assert_eq!(turn(&mut open, 21 * SECOND), None, "a minute has not passed, and there is no batch to carry marks");
+        // The batch that takes the two messages completes reading as of the first time that their end offset was seen.
         for offset in [5, 6] {
             let message = Message { topic: "t", partition: 1, offset, payload: Some(b"poison"), ..Message::default() };
-            open.take(&places[1], &message, 22 * SECOND).expect("is to be read");
+            open.take(&partitions[1], &message, 22 * SECOND).expect("is to be read");
         }
         let along = turn(&mut open, 24 * SECOND).expect("is old enough");
         assert_eq!(along, (1, vec![(0, 5, Some(20 * SECOND)), (1, 7, Some(2 * SECOND))]));
@@ -507,31 +489,32 @@ mod tests {
             passed_over: None,
         };
         let report = CommitReport { committed: vec![range], ..CommitReport::default() };
-        open.settle(Answer::Done(report)).expect("is settled");
-        open.note_ends(70 * SECOND, &ends(7));
+        open.settle(CommitReply::Done(report)).expect("is settled");
+        open.note_end_offsets(70 * SECOND, &ends(7));
         assert_eq!(turn(&mut open, 80 * SECOND), None);
         let idle = turn(&mut open, 85 * SECOND).expect("a minute has passed");
         assert_eq!(idle, (0, vec![(0, 5, Some(70 * SECOND)), (1, 7, Some(70 * SECOND))]));
-        // One that waits for a person is read no further.
-        open.positions.get_mut(&places[0]).expect("it is assigned").halted = true;
-        open.note_ends(140 * SECOND, &ends(9));
+        // A halted partition makes no progress.
+        open.positions.get_mut(&partitions[0]).expect("it is assigned").halted = true;
+        open.note_end_offsets(140 * SECOND, &ends(9));
         let halted = turn(&mut open, 150 * SECOND).expect("a minute has passed");
         assert_eq!(halted, (0, vec![(1, 9, Some(70 * SECOND))]));
     }
 
     #[test]
-    fn a_partition_that_stands_still_is_not_moved_when_it_is_fenced() {
+    fn a_halted_partition_is_not_rewound_when_it_is_fenced() {
         let (batches, _waiting) = tokio::sync::mpsc::channel(1);
-        let (_answer, answers) = std::sync::mpsc::channel();
-        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, answers, 1);
-        let places = [0, 1].map(|partition| Place { topic: "t".into(), partition });
-        places.iter().for_each(|place| open.assign(place, Some(5)));
-        open.positions.get_mut(&places[0]).expect("it is assigned").halted = true;
+        let (_reply, replies) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, replies, 1);
+        let partitions = [0, 1].map(|partition| TopicPartition::new("t", partition));
+        partitions.iter().for_each(|topic_partition| open.assign(topic_partition, Some(5)));
+        open.positions.get_mut(&partitions[0]).expect("it is assigned").halted = true;
         let fenced = |partition| FencedPartition { topic: "t".to_owned(), partition, next: Some(9) };
         let report = CommitReport { fenced: vec![fenced(0), fenced(1)], ..CommitReport::default() };
-        open.settle(Answer::Done(report)).expect("is settled");
-        assert_eq!(open.take_fenced().expect("nothing is open"), [(places[1].clone(), Some(9))]);
-        assert!(places.iter().all(|place| open.positions[place].next == Some(9) && !open.positions[place].stale));
-        assert!(open.positions[&places[0]].halted);
+        open.settle(CommitReply::Done(report)).expect("is settled");
+        assert_eq!(open.take_rewinds().expect("nothing is open"), [(partitions[1].clone(), Some(9))]);
+        assert!(partitions.iter().all(|topic_partition| open.positions[topic_partition].next == Some(9)
+            && !open.positions[topic_partition].fenced));
+        assert!(open.positions[&partitions[0]].halted);
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of the contract share.
+//! Helpers shared by the contract tests.
 
 use bellwether_event::{Decoder, Envelope, Event, Limits, Reason, schema};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(crate) fn rejected(body: &str, limits: Limits) -> Vec<(Reason, String)> {
     rejection.problems.into_iter().map(|problem| (problem.reason, problem.pointer)).collect()
 }
 
-/// The smallest event that a producer may send, with a change.
+/// Returns the smallest valid event, after a change.
 pub(crate) fn minimal_with(change: impl FnOnce(&mut Value)) -> String {
     let mut event = json!({
         "spec": "run-event/1", "run_id": "r-1",

@@ -1,6 +1,6 @@
-//! What the polling loop and the rebalance callback share: the open batch, and the way to storage.
+//! The state shared by the polling loop and the rebalance callback: the open batch, and access to storage.
 //!
-//! Both run on the polling thread. Only the one that asks where partitions end takes the lock from another, for a moment.
+//! Both run on the polling thread. Only the task that polls end offsets takes the lock from another thread, and briefly.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::RecvTimeoutError;
@@ -18,27 +18,28 @@ use tokio::runtime::Handle;
 
 use super::settings::Start;
 use super::starts;
-use super::topic_id::{ASK_TOPIC_IDS, topic_ids};
+use super::topic_id::{TOPIC_IDS_TIMEOUT, topic_ids};
 use crate::commit_pipeline::{app_id, topic_app_id};
-use crate::health::Health;
-use crate::metrics::Metrics;
-use crate::source::open_batch::{OpenBatch, Place};
+use crate::health::IngestHealth;
+use crate::metrics::IngestMetrics;
+use crate::source::open_batch::OpenBatch;
+use crate::topic_partition::TopicPartition;
 
-/// Longest wait for storage inside a rebalance: well below the default poll interval of 5 min.
+/// Longest wait for storage inside a rebalance: well below the default `max.poll.interval.ms` of 5 min.
 const LOAD_MICROS: i64 = 60_000_000;
 
-/// Pause between two attempts to read where the tables stand.
+/// Pause between two attempts to load the snapshot of the table.
 const LOAD_PAUSE: Duration = Duration::from_millis(250);
 
-/// Wait for the commit of what is open when partitions are taken away; what is not committed by then is read again by
-/// their next owner.
+/// Longest wait for the commit of the open batch when partitions are revoked. Their next owner reads any uncommitted messages
+/// again.
 const REVOKE_WAIT: Duration = Duration::from_secs(5);
 
-/// Why a partition is halted whose topic has not the id that the tables know.
+/// Reason for halting a partition of a topic with another id than the recorded one.
 pub(super) const RECREATED: &str = "the topic was deleted and recreated, so the recorded offsets no longer apply; to \
                                     ingest its messages, read it under another `kafka.job`";
 
-/// Reads where the tables stand.
+/// Reads the offsets recorded in `events`.
 pub(crate) struct Assigner {
     pub(crate) log: Arc<dyn CommitLog>,
     pub(crate) job: String,
@@ -46,8 +47,8 @@ pub(crate) struct Assigner {
     pub(crate) start: Start,
 }
 
-/// Where reading of a partition begins: at the offset to read next. One without has never been read, and begins at its
-/// beginning; where a topic is begun at its end, the partitions that it had then have an offset (see [`starts`]).
+/// Returns the offset from which to read a partition. A partition without a next offset has never been read, and starts at its
+/// beginning. For topics that start at their end, [`starts`] has recorded an offset for each partition that existed then.
 pub(crate) fn offset_from(next: Option<i64>) -> Offset {
     next.map_or(Offset::Beginning, Offset::Offset)
 }
@@ -55,7 +56,7 @@ pub(crate) fn offset_from(next: Option<i64>) -> Offset {
 // === impl Assigner ===
 
 impl Assigner {
-    fn load(&self, clock: &dyn Clock, health: &Health) -> Result<Snapshot> {
+    fn load(&self, clock: &dyn Clock, health: &IngestHealth) -> Result<Snapshot> {
         let deadline = clock.now_micros() + LOAD_MICROS;
         loop {
             match self.runtime.block_on(self.log.load()) {
@@ -72,20 +73,22 @@ impl Assigner {
         }
     }
 
-    /// Where any partition stands now; none where storage does not answer.
-    pub(crate) fn newest(&self) -> Option<impl Fn(&Place) -> Option<i64> + use<>> {
+    /// Returns a lookup of recorded offsets in the newest snapshot; `None` if storage does not reply.
+    pub(crate) fn newest(&self) -> Option<impl Fn(&TopicPartition) -> Option<i64> + use<>> {
         let snapshot = self.runtime.block_on(self.log.load()).ok()?;
         let job = self.job.clone();
-        Some(move |place: &Place| snapshot.next(&app_id(&job, &place.topic, place.partition)))
+        Some(move |topic_partition: &TopicPartition| {
+            snapshot.next(&app_id(&job, &topic_partition.topic, topic_partition.partition))
+        })
     }
 }
 
 /// The consumer's context.
 pub(crate) struct Context {
     pub(crate) assigner: Assigner,
-    pub(crate) health: Health,
+    pub(crate) health: IngestHealth,
     open: Mutex<OpenBatch>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: IngestMetrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -95,8 +98,8 @@ impl Context {
     pub(crate) fn new(
         open: OpenBatch,
         assigner: Assigner,
-        health: Health,
-        metrics: Metrics,
+        health: IngestHealth,
+        metrics: IngestMetrics,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self { assigner, health, open: Mutex::new(open), metrics, clock }
@@ -106,37 +109,37 @@ impl Context {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts each new partition where the table stands.
+    /// Starts each new partition at its recorded offset.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<()> {
         let mut snapshot = self.assigner.load(self.clock.as_ref(), &self.health)?;
         if self.assigner.start == Start::Latest {
             let topics = list.elements().iter().map(|element| element.topic().to_owned()).collect();
-            snapshot = starts::record(&self.assigner, consumer, &topics, snapshot, self.clock.as_ref())?;
+            snapshot = starts::record_starts(&self.assigner, consumer, &topics, snapshot, self.clock.as_ref())?;
         }
         let recreated = self.recreated_topics(consumer, list, &snapshot);
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("cannot start reading the assigned partitions").with_source(source)
         };
-        let places: Vec<Place> = places(list);
-        for place in &places {
-            let next = snapshot.next(&app_id(&self.assigner.job, &place.topic, place.partition));
+        let partitions: Vec<TopicPartition> = partitions(list);
+        for topic_partition in &partitions {
+            let next = snapshot.next(&app_id(&self.assigner.job, &topic_partition.topic, topic_partition.partition));
             let offset = offset_from(next);
-            list.set_partition_offset(&place.topic, place.partition, offset).map_err(kafka)?;
-            self.open().assign(place, next);
+            list.set_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(kafka)?;
+            self.open().assign(topic_partition, next);
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list).map_err(kafka)?,
             _ => consumer.assign(list).map_err(kafka)?,
         }
         self.open().reassigned = true;
-        for place in places.iter().filter(|place| recreated.contains(&*place.topic)) {
-            self.halt(consumer, place, RECREATED.to_owned());
+        for topic_partition in partitions.iter().filter(|topic_partition| recreated.contains(&*topic_partition.topic)) {
+            self.halt(consumer, topic_partition, RECREATED.to_owned());
         }
-        tracing::info!(partitions = %names(&places), "partitions assigned");
+        tracing::info!(partitions = %join_names(&partitions), "partitions assigned");
         Ok(())
     }
 
-    /// Topics whose id is not the one that the tables know; ids that they do not know yet go along with the next commit.
+    /// Returns the topics with another id than the recorded one. Ids that are not recorded yet are added to the next commit.
     fn recreated_topics(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -145,7 +148,7 @@ impl Context {
     ) -> BTreeSet<String> {
         let topics: BTreeSet<String> = list.elements().iter().map(|element| element.topic().to_owned()).collect();
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let ids = topic_ids(consumer.client().native_ptr(), &names, ASK_TOPIC_IDS);
+        let ids = topic_ids(consumer.client().native_ptr(), &names, TOPIC_IDS_TIMEOUT);
         if ids.len() < names.len() {
             tracing::info!(
                 "broker did not return all topic ids; a recreated topic can only be detected by its offsets"
@@ -166,32 +169,36 @@ impl Context {
         recreated
     }
 
-    /// Lets a partition stand still until a person decides, and says so loudly; the others go on.
-    pub(crate) fn halt(&self, consumer: &BaseConsumer<Self>, place: &Place, why: String) {
-        match self.open().positions.get_mut(place) {
+    /// Stops reading a partition until an operator decides, and logs an error. The others go on.
+    pub(crate) fn halt(&self, consumer: &BaseConsumer<Self>, topic_partition: &TopicPartition, why: String) {
+        match self.open().positions.get_mut(topic_partition) {
             Some(position) if !position.halted => position.halted = true,
             _ => return,
         }
-        tracing::error!(topic = %place.topic, partition = place.partition, "halted: {why}");
+        tracing::error!(topic = %topic_partition.topic, partition = topic_partition.partition, "halted: {why}");
         let mut list = TopicPartitionList::new();
-        list.add_partition(&place.topic, place.partition);
+        list.add_partition(&topic_partition.topic, topic_partition.partition);
         if let Err(error) = consumer.pause(&list) {
-            // What still arrives is passed over.
+            // Messages that still arrive are ignored.
             tracing::debug!(%error, "cannot pause a halted partition");
         }
         self.health.note(|status| {
-            status.halted.insert(place.to_string(), why);
+            status.halted.insert(topic_partition.to_string(), why);
         });
         self.metrics.halted.inc();
     }
 
-    /// Gives the client a partition anew, at the offset that is to be read next. A client whose group hands out everything
-    /// at once is given all of them.
-    pub(super) fn begin_again(&self, consumer: &BaseConsumer<Self>, place: &Place) -> KafkaResult<()> {
-        let whole = !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+    /// Assigns a partition to the client again, at its next offset. Without cooperative rebalancing, all partitions must be
+    /// assigned again.
+    pub(super) fn restart_partition(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        topic_partition: &TopicPartition,
+    ) -> KafkaResult<()> {
+        let all = !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let (mut list, mut halted) = (TopicPartitionList::new(), TopicPartitionList::new());
         let mut open = self.open();
-        for (each, position) in open.positions.iter().filter(|(each, _)| whole || *each == place) {
+        for (each, position) in open.positions.iter().filter(|(each, _)| all || *each == topic_partition) {
             let offset = offset_from(position.next);
             list.add_partition_offset(&each.topic, each.partition, offset)?;
             if position.halted {
@@ -200,7 +207,7 @@ impl Context {
         }
         open.reassigned = true;
         drop(open);
-        if whole {
+        if all {
             consumer.assign(&list)?;
         } else {
             consumer.incremental_unassign(&list)?;
@@ -209,16 +216,16 @@ impl Context {
         consumer.pause(&halted)
     }
 
-    /// Commits what is open, as far as that goes quickly.
+    /// Commits the open batch, waiting at most [`REVOKE_WAIT`].
     fn commit_open(&self) -> Result<()> {
         let deadline = self.clock.now_micros() + i64::try_from(REVOKE_WAIT.as_micros()).unwrap_or(0);
         let mut open = self.open();
         while !open.all_settled()? {
             let left = deadline - self.clock.now_micros();
             let Ok(left) = u64::try_from(left) else { break };
-            match open.answers.recv_timeout(Duration::from_micros(left)) {
-                Ok(answer) => {
-                    let report = open.settle(answer)?;
+            match open.replies.recv_timeout(Duration::from_micros(left)) {
+                Ok(reply) => {
+                    let report = open.settle(reply)?;
                     self.metrics.fenced.inc_by(report.fenced.len() as u64);
                 }
                 Err(RecvTimeoutError::Timeout) => break,
@@ -228,19 +235,23 @@ impl Context {
         Ok(())
     }
 
-    /// Forgets partitions, with what is open of them and what is told of them.
-    fn let_go(&self, places: &[Place]) -> Result<()> {
+    /// Removes partitions, with their open rows, metrics and health.
+    fn release(&self, partitions: &[TopicPartition]) -> Result<()> {
         let mut open = self.open();
-        for place in places {
-            // Whoever gets it next finds out anew, and tells it then.
-            if open.let_go(place)?.is_some_and(|position| position.halted) {
+        for topic_partition in partitions {
+            // The next owner detects the cause again, and reports it then.
+            if open.release(topic_partition)?.is_some_and(|position| position.halted) {
                 self.metrics.halted.dec();
                 self.health.note(|status| {
-                    status.halted.remove(&place.to_string());
+                    status.halted.remove(&topic_partition.to_string());
                 });
             }
-            // There is no such number where the client has never told how far behind it is.
-            drop(self.metrics.lag.remove_label_values(&[&*place.topic, &place.partition.to_string()]));
+            // The metric is absent if the client has never reported a lag.
+            drop(
+                self.metrics
+                    .lag
+                    .remove_label_values(&[&*topic_partition.topic, &topic_partition.partition.to_string()]),
+            );
         }
         if open.positions.is_empty() {
             self.health.note(|status| (status.behind, status.assigned) = (0, 0));
@@ -248,23 +259,23 @@ impl Context {
         Ok(())
     }
 
-    /// Lets go of all partitions, where the group has failed. They may be somebody else's already: what is open is dropped,
-    /// and read again from where the tables stand.
-    fn lose_all(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        let places: Vec<Place> = self.open().positions.keys().cloned().collect();
-        let let_go = self.let_go(&places);
+    /// Releases all partitions after a failure of the group. They may have other owners already, so the open rows are dropped;
+    /// their messages are read again from the recorded offsets.
+    fn release_all(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
+        let partitions: Vec<TopicPartition> = self.open().positions.keys().cloned().collect();
+        let released = self.release(&partitions);
         consumer
             .unassign()
             .map_err(|source| Error::unavailable("cannot release the partitions").with_source(source))?;
-        let_go
+        released
     }
 
-    /// Commits what is open of partitions that are taken away, and lets go of them whatever became of that: a client
-    /// that is not told so would wait for it without end, also when it is closed.
+    /// Commits the open rows of revoked partitions, and releases the partitions even if that fails: the client waits without
+    /// limit for the release, even when it is closed.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
-        let places = places(list);
+        let partitions = partitions(list);
         let committed = self.commit_open();
-        let gone = self.let_go(&places);
+        let released = self.release(&partitions);
         let kafka = |source: rdkafka::error::KafkaError| {
             Error::unavailable("cannot release the revoked partitions").with_source(source)
         };
@@ -272,8 +283,8 @@ impl Context {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list).map_err(kafka)?,
             _ => consumer.unassign().map_err(kafka)?,
         }
-        tracing::info!(partitions = %names(&places), "partitions revoked");
-        gone.and(committed)
+        tracing::info!(partitions = %join_names(&partitions), "partitions revoked");
+        released.and(committed)
     }
 }
 
@@ -285,7 +296,7 @@ impl ConsumerContext for Context {
             RespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoke(consumer, list),
             other => {
                 tracing::warn!(?other, "rebalance failed; releasing all partitions");
-                self.lose_all(consumer)
+                self.release_all(consumer)
             }
         };
         if let Err(error) = done {
@@ -294,13 +305,10 @@ impl ConsumerContext for Context {
     }
 }
 
-fn places(list: &TopicPartitionList) -> Vec<Place> {
-    list.elements()
-        .iter()
-        .map(|element| Place { topic: element.topic().into(), partition: element.partition() })
-        .collect()
+fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
 }
 
-fn names(places: &[Place]) -> String {
-    places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn join_names(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,7 @@
-//! What may be set about reading Kafka, checked without any I/O.
+//! The settings of the Kafka source, validated without I/O.
 //!
-//! Any librdkafka property passes through, except those the exactly-once protocol must own. Values of properties are
-//! never printed: they may be secrets.
+//! Every librdkafka property passes through, except those that the exactly-once protocol depends on. Property values are never
+//! printed, because they may be secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bellwether_base::{Error, Result};
 
-/// Properties that the protocol owns, with why or what to use instead.
-const OWNED: &[(&str, &str)] = &[
+/// Properties that users cannot set, each with the reason or the key to set instead.
+const RESERVED: &[(&str, &str)] = &[
     ("auto.commit.enable", "offsets are stored in the tables"),
     (
         "auto.offset.reset",
@@ -26,64 +26,63 @@ const OWNED: &[(&str, &str)] = &[
     ("metadata.broker.list", "set `brokers` instead"),
 ];
 
-/// Our defaults where librdkafka's do not fit; a user's property wins over them.
+/// Defaults that differ from librdkafka's. A property set by the user takes precedence.
 const DEFAULTS: &[(&str, &str)] = &[
     ("partition.assignment.strategy", "cooperative-sticky"),
-    // An answer to anything else waits behind a fetch: half a second would be felt.
+    // Other requests wait behind a fetch; librdkafka's 500 ms would delay them noticeably.
     ("fetch.wait.max.ms", "100"),
-    // After a full queue librdkafka would pause fetching for a second.
+    // librdkafka would pause fetching for a second after a full queue.
     ("fetch.queue.backoff.ms", "20"),
-    // A fifth of a second at full speed; librdkafka's own 64 MiB would be an eighth of all memory.
+    // A fifth of a second at full speed; librdkafka's 64 MiB would be an eighth of all memory.
     ("queued.max.messages.kbytes", "16384"),
-    // Lag, for health and metrics; and how far the client has fetched.
+    // The statistics hold the lag, for health and metrics, and how far the client has fetched.
     ("statistics.interval.ms", "2000"),
-    // Partitions that are added to a topic are found by asking for them; librdkafka's own 5 min would leave them unread for so
-    // long. The group then shares them out, which takes some seconds more.
+    // Detects partitions that are added to a topic; with librdkafka's 5 min they would stay unread for that long. The group then
+    // needs some more seconds to assign them.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
-/// Where a partition starts that was never read.
+/// The start of a partition that was never read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// At the oldest message held: nothing is missed.
+    /// The oldest message in the broker, so that none is missed.
     #[default]
     Earliest,
-    /// At the end that its topic has when it is read for the first time by anybody: what is there already is left out. That
-    /// end is recorded in the tables; a partition that is added later begins at its oldest message.
+    /// The end of the topic when a worker is first assigned a partition of it: older messages are left out. The end is recorded
+    /// in the tables; a partition that is added later starts at its oldest message.
     Latest,
 }
 
-/// When an open batch is handed on for commit; whichever comes first.
+/// Limits at which the open batch is committed; the first one reached counts.
 #[derive(Clone, Debug)]
 pub struct FlushSettings {
-    /// Age of its first message. Shorter is fresher and makes more, smaller files.
+    /// Age of its first message. Shorter intervals give fresher tables, and more and smaller files.
     pub interval: Duration,
-    /// Bytes of messages in it.
+    /// Bytes of memory that it takes.
     pub max_bytes: usize,
-    /// Rows in it.
+    /// Number of rows.
     pub max_rows: usize,
     /// Finished batches that may wait for storage before partitions are paused.
     pub channel_batches: usize,
 }
 
-/// What to read, as whom, and how.
+/// The settings of the Kafka source.
 #[derive(Clone)]
 pub struct KafkaSettings {
-    /// Addresses, `HOST:PORT`, separated by commas.
+    /// Broker addresses, `HOST:PORT`, separated by commas.
     pub brokers: String,
-    /// Topics.
     pub topics: Vec<String>,
-    /// Consumer group: shares partitions out, and nothing else.
+    /// Consumer group. It only assigns partitions; offsets are stored in the tables.
     pub group: String,
-    /// Name under which the tables keep this job's offsets. Another name reads everything again.
+    /// Name under which the tables store this job's offsets. Under another name, all messages are read again.
     pub job: String,
-    /// Static membership: a restart within the session timeout moves no partitions.
+    /// Static group membership: a restart within the session timeout moves no partitions.
     pub instance_id: Option<String>,
     /// Further librdkafka properties.
     pub properties: BTreeMap<String, String>,
-    /// When to commit.
+    /// Limits at which the open batch is committed.
     pub flush: FlushSettings,
-    /// Where a partition starts that was never read.
+    /// The start of a partition that was never read.
     pub start: Start,
 }
 
@@ -123,10 +122,10 @@ impl fmt::Debug for KafkaSettings {
 // === impl KafkaSettings ===
 
 impl KafkaSettings {
-    /// Checks what can be checked without a broker.
+    /// Validates the settings without a broker.
     ///
     /// # Errors
-    /// `Config`, naming the key and what would be right.
+    /// `Config`, naming the key and the remedy.
     pub fn validate(&self) -> Result<()> {
         for (key, value) in [("brokers", &self.brokers), ("group", &self.group), ("job", &self.job)] {
             if value.trim().is_empty() {
@@ -148,7 +147,7 @@ impl KafkaSettings {
             return Err(Error::config("a limit in `flush` is zero").with_hint("remove the key to use its default"));
         }
         for key in self.properties.keys() {
-            if let Some((_, why)) = OWNED.iter().find(|(owned, _)| owned == key) {
+            if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
                 return Err(Error::config(format!("librdkafka property `{key}` is reserved"))
                     .with_hint(format!("remove it: {why}")));
             }
@@ -156,7 +155,7 @@ impl KafkaSettings {
         Ok(())
     }
 
-    /// Every property for the client: ours, over the user's, over the defaults.
+    /// Returns every client property: the reserved ones override the user's, and those override the defaults.
     pub fn client_properties(&self) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         let mut set = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
@@ -189,26 +188,18 @@ mod tests {
     use super::*;
 
     fn settings(key: &str, value: &str) -> KafkaSettings {
-        KafkaSettings {
-            brokers: "localhost:9092".to_owned(),
-            topics: vec!["runs".to_owned()],
-            group: "bellwether".to_owned(),
-            job: "main".to_owned(),
-            instance_id: None,
-            properties: BTreeMap::from([(key.to_owned(), value.to_owned())]),
-            flush: FlushSettings::default(),
-            start: Start::default(),
-        }
+        let properties = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        KafkaSettings { properties, ..KafkaSettings::default() }
     }
 
     #[test]
-    fn properties_pass_through_but_not_those_of_the_protocol() {
+    fn properties_pass_through_unless_they_are_reserved() {
         let good = settings("fetch.wait.max.ms", "50");
         good.validate().expect("valid");
         assert_eq!(good.client_properties()["fetch.wait.max.ms"], "50");
-        for (owned, _) in OWNED {
-            let error = settings(owned, "x").validate().expect_err("owned");
-            assert!(error.message().contains(owned));
+        for (reserved, _) in RESERVED {
+            let error = settings(reserved, "x").validate().expect_err("reserved");
+            assert!(error.message().contains(reserved));
         }
     }
 

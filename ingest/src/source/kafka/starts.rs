@@ -1,9 +1,9 @@
-//! Where topics begin that are to be begun at their end (`start = "latest"`).
+//! Records the start offsets of topics that are read from their end (`start = "latest"`).
 //!
-//! What the end is must be decided once: one that each worker looked up when it is given a partition would leave out what came
-//! in between, of a partition that is added, or that moves before its first commit. So the first worker that is given a
-//! partition of a topic commits the ends of all partitions that the topic has, before anything is read. Whoever comes later
-//! finds an offset in the tables; a partition without one was added after that, and begins at its beginning.
+//! The end must be decided once. If each worker looked it up on assignment, messages would be lost from a partition that is
+//! added later, or that moves before its first commit. So the first worker that is assigned a partition of a topic commits the
+//! end offsets of all its partitions before it reads anything. Later owners find a recorded offset; a partition without one was
+//! added afterwards, and starts at its beginning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,45 +17,45 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Map;
 
-use super::ASK_BROKER;
+use super::REQUEST_TIMEOUT;
 use super::context::Assigner;
-use super::topic_id::{ASK_TOPIC_IDS, topic_ids};
+use super::topic_id::{TOPIC_IDS_TIMEOUT, topic_ids};
 use crate::commit_pipeline::{app_id, topic_app_id};
-use crate::source::open_batch::Place;
+use crate::topic_partition::TopicPartition;
 
-/// Pause between two attempts to record where topics begin.
+/// Pause between two attempts to record start offsets.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What a broker that does not know a topic yet has said.
+/// The error of a broker that does not know a topic yet.
 const UNKNOWN: KafkaError = KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable);
 
-/// Longest wait for a broker and storage to do so: below the poll interval of 5 min.
+/// Longest wait for the broker and storage: below the default `max.poll.interval.ms` of 5 min.
 const WAIT_MICROS: i64 = 60_000_000;
 
-/// Where partitions end for a reader now, as their brokers say: before the first message of a transaction that is still open.
-/// A partition of which nothing is said is left out.
-pub(super) fn ends<C: ClientContext + ConsumerContext>(
+/// Returns the current end offsets of partitions for a reader, which lie before the first message of an open transaction.
+/// Partitions without a reply are left out.
+pub(super) fn end_offsets<C: ClientContext + ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    places: &[Place],
+    partitions: &[TopicPartition],
     timeout: Duration,
-) -> Result<Vec<(Place, i64)>, KafkaError> {
+) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
     let mut list = TopicPartitionList::new();
-    for place in places {
-        list.add_partition_offset(&place.topic, place.partition, Offset::End)?;
+    for topic_partition in partitions {
+        list.add_partition_offset(&topic_partition.topic, topic_partition.partition, Offset::End)?;
     }
-    if places.is_empty() {
+    if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    // The call is for times; the time -1, which is how an end is written, asks for the end.
-    let answer = consumer.offsets_for_times(list, timeout)?;
-    let told = answer.elements().into_iter().filter(|element| element.error().is_ok()).filter_map(|element| {
+    // The request looks up times; `Offset::End` is the special time -1, which requests the end offset.
+    let reply = consumer.offsets_for_times(list, timeout)?;
+    let ends = reply.elements().into_iter().filter(|element| element.error().is_ok()).filter_map(|element| {
         let Offset::Offset(end) = element.offset() else { return None };
-        Some((Place { topic: element.topic().into(), partition: element.partition() }, end))
+        Some((TopicPartition::new(element.topic(), element.partition()), end))
     });
-    Ok(told.filter(|(_, end)| *end >= 0).collect())
+    Ok(ends.filter(|(_, end)| *end >= 0).collect())
 }
 
-/// The partitions that a topic has now.
+/// Returns the current partitions of a topic.
 pub(super) fn partitions_of<C: ClientContext + ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -69,13 +69,12 @@ pub(super) fn partitions_of<C: ClientContext + ConsumerContext>(
         }
         found.extend(known.partitions().iter().map(|partition| partition.id()));
     }
-    // A topic has one partition at least: a broker that names none does not know it yet.
+    // A topic has at least one partition: a broker that lists none does not know the topic yet.
     if found.is_empty() { Err(UNKNOWN) } else { Ok(found) }
 }
 
-/// Records where topics begin that the tables do not know yet, all partitions of a topic in one commit. Gives the snapshot
-/// that knows them.
-pub(super) fn record<C: ClientContext + ConsumerContext>(
+/// Records the start offsets of new topics, with all partitions of a topic in one commit, and returns the snapshot after it.
+pub(super) fn record_starts<C: ClientContext + ConsumerContext>(
     assigner: &Assigner,
     consumer: &BaseConsumer<C>,
     topics: &BTreeSet<String>,
@@ -85,13 +84,13 @@ pub(super) fn record<C: ClientContext + ConsumerContext>(
     let deadline = clock.now_micros() + WAIT_MICROS;
     for topic in topics {
         let app = start_app(&assigner.job, topic);
-        // The same commit is asked about until it is clear what became of it.
+        // A commit with an unknown outcome is retried unchanged until its outcome is known.
         let mut begun: Option<(Snapshot, Commit)> = None;
         while on.next(&app).is_none() {
             let (base, commit) = match begun.take() {
                 Some(begun) => begun,
                 None => match starts(assigner, consumer, topic, &on) {
-                    Ok(advances) => (on.clone(), beginning(&app, advances, clock)),
+                    Ok(advances) => (on.clone(), start_commit(&app, advances, clock)),
                     Err(source) => {
                         wait(clock, deadline, || {
                             Error::unavailable(format!("the broker did not return the end offsets of topic `{topic}`"))
@@ -120,28 +119,31 @@ pub(super) fn record<C: ClientContext + ConsumerContext>(
     Ok(on)
 }
 
-/// The steps to the ends of a topic's partitions that the tables have no offset of.
+/// Returns the advances to the end offsets of a topic's partitions without a recorded offset.
 fn starts<C: ClientContext + ConsumerContext>(
     assigner: &Assigner,
     consumer: &BaseConsumer<C>,
     topic: &str,
     on: &Snapshot,
 ) -> Result<Vec<Advance>, KafkaError> {
-    let partitions = partitions_of(consumer, topic, ASK_BROKER)?;
-    let places: Vec<Place> = partitions.into_iter().map(|partition| Place { topic: topic.into(), partition }).collect();
-    let found: BTreeMap<Place, i64> = ends(consumer, &places, ASK_BROKER)?.into_iter().collect();
-    if found.len() < places.len() {
+    let partitions = partitions_of(consumer, topic, REQUEST_TIMEOUT)?;
+    let partitions: Vec<TopicPartition> =
+        partitions.into_iter().map(|partition| TopicPartition::new(topic, partition)).collect();
+    let found: BTreeMap<TopicPartition, i64> =
+        end_offsets(consumer, &partitions, REQUEST_TIMEOUT)?.into_iter().collect();
+    if found.len() < partitions.len() {
         return Err(UNKNOWN);
     }
-    let steps = found.into_iter().map(|(place, end)| (app_id(&assigner.job, topic, place.partition), end));
-    // With its id, where the broker tells it: the ends of a topic that is made anew before anything was read are others.
-    let id = topic_ids(consumer.client().native_ptr(), &[topic], ASK_TOPIC_IDS).remove(topic);
+    let steps =
+        found.into_iter().map(|(topic_partition, end)| (app_id(&assigner.job, topic, topic_partition.partition), end));
+    // Record the id too, if the broker returns it: a topic that is recreated before its first read has other end offsets.
+    let id = topic_ids(consumer.client().native_ptr(), &[topic], TOPIC_IDS_TIMEOUT).remove(topic);
     let id = id.map(|id| (topic_app_id(&assigner.job, topic), id));
     let new = steps.chain(id).filter(|(app_id, _)| on.next(app_id).is_none());
     Ok(new.map(|(app_id, next)| Advance { app_id, expected: None, next }).collect())
 }
 
-fn beginning(app: &str, mut advances: Vec<Advance>, clock: &dyn Clock) -> Commit {
+fn start_commit(app: &str, mut advances: Vec<Advance>, clock: &dyn Clock) -> Commit {
     advances.push(Advance { app_id: app.to_owned(), expected: None, next: 1 });
     let uuid = clock.unique_id();
     Commit { uuid, advances, files: Vec::new(), operation: START, ranges: Vec::new(), facts: Map::new() }

@@ -1,7 +1,7 @@
-//! The id of a topic, by which one that was deleted and made anew is told from the one that was read.
+//! The id of a topic, which distinguishes a recreated topic from the original.
 //!
-//! The safe client has no call for it, so this module makes librdkafka's `DescribeTopics` itself. It is the only place
-//! with unsafe code, and nothing of it leaves the function.
+//! The safe client does not return it, so this module calls librdkafka's `DescribeTopics` itself. All unsafe code is inside one
+//! function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -17,10 +17,10 @@ use rdkafka::types::{RDKafka, RDKafkaRespErr};
 use super::context::Context;
 use crate::commit_pipeline::TopicIds;
 
-/// Wait for the ids of topics; without an answer the check is left out.
-pub(super) const ASK_TOPIC_IDS: Duration = Duration::from_secs(3);
+/// Timeout of a request for topic ids. Without a reply the check is skipped.
+pub(super) const TOPIC_IDS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks by the consumer's own connections, for as long as there is one.
+/// Requests topic ids over the consumer's connections while the consumer exists.
 pub(crate) struct ConsumerTopicIds(pub(super) Weak<BaseConsumer<Context>>);
 
 #[async_trait]
@@ -28,25 +28,25 @@ impl TopicIds for ConsumerTopicIds {
     async fn ids(&self, topics: &BTreeSet<String>) -> BTreeMap<String, i64> {
         let Some(consumer) = self.0.upgrade() else { return BTreeMap::new() };
         let topics = topics.clone();
-        let asked = tokio::task::spawn_blocking(move || {
+        let ids = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-            topic_ids(consumer.client().native_ptr(), &names, ASK_TOPIC_IDS)
+            topic_ids(consumer.client().native_ptr(), &names, TOPIC_IDS_TIMEOUT)
         });
-        asked.await.unwrap_or_default()
+        ids.await.unwrap_or_default()
     }
 }
 
-/// Asks a broker for the ids of topics: the upper half of each id, without its sign. A topic whose id the broker does
-/// not tell (old brokers, the embedded one) is left out, as is every topic where there is no answer in time.
+/// Requests the ids of topics, and returns the upper half of each id without its sign. Topics without an id (old brokers, the
+/// embedded one) are left out, and so are all topics if there is no reply in time.
 #[expect(unsafe_code, reason = "librdkafka's DescribeTopics has no safe wrapper")]
 pub(super) fn topic_ids(client: *mut RDKafka, topics: &[&str], timeout: Duration) -> BTreeMap<String, i64> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let mut ids = BTreeMap::new();
-    // SAFETY: `client` belongs to a consumer that the caller borrows for the whole call. `pointers` and the texts they
-    // point to live until the collection has copied them. Every object that is made here is destroyed here, once, after
-    // its last use, and what is read from the event is copied before the event is destroyed.
+    // SAFETY: `client` belongs to a consumer that the caller borrows for the whole call. `pointers` and the strings they point
+    // to live until the collection has copied them. Every object created here is destroyed here, once, after its last use, and
+    // values read from the event are copied before the event is destroyed.
     unsafe {
         let collection = bindings::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let kind = bindings::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -60,15 +60,15 @@ pub(super) fn topic_ids(client: *mut RDKafka, topics: &[&str], timeout: Duration
             if !result.is_null() {
                 let mut count = 0;
                 let described = bindings::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-                for place in 0..count {
-                    let topic = *described.add(place);
+                for index in 0..count {
+                    let topic = *described.add(index);
                     let error = bindings::rd_kafka_error_code(bindings::rd_kafka_TopicDescription_error(topic));
                     let id = bindings::rd_kafka_TopicDescription_topic_id(topic);
                     let name = bindings::rd_kafka_TopicDescription_name(topic);
                     if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && !id.is_null() && !name.is_null() {
                         let half = bindings::rd_kafka_Uuid_most_significant_bits(id) & i64::MAX;
                         let name = CStr::from_ptr(name).to_string_lossy().into_owned();
-                        // Zero is how a broker says that it keeps no ids.
+                        // A broker without topic ids returns zero.
                         if half != 0 {
                             ids.insert(name, half);
                         }
