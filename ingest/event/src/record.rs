@@ -138,18 +138,19 @@ pub(crate) fn lenient<'a, T: FromJson<'a>>(field: &mut Option<T>, json: &mut Jso
 }
 
 /// Defines a record: a struct of optional fields, read by key. The module documentation explains `must` and `strict`. If a key
-/// occurs twice, the first value is kept and the second left out; a duplicate `must` or `strict` key is malformed.
+/// occurs twice, the first value is kept and the second left out; a duplicate `must` or `strict` key is malformed. A record that
+/// does not meet the condition after `requires` is malformed.
 macro_rules! record {
     (@read $field:expr, $json:ident) => { crate::record::lenient(&mut $field, $json)? };
     (@read $field:expr, $json:ident $flag:ident) => { crate::record::strict(&mut $field, $json)? };
-    (@twice $json:ident) => { return $json.leave_out($json.savepoint()) };
-    (@twice $json:ident $flag:ident) => { return Err(crate::json::Malformed) };
-    (@there $field:expr) => {};
-    (@there $field:expr, strict) => {};
-    (@there $field:expr, must) => { crate::json::ensure($field.is_some())? };
+    (@duplicate $json:ident) => { return $json.leave_out($json.savepoint()) };
+    (@duplicate $json:ident $flag:ident) => { return Err(crate::json::Malformed) };
+    (@present $field:expr) => {};
+    (@present $field:expr, strict) => {};
+    (@present $field:expr, must) => { crate::json::ensure($field.is_some())? };
     ($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $($flag:ident)?,)*
-    }) => {
+    } $(requires $condition:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default)]
         pub struct $name<'a> {
@@ -166,7 +167,7 @@ macro_rules! record {
                         $($key => {
                             let bit = 1 << Key::$field as u32;
                             if seen & bit != 0 {
-                                record!(@twice json $($flag)?);
+                                record!(@duplicate json $($flag)?);
                             }
                             seen |= bit;
                             record!(@read self.$field, json $($flag)?);
@@ -175,7 +176,11 @@ macro_rules! record {
                     }
                     Ok(())
                 })?;
-                $(record!(@there self.$field $(, $flag)?);)*
+                $(record!(@present self.$field $(, $flag)?);)*
+                $(
+                    let condition: fn(&Self) -> bool = $condition;
+                    crate::json::ensure(condition(self))?;
+                )?
                 Ok(())
             }
         }

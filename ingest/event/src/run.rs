@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::json::{JsonReader, Mark, Parsed, ensure};
-use crate::record::{FromJson, List, Map, Record, record};
+use crate::json::{JsonReader, Mark, Parsed};
+use crate::record::{FromJson, List, Map, record};
 use crate::release::Release;
 use crate::units;
 use crate::value::{
@@ -251,8 +251,8 @@ record! {
     }
 }
 record! {
-    /// The fields of a score.
-    ScoreFields {
+    /// A score with at least one of value, label and passed.
+    Score {
         name: Name128<'a> = "name" must,
         value: Number = "value",
         label: Text64<'a> = "label" strict,
@@ -271,33 +271,7 @@ record! {
         sets_outcome: bool = "sets_outcome" strict,
         weight: Positive = "weight",
         cost: ScoreCost<'a> = "cost",
-    }
-}
-
-/// A score with at least one of value, label and passed.
-#[derive(Clone, Debug, Default)]
-pub struct Score<'a>(ScoreFields<'a>);
-
-impl<'a> Deref for Score<'a> {
-    type Target = ScoreFields<'a>;
-    fn deref(&self) -> &ScoreFields<'a> {
-        &self.0
-    }
-}
-
-impl<'a> Record<'a> for Score<'a> {
-    fn fill(&mut self, json: &mut JsonReader<'a, '_>) -> Parsed<()> {
-        self.0.fill(json)?;
-        ensure(self.value.is_some() || self.label.is_some() || self.passed.is_some())
-    }
-}
-
-impl<'a> FromJson<'a> for Score<'a> {
-    fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
-        let mut score = Self::default();
-        score.fill(json)?;
-        Ok(score)
-    }
+    } requires |score| score.value.is_some() || score.label.is_some() || score.passed.is_some()
 }
 
 /// The cost of a score. Only amount and currency have columns; a cost with other fields is also kept whole in `extra`.
