@@ -151,3 +151,79 @@ fn probes(lake: &Lake, roles: &[Box<dyn Role>]) -> Probes {
     let probes = roles.iter().filter_map(|role| Some((role.name(), role.probe()?)));
     Probes::new(lake.clone(), probes.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::roles::Work;
+
+    /// A role that fails at once, or ends when it is stopped or those before it have ended.
+    struct Toy {
+        name: &'static str,
+        fails: bool,
+        ended: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Role for Toy {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn start(&self, shared: &Shared, until: Until) -> Result<Work> {
+            let (name, fails, ended, stop) = (self.name, self.fails, self.ended.clone(), shared.stop.clone());
+            Ok(Box::pin(async move {
+                if fails {
+                    return Err(Error::data("the toy is broken"));
+                }
+                match until {
+                    Until::Stopped => stop.cancelled().await,
+                    Until::CaughtUp(upstream) => {
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(()),
+                            () = upstream.cancelled() => {}
+                        }
+                    }
+                }
+                ended.lock().expect("no test panics here").push(name);
+                Ok(())
+            }))
+        }
+    }
+
+    /// Runs toys on tables of their own. Returns how the process ended, and the names of the roles that ended well.
+    async fn run_toys(names: &[&'static str], broken: &str, until_caught_up: bool) -> (Result<()>, Vec<&'static str>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::default();
+        config.tables.root = folder.path().display().to_string();
+        config.serve.address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ended = Arc::default();
+        let toy = |name: &&'static str| -> Box<dyn Role> {
+            Box::new(Toy { name, fails: *name == broken, ended: Arc::clone(&ended) })
+        };
+        let roles = names.iter().map(toy).collect();
+        let process = Process::start(&config, roles, until_caught_up, &CancellationToken::new()).await.expect("starts");
+        let waited = tokio::time::timeout(Duration::from_secs(60), process.wait()).await.expect("ends by itself");
+        let ended = ended.lock().expect("no test panics here").clone();
+        (waited, ended)
+    }
+
+    #[tokio::test]
+    async fn roles_that_catch_up_end_one_after_another() {
+        let (waited, ended) = run_toys(&["first", "second", "third"], "", true).await;
+        assert!(waited.is_ok(), "{waited:?}");
+        assert_eq!(ended, ["first", "second", "third"]);
+    }
+
+    #[tokio::test]
+    async fn a_role_that_fails_stops_the_others_and_its_error_ends_the_process() {
+        for until_caught_up in [false, true] {
+            let (waited, ended) = run_toys(&["first", "second", "third"], "second", until_caught_up).await;
+            assert_eq!(waited.expect_err("the second fails").message(), "the toy is broken");
+            assert!(!ended.contains(&"second"), "{ended:?}");
+            assert_eq!(ended.contains(&"third"), !until_caught_up, "the third waits for the second, or is stopped");
+        }
+    }
+}

@@ -103,7 +103,10 @@ async fn run_all(work: Vec<Work>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
     use crate::config::{Environment, REFERENCE};
 
     fn config(extra: &str) -> Config {
@@ -121,6 +124,14 @@ mod tests {
         assert_eq!(names(&all(&config)), "ingest, aggregate, watch");
         for name in ["ingest", "aggregate", "watch"] {
             assert_eq!(list(&only(&config, name)), [name, "maintain"]);
+        }
+    }
+
+    #[test]
+    fn each_role_that_a_process_waits_for_has_a_command_of_its_name() {
+        let command = Cli::command();
+        for role in all(&config("")).iter().filter(|role| !role.is_background()) {
+            assert!(command.find_subcommand(role.name()).is_some(), "{}", role.name());
         }
     }
 
