@@ -263,7 +263,7 @@ fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -
             memory_bytes: reader.bytes("alerts.memory_bytes", LEAST_MEMORY, watch.memory_bytes),
             season: {
                 let name = reader.text("alerts.time_zone", watch.season.name());
-                Season::of(&name).unwrap_or_else(|_| {
+                Season::from_name(&name).unwrap_or_else(|_| {
                     let problem = format!("is `{name}`; it must be an IANA time zone such as \"Europe/Berlin\"");
                     reader.problem("alerts.time_zone", &problem);
                     watch.season

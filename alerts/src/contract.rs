@@ -70,7 +70,7 @@ pub fn parse(text: &str) -> Result<Contracts, Vec<String>> {
                 refuse(key, value, "an amount above 0");
             }
         }
-        if let Some(Err(why)) = contract.time_zone.as_deref().map(Season::of) {
+        if let Some(Err(why)) = contract.time_zone.as_deref().map(Season::from_name) {
             problems.push(format!("`contracts.{task}.time_zone`: {why}"));
         }
         let mut refuse = |key: &str, value: f64, right: &str| {
@@ -105,7 +105,7 @@ mod tests {
         assert!(problems[0].contains("`contracts.a.success` is `95`"), "{problems:?}");
         let zones = |zone: &str| parse(&format!("[contracts.a]\ntime_zone = \"{zone}\"\n"));
         assert_eq!(zones("Asia/Tokyo").expect("right")["a"].time_zone.as_deref(), Some("Asia/Tokyo"));
-        assert!(zones("Tokyo").expect_err("wrong")[0].contains("`contracts.a.time_zone`: `Tokyo` is no time zone"));
+        assert!(zones("Tokyo").expect_err("wrong")[0].contains("`contracts.a.time_zone`: unknown time zone `Tokyo`"));
         assert!(parse("[contracts.a]\nsucess = 0.9\n").expect_err("wrong")[0].contains("sucess"));
     }
 }

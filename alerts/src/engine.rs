@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bellwether_base::Result;
-use bellwether_detect::{Budget, Crowd, Minute, Season, State, Thresholds, Told, Transition};
+use bellwether_detect::{AlertState, Budget, Crowd, Minute, Season, Thresholds, Transition, TransitionRecord};
 use bellwether_queries::{Session, SessionSettings};
 use bellwether_tables::Table;
 
@@ -73,7 +73,7 @@ pub struct Standing {
     /// Who is told.
     pub severity: Severity,
     /// Where it is.
-    pub state: State,
+    pub state: AlertState,
     /// Firing without news.
     pub stale: bool,
 }
@@ -133,7 +133,8 @@ impl Engine {
             .rules
             .iter()
             .map(|rule| {
-                let minutes = rule.settings.detector(None).ok().flatten().map_or(1, |detector| detector.minutes());
+                let minutes =
+                    rule.settings.detector(None).ok().flatten().map_or(1, |detector| detector.update_minutes());
                 let part = of(rule.severity) * rule.weight / weight(rule.severity).max(rule.weight);
                 let spending = spends(rule).unwrap_or(bellwether_detect::budget::Spending::Time);
                 Watched {
@@ -326,15 +327,23 @@ impl Engine {
                 for (release, track) in entry.family.tracks() {
                     let Some(at) = track.stale_at().filter(|at| *at <= until) else { continue };
                     let thresholds = entry.family.thresholds(release, &watched.budget, at);
-                    let transition =
-                        Transition { at, from: State::Firing, to: State::Firing, stale: true, why: "no_data" };
-                    let told =
-                        Told { transition, verdict: track.verdict(&thresholds), evidence: track.evidence(&thresholds) };
+                    let transition = Transition {
+                        at,
+                        from: AlertState::Firing,
+                        to: AlertState::Firing,
+                        stale: true,
+                        why: "no_data",
+                    };
+                    let told = TransitionRecord {
+                        transition,
+                        verdict: track.verdict(&thresholds),
+                        evidence: track.evidence(&thresholds),
+                    };
                     rows.push(watched.row(
                         entry,
                         release,
                         &entry.family.baselines(release),
-                        track.begun(),
+                        track.started(),
                         &told,
                         ChangeKind::New,
                         None,
@@ -353,15 +362,18 @@ impl Engine {
                     if alert_id(&watched.rule.name, &entry.series, release) != id {
                         continue;
                     }
-                    let to = State::of(state)?;
+                    let to = AlertState::from_name(state)?;
                     let transition =
                         Transition { at: at.div_euclid(MINUTE_MICROS), from: to, to, stale, why: "corrected" };
                     let thresholds = entry.family.thresholds(release, &watched.budget, track.next());
-                    let told =
-                        Told { transition, verdict: track.verdict(&thresholds), evidence: track.evidence(&thresholds) };
+                    let told = TransitionRecord {
+                        transition,
+                        verdict: track.verdict(&thresholds),
+                        evidence: track.evidence(&thresholds),
+                    };
                     let baselines = entry.family.baselines(release);
                     let mut row =
-                        watched.row(entry, release, &baselines, track.begun(), &told, ChangeKind::Retracted, None);
+                        watched.row(entry, release, &baselines, track.started(), &told, ChangeKind::Retracted, None);
                     row.take_back(track.state());
                     return Some(row);
                 }
@@ -405,7 +417,8 @@ impl Engine {
         let mut all = Vec::new();
         for watched in &self.watched {
             for entry in watched.families.values() {
-                for (release, track) in entry.family.tracks().filter(|(_, track)| track.state() != State::Inactive) {
+                for (release, track) in entry.family.tracks().filter(|(_, track)| track.state() != AlertState::Inactive)
+                {
                     all.push(Standing {
                         alert_id: alert_id(&watched.rule.name, &entry.series, release),
                         rule: watched.rule.name.clone(),
@@ -431,7 +444,7 @@ impl Engine {
         rule: &str,
         series: &[String],
         release: &str,
-    ) -> Option<(State, bellwether_detect::Verdict, Thresholds)> {
+    ) -> Option<(AlertState, bellwether_detect::Verdict, Thresholds)> {
         let watched = self.watched.iter().find(|watched| watched.rule.name == rule)?;
         let entry = watched.families.get(&series.join(&SEPARATOR.to_string()))?;
         let track = entry.family.track(release)?;

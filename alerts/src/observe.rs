@@ -200,14 +200,14 @@ impl Columns {
                 .is_valid(row)
                 .then(|| value.as_primitive::<Float64Type>().value(row))
                 .filter(|value| !value.is_nan());
-            return Ok(known.map(|value| Measure::counts((value * MICRO).round() as i64, 1)));
+            return Ok(known.map(|value| Measure::from_counts((value * MICRO).round() as i64, 1)));
         }
         let runs = long(self.runs.as_ref(), row);
         let events = match (&self.events, &self.good) {
             (None, Some(good)) => runs.saturating_sub(long(Some(good), row)),
             (events, _) => long(events.as_ref(), row),
         };
-        let mut measure = Measure::counts(events, runs);
+        let mut measure = Measure::from_counts(events, runs);
         if let Some(share) = self.share.as_ref().filter(|share| share.is_valid(row)) {
             measure.share_micros = (share.as_primitive::<Float64Type>().value(row) * MICRO).round() as i64;
         }
@@ -236,7 +236,7 @@ impl Columns {
         }
         let weight = self.weight.as_ref().filter(|weights| weights.is_valid(row));
         let weight = weight.map_or(ONE, |weights| weights.as_primitive::<Int64Type>().value(row).max(1));
-        Ok(Some(if self.arrivals { arrivals(&measure, weight) } else { measure.weighing(weight) }))
+        Ok(Some(if self.arrivals { arrivals(&measure, weight) } else { measure.with_weight(weight) }))
     }
 }
 
@@ -282,7 +282,7 @@ fn saturating_cast(column: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Arrow
 /// however they are divided. A change of the sampling rate is no silence.
 fn arrivals(measure: &Measure, weight: i64) -> Measure {
     let times = ((weight + ONE / 2) / ONE).max(1);
-    Measure::counts(measure.events.saturating_mul(times), measure.runs.saturating_mul(times))
+    Measure::from_counts(measure.events.saturating_mul(times), measure.runs.saturating_mul(times))
 }
 
 fn long(column: Option<&ArrayRef>, row: usize) -> i64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use bellwether_base::{Error, Result};
-use bellwether_detect::{Evidence, Minute, Told};
+use bellwether_detect::{Evidence, Minute, TransitionRecord};
 use bellwether_stats::figure;
 use bellwether_tables::Table;
 use serde::Serialize;
@@ -167,7 +167,7 @@ impl Row {
     /// Makes the row of a transition.
     pub(crate) fn new(
         subject: Subject<'_>,
-        told: &Told,
+        told: &TransitionRecord,
         change: ChangeKind,
         was: Option<Minute>,
         sql: String,
@@ -195,7 +195,7 @@ impl Row {
             [one] => Some(one.to_string()),
             _ => None,
         };
-        let Told { transition, evidence, .. } = told;
+        let TransitionRecord { transition, evidence, .. } = told;
         let finite = |value: Option<f64>| value.filter(|value| value.is_finite());
         let mut notes = evidence.notes.clone();
         notes.extend(more_notes);
@@ -317,7 +317,7 @@ impl Row {
     }
 
     /// Turns the row into its retraction: from its state to the present one.
-    pub(crate) fn take_back(&mut self, now: bellwether_detect::State) {
+    pub(crate) fn take_back(&mut self, now: bellwether_detect::AlertState) {
         self.state_from = self.state;
         self.state = now.name();
         self.why = "corrected".to_owned();

@@ -471,7 +471,7 @@ detector = { kind = "regression" }
             "kind = \"regression\"",
             "kind = \"burn_rate\", objective = 0.9, windows = [{ long = \"1h\", short = \"5m\", factor = 14.4 }]",
         );
-        assert!(burns.contains("which cannot be"), "{burns}");
+        assert!(burns.contains("which is impossible"), "{burns}");
         let never = RULE
             .replace("source = \"metrics\"", "source = \"tables\"")
             .replace("kind = \"regression\"", "kind = \"threshold\"");

@@ -311,7 +311,7 @@ fn batch(table: Table, rows: &[Map<String, Value>]) -> std::result::Result<Recor
 
 impl Expect {
     fn compare(&self, rows: &[Row]) -> std::result::Result<Option<String>, String> {
-        if bellwether_detect::State::of(&self.state).is_none() {
+        if bellwether_detect::AlertState::from_name(&self.state).is_none() {
             return Err(format!("state is `{}`; it must be inactive, pending, firing or resolved", self.state));
         }
         let time = |text: &Option<String>| text.as_deref().map(duration).transpose();

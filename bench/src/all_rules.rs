@@ -62,7 +62,7 @@ struct Fired {
     at: i64,
 }
 
-/// Runs it: prints what was found, and writes it to the page. True where no more pages came than the budget allows, and
+/// Runs it: prints what was found, and writes it to the page. True if no more pages came than the budget allows, and
 /// chance explains.
 ///
 /// # Errors
@@ -227,7 +227,7 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
         .enable_time() // Queries of rules have a time limit.
         .build()
         .map_err(|source| Error::bug("cannot start the async runtime").with_source(source))?;
-    let season = Season::of(ZONE).map_err(Error::bug)?;
+    let season = Season::from_name(ZONE).map_err(Error::bug)?;
     let mut engine =
         Engine::new(&Rules::load(None, &[]), &Contracts::new(), &BudgetSettings::default())?.in_season(season);
     let mut rows = Vec::new();

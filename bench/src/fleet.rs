@@ -81,7 +81,7 @@ pub struct Truth {
     pub tenant: &'static str,
     /// Task.
     pub task: &'static str,
-    /// Whether it succeeded; none where nobody knows.
+    /// Whether it succeeded; none if nobody knows.
     pub success: Option<bool>,
     /// Runs that it stands for.
     pub weight: u32,

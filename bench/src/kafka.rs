@@ -185,7 +185,7 @@ impl Progress {
         Ok(Self { client, topic: topic.to_owned() })
     }
 
-    /// True where the group has committed everything that is in the topic.
+    /// True if the group has committed everything that is in the topic.
     pub(crate) fn is_at_the_end(&self) -> bool {
         self.behind().is_ok_and(|behind| behind == 0)
     }

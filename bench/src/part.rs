@@ -71,7 +71,7 @@ impl Part {
     /// Measures, or says why it cannot.
     ///
     /// # Errors
-    /// Where what is measured fails.
+    /// Fails if what is measured fails.
     pub(crate) async fn run(self, bench: &mut Bench) -> Result<()> {
         eprintln!("{}:", self.name());
         if self.needs_a_broker() && bench.broker.is_none() {

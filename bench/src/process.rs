@@ -52,7 +52,7 @@ pub struct Measured {
     output: Option<JoinHandle<String>>,
 }
 
-/// CPU time, user and system, that a process has used so far, with that of the children it has waited for. None where
+/// CPU time, user and system, that a process has used so far, with that of the children it has waited for. None if
 /// there is no such process.
 pub fn cpu_seconds(process: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -63,7 +63,7 @@ pub fn cpu_seconds(process: u32) -> Option<f64> {
     Some(ticks / TICKS_PER_SECOND)
 }
 
-/// Memory of a process; none where it is gone or about to be.
+/// Memory of a process; none if it is gone or about to be.
 pub fn memory(process: u32) -> Option<Memory> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let bytes = |key: &str| -> Option<u64> {
@@ -74,7 +74,7 @@ pub fn memory(process: u32) -> Option<Memory> {
     Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }
 
-/// True where a process has ended and nobody has waited for it yet.
+/// True if a process has ended and nobody has waited for it yet.
 fn has_ended(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with(['Z', 'X']))
@@ -101,7 +101,7 @@ impl Measured {
     /// Starts a process. What it prints is kept, and shown where it fails.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// Fails if it cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let what = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -136,7 +136,7 @@ impl Measured {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// True where it has ended by itself.
+    /// True if it has ended by itself.
     pub fn has_ended(&self) -> bool {
         has_ended(self.id)
     }
@@ -144,7 +144,7 @@ impl Measured {
     /// Asks it to end, as a service is asked to.
     ///
     /// # Errors
-    /// Where it takes no signal.
+    /// Fails if it takes no signal.
     pub fn terminate(&self) -> io::Result<()> {
         let sent = Command::new("kill").args(["-s", "TERM", &self.id.to_string()]).status()?;
         if sent.success() { Ok(()) } else { Err(io::Error::other(format!("{} takes no signal", self.what))) }
@@ -153,7 +153,7 @@ impl Measured {
     /// Waits for its end.
     ///
     /// # Errors
-    /// Where it has failed, with what it printed.
+    /// Fails if it has failed, with what it printed.
     pub fn end(mut self) -> io::Result<(Usage, String)> {
         if let Some(watch) = self.watch.take() {
             drop(watch.join()); // It only looks; a look that failed is no failure of the process.

@@ -93,7 +93,7 @@ impl Report {
         self.skipped.insert(part, why);
     }
 
-    /// True where a part could not run.
+    /// True if a part could not run.
     pub(crate) fn has_gaps(&self) -> bool {
         !self.skipped.is_empty()
     }

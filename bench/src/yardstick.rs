@@ -214,7 +214,7 @@ columns! { event;
 /// JSON to columns, so many events at a time.
 ///
 /// # Errors
-/// Where an event is not what the generator makes.
+/// Fails if an event is not what the generator makes.
 pub fn decode(events: &[Event], chunk: usize, mut done: impl FnMut(RecordBatch)) -> Result<(), String> {
     let schema = Arc::new(Columns::schema());
     let mut columns = Columns::default();
@@ -231,7 +231,7 @@ pub fn decode(events: &[Event], chunk: usize, mut done: impl FnMut(RecordBatch))
 /// JSON to a Parquet file in memory; gives its size.
 ///
 /// # Errors
-/// As [`decode`].
+/// Same as [`decode`].
 pub fn parquet(events: &[Event], chunk: usize) -> Result<usize, String> {
     let level = ZstdLevel::try_new(1).map_err(|error| error.to_string())?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();

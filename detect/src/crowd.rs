@@ -1,66 +1,67 @@
-//! Many series that may fall silent together: tasks of one tenant, tenants of one fleet.
+//! Series that may fall silent together: the tasks of one tenant, the tenants of one fleet.
 //!
-//! A task whose producer died is silent while the others go on. On a holiday, or where the whole app is down, most are
-//! silent at once: that is one question, and is asked once. A [`Crowd`] knows the runs of every series by slot, and what is
-//! usual in each; of a moment it tells which series have next to none of the runs that could be expected lately. It looks at
-//! counts only, never at alerts, so that what it says is a function of the windows alone.
+//! If a task's producer dies, the task is silent while the others continue. On a holiday, or if the whole app is down,
+//! most series are silent at once; that is a single question and should be asked once. A [`Crowd`] knows the runs of
+//! every series by slot and the usual number in each, and determines which series recently had next to none of their
+//! expected runs. It uses counts only, never alerts, so its result is a function of the windows alone.
 //!
-//! Series form a tree: `(tenant, task)` below `(tenant)` below the whole. A node is silent where at least half of the
-//! children are that have anything to say. A node is *excused* where at least half of its siblings, or of those of a node
-//! above it, are silent: then it is the node above that is asked about, if two of its children are.
+//! Series form a tree: `(tenant, task)` below `(tenant)` below the root. An inner node is silent if at least half of
+//! its judgeable children are. A node is *excused* if at least half of its siblings, or of the siblings of one of its
+//! ancestors, are silent: the alert then belongs to the node above, provided that at least two of that node's children
+//! are silent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bellwether_stats::rhythm::{NEXT_TO_NOTHING, REMEMBERED, Rhythm};
+use bellwether_stats::rhythm::{HISTORY_HOURS, QUIET_FRACTION, Rhythm};
 
 use crate::detector::{DAY, HOUR};
 use crate::hours::Hours;
 use crate::observation::Minute;
 use crate::season::Season;
 
-/// Name of what stands for all series of a level, in place of the value that tells them apart.
+/// The value that stands for all series of a level in a series' key.
 pub const ALL: &str = "(all)";
 
-/// Runs that have to be expected for a series to have anything to say.
-const TELLING: f64 = 3.0;
+/// Expected runs from which on a series can be judged.
+const MIN_EXPECTED: f64 = 3.0;
 
-/// Minutes that are looked back for them.
-const BACK: i64 = HOUR;
+/// Minutes to look back for them.
+const LOOKBACK: i64 = HOUR;
 
-/// Minutes of slots that are kept: the day that is read, and what a correction may go back to.
+/// Minutes of slots to keep: the day in use, and the reach of a correction.
 const KEPT: i64 = 2 * DAY;
 
 /// The children of a node in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Share {
-    /// Children that could be expected to have runs.
-    pub(crate) telling: u32,
-    /// Those of them that have next to none.
+pub(crate) struct ChildSummary {
+    /// Children that are expected to have runs.
+    pub(crate) judged: u32,
+    /// Those of them with next to none.
     pub(crate) silent: u32,
-    /// Σ of the parts of the usual that are there, none above 1.
+    /// Sum of the children's traffic as fractions of the usual, each at most 1.
     pub(crate) present: f64,
 }
 
-/// What one series adds to a silence of several in a slot.
+/// The contribution of one series to a common silence in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Missing {
-    /// Runs of the slot, and those expected, both as so many independent ones.
+pub(crate) struct SilenceTotals {
+    /// Runs of the slot and expected runs, both as effective independent runs.
     pub(crate) runs: f64,
     pub(crate) expected: f64,
     /// 1/κ′.
     pub(crate) variance: f64,
 }
 
-/// What a node has to say in a slot.
+/// The activity of a node in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Voice {
-    /// Nothing: few runs are usual.
+pub(crate) enum Activity {
+    /// Not judgeable: few runs are usual.
     #[default]
-    None,
-    /// Runs come.
-    Going,
-    /// None come.
+    Unknown,
+    /// Runs arrive.
+    Active,
+    /// No runs arrive.
     Silent,
 }
 
@@ -69,20 +70,20 @@ pub(crate) enum Voice {
 struct Node {
     parent: Option<usize>,
     children: Vec<usize>,
-    /// Runs by slot; of leaves.
+    /// Runs by slot; leaves only.
     slots: BTreeMap<i64, i64>,
-    /// What is usual on a day, and the clock it goes by; of leaves.
+    /// Usual traffic by day, with its time zone; leaves only.
     rhythms: BTreeMap<i64, Option<(Arc<Rhythm>, Season)>>,
 }
 
 /// All nodes in one slot.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Settled {
-    voices: Vec<Voice>,
-    shares: Vec<Share>,
-    missing: Vec<Missing>,
-    /// Series that have had runs lately, whether any could be expected or not.
-    there: Vec<bool>,
+struct SlotState {
+    activities: Vec<Activity>,
+    shares: Vec<ChildSummary>,
+    silence: Vec<SilenceTotals>,
+    /// Series that recently had runs, whether or not any were expected.
+    present: Vec<bool>,
 }
 
 /// The series of a rule.
@@ -91,40 +92,40 @@ pub struct Crowd {
     minutes: i64,
     names: BTreeMap<Vec<String>, usize>,
     nodes: Vec<Node>,
-    settled: BTreeMap<i64, Settled>,
-    /// First slot that has to be settled, or settled again.
-    touched: Option<i64>,
+    states: BTreeMap<i64, SlotState>,
+    /// First slot to compute, or to compute again.
+    dirty_from: Option<i64>,
     next: i64,
 }
 
-/// Where a series stands in a crowd.
+/// The position of a series in a crowd.
 #[derive(Clone, Copy, Debug)]
-pub struct Among<'a> {
+pub struct CrowdMember<'a> {
     /// The crowd.
     pub crowd: &'a Crowd,
     /// Its node.
     pub node: usize,
 }
 
-// === impl Share ===
+// === impl ChildSummary ===
 
-impl Share {
-    /// The mean part of the usual that is there.
+impl ChildSummary {
+    /// Returns the mean traffic of the children as a fraction of the usual.
     fn mean(&self) -> f64 {
-        if self.telling > 0 { self.present / f64::from(self.telling) } else { 0.0 }
+        if self.judged > 0 { self.present / f64::from(self.judged) } else { 0.0 }
     }
 }
 
 // === impl Crowd ===
 
 impl Crowd {
-    /// Nobody yet; slots have so many minutes.
+    /// Creates an empty crowd with slots of `minutes`.
     pub fn new(minutes: i64) -> Self {
-        let (names, nodes, settled) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { minutes: minutes.max(1), names, nodes, settled, touched: None, next: i64::MIN }
+        let (names, nodes, states) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { minutes: minutes.max(1), names, nodes, states, dirty_from: None, next: i64::MIN }
     }
 
-    /// The node of a series, by the values that tell it apart; its first ones alone name those above it.
+    /// Returns the node of a series by its key; a prefix of the key names an ancestor.
     pub fn node(&self, values: &[String]) -> Option<usize> {
         self.names.get(values).copied()
     }
@@ -134,7 +135,7 @@ impl Crowd {
         let node = self.place(values);
         let slot = window.div_euclid(self.minutes);
         *self.nodes[node].slots.entry(slot).or_default() += runs;
-        self.touched = Some(self.touched.map_or(slot, |touched| touched.min(slot)));
+        self.dirty_from = Some(self.dirty_from.map_or(slot, |dirty_from| dirty_from.min(slot)));
     }
 
     fn place(&mut self, values: &[String]) -> usize {
@@ -151,27 +152,27 @@ impl Crowd {
         node
     }
 
-    /// Nodes above some series that have at least two children: the first values of those.
-    pub fn above<'a>(&self, values: &'a [String]) -> Vec<&'a [String]> {
+    /// Returns the keys of the ancestors of a series that have at least two children.
+    pub fn ancestors<'a>(&self, values: &'a [String]) -> Vec<&'a [String]> {
         let above = (0..values.len()).map(|length| &values[..length]);
         above.filter(|values| self.node(values).is_some_and(|node| self.nodes[node].children.len() > 1)).collect()
     }
 
-    /// Works out all slots that end up to a moment, and again those that were corrected. The hours of a series are asked
-    /// for by its values. Returns the first minute before `judged` of which something else is said now than was.
-    pub fn settle<'a>(
+    /// Computes all slots that end by `to`, and corrected ones again. `hours` returns the past of a series by its key.
+    /// Returns the first minute before `judged` at which the activity of a node changed.
+    pub fn update<'a>(
         &mut self,
         to: Minute,
         judged: Minute,
         hours: impl Fn(&[String]) -> Option<&'a Hours>,
     ) -> Option<Minute> {
         let end = to.div_euclid(self.minutes);
-        let touched = self.touched.take();
+        let dirty_from = self.dirty_from.take();
         let kept = KEPT / self.minutes;
-        // What no correction can reach is not worked out again. A day on which nothing comes is no reason to leave it out.
+        // Slots beyond the reach of a correction are not computed again. Slots without runs are computed too.
         let begin = match self.next {
-            i64::MIN => touched?,
-            next => touched.map_or(next, |slot| slot.clamp(next - kept, next)),
+            i64::MIN => dirty_from?,
+            next => dirty_from.map_or(next, |slot| slot.clamp(next - kept, next)),
         };
         self.forget(begin.min(end) - kept);
         let leaves: Vec<(Vec<String>, usize)> = self
@@ -190,197 +191,198 @@ impl Crowd {
                     Some((Arc::new(rhythm(hours, day)?), hours.season()))
                 });
             }
-            let settled = self.slot(slot);
-            // A late run changes how much there is by a little; what counts is who has a voice.
-            let same = self.settled.get(&slot).is_none_or(|before| before.voices == settled.voices);
-            self.settled.insert(slot, settled);
+            let state = self.slot(slot);
+            // A late run changes the amounts slightly; what matters is the activity.
+            let same = self.states.get(&slot).is_none_or(|before| before.activities == state.activities);
+            self.states.insert(slot, state);
             if !same && start < judged {
                 differs = differs.or(Some(start));
             }
         }
         self.next = self.next.max(end);
-        if self.touched.is_none() && touched.is_some_and(|slot| slot >= end) {
-            self.touched = touched;
+        if self.dirty_from.is_none() && dirty_from.is_some_and(|slot| slot >= end) {
+            self.dirty_from = dirty_from;
         }
         differs
     }
 
     fn forget(&mut self, first: i64) {
-        self.settled = self.settled.split_off(&first);
+        self.states = self.states.split_off(&first);
         for node in &mut self.nodes {
-            node.slots = node.slots.split_off(&(first - BACK / self.minutes));
+            node.slots = node.slots.split_off(&(first - LOOKBACK / self.minutes));
             node.rhythms = node.rhythms.split_off(&(first * self.minutes).div_euclid(DAY));
         }
     }
 
-    fn slot(&self, slot: i64) -> Settled {
+    fn slot(&self, slot: i64) -> SlotState {
         let count = self.nodes.len();
-        let mut settled = Settled {
-            voices: vec![Voice::None; count],
-            shares: vec![Share::default(); count],
-            missing: vec![Missing::default(); count],
-            there: vec![false; count],
+        let mut state = SlotState {
+            activities: vec![Activity::Unknown; count],
+            shares: vec![ChildSummary::default(); count],
+            silence: vec![SilenceTotals::default(); count],
+            present: vec![false; count],
         };
-        // Nodes above come before those below: parents are placed first.
+        // Parents have lower indices than their children.
         for node in (0..self.nodes.len()).rev() {
             let it = &self.nodes[node];
-            let (voice, present) = if it.children.is_empty() {
+            let (activity, present) = if it.children.is_empty() {
                 match it.rhythms.get(&(slot * self.minutes).div_euclid(DAY)) {
                     Some(Some((rhythm, season))) => {
-                        let (voice, present, missing) = self.leaf(it, slot, rhythm, *season);
-                        settled.missing[node] = missing;
-                        settled.there[node] = match voice {
-                            Voice::Going => true,
-                            Voice::Silent => false,
-                            Voice::None => self.is_there(it, slot, rhythm, *season),
+                        let (activity, present, silence) = self.leaf(it, slot, rhythm, *season);
+                        state.silence[node] = silence;
+                        state.present[node] = match activity {
+                            Activity::Active => true,
+                            Activity::Silent => false,
+                            Activity::Unknown => self.is_present(it, slot, rhythm, *season),
                         };
-                        (voice, present)
+                        (activity, present)
                     }
-                    _ => (Voice::None, 0.0),
+                    _ => (Activity::Unknown, 0.0),
                 }
             } else {
-                let share = settled.shares[node];
-                let voice = match share.telling {
-                    0 => Voice::None,
-                    telling if share.silent > 0 && 2 * share.silent >= telling => Voice::Silent,
-                    _ => Voice::Going,
+                let share = state.shares[node];
+                let activity = match share.judged {
+                    0 => Activity::Unknown,
+                    judged if share.silent > 0 && 2 * share.silent >= judged => Activity::Silent,
+                    _ => Activity::Active,
                 };
-                (voice, share.mean())
+                (activity, share.mean())
             };
-            settled.voices[node] = voice;
-            if let Some(parent) = it.parent.filter(|_| voice != Voice::None) {
-                let above = &mut settled.shares[parent];
-                above.telling += 1;
-                above.silent += u32::from(voice == Voice::Silent);
+            state.activities[node] = activity;
+            if let Some(parent) = it.parent.filter(|_| activity != Activity::Unknown) {
+                let above = &mut state.shares[parent];
+                above.judged += 1;
+                above.silent += u32::from(activity == Activity::Silent);
                 above.present += present;
             }
         }
-        settled
+        state
     }
 
-    /// A series in a slot: as many slots back as it takes to have expected some runs.
+    /// Judges a series in a slot, looking back over as many slots as it takes to expect some runs.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn leaf(&self, it: &Node, slot: i64, rhythm: &Rhythm, season: Season) -> (Voice, f64, Missing) {
+    fn leaf(&self, it: &Node, slot: i64, rhythm: &Rhythm, season: Season) -> (Activity, f64, SilenceTotals) {
         let (mut expected, mut runs) = (0.0, 0.0);
         let (c, a_slot) = (rhythm.clumping(), self.minutes as f64 / HOUR as f64);
-        let mut now = Missing::default();
-        for back in 0..BACK / self.minutes {
+        let mut now = SilenceTotals::default();
+        for back in 0..LOOKBACK / self.minutes {
             let at = slot - back;
             let usual = rhythm.usual(season.local_hour((at * self.minutes).div_euclid(HOUR)));
             let found = it.slots.get(&at).copied().unwrap_or(0).max(0) as f64;
             (expected, runs) = (expected + usual.expected * a_slot, runs + found);
             if back == 0 {
                 let variance = if usual.shape > 0.0 { 1.0 / usual.shape } else { 1.0 };
-                now = Missing { runs: c * found, expected: c * expected, variance };
+                now = SilenceTotals { runs: c * found, expected: c * expected, variance };
             }
-            if expected >= TELLING {
-                let silent = runs <= NEXT_TO_NOTHING * expected;
-                return (if silent { Voice::Silent } else { Voice::Going }, (runs / expected).min(1.0), now);
+            if expected >= MIN_EXPECTED {
+                let silent = runs <= QUIET_FRACTION * expected;
+                return (if silent { Activity::Silent } else { Activity::Active }, (runs / expected).min(1.0), now);
             }
         }
-        (Voice::None, 0.0, Missing::default())
+        (Activity::Unknown, 0.0, SilenceTotals::default())
     }
 
-    /// True where a series has had more than next to nothing of the usual in the last hour.
+    /// Returns true if a series had more than next to none of its usual runs in the last hour.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn is_there(&self, it: &Node, slot: i64, rhythm: &Rhythm, season: Season) -> bool {
-        let back = BACK / self.minutes;
+    fn is_present(&self, it: &Node, slot: i64, rhythm: &Rhythm, season: Season) -> bool {
+        let back = LOOKBACK / self.minutes;
         let runs = it.slots.range(slot - back + 1..=slot).map(|(_, runs)| *runs).sum::<i64>().max(0) as f64;
-        runs > NEXT_TO_NOTHING * rhythm.usual(season.local_hour((slot * self.minutes).div_euclid(HOUR))).mean
+        runs > QUIET_FRACTION * rhythm.usual(season.local_hour((slot * self.minutes).div_euclid(HOUR))).mean
     }
 
-    fn at(&self, slot: i64) -> Option<&Settled> {
-        self.settled.get(&slot)
+    fn at(&self, slot: i64) -> Option<&SlotState> {
+        self.states.get(&slot)
     }
 }
 
-/// What is usual for a series on a day, counted from the epoch.
+/// Learns the usual traffic of a series on a day, counted from the epoch.
 pub(crate) fn rhythm(hours: &Hours, day: i64) -> Option<Rhythm> {
     let end = day * 24;
-    Rhythm::learn(&hours.runs_by_clock(end - REMEMBERED, end), hours.season().local_hour(end))
+    Rhythm::learn(&hours.runs_by_clock(end - HISTORY_HOURS, end), hours.season().local_hour(end))
 }
 
 // === impl Among ===
 
-impl Among<'_> {
-    /// True where it stands for others.
+impl CrowdMember<'_> {
+    /// Returns true if it is an inner node.
     pub(crate) fn is_above(&self) -> bool {
         self.crowd.nodes.get(self.node).is_some_and(|node| !node.children.is_empty())
     }
 
-    /// True where it has siblings, of which some may have something to say later than it has.
+    /// Returns true if it has siblings, which may become judgeable later than itself.
     pub(crate) fn has_siblings(&self) -> bool {
         let parent = self.crowd.nodes.get(self.node).and_then(|node| node.parent);
         parent.and_then(|parent| self.crowd.nodes.get(parent)).is_some_and(|parent| parent.children.len() > 1)
     }
 
-    /// What it has to say in a slot.
-    pub(crate) fn voice(&self, slot: i64) -> Voice {
-        self.crowd.at(slot).and_then(|settled| settled.voices.get(self.node)).copied().unwrap_or_default()
+    /// Returns its activity in a slot.
+    pub(crate) fn activity(&self, slot: i64) -> Activity {
+        self.crowd.at(slot).and_then(|state| state.activities.get(self.node)).copied().unwrap_or_default()
     }
 
-    /// What its children have to say in a slot.
-    pub(crate) fn share(&self, slot: i64) -> Share {
-        self.crowd.at(slot).and_then(|settled| settled.shares.get(self.node)).copied().unwrap_or_default()
+    /// Returns the state of its children in a slot.
+    pub(crate) fn share(&self, slot: i64) -> ChildSummary {
+        self.crowd.at(slot).and_then(|state| state.shares.get(self.node)).copied().unwrap_or_default()
     }
 
-    /// What others say of a slot: whether most of those that tell fell silent with it; how much of the usual they have,
-    /// none where there are no others that tell.
+    /// Compares it with other series in a slot: returns whether most judgeable ones are silent as well, and their
+    /// traffic as a fraction of the usual, none without judgeable ones.
     pub(crate) fn others(&self, slot: i64) -> (bool, Option<f64>) {
-        let Some(settled) = self.crowd.at(slot) else { return (false, None) };
+        let Some(state) = self.crowd.at(slot) else { return (false, None) };
         let (mut node, mut present) = (self.node, None);
         while let Some(parent) = self.crowd.nodes.get(node).and_then(|node| node.parent) {
-            let (Some(share), Some(voice)) = (settled.shares.get(parent), settled.voices.get(node)) else { break };
-            let own = *voice != Voice::None;
-            let telling = share.telling - u32::from(own);
-            let silent = share.silent - u32::from(*voice == Voice::Silent);
-            if silent > 0 && 2 * silent >= telling {
+            let (Some(share), Some(activity)) = (state.shares.get(parent), state.activities.get(node)) else { break };
+            let own = *activity != Activity::Unknown;
+            let judged = share.judged - u32::from(own);
+            let silent = share.silent - u32::from(*activity == Activity::Silent);
+            if silent > 0 && 2 * silent >= judged {
                 return (true, None);
             }
-            if telling > 0 && present.is_none() {
-                // Its own part, of which it has next to none where it is judged, is left out.
-                present = Some((share.present / f64::from(telling)).min(1.0));
+            if judged > 0 && present.is_none() {
+                // Its own traffic, next to none if it is judged, is left out.
+                present = Some((share.present / f64::from(judged)).min(1.0));
             }
             node = parent;
         }
         (false, present)
     }
 
-    /// How much of the usual the children had in the slots before one: in the last hours where they tell, or in a day.
+    /// Returns the children's traffic as a fraction of the usual in the slots before one: over the last hours or over a
+    /// day, whichever is lower.
     pub(crate) fn level(&self, slot: i64) -> f64 {
         let over = |minutes: i64| {
             let slots = slot - minutes / self.crowd.minutes..slot;
             let shares = slots.filter_map(|slot| Some(self.crowd.at(slot)?.shares.get(self.node)?).copied());
             let (sum, count) = shares
-                .filter(|share| share.telling > 0)
+                .filter(|share| share.judged > 0)
                 .fold((0.0, 0.0), |(sum, count), share| (sum + share.mean(), count + 1.0));
             if count > 0.0 { sum / count } else { 1.0 }
         };
         over(3 * HOUR).min(over(26 * HOUR))
     }
 
-    /// What a series below it adds to a silence.
-    pub(crate) fn missing(&self, node: usize, slot: i64) -> Missing {
-        self.crowd.at(slot).and_then(|settled| settled.missing.get(node)).copied().unwrap_or_default()
+    /// Returns the contribution of a series below it to a common silence.
+    pub(crate) fn silence(&self, node: usize, slot: i64) -> SilenceTotals {
+        self.crowd.at(slot).and_then(|state| state.silence.get(node)).copied().unwrap_or_default()
     }
 
-    /// How many of the series below it tell in a slot.
-    pub(crate) fn telling(&self, slot: i64) -> usize {
-        self.below(slot, |voice| voice != Voice::None).len()
+    /// Returns the number of judgeable series below it in a slot.
+    pub(crate) fn judged(&self, slot: i64) -> usize {
+        self.below(slot, |activity| activity != Activity::Unknown).len()
     }
 
-    /// The series below it that are silent in a slot.
+    /// Returns the series below it that are silent in a slot.
     pub(crate) fn silent(&self, slot: i64) -> Vec<usize> {
-        self.below(slot, |voice| voice == Voice::Silent)
+        self.below(slot, |activity| activity == Activity::Silent)
     }
 
-    fn below(&self, slot: i64, is: impl Fn(Voice) -> bool) -> Vec<usize> {
-        let Some(settled) = self.crowd.at(slot) else { return Vec::new() };
+    fn below(&self, slot: i64, is: impl Fn(Activity) -> bool) -> Vec<usize> {
+        let Some(state) = self.crowd.at(slot) else { return Vec::new() };
         let (mut found, mut left) = (Vec::new(), vec![self.node]);
         while let Some(node) = left.pop() {
             let it = &self.crowd.nodes[node];
             left.extend(&it.children);
-            if it.children.is_empty() && settled.voices.get(node).is_some_and(|voice| is(*voice)) {
+            if it.children.is_empty() && state.activities.get(node).is_some_and(|activity| is(*activity)) {
                 found.push(node);
             }
         }
@@ -388,9 +390,9 @@ impl Among<'_> {
         found
     }
 
-    /// How many of some series have runs again in a slot.
-    pub(crate) fn there(&self, series: &[usize], slot: i64) -> usize {
-        let Some(settled) = self.crowd.at(slot) else { return 0 };
-        series.iter().filter(|node| settled.there.get(**node) == Some(&true)).count()
+    /// Returns how many of the given series have runs again in a slot.
+    pub(crate) fn present(&self, series: &[usize], slot: i64) -> usize {
+        let Some(state) = self.crowd.at(slot) else { return 0 };
+        series.iter().filter(|node| state.present.get(**node) == Some(&true)).count()
     }
 }

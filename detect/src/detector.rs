@@ -1,8 +1,8 @@
-//! What is looked for: one file a kind. A [`Detector`] is its settings; [`Detector::start`] gives the state that a series
-//! is folded through.
+//! The detectors, one file each. A [`Detector`] holds the settings; [`Detector::start`] creates the state that is
+//! folded over a series.
 //!
-//! Windows come in order of time. A detector knows nothing of the ones before but what its state holds, so that a state
-//! copied at a checkpoint and stepped again through corrected windows is what it would have been.
+//! Windows arrive in order of time. A detector knows earlier windows only through its state, so that a state copied at
+//! a checkpoint can be stepped again through corrected windows with the correct result.
 
 mod burn_rate;
 mod clusters;
@@ -20,14 +20,14 @@ mod threshold;
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
-use bellwether_stats::drift::Hour;
-use bellwether_stats::sequential::Evidence as Sums;
+use bellwether_stats::drift::HourCounts;
+use bellwether_stats::sequential::EvidenceSums;
 
 use crate::budget::{Spending, Thresholds};
-use crate::crowd::Among;
+use crate::crowd::CrowdMember;
 use crate::evidence::Evidence;
 use crate::hours::Hours;
-use crate::machine::Pace;
+use crate::machine::AlertTiming;
 use crate::observation::{Minute, Window};
 use crate::weights::Arm;
 
@@ -42,117 +42,119 @@ pub use silence::Silence;
 pub use split::Split;
 pub use threshold::{MICRO, Threshold};
 
-/// Evidence of recovery at which an alert resolves, nats: ln 10⁴. The CUSUM of it begins anew again and again, so that an
-/// alert whose cause lasts resolves once in ten thousand blocks on average, not once in ten thousand alerts.
+/// Evidence of recovery at which an alert resolves, nats: ln 10⁴. Its CUSUM restarts again and again, so an alert with
+/// a lasting cause resolves by mistake once in ten thousand blocks on average, not once in ten thousand alerts.
 const RECOVERED: f64 = 9.210_340_371_976_184;
 
-/// Nats by which an alternative may explain a change worse than the best does, and still be taken for it.
+/// An alternative is still considered a candidate if its log-likelihood is at most this far, in nats, below the best
+/// one.
 const AS_LIKELY: f64 = 3.0;
 
-/// Minutes of an hour and of a day.
+/// Minutes in an hour and in a day.
 pub(crate) const HOUR: i64 = 60;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
-/// What a detector says of a series after a window.
+/// The outcome of a detector for a series after a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// It cannot tell: no baseline yet, or too few runs.
+    /// Undecided: no baseline yet, or too few runs.
     Unknown,
-    /// No evidence; says nothing about recovery.
+    /// No evidence, neither of a problem nor of recovery.
     Quiet,
-    /// The condition is plainly not met; held long enough, an alert resolves.
+    /// The condition is not met; if this lasts long enough, an alert resolves.
     Clear,
-    /// Half of the evidence that is needed.
+    /// At least half of the evidence needed.
     Suspect,
-    /// Enough.
+    /// Enough evidence for an alert.
     Alarm,
-    /// Evidence that it is over.
+    /// Enough evidence of recovery.
     Recovered,
-    /// The release has no runs any more while its task goes on.
+    /// The release no longer has runs while its task goes on.
     Gone,
 }
 
-/// A signal with the number it rests on.
+/// A signal with its statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// What it says.
+    /// The signal.
     pub signal: Signal,
-    /// The statistic: evidence in nats, or the value compared.
+    /// The statistic: evidence in nats, or the compared value.
     pub statistic: f64,
-    /// What it has to reach.
+    /// The value at which the detector alarms.
     pub threshold: f64,
 }
 
-/// The series' own past, by hour: complete up to the window that is judged, and further where history is replayed.
+/// The series' own past, by hour: complete up to the window being judged, and beyond it during a replay of history.
 #[derive(Clone, Copy, Debug)]
 pub struct Past<'a> {
     /// Bad runs and runs by hour since the epoch.
     pub hours: &'a Hours,
-    /// Incidents of this series, [from, to): left out of the baselines of rates. Silence learns from them as from all others.
+    /// Incidents of this series, [from, to), excluded from baselines of rates. Silence learns from them as from any
+    /// other hours.
     pub incidents: &'a [(Minute, Minute)],
-    /// Where the series stands among others that may fall silent with it.
-    pub among: Option<Among<'a>>,
+    /// Position of the series in its crowd.
+    pub member: Option<CrowdMember<'a>>,
 }
 
-/// State of a detector on one series.
-pub trait Judge: Send + Sync {
-    /// Takes in the next window.
+/// The state of a detector on one series.
+pub trait DetectorState: Send + Sync {
+    /// Processes the next window.
     fn step(&mut self, window: &Window, past: &Past<'_>);
 
-    /// Takes in a window from before the series began: what others were like. It is no evidence.
+    /// Processes a window from before the series began, which describes the baseline but is no evidence.
     fn prime(&mut self, _window: &Window) {}
 
-    /// Time passes up to a moment without data. Returns the next moment, at most that, at which there is something to
-    /// judge; called again until there is none.
+    /// Advances time to `until` without data. Returns the next time, at most `until`, at which there is something to
+    /// judge; the caller repeats the call until it returns none.
     fn advance(&mut self, _until: Minute, _past: &Past<'_>) -> Option<Minute> {
         None
     }
 
-    /// What it says now.
+    /// Returns the current verdict.
     fn verdict(&self, thresholds: &Thresholds) -> Verdict;
 
-    /// An alert fired: from now on evidence of recovery is gathered.
-    fn fired(&mut self) {}
+    /// Called when an alert fires; from then on, evidence of recovery is gathered.
+    fn on_fired(&mut self) {}
 
-    /// It resolved: evidence starts anew.
-    fn resolved(&mut self) {}
+    /// Called when the alert resolves; evidence starts from zero.
+    fn on_resolved(&mut self) {}
 
-    /// The numbers behind the verdict.
+    /// Returns the numbers behind the verdict.
     fn evidence(&self, thresholds: &Thresholds) -> Evidence;
 
-    /// A copy, for a checkpoint.
-    fn boxed(&self) -> Box<dyn Judge>;
+    /// Returns a copy, for a checkpoint.
+    fn clone_box(&self) -> Box<dyn DetectorState>;
 }
 
-/// A kind of detector with its settings.
+/// A detector with its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Detector {
-    /// D1: a bad outcome is commoner in a release than in its baseline.
+    /// D1: a bad outcome is more common in a release than in its baseline.
     Regression(Arc<Regression>),
-    /// D2: a distribution of a release moved against its baseline.
+    /// D2: a distribution of a release shifted against its baseline.
     Histogram(Arc<Histogram>),
     /// D3: a ratio of a release grew against its baseline.
     Ratio(Arc<Ratio>),
     /// D4, D5, D6: a rate grew against the series' own past.
     Drift(Arc<Drift>),
-    /// D7: a distribution of a day is far from the week before.
+    /// D7: the distribution of a day is far from that of the preceding week.
     Distance(Arc<Distance>),
-    /// D8: an objective's budget burns.
+    /// D8: the error budget of an objective burns too fast.
     BurnRate(Arc<BurnRate>),
-    /// D11: nothing comes where much is usual.
+    /// D11: no runs arrive at an hour that usually has them.
     Silence(Arc<Silence>),
-    /// D12: the split between releases is not what it was set to.
+    /// D12: the traffic split between releases differs from the configured one.
     Split(Arc<Split>),
-    /// A value beyond a bound.
+    /// A value exceeds a bound.
     Threshold(Arc<Threshold>),
-    /// Something that must not happen at all happened.
+    /// An event that must never happen has happened.
     Occurrence(Arc<Occurrence>),
 }
 
 // === impl Detector ===
 
 impl Detector {
-    /// Name in rules and in the table of alerts.
+    /// Returns its name in rules and in the table of alerts.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Regression(_) => "regression",
@@ -171,25 +173,25 @@ impl Detector {
     /// Checks the settings.
     ///
     /// # Errors
-    /// Where one is out of range, or the detector could never fire.
+    /// Fails if a setting is out of range, or the detector could never fire.
     pub fn validate(&self) -> Result<(), String> {
-        let told = |result: Result<(), Invalid>| result.map_err(|invalid| invalid.to_string());
+        let message = |result: Result<(), Invalid>| result.map_err(|invalid| invalid.to_string());
         match self {
-            Self::Regression(it) => told(it.validate()),
-            Self::Histogram(it) => told(it.validate()),
-            Self::Ratio(it) => told(it.validate()),
-            Self::Drift(it) => told(it.validate()),
-            Self::Distance(it) => told(it.validate()),
+            Self::Regression(it) => message(it.validate()),
+            Self::Histogram(it) => message(it.validate()),
+            Self::Ratio(it) => message(it.validate()),
+            Self::Drift(it) => message(it.validate()),
+            Self::Distance(it) => message(it.validate()),
             Self::BurnRate(it) => it.validate(),
-            Self::Silence(it) => told(it.validate()),
-            Self::Split(it) => told(it.validate()),
+            Self::Silence(it) => message(it.validate()),
+            Self::Split(it) => message(it.validate()),
             Self::Threshold(it) => it.validate(),
             Self::Occurrence(_) => Ok(()),
         }
     }
 
-    /// The state before the first window.
-    pub fn start(&self) -> Box<dyn Judge> {
+    /// Creates the state before the first window.
+    pub fn start(&self) -> Box<dyn DetectorState> {
         match self {
             Self::Regression(it) => Box::new(regression::State::new(Arc::clone(it))),
             Self::Histogram(it) => Box::new(histogram::State::new(Arc::clone(it))),
@@ -204,12 +206,12 @@ impl Detector {
         }
     }
 
-    /// True where releases are judged against one another, false where a series is judged by itself.
+    /// Returns true if releases are compared with one another, false if a series is judged on its own.
     pub const fn compares_releases(&self) -> bool {
         matches!(self, Self::Regression(_) | Self::Histogram(_) | Self::Ratio(_) | Self::Split(_))
     }
 
-    /// How it spends a budget; none where it makes no promise about chance.
+    /// Returns how it spends the budget of false alarms; none if it controls no false alarm rate.
     pub const fn spending(&self) -> Option<Spending> {
         match self {
             Self::Regression(_) | Self::Histogram(_) => Some(Spending::Both),
@@ -219,8 +221,8 @@ impl Detector {
         }
     }
 
-    /// Minutes between two updates of a series, at the least.
-    pub fn minutes(&self) -> i64 {
+    /// Returns the minimum number of minutes between two updates of a series.
+    pub fn update_minutes(&self) -> i64 {
         match self {
             Self::Drift(it) => it.minutes,
             Self::Distance(_) => DAY,
@@ -230,8 +232,8 @@ impl Detector {
         }
     }
 
-    /// Hours of the past that it learns from.
-    pub fn remembers(&self) -> i64 {
+    /// Returns the number of past hours that it learns from.
+    pub fn history_hours(&self) -> i64 {
         match self {
             Self::Drift(it) if it.reference.is_some() => 366 * 24,
             Self::Drift(it) if it.anchored => 85 * 24,
@@ -247,16 +249,16 @@ impl Detector {
         }
     }
 
-    /// How quickly alerts of it move.
-    pub fn pace(&self) -> Pace {
-        let pace = Pace::default();
+    /// Returns the timing of its alerts.
+    pub fn timing(&self) -> AlertTiming {
+        let timing = AlertTiming::default();
         match self {
-            Self::Threshold(it) => Pace { hold: it.hold, clear: it.clear, ..pace },
-            Self::Occurrence(it) => Pace { clear: it.clear, ..pace },
-            // That nothing comes is what it tells: the alert does not grow stale of it.
-            Self::Silence(_) => Pace { stale_after: Minute::MAX, ..pace },
-            Self::Distance(_) => Pace { clear: 2 * DAY, stale_after: 2 * DAY, ..pace },
-            _ => pace,
+            Self::Threshold(it) => AlertTiming { hold: it.hold, clear: it.clear, ..timing },
+            Self::Occurrence(it) => AlertTiming { clear: it.clear, ..timing },
+            // Missing data is what this detector reports, so its alerts never become stale.
+            Self::Silence(_) => AlertTiming { stale_after: Minute::MAX, ..timing },
+            Self::Distance(_) => AlertTiming { clear: 2 * DAY, stale_after: 2 * DAY, ..timing },
+            _ => timing,
         }
     }
 }
@@ -264,23 +266,23 @@ impl Detector {
 // === impl Past ===
 
 impl Past<'_> {
-    /// Hours [from, to) that are in no incident, as the series' wall clock names them. Where runs are weighted unevenly,
-    /// counts of equal weight that say as much.
-    pub fn hours(&self, from: i64, to: i64) -> Vec<Hour> {
+    /// Returns the hours [from, to) outside incidents, named by the series' wall clock. Counts of unevenly weighted
+    /// runs are scaled to runs of equal weight with the same information.
+    pub fn hours(&self, from: i64, to: i64) -> Vec<HourCounts> {
         let arms = self.arms(from, to);
         let mut pool = Arm::default();
         arms.iter().for_each(|(_, arm)| pool.add(arm));
-        let unit = pool.weight().is_none().then(|| pool.unit());
+        let unit = pool.weight().is_none().then(|| pool.unit_weight());
         let mut left = (0.0, 0.0);
         arms.into_iter()
             .map(|(hour, arm)| {
-                let (events, runs) = unit.map_or_else(|| arm.seen(), |unit| arm.scaled(unit, &mut left));
-                Hour { hour: self.hours.season().local_hour(hour), runs, events }
+                let (events, runs) = unit.map_or_else(|| arm.seen_counts(), |unit| arm.scaled(unit, &mut left));
+                HourCounts { hour: self.hours.season().local_hour(hour), runs, events }
             })
             .collect()
     }
 
-    /// All runs of the hours [from, to) that are in no incident.
+    /// Returns all runs of the hours [from, to) outside incidents.
     pub(crate) fn pool(&self, from: i64, to: i64) -> Arm {
         let mut pool = Arm::default();
         self.arms(from, to).iter().for_each(|(_, arm)| pool.add(arm));
@@ -290,13 +292,13 @@ impl Past<'_> {
     fn arms(&self, from: i64, to: i64) -> Vec<(i64, Arm)> {
         let aside = |hour: i64| {
             let (start, end) = (hour * HOUR, (hour + 1) * HOUR);
-            self.incidents.iter().any(|(begun, over)| *begun < end && start < *over)
+            self.incidents.iter().any(|(started, over)| *started < end && start < *over)
         };
         self.hours.arms(from, to).filter(|(hour, _)| !aside(*hour)).collect()
     }
 }
 
-/// The verdict of evidence that only grows: half of what is needed is suspect.
+/// Returns the verdict for evidence that has no recovery of its own: from half of the threshold on it is suspect.
 pub(crate) fn weigh(statistic: f64, threshold: f64) -> Verdict {
     let signal = if statistic >= threshold {
         Signal::Alarm
@@ -308,9 +310,9 @@ pub(crate) fn weigh(statistic: f64, threshold: f64) -> Verdict {
     Verdict { signal, statistic, threshold }
 }
 
-/// Evidence that a change is over: the CUSUM of the same increments with null and alternative exchanged, for the least
-/// alternative that explains the change about as well as the best one. The best one itself overstates a change that was
-/// found early, and a smaller one that lasts would look like recovery.
+/// Evidence of recovery: the CUSUM of the same increments with null and alternative exchanged, for the smallest
+/// alternative that explains the change about as well as the best one. The best alternative overestimates a change that
+/// was found early, and a smaller lasting change would then look like recovery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Recovery {
     place: usize,
@@ -322,8 +324,8 @@ impl Recovery {
         Self { place, cusum: 0.0 }
     }
 
-    /// For a change that these sums speak of, over a grid of alternatives that grow.
-    pub(crate) fn of(sums: &Sums) -> Self {
+    /// Creates it for the change that these sums describe, over an ascending grid of alternatives.
+    pub(crate) fn from_sums(sums: &EvidenceSums) -> Self {
         let best = sums.sums().iter().map(|sum| sum.value()).fold(f64::NEG_INFINITY, f64::max);
         Self::new(sums.sums().iter().position(|sum| sum.value() >= best - AS_LIKELY).unwrap_or(0))
     }
@@ -337,8 +339,8 @@ impl Recovery {
     }
 }
 
-/// Whether a release has left while others of its task go on: no run for so long that, at the share of the traffic it
-/// had, chance does not explain it.
+/// Detects that a release was withdrawn while others of its task go on: it has had no runs for so long that chance
+/// cannot explain it, given its earlier share of the traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Absence {
     /// Runs of the release and of others up to its last run.
@@ -350,12 +352,13 @@ pub(crate) struct Absence {
 }
 
 impl Absence {
-    /// Minutes without a run after which a release may be taken to be gone.
+    /// Minutes without runs after which a release may count as withdrawn.
     const MINUTES: i64 = 60;
-    /// Chance of no run among so many of others, nats, below which it is: one in a million.
+    /// The release counts as withdrawn if the probability of no runs is below this, in negative nats: one in a million.
     const CHANCE: f64 = 13.815_510_557_964_274;
-    /// Runs that are dealt together: sessions are, and a few of them can miss a release for hours.
-    const TOGETHER: f64 = 5.0;
+    /// Assumed size of a session: sessions are assigned to a release as a whole, and a few of them can miss it for
+    /// hours.
+    const SESSION_SIZE: f64 = 5.0;
 
     pub(crate) fn note(&mut self, start: Minute, baseline_runs: u64, canary_runs: u64) {
         if canary_runs > 0 {
@@ -368,15 +371,15 @@ impl Absence {
         }
     }
 
-    /// −ln of the chance that none of the others' runs was the release's, at its share so far (one run of each added, so
-    /// that a share is never 0 or 1).
+    /// Returns −ln of the probability that none of the others' runs was the release's, at its share so far (with one
+    /// run added to each side, so that a share is never 0 or 1).
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn surprise(&self) -> f64 {
         let (own, others) = (self.present.0 as f64 + 1.0, self.present.1 as f64 + 1.0);
-        (others / (own + others)).ln() * -(self.others as f64) / Self::TOGETHER
+        (others / (own + others)).ln() * -(self.others as f64) / Self::SESSION_SIZE
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         self.gone
     }
 }

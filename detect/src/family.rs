@@ -1,34 +1,34 @@
-//! The releases of one task side by side: which is judged, and against what.
+//! The releases of one task side by side, and the baseline of each.
 //!
-//! A release is judged against runs of others in the same windows: a canary against the releases in full rollout, a
-//! release in full rollout against the older ones. Where there are none in a whole hour, as after a cutover at once, that
-//! hour is compared with the same hours of the week of the release before it, in the four weeks before; for a week, for
-//! then each hour of the past has been used. How much that release wandered from hour to hour is learned from its past,
-//! and evidence weighs as much less: hours of different weeks have not the weather in common that releases side by side
-//! have. A pinned baseline is the only one there is.
+//! A release is judged against runs of other releases in the same windows: a canary against the releases in full
+//! rollout, a release in full rollout against the older ones. If a whole hour has no baseline, for example after an
+//! immediate cutover, that hour is compared with the previous release in the same hours of the week of the preceding
+//! four weeks. This lasts one week, after which each past hour has been used once. The normal variation of that release
+//! from hour to hour is learned from its past and reduces the weight of the evidence, because different weeks do not
+//! share the conditions that concurrent releases share. A pinned baseline is the only one used.
 //!
-//! Detectors that look at a series' own past have one track, without a release.
+//! Detectors that use a series' own past have a single track without a release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bellwether_stats::drift::Baseline;
+use bellwether_stats::drift::WeeklyBaseline;
 use bellwether_stats::wander::{UNKNOWN, Wander};
 
 use crate::budget::{Budget, Thresholds};
-use crate::crowd::Among;
+use crate::crowd::CrowdMember;
 use crate::detector::{Detector, HOUR, Past};
 use crate::hours::Hours;
-use crate::machine::Pace;
-use crate::observation::{Measure, Minute, Row, Window};
+use crate::machine::AlertTiming;
+use crate::observation::{Measure, Minute, StratumRow, Window};
 use crate::season::Season;
-use crate::track::{Around, Change, Track};
+use crate::track::{Change, Track, TrackContext};
 use crate::weights::Arm;
 
-/// Hours of a week.
+/// Hours in a week.
 const WEEK: i64 = 168;
 
-/// Minutes before a series began that tell what its baseline is like.
+/// Minutes before the start of a series from which the properties of its baseline are learned.
 const PRIMED: i64 = 4 * HOUR;
 
 /// Weeks of history that one hour is compared with.
@@ -41,30 +41,30 @@ pub struct Cell {
     pub window: Minute,
     /// Release; empty for detectors that do not compare.
     pub release: Arc<str>,
-    /// True where the release is on trial, false in full rollout.
+    /// True if the release is a canary, false in full rollout.
     pub canary: bool,
-    /// Stratum; empty where there is one only.
+    /// Stratum; empty if there is only one.
     pub stratum: Arc<str>,
-    /// What is added: the whole, or new less old.
+    /// The counts to add; for a correction, new minus old.
     pub measure: Measure,
 }
 
-/// How releases are compared.
+/// The choice of the baseline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compare {
-    /// The only baseline, where somebody named one.
+pub struct BaselinePolicy {
+    /// The only baseline, if one is configured.
     pub pinned: Option<Arc<str>>,
 }
 
-/// What an evaluation brought, of one series of the family.
+/// A result of an evaluation for one series of the family.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Update {
+pub struct SeriesUpdate {
     /// Release; empty for detectors that do not compare.
     pub release: Arc<str>,
-    /// Releases that it is judged against, of the last hours.
+    /// Releases that it was judged against in the last hours.
     pub baselines: Vec<Arc<str>>,
     /// Its first window.
-    pub begun: Minute,
+    pub started: Minute,
     /// The change.
     pub change: Change,
 }
@@ -74,8 +74,8 @@ type Key = (Arc<str>, bool, Arc<str>);
 /// Releases of one task, or one series without releases.
 pub struct Family {
     detector: Detector,
-    pace: Pace,
-    compare: Compare,
+    timing: AlertTiming,
+    policy: BaselinePolicy,
     season: Season,
     name: String,
     windows: BTreeMap<Minute, BTreeMap<Key, Measure>>,
@@ -83,9 +83,9 @@ pub struct Family {
     first: BTreeMap<Arc<str>, Minute>,
     hours: BTreeMap<(Arc<str>, Arc<str>), Hours>,
     tracks: BTreeMap<Arc<str>, Track>,
-    /// Earliest window that was touched since the last evaluation.
-    touched: Option<Minute>,
-    /// Windows that are told apart no more.
+    /// Earliest window that changed since the last evaluation.
+    dirty_from: Option<Minute>,
+    /// Windows before this have been dropped.
     forgotten: Minute,
     evaluated: Minute,
     too_late: u64,
@@ -94,42 +94,42 @@ pub struct Family {
 // === impl Family ===
 
 impl Family {
-    /// Nothing seen yet. `name` tells this family from the others of its rule.
-    pub fn new(name: &str, detector: Detector, pace: Pace, compare: Compare) -> Self {
+    /// Creates an empty family. `name` distinguishes it from the other families of its rule.
+    pub fn new(name: &str, detector: Detector, timing: AlertTiming, policy: BaselinePolicy) -> Self {
         Self {
             detector,
-            pace,
-            compare,
+            timing,
+            policy,
             season: Season::default(),
             name: name.to_owned(),
             windows: BTreeMap::new(),
             first: BTreeMap::new(),
             hours: BTreeMap::new(),
             tracks: BTreeMap::new(),
-            touched: None,
+            dirty_from: None,
             forgotten: Minute::MIN,
             evaluated: Minute::MIN,
             too_late: 0,
         }
     }
 
-    /// The same with weeks that go by the clock of a zone; before anything is added.
+    /// Sets the time zone of its weeks; call it before anything is added.
     #[must_use]
-    pub fn in_season(self, season: Season) -> Self {
+    pub fn with_season(self, season: Season) -> Self {
         Self { season, ..self }
     }
 
-    /// Adds runs, or a correction. Nothing is judged before [`Family::evaluate`].
+    /// Adds runs, or a correction. They are judged in [`Family::evaluate`].
     pub fn add(&mut self, cell: Cell) {
         let (release, stratum) = if self.detector.compares_releases() {
             (cell.release, cell.stratum)
         } else {
             (Arc::from(""), Arc::from(""))
         };
-        let keep = self.detector.remembers();
+        let keep = self.detector.history_hours();
         if keep > 0 {
             let place = (Arc::clone(&release), Arc::clone(&stratum));
-            let hours = self.hours.entry(place).or_insert_with(|| Hours::of(self.season));
+            let hours = self.hours.entry(place).or_insert_with(|| Hours::new(self.season));
             hours.add_measure(cell.window.div_euclid(HOUR), &cell.measure, keep);
         }
         if cell.window < self.forgotten {
@@ -138,88 +138,88 @@ impl Family {
         }
         let first = self.first.entry(Arc::clone(&release)).or_insert(cell.window);
         *first = (*first).min(cell.window);
-        self.touched = Some(self.touched.map_or(cell.window, |touched| touched.min(cell.window)));
+        self.dirty_from = Some(self.dirty_from.map_or(cell.window, |dirty_from| dirty_from.min(cell.window)));
         let window = self.windows.entry(cell.window).or_default();
         window.entry((release, cell.canary, stratum)).or_default().add(&cell.measure);
     }
 
-    /// Goes on with an alert that fired at a moment, whose windows are not known any more.
+    /// Resumes an alert that has been firing since `at`, after its windows were dropped.
     pub fn resume(&mut self, at: Minute) {
-        let mut track = Track::new(&self.detector, self.pace, at);
+        let mut track = Track::new(&self.detector, self.timing, at);
         track.resume(at);
         self.tracks.insert(Arc::from(""), track);
         self.first.insert(Arc::from(""), at);
     }
 
-    /// Runs that came for windows which are told apart no more; they count for baselines only.
+    /// Returns the number of additions to windows that had already been dropped; they affect baselines only.
     pub fn too_late(&self) -> u64 {
         self.too_late
     }
 
-    /// All windows before this moment have been judged.
+    /// Returns the time before which all windows have been judged.
     pub fn evaluated(&self) -> Minute {
         self.evaluated
     }
 
-    /// Earliest window that waits to be judged, or judged again.
-    pub fn touched(&self) -> Option<Minute> {
-        self.touched
+    /// Returns the earliest window to judge, or to judge again.
+    pub fn dirty_from(&self) -> Option<Minute> {
+        self.dirty_from
     }
 
-    /// The series, by release.
+    /// Iterates over the series, by release.
     pub fn tracks(&self) -> impl Iterator<Item = (&Arc<str>, &Track)> {
         self.tracks.iter()
     }
 
-    /// One series.
+    /// Returns the series of a release.
     pub fn track(&self, release: &str) -> Option<&Track> {
         self.tracks.get(release)
     }
 
-    /// The thresholds of a series at a moment.
+    /// Returns the thresholds of a series at time `now`.
     pub fn thresholds(&self, release: &str, budget: &Budget, now: Minute) -> Thresholds {
-        let begun = self.tracks.get(release).map_or(now, Track::begun);
-        budget.thresholds(&series_key(&self.name, release), begun, now)
+        let started = self.tracks.get(release).map_or(now, Track::started);
+        budget.thresholds(&series_key(&self.name, release), started, now)
     }
 
-    /// Finds the series that have begun before `to` and tells the budget, which has to know all of them before any is
-    /// judged.
-    pub fn begin(&mut self, to: Minute, budget: &mut Budget) {
-        let Some(touched) = self.touched else { return };
+    /// Finds the series that began before `to` and registers them with the budget, which must know all series before
+    /// any is judged.
+    pub fn start_series(&mut self, to: Minute, budget: &mut Budget) {
+        let Some(dirty_from) = self.dirty_from else { return };
         let releases: Vec<Arc<str>> = self.first.keys().cloned().collect();
         for release in releases {
-            let known = self.tracks.get(&release).map(Track::begun);
-            if known.is_some_and(|begun| begun <= touched) {
+            let known = self.tracks.get(&release).map(Track::started);
+            if known.is_some_and(|started| started <= dirty_from) {
                 continue;
             }
-            // Before what was touched, nothing has changed.
-            let until = known.map_or(to, |begun| begun.min(to));
-            let Some(begun) = self.begins(&release, touched, until) else { continue };
+            // Nothing changed before the earliest changed window.
+            let until = known.map_or(to, |started| started.min(to));
+            let Some(started) = self.first_judged_window(&release, dirty_from, until) else { continue };
             let key = series_key(&self.name, &release);
             if let Some(before) = known {
                 budget.forget(&key, before);
             }
-            budget.note(&key, begun);
+            budget.register(&key, started);
             match self.tracks.get_mut(&release) {
-                Some(track) => track.begins(begun),
+                Some(track) => track.set_start(started),
                 None => {
-                    self.tracks.insert(release, Track::new(&self.detector, self.pace, begun));
+                    self.tracks.insert(release, Track::new(&self.detector, self.timing, started));
                 }
             }
         }
     }
 
-    /// The first window of a stretch in which there is something to judge.
-    fn begins(&self, release: &Arc<str>, from: Minute, to: Minute) -> Option<Minute> {
+    /// Returns the first window in which there is something to judge.
+    fn first_judged_window(&self, release: &Arc<str>, from: Minute, to: Minute) -> Option<Minute> {
         if !self.detector.compares_releases() {
             return self.windows.range(from..to.max(from)).next().map(|(start, _)| *start);
         }
         let first = self.first.get(release)?.max(&from);
-        // Where few runs come, two releases at work seldom share a minute: an hour is what the longest blocks are.
+        // With few runs, two active releases seldom share a minute: allow an hour, the length of the longest block.
         let (mut baseline, mut canary) = (None, None);
         let concurrent = self.windows.range(*first - HOUR + 1..to.max(*first)).find_map(|(start, cells)| {
             let rows = self.arms(release, cells);
-            let note = |last: &mut Option<Minute>, of: fn(&Row) -> &Measure| {
+            let note = |last: &mut Option<Minute>, of: fn(&StratumRow) -> &Measure| {
                 if rows.iter().any(|row| of(row).runs > 0) {
                     *last = Some(*start);
                 }
@@ -238,62 +238,67 @@ impl Family {
         }
     }
 
-    /// The past of a series that does not compare releases.
+    /// Returns the past of a series that is not compared with other releases.
     pub fn own_hours(&self) -> Option<&Hours> {
         self.hours.get(&(Arc::from(""), Arc::from("")))
     }
 
-    /// Has the windows from a moment on judged again, because something beside them is other than it was. What no
-    /// correction can reach stands.
-    pub fn touch(&mut self, from: Minute) {
-        if self.tracks.values().all(|track| track.keeps_from() <= from) {
-            self.touched = Some(self.touched.map_or(from, |touched| touched.min(from)));
+    /// Marks the windows from `from` on to be judged again because their context changed. Does nothing if a track
+    /// cannot rewind that far.
+    pub fn mark_dirty(&mut self, from: Minute) {
+        if self.tracks.values().all(|track| track.earliest_checkpoint() <= from) {
+            self.dirty_from = Some(self.dirty_from.map_or(from, |dirty_from| dirty_from.min(from)));
         }
     }
 
-    /// Judges all windows before `to`, and again those that were corrected.
-    pub fn evaluate(&mut self, to: Minute, budget: &mut Budget) -> Vec<Update> {
+    /// Judges all windows before `to`, and corrected ones again.
+    pub fn evaluate(&mut self, to: Minute, budget: &mut Budget) -> Vec<SeriesUpdate> {
         self.evaluate_among(to, budget, None)
     }
 
-    /// The same of a series among others.
-    pub fn evaluate_among(&mut self, to: Minute, budget: &mut Budget, among: Option<Among<'_>>) -> Vec<Update> {
-        self.begin(to, budget);
-        let touched = self.touched.take();
+    /// Like [`Family::evaluate`] for a series in a crowd.
+    pub fn evaluate_among(
+        &mut self,
+        to: Minute,
+        budget: &mut Budget,
+        member: Option<CrowdMember<'_>>,
+    ) -> Vec<SeriesUpdate> {
+        self.start_series(to, budget);
+        let dirty_from = self.dirty_from.take();
         let to = to.max(self.evaluated);
         let mut updates = Vec::new();
         let releases: Vec<Arc<str>> = self.tracks.keys().cloned().collect();
         for release in releases {
             let Some(mut track) = self.tracks.remove(&release) else { continue };
-            if touched.is_some_and(|touched| !track.rewind(touched)) {
+            if dirty_from.is_some_and(|dirty_from| !track.rewind(dirty_from)) {
                 self.too_late += 1;
             }
-            self.judge((&release, among), &mut track, budget, to, &mut updates);
+            updates.extend(self.judge(&release, member, &mut track, budget, to));
             self.tracks.insert(release, track);
         }
         self.evaluated = to;
         self.forget(to);
-        // What lies beyond is judged when it is complete.
-        self.touched = self.windows.range(to..).next().map(|(start, _)| *start);
+        // Later windows are judged when they are complete.
+        self.dirty_from = self.windows.range(to..).next().map(|(start, _)| *start);
         updates
     }
 
     fn judge(
         &self,
-        (release, among): (&Arc<str>, Option<Among<'_>>),
+        release: &Arc<str>,
+        member: Option<CrowdMember<'_>>,
         track: &mut Track,
         budget: &Budget,
         to: Minute,
-        updates: &mut Vec<Update>,
-    ) {
+    ) -> Vec<SeriesUpdate> {
         let key = series_key(&self.name, release);
-        let none = Hours::of(self.season);
+        let none = Hours::new(self.season);
         let hours = self.hours.get(&(Arc::clone(release), Arc::from(""))).unwrap_or(&none);
-        let own = Around { hours, among };
-        let begun = track.begun();
+        let own = TrackContext { hours, member };
+        let started = track.started();
         let compares = self.detector.compares_releases();
         if compares && track.next() == Minute::MIN {
-            for (start, cells) in self.windows.range(begun - PRIMED..begun) {
+            for (start, cells) in self.windows.range(started - PRIMED..started) {
                 track.prime(&Window {
                     start: *start,
                     historical: false,
@@ -302,9 +307,9 @@ impl Family {
                 });
             }
         }
-        let mut from = track.next().max(begun);
+        let mut from = track.next().max(started);
         while from < to {
-            // Hour by hour, so that an hour without a baseline is compared with history when it is over.
+            // Go hour by hour, so that an hour without a baseline is compared with history once it is over.
             let hour = from.div_euclid(HOUR);
             let end = ((hour + 1) * HOUR).min(to);
             for (start, cells) in self.windows.range(from..end) {
@@ -319,28 +324,29 @@ impl Family {
                 };
                 if !rows.is_empty() {
                     let window = Window { start: *start, historical: false, wander: None, rows };
-                    track.feed(&window, own, &budget.thresholds(&key, begun, *start));
+                    track.feed(&window, own, &budget.thresholds(&key, started, *start));
                 }
             }
             if end == (hour + 1) * HOUR
                 && matches!(self.detector, Detector::Regression(_))
-                && let Some(window) = self.against_history(release, hour, begun.div_euclid(HOUR))
+                && let Some(window) = self.against_history(release, hour, started.div_euclid(HOUR))
             {
-                track.feed(&window, own, &budget.thresholds(&key, begun, window.start));
+                track.feed(&window, own, &budget.thresholds(&key, started, window.start));
             }
             from = self.windows.range(end..to.max(end)).next().map_or(to, |(start, _)| *start);
         }
-        let changes = track.finish(to, own, &budget.thresholds(&key, begun, to));
+        let changes = track.finish(to, own, &budget.thresholds(&key, started, to));
         if changes.is_empty() {
-            return;
+            return Vec::new();
         }
         let baselines = if compares { self.baselines(release) } else { Vec::new() };
-        updates.extend(changes.into_iter().map(|change| Update {
+        let updates = changes.into_iter().map(|change| SeriesUpdate {
             release: Arc::clone(release),
             baselines: baselines.clone(),
-            begun,
+            started,
             change,
-        }));
+        });
+        updates.collect()
     }
 
     fn is_older(&self, other: &Arc<str>, release: &Arc<str>) -> bool {
@@ -348,20 +354,20 @@ impl Family {
         of(other) < of(release)
     }
 
-    /// A window's cells as a release and its baseline; empty where neither has runs.
-    fn arms(&self, release: &Arc<str>, cells: &BTreeMap<Key, Measure>) -> Vec<Row> {
+    /// Returns the cells of a window as a release and its baseline; empty if neither has runs.
+    fn arms(&self, release: &Arc<str>, cells: &BTreeMap<Key, Measure>) -> Vec<StratumRow> {
         let on_trial = !cells.keys().any(|(name, canary, _)| name == release && !canary);
-        let mut rows: BTreeMap<Arc<str>, Row> = BTreeMap::new();
+        let mut rows: BTreeMap<Arc<str>, StratumRow> = BTreeMap::new();
         for ((name, canary, stratum), measure) in cells {
             let own = name == release;
-            let serves = match &self.compare.pinned {
+            let serves = match &self.policy.pinned {
                 Some(pinned) => name == pinned && release != pinned,
                 None => !own && !canary && (on_trial || self.is_older(name, release)),
             };
             if !own && !serves {
                 continue;
             }
-            let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| Row {
+            let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| StratumRow {
                 stratum: Arc::clone(stratum),
                 baseline: Measure::default(),
                 canary: Measure::default(),
@@ -371,7 +377,7 @@ impl Family {
         rows.into_values().filter(|row| !(row.baseline.is_empty() && row.canary.is_empty())).collect()
     }
 
-    /// An hour of a release that had no baseline beside it, against the same hour of earlier weeks.
+    /// Compares an hour of a release that had no concurrent baseline with the same hour of earlier weeks.
     fn against_history(&self, release: &Arc<str>, hour: i64, first_hour: i64) -> Option<Window> {
         if hour - first_hour >= WEEK {
             return None;
@@ -408,23 +414,23 @@ impl Family {
                 });
             if canary.runs > 0 && baseline.runs > 0 {
                 let found = self.wander(&before, stratum, hour, incidents);
-                wander = Some(wander.map_or(found, |most| most.or(&found)));
-                let (baseline, canary) = (Measure::of(&baseline), Measure::of(&canary));
-                rows.push(Row { stratum: Arc::clone(stratum), baseline, canary });
+                wander = Some(wander.map_or(found, |most| most.max(&found)));
+                let (baseline, canary) = (Measure::from_arm(&baseline), Measure::from_arm(&canary));
+                rows.push(StratumRow { stratum: Arc::clone(stratum), baseline, canary });
             }
         }
         (!rows.is_empty()).then_some(Window { start: (hour + 1) * HOUR - 1, historical: true, wander, rows })
     }
 
-    /// How a release wandered in the weeks before an hour.
+    /// Returns the wander of a release in the weeks before an hour.
     fn wander(&self, release: &Arc<str>, stratum: &Arc<str>, hour: i64, incidents: &[(Minute, Minute)]) -> Wander {
         let Some(hours) = self.hours.get(&(Arc::clone(release), Arc::clone(stratum))) else { return UNKNOWN };
-        let past = Past { hours, incidents, among: None };
+        let past = Past { hours, incidents, member: None };
         let hours = past.hours(hour - WEEKS * WEEK, hour);
-        Baseline::learn(&hours).map_or(UNKNOWN, |baseline| Wander::learn(&hours, &baseline))
+        WeeklyBaseline::learn(&hours).map_or(UNKNOWN, |baseline| Wander::learn(&hours, &baseline))
     }
 
-    /// The newest of the older releases that has runs in the same hour of earlier weeks.
+    /// Returns the newest of the older releases that has runs in the same hour of earlier weeks.
     fn release_before(&self, release: &Arc<str>, hour: i64) -> Option<Arc<str>> {
         let has = |name: &Arc<str>| {
             self.hours.iter().filter(|((of, _), _)| of == name).any(|(_, hours)| {
@@ -433,16 +439,16 @@ impl Family {
                     .any(|hour| hours.range(hour, hour + 1).next().is_some())
             })
         };
-        if let Some(pinned) = &self.compare.pinned {
+        if let Some(pinned) = &self.policy.pinned {
             return (pinned != release && has(pinned)).then(|| Arc::clone(pinned));
         }
         let older = self.first.iter().filter(|(name, _)| self.is_older(name, release) && has(name));
         older.max_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0))).map(|(name, _)| Arc::clone(name))
     }
 
-    /// The releases that one has been judged against in the last hours.
+    /// Returns the releases that a release has been judged against in the last hours.
     pub fn baselines(&self, release: &Arc<str>) -> Vec<Arc<str>> {
-        if let Some(pinned) = &self.compare.pinned {
+        if let Some(pinned) = &self.policy.pinned {
             return vec![Arc::clone(pinned)];
         }
         let mut names = BTreeSet::new();
@@ -455,21 +461,21 @@ impl Family {
         names.into_iter().collect()
     }
 
-    /// The only baseline, where one is pinned.
+    /// Returns the pinned baseline, if any.
     pub fn pinned(&self) -> Option<&Arc<str>> {
-        self.compare.pinned.as_ref()
+        self.policy.pinned.as_ref()
     }
 
-    /// Releases that began before one: those that it is judged against in full rollout.
-    pub fn older(&self, release: &str) -> Vec<Arc<str>> {
+    /// Returns the releases that began before a release: its baselines in full rollout.
+    pub fn older_releases(&self, release: &str) -> Vec<Arc<str>> {
         let release = Arc::from(release);
         self.first.keys().filter(|name| **name != release && self.is_older(name, &release)).cloned().collect()
     }
 
-    /// Forgets windows that no correction can reach.
+    /// Drops windows that no correction can reach.
     fn forget(&mut self, to: Minute) {
-        let kept = self.tracks.values().map(Track::keeps_from).min();
-        // Without a track nothing has been judged; a release that comes may still find its baseline in the last hours.
+        let kept = self.tracks.values().map(Track::earliest_checkpoint).min();
+        // Without a track nothing has been judged, but a new release may still find its baseline in the last hours.
         let from = kept.unwrap_or(to).min(to - to.rem_euclid(HOUR) - PRIMED - HOUR);
         if from > self.forgotten && kept.is_none_or(|kept| kept > Minute::MIN) {
             self.windows = self.windows.split_off(&from);
@@ -478,15 +484,15 @@ impl Family {
     }
 }
 
-/// Name of a series among all of a rule.
+/// Returns the key of a series among all series of a rule.
 pub fn series_key(family: &str, release: &str) -> String {
     if release.is_empty() { family.to_owned() } else { format!("{family}\u{1f}{release}") }
 }
 
-fn own_rows(cells: &BTreeMap<Key, Measure>) -> Vec<Row> {
-    let mut rows: BTreeMap<Arc<str>, Row> = BTreeMap::new();
+fn own_rows(cells: &BTreeMap<Key, Measure>) -> Vec<StratumRow> {
+    let mut rows: BTreeMap<Arc<str>, StratumRow> = BTreeMap::new();
     for ((_, _, stratum), measure) in cells {
-        let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| Row {
+        let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| StratumRow {
             stratum: Arc::clone(stratum),
             baseline: Measure::default(),
             canary: Measure::default(),

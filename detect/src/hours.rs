@@ -13,38 +13,38 @@ pub struct Hours {
     season: Season,
     first: i64,
     counts: VecDeque<(i32, i32)>,
-    /// What the runs of an hour stand for; hours that are not here have runs that stand for themselves.
+    /// Weight sums by hour; runs of hours without an entry have weight 1.
     weights: BTreeMap<i64, WeightSums>,
 }
 
-/// Hours that one list may span: what lies further apart is a clock gone wrong.
-const MOST: i64 = 24 * 366;
+/// Maximum span in hours: a larger gap means a wrong clock.
+const MAX_HOURS: i64 = 24 * 366;
 
 // === impl Hours ===
 
 impl Hours {
-    /// Nothing yet, of a series whose weeks go by the clock of a zone.
-    pub fn of(season: Season) -> Self {
+    /// Creates an empty past with weeks in the time zone of `season`.
+    pub fn new(season: Season) -> Self {
         Self { season, ..Self::default() }
     }
 
-    /// The clock that its weeks go by.
+    /// Returns the time zone of its weeks.
     pub fn season(&self) -> Season {
         self.season
     }
 
-    /// Adds to an hour, and forgets those more than `keep` hours before the newest. False where the hour is too old.
+    /// Adds to an hour, and forgets hours more than `keep` before the newest. Returns false if the hour is too old.
     pub fn add(&mut self, hour: i64, events: i64, runs: i64, keep: i64) -> bool {
         if self.counts.is_empty() {
             self.first = hour;
         }
-        let keep = keep.clamp(1, MOST);
+        let keep = keep.clamp(1, MAX_HOURS);
         let last = self.first + i64::try_from(self.counts.len()).unwrap_or(i64::MAX);
         if hour < last - keep {
             return false;
         }
         if hour >= last + keep {
-            // Nothing of before is within what is kept.
+            // All earlier hours are beyond the limit.
             self.counts.clear();
             self.first = hour;
         }
@@ -68,7 +68,7 @@ impl Hours {
         true
     }
 
-    /// As [`Hours::add`], with what the runs stand for.
+    /// Like [`Hours::add`], with weights.
     pub fn add_measure(&mut self, hour: i64, measure: &Measure, keep: i64) -> bool {
         let before = self.arm(hour);
         if !self.add(hour, measure.events, measure.runs, keep) {
@@ -84,21 +84,21 @@ impl Hours {
         true
     }
 
-    /// Runs of an hour.
+    /// Returns the counts of an hour.
     pub fn arm(&self, hour: i64) -> Arm {
         let place = usize::try_from(hour - self.first).ok();
         let (events, runs) = place.and_then(|place| self.counts.get(place)).copied().unwrap_or((0, 0));
         let (events, runs) = (i64::from(events), i64::from(runs));
-        let sums = self.weights.get(&hour).copied().unwrap_or_else(|| WeightSums::of(events, runs, ONE));
+        let sums = self.weights.get(&hour).copied().unwrap_or_else(|| WeightSums::uniform(events, runs, ONE));
         Arm { events, runs, sums }
     }
 
-    /// Hours [from, to) that have runs, with what these stand for.
+    /// Returns the hours [from, to) that have runs, with weight sums.
     pub fn arms(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, Arm)> + '_ {
         self.range(from, to).map(|(hour, ..)| (hour, self.arm(hour)))
     }
 
-    /// Bad runs and runs of the hours [from, to) that have any.
+    /// Returns bad runs and runs of the hours [from, to) that have any.
     pub fn range(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, i64, i64)> + '_ {
         let skip = usize::try_from((from - self.first).max(0)).unwrap_or(usize::MAX);
         let end = usize::try_from((to - self.first).max(0)).unwrap_or(0).min(self.counts.len());
@@ -108,8 +108,8 @@ impl Hours {
         })
     }
 
-    /// Hours [from, to) as the wall clock names them, with their runs, of which those that have none count as well; from
-    /// the first hour that is known.
+    /// Returns the hours [from, to) by the wall clock, with their runs, including hours without runs, from the first
+    /// known hour on.
     pub fn runs_by_clock(&self, from: i64, to: i64) -> Vec<(i64, u64)> {
         let from = self.first().map_or(to, |first| first.max(from));
         let runs = |hour: i64| {
@@ -119,7 +119,7 @@ impl Hours {
         (from..to).map(|hour| (self.season.local_hour(hour), runs(hour).unwrap_or(0))).collect()
     }
 
-    /// The first hour that is known.
+    /// Returns the first known hour.
     pub fn first(&self) -> Option<i64> {
         (!self.counts.is_empty()).then_some(self.first)
     }
@@ -145,16 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn hours_know_what_their_runs_stand_for() {
+    fn hours_keep_weights() {
         let mut hours = Hours::default();
-        let of = |events, runs, weight| Measure::counts(events, runs).weighing(weight);
+        let of = |events, runs, weight| Measure::from_counts(events, runs).with_weight(weight);
         assert!(hours.add_measure(100, &of(1, 10, ONE), 50) && hours.weights.is_empty());
         assert!(hours.add_measure(100, &of(0, 4, 5 * ONE), 50));
-        assert_eq!((hours.arm(100).seen(), hours.arm(100).stands_for()), ((1, 14), (1, 30)));
+        assert_eq!((hours.arm(100).seen_counts(), hours.arm(100).weighted_counts()), ((1, 14), (1, 30)));
         assert!(hours.add_measure(100, &of(0, -4, 5 * ONE), 50));
         assert_eq!(hours.arm(100).weight(), Some(ONE));
         assert!(hours.add_measure(200, &of(0, 1, 5 * ONE), 50));
-        assert_eq!(hours.arms(0, 300).map(|(hour, arm)| (hour, arm.stands_for())).collect::<Vec<_>>(), [(200, (0, 5))]);
+        assert_eq!(
+            hours.arms(0, 300).map(|(hour, arm)| (hour, arm.weighted_counts())).collect::<Vec<_>>(),
+            [(200, (0, 5))]
+        );
         assert_eq!(hours.weights.len(), 1);
     }
 }

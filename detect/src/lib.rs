@@ -1,18 +1,19 @@
-//! From observations, window by window, to alerts: pure, without I/O, clock or randomness.
+//! Turns observations, window by window, into alerts. Pure: no I/O, clock or randomness.
 //!
-//! * [`observation`]: what a window of one series holds.
-//! * [`detector`]: what is looked for (DETECTION D1 to D8, D11, D12), one file a kind, each with incremental state.
-//! * [`weights`]: runs that were sampled, and what they stand for.
+//! * [`observation`]: the contents of a window of one series.
+//! * [`detector`]: the detectors (DETECTION D1 to D8, D11, D12), one file each, with incremental state.
+//! * [`weights`]: weights of sampled runs.
 //! * [`evidence`]: the numbers behind a verdict.
-//! * [`machine`]: inactive, pending, firing, resolved, and stale.
-//! * [`hours`]: a series' past by hour; [`season`]: the clock that its weeks go by.
+//! * [`machine`]: the states of an alert: inactive, pending, firing, resolved, and stale.
+//! * [`hours`]: a series' past by hour; [`season`]: the time zone of its weekly season.
 //! * [`crowd`]: series that may fall silent together.
-//! * [`track`]: one series folded over its windows; corrections are new less old, by folding again from a checkpoint.
-//! * [`family`]: the releases of one task side by side, and which is whose baseline.
-//! * [`budget`]: thresholds from "at most X false pages a month".
+//! * [`track`]: one series folded over its windows. Corrections go back to a checkpoint and fold again; the difference
+//!   is reported.
+//! * [`family`]: the releases of one task side by side, and the baseline of each.
+//! * [`budget`]: thresholds derived from "at most X false pages a month".
 //!
-//! Rule: the transitions of a series are a function of its windows alone. Whether they came one by one, late, or all at
-//! once after a restart makes no difference; what a late correction changes is told as such.
+//! Rule: the transitions of a series are a function of its windows alone. It makes no difference whether windows arrive
+//! one by one, late, or all at once after a restart; changes caused by a late correction are reported as such.
 
 pub mod budget;
 pub mod crowd;
@@ -28,13 +29,13 @@ pub mod weights;
 
 pub use bellwether_stats::Invalid;
 pub use budget::{Budget, Thresholds};
-pub use crowd::{Among, Crowd};
-pub use detector::{Detector, Judge, Signal, Verdict};
-pub use evidence::{Baseline, Evidence, StratumEvidence};
-pub use family::{Cell, Compare, Family, Update};
+pub use crowd::{Crowd, CrowdMember};
+pub use detector::{Detector, DetectorState, Signal, Verdict};
+pub use evidence::{BaselineKind, Evidence, StratumEvidence};
+pub use family::{BaselinePolicy, Cell, Family, SeriesUpdate};
 pub use hours::Hours;
-pub use machine::{Machine, Pace, State, Transition};
-pub use observation::{Groups, Measure, Minute, RatioTotals, Row, Window, total_of};
+pub use machine::{AlertMachine, AlertState, AlertTiming, Transition};
+pub use observation::{Groups, Measure, Minute, RatioTotals, StratumRow, Window, total_of};
 pub use season::Season;
-pub use track::{Around, Change, Told, Track};
+pub use track::{Change, Track, TrackContext, TransitionRecord};
 pub use weights::{Arm, WeightSums, Weights};

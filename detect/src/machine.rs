@@ -1,74 +1,75 @@
-//! The states of an alert: inactive, pending, firing, resolved; and stale, which is firing without news.
+//! The states of an alert: inactive, pending, firing, resolved; and stale, which is firing without recent data.
 //!
-//! Rules: an alert fires once its detector says so for as many windows as it has to hold; it resolves only by evidence of
-//! recovery, or because the release has been taken back while its task goes on. Missing data resolves nothing: a firing
-//! alert that hears nothing becomes stale and keeps firing.
+//! Rules: an alert fires once its detector has alarmed for the required number of windows. It resolves only on evidence
+//! of recovery, or because the release was withdrawn while its task goes on. Missing data resolves nothing: a firing
+//! alert without data becomes stale and keeps firing.
 
 use crate::detector::Signal;
 use crate::observation::Minute;
 
-/// Where an alert is.
+/// The state of an alert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Nothing to see.
+pub enum AlertState {
+    /// No evidence.
     #[default]
     Inactive,
-    /// On the way: evidence is half of what it needs, or the condition has not held long enough.
+    /// Evidence is at least half of the threshold, or the condition has not held long enough.
     Pending,
-    /// Somebody has to act.
+    /// Needs action.
     Firing,
-    /// It is over.
+    /// The problem is over.
     Resolved,
 }
 
-/// How quickly an alert moves.
+/// The timing of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Minutes that an alarm has to hold before it fires. 0 for detectors whose evidence already weighs time.
+pub struct AlertTiming {
+    /// Minutes that an alarm must last before the alert fires. 0 for detectors with evidence that accumulates over
+    /// time.
     pub hold: i64,
-    /// Minutes that a detector without evidence of recovery has to be quiet before it resolves.
+    /// Minutes that a detector without evidence of recovery must be quiet before the alert resolves.
     pub clear: i64,
-    /// Minutes without any data after which a firing alert is stale.
+    /// Minutes without data after which a firing alert is stale.
     pub stale_after: i64,
 }
 
-impl Default for Pace {
+impl Default for AlertTiming {
     fn default() -> Self {
         Self { hold: 0, clear: 30, stale_after: 60 }
     }
 }
 
-/// A step from one state to another.
+/// A transition from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// End of the window that brought it.
+    /// End of the window that caused it.
     pub at: Minute,
-    /// From.
-    pub from: State,
-    /// To.
-    pub to: State,
-    /// Firing without news.
+    /// Previous state.
+    pub from: AlertState,
+    /// New state.
+    pub to: AlertState,
+    /// True if it fires without recent data.
     pub stale: bool,
-    /// Why, in a word: `evidence`, `held`, `faded`, `recovered`, `cleared`, `rolled_back`, `no_data`, `data_again`.
+    /// Reason, in a word: `evidence`, `held`, `faded`, `recovered`, `cleared`, `rolled_back`, `no_data`, `data_again`.
     pub why: &'static str,
 }
 
 /// The alert of one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    pace: Pace,
-    state: State,
+pub struct AlertMachine {
+    timing: AlertTiming,
+    state: AlertState,
     stale: bool,
-    /// When the present alarm or quiet began.
+    /// Whether the detector alarms, and since when.
     since: Option<(bool, Minute)>,
     /// End of the last window with data.
     heard: Option<Minute>,
 }
 
-// === impl State ===
+// === impl AlertState ===
 
-impl State {
-    /// Its name in the table of alerts.
+impl AlertState {
+    /// Returns its name in the table of alerts.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inactive => "inactive",
@@ -78,49 +79,49 @@ impl State {
         }
     }
 
-    /// The state of a name.
-    pub fn of(name: &str) -> Option<Self> {
+    /// Returns the state with a name.
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Inactive, Self::Pending, Self::Firing, Self::Resolved].into_iter().find(|state| state.name() == name)
     }
 }
 
-// === impl Machine ===
+// === impl AlertMachine ===
 
-impl Machine {
-    /// Inactive.
-    pub fn new(pace: Pace) -> Self {
-        Self { pace, state: State::Inactive, stale: false, since: None, heard: None }
+impl AlertMachine {
+    /// Creates an inactive alert.
+    pub fn new(timing: AlertTiming) -> Self {
+        Self { timing, state: AlertState::Inactive, stale: false, since: None, heard: None }
     }
 
-    /// It fires since a moment.
+    /// Sets it to firing since `at`.
     pub fn resume(&mut self, at: Minute) {
-        (self.state, self.heard) = (State::Firing, Some(at));
+        (self.state, self.heard) = (AlertState::Firing, Some(at));
     }
 
-    /// Where it is.
-    pub fn state(&self) -> State {
+    /// Returns its state.
+    pub fn state(&self) -> AlertState {
         self.state
     }
 
-    /// Firing without news.
+    /// Returns true if it fires without recent data.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// When it becomes stale if nothing more is heard; none unless it fires.
+    /// Returns the time at which it becomes stale unless data arrives; none unless it fires.
     pub fn stale_at(&self) -> Option<Minute> {
-        (self.state == State::Firing && !self.stale).then_some(self.heard?.saturating_add(self.pace.stale_after))
+        (self.state == AlertState::Firing && !self.stale).then_some(self.heard?.saturating_add(self.timing.stale_after))
     }
 
-    /// Time passes up to a moment without data: what was heard of last decides whether that is too long.
+    /// Advances time to `until` without data: a firing alert becomes stale if the last data is too old.
     pub fn wait(&mut self, until: Minute) -> Option<Transition> {
-        let silent_since = self.heard?.saturating_add(self.pace.stale_after);
-        if self.state == State::Firing && !self.stale && silent_since <= until {
+        let silent_since = self.heard?.saturating_add(self.timing.stale_after);
+        if self.state == AlertState::Firing && !self.stale && silent_since <= until {
             self.stale = true;
             return Some(Transition {
                 at: silent_since,
-                from: State::Firing,
-                to: State::Firing,
+                from: AlertState::Firing,
+                to: AlertState::Firing,
                 stale: true,
                 why: "no_data",
             });
@@ -128,7 +129,7 @@ impl Machine {
         None
     }
 
-    /// A window with data ended, and the detector says this of it.
+    /// Processes the detector's signal for a window with data.
     pub fn step(&mut self, end: Minute, signal: Signal) -> Vec<Transition> {
         let mut steps: Vec<Transition> = self.wait(end - 1).into_iter().collect();
         self.heard = Some(end);
@@ -137,30 +138,37 @@ impl Machine {
             steps.push(Transition { at: end, from: self.state, to: self.state, stale: false, why: "data_again" });
         }
         let alarmed = signal == Signal::Alarm;
-        let begun = match self.since {
+        let started = match self.since {
             Some((was, since)) if was == alarmed => since,
             _ => end,
         };
-        self.since = Some((alarmed, begun));
-        let held = end - begun;
+        self.since = Some((alarmed, started));
+        let held = end - started;
         let next = match (self.state, signal) {
-            (State::Inactive | State::Resolved, Signal::Alarm) if self.pace.hold == 0 => {
-                steps.push(self.transition(end, State::Pending, "evidence"));
-                Some((State::Firing, "evidence"))
+            (AlertState::Inactive | AlertState::Resolved, Signal::Alarm) if self.timing.hold == 0 => {
+                steps.push(self.transition(end, AlertState::Pending, "evidence"));
+                Some((AlertState::Firing, "evidence"))
             }
-            (State::Inactive | State::Resolved, Signal::Alarm | Signal::Suspect) => Some((State::Pending, "evidence")),
-            (State::Pending, Signal::Alarm) if held >= self.pace.hold => {
-                Some((State::Firing, if self.pace.hold == 0 { "evidence" } else { "held" }))
+            (AlertState::Inactive | AlertState::Resolved, Signal::Alarm | Signal::Suspect) => {
+                Some((AlertState::Pending, "evidence"))
             }
-            (State::Pending, Signal::Quiet | Signal::Recovered | Signal::Gone) => Some((State::Inactive, "faded")),
-            (State::Firing, Signal::Recovered) => Some((State::Resolved, "recovered")),
-            (State::Firing, Signal::Gone) => Some((State::Resolved, "rolled_back")),
-            (State::Firing, Signal::Clear) if held >= self.pace.clear => Some((State::Resolved, "cleared")),
-            (State::Pending, Signal::Clear) => Some((State::Inactive, "faded")),
-            // Evidence that stops growing is no evidence of recovery, and what is not known changes nothing.
-            (State::Inactive | State::Resolved, Signal::Quiet | Signal::Clear | Signal::Recovered | Signal::Gone)
-            | (State::Pending, Signal::Alarm | Signal::Suspect)
-            | (State::Firing, Signal::Alarm | Signal::Suspect | Signal::Quiet | Signal::Clear)
+            (AlertState::Pending, Signal::Alarm) if held >= self.timing.hold => {
+                Some((AlertState::Firing, if self.timing.hold == 0 { "evidence" } else { "held" }))
+            }
+            (AlertState::Pending, Signal::Quiet | Signal::Recovered | Signal::Gone) => {
+                Some((AlertState::Inactive, "faded"))
+            }
+            (AlertState::Firing, Signal::Recovered) => Some((AlertState::Resolved, "recovered")),
+            (AlertState::Firing, Signal::Gone) => Some((AlertState::Resolved, "rolled_back")),
+            (AlertState::Firing, Signal::Clear) if held >= self.timing.clear => Some((AlertState::Resolved, "cleared")),
+            (AlertState::Pending, Signal::Clear) => Some((AlertState::Inactive, "faded")),
+            // Evidence that stops growing is no evidence of recovery, and an unknown signal changes nothing.
+            (
+                AlertState::Inactive | AlertState::Resolved,
+                Signal::Quiet | Signal::Clear | Signal::Recovered | Signal::Gone,
+            )
+            | (AlertState::Pending, Signal::Alarm | Signal::Suspect)
+            | (AlertState::Firing, Signal::Alarm | Signal::Suspect | Signal::Quiet | Signal::Clear)
             | (_, Signal::Unknown) => None,
         };
         if let Some((to, why)) = next {
@@ -169,7 +177,7 @@ impl Machine {
         steps
     }
 
-    fn transition(&mut self, at: Minute, to: State, why: &'static str) -> Transition {
+    fn transition(&mut self, at: Minute, to: AlertState, why: &'static str) -> Transition {
         let from = std::mem::replace(&mut self.state, to);
         Transition { at, from, to, stale: false, why }
     }
@@ -181,8 +189,8 @@ mod tests {
 
     use super::*;
 
-    fn run(pace: Pace, signals: &[(Minute, Signal)]) -> Vec<(Minute, State, bool, &'static str)> {
-        let mut machine = Machine::new(pace);
+    fn run(timing: AlertTiming, signals: &[(Minute, Signal)]) -> Vec<(Minute, AlertState, bool, &'static str)> {
+        let mut machine = AlertMachine::new(timing);
         let steps = signals.iter().flat_map(|(at, signal)| machine.step(*at, *signal)).collect::<Vec<_>>();
         steps.into_iter().map(|step| (step.at, step.to, step.stale, step.why)).collect()
     }
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn evidence_fires_at_once_and_only_recovery_resolves() {
         let steps = run(
-            Pace::default(),
+            AlertTiming::default(),
             &[
                 (1, Signal::Quiet),
                 (2, Signal::Suspect),
@@ -204,63 +212,63 @@ mod tests {
         assert_eq!(
             steps,
             [
-                (2, State::Pending, false, "evidence"),
-                (3, State::Firing, false, "evidence"),
-                (65, State::Firing, true, "no_data"),
-                (500, State::Firing, false, "data_again"),
-                (500, State::Resolved, false, "recovered"),
-                (501, State::Pending, false, "evidence"),
-                (501, State::Firing, false, "evidence"),
+                (2, AlertState::Pending, false, "evidence"),
+                (3, AlertState::Firing, false, "evidence"),
+                (65, AlertState::Firing, true, "no_data"),
+                (500, AlertState::Firing, false, "data_again"),
+                (500, AlertState::Resolved, false, "recovered"),
+                (501, AlertState::Pending, false, "evidence"),
+                (501, AlertState::Firing, false, "evidence"),
             ]
         );
     }
 
     #[test]
-    fn a_bare_condition_has_to_hold_and_to_clear() {
-        let pace = Pace { hold: 5, clear: 10, stale_after: 60 };
+    fn a_plain_condition_must_hold_before_firing_and_clear_before_resolving() {
+        let timing = AlertTiming { hold: 5, clear: 10, stale_after: 60 };
         let mut signals = vec![(0, Signal::Alarm), (3, Signal::Clear), (4, Signal::Alarm), (9, Signal::Alarm)];
         signals.extend([(10, Signal::Clear), (15, Signal::Alarm), (16, Signal::Clear), (26, Signal::Clear)]);
         let expected = [
-            (0, State::Pending, false, "evidence"),
-            (3, State::Inactive, false, "faded"),
-            (4, State::Pending, false, "evidence"),
-            (9, State::Firing, false, "held"),
-            (26, State::Resolved, false, "cleared"),
+            (0, AlertState::Pending, false, "evidence"),
+            (3, AlertState::Inactive, false, "faded"),
+            (4, AlertState::Pending, false, "evidence"),
+            (9, AlertState::Firing, false, "held"),
+            (26, AlertState::Resolved, false, "cleared"),
         ];
-        assert_eq!(run(pace, &signals), expected);
+        assert_eq!(run(timing, &signals), expected);
     }
 
     #[test]
-    fn a_release_that_is_taken_back_is_over() {
-        let steps = run(Pace::default(), &[(1, Signal::Alarm), (2, Signal::Gone)]);
-        assert_eq!(steps.last(), Some(&(2, State::Resolved, false, "rolled_back")));
+    fn the_alert_of_a_withdrawn_release_resolves() {
+        let steps = run(AlertTiming::default(), &[(1, Signal::Alarm), (2, Signal::Gone)]);
+        assert_eq!(steps.last(), Some(&(2, AlertState::Resolved, false, "rolled_back")));
     }
 
     proptest! {
         #[test]
         fn missing_data_never_resolves(gaps in proptest::collection::vec(0_i64..500, 1..20)) {
-            let mut machine = Machine::new(Pace::default());
+            let mut machine = AlertMachine::new(AlertTiming::default());
             machine.step(0, Signal::Alarm);
             let mut now = 0;
             for gap in gaps {
                 now += gap;
                 machine.wait(now);
-                prop_assert_eq!(machine.state(), State::Firing);
+                prop_assert_eq!(machine.state(), AlertState::Firing);
                 prop_assert_eq!(machine.is_stale(), now >= 60);
             }
-            prop_assert!(machine.step(now + 1, Signal::Unknown).iter().all(|step| step.to == State::Firing));
+            prop_assert!(machine.step(now + 1, Signal::Unknown).iter().all(|step| step.to == AlertState::Firing));
         }
 
         #[test]
         fn every_step_begins_where_the_last_one_ended(signals in proptest::collection::vec(0_usize..7, 0..60)) {
             const ALL: [Signal; 7] = [Signal::Unknown, Signal::Quiet, Signal::Suspect, Signal::Alarm, Signal::Clear,
                 Signal::Recovered, Signal::Gone];
-            let mut machine = Machine::new(Pace { hold: 2, clear: 3, stale_after: 5 });
-            let mut state = State::Inactive;
+            let mut machine = AlertMachine::new(AlertTiming { hold: 2, clear: 3, stale_after: 5 });
+            let mut state = AlertState::Inactive;
             for (at, signal) in signals.into_iter().enumerate() {
                 for step in machine.step(at as i64, ALL[signal]) {
                     prop_assert_eq!(step.from, state);
-                    prop_assert!(!(step.from == State::Inactive && step.to == State::Resolved));
+                    prop_assert!(!(step.from == AlertState::Inactive && step.to == AlertState::Resolved));
                     state = step.to;
                 }
                 prop_assert_eq!(machine.state(), state);

@@ -1,4 +1,4 @@
-//! What a window of one series holds: exact integers that add up, so that a correction is an addition too.
+//! The contents of a window of one series: exact integers that add up, so that a correction is an addition too.
 
 use std::sync::Arc;
 
@@ -9,26 +9,26 @@ use crate::weights::{Arm, ONE, WeightSums, Weights};
 /// Minutes since the epoch: the start of a one-minute window.
 pub type Minute = i64;
 
-/// Sums over the runs of one arm, window and stratum. Which of them are used is the detector's.
+/// Sums over the runs of one arm, window and stratum. Each detector uses some of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measure {
     /// Runs with the bad outcome.
     pub events: i64,
-    /// Runs that could have had it.
+    /// Runs that could have had the bad outcome.
     pub runs: i64,
-    /// Share of the traffic that the arm was to get, millionths; 0 where nobody said. The newest counts.
+    /// Traffic share configured for the arm, in millionths; 0 if not stated. The latest value counts.
     pub share_micros: i64,
-    /// The same by random group of sessions.
+    /// Totals by random group of sessions.
     pub groups: Option<Box<Groups>>,
     /// Sums of a ratio.
     pub ratio: Option<Box<RatioTotals>>,
     /// Runs by bin or category.
     pub bins: Vec<i64>,
-    /// What all of these stand for, where runs were sampled; none: each run stands for itself.
+    /// Weighted sums of the same, for sampled runs; none if every run has weight 1.
     pub weights: Option<Box<Weights>>,
 }
 
-/// Totals by random group of sessions, from which follows how alike the runs of a session are.
+/// Totals by random group of sessions, used to estimate the correlation within sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
     /// Runs with the bad outcome (of a ratio: Σ y), by group.
@@ -52,12 +52,12 @@ pub struct RatioTotals {
     pub xy: i128,
 }
 
-/// One stratum of a window: what is judged, and what it is judged against.
+/// One stratum of a window: the arm that is judged and its baseline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Name of the stratum; empty where there is one only.
+pub struct StratumRow {
+    /// Name of the stratum; empty if there is only one.
     pub stratum: Arc<str>,
-    /// Baseline; empty for detectors that look at one's own past.
+    /// Baseline; empty for detectors that use the series' own past.
     pub baseline: Measure,
     /// Canary, or the series itself.
     pub canary: Measure,
@@ -68,12 +68,12 @@ pub struct Row {
 pub struct Window {
     /// Its start.
     pub start: Minute,
-    /// True where the baseline is not of this moment but of the same hour of earlier weeks.
+    /// True if the baseline is from the same hour of earlier weeks instead of the same window.
     pub historical: bool,
-    /// How the baseline wanders, where it is of earlier weeks.
+    /// Wander of the baseline, if the baseline is from earlier weeks.
     pub wander: Option<Wander>,
-    /// Its strata, in order of their names.
-    pub rows: Vec<Row>,
+    /// Its strata, ordered by name.
+    pub rows: Vec<StratumRow>,
 }
 
 fn add_lists(to: &mut Vec<i64>, more: &[i64]) {
@@ -85,21 +85,21 @@ fn add_lists(to: &mut Vec<i64>, more: &[i64]) {
     }
 }
 
-/// Σ of counts by bin, held at the ends of 64 bits.
+/// Returns the sum of counts by bin, saturating at 64 bits.
 pub fn total_of(bins: &[i64]) -> i64 {
     let total: i128 = bins.iter().map(|bin| i128::from(*bin)).sum();
     i64::try_from(total).unwrap_or(if total < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Greatest count of one window: no traffic has as many, and the sums of years of windows stay within 64 bits.
-const GREATEST_COUNT: u64 = 1 << 44;
+/// Maximum count of one window. No traffic reaches it, and the sums over years of windows stay within 64 bits.
+const MAX_COUNT: u64 = 1 << 44;
 
-/// A count that corrections may have made negative for a moment.
+/// Clamps a count that corrections may have made temporarily negative.
 pub(crate) fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0).min(GREATEST_COUNT)
+    u64::try_from(value).unwrap_or(0).min(MAX_COUNT)
 }
 
-/// Counts by bin without what corrections may have made negative for a moment.
+/// Clamps counts by bin that corrections may have made temporarily negative.
 pub(crate) fn counts_of(bins: &[i64]) -> Vec<u64> {
     bins.iter().map(|value| count(*value)).collect()
 }
@@ -107,49 +107,49 @@ pub(crate) fn counts_of(bins: &[i64]) -> Vec<u64> {
 // === impl Measure ===
 
 impl Measure {
-    /// Bad runs of all.
-    pub fn counts(events: i64, runs: i64) -> Self {
+    /// Creates a measure from a number of bad runs and runs.
+    pub fn from_counts(events: i64, runs: i64) -> Self {
         Self { events, runs, ..Self::default() }
     }
 
-    /// The counts of an arm.
-    pub fn of(arm: &Arm) -> Self {
-        let mut measure = Self::counts(arm.events, arm.runs);
+    /// Creates a measure from the counts of an arm.
+    pub fn from_arm(arm: &Arm) -> Self {
+        let mut measure = Self::from_counts(arm.events, arm.runs);
         if arm.weight() != Some(ONE) {
             measure.weights = Some(Box::new(Weights { sums: arm.sums, ..Weights::default() }));
         }
         measure
     }
 
-    /// Runs by bin or category; the runs are their sum.
-    pub fn histogram(bins: Vec<i64>) -> Self {
+    /// Creates a measure from runs by bin or category; the number of runs is their sum.
+    pub fn from_histogram(bins: Vec<i64>) -> Self {
         Self { runs: total_of(&bins), bins, ..Self::default() }
     }
 
-    /// The same, where each run stands for as many as its weight says, millionths.
+    /// Gives every run the same weight, in millionths.
     #[must_use]
-    pub fn weighing(mut self, weight_micros: i64) -> Self {
+    pub fn with_weight(mut self, weight_micros: i64) -> Self {
         if weight_micros != ONE {
-            self.weights = Some(Box::new(Weights::of(&self, weight_micros)));
+            self.weights = Some(Box::new(Weights::uniform(&self, weight_micros)));
         }
         self
     }
 
-    /// What bad runs and runs stand for.
+    /// Returns the weight sums of bad runs and runs.
     pub fn weight_sums(&self) -> WeightSums {
         match &self.weights {
             Some(weights) => weights.sums,
-            None => WeightSums::of(self.events, self.runs, ONE),
+            None => WeightSums::uniform(self.events, self.runs, ONE),
         }
     }
 
-    /// Adds another; a correction is new less old.
+    /// Adds another measure; a correction is the new one minus the old one.
     pub fn add(&mut self, more: &Self) {
         if self.weights.is_some() || more.weights.is_some() {
-            let mut sum = self.weights.take().unwrap_or_else(|| Box::new(Weights::of(self, ONE)));
+            let mut sum = self.weights.take().unwrap_or_else(|| Box::new(Weights::uniform(self, ONE)));
             match &more.weights {
                 Some(weights) => sum.add(weights),
-                None => sum.add(&Weights::of(more, ONE)),
+                None => sum.add(&Weights::uniform(more, ONE)),
             }
             self.weights = Some(sum);
         }
@@ -168,13 +168,13 @@ impl Measure {
         }
     }
 
-    /// Bad runs and runs, as a table wants them: never more bad ones than there are.
-    pub fn pair(&self) -> (u64, u64) {
+    /// Returns bad runs and runs, both non-negative, with no more bad runs than runs.
+    pub fn clamped_counts(&self) -> (u64, u64) {
         let runs = count(self.runs);
         (count(self.events).min(runs), runs)
     }
 
-    /// Runs by bin, in millionths of what they stand for.
+    /// Returns the weight sums by bin, in millionths.
     pub(crate) fn weighted_bins(&self) -> Vec<u64> {
         let held = |sum: i128| u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
         match &self.weights {
@@ -183,7 +183,7 @@ impl Measure {
         }
     }
 
-    /// Runs by bin, weighted, as many of them as say as much with equal weights: those seen where all weights are equal.
+    /// Returns weighted runs by bin, scaled to the effective number of runs; the plain counts if all weights are equal.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -200,17 +200,17 @@ impl Measure {
         bins.iter().map(|bin| (*bin as f64 / total * arm.effective_runs()).round() as u64).collect()
     }
 
-    /// Runs seen, and what they stand for.
+    /// Returns the counts with their weight sums.
     pub fn arm(&self) -> Arm {
-        Arm::of(self)
+        Arm::from_measure(self)
     }
 
-    /// Greatest weight of its runs, millionths.
-    pub(crate) fn heaviest(&self) -> i64 {
-        self.weights.as_ref().map_or(ONE, |weights| weights.heaviest.max(ONE))
+    /// Returns the maximum weight of its runs, in millionths.
+    pub(crate) fn max_weight(&self) -> i64 {
+        self.weights.as_ref().map_or(ONE, |weights| weights.max_weight.max(ONE))
     }
 
-    /// True where nothing is in it.
+    /// Returns true if it has no runs, events or totals.
     pub fn is_empty(&self) -> bool {
         self.runs == 0 && self.events == 0 && self.ratio.is_none() && self.bins.iter().all(|bin| *bin == 0)
     }
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_correction_takes_back_what_it_corrects() {
+    fn a_correction_cancels_what_it_corrects() {
         let whole = |factor: i64| Measure {
             events: 3 * factor,
             runs: 9 * factor,
@@ -258,13 +258,13 @@ mod tests {
         sum.add(&whole(2));
         sum.add(&whole(-2));
         assert_eq!(sum, whole(1));
-        let weighted = |factor: i64| whole(factor).weighing(4_000_000);
+        let weighted = |factor: i64| whole(factor).with_weight(4_000_000);
         let mut sum = whole(1);
         for factor in [3, -1, -2] {
             sum.add(&weighted(factor));
         }
         assert_eq!((sum.weight_sums(), sum.events), (whole(1).weight_sums(), 3));
-        assert_eq!(Measure::counts(5, 3).pair(), (3, 3));
-        assert_eq!(Measure::counts(-1, -2).pair(), (0, 0));
+        assert_eq!(Measure::from_counts(5, 3).clamped_counts(), (3, 3));
+        assert_eq!(Measure::from_counts(-1, -2).clamped_counts(), (0, 0));
     }
 }

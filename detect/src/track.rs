@@ -1,84 +1,84 @@
 //! One series folded over its windows: detector and alert together, with checkpoints.
 //!
-//! A correction of a window that has been judged goes back to the checkpoint before it and folds again. What comes out
-//! differently is told: transitions that are new, that moved, or that would not have been.
+//! A correction of an already judged window goes back to the checkpoint before it and folds again. The differences are
+//! reported: transitions that are new, that moved, or that no longer occur.
 
 use std::collections::VecDeque;
 
 use crate::budget::Thresholds;
-use crate::crowd::Among;
-use crate::detector::{DAY, Detector, Judge, Past, Verdict};
+use crate::crowd::CrowdMember;
+use crate::detector::{DAY, Detector, DetectorState, Past, Verdict};
 use crate::evidence::Evidence;
 use crate::hours::Hours;
-use crate::machine::{Machine, Pace, State, Transition};
+use crate::machine::{AlertMachine, AlertState, AlertTiming, Transition};
 use crate::observation::{Minute, Window};
 
-/// Minutes between two checkpoints, and how many are kept: corrections of the last three hours, at least, are taken in.
+/// Minutes between two checkpoints, and their number: corrections of at least the last three hours are processed.
 pub const CHECKPOINT_MINUTES: i64 = 60;
 const CHECKPOINTS: usize = 5;
 
-/// A transition with what brought it.
+/// A transition with the verdict and the evidence that caused it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// The step.
+pub struct TransitionRecord {
+    /// The transition.
     pub transition: Transition,
-    /// What the detector said.
+    /// The detector's verdict.
     pub verdict: Verdict,
-    /// The numbers behind it.
+    /// The numbers behind the verdict.
     pub evidence: Evidence,
 }
 
-/// What an evaluation brought.
+/// A result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// A transition; `late` where a correction brought it for a time that had been judged.
+    /// A new transition.
     New {
-        /// It.
-        told: Box<Told>,
-        /// True where it comes out of a correction.
+        /// The transition.
+        record: Box<TransitionRecord>,
+        /// True if a correction caused it at a time that had already been judged.
         late: bool,
     },
-    /// A transition that, after a correction, is at another time.
+    /// A transition that a correction moved to another time.
     Moved {
-        /// When it was thought to be.
+        /// Its previous time.
         was: Minute,
-        /// It, as it is now.
-        told: Box<Told>,
+        /// The transition as it is now.
+        record: Box<TransitionRecord>,
     },
-    /// A transition that, after a correction, would not have been.
+    /// A transition that a correction removed.
     Retracted {
-        /// It, as it was told.
-        told: Box<Told>,
-        /// State of the alert instead.
-        now: State,
+        /// The transition as it was reported.
+        record: Box<TransitionRecord>,
+        /// The state of the alert now.
+        now: AlertState,
     },
 }
 
-/// What a series is judged by beside its windows.
+/// The context that a series is judged in, apart from its windows.
 #[derive(Clone, Copy, Debug)]
-pub struct Around<'a> {
+pub struct TrackContext<'a> {
     /// Its past.
     pub hours: &'a Hours,
-    /// Where it stands among others.
-    pub among: Option<Among<'a>>,
+    /// Its position in its crowd.
+    pub member: Option<CrowdMember<'a>>,
 }
 
-// === impl Around ===
+// === impl TrackContext ===
 
-impl<'a> Around<'a> {
-    /// A series by itself.
+impl<'a> TrackContext<'a> {
+    /// Creates the context of a series without a crowd.
     pub fn alone(hours: &'a Hours) -> Self {
-        Self { hours, among: None }
+        Self { hours, member: None }
     }
 }
 
-/// Detector and alert at a moment.
+/// Detector and alert at a point in time.
 struct Fold {
-    /// All windows before it are in.
+    /// All windows before this have been processed.
     next: Minute,
-    judge: Box<dyn Judge>,
-    machine: Machine,
-    /// Firing from, to: left out of baselines.
+    judge: Box<dyn DetectorState>,
+    machine: AlertMachine,
+    /// Periods of firing, excluded from baselines.
     incidents: Vec<(Minute, Minute)>,
     /// Last window in which the series itself had runs.
     last_own: Minute,
@@ -88,7 +88,7 @@ impl Clone for Fold {
     fn clone(&self) -> Self {
         Self {
             next: self.next,
-            judge: self.judge.boxed(),
+            judge: self.judge.clone_box(),
             machine: self.machine,
             incidents: self.incidents.clone(),
             last_own: self.last_own,
@@ -98,44 +98,44 @@ impl Clone for Fold {
 
 /// One series.
 pub struct Track {
-    begun: Minute,
+    started: Minute,
     fold: Fold,
     checkpoints: VecDeque<Fold>,
-    told: Vec<Told>,
-    /// What had been told of the time that is being judged again.
-    before: Vec<Told>,
+    records: Vec<TransitionRecord>,
+    /// Transitions reported earlier for the time that is being judged again.
+    previous: Vec<TransitionRecord>,
     judged_to: Minute,
-    /// How far back corrections went since then.
+    /// The earliest point that corrections since then rewound to.
     rewound_to: Option<Minute>,
 }
 
-fn past<'a>(around: Around<'a>, incidents: &'a [(Minute, Minute)]) -> Past<'a> {
-    Past { hours: around.hours, incidents, among: around.among }
+fn past<'a>(context: TrackContext<'a>, incidents: &'a [(Minute, Minute)]) -> Past<'a> {
+    Past { hours: context.hours, incidents, member: context.member }
 }
 
 // === impl Track ===
 
 impl Track {
-    /// Before the first window, which is at `begun`.
-    pub fn new(detector: &Detector, pace: Pace, begun: Minute) -> Self {
+    /// Creates the track of a series with its first window at `started`.
+    pub fn new(detector: &Detector, timing: AlertTiming, started: Minute) -> Self {
         let fold = Fold {
             next: Minute::MIN,
             judge: detector.start(),
-            machine: Machine::new(pace),
+            machine: AlertMachine::new(timing),
             incidents: Vec::new(),
-            last_own: begun,
+            last_own: started,
         };
         let checkpoints = VecDeque::from([fold.clone()]);
         let judged_to = Minute::MIN;
-        Self { begun, fold, checkpoints, told: Vec::new(), before: Vec::new(), judged_to, rewound_to: None }
+        Self { started, fold, checkpoints, records: Vec::new(), previous: Vec::new(), judged_to, rewound_to: None }
     }
 
-    /// A correction showed that it began at another window.
-    pub fn begins(&mut self, begun: Minute) {
-        self.begun = begun;
+    /// Changes the first window, after a correction.
+    pub fn set_start(&mut self, started: Minute) {
+        self.started = started;
     }
 
-    /// Its alert fires since a moment.
+    /// Resumes an alert that has been firing since `at`.
     pub fn resume(&mut self, at: Minute) {
         self.fold.machine.resume(at);
         self.fold.next = at;
@@ -144,58 +144,58 @@ impl Track {
         self.judged_to = at;
     }
 
-    /// Its first window.
-    pub fn begun(&self) -> Minute {
-        self.begun
+    /// Returns its first window.
+    pub fn started(&self) -> Minute {
+        self.started
     }
 
-    /// All windows before this moment have been judged.
+    /// Returns the time before which all windows have been judged.
     pub fn next(&self) -> Minute {
         self.fold.next
     }
 
-    /// Windows before this moment are needed no more.
-    pub fn keeps_from(&self) -> Minute {
+    /// Returns the time of the earliest checkpoint; windows before it are no longer needed.
+    pub fn earliest_checkpoint(&self) -> Minute {
         self.checkpoints.front().map_or(self.fold.next, |fold| fold.next)
     }
 
-    /// State of its alert.
-    pub fn state(&self) -> State {
+    /// Returns the state of its alert.
+    pub fn state(&self) -> AlertState {
         self.fold.machine.state()
     }
 
-    /// Firing without news.
+    /// Returns true if the alert fires without recent data.
     pub fn is_stale(&self) -> bool {
         self.fold.machine.is_stale()
     }
 
-    /// When a firing alert, hearing no more, becomes stale.
+    /// Returns the time at which a firing alert becomes stale unless data arrives.
     pub fn stale_at(&self) -> Option<Minute> {
         self.fold.machine.stale_at()
     }
 
-    /// When its alert fired: [from, to), without an end where it still does.
+    /// Returns the periods in which its alert fired, [from, to); an alert that still fires has no end.
     pub fn incidents(&self) -> &[(Minute, Minute)] {
         &self.fold.incidents
     }
 
-    /// What its detector says.
+    /// Returns the verdict of its detector.
     pub fn verdict(&self, thresholds: &Thresholds) -> Verdict {
         self.fold.judge.verdict(thresholds)
     }
 
-    /// The numbers behind it.
+    /// Returns the numbers behind the verdict.
     pub fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         self.fold.judge.evidence(thresholds)
     }
 
-    /// Goes back before a window that was corrected. False where it is older than every checkpoint: it then counts for
-    /// baselines only.
+    /// Rewinds to before a corrected window. Returns false if the window is older than every checkpoint: it then
+    /// affects baselines only.
     pub fn rewind(&mut self, corrected: Minute) -> bool {
         if corrected >= self.fold.next {
             return true;
         }
-        if self.keeps_from() > corrected {
+        if self.earliest_checkpoint() > corrected {
             return false;
         }
         while self.checkpoints.len() > 1 && self.checkpoints.back().is_some_and(|fold| fold.next > corrected) {
@@ -204,23 +204,23 @@ impl Track {
         if let Some(fold) = self.checkpoints.back() {
             self.fold = fold.clone();
         }
-        let keep = self.told.partition_point(|told| told.transition.at <= self.fold.next);
-        let mut again = self.told.split_off(keep);
-        again.append(&mut self.before);
-        self.before = again;
+        let keep = self.records.partition_point(|record| record.transition.at <= self.fold.next);
+        let mut again = self.records.split_off(keep);
+        again.append(&mut self.previous);
+        self.previous = again;
         self.rewound_to = Some(self.rewound_to.map_or(self.fold.next, |to| to.min(self.fold.next)));
         true
     }
 
-    /// Takes in a window from before it began.
+    /// Processes a window from before the series began.
     pub fn prime(&mut self, window: &Window) {
         self.fold.judge.prime(window);
     }
 
     /// Judges the next window.
-    pub fn feed(&mut self, window: &Window, around: Around<'_>, thresholds: &Thresholds) {
-        self.wait(window.start, around, thresholds);
-        // An hour of history stands at the end of its hour, whose last window may be in already.
+    pub fn feed(&mut self, window: &Window, context: TrackContext<'_>, thresholds: &Thresholds) {
+        self.wait(window.start, context, thresholds);
+        // A historical hour is placed at the end of its hour, after the last window, which may already be processed.
         if !window.historical {
             self.checkpoint(window.start);
         }
@@ -228,13 +228,14 @@ impl Track {
             self.fold.last_own = window.start;
         }
         let incidents = std::mem::take(&mut self.fold.incidents);
-        self.fold.judge.step(window, &past(around, &incidents));
+        self.fold.judge.step(window, &past(context, &incidents));
         self.fold.incidents = incidents;
         self.judge(window.start + 1, thresholds);
         self.fold.next = self.fold.next.max(window.start + 1);
     }
 
-    /// Keeps a copy from time to time. Everything up to its moment is in it, so that what is told after it is of later.
+    /// Keeps a copy from time to time. It includes everything up to its time, so transitions recorded after it are
+    /// later.
     fn checkpoint(&mut self, start: Minute) {
         if self.checkpoints.back().is_some_and(|last| start.saturating_sub(last.next) < CHECKPOINT_MINUTES) {
             return;
@@ -246,30 +247,30 @@ impl Track {
         }
     }
 
-    /// True where the series has had no runs for a day and no alert is open: there is nothing to judge.
+    /// Returns true if the series has had no runs for a day and no alert is firing: there is nothing to judge.
     pub fn is_dormant(&self, start: Minute) -> bool {
-        self.state() != State::Firing && start - self.fold.last_own > DAY
+        self.state() != AlertState::Firing && start - self.fold.last_own > DAY
     }
 
-    /// Passes over a window of a dormant series.
+    /// Skips a window of a dormant series.
     pub fn pass(&mut self, start: Minute) {
         self.checkpoint(start);
         self.fold.next = self.fold.next.max(start + 1);
     }
 
-    /// Time passes up to a moment without a window.
-    fn wait(&mut self, until: Minute, around: Around<'_>, thresholds: &Thresholds) {
-        self.advance(until, around, thresholds);
+    /// Advances time to `until` without a window.
+    fn wait(&mut self, until: Minute, context: TrackContext<'_>, thresholds: &Thresholds) {
+        self.advance(until, context, thresholds);
         if let Some(transition) = self.fold.machine.wait(until) {
             let verdict = self.fold.judge.verdict(thresholds);
-            self.tell(transition, verdict, thresholds);
+            self.record(transition, verdict, thresholds);
         }
     }
 
-    fn advance(&mut self, until: Minute, around: Around<'_>, thresholds: &Thresholds) {
+    fn advance(&mut self, until: Minute, context: TrackContext<'_>, thresholds: &Thresholds) {
         loop {
             let incidents = std::mem::take(&mut self.fold.incidents);
-            let at = self.fold.judge.advance(until, &past(around, &incidents));
+            let at = self.fold.judge.advance(until, &past(context, &incidents));
             self.fold.incidents = incidents;
             match at {
                 Some(at) => self.judge(at, thresholds),
@@ -281,62 +282,63 @@ impl Track {
     fn judge(&mut self, at: Minute, thresholds: &Thresholds) {
         let verdict = self.fold.judge.verdict(thresholds);
         for transition in self.fold.machine.step(at, verdict.signal) {
-            self.tell(transition, verdict, thresholds);
+            self.record(transition, verdict, thresholds);
         }
     }
 
-    fn tell(&mut self, transition: Transition, verdict: Verdict, thresholds: &Thresholds) {
+    fn record(&mut self, transition: Transition, verdict: Verdict, thresholds: &Thresholds) {
         let evidence = self.fold.judge.evidence(thresholds);
         match (transition.from, transition.to) {
-            (State::Pending, State::Firing) => {
+            (AlertState::Pending, AlertState::Firing) => {
                 let since = evidence.since.unwrap_or(transition.at).min(transition.at);
                 self.fold.incidents.push((since, Minute::MAX));
-                self.fold.judge.fired();
+                self.fold.judge.on_fired();
             }
-            (State::Firing, State::Resolved) => {
+            (AlertState::Firing, AlertState::Resolved) => {
                 if let Some(last) = self.fold.incidents.last_mut() {
                     last.1 = transition.at;
                 }
-                self.fold.judge.resolved();
+                self.fold.judge.on_resolved();
             }
             _ => {}
         }
-        self.told.push(Told { transition, verdict, evidence });
+        self.records.push(TransitionRecord { transition, verdict, evidence });
     }
 
-    /// All windows before `to` have been fed. Returns what is new, and what a correction has changed.
-    pub fn finish(&mut self, to: Minute, around: Around<'_>, thresholds: &Thresholds) -> Vec<Change> {
-        self.wait(to, around, thresholds);
+    /// Finishes an evaluation after all windows before `to` have been fed. Returns new transitions and those that
+    /// corrections changed.
+    pub fn finish(&mut self, to: Minute, context: TrackContext<'_>, thresholds: &Thresholds) -> Vec<Change> {
+        self.wait(to, context, thresholds);
         self.fold.next = self.fold.next.max(to);
         let judged_to = self.judged_to;
         self.judged_to = judged_to.max(self.fold.next);
-        let stands = self.rewound_to.take().map_or(judged_to, |to| to.min(judged_to));
-        let mut before = std::mem::take(&mut self.before);
+        let unaffected_to = self.rewound_to.take().map_or(judged_to, |to| to.min(judged_to));
+        let mut previous = std::mem::take(&mut self.previous);
         let mut changes = Vec::new();
-        for told in self.told.iter().filter(|told| told.transition.at > stands) {
-            let same = before.iter().position(|old| old.transition == told.transition);
+        for record in self.records.iter().filter(|record| record.transition.at > unaffected_to) {
+            let same = previous.iter().position(|old| old.transition == record.transition);
             if let Some(place) = same {
-                before.remove(place);
+                previous.remove(place);
                 continue;
             }
-            let alike = |old: &Told| {
-                let (old, new) = (old.transition, told.transition);
+            let alike = |old: &TransitionRecord| {
+                let (old, new) = (old.transition, record.transition);
                 (old.from, old.to, old.stale) == (new.from, new.to, new.stale)
             };
-            let told_box = Box::new(told.clone());
-            match before.iter().position(alike) {
+            let boxed = Box::new(record.clone());
+            match previous.iter().position(alike) {
                 Some(place) => {
-                    let old = before.remove(place);
-                    changes.push(Change::Moved { was: old.transition.at, told: told_box });
+                    let old = previous.remove(place);
+                    changes.push(Change::Moved { was: old.transition.at, record: boxed });
                 }
-                None => changes.push(Change::New { late: told.transition.at <= judged_to, told: told_box }),
+                None => changes.push(Change::New { late: record.transition.at <= judged_to, record: boxed }),
             }
         }
         let now = self.state();
-        changes.extend(before.into_iter().map(|told| Change::Retracted { told: Box::new(told), now }));
-        // What no correction can reach any more need not be remembered.
-        let from = self.keeps_from();
-        self.told.retain(|told| told.transition.at > from);
+        changes.extend(previous.into_iter().map(|record| Change::Retracted { record: Box::new(record), now }));
+        // Transitions that no correction can reach are forgotten.
+        let from = self.earliest_checkpoint();
+        self.records.retain(|record| record.transition.at > from);
         changes
     }
 }

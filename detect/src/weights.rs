@@ -1,31 +1,31 @@
-//! Sampling weights: a run that was kept with probability p stands for w = 1/p runs.
+//! Sampling weights: a run that was kept with probability p represents w = 1/p runs.
 //!
-//! Rates and sums are weighted: Σw·x over Σw, as in every view. Evidence rests on the runs that were seen:
+//! Rates and sums are weighted, Σw·x over Σw, as in every view. Evidence is based on the observed runs:
 //!
-//! * Where a run is kept with a probability that depends on its outcome and its release, the odds of a bad outcome among
-//!   kept runs are the true odds times w̄(good)/w̄(bad), whatever the true odds are (Prentice & Pyke, Biometrika 66, 1979).
-//!   So observed runs are judged against odds that are corrected by that [`Factor`], and the guarantee stays as it is:
-//!   failures that are all kept count in full.
-//! * Where weights differ among runs of one outcome too, the factor is an estimate. Evidence is then tempered by Kish's
-//!   share (Σw)² / (n Σw²) ("Survey Sampling", 1965), as if there were as many runs as that.
-//! * Where runs are told apart by more than two values, counts are weighted and divided by the greatest weight: a run
-//!   counts w/w_max ≤ 1, and an e-value to such a power is one still (Jensen).
+//! * If a run's sampling probability depends on its outcome and its release, the odds of a bad outcome among kept runs
+//!   are the true odds times w̄(good)/w̄(bad), whatever the true odds are (Prentice & Pyke, Biometrika 66, 1979).
+//!   Observed runs are therefore judged against odds corrected by that [`Factor`], and the guarantee is unchanged: if
+//!   all failures are kept, all of them count in full.
+//! * If weights also differ among runs with the same outcome, the factor is an estimate. Evidence is then tempered by
+//!   Kish's ratio (Σw)² / (n Σw²) ("Survey Sampling", 1965), as if there were correspondingly fewer runs.
+//! * If runs have more than two possible values, counts are weighted and divided by the maximum weight: a run counts
+//!   w/w_max ≤ 1, and an e-value raised to such a power is still an e-value (Jensen).
 //!
-//! Where all weights are equal, whatever they are, every number is that of the plain counts, to the last digit.
+//! If all weights are equal, whatever their value, every number is identical to that of the plain counts.
 
 use crate::detector::DAY;
 use crate::observation::{Measure, Minute, RatioTotals, count};
 
-/// The weight of a run that stands for itself, millionths.
+/// The weight of an unsampled run, millionths.
 pub const ONE: i64 = 1_000_000;
 
-/// What a double may be off 1 by after a few steps: equal weights must leave evidence as it is, to the last digit.
+/// Rounding error allowed around 1: equal weights must leave evidence unchanged to the last digit.
 const ROUNDING: f64 = 1e-12;
 
-/// Of a weight squared, thousandths squared are kept: sums of squares of money would leave 128 bits.
+/// Squared weights are kept in thousandths squared: in millionths squared, sums of squared costs would exceed 128 bits.
 const THOUSANDTH: i128 = 1000;
 
-/// Weighted sums of a [`Measure`]. Exact integers that add up, as its counts do.
+/// Weighted sums of a [`Measure`]: exact integers that add up, like its counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
     /// Σ w and Σ w² of bad runs and of runs.
@@ -36,8 +36,8 @@ pub struct Weights {
     pub groups: Option<Box<(Vec<i128>, Vec<i128>)>>,
     /// Sums of a ratio: of y and x times w in millionths, of products times w² in thousandths squared.
     pub ratio: Option<Box<RatioTotals>>,
-    /// Greatest weight that was ever added, millionths.
-    pub heaviest: i64,
+    /// Maximum weight added so far, millionths.
+    pub max_weight: i64,
 }
 
 /// Σ w and Σ w² of bad runs and of runs.
@@ -53,41 +53,42 @@ pub struct WeightSums {
     pub runs_squares: i128,
 }
 
-/// Runs of one side: how many were seen, and what they stand for.
+/// Runs of one arm: observed counts and weight sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arm {
-    /// Bad runs seen.
+    /// Observed bad runs.
     pub events: i64,
-    /// Runs seen.
+    /// Observed runs.
     pub runs: i64,
-    /// What they stand for.
+    /// Their weight sums.
     pub sums: WeightSums,
 }
 
-/// By what odds of kept runs differ from true odds, and how far that is an estimate.
+/// The correction from the odds of kept runs to the true odds, and its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Factor {
-    /// Observed odds, or ratio of odds, over the true one; 1 where outcomes are sampled alike.
+    /// Observed odds, or odds ratio, divided by the true one; 1 if outcomes are sampled equally.
     pub(crate) odds: f64,
-    /// Share of the evidence that uneven weights within an outcome leave; 1 where there are none.
+    /// Fraction of the evidence that uneven weights within an outcome leave; 1 if weights are even.
     pub(crate) tempering: f64,
 }
 
-/// The greatest weight of this day and the one before: one run that stands for millions weighs down evidence no longer.
+/// The maximum weight of this day and the day before, so that one run of enormous weight does not suppress evidence for
+/// longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heaviest {
+pub(crate) struct MaxWeight {
     day: i64,
     now: i64,
     before: i64,
 }
 
-/// Mean weights of bad and good runs as they were last seen: what a window without runs of a kind says nothing about.
+/// Mean weights of bad and good runs as last observed, for windows that lack runs of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Scheme {
+pub(crate) struct SamplingScheme {
     bad: Option<f64>,
     good: Option<f64>,
     all: Option<f64>,
-    /// Every run that was seen.
+    /// All observed runs.
     pool: Arm,
 }
 
@@ -103,14 +104,14 @@ fn add_wide(to: &mut Vec<i128>, more: &[i128]) {
 }
 
 impl Weights {
-    /// Of counts whose runs all have one weight, millionths.
-    pub(crate) fn of(measure: &Measure, weight: i64) -> Self {
+    /// Creates the weights of counts with one common weight, millionths.
+    pub(crate) fn uniform(measure: &Measure, weight: i64) -> Self {
         let (weight, wide) = (weight.max(1), i128::from(weight.max(1)));
         let by = |list: &[i64]| list.iter().map(|value| i128::from(*value).saturating_mul(wide)).collect::<Vec<_>>();
         let square = (wide / THOUSANDTH).saturating_mul(wide / THOUSANDTH).max(1);
         let groups = measure.groups.as_deref().filter(|_| measure.ratio.is_some());
         Self {
-            sums: WeightSums::of(measure.events, measure.runs, weight),
+            sums: WeightSums::uniform(measure.events, measure.runs, weight),
             bins: by(&measure.bins),
             groups: groups.map(|groups| Box::new((by(&groups.events), by(&groups.runs)))),
             ratio: measure.ratio.as_deref().map(|ratio| {
@@ -122,7 +123,7 @@ impl Weights {
                     xy: ratio.xy.saturating_mul(square),
                 })
             }),
-            heaviest: if measure.is_empty() { 0 } else { weight },
+            max_weight: if measure.is_empty() { 0 } else { weight },
         }
     }
 
@@ -137,15 +138,15 @@ impl Weights {
         if let Some(more) = &more.ratio {
             self.ratio.get_or_insert_with(Box::default).add(more);
         }
-        self.heaviest = self.heaviest.max(more.heaviest);
+        self.max_weight = self.max_weight.max(more.max_weight);
     }
 }
 
 // === impl WeightSums ===
 
 impl WeightSums {
-    /// Of counts of one weight, millionths.
-    pub fn of(events: i64, runs: i64, weight: i64) -> Self {
+    /// Creates the weight sums of counts with one common weight, millionths.
+    pub fn uniform(events: i64, runs: i64, weight: i64) -> Self {
         let (weight, events, runs) = (i128::from(weight), i128::from(events), i128::from(runs));
         let square = weight.saturating_mul(weight);
         Self {
@@ -156,8 +157,8 @@ impl WeightSums {
         }
     }
 
-    /// The same where each run is an event.
-    pub(crate) fn of_all(self) -> Self {
+    /// Returns the sums with every run counted as bad.
+    pub(crate) fn with_all_bad(self) -> Self {
         Self { events: self.runs, events_squares: self.runs_squares, ..self }
     }
 
@@ -175,16 +176,16 @@ impl WeightSums {
 
 // === impl Arm ===
 
-/// What some runs stand for, of how many.
+/// Number, weight sum and squared weight sum of some runs.
 #[derive(Clone, Copy)]
-struct Share {
+struct WeightTotals {
     seen: f64,
     weight: f64,
     squares: f64,
 }
 
-impl Share {
-    /// Kish's share: 1 where all weights are equal, or there is nothing to tell them apart by.
+impl WeightTotals {
+    /// Returns Kish's ratio: 1 if all weights are equal or there are no runs.
     fn kish(self) -> f64 {
         let share = self.weight * self.weight / (self.seen * self.squares);
         if share.is_finite() && share < 1.0 - ROUNDING { share } else { 1.0 }
@@ -197,31 +198,31 @@ impl Share {
 
 #[expect(clippy::cast_precision_loss, reason = "weights need no more than a double has")]
 impl Arm {
-    /// What a measure counts.
-    pub fn of(measure: &Measure) -> Self {
+    /// Creates an arm from a measure.
+    pub fn from_measure(measure: &Measure) -> Self {
         Self { events: measure.events, runs: measure.runs, sums: measure.weight_sums() }
     }
 
-    /// Bad runs of one measure among the runs of another.
+    /// Combines the bad runs of one arm with the runs of another.
     pub(crate) fn joined(events: Self, runs: Self) -> Self {
         let sums = WeightSums { events: events.sums.events, events_squares: events.sums.events_squares, ..runs.sums };
         Self { events: events.events, runs: runs.runs, sums }
     }
 
-    /// Adds more runs.
+    /// Adds runs.
     pub fn add(&mut self, more: &Self) {
         self.events = self.events.saturating_add(more.events);
         self.runs = self.runs.saturating_add(more.runs);
         self.sums.add(&more.sums);
     }
 
-    /// Bad runs and runs that were seen, never more bad ones than there are.
-    pub fn seen(&self) -> (u64, u64) {
+    /// Returns observed bad runs and runs, with no more bad runs than runs.
+    pub fn seen_counts(&self) -> (u64, u64) {
         let runs = count(self.runs);
         (count(self.events).min(runs), runs)
     }
 
-    /// The weight that all of them have, millionths; none where they differ.
+    /// Returns the common weight of all runs, millionths; none if weights differ.
     pub fn weight(&self) -> Option<i64> {
         let of = |seen: i64, sum: i128, squares: i128| {
             let seen = i128::from(seen);
@@ -238,8 +239,8 @@ impl Arm {
         (events == 0 || runs == 0 || events == runs).then(|| i64::try_from(runs.max(events)).unwrap_or(i64::MAX))
     }
 
-    /// Bad runs and runs that they stand for, to whole ones.
-    pub fn stands_for(&self) -> (u64, u64) {
+    /// Returns the weighted numbers of bad runs and runs, rounded.
+    pub fn weighted_counts(&self) -> (u64, u64) {
         let whole = |sum: i128| {
             let rounded = sum.max(0).saturating_add(i128::from(ONE) / 2) / i128::from(ONE);
             u64::try_from(rounded).unwrap_or(u64::MAX)
@@ -247,53 +248,54 @@ impl Arm {
         (whole(self.sums.events), whole(self.sums.runs))
     }
 
-    /// Share of bad runs, weighted.
+    /// Returns the weighted rate of bad runs.
     pub fn rate(&self) -> Option<f64> {
         (self.sums.runs > 0).then(|| self.sums.events as f64 / self.sums.runs as f64)
     }
 
-    /// Runs that they stand for, not rounded.
+    /// Returns the weighted number of runs, not rounded.
     pub fn weighted_runs(&self) -> f64 {
         self.sums.runs as f64 / ONE as f64
     }
 
-    /// Runs of equal weight that would say as much: Kish's (Σw)² / Σw²; those seen where all weights are equal.
+    /// Returns the effective number of runs, Kish's (Σw)² / Σw²; the observed number if all weights are equal.
     pub fn effective_runs(&self) -> f64 {
         let seen = count(self.runs) as f64;
-        if self.weight().is_some() { seen } else { (seen * self.of_runs().kish()).max(0.0) }
+        if self.weight().is_some() { seen } else { (seen * self.run_totals().kish()).max(0.0) }
     }
 
-    fn of_runs(&self) -> Share {
-        Share { seen: self.runs as f64, weight: self.sums.runs as f64, squares: self.sums.runs_squares as f64 }
+    fn run_totals(&self) -> WeightTotals {
+        WeightTotals { seen: self.runs as f64, weight: self.sums.runs as f64, squares: self.sums.runs_squares as f64 }
     }
 
-    fn bad(&self) -> Option<Share> {
+    fn bad(&self) -> Option<WeightTotals> {
         let Self { events, sums, .. } = self;
-        (*events > 0).then_some(Share {
+        (*events > 0).then_some(WeightTotals {
             seen: *events as f64,
             weight: sums.events as f64,
             squares: sums.events_squares as f64,
         })
     }
 
-    fn good(&self) -> Option<Share> {
+    fn good(&self) -> Option<WeightTotals> {
         let seen = self.runs.saturating_sub(self.events);
-        (seen > 0).then(|| Share {
+        (seen > 0).then(|| WeightTotals {
             seen: seen as f64,
             weight: self.sums.runs.saturating_sub(self.sums.events) as f64,
             squares: self.sums.runs_squares.saturating_sub(self.sums.events_squares) as f64,
         })
     }
 
-    /// Some of these runs, bad ones and all, each of which stands for as many as all of these do on average.
+    /// Returns an arm with the given numbers of bad runs and runs, each with the average weight of its kind in this
+    /// arm.
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
-    pub(crate) fn of_these(&self, (events, runs): (u64, u64)) -> Self {
+    pub(crate) fn subset(&self, (events, runs): (u64, u64)) -> Self {
         let held = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (events, runs) = (held(events), held(runs));
         if let Some(weight) = self.weight().filter(|weight| *weight > 0) {
-            return Self { events, runs, sums: WeightSums::of(events, runs, weight) };
+            return Self { events, runs, sums: WeightSums::uniform(events, runs, weight) };
         }
-        let of = |seen: i64, share: Option<Share>| {
+        let of = |seen: i64, share: Option<WeightTotals>| {
             let part = share.map_or(0.0, |share| seen as f64 / share.seen);
             share.map_or((0, 0), |share| ((share.weight * part) as i128, (share.squares * part) as i128))
         };
@@ -307,21 +309,22 @@ impl Arm {
         Self { events, runs, sums }
     }
 
-    /// Some of these runs, weighted as all of them are.
-    pub(crate) fn weighed(&self, (events, runs): (u64, u64)) -> (u64, u64) {
+    /// Returns the weighted counts of a subset of these runs.
+    pub(crate) fn weighted_subset(&self, (events, runs): (u64, u64)) -> (u64, u64) {
         if self.weight().is_some_and(|weight| weight == ONE || weight == 0) {
             return (events, runs);
         }
-        self.of_these((events, runs)).stands_for()
+        self.subset((events, runs)).weighted_counts()
     }
 
-    /// Least share of information that uneven weights of bad or of good runs leave.
+    /// Returns the smaller of Kish's ratios of bad and of good runs.
     fn evenness(&self) -> f64 {
-        let of = |share: Option<Share>| share.map_or(1.0, Share::kish);
+        let of = |share: Option<WeightTotals>| share.map_or(1.0, WeightTotals::kish);
         of(self.bad()).min(of(self.good()))
     }
 
-    /// Runs for which `by` millionths count one: Σw/by, with what is left over from those before and to be carried on.
+    /// Returns counts in which `by` millionths count as one run: Σw/by. `left` carries the rounding remainder from one
+    /// call to the next.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
     pub(crate) fn scaled(&self, by: f64, left: &mut (f64, f64)) -> (u64, u64) {
         let take = |sum: i128, left: &mut f64| {
@@ -332,26 +335,31 @@ impl Arm {
         };
         let (events, runs) = (take(self.sums.events, &mut left.0), take(self.sums.runs, &mut left.1));
         if events > runs {
-            // Both are rounded; what is too much waits.
+            // Both are rounded; the excess is carried over.
             left.0 += (events - runs) as f64;
         }
         (events.min(runs), runs)
     }
 
-    /// What one run of those that vary as these would has to weigh, millionths: the design effect of the weighted rate,
-    /// (1 − p)·Σw²/Σw of bad runs + p·Σw²/Σw of good ones (Kish; Särndal, Swensson, Wretman 1992, ch. 5.5).
-    pub(crate) fn unit(&self) -> f64 {
+    /// Returns the weight, in millionths, of one run of equally weighted runs with the same variance: the design effect
+    /// of the weighted rate, (1 − p)·Σw²/Σw of bad runs + p·Σw²/Σw of good ones (Kish; Särndal, Swensson, Wretman 1992,
+    /// ch. 5.5).
+    pub(crate) fn unit_weight(&self) -> f64 {
         let rate = self.rate().unwrap_or(0.0).clamp(0.0, 1.0);
-        let mean = |share: Option<Share>| share.map_or(0.0, |share| share.squares / share.weight);
+        let mean = |share: Option<WeightTotals>| share.map_or(0.0, |share| share.squares / share.weight);
         let unit = (1.0 - rate) * mean(self.bad()) + rate * mean(self.good());
-        if unit > 0.0 && unit.is_finite() { unit } else { self.of_runs().squares / self.of_runs().weight.max(1.0) }
+        if unit > 0.0 && unit.is_finite() {
+            unit
+        } else {
+            self.run_totals().squares / self.run_totals().weight.max(1.0)
+        }
     }
 }
 
 // === impl Heaviest ===
 
-impl Heaviest {
-    /// Takes in the greatest weight of a window, millionths, that began at a minute.
+impl MaxWeight {
+    /// Records the maximum weight, in millionths, of a window that begins at `start`.
     pub(crate) fn note(&mut self, start: Minute, weight: i64) {
         let day = start.div_euclid(DAY);
         if day != self.day {
@@ -361,7 +369,7 @@ impl Heaviest {
         self.now = self.now.max(weight);
     }
 
-    /// The greatest weight, millionths.
+    /// Returns the maximum weight, millionths.
     pub(crate) fn weight(&self) -> i64 {
         self.now.max(self.before).max(1)
     }
@@ -369,45 +377,45 @@ impl Heaviest {
 
 // === impl Scheme ===
 
-impl Scheme {
-    /// Takes in what was seen; kinds of which nothing was seen are weighted as before.
+impl SamplingScheme {
+    /// Records observed runs; the mean weight of a kind without runs is unchanged.
     pub(crate) fn note(&mut self, arm: &Arm) {
-        self.bad = arm.bad().map(Share::mean).or(self.bad);
-        self.good = arm.good().map(Share::mean).or(self.good);
-        self.all = (arm.runs > 0).then(|| arm.of_runs().mean()).or(self.all);
+        self.bad = arm.bad().map(WeightTotals::mean).or(self.bad);
+        self.good = arm.good().map(WeightTotals::mean).or(self.good);
+        self.all = (arm.runs > 0).then(|| arm.run_totals().mean()).or(self.all);
         self.pool.add(arm);
     }
 
-    /// As [`Scheme::note`], for what is not known yet only.
+    /// Like [`SamplingScheme::note`], but only for kinds that are still unknown.
     pub(crate) fn presume(&mut self, arm: &Arm) {
-        self.bad = self.bad.or(arm.bad().map(Share::mean));
-        self.good = self.good.or(arm.good().map(Share::mean));
-        self.all = self.all.or((arm.runs > 0).then(|| arm.of_runs().mean()));
+        self.bad = self.bad.or(arm.bad().map(WeightTotals::mean));
+        self.good = self.good.or(arm.good().map(WeightTotals::mean));
+        self.all = self.all.or((arm.runs > 0).then(|| arm.run_totals().mean()));
     }
 
-    /// True where each run stands for itself.
+    /// Returns true if every run has weight 1.
     pub(crate) fn is_plain(&self) -> bool {
         self.pool.weight().is_some_and(|weight| weight == ONE || weight == 0)
     }
 
-    /// All that was seen.
+    /// Returns all observed runs.
     pub(crate) fn pool(&self) -> &Arm {
         &self.pool
     }
 
-    /// Odds of kept runs over true odds: w̄(good)/w̄(bad).
+    /// Returns the ratio of the odds of kept runs to the true odds: w̄(good)/w̄(bad).
     pub(crate) fn factor(&self) -> Factor {
         Factor::new(self.good.zip(self.bad).map(|(good, bad)| good / bad), self.pool.evenness())
     }
 
-    /// As [`Scheme::factor`] of rates of events over runs: w̄(runs)/w̄(events).
+    /// Like [`SamplingScheme::factor`] for rates of events per run: w̄(runs)/w̄(events).
     pub(crate) fn rate_factor(&self) -> Factor {
         let ratio = self.all.zip(self.bad).map(|(all, bad)| all / bad);
-        Factor::new(ratio, self.pool.bad().map_or(1.0, Share::kish))
+        Factor::new(ratio, self.pool.bad().map_or(1.0, WeightTotals::kish))
     }
 
-    /// Ratio of odds of kept runs, second to first, over the true one. 1 where either has shown no run of a kind: it is taken
-    /// to be sampled as the other is.
+    /// Returns the ratio of the odds ratio of kept runs, this arm to the baseline, to the true one. 1 if either arm has
+    /// shown no run of a kind: it is then assumed to be sampled like the other.
     pub(crate) fn against(&self, baseline: &Self) -> Factor {
         let known = |scheme: &Self| scheme.good.zip(scheme.bad).map(|(good, bad)| good / bad);
         let ratio = known(self).zip(known(baseline)).map(|(own, others)| own / others);
@@ -418,7 +426,7 @@ impl Scheme {
 // === impl Factor ===
 
 impl Factor {
-    /// Of runs that are all sampled alike.
+    /// The factor of runs that are all sampled equally.
     pub(crate) const EVEN: Self = Self { odds: 1.0, tempering: 1.0 };
 
     fn new(odds: Option<f64>, tempering: f64) -> Self {
@@ -426,7 +434,7 @@ impl Factor {
         Self { odds, tempering }
     }
 
-    /// The share that is seen among kept runs where the true one is this.
+    /// Returns the expected rate among kept runs for a true rate.
     pub(crate) fn seen_rate(self, rate: f64) -> f64 {
         if self.odds == 1.0 {
             return rate;
@@ -436,7 +444,7 @@ impl Factor {
     }
 }
 
-/// How an alert tells that runs are weighted; none where each stands for itself.
+/// Returns the note of an alert about weighted runs; none if every run has weight 1.
 pub(crate) fn note(arms: &[Arm], tempering: f64) -> Option<String> {
     let mut all = Arm::default();
     arms.iter().for_each(|arm| all.add(arm));
@@ -444,17 +452,14 @@ pub(crate) fn note(arms: &[Arm], tempering: f64) -> Option<String> {
     if weight == Some(ONE) || all.runs <= 0 {
         return None;
     }
-    let stands = all.stands_for().1;
-    let mut text = format!("runs are sampled: the {} seen stand for {stands}, and rates are weighted", all.runs);
+    let stands = all.weighted_counts().1;
+    let mut text = format!("runs are sampled: {} observed runs represent {stands}, and rates are weighted", all.runs);
     if weight.is_none() {
-        text.push_str(&format!(
-            "; as runs of equal weight {:.0} would say as much of a share of all",
-            all.effective_runs()
-        ));
+        text.push_str(&format!("; they are as informative as {:.0} runs of equal weight", all.effective_runs()));
     }
     if tempering < 1.0 - 1e-9 {
         text.push_str(&format!(
-            ". Weights differ among runs of one outcome, so that the bound of false alarms holds approximately: evidence is weighed by {tempering:.2}"
+            ". Weights differ among runs with the same outcome, so the false alarm rate is controlled approximately: evidence is multiplied by {tempering:.2}"
         ));
     }
     Some(text)
@@ -467,7 +472,7 @@ mod tests {
     fn arm(cells: &[(i64, i64, i64)]) -> Arm {
         let mut sum = Arm::default();
         for (events, runs, weight) in cells {
-            sum.add(&Arm { events: *events, runs: *runs, sums: WeightSums::of(*events, *runs, *weight) });
+            sum.add(&Arm { events: *events, runs: *runs, sums: WeightSums::uniform(*events, *runs, *weight) });
         }
         sum
     }
@@ -477,40 +482,40 @@ mod tests {
         for weight in [ONE, 3_333_333, 100 * ONE] {
             let even = arm(&[(3, 40, weight), (1, 7, weight)]);
             assert_eq!(even.weight(), Some(weight));
-            assert_eq!((even.seen(), even.effective_runs()), ((4, 47), 47.0));
+            assert_eq!((even.seen_counts(), even.effective_runs()), ((4, 47), 47.0));
         }
         let mut mixed = arm(&[(3, 40, ONE), (1, 7, 2 * ONE)]);
         assert_eq!(mixed.weight(), None);
         mixed.add(&arm(&[(-1, -7, 2 * ONE)]));
         assert_eq!(mixed, arm(&[(3, 40, ONE)]));
-        assert_eq!(arm(&[(2, 10, ONE)]).weighed((2, 10)), (2, 10));
+        assert_eq!(arm(&[(2, 10, ONE)]).weighted_subset((2, 10)), (2, 10));
     }
 
     #[test]
-    fn failures_that_are_all_kept_weigh_as_they_should() {
-        // One per cent of 10,000 fail; failures are all kept, of the others one in a hundred.
+    fn failures_that_are_all_kept_have_the_correct_weight() {
+        // One per cent of 10,000 runs fail; all failures are kept, and one in a hundred of the others.
         let tail = arm(&[(100, 100, ONE), (0, 99, 100 * ONE)]);
-        assert_eq!(tail.stands_for(), (100, 10_000));
+        assert_eq!(tail.weighted_counts(), (100, 10_000));
         assert_eq!(tail.rate(), Some(0.01));
         // (Σw)² / Σw² of all runs.
         assert!((tail.effective_runs() - 1e8 / 990_100.0).abs() < 1e-9);
-        let mut scheme = Scheme::default();
+        let mut scheme = SamplingScheme::default();
         scheme.note(&tail);
         let factor = scheme.factor();
         assert_eq!((factor.odds, factor.tempering), (100.0, 1.0));
         assert!((factor.seen_rate(0.01) - 100.0 / 199.0).abs() < 1e-12);
-        // A window of failures alone says nothing of how the others are sampled.
+        // A window of failures alone does not show how the others are sampled.
         scheme.note(&arm(&[(5, 5, ONE)]));
         assert_eq!(scheme.factor().odds, 100.0);
-        let mut even = Scheme::default();
+        let mut even = SamplingScheme::default();
         even.note(&arm(&[(10, 1000, ONE)]));
         assert_eq!(scheme.against(&even).odds, 100.0);
-        assert_eq!(scheme.against(&Scheme::default()).odds, 1.0);
+        assert_eq!(scheme.against(&SamplingScheme::default()).odds, 1.0);
     }
 
     #[test]
     fn weights_that_differ_within_an_outcome_temper() {
-        let mut scheme = Scheme::default();
+        let mut scheme = SamplingScheme::default();
         scheme.note(&arm(&[(10, 100, ONE), (10, 100, 9 * ONE)]));
         // (1 + 9)² / (2 (1 + 81)).
         assert!((scheme.factor().tempering - 100.0 / 164.0).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! Detectors on simulated series. `random` is the chance that all of them share.
+//! Tests detectors on simulated series; `random` is their common random number generator.
 
 mod families;
 mod random;

@@ -1,4 +1,4 @@
-//! Chance from a seed, the same on every machine.
+//! A seeded random number generator, identical on every machine.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub(crate) struct Random(pub(crate) u64);

@@ -1,11 +1,13 @@
-//! Runs that are sampled: equal weights leave everything as it is, weights that depend on the outcome raise no false alarm
-//! and hide no true one, and what is shown is weighted.
+//! Tests sampled runs: equal weights change nothing, weights that depend on the outcome neither raise false alarms nor
+//! hide true ones, and displayed values are weighted.
 
 use std::sync::Arc;
 
 use bellwether_detect::budget::Spending;
 use bellwether_detect::detector::{BurnRate, Distance, Drift, Histogram, Ratio, Split};
-use bellwether_detect::{Budget, Cell, Change, Compare, Detector, Family, Measure, Minute, RatioTotals, State, Told};
+use bellwether_detect::{
+    AlertState, BaselinePolicy, Budget, Cell, Change, Detector, Family, Measure, Minute, RatioTotals, TransitionRecord,
+};
 use bellwether_stats::burn_rate::WORKBOOK;
 use bellwether_stats::histogram_e::{BINS, bin_of};
 
@@ -14,7 +16,7 @@ use crate::random::Random;
 /// Millionths.
 const ONE: i64 = 1_000_000;
 
-/// One run in so many is kept, of those that fail and of those that do not.
+/// One run in this many is kept, of failures and of successes.
 #[derive(Clone, Copy)]
 struct Kept {
     bad: i64,
@@ -23,16 +25,16 @@ struct Kept {
 
 const ALL: Kept = Kept { bad: 1, good: 1 };
 const TAIL: Kept = Kept { bad: 1, good: 50 };
-/// Rare failures that are sampled and successes that are not: the worst for whoever takes weights for counts.
+/// Rare failures that are sampled, and successes that are not: the worst case for code that treats weights as counts.
 const HEAD: Kept = Kept { bad: 20, good: 1 };
 
-/// Runs of which a share fails, sampled.
+/// Runs with a failure rate, sampled.
 fn sampled(random: &mut Random, runs: i64, rate: f64, kept: Kept) -> Measure {
     let bad = random.binomial(runs, rate);
     let seen_bad = random.binomial(bad, 1.0 / kept.bad as f64);
     let seen_good = random.binomial(runs - bad, 1.0 / kept.good as f64);
-    let mut measure = Measure::counts(seen_bad, seen_bad).weighing(kept.bad * ONE);
-    measure.add(&Measure::counts(0, seen_good).weighing(kept.good * ONE));
+    let mut measure = Measure::from_counts(seen_bad, seen_bad).with_weight(kept.bad * ONE);
+    measure.add(&Measure::from_counts(0, seen_good).with_weight(kept.good * ONE));
     measure
 }
 
@@ -40,16 +42,16 @@ fn cell(window: Minute, release: &str, canary: bool, measure: Measure) -> Cell {
     Cell { window, release: Arc::from(release), canary, stratum: Arc::from(""), measure }
 }
 
-/// What was told, a day at a time.
-fn told(detector: &Detector, cells: &[Cell], to: Minute) -> Vec<Told> {
+/// Returns the transitions, fed a day at a time.
+fn transitions(detector: &Detector, cells: &[Cell], to: Minute) -> Vec<TransitionRecord> {
     detector.validate().expect("settings are right");
-    let mut budget = Budget::new(0.1, detector.spending().unwrap_or(Spending::Time), detector.minutes());
-    let mut family = Family::new("task", detector.clone(), detector.pace(), Compare::default());
-    let mut told = Vec::new();
-    let mut take = |updates: Vec<bellwether_detect::Update>| {
+    let mut budget = Budget::new(0.1, detector.spending().unwrap_or(Spending::Time), detector.update_minutes());
+    let mut family = Family::new("task", detector.clone(), detector.timing(), BaselinePolicy::default());
+    let mut records = Vec::new();
+    let mut take = |updates: Vec<bellwether_detect::SeriesUpdate>| {
         for update in updates {
-            if let Change::New { told: new, .. } = update.change {
-                told.push(*new);
+            if let Change::New { record: new, .. } = update.change {
+                records.push(*new);
             }
         }
     };
@@ -60,18 +62,18 @@ fn told(detector: &Detector, cells: &[Cell], to: Minute) -> Vec<Told> {
         take(family.evaluate((start + 1440).min(to), &mut budget));
     }
     take(family.evaluate(to, &mut budget));
-    told
+    records
 }
 
-fn fired(detector: &Detector, cells: &[Cell], to: Minute) -> Option<Told> {
-    told(detector, cells, to).into_iter().find(|told| told.transition.to == State::Firing)
+fn fired(detector: &Detector, cells: &[Cell], to: Minute) -> Option<TransitionRecord> {
+    transitions(detector, cells, to).into_iter().find(|record| record.transition.to == AlertState::Firing)
 }
 
 fn regression() -> Detector {
     Detector::Regression(Arc::default())
 }
 
-/// A release and a canary of two hundred and forty runs a minute.
+/// A release and a canary with 240 runs a minute.
 fn canary(seed: u64, minutes: i64, [usual, bad]: [f64; 2], [old, new]: [Kept; 2]) -> Vec<Cell> {
     let mut random = Random(seed);
     let mut cells = Vec::new();
@@ -98,12 +100,12 @@ fn a_canary_like_its_baseline_is_left_alone_however_either_is_sampled() {
 }
 
 #[test]
-fn a_worse_canary_is_found_and_shown_as_it_is_however_it_is_sampled() {
+fn a_worse_canary_is_detected_with_correct_numbers_under_any_sampling() {
     for schemes in [[TAIL, TAIL], [TAIL, ALL], [ALL, TAIL]] {
         let cells = canary(77, 480, [0.02, 0.05], schemes);
-        let told = fired(&regression(), &cells, 480).expect("it is found");
-        assert!(told.transition.at < 240, "at {}", told.transition.at);
-        let evidence = &told.evidence;
+        let record = fired(&regression(), &cells, 480).expect("it is detected");
+        assert!(record.transition.at < 240, "at {}", record.transition.at);
+        let evidence = &record.evidence;
         let (before, now) = (evidence.baseline_value.expect("a rate"), evidence.canary_value.expect("a rate"));
         assert!((0.012..0.03).contains(&before) && (0.03..0.08).contains(&now), "{before} {now}");
         let effect = evidence.effect.expect("an effect");
@@ -115,7 +117,7 @@ fn a_worse_canary_is_found_and_shown_as_it_is_however_it_is_sampled() {
     }
 }
 
-/// Days of a series of sixty runs a minute, in five-minute windows.
+/// Days of a series with sixty runs a minute, in five-minute windows.
 fn past(seed: u64, days: i64, rate: impl Fn(i64) -> f64, kept: impl Fn(i64) -> Kept) -> Vec<Cell> {
     let mut random = Random(seed);
     let windows = (0..days * 1440).step_by(5);
@@ -125,16 +127,16 @@ fn past(seed: u64, days: i64, rate: impl Fn(i64) -> f64, kept: impl Fn(i64) -> K
 }
 
 #[test]
-fn a_rate_that_stays_does_not_drift_when_it_is_sampled_in_another_way() {
+fn a_constant_rate_does_not_drift_when_its_sampling_changes() {
     let drift = Detector::Drift(Arc::new(Drift::default()));
     for (before, after) in [(TAIL, TAIL), (ALL, TAIL), (TAIL, ALL), (ALL, HEAD)] {
         let cells = past(5, 12, |_| 0.02, |day| if day < 8 { before } else { after });
         assert!(fired(&drift, &cells, 12 * 1440).is_none(), "from one in {} to one in {}", before.good, after.good);
     }
     let cells = past(6, 10, |day| if day < 8 { 0.02 } else { 0.06 }, |_| TAIL);
-    let told = fired(&drift, &cells, 10 * 1440).expect("it is found");
-    assert!((8 * 1440..8 * 1440 + 360).contains(&told.transition.at), "at {}", told.transition.at);
-    let (usual, now) = (told.evidence.baseline_value.expect("usual"), told.evidence.canary_value.expect("a rate"));
+    let record = fired(&drift, &cells, 10 * 1440).expect("it is detected");
+    assert!((8 * 1440..8 * 1440 + 360).contains(&record.transition.at), "at {}", record.transition.at);
+    let (usual, now) = (record.evidence.baseline_value.expect("usual"), record.evidence.canary_value.expect("a rate"));
     assert!((0.015..0.035).contains(&usual) && (0.04..0.09).contains(&now), "{usual} {now}");
 }
 
@@ -144,24 +146,24 @@ fn a_budget_burns_by_the_weighted_rate() {
         objective: 0.95,
         windows: WORKBOOK[..2]
             .iter()
-            .map(|windows| bellwether_stats::burn_rate::Windows { factor: windows.factor.min(5.0), ..*windows })
+            .map(|windows| bellwether_stats::burn_rate::BurnWindows { factor: windows.factor.min(5.0), ..*windows })
             .collect(),
     }));
     let of = |rate: f64, kept: Kept| past(9, 2, |_| rate, |_| kept);
-    // Half of the runs seen have failed.
+    // Half of the observed runs have failed.
     assert!(fired(&burn, &of(0.02, TAIL), 2 * 1440).is_none());
-    let told = fired(&burn, &of(0.35, TAIL), 2 * 1440).expect("it burns");
-    let rate = told.evidence.canary_value.expect("a rate");
+    let record = fired(&burn, &of(0.35, TAIL), 2 * 1440).expect("it is detected");
+    let rate = record.evidence.canary_value.expect("a rate");
     assert!((0.3..0.4).contains(&rate), "{rate}");
 }
 
 fn bins(values: impl Iterator<Item = u64>) -> Measure {
     let mut bins = vec![0; BINS];
     values.for_each(|value| bins[bin_of(value)] += 1);
-    Measure::histogram(bins)
+    Measure::from_histogram(bins)
 }
 
-/// Latencies: failures take ten times as long, and are kept more often.
+/// Latencies: failures take ten times as long and are kept more often.
 fn latencies(random: &mut Random, runs: i64, factor: f64, kept: Kept) -> Measure {
     let mut lists: [Vec<u64>; 2] = Default::default();
     for _ in 0..runs {
@@ -174,8 +176,8 @@ fn latencies(random: &mut Random, runs: i64, factor: f64, kept: Kept) -> Measure
         }
     }
     let [good, bad] = lists;
-    let mut measure = bins(good.into_iter()).weighing(kept.good * ONE);
-    measure.add(&bins(bad.into_iter()).weighing(kept.bad * ONE));
+    let mut measure = bins(good.into_iter()).with_weight(kept.good * ONE);
+    measure.add(&bins(bad.into_iter()).with_weight(kept.bad * ONE));
     measure
 }
 
@@ -196,12 +198,12 @@ fn a_release_of_which_slow_failures_are_kept_more_often_is_not_slower() {
         let alarms = (0..8).filter(|seed| fired(&histogram, &cells(*seed, 1.0, kept), 300).is_some());
         assert_eq!(alarms.count(), 0, "one in {} and one in {}", kept[0].good, kept[1].good);
     }
-    let told = fired(&histogram, &cells(3, 1.6, [ALL, few]), 300).expect("it is found");
-    let effect = told.evidence.effect.expect("an effect");
+    let record = fired(&histogram, &cells(3, 1.6, [ALL, few]), 300).expect("it is detected");
+    let effect = record.evidence.effect.expect("an effect");
     assert!((1.2..2.1).contains(&effect), "{effect}");
 }
 
-/// Costs of runs: one in ten is dear; cheap ones are kept less often.
+/// Costs of runs: one in ten is expensive; cheap ones are kept less often.
 fn costs(random: &mut Random, runs: i64, factor: f64, one_in: i64) -> Measure {
     let mut sum = Measure::default();
     for _ in 0..runs {
@@ -214,13 +216,13 @@ fn costs(random: &mut Random, runs: i64, factor: f64, one_in: i64) -> Measure {
         let success = i128::from(random.uniform() < 0.9);
         let ratio = RatioTotals { y: cost, x: success, yy: cost * cost, xx: success, xy: cost * success };
         let run = Measure { runs: 1, ratio: Some(Box::new(ratio)), ..Measure::default() };
-        sum.add(&run.weighing(weight * ONE));
+        sum.add(&run.with_weight(weight * ONE));
     }
     sum
 }
 
 #[test]
-fn a_release_of_which_cheap_runs_are_sampled_is_not_dearer() {
+fn sampling_of_cheap_runs_does_not_make_a_release_more_expensive() {
     let ratio = Detector::Ratio(Arc::new(Ratio { scale: 1e-9, ..Ratio::default() }));
     let cells = |seed: u64, factor: f64| -> Vec<Cell> {
         let mut random = Random(seed);
@@ -232,8 +234,9 @@ fn a_release_of_which_cheap_runs_are_sampled_is_not_dearer() {
         cells
     };
     assert_eq!((0..12).filter(|seed| fired(&ratio, &cells(*seed, 1.0), 300).is_some()).count(), 0);
-    let told = fired(&ratio, &cells(50, 1.5), 300).expect("it is found");
-    let (before, now) = (told.evidence.baseline_value.expect("a cost"), told.evidence.canary_value.expect("a cost"));
+    let record = fired(&ratio, &cells(50, 1.5), 300).expect("it is detected");
+    let (before, now) =
+        (record.evidence.baseline_value.expect("a cost"), record.evidence.canary_value.expect("a cost"));
     assert!((0.17..0.23).contains(&before) && (0.25..0.36).contains(&now), "{before} {now}");
 }
 
@@ -246,14 +249,14 @@ fn a_split_is_of_the_runs_and_not_of_those_that_were_kept() {
         for minute in 0..200 {
             let newer = random.binomial(100, share);
             let kept = random.binomial(newer, 0.25);
-            cells.push(cell(minute, "v1", false, Measure::counts(0, 100 - newer)));
-            cells.push(cell(minute, "v2", true, Measure::counts(0, kept).weighing(4 * ONE)));
+            cells.push(cell(minute, "v1", false, Measure::from_counts(0, 100 - newer)));
+            cells.push(cell(minute, "v2", true, Measure::from_counts(0, kept).with_weight(4 * ONE)));
         }
         cells
     };
     assert!(fired(&split, &cells(0.2), 200).is_none());
-    let told = fired(&split, &cells(0.3), 200).expect("it is found");
-    let share = told.evidence.canary_value.expect("a share");
+    let record = fired(&split, &cells(0.3), 200).expect("it is detected");
+    let share = record.evidence.canary_value.expect("a share");
     assert!((0.25..0.35).contains(&share), "{share}");
 }
 
@@ -280,12 +283,12 @@ fn equal_weights_change_no_digit() {
         (Detector::Drift(Arc::default()), &days, 10 * 1440),
         (Detector::BurnRate(Arc::new(BurnRate { objective: 0.999, windows: WORKBOOK.to_vec() })), &days, 10 * 1440),
     ] {
-        let weighing = |weight: i64| -> Vec<Cell> {
-            cells.iter().map(|cell| Cell { measure: one(&cell.measure).weighing(weight), ..cell.clone() }).collect()
+        let with_weight = |weight: i64| -> Vec<Cell> {
+            cells.iter().map(|cell| Cell { measure: one(&cell.measure).with_weight(weight), ..cell.clone() }).collect()
         };
-        let plain = told(&detector, &weighing(ONE), to);
+        let plain = transitions(&detector, &with_weight(ONE), to);
         for weight in [3 * ONE, 3_333_333, 100 * ONE] {
-            let other = told(&detector, &weighing(weight), to);
+            let other = transitions(&detector, &with_weight(weight), to);
             assert_eq!(plain.len(), other.len(), "{}", detector.name());
             for (a, b) in plain.iter().zip(&other) {
                 assert_eq!(a.transition, b.transition, "{}", detector.name());

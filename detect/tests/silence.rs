@@ -1,5 +1,5 @@
-//! Fleets through the detector of silence: worlds without a fault stay within the budget, and a producer that dies on a
-//! working day is told within half an hour.
+//! Tests the silence detector on fleets: fleets without a fault stay within the budget, and a producer that dies on a
+//! working day is reported within half an hour.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use bellwether_detect::budget::Spending;
 use bellwether_detect::crowd::ALL;
 use bellwether_detect::detector::Silence;
 use bellwether_detect::{
-    Among, Budget, Cell, Change, Compare, Crowd, Detector, Family, Measure, Minute, Season, State,
+    AlertState, BaselinePolicy, Budget, Cell, Change, Crowd, CrowdMember, Detector, Family, Measure, Minute, Season,
 };
 
 use crate::random::Random;
 
-/// Minutes of a day and of a week.
+/// Minutes in a day and in a week.
 const DAY: i64 = 1440;
 const WEEK: i64 = 7 * DAY;
 
-/// 2026-10-05 00:00 UTC, a Monday; summer time ends in Berlin on the third Sunday after it.
+/// 2026-10-05 00:00 UTC, a Monday; daylight saving time ends in Berlin on the third Sunday after it.
 const BEGIN: i64 = 29_852_640;
 
-/// What the rule may page falsely in a month: a seventh of the one page that all rules may.
+/// Budget of the rule per month: a seventh of the one page allowed for all rules.
 const BUDGET: f64 = 1.0 / 7.0;
 
-/// Moments by the wall clock of Berlin: day since the begin, minute of the day, and whether it is a weekend.
+/// Times on the wall clock of Berlin: day since the start, minute of the day, and whether it is a weekend.
 #[derive(Clone, Copy)]
 struct Clock {
     day: i64,
@@ -32,7 +32,7 @@ struct Clock {
 }
 
 fn berlin(minute: Minute) -> Clock {
-    // Summer time until 25 October 2026, 01:00 UTC.
+    // Daylight saving time until 25 October 2026, 01:00 UTC.
     let offset = if minute < BEGIN + 20 * DAY + 60 { 120 } else { 60 };
     let local = minute + offset - BEGIN;
     Clock {
@@ -42,16 +42,16 @@ fn berlin(minute: Minute) -> Clock {
     }
 }
 
-/// Runs a minute at a full hour of a working day, between 8 and 18 o'clock with a slope of an hour at either end.
+/// Runs per minute on a working day between 8:00 and 18:00, with a ramp of an hour at either end.
 fn office(clock: Clock) -> f64 {
     let hour = clock.minute as f64 / 60.0;
     if clock.weekend { 0.0 } else { ((hour - 8.0).clamp(0.0, 1.0) * (19.0 - hour).clamp(0.0, 1.0)).max(0.0) }
 }
 
-/// What fired: series, minutes since the begin.
+/// Alerts: series, minutes since the start.
 type Fired = Vec<(String, Minute)>;
 
-/// A fleet of the rule's series, judged as the engine judges them.
+/// A fleet of the rule's series, judged as in the engine.
 struct Fleet {
     detector: Detector,
     season: Season,
@@ -66,28 +66,28 @@ impl Fleet {
     fn new(season: Season) -> Self {
         let detector = Detector::Silence(Arc::new(Silence::default()));
         assert_eq!(detector.spending(), Some(Spending::Time));
-        let budget = Budget::new(BUDGET, Spending::Time, detector.minutes());
-        let crowd = Crowd::new(detector.minutes());
+        let budget = Budget::new(BUDGET, Spending::Time, detector.update_minutes());
+        let crowd = Crowd::new(detector.update_minutes());
         let (families, fired, resolved) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { detector, season, families, crowd, budget, fired, resolved }
     }
 
     fn family(&mut self, series: &[String]) -> &mut Family {
         let (detector, season) = (self.detector.clone(), self.season);
-        let pace = detector.pace();
-        let make = || Family::new(&series.join("/"), detector, pace, Compare::default()).in_season(season);
+        let timing = detector.timing();
+        let make = || Family::new(&series.join("/"), detector, timing, BaselinePolicy::default()).with_season(season);
         self.families.entry(series.to_vec()).or_insert_with(make)
     }
 
     fn add(&mut self, series: &[String], window: Minute, runs: i64) {
         self.crowd.add(series, window, runs);
-        let above: Vec<Vec<String>> = self.crowd.above(series).into_iter().map(<[String]>::to_vec).collect();
+        let above: Vec<Vec<String>> = self.crowd.ancestors(series).into_iter().map(<[String]>::to_vec).collect();
         let cell = Cell {
             window,
             release: Arc::from(""),
             canary: false,
             stratum: Arc::from(""),
-            measure: Measure::counts(0, runs),
+            measure: Measure::from_counts(0, runs),
         };
         for mut values in above {
             values.resize(series.len(), ALL.to_owned());
@@ -97,30 +97,30 @@ impl Fleet {
     }
 
     fn evaluate(&mut self, to: Minute) {
-        self.families.values_mut().for_each(|family| family.begin(to, &mut self.budget));
+        self.families.values_mut().for_each(|family| family.start_series(to, &mut self.budget));
         let judged = self.families.values().map(Family::evaluated).max().unwrap_or(Minute::MIN);
         let differs =
-            self.crowd.settle(to, judged, |series| self.families.get(series).and_then(|family| family.own_hours()));
+            self.crowd.update(to, judged, |series| self.families.get(series).and_then(|family| family.own_hours()));
         for (series, family) in &mut self.families {
             if let Some(from) = differs {
-                family.touch(from);
+                family.mark_dirty(from);
             }
             let length = series.iter().rposition(|value| value != ALL).map_or(0, |place| place + 1);
-            let among = self.crowd.node(&series[..length]).map(|node| Among { crowd: &self.crowd, node });
+            let among = self.crowd.node(&series[..length]).map(|node| CrowdMember { crowd: &self.crowd, node });
             for update in family.evaluate_among(to, &mut self.budget, among) {
-                let Change::New { told, late: false } = update.change else { panic!("{:?}", update.change) };
-                let to = match told.transition.to {
-                    State::Firing => &mut self.fired,
-                    State::Resolved => &mut self.resolved,
+                let Change::New { record, late: false } = update.change else { panic!("{:?}", update.change) };
+                let to = match record.transition.to {
+                    AlertState::Firing => &mut self.fired,
+                    AlertState::Resolved => &mut self.resolved,
                     _ => continue,
                 };
-                to.push((series.join("/"), told.transition.at - BEGIN));
+                to.push((series.join("/"), record.transition.at - BEGIN));
             }
         }
     }
 }
 
-/// Some weeks of a world: the mean of each task's runs in a minute, with how its days differ.
+/// Some weeks of a world: the mean of each task's runs per minute, with variation between days.
 fn world(
     seed: u64,
     season: Season,
@@ -154,13 +154,13 @@ const TWELVE: [&str; 12] = [
     "/task-10", "/task-11", "/task-12",
 ];
 
-/// Runs a minute of the twelve, from busy ones to such as have a few an hour.
+/// Runs per minute of the twelve tasks, from busy ones to some with a few per hour.
 fn rate(task: usize) -> f64 {
     6.0 * 0.7_f64.powi(i32::try_from(task).unwrap_or(0))
 }
 
 fn clock_of(name: &str) -> Season {
-    Season::of(name).expect("a zone")
+    Season::from_name(name).expect("a zone")
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn office_hours_and_quiet_weekends_are_no_news_with_the_right_clock_and_with_tha
 }
 
 #[test]
-fn a_producer_that_dies_on_a_working_day_is_told_within_half_an_hour() {
+fn a_producer_that_dies_on_a_working_day_alarms_within_half_an_hour() {
     for (seed, place) in [(11, 0), (12, 1), (13, 2), (14, 3)] {
-        // Wednesday of the fifth week, about eleven o'clock in Berlin.
+        // Wednesday of the fifth week, about 11:00 in Berlin.
         let gone = BEGIN + 4 * WEEK + 2 * DAY + 10 * 60 + 7 * i64::try_from(place).expect("small");
         let fleet = world(seed, clock_of("Europe/Berlin"), &TWELVE, 5, 0.3, |task, minute| {
             if task == place && minute >= gone && minute < gone + 180 {
@@ -193,7 +193,7 @@ fn a_producer_that_dies_on_a_working_day_is_told_within_half_an_hour() {
 }
 
 #[test]
-fn a_task_by_itself_is_told_as_soon() {
+fn a_single_task_alarms_as_soon() {
     let gone = BEGIN + 3 * WEEK + 3 * DAY + 9 * 60 + 3;
     let fleet = world(21, clock_of("Europe/Berlin"), &["/only"], 4, 0.3, |_, minute| {
         if (gone..gone + 240).contains(&minute) { 0.0 } else { 3.0 * office(berlin(minute)) }
@@ -227,12 +227,12 @@ fn a_tenant_that_falls_silent_is_asked_about_once_and_so_is_a_fleet_of_tenants()
         let off = (task < 3 && (tenant..tenant + 120).contains(&minute)) || (all..all + 120).contains(&minute);
         if off { 0.0 } else { 2.0 * office(berlin(minute)) }
     });
-    let told: Vec<&str> = fleet.fired.iter().map(|(series, _)| series.as_str()).collect();
-    assert_eq!(told, ["a/(all)", "(all)/(all)"]);
+    let fired: Vec<&str> = fleet.fired.iter().map(|(series, _)| series.as_str()).collect();
+    assert_eq!(fired, ["a/(all)", "(all)/(all)"]);
 }
 
 #[test]
-fn a_saturday_that_becomes_quiet_is_told_once_at_most_and_learned() {
+fn a_saturday_that_becomes_quiet_alarms_at_most_once_and_is_learned() {
     // Work on Saturdays ends after four weeks.
     for tasks in [&TWELVE[..1], &TWELVE[..]] {
         let fleet = world(51, clock_of("Europe/Berlin"), tasks, 10, 0.3, |task, minute| {
@@ -252,7 +252,7 @@ fn jobs_bursts_new_tasks_and_those_that_end_are_within_the_budget() {
         let burst = |minute: i64| Random(minute.div_euclid(20).cast_unsigned() ^ seed).uniform() < 0.05;
         let fleet = world(seed, clock_of("Europe/Berlin"), &tasks, 8, 0.3, |task, minute| {
             let clock = berlin(minute);
-            // When a job starts differs by night.
+            // The start of the job varies between nights.
             let jitter = (60.0 * Random(clock.day.cast_unsigned() ^ (seed << 9)).uniform()) as i64;
             let night = |from: i64, to: i64| f64::from(u8::from((from + jitter..to + jitter).contains(&clock.minute)));
             match tasks[task] {
@@ -262,7 +262,7 @@ fn jobs_bursts_new_tasks_and_those_that_end_are_within_the_budget() {
                 "/rare" => 0.01,
                 "/new" if clock.day >= 30 => 2.0 * office(clock),
                 "/tested" if (20..23).contains(&clock.day) => 5.0 * office(clock),
-                // A job that is moved from the night to the afternoon.
+                // A job that moves from the night to the afternoon.
                 "/moved" if clock.day < 37 => 5.0 * night(0, 300),
                 "/moved" => 5.0 * night(840, 1140),
                 "/fading" => 3.0 * office(clock) * (1.0 - clock.day as f64 / 60.0).max(0.0),
@@ -271,7 +271,7 @@ fn jobs_bursts_new_tasks_and_those_that_end_are_within_the_budget() {
                 _ => 0.0,
             }
         });
-        // Only what moved is silent where it never was; by the third day it is known.
+        // Only the moved job is silent at an unusual time; by the third day this is learned.
         assert!(
             fleet.fired.len() <= 2 && fleet.fired.iter().all(|(series, _)| series == "/moved"),
             "{:?}",
@@ -291,7 +291,7 @@ fn a_quiet_day_with_a_fifth_of_the_traffic_is_no_silence() {
 
 #[test]
 fn sessions_that_come_together_are_no_news() {
-    // Four of ten stretches of ten minutes have none of their runs, by chance.
+    // Four of ten periods of ten minutes have no runs by chance.
     for seed in [81, 82] {
         let fleet = world(seed, clock_of("UTC"), &TWELVE[..6], 6, 0.3, |task, minute| {
             let on = Random((minute.div_euclid(10).cast_unsigned() << 8) ^ task as u64 ^ (seed << 40)).uniform() < 0.6;

@@ -1,10 +1,10 @@
-//! Quality that wanders from hour to hour though nothing is wrong: drift and comparisons with earlier weeks stay within
-//! their part of the budget over months, and still find what is broken.
+//! Tests quality that wanders from hour to hour although nothing is wrong: drift and comparisons with earlier weeks
+//! stay within their part of the budget over months, and still detect failures.
 
 use std::sync::Arc;
 
 use bellwether_detect::budget::Spending;
-use bellwether_detect::{Budget, Cell, Change, Compare, Detector, Family, Measure, Minute, State};
+use bellwether_detect::{AlertState, BaselinePolicy, Budget, Cell, Change, Detector, Family, Measure, Minute};
 
 use crate::random::Random;
 
@@ -13,12 +13,12 @@ const TASKS: u64 = 8;
 const WEEKS: i64 = 6;
 const SEEDS: u64 = 5;
 
-/// Minutes of a window and of a day.
+/// Minutes in a window and in a day.
 const WINDOW: i64 = 5;
 const DAY: i64 = 1440;
 
-/// Some weeks of a task with 120 runs an hour, 8 % of which fail; the logit wanders by 0.2, for some four hours. From
-/// `worse` on, `more` is added to the rate; from `cutover` on, another release serves.
+/// Some weeks of a task with 120 runs an hour, 8 % of which fail; the logit wanders by 0.2 with a correlation time of
+/// four hours. From `worse` on, `more` is added to the rate; from `cutover` on, another release serves.
 fn task(seed: u64, weeks: i64, cutover: Minute, worse: Minute, more: f64) -> Vec<Cell> {
     let mut random = Random(seed);
     let correlation = (-0.25_f64).exp();
@@ -36,18 +36,20 @@ fn task(seed: u64, weeks: i64, cutover: Minute, worse: Minute, more: f64) -> Vec
                 release: Arc::from(if window >= cutover { "v2" } else { "v1" }),
                 canary: false,
                 stratum: Arc::from(""),
-                measure: Measure::counts(random.binomial(runs, rate), runs),
+                measure: Measure::from_counts(random.binomial(runs, rate), runs),
             });
         }
     }
     cells
 }
 
-/// When alerts of some tasks fired, with a part of the budget for all of them together.
+/// Returns the times at which alerts of some tasks fired, with a budget shared by all of them.
 fn fired(detector: &Detector, part: f64, tasks: &[Vec<Cell>]) -> Vec<Minute> {
-    let mut budget = Budget::new(part, detector.spending().unwrap_or(Spending::Time), detector.minutes());
+    let mut budget = Budget::new(part, detector.spending().unwrap_or(Spending::Time), detector.update_minutes());
     let mut families: Vec<Family> = (0..tasks.len())
-        .map(|task| Family::new(&format!("task-{task}"), detector.clone(), detector.pace(), Compare::default()))
+        .map(|task| {
+            Family::new(&format!("task-{task}"), detector.clone(), detector.timing(), BaselinePolicy::default())
+        })
         .collect();
     let (mut moments, mut next) = (Vec::new(), vec![0; tasks.len()]);
     let last = tasks.iter().filter_map(|cells| cells.last()).map(|cell| cell.window).max().unwrap_or(0);
@@ -58,14 +60,14 @@ fn fired(detector: &Detector, part: f64, tasks: &[Vec<Cell>]) -> Vec<Minute> {
                 family.add(cell.clone());
                 *next += 1;
             }
-            family.begin(to, &mut budget);
+            family.start_series(to, &mut budget);
         }
         for family in &mut families {
             for update in family.evaluate(to, &mut budget) {
-                if let Change::New { told, .. } = update.change
-                    && (told.transition.from, told.transition.to) == (State::Pending, State::Firing)
+                if let Change::New { record, .. } = update.change
+                    && (record.transition.from, record.transition.to) == (AlertState::Pending, AlertState::Firing)
                 {
-                    moments.push(told.transition.at);
+                    moments.push(record.transition.at);
                 }
             }
         }
@@ -79,7 +81,7 @@ fn world(seed: u64, cutover: Minute) -> Vec<Vec<Cell>> {
 
 #[test]
 fn drift_pages_within_its_budget_over_seven_months_of_wandering_quality() {
-    // Two sevenths of a page a month, as the shipped rule has: two pages in seven months are allowed.
+    // Two sevenths of a page a month, as for the shipped rule: two pages in seven months are allowed.
     let drift = Detector::Drift(Arc::default());
     let pages: usize = (0..SEEDS).map(|seed| fired(&drift, 2.0 / 7.0, &world(seed, Minute::MAX)).len()).sum();
     assert!(pages <= 2, "{pages} pages");
@@ -87,14 +89,14 @@ fn drift_pages_within_its_budget_over_seven_months_of_wandering_quality() {
 
 #[test]
 fn releases_against_earlier_weeks_page_within_their_budget_over_wandering_quality() {
-    // Three sevenths; every task has a new release after four weeks, which is no worse.
+    // Three sevenths; every task gets a new release after four weeks, which is no worse.
     let regression = Detector::Regression(Arc::default());
     let pages: usize = (0..SEEDS).map(|seed| fired(&regression, 3.0 / 7.0, &world(10 + seed, 28 * DAY)).len()).sum();
     assert!(pages <= 1, "{pages} pages of 40 releases");
 }
 
 #[test]
-fn what_is_broken_is_found_though_quality_wanders() {
+fn failures_are_detected_although_quality_wanders() {
     let worse = 29 * DAY + 600;
     let delay = |detector: &Detector, part: f64, cutover: Minute, more: f64| {
         let found = (0..10).map(|seed| {
@@ -108,7 +110,7 @@ fn what_is_broken_is_found_though_quality_wanders() {
     let drift = Detector::Drift(Arc::default());
     let (ten, thirty) = (delay(&drift, 0.04, Minute::MAX, 0.10), delay(&drift, 0.04, Minute::MAX, 0.30));
     assert!(ten <= DAY && thirty <= 90, "{ten} and {thirty} minutes");
-    // Against the same hours of earlier weeks; the release was as good for a day.
+    // Compared with the same hours of earlier weeks; the release was fine for a day.
     let historical = delay(&Detector::Regression(Arc::default()), 0.4, 28 * DAY + 600, 0.10);
     assert!(historical <= 2 * DAY, "{historical} minutes");
 }

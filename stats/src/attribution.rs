@@ -1,32 +1,33 @@
-//! D10: what is behind a change? Whether the quality of slices changed or only their shares of the traffic, and which
-//! slices it came from.
+//! D10: explains a change: whether the quality of slices changed or only their shares of the traffic, and which slices
+//! caused it.
 //!
-//! * [`mix_and_rate`] takes a change of a rate apart, exactly (Kitagawa, "Components of a difference between two rates",
-//!   JASA 50, 1955). With shares w of the traffic and rates r of a slice, and R of the whole,
+//! * [`mix_and_rate`] decomposes a change of a rate exactly (Kitagawa, "Components of a difference between two rates",
+//!   JASA 50, 1955). With shares w of the traffic, rates r of a slice, and overall rates R,
 //!
 //!   > mix = (w₁ − w₀)((r₀ + r₁)/2 − (R₀ + R₁)/2),  rate = (r₁ − r₀)(w₀ + w₁)/2,  Σ mix + Σ rate = R₁ − R₀
 //!
-//! * [`blame`] and [`explain`] are Adtributor (Bhagwan et al., "Adtributor: Revenue Debugging in Advertising Systems", NSDI
-//!   2014, section 4): explanatory power says how much of the change a slice makes, surprise how unusual its part is.
+//! * [`blame`] and [`explain`] implement Adtributor (Bhagwan et al., "Adtributor: Revenue Debugging in Advertising
+//!   Systems", NSDI 2014, section 4): explanatory power is the part of the change that a slice makes, surprise measures
+//!   how unusual its part is.
 //! * [`risk_ratio`] is the measure of DIFF (Abuzaid et al., "DIFF: A Relational Interface for Large-Scale Data
-//!   Explanation", VLDB 2019, section 3), and [`by_evidence`] ranks slices by what chance cannot explain.
+//!   Explanation", VLDB 2019, section 3), and [`by_evidence`] ranks slices by statistical evidence.
 //!
-//! The first three describe, they do not test: a slice of ten runs can have any rate. Only [`by_evidence`] says which
-//! slices to believe.
+//! The first three are descriptive, not tests: a slice of ten runs can have any rate. Only [`by_evidence`] identifies
+//! significant slices.
 
 use crate::ebh;
 use crate::invalid::Invalid;
 
-/// A change of which more is mix than this is a change of traffic, not of quality.
+/// Above this fraction of mix, a change is a change of traffic, not of quality.
 pub const MOSTLY_MIX: f64 = 0.7;
 
-/// Least part of the change that an element of an explanation makes (the paper's T_EEP).
-pub const LEAST_POWER: f64 = 0.1;
+/// Minimum part of the change for an element of an explanation (the paper's T_EEP).
+pub const MIN_POWER: f64 = 0.1;
 
-/// Part of the change that an explanation has to make (the paper's T_EP).
-pub const ENOUGH_POWER: f64 = 0.67;
+/// Minimum part of the change for an explanation (the paper's T_EP).
+pub const MIN_TOTAL_POWER: f64 = 0.67;
 
-/// One slice of the traffic before and after, or in the baseline and in the canary: amounts (bad outcomes, cost) over
+/// One slice of the traffic before and after, or in the baseline and in the canary: amounts (bad outcomes, cost) and
 /// units (runs).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slice {
@@ -40,19 +41,19 @@ pub struct Slice {
     pub units_b: f64,
 }
 
-/// What a slice adds to the change of the whole.
+/// The contribution of a slice to the overall change.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Effect {
-    /// Because its share of the traffic changed.
+    /// Contribution of the change of its traffic share.
     pub mix: f64,
-    /// Because its rate changed.
+    /// Contribution of the change of its rate.
     pub rate: f64,
 }
 
-/// What Adtributor says of a slice.
+/// Adtributor's measures of a slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Blame {
-    /// Its part of the change; all parts add up to 1. Negative where it works against the change.
+    /// Its part of the change; all parts sum to 1. Negative if it works against the change.
     pub power: f64,
     /// Jensen–Shannon terms of its shares before and after, in nats.
     pub surprise: f64,
@@ -61,9 +62,9 @@ pub struct Blame {
 /// A dimension that explains a change, by as few slices as possible.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// Place of the dimension in the list.
+    /// Index of the dimension.
     pub dimension: usize,
-    /// Places of its slices, most surprising first.
+    /// Indices of its slices, most surprising first.
     pub slices: Vec<usize>,
     /// Sum of their parts of the change.
     pub power: f64,
@@ -74,11 +75,11 @@ pub struct Explanation {
 /// A slice with its evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranked {
-    /// Place of the slice in the list.
+    /// Index of the slice.
     pub slice: usize,
-    /// Its evidence, nats.
+    /// Its evidence, in nats.
     pub log_e: f64,
-    /// True where it is among those of which at most a share alpha is there by chance.
+    /// True if it is among the discoveries at a false discovery rate of alpha.
     pub believed: bool,
 }
 
@@ -104,11 +105,11 @@ fn whole(slices: &[Slice]) -> Result<Slice, Invalid> {
     Ok(sum)
 }
 
-/// What each slice adds to R₁ − R₀ by its share and by its rate. A slice that is absent on one side has no rate there: all
-/// that it adds is mix. None where a side has no units at all.
+/// Returns the contribution of each slice to R₁ − R₀ through its share and its rate. A slice that is absent on one side
+/// has no rate there: its whole contribution is mix. None if a side has no units at all.
 ///
 /// # Errors
-/// Where a number is negative or not finite.
+/// Fails if a number is negative or not finite.
 pub fn mix_and_rate(slices: &[Slice]) -> Result<Option<Vec<Effect>>, Invalid> {
     let all = whole(slices)?;
     if all.units_a == 0.0 || all.units_b == 0.0 {
@@ -131,31 +132,31 @@ pub fn mix_and_rate(slices: &[Slice]) -> Result<Option<Vec<Effect>>, Invalid> {
     Ok(Some(effects.collect()))
 }
 
-/// The part of a change that is mix, 0 to 1: |Σ mix| / (|Σ mix| + |Σ rate|). 0 where nothing changed. Above
-/// [`MOSTLY_MIX`], say "the traffic changed".
+/// Returns the fraction of a change that is mix, from 0 to 1: |Σ mix| / (|Σ mix| + |Σ rate|). 0 if nothing changed.
+/// Above [`MOSTLY_MIX`], report "the traffic changed".
 pub fn mix_share(effects: &[Effect]) -> f64 {
     let mix = effects.iter().map(|effect| effect.mix).sum::<f64>().abs();
     let rate = effects.iter().map(|effect| effect.rate).sum::<f64>().abs();
     if mix + rate > 0.0 { mix / (mix + rate) } else { 0.0 }
 }
 
-/// Surprise of a slice whose share went from p to q: ½(p ln(2p/(p+q)) + q ln(2q/(p+q))), its term of the Jensen–Shannon
-/// divergence.
+/// Returns the surprise of a slice with a share that went from p to q: ½(p ln(2p/(p+q)) + q ln(2q/(p+q))), its term of
+/// the Jensen–Shannon divergence.
 pub fn surprise(p: f64, q: f64) -> f64 {
     let term = |x: f64| if x > 0.0 { x * (2.0 * x / (p + q)).ln() } else { 0.0 };
     0.5 * (term(p) + term(q))
 }
 
-/// Adtributor for the rate Σ amount / Σ units. The baseline is scaled to the units of the canary first, so that an arm's
-/// size explains nothing. With amounts A₁ and units A₂ after, F₁ and F₂ before, a slice's power is
+/// Applies Adtributor to the rate Σ amount / Σ units. The baseline is first scaled to the units of the canary, so that
+/// the size of an arm explains nothing. With amounts A₁ and units A₂ after, F₁ and F₂ before, a slice's power is
 ///
 /// > ((A₁−F₁)_j F₂ − (A₂−F₂)_j F₁) / (F₂ (F₂ + (A₂−F₂)_j)), divided by the sum over all slices,
 ///
-/// and its surprise is that of its share of the amounts plus that of its share of the units. None where a side has no
+/// and its surprise is that of its share of the amounts plus that of its share of the units. None if a side has no
 /// units or no amount.
 ///
 /// # Errors
-/// Where a number is negative or not finite.
+/// Fails if a number is negative or not finite.
 pub fn blame(slices: &[Slice]) -> Result<Option<Vec<Blame>>, Invalid> {
     let all = whole(slices)?;
     if [all.units_a, all.units_b, all.amount_a, all.amount_b].contains(&0.0) {
@@ -178,17 +179,17 @@ pub fn blame(slices: &[Slice]) -> Result<Option<Vec<Blame>>, Invalid> {
     Ok(Some(blames.collect()))
 }
 
-/// The fewest slices that explain a change: most surprising first, those with at least [`LEAST_POWER`] each, until they
-/// make more than [`ENOUGH_POWER`] together. Empty where they never do. Places, most surprising first.
+/// Returns the smallest set of slices that explains a change: slices with at least [`MIN_POWER`] each, most
+/// surprising first, until their sum exceeds [`MIN_TOTAL_POWER`]. Empty if it never does.
 pub fn succinct(blames: &[Blame]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..blames.len()).collect();
     order.sort_by(|a, b| blames[*b].surprise.total_cmp(&blames[*a].surprise).then(a.cmp(b)));
     let (mut chosen, mut power) = (Vec::new(), 0.0);
     for place in order {
-        if blames[place].power > LEAST_POWER {
+        if blames[place].power > MIN_POWER {
             chosen.push(place);
             power += blames[place].power;
-            if power > ENOUGH_POWER {
+            if power > MIN_TOTAL_POWER {
                 return chosen;
             }
         }
@@ -196,11 +197,11 @@ pub fn succinct(blames: &[Blame]) -> Vec<usize> {
     Vec::new()
 }
 
-/// The dimensions that explain a change, most surprising first. Each dimension is the list of its slices; all of them cut
-/// the same traffic.
+/// Returns the dimensions that explain a change, most surprising first. Each dimension is a list of slices that
+/// partitions the same traffic.
 ///
 /// # Errors
-/// Where a number is negative or not finite.
+/// Fails if a number is negative or not finite.
 pub fn explain(dimensions: &[Vec<Slice>]) -> Result<Vec<Explanation>, Invalid> {
     let mut explanations = Vec::new();
     for (dimension, slices) in dimensions.iter().enumerate() {
@@ -216,8 +217,8 @@ pub fn explain(dimensions: &[Vec<Slice>]) -> Result<Vec<Explanation>, Invalid> {
     Ok(explanations)
 }
 
-/// How much commoner bad outcomes are inside a slice than outside: (events/runs inside) / (events/runs outside). ∞ where
-/// there are none outside; none where either has no runs, or there are no bad outcomes at all.
+/// Returns the ratio of the rates of bad outcomes inside and outside a slice. ∞ if there are none outside; none if
+/// either side has no runs, or there are no bad outcomes at all.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn risk_ratio(
     events_inside: u64,
@@ -237,11 +238,11 @@ pub fn risk_ratio(
     Ok(Some(rate(events_inside, runs_inside) / rate(events_outside, runs_outside)))
 }
 
-/// Slices by their evidence ([`crate::e2x2`]), greatest first; those that e-BH keeps at `alpha` are believed
+/// Ranks slices by their evidence ([`crate::e2x2`]), greatest first, and marks those that e-BH keeps at `alpha`
 /// ([`ebh::e_bh`]).
 ///
 /// # Errors
-/// Where `alpha` is not between 0 and 1.
+/// Fails if `alpha` is not between 0 and 1.
 pub fn by_evidence(log_e: &[f64], alpha: f64) -> Result<Vec<Ranked>, Invalid> {
     let believed = ebh::e_bh(log_e, alpha)?;
     let mut ranked: Vec<Ranked> = log_e
@@ -273,7 +274,7 @@ mod tests {
         // Two tasks; the second doubles its failures and its share.
         let effects = mix_and_rate(&[slice(40.0, 800.0, 3.0, 60.0), slice(20.0, 200.0, 8.0, 40.0)]);
         let effects = effects.expect("effects").expect("both sides");
-        // By hand: shares 0.8→0.6 and 0.2→0.4, rates 0.05→0.05 and 0.1→0.2, the whole 0.06→0.11.
+        // By hand: shares 0.8→0.6 and 0.2→0.4, rates 0.05→0.05 and 0.1→0.2, overall 0.06→0.11.
         close(effects[0].mix, -0.2 * (0.05 - 0.085));
         close(effects[0].rate, 0.0);
         close(effects[1].mix, 0.2 * (0.15 - 0.085));
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_dimension_that_broke_is_found_and_the_others_are_not() {
-        // Model 2 broke for every task alike: by task all look the same, by model one explains it.
+        // Model 2 broke for every task alike: by task all look the same, by model one explains the change.
         let by_task: Vec<Slice> = (0..5).map(|_| slice(16.0, 200.0, 36.0, 200.0)).collect();
         let by_model =
             vec![slice(27.0, 340.0, 27.0, 340.0), slice(26.0, 330.0, 126.0, 330.0), slice(27.0, 330.0, 27.0, 330.0)];

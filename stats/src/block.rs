@@ -1,16 +1,16 @@
-//! Blocks: windows judged together. A block closes by numbers of runs and by time only, never by outcomes: that is what
-//! keeps the evidence of [`crate::e2x2`] exact.
+//! Blocks: windows judged together. A block closes on run counts and elapsed time, never on outcomes; this keeps the
+//! evidence of [`crate::e2x2`] exact.
 
 use crate::invalid::Invalid;
 
-/// When a block closes.
+/// The condition under which a block closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRule {
     min_runs: u64,
     max_windows: u64,
 }
 
-/// Numbers the blocks of one stratum, window by window.
+/// Assigns windows of one stratum to numbered blocks.
 #[derive(Clone, Debug)]
 pub struct Blocks {
     rule: BlockRule,
@@ -22,10 +22,11 @@ pub struct Blocks {
 // === impl BlockRule ===
 
 impl BlockRule {
-    /// A block closes once both arms have `min_runs`, or `max_windows` windows have passed since it began.
+    /// Creates a rule that closes a block once both arms have `min_runs` runs, or once `max_windows` windows have
+    /// passed since the block began.
     ///
     /// # Errors
-    /// Where either is 0.
+    /// Fails if either is 0.
     pub fn new(min_runs: u64, max_windows: u64) -> Result<Self, Invalid> {
         if min_runs == 0 || max_windows == 0 {
             return Err(Invalid::new("runs and windows of a block", min_runs.min(max_windows), "at least 1"));
@@ -44,13 +45,13 @@ impl Default for BlockRule {
 // === impl Blocks ===
 
 impl Blocks {
-    /// Before the first window.
+    /// Creates the state before the first window.
     pub fn new(rule: BlockRule) -> Self {
         Self { rule, number: 0, runs: [0; 2], start: None }
     }
 
-    /// The block of the next window. `window` is its number since the epoch (minutes, for one-minute windows); windows
-    /// come in order, and those without runs may be left out.
+    /// Returns the block number of the next window. `window` is the window's number since the epoch (minutes, for
+    /// one-minute windows). Windows arrive in order; windows without runs may be omitted.
     pub fn next(&mut self, window: i64, runs_a: u64, runs_b: u64) -> u64 {
         let full = self.runs[0].min(self.runs[1]) >= self.rule.min_runs;
         let old = self.start.is_some_and(|start| window.abs_diff(start) >= self.rule.max_windows);

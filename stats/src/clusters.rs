@@ -1,18 +1,19 @@
-//! Intervals for runs that come in sessions: the method of random groups.
+//! Confidence intervals for runs that are correlated within sessions: the method of random groups.
 //!
-//! Runs of one session are alike, so treating them as independent gives intervals that are far too narrow (with ten runs
-//! a session, a "95 %" interval of cost holds the truth 47 % of the time). Sessions are dealt by a hash into a fixed
-//! number of groups; the spread between the groups' totals then shows the true uncertainty, whatever happens inside a
-//! session (Wolter, "Introduction to Variance Estimation", 2nd ed., 2007, ch. 2; the same idea as bucketed users in
-//! Chamandy et al., "Estimating Uncertainty for Massive Data Streams", Google 2012). Totals by group are integers that
-//! add up, so that they can be merged over windows and taken away again, which sums of squares by session cannot.
+//! Runs of one session are correlated, so treating them as independent gives intervals that are far too narrow (with
+//! ten runs a session, a "95 %" interval of cost covers the true value 47 % of the time). A hash assigns sessions to a
+//! fixed number of groups; the variance between the groups' totals then shows the true uncertainty, whatever the
+//! correlation within a session (Wolter, "Introduction to Variance Estimation", 2nd ed., 2007, ch. 2; the same idea as
+//! bucketed users in Chamandy et al., "Estimating Uncertainty for Massive Data Streams", Google 2012). Totals by group
+//! are integers, so they can be merged over windows and subtracted again; sums of squares by session cannot.
 
 use crate::interval::{Interval, student_quantile};
 
-/// Number of groups: 31 degrees of freedom widen a 95 % interval by 4 % over the normal one.
+/// Number of groups. With 31 degrees of freedom, a 95 % interval is 4 % wider than the normal one.
 pub const GROUPS: usize = 32;
 
-/// The group of a session (or of a run without one). Fixed for ever: FNV-1a, finished by MurmurHash3's mixer.
+/// Returns the group of a session (or of a run without one). The hash never changes: FNV-1a, finished by MurmurHash3's
+/// mixer.
 pub fn group_of(key: &str) -> usize {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in key.bytes() {
@@ -24,8 +25,8 @@ pub fn group_of(key: &str) -> usize {
     (hash >> 59) as usize
 }
 
-/// Interval of Σy/Σx from totals by group: se² = G/(G−1) · Σ_g (y_g − R x_g)² / (Σx)², Student's t with G−1 degrees of
-/// freedom. None where the totals are not of one length of at least two, or without a denominator.
+/// Returns the interval of Σy/Σx from totals by group: se² = G/(G−1) · Σ_g (y_g − R x_g)² / (Σx)², Student's t with G−1
+/// degrees of freedom. None if the lists differ in length or have fewer than two entries, or without a denominator.
 pub fn ratio_interval(y: &[f64], x: &[f64], confidence: f64) -> Option<Interval> {
     let total_x: f64 = x.iter().sum();
     if y.len() != x.len() || y.len() < 2 || total_x == 0.0 || !(confidence > 0.0 && confidence < 1.0) {
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_fixed_for_ever_and_evenly_filled() {
+    fn groups_never_change_and_are_evenly_filled() {
         assert_eq!(["", "s_91", "session-1"].map(group_of), GOLDEN);
         let mut filled = [0_u32; GROUPS];
         (0..32_000).for_each(|n| filled[group_of(&format!("session-{n}"))] += 1);
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn ninety_five_per_cent_hold_the_truth_though_runs_come_in_sessions() {
+    fn coverage_is_ninety_five_per_cent_with_runs_in_sessions() {
         let (mut state, mut held, trials) = (7_u64, 0, 400);
         for trial in 0..trials {
             let (mut y, mut x) = ([0.0; GROUPS], [0.0; GROUPS]);

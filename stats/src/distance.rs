@@ -1,27 +1,27 @@
-//! D7: how far two distributions are apart, and how far chance alone would bring them. For tickets, never for pages.
+//! D7: the distance between two distributions, and its distribution without a change. For tickets, never for pages.
 //!
-//! Fixed thresholds mean nothing: without any change, the population stability index of 100 runs in 10 bins passes 0.1
-//! four times in ten, and at 10,000 runs it stays blind to a shift of 30 %. Its null law is (1/n + 1/m) χ² with B − 1
-//! degrees of freedom (Yurdakul, "Statistical properties of population stability index", 2018, theorem 1), and the
-//! Jensen–Shannon divergence has an eighth of it (Lin, "Divergence measures based on the Shannon entropy", IEEE Trans.
-//! Inf. Theory 37, 1991, with both expanded to second order). Wasserstein's W₁ is the L₁ norm of a Brownian bridge, whose
-//! first two moments are known exactly (del Barrio, Giné, Matrán, Annals of Probability 27, 1999); a Nakagami law of
-//! these moments stands for it.
+//! Fixed thresholds are meaningless: without any change, the population stability index of 100 runs in 10 bins exceeds
+//! 0.1 four times in ten, and at 10,000 runs it stays blind to a shift of 30 %. Its null distribution is (1/n + 1/m) χ²
+//! with B − 1 degrees of freedom (Yurdakul, "Statistical properties of population stability index", 2018, theorem 1),
+//! and that of the Jensen–Shannon divergence is an eighth of it (Lin, "Divergence measures based on the Shannon
+//! entropy", IEEE Trans. Inf. Theory 37, 1991, with both expanded to second order). Wasserstein's W₁ is the L₁ norm of
+//! a Brownian bridge with exactly known first two moments (del Barrio, Giné, Matrán, Annals of Probability 27, 1999); a
+//! Nakagami distribution with these moments approximates it.
 //!
-//! All are only as good as the normal approximation: [`pooled`] first merges neighbouring bins until each expects 5.
+//! All of them rely on the normal approximation: [`pooled`] first merges neighbouring bins until each expects 5 runs.
 
 use std::f64::consts::PI;
 
 use crate::invalid::{Invalid, share};
 use crate::special::{chi_square_critical, chi_square_tail, gamma_tail, ln_gamma};
 
-/// Fewest runs that a bin must expect of each side.
-pub const LEAST_EXPECTED: f64 = 5.0;
+/// Minimum expected runs of a bin on each side.
+pub const MIN_EXPECTED: f64 = 5.0;
 
-/// Half a run is added to each bin, so that an empty one is not infinitely far away.
+/// Half a run is added to each bin, so that an empty bin is not infinitely far away.
 const PSEUDO_COUNT: f64 = 0.5;
 
-/// Counts of two sides by bin, pooled so that their distances have known laws.
+/// Counts of two sides by bin, pooled so that the null distributions of their distances are known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pooled {
     reference: Vec<f64>,
@@ -29,11 +29,11 @@ pub struct Pooled {
     totals: (f64, f64),
 }
 
-/// Merges neighbouring bins until each expects [`LEAST_EXPECTED`] of both sides under one common distribution. Categories
-/// have no order, so that any neighbours do.
+/// Merges neighbouring bins until each expects [`MIN_EXPECTED`] runs of both sides under one common distribution.
+/// Categories have no order, so any neighbours will do.
 ///
 /// # Errors
-/// Where the two have not the same number of bins, or either has no runs.
+/// Fails if the numbers of bins differ, or either side has no runs.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn pooled(reference: &[u64], current: &[u64]) -> Result<Pooled, Invalid> {
     if reference.len() != current.len() {
@@ -50,13 +50,13 @@ pub fn pooled(reference: &[u64], current: &[u64]) -> Result<Pooled, Invalid> {
     let mut open = (0.0, 0.0);
     for (r, c) in reference.iter().zip(current) {
         open = (open.0 + *r as f64, open.1 + *c as f64);
-        if fewer * (open.0 + open.1) / (totals.0 + totals.1) >= LEAST_EXPECTED {
+        if fewer * (open.0 + open.1) / (totals.0 + totals.1) >= MIN_EXPECTED {
             merged.reference.push(open.0);
             merged.current.push(open.1);
             open = (0.0, 0.0);
         }
     }
-    // What is left goes to the last bin; where there is none, all is one bin.
+    // The remainder goes to the last bin; if there is none, it becomes the only bin.
     match (merged.reference.last_mut(), merged.current.last_mut()) {
         (Some(reference), Some(current)) => (*reference, *current) = (*reference + open.0, *current + open.1),
         _ => (merged.reference, merged.current) = (vec![open.0], vec![open.1]),
@@ -67,12 +67,12 @@ pub fn pooled(reference: &[u64], current: &[u64]) -> Result<Pooled, Invalid> {
 // === impl Pooled ===
 
 impl Pooled {
-    /// Bins left.
+    /// Returns the number of pooled bins.
     pub fn bins(&self) -> usize {
         self.reference.len()
     }
 
-    /// Shares of both sides by bin, none of them 0.
+    /// Returns the fractions of both sides by bin, none of them 0.
     #[expect(clippy::cast_precision_loss, reason = "a list in memory is shorter than 2^53")]
     fn shares(&self) -> impl Iterator<Item = (f64, f64)> {
         let extra = PSEUDO_COUNT * self.bins() as f64;
@@ -80,12 +80,12 @@ impl Pooled {
         self.reference.iter().zip(&self.current).map(move |(r, c)| ((r + PSEUDO_COUNT) / n, (c + PSEUDO_COUNT) / m))
     }
 
-    /// Population stability index: Σ (p − q) ln(p/q), from 0, without a unit.
+    /// Returns the population stability index: Σ (p − q) ln(p/q), at least 0, dimensionless.
     pub fn psi(&self) -> f64 {
         self.shares().map(|(p, q)| (p - q) * (p / q).ln()).sum()
     }
 
-    /// Jensen–Shannon distance: the root of the divergence in nats, from 0 to √ln 2 = 0.83.
+    /// Returns the Jensen–Shannon distance: the square root of the divergence in nats, from 0 to √ln 2 = 0.83.
     pub fn js(&self) -> f64 {
         let half = |p: f64, middle: f64| p * (p / middle).ln() / 2.0;
         let divergence: f64 = self
@@ -108,21 +108,23 @@ impl Pooled {
         (self.bins() > 1).then(|| self.bins() as f64 - 1.0)
     }
 
-    /// Probability of a population stability index as great without a change. 1 where only one bin is left.
+    /// Returns the probability of a population stability index at least this large without a change. 1 with a single
+    /// bin.
     pub fn psi_p_value(&self) -> f64 {
         self.degrees().map_or(1.0, |degrees| chi_square_tail(self.psi() / self.scale(), degrees))
     }
 
-    /// Probability of a Jensen–Shannon distance as great without a change. 1 where only one bin is left.
+    /// Returns the probability of a Jensen–Shannon distance at least this large without a change. 1 with a single bin.
     pub fn js_p_value(&self) -> f64 {
         self.degrees().map_or(1.0, |degrees| chi_square_tail(8.0 * self.js().powi(2) / self.scale(), degrees))
     }
 }
 
-/// The population stability index that is passed with probability `alpha` without a change: (1/n + 1/m) χ²_{B−1,1−α}.
+/// Returns the population stability index that is exceeded with probability `alpha` without a change: (1/n + 1/m)
+/// χ²_{B−1,1−α}.
 ///
 /// # Errors
-/// Where a side has no runs, there are fewer than 2 bins, or `alpha` is not between 0 and 1.
+/// Fails if a side has no runs, there are fewer than 2 bins, or `alpha` is not between 0 and 1.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn psi_threshold(reference_runs: u64, current_runs: u64, bins: usize, alpha: f64) -> Result<f64, Invalid> {
     let alpha = share("alpha", alpha)?;
@@ -136,12 +138,12 @@ pub fn psi_threshold(reference_runs: u64, current_runs: u64, bins: usize, alpha:
     Ok(scale * chi_square_critical(alpha, bins as f64 - 1.0))
 }
 
-/// Wasserstein's distance W₁ of two histograms with bins of equal width (on the logarithmic scale, for those of
-/// [`crate::histogram_e::histogram_of`]), in standard deviations of the reference, and the probability of one as great
-/// without a change.
+/// Returns Wasserstein's distance W₁ of two histograms with bins of equal width (on the logarithmic scale, for those of
+/// [`crate::histogram_e::histogram_of`]) in standard deviations of the reference, and the probability of one at least
+/// as large without a change.
 ///
 /// # Errors
-/// As [`pooled`].
+/// Same as [`pooled`].
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn w1(reference: &[u64], current: &[u64]) -> Result<(f64, f64), Invalid> {
     let pooled = pooled(reference, current)?;
@@ -149,7 +151,7 @@ pub fn w1(reference: &[u64], current: &[u64]) -> Result<(f64, f64), Invalid> {
     let mean: f64 = reference.iter().enumerate().map(|(bin, count)| bin as f64 * *count as f64).sum::<f64>() / n;
     let square =
         reference.iter().enumerate().map(|(bin, count)| (bin as f64 - mean).powi(2) * *count as f64).sum::<f64>();
-    // A reference of one bin has no spread: the bin's own width stands for it.
+    // A reference with a single bin has no spread: use the width of the bin.
     let deviation = if square > 0.0 { (square / n).sqrt() } else { 1.0 };
     let (mut below, mut distance, mut common) = ((0.0, 0.0), 0.0, Vec::with_capacity(reference.len()));
     for (r, c) in reference.iter().zip(current) {
@@ -161,7 +163,8 @@ pub fn w1(reference: &[u64], current: &[u64]) -> Result<(f64, f64), Invalid> {
     Ok((distance / deviation, l1_norm_tail(distance / pooled.scale().sqrt(), &common)))
 }
 
-/// P(Σ |bridge at F_k| > x) for a Brownian bridge at the given shares: a Nakagami law with the exact first two moments.
+/// Returns P(Σ |bridge at F_k| > x) for a Brownian bridge at the given fractions: a Nakagami distribution with the
+/// exact first two moments.
 fn l1_norm_tail(x: f64, shares: &[f64]) -> f64 {
     let deviations: Vec<f64> = shares.iter().map(|share| (share * (1.0 - share)).sqrt()).collect();
     let mean = (2.0 / PI).sqrt() * deviations.iter().sum::<f64>();
@@ -172,7 +175,7 @@ fn l1_norm_tail(x: f64, shares: &[f64]) -> f64 {
     for (j, (low, deviation)) in shares.iter().zip(&deviations).enumerate() {
         square += deviation * deviation;
         for (high, other) in shares[j + 1..].iter().zip(&deviations[j + 1..]) {
-            // E|XY| of two normal variables of correlation ρ: (2/π) σ σ' (√(1−ρ²) + ρ asin ρ).
+            // E|XY| of two normal variables with correlation ρ: (2/π) σ σ' (√(1−ρ²) + ρ asin ρ).
             let correlation = (low * (1.0 - high) / (deviation * other)).min(1.0);
             let root = (1.0 - correlation * correlation).sqrt();
             square += 2.0 * (2.0 / PI) * deviation * other * (root + correlation * correlation.asin());
@@ -182,7 +185,8 @@ fn l1_norm_tail(x: f64, shares: &[f64]) -> f64 {
     gamma_tail(shape, shape * x * x / square)
 }
 
-/// The shape m of a Nakagami law whose squared mean is a share of its second moment: Γ(m+½)²/(Γ(m)² m), by bisection.
+/// Returns the shape m of a Nakagami distribution from the ratio of its squared mean to its second moment,
+/// Γ(m+½)²/(Γ(m)² m), by bisection.
 fn nakagami_shape(squared_mean: f64) -> f64 {
     let share = |ln_shape: f64| {
         let shape: f64 = ln_shape.exp();
@@ -231,7 +235,7 @@ mod tests {
         assert!(huge.0.is_finite() && huge.1 < 1e-12, "{huge:?}");
     }
 
-    /// Counts of `runs` values by bin of a skewed distribution over 12 bins.
+    /// Counts of `runs` values of a skewed distribution over 12 bins.
     fn counts(random: &mut Random, runs: u64, shift: f64) -> Vec<u64> {
         let mut counts = vec![0; 12];
         for _ in 0..runs {
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_change_p_values_are_small_as_often_as_they_say() {
+    fn p_values_are_calibrated_without_a_change() {
         let (trials, mut small) = (2000, [0_u32; 3]);
         for seed in 0..trials {
             let mut random = Random(seed);

@@ -1,33 +1,33 @@
-//! D1: is a bad outcome commoner in the canary than in the baseline? The conditional 2×2 e-process.
+//! D1: the conditional 2×2 e-process for "a bad outcome is more common in the canary than in the baseline".
 //!
-//! In a block of runs of one stratum, `events` of `total` were bad in each arm. Given how many were bad together, the
-//! number in the canary follows Fisher's noncentral hypergeometric distribution of the odds ratio ψ (Fisher, "The logic
-//! of inductive inference", JRSS 98, 1935), whatever the level of the outcome: time of day, mix of tasks and the
-//! canary's share drop out. The likelihood ratio of ψ against ψ₀ is an e-value for the null "odds ratio at most ψ₀",
-//! because it grows with the events of the canary (monotone likelihood ratio); its product over blocks and strata is an
-//! e-process, and so is the mean over a grid of ψ (Ramdas et al. 2023, section 3.2):
+//! In a block of runs of one stratum, `events` of `total` were bad in each arm. Given the total number of bad runs, the
+//! number in the canary follows Fisher's noncentral hypergeometric distribution with odds ratio ψ (Fisher, "The logic
+//! of inductive inference", JRSS 98, 1935), whatever the rate of the outcome: time of day, mix of tasks and the
+//! canary's share cancel out. The likelihood ratio of ψ against ψ₀ is an e-value for the null hypothesis "odds ratio at
+//! most ψ₀", because it increases with the events of the canary (monotone likelihood ratio). Its product over blocks
+//! and strata is an e-process, and so is the mean over a grid of ψ (Ramdas et al. 2023, section 3.2):
 //!
 //! > log e(ψ) = ln P_ψ(s_b | s) − ln P_ψ₀(s_b | s),  log E = ln mean_g exp Σ_blocks log e(ψ_g)
 //!
-//! The increment depends on four counts only, so that the sum has no order. Blocks must be cut by what does not depend on
-//! the outcomes ([`crate::block`]). One hypergeometric sum runs over the terms that count, about as many as the standard
-//! deviation is wide: 10⁹ runs take some milliseconds, and no table needs to be split.
+//! The increment depends on four counts only, so the sum is independent of order. Blocks must be cut by criteria that
+//! do not depend on the outcomes ([`crate::block`]). A hypergeometric sum runs over the significant terms only, about
+//! one standard deviation of them: 10⁹ runs take a few milliseconds, and no table needs to be split.
 
 use crate::interval::Interval;
 use crate::invalid::{Invalid, share, tempering};
-use crate::sequential::Evidence;
+use crate::sequential::EvidenceSums;
 use crate::special::{NEGLIGIBLE, ln_binomial, log_mean_exp};
 
-/// Odds ratios beyond the margin that are looked for: from barely worse to broken.
+/// The alternatives: odds ratios beyond the margin, from barely worse to broken.
 pub const ODDS_RATIOS: [f64; 6] = [1.2, 1.4, 1.7, 2.2, 3.0, 5.0];
 
-/// Largest count: doubles hold it and its square roots without loss.
+/// Largest count: doubles represent it and its square roots without loss.
 const MAX_COUNT: u64 = 1 << 50;
 
-/// Terms from the mode up to which a term is walked to.
+/// Within this distance from the mode, a term is computed by walking from the mode.
 const WALK: f64 = 64.0;
 
-/// Least and greatest odds ratio.
+/// Minimum and maximum odds ratio.
 const ODDS_RANGE: (f64, f64) = (1e-6, 1e6);
 
 /// Bad outcomes of the baseline and of the canary in one block and stratum.
@@ -39,7 +39,7 @@ pub struct Table {
     total_b: u64,
 }
 
-/// What is tested: "the odds of the event in the canary are more than `margin` times those of the baseline".
+/// A test of "the odds of the event in the canary are more than `margin` times those of the baseline".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     margin: f64,
@@ -49,10 +49,11 @@ pub struct Test {
 // === impl Table ===
 
 impl Table {
-    /// `events_a` of `total_a` runs of the baseline and `events_b` of `total_b` of the canary were bad.
+    /// Creates a table: `events_a` of `total_a` runs of the baseline and `events_b` of `total_b` of the canary were
+    /// bad.
     ///
     /// # Errors
-    /// Where there are more events than runs.
+    /// Fails if there are more events than runs.
     pub fn new(events_a: u64, total_a: u64, events_b: u64, total_b: u64) -> Result<Self, Invalid> {
         for (events, total) in [(events_a, total_a), (events_b, total_b)] {
             if events > total {
@@ -65,33 +66,34 @@ impl Table {
         Ok(Self { events_a, total_a, events_b, total_b })
     }
 
-    /// The same table with the arms exchanged: evidence that the canary is better.
+    /// Returns the table with the arms exchanged, which gives the evidence that the canary is better.
     #[must_use]
     pub fn swapped(&self) -> Self {
         Self { events_a: self.events_b, total_a: self.total_b, events_b: self.events_a, total_b: self.total_a }
     }
 
-    /// True where the table says nothing whatever the odds: an empty arm, or all runs alike.
-    pub fn is_silent(&self) -> bool {
+    /// Returns true if the table carries no information whatever the odds: an arm is empty, or all runs have the same
+    /// outcome.
+    pub fn is_uninformative(&self) -> bool {
         let (low, high) = self.support();
         low == high
     }
 
-    /// Least and greatest number of events that the canary can have had, given the events together.
+    /// Returns the minimum and maximum number of events in the canary, given the total number of events.
     fn support(&self) -> (u64, u64) {
         let events = self.events_a + self.events_b;
         (events.saturating_sub(self.total_a), events.min(self.total_b))
     }
 
-    /// ln P_ψ(events of the canary | events together).
+    /// Returns ln P_ψ(events of the canary | total events).
     pub fn ln_probability(&self, odds_ratio: f64) -> f64 {
-        if self.is_silent() {
+        if self.is_uninformative() {
             return 0.0;
         }
         Hypergeometric::new(self, odds_ratio).ln_probability(self.events_b)
     }
 
-    /// log e of one alternative against the null "odds ratio at most `null`".
+    /// Returns log e of one alternative against the null hypothesis "odds ratio at most `null`".
     pub fn log_e(&self, odds_ratio: f64, null: f64) -> f64 {
         self.ln_probability(odds_ratio) - self.ln_probability(null)
     }
@@ -115,8 +117,8 @@ impl Hypergeometric {
         let (low, high) = (low as f64, high as f64);
         let events = (table.events_a + table.events_b) as f64;
         let (total_a, total_b) = (table.total_a as f64, table.total_b as f64);
-        // Where the ratio of neighbouring terms passes 1 (Liao & Rosen, The American Statistician 55, 2001, eq. 3): the
-        // smaller root of a k² − b k + c, in the form that does not cancel.
+        // The mode is where the ratio of neighbouring terms passes 1 (Liao & Rosen, The American Statistician 55, 2001,
+        // eq. 3): the smaller root of a k² − b k + c, in the form that does not cancel.
         let a = odds_ratio - 1.0;
         let b = (total_b + events + 2.0) * odds_ratio + total_a - events;
         let c = (total_b + 1.0) * (events + 1.0) * odds_ratio;
@@ -129,19 +131,19 @@ impl Hypergeometric {
         self.ln_relative(events_b as f64) - self.sum().ln()
     }
 
-    /// ln of the term at `k` as a share of the term at the mode.
+    /// Returns ln of the term at `k` relative to the term at the mode.
     fn ln_relative(&self, k: f64) -> f64 {
         if (k - self.mode).abs() <= WALK { self.ln_walked(k) } else { self.ln_saddle(k) }
     }
 
-    /// Near the mode: the product of the ratios on the way, which is exact and quick.
+    /// Near the mode: multiplies the ratios on the way, which is exact and quick.
     fn ln_walked(&self, k: f64) -> f64 {
         let (mut step, end) = (k.min(self.mode), k.max(self.mode));
         let (mut ln, mut product) = (0.0, 1.0_f64);
         while step < end {
             product *= self.ratio(step);
             step += 1.0;
-            // One ratio is between 1e-56 and 1e56: neither end of a double is passed before this is seen.
+            // One ratio is between 1e-56 and 1e56: the product cannot overflow or underflow between two checks.
             if !(1e-200..1e200).contains(&product) {
                 ln += product.ln();
                 product = 1.0;
@@ -151,8 +153,8 @@ impl Hypergeometric {
         if k < self.mode { -up } else { up }
     }
 
-    /// Far from it: a product of two binomial probabilities whose rates have this odds ratio and whose means are near the
-    /// mode, so that nothing cancels.
+    /// Far from the mode: uses the product of two binomial probabilities with rates that have this odds ratio and means
+    /// near the mode, so that nothing cancels.
     fn ln_saddle(&self, k: f64) -> f64 {
         let odds_b = (self.mode + 0.5) / (self.total_b - self.mode + 0.5);
         let odds_a = odds_b / self.odds_ratio;
@@ -162,12 +164,12 @@ impl Hypergeometric {
         at(k) - at(self.mode)
     }
 
-    /// The term at `k + 1` as a share of the term at `k`.
+    /// Returns the term at `k + 1` relative to the term at `k`.
     fn ratio(&self, k: f64) -> f64 {
         (self.total_b - k) * (self.events - k) * self.odds_ratio / ((k + 1.0) * (self.total_a - self.events + k + 1.0))
     }
 
-    /// Σ of all terms as shares of the term at the mode.
+    /// Returns the sum of all terms relative to the term at the mode.
     fn sum(&self) -> f64 {
         let (mut sum, mut term, mut k) = (1.0, 1.0, self.mode);
         while k < self.high {
@@ -194,41 +196,41 @@ impl Hypergeometric {
 // === impl Test ===
 
 impl Test {
-    /// Null "odds ratio at most `margin`" (1: not worse at all; 1.15: not worse by more than 15 % of the odds). Every
-    /// increment is multiplied by `tempering`: 1 where runs are independent, 1/m where they come in clusters of m that
-    /// may be alike ([`kish_tempering`]).
+    /// Creates a test of the null hypothesis "odds ratio at most `margin`" (1: not worse at all; 1.15: not worse by
+    /// more than 15 % of the odds). Every increment is multiplied by `tempering`: 1 for independent runs, 1/m for runs
+    /// in clusters of m that may be fully correlated ([`kish_tempering`]).
     ///
     /// # Errors
-    /// Where the margin is not between 10⁻⁶ and 10⁵, or the tempering not in (0, 1].
+    /// Fails if the margin is not between 10⁻⁶ and 10⁵, or the tempering is not in (0, 1].
     pub fn new(margin: f64, tempering_factor: f64) -> Result<Self, Invalid> {
         if !(ODDS_RANGE.0..=ODDS_RANGE.1 / 10.0).contains(&margin) {
-            return Err(Invalid::new("margin", margin, "an odds ratio from 0.000001 to 100000, as 1.15"));
+            return Err(Invalid::new("margin", margin, "an odds ratio from 0.000001 to 100000, such as 1.15"));
         }
         Ok(Self { margin, tempering: tempering(tempering_factor)? })
     }
 
-    /// The odds ratio up to which all is well.
+    /// Returns the greatest odds ratio that satisfies the null hypothesis.
     pub fn margin(&self) -> f64 {
         self.margin
     }
 
-    /// The odds ratios looked for.
+    /// Returns the alternatives.
     pub fn alternatives(&self) -> [f64; ODDS_RATIOS.len()] {
         ODDS_RATIOS.map(|ratio| ratio * self.margin)
     }
 
-    /// Log-increments of a block, one for each of [`Test::alternatives`], in nats.
+    /// Returns the log-increments of a block, one for each of [`Test::alternatives`], in nats.
     pub fn increments(&self, table: &Table) -> [f64; ODDS_RATIOS.len()] {
-        if table.is_silent() {
+        if table.is_uninformative() {
             return [0.0; ODDS_RATIOS.len()];
         }
         let null = table.ln_probability(self.margin);
         self.alternatives().map(|ratio| self.tempering * (table.ln_probability(ratio) - null))
     }
 
-    /// Evidence of some blocks of one stratum.
-    pub fn evidence<'a>(&self, tables: impl IntoIterator<Item = &'a Table>) -> Evidence {
-        let mut evidence = Evidence::default();
+    /// Sums the evidence of blocks of one stratum.
+    pub fn evidence<'a>(&self, tables: impl IntoIterator<Item = &'a Table>) -> EvidenceSums {
+        let mut evidence = EvidenceSums::default();
         tables.into_iter().for_each(|table| evidence.add(&self.increments(table)));
         evidence
     }
@@ -240,12 +242,12 @@ impl Default for Test {
     }
 }
 
-/// Tempering for runs that come in clusters: 1 / (1 + (m − 1)·icc) with m = Σ size² / Σ size (Kish, "Survey Sampling",
-/// 1965, section 8.2). With `icc` 1 it is valid whatever happens inside equal clusters (AM–GM); smaller values trust the
-/// stated correlation. 1 without clusters.
+/// Returns the tempering factor for runs in clusters: 1 / (1 + (m − 1)·icc) with m = Σ size² / Σ size (Kish, "Survey
+/// Sampling", 1965, section 8.2). With `icc` 1 it is valid for any correlation within equal clusters (AM–GM); smaller
+/// values rely on the stated intra-cluster correlation. 1 without clusters.
 ///
 /// # Errors
-/// Where `icc` is not from 0 to 1, or the sums cannot be those of sizes.
+/// Fails if `icc` is not from 0 to 1, or the sums are not possible for cluster sizes.
 pub fn kish_tempering(sizes_sum: f64, sizes_squares: f64, icc: f64) -> Result<f64, Invalid> {
     if !(0.0..=1.0).contains(&icc) {
         return Err(Invalid::new("icc", icc, "from 0 to 1"));
@@ -259,11 +261,12 @@ pub fn kish_tempering(sizes_sum: f64, sizes_squares: f64, icc: f64) -> Result<f6
     Ok(1.0 / (1.0 + (sizes_squares / sizes_sum - 1.0) * icc))
 }
 
-/// Interval of the odds ratio that holds the truth at all times with probability 1 − `alpha`: the margins that neither
-/// side's e-process refutes at α/2. An end is 0 or ∞ where nothing bounds it. `tempering` as in [`Test::new`].
+/// Returns the interval of the odds ratio that covers the true value at all times with probability 1 − `alpha`: the
+/// margins that neither one-sided e-process rejects at α/2. An end is 0 or ∞ if nothing bounds it. For `tempering` see
+/// [`Test::new`].
 ///
 /// # Errors
-/// Where `alpha` or the tempering is out of range.
+/// Fails if `alpha` or the tempering is out of range.
 pub fn odds_ratio_interval(tables: &[Table], tempering_factor: f64, alpha: f64) -> Result<Interval, Invalid> {
     let threshold = -(share("alpha", alpha)? / 2.0).ln();
     let tempering = tempering(tempering_factor)?;
@@ -273,7 +276,7 @@ pub fn odds_ratio_interval(tables: &[Table], tempering_factor: f64, alpha: f64) 
     Ok(Interval { low, high })
 }
 
-/// The greatest margin whose e-process has passed a threshold; evidence falls as the margin grows.
+/// Returns the greatest margin that its e-process rejects; evidence decreases as the margin grows.
 fn refuted_up_to(tables: &[Table], tempering: f64, threshold: f64) -> Option<f64> {
     let passes = |ln_margin: f64| {
         let test = Test { margin: ln_margin.exp(), tempering };
@@ -294,12 +297,12 @@ fn refuted_up_to(tables: &[Table], tempering: f64, threshold: f64) -> Option<f64
     Some(low.exp())
 }
 
-/// log E of the Turner–Ly–Grünwald 2×2 e-variable ("Generic E-variables for exact sequential k-sample tests that allow
-/// for optional stopping", JSPI 230, 2024, eq. 3): the cross-check of [`Table::log_e`], valid for rates `rate_a` and
-/// `rate_b` that were chosen before the block.
+/// Returns log E of the Turner–Ly–Grünwald 2×2 e-variable ("Generic E-variables for exact sequential k-sample tests
+/// that allow for optional stopping", JSPI 230, 2024, eq. 3), a cross-check of [`Table::log_e`]. It is valid for rates
+/// `rate_a` and `rate_b` fixed before the block.
 ///
 /// # Errors
-/// Where a rate is not between 0 and 1.
+/// Fails if a rate is not between 0 and 1.
 #[expect(clippy::cast_precision_loss, reason = "counts are at most 2^50")]
 pub fn unconditional_log_e(table: &Table, rate_a: f64, rate_b: f64) -> Result<f64, Invalid> {
     let (rate_a, rate_b) = (share("baseline rate", rate_a)?, share("canary rate", rate_b)?);
@@ -315,7 +318,7 @@ pub fn unconditional_log_e(table: &Table, rate_a: f64, rate_b: f64) -> Result<f6
     Ok(arm(table.events_a, total_a, rate_a) + arm(table.events_b, total_b, rate_b))
 }
 
-/// ln of the mean over the grid: what [`Evidence::log_e`] is of sums as floats, for those who hold them so.
+/// Returns ln of the mean over the grid, like [`EvidenceSums::log_e`], for sums held as floats.
 pub fn log_e_of_sums(sums: &[f64]) -> f64 {
     log_mean_exp(sums)
 }
@@ -337,7 +340,7 @@ mod tests {
         let golden = table(7, 120, 15, 80);
         close(golden.log_e(2.2, 1.0), 3.385_926_222_986);
         close(golden.log_e(2.2, 1.15), 2.565_842_255_429);
-        // Rates around 0.1 whose odds the arms' shares split: logit 0.1 − 0.4 ln 2.2 and logit 0.1 + 0.6 ln 2.2.
+        // Rates around 0.1 with the log odds ratio split by the shares of the arms: logit 0.1 − 0.4 ln 2.2 and logit 0.1 + 0.6 ln 2.2.
         let rate = |part: f64| {
             let odds = 0.1 / 0.9 * (part * 2.2_f64.ln()).exp();
             odds / (1.0 + odds)
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_of_the_odds_ratio_holds_the_truth_and_narrows() {
+    fn the_interval_of_the_odds_ratio_covers_the_true_value_and_narrows() {
         let few: Vec<Table> = (0..4).map(|_| table(10, 100, 20, 100)).collect();
         let many: Vec<Table> = (0..40).map(|_| table(10, 100, 20, 100)).collect();
         let (wide, narrow) = (
@@ -426,9 +429,10 @@ mod tests {
         assert_eq!((nothing.low, nothing.high), (0.0, f64::INFINITY));
     }
 
-    /// Whether 12 hours of five-minute blocks alarm at `alpha`, looked at after each: rates by block from `rates`.
+    /// Returns whether 12 hours of five-minute blocks, with rates by block from `rates`, alarm at `alpha` when
+    /// inspected after each.
     fn alarms(random: &mut Random, test: &Test, alpha: f64, rates: impl Fn(f64) -> (f64, f64)) -> bool {
-        let mut evidence = Evidence::default();
+        let mut evidence = EvidenceSums::default();
         for block in 0..144_u32 {
             let (rate_a, rate_b) = rates(f64::from(block) / 144.0);
             let t = table(random.binomial(20, rate_a), 20, random.binomial(10, rate_b), 10);
@@ -441,15 +445,15 @@ mod tests {
     }
 
     #[test]
-    fn looked_at_after_every_block_it_alarms_no_more_than_it_may() {
+    fn the_false_alarm_rate_holds_with_a_look_after_every_block() {
         let (alpha, trials) = (0.05, 600);
-        // The rate moves through the day: no test of pooled counts bears that.
+        // The rate varies through the day: no test of pooled counts is valid for that.
         let season = |day: f64| 0.1 + 0.08 * (2.0 * std::f64::consts::PI * day).sin();
         let test = Test::default();
         let wrong = (0..trials)
             .filter(|seed| alarms(&mut Random(*seed), &test, alpha, |day| (season(day), season(day))))
             .count();
-        // 30 expected at most, standard deviation 5.4.
+        // At most 30 are expected, standard deviation 5.4.
         assert!(wrong <= 46, "{wrong} of {trials} at alpha {alpha}, seeds 0 to {trials}");
         let right = (0..100)
             .filter(|seed| alarms(&mut Random(*seed), &test, alpha, |day| (season(day), season(day) + 0.08)))
@@ -474,7 +478,7 @@ mod tests {
         let test = Test::default();
         for seed in 0..trials {
             let mut random = Random(seed);
-            let mut strata = [Evidence::default(), Evidence::default()];
+            let mut strata = [EvidenceSums::default(), EvidenceSums::default()];
             let mut alarmed = false;
             for _ in 0..60 {
                 for (task, (rate, runs_a, runs_b)) in [(0.02, 40, 4), (0.4, 10, 16)].into_iter().enumerate() {
@@ -489,14 +493,14 @@ mod tests {
     }
 
     #[test]
-    fn clusters_alarm_without_tempering_and_not_with_it() {
+    fn clusters_cause_false_alarms_unless_tempered() {
         // Five runs a session that all fail or all succeed.
         let (alpha, trials) = (0.05, 300);
         let count = |tempering: f64| {
             let test = Test::new(1.0, tempering).expect("a test");
             let wrong = (0..trials).filter(|seed| {
                 let mut random = Random(*seed);
-                let mut evidence = Evidence::default();
+                let mut evidence = EvidenceSums::default();
                 (0..100).any(|_| {
                     let mut arm = || (5 * random.binomial(6, 0.15), 30);
                     let ((a, total_a), (b, total_b)) = (arm(), arm());
@@ -517,7 +521,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_has_no_order_and_no_grouping(
+        fn the_sum_is_independent_of_order_and_grouping(
             tables in prop::collection::vec(any_table(), 1..20), cut in 0_usize..20, turn in 0_usize..20,
         ) {
             let test = Test::new(1.1, 0.7).expect("a test");
@@ -529,7 +533,7 @@ mod tests {
             let mut turned = tables.clone();
             turned.rotate_left(turn % tables.len());
             prop_assert_eq!(all.log_e().to_bits(), test.evidence(&turned).log_e().to_bits());
-            // A late correction takes away exactly what it replaces.
+            // A late correction cancels exactly what it replaces.
             let mut corrected = all.clone();
             corrected.remove(&test.increments(&tables[cut]));
             let others: Vec<Table> = tables.iter().enumerate().filter(|(n, _)| *n != cut).map(|(_, t)| *t).collect();
@@ -547,8 +551,8 @@ mod tests {
         }
 
         #[test]
-        fn both_ways_to_a_term_agree(t in any_table(), ratio in 0.01..100.0_f64) {
-            prop_assume!(!t.is_silent());
+        fn both_methods_give_the_same_term(t in any_table(), ratio in 0.01..100.0_f64) {
+            prop_assume!(!t.is_uninformative());
             let distribution = Hypergeometric::new(&t, ratio);
             let k = t.events_b as f64;
             let (walked, saddle) = (distribution.ln_walked(k), distribution.ln_saddle(k));

@@ -1,23 +1,23 @@
-//! D9: many series at once, with a bound on the share of false alarms among all alarms.
+//! D9: multiple testing over many series, with a bound on the false discovery rate.
 
 use crate::invalid::{Invalid, positive, share};
 
-/// Which of the series alarm so that the false discovery rate is at most `alpha`, under any dependence between them:
-/// the e-BH procedure (Wang, Ramdas, "False discovery rate control with e-values", JRSS B 84, 2022, definition 1). Of K
-/// series ordered by evidence, the k* first alarm, k* = max{k : e_(k) ≥ K/(k α)}. `log_e` in nats; what is no number is
+/// Returns the series that alarm so that the false discovery rate is at most `alpha`, under any dependence between
+/// them: the e-BH procedure (Wang, Ramdas, "False discovery rate control with e-values", JRSS B 84, 2022, definition
+/// 1). Of K series ordered by evidence, the k* first alarm, k* = max{k : e_(k) ≥ K/(k α)}. `log_e` is in nats; NaN is
 /// no evidence, but counts as a series.
 ///
 /// # Errors
-/// Where `alpha` is not between 0 and 1.
+/// Fails if `alpha` is not between 0 and 1.
 pub fn e_bh(log_e: &[f64], alpha: f64) -> Result<Vec<bool>, Invalid> {
     let threshold = e_bh_threshold(log_e, alpha)?;
     Ok(log_e.iter().map(|value| *value >= threshold).collect())
 }
 
-/// The evidence from which series alarm; ∞ where none does.
+/// Returns the evidence at which a series alarms; ∞ if none does.
 ///
 /// # Errors
-/// As [`e_bh`].
+/// Same as [`e_bh`].
 #[expect(clippy::cast_precision_loss, reason = "a list in memory is shorter than 2^53")]
 pub fn e_bh_threshold(log_e: &[f64], alpha: f64) -> Result<f64, Invalid> {
     let alpha = share("alpha", alpha)?;
@@ -29,16 +29,16 @@ pub fn e_bh_threshold(log_e: &[f64], alpha: f64) -> Result<f64, Invalid> {
     Ok(last.map_or(f64::INFINITY, |place| sorted[place]))
 }
 
-/// As [`e_bh`], with weights: a heavier series needs less evidence. Weights are scaled to a mean of 1, which keeps the
-/// bound (Wang & Ramdas 2022, section 5.1).
+/// Like [`e_bh`], with weights: a heavier series needs less evidence. Weights are scaled to a mean of 1, which
+/// preserves the bound (Wang & Ramdas 2022, section 5.1).
 ///
 /// # Errors
-/// Where there are not as many weights as series, or a weight is not above 0.
+/// Fails if the numbers of weights and series differ, or a weight is not above 0.
 #[expect(clippy::cast_precision_loss, reason = "a list in memory is shorter than 2^53")]
 pub fn weighted_e_bh(log_e: &[f64], weights: &[f64], alpha: f64) -> Result<Vec<bool>, Invalid> {
     if log_e.len() != weights.len() {
         let found = format!("{} for {}", weights.len(), log_e.len());
-        return Err(Invalid::new("number of weights", found, "that of the series"));
+        return Err(Invalid::new("number of weights", found, "equal to the number of series"));
     }
     for weight in weights {
         positive("weight", *weight)?;
@@ -48,19 +48,19 @@ pub fn weighted_e_bh(log_e: &[f64], weights: &[f64], alpha: f64) -> Result<Vec<b
     e_bh(&weighted, alpha)
 }
 
-/// log E that the hypothesis number `number` (from 1) needs where hypotheses come one after another, as releases do,
+/// Returns the log E at which hypothesis `number` (from 1) of a sequence, such as a sequence of releases, is rejected,
 /// after `rejected` of the earlier ones were rejected: e-LOND (Xu, Ramdas, "Online multiple testing with e-values",
 /// AISTATS 2024, eq. 6), α_t = α γ_t (R + 1), γ_t = 1/(t(t+1)).
 ///
 /// # Errors
-/// Where `alpha` is not between 0 and 1, or the number is 0.
+/// Fails if `alpha` is not between 0 and 1, or the number is 0.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn e_lond_threshold(number: u64, rejected: u64, alpha: f64) -> Result<f64, Invalid> {
     if number == 0 {
         return Err(Invalid::new("number of the hypothesis", number, "at least 1"));
     }
     let number = number as f64;
-    // γ sums to 1: a telescope.
+    // γ sums to 1 because the sum telescopes.
     Ok(number.ln() + (number + 1.0).ln() - (rejected as f64 + 1.0).ln() - share("alpha", alpha)?.ln())
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_move_evidence_and_not_the_bound() {
+    fn weights_shift_evidence_but_keep_the_bound() {
         let log_e = [12_f64.ln(), 12_f64.ln()];
         assert_eq!(weighted_e_bh(&log_e, &[5.0, 5.0], 0.1).expect("alarms"), [true, true]);
         assert_eq!(weighted_e_bh(&log_e, &[9.0, 1.0], 0.1).expect("alarms"), [true, false]);
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn e_lond_spends_its_level_once() {
+    fn e_lond_levels_sum_to_alpha() {
         close(e_lond_threshold(1, 0, 0.05).expect("a threshold"), 40_f64.ln());
         let spent: f64 = (1..100_000).map(|t| (-e_lond_threshold(t, 0, 0.05).expect("a threshold")).exp()).sum();
         assert!((spent - 0.05).abs() < 1e-6, "{spent}");
     }
 
     #[test]
-    fn few_alarms_are_false_though_the_series_depend_on_each_other() {
+    fn the_false_discovery_rate_holds_for_dependent_series() {
         // 180 of 200 series without a change, all sharing one shock; E = exp(δz − δ²/2) is an e-value.
         let (mut false_share, trials) = (0.0, 300);
         for seed in 0..trials {

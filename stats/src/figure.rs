@@ -1,28 +1,30 @@
-//! Numbers as people read them. Whatever is shown parses back to the value, to within half a unit of its last digit.
+//! Numbers formatted for people. The text parses back to the value within half a unit of its last digit.
 //!
-//! * [`number`]: at least six significant digits, the whole part always in full, an exponent where zeros would count.
-//! * [`percent`]: a share; never 0 % or 100 % unless it is exactly that.
-//! * [`duration`]: a length of time in the unit that people would choose.
+//! * [`number`]: at least six significant digits, all digits of the integer part, scientific notation for very large
+//!   and very small values.
+//! * [`percent`]: a fraction as a percentage; never 0 % or 100 % unless it is exactly that.
+//! * [`duration`]: a length of time in the customary unit.
 
 /// Significant digits of a number.
 const DIGITS: i32 = 6;
 
-/// From here on a number is written with an exponent: whole numbers above are not exact anyway.
+/// Numbers from here on use scientific notation: doubles above are not exact integers anyway.
 const LARGE: f64 = 1e15;
 
-/// Below this as well: a row of zeros is miscounted.
+/// Numbers below this use scientific notation too: a row of zeros is easy to miscount.
 const SMALL: f64 = 1e-5;
 
-/// A number: `0.123457`, `999999.7`, `1.5e-9`, `NaN`, `-inf`.
+/// Formats a number: `0.123457`, `999999.7`, `1.5e-9`, `NaN`, `-inf`.
 ///
-/// At least six significant digits; the whole part is never rounded, so that above 100,000 there is one decimal more.
+/// It has at least six significant digits. The integer part is never rounded, so numbers above 100,000 also show one
+/// decimal.
 pub fn number(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
         return value.to_string();
     }
     let size = value.abs();
     if size >= LARGE {
-        // The shortest text that is the value itself.
+        // The shortest text that parses back to the same value.
         return format!("{value:e}");
     }
     if size < SMALL {
@@ -32,39 +34,39 @@ pub fn number(value: f64) -> String {
             None => text,
         };
     }
-    // Between SMALL and LARGE: the place of the first digit is from -5 to 14.
+    // Between SMALL and LARGE, the exponent of the first digit is between -5 and 14.
     let first = size.log10().floor() as i32;
     let decimals = usize::try_from((DIGITS - 1 - first).max(1)).unwrap_or(1);
     without_zeros(&format!("{value:.decimals$}")).to_owned()
 }
 
-/// A text of a number without the zeros that end its decimals. Those that end its whole part count, and stay.
+/// Strips trailing zeros from the decimals; zeros of the integer part are significant and stay.
 fn without_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// A share as a percentage: `69.2 %`, `0.04 %`, `99.97 %`.
+/// Formats a fraction as a percentage: `69.2 %`, `0.04 %`, `99.97 %`.
 ///
-/// One decimal, and as many more as it takes to tell it from 0 % and 100 %.
+/// It shows one decimal, and more if they are needed to distinguish the value from 0 % and 100 %.
 pub fn percent(share: f64) -> String {
     let value = share * 100.0;
     if !value.is_finite() || value == 0.0 || value == 100.0 {
         return format!("{} %", value.abs());
     }
-    // How far it is from the end that it could be taken for.
+    // Distance from the nearer of 0 % and 100 %.
     let room = if value > 0.0 && value < 100.0 { value.min(100.0 - value) } else { value.abs() };
     let decimals = if room >= 0.1 { 1 } else { usize::try_from(1 - room.log10().floor() as i32).unwrap_or(1).min(15) };
     let text = format!("{value:.decimals$}");
     format!("{} %", if decimals == 1 { &text } else { without_zeros(&text) })
 }
 
-/// A length of time, in microseconds: `850 µs`, `12.5 ms`, `1.21 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
+/// Formats a length of time given in microseconds: `850 µs`, `12.5 ms`, `1.21 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
 pub fn duration(micros: f64) -> String {
     if !micros.is_finite() {
         return format!("{} s", micros);
     }
     let (sign, size) = (if micros < 0.0 { "-" } else { "" }, micros.abs());
-    // The unit is that of the rounded number: 59.996 s is a minute.
+    // The unit is chosen after rounding: 59.996 s is a minute.
     let three = |value: f64| {
         let decimals = if value >= 99.95 {
             0
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One unit of the last digit that a text shows.
+    /// One unit in the last shown digit of a text.
     fn unit_of(text: &str) -> f64 {
         let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
         let decimals = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len());
@@ -123,19 +125,19 @@ mod tests {
         } else if value.is_infinite() || value == 0.0 {
             assert_eq!((parsed, parsed.is_sign_negative()), (value, value.is_sign_negative()), "{text}");
         } else {
-            // Half a unit, and what the division of a float costs.
+            // Half a unit, plus the rounding error of the division.
             let far = (parsed - value).abs();
             assert!(
                 far <= unit_of(&text) * 0.5 + (value.abs() * 4.0 * f64::EPSILON).max(f64::from_bits(4)),
                 "{value:e} is shown as {text}"
             );
-            assert!(far <= (value.abs() * 5e-6).max(f64::from_bits(4)), "{value:e} has lost digits: {text}");
+            assert!(far <= (value.abs() * 5e-6).max(f64::from_bits(4)), "{value:e} lost digits: {text}");
             assert!(text.len() <= 24, "{text}");
         }
     }
 
     #[test]
-    fn numbers_show_the_digits_that_say_something() {
+    fn numbers_show_their_significant_digits() {
         for (value, text) in [
             (0.123_456_789, "0.123457"),
             (1234.5, "1234.5"),
@@ -167,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn floats_of_a_size_that_is_met_parse_back(value in -1e7_f64..1e7, places in 0_i32..8) {
+        fn floats_of_common_sizes_parse_back(value in -1e7_f64..1e7, places in 0_i32..8) {
             let scale = 10_f64.powi(places);
             parses_back((value * scale).round() / scale);
             parses_back(f64::from(value as f32));
@@ -175,7 +177,7 @@ mod tests {
         }
 
         #[test]
-        fn a_share_is_told_from_nothing_and_from_all(share in 1e-12_f64..1.0) {
+        fn a_fraction_is_distinguishable_from_0_and_100_percent(share in 1e-12_f64..1.0) {
             for share in [share, 1.0 - share] {
                 let text = percent(share);
                 let shown: f64 = text.trim_end_matches(" %").parse().expect("a number");
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_has_one_decimal_unless_that_says_too_little() {
+    fn a_percentage_has_one_decimal_unless_it_needs_more() {
         for (share, text) in
             [(0.692, "69.2 %"), (0.92, "92.0 %"), (0.0004, "0.04 %"), (0.9997, "99.97 %"), (0.0, "0 %"), (1.0, "100 %")]
         {

@@ -1,15 +1,16 @@
-//! D2: do canary and baseline differ in a distribution (latency, cost, tokens; finish reasons, error classes)? The
-//! two-sample e-process on counts by bin.
+//! D2: two-sample e-process for a difference between the canary's and the baseline's distribution (latency, cost,
+//! tokens; finish reasons, error classes), on counts by bin.
 //!
-//! For distributions θ_a and θ_b that were chosen before the block, and θ₀ = w_a θ_a + w_b θ_b with the arms' shares w,
+//! For distributions θ_a and θ_b fixed before the block, and θ₀ = w_a θ_a + w_b θ_b with the arms' shares w,
 //!
 //! > log e = Σ_k a_k ln(θ_a(k)/θ₀(k)) + b_k ln(θ_b(k)/θ₀(k))
 //!
-//! is an e-value for "both arms have one distribution", whichever it is (Turner, Ly, Grünwald, "Generic E-variables for
-//! exact sequential k-sample tests that allow for optional stopping", JSPI 230, 2024, theorem 1). Here θ_b and θ_a tilt
-//! a reference π by a score v, θ_b ∝ π e^{w_a δ v} and θ_a ∝ π e^{−w_b δ v}: the location score finds a shift of the
-//! whole, the tail scores a few runs that became much slower, one indicator a category its growing share. The reference
-//! comes from the baseline's past and stays as it is while the test runs; any reference is valid, a good one is fast.
+//! is an e-value for the null hypothesis "both arms have the same distribution", whatever that is (Turner, Ly,
+//! Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", JSPI 230,
+//! 2024, theorem 1). Here θ_b and θ_a tilt a reference π by a score v, θ_b ∝ π e^{w_a δ v} and θ_a ∝ π e^{−w_b δ v}:
+//! the location score detects a shift of the whole distribution, the tail scores detect a few runs that became much
+//! slower, and one indicator per category detects its growing share. The reference comes from the baseline's past and
+//! stays fixed while the test runs. The test is valid with any reference; a good one makes it fast.
 
 use crate::invalid::{Invalid, positive, tempering};
 use crate::sketch::{self, Sketch};
@@ -30,19 +31,19 @@ pub const CATEGORY_ODDS: [f64; 3] = [1.5, 2.5, 5.0];
 /// Sketch buckets in one bin: 9 of 2 % make bins of 20 %.
 const BUCKETS_PER_BIN: usize = 9;
 
-/// Number of bins of [`histogram_of`], which hold all numbers from 0 to 2⁶⁴.
+/// Number of bins of [`histogram_of`], which cover all integers from 0 to 2⁶⁴.
 pub const BINS: usize = 246;
 
-/// Which way a distribution must not move.
+/// The direction of a change for the worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Larger is worse, as of latency.
+    /// Larger is worse, as for latency.
     Up,
     /// Smaller is worse.
     Down,
 }
 
-/// A reference distribution and the tilts of it that are looked for.
+/// A reference distribution and its tilts, the alternatives of the test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tilts {
     reference: Vec<f64>,
@@ -59,14 +60,15 @@ struct Tilt {
     name: String,
 }
 
-/// The counts of a sketch by bin, lowest first, always [`BINS`] of them: two sketches can be compared bin by bin, and
-/// counts of several add up. Negative counts, which a sketch can have between a row and its correction, count nothing.
+/// Returns the counts of a sketch by bin, lowest first, always [`BINS`] of them, so that two sketches can be compared
+/// bin by bin and counts of several added. Negative counts, which a sketch can have between a row and its correction,
+/// count as 0.
 pub fn histogram_of(sketch: &Sketch) -> Vec<u64> {
     signed_histogram_of(sketch).into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
 }
 
-/// As [`histogram_of`], with the negative counts of a correction. Weighted values are added up exactly before the count of a
-/// bin is rounded.
+/// Like [`histogram_of`], but keeps the negative counts of a correction. Weighted values are added exactly before the
+/// count of a bin is rounded.
 pub fn signed_histogram_of(sketch: &Sketch) -> Vec<i64> {
     let mut bins = vec![0_i128; BINS];
     for (bucket, micros) in sketch.buckets() {
@@ -76,17 +78,17 @@ pub fn signed_histogram_of(sketch: &Sketch) -> Vec<i64> {
     bins.into_iter().map(whole).collect()
 }
 
-/// The bin of [`histogram_of`] that a bucket of a sketch falls into.
+/// Returns the bin of [`histogram_of`] that holds a bucket of a sketch.
 pub fn bin_of_bucket(bucket: u16) -> usize {
     (usize::from(bucket) / BUCKETS_PER_BIN).min(BINS - 1)
 }
 
-/// The bin of [`histogram_of`] that a value falls into.
+/// Returns the bin of [`histogram_of`] that holds a value.
 pub fn bin_of(value: u64) -> usize {
     bin_of_bucket(sketch::bucket_of(value))
 }
 
-/// The value at a place among the bins of [`histogram_of`]: 3.5 is the middle of the fourth.
+/// Returns the value at a fractional bin position of [`histogram_of`]: 3.5 is the middle of the fourth bin.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
 pub fn value_at(place: f64) -> f64 {
     let place = place.clamp(0.0, BINS as f64 - 0.01) * BUCKETS_PER_BIN as f64;
@@ -96,7 +98,7 @@ pub fn value_at(place: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// ln of the ratio between the bounds of neighbouring bins: their width on the logarithmic scale.
+/// Returns the width of a bin on the logarithmic scale: ln of the ratio between its bounds.
 pub fn bin_width() -> f64 {
     9.0 * ((1.0 + sketch::RELATIVE_ERROR) / (1.0 - sketch::RELATIVE_ERROR)).ln()
 }
@@ -104,10 +106,10 @@ pub fn bin_width() -> f64 {
 // === impl Tilts ===
 
 impl Tilts {
-    /// Tilts for an ordered quantity, from counts by bin of the baseline's past.
+    /// Creates the tilts for an ordered quantity, from counts by bin of the baseline's past.
     ///
     /// # Errors
-    /// Where there are fewer than two bins.
+    /// Fails if there are fewer than two bins.
     pub fn ordered(reference: &[u64], direction: Direction) -> Result<Self, Invalid> {
         let reference = smoothed(reference)?;
         let sign = match direction {
@@ -134,10 +136,10 @@ impl Tilts {
         Ok(Self { reference, tilts })
     }
 
-    /// Tilts for categories without order: a growing share of each.
+    /// Creates the tilts for unordered categories: a growing share of each.
     ///
     /// # Errors
-    /// Where there are fewer than two categories.
+    /// Fails if there are fewer than two categories.
     pub fn categories(reference: &[u64]) -> Result<Self, Invalid> {
         let reference = smoothed(reference)?;
         let mut tilts = Vec::new();
@@ -151,16 +153,16 @@ impl Tilts {
         Ok(Self { reference, tilts })
     }
 
-    /// Names of the tilts, in the order of the increments.
+    /// Returns the names of the tilts, in the order of the increments.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tilts.iter().map(|tilt| tilt.name.as_str())
     }
 
-    /// Log-increments of a block, one a tilt, in nats; 0 where an arm is empty. `tempering` as of
+    /// Returns the log-increments of a block, one per tilt, in nats; 0 if an arm is empty. For `tempering` see
     /// [`crate::e2x2::Test::new`].
     ///
     /// # Errors
-    /// Where the counts have not as many bins as the reference, or the tempering is out of range.
+    /// Fails if the numbers of bins differ from the reference, or the tempering is out of range.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn increments(&self, baseline: &[u64], canary: &[u64], tempering_factor: f64) -> Result<Vec<f64>, Invalid> {
         let tempering = tempering(tempering_factor)?;
@@ -190,19 +192,19 @@ impl Tilts {
         log_e
     }
 
-    /// ln of the mean of e^(factor·δ·v) over the reference.
+    /// Returns ln of the mean of e^(factor·δ·v) over the reference.
     fn ln_mean(&self, tilt: &Tilt, factor: f64) -> f64 {
         let terms = self.reference.iter().zip(&tilt.exponents);
         terms.map(|(share, exponent)| share * (factor * exponent).exp()).sum::<f64>().ln()
     }
 
-    /// Log-increments of a block against the reference itself, the form of D4 for a quantity: the null is the reference
-    /// tilted by at most `margin` along each score, the alternatives are tilted by a step of the grid more,
-    /// Σ_k c_k ln(alternative_k / null_k), times `tempering`. The margin is a tilt: ln of the odds of a tail or a
-    /// category, and about a third of the standard deviations of a shift; 0.05 to 0.2 are usual.
+    /// Returns the log-increments of a block against the reference itself, the form of D4 for a quantity. The null
+    /// hypothesis is the reference tilted by at most `margin` along each score; the alternatives are tilted by one more
+    /// step of the grid: Σ_k c_k ln(alternative_k / null_k), multiplied by `tempering`. The margin is a tilt: ln of the
+    /// odds of a tail or a category, or about a third of the standard deviations of a shift; 0.05 to 0.2 are usual.
     ///
     /// # Errors
-    /// As [`Tilts::increments`], and where the margin is not from 0 to 2.
+    /// Fails like [`Tilts::increments`], or if the margin is not from 0 to 2.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn drift_increments(&self, counts: &[u64], margin: f64, tempering_factor: f64) -> Result<Vec<f64>, Invalid> {
         let tempering = tempering(tempering_factor)?;
@@ -225,11 +227,11 @@ impl Tilts {
             return Ok(());
         }
         let found = format_args!("{} against {}", counts.len(), self.reference.len()).to_string();
-        Err(Invalid::new("number of bins", found, "that of the reference"))
+        Err(Invalid::new("number of bins", found, "equal to that of the reference"))
     }
 }
 
-/// Shares by bin, none of them 0: one run is spread over all bins.
+/// Returns fractions by bin, none of them 0: one extra run is spread over all bins.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn smoothed(counts: &[u64]) -> Result<Vec<f64>, Invalid> {
     if counts.len() < 2 {
@@ -240,7 +242,7 @@ fn smoothed(counts: &[u64]) -> Result<Vec<f64>, Invalid> {
     Ok(counts.iter().map(|count| (*count as f64 + 1.0 / bins) / total).collect())
 }
 
-/// The share of the reference below the middle of each bin.
+/// Returns the fraction of the reference below the middle of each bin.
 fn midranks(reference: &[f64]) -> Vec<f64> {
     let mut below = 0.0;
     let ranks = reference.iter().map(|share| {
@@ -255,11 +257,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sequential::Evidence;
+    use crate::sequential::EvidenceSums;
     use crate::testing::{Random, close};
 
     #[test]
-    fn a_place_among_the_bins_has_the_value_that_fell_there() {
+    fn a_bin_position_maps_back_to_the_value() {
         for value in [1_u64, 60, 1000, 2_500_000, 7_000_000_000] {
             let place = bin_of(value) as f64 + 0.5;
             let ratio = value_at(place) / value as f64;
@@ -268,7 +270,7 @@ mod tests {
         assert!(value_at(0.0) < 1.0 && value_at(1e9).is_finite());
     }
 
-    /// Counts of latencies by bin: lognormal with a factor, a share of them ten times slower.
+    /// Counts of latencies by bin: lognormal with a factor, and a fraction of them ten times slower.
     fn latencies(random: &mut Random, runs: u64, factor: f64, slow: f64) -> Vec<u64> {
         let mut sketch = Sketch::new();
         for _ in 0..runs {
@@ -289,14 +291,14 @@ mod tests {
         sketch.add(1 << 40, -2);
         let counts = histogram_of(&sketch);
         assert_eq!(counts.len(), BINS);
-        assert_eq!(counts.iter().sum::<u64>(), 4, "a negative count counts nothing");
+        assert_eq!(counts.iter().sum::<u64>(), 4, "a negative count counts as 0");
         assert_eq!(counts[bin_of(1000)], 1);
         assert!((bin_width().exp() - 1.197).abs() < 1e-3);
     }
 
     #[test]
     fn the_mean_of_e_is_at_most_one_exactly() {
-        // One run an arm over three categories: all nine outcomes, under every one of some distributions.
+        // One run per arm over three categories: all nine outcomes, under several distributions.
         for tilts in [Tilts::categories(&[5, 3, 1]), Tilts::ordered(&[5, 3, 1], Direction::Up)] {
             let tilts = tilts.expect("tilts");
             for truth in [[0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]] {
@@ -348,12 +350,12 @@ mod tests {
         assert!(Tilts::categories(&[1]).is_err());
     }
 
-    /// Whether 60 blocks alarm, looked at after each.
+    /// Returns whether the evidence alarms within 60 blocks, inspected after each.
     fn alarms(seed: u64, factor: f64, slow: f64) -> bool {
         let mut random = Random(seed);
         let reference = latencies(&mut random, 2000, 1.0, 0.0);
         let tilts = Tilts::ordered(&reference, Direction::Up).expect("tilts");
-        let mut evidence = Evidence::default();
+        let mut evidence = EvidenceSums::default();
         (0..60).any(|_| {
             let (a, b) = (latencies(&mut random, 50, 1.0, 0.0), latencies(&mut random, 50, factor, slow));
             evidence.add(&tilts.increments(&a, &b, 1.0).expect("increments"));
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn looked_at_after_every_block_it_alarms_no_more_than_it_may() {
+    fn the_false_alarm_rate_holds_with_a_look_after_every_block() {
         let wrong = (0..200).filter(|seed| alarms(*seed, 1.0, 0.0)).count();
         // 10 expected at most, standard deviation 3.1.
         assert!(wrong <= 19, "{wrong} of 200 at alpha 0.05, seeds 0 to 200");
@@ -382,14 +384,14 @@ mod tests {
             let mut random = Random(seed);
             let reference = latencies(&mut random, 20_000, 1.0, 0.0);
             let tilts = Tilts::ordered(&reference, Direction::Up).expect("tilts");
-            let mut detector = crate::sequential::Detector::new(tilts.names().count());
+            let mut detector = crate::sequential::EDetector::new(tilts.names().count());
             (0..200).any(|_| {
                 let counts = latencies(&mut random, 40, factor, 0.0);
                 detector.update(&tilts.drift_increments(&counts, 0.1, 1.0).expect("increments"));
                 detector.log_shiryaev_roberts() >= 4000_f64.ln()
             })
         };
-        // 200 of 4,000 blocks between false alarms: 5 % of seeds at most.
+        // 200 of 4,000 blocks between false alarms: at most 5 % of seeds.
         let wrong = (0..60).filter(|seed| alarms(*seed, 1.0)).count();
         let right = (0..20).filter(|seed| alarms(*seed, 1.5)).count();
         assert!(wrong <= 8 && right == 20, "{wrong} of 60 and {right} of 20");
@@ -397,10 +399,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_of_blocks_have_no_order(blocks in prop::collection::vec((0_u64..50, 0_u64..50, 0_u64..50, 0_u64..50), 1..10)) {
+        fn sums_of_blocks_are_independent_of_order(blocks in prop::collection::vec((0_u64..50, 0_u64..50, 0_u64..50, 0_u64..50), 1..10)) {
             let tilts = Tilts::categories(&[20, 10]).expect("tilts");
             let sum = |blocks: &mut dyn Iterator<Item = &(u64, u64, u64, u64)>| {
-                let mut evidence = Evidence::default();
+                let mut evidence = EvidenceSums::default();
                 blocks.for_each(|(a, b, c, d)| evidence.add(&tilts.increments(&[*a, *b], &[*c, *d], 0.5).expect("increments")));
                 evidence
             };

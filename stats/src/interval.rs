@@ -1,4 +1,4 @@
-//! Confidence intervals of rates, ratios and means, from counts and sums.
+//! Confidence intervals for rates, ratios and means, from counts and sums.
 
 use crate::special::ln_gamma;
 
@@ -11,7 +11,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Sums over units (runs, or clusters of runs), from which a ratio Σy/Σx gets its interval.
+/// Sums over units (runs, or clusters of runs), used for the interval of a ratio Σy/Σx.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RatioSums {
     /// Units.
@@ -28,8 +28,8 @@ pub struct RatioSums {
     pub xy: f64,
 }
 
-/// Wilson's score interval of a rate (Wilson, "Probable inference", JASA 22, 1927): right for small counts and for rates
-/// near 0 and 1, where the usual one is not. None without a total.
+/// Returns Wilson's score interval for a rate (Wilson, "Probable inference", JASA 22, 1927). Unlike the normal
+/// approximation, it is accurate for small counts and for rates near 0 and 1. None without a total.
 pub fn wilson(successes: f64, total: f64, confidence: f64) -> Option<Interval> {
     if total.is_nan() || total <= 0.0 || !(0.0..=total).contains(&successes) {
         return None;
@@ -45,8 +45,8 @@ pub fn wilson(successes: f64, total: f64, confidence: f64) -> Option<Interval> {
     Some(Interval { low, high })
 }
 
-/// Interval of Σy/Σx by the delta method (Deng et al., "Applying the Delta Method in Metric Analytics", KDD 2018, eq. 4):
-/// se² = n/(n−1) · Σ(y − Rx)² / (Σx)². None below two units or without a denominator.
+/// Returns the interval of Σy/Σx by the delta method (Deng et al., "Applying the Delta Method in Metric Analytics", KDD
+/// 2018, eq. 4): se² = n/(n−1) · Σ(y − Rx)² / (Σx)². None below two units or without a denominator.
 pub fn ratio_delta(sums: &RatioSums, confidence: f64) -> Option<Interval> {
     let RatioSums { n, y, x, yy, xx, xy } = *sums;
     if n < 2.0 || x == 0.0 {
@@ -58,8 +58,9 @@ pub fn ratio_delta(sums: &RatioSums, confidence: f64) -> Option<Interval> {
     Some(Interval { low: ratio - half, high: ratio + half })
 }
 
-/// Interval of Σy/Σx by Fieller's theorem (Fieller, "Some problems in interval estimation", JRSS B 16, 1954): right also
-/// where the denominator is uncertain. None where the denominator does not differ from zero, for then every ratio fits.
+/// Returns the interval of Σy/Σx by Fieller's theorem (Fieller, "Some problems in interval estimation", JRSS B 16,
+/// 1954), which also holds for an uncertain denominator. None if the denominator does not differ significantly from
+/// zero: then every ratio is possible.
 pub fn ratio_fieller(sums: &RatioSums, confidence: f64) -> Option<Interval> {
     let RatioSums { n, y, x, yy, xx, xy } = *sums;
     if n < 2.0 || x == 0.0 {
@@ -79,7 +80,7 @@ pub fn ratio_fieller(sums: &RatioSums, confidence: f64) -> Option<Interval> {
     Some(Interval { low: (b - root) / a, high: (b + root) / a })
 }
 
-/// Interval of a mean by the central limit theorem. None below two values.
+/// Returns the interval of a mean by the central limit theorem. None below two values.
 pub fn mean(n: f64, sum: f64, squares: f64, confidence: f64) -> Option<Interval> {
     if n < 2.0 {
         return None;
@@ -90,8 +91,9 @@ pub fn mean(n: f64, sum: f64, squares: f64, confidence: f64) -> Option<Interval>
     Some(Interval { low: mean - half, high: mean + half })
 }
 
-/// Interval of a rate of rare events: `count` in `exposure` units, by Byar's approximation to the exact Poisson limits
-/// (Breslow & Day, "Statistical Methods in Cancer Research" II, 1987, p. 69), within 1 % of them from 2 events on.
+/// Returns the interval of a rate of rare events, `count` in `exposure` units, by Byar's approximation to the exact
+/// Poisson limits (Breslow & Day, "Statistical Methods in Cancer Research" II, 1987, p. 69). It is within 1 % of them
+/// from 2 events on.
 pub fn poisson_rate(count: f64, exposure: f64, confidence: f64) -> Option<Interval> {
     if exposure.is_nan() || exposure <= 0.0 || count < 0.0 {
         return None;
@@ -102,13 +104,13 @@ pub fn poisson_rate(count: f64, exposure: f64, confidence: f64) -> Option<Interv
     Some(Interval { low: low / exposure, high: limit(count + 1.0, z) / exposure })
 }
 
-/// The z of a two-sided interval. None where the confidence is not between 0 and 1.
+/// Returns the z of a two-sided interval. None if the confidence is not between 0 and 1.
 pub fn two_sided(confidence: f64) -> Option<f64> {
     (confidence > 0.0 && confidence < 1.0).then(|| normal_quantile(0.5 + confidence / 2.0))
 }
 
-/// Quantile of the standard normal distribution: Acklam's rational approximation, made exact to about 1e-15 by one step
-/// of Halley's method.
+/// Returns a quantile of the standard normal distribution: Acklam's rational approximation, refined to about 1e-15 by
+/// one step of Halley's method.
 pub fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -153,7 +155,7 @@ pub fn normal_quantile(p: f64) -> f64 {
     x - step / (1.0 + x * step / 2.0)
 }
 
-/// P(Z > x) for x ≥ 0 or below: by the continued fraction of Mills' ratio in the tail (Abramowitz & Stegun 26.2.14), by
+/// Returns P(Z > x) for any x: by the continued fraction of Mills' ratio in the tail (Abramowitz & Stegun 26.2.14), by
 /// the series (26.2.11) near the middle.
 pub(crate) fn normal_tail(x: f64) -> f64 {
     if x < 0.0 {
@@ -172,8 +174,8 @@ pub(crate) fn normal_tail(x: f64) -> f64 {
     density / (x + fraction)
 }
 
-/// Quantile of Student's distribution: Hill's expansion (Algorithm 396, CACM 13, 1970) polished by Newton's method on
-/// the exact distribution function; within 1e-9 from 3 degrees of freedom on.
+/// Returns a quantile of Student's t distribution: Hill's expansion (Algorithm 396, CACM 13, 1970) refined by Newton's
+/// method on the exact distribution function; within 1e-9 from 3 degrees of freedom on.
 pub fn student_quantile(p: f64, degrees: f64) -> f64 {
     if p < 0.5 {
         return -student_quantile(1.0 - p, degrees);
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn delta_and_fieller_agree_where_the_denominator_is_sure() {
+    fn delta_and_fieller_agree_if_the_denominator_is_precise() {
         let mut sums = RatioSums::default();
         for n in 0..1000 {
             let (y, x) = (f64::from(n % 7) + 1.0, f64::from(n % 3) + 1.0);

@@ -1,8 +1,8 @@
-//! What is wrong with an argument.
+//! The error for an argument out of range.
 
 use std::fmt;
 
-/// An argument outside its limits: which one, what it was, and what would do.
+/// An argument outside its limits: its name, its value and the allowed range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     what: &'static str,
@@ -13,7 +13,7 @@ pub struct Invalid {
 // === impl Invalid ===
 
 impl Invalid {
-    /// Argument `what` was `value`; it has to be `limit`.
+    /// Creates an error: argument `what` is `value` and must be `limit`.
     pub fn new(what: &'static str, value: impl fmt::Display, limit: &'static str) -> Self {
         Self { what, value: value.to_string(), limit }
     }
@@ -27,21 +27,22 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// A number strictly between 0 and 1: a level, a share, a rate.
+/// Checks that a level, fraction or rate lies strictly between 0 and 1.
 pub(crate) fn share(what: &'static str, value: f64) -> Result<f64, Invalid> {
-    if value > 0.0 && value < 1.0 {
+    if value > 0.0 && value < 1.0 { Ok(value) } else { Err(Invalid::new(what, value, "between 0 and 1, exclusive")) }
+}
+
+/// Checks that a number is finite and greater than 0.
+pub(crate) fn positive(what: &'static str, value: f64) -> Result<f64, Invalid> {
+    if value > 0.0 && value.is_finite() {
         Ok(value)
     } else {
-        Err(Invalid::new(what, value, "between 0 and 1, ends excluded"))
+        Err(Invalid::new(what, value, "finite and greater than 0"))
     }
 }
 
-/// A finite number greater than 0.
-pub(crate) fn positive(what: &'static str, value: f64) -> Result<f64, Invalid> {
-    if value > 0.0 && value.is_finite() { Ok(value) } else { Err(Invalid::new(what, value, "a finite number above 0")) }
-}
-
-/// A factor by which log-increments are multiplied: 1, or less where runs come in clusters.
+/// Checks a tempering factor: log-increments are multiplied by it. It is 1 for independent runs and less for runs in
+/// clusters.
 pub(crate) fn tempering(value: f64) -> Result<f64, Invalid> {
     if value > 0.0 && value <= 1.0 { Ok(value) } else { Err(Invalid::new("tempering", value, "above 0 and at most 1")) }
 }

@@ -1,24 +1,24 @@
-//! The mathematics of Bellwether, pure: no I/O, no clock, no other room.
+//! Statistics for Bellwether, pure: no I/O, no clock, no dependency on another crate of the workspace.
 //!
 //! Describing:
 //! * [`sketch`]: quantiles from mergeable, subtractable, exact-integer histograms.
-//! * [`weight`]: counts of runs that stand for several, exact.
-//! * [`interval`]: confidence intervals of rates, ratios and means.
-//! * [`clusters`]: intervals that stay right when runs come in sessions.
-//! * [`figure`]: numbers as people read them.
+//! * [`weight`]: exact counts of sampled runs.
+//! * [`interval`]: confidence intervals for rates, ratios and means.
+//! * [`clusters`]: confidence intervals for runs that are correlated within sessions.
+//! * [`figure`]: numbers formatted for people.
 //!
-//! Detecting (DETECTION D1 to D12; evidence is in nats and may be looked at at any time):
-//! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: which windows are judged together.
-//! * [`e2x2`]: bad outcomes of a canary against its baseline; [`histogram_e`]: distributions of the two.
-//! * [`ratio_cs`]: costs and other ratios; [`drift`]: change against one's own past; [`rare`]: rare events.
-//! * [`rhythm`]: what is usual at an hour of the week, and how improbable silence is there.
-//! * [`wander`]: how much a rate wanders from hour to hour though nothing is wrong.
-//! * [`distance`]: how far two distributions are apart, and how far chance alone would bring them.
-//! * [`burn_rate`]: objectives; [`ebh`]: many series at once; [`liveness`]: what missing data means; [`srm`]: a split
-//!   that is not what it should be.
+//! Detecting (DETECTION D1 to D12; evidence is in nats and remains valid however often it is inspected):
+//! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: windows grouped for one judgement.
+//! * [`e2x2`]: rate of bad outcomes, canary against baseline; [`histogram_e`]: distributions, canary against baseline.
+//! * [`ratio_cs`]: costs and other ratios; [`drift`]: change against a series' own past; [`rare`]: rare events.
+//! * [`rhythm`]: usual traffic by hour of the week, and the probability of silence.
+//! * [`wander`]: the normal variation of a rate from hour to hour.
+//! * [`distance`]: distance between two distributions, compared with its distribution under no change.
+//! * [`burn_rate`]: objectives; [`ebh`]: multiple testing; [`liveness`]: the meaning of missing data; [`srm`]:
+//!   sample-ratio mismatch.
 //!
 //! Explaining:
-//! * [`attribution`]: what is behind a change (D10).
+//! * [`attribution`]: the slices of traffic responsible for a change (D10).
 
 pub mod attribution;
 pub mod block;

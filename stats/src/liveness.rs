@@ -1,52 +1,64 @@
-//! D11: what it means that there is little or no data. Three states that must not be taken for each other, for only one
-//! of them is good news: nobody asked anything, nobody knows, and not enough to tell.
+//! D11: the meaning of little or no data. It distinguishes three states of which only the first is good news: no
+//! traffic, no information, and too few runs to judge.
 
 use crate::invalid::{Invalid, positive};
 use crate::special::{ln_beta, ln_poisson_lower_tail};
 
-/// Probability of so few runs, below which a window is too quiet.
+/// A window is too quiet if a count this low has a probability below this.
 pub const QUIET_PROBABILITY: f64 = 1e-6;
 
-/// Quiet windows in a row that make a silent producer.
+/// Consecutive quiet windows after which a producer counts as silent.
 pub const QUIET_WINDOWS: usize = 2;
 
-/// The watermark of a source: what event time it has passed.
+/// The watermark of a source: the event time up to which it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watermark {
-    /// Nothing earlier is still awaited; microseconds since the epoch.
+    /// No earlier events are expected; microseconds since the epoch.
     At(i64),
-    /// The source is alive and has nothing: it does not hold others back.
+    /// The source is alive but has no data; it does not hold back others.
     Idle,
-    /// The source has not been heard of.
+    /// Nothing is known about the source.
     Unknown,
 }
 
-/// What is known of a window.
+/// The completeness of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     /// Complete, with enough runs to judge.
     Enough,
     /// Complete, with runs, but too few to judge.
     Insufficient,
-    /// Complete, and there was nothing: the source is alive.
+    /// Complete and without runs; the source is alive.
     NoTraffic,
-    /// Not complete yet; what is there may be shown as provisional.
+    /// Not complete yet; its contents may be shown as provisional.
     Pending,
-    /// Not complete though it should be: the source is silent or behind, and nothing may be concluded or resolved.
+    /// Overdue: the source is silent or behind, so nothing may be concluded and no alert resolved.
     NoData,
+}
+
+/// The runs of a window that have arrived so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowRuns {
+    /// End of the window, microseconds since the epoch.
+    pub end: i64,
+    /// Runs in the window.
+    pub runs: u64,
+    /// Minimum number of runs to judge it.
+    pub least_runs: u64,
 }
 
 // === impl Liveness ===
 
 impl Liveness {
-    /// What is known of the window that ends at `window_end`, with `runs` runs, of which `least_runs` are needed. It is
-    /// awaited until `grace` after its end by the clock `now`. All times are microseconds since the epoch.
-    pub fn of(window_end: i64, watermark: Watermark, now: i64, grace: i64, runs: u64, least_runs: u64) -> Self {
-        let overdue = now.saturating_sub(window_end) > grace;
+    /// Classifies a window by the watermark of its source at time `now`. The window is overdue `grace` after its end. All
+    /// times are microseconds since the epoch.
+    pub fn new(window: &WindowRuns, watermark: Watermark, now: i64, grace: i64) -> Self {
+        let WindowRuns { end, runs, least_runs } = *window;
+        let overdue = now.saturating_sub(end) > grace;
         let complete = match watermark {
-            Watermark::At(moment) => moment >= window_end,
-            // An idle source has nothing of a window that has ended.
-            Watermark::Idle => now >= window_end,
+            Watermark::At(moment) => moment >= end,
+            // An idle source has no data for a window that has ended.
+            Watermark::Idle => now >= end,
             Watermark::Unknown => false,
         };
         match (complete, overdue, runs) {
@@ -58,7 +70,7 @@ impl Liveness {
         }
     }
 
-    /// Its name in SQL.
+    /// Returns its name in SQL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enough => "enough",
@@ -69,17 +81,17 @@ impl Liveness {
         }
     }
 
-    /// True where a rule may be judged on the window.
+    /// Returns true if a rule may be judged on the window.
     pub const fn is_complete(self) -> bool {
         matches!(self, Self::Enough | Self::Insufficient | Self::NoTraffic)
     }
 }
 
-/// The share of messages that arrived, from the first and last sequence number of a producer and how many different
-/// ones were seen. None where nothing was sent.
+/// Returns the fraction of a producer's messages that arrived, from its first and last sequence number and the number
+/// of distinct ones seen. None if nothing was sent.
 ///
 /// # Errors
-/// Where more were seen than there are numbers.
+/// Fails if more messages were seen than there are sequence numbers.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn completeness(first: u64, last: u64, seen: u64) -> Result<Option<f64>, Invalid> {
     let Some(gap) = last.checked_sub(first) else { return Ok(None) };
@@ -90,11 +102,11 @@ pub fn completeness(first: u64, last: u64, seen: u64) -> Result<Option<f64>, Inv
     Ok(Some(seen as f64 / sent as f64))
 }
 
-/// ln of the probability of `runs` or fewer where `expected` are usual, whose variance is `overdispersion` times the
-/// mean: negative binomial, Poisson at 1.
+/// Returns ln of the probability of at most `runs` runs if `expected` are usual and the variance is `overdispersion`
+/// times the mean: negative binomial, or Poisson at 1.
 ///
 /// # Errors
-/// Where `expected` is not above 0 or `overdispersion` is below 1.
+/// Fails if `expected` is not above 0 or `overdispersion` is below 1.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn ln_quiet(runs: u64, expected: f64, overdispersion: f64) -> Result<f64, Invalid> {
     let expected = positive("expected runs", expected)?;
@@ -109,11 +121,11 @@ pub fn ln_quiet(runs: u64, expected: f64, overdispersion: f64) -> Result<f64, In
     Ok(ln_beta(1.0 / overdispersion, 1.0 - 1.0 / overdispersion, size, runs as f64 + 1.0))
 }
 
-/// True where the last [`QUIET_WINDOWS`] windows, given as runs and expected runs, were each so quiet as chance makes
-/// them with probability below [`QUIET_PROBABILITY`].
+/// Returns true if each of the last [`QUIET_WINDOWS`] windows, given as runs and expected runs, is so quiet that its
+/// probability is below [`QUIET_PROBABILITY`].
 ///
 /// # Errors
-/// As [`ln_quiet`].
+/// Same as [`ln_quiet`].
 pub fn is_silent(windows: &[(u64, f64)], overdispersion: f64) -> Result<bool, Invalid> {
     if windows.len() < QUIET_WINDOWS {
         return Ok(false);
@@ -134,8 +146,9 @@ mod tests {
     const MINUTE: i64 = 60_000_000;
 
     #[test]
-    fn the_states_are_never_taken_for_each_other() {
-        let of = |watermark, now, runs| Liveness::of(MINUTE, watermark, now, 5 * MINUTE, runs, 20);
+    fn the_states_are_distinguished() {
+        let window = |end, runs, least_runs| WindowRuns { end, runs, least_runs };
+        let of = |watermark, now, runs| Liveness::new(&window(MINUTE, runs, 20), watermark, now, 5 * MINUTE);
         assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 0), Liveness::NoTraffic);
         assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 19), Liveness::Insufficient);
         assert_eq!(of(Watermark::At(MINUTE), 2 * MINUTE, 20), Liveness::Enough);
@@ -144,13 +157,13 @@ mod tests {
         assert_eq!(of(Watermark::Unknown, 7 * MINUTE, 0), Liveness::NoData);
         assert_eq!(of(Watermark::Idle, 7 * MINUTE, 0), Liveness::NoTraffic);
         assert_eq!(of(Watermark::Idle, 0, 0), Liveness::Pending);
-        // Replayed history and clocks that are wrong do not overflow.
-        assert_eq!(Liveness::of(i64::MAX, Watermark::At(i64::MIN), i64::MIN, 0, 0, 1), Liveness::Pending);
-        assert_eq!(Liveness::of(i64::MIN, Watermark::Unknown, i64::MAX, 0, 0, 1), Liveness::NoData);
+        // Replayed history and wrong clocks do not overflow.
+        assert_eq!(Liveness::new(&window(i64::MAX, 0, 1), Watermark::At(i64::MIN), i64::MIN, 0), Liveness::Pending);
+        assert_eq!(Liveness::new(&window(i64::MIN, 0, 1), Watermark::Unknown, i64::MAX, 0), Liveness::NoData);
     }
 
     #[test]
-    fn completeness_is_a_share_of_what_was_sent() {
+    fn completeness_is_the_fraction_of_sent_messages() {
         assert_eq!(completeness(1, 1000, 987), Ok(Some(0.987)));
         assert_eq!(completeness(5, 4, 0), Ok(None));
         assert_eq!(completeness(0, u64::MAX, 0), Ok(Some(0.0)));

@@ -1,22 +1,22 @@
-//! D5: rare events, such as policy exceptions: counts of events over exposures of runs.
+//! D5: rare events, such as policy exceptions: counts of events per run.
 //!
 //! The log-increment of k events in n runs for a rate ratio ρ over the null rate λ is that of Poisson counts,
-//! l = k ln ρ − λ n (ρ − 1); [`crate::sequential::Detector`] turns it into the e-SR of Shin, Ramdas, Rinaldo (2023).
+//! l = k ln ρ − λ n (ρ − 1); [`crate::sequential::EDetector`] turns it into the e-SR of Shin, Ramdas, Rinaldo (2023).
 
 use crate::invalid::{Invalid, positive, share, tempering};
 use crate::special::gamma_critical;
 
-/// Rate ratios over the null that are looked for.
+/// The alternatives: rate ratios over the null rate.
 pub const RATE_RATIOS: [f64; 6] = [1.5, 2.0, 3.0, 5.0, 10.0, 30.0];
 
-/// A rate may be this much above its bound before it counts as worse.
+/// Tolerance: a rate may exceed its bound by this factor before it counts as worse.
 pub const TOLERANCE: f64 = 1.25;
 
-/// Log-increments of `events` events in `runs` runs, for each of [`RATE_RATIOS`] over `null_rate` (events a run), times
-/// `tempering`, in nats.
+/// Returns the log-increments of `events` events in `runs` runs, for each of [`RATE_RATIOS`] over `null_rate` (events
+/// per run), multiplied by `tempering`, in nats.
 ///
 /// # Errors
-/// Where the rate is not above 0, or the tempering not in (0, 1].
+/// Fails if the rate is not above 0, or the tempering is not in (0, 1].
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn poisson_increments(
     events: u64,
@@ -29,22 +29,22 @@ pub fn poisson_increments(
     Ok(RATE_RATIOS.map(|ratio| tempering * (events as f64 * ratio.ln() - expected * (ratio - 1.0))))
 }
 
-/// The log-likelihood ratio of `ratio` times the null rate: k ln ρ − λ n (ρ − 1), in nats.
+/// Returns the log-likelihood ratio of `ratio` times the null rate: k ln ρ − λ n (ρ − 1), in nats.
 ///
 /// # Errors
-/// Where the rate or the ratio is not above 0.
+/// Fails if the rate or the ratio is not above 0.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn poisson_log_ratio(events: u64, runs: u64, null_rate: f64, ratio: f64) -> Result<f64, Invalid> {
     let (rate, ratio) = (positive("rate", null_rate)?, positive("ratio", ratio)?);
     Ok(events as f64 * ratio.ln() - rate * runs as f64 * (ratio - 1.0))
 }
 
-/// Upper bound of a rate, from `events` in `runs` of the past: the upper end of the posterior under a flat prior,
-/// Gamma(events + 1)/runs, with probability `confidence` (0.9 as DETECTION has it). At 0 events and 95 % it is the rule
-/// of three: 3/n.
+/// Returns an upper bound of a rate, from `events` in `runs` of the past: the quantile of level `confidence` (0.9 in
+/// DETECTION) of the posterior under a flat prior, Gamma(events + 1)/runs. With 0 events and 95 % it is the rule of
+/// three: 3/n.
 ///
 /// # Errors
-/// Where there are no runs or the confidence is no share.
+/// Fails if there are no runs or the confidence is not between 0 and 1.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn rate_bound(events: u64, runs: u64, confidence: f64) -> Result<f64, Invalid> {
     let confidence = share("confidence", confidence)?;
@@ -57,7 +57,7 @@ pub fn rate_bound(events: u64, runs: u64, confidence: f64) -> Result<f64, Invali
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sequential::Detector;
+    use crate::sequential::EDetector;
     use crate::testing::{Random, close};
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn no_event_in_n_runs_is_the_rule_of_three() {
+    fn zero_events_in_n_runs_give_the_rule_of_three() {
         close(rate_bound(0, 1000, 0.95).expect("a bound"), -(0.05_f64.ln()) / 1000.0);
         // scipy.stats.gamma.ppf(0.9, 11) / 5000.
         close(rate_bound(10, 5000, 0.9).expect("a bound"), 15.406_641_192_401_9 / 5000.0);
@@ -81,11 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn the_run_length_is_at_least_what_it_says_and_a_tenfold_rate_is_found() {
+    fn the_average_run_length_holds_and_a_tenfold_rate_is_found() {
         // Three events a day, hourly; A = 300 hours.
         let first_alarm = |seed: u64, rate: f64| {
             let mut random = Random(seed);
-            let mut detector = Detector::new(RATE_RATIOS.len());
+            let mut detector = EDetector::new(RATE_RATIOS.len());
             (1..=6000_u64).find(|_| {
                 detector
                     .update(&poisson_increments(random.poisson(1250.0 * rate), 1250, 1e-4, 1.0).expect("increments"));

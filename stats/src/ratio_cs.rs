@@ -1,45 +1,47 @@
-//! D3: does cost per completed task, mean latency or another ratio Σy/Σx differ? Asymptotic confidence sequences.
+//! D3: asymptotic confidence sequences for the difference of a ratio Σy/Σx, such as cost per completed task or mean
+//! latency.
 //!
-//! Each arm's ratio gets its standard error by the delta method (Deng et al., "Applying the Delta Method in Metric
-//! Analytics", KDD 2018, eq. 4) or, where runs come in sessions, from totals by random group ([`crate::clusters`]).
+//! The standard error of each arm's ratio comes from the delta method (Deng et al., "Applying the Delta Method in
+//! Metric Analytics", KDD 2018, eq. 4) or, for runs in sessions, from totals by random group ([`crate::clusters`]).
 //! Arms are compared on the log scale. The normal-mixture boundary (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas,
 //! "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52, 2024, theorem 2.2)
-//! then holds at all times at once, asymptotically: not before about 30 completed tasks an arm, which is enforced.
+//! then holds at all times simultaneously, asymptotically: not before about 30 completed tasks per arm, which is
+//! enforced.
 
 use crate::interval::{Interval, RatioSums};
 use crate::invalid::{Invalid, positive, share};
 use crate::special::{ln_normal_cdf, student_as_normal};
 
-/// Fewest units of the denominator in an arm: below, the normal approximation does not hold.
+/// Minimum units of the denominator in an arm: with fewer, the normal approximation fails.
 pub const MIN_DENOMINATOR: f64 = 30.0;
 
-/// Units at which the boundary is tightest, unless another is asked for.
+/// Number of units at which the boundary is tightest, by default.
 pub const TIGHTEST_AT: f64 = 5000.0;
 
-/// An estimate with its standard error, on n units.
+/// An estimate with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// What is estimated.
+    /// The estimated value.
     pub value: f64,
-    /// Standard error of it.
+    /// Its standard error.
     pub error: f64,
-    /// Units (runs, or completed tasks) it rests on.
+    /// Number of units (runs or completed tasks) behind it.
     pub units: f64,
-    /// Degrees of freedom of the error; ∞ where it rests on single units.
+    /// Degrees of freedom of the standard error; ∞ if it is estimated from single units.
     pub degrees: f64,
 }
 
-/// One or two sides.
+/// A one-sided or two-sided test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
-    /// Only a rise is looked for.
+    /// Detects a rise only.
     One,
-    /// A rise or a fall.
+    /// Detects a rise or a fall.
     Two,
 }
 
-/// ρ² of the boundary that is tightest at `tightest_at` units: (−2 ln a + ln(1 − 2 ln a)) / N (Waudby-Smith et al.,
-/// appendix B.2), a = α for two sides and 2α for one.
+/// Returns ρ² of the boundary that is tightest at `tightest_at` units: (−2 ln a + ln(1 − 2 ln a)) / N (Waudby-Smith et
+/// al., appendix B.2), a = α for two sides and 2α for one.
 fn rho_squared(alpha: f64, tightest_at: f64, sides: Sides) -> f64 {
     let alpha = match sides {
         Sides::One => (2.0 * alpha).min(0.999),
@@ -48,11 +50,11 @@ fn rho_squared(alpha: f64, tightest_at: f64, sides: Sides) -> f64 {
     (-2.0 * alpha.ln() + (1.0 - 2.0 * alpha.ln()).ln()) / tightest_at
 }
 
-/// Half-width of the confidence sequence, in standard deviations of the mean times the root of n: sd·√(…) of eq. 2.7,
-/// and for one side of the one-sided boundary of the same paper. `error` is the standard error after `units` units.
+/// Returns the half-width of the confidence sequence in the unit of the estimate: eq. 2.7, or the one-sided boundary of
+/// the same paper. `error` is the standard error after `units` units.
 ///
 /// # Errors
-/// Where an argument is out of range.
+/// Fails if an argument is out of range.
 pub fn half_width(error: f64, units: f64, tightest_at: f64, alpha: f64, sides: Sides) -> Result<f64, Invalid> {
     let (units, tightest_at) = (positive("units", units)?, positive("tightest at", tightest_at)?);
     let alpha = share("alpha", alpha)?;
@@ -68,13 +70,13 @@ pub fn half_width(error: f64, units: f64, tightest_at: f64, alpha: f64, sides: S
     Ok(error * (2.0 * spread / (units * rho2) * log).sqrt())
 }
 
-/// log E of "the value exceeds `margin`", from the same normal mixture: with z = (value − margin)/error,
-/// r² n z² / (2(n r² + 1)) − ½ ln(n r² + 1) for two sides; for one side the mixture over positive effects only, which
-/// adds ln 2Φ(r √n z / √(n r² + 1)). The error's degrees of freedom are paid for by taking the normal deviate of the
-/// same tail. 0 without an error.
+/// Returns log E for "the value exceeds `margin`", from the same normal mixture: with z = (value − margin)/error, r² n
+/// z² / (2(n r² + 1)) − ½ ln(n r² + 1) for two sides; for one side, the mixture over positive effects only, which adds
+/// ln 2Φ(r √n z / √(n r² + 1)). Finite degrees of freedom are accounted for by the normal deviate with the same tail
+/// probability. 0 without a standard error.
 ///
 /// # Errors
-/// Where an argument is out of range.
+/// Fails if an argument is out of range.
 pub fn log_e(estimate: &Estimate, margin: f64, tightest_at: f64, alpha: f64, sides: Sides) -> Result<f64, Invalid> {
     let tightest_at = positive("tightest at", tightest_at)?;
     let alpha = share("alpha", alpha)?;
@@ -93,8 +95,8 @@ pub fn log_e(estimate: &Estimate, margin: f64, tightest_at: f64, alpha: f64, sid
     })
 }
 
-/// ln of Σy/Σx with its standard error by the delta method. None without a positive ratio, below two units, or with a
-/// denominator below [`MIN_DENOMINATOR`].
+/// Returns ln(Σy/Σx) with its standard error by the delta method. None without a positive ratio, below two units, or
+/// with a denominator below [`MIN_DENOMINATOR`].
 pub fn log_ratio(sums: &RatioSums) -> Option<Estimate> {
     let RatioSums { n, y, x, yy, xx, xy } = *sums;
     let ratio = y / x;
@@ -106,8 +108,8 @@ pub fn log_ratio(sums: &RatioSums) -> Option<Estimate> {
     Some(Estimate { value: ratio.ln(), error, units: n, degrees: f64::INFINITY })
 }
 
-/// ln of Σy/Σx from totals by random group, right also where runs come in sessions; `units` runs. None as of
-/// [`log_ratio`], or where the totals are not of one length.
+/// Returns ln(Σy/Σx) from totals by random group, which is valid for runs in sessions; `units` is the number of runs.
+/// None as for [`log_ratio`], or if the lists differ in length.
 #[expect(clippy::cast_precision_loss, reason = "a list of groups is short")]
 pub fn log_ratio_of_groups(y: &[f64], x: &[f64], units: f64) -> Option<Estimate> {
     let (total_y, total_x) = (y.iter().sum::<f64>(), x.iter().sum::<f64>());
@@ -121,7 +123,7 @@ pub fn log_ratio_of_groups(y: &[f64], x: &[f64], units: f64) -> Option<Estimate>
     Some(Estimate { value: ratio.ln(), error, units, degrees: groups - 1.0 })
 }
 
-/// The mean of x on n units, with its error.
+/// Returns the mean of n values with its standard error.
 pub fn mean(n: f64, sum: f64, squares: f64) -> Option<Estimate> {
     if n < 2.0 {
         return None;
@@ -131,7 +133,7 @@ pub fn mean(n: f64, sum: f64, squares: f64) -> Option<Estimate> {
     Some(Estimate { value: mean, error: (variance / n).sqrt(), units: n, degrees: f64::INFINITY })
 }
 
-/// Canary less baseline: errors add in squares, units add, degrees of freedom by Welch and Satterthwaite.
+/// Returns canary minus baseline: variances add, units add, and degrees of freedom follow Welch and Satterthwaite.
 pub fn difference(baseline: &Estimate, canary: &Estimate) -> Estimate {
     let (a, b) = (baseline.error.powi(2), canary.error.powi(2));
     let part = |square: f64, degrees: f64| if degrees.is_finite() { square * square / degrees } else { 0.0 };
@@ -144,26 +146,26 @@ pub fn difference(baseline: &Estimate, canary: &Estimate) -> Estimate {
     }
 }
 
-/// The interval that holds the truth at all times with probability 1 − `alpha`, asymptotically.
+/// Returns the interval that covers the true value at all times with probability 1 − `alpha`, asymptotically.
 ///
 /// # Errors
-/// Where an argument is out of range.
+/// Fails if an argument is out of range.
 pub fn interval(estimate: &Estimate, tightest_at: f64, alpha: f64) -> Result<Interval, Invalid> {
     let half = half_width(estimate.error, estimate.units, tightest_at, alpha, Sides::Two)?;
-    // Student's quantile of the boundary's own level, by the ratio of the deviates that are as improbable.
+    // Widens the boundary by the ratio of the Student and normal deviates with the same tail probability.
     let z = half / estimate.error.max(f64::MIN_POSITIVE);
     let wider =
         if estimate.degrees.is_finite() && z.is_finite() { z / student_as_normal(z, estimate.degrees) } else { 1.0 };
     Ok(Interval { low: estimate.value - half * wider, high: estimate.value + half * wider })
 }
 
-/// What the change of cost per completed task is made of: d ln R = d ln(mean cost) − d ln(success rate). Arguments are
-/// totals of cost, runs and completed tasks of the baseline and of the canary. None where one of them is not positive.
+/// Decomposes the change of cost per completed task: d ln R = d ln(mean cost) − d ln(success rate). The arguments are
+/// total cost, runs and completed tasks of the baseline and of the canary. None if one of them is not positive.
 pub fn decompose(baseline: [f64; 3], canary: [f64; 3]) -> Option<(f64, f64)> {
     if baseline.iter().chain(&canary).any(|value| !(*value > 0.0 && value.is_finite())) {
         return None;
     }
-    let change = |of: fn([f64; 3]) -> f64| (of(canary) / of(baseline)).ln();
+    let change = |value: fn([f64; 3]) -> f64| (value(canary) / value(baseline)).ln();
     Some((change(|[cost, runs, _]| cost / runs), -change(|[_, runs, completed]| completed / runs)))
 }
 
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_passes_its_threshold_where_the_interval_leaves_the_margin() {
+    fn evidence_passes_its_threshold_when_the_interval_leaves_the_margin() {
         let half = half_width(0.02, 3000.0, TIGHTEST_AT, 0.05, Sides::Two).expect("a width");
         let at = |value: f64| {
             let estimate = Estimate { value, error: 0.02, units: 3000.0, degrees: f64::INFINITY };
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_estimated_is_no_evidence() {
+    fn without_an_estimate_there_is_no_evidence() {
         let few = RatioSums { n: 29.0, y: 100.0, x: 29.0, yy: 400.0, xx: 29.0, xy: 100.0 };
         assert_eq!(log_ratio(&few), None);
         assert_eq!(log_ratio(&RatioSums { n: 90.0, x: 90.0, xx: 90.0, ..RatioSums::default() }), None);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn degrees_of_freedom_are_paid_for() {
+    fn few_degrees_of_freedom_widen_the_interval() {
         let of = |degrees| Estimate { value: 0.4, error: 0.1, units: 2000.0, degrees };
         let evidence = |degrees| log_e(&of(degrees), 0.0, TIGHTEST_AT, 0.01, Sides::One).expect("log E");
         assert!(evidence(31.0) < evidence(f64::INFINITY) - 0.5);
@@ -243,7 +245,7 @@ mod tests {
         close(both.error, 0.02_f64.sqrt());
     }
 
-    /// Cost per completed task of an arm after `sessions` of ten alike runs each: totals by random group.
+    /// Cost per completed task of an arm after `sessions` of ten identical runs each: totals by random group.
     struct Arm {
         cost: [f64; GROUPS],
         completed: [f64; GROUPS],
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_in_sessions_looked_at_again_and_again_alarm_no_more_than_they_may() {
+    fn repeated_looks_at_runs_in_sessions_keep_the_false_alarm_rate() {
         let wrong = (0..300).filter(|seed| alarms(*seed, 1.0)).count();
         assert!(wrong <= 27, "{wrong} of 300 at alpha 0.05, seeds 0 to 300");
         let right = (0..30).filter(|seed| alarms(*seed, 1.4)).count();

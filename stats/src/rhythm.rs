@@ -1,95 +1,96 @@
-//! D11: the rhythm of a series: how many runs an hour of the week usually has, and how sure that is.
+//! D11: the weekly rhythm of a series: the usual number of runs by hour of the week, and its uncertainty.
 //!
-//! What is asked is: how improbable is it that nothing comes for a while? Three things make it more probable than a
-//! Poisson law of the mean would have it, and each is learned from the series' own past of up to [`WEEKS`] weeks:
+//! The question is: how improbable is it that no run arrives for a while? Three effects make silence more probable than
+//! a Poisson distribution with the same mean says. Each is learned from the series' own past of up to [`WEEKS`] weeks:
 //!
-//! * **Runs come together**, as sessions and batches. The variance of an hour, given the hour before it, is φ times its
-//!   mean, so that φ runs are worth one that comes by itself (Kish, "Survey Sampling", 1965, 8.2: the design effect).
-//!   Counts and means are multiplied by c = 1/φ. A law that spreads the sizes of what comes together, as NB1 does, would
-//!   call silence more improbable than it is where they are all alike.
-//! * **Weeks differ.** The level of an hour is gamma distributed about its mean with shape κ, of which the moments of the
-//!   same hours of several weeks tell (NB2, ibid.): the predictive law of the counts is negative binomial, with
-//!   P(0) = (1 + c μ / κ)^−κ. The mean of n weeks is known to its own error only: 1/κ′ = (1 + 1/n)/κ + 1/(n μ).
-//! * **Today differs.** What came in the hours before, against what is usual there, is the evidence of a gamma posterior:
-//!   shape κ + c x, level (κ + c x)/(κ + c m), never above 1. A day that is quiet from its beginning is expected to stay
-//!   quiet; a day that was as usual until a moment ago is not.
+//! * **Runs arrive in clusters**, such as sessions and batches. The variance of an hour, given the hour before it, is φ
+//!   times its mean, so φ runs carry as much information as one independent run (Kish, "Survey Sampling", 1965, 8.2:
+//!   the design effect). Counts and means are multiplied by c = 1/φ. A distribution with random cluster sizes, such as
+//!   NB1, would understate the probability of silence when clusters have equal size.
+//! * **Weeks differ.** The level of an hour is gamma distributed around its mean with shape κ, estimated by the method
+//!   of moments from the same hour of several weeks (NB2, ibid.): the predictive distribution of the counts is negative
+//!   binomial, with P(0) = (1 + c μ / κ)^−κ. The mean of n weeks has an error of its own: 1/κ′ = (1 + 1/n)/κ + 1/(n μ).
+//! * **Today differs.** The counts of the preceding hours, compared with their usual values, give a gamma posterior for
+//!   today's level: shape κ + c x, level (κ + c x)/(κ + c m), never above 1. A day that has been quiet from its start
+//!   is expected to stay quiet; a day that was normal until a moment ago is not.
 //!
-//! Beside these, an hour is not judged at all where its past does not carry it. It is expected to have runs only if the
-//! same hour, the one before and the one after of the week had them in every week that is known, two at the least; or, in
-//! the second week, at every day of the first. One quiet week among four or more is forgiven once the last one was not; two
-//! are a habit. What was quiet at the same time of two days of the last week is not judged either: a job that moved or a
-//! habit that ended is not told day by day. The expectation is the least of the three hours', so that a day that begins an hour
-//! later (as by a clock that changes) is no news.
+//! In addition, an hour is not judged at all unless its past supports an expectation. It is expected to have runs only
+//! if the same hour of the week, the hour before and the hour after had runs in every known week, with at least two
+//! known; or, in the second week, on every day of the first. With four or more known weeks, one quiet week is ignored
+//! unless it was the last one; two quiet weeks are a habit. An hour of the day that was quiet on two days of the last
+//! week is not judged either, so that a job that moved or a habit that ended does not alarm every day. The expectation
+//! is the minimum over the three hours, so that a day that starts an hour late (such as after a clock change) does not
+//! alarm.
 
 use crate::drift::{HOURS, hour_of_week};
 use crate::special::ln_beta;
 
-/// Weeks that are learned from, at most.
+/// Maximum number of weeks to learn from.
 pub const WEEKS: usize = 8;
 
-/// Hours of as many weeks.
-pub const REMEMBERED: i64 = 168 * 8;
+/// The same in hours.
+pub const HISTORY_HOURS: i64 = 168 * 8;
 
-/// Share of the usual up to which an hour is quiet.
-pub const NEXT_TO_NOTHING: f64 = 0.1;
+/// An hour is quiet at or below this fraction of its usual runs.
+pub const QUIET_FRACTION: f64 = 0.1;
 
-/// Runs that have to be expected for their absence to be anything: ln 100, of which chance leaves out all once in a hundred.
-const PLAIN: f64 = 4.6;
+/// Expected runs at which their absence is significant: ln 100, so that a Poisson count is 0 once in a hundred.
+const SIGNIFICANT: f64 = 4.6;
 
-/// Least variance of weeks: 1/κ. No past says that weeks are all alike.
-const LEAST_VARIANCE: f64 = 0.02;
+/// Minimum variance between weeks: 1/κ. No past shows that all weeks are alike.
+const MIN_VARIANCE: f64 = 0.02;
 
-/// Shape of the level of an hour, given the one before, while φ is being learned.
+/// Shape of the level of an hour given the hour before, while φ is being learned.
 const GUESS_SHAPE: f64 = 10.0;
 
-/// Quiet hours at the same time of day, in a week, that make a habit.
+/// Number of quiet days in the last week, at the same hour of the day, that make a habit.
 const HABIT: usize = 2;
 
-/// Weeks among which one that was quiet is forgiven.
-const FORGIVING: usize = 4;
+/// Minimum number of known weeks among which one quiet week is ignored.
+const MIN_WEEKS_TO_FORGIVE: usize = 4;
 
-/// One hour of the week.
+/// The usual traffic of one hour of the week.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usual {
-    /// Runs that it has on average.
+pub struct TypicalHour {
+    /// Mean number of runs.
     pub mean: f64,
-    /// Runs that it can be expected to have; 0 where it is not judged.
+    /// Runs that can be expected; 0 if the hour is not judged.
     pub expected: f64,
-    /// κ′: shape of the level of an hour that is still to come.
+    /// κ′: shape of the predictive distribution of the level.
     pub shape: f64,
 }
 
-/// The hours of a week.
+/// The usual traffic by hour of the week.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rhythm {
-    hours: Vec<Usual>,
+    hours: Vec<TypicalHour>,
     clumping: f64,
 }
 
-/// How much of the usual there is at the moment.
+/// The present level of traffic relative to the usual.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Level {
-    /// Share of the usual, at most 1.
+pub struct TrafficLevel {
+    /// Fraction of the usual traffic, at most 1.
     pub share: f64,
-    /// Shape of its posterior.
+    /// Shape of its posterior distribution.
     pub shape: f64,
-    /// True where runs came in the hours before.
+    /// True if the preceding hours had runs.
     pub going: bool,
 }
 
-/// An hour before the present: runs, the usual, and how much it says of the present.
+/// A recent hour: its runs, its usual runs, and its weight as evidence about the present.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recent {
-    /// Runs that it had.
+pub struct RecentHour {
+    /// Observed runs.
     pub runs: f64,
-    /// Runs that it usually has.
+    /// Usual runs.
     pub usual: f64,
-    /// 1 where it was just now, less where it was yesterday.
+    /// 1 for the hours just before the present, less for older ones.
     pub weight: f64,
 }
 
-/// ln of the probability of `runs` or fewer where `expected` are, whose level is gamma distributed with `shape`: the lower
-/// tail of the negative binomial law. Counts may be real.
+/// Returns ln of the probability of at most `runs` runs if `expected` are expected and the level is gamma distributed
+/// with `shape`: the lower tail of the negative binomial distribution. Counts may be real.
 pub fn ln_silence(runs: f64, expected: f64, shape: f64) -> f64 {
     if expected.is_nan() || expected <= 0.0 || shape.is_nan() || shape <= 0.0 {
         return 0.0;
@@ -98,11 +99,11 @@ pub fn ln_silence(runs: f64, expected: f64, shape: f64) -> f64 {
     ln_beta(success, 1.0 - success, shape, runs.max(0.0) + 1.0).min(0.0)
 }
 
-/// The past as it is learned from: hours by how long ago they were.
+/// The past, indexed by age in hours.
 struct Table {
-    /// Runs; index 0 is the hour before the present one.
+    /// Runs; index 0 is the last hour before the present.
     ago: Vec<Option<f64>>,
-    /// The hour of the week of index 0, and its hour of the day.
+    /// The hour since the epoch of index 0, by the wall clock.
     last: i64,
 }
 
@@ -113,7 +114,7 @@ impl Table {
     fn new(hours: &[(i64, u64)], end: i64) -> Self {
         let mut ago = vec![None; HOURS * WEEKS];
         for (hour, runs) in hours {
-            // An hour that comes twice counts once: the later one.
+            // Of two values for the same hour, the later one counts.
             if let Some(slot) = usize::try_from(end - 1 - hour).ok().and_then(|place| ago.get_mut(place)) {
                 *slot = Some(*runs as f64);
             }
@@ -133,26 +134,27 @@ impl Table {
         self.of_week(place) % 24
     }
 
-    /// The hour itself with the one before and the one after it.
+    /// Returns the hour itself and its two neighbours.
     fn trio(place: usize) -> impl Iterator<Item = usize> {
         [place.checked_sub(1), Some(place), Some(place + 1)].into_iter().flatten()
     }
 
-    /// True where one of three hours, or all of them together, had next to nothing of a mean that is plainly more.
+    /// Returns true if one of the three hours, or all of them together, had next to no runs although their mean is
+    /// significant.
     fn quiet(&self, place: usize, mean: impl Fn(usize) -> f64) -> bool {
         let (mut runs, mut usual) = (0.0, 0.0);
         for near in Self::trio(place) {
             let Some(found) = self.at(near) else { continue };
             let mean = mean(near);
-            if mean >= PLAIN && found <= NEXT_TO_NOTHING * mean {
+            if mean >= SIGNIFICANT && found <= QUIET_FRACTION * mean {
                 return true;
             }
             (runs, usual) = (runs + found, usual + mean);
         }
-        usual >= PLAIN && runs <= NEXT_TO_NOTHING * usual
+        usual >= SIGNIFICANT && runs <= QUIET_FRACTION * usual
     }
 
-    /// Means by a key of the hours, with how many there are.
+    /// Returns the mean and the number of hours for each key.
     fn means(&self, keys: usize, key: impl Fn(usize) -> usize) -> Vec<(f64, f64)> {
         let mut sums = vec![(0.0, 0.0); keys];
         for (place, runs) in self.ago.iter().enumerate() {
@@ -164,7 +166,7 @@ impl Table {
         sums.into_iter().map(|(sum, count): (f64, f64)| (if count > 0.0 { sum / count } else { 0.0 }, count)).collect()
     }
 
-    /// φ: variance of an hour given the one before, over its mean.
+    /// Estimates φ: the variance of an hour given the one before, over its mean.
     fn clumping(&self, mean: impl Fn(usize) -> f64) -> f64 {
         let (mut squares, mut count) = (0.0, 0.0);
         for place in 0..self.ago.len() {
@@ -172,7 +174,7 @@ impl Table {
             let shape = GUESS_SHAPE + before;
             let expected = mean(place) * shape / (GUESS_SHAPE + mean(place + 1));
             if expected >= 1.0 {
-                // Its own law, and that of the level which the hour before tells.
+                // Variance of the count itself, plus that of the level inferred from the hour before.
                 squares += (runs - expected).powi(2) / (expected * (1.0 + expected / shape));
                 count += 1.0;
             }
@@ -180,7 +182,7 @@ impl Table {
         if count > 0.0 { (squares / count).max(1.0) } else { 1.0 }
     }
 
-    /// 1/κ by the moments of hours with the same key, at least [`LEAST_VARIANCE`].
+    /// Estimates 1/κ by the method of moments from hours with the same key; at least [`MIN_VARIANCE`].
     fn variance(&self, phi: f64, means: &[(f64, f64)], key: impl Fn(usize) -> usize) -> f64 {
         let (mut excess, mut weight) = (0.0, 0.0);
         for (place, runs) in self.ago.iter().enumerate() {
@@ -190,15 +192,15 @@ impl Table {
                 weight += mean * mean;
             }
         }
-        if weight > 0.0 { (excess / weight).max(LEAST_VARIANCE) } else { 1.0 }
+        if weight > 0.0 { (excess / weight).max(MIN_VARIANCE) } else { 1.0 }
     }
 }
 
 // === impl Rhythm ===
 
 impl Rhythm {
-    /// Learns from hours of the past by the wall clock, each with its runs, those without any included; `end` is the first
-    /// hour that is to be judged. None where less than a week is known.
+    /// Learns from past hours on the wall clock and their runs, including hours without runs; `end` is the first hour
+    /// to judge. None if less than a week is known.
     pub fn learn(hours: &[(i64, u64)], end: i64) -> Option<Self> {
         let first = hours.iter().map(|(hour, _)| *hour).min()?;
         if end - first < 168 {
@@ -213,7 +215,7 @@ impl Rhythm {
         let quiet: Vec<bool> =
             (0..table.ago.len()).map(|place| table.quiet(place, |near| weekly[table.of_week(near)].0)).collect();
         let habits = habits(&table, &quiet);
-        let mut usual = vec![Usual::default(); HOURS];
+        let mut usual = vec![TypicalHour::default(); HOURS];
         for place in 0..HOURS {
             let (week, day) = (table.of_week(place), table.of_day(place));
             let (mean, count) = weekly[week];
@@ -235,23 +237,23 @@ impl Rhythm {
                 )
             };
             let together = near.iter().map(|hour| weekly[*hour].0).sum::<f64>();
-            usual[week] = Usual { mean, expected: if together < PLAIN { 0.0 } else { expected }, shape };
+            usual[week] = TypicalHour { mean, expected: if together < SIGNIFICANT { 0.0 } else { expected }, shape };
         }
         Some(Self { hours: usual, clumping: 1.0 / phi })
     }
 
-    /// What is usual in an hour of the wall clock.
-    pub fn usual(&self, hour: i64) -> Usual {
+    /// Returns the usual traffic in an hour of the wall clock.
+    pub fn usual(&self, hour: i64) -> TypicalHour {
         self.hours.get(hour_of_week(hour)).copied().unwrap_or_default()
     }
 
-    /// c: independent runs that a run is worth, as far as chance goes.
+    /// Returns c: the number of independent runs that one run is worth.
     pub fn clumping(&self) -> f64 {
         self.clumping
     }
 
-    /// The level of the present, whose hours are expected with a shape, from the hours before it.
-    pub fn level(&self, shape: f64, recent: &[Recent]) -> Level {
+    /// Returns the present level of traffic, from the recent hours and the shape of its prior.
+    pub fn level(&self, shape: f64, recent: &[RecentHour]) -> TrafficLevel {
         let (mut runs, mut usual, mut now, mut usual_now) = (0.0, 0.0, 0.0, 0.0);
         for hour in recent {
             let weight = self.clumping * hour.weight;
@@ -261,13 +263,14 @@ impl Rhythm {
             }
         }
         let share = ((shape + runs) / (shape + usual)).min(1.0);
-        let going = now > 0.0 && usual_now >= PLAIN && now > NEXT_TO_NOTHING * usual_now;
-        // Only the last hours say how much of it there is now, whatever yesterday was.
-        Level { share, shape: if going { shape + self.clumping * now } else { shape }, going }
+        let going = now > 0.0 && usual_now >= SIGNIFICANT && now > QUIET_FRACTION * usual_now;
+        // Only the most recent hours inform the level right now, whatever yesterday was like.
+        TrafficLevel { share, shape: if going { shape + self.clumping * now } else { shape }, going }
     }
 }
 
-/// True where the past carries an hour: it was quiet in no week, or in one of several that was not the last.
+/// Returns true if the past supports an expectation: the hour was quiet in no week, or in one of several that was not
+/// the last.
 fn is_carried(table: &Table, quiet: &[bool], place: usize) -> bool {
     let weeks: Vec<bool> = (place..quiet.len())
         .step_by(HOURS)
@@ -275,16 +278,17 @@ fn is_carried(table: &Table, quiet: &[bool], place: usize) -> bool {
         .map(|place| quiet[place])
         .collect();
     let count = weeks.iter().filter(|quiet| **quiet).count();
-    count == 0 || (count == 1 && weeks.len() >= FORGIVING && !weeks[0])
+    count == 0 || (count == 1 && weeks.len() >= MIN_WEEKS_TO_FORGIVE && !weeks[0])
 }
 
-/// True where an hour of the day was quiet on no day of the first week.
+/// Returns true if an hour of the day was quiet on no day of the first week.
 fn is_daily(table: &Table, daily: &[(f64, f64)], day: usize) -> bool {
     let mut places = (0..table.ago.len()).filter(|place| table.at(*place).is_some() && table.of_day(*place) == day);
     daily[day].1 >= 7.0 && places.all(|place| !table.quiet(place, |near| daily[table.of_day(near)].0))
 }
 
-/// By hour of the day, whether it was quiet on two days of the last week on which it had not been.
+/// Returns, for each hour of the day, whether it was quiet on two days of the last week although it used to be busy on
+/// them.
 fn habits(table: &Table, quiet: &[bool]) -> Vec<bool> {
     let mut found = vec![0; 24];
     for place in (0..HOURS).filter(|place| quiet[*place]) {
@@ -306,7 +310,7 @@ mod tests {
     use super::*;
     use crate::testing::close;
 
-    /// Hours from 96 on, the first of a Monday, for some weeks.
+    /// Hours from 96 on, which is the first hour of a Monday, for some weeks.
     fn hours(weeks: i64, runs: impl Fn(i64, i64, i64) -> u64) -> (Vec<(i64, u64)>, i64) {
         let end = 96 + weeks * 168;
         let of = |hour: i64| runs((hour - 96) / 168, (hour - 96).rem_euclid(168) / 24, (hour - 96).rem_euclid(24));
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_the_tail_of_a_negative_binomial_law() {
+    fn silence_is_the_tail_of_a_negative_binomial_distribution() {
         // (1 + 20/5)^−5, and scipy.stats.nbinom.logcdf(3, 5, 5/25).
         close(ln_silence(0.0, 20.0, 5.0), -5.0 * 5_f64.ln());
         let by_hand: f64 = [1.0, 5.0, 15.0, 35.0]
@@ -339,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn only_hours_that_were_busy_in_every_week_are_expected_to_be() {
+    fn only_hours_busy_in_every_week_are_expected_to_be_busy() {
         let (rhythm, end) = learned(4, |_, day, hour| office(day, hour));
         let expected = |day: i64, hour: i64| rhythm.usual(end + day * 24 + hour).expected;
         assert_eq!((expected(0, 12), expected(5, 12), expected(6, 3)), (60.0, 0.0, 0.0));
-        // Nor is the first and the last hour of a day, which may be an hour later.
+        // Nor are the first and the last hour of a day, which may shift by an hour.
         assert_eq!((expected(1, 9), expected(1, 10), expected(1, 17)), (0.0, 60.0, 0.0));
-        // One week of office hours carries nothing; one of a task that never rests does.
+        // One week of office hours supports no expectation; one week of a task that never rests does.
         let (first, end) = learned(1, |_, day, hour| office(day, hour));
         assert!((0..168).all(|hour| first.usual(end + hour).expected == 0.0));
         let (first, end) = learned(1, |_, _, _| 60);
@@ -354,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn one_quiet_week_is_forgiven_once_it_is_not_the_last_and_two_are_a_habit() {
+    fn one_quiet_week_is_ignored_unless_it_was_the_last_and_two_are_a_habit() {
         let saturday = |weeks: i64, quiet: &'static [i64]| {
             let works = move |week: i64, day: i64, hour: i64| {
                 if day == 5 && !quiet.contains(&week) { office(0, hour) } else { office(day, hour) }
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_off_on_two_days_of_the_last_week_is_a_habit_and_on_one_day_is_not() {
+    fn two_quiet_days_of_the_last_week_are_a_habit_and_one_is_not() {
         let noon = |days: i64| {
             let (rhythm, end) =
                 learned(4, |week, day, hour| if week == 3 && day < days && hour >= 12 { 0 } else { office(day, hour) });
@@ -377,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_together_and_what_differs_by_week_counts_less() {
+    fn clustered_runs_and_variable_weeks_count_less() {
         let steady = learned(4, |_, _, _| 60).0;
         let together = learned(4, |week, day, hour| if (week + day + hour) % 3 == 0 { 150 } else { 15 }).0;
         assert!(steady.clumping() > 0.9 && together.clumping() < 0.1, "{} {}", steady.clumping(), together.clumping());
@@ -386,12 +390,12 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_day_is_expected_to_stay_quiet_and_a_going_one_to_go_on() {
+    fn a_quiet_day_is_expected_to_stay_quiet_and_a_busy_one_to_stay_busy() {
         let (rhythm, _) = learned(4, |_, _, _| 60);
-        let now = |runs: f64| rhythm.level(10.0, &[Recent { runs, usual: 60.0, weight: 1.0 }; 3]);
+        let now = |runs: f64| rhythm.level(10.0, &[RecentHour { runs, usual: 60.0, weight: 1.0 }; 3]);
         let (quiet, going, none) = (now(6.5), now(60.0), now(0.0));
         assert!(quiet.share < 0.2 && quiet.going && going.share > 0.99 && going.shape > 100.0, "{quiet:?} {going:?}");
         assert!(!none.going && none.share < 0.1);
-        assert_eq!(rhythm.level(10.0, &[]), Level { share: 1.0, shape: 10.0, going: false });
+        assert_eq!(rhythm.level(10.0, &[]), TrafficLevel { share: 1.0, shape: 10.0, going: false });
     }
 }

@@ -1,17 +1,18 @@
-//! Evidence that may be looked at after every run: e-processes, e-detectors, and the sums they are made of.
+//! Evidence that remains valid however often it is inspected: e-processes, e-detectors, and the sums they are built
+//! from.
 //!
-//! An e-process E has mean at most 1 at every stopping time while nothing is wrong, so that
-//! P(E ever ≥ 1/α) ≤ α (Ville's inequality; Ramdas, Grünwald, Vovk, Shafer, "Game-Theoretic Statistics and Safe Anytime-
-//! Valid Inference", Statistical Science 38, 2023). Everything here is its logarithm, in nats.
+//! An e-process E has expectation at most 1 at every stopping time under the null hypothesis, so P(E ever ≥ 1/α) ≤ α
+//! (Ville's inequality; Ramdas, Grünwald, Vovk, Shafer, "Game-Theoretic Statistics and Safe Anytime-Valid Inference",
+//! Statistical Science 38, 2023). All values here are logarithms, in nats.
 //!
-//! An e-process of this crate is a mixture over a grid of alternatives: each block of runs gives a list of
-//! log-increments, one a grid point; lists of all blocks and strata are summed; the mean of the exponentials is E.
-//! [`Evidence`] holds these sums exactly, as integers, so that any order and any grouping give the same bits and a
-//! correction takes away what it replaces.
+//! An e-process of this crate is a mixture over a grid of alternatives: each block of runs contributes a list of
+//! log-increments, one per grid point; the lists of all blocks and strata are summed; E is the mean of the
+//! exponentials. [`EvidenceSums`] holds these sums exactly, as integers, so that any order and grouping give the same
+//! bits and a correction cancels exactly what it replaces.
 //!
-//! [`Detector`] is for changes at an unknown moment: the e-SR and e-CUSUM procedures of Shin, Ramdas, Rinaldo
-//! ("E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2, 2023, eq. 10 and 11). Alarming
-//! at A means at least A updates between false alarms on average.
+//! [`EDetector`] detects a change at an unknown time: the e-SR and e-CUSUM procedures of Shin, Ramdas, Rinaldo
+//! ("E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2, 2023, eq. 10 and 11). With
+//! threshold A, the mean number of updates between false alarms is at least A.
 
 use crate::invalid::{Invalid, positive, share};
 use crate::special::{ln_add, log_mean_exp, log_sum_exp};
@@ -19,68 +20,68 @@ use crate::special::{ln_add, log_mean_exp, log_sum_exp};
 /// 2⁶⁴: evidence is summed in units of 2⁻⁶⁴ nats.
 const UNITS: f64 = 18_446_744_073_709_551_616.0;
 
-/// A log-increment that no sum of which leaves 38 decimal digits, with which Arrow holds it: about 10¹³ nats.
+/// Bound of a log-increment, about 10¹³ nats: sums stay within the 38 decimal digits of Arrow's decimals.
 const LIMIT: i128 = 1 << 108;
 
-/// A real number in units of 2⁻⁶⁴, whose sums are exact.
+/// A real number in units of 2⁻⁶⁴, so that sums are exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Exact(pub i128);
+pub struct FixedPoint(pub i128);
 
 /// Sums of log-increments over a grid of alternatives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Evidence {
-    sums: Vec<Exact>,
+pub struct EvidenceSums {
+    sums: Vec<FixedPoint>,
 }
 
-/// The log of an e-SR and an e-CUSUM over the same increments.
+/// An e-SR and an e-CUSUM over the same increments, as logarithms.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Detector {
+pub struct EDetector {
     components: Vec<Component>,
 }
 
 /// One grid point of a detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Component {
-    /// Σ of all increments.
+    /// Sum of all increments.
     sum: f64,
-    /// ln of Shiryaev and Roberts's statistic: Σ over possible starts of the product since.
+    /// ln of the Shiryaev–Roberts statistic: the sum over possible change points of the product since then.
     shiryaev_roberts: f64,
-    /// ln of Page's statistic: the greatest product since a possible start.
+    /// ln of Page's statistic: the maximum over possible change points of the product since then.
     cusum: f64,
-    /// Updates since the start that the CUSUM holds for the likeliest.
+    /// Updates since the most likely change point according to the CUSUM.
     since: u64,
-    /// Updates.
+    /// Number of updates.
     updates: u64,
 }
 
-/// log E at which an e-process of level `alpha` alarms: ln(1/α).
+/// Returns the log E at which an e-process of level `alpha` alarms: ln(1/α).
 ///
 /// # Errors
-/// Where `alpha` is not between 0 and 1.
+/// Fails if `alpha` is not between 0 and 1.
 pub fn alarm_threshold(alpha: f64) -> Result<f64, Invalid> {
     Ok(-share("alpha", alpha)?.ln())
 }
 
-/// log value at which a detector alarms so that `series` of them, each updated `updates_a_month` times, give at most
-/// `false_alarms_a_month` on average together: ln A, A = series × updates / alarms.
+/// Returns the threshold of a detector, ln A with A = series × updates / alarms, so that `series` detectors, each
+/// updated `updates_a_month` times a month, give at most `false_alarms_a_month` false alarms together on average.
 ///
 /// # Errors
-/// Where an argument is not above 0.
+/// Fails if an argument is not above 0.
 pub fn detector_threshold(series: f64, updates_a_month: f64, false_alarms_a_month: f64) -> Result<f64, Invalid> {
     let updates = positive("series", series)? * positive("updates a month", updates_a_month)?;
     Ok((updates / positive("false alarms a month", false_alarms_a_month)?).ln().max(0.0))
 }
 
-/// The p-value that an e-value is worth at any time: min(1, 1/E).
+/// Returns an anytime-valid p-value for an e-value: min(1, 1/E).
 pub fn p_value(log_e: f64) -> f64 {
     (-log_e).exp().min(1.0)
 }
 
-/// ½ E_common + ½ mean of E_stratum: finds both a small change of all strata and a great change of one.
-/// Means of e-processes are e-processes, whatever their dependence. Order of strata does not matter to more than
-/// rounding; callers keep one order.
-pub fn stratified_log_e<'a>(strata: impl IntoIterator<Item = &'a Evidence>) -> f64 {
-    let mut common = Evidence::default();
+/// Returns ln(½ E_common + ½ mean of E_stratum), which finds a small change in all strata as well as a large change in
+/// one. A mean of e-processes is an e-process under any dependence. The order of the strata affects only rounding;
+/// callers keep one order.
+pub fn stratified_log_e<'a>(strata: impl IntoIterator<Item = &'a EvidenceSums>) -> f64 {
+    let mut common = EvidenceSums::default();
     let mut alone = Vec::new();
     for stratum in strata {
         common.merge(stratum);
@@ -92,57 +93,57 @@ pub fn stratified_log_e<'a>(strata: impl IntoIterator<Item = &'a Evidence>) -> f
     log_mean_exp(&[common.log_e(), log_mean_exp(&alone)])
 }
 
-// === impl Exact ===
+// === impl FixedPoint ===
 
-impl Exact {
-    /// The nearest multiple of 2⁻⁶⁴; numbers beyond about ±10¹³ are held there, and what is no number counts 0.
+impl FixedPoint {
+    /// Rounds to the nearest multiple of 2⁻⁶⁴. Values beyond about ±10¹³ are clamped; NaN becomes 0.
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, and is clamped after")]
     pub fn new(value: f64) -> Self {
         Self(((value * UNITS).round() as i128).clamp(-LIMIT, LIMIT))
     }
 
-    /// As a float.
-    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is what is asked for")]
+    /// Converts to a float.
+    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is intended")]
     pub fn value(self) -> f64 {
         self.0 as f64 / UNITS
     }
 
-    /// The sum, held at the ends of the range.
+    /// Adds, saturating at the ends of the range.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 }
 
-// === impl Evidence ===
+// === impl EvidenceSums ===
 
-impl Evidence {
-    /// Sums as they were read from somewhere.
-    pub fn from_sums(sums: Vec<Exact>) -> Self {
+impl EvidenceSums {
+    /// Restores stored sums.
+    pub fn from_sums(sums: Vec<FixedPoint>) -> Self {
         Self { sums }
     }
 
-    /// The sums, one a grid point; empty before the first increment.
-    pub fn sums(&self) -> &[Exact] {
+    /// Returns the sums, one per grid point; empty before the first increment.
+    pub fn sums(&self) -> &[FixedPoint] {
         &self.sums
     }
 
-    /// Adds the increments of a block. Lists of different lengths are padded with 0, which is no evidence.
+    /// Adds the increments of a block. A shorter list counts as padded with 0, which is no evidence.
     pub fn add(&mut self, increments: &[f64]) {
-        self.merge_sums(increments.iter().map(|value| Exact::new(*value)));
+        self.merge_sums(increments.iter().map(|value| FixedPoint::new(*value)));
     }
 
-    /// Takes the increments of a block away again.
+    /// Subtracts the increments of a block.
     pub fn remove(&mut self, increments: &[f64]) {
-        self.merge_sums(increments.iter().map(|value| Exact(-Exact::new(*value).0)));
+        self.merge_sums(increments.iter().map(|value| FixedPoint(-FixedPoint::new(*value).0)));
     }
 
-    /// Adds all of another.
+    /// Adds the sums of another.
     pub fn merge(&mut self, other: &Self) {
         self.merge_sums(other.sums.iter().copied());
     }
 
-    fn merge_sums(&mut self, other: impl Iterator<Item = Exact>) {
+    fn merge_sums(&mut self, other: impl Iterator<Item = FixedPoint>) {
         for (place, value) in other.enumerate() {
             match self.sums.get_mut(place) {
                 Some(sum) => *sum = sum.plus(value),
@@ -151,28 +152,28 @@ impl Evidence {
         }
     }
 
-    /// ln E: the mean over the grid. 0 of no evidence.
+    /// Returns ln E, the mean over the grid; 0 without evidence.
     pub fn log_e(&self) -> f64 {
         log_mean_exp(&self.sums.iter().map(|sum| sum.value()).collect::<Vec<_>>())
     }
 
-    /// The place of the grid point that explains the runs best; none before the first increment.
+    /// Returns the index of the grid point that explains the runs best; none before the first increment.
     pub fn likeliest(&self) -> Option<usize> {
         (0..self.sums.len()).max_by_key(|place| (self.sums[*place], std::cmp::Reverse(*place)))
     }
 }
 
-// === impl Detector ===
+// === impl EDetector ===
 
-impl Detector {
-    /// A detector over a grid of `points`.
+impl EDetector {
+    /// Creates a detector over a grid of `points` alternatives.
     pub fn new(points: usize) -> Self {
         let (none, zero) = (f64::NEG_INFINITY, 0);
         let start = Component { sum: 0.0, shiryaev_roberts: none, cusum: none, since: zero, updates: zero };
         Self { components: vec![start; points] }
     }
 
-    /// Takes in the increments of the next block. A missing or non-finite increment is none.
+    /// Adds the increments of the next block. A missing or non-finite increment counts as 0.
     pub fn update(&mut self, increments: &[f64]) {
         for (place, component) in self.components.iter_mut().enumerate() {
             let increment = increments.get(place).copied().filter(|value| value.is_finite()).unwrap_or(0.0);
@@ -180,35 +181,35 @@ impl Detector {
         }
     }
 
-    /// Appends a detector that took in the blocks that follow: the result is the same as of one that took in all.
+    /// Appends a detector that was fed the following blocks: the result equals that of one detector fed all blocks.
     pub fn append(&mut self, later: &Self) {
         for (component, later) in self.components.iter_mut().zip(&later.components) {
             component.append(later);
         }
     }
 
-    /// ln of the mixture e-SR: alarm where it reaches [`detector_threshold`]. −∞ before the first block.
+    /// Returns ln of the mixture e-SR, which alarms when it reaches [`detector_threshold`]; −∞ before the first block.
     pub fn log_shiryaev_roberts(&self) -> f64 {
         self.mixture(|component| component.shiryaev_roberts)
     }
 
-    /// ln of the mixture e-CUSUM, never above the e-SR. −∞ before the first block.
+    /// Returns ln of the mixture e-CUSUM, which never exceeds the e-SR; −∞ before the first block.
     pub fn log_cusum(&self) -> f64 {
         self.mixture(|component| component.cusum)
     }
 
-    /// Blocks since the likeliest start of the change, by the grid point whose CUSUM is greatest; none where no start is
-    /// likelier than no change.
+    /// Returns the number of blocks since the most likely change point, by the grid point with the greatest CUSUM; none
+    /// if no change is more likely than any.
     pub fn blocks_since_change(&self) -> Option<u64> {
         let best = self.components.iter().max_by(|a, b| a.cusum.total_cmp(&b.cusum))?;
         (best.cusum > 0.0).then_some(best.since)
     }
 
-    fn mixture(&self, of: impl Fn(&Component) -> f64) -> f64 {
+    fn mixture(&self, statistic: impl Fn(&Component) -> f64) -> f64 {
         if self.components.is_empty() {
             return f64::NEG_INFINITY;
         }
-        log_mean_exp(&self.components.iter().map(of).collect::<Vec<_>>())
+        log_mean_exp(&self.components.iter().map(statistic).collect::<Vec<_>>())
     }
 }
 
@@ -219,7 +220,7 @@ impl Component {
         self.sum += increment;
         self.updates += 1;
         self.shiryaev_roberts = ln_add(0.0, self.shiryaev_roberts) + increment;
-        // A product below 1 is worse than starting anew.
+        // A product below 1 is worse than starting again.
         self.since = if self.cusum > 0.0 { self.since + 1 } else { 1 };
         self.cusum = self.cusum.max(0.0) + increment;
     }
@@ -239,19 +240,19 @@ impl Component {
     }
 }
 
-/// ln Σ e^x of any number of values, exact to the last few bits and free of order: values are rounded to integers by
-/// binade, and integers are summed.
+/// Accumulates ln Σ e^x over any number of values, accurate to the last few bits and independent of their order: values
+/// are rounded to integers by binade, and the integers are summed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSum {
-    /// Binary exponent and Σ of mantissas in units of 2⁻⁶², ascending; at most [`BINADES`] below the greatest.
+    /// Binary exponent and sum of mantissas in units of 2⁻⁶², ascending; at most [`BINADES`] below the greatest.
     binades: std::collections::BTreeMap<i64, i128>,
-    /// Values taken in, those of no weight (−∞) included.
+    /// Number of values added, including −∞.
     count: u64,
-    /// True once +∞ was taken in.
+    /// True once +∞ was added.
     infinite: bool,
 }
 
-/// Binades below the greatest that can still change a double: 64 bits of mantissa, 64 bits of count, and some.
+/// Binades below the greatest that can still change a double: 64 bits of mantissa, 64 bits of count, and a reserve.
 const BINADES: i64 = 160;
 
 /// 2⁶².
@@ -260,7 +261,7 @@ const MANTISSA: f64 = 4_611_686_018_427_387_904.0;
 // === impl LogSum ===
 
 impl LogSum {
-    /// Takes in a value; what is no number is left out. Those beyond ±6·10¹⁸ are held there: no evidence is as great.
+    /// Adds a value. NaN is ignored; values beyond ±6·10¹⁸ are clamped, which no real evidence reaches.
     #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
     pub fn add(&mut self, value: f64) {
         if value.is_nan() {
@@ -280,7 +281,7 @@ impl LogSum {
         self.prune();
     }
 
-    /// Takes in all of another.
+    /// Adds the values of another.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.infinite |= other.infinite;
@@ -291,7 +292,7 @@ impl LogSum {
         self.prune();
     }
 
-    /// What is too small beside the greatest can be forgotten at any time: the value leaves it out as well.
+    /// Binades too small to matter next to the greatest can be dropped at any time: the result ignores them as well.
     fn prune(&mut self) {
         if let Some((greatest, _)) = self.binades.last_key_value() {
             let least = greatest.saturating_sub(BINADES);
@@ -301,13 +302,13 @@ impl LogSum {
         }
     }
 
-    /// Values taken in.
+    /// Returns the number of values added.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// ln Σ e^x; −∞ of nothing.
-    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is what is asked for")]
+    /// Returns ln Σ e^x; −∞ without values.
+    #[expect(clippy::cast_precision_loss, reason = "rounding to a double is intended")]
     pub fn log_sum(&self) -> f64 {
         if self.infinite {
             return f64::INFINITY;
@@ -320,19 +321,19 @@ impl LogSum {
         log_sum_exp(&terms)
     }
 
-    /// ln of the mean of e^x; none of nothing.
+    /// Returns ln of the mean of e^x; none without values.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn log_mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.log_sum() - (self.count as f64).ln())
     }
 
-    /// The state as numbers, from which [`LogSum::from_parts`] makes it again: count, infinite, then binade and
-    /// mantissas in turn.
+    /// Returns the state, from which [`LogSum::from_parts`] restores it: count, whether +∞ was added, and pairs of
+    /// binade and mantissas.
     pub fn parts(&self) -> (u64, bool, Vec<(i64, i128)>) {
         (self.count, self.infinite, self.binades.iter().map(|(binade, sum)| (*binade, *sum)).collect())
     }
 
-    /// The state of [`LogSum::parts`].
+    /// Restores the state that [`LogSum::parts`] returned.
     pub fn from_parts(count: u64, infinite: bool, binades: impl IntoIterator<Item = (i64, i128)>) -> Self {
         Self { binades: binades.into_iter().collect(), count, infinite }
     }
@@ -348,7 +349,7 @@ mod tests {
     #[test]
     fn thresholds_are_those_of_ville_and_of_the_run_length() {
         close(alarm_threshold(0.01).expect("a threshold"), 100_f64.ln());
-        // 100 series, 8,640 five-minute blocks a month each, two false alarms together.
+        // 100 series with 8,640 five-minute blocks a month each, and two false alarms together.
         close(detector_threshold(100.0, 8640.0, 2.0).expect("a threshold"), 432_000_f64.ln());
         assert!(alarm_threshold(0.0).is_err() && alarm_threshold(f64::NAN).is_err());
         assert!(detector_threshold(0.0, 1.0, 1.0).is_err() && detector_threshold(1.0, 1.0, 0.0).is_err());
@@ -357,22 +358,22 @@ mod tests {
     }
 
     #[test]
-    fn exact_sums_hold_at_the_ends() {
-        close(Exact::new(1.25).value(), 1.25);
-        assert_eq!(Exact::new(f64::NAN), Exact(0));
-        let mut evidence = Evidence::default();
+    fn fixed_point_sums_saturate() {
+        close(FixedPoint::new(1.25).value(), 1.25);
+        assert_eq!(FixedPoint::new(f64::NAN), FixedPoint(0));
+        let mut evidence = EvidenceSums::default();
         (0..3).for_each(|_| evidence.add(&[f64::INFINITY, f64::NEG_INFINITY]));
         assert!(evidence.log_e().is_finite() && evidence.log_e() > 1e12, "{}", evidence.log_e());
         // Arrow's decimals hold 38 digits.
         assert!(evidence.sums()[0].0 < 10_i128.pow(38));
-        assert_eq!(Evidence::default().log_e(), 0.0);
-        assert_eq!(Evidence::default().likeliest(), None);
+        assert_eq!(EvidenceSums::default().log_e(), 0.0);
+        assert_eq!(EvidenceSums::default().likeliest(), None);
     }
 
     #[test]
     fn strata_are_found_together_and_alone() {
-        let one = Evidence::from_sums(vec![Exact::new(10.0)]);
-        let none = Evidence::from_sums(vec![Exact::new(-1.0)]);
+        let one = EvidenceSums::from_sums(vec![FixedPoint::new(10.0)]);
+        let none = EvidenceSums::from_sums(vec![FixedPoint::new(-1.0)]);
         let found = stratified_log_e([&one, &none, &none]);
         let by_hand = (0.5 * 8_f64.exp() + 0.5 * (10_f64.exp() + 2.0 * (-1_f64).exp()) / 3.0).ln();
         close(found, by_hand);
@@ -380,8 +381,8 @@ mod tests {
     }
 
     #[test]
-    fn the_cusum_names_the_moment_of_the_change() {
-        let mut detector = Detector::new(1);
+    fn the_cusum_locates_the_change_point() {
+        let mut detector = EDetector::new(1);
         assert_eq!(detector.log_shiryaev_roberts(), f64::NEG_INFINITY);
         assert_eq!(detector.blocks_since_change(), None);
         for increment in [-1.0, -1.0, -1.0, 2.0, 2.0, 2.0] {
@@ -391,12 +392,12 @@ mod tests {
         assert_eq!(detector.blocks_since_change(), Some(3));
         detector.update(&[f64::NAN]);
         close(detector.log_cusum(), 6.0);
-        assert!(Detector::new(0).log_cusum().is_infinite());
+        assert!(EDetector::new(0).log_cusum().is_infinite());
     }
 
     proptest! {
         #[test]
-        fn a_log_sum_has_no_order_and_is_right(
+        fn a_log_sum_is_accurate_in_any_order(
             values in prop::collection::vec(-2000.0..2000.0_f64, 0..50), cut in 0_usize..50,
         ) {
             let of = |values: &[f64]| {
@@ -420,7 +421,7 @@ mod tests {
         #[test]
         fn segments_of_a_detector_join(values in prop::collection::vec(-3.0..3.0_f64, 1..60), cut in 0_usize..60) {
             let run = |values: &[f64]| {
-                let mut detector = Detector::new(2);
+                let mut detector = EDetector::new(2);
                 values.iter().for_each(|value| detector.update(&[*value, value * 0.5 - 0.1]));
                 detector
             };
@@ -435,7 +436,7 @@ mod tests {
 
         #[test]
         fn the_statistic_is_the_sum_over_starts(values in prop::collection::vec(-3.0..3.0_f64, 1..30)) {
-            let mut detector = Detector::new(1);
+            let mut detector = EDetector::new(1);
             values.iter().for_each(|value| detector.update(&[*value]));
             let starts: Vec<f64> = (0..values.len()).map(|start| values[start..].iter().sum()).collect();
             prop_assert!((detector.log_shiryaev_roberts() - log_sum_exp(&starts)).abs() < 1e-9);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_left_out_of_a_log_sum() {
+    fn a_log_sum_ignores_nan() {
         let mut sum = LogSum::default();
         [f64::NAN, f64::NEG_INFINITY, 0.0].into_iter().for_each(|value| sum.add(value));
         assert_eq!(sum.count(), 2);

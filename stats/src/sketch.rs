@@ -1,11 +1,11 @@
 //! A quantile sketch with a relative error of at most 1 % at every quantile, before and after any merging.
 //!
 //! DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees",
-//! VLDB 2019): a value falls into the bucket of its logarithm to the base γ = (1 + α) / (1 − α). Here the bounds of the
-//! buckets are integers that are computed once, so that only integers are compared afterwards: two machines put a value
-//! into the same bucket. Counts are signed, so that a sketch can be taken away from another, and exact where values are
-//! weighted ([`crate::weight`]), so that a quantile depends on the values and their weights and on nothing else. A sketch
-//! has one encoding, so that equal bytes and equal sketches are the same thing.
+//! VLDB 2019): a value falls into the bucket of its logarithm to the base γ = (1 + α) / (1 − α). The bucket bounds are
+//! integers that are computed once, so values are placed by integer comparison and every machine puts a value into the
+//! same bucket. Counts are signed, so that one sketch can be subtracted from another, and remain exact for weighted
+//! values ([`crate::weight`]), so that a quantile depends only on the values and their weights. A sketch has exactly
+//! one encoding: sketches are equal if and only if their bytes are.
 //!
 //! Kept by hand: t-digest and KLL depend on the order of merging and cannot subtract a value (docs/decisions/0004).
 
@@ -20,18 +20,18 @@ pub const RELATIVE_ERROR: f64 = 0.01;
 
 const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
 
-/// First byte of an encoded sketch: names the mapping (α = 0.01, integer bounds), and what is counted: whole values, as in
-/// every table, or millionths of them, where weights leave a fraction or the counts take more than 64 bits.
+/// First byte of an encoded sketch. It names the mapping (α = 0.01, integer bounds) and the unit of the counts: whole
+/// values, as in every table, or millionths if weights leave a fraction or the counts exceed 64 bits.
 const WHOLE: u8 = 1;
 const MILLIONTHS: u8 = 2;
 
-/// Digits of a share: as people write them, 0.07 is no more than seven of a hundred.
+/// Resolution of `q`: nine decimals, so that 0.07 means exactly seven in a hundred.
 const SHARES: u64 = 1_000_000_000;
 
-/// Greatest value of each bucket; bucket 0 holds zeros.
+/// Upper bound of each bucket; bucket 0 holds zeros.
 static BOUNDS: LazyLock<Vec<u64>> = LazyLock::new(bounds);
 
-/// First bucket that holds a value with a number of significant bits: where the search for it begins.
+/// First bucket that holds a value with the given number of significant bits: the start of the search.
 static FIRST_OF_BITS: LazyLock<[u16; 65]> = LazyLock::new(|| {
     let mut first = [0; 65];
     for (bits, first) in first.iter_mut().enumerate().skip(1) {
@@ -47,7 +47,7 @@ fn bounds() -> Vec<u64> {
     let mut power = 1.0_f64;
     while *bounds.last().unwrap_or(&0) < u64::MAX {
         let last = *bounds.last().unwrap_or(&0);
-        // Below about 50 the powers are closer than whole numbers: there each number has a bucket of its own.
+        // Below about 50, consecutive powers are less than 1 apart: each integer there has its own bucket.
         if power.floor() as u64 > last {
             bounds.push(power.floor() as u64);
         }
@@ -56,21 +56,21 @@ fn bounds() -> Vec<u64> {
     bounds
 }
 
-/// The bucket of a value.
+/// Returns the bucket of a value.
 pub fn bucket_of(value: u64) -> u16 {
     if value == 0 {
         return 0;
     }
     let bits = 64 - value.leading_zeros() as usize;
     let mut bucket = FIRST_OF_BITS[bits];
-    // A doubling spans 35 buckets: halve the rest instead of walking it.
+    // A doubling spans 35 buckets: use binary search within them.
     let end = FIRST_OF_BITS.get(bits + 1).copied().unwrap_or(u16::try_from(BOUNDS.len() - 1).unwrap_or(u16::MAX));
     let inside = &BOUNDS[usize::from(bucket)..=usize::from(end)];
     bucket += u16::try_from(inside.partition_point(|bound| *bound < value)).unwrap_or(0);
     bucket
 }
 
-/// The value that stands for all of a bucket: the harmonic middle of its bounds.
+/// Returns the value that represents a bucket: the harmonic mean of its bounds.
 #[expect(clippy::cast_precision_loss, reason = "the error of a double is far below that of a bucket")]
 pub(crate) fn value_of(bucket: u16) -> f64 {
     let bucket = usize::from(bucket);
@@ -100,17 +100,17 @@ impl std::error::Error for SketchError {}
 // === impl Sketch ===
 
 impl Sketch {
-    /// An empty sketch.
+    /// Creates an empty sketch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a value `count` times; a negative count takes it away.
+    /// Adds a value `count` times; a negative count removes it.
     pub fn add(&mut self, value: u64, count: i64) {
         self.add_bucket(bucket_of(value), count);
     }
 
-    /// Adds to a bucket.
+    /// Adds whole values to a bucket.
     pub fn add_bucket(&mut self, bucket: u16, count: i64) {
         self.add_micros(bucket, i128::from(count) * ONE);
     }
@@ -127,42 +127,42 @@ impl Sketch {
         }
     }
 
-    /// Adds all of another sketch.
+    /// Adds another sketch.
     pub fn merge(&mut self, other: &Self) {
         self.merge_weighted(other, 1_000_000);
     }
 
-    /// Adds all of another sketch, each value of it as so many millionths.
+    /// Adds another sketch, with each value counted as `weight_micros` millionths.
     pub fn merge_weighted(&mut self, other: &Self, weight_micros: i64) {
         for (bucket, micros) in &other.counts {
             self.add_micros(*bucket, weighted(*micros, weight_micros));
         }
     }
 
-    /// The sketch that takes this one away when merged.
+    /// Returns the sketch that cancels this one when merged.
     #[must_use]
     pub fn negated(&self) -> Self {
         Self { counts: self.counts.iter().map(|(bucket, micros)| (*bucket, micros.saturating_neg())).collect() }
     }
 
-    /// Buckets that count something, in order, with their counts in millionths.
+    /// Iterates over the non-empty buckets in order, with their counts in millionths.
     pub fn buckets(&self) -> impl Iterator<Item = (u16, i128)> {
         self.counts.iter().map(|(bucket, micros)| (*bucket, *micros))
     }
 
-    /// True where no bucket counts anything.
+    /// Returns true if every bucket is empty.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// Values counted, rounded where they are weighted.
+    /// Returns the number of values, rounded if they are weighted.
     pub fn count(&self) -> i64 {
         whole(self.counts.values().fold(0_i128, |all, micros| all.saturating_add(*micros)))
     }
 
-    /// The least value that, with those below it, makes up a share `q` of all, within 1 %; of values that count one each the
-    /// value of rank ⌈q·n⌉, from 1. Buckets that were taken away more often than they were filled count nothing. None
-    /// where nothing is counted or `q`, of which nine decimals are read, is not a share.
+    /// Returns the smallest value at or below which a fraction `q` of all values lies, within 1 %; for unweighted
+    /// values, that is the value of rank ⌈q·n⌉, counted from 1. Buckets with a negative count are ignored. None if the
+    /// sketch is empty or `q`, which is rounded to nine decimals, is not between 0 and 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is from 0 to 1")]
     pub fn quantile(&self, q: f64) -> Option<f64> {
         if !(0.0..=1.0).contains(&q) {
@@ -181,7 +181,7 @@ impl Sketch {
         reached.map(|(bucket, _)| value_of(bucket))
     }
 
-    /// The share of values above a threshold, of those whose bucket lies wholly above it.
+    /// Returns the fraction of values in buckets that lie wholly above a threshold.
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than a double has")]
     pub fn fraction_above(&self, threshold: u64) -> Option<f64> {
         let sum = |all: i128, micros: &i128| all.saturating_add(*micros);
@@ -190,7 +190,7 @@ impl Sketch {
         (total > 0).then(|| above as f64 / total as f64)
     }
 
-    /// The one encoding of this sketch.
+    /// Returns the encoding of this sketch.
     pub fn encode(&self) -> Vec<u8> {
         let fits = |micros: &i128| micros % ONE == 0 && i64::try_from(micros / ONE).is_ok();
         let (format, unit) = if self.counts.values().all(fits) { (WHOLE, ONE) } else { (MILLIONTHS, 1) };
@@ -205,30 +205,30 @@ impl Sketch {
         bytes
     }
 
-    /// Reads a sketch.
+    /// Decodes a sketch.
     ///
     /// # Errors
-    /// Where the bytes are not the encoding of one.
+    /// Fails if the bytes are not the encoding of a sketch.
     pub fn decode(bytes: &[u8]) -> Result<Self, SketchError> {
         let mut sketch = Self::new();
         sketch.merge_encoded(bytes)?;
         Ok(sketch)
     }
 
-    /// Adds all of an encoded sketch. Empty bytes add nothing.
+    /// Adds an encoded sketch. Empty bytes add nothing.
     ///
     /// # Errors
-    /// Where the bytes are not the encoding of a sketch; what came before the mistake has then been added.
+    /// Fails if the bytes are not the encoding of a sketch; the buckets before the error have then been added.
     pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), SketchError> {
         for_each_encoded(bytes, |bucket, micros| self.add_micros(bucket, micros))
     }
 }
 
-/// Tells the buckets of an encoded sketch, in order, with their counts in millionths.
+/// Calls `visit` with each bucket of an encoded sketch, in order, and its count in millionths.
 ///
 /// # Errors
-/// Where the bytes are not the encoding of a sketch; what came before the mistake has then been told.
-pub fn for_each_encoded(bytes: &[u8], mut tell: impl FnMut(u16, i128)) -> Result<(), SketchError> {
+/// Fails if the bytes are not the encoding of a sketch; the buckets before the error have then been visited.
+pub fn for_each_encoded(bytes: &[u8], mut visit: impl FnMut(u16, i128)) -> Result<(), SketchError> {
     let Some((format, mut rest)) = bytes.split_first() else { return Ok(()) };
     let (unit, bits) = match *format {
         WHOLE => (ONE, u64::BITS),
@@ -241,7 +241,7 @@ pub fn for_each_encoded(bytes: &[u8], mut tell: impl FnMut(u16, i128)) -> Result
         let step = u64::try_from(take(&mut rest, u64::BITS)?).map_err(|_| SketchError("no such bucket"))?;
         let count = take(&mut rest, bits)?;
         if step == 0 && !first {
-            return Err(SketchError("a bucket stands twice"));
+            return Err(SketchError("a bucket occurs twice"));
         }
         first = false;
         bucket = bucket.saturating_add(step);
@@ -253,12 +253,12 @@ pub fn for_each_encoded(bytes: &[u8], mut tell: impl FnMut(u16, i128)) -> Result
         if count == 0 {
             return Err(SketchError("an empty bucket"));
         }
-        tell(place, count * unit);
+        visit(place, count * unit);
     }
     Ok(())
 }
 
-/// A product that takes more than 128 bits: its high and its low part.
+/// Multiplies to a product of more than 128 bits, returned as its high and low parts.
 fn product(number: u128, factor: u64) -> (u128, u128) {
     let factor = u128::from(factor);
     let low = (number & u128::from(u64::MAX)) * factor;
@@ -274,11 +274,11 @@ fn put(bytes: &mut Vec<u8>, mut number: u128) {
     bytes.push((number & 0x7f) as u8);
 }
 
-/// Takes a number of so many bits.
+/// Reads a variable-length integer of at most `bits` bits.
 fn take(bytes: &mut &[u8], bits: u32) -> Result<u128, SketchError> {
     let mut number = 0_u128;
     for shift in (0..bits).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(SketchError("it ends too early"))?;
+        let (byte, rest) = bytes.split_first().ok_or(SketchError("unexpected end"))?;
         *bytes = rest;
         let part = u128::from(byte & 0x7f);
         if bits - shift < 7 && part >> (bits - shift) > 0 {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_what_people_write() {
+    fn a_decimal_fraction_is_read_exactly() {
         let hundred: Vec<u64> = (1..=100).map(|n| n * 1000).collect();
         for (n, q) in [(7, 0.07), (14, 0.14), (28, 0.28), (29, 0.29), (55, 0.55), (56, 0.56), (57, 0.57), (58, 0.58)] {
             let (found, exact) = (of(&hundred).quantile(q).expect("some"), f64::from(n) * 1000.0);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_without_bound_stay_at_the_end_and_are_read_again() {
+    fn saturated_counts_stay_saturated_and_round_trip() {
         let mut sketch = Sketch::new();
         for _ in 0..3 {
             sketch.add_micros(7, i128::MAX);
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(sketch.quantile(1.0), Some(7.0));
     }
 
-    /// A value, how often it counts, and its weight in millionths.
+    /// A value, its count, and its weight in millionths.
     type Weighted = (u64, u8, i64);
 
     fn weighted_values() -> impl Strategy<Value = Vec<Weighted>> {
@@ -401,7 +401,7 @@ mod tests {
         }
 
         #[test]
-        fn order_and_grouping_do_not_matter_and_taking_away_gives_back(a in values(), b in values()) {
+        fn order_and_grouping_do_not_matter_and_subtraction_restores(a in values(), b in values()) {
             let (one, two) = (of(&a), of(&b));
             let mut ab = one.clone();
             ab.merge(&two);
@@ -421,7 +421,7 @@ mod tests {
             cuts in prop::collection::vec((any::<u32>(), 0..5_usize), 120),
             thousandths in 0..=1000_u32,
         ) {
-            // What is taken back again stands in other pieces than what it takes back.
+            // The retraction is grouped differently from the original.
             let there = list.iter().map(|one| (*one, 1)).chain(others.iter().map(|one| (*one, 1)));
             let mut rows: Vec<(Weighted, i64, (u32, usize))> =
                 there.chain(others.iter().map(|one| (*one, -1))).zip(cuts.iter().cycle()).map(|((one, sign), cut)| (one, sign, *cut)).collect();

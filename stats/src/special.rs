@@ -1,22 +1,22 @@
-//! Special functions and exact tails, in the log domain: right for counts from 0 to 10⁹ and probabilities down to
-//! e^−700 and below.
+//! Special functions and exact tail probabilities in the log domain, accurate for counts from 0 to 10⁹ and
+//! probabilities down to e^−700 and below.
 //!
 //! Binomial and Poisson probabilities use Loader's saddle-point form ("Fast and Accurate Computation of Binomial
-//! Probabilities", 2000), which does not lose digits where differences of ln Γ would. Tails are sums outward from their
-//! greatest term, so they take about as many steps as the standard deviation is wide.
+//! Probabilities", 2000), which keeps the digits that differences of ln Γ would lose. Tails are summed outward from
+//! their largest term, so the number of steps is about the standard deviation.
 
 use std::f64::consts::{LN_2, PI};
 
 use crate::interval::{normal_quantile, normal_tail};
 
-/// Terms smaller than this share of a sum no longer change it.
+/// Terms smaller than this fraction of a sum no longer change it.
 pub(crate) const NEGLIGIBLE: f64 = 1e-18;
 
 /// ln √(2π).
 const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 
-/// δ(x) = ln Γ(x+1) − [(x+½) ln x − x + ln √(2π)], for x > 0: what Stirling's formula leaves out. Its series is used from
-/// 15 on, below that the recurrence δ(x) = δ(x+1) + (x+½) ln(1+1/x) − 1.
+/// Returns δ(x) = ln Γ(x+1) − [(x+½) ln x − x + ln √(2π)] for x > 0: the error of Stirling's formula. From 15 on it
+/// uses the series, below that the recurrence δ(x) = δ(x+1) + (x+½) ln(1+1/x) − 1.
 pub(crate) fn stirling_error(x: f64) -> f64 {
     let (mut x, mut below) = (x, 0.0);
     while x < 15.0 {
@@ -30,12 +30,12 @@ pub(crate) fn stirling_error(x: f64) -> f64 {
     series + below
 }
 
-/// ln Γ(x) for x > 0, relative error about 1e-15.
+/// Returns ln Γ(x) for x > 0 with a relative error of about 1e-15.
 pub fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * x.ln() - x + LN_SQRT_2PI + stirling_error(x)
 }
 
-/// x ln(x/mean) + mean − x: the deviance of a count, without cancellation near its mean (Loader's `bd0`).
+/// Returns x ln(x/mean) + mean − x, the deviance of a count, without cancellation near its mean (Loader's `bd0`).
 fn deviance(x: f64, mean: f64) -> f64 {
     let difference = x - mean;
     if difference.abs() < 0.1 * (x + mean) {
@@ -54,8 +54,8 @@ fn deviance(x: f64, mean: f64) -> f64 {
     x * (x / mean).ln() + mean - x
 }
 
-/// ln of the probability of `k` among `n` at a rate `p`, whose complement `q` is given as well so that it keeps its
-/// digits: ln C(n,k) p^k q^(n−k). `k` and `n` may be real.
+/// Returns ln of the probability of `k` in `n` at a rate `p`: ln C(n,k) p^k q^(n−k). The complement `q` is passed
+/// separately to keep its digits. `k` and `n` may be real.
 pub(crate) fn ln_binomial(k: f64, n: f64, p: f64, q: f64) -> f64 {
     if k <= 0.0 {
         return if n <= 0.0 { 0.0 } else { n * if p < 0.5 { (-p).ln_1p() } else { q.ln() } };
@@ -68,7 +68,7 @@ pub(crate) fn ln_binomial(k: f64, n: f64, p: f64, q: f64) -> f64 {
     errors - deviance(k, n * p) - deviance(rest, n * q) - 0.5 * (2.0 * PI * k * (rest / n)).ln()
 }
 
-/// ln of the Poisson probability of `k` at a mean: ln(mean^k e^−mean / k!). `k` may be real.
+/// Returns ln of the Poisson probability of `k`: ln(mean^k e^−mean / k!). `k` may be real.
 pub(crate) fn ln_poisson(k: f64, mean: f64) -> f64 {
     if k <= 0.0 {
         return -mean;
@@ -76,13 +76,13 @@ pub(crate) fn ln_poisson(k: f64, mean: f64) -> f64 {
     -stirling_error(k) - deviance(k, mean) - 0.5 * (2.0 * PI * k).ln()
 }
 
-/// ln(e^a + e^b).
+/// Returns ln(e^a + e^b).
 pub fn ln_add(a: f64, b: f64) -> f64 {
     let (low, high) = if a < b { (a, b) } else { (b, a) };
     if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
 }
 
-/// ln Σ e^x; −∞ of nothing.
+/// Returns ln Σ e^x; −∞ for an empty list.
 pub fn log_sum_exp(values: &[f64]) -> f64 {
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if greatest.is_infinite() {
@@ -91,13 +91,13 @@ pub fn log_sum_exp(values: &[f64]) -> f64 {
     greatest + values.iter().map(|value| (value - greatest).exp()).sum::<f64>().ln()
 }
 
-/// ln of the mean of e^x; 0 of nothing, which is the evidence of nothing.
+/// Returns ln of the mean of e^x; 0, which is no evidence, for an empty list.
 #[expect(clippy::cast_precision_loss, reason = "a list in memory is shorter than 2^53")]
 pub fn log_mean_exp(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { log_sum_exp(values) - (values.len() as f64).ln() }
 }
 
-/// ln(1 − e^x) for x ≤ 0, without loss at either end (Mächler 2012).
+/// Returns ln(1 − e^x) for x ≤ 0, accurate at both ends (Mächler 2012).
 pub(crate) fn ln_complement(x: f64) -> f64 {
     if x >= 0.0 {
         f64::NEG_INFINITY
@@ -108,7 +108,7 @@ pub(crate) fn ln_complement(x: f64) -> f64 {
     }
 }
 
-/// 1 + r₁ + r₁r₂ + … until the terms no longer count; the ratios must fall.
+/// Sums 1 + r₁ + r₁r₂ + … until the terms are negligible; the ratios must decrease.
 fn outward(mut ratio: impl FnMut(f64) -> f64) -> f64 {
     let (mut sum, mut term, mut step) = (1.0, 1.0, 0.0);
     loop {
@@ -121,7 +121,7 @@ fn outward(mut ratio: impl FnMut(f64) -> f64) -> f64 {
     }
 }
 
-/// ln P(Binomial(n, p) ≥ k), exact; equals ln I_p(k, n−k+1).
+/// Returns ln P(Binomial(n, p) ≥ k), exactly; equals ln I_p(k, n−k+1).
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn ln_binomial_tail(k: u64, n: u64, p: f64) -> f64 {
     let (k, n) = (k as f64, n as f64);
@@ -142,7 +142,7 @@ pub fn ln_binomial_tail(k: u64, n: u64, p: f64) -> f64 {
     ln_complement(ln_binomial(last, n, p, q) + sum.ln())
 }
 
-/// ln P(Poisson(mean) ≤ k), exact.
+/// Returns ln P(Poisson(mean) ≤ k), exactly.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn ln_poisson_lower_tail(k: u64, mean: f64) -> f64 {
     if mean <= 0.0 {
@@ -157,8 +157,8 @@ pub fn ln_poisson_lower_tail(k: u64, mean: f64) -> f64 {
     ln_complement(ln_poisson(k + 1.0, mean) + sum.ln())
 }
 
-/// P(Gamma(shape) > x) at scale 1: the regularised upper incomplete gamma function Q(shape, x), by its series or its
-/// continued fraction (Numerical Recipes, 3rd ed., 6.2).
+/// Returns P(Gamma(shape) > x) at scale 1, the regularised upper incomplete gamma function Q(shape, x), by its series
+/// or its continued fraction (Numerical Recipes, 3rd ed., 6.2).
 pub fn gamma_tail(shape: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;
@@ -189,17 +189,17 @@ fn nonzero(x: f64) -> f64 {
     if x.abs() < f64::MIN_POSITIVE { f64::MIN_POSITIVE } else { x }
 }
 
-/// P(χ² with `degrees` of freedom > x).
+/// Returns P(χ² > x) for `degrees` degrees of freedom.
 pub fn chi_square_tail(x: f64, degrees: f64) -> f64 {
     gamma_tail(degrees / 2.0, x / 2.0)
 }
 
-/// The x that χ² exceeds with probability `p`, by bisection.
+/// Returns the x that χ² exceeds with probability `p`, by bisection.
 pub fn chi_square_critical(p: f64, degrees: f64) -> f64 {
     2.0 * gamma_critical(p, degrees / 2.0)
 }
 
-/// The x that Gamma(shape) exceeds with probability `p`, by bisection.
+/// Returns the x that Gamma(shape) exceeds with probability `p`, by bisection.
 pub fn gamma_critical(p: f64, shape: f64) -> f64 {
     let (mut low, mut high) = (0.0, shape + 10.0);
     while gamma_tail(shape, high) > p {
@@ -219,19 +219,19 @@ pub fn gamma_critical(p: f64, shape: f64) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// ln P(Z ≤ x) of the standard normal distribution.
+/// Returns ln P(Z ≤ x) for the standard normal distribution.
 pub(crate) fn ln_normal_cdf(x: f64) -> f64 {
     if x > -35.0 {
         return normal_tail(-x).ln();
     }
-    // Below, the tail itself is no longer a double: Mills' ratio by its continued fraction, in logs.
+    // Below -35 the tail underflows: use the continued fraction of Mills' ratio, in logs.
     let x = -x;
     let fraction = (1..=30_u32).rev().fold(0.0, |rest, n| f64::from(n) / (x + rest));
     -x * x / 2.0 - LN_SQRT_2PI - (x + fraction).ln()
 }
 
-/// ln I_x(a, b), the regularised incomplete beta function, by its continued fraction (Numerical Recipes, 3rd ed., 6.4);
-/// `y` is 1 − x, given as well so that it keeps its digits.
+/// Returns ln I_x(a, b), the regularised incomplete beta function, by its continued fraction (Numerical Recipes, 3rd
+/// ed., 6.4). `y` is 1 − x, passed separately to keep its digits.
 pub(crate) fn ln_beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 {
         return f64::NEG_INFINITY;
@@ -239,7 +239,7 @@ pub(crate) fn ln_beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
     if y <= 0.0 {
         return 0.0;
     }
-    // x^a y^b / B(a, b), as a binomial probability of a among a + b.
+    // x^a y^b / B(a, b), written as a binomial probability of a in a + b.
     let front = ln_binomial(a, a + b, x, y) + (a * (b / (a + b))).ln();
     if x < (a + 1.0) / (a + b + 2.0) {
         (front + (beta_fraction(x, a, b) / a).ln()).min(0.0)
@@ -248,7 +248,7 @@ pub(crate) fn ln_beta(x: f64, y: f64, a: f64, b: f64) -> f64 {
     }
 }
 
-/// P(T > t) of Student's distribution: ½ I_{ν/(ν+t²)}(ν/2, ½) for t ≥ 0.
+/// Returns P(T > t) for Student's t distribution: ½ I_{ν/(ν+t²)}(ν/2, ½) for t ≥ 0.
 pub(crate) fn student_tail(t: f64, degrees: f64) -> f64 {
     if t < 0.0 {
         return 1.0 - student_tail(-t, degrees);
@@ -260,7 +260,7 @@ pub(crate) fn student_tail(t: f64, degrees: f64) -> f64 {
 fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     let (mut c, mut d) = (1.0, 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0)));
     let mut fraction = d;
-    // Takes about as many steps as the root of the greater parameter.
+    // The number of steps is about the square root of the larger parameter.
     for m in 1..1_000_000_u32 {
         let m = f64::from(m);
         for numerator in [
@@ -278,8 +278,7 @@ fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     fraction
 }
 
-/// The normal deviate as improbable as Student's `t`: what a deviate is worth whose standard error has `degrees` of
-/// freedom.
+/// Returns the normal deviate with the same tail probability as Student's `t` with `degrees` degrees of freedom.
 pub fn student_as_normal(t: f64, degrees: f64) -> f64 {
     let tail = student_tail(t.abs(), degrees).max(1e-300);
     -normal_quantile(tail) * t.signum()
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_sum_of_nothing_is_nothing_and_never_overflows() {
+    fn an_empty_log_sum_is_minus_infinity_and_nothing_overflows() {
         assert_eq!(log_sum_exp(&[]), f64::NEG_INFINITY);
         assert_eq!(log_mean_exp(&[]), 0.0);
         close(log_sum_exp(&[1e6, 1e6]), 1e6 + LN_2);

@@ -1,7 +1,7 @@
-//! D12: sample-ratio mismatch. Do the arms get the shares of runs that the split was set to?
+//! D12: sample-ratio mismatch. Tests whether the arms receive the traffic shares that the split was configured to give.
 //!
 //! The multinomial Bayes factor of Lindon, Malek, "Anytime-Valid Inference for Multinomial Count Data" (NeurIPS 2022,
-//! eq. 5): under a Dirichlet prior with parameters a₀ = c·θ₀ around the shares θ₀ that were set,
+//! eq. 5), under a Dirichlet prior with parameters a₀ = c·θ₀ around the configured shares θ₀:
 //!
 //! > log E = ln B(a₀ + x) − ln B(a₀) − Σ x_i ln θ₀_i
 //!
@@ -10,13 +10,15 @@
 use crate::invalid::{Invalid, positive};
 use crate::special::{ln_gamma, stirling_error};
 
-/// Weight of the prior around the shares: large finds small mismatches, small finds great ones sooner.
+/// Concentration of the prior around the shares: large values find small mismatches, small values find large ones
+/// sooner.
 pub const CONCENTRATION: f64 = 100.0;
 
-/// log E of `counts` runs by arm against the `shares` that were set, which are normalised to 1.
+/// Returns log E for `counts` runs by arm against the configured `shares`, which are normalised to sum to 1.
 ///
 /// # Errors
-/// Where there are fewer than two arms, not as many shares as counts, or a share or the concentration is not above 0.
+/// Fails if there are fewer than two arms, the numbers of shares and counts differ, or a share or the concentration is
+/// not above 0.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn log_e(counts: &[u64], shares: &[f64], concentration: f64) -> Result<f64, Invalid> {
     if counts.len() < 2 || counts.len() != shares.len() {
@@ -29,7 +31,8 @@ pub fn log_e(counts: &[u64], shares: &[f64], concentration: f64) -> Result<f64, 
     }
     let total_share: f64 = shares.iter().sum();
     let total = counts.iter().map(|count| *count as f64).sum::<f64>() + concentration;
-    // Stirling's formula with the large terms joined to x ln(found share / set share), which does not cancel.
+    // Stirling's formula with its large terms combined into x ln(observed share / configured share), which does not
+    // cancel.
     let mut sum = ln_gamma(concentration) - (concentration - 0.5) * total.ln() - stirling_tail(total);
     for (count, value) in counts.iter().zip(shares) {
         let (count, set) = (*count as f64, value / total_share);
@@ -38,7 +41,7 @@ pub fn log_e(counts: &[u64], shares: &[f64], concentration: f64) -> Result<f64, 
         let ratio = (posterior - total * set) / (total * set);
         sum += count * ratio.ln_1p() + (prior - 0.5) * posterior.ln() + stirling_tail(posterior) - ln_gamma(prior);
     }
-    // ½ ln 2π once for each Γ: of all arms, less that of the total.
+    // ½ ln 2π once for each Γ: one per arm, less one for the total.
     let arms = counts.len() as f64 - 1.0;
     Ok(sum + arms * 0.5 * (2.0 * std::f64::consts::PI).ln())
 }
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_split_looked_at_after_every_run_alarms_no_more_than_it_may() {
+    fn a_correct_split_keeps_the_false_alarm_rate_with_a_look_after_every_run() {
         let (alpha, trials, runs) = (0.05_f64, 400, 2000);
         let mut alarms = 0;
         for seed in 0..trials {

@@ -1,12 +1,12 @@
-//! What the tests of this crate share: closeness, and chance from a seed.
+//! Helpers for the tests of this crate: approximate equality and a seeded random number generator.
 
-/// Fails where two numbers differ by more than 1e-9 of the greater of 1 and the golden one.
+/// Panics if two numbers differ by more than 1e-9 × max(1, |golden|).
 #[track_caller]
 pub(crate) fn close(found: f64, golden: f64) {
     assert!((found - golden).abs() <= 1e-9 * golden.abs().max(1.0), "{found} instead of {golden}");
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to simulate with.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for simulation.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -18,17 +18,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in (0, 1).
+    /// Draws from the uniform distribution on (0, 1).
     pub(crate) fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// How many of `n` happen at a rate.
+    /// Draws from a binomial distribution.
     pub(crate) fn binomial(&mut self, n: u64, rate: f64) -> u64 {
         (0..n).filter(|_| self.uniform() < rate).count() as u64
     }
 
-    /// Poisson, by Knuth's products in pieces that do not underflow.
+    /// Draws from a Poisson distribution by Knuth's products, in steps that do not underflow.
     pub(crate) fn poisson(&mut self, mean: f64) -> u64 {
         let (mut count, mut left) = (0, mean);
         while left > 0.0 {
@@ -43,7 +43,7 @@ impl Random {
         count
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Draws from the standard normal distribution by the Box–Muller transform.
     pub(crate) fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * self.uniform()).cos()
     }

@@ -1,17 +1,17 @@
-//! Exact weights: a run that was sampled stands for several, and counts are kept in millionths of a run as whole numbers.
+//! Exact weights: a sampled run represents several runs, and counts are kept as integers, in millionths of a run.
 //!
-//! Whole numbers add up to the same in any order and any grouping, and what is taken back is gone without a rest; rounding a
-//! share of the rows before they are added would make a quantile depend on how rows were cut. What leaves 128 bits stays at
-//! the end of them.
+//! Integers add up to the same total in any order and grouping, and a retraction cancels exactly. If each row were
+//! rounded before the addition, a quantile would depend on how the rows are grouped. Sums that exceed 128 bits
+//! saturate.
 
-/// One, in millionths.
+/// One run, in millionths.
 pub const ONE: i128 = 1_000_000;
 
-/// What a count of millionths comes to if each counts `weight_micros` millionths. Exact for whole counts, which are all that
-/// tables hold; what has been weighted before is rounded to a millionth.
+/// Returns a count in millionths, multiplied by a weight in millionths. The result is exact for integer counts, which
+/// are all that tables hold; counts that are already weighted are rounded to a millionth.
 pub fn weighted(micros: i128, weight_micros: i64) -> i128 {
     let weight = i128::from(weight_micros);
-    // Each part has the sign of the whole: a count and its correction come to the same.
+    // Each part has the sign of the whole, so a count and its retraction give the same magnitude.
     let (count, rest) = (micros / ONE, micros % ONE * weight);
     match (count.checked_mul(weight), rounded(rest)) {
         (Some(all), part) => all.saturating_add(part),
@@ -25,12 +25,12 @@ pub fn weighted(micros: i128, weight_micros: i64) -> i128 {
     }
 }
 
-/// A count of millionths in whole units, rounded; the nearest that fits.
+/// Rounds a count in millionths to whole units and saturates at the range of `i64`.
 pub fn whole(micros: i128) -> i64 {
     i64::try_from(rounded(micros)).unwrap_or(if micros < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Divided by a million and rounded, halves away from zero.
+/// Divides by a million, rounding halves away from zero.
 fn rounded(micros: i128) -> i128 {
     let half = if micros < 0 { -ONE / 2 } else { ONE / 2 };
     micros.saturating_add(half) / ONE
@@ -42,7 +42,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_does_not_fit_stays_at_the_end() {
+    fn sums_saturate_at_the_end_of_the_range() {
         assert_eq!(weighted(i128::MAX, i64::MAX), i128::MAX);
         assert_eq!(weighted(i128::MIN, i64::MAX), i128::MIN);
         assert_eq!((whole(i128::MAX), whole(i128::MIN)), (i64::MAX, i64::MIN));

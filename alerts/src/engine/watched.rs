@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bellwether_detect::crowd::{ALL, Among};
-use bellwether_detect::{Budget, Change, Compare, Crowd, Detector, Family, Measure, Minute, Season, Told};
+use bellwether_detect::crowd::{ALL, CrowdMember};
+use bellwether_detect::{
+    BaselinePolicy, Budget, Change, Crowd, Detector, Family, Measure, Minute, Season, TransitionRecord,
+};
 
 use bellwether_queries::Planned;
 
@@ -58,11 +60,11 @@ fn named(series: &[String]) -> &[String] {
 /// Works out who is silent together; series that have been judged by what is other now are judged again.
 fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<String, Entry>) {
     let judged = families.values().map(|entry| entry.family.evaluated()).max().unwrap_or(Minute::MIN);
-    let differs = crowd.settle(to, judged, |series| {
+    let differs = crowd.update(to, judged, |series| {
         families.get(&series.join(&SEPARATOR.to_string())).and_then(|entry| entry.family.own_hours())
     });
     if let Some(from) = differs {
-        families.values_mut().for_each(|entry| entry.family.touch(from));
+        families.values_mut().for_each(|entry| entry.family.mark_dirty(from));
     }
 }
 
@@ -84,7 +86,7 @@ impl Watched {
         crowd.add(&observation.series, observation.cell.window, observation.cell.measure.runs);
         let length = observation.series.len();
         let above: Vec<Vec<String>> =
-            crowd.above(&observation.series).into_iter().map(|values| all_of(values, length)).collect();
+            crowd.ancestors(&observation.series).into_iter().map(|values| all_of(values, length)).collect();
         for series in above {
             if let Some(entry) = self.entry(&series, contracts) {
                 entry.family.add(observation.cell.clone());
@@ -115,7 +117,7 @@ impl Watched {
                 canary: false,
                 stratum: Arc::from(""),
                 #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
-                measure: Measure::counts(value.round() as i64, 1),
+                measure: Measure::from_counts(value.round() as i64, 1),
             });
         }
     }
@@ -144,10 +146,11 @@ impl Watched {
                     return None;
                 }
             };
-            let compare = Compare { pinned: contract.and_then(|contract| contract.baseline.as_deref()).map(Arc::from) };
+            let policy =
+                BaselinePolicy { pinned: contract.and_then(|contract| contract.baseline.as_deref()).map(Arc::from) };
             let zone = contract.and_then(|contract| contract.time_zone.as_deref());
-            let season = zone.and_then(|zone| Season::of(zone).ok()).unwrap_or(self.season);
-            let family = Family::new(&name, detector.clone(), detector.pace(), compare).in_season(season);
+            let season = zone.and_then(|zone| Season::from_name(zone).ok()).unwrap_or(self.season);
+            let family = Family::new(&name, detector.clone(), detector.timing(), policy).with_season(season);
             let entry = Entry { series: series.to_vec(), detector, contract: contract.cloned(), family };
             self.families.insert(name.clone(), entry);
             self.status = Status::Watching;
@@ -159,7 +162,7 @@ impl Watched {
         let mut families = std::mem::take(&mut self.families);
         // The budget has to know every series before any of them is judged.
         for entry in families.values_mut() {
-            entry.family.begin(to, &mut self.budget);
+            entry.family.start_series(to, &mut self.budget);
         }
         if let Some(crowd) = &mut self.crowd {
             settle(crowd, to, &mut families);
@@ -168,15 +171,19 @@ impl Watched {
             if self.attempts.holds_series(name) {
                 continue;
             }
-            let among =
-                self.crowd.as_ref().and_then(|crowd| Some(Among { crowd, node: crowd.node(named(&entry.series))? }));
-            for update in entry.family.evaluate_among(to, &mut self.budget, among) {
-                let (told, kind, was) = match &update.change {
-                    Change::New { told, late } => (told, if *late { ChangeKind::Late } else { ChangeKind::New }, None),
-                    Change::Moved { was, told } => (told, ChangeKind::Moved, Some(*was)),
-                    Change::Retracted { told, .. } => (told, ChangeKind::Retracted, None),
+            let member = self
+                .crowd
+                .as_ref()
+                .and_then(|crowd| Some(CrowdMember { crowd, node: crowd.node(named(&entry.series))? }));
+            for update in entry.family.evaluate_among(to, &mut self.budget, member) {
+                let (record, kind, was) = match &update.change {
+                    Change::New { record, late } => {
+                        (record, if *late { ChangeKind::Late } else { ChangeKind::New }, None)
+                    }
+                    Change::Moved { was, record } => (record, ChangeKind::Moved, Some(*was)),
+                    Change::Retracted { record, .. } => (record, ChangeKind::Retracted, None),
                 };
-                let mut row = self.row(entry, &update.release, &update.baselines, update.begun, told, kind, was);
+                let mut row = self.row(entry, &update.release, &update.baselines, update.started, record, kind, was);
                 if let Change::Retracted { now, .. } = &update.change {
                     row.take_back(*now);
                 }
@@ -193,7 +200,7 @@ impl Watched {
         release: &str,
         baselines: &[Arc<str>],
         begun: Minute,
-        told: &Told,
+        told: &TransitionRecord,
         kind: ChangeKind,
         was: Option<Minute>,
     ) -> Row {
@@ -207,7 +214,7 @@ impl Watched {
             subject,
             detector: &entry.detector,
             evidence: &told.evidence,
-            older: &entry.family.older(release),
+            older: &entry.family.older_releases(release),
             pinned: entry.family.pinned(),
             from,
             to: told.transition.at,
@@ -218,7 +225,7 @@ impl Watched {
     }
 
     /// What an alert costs, where the contract says so.
-    pub(super) fn worth(&self, entry: &Entry, told: &Told) -> Vec<String> {
+    pub(super) fn worth(&self, entry: &Entry, told: &TransitionRecord) -> Vec<String> {
         let cost = entry.contract.as_ref().and_then(|contract| contract.human_cost_per_escalation);
         let escalations =
             self.rule.sql.contains("escalated AS events") || self.rule.sql.contains("sum(escalated) AS events");

@@ -6,7 +6,7 @@ use bellwether_detect::Detector;
 use bellwether_detect::detector::{
     BurnRate, Distance, Drift, Histogram, Occurrence, Ratio, Regression, Shape, Silence, Split, Threshold,
 };
-use bellwether_stats::burn_rate::{Objective, Severity, WORKBOOK, Windows};
+use bellwether_stats::burn_rate::{BurnWindows, Objective, Severity, WORKBOOK};
 use serde::Deserialize;
 
 use crate::contract::Contract;
@@ -303,7 +303,7 @@ fn bound(bound: Option<&Bound>, contract: Option<&Contract>) -> Option<f64> {
 
 /// Returns the windows of the SRE workbook for an objective. The factors there suit an objective of 99.9 %. For looser ones they
 /// are lowered until they can fire, and windows that still cannot are left out.
-fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<Windows>, String> {
+fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<BurnWindows>, String> {
     let budget = Objective::new(objective).map_err(|invalid| invalid.to_string())?.budget();
     let wanted = |severity: Severity| match speed {
         None => true,
@@ -313,9 +313,9 @@ fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<Windows>, String
     let most = 0.5 / budget;
     let windows = WORKBOOK.iter().filter(|windows| wanted(windows.severity)).map(|windows| {
         // Half of the largest factor that could fire, so that a page does not need an app that is down.
-        Windows { factor: windows.factor.min((most / 2.0).max(1.0)), ..*windows }
+        BurnWindows { factor: windows.factor.min((most / 2.0).max(1.0)), ..*windows }
     });
-    let windows: Vec<Windows> = windows.filter(|windows| windows.factor <= most).collect();
+    let windows: Vec<BurnWindows> = windows.filter(|windows| windows.factor <= most).collect();
     if windows.is_empty() {
         Err(format!("no burn rate can fire for an objective of `{objective}`"))
     } else {
@@ -323,7 +323,7 @@ fn workbook(speed: Option<Speed>, objective: f64) -> Result<Vec<Windows>, String
     }
 }
 
-fn windows_of(pair: &WindowPair) -> Result<Windows, String> {
+fn windows_of(pair: &WindowPair) -> Result<BurnWindows, String> {
     let minutes = |text: &str| {
         let parsed =
             humantime::parse_duration(text).ok().and_then(|duration| u32::try_from(duration.as_secs() / 60).ok());
@@ -331,7 +331,7 @@ fn windows_of(pair: &WindowPair) -> Result<Windows, String> {
             .filter(|minutes| *minutes > 0)
             .ok_or_else(|| format!("a window is `{text}`; it must be a duration such as \"1h\""))
     };
-    Ok(Windows {
+    Ok(BurnWindows {
         severity: Severity::Page,
         long_minutes: minutes(&pair.long)?,
         short_minutes: minutes(&pair.short)?,

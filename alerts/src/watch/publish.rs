@@ -1,7 +1,7 @@
 //! Appends transitions to `alerts`, logs them, and sets the gauges.
 
 use bellwether_base::Result;
-use bellwether_detect::State;
+use bellwether_detect::AlertState;
 use bellwether_follow::Append;
 use bellwether_lake::Advance;
 use bellwether_tables::Table;

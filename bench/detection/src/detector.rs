@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bellwether_detect::detector::{Drift, Histogram, Ratio, Regression, Silence, Split};
 use bellwether_detect::{
-    Around, Detector, Evidence, Groups, Hours, Measure, Minute, RatioTotals, Row, State, Thresholds, Track, Window,
+    AlertState, Detector, Evidence, Groups, Hours, Measure, Minute, RatioTotals, StratumRow, Thresholds, Track,
+    TrackContext, Window,
 };
 use bellwether_stats::clusters::GROUPS;
 use bellwether_stats::histogram_e::{BINS, bin_of};
@@ -57,12 +58,12 @@ pub fn silence() -> Detector {
 
 /// What the evidence of a release has to reach: `alpha` over its whole life, and no e-detector beside it.
 pub fn by_release(alpha: f64) -> Thresholds {
-    Thresholds { e: -alpha.ln(), alpha, detector: f64::INFINITY, alarms_a_month: 0.0 }
+    Thresholds { e: -alpha.ln(), alpha, detector: f64::INFINITY, alarms_per_month: 0.0 }
 }
 
 /// What a detector of change at an unknown moment has to reach: ln A.
 pub fn by_time(ln_a: f64) -> Thresholds {
-    Thresholds { e: f64::INFINITY, alpha: 0.5, detector: ln_a, alarms_a_month: 0.0 }
+    Thresholds { e: f64::INFINITY, alpha: 0.5, detector: ln_a, alarms_per_month: 0.0 }
 }
 
 /// One series under one detector, from its first window on.
@@ -71,7 +72,7 @@ pub struct Series {
     hours: Hours,
     keep: i64,
     thresholds: Thresholds,
-    state: State,
+    state: AlertState,
     /// Moments at which its alert fired, minutes since the epoch.
     pub fired: Vec<Minute>,
     /// Moments at which it resolved.
@@ -84,11 +85,11 @@ impl Series {
     /// Before the first window.
     pub fn new(detector: &Detector, thresholds: Thresholds, begun: Minute) -> Self {
         Self {
-            track: Track::new(detector, detector.pace(), begun),
+            track: Track::new(detector, detector.timing(), begun),
             hours: Hours::default(),
-            keep: detector.remembers(),
+            keep: detector.history_hours(),
             thresholds,
-            state: State::Inactive,
+            state: AlertState::Inactive,
             fired: Vec::new(),
             resolved: Vec::new(),
         }
@@ -105,23 +106,23 @@ impl Series {
         if self.keep > 0 {
             self.remember(window.start, own.0, own.1);
         }
-        self.track.feed(window, Around::alone(&self.hours), &self.thresholds);
+        self.track.feed(window, TrackContext::alone(&self.hours), &self.thresholds);
         self.note(window.start + 1);
     }
 
     /// Time passes; all windows before `to` have been taken in.
     pub fn until(&mut self, to: Minute) {
         // What changed is seen by the state.
-        drop(self.track.finish(to, Around::alone(&self.hours), &self.thresholds));
+        drop(self.track.finish(to, TrackContext::alone(&self.hours), &self.thresholds));
         self.note(to);
     }
 
     fn note(&mut self, at: Minute) {
         let state = self.track.state();
         match (self.state, state) {
-            (State::Firing, State::Firing) => (),
-            (_, State::Firing) => self.fired.push(at),
-            (State::Firing, _) => self.resolved.push(at),
+            (AlertState::Firing, AlertState::Firing) => (),
+            (_, AlertState::Firing) => self.fired.push(at),
+            (AlertState::Firing, _) => self.resolved.push(at),
             _ => (),
         }
         self.state = state;
@@ -173,14 +174,14 @@ pub fn window(
 ) -> Window {
     let cells = cells(world, runs, outcome);
     let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let mut rows: Vec<Row> = names
+    let mut rows: Vec<StratumRow> = names
         .iter()
         .zip(&cells)
         .filter(|(_, cell)| cell[0].1 + cell[1].1 > 0)
-        .map(|(name, cell)| Row {
+        .map(|(name, cell)| StratumRow {
             stratum: Arc::clone(name),
-            baseline: Measure::counts(count(cell[0].0), count(cell[0].1)),
-            canary: Measure::counts(count(cell[1].0), count(cell[1].1)),
+            baseline: Measure::from_counts(count(cell[0].0), count(cell[0].1)),
+            canary: Measure::from_counts(count(cell[1].0), count(cell[1].1)),
         })
         .collect();
     if let Some(first) = rows.first_mut().filter(|_| sessions) {
@@ -203,7 +204,7 @@ pub fn single(minute: i64, baseline: Measure, canary: Measure) -> Window {
         start: EPOCH + minute,
         historical: false,
         wander: None,
-        rows: vec![Row { stratum: Arc::from(""), baseline, canary }],
+        rows: vec![StratumRow { stratum: Arc::from(""), baseline, canary }],
     }
 }
 
@@ -213,7 +214,7 @@ pub fn latencies(world: &World, runs: &[Run]) -> [Measure; 2] {
     for run in runs {
         bins[usize::from(run.canary)][bin_of(world.latency_micros(run))] += 1;
     }
-    bins.map(Measure::histogram)
+    bins.map(Measure::from_histogram)
 }
 
 /// Cost and completed tasks of a minute by random group of sessions, baseline and canary.

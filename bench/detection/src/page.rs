@@ -26,7 +26,7 @@ pub struct Stamp {
     pub peers: String,
 }
 
-/// The page with its generated part replaced; none where the page has no place for it.
+/// The page with its generated part replaced; none if the page has no place for it.
 pub fn replaced(page: &str, part: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

@@ -20,7 +20,7 @@ impl PeekedZ {
         Self { critical: normal_quantile(1.0 - alpha), counts: [(0.0, 0.0); 2] }
     }
 
-    /// Takes in events and runs of baseline and canary; true where it alarms.
+    /// Takes in events and runs of baseline and canary; true if it alarms.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn alarms(&mut self, counts: [(u64, u64); 2]) -> bool {
         for (sum, (events, runs)) in self.counts.iter_mut().zip(counts) {
@@ -55,7 +55,7 @@ impl Threshold {
         Self { threshold, windows, held_for, recent: VecDeque::new(), above: 0 }
     }
 
-    /// Takes in a window; true where it fires.
+    /// Takes in a window; true if it fires.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn fires(&mut self, events: u64, runs: u64) -> bool {
         self.recent.push_back((events, runs));
@@ -84,7 +84,7 @@ impl LastWeek {
         Self { critical: normal_quantile(1.0 - alpha), hours: Vec::new() }
     }
 
-    /// Takes in an hour; true where it fires.
+    /// Takes in an hour; true if it fires.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn fires(&mut self, events: u64, runs: u64) -> bool {
         let now = (events as f64, runs as f64);

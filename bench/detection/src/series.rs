@@ -2,9 +2,9 @@
 //! objectives.
 
 use bellwether_detect::{Invalid, Measure};
-use bellwether_stats::burn_rate::{Counts, Objective, Verdict, WORKBOOK};
+use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, Objective, WORKBOOK};
 use bellwether_stats::histogram_e::{BINS, Direction, Tilts, bin_of};
-use bellwether_stats::sequential::{Detector, detector_threshold};
+use bellwether_stats::sequential::{EDetector, detector_threshold};
 
 use crate::chance::Key;
 use crate::detector::{self, PAST_DAYS, STEP_MINUTES, by_time, single};
@@ -59,7 +59,7 @@ fn whole(value: u64) -> i64 {
 fn watch(series: &[(u64, u64)], step: i64, from: i64, rule: &bellwether_detect::Detector, ln_a: f64) -> Vec<i64> {
     let mut watched = detector::Series::new(rule, by_time(ln_a), EPOCH + from);
     for (end, (events, runs)) in (1..).map(|place| place * step).zip(series) {
-        let measure = Measure::counts(whole(*events), whole(*runs));
+        let measure = Measure::from_counts(whole(*events), whole(*runs));
         if end <= from {
             watched.remember(EPOCH + end - step, measure.events, measure.runs);
             continue;
@@ -126,7 +126,7 @@ const SHAPE_MARGIN: f64 = 0.1;
 /// When a distribution began to differ from its past, in minutes since the world began; once in 10 weeks falsely.
 ///
 /// # Errors
-/// Where the world has no past.
+/// Fails if the world has no past.
 pub fn shape(world: &World, days: i64, shape: Shape) -> Result<Vec<i64>, Invalid> {
     let bins = if shape == Shape::Finish { 4 } else { BINS };
     let bin = |run: &Run| match shape {
@@ -136,7 +136,7 @@ pub fn shape(world: &World, days: i64, shape: Shape) -> Result<Vec<i64>, Invalid
     let mut past = vec![0_u64; bins];
     let mut now = vec![0_u64; bins];
     let mut tilts = None;
-    let mut detector = Detector::new(0);
+    let mut detector = EDetector::new(0);
     let (threshold, mut alarms, mut error) = (detector_threshold(1.0, 10.0 * 168.0, 1.0)?, Vec::new(), None);
     world.minutes(0, days * DAY, |minute, runs| {
         let counts = if minute < PAST_DAYS * DAY { &mut past } else { &mut now };
@@ -151,13 +151,13 @@ pub fn shape(world: &World, days: i64, shape: Shape) -> Result<Vec<i64>, Invalid
         };
         match made.and_then(|made| made.drift_increments(&now, SHAPE_MARGIN, 1.0).map(|step| (made, step))) {
             Ok((made, step)) => {
-                if detector == Detector::new(0) {
-                    detector = Detector::new(step.len());
+                if detector == EDetector::new(0) {
+                    detector = EDetector::new(step.len());
                 }
                 detector.update(&step);
                 if detector.log_shiryaev_roberts() >= threshold {
                     alarms.push(minute + 1);
-                    detector = Detector::new(step.len());
+                    detector = EDetector::new(step.len());
                 }
                 tilts = Some(made);
             }
@@ -201,7 +201,7 @@ pub fn silence(world: &World, minutes: i64) -> Vec<i64> {
             return;
         }
         if count > 0 {
-            watched.window(&single(minute, Measure::default(), Measure::counts(0, count)));
+            watched.window(&single(minute, Measure::default(), Measure::from_counts(0, count)));
         }
         watched.until(EPOCH + minute + 1);
     });
@@ -212,7 +212,7 @@ pub fn silence(world: &World, minutes: i64) -> Vec<i64> {
 /// run is bad at half of the budget, and from `trouble` on at `bad`.
 ///
 /// # Errors
-/// Where the objective is no share.
+/// Fails if the objective is no share.
 pub fn objective(
     seed: u64,
     objective: f64,
@@ -238,13 +238,13 @@ pub fn objective(
             let windows = usize::try_from(i64::from(minutes) / STEP_MINUTES).unwrap_or(1);
             let before = sums[(step + 1).saturating_sub(windows)];
             let now = sums[step + 1];
-            Counts { events: now.0 - before.0, runs: now.1 - before.1 }
+            BurnCounts { events: now.0 - before.0, runs: now.1 - before.1 }
         };
         let mut fires = [false; 2];
         for windows in &WORKBOOK[..2] {
             let (long, short) = (over(windows.long_minutes), over(windows.short_minutes));
             // Windows that can never fire are refused when they are loaded.
-            fires[0] |= matches!(judge.judge(long, short, windows.factor), Ok(Verdict::Fires));
+            fires[0] |= matches!(judge.judge(long, short, windows.factor), Ok(BurnVerdict::Fires));
             let burns = |counts| judge.burn_rate(counts).is_some_and(|rate| rate > windows.factor);
             fires[1] |= burns(long) && burns(short);
         }

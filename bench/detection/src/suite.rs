@@ -44,7 +44,7 @@ pub struct Target {
     pub found: Option<f64>,
     /// What it must not exceed, or (`at_least`) not fall below.
     pub limit: f64,
-    /// True where more is better.
+    /// True if more is better.
     pub at_least: bool,
     /// Digits and unit.
     pub unit: &'static str,
@@ -106,12 +106,12 @@ impl Plan {
 // === impl Target ===
 
 impl Target {
-    /// True where it holds.
+    /// True if it holds.
     pub fn holds(&self) -> bool {
         self.found.is_some_and(|found| if self.at_least { found >= self.limit } else { found <= self.limit })
     }
 
-    /// True where chance alone does not explain that it does not hold: its whole interval is beyond the limit.
+    /// True if chance alone does not explain that it does not hold: its whole interval is beyond the limit.
     pub fn surely_fails(&self) -> bool {
         let (low, high) = self.interval;
         if self.holds() {
@@ -172,7 +172,7 @@ pub(crate) fn traffic_text(traffic: &Traffic) -> String {
 /// Runs all of it; `say` is told what is being done.
 ///
 /// # Errors
-/// Where a detector refuses its parameters.
+/// Fails if a detector refuses its parameters.
 pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<Results, Invalid> {
     let mut results = Results::default();
     say("releases");

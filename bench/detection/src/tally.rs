@@ -12,7 +12,7 @@ const CONFIDENCE: f64 = 0.95;
 /// A number with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// The estimate; none where it is beyond what was looked at.
+    /// The estimate; none if it is beyond what was looked at.
     pub value: Option<f64>,
     /// Lower end.
     pub low: Option<f64>,
@@ -113,7 +113,7 @@ fn sorted(delays: &[Option<f64>]) -> Vec<f64> {
     sorted
 }
 
-/// The value at a place, rounded up; none where that never came.
+/// The value at a place, rounded up; none if that never came.
 fn quantile_at(sorted: &[f64], place: f64) -> Option<f64> {
     // Places are small and not negative.
     sorted.get(place.ceil().max(0.0) as usize).copied().filter(|value| value.is_finite())

@@ -162,7 +162,7 @@ pub fn split(world: &World, start: i64, minutes: i64, set: f64, sessions: bool, 
     first(world, start, minutes, |minute, runs| {
         let count = |canary| {
             let of = runs.iter().filter(|run| run.canary == canary && (run.first || !sessions)).count();
-            Measure::counts(0, i64::try_from(of).unwrap_or(i64::MAX))
+            Measure::from_counts(0, i64::try_from(of).unwrap_or(i64::MAX))
         };
         series.window(&single(minute, count(false), count(true)));
         !series.fired.is_empty()

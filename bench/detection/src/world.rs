@@ -384,7 +384,7 @@ impl World {
         usual * (1.0 + self.changed(run, |change, part| (change.rates[place] - 1.0) * part))
     }
 
-    /// True where a run had a bad outcome. Within a session outcomes are alike with the traffic's correlation: each run
+    /// True if a run had a bad outcome. Within a session outcomes are alike with the traffic's correlation: each run
     /// follows the session's common draw with probability √icc.
     pub fn happened(&self, run: &Run, outcome: Outcome) -> bool {
         let place = outcome as u64;

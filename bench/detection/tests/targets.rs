@@ -8,7 +8,7 @@ fn every_target_holds_on_few_seeds_as_far_as_chance_can_tell() {
     assert!(results.targets.len() >= 20, "{} targets", results.targets.len());
     let failed: Vec<_> = results.targets.iter().filter(|target| target.surely_fails()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    // The tables are not empty where they have to say something.
+    // The tables are not empty if they have to say something.
     for row in results.releases.iter().chain(&results.past).chain(&results.others) {
         assert!(row.alarmed.is_some() || row.false_a_week.is_some() || row.other.is_some(), "{row:?}");
     }

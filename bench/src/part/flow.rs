@@ -129,7 +129,7 @@ impl Follower {
         Self { log: lake.log(table), next: 0 }
     }
 
-    /// The next entry; none where there is none yet.
+    /// The next entry; none if there is none yet.
     pub(crate) async fn next(&mut self) -> Result<Option<LogEntry>> {
         let entry = self.log.entry(self.next).await?;
         self.next += i64::from(entry.is_some());

@@ -278,7 +278,7 @@ struct Idle {
     rate: f64,
 }
 
-/// Waits until a process has done what there is to do. None where it ends by itself or takes too long.
+/// Waits until a process has done what there is to do. None if it ends by itself or takes too long.
 fn until_idle(process: &Measured, progress: &Progress, begun: &Instant) -> Option<Idle> {
     let (mut wall_s, mut shares) = (0.0, Vec::new());
     let mut last = (cpu_seconds(process.id())?, Instant::now());

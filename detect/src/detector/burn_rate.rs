@@ -1,18 +1,18 @@
-//! D8: does an objective's error budget burn too fast? Long and short windows of [`bellwether_stats::burn_rate`], beyond
-//! chance; windows that could never fire are refused.
+//! D8: an objective's error budget burns too fast. It uses the long and short windows of
+//! [`bellwether_stats::burn_rate`] with their significance test, and rejects windows that could never fire.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bellwether_stats::burn_rate::{Counts, GATE_PROBABILITY, Objective, Verdict as Said, Windows};
+use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, BurnWindows, GATE_PROBABILITY, Objective};
 
-use super::{HOUR, Judge, Past, Signal, Verdict};
+use super::{DetectorState, HOUR, Past, Signal, Verdict};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Minute, Window};
-use crate::weights::{Arm, Factor, Scheme};
+use crate::weights::{Arm, Factor, SamplingScheme};
 
-/// Minutes of a slot of the short windows.
+/// Minutes in a slot of the short windows.
 pub(super) const SLOT: i64 = 5;
 
 /// Slots kept: six hours. Longer windows are made of whole hours.
@@ -21,24 +21,24 @@ const SLOTS: i64 = 72;
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BurnRate {
-    /// Share of good runs.
+    /// Required fraction of good runs.
     pub objective: f64,
-    /// Windows, any of which fires.
-    pub windows: Vec<Windows>,
+    /// Pairs of windows; each of them can fire.
+    pub windows: Vec<BurnWindows>,
 }
 
 impl BurnRate {
-    /// Refuses what could never fire.
+    /// Rejects windows that could never fire.
     pub(super) fn validate(&self) -> Result<(), String> {
         let objective = Objective::new(self.objective).map_err(|invalid| invalid.to_string())?;
         if self.windows.is_empty() {
-            return Err("no window is left that could fire".to_owned());
+            return Err("no window is left that can fire".to_owned());
         }
         for windows in &self.windows {
             objective.threshold(windows.factor).map_err(|impossible| impossible.to_string())?;
             if windows.short_minutes >= windows.long_minutes || i64::from(windows.short_minutes) % SLOT != 0 {
                 return Err(format!(
-                    "windows of {} and {} minutes; the short one must be shorter, and both whole five minutes",
+                    "windows of {} and {} minutes; the short one must be shorter than the long one and a multiple of 5 minutes",
                     windows.long_minutes, windows.short_minutes
                 ));
             }
@@ -54,16 +54,16 @@ pub(super) struct State {
     /// Slots with runs, by number.
     slots: VecDeque<(i64, Arm)>,
     /// How bad and good runs are sampled.
-    scheme: Scheme,
+    scheme: SamplingScheme,
     open: Option<i64>,
     judged: Option<Judged>,
 }
 
-/// What the last slot brought.
+/// The result of the last slot.
 #[derive(Clone, Copy, Debug)]
 struct Judged {
-    said: Said,
-    windows: Windows,
+    verdict: BurnVerdict,
+    windows: BurnWindows,
     long: Arm,
     short: Arm,
     factor: Factor,
@@ -74,10 +74,10 @@ struct Judged {
 
 impl State {
     pub(super) fn new(settings: Arc<BurnRate>) -> Self {
-        Self { settings, slots: VecDeque::new(), scheme: Scheme::default(), open: None, judged: None }
+        Self { settings, slots: VecDeque::new(), scheme: SamplingScheme::default(), open: None, judged: None }
     }
 
-    /// Runs of the minutes before an end.
+    /// Returns the runs of the minutes before an end.
     fn arm(&self, end: Minute, minutes: i64, past: &Past<'_>) -> Arm {
         let mut arm = Arm::default();
         let from = (end - minutes).div_euclid(SLOT);
@@ -85,7 +85,7 @@ impl State {
         let slots = self.slots.iter().filter(|slot| slot.0 >= near && slot.0 * SLOT < end);
         slots.for_each(|(_, more)| arm.add(more));
         if near > from {
-            // Whole hours before the slots that are kept; an hour that both have counts once.
+            // Whole hours before the kept slots; an hour in both counts once.
             let (first, last) = ((end - minutes).div_euclid(HOUR), (near * SLOT).div_euclid(HOUR));
             past.hours.arms(first, last).for_each(|(_, more)| arm.add(&more));
         }
@@ -98,15 +98,15 @@ impl State {
         for windows in &self.settings.windows {
             let long = self.arm(end, i64::from(windows.long_minutes), past);
             let short = self.arm(end, i64::from(windows.short_minutes), past);
-            // A window without good runs, or without bad ones, does not say how these are sampled.
+            // A window without good runs, or without bad ones, does not show how these are sampled.
             let mut scheme = self.scheme;
             scheme.note(&long);
             let factor = scheme.factor();
             let rates = [&long, &short].map(|arm| arm.rate().unwrap_or(0.0));
             let counts = [counts(&long, factor), counts(&short, factor)];
-            let Ok(said) = objective.judge_sampled(counts, rates, factor.odds, windows.factor) else { continue };
-            let judged = Judged { said, windows: *windows, long, short, factor, end };
-            if said == Said::Fires {
+            let Ok(verdict) = objective.judge_sampled(counts, rates, factor.odds, windows.factor) else { continue };
+            let judged = Judged { verdict, windows: *windows, long, short, factor, end };
+            if verdict == BurnVerdict::Fires {
                 worst = Some(judged);
                 break;
             }
@@ -115,30 +115,30 @@ impl State {
         self.judged = worst;
     }
 
-    /// The weighted error rate of the long window as a multiple of the budget.
+    /// Returns the weighted error rate of the long window as a multiple of the budget.
     fn burns(&self, judged: &Judged) -> Option<f64> {
         let objective = Objective::new(self.settings.objective).ok()?;
         judged.long.rate().map(|rate| rate / objective.budget())
     }
 }
 
-/// What was seen, as far as uneven weights leave it.
+/// Returns the observed counts, reduced for uneven weights.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "counts are far below 2^53"
 )]
-fn counts(arm: &Arm, factor: Factor) -> Counts {
-    let (events, runs) = arm.seen();
+fn counts(arm: &Arm, factor: Factor) -> BurnCounts {
+    let (events, runs) = arm.seen_counts();
     if factor.tempering == 1.0 {
-        return Counts { events, runs };
+        return BurnCounts { events, runs };
     }
     let part = |count: u64| (count as f64 * factor.tempering) as u64;
-    Counts { events: part(events), runs: part(runs).max(u64::from(runs > 0)) }
+    BurnCounts { events: part(events), runs: part(runs).max(u64::from(runs > 0)) }
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn step(&mut self, window: &Window, past: &Past<'_>) {
         let slot = window.start.div_euclid(SLOT);
         if let Some(open) = self.open.replace(slot)
@@ -153,7 +153,7 @@ impl Judge for State {
             self.slots.push_back((slot, Arm::default()));
         }
         for row in &window.rows {
-            let arm = Arm::of(&row.canary);
+            let arm = Arm::from_measure(&row.canary);
             self.scheme.note(&arm);
             if let Some(last) = self.slots.back_mut() {
                 last.1.add(&arm);
@@ -172,16 +172,16 @@ impl Judge for State {
         let Some(judged) = &self.judged else {
             return Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: 0.0 };
         };
-        let signal = match judged.said {
-            Said::Fires => Signal::Alarm,
-            Said::NoRuns => Signal::Unknown,
-            Said::Slow | Said::Over | Said::Chance => Signal::Clear,
+        let signal = match judged.verdict {
+            BurnVerdict::Fires => Signal::Alarm,
+            BurnVerdict::NoRuns => Signal::Unknown,
+            BurnVerdict::Slow | BurnVerdict::Over | BurnVerdict::Chance => Signal::Clear,
         };
         Verdict { signal, statistic: self.burns(judged).unwrap_or(0.0), threshold: judged.windows.factor }
     }
 
     fn evidence(&self, _: &Thresholds) -> Evidence {
-        let mut evidence = Evidence::new("burn_rate", Baseline::Set, "burn_rate");
+        let mut evidence = Evidence::new("burn_rate", BaselineKind::Set, "burn_rate");
         let Some(judged) = &self.judged else { return evidence };
         evidence = evidence.with_arms(None, &judged.long, judged.factor.tempering);
         evidence.baseline_value = Some(1.0 - self.settings.objective);
@@ -192,9 +192,9 @@ impl Judge for State {
             evidence.threshold = Some(-GATE_PROBABILITY.ln());
         }
         evidence.since = Some(judged.end - i64::from(judged.windows.long_minutes));
-        let (long, short) = (judged.long.stands_for(), judged.short.stands_for());
+        let (long, short) = (judged.long.weighted_counts(), judged.short.weighted_counts());
         evidence.notes.push(format!(
-            "{} of {} runs in {} min and {} of {} in {} min, against a burn rate of {}; log_e is minus the log of the chance of so many within twice the budget",
+            "{} of {} runs in {} min and {} of {} in {} min, against a burn rate of {}; log_e is −ln of the probability of this many at twice the budget",
             long.0,
             long.1,
             judged.windows.long_minutes,
@@ -206,7 +206,7 @@ impl Judge for State {
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! D7: is the distribution of a day further from the week before than chance alone would bring it? For tickets.
+//! D7: the distribution of a day is further from that of the preceding week than chance explains. For tickets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bellwether_stats::Invalid;
 use bellwether_stats::distance::{pooled, psi_threshold};
 
-use super::{DAY, Judge, Past, Signal, Verdict};
+use super::{DAY, DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Measure, Minute, Window};
 use crate::weights::Arm;
 
@@ -18,9 +18,9 @@ const DAYS: usize = 7;
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distance {
-    /// Population stability index below which nobody needs to know, however sure it is.
+    /// Population stability index below which no alert fires, however significant.
     pub least: f64,
-    /// Fewest runs of a day.
+    /// Minimum number of runs of a day.
     pub least_runs: u64,
 }
 
@@ -50,14 +50,14 @@ pub(super) struct State {
     found: Option<Found>,
 }
 
-/// What the last whole day was like.
+/// The result of the last complete day.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     start: Minute,
     psi: f64,
     reference_runs: u64,
     runs: u64,
-    /// Runs seen, and what they stand for.
+    /// Arms of reference and day, with weights.
     arms: [Arm; 2],
     bins: usize,
 }
@@ -86,7 +86,7 @@ impl State {
             reference_runs: runs(&a),
             runs: runs(&b),
             bins: pooled.bins(),
-            arms: [Arm::of(&reference), Arm::of(&today)],
+            arms: [Arm::from_measure(&reference), Arm::from_measure(&today)],
         });
         self.before.push_back(Arc::new(today));
         if self.before.len() > DAYS {
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// What the index must pass: chance at the budget's level for a day, and the floor.
+    /// Returns the threshold of the index: its quantile at the budget's level for a day, or the configured floor.
     fn limit(&self, found: &Found, thresholds: &Thresholds) -> f64 {
         let alpha = (-thresholds.detector).exp().clamp(1e-12, 0.5);
         psi_threshold(found.reference_runs, found.runs, found.bins.max(2), alpha)
@@ -103,7 +103,7 @@ impl State {
     }
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         let day = window.start.div_euclid(DAY);
         if let Some(before) = self.day.replace(day)
@@ -133,21 +133,22 @@ impl Judge for State {
     }
 
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
-        let mut evidence = Evidence::new("distance", Baseline::Past, "psi");
+        let mut evidence = Evidence::new("distance", BaselineKind::Past, "psi");
         if let Some(found) = &self.found {
             evidence = evidence.with_arms(Some(&found.arms[0]), &found.arms[1], 1.0);
             (evidence.baseline_value, evidence.canary_value) = (Some(self.limit(found, thresholds)), Some(found.psi));
             evidence.effect = Some(found.psi);
             evidence.since = Some(found.start);
         }
-        evidence.false_alarm = Some((thresholds.alarms_a_month, "a_month"));
+        evidence.false_alarm = Some((thresholds.alarms_per_month, "a_month"));
         evidence.notes.push(
-            "baseline_value is the index that chance alone passes at the budget's level, or the floor".to_owned(),
+            "baseline_value is the index that chance alone exceeds at the budget's level, or the configured floor"
+                .to_owned(),
         );
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

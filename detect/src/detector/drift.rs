@@ -1,35 +1,35 @@
-//! D4, D5, D6: has a rate grown against the series' own past, its seasons known? Seasonal e-SR of
-//! [`bellwether_stats::drift`] for shares of runs, of [`bellwether_stats::rare`] for rare events.
+//! D4, D5, D6: a rate increased against the series' own past, adjusted for seasons. It uses the seasonal e-SR of
+//! [`bellwether_stats::drift`] for rates of bad runs, and of [`bellwether_stats::rare`] for rare events.
 //!
-//! How much the rate wanders from hour to hour though nothing is wrong is learned along with it: evidence is averaged over
-//! two nulls of [`bellwether_stats::wander`], one that weighs what stays by the variance of long sums, one that is wide and
-//! finds at once what is plainly broken.
+//! The normal variation of the rate from hour to hour is learned as well: evidence is averaged over the two null
+//! hypotheses of [`bellwether_stats::wander`]. One finds lasting changes and weighs them by the variance of long sums;
+//! the other is wide and finds obvious failures at once.
 //!
-//! The baseline of a day is learned from the four weeks before that day, incidents left out. The anchored twin keeps a
-//! reference instead, which does not follow a slow change: a stretch that somebody named, or the four weeks before the
-//! present eight-week cycle.
+//! The baseline of a day is learned from the four weeks before that day, without incidents. The anchored twin uses a
+//! fixed reference, which does not follow a slow change: a configured period, or the four weeks before the current
+//! eight-week cycle.
 
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
-use bellwether_stats::drift::{self as rates, Hour, ODDS_RATIOS};
+use bellwether_stats::drift::{self as rates, HourCounts, ODDS_RATIOS};
 use bellwether_stats::rare::{RATE_RATIOS, TOLERANCE, poisson_increments, rate_bound};
-use bellwether_stats::sequential::Detector;
-use bellwether_stats::wander::{Null, Wander};
+use bellwether_stats::sequential::EDetector;
+use bellwether_stats::wander::{NullHypothesis, Wander};
 
-use super::{DAY, HOUR, Judge, Past, Recovery, Signal, Verdict, weigh};
+use super::{DAY, DetectorState, HOUR, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Minute, Window, count};
-use crate::weights::{Arm, Scheme};
+use crate::weights::{Arm, SamplingScheme};
 
 /// Hours of the past that a baseline is learned from.
 const PAST: i64 = 28 * 24;
 
-/// Hours of a cycle, for which an anchored reference is kept.
+/// Hours of a cycle, during which an anchored reference is kept.
 const CYCLE: i64 = 56 * 24;
 
-/// Confidence of the bound of a rare rate.
+/// Confidence of the upper bound of a rare rate.
 const BOUND: f64 = 0.9;
 
 /// Settings.
@@ -37,15 +37,15 @@ const BOUND: f64 = 0.9;
 pub struct Drift {
     /// Minutes of a block.
     pub minutes: i64,
-    /// Odds (of rare events: rate) ratio up to which all is well, at the least.
+    /// Minimum margin: the odds ratio (for rare events, the rate ratio) that is still acceptable.
     pub margin: f64,
-    /// Fewest hours with runs to learn from.
+    /// Minimum number of hours with runs to learn from.
     pub least_hours: usize,
-    /// Events are rare: counts over exposures.
+    /// Treats events as rare: counts per run.
     pub rare: bool,
-    /// The reference is kept.
+    /// Uses an anchored reference.
     pub anchored: bool,
-    /// Hours since the epoch, [from, to), of a reference that somebody named.
+    /// Configured reference period, [from, to), in hours since the epoch.
     pub reference: Option<(i64, i64)>,
 }
 
@@ -61,25 +61,25 @@ impl Drift {
             return Err(Invalid::new("minutes", self.minutes, "a divisor of 60"));
         }
         if !(1.0..=10.0).contains(&self.margin) {
-            return Err(Invalid::new("margin", self.margin, "an odds ratio from 1 to 10, as 1.1"));
+            return Err(Invalid::new("margin", self.margin, "an odds ratio from 1 to 10, such as 1.1"));
         }
         if self.least_hours < 24 {
             return Err(Invalid::new("least_hours", self.least_hours, "at least 24"));
         }
         match self.reference {
             Some((from, to)) if to <= from => {
-                Err(Invalid::new("reference", format_args!("{from} to {to}"), "a stretch with an end after its begin"))
+                Err(Invalid::new("reference", format_args!("{from} to {to}"), "a period that ends after it begins"))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// What the past was like.
+/// The reference learned from the past.
 #[derive(Clone, Debug)]
 enum Reference {
-    Seasonal(rates::Baseline, [Null; 2]),
-    /// Bound of a rare rate, and how much an increment weighs.
+    Seasonal(rates::WeeklyBaseline, [NullHypothesis; 2]),
+    /// Upper bound of a rare rate, and the tempering of increments.
     Rare(f64, f64),
 }
 
@@ -87,14 +87,14 @@ enum Reference {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<Drift>,
-    /// Day that the baseline is for.
+    /// Day that the baseline applies to.
     day: Option<i64>,
     reference: Option<Arc<Reference>>,
-    /// Start and runs of the block that fills.
+    /// Start and runs of the open block.
     open: Option<(Minute, Arm)>,
     /// How bad and good runs are sampled.
-    scheme: Scheme,
-    detector: Detector,
+    scheme: SamplingScheme,
+    detector: EDetector,
     fired: bool,
     recovery: Option<Recovery>,
     since: Option<Minute>,
@@ -105,7 +105,7 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     arm: Arm,
-    /// Bad runs to expect among them, and among the runs that they stand for.
+    /// Expected bad runs among them, unweighted and weighted.
     expected: f64,
     expected_of_all: f64,
 }
@@ -120,8 +120,8 @@ impl State {
             day: None,
             reference: None,
             open: None,
-            scheme: Scheme::default(),
-            detector: Detector::new(points),
+            scheme: SamplingScheme::default(),
+            detector: EDetector::new(points),
             fired: false,
             recovery: None,
             since: None,
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// Learns the baseline of a block's day, unless an alert is open: a baseline does not move under it.
+    /// Learns the baseline of a block's day, unless an alert is open: its baseline stays fixed.
     fn learn(&mut self, start: Minute, past: &Past<'_>) {
         let day = start.div_euclid(DAY);
         if self.day == Some(day) || (self.fired && self.reference.is_some()) {
@@ -140,13 +140,14 @@ impl State {
         let hours = match (self.settings.reference, self.settings.anchored) {
             (Some((from, to)), _) => past.hours(from, to.min(today)),
             (None, true) => {
-                // The eight weeks' cycles begin on Mondays; without four weeks before it, the first of the cycle serve.
-                let begun = (today - 96).div_euclid(CYCLE) * CYCLE + 96;
-                let before = past.hours(begun - PAST, begun);
+                // Eight-week cycles begin on Mondays. Without four weeks before the cycle, its first four weeks serve
+                // as the reference.
+                let started = (today - 96).div_euclid(CYCLE) * CYCLE + 96;
+                let before = past.hours(started - PAST, started);
                 if before.len() >= self.settings.least_hours {
                     before
                 } else {
-                    past.hours(begun, (begun + PAST).min(today))
+                    past.hours(started, (started + PAST).min(today))
                 }
             }
             (None, false) => past.hours(today - PAST, today),
@@ -159,15 +160,15 @@ impl State {
         self.scheme.presume(&past.pool(today - PAST, today));
     }
 
-    fn made_from(&self, hours: &[Hour]) -> Option<Reference> {
+    fn made_from(&self, hours: &[HourCounts]) -> Option<Reference> {
         if self.settings.rare {
             let (events, runs) = hours.iter().fold((0, 0), |sum, hour| (sum.0 + hour.events, sum.1 + hour.runs));
-            let wander = Wander::of_counts(hours);
+            let wander = Wander::learn_counts(hours);
             return rate_bound(events, runs, BOUND).ok().map(|rate| {
                 Reference::Rare(rate * TOLERANCE.max(self.settings.margin), 1.0 / wander.inflation(wander.usual))
             });
         }
-        let mut baseline = rates::Baseline::learn(hours).ok()?;
+        let mut baseline = rates::WeeklyBaseline::learn(hours).ok()?;
         if self.settings.anchored {
             baseline = baseline.anchored();
         }
@@ -184,13 +185,13 @@ impl State {
         let Some(reference) = self.reference.clone() else { return };
         // A run can have several rare events.
         let rare = self.settings.rare;
-        let (events, runs) = if rare { (count(arm.events), count(arm.runs)) } else { arm.seen() };
+        let (events, runs) = if rare { (count(arm.events), count(arm.runs)) } else { arm.seen_counts() };
         let factor = if rare { self.scheme.rate_factor() } else { self.scheme.factor() };
         let hour = past.hours.season().local_hour(start.div_euclid(HOUR));
         let (increments, null, seen) = match reference.as_ref() {
             Reference::Seasonal(baseline, nulls) => {
                 let each = nulls.map(|null| {
-                    // Of sampled runs, the rate that is to be seen where the true one is the null's.
+                    // For sampled runs, the expected observed rate at the null rate.
                     let rate = factor.seen_rate(baseline.rate_beyond(hour, null.margin));
                     rates::bernoulli_increments(events, runs, rate, factor.tempering * null.tempering)
                 });
@@ -219,14 +220,14 @@ impl State {
     }
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn step(&mut self, window: &Window, past: &Past<'_>) {
         let start = window.start.div_euclid(self.settings.minutes) * self.settings.minutes;
         if let Some(open) = self.open.take_if(|open| open.0 != start) {
             self.close(open, past);
         }
         let open = self.open.get_or_insert((start, Arm::default()));
-        window.rows.iter().for_each(|row| open.1.add(&Arm::of(&row.canary)));
+        window.rows.iter().for_each(|row| open.1.add(&Arm::from_measure(&row.canary)));
     }
 
     fn advance(&mut self, until: Minute, past: &Past<'_>) -> Option<Minute> {
@@ -248,9 +249,9 @@ impl Judge for State {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn fired(&mut self) {
+    fn on_fired(&mut self) {
         self.fired = true;
-        // A point below what has been seen since the change, which overstates a change that was found early.
+        // One grid point below the effect observed since the change, which overestimates a change that was found early.
         let Counted { arm, expected, .. } = self.counted;
         let ratio = count(arm.events) as f64 / expected.max(1e-9);
         let grid: &[f64] = if self.settings.rare { &RATE_RATIOS } else { &ODDS_RATIOS };
@@ -258,7 +259,7 @@ impl Judge for State {
         self.recovery = Some(Recovery::new(place));
     }
 
-    fn resolved(&mut self) {
+    fn on_resolved(&mut self) {
         let (reference, day, scheme) = (self.reference.take(), self.day, self.scheme);
         *self = Self { reference, day, scheme, ..Self::new(Arc::clone(&self.settings)) };
     }
@@ -268,7 +269,7 @@ impl Judge for State {
         let kept = self.settings.anchored || self.settings.reference.is_some();
         let Counted { arm, expected, expected_of_all } = self.counted;
         let kind = if self.settings.rare { "rate_ratio" } else { "odds_ratio" };
-        let baseline = if kept { Baseline::Anchored } else { Baseline::Past };
+        let baseline = if kept { BaselineKind::Anchored } else { BaselineKind::Past };
         let factor = if self.settings.rare { self.scheme.rate_factor() } else { self.scheme.factor() };
         let mut evidence = Evidence::new("drift", baseline, kind).with_arms(None, &arm, factor.tempering);
         evidence.baseline_value = (arm.weighted_runs() > 0.0).then(|| expected_of_all / arm.weighted_runs());
@@ -283,22 +284,22 @@ impl Judge for State {
         }
         evidence.log_e = Some(self.detector.log_shiryaev_roberts().max(0.0));
         evidence.threshold = Some(thresholds.detector);
-        evidence.false_alarm = Some((thresholds.alarms_a_month, "a_month"));
+        evidence.false_alarm = Some((thresholds.alarms_per_month, "a_month"));
         evidence.since = self.since;
         match self.reference.as_deref() {
             Some(Reference::Seasonal(baseline, _)) => evidence.notes.push(format!(
-                "baseline_value is the rate up to which this hour of the week is not worse: an odds margin of {:.2}; days differ by {:.2} on the logit scale, sums over hours vary {:.1} times as much as chance",
+                "baseline_value is the highest acceptable rate for this hour of the week, with an odds margin of {:.2}; the standard deviation between days is {:.2} on the logit scale, and sums over hours have {:.1} times the variance of independent runs",
                 baseline.margin.exp(), baseline.day_deviation, baseline.overdispersion
             )),
             Some(Reference::Rare(..)) => {
-                evidence.notes.push("baseline_value is the upper bound of the past rate with its tolerance".to_owned());
+                evidence.notes.push("baseline_value is the upper bound of the past rate, tolerance included".to_owned());
             }
-            None => evidence.notes.push(format!("no baseline: fewer than {} hours of the past have runs", self.settings.least_hours)),
+            None => evidence.notes.push(format!("no baseline: fewer than {} past hours have runs", self.settings.least_hours)),
         }
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

@@ -1,21 +1,22 @@
-//! D2: has the distribution of a quantity (latency, cost) or the mix of categories of a release moved against its
-//! baseline? The two-sample e-process of [`bellwether_stats::histogram_e`], and an e-detector over the same increments.
+//! D2: the distribution of a quantity (latency, cost) or the mix of categories of a release shifted against its
+//! baseline. It uses the two-sample e-process of [`bellwether_stats::histogram_e`], and an e-detector over the same
+//! increments.
 //!
-//! The reference that the tilts are made from is the baseline's own first runs; they are a reference only and no evidence.
+//! The reference for the tilts comes from the baseline's first runs, which are not used as evidence.
 
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::histogram_e::{Direction, Tilts, bin_width};
-use bellwether_stats::sequential::{Detector, Evidence as Sums};
+use bellwether_stats::sequential::{EDetector, EvidenceSums};
 
-use super::{AS_LIKELY, Absence, Judge, Past, Recovery, Signal, Verdict, weigh};
+use super::{AS_LIKELY, Absence, DetectorState, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Measure, Minute, Window, counts_of};
-use crate::weights::{Arm, Heaviest};
+use crate::weights::{Arm, MaxWeight};
 
-/// Runs of the baseline that make the reference.
+/// Runs of the baseline that form the reference.
 const REFERENCE_RUNS: u64 = 200;
 
 /// The quantiles that are compared.
@@ -27,7 +28,7 @@ const TAIL: f64 = 0.95;
 pub enum Shape {
     /// Bins of [`bellwether_stats::histogram_e::histogram_of`]; larger is worse.
     Up,
-    /// The same; smaller is worse.
+    /// The same bins; smaller is worse.
     Down,
     /// Categories without order.
     Categories,
@@ -40,9 +41,9 @@ pub struct Histogram {
     pub shape: Shape,
     /// Runs of both arms at which a block closes.
     pub block_runs: u64,
-    /// Minutes at which it closes in any case.
+    /// Minutes after which it closes in any case.
     pub block_minutes: i64,
-    /// Least ratio of the medians or of the 95th percentiles that is worth telling anybody (1.1: ten per cent).
+    /// Minimum ratio of the medians or of the 95th percentiles that is worth an alert (1.1: ten per cent).
     pub least_effect: f64,
 }
 
@@ -75,15 +76,15 @@ pub(super) struct State {
     reference: Measure,
     tilts: Option<Arc<Tilts>>,
     open: Option<(Minute, Measure, Measure)>,
-    heaviest: Heaviest,
-    /// What was compared, since the release began and since the change began.
+    max_weight: MaxWeight,
+    /// Compared runs since the release began, and since the change began.
     seen: [Measure; 2],
     recent: [Measure; 2],
-    /// Start of the first block of either.
-    begun: [Option<Minute>; 2],
-    sums: Sums,
-    recent_sums: Sums,
-    detector: Detector,
+    /// Start of the first block of each.
+    started: [Option<Minute>; 2],
+    sums: EvidenceSums,
+    recent_sums: EvidenceSums,
+    detector: EDetector,
     recovery: Option<Recovery>,
     absence: Absence,
     restarted: bool,
@@ -99,13 +100,13 @@ impl State {
             reference: Measure::default(),
             tilts: None,
             open: None,
-            heaviest: Heaviest::default(),
+            max_weight: MaxWeight::default(),
             seen: Default::default(),
             recent: Default::default(),
-            begun: [None, None],
-            sums: Sums::default(),
-            recent_sums: Sums::default(),
-            detector: Detector::new(0),
+            started: [None, None],
+            sums: EvidenceSums::default(),
+            recent_sums: EvidenceSums::default(),
+            detector: EDetector::new(0),
             recovery: None,
             absence: Absence::default(),
             restarted: false,
@@ -122,7 +123,7 @@ impl State {
         }
         let Some(tilts) = self.tilts.clone() else { return self.learn(&baseline) };
         let bins = self.reference.bins.len();
-        // A run counts as its weight is to the greatest: e-values to a power of at most 1 are e-values.
+        // A run counts its weight over the maximum weight: an e-value raised to a power of at most 1 is an e-value.
         let weight = baseline.arm().weight();
         let alike = weight.is_some() && weight == canary.arm().weight();
         let of = |measure: &Measure| {
@@ -131,20 +132,20 @@ impl State {
             counts
         };
         #[expect(clippy::cast_precision_loss, reason = "a weight needs no more digits than a double has")]
-        let tempering = if alike { 1.0 } else { 1.0 / self.heaviest.weight() as f64 };
+        let tempering = if alike { 1.0 } else { 1.0 / self.max_weight.weight() as f64 };
         let Ok(increments) = tilts.increments(&of(&baseline), &of(&canary), tempering) else { return };
         self.sums.add(&increments);
         self.detector.update(&increments);
         if self.detector.blocks_since_change().is_none_or(|blocks| blocks == 1) {
             self.since = Some(start);
-            (self.recent, self.recent_sums, self.begun[1]) = Default::default();
+            (self.recent, self.recent_sums, self.started[1]) = Default::default();
         }
         self.recent_sums.add(&increments);
         if let Some(recovery) = &mut self.recovery {
             recovery.update(&increments);
         }
-        for begun in &mut self.begun {
-            begun.get_or_insert(start);
+        for started in &mut self.started {
+            started.get_or_insert(start);
         }
         for arms in [&mut self.seen, &mut self.recent] {
             arms[0].add(&baseline);
@@ -152,13 +153,13 @@ impl State {
         }
     }
 
-    /// True where the numbers are of the time since the change: the release was well before, and its whole life explains
-    /// the change much worse.
+    /// Returns true if the numbers should cover only the time since the change: the release was fine before, and its
+    /// whole life explains the change much worse.
     fn is_recent(&self) -> bool {
         self.restarted || self.recent_sums.log_e() > self.sums.log_e() + AS_LIKELY
     }
 
-    /// What the numbers are of.
+    /// Returns the runs that the numbers cover.
     fn arms(&self) -> &[Measure; 2] {
         if self.is_recent() { &self.recent } else { &self.seen }
     }
@@ -175,12 +176,12 @@ impl State {
             Shape::Categories => Tilts::categories(&counts),
         };
         if let Ok(tilts) = tilts {
-            self.detector = Detector::new(tilts.names().count());
+            self.detector = EDetector::new(tilts.names().count());
             self.tilts = Some(Arc::new(tilts));
         }
     }
 
-    /// The greater change, as a ratio, of the median and of the 95th percentile, and which of them it is of.
+    /// Returns the larger change, as a ratio, of the median and the 95th percentile, with the quantile it belongs to.
     fn change(&self) -> Option<(f64, f64)> {
         if self.settings.shape == Shape::Categories {
             return None;
@@ -210,7 +211,7 @@ impl State {
     }
 }
 
-/// Where a quantile lies, in bins and parts of them.
+/// Returns the position of a quantile, in bins and fractions of them.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn place_of(measure: &Measure, q: f64) -> Option<f64> {
     let even = measure.arm().weight().is_some();
@@ -227,7 +228,7 @@ fn place_of(measure: &Measure, q: f64) -> Option<f64> {
     None
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn prime(&mut self, window: &Window) {
         if self.tilts.is_none() {
             window.rows.iter().for_each(|row| self.learn(&row.baseline));
@@ -236,14 +237,14 @@ impl Judge for State {
 
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         if window.historical {
-            return; // Hours of the past have no histograms.
+            return; // Historical hours have no histograms.
         }
         let (mut baseline, mut canary) = (Measure::default(), Measure::default());
         for row in &window.rows {
             baseline.add(&row.baseline);
             canary.add(&row.canary);
         }
-        self.absence.note(window.start, baseline.pair().1, canary.pair().1);
+        self.absence.note(window.start, baseline.clamped_counts().1, canary.clamped_counts().1);
         let rule = Arc::clone(&self.settings);
         let (start, mut a, mut b) = match self.open.take() {
             Some((start, a, b)) if window.start - start >= rule.block_minutes => {
@@ -253,10 +254,10 @@ impl Judge for State {
             Some(open) => open,
             None => (window.start, Measure::default(), Measure::default()),
         };
-        self.heaviest.note(window.start, baseline.heaviest().max(canary.heaviest()));
+        self.max_weight.note(window.start, baseline.max_weight().max(canary.max_weight()));
         a.add(&baseline);
         b.add(&canary);
-        let full = a.pair().1.min(b.pair().1) >= rule.block_runs;
+        let full = a.clamped_counts().1.min(b.clamped_counts().1) >= rule.block_runs;
         if full { self.close(start, a, b) } else { self.open = Some((start, a, b)) }
     }
 
@@ -267,7 +268,7 @@ impl Judge for State {
             let worse = if self.settings.shape == Shape::Down { 1.0 / effect } else { effect };
             worse < self.settings.least_effect
         });
-        if self.absence.is_gone() {
+        if self.absence.has_left() {
             verdict.signal = Signal::Gone;
         } else if self.recovery.as_ref().is_some_and(Recovery::is_over) {
             verdict.signal = Signal::Recovered;
@@ -279,13 +280,13 @@ impl Judge for State {
         verdict
     }
 
-    fn fired(&mut self) {
-        self.recovery = Some(Recovery::of(&self.sums));
+    fn on_fired(&mut self) {
+        self.recovery = Some(Recovery::from_sums(&self.sums));
     }
 
-    fn resolved(&mut self) {
+    fn on_resolved(&mut self) {
         let (reference, tilts) = (std::mem::take(&mut self.reference), self.tilts.take());
-        let detector = Detector::new(tilts.as_ref().map_or(0, |tilts| tilts.names().count()));
+        let detector = EDetector::new(tilts.as_ref().map_or(0, |tilts| tilts.names().count()));
         *self = Self { reference, tilts, detector, restarted: true, ..Self::new(Arc::clone(&self.settings)) };
     }
 
@@ -293,11 +294,11 @@ impl Judge for State {
         let (log_e, threshold, by_release) = self.statistic(thresholds);
         let kind = if self.settings.shape == Shape::Categories { "mix" } else { "ratio" };
         let [baseline, canary] = self.arms();
-        let runs = [Arm::of(baseline), Arm::of(canary)];
+        let runs = [Arm::from_measure(baseline), Arm::from_measure(canary)];
         let mut evidence =
-            Evidence::new("histogram", Baseline::Concurrent, kind).with_arms(Some(&runs[0]), &runs[1], 1.0);
+            Evidence::new("histogram", BaselineKind::Concurrent, kind).with_arms(Some(&runs[0]), &runs[1], 1.0);
         (evidence.baseline_value, evidence.canary_value) = (None, None);
-        // Values, effect and name are of one and the same quantile: the one that moved more.
+        // Values, effect and name describe the same quantile: the one that changed more.
         if let Some((ratio, q)) = self.change() {
             evidence.baseline_value = quantile(baseline, q);
             evidence.canary_value = quantile(canary, q);
@@ -305,25 +306,25 @@ impl Judge for State {
             evidence.of = Some(if q == TAIL { "95th percentile" } else { "median" });
         }
         evidence.recent = self.is_recent();
-        let begun = self.begun[usize::from(evidence.recent)];
-        evidence.starts.extend(begun.map(|begun| (Arc::from(""), begun)));
+        let started = self.started[usize::from(evidence.recent)];
+        evidence.starts.extend(started.map(|started| (Arc::from(""), started)));
         evidence.log_e = Some(log_e);
         evidence.threshold = Some(threshold);
         evidence.false_alarm =
-            Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_a_month, "a_month") });
+            Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_per_month, "a_month") });
         evidence.since = self.since;
         let likeliest =
             self.sums.likeliest().and_then(|place| self.tilts.as_ref()?.names().nth(place).map(str::to_owned));
-        evidence.notes.extend(likeliest.map(|name| format!("what explains it best: {name}")));
+        evidence.notes.extend(likeliest.map(|name| format!("best explanation: {name}")));
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }
 
-/// A quantile, in the unit of the quantity, to the width of a bin.
+/// Returns a quantile in the unit of the quantity, accurate to the width of a bin.
 fn quantile(measure: &Measure, q: f64) -> Option<f64> {
     place_of(measure, q).map(bellwether_stats::histogram_e::value_at)
 }

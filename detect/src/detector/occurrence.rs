@@ -1,17 +1,17 @@
-//! Something of which one is too many, such as a critical policy exception.
+//! An event of which one is too many, such as a critical policy exception.
 
 use std::sync::Arc;
 
-use super::{Judge, Past, Signal, Verdict};
+use super::{DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Minute, Window, count};
 use crate::weights::Arm;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Occurrence {
-    /// Minutes with runs and without another one, after which it is over.
+    /// Minutes with runs but without another event after which the alert resolves.
     pub clear: i64,
 }
 
@@ -26,7 +26,7 @@ impl Default for Occurrence {
 pub(super) struct State {
     settings: Arc<Occurrence>,
     now: bool,
-    /// Since when, and all since then. Each one that was seen happened, whatever it stands for.
+    /// First window with an event, and all runs since then. Every observed event counts, whatever its weight.
     seen: Option<(Minute, Arm)>,
 }
 
@@ -38,10 +38,10 @@ impl State {
     }
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         let mut arm = Arm::default();
-        window.rows.iter().for_each(|row| arm.add(&Arm::of(&row.canary)));
+        window.rows.iter().for_each(|row| arm.add(&Arm::from_measure(&row.canary)));
         self.now = arm.events > 0;
         if self.now || self.seen.is_some() {
             self.seen.get_or_insert((window.start, Arm::default())).1.add(&arm);
@@ -53,20 +53,20 @@ impl Judge for State {
         Verdict { signal, statistic: self.seen.map_or(0.0, |(_, arm)| count(arm.events) as f64), threshold: 1.0 }
     }
 
-    fn resolved(&mut self) {
+    fn on_resolved(&mut self) {
         *self = Self::new(Arc::clone(&self.settings));
     }
 
     fn evidence(&self, _: &Thresholds) -> Evidence {
-        let mut evidence = Evidence::new("occurrence", Baseline::Set, "events");
+        let mut evidence = Evidence::new("occurrence", BaselineKind::Set, "events");
         if let Some((since, arm)) = self.seen {
             let (events, runs) = (count(arm.events), count(arm.runs));
             evidence.canary_counts = Some((events, runs));
-            let (stand_for, of) = arm.stands_for();
+            let (stand_for, of) = arm.weighted_counts();
             if (stand_for, of) != (events, runs) {
                 evidence
                     .notes
-                    .push(format!("runs are sampled: the {events} seen stand for {stand_for} among {of} runs"));
+                    .push(format!("runs are sampled: the {events} observed events represent {stand_for} in {of} runs"));
             }
             evidence.canary_value = Some(events as f64);
             evidence.effect = Some(events as f64);
@@ -76,7 +76,7 @@ impl Judge for State {
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

@@ -1,5 +1,6 @@
-//! D3: has a ratio, such as cost per completed task, grown in a release against its baseline? Asymptotic confidence
-//! sequences of [`bellwether_stats::ratio_cs`], on the log scale, by random groups of sessions where there are any.
+//! D3: a ratio, such as cost per completed task, of a release increased against its baseline. It uses the asymptotic
+//! confidence sequences of [`bellwether_stats::ratio_cs`] on the log scale, with random groups of sessions if there are
+//! any.
 
 use std::sync::Arc;
 
@@ -9,21 +10,21 @@ use bellwether_stats::ratio_cs::{
     Estimate, Sides, TIGHTEST_AT, decompose, difference, interval, log_e, log_ratio, log_ratio_of_groups,
 };
 
-use super::{Absence, Judge, Past, RECOVERED, Signal, Verdict, weigh};
+use super::{Absence, DetectorState, Past, RECOVERED, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Measure, Minute, RatioTotals, Window, count};
 use crate::weights::{Arm, ONE};
 
-/// Share of a rise that falling success has to explain for it to be told so.
-const EXPLAINED: f64 = 0.7;
+/// Fraction of an increase that falling success must explain to be reported as its cause.
+const MIN_EXPLAINED: f64 = 0.7;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ratio {
-    /// Ratio of the ratios up to which all is well.
+    /// Largest acceptable ratio of canary to baseline.
     pub margin: f64,
-    /// What one unit of the ratio is worth in the unit shown (1e-9 of nano-units of money).
+    /// Factor from the stored to the displayed unit (1e-9 for nano-units of money).
     pub scale: f64,
 }
 
@@ -36,10 +37,10 @@ impl Default for Ratio {
 impl Ratio {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         if !(self.margin >= 1.0 && self.margin.is_finite()) {
-            return Err(Invalid::new("margin", self.margin, "a ratio of at least 1, as 1.05"));
+            return Err(Invalid::new("margin", self.margin, "a ratio of at least 1, such as 1.05"));
         }
         if !(self.scale > 0.0 && self.scale.is_finite()) {
-            return Err(Invalid::new("scale", self.scale, "a finite number above 0"));
+            return Err(Invalid::new("scale", self.scale, "finite and greater than 0"));
         }
         Ok(())
     }
@@ -54,7 +55,7 @@ pub(super) struct State {
     after: Option<[Measure; 2]>,
     absence: Absence,
     since: Option<Minute>,
-    /// α is spent once: after an alert has resolved, the release is not judged by this again.
+    /// α is spent once: after an alert has resolved, the release is no longer judged by this detector.
     spent: bool,
 }
 
@@ -66,9 +67,9 @@ impl State {
     }
 }
 
-/// The weighted sums of a measure, where weights differ.
+/// Returns the weighted sums of a measure, if weights differ.
 fn uneven(measure: &Measure) -> Option<(&RatioTotals, &crate::weights::Weights)> {
-    let weights = measure.weights.as_deref().filter(|_| Arm::of(measure).weight().is_none())?;
+    let weights = measure.weights.as_deref().filter(|_| Arm::from_measure(measure).weight().is_none())?;
     Some((weights.ratio.as_deref()?, weights))
 }
 
@@ -94,22 +95,22 @@ fn estimate(measure: &Measure) -> Option<Estimate> {
     log_ratio(&sums)
 }
 
-/// The same from weighted sums: Σw·y/Σw·x, whose variance by the delta method is Σw²(y − Rx)² / (Σw·x)². All is divided by
-/// Kish's Σw²/Σw, so that the denominator is of runs of equal weight that say as much.
+/// Estimates from weighted sums: Σw·y/Σw·x, with the variance by the delta method, Σw²(y − Rx)² / (Σw·x)². Everything
+/// is divided by Kish's Σw²/Σw, so that the denominator is an effective number of runs.
 #[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
 fn weighted_estimate(
     measure: &Measure,
     totals: &RatioTotals,
     groups: Option<&(Vec<i128>, Vec<i128>)>,
 ) -> Option<Estimate> {
-    let arm = Arm::of(measure);
+    let arm = Arm::from_measure(measure);
     let unit = arm.sums.runs_squares as f64 / arm.sums.runs as f64;
     let units = arm.effective_runs();
     if let Some((y, x)) = groups {
         let floats = |list: &[i128]| list.iter().map(|value| *value as f64 / unit).collect::<Vec<_>>();
         return log_ratio_of_groups(&floats(y), &floats(x), units);
     }
-    // Squares of weights are in thousandths squared.
+    // Squared weights are in thousandths squared.
     let square = (unit / 1e3).powi(2);
     let sums = RatioSums {
         n: units,
@@ -122,10 +123,10 @@ fn weighted_estimate(
     log_ratio(&sums)
 }
 
-/// Σ y, runs and Σ x, weighted.
+/// Returns the weighted Σ y, runs and Σ x.
 #[expect(clippy::cast_precision_loss, reason = "sums of quantities need no more than a double has")]
 fn totals(measure: &Measure) -> Option<[f64; 3]> {
-    let runs = Arm::of(measure).weighted_runs();
+    let runs = Arm::from_measure(measure).weighted_runs();
     if let Some(totals) = measure.weights.as_deref().and_then(|weights| weights.ratio.as_deref()) {
         return Some([totals.y as f64 / ONE as f64, runs, totals.x as f64 / ONE as f64]);
     }
@@ -137,17 +138,17 @@ fn compared(arms: &[Measure; 2]) -> Option<Estimate> {
     Some(difference(&estimate(&arms[0])?, &estimate(&arms[1])?))
 }
 
-impl Judge for State {
+impl DetectorState for State {
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         if window.historical {
-            return; // Hours of the past have no squares.
+            return; // Historical hours have no squares.
         }
         let mut arms: [Measure; 2] = Default::default();
         for row in &window.rows {
             arms[0].add(&row.baseline);
             arms[1].add(&row.canary);
         }
-        self.absence.note(window.start, arms[0].pair().1, arms[1].pair().1);
+        self.absence.note(window.start, arms[0].clamped_counts().1, arms[1].clamped_counts().1);
         if arms[1].runs > 0 {
             self.since.get_or_insert(window.start);
         }
@@ -168,7 +169,7 @@ impl Judge for State {
         let Some(estimate) = compared(&self.arms).filter(|_| !self.spent) else { return unknown };
         let mut verdict = weigh(evidence(&estimate, margin), thresholds.e);
         let better = self.after.as_ref().and_then(compared);
-        if self.absence.is_gone() {
+        if self.absence.has_left() {
             verdict.signal = Signal::Gone;
         } else if better.is_some_and(|it| evidence(&Estimate { value: -it.value, ..it }, -margin) >= RECOVERED) {
             verdict.signal = Signal::Recovered;
@@ -176,22 +177,22 @@ impl Judge for State {
         verdict
     }
 
-    fn fired(&mut self) {
+    fn on_fired(&mut self) {
         self.after = Some(Default::default());
     }
 
-    fn resolved(&mut self) {
+    fn on_resolved(&mut self) {
         *self = Self { spent: true, ..Self::new(Arc::clone(&self.settings)) };
     }
 
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
-        let arms = [Arm::of(&self.arms[0]), Arm::of(&self.arms[1])];
+        let arms = [Arm::from_measure(&self.arms[0]), Arm::from_measure(&self.arms[1])];
         let mut evidence =
-            Evidence::new("ratio", Baseline::Concurrent, "ratio").with_arms(Some(&arms[0]), &arms[1], 1.0);
-        // Completed among all.
+            Evidence::new("ratio", BaselineKind::Concurrent, "ratio").with_arms(Some(&arms[0]), &arms[1], 1.0);
+        // Completed runs among all runs.
         let counts = |measure: &Measure| {
             let completed = totals(measure).map_or(0, |[_, _, x]| x.round().max(0.0) as u64);
-            Some((completed, Arm::of(measure).stands_for().1))
+            Some((completed, Arm::from_measure(measure).weighted_counts().1))
         };
         (evidence.baseline_counts, evidence.canary_counts) = (counts(&self.arms[0]), counts(&self.arms[1]));
         let value = |measure: &Measure| {
@@ -215,18 +216,18 @@ impl Judge for State {
         {
             let percent = |change: f64| (change.exp() - 1.0) * 100.0;
             evidence.notes.push(format!(
-                "of the change, {:+.1} % is a dearer run and {:+.1} % fewer completed tasks",
+                "of the change, {:+.1} % comes from the cost per run and {:+.1} % from fewer completed tasks",
                 percent(by_size),
                 percent(by_success)
             ));
-            if by_success > EXPLAINED * (by_size + by_success) && by_success > 0.0 {
-                evidence.notes.push("falling success explains most of it: look at that alert first".to_owned());
+            if by_success > MIN_EXPLAINED * (by_size + by_success) && by_success > 0.0 {
+                evidence.notes.push("falling success explains most of the change: see that alert first".to_owned());
             }
         }
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

@@ -1,17 +1,17 @@
-//! Blocks of a comparison added up: counts, evidence, and the common odds ratio.
+//! Totals over the blocks of a comparison: counts, evidence, and the common odds ratio.
 
 use bellwether_stats::e2x2::{Table, Test};
 use bellwether_stats::ratio_cs::Estimate;
-use bellwether_stats::sequential::Evidence as Sums;
+use bellwether_stats::sequential::EvidenceSums;
 
 use crate::observation::Minute;
 
-/// Evidence against an odds ratio at which it is out of the interval, nats: ln 20.
+/// Evidence at which an odds ratio is excluded from the interval, nats: ln 20.
 const LEVEL: f64 = 2.995_732_273_553_991;
 
-/// Where the end of an interval is sought, ln of an odds ratio, and how often that is halved.
-const SOUGHT: (f64, f64) = (-9.0, 9.0);
-const HALVINGS: u32 = 40;
+/// Search range for the end of an interval, ln of an odds ratio, and number of bisection steps.
+const SEARCH_RANGE: (f64, f64) = (-9.0, 9.0);
+const BISECTIONS: u32 = 40;
 
 /// Windows judged together.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +21,16 @@ pub(super) struct Block {
     pub(super) canary: (u64, u64),
 }
 
-/// Blocks of a stratum added up.
+/// Totals over the blocks of a stratum.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Start of the first block.
-    pub(super) begun: Option<Minute>,
-    pub(super) sums: Sums,
+    pub(super) started: Option<Minute>,
+    pub(super) sums: EvidenceSums,
     pub(super) baseline: (u64, u64),
     pub(super) canary: (u64, u64),
     pub(super) totals: Totals,
-    /// Ratio of odds of kept runs over the true one, as it was last.
+    /// Odds ratio of kept runs over the true one, as of the last block.
     odds: Option<f64>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Tally {
 pub(super) struct Totals {
     r: f64,
     s: f64,
-    /// R where odds of kept runs are corrected to true ones.
+    /// R with the odds of kept runs corrected to true odds.
     r_true: f64,
     pr: f64,
     pr_qs: f64,
@@ -52,12 +52,12 @@ pub(super) struct Totals {
 // === impl Tally ===
 
 impl Tally {
-    /// Takes in a block of runs whose odds ratio is to the true one as `odds`.
+    /// Adds a block; `odds` is its observed odds ratio over the true one.
     pub(super) fn add(&mut self, block: &Block, increments: &[f64], odds: f64) {
-        self.begun = Some(self.begun.map_or(block.start, |begun| begun.min(block.start)));
+        self.started = Some(self.started.map_or(block.start, |started| started.min(block.start)));
         self.sums.add(increments);
         self.odds = Some(odds);
-        // Without runs of both there is nothing to compare.
+        // Without runs of both arms there is nothing to compare.
         if block.baseline.1 > 0 && block.canary.1 > 0 {
             for (sum, more) in [(&mut self.baseline, block.baseline), (&mut self.canary, block.canary)] {
                 *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
@@ -67,7 +67,7 @@ impl Tally {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        self.begun = [self.begun, other.begun].into_iter().flatten().min();
+        self.started = [self.started, other.started].into_iter().flatten().min();
         self.sums.merge(&other.sums);
         self.odds = other.odds.or(self.odds);
         for (sum, more) in [(&mut self.baseline, other.baseline), (&mut self.canary, other.canary)] {
@@ -76,7 +76,7 @@ impl Tally {
         self.totals.merge(&other.totals);
     }
 
-    /// ln of the odds ratio with its standard error, and whether half a run had to be added to each cell.
+    /// Returns ln of the odds ratio with its standard error, and whether half a run had to be added to each cell.
     pub(super) fn log_odds_ratio(&self, tempering: f64) -> Option<(Estimate, bool)> {
         if let Some(estimate) = self.totals.log_odds_ratio(tempering) {
             return Some((estimate, false));
@@ -84,33 +84,34 @@ impl Tally {
         self.corrected(tempering).map(|estimate| (estimate, true))
     }
 
-    /// The least odds ratio that the evidence leaves, with 95 % at all times, where the baseline has no bad run and the
-    /// greatest is without bound: the one at which an e-process against it would reach 20. None where the baseline has some.
+    /// Returns the lower end of a 95 % confidence sequence for the odds ratio if the baseline has no bad run, which
+    /// leaves the upper end unbounded: the odds ratio that an e-process rejects with E = 20. None if the baseline has
+    /// bad runs.
     pub(super) fn least_odds_ratio(&self, tempering: f64) -> Option<f64> {
         if self.baseline.0 > 0 || self.canary.0 == 0 {
             return None;
         }
         let table = Table::new(self.baseline.0, self.baseline.1, self.canary.0, self.canary.1).ok()?;
         let rejected = |ln_ratio: f64| {
-            let mut sums = Sums::default();
+            let mut sums = EvidenceSums::default();
             if let Ok(test) = Test::new(ln_ratio.exp(), tempering) {
                 sums.add(&test.increments(&table));
             }
             sums.log_e() >= LEVEL
         };
-        let (mut low, mut high) = SOUGHT;
+        let (mut low, mut high) = SEARCH_RANGE;
         if !rejected(low) {
             return Some(0.0);
         }
-        for _ in 0..HALVINGS {
+        for _ in 0..BISECTIONS {
             let middle = f64::midpoint(low, high);
             if rejected(middle) { low = middle } else { high = middle }
         }
         Some(low.exp() / self.odds.unwrap_or(1.0))
     }
 
-    /// The odds ratio where a cell is empty, as where the baseline has no bad run at all: half a run is added to each
-    /// (Haldane, Annals of Human Genetics 20, 1956).
+    /// Returns the odds ratio with an empty cell, for example if the baseline has no bad run: half a run is added to
+    /// each cell (Haldane, Annals of Human Genetics 20, 1956).
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn corrected(&self, tempering: f64) -> Option<Estimate> {
         let ((sa, na), (sb, nb)) = (self.baseline, self.canary);
@@ -162,7 +163,7 @@ impl Totals {
         self.expected += other.expected;
     }
 
-    /// ln of the common odds ratio with its standard error.
+    /// Returns ln of the common odds ratio with its standard error.
     pub(super) fn log_odds_ratio(&self, tempering: f64) -> Option<Estimate> {
         if self.r <= 0.0 || self.s <= 0.0 {
             return None;

@@ -1,17 +1,18 @@
-//! A value beyond a bound: what free SQL returns as `value`. It makes no promise about chance; it has to hold instead.
+//! A value beyond a bound: any SQL that returns `value`. It controls no false alarm rate; the condition must last
+//! instead.
 
 use std::sync::Arc;
 
-use super::{Judge, Past, Signal, Verdict};
+use super::{DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
-use crate::evidence::{Baseline, Evidence};
+use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Minute, Window};
 
-/// Unit of a value as a whole number: millionths.
+/// Scale of a value stored as an integer: millionths.
 pub const MICRO: f64 = 1e6;
 
-/// Bounds lie within ±this: a value is held in millionths in 64 bits, and what lies beyond counts as infinite.
-const GREATEST: f64 = 9e12;
+/// Bounds must lie within ± this: values are stored in millionths in 64 bits and saturate beyond.
+const MAX_BOUND: f64 = 9e12;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +21,9 @@ pub struct Threshold {
     pub above: Option<f64>,
     /// Fires below it.
     pub below: Option<f64>,
-    /// Minutes that it has to hold.
+    /// Minutes that the condition must hold.
     pub hold: i64,
-    /// Minutes that it has to be over.
+    /// Minutes that the condition must be clear.
     pub clear: i64,
 }
 
@@ -36,18 +37,18 @@ impl Threshold {
     pub(super) fn validate(&self) -> Result<(), String> {
         for (name, bound) in [("above", self.above), ("below", self.below)] {
             if bound.is_some_and(|bound| !bound.is_finite()) {
-                return Err(format!("`{name}` is not a finite number, so that it can never fire"));
+                return Err(format!("`{name}` is not a finite number, so the rule can never fire"));
             }
         }
         for (name, bound) in [("above", self.above), ("below", self.below)] {
-            if bound.is_some_and(|bound| bound.abs() > GREATEST) {
-                return Err(format!("`{name}` is beyond ±9e12, which no value passes; state it in a greater unit"));
+            if bound.is_some_and(|bound| bound.abs() > MAX_BOUND) {
+                return Err(format!("`{name}` is beyond ±9e12, which no value can exceed; use a larger unit"));
             }
         }
         match (self.above, self.below) {
-            (None, None) => Err("neither `above` nor `below` is set, so that it can never fire".to_owned()),
+            (None, None) => Err("neither `above` nor `below` is set, so the rule can never fire".to_owned()),
             (Some(above), Some(below)) if below > above => {
-                Err(format!("every value is above `{above}` or below `{below}`: it would always fire"))
+                Err(format!("every value is above `{above}` or below `{below}`, so the rule would always fire"))
             }
             _ if self.hold < 0 || self.clear < 0 => Err("`hold` and `clear` must not be negative".to_owned()),
             _ => Ok(()),
@@ -75,7 +76,7 @@ impl State {
     }
 }
 
-impl Judge for State {
+impl DetectorState for State {
     #[expect(clippy::cast_precision_loss, reason = "values in millionths are rounded already")]
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         let sum = window.rows.iter().fold(0_i64, |sum, row| sum.saturating_add(row.canary.events));
@@ -101,7 +102,7 @@ impl Judge for State {
     }
 
     fn evidence(&self, _: &Thresholds) -> Evidence {
-        let mut evidence = Evidence::new("threshold", Baseline::Set, "value");
+        let mut evidence = Evidence::new("threshold", BaselineKind::Set, "value");
         evidence.canary_value = self.value;
         evidence.effect = self.value;
         evidence.baseline_value = match (self.value, self.settings.above, self.settings.below) {
@@ -110,13 +111,13 @@ impl Judge for State {
         };
         evidence.since = self.since;
         if self.value.is_some_and(f64::is_infinite) {
-            evidence.notes.push("the value is infinite: a division by 0, or more than a number holds".to_owned());
+            evidence.notes.push("the value is infinite: a division by 0, or out of range".to_owned());
         }
-        evidence.notes.push("a plain bound: no false-alarm rate is promised".to_owned());
+        evidence.notes.push("a plain bound: the false alarm rate is not controlled".to_owned());
         evidence
     }
 
-    fn boxed(&self) -> Box<dyn Judge> {
+    fn clone_box(&self) -> Box<dyn DetectorState> {
         Box::new(self.clone())
     }
 }

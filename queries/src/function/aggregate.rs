@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bellwether_stats::drift::{Baseline, Hour};
-use bellwether_stats::sequential::{Evidence, Exact, LogSum, stratified_log_e};
+use bellwether_stats::drift::{HourCounts, WeeklyBaseline};
+use bellwether_stats::sequential::{EvidenceSums, FixedPoint, LogSum, stratified_log_e};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
@@ -172,27 +172,27 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn write_evidence(evidence: &Evidence, bytes: &mut Writer) {
+fn write_evidence(evidence: &EvidenceSums, bytes: &mut Writer) {
     bytes.length(evidence.sums().len());
     evidence.sums().iter().for_each(|sum| bytes.wide(sum.0));
 }
 
-fn read_evidence(bytes: &mut Reader<'_>) -> Result<Evidence> {
+fn read_evidence(bytes: &mut Reader<'_>) -> Result<EvidenceSums> {
     let length = bytes.length()?;
     // Each sum takes 16 bytes: a length beyond what is there is found at the first that is missing.
     let mut sums = Vec::with_capacity(length.min(bytes.0.len() / 16));
     for _ in 0..length {
-        sums.push(Exact(bytes.wide()?));
+        sums.push(FixedPoint(bytes.wide()?));
     }
-    Ok(Evidence::from_sums(sums))
+    Ok(EvidenceSums::from_sums(sums))
 }
 
-fn evidence_size(evidence: &Evidence) -> usize {
-    size_of::<Evidence>() + size_of_val(evidence.sums())
+fn evidence_size(evidence: &EvidenceSums) -> usize {
+    size_of::<EvidenceSums>() + size_of_val(evidence.sums())
 }
 
 #[derive(Debug, Default)]
-struct SumIncrements(Evidence);
+struct SumIncrements(EvidenceSums);
 
 impl State for SumIncrements {
     const OUTPUT: Kind = Kind::Numbers;
@@ -221,7 +221,7 @@ impl State for SumIncrements {
 }
 
 #[derive(Debug, Default)]
-struct TableEvidence(Evidence);
+struct TableEvidence(EvidenceSums);
 
 impl State for TableEvidence {
     const OUTPUT: Kind = Kind::Number;
@@ -250,7 +250,7 @@ impl State for TableEvidence {
 }
 
 #[derive(Debug, Default)]
-struct Strata(BTreeMap<String, Evidence>);
+struct Strata(BTreeMap<String, EvidenceSums>);
 
 impl State for Strata {
     const OUTPUT: Kind = Kind::Number;
@@ -352,7 +352,7 @@ impl SeasonalBaseline {
 impl State for SeasonalBaseline {
     const OUTPUT: Kind = Kind::Numbers;
     fn update(&mut self, row: Row<'_>) -> Result<()> {
-        let Hour { hour, runs, events } = past_hour(&row)?;
+        let HourCounts { hour, runs, events } = past_hour(&row)?;
         self.add(hour, runs, events);
         Ok(())
     }
@@ -373,10 +373,13 @@ impl State for SeasonalBaseline {
         Ok(())
     }
     fn value(&self) -> Option<Value> {
-        let hours: Vec<Hour> =
-            self.0.iter().map(|(hour, (runs, events))| Hour { hour: *hour, runs: *runs, events: *events }).collect();
+        let hours: Vec<HourCounts> = self
+            .0
+            .iter()
+            .map(|(hour, (runs, events))| HourCounts { hour: *hour, runs: *runs, events: *events })
+            .collect();
         // Too short a past is no baseline; events never exceed runs here.
-        Baseline::learn(&hours).ok().map(|baseline| Value::Numbers(baseline.to_numbers()))
+        WeeklyBaseline::learn(&hours).ok().map(|baseline| Value::Numbers(baseline.to_numbers()))
     }
     fn size(&self) -> usize {
         size_of::<Self>() + self.0.len() * 48

@@ -1,6 +1,6 @@
 //! Scalar functions of evidence: log-increments of a block, and what their sums say.
 
-use bellwether_stats::drift::{Baseline, Hour, bernoulli_increments, bernoulli_log_ratio, hour_of_week};
+use bellwether_stats::drift::{HourCounts, WeeklyBaseline, bernoulli_increments, bernoulli_log_ratio, hour_of_week};
 use bellwether_stats::e2x2::{Table, Test, kish_tempering, odds_ratio_interval};
 use bellwether_stats::histogram_e::{Direction, Tilts, histogram_of};
 use bellwether_stats::interval::Interval;
@@ -348,12 +348,12 @@ pub(super) fn hour_of(row: &Row<'_>, place: usize) -> i64 {
 }
 
 /// An hour of the past, from start, events and runs.
-pub(super) fn past_hour(row: &Row<'_>) -> Result<Hour> {
+pub(super) fn past_hour(row: &Row<'_>) -> Result<HourCounts> {
     let (events, runs) = (row.count(1)?, row.count(2)?);
     if events > runs {
         return Err(row.wrong(format_args!("there are `{events}` events in `{runs}` runs")));
     }
-    Ok(Hour { hour: hour_of(row, 0), runs, events })
+    Ok(HourCounts { hour: hour_of(row, 0), runs, events })
 }
 
 fn drift() -> Vec<ScalarUDF> {
@@ -379,7 +379,7 @@ fn drift() -> Vec<ScalarUDF> {
             number(found.map_err(|error| row.wrong(error))?)
         }),
         scalar(&BASELINE_INCREMENTS, Numbers, |row| {
-            let mut baseline = Baseline::from_numbers(&row.numbers(0)?).map_err(|error| row.wrong(error))?;
+            let mut baseline = WeeklyBaseline::from_numbers(&row.numbers(0)?).map_err(|error| row.wrong(error))?;
             let least = row.number_or(4, 1.1);
             if !(1.0..=100.0).contains(&least) {
                 return Err(row.wrong(format_args!("least_odds is `{least}`; it must be from 1 to 100")));

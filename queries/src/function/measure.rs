@@ -1,9 +1,9 @@
 //! Scalar functions that measure: ratios with confidence sequences, distances, burn rates, tails, what silence means.
 
-use bellwether_stats::burn_rate::{Counts as BurnCounts, Objective, Verdict};
+use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, Objective};
 use bellwether_stats::distance;
 use bellwether_stats::interval::RatioSums;
-use bellwether_stats::liveness::{Liveness, Watermark, ln_quiet};
+use bellwether_stats::liveness::{Liveness, Watermark, WindowRuns, ln_quiet};
 use bellwether_stats::ratio_cs::{self, Estimate, Sides, TIGHTEST_AT};
 use bellwether_stats::special::ln_binomial_tail;
 use datafusion::common::Result;
@@ -329,11 +329,11 @@ fn objectives() -> Vec<ScalarUDF> {
             let short = BurnCounts { events: row.count(2)?, runs: row.count(3)? };
             let verdict = objective(&row, 4)?.judge(long, short, row.number(5)).map_err(|error| row.wrong(error))?;
             Ok(Some(Value::Text(match verdict {
-                Verdict::Fires => "fires",
-                Verdict::Slow => "slow",
-                Verdict::Over => "over",
-                Verdict::Chance => "chance",
-                Verdict::NoRuns => "no_runs",
+                BurnVerdict::Fires => "fires",
+                BurnVerdict::Slow => "slow",
+                BurnVerdict::Over => "over",
+                BurnVerdict::Chance => "chance",
+                BurnVerdict::NoRuns => "no_runs",
             })))
         }),
         scalar(&LIVENESS, Text, |row| {
@@ -341,7 +341,8 @@ fn objectives() -> Vec<ScalarUDF> {
             let watermark = row.moment(1).map_or(Watermark::Unknown, Watermark::At);
             #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
             let grace = (row.number_or(3, 0.0) * SECOND_MICROS) as i64;
-            let state = Liveness::of(end, watermark, now, grace, row.count(4)?, row.count(5)?);
+            let window = WindowRuns { end, runs: row.count(4)?, least_runs: row.count(5)? };
+            let state = Liveness::new(&window, watermark, now, grace);
             Ok(Some(Value::Text(state.name())))
         }),
     ]

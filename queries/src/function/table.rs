@@ -33,7 +33,7 @@ pub(super) static ALL: [Table; 2] = [
         name: "burn_rate_windows",
         argument: ("objective", "share of runs that has to be good, such as 0.95"),
         doc: "The burn-rate windows of the Site Reliability Workbook for an objective: severity, long_minutes, \
-              short_minutes, factor, the error rate that the factor waits for, whether it can fire, and if not, why.",
+              short_minutes, factor, the error rate that the factor requires, whether it can fire, and if not, why.",
         example: "SELECT * FROM burn_rate_windows(0.95)",
         compute: burn_rate_windows,
     },

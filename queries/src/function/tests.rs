@@ -218,7 +218,7 @@ async fn bad_arguments_have_clear_messages() {
         ("SELECT e2x2_increments(1, 2, 3, 4, 0)", "margin is `0`"),
         ("SELECT log_e(1)", "`increments` is a list of numbers, not Int64"),
         ("SELECT psi([1, 2], [1])", "numbers of bins is `2 and 1`; it must be equal"),
-        ("SELECT burn_verdict(1, 2, 3, 4, 0.9, 14.4)", "waits for 144 % of runs to fail, which cannot be"),
+        ("SELECT burn_verdict(1, 2, 3, 4, 0.9, 14.4)", "requires 144 % of runs to fail, which is impossible"),
         ("SELECT * FROM burn_rate_windows('x')", "takes an objective such as 0.95"),
         ("SELECT * FROM burn_rate_windows(95)", "objective is `95`; it must be between 0 and 1"),
         ("SELECT * FROM alternatives('z')", "takes 'e2x2', 'bernoulli' or 'poisson'"),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bellwether_stats::block::{BlockRule, Blocks};
 use bellwether_stats::ebh;
-use bellwether_stats::sequential::Detector;
+use bellwether_stats::sequential::EDetector;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, exec_datafusion_err};
@@ -24,8 +24,8 @@ pub(super) type Compute = fn(&Columns, usize) -> Result<Vec<Option<Value>>>;
 /// Every one of them.
 pub(super) fn all() -> Vec<WindowUDF> {
     vec![
-        udwf(&ESR, Kind::Number, |columns, rows| detector(columns, rows, Detector::log_shiryaev_roberts)),
-        udwf(&ECUSUM, Kind::Number, |columns, rows| detector(columns, rows, Detector::log_cusum)),
+        udwf(&ESR, Kind::Number, |columns, rows| detector(columns, rows, EDetector::log_shiryaev_roberts)),
+        udwf(&ECUSUM, Kind::Number, |columns, rows| detector(columns, rows, EDetector::log_cusum)),
         udwf(&BLOCKS_SINCE_CHANGE, Kind::Count, |columns, rows| {
             each(columns, rows, |detector| detector.blocks_since_change().map(Value::Count))
         }),
@@ -101,19 +101,19 @@ static BLOCK_NUMBER: Spec = Spec {
               (timestamp '2026-01-31 12:02:00', 1, 1)) AS w(t, a, b)",
 };
 
-fn each(columns: &Columns, rows: usize, value: impl Fn(&Detector) -> Option<Value>) -> Result<Vec<Option<Value>>> {
-    let mut detector: Option<Detector> = None;
+fn each(columns: &Columns, rows: usize, value: impl Fn(&EDetector) -> Option<Value>) -> Result<Vec<Option<Value>>> {
+    let mut detector: Option<EDetector> = None;
     let mut values = Vec::with_capacity(rows);
     for row in 0..rows {
         if let Some(increments) = columns.row(row).map(|row| row.numbers_or_none(0)).transpose()?.flatten() {
-            detector.get_or_insert_with(|| Detector::new(increments.len())).update(&increments);
+            detector.get_or_insert_with(|| EDetector::new(increments.len())).update(&increments);
         }
         values.push(detector.as_ref().and_then(&value));
     }
     Ok(values)
 }
 
-fn detector(columns: &Columns, rows: usize, of: fn(&Detector) -> f64) -> Result<Vec<Option<Value>>> {
+fn detector(columns: &Columns, rows: usize, of: fn(&EDetector) -> f64) -> Result<Vec<Option<Value>>> {
     each(columns, rows, |detector| Some(Value::Number(of(detector))))
 }
 
