@@ -1,4 +1,4 @@
-//! The SQL functions: mergeable sketches, exact signed sums, totals by random group, and intervals.
+//! SQL functions: mergeable sketches, exact signed sums, totals by random group, and intervals.
 
 mod aggregate;
 #[cfg(test)]
@@ -15,33 +15,33 @@ use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 use datafusion::logical_expr::{AggregateUDF, Documentation, DocumentationBuilder};
 use datafusion::prelude::SessionContext;
 
-/// A function as people read of it.
+/// A function with its documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionEntry {
     /// Name in SQL.
     pub name: String,
     /// `scalar` or `aggregate`.
     pub kind: &'static str,
-    /// How it is called.
+    /// Syntax of a call.
     pub syntax: String,
-    /// What it gives.
+    /// Description of its result.
     pub description: String,
-    /// A statement to try.
+    /// An example statement.
     pub example: String,
 }
 
-/// True in each row in which one of the columns stands at an end of its type, where sums that do not fit are held.
+/// Returns, for each row, whether one of the columns is at an end of its type's range, where sums saturate.
 ///
-/// Columns of other types have none.
+/// Columns of unbounded types are ignored.
 ///
 /// # Errors
-/// Where the columns cannot be read.
+/// Fails if the columns cannot be read.
 pub fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     let known: Vec<ArrayRef> = columns.iter().filter(|column| whole::has_bound(column.data_type())).cloned().collect();
     whole::at_bound(&known, rows)
 }
 
-/// The aggregate function `whole_sum`, for queries that mean it by `sum`.
+/// Returns the aggregate function `whole_sum`, for queries that substitute it for `sum`.
 pub fn whole_sum() -> AggregateUDF {
     whole::whole_sum()
 }
@@ -56,7 +56,7 @@ pub fn register(context: &SessionContext) {
     }
 }
 
-/// Every function with its documentation.
+/// Returns every function with its documentation.
 pub fn catalogue() -> Vec<FunctionEntry> {
     let entry = |name: &str, kind, documentation: Option<&Documentation>| FunctionEntry {
         name: name.to_owned(),
@@ -71,7 +71,7 @@ pub fn catalogue() -> Vec<FunctionEntry> {
     scalars.chain(aggregates).collect()
 }
 
-/// Documentation of a function.
+/// Builds the documentation of a function.
 fn documentation(syntax: &str, description: &str, example: &str, arguments: &[(&str, &str)]) -> Documentation {
     let start: DocumentationBuilder = Documentation::builder(DOC_SECTION_OTHER, description, syntax);
     let text = start.with_sql_example(example);

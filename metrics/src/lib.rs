@@ -1,14 +1,14 @@
-//! Where a metric is defined.
+//! The definitions of the metrics.
 //!
-//! * `definition/runs.sql`: which of several statements about a run count, and what is said of it afterwards.
-//! * `definition/metrics.sql`: what one run adds to its window and group. Both are the only definition: the stream, a
-//!   rebuild and an audit run these texts.
-//! * `definition/fold.sql`: partial rows folded to one a group, exactly.
-//! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partials.
+//! * `definition/runs.sql`: resolves several statements about a run, late ones included, into one row per run.
+//! * `definition/metrics.sql`: the contribution of one run to its window and group. These two texts are the only
+//!   definition: the stream, a rebuild and an audit run them.
+//! * `definition/fold.sql`: folds partial rows exactly into one row per group.
+//! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partial rows.
 //! * [`Planned`]: a query that is planned once and run for each second's rows.
-//! * [`register`]: the SQL functions that these use, each with documentation and an example.
+//! * [`register`]: the SQL functions that the definitions use, each with documentation and an example.
 //!
-//! This crate must not know Delta, Kafka or files: its input is a relation, its output is a relation.
+//! This crate must not know Delta, Kafka or files: its input and its output are relations.
 
 mod function;
 mod planned;
@@ -18,35 +18,35 @@ use std::sync::LazyLock;
 pub use function::{FunctionEntry, at_bound, catalogue, register, whole_sum};
 pub use planned::{Planned, Relation};
 
-/// What one run adds, but for [`SATURATED`].
+/// The contribution of one run, except for [`SATURATED`].
 const METRICS: &str = include_str!("definition/metrics.sql");
 
-/// Column that is true where a sum of the row left what its column holds, and is held at its end. It stays true in all that
-/// the row is folded into: a correction cannot know what was cut off.
+/// Column that is true if a sum of the row exceeds its column's range and is saturated. It stays true in every row that
+/// the row is folded into, because a correction cannot know how much was cut off.
 pub const SATURATED: &str = "saturated";
 
 static METRICS_SQL: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT *, at_bound({}) AS {SATURATED}\nFROM (\n{METRICS})", bounded(partial_columns()).join(", "))
 });
 
-/// What one run adds: reads relation `contributions` ([`CONTRIBUTION_COLUMNS`], `label_delay_micros` and `sign`), yields
-/// rows of `metrics` without their provenance.
+/// Returns the SQL of one run's contribution: it reads relation `contributions` ([`CONTRIBUTION_COLUMNS`],
+/// `label_delay_micros` and `sign`) and yields rows of `metrics` without their provenance.
 pub fn metrics_sql() -> &'static str {
     &METRICS_SQL
 }
 
-/// Those of some columns that have an end: all but sketches.
+/// Selects the columns with a bounded range: all but sketches.
 fn bounded<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     columns.filter(|name| !name.ends_with("_sketch") && !KEY.contains(name) && *name != SATURATED).collect()
 }
 
-/// The moment up to which rolling metrics are shown unless another is named: the end of the newest window that has a run. A
-/// window that has not begun does not count: a producer whose clock is ahead would else move everybody's last minutes to a
-/// time of which only it has runs.
+/// SQL expression for the default end of rolling metrics: the end of the newest window that has a run. Windows that
+/// have not begun are ignored: otherwise, one producer with a fast clock would move the last minutes of all producers
+/// into a future that only it has runs for.
 pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM (SELECT window_start FROM metrics \
                           WHERE window_start <= now() GROUP BY window_start HAVING sum(runs) <> 0))";
 
-/// Columns of `events` that a contribution is made of, in order.
+/// Columns of `events` that a contribution consists of, in order.
 pub const CONTRIBUTION_COLUMNS: &[&str] = &[
     "run_id",
     "ended_at",
@@ -89,7 +89,7 @@ pub const CONTRIBUTION_COLUMNS: &[&str] = &[
     "cost_currency",
 ];
 
-/// Columns of `events` by which statements are told apart and ranked, and that late statements consist of.
+/// Columns of `events` that identify and rank statements, and those that late statements consist of.
 pub const STATEMENT_COLUMNS: &[&str] = &[
     "event_type",
     "source",
@@ -109,14 +109,14 @@ pub const STATEMENT_COLUMNS: &[&str] = &[
     "scores",
 ];
 
-/// Runs as they count, with these columns of relation `run` of the definition: those of `events`, `verdict_at` and
-/// `label_delay_micros`. Reads relation `events`.
+/// Returns the SQL of one row per run, with the given columns of relation `run` of the definition: those of `events`,
+/// `verdict_at` and `label_delay_micros`. It reads relation `events`.
 pub fn runs_sql(columns: &str) -> String {
     runs_with("", "", "", columns)
 }
 
-/// As [`runs_sql`]. Further columns of `events` are `carried` along for late statements, `gathered` of all about one run,
-/// and `decided` beside it; each list ends in a comma.
+/// Like [`runs_sql`], with further columns of `events`: `carried` for late statements, `gathered` over all statements
+/// about a run, and `decided` in the result. Each list ends in a comma.
 pub fn runs_with(carried: &str, gathered: &str, decided: &str, columns: &str) -> String {
     uncommented(include_str!("definition/runs.sql"))
         .replace("{carried}", carried)
@@ -125,7 +125,7 @@ pub fn runs_with(carried: &str, gathered: &str, decided: &str, columns: &str) ->
         .replace("{columns}", columns)
 }
 
-/// Columns of `metrics` that make its group.
+/// Columns of `metrics` that identify a group.
 pub const KEY: [&str; 9] = [
     "window_start",
     "tenant",
@@ -138,7 +138,7 @@ pub const KEY: [&str; 9] = [
     "cost_currency",
 ];
 
-/// Columns of `metrics` that came after its first version: null in rows of before, which means that it was not recorded.
+/// Columns of `metrics` that its first version lacked. They are null in older rows, which means "not recorded".
 pub const RECORDED_LATER: [&str; 8] = [
     "tokens_runs",
     "tokens_input_runs",
@@ -153,7 +153,7 @@ pub const RECORDED_LATER: [&str; 8] = [
 /// Spans of the rolling metrics: name in SQL and length in minutes.
 pub const SPANS: [(&str, i64); 4] = [("5m", 5), ("1h", 60), ("24h", 24 * 60), ("7d", 7 * 24 * 60)];
 
-/// Folds the rows of relation `metrics` to one a window and group, exactly.
+/// Returns SQL that folds the rows of relation `metrics` exactly into one row per window and group.
 pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
     folded(columns, "metrics", "")
 }
@@ -163,7 +163,8 @@ fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: 
     let sum = |name: &str| match name {
         _ if name.ends_with("_sketch") => format!("sketch_merge({name})"),
         _ if name.starts_with("groups_") => format!("random_groups_sum({name})"),
-        // Of a group with a row from before a column was recorded, nothing is known; a sum of the others would be too small.
+        // If a group has a row from before the column was recorded, the result is unknown; a sum of the other rows
+        // would be too small.
         _ if RECORDED_LATER.contains(&name) => format!("CASE WHEN count({name}) = count(*) THEN whole_sum({name}) END"),
         _ => format!("whole_sum({name})"),
     };
@@ -176,20 +177,20 @@ fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: 
         .replace("{before}", before)
 }
 
-/// Columns that the definition of the metrics gives, but for those of the group.
+/// Returns the columns of the definition of the metrics, without those of the group.
 fn partial_columns() -> impl Iterator<Item = &'static str> {
     let name = |line: &'static str| line.trim_end_matches(',').rsplit_once(" AS ").map(|(_, name)| name);
     let body = METRICS.split_once("\n)\nSELECT").map_or("", |(_, body)| body);
     body.lines().filter_map(name).filter(|name| !KEY.contains(name))
 }
 
-/// The rolling metrics up to a moment, which is an SQL expression of a timestamp: one row a span, tenant, task, release
-/// and stage. Reads relation `metrics`.
+/// Returns the SQL of the rolling metrics up to `as_of`, an SQL expression of a timestamp: one row per span, tenant,
+/// task, release and stage. It reads relation `metrics`.
 pub fn rolling_sql(as_of: &str) -> String {
     rolling_spans_sql(as_of, SPANS.iter().map(|(name, _)| *name))
 }
 
-/// As [`rolling_sql`], for some of the spans.
+/// Like [`rolling_sql`], for some of the spans.
 pub fn rolling_spans_sql<'a>(as_of: &str, spans: impl IntoIterator<Item = &'a str>) -> String {
     let spans: Vec<String> = spans
         .into_iter()
@@ -209,7 +210,8 @@ pub fn rolling_spans_sql<'a>(as_of: &str, spans: impl IntoIterator<Item = &'a st
     figures(&source, "span, as_of, ", "span, as_of, tenant, task, release_id, stage", "", "")
 }
 
-/// All that is known of each release: one row a tenant, task, release, fingerprint and stage. Reads relation `metrics`.
+/// Returns the SQL of all-time metrics of each release: one row per tenant, task, release, fingerprint and stage. It
+/// reads relation `metrics`.
 pub fn release_summary_sql() -> String {
     figures(
         ALL_TIME,
@@ -220,13 +222,14 @@ pub fn release_summary_sql() -> String {
     )
 }
 
-/// The metrics by minute: one row a window, tenant, task, release and stage. Reads relation `metrics`.
+/// Returns the SQL of the metrics by minute: one row per window, tenant, task, release and stage. It reads relation
+/// `metrics`.
 pub fn metrics_1m_sql() -> String {
     figures(ALL_TIME, "", "window_start, tenant, task, release_id, stage", "", "")
 }
 
-/// Every metric of each task over the last minutes up to now, its releases in trial and in full rollout together: what
-/// rules of contracts hold tasks to. One row a tenant and task. Reads relation `metrics`.
+/// Returns the SQL of every metric of each task over the last `minutes`, with canaries and full rollouts combined, for
+/// the rules of contracts: one row per tenant and task. It reads relation `metrics`.
 pub fn task_sql(minutes: i64) -> String {
     let source = format!(
         "source AS (SELECT * FROM metrics WHERE window_start >= now() - INTERVAL '{minutes} minutes' \
@@ -237,8 +240,8 @@ pub fn task_sql(minutes: i64) -> String {
 
 const ALL_TIME: &str = "source AS (SELECT * FROM metrics)";
 
-/// Partials are folded exactly before they are weighted: weights round, so that otherwise the figures would depend on how
-/// the partials were cut; and groups that were taken back wholly would leave their windows behind.
+/// Partial rows are folded exactly before they are weighted. Weighting rounds, so otherwise the results would depend on
+/// how the partial rows are split; and groups that were entirely retracted would leave their windows behind.
 fn figures(source: &str, before: &str, key: &str, extra: &str, extra_names: &str) -> String {
     let exact = folded(partial_columns(), "source", before);
     let source = format!(
@@ -253,7 +256,7 @@ fn figures(source: &str, before: &str, key: &str, extra: &str, extra_names: &str
     format!("WITH {source},\nfolded AS (\n{folded}\n)\n{figures}")
 }
 
-/// A definition without the comment at its head, so that it may stand inside another.
+/// Strips the comment at the head of a definition, so that it can be embedded in another query.
 fn uncommented(sql: &str) -> String {
     sql.lines().skip_while(|line| line.starts_with("--")).collect::<Vec<_>>().join("\n")
 }

@@ -1,17 +1,18 @@
--- The figures of a group, from partials folded under `folded`: every rate with numerator, denominator and a 95 %
+-- The figures of a group, from partial rows folded as `folded`: every rate with numerator, denominator and a 95 %
 -- interval. `{key}` stands for the group's columns.
 --
--- Counts are weighted by 1 / sampling probability and rounded to whole runs for display; rates are not rounded. What a
--- column cannot hold stands at its end, and `saturated` says so. `kish` is
--- the share of information that uneven weights leave (Kish, "Survey Sampling", 1965): 1 where nothing is sampled.
+-- Counts are weighted by 1 / sampling probability and rounded to integers for display; rates are not rounded. A number
+-- beyond its column's range is saturated, and `saturated` is then true. `kish` is the fraction of information that
+-- uneven weights leave (Kish, "Survey Sampling", 1965): 1 without sampling.
 --
--- Unknown is never zero. Cost per completed task is Σ cost / completed tasks of those runs that state a cost, failed and
--- unknown ones among them; it speaks for the others as far as they are like these, and `cost_coverage` says how many
--- there are. Sums of tokens are of the runs that state them, and null where none does.
+-- Unknown is never zero. Cost per completed task is total cost / completed tasks over the runs that state a cost,
+-- including failed and unknown ones; `cost_coverage` is the fraction of such runs. Sums of tokens cover the runs that
+-- state them, and are null if none does.
 --
--- Intervals of success and escalation are Wilson's, and where there are sessions the wider of it and the one by random
--- groups of sessions, so that many runs of one session do not feign certainty; cost per completed task takes the latter where there are sessions and
--- Fieller's otherwise; rates per call are Wilson's, policy exceptions Poisson.
+-- Intervals of success and escalation are Wilson's or, with sessions, the wider of Wilson's and the one by random
+-- groups of sessions, so that many runs of one session do not overstate the certainty. Cost per completed task uses
+-- random groups with sessions and Fieller's interval otherwise. Rates per call use Wilson's interval, policy exceptions
+-- the Poisson interval.
 SELECT
     {key},
     whole(runs) AS runs,

@@ -1,6 +1,6 @@
--- The partial rows of `metrics` folded to one row a window and group; groups that were taken back wholly are left out.
--- `{sums}` stands for one fold a column, made from the table's columns, so that no column can be forgotten; `{before}` for
--- further columns of the group.
+-- Folds the partial rows of `metrics` into one row per window and group; entirely retracted groups are dropped.
+-- `{sums}` is one fold per column, generated from the table's columns so that none is forgotten; `{before}` is a list
+-- of further columns of the group.
 SELECT
     {before}window_start, tenant, task, release_id, release_fingerprint, model, stage, weight_micros, cost_currency,
     {sums}

@@ -1,12 +1,12 @@
--- The metrics, defined: what one run adds to its window and group.
+-- The definition of the metrics: the contribution of one run to its window and group.
 --
--- `contributions` holds runs as they count (runs.sql), with a sign: 1 for what is known now, -1 for what was known before
--- and is taken back. Every count is Σ sign and every sum Σ sign × value, so that corrections cancel exactly and
--- any order of any pieces folds to the same rows. Unknown outcomes are neither success nor judged.
+-- `contributions` holds resolved runs (runs.sql) with a sign: 1 for the current state, -1 for a previous state that is
+-- retracted. Every count is a sum of signs and every sum is a sum of sign × value, so corrections cancel exactly and
+-- partial rows fold to the same result in any order. Unknown outcomes are neither successes nor judged.
 WITH run AS (
     SELECT
         *,
-        -- Of a session by its id alone: a row of `metrics` is of one tenant, and so are its sessions.
+        -- The session id alone is enough: a row of `metrics` belongs to one tenant, and so do its sessions.
         random_group(coalesce(session_id, run_id)) AS random_group,
         outcome_status = 'success' AS is_success,
         outcome_status <> 'unknown' AS is_judged,
@@ -88,7 +88,7 @@ SELECT
     sketch_of(cost_nanos, sign) AS cost_sketch,
     sketch_of(label_delay_micros, sign) AS label_delay_sketch,
 
-    -- What is not stated is unknown, and no zero: how many runs a sum of tokens is of.
+    -- A missing value is unknown, not zero: these columns count the runs behind each sum of tokens.
     count_of(
         sign,
         coalesce(

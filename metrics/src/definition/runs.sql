@@ -1,21 +1,21 @@
--- Runs as they count: completed runs, with what is said of them afterwards. The only definition of that: the stream, a
--- rebuild, an audit and the view `runs` run this text. Everything in it depends on what the statements say, never on when
--- they arrived; docs/late-outcomes.md has the rules in words.
+-- Resolved runs: completed runs combined with later statements about them. This is the only definition: the stream, a
+-- rebuild, an audit and the view `runs` run this text. The result depends on the content of the statements, never on
+-- when they arrived; docs/late-outcomes.md explains the rules.
 --
--- `{carried}`, `{gathered}`, `{decided}` and `{columns}` are columns that a reader of it wants besides.
+-- `{carried}`, `{gathered}`, `{decided}` and `{columns}` stand for further columns that a caller needs.
 WITH completed AS (
     SELECT
         run_id, tenant, source, attempt, revision, event_time, content_hash, topic, partition, "offset", ingested_at
     FROM events
     WHERE event_type = 'run.completed'
 ),
--- Of nearly every run there is one statement, and counting them is much cheaper than ranking: only the others are ranked.
+-- Nearly every run has a single statement, and counting is much cheaper than ranking, so only the others are ranked.
 repeated AS (
     SELECT run_id FROM completed GROUP BY run_id HAVING count(*) > 1
 ),
--- A run is an attempt of a run id of a source of a tenant. Few rows are superseded, so that this side of the join is
--- small; an outer join, because a condition on run_id then reaches both sides. Two jobs may have read one message: what
--- they took in differs in when they did.
+-- A run is identified by tenant, source, run id and attempt. Few rows are superseded, so this side of the join is
+-- small. It is an outer join because a condition on run_id then reaches both sides. Two jobs may have read the same
+-- message; their rows differ in the ingest time.
 superseded AS (
     SELECT run_id, tenant, source, attempt, topic, partition, "offset", ingested_at FROM (
         SELECT
@@ -33,7 +33,7 @@ said AS (
     SELECT
         run_id, source, tenant, event_type, event_id, event_time, revision, content_hash, topic, partition, "offset",
         review_id, reviewer, review_decision, review_sets_outcome,
-        -- Only what is needed of a score: its other texts would be held by every sort.
+        -- Only the needed fields of a score: every sort would otherwise hold its other texts.
         scores[1]['name'] AS score_name, scores[1]['evaluator_id'] AS score_evaluator_id,
         coalesce(scores[1]['target'], 'run') AS score_target, scores[1]['target_id'] AS score_target_id,
         scores[1]['identifier'] AS score_identifier, scores[1]['kind'] AS score_kind,
@@ -43,7 +43,7 @@ said AS (
     FROM events
     WHERE event_type <> 'run.completed'
 ),
--- Who decides: a person (3), a rule (2), a model (1). The run itself is 0 unless it names one of these.
+-- Authority: a person (3), a rule (2), a model (1). The run itself is 0 unless it names one of these.
 verdict AS (
     SELECT
         *,
@@ -64,8 +64,8 @@ verdict AS (
         END AS verdict
     FROM said
 ),
--- What sets no outcome takes no part in choosing the verdict. A review that decides nothing takes part, unless it says
--- that it does not set the outcome: the person has no verdict any more.
+-- Statements that set no outcome take no part in the choice of the verdict. An undecided review takes part, unless it
+-- says that it does not set the outcome: it withdraws the person's verdict.
 opinion AS (
     SELECT
         *,
@@ -76,8 +76,7 @@ opinion AS (
         END AS takes_part
     FROM verdict
 ),
--- Most runs of which something is said have one thing said of them, and their id is theirs alone: there is nothing to
--- choose.
+-- Most runs with a late statement have exactly one, and a unique run id: there is nothing to choose.
 contested AS (
     SELECT run_id
     FROM events
@@ -92,15 +91,15 @@ uncontested AS (
     LEFT JOIN contested AS n ON o.run_id = n.run_id
     WHERE n.run_id IS NULL
 ),
--- Late statements are about the last attempt of a run.
+-- Late statements refer to the last attempt of a run.
 last_attempt AS (
     SELECT c.run_id, c.tenant, c.source, max(c.attempt) AS attempt
     FROM completed AS c
     JOIN (SELECT run_id FROM events WHERE event_type <> 'run.completed' GROUP BY run_id) AS d ON c.run_id = d.run_id
     GROUP BY c.run_id, c.tenant, c.source
 ),
--- Which tenant is meant where none is named: no tenant where there is such a run (it sorts first), else the only one,
--- and of several none: a verdict is never guessed onto a tenant.
+-- The tenant meant by a statement without a tenant: no tenant if such a run exists (it sorts first), else the only
+-- tenant; if there are several, none: a verdict is never assigned to a guessed tenant.
 addressed AS (
     SELECT
         run_id, tenant, source, attempt,
@@ -116,8 +115,8 @@ addressed AS (
         FROM last_attempt
     )
 ),
--- A statement is about the run of its own source where there is one, else about every run of that id; never about
--- another tenant's. The wide rows come last: the first side of a join is held in memory.
+-- A statement refers to the run of its own source if there is one, else to every run with that id, but never to another
+-- tenant's. The wide rows come last, because the first side of a join is held in memory.
 about AS (
     SELECT o.*, a.tenant AS run_tenant, a.source AS run_source, a.attempt AS run_attempt
     FROM contested AS n
@@ -130,10 +129,10 @@ about AS (
         ELSE own.source = a.source AND own.tenant = a.tenant AND (o.tenant = a.tenant OR a.tenant = a.meant_of_source)
     END
 ),
--- Of several statements of one fact the greatest counts. A fact is a review by its id, a score by what was scored and by
--- whom, anything else by the id of its event. It is chosen among statements about one run: who judges the runs of two
--- tenants states two facts. A higher revision replaces a lower one even where it sets no outcome any more; without that,
--- what sets none withdraws nothing.
+-- Of several statements of one fact, the greatest counts. A fact is identified as follows: a review by its id, a score
+-- by its subject and its evaluator, anything else by its event id. The choice is made among statements about one run: a
+-- person who judges the runs of two tenants states two facts. A higher revision replaces a lower one even if it no
+-- longer sets an outcome; otherwise a statement without an outcome withdraws nothing.
 fact AS (
     SELECT * EXCEPT (place) FROM (
         SELECT
@@ -149,7 +148,7 @@ fact AS (
         FROM about
     ) WHERE place = 1 AND (takes_part OR event_type <> 'run.review')
 ),
--- What a person says of a run replaces what the same person said of it before.
+-- A person's statement about a run replaces earlier statements of the same person about it.
 voice AS (
     SELECT * EXCEPT (place) FROM (
         SELECT
@@ -183,7 +182,7 @@ late AS (
     FROM voice
     GROUP BY run_id, run_tenant, run_source, run_attempt
 ),
--- Of equal authority the later counts; an outcome that is not known gives way to any.
+-- With equal authority the later statement counts; an unknown outcome yields to any other.
 decided AS (
     SELECT
         e.*,
@@ -233,7 +232,7 @@ run AS (
         policy_exceptions_high + coalesce(high, 0) AS policy_exceptions_high,
         policy_exceptions_critical + coalesce(critical, 0) AS policy_exceptions_critical,
         CASE WHEN late_decides THEN verdict_at END AS verdict_at,
-        -- A verdict that is dated before its run took no time.
+        -- A verdict dated before its run counts as immediate.
         CASE WHEN late_decides THEN greatest(CAST(verdict_at AS BIGINT) - CAST(ended_at AS BIGINT), 0) END
             AS label_delay_micros
     FROM decided

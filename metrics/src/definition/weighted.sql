@@ -1,4 +1,4 @@
--- The exact rows of `{source}` folded by `{key}`, each weighted by the number of runs it stands for.
+-- Folds the exact rows of `{source}` by `{key}`, each weighted by the number of runs it represents.
 SELECT
     {key},
     {extra}sum(runs) AS runs_observed,
@@ -35,7 +35,8 @@ SELECT
     sum(CAST(cost_nanos_sum AS DOUBLE) * w) AS cost_sum,
     sum(CAST(cost_nanos_squares AS DOUBLE) * w) AS cost_squares,
     sum(CAST(cost_success_nanos_sum AS DOUBLE) * w) AS cost_success_sum,
-    -- The currency is of the group, so that rows with one are of runs that state a cost, and the others of runs that do not.
+    -- The currency is part of the group, so rows with one hold the runs that state a cost, and the others hold the runs
+    -- that do not.
     sum(CASE WHEN cost_currency <> '' THEN success * w ELSE 0 END) AS cost_success,
     sum(CASE WHEN cost_currency <> '' THEN runs_in_sessions ELSE 0 END) AS cost_runs_in_sessions,
     sum(cost_runs * w) / nullif(sum(cost_runs * w * w), 0) AS cost_kish,

@@ -1,4 +1,4 @@
-//! Aggregate functions: one shape for all of them around a [`Fold`].
+//! Aggregate functions, all of the same form around a [`Fold`].
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -23,8 +23,8 @@ pub(super) fn all() -> Vec<AggregateUDF> {
     const LONG: DataType = DataType::Int64;
     let exact = |types: &[DataType]| Signature::exact(types.to_vec(), Volatility::Immutable);
     let one_or_two = || Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable);
-    const SIGN: (&str, &str) = ("sign", "1 for what is stated, -1 for what is taken back");
-    const WEIGHT: (&str, &str) = ("weight_micros", "millionths that each counts; 1,000,000 where left out");
+    const SIGN: (&str, &str) = ("sign", "1 to add a statement, -1 to retract it");
+    const WEIGHT: (&str, &str) = ("weight_micros", "weight of each value in millionths; default 1,000,000");
     vec![
         super::whole::whole_sum(),
         udaf::<CountOf>(
@@ -32,7 +32,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, DataType::Boolean]),
             documentation(
                 "count_of(sign, condition)",
-                "Σ sign over the rows that meet a condition.",
+                "Sum of `sign` over the rows that meet a condition.",
                 "SELECT count_of(1, outcome = 'success') AS success FROM (VALUES ('success'), ('failure')) AS t(outcome)",
                 &[SIGN, ("condition", "a condition")],
             ),
@@ -42,9 +42,9 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG]),
             documentation(
                 "sum_of(sign, value)",
-                "Σ sign × value, exact; held at the end of DECIMAL(38, 0) where it does not fit. Null values count nothing.",
+                "Sum of `sign × value`, exact; saturates at the range of DECIMAL(38, 0). Null values are ignored.",
                 "SELECT sum_of(1, cost) AS total FROM (VALUES (4713000), (NULL), (9000000)) AS t(cost)",
-                &[SIGN, ("value", "a whole number")],
+                &[SIGN, ("value", "an integer")],
             ),
         ),
         udaf::<SumOf>(
@@ -52,9 +52,9 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG, LONG]),
             documentation(
                 "sum_of_products(sign, value, other)",
-                "Σ sign × value × other, exact; held at the end of DECIMAL(38, 0) where it does not fit. Rows with a null count nothing.",
+                "Sum of `sign × value × other`, exact; saturates at the range of DECIMAL(38, 0). Rows with a null are ignored.",
                 "SELECT sum_of_products(1, x, x) AS squares FROM (VALUES (3), (4)) AS t(x)",
-                &[SIGN, ("value", "a whole number"), ("other", "a whole number")],
+                &[SIGN, ("value", "an integer"), ("other", "an integer")],
             ),
         ),
         udaf::<RandomGroups>(
@@ -62,16 +62,16 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG]),
             documentation(
                 "random_groups(group, value)",
-                "Totals of a value by random group: a list of 32, from which `clustered_low` and `clustered_high` make an interval.",
+                "Totals of a value by random group: a list of 32, the input of `clustered_low` and `clustered_high`.",
                 "SELECT random_groups(random_group(session), cost) AS totals FROM (VALUES ('s1', 5), ('s2', 7)) AS t(session, cost)",
-                &[("group", "random_group(session)"), ("value", "a whole number")],
+                &[("group", "random_group(session)"), ("value", "an integer")],
             ),
         ),
         random_groups_sum(
             one_or_two(),
             documentation(
                 "random_groups_sum(totals[, weight_micros])",
-                "Sum of totals by random group; of weighted ones an exact decimal.",
+                "Sum of totals by random group; an exact decimal if they are weighted.",
                 "SELECT random_groups_sum(t.l) AS totals FROM (SELECT random_groups(random_group('s'), 5) AS l) AS t",
                 &[("totals", "lists made by random_groups"), WEIGHT],
             ),
@@ -81,9 +81,9 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             exact(&[LONG, LONG]),
             documentation(
                 "sketch_of(value, sign)",
-                "A mergeable sketch (DDSketch, relative error 1 %) of whole numbers that are not negative.",
+                "A mergeable sketch (DDSketch, relative error 1 %) of non-negative integers.",
                 "SELECT sketch_quantile(sketch_of(ms, 1), 0.5) AS median FROM (VALUES (120), (240), (360)) AS t(ms)",
-                &[("value", "a whole number, not negative"), SIGN],
+                &[("value", "a non-negative integer"), SIGN],
             ),
         ),
         udaf::<SketchMerge>(
@@ -91,7 +91,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
             one_or_two(),
             documentation(
                 "sketch_merge(sketch[, weight_micros])",
-                "One sketch of all that went into several. Weights are exact: how values were cut into sketches makes no difference.",
+                "Merges sketches into one. Weighting is exact, so the result does not depend on how values were divided among the sketches.",
                 "SELECT sketch_count(sketch_merge(s)) AS n FROM (SELECT sketch_of(7, 1) AS s UNION ALL SELECT sketch_of(9, 1))",
                 &[("sketch", "a sketch"), WEIGHT],
             ),
@@ -103,17 +103,18 @@ fn udaf<F: Fold>(name: &'static str, signature: Signature, documentation: Docume
     AggregateUDF::from(Function::<F> { name, signature, documentation, fold: PhantomData })
 }
 
-/// Sums what is whole to whole numbers, as the table holds them, and what is weighted to decimals.
+/// Returns a function that sums unweighted totals to integers, as the table stores them, and weighted totals to
+/// decimals.
 fn random_groups_sum(signature: Signature, documentation: Documentation) -> AggregateUDF {
     let whole = Function::<RandomGroupsSum> { name: "random_groups_sum", signature, documentation, fold: PhantomData };
     let (signature, documentation) = (whole.signature.clone(), whole.documentation.clone());
     let weighted = Function::<WeightedGroupsSum> { name: whole.name, signature, documentation, fold: PhantomData };
-    AggregateUDF::from(Weighable { whole, weighted })
+    AggregateUDF::from(MaybeWeighted { whole, weighted })
 }
 
-/// A function whose result has another type where there is a weight, or a sum of what was weighted.
+/// A function with a different result type if there is a weight, or if its input is already weighted.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Weighable {
+struct MaybeWeighted {
     whole: Function<RandomGroupsSum>,
     weighted: Function<WeightedGroupsSum>,
 }
@@ -180,13 +181,13 @@ impl<F: Fold> AggregateUDFImpl for Function<F> {
     }
 }
 
-impl Weighable {
+impl MaybeWeighted {
     fn is_weighted(arguments: &AccumulatorArgs<'_>) -> bool {
         *arguments.return_field.data_type() == weighted_groups_type()
     }
 }
 
-impl AggregateUDFImpl for Weighable {
+impl AggregateUDFImpl for MaybeWeighted {
     fn name(&self) -> &str {
         self.whole.name()
     }
@@ -231,7 +232,7 @@ impl AggregateUDFImpl for Weighable {
     }
 }
 
-/// One group.
+/// The state of a query with a single group.
 #[derive(Debug)]
 pub(super) struct One<F>(pub(super) F);
 
@@ -259,7 +260,7 @@ impl<F: Fold> Accumulator for One<F> {
     }
 }
 
-/// All groups of a query at once.
+/// The states of all groups of a query.
 pub(super) struct Many<F>(pub(super) Vec<F>);
 
 impl<F: Fold> Many<F> {

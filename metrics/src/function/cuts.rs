@@ -1,4 +1,5 @@
-//! Weighted quantiles and totals are those of the values themselves, however rows are cut into windows and groups.
+//! Tests that weighted quantiles and totals equal those of the individual values, however rows are divided into windows
+//! and groups.
 
 use std::sync::Arc;
 
@@ -12,10 +13,10 @@ use proptest::prelude::*;
 
 use super::register;
 
-/// A run: what it took, its session, its weight in millionths.
+/// A run: its value, its session, and its weight in millionths.
 type Run = (u32, u8, i64);
 
-/// A run, its sign, and the window and group that it falls into.
+/// A run, its sign, and the window and group that it belongs to.
 type Row = (Run, i64, u8);
 
 fn runs() -> impl Strategy<Value = Vec<Run>> {
@@ -37,7 +38,7 @@ async fn ask(rows: &[Row], threads: usize, sql: &str) -> RecordBatch {
         ("session", Arc::new(sessions) as ArrayRef),
     ];
     let batch = RecordBatch::try_from_iter(columns).expect("rows");
-    // In several partitions, so that states are merged too.
+    // Several partitions, so that states are merged too.
     let third = batch.num_rows().div_ceil(3).max(1);
     let parts: Vec<Vec<RecordBatch>> = (0..batch.num_rows())
         .step_by(third)
@@ -83,7 +84,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_cut_order_and_correction_gives_the_figures_of_the_runs_themselves(
+    fn any_grouping_order_and_correction_gives_the_same_figures(
         runs in runs(),
         others in runs(),
         cuts in prop::collection::vec((any::<u32>(), 0..9_u8), 150),
@@ -124,7 +125,7 @@ async fn weighted_sketches_and_totals_add_up_once_more() {
 }
 
 #[tokio::test]
-async fn what_leaves_its_type_stays_at_the_end_of_it() {
+async fn totals_and_counts_saturate() {
     let huge = "SELECT random_groups_sum(g, 9223372036854775807) AS g, sketch_quantile(sketch_merge(s, 9223372036854775807), 0.5) AS p \
         FROM (SELECT random_groups(0, 9223372036854775807) AS g, sketch_of(7, 9223372036854775807) AS s \
             UNION ALL SELECT random_groups(0, 9223372036854775807), sketch_of(7, 9223372036854775807))";

@@ -1,4 +1,4 @@
-//! States of aggregate functions: what each group holds while rows come in, in any order.
+//! States of aggregate functions: the value that each group accumulates while rows arrive in any order.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, i256};
 use bellwether_stats::clusters::GROUPS;
 use datafusion::common::{Result, exec_datafusion_err};
 
-use super::whole::{Total, counted, held, wide, wide_type};
+use super::whole::{BigSum, clamp_to_i64, widened};
 
 /// Type of totals by random group.
 pub(super) fn groups_type() -> DataType {
@@ -19,21 +19,21 @@ pub(super) fn groups_type() -> DataType {
 
 /// The state of one group.
 pub(super) trait Fold: Default + Debug + Send + Sync + 'static {
-    /// The arguments of a batch, in the types the state wants.
+    /// The arguments of a batch, converted to the types that the state uses.
     type Input;
     fn output_type() -> DataType;
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input>;
     fn update(&mut self, input: &Self::Input, row: usize) -> Result<()>;
-    /// Partial states of a batch, as `state` makes them.
+    /// Partial states of a batch, as returned by `state`.
     type Partial;
     fn partial(states: &ArrayRef) -> Result<Self::Partial>;
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()>;
     fn output(states: Vec<Self>) -> Result<ArrayRef>;
-    /// Type of partial states, which may be wider than what is given in the end.
+    /// Type of partial states, which may be wider than the output type.
     fn state_type() -> DataType {
         Self::output_type()
     }
-    /// Partial states, as `partial` reads them.
+    /// Returns partial states in the form that `partial` reads.
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Self::output(states)
     }
@@ -50,7 +50,7 @@ pub(super) fn value(array: &Int64Array, row: usize) -> i64 {
     if array.is_valid(row) { array.value(row) } else { 0 }
 }
 
-/// Σ sign over rows that meet a condition.
+/// Sum of the signs over rows that meet a condition.
 #[derive(Debug, Default)]
 pub(super) struct CountOf(i64);
 
@@ -81,24 +81,18 @@ impl Fold for CountOf {
     }
 }
 
-/// Σ sign × value, or Σ sign × value × value, in as many bits as it takes.
+/// Sum of sign × value, or of sign × value × value, in as many bits as needed.
 #[derive(Debug, Default)]
-pub(super) struct SumOf(Total);
-
-impl SumOf {
-    fn sums(states: Vec<Self>) -> impl Iterator<Item = Total> {
-        states.into_iter().map(|state| state.0)
-    }
-}
+pub(super) struct SumOf(BigSum);
 
 impl Fold for SumOf {
     type Input = Vec<Int64Array>;
     type Partial = Decimal256Array;
     fn output_type() -> DataType {
-        DataType::Decimal128(38, 0)
+        BigSum::output_type()
     }
     fn state_type() -> DataType {
-        wide_type()
+        BigSum::state_type()
     }
     fn input(arguments: &[ArrayRef]) -> Result<Self::Input> {
         arguments.iter().map(longs).collect()
@@ -108,38 +102,38 @@ impl Fold for SumOf {
             return Ok(());
         }
         let factors = || arguments.iter().map(|one| i128::from(one.value(row)));
+        let total = &mut self.0.0;
         match factors().try_fold(1_i128, i128::checked_mul) {
-            Some(product) => self.0.add(product),
-            // Three factors of 63 bits: wider than 128, and far within 256.
-            None => self.0.add_wide(factors().fold(i256::ONE, |all, one| all.wrapping_mul(i256::from_i128(one)))),
+            Some(product) => total.add(product),
+            // Three factors of 63 bits: wider than 128 bits, and far within 256.
+            None => total.add_wide(factors().fold(i256::ONE, |all, one| all.wrapping_mul(i256::from_i128(one)))),
         }
         Ok(())
     }
     fn partial(states: &ArrayRef) -> Result<Self::Partial> {
-        wide(states)
+        BigSum::partial(states)
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        self.0.merge_row(partial, row);
-        Ok(())
+        self.0.merge(partial, row)
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        // What nothing was added to is 0.
-        let sums = Self::sums(states).map(|total| total.within().unwrap_or(0));
+        // A sum without addends is 0.
+        let sums = states.iter().map(|state| state.0.0.clamped().unwrap_or(0));
         Ok(Arc::new(Decimal128Array::from_iter_values(sums).with_precision_and_scale(38, 0)?))
     }
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
-        Total::states(Self::sums(states))
+        BigSum::state(states.into_iter().map(|state| state.0).collect())
     }
     fn size(&self) -> usize {
-        size_of::<Self>() + self.0.more_bytes()
+        self.0.size()
     }
 }
 
-/// Totals by random group, exact while they are added up, and held at the ends of 64 bits where they are stored.
+/// Totals by random group: exact during a query, saturated at 64 bits when stored.
 #[derive(Debug, Default)]
 pub(super) struct RandomGroups {
     totals: Option<Box<[i64; GROUPS]>>,
-    /// What does not fit them: seldom anything.
+    /// Amounts that do not fit in `totals`; rarely any.
     more: Option<Box<[i128; GROUPS]>>,
 }
 
@@ -159,21 +153,21 @@ impl RandomGroups {
         let mut values = self.totals.as_ref().map_or([0; GROUPS], |totals| **totals);
         if let Some(more) = &self.more {
             for (value, more) in values.iter_mut().zip(more.iter()) {
-                *value = held(more.saturating_add(i128::from(*value)));
+                *value = clamp_to_i64(more.saturating_add(i128::from(*value)));
             }
         }
         values
     }
 }
 
-/// The 32 totals of a row; none of a null.
-pub(super) fn list_of(lists: &ListArray, row: usize) -> Result<Option<ArrayRef>> {
+/// Returns the 32 totals of a row; none if it is null.
+pub(super) fn group_totals(lists: &ListArray, row: usize) -> Result<Option<ArrayRef>> {
     if lists.is_null(row) {
         return Ok(None);
     }
     let list = lists.value(row);
     if list.len() != GROUPS {
-        return Err(exec_datafusion_err!("a list has {} groups instead of {GROUPS}", list.len()));
+        return Err(exec_datafusion_err!("a list has {} groups; it must have {GROUPS}", list.len()));
     }
     Ok(Some(list))
 }
@@ -191,7 +185,7 @@ impl Fold for RandomGroups {
         let amount = value(values, row);
         if amount != 0 && groups.is_valid(row) {
             let group = usize::try_from(groups.value(row)).ok().filter(|group| *group < GROUPS);
-            let group = group.ok_or_else(|| exec_datafusion_err!("{} is no random group", groups.value(row)))?;
+            let group = group.ok_or_else(|| exec_datafusion_err!("`{}` is not a random group", groups.value(row)))?;
             self.add(group, i128::from(amount));
         }
         Ok(())
@@ -200,9 +194,9 @@ impl Fold for RandomGroups {
         Ok(states.as_list::<i32>().clone())
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        let Some(list) = list_of(partial, row)? else { return Ok(()) };
+        let Some(list) = group_totals(partial, row)? else { return Ok(()) };
         for (group, value) in list.as_primitive::<Int64Type>().values().iter().enumerate() {
-            self.add(group, counted(*value));
+            self.add(group, widened(*value));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Scalar functions: intervals, and what can be read off a sketch.
+//! Scalar functions: intervals, and statistics of sketches.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -28,7 +28,7 @@ enum End {
 }
 
 impl End {
-    fn of(self, interval: Option<Interval>) -> Option<f64> {
+    fn bound(self, interval: Option<Interval>) -> Option<f64> {
         interval.map(|interval| match self {
             Self::Low => interval.low,
             Self::High => interval.high,
@@ -49,34 +49,34 @@ type Arrays = Box<dyn Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync>;
 /// Every scalar function.
 pub(super) fn all() -> Vec<ScalarUDF> {
     let mut functions: Vec<ScalarUDF> = [End::Low, End::High].into_iter().flat_map(intervals).collect();
-    functions.extend(of_sketches());
-    functions.extend(of_whole_numbers());
+    functions.extend(sketch_functions());
+    functions.extend(integer_functions());
     functions
 }
 
-fn of_whole_numbers() -> Vec<ScalarUDF> {
+fn integer_functions() -> Vec<ScalarUDF> {
     vec![
-        of_arrays(
+        array_function(
             "whole".to_owned(),
             DataType::Int64,
             Signature::any(1, Volatility::Immutable),
             documentation(
                 "whole(number)",
-                "A number rounded to a whole one, held at the ends of BIGINT where it does not fit; null of what is no number.",
+                "Rounds a number to an integer; saturates at the range of BIGINT. Null for NaN.",
                 "SELECT whole(2.5) AS three, whole(1e300) AS most",
                 &[("number", "a number")],
             ),
             Box::new(|arguments| rounded(&arguments[0])),
         ),
-        of_arrays(
+        array_function(
             "at_bound".to_owned(),
             DataType::Boolean,
             Signature::variadic_any(Volatility::Immutable),
             documentation(
                 "at_bound(number, ...)",
-                "True where a number, or one of a list, stands at the end of its type: where a sum does not fit, it is held there.",
+                "True if a number, or a number in a list, is at the end of its type's range, where sums saturate.",
                 "SELECT at_bound(9223372036854775807, 1) AS held",
-                &[("number", "BIGINT, DECIMAL(38, 0), a list of BIGINT, or the DOUBLE that a BIGINT is made from")],
+                &[("number", "BIGINT, DECIMAL(38, 0), a list of BIGINT, or a DOUBLE that is converted to BIGINT")],
             ),
             Box::new(|arguments| at_bound(arguments, arguments.first().map_or(0, |column| column.len()))),
         ),
@@ -92,7 +92,7 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
     let numbers = |what: &str, arguments: &str, of: &str, example: &str, count: usize, compute: Numbers| {
         let (name, syntax) = (name(what), format!("{}({arguments})", name(what)));
         let example = format!("SELECT {name}({example})");
-        of_numbers(name, count, documentation(&syntax, &describe(of), &example, &[]), compute)
+        numeric_function(name, count, documentation(&syntax, &describe(of), &example, &[]), compute)
     };
     vec![
         numbers(
@@ -101,7 +101,7 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
             "a rate (Wilson 1927)",
             "45, 50",
             2,
-            Box::new(move |a| end.of(wilson(a[0], a[1], CONFIDENCE))),
+            Box::new(move |a| end.bound(wilson(a[0], a[1], CONFIDENCE))),
         ),
         numbers(
             "poisson",
@@ -109,7 +109,7 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
             "a rate of rare events (Poisson, Byar's approximation)",
             "3, 1000",
             2,
-            Box::new(move |a| end.of(poisson_rate(a[0], a[1], CONFIDENCE))),
+            Box::new(move |a| end.bound(poisson_rate(a[0], a[1], CONFIDENCE))),
         ),
         numbers(
             "mean",
@@ -117,27 +117,27 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
             "a mean",
             "100, 250, 900",
             3,
-            Box::new(move |a| end.of(mean(a[0], a[1], a[2], CONFIDENCE))),
+            Box::new(move |a| end.bound(mean(a[0], a[1], a[2], CONFIDENCE))),
         ),
         numbers(
             "ratio",
             "n, sum_y, sum_x, sum_yy, sum_xx, sum_xy",
-            "the ratio Σy/Σx (Fieller 1954; the delta method where Fieller's has no ends)",
+            "the ratio Σy/Σx (Fieller 1954; the delta method if Fieller's interval is unbounded)",
             "100, 250, 80, 900, 80, 210",
             6,
             Box::new(move |a| {
                 let sums = RatioSums { n: a[0], y: a[1], x: a[2], yy: a[3], xx: a[4], xy: a[5] };
-                end.of(ratio_fieller(&sums, CONFIDENCE).or_else(|| ratio_delta(&sums, CONFIDENCE)))
+                end.bound(ratio_fieller(&sums, CONFIDENCE).or_else(|| ratio_delta(&sums, CONFIDENCE)))
             }),
         ),
-        of_arrays(
+        array_function(
             name("clustered"),
             DataType::Float64,
             Signature::any(2, Volatility::Immutable),
             documentation(
                 &format!("{}(totals_y, totals_x)", name("clustered")),
                 &describe(
-                    "the ratio Σy/Σx from totals by random group, right also where runs come in sessions (Wolter 2007, ch. 2)",
+                    "the ratio Σy/Σx from totals by random group, valid for runs in sessions (Wolter 2007, ch. 2)",
                 ),
                 &format!(
                     "SELECT {}(y, x) FROM (SELECT random_groups(random_group(s), 3) AS y, random_groups(random_group(s), 4) AS x \
@@ -148,16 +148,16 @@ fn intervals(end: End) -> Vec<ScalarUDF> {
             ),
             Box::new(move |arguments| {
                 let (y, x) = (lists(&arguments[0])?, lists(&arguments[1])?);
-                Ok(floats((0..y.len()).map(|row| end.of(clustered(&y, &x, row)))))
+                Ok(floats((0..y.len()).map(|row| end.bound(clustered(&y, &x, row)))))
             }),
         ),
-        of_arrays(
+        array_function(
             name("wider"),
             DataType::Float64,
             Signature::any(5, Volatility::Immutable),
             documentation(
                 &format!("{}(successes, total, kish, totals_successes, totals_total)", name("wider")),
-                &describe("a rate: the wider of Wilson's and the clustered one; Wilson's where the totals are null"),
+                &describe("a rate: the wider of Wilson's and the clustered interval; Wilson's if the totals are null"),
                 &format!("SELECT {}(45.0, 50.0, 1.0, NULL, NULL)", name("wider")),
                 &[],
             ),
@@ -182,8 +182,8 @@ fn wider(end: End, arguments: &[ArrayRef]) -> Result<ArrayRef> {
             return None;
         }
         let [successes, total, kish] = [0, 1, 2].map(|column| numbers[column].value(row));
-        let plain = end.of(wilson(successes * kish, total * kish, CONFIDENCE))?;
-        let clustered = end.of(clustered(&y, &x, row)).filter(|bound| bound.is_finite());
+        let plain = end.bound(wilson(successes * kish, total * kish, CONFIDENCE))?;
+        let clustered = end.bound(clustered(&y, &x, row)).filter(|bound| bound.is_finite());
         Some(match (end, clustered) {
             (End::Low, Some(bound)) => plain.min(bound.max(0.0)),
             (End::High, Some(bound)) => plain.max(bound.min(1.0)),
@@ -192,19 +192,19 @@ fn wider(end: End, arguments: &[ArrayRef]) -> Result<ArrayRef> {
     })))
 }
 
-fn of_sketches() -> Vec<ScalarUDF> {
+fn sketch_functions() -> Vec<ScalarUDF> {
     let example =
         |call: &str| format!("SELECT {call} FROM (SELECT sketch_of(ms, 1) AS s FROM (VALUES (120), (240)) AS t(ms))");
     vec![
-        of_arrays(
+        array_function(
             "sketch_quantile".to_owned(),
             DataType::Float64,
             Signature::any(2, Volatility::Immutable),
             documentation(
                 "sketch_quantile(sketch, q)",
-                "The value below which a share q of all values lies, within 1 %; null of an empty sketch.",
+                "The value below which a fraction q of all values lies, within 1 %; null for an empty sketch.",
                 &example("sketch_quantile(s, 0.95)"),
-                &[("sketch", "a sketch"), ("q", "a share from 0 to 1")],
+                &[("sketch", "a sketch"), ("q", "a fraction from 0 to 1")],
             ),
             Box::new(|arguments| {
                 let q = doubles(&arguments[1])?;
@@ -214,15 +214,15 @@ fn of_sketches() -> Vec<ScalarUDF> {
                 )
             }),
         ),
-        of_arrays(
+        array_function(
             "sketch_fraction_above".to_owned(),
             DataType::Float64,
             Signature::any(2, Volatility::Immutable),
             documentation(
                 "sketch_fraction_above(sketch, threshold)",
-                "The share of values above a threshold, within 1 % of the threshold.",
+                "The fraction of values above a threshold, within 1 % of the threshold.",
                 &example("sketch_fraction_above(s, 200)"),
-                &[("sketch", "a sketch"), ("threshold", "a number, not negative")],
+                &[("sketch", "a sketch"), ("threshold", "a non-negative number")],
             ),
             Box::new(|arguments| {
                 let thresholds = longs(&arguments[1])?;
@@ -234,13 +234,13 @@ fn of_sketches() -> Vec<ScalarUDF> {
                 })
             }),
         ),
-        of_arrays(
+        array_function(
             "sketch_count".to_owned(),
             DataType::Int64,
             Signature::any(1, Volatility::Immutable),
             documentation(
                 "sketch_count(sketch)",
-                "Number of values in a sketch; rounded where they are weighted.",
+                "Number of values in a sketch; rounded if they are weighted.",
                 &example("sketch_count(s)"),
                 &[("sketch", "a sketch")],
             ),
@@ -249,13 +249,13 @@ fn of_sketches() -> Vec<ScalarUDF> {
                 Ok(Arc::new(Int64Array::from(counts)))
             }),
         ),
-        of_arrays(
+        array_function(
             "random_group".to_owned(),
             DataType::Int64,
             Signature::any(1, Volatility::Immutable),
             documentation(
                 "random_group(key)",
-                "The random group (0 to 31) of a session, the same for ever.",
+                "The random group (0 to 31) of a session; it never changes.",
                 "SELECT random_group('session-1')",
                 &[("key", "a text")],
             ),
@@ -275,7 +275,7 @@ fn each_sketch(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<f
     Ok(floats(read_sketches(sketches, compute)?))
 }
 
-/// What each row's sketch comes to; none of a null.
+/// Computes a value from each row's sketch; none if it is null.
 fn read_sketches<T>(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<T>) -> Result<Vec<Option<T>>> {
     let sketches = cast(sketches, &DataType::Binary)?;
     let sketches = sketches.as_binary::<i32>();
@@ -297,7 +297,7 @@ fn longs(array: &ArrayRef) -> Result<Int64Array> {
     Ok(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
-/// Totals by random group, whole or weighted: an interval needs no more digits than a double has.
+/// Reads totals by random group, weighted or not, as doubles, which are precise enough for an interval.
 fn lists(array: &ArrayRef) -> Result<ListArray> {
     let kind = DataType::List(Arc::new(Field::new("element", DataType::Float64, true)));
     Ok(cast(array, &kind)?.as_list::<i32>().clone())
@@ -307,9 +307,9 @@ fn floats(values: impl IntoIterator<Item = Option<f64>>) -> ArrayRef {
     Arc::new(values.into_iter().map(|value| value.filter(|value| value.is_finite())).collect::<Float64Array>())
 }
 
-fn of_numbers(name: String, count: usize, documentation: Documentation, compute: Numbers) -> ScalarUDF {
+fn numeric_function(name: String, count: usize, documentation: Documentation, compute: Numbers) -> ScalarUDF {
     let signature = Signature::exact(vec![DataType::Float64; count], Volatility::Immutable);
-    of_arrays(
+    array_function(
         name,
         DataType::Float64,
         signature,
@@ -326,7 +326,7 @@ fn of_numbers(name: String, count: usize, documentation: Documentation, compute:
     )
 }
 
-fn of_arrays(
+fn array_function(
     name: String,
     output: DataType,
     signature: Signature,

@@ -1,4 +1,4 @@
-//! States of the aggregate functions that make and merge sketches.
+//! States of the aggregate functions that build and merge sketches.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use datafusion::common::{Result, exec_datafusion_err};
 
 use super::fold::{Fold, longs, value};
 
-/// A count of values: whole ones, or millionths of them.
+/// A count of values, in units or in millionths.
 trait Count: Copy + Debug + Default + Send + Sync + 'static {
-    /// The nearest that fits.
+    /// Adds, saturating.
     fn plus(self, other: Self) -> Self;
     fn micros(self) -> i128;
 }
@@ -38,7 +38,8 @@ impl Count for i128 {
     }
 }
 
-/// A sketch that grows: counts of neighbouring buckets side by side, so that adding is an index and no search.
+/// A sketch under construction: counts of adjacent buckets in a vector, so that adding needs an index instead of a
+/// search.
 #[derive(Debug, Default)]
 struct Dense<C> {
     first: u16,
@@ -62,7 +63,7 @@ impl<C: Count> Dense<C> {
         self.counts[place] = self.counts[place].plus(count);
     }
 
-    /// Adds an encoded sketch, whose counts in millionths are told as counts of this one.
+    /// Adds an encoded sketch; `count` converts its counts from millionths.
     fn add_encoded(&mut self, bytes: &[u8], count: impl Fn(i128) -> C) -> Result<()> {
         for_each_encoded(bytes, |bucket, micros| self.add(bucket, count(micros)))
             .map_err(|error| exec_datafusion_err!("{error}"))
@@ -119,8 +120,8 @@ impl Fold for SketchOf {
     }
 }
 
-/// Sketches added up, each value of one as often as its weight says: exactly, so that it makes no difference how values
-/// were cut into sketches.
+/// Merges sketches with weights, exactly, so that the result does not depend on how values were divided among the
+/// sketches.
 #[derive(Debug, Default)]
 pub(super) struct SketchMerge(Dense<i128>);
 

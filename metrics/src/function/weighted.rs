@@ -1,4 +1,4 @@
-//! Totals by random group of runs that stand for several each: exact to the millionth, in any order and any cut.
+//! Totals by random group of weighted runs: exact to the millionth, in any order and grouping.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use bellwether_stats::clusters::GROUPS;
 use bellwether_stats::weight::weighted;
 use datafusion::common::Result;
 
-use super::fold::{Fold, list_of, longs, value};
+use super::fold::{Fold, group_totals, longs, value};
 
-/// Digits of a decimal, and those after its point: a unit of its last digit is a millionth.
+/// Precision and scale of a decimal: the unit of its last digit is a millionth.
 const DIGITS: u8 = 38;
 const SCALE: i8 = 6;
 
@@ -38,7 +38,7 @@ impl WeightedGroupsSum {
     }
 
     fn add(&mut self, lists: &ListArray, row: usize, weight_micros: i64) -> Result<()> {
-        let Some(list) = list_of(lists, row)? else { return Ok(()) };
+        let Some(list) = group_totals(lists, row)? else { return Ok(()) };
         for (total, micros) in self.totals().iter_mut().zip(list.as_primitive::<Decimal128Type>().values()) {
             *total = total.saturating_add(weighted(*micros, weight_micros)).clamp(-LARGEST, LARGEST);
         }

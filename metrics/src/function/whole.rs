@@ -1,9 +1,9 @@
-//! Sums of whole numbers that end at the bound of their type instead of wrapping or failing.
+//! Sums of integers that saturate at the range of their type instead of wrapping or failing.
 //!
-//! Inside a step sums are 256 bits wide: the sum of any rows in any order is exact until it is stored. What does not fit its
-//! column is stored as the greatest number of the column's type, with its sign. A number that stands at that bound stands
-//! for "at least so much", and so does every sum that it goes into: the bound absorbs. So a fold of stored rows gives the
-//! same whatever their order, and what was once more than its column holds is never shown as if it were exact.
+//! Within a step, sums are 256 bits wide: the sum of any rows in any order is exact until it is stored. A sum that does
+//! not fit its column is stored as the largest number of the column's type, with its sign. A stored number at that
+//! bound means "at least this much", and so does every sum that includes it: the bound is absorbing. As a result,
+//! folding stored rows gives the same result in any order, and an overflowed sum never appears exact again.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -23,14 +23,15 @@ use super::documentation;
 use super::fold::Fold;
 
 /// The greatest number of `decimal(38,0)`; the least is its negative.
-pub(super) const GREATEST: i128 = 10_i128.pow(38) - 1;
+pub(super) const DECIMAL_MAX: i128 = 10_i128.pow(38) - 1;
 
-/// Type of a sum that is not stored: wide enough for 2^63 products of three 63-bit numbers.
-pub(super) fn wide_type() -> DataType {
+/// Type of an intermediate sum: wide enough for 2^63 products of three 63-bit numbers.
+fn wide_type() -> DataType {
     DataType::Decimal256(76, 0)
 }
 
-/// A sum on its way. Most fit 128 bits, so that the rest stands apart: there is one of these for each group and column.
+/// An intermediate sum. Most fit in 128 bits, so the wide part is allocated separately: there is one such sum for each
+/// group and column.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Total {
     narrow: i128,
@@ -38,17 +39,17 @@ pub(super) struct Total {
     any: bool,
 }
 
-/// What of a sum does not fit 128 bits.
+/// The part of a sum beyond 128 bits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide {
     sum: i256,
-    /// A number at the upper, or lower, bound has gone into it.
-    held: (bool, bool),
+    /// Whether the sum includes a number at the upper, or lower, bound.
+    saturated: (bool, bool),
 }
 
-/// What stands for a sum that is held, among those on their way.
-fn end() -> i256 {
-    i256::from_i128(GREATEST).wrapping_mul(i256::from_i128(GREATEST))
+/// Returns the value that represents a saturated sum among intermediate sums.
+fn saturation_marker() -> i256 {
+    i256::from_i128(DECIMAL_MAX).wrapping_mul(i256::from_i128(DECIMAL_MAX))
 }
 
 // === impl Total ===
@@ -70,60 +71,60 @@ impl Total {
         let wide = self.wide.get_or_insert_default();
         match wide.sum.checked_add(value) {
             Some(sum) => wide.sum = sum,
-            // Beyond 256 bits it stays: nothing comes near.
-            None => self.hold(value.is_negative()),
+            // Saturates beyond 256 bits, which no input comes near.
+            None => self.saturate(value.is_negative()),
         }
     }
 
-    /// Adds a number that stands at the bound of its column.
-    fn hold(&mut self, negative: bool) {
+    /// Adds a number at the bound of its column.
+    fn saturate(&mut self, negative: bool) {
         self.any = true;
-        let held = &mut self.wide.get_or_insert_default().held;
-        if negative { held.1 = true } else { held.0 = true }
+        let saturated = &mut self.wide.get_or_insert_default().saturated;
+        if negative { saturated.1 = true } else { saturated.0 = true }
     }
 
-    /// Adds a stored number, which holds the sum where it stands at a bound.
+    /// Adds a stored number, which saturates the sum if it is at a bound.
     fn add_stored(&mut self, value: i128) {
         match value {
-            value if value >= GREATEST => self.hold(false),
-            value if value <= -GREATEST => self.hold(true),
+            value if value >= DECIMAL_MAX => self.saturate(false),
+            value if value <= -DECIMAL_MAX => self.saturate(true),
             value => self.add(value),
         }
     }
 
-    /// The sum, where it is not held; else whether it is held below. Of both bounds the upper one holds.
+    /// Returns the sum, or as an error whether it is saturated below. If both bounds are included, the upper one wins.
     fn sum(&self) -> std::result::Result<i256, bool> {
         let narrow = i256::from_i128(self.narrow);
         let Some(wide) = &self.wide else { return Ok(narrow) };
-        match wide.held {
+        match wide.saturated {
             (true, _) => Err(false),
             (false, true) => Err(true),
             (false, false) => wide.sum.checked_add(narrow).ok_or(wide.sum.is_negative()),
         }
     }
 
-    /// The sum within the bounds of what is stored; none where nothing was added.
-    pub(super) fn within(&self) -> Option<i128> {
+    /// Returns the sum clamped to the range of the stored type; none if nothing was added.
+    pub(super) fn clamped(&self) -> Option<i128> {
         let within = |sum: i256| {
-            let beyond = if sum.is_negative() { -GREATEST } else { GREATEST };
-            sum.to_i128().map_or(beyond, |sum| sum.clamp(-GREATEST, GREATEST))
+            let beyond = if sum.is_negative() { -DECIMAL_MAX } else { DECIMAL_MAX };
+            sum.to_i128().map_or(beyond, |sum| sum.clamp(-DECIMAL_MAX, DECIMAL_MAX))
         };
-        let bound = |below: bool| if below { -GREATEST } else { GREATEST };
+        let bound = |below: bool| if below { -DECIMAL_MAX } else { DECIMAL_MAX };
         self.any.then(|| self.sum().map_or_else(bound, within))
     }
 
-    /// As a number that other parts of the same step read: exact, and at the end of the wide type where it is held.
+    /// Returns the intermediate sum for another part of the same step: exact, or the end of the wide type if saturated.
     fn state(&self) -> Option<i256> {
-        let bound = |below: bool| if below { end().wrapping_neg() } else { end() };
+        let bound = |below: bool| if below { saturation_marker().wrapping_neg() } else { saturation_marker() };
         self.any.then(|| self.sum().unwrap_or_else(bound))
     }
 
-    /// Adds what [`Total::state`] gave.
+    /// Adds an intermediate sum returned by [`Total::state`].
     fn merge(&mut self, value: i256) {
-        if value >= end() {
-            self.hold(false);
-        } else if value <= end().wrapping_neg() {
-            self.hold(true);
+        if value >= saturation_marker() {
+            self.saturate(false);
+        } else if value <= saturation_marker().wrapping_neg() {
+            self.saturate(true);
         } else if let Some(narrow) = value.to_i128() {
             self.add(narrow);
         } else {
@@ -131,34 +132,34 @@ impl Total {
         }
     }
 
-    /// Sums on their way, as a column.
-    pub(super) fn states(totals: impl IntoIterator<Item = Self>) -> Result<ArrayRef> {
+    /// Returns intermediate sums as a column.
+    fn states(totals: impl IntoIterator<Item = Self>) -> Result<ArrayRef> {
         let values: Decimal256Array = totals.into_iter().map(|total| total.state()).collect();
         Ok(Arc::new(values.with_precision_and_scale(76, 0)?))
     }
 
-    /// Adds a row of such a column.
-    pub(super) fn merge_row(&mut self, states: &Decimal256Array, row: usize) {
+    /// Adds a row of a column of intermediate sums.
+    fn merge_row(&mut self, states: &Decimal256Array, row: usize) {
         if states.is_valid(row) {
             self.merge(states.value(row));
         }
     }
 
-    /// Bytes that it holds beside itself.
-    pub(super) fn more_bytes(&self) -> usize {
+    /// Returns the bytes it holds on the heap.
+    fn heap_bytes(&self) -> usize {
         self.wide.as_ref().map_or(0, |_| size_of::<Wide>())
     }
 }
 
-/// Such a column.
-pub(super) fn wide(states: &ArrayRef) -> Result<Decimal256Array> {
+/// Reads a column of intermediate sums.
+fn wide(states: &ArrayRef) -> Result<Decimal256Array> {
     let found = states.as_any().downcast_ref::<Decimal256Array>();
     found.cloned().ok_or_else(|| exec_datafusion_err!("a partial sum is {}", states.data_type()))
 }
 
-/// Σ of numbers of `decimal(38,0)`.
+/// Sum of numbers of `decimal(38,0)`.
 #[derive(Debug, Default)]
-pub(super) struct BigSum(Total);
+pub(super) struct BigSum(pub(super) Total);
 
 impl Fold for BigSum {
     type Input = Decimal128Array;
@@ -186,37 +187,37 @@ impl Fold for BigSum {
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        let sums: Decimal128Array = states.iter().map(|state| state.0.within()).collect();
+        let sums: Decimal128Array = states.iter().map(|state| state.0.clamped()).collect();
         Ok(Arc::new(sums.with_precision_and_scale(38, 0)?))
     }
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Total::states(states.into_iter().map(|state| state.0))
     }
     fn size(&self) -> usize {
-        size_of::<Self>() + self.0.more_bytes()
+        size_of::<Self>() + self.0.heap_bytes()
     }
 }
 
-/// What a number at the end of 64 bits counts: so much that no sum of others brings it back within them, and more where it
-/// is positive, so that the order does not matter where both ends meet.
-pub(super) const HELD: i128 = 1 << 120;
-pub(super) const HELD_BELOW: i128 = 1 << 100;
+/// The value of a saturated 64-bit number in a 128-bit sum: so large that no sum of other numbers brings it back into
+/// range, and larger for the upper end, so that the order does not matter if both ends occur.
+pub(super) const ABOVE_RANGE: i128 = 1 << 120;
+pub(super) const BELOW_RANGE: i128 = 1 << 100;
 
-/// A stored number of 64 bits, as it counts in a sum of 128.
-pub(super) fn counted(value: i64) -> i128 {
+/// Converts a stored 64-bit number to its value in a 128-bit sum.
+pub(super) fn widened(value: i64) -> i128 {
     match value {
-        i64::MAX => HELD,
-        value if value <= -i64::MAX => -HELD_BELOW,
+        i64::MAX => ABOVE_RANGE,
+        value if value <= -i64::MAX => -BELOW_RANGE,
         value => i128::from(value),
     }
 }
 
-/// A sum of such numbers within 64 bits.
-pub(super) fn held(sum: i128) -> i64 {
+/// Clamps such a sum to 64 bits.
+pub(super) fn clamp_to_i64(sum: i128) -> i64 {
     i64::try_from(sum).unwrap_or(if sum < 0 { -i64::MAX } else { i64::MAX }).max(-i64::MAX)
 }
 
-/// Σ of numbers of 64 bits. Their sums fit 128 bits whatever their number.
+/// Sum of 64-bit numbers. Their sums fit in 128 bits, however many there are.
 #[derive(Debug, Default)]
 pub(super) struct LongSum(Option<i128>);
 
@@ -234,7 +235,7 @@ impl Fold for LongSum {
     }
     fn update(&mut self, input: &Self::Input, row: usize) -> Result<()> {
         if input.is_valid(row) {
-            self.0 = Some(self.0.unwrap_or(0).saturating_add(counted(input.value(row))));
+            self.0 = Some(self.0.unwrap_or(0).saturating_add(widened(input.value(row))));
         }
         Ok(())
     }
@@ -249,7 +250,7 @@ impl Fold for LongSum {
         Ok(())
     }
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
-        Ok(Arc::new(states.iter().map(|state| state.0.map(held)).collect::<Int64Array>()))
+        Ok(Arc::new(states.iter().map(|state| state.0.map(clamp_to_i64)).collect::<Int64Array>()))
     }
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         let sums: Decimal128Array = states.iter().map(|state| state.0).collect();
@@ -257,16 +258,16 @@ impl Fold for LongSum {
     }
 }
 
-/// The aggregate function over [`LongSum`] and [`BigSum`].
+/// Returns the aggregate function over [`LongSum`] and [`BigSum`].
 pub(super) fn whole_sum() -> AggregateUDF {
     AggregateUDF::from(Function {
         signature: Signature::user_defined(Volatility::Immutable),
         documentation: documentation(
             "whole_sum(value)",
-            "Σ value of whole numbers, exact; what its type cannot hold is held at the greatest number of it, and so is every \
-             sum that a number at that end goes into. Null values count nothing.",
+            "Sum of integers, exact; saturates at the range of its type, and so does every sum that includes a saturated number. \
+             Null values are ignored.",
             "SELECT whole_sum(x) AS total FROM (VALUES (9223372036854775807), (-1)) AS t(x)",
-            &[("value", "a whole number: BIGINT or DECIMAL(38, 0)")],
+            &[("value", "an integer: BIGINT or DECIMAL(38, 0)")],
         ),
     })
 }
@@ -309,7 +310,7 @@ impl AggregateUDFImpl for Function {
         match found {
             [kind] if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
             [DataType::Decimal128(_, scale)] if *scale <= 0 => Ok(vec![BigSum::output_type()]),
-            _ => plan_err!("whole_sum takes one whole number; hint: whole_sum(value)"),
+            _ => plan_err!("whole_sum takes one integer; hint: whole_sum(value)"),
         }
     }
 
@@ -348,7 +349,7 @@ impl AggregateUDFImpl for Function {
     }
 }
 
-/// True where numbers of a type have an end at which sums are held.
+/// Returns true if a type has a bounded range, at which sums saturate.
 pub(super) fn has_bound(kind: &DataType) -> bool {
     match kind {
         DataType::Int64 | DataType::Decimal128(_, _) | DataType::Float64 => true,
@@ -357,7 +358,8 @@ pub(super) fn has_bound(kind: &DataType) -> bool {
     }
 }
 
-/// True in each row in which one of the numbers, or a number of one of the lists, stands at an end of its type.
+/// Returns, for each row, whether one of the numbers, or a number in one of the lists, is at an end of its type's
+/// range.
 #[expect(clippy::cast_precision_loss, reason = "the end of 64 bits as a double is the next power of two")]
 pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     let mut found = vec![false; rows];
@@ -369,7 +371,7 @@ pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
             }
             DataType::Decimal128(_, _) => {
                 let values = column.as_primitive::<Decimal128Type>().clone();
-                Box::new(move |row| values.value(row).saturating_abs() >= GREATEST)
+                Box::new(move |row| values.value(row).saturating_abs() >= DECIMAL_MAX)
             }
             DataType::Float64 => {
                 let values = column.as_primitive::<Float64Type>().clone();
@@ -384,7 +386,7 @@ pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
                 })
             }
             DataType::Null => continue,
-            other => return Err(exec_datafusion_err!("at_bound takes whole numbers and lists of them, not {other}")),
+            other => return Err(exec_datafusion_err!("at_bound takes integers and lists of them, not {other}")),
         };
         for (row, found) in found.iter_mut().enumerate() {
             *found |= column.is_valid(row) && at(row);
@@ -393,8 +395,8 @@ pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     Ok(Arc::new(BooleanArray::from(found)))
 }
 
-/// Numbers rounded to whole ones, held at the ends of 64 bits; null of what is no number.
-#[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, which is what is wanted")]
+/// Rounds numbers to integers, saturating at 64 bits; null for NaN.
+#[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates, as intended")]
 pub(super) fn rounded(numbers: &ArrayRef) -> Result<ArrayRef> {
     let numbers = cast(numbers, &DataType::Float64)?;
     let numbers = numbers.as_primitive::<Float64Type>().iter();
@@ -411,23 +413,23 @@ mod tests {
     fn sum(values: &[i128]) -> Option<i128> {
         let mut total = Total::default();
         values.iter().for_each(|value| total.add_stored(*value));
-        total.within()
+        total.clamped()
     }
 
     #[test]
     fn a_bound_absorbs_and_the_upper_one_first() {
         assert_eq!(sum(&[]), None);
-        assert_eq!(sum(&[GREATEST - 1, GREATEST - 1, -(GREATEST - 1), -(GREATEST - 2)]), Some(1));
-        assert_eq!(sum(&[GREATEST - 1, 1]), Some(GREATEST));
-        assert_eq!(sum(&[GREATEST, -5]), Some(GREATEST));
-        assert_eq!(sum(&[5, -GREATEST, 7]), Some(-GREATEST));
-        assert_eq!(sum(&[-GREATEST, GREATEST]), Some(GREATEST));
+        assert_eq!(sum(&[DECIMAL_MAX - 1, DECIMAL_MAX - 1, -(DECIMAL_MAX - 1), -(DECIMAL_MAX - 2)]), Some(1));
+        assert_eq!(sum(&[DECIMAL_MAX - 1, 1]), Some(DECIMAL_MAX));
+        assert_eq!(sum(&[DECIMAL_MAX, -5]), Some(DECIMAL_MAX));
+        assert_eq!(sum(&[5, -DECIMAL_MAX, 7]), Some(-DECIMAL_MAX));
+        assert_eq!(sum(&[-DECIMAL_MAX, DECIMAL_MAX]), Some(DECIMAL_MAX));
         let mut total = Total::default();
         (0..4).for_each(|_| total.add(i128::MAX));
-        assert_eq!(total.within(), Some(GREATEST));
+        assert_eq!(total.clamped(), Some(DECIMAL_MAX));
         (0..4).for_each(|_| total.add(-i128::MAX));
-        assert_eq!(total.within(), Some(0));
-        let longs = |values: &[i64]| held(values.iter().map(|value| counted(*value)).sum());
+        assert_eq!(total.clamped(), Some(0));
+        let longs = |values: &[i64]| clamp_to_i64(values.iter().map(|value| widened(*value)).sum());
         assert_eq!(longs(&[i64::MAX - 1, i64::MAX - 1, 3 - i64::MAX]), i64::MAX);
         assert_eq!(longs(&[i64::MAX - 1, 2 - i64::MAX]), 1);
         assert_eq!(longs(&[i64::MAX, -5, -5, 1 - i64::MAX]), i64::MAX);
@@ -439,7 +441,7 @@ mod tests {
         #[test]
         fn neither_order_nor_partial_states_change_a_sum(
             parts in proptest::collection::vec(proptest::collection::vec(prop_oneof![
-                -GREATEST..=GREATEST, Just(GREATEST), Just(-GREATEST), Just(GREATEST - 1), -9_i128..9
+                -DECIMAL_MAX..=DECIMAL_MAX, Just(DECIMAL_MAX), Just(-DECIMAL_MAX), Just(DECIMAL_MAX - 1), -9_i128..9
             ], 0..6), 0..5)
         ) {
             let all: Vec<i128> = parts.iter().flatten().copied().collect();
@@ -454,7 +456,7 @@ mod tests {
             let states = wide(&Total::states(partial).expect("states")).expect("wide");
             let mut merged = Total::default();
             (0..states.len()).for_each(|row| merged.merge_row(&states, row));
-            prop_assert_eq!(merged.within(), sum(&all));
+            prop_assert_eq!(merged.clamped(), sum(&all));
         }
     }
 }
