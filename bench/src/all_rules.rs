@@ -1,9 +1,9 @@
-//! All shipped rules together over fleets without a fault: how often somebody is woken for nothing, against the budget; and
-//! how long it takes where something is wrong.
+//! Runs all shipped rules together over fleets without a fault, to compare false pages with the budget, and over fleets
+//! with a fault, to measure the delay of detection.
 //!
-//! `make bench-detection` runs it. The rules are the shipped files, at work in the engine that `bellwether run` has, with
-//! their SQL over rows of `metrics`, their shares of the budget and their states. Rules on `events` and on whole tables get no
-//! rows here: of those that page, only `lag`, a plain bound, is among them.
+//! `make bench-detection` runs it. The shipped rule files run in the same engine as in `bellwether run`, with their SQL
+//! over rows of `metrics`, their shares of the budget and their states. Rules on `events` and on whole tables get no
+//! rows here; the only such rule that pages is `lag`, a plain bound.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,14 +24,14 @@ use bellwether_stats::Sketch;
 use bellwether_tables::Table;
 use clap::Parser;
 
-/// Where the generated part of the page begins and ends.
+/// Markers of the generated part of the page.
 const BEGIN: &str = "<!-- fleet: begin; written by `make bench-detection` -->";
 const END: &str = "<!-- fleet: end -->";
 
-/// Minutes of a day.
+/// Minutes in a day.
 const DAY: i64 = 1440;
 
-/// Days of a month, as the budget counts.
+/// Days in a month of the budget.
 const MONTH: f64 = 30.0;
 
 /// All shipped rules over fleets of twelve tasks and six weeks.
@@ -46,27 +46,27 @@ pub struct Arguments {
     /// First seed
     #[arg(long, default_value_t = 10_000)]
     pub first: u64,
-    /// Page whose generated part is replaced
+    /// Page to update: its generated part is replaced
     #[arg(long)]
     pub page: Option<PathBuf>,
 }
 
-/// An alert that began to fire.
+/// An alert that started to fire.
 #[derive(Clone, Debug)]
 struct Fired {
     rule: String,
     severity: &'static str,
     tenant: Option<String>,
     task: Option<String>,
-    /// Minutes since the fleet began.
+    /// Minutes since the start of the fleet.
     at: i64,
 }
 
-/// Runs it: prints what was found, and writes it to the page. True if no more pages came than the budget allows, and
-/// chance explains.
+/// Runs the benchmark, prints the results and writes them to the page. Returns true if the number of pages is within
+/// the budget, allowing for chance.
 ///
 /// # Errors
-/// `Config` where the page cannot be written; `Bug` where the rules do not run.
+/// `Config` if the page cannot be written; `Bug` if the rules fail.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let seeds = arguments.first..arguments.first + arguments.seeds;
     let still = over(seeds, |seed| judged(&Fleet::new(seed, DEVIATION)))?;
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for fired in still.iter().flatten().filter(|fired| fired.severity == "page") {
         let task = fired.task.as_deref().unwrap_or_default();
         eprintln!(
-            "{} of {} {task}, {} minutes after the begin",
+            "{} of {} {task}, {} minutes after the start",
             fired.rule,
             fired.tenant.as_deref().unwrap_or_default(),
             fired.at
@@ -87,15 +87,15 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     write(arguments, &text)?;
     let months = months(still.len());
     let pages = still.iter().flatten().filter(|fired| fired.severity == "page").count();
-    // What chance makes of as many as the budget allows, twice the deviation of a Poisson law.
+    // Allow two standard deviations of a Poisson distribution above the budget.
     let allowed = BudgetSettings::default().pages * months;
     Ok(as_number(pages) <= allowed + 2.0 * allowed.sqrt())
 }
 
-/// How long it takes where something is wrong, in fleets whose quality is still and in such whose quality wanders.
+/// Measures the delay of detection in fleets with constant and with wandering quality.
 fn with_faults(arguments: &Arguments) -> Result<String> {
     let mut text =
-        String::from("| what happens | quality | found by | found | median delay |\n| --- | --- | --- | --- | --- |\n");
+        String::from("| fault | quality | detected by | detected | median delay |\n| --- | --- | --- | --- | --- |\n");
     for (name, rule, fault) in faults() {
         for deviation in [0.0, DEVIATION] {
             let seeds = arguments.first..arguments.first + arguments.faults;
@@ -132,15 +132,15 @@ fn months(fleets: usize) -> f64 {
     as_number(fleets) * 42.0 / MONTH
 }
 
-/// Faults on a Wednesday of the fifth week, at 9:30 UTC: what, by which rule, and how.
+/// Faults on a Wednesday of the fifth week, at 9:30 UTC: description, rule that detects it, and the fault.
 fn faults() -> [(&'static str, &'static str, Fault); 4] {
     let from = 30 * DAY + 9 * 60 + 30;
     let fault = |task, lasts, failure| Fault { task, from, lasts, failure };
     [
-        ("no runs of a task with 90 an hour", "silent_producer", fault(1, 240, None)),
-        ("no runs of a task with 240 an hour", "silent_producer", fault(0, 240, None)),
-        ("10 points more failures of a task with 150 an hour", "success_drift", fault(4, 4 * DAY, Some(0.10))),
-        ("30 points more failures of a task with 240 an hour", "success_drift", fault(0, 2 * DAY, Some(0.30))),
+        ("no more runs of a task with 90 an hour", "silent_producer", fault(1, 240, None)),
+        ("no more runs of a task with 240 an hour", "silent_producer", fault(0, 240, None)),
+        ("failure rate +10 points, task with 150 runs an hour", "success_drift", fault(4, 4 * DAY, Some(0.10))),
+        ("failure rate +30 points, task with 240 runs an hour", "success_drift", fault(0, 2 * DAY, Some(0.30))),
     ]
 }
 
@@ -157,20 +157,20 @@ fn found_line(name: &str, rule: &str, fault: &Fault, deviation: f64, found: &[Ve
         })
         .collect();
     delays.sort_unstable();
-    // The median over all fleets: what was not found comes after all that was.
-    let median = delays.get(found.len() / 2).map_or_else(|| "not found".to_owned(), |delay| format!("{delay} min"));
-    let quality = if deviation > 0.0 { "wanders" } else { "still" };
+    // The median over all fleets; undetected faults count as later than all others.
+    let median = delays.get(found.len() / 2).map_or_else(|| "not detected".to_owned(), |delay| format!("{delay} min"));
+    let quality = if deviation > 0.0 { "wanders" } else { "constant" };
     format!("| {name} | {quality} | `{rule}` | {} of {} | {median} |\n", delays.len(), found.len())
 }
 
-/// What fired without a cause.
+/// Reports alerts that fired without a fault.
 fn nulls(found: &[Vec<Fired>], arguments: &Arguments) -> String {
     let months = months(found.len());
     let mut rules: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for fired in found.iter().flatten() {
-        // A day on which nobody comes though it is a working day is a question, and is asked once.
+        // A holiday looks like an outage; it may alarm, once.
         let rule = match fired.rule.as_str() {
-            "silent_producer" if fired.at.div_euclid(DAY) == HOLIDAY => "silent_producer, of the holiday",
+            "silent_producer" if fired.at.div_euclid(DAY) == HOLIDAY => "silent_producer, on the holiday",
             rule => rule,
         };
         *rules.entry((fired.severity, rule)).or_default() += 1;
@@ -178,8 +178,8 @@ fn nulls(found: &[Vec<Fired>], arguments: &Arguments) -> String {
     let budget = BudgetSettings::default();
     let mut text = format!(
         "`bellwether-fleet --seeds {} --faults {} --first {}`: {} fleets of {} tasks and {DAYS} days without a fault, one \
-         holiday in each, {months:.0} months together. Quality wanders by {DEVIATION} on the logit scale.\n\n\
-         | severity | rule | fired | a month | allowed a month |\n| --- | --- | --- | --- | --- |\n",
+         holiday in each, {months:.0} months in total. Quality wanders with a standard deviation of {DEVIATION} on the logit scale.\n\n\
+         | severity | rule | alerts | per month | budget per month |\n| --- | --- | --- | --- | --- |\n",
         arguments.seeds,
         arguments.faults,
         arguments.first,
@@ -189,7 +189,7 @@ fn nulls(found: &[Vec<Fired>], arguments: &Arguments) -> String {
     for (severity, allowed) in [("page", budget.pages), ("ticket", budget.tickets), ("info", budget.infos)] {
         let all: usize = rules.iter().filter(|((of, _), _)| *of == severity).map(|(_, count)| count).sum();
         let rate = as_number(all) / months;
-        text.push_str(&format!("| {severity} | all together | {all} | {rate:.2} | {allowed} |\n"));
+        text.push_str(&format!("| {severity} | all rules | {all} | {rate:.2} | {allowed} |\n"));
         for ((_, rule), count) in rules.iter().filter(|((of, _), _)| *of == severity) {
             text.push_str(&format!("| {severity} | {rule} | {count} | {:.2} | |\n", as_number(*count) / months));
         }
@@ -197,7 +197,7 @@ fn nulls(found: &[Vec<Fired>], arguments: &Arguments) -> String {
     text + "\n"
 }
 
-/// Answers for seeds, on as many threads as there are cores.
+/// Runs `answer` for every seed, on all cores.
 fn over(seeds: std::ops::Range<u64>, answer: impl Fn(u64) -> Result<Vec<Fired>> + Sync) -> Result<Vec<Vec<Fired>>> {
     let next = AtomicU64::new(seeds.start);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -213,7 +213,7 @@ fn over(seeds: std::ops::Range<u64>, answer: impl Fn(u64) -> Result<Vec<Fired>> 
     };
     let answers = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        // A fleet that nobody judged must not look like one without an alert.
+        // A fleet that was not judged must not look like a fleet without alerts.
         let ended: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         ended.into_iter().collect::<std::thread::Result<Vec<_>>>()
     });
@@ -221,7 +221,8 @@ fn over(seeds: std::ops::Range<u64>, answer: impl Fn(u64) -> Result<Vec<Fired>> 
     answers.into_iter().flatten().collect()
 }
 
-/// What the shipped rules tell of a fleet, day by day; the day of a stalled ingest in two parts.
+/// Returns the alerts of the shipped rules on a fleet, evaluated day by day, with the day of the stalled ingest in two
+/// parts.
 fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time() // Queries of rules have a time limit.
@@ -235,7 +236,7 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
         rows.extend(engine.evaluate(EPOCH + day * DAY, EPOCH + day * DAY, None));
         let mut cells = fleet.day(day);
         if STALL.0.div_euclid(DAY) == day {
-            // Nothing is judged while nothing is read; then all of it comes at once.
+            // During the stall nothing is judged; afterwards everything arrives at once.
             let before: Vec<Cell> = cells.iter().filter(|cell| cell.minute < STALL.0).cloned().collect();
             cells.retain(|cell| cell.minute >= STALL.0);
             runtime.block_on(engine.take(Table::Metrics, vec![batch(&engine, &before)?]))?;
@@ -256,7 +257,7 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
         .collect())
 }
 
-/// Cells as rows of `metrics`, as far as rules name its columns.
+/// Builds rows of `metrics` from cells, with the columns that rules use.
 fn batch(engine: &Engine, cells: &[Cell]) -> Result<RecordBatch> {
     let whole = Table::Metrics.arrow_schema();
     let names = engine.columns(Table::Metrics);
@@ -316,7 +317,7 @@ fn value(name: &str, cell: &Cell) -> i64 {
         "escalated" => escalated,
         "tool_calls_failed" => tools,
         "policy_exceptions_high" | "runs_with_policy_exception" => exceptions,
-        // A tenth of a cent each, and a hundred of these squared.
+        // A tenth of a cent each; the squares are relative to that.
         "cost_nanos_sum" => priced * runs * 1_000_000,
         "cost_success_nanos_sum" => priced * (runs - failed) * 1_000_000,
         "cost_nanos_squares" => priced * runs * 1_000_000_000_000,
@@ -324,7 +325,7 @@ fn value(name: &str, cell: &Cell) -> i64 {
     }
 }
 
-/// Log-normal latencies of a cell's runs.
+/// Draws log-normal latencies for a cell's runs.
 #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
 #[expect(clippy::cast_sign_loss, reason = "latencies are not negative")]
 fn latencies(cell: &Cell) -> Sketch {

@@ -1,15 +1,15 @@
-//! Run events as apps would send them, from a seed: high-cardinality ids, varied text, amounts, latencies, tools and
-//! sessions, over six tasks with several releases and models.
+//! Generates run events as apps would send them, from a seed: high-cardinality ids, varied text, amounts, latencies,
+//! tools and sessions, for six tasks with several releases and models.
 //!
-//! Rules: every event is valid by the contract and of its own run; the same seed and the same calls give the same bytes;
-//! no clock is read. Amounts of money are whole micro-units, so that any program can add them up exactly.
+//! Rules: every event is valid and belongs to a run of its own; the same seed and calls give the same bytes; no clock
+//! is read. Amounts of money are integer micro-units, so that any program can add them exactly.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// How much an app says about a run.
+/// The amount of detail in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// About 800 bytes: outcome, tokens, cost, latency, a tool call or two.
@@ -36,13 +36,13 @@ pub struct Generator {
     left_in_session: u32,
 }
 
-/// One task and who carries it out.
+/// A task and the app that performs it.
 struct Task {
     source: &'static str,
     name: &'static str,
     /// Model and its provider.
     model: (&'static str, &'static str),
-    /// The release at full rollout, and the canary.
+    /// The release in full rollout, and the canary.
     releases: [&'static str; 2],
     success: f64,
     latency_ms: f64,
@@ -113,10 +113,10 @@ const TASKS: [Task; 6] = [
     },
 ];
 
-/// Share of a task's runs that its canary gets.
+/// Fraction of a task's runs that the canary gets.
 const CANARY_SHARE: f64 = 0.1;
 
-/// Words that texts are made of.
+/// Vocabulary of generated texts.
 const WORDS: [&str; 64] = [
     "the",
     "order",
@@ -186,10 +186,10 @@ const WORDS: [&str; 64] = [
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Crockford's alphabet, as ULIDs have it.
+/// Crockford's alphabet, as used by ULIDs.
 const BASE32: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// What is drawn once for a run, so that every field tells the same story.
+/// Properties drawn once per run, so that all its fields are consistent.
 struct Draw {
     task: &'static Task,
     canary: bool,
@@ -200,12 +200,12 @@ struct Draw {
 // === impl Generator ===
 
 impl Generator {
-    /// A generator with a seed.
+    /// Creates a generator.
     pub fn new(seed: u64, size: Size) -> Self {
         Self { rng: StdRng::seed_from_u64(seed), size, session: 0, left_in_session: 0 }
     }
 
-    /// The next event: a run of its own that ended at this time (µs since 1970).
+    /// Returns the next event: a new run that ended at this time (µs since 1970).
     pub fn next(&mut self, ended_micros: i64) -> Event {
         let draw = self.draw();
         let key = format!("run_{}", self.text_of(26, BASE32));
@@ -374,7 +374,7 @@ impl Generator {
         json.push_str(&format!(r#"],"content":{{"input":"{}","output":"{}"}}"#, self.sentence(30), self.sentence(75),));
     }
 
-    /// A text of words; their number varies by a half in both directions.
+    /// Generates a text of roughly `words` words, varying by half in both directions.
     fn sentence(&mut self, words: usize) -> String {
         let count = self.rng.random_range(words / 2..=words + words / 2);
         let mut text = String::with_capacity(count * 7);
@@ -387,7 +387,7 @@ impl Generator {
         text
     }
 
-    /// Random letters of an alphabet whose length is a power of two, at most 32.
+    /// Draws random letters from an alphabet; its size is a power of two, at most 32.
     fn text_of<const N: usize>(&mut self, length: usize, alphabet: &[u8; N]) -> String {
         let bits = N.trailing_zeros();
         let mut text = String::with_capacity(length);
@@ -411,7 +411,7 @@ impl Generator {
         &choices[self.rng.random_range(0..choices.len())]
     }
 
-    /// A log-normal factor with median one, by six uniform draws for the normal.
+    /// Draws a log-normal factor with median 1; the normal is the sum of six uniform draws.
     fn spread(&mut self, sigma: f64) -> f64 {
         let normal = ((0..6).map(|_| self.rng.random::<f64>()).sum::<f64>() - 3.0) * std::f64::consts::SQRT_2;
         (sigma * normal).exp()
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_valid_of_its_own_run_and_about_as_large_as_said() {
+    fn every_event_is_valid_unique_and_of_the_stated_size() {
         for (size, bytes) in [(Size::Small, 800.0), (Size::Large, 3000.0)] {
             let events = events(1, size, 2000);
             let mut builder = BatchBuilder::new(Limits::default());

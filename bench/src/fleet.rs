@@ -1,15 +1,15 @@
-//! A fleet of LLM apps as production has it, without any fault, from a seed: what tests are fed with, and what is true of it.
+//! A realistic fleet of LLM apps without faults, from a seed: input for tests, together with the true values.
 //!
-//! * Office hours in Berlin, quiet evenings and nights, week-ends on which half of the tasks do nothing at all, holidays, and
-//!   the change to winter time.
-//! * Tail sampling: of some tasks failures are all kept and successes by a probability, which differs by task.
-//! * Two tenants whose runs have the same ids at the same source.
-//! * Runs that state no cost, or no tokens; producers whose clocks are up to five minutes ahead.
+//! * Office hours in Berlin, quiet evenings and nights, weekends on which half of the tasks have no runs at all,
+//!   holidays, and the end of daylight saving time.
+//! * Tail sampling: some tasks keep all failures, and successes with a probability that differs by task.
+//! * Two tenants with the same run ids and the same source.
+//! * Runs without a cost or without tokens; producers with clocks up to five minutes ahead.
 //! * Quality that wanders from hour to hour: an autoregressive logit.
-//! * Ingestion that stands still for some hours, and partitions that are added while all runs.
+//! * Ingestion that stalls for some hours, and partitions that are added during operation.
 //!
-//! Rules: every event is valid by the contract; the same seed gives the same bytes; no clock is read. Probabilities of
-//! sampling have whole inverses and amounts are whole micro-units, so that any program can add them up exactly.
+//! Rules: every event is valid; the same seed gives the same bytes; no clock is read. Sampling probabilities have
+//! integer inverses and amounts are integer micro-units, so that any program can add them exactly.
 
 use std::ops::Range;
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,11 +24,11 @@ use crate::events::Event;
 const MINUTE_MICROS: i64 = 60_000_000;
 const HOUR_MINUTES: i64 = 60;
 
-/// Standard deviation of the logit of success between hours, and how many hours it remembers.
+/// Standard deviation of the logit of success between hours, and its correlation time in hours.
 const WANDER: f64 = 0.2;
 const MEMORY_HOURS: f64 = 6.0;
 
-/// Working days on which nobody works.
+/// Public holidays on working days.
 const HOLIDAYS: [(i32, u32, u32); 3] = [(2026, 10, 30), (2026, 11, 11), (2026, 12, 25)];
 
 /// One task of the fleet.
@@ -36,14 +36,14 @@ struct Task {
     name: &'static str,
     source: &'static str,
     tenant: &'static str,
-    /// Runs a minute in the middle of a working day.
+    /// Runs per minute in the middle of a working day.
     runs: f64,
     success: f64,
-    /// Of so many successes one is kept; failures all.
+    /// One in this many successes is kept; all failures are.
     one_of: u32,
-    /// How far the producer's clock is ahead, s.
+    /// Seconds by which the producer's clock is ahead.
     ahead: i64,
-    /// Nothing at all comes on week-ends.
+    /// True if it has no runs on weekends.
     rests: bool,
 }
 
@@ -51,7 +51,7 @@ const fn task(name: &'static str, source: &'static str, tenant: &'static str, ru
     Task { name, source, tenant, runs, success, one_of: 1, ahead: 0, rests: false }
 }
 
-/// The first two are one app that two tenants have, so that they give the same ids to different runs.
+/// The first two are one app used by two tenants, so they give the same ids to different runs.
 const TASKS: [Task; 8] = [
     task("refund_triage", "support-assistant", "north", 0.5, 0.86),
     task("refund_triage", "support-assistant", "south", 0.4, 0.92),
@@ -63,68 +63,68 @@ const TASKS: [Task; 8] = [
     Task { rests: true, ..task("contract_search", "legal-search", "north", 0.2, 0.88) },
 ];
 
-/// What may be set.
+/// Settings of a fleet.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Partitions at first.
+    /// Initial number of partitions.
     pub partitions: i32,
-    /// From this minute since 1970 on there is one partition more.
+    /// Minute since 1970 from which on there is one more partition.
     pub one_more_from: i64,
-    /// Minutes since 1970 during which nothing is ingested: what is sent then arrives at their end.
+    /// Minutes since 1970 during which ingestion stalls: messages of that time arrive at its end.
     pub stalled: Range<i64>,
 }
 
-/// What is true of a run, as far as its message says it.
+/// The true values of a run, as far as its message states them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
     /// Tenant; empty for none.
     pub tenant: &'static str,
     /// Task.
     pub task: &'static str,
-    /// Whether it succeeded; none if nobody knows.
+    /// Whether it succeeded; none if unknown.
     pub success: Option<bool>,
-    /// Runs that it stands for.
+    /// Runs that it represents.
     pub weight: u32,
-    /// What it cost, micro-units, where it says so.
+    /// Cost in micro-units, if stated.
     pub cost_micros: Option<u64>,
-    /// Tokens in and out, where it says so.
+    /// Input and output tokens, if stated.
     pub tokens: Option<u64>,
 }
 
-/// A message, where and when it comes.
+/// A message with its partition and arrival time.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// Partition that it goes to.
+    /// Its partition.
     pub partition: i32,
-    /// When it can be read, µs since 1970: by a clock that is right.
+    /// When it can be read, µs since 1970, by a correct clock.
     pub arrives_micros: i64,
     /// Message.
     pub event: Event,
-    /// What is true of it.
+    /// Its true values.
     pub truth: Truth,
 }
 
-/// Generates what a fleet sends.
+/// Generates the messages of a fleet.
 pub struct Fleet {
     rng: StdRng,
     settings: Settings,
-    /// Wandering part of the logit of each task, of this hour.
+    /// Current deviation of each task's logit.
     wander: [f64; TASKS.len()],
     hour: i64,
-    /// Runs of each tenant's apps so far, by task.
+    /// Number of runs so far, by task.
     runs: [u64; TASKS.len()],
 }
 
 // === impl Fleet ===
 
 impl Fleet {
-    /// A fleet with a seed.
+    /// Creates a fleet.
     pub fn new(seed: u64, settings: Settings) -> Self {
         let rng = StdRng::seed_from_u64(seed);
         Self { rng, settings, wander: [0.0; TASKS.len()], hour: i64::MIN, runs: [0; TASKS.len()] }
     }
 
-    /// What is sent in a minute since 1970. To be asked in order.
+    /// Returns the messages of a minute since 1970. Call it in order of time.
     pub fn minute(&mut self, minute: i64) -> Vec<Sent> {
         if minute.div_euclid(HOUR_MINUTES) != self.hour {
             self.hour = minute.div_euclid(HOUR_MINUTES);
@@ -140,7 +140,7 @@ impl Fleet {
         sent
     }
 
-    /// A step of every task's quality.
+    /// Moves the quality of every task by one step.
     fn wander(&mut self) {
         let kept = (-1.0 / MEMORY_HOURS).exp();
         for place in 0..TASKS.len() {
@@ -149,7 +149,7 @@ impl Fleet {
         }
     }
 
-    /// One run, where it is kept.
+    /// Returns one run, or none if sampling drops it.
     fn run(&mut self, place: usize, minute: i64) -> Option<Sent> {
         let task = &TASKS[place];
         self.runs[place] += 1;
@@ -200,7 +200,7 @@ impl Fleet {
     }
 }
 
-/// A run as its app says it.
+/// Builds the message of a run.
 fn message(task: &Task, run_id: &str, ended: i64, latency_ms: f64, truth: &Truth) -> Value {
     let status = match truth.success {
         Some(true) => "success",
@@ -235,7 +235,7 @@ fn message(task: &Task, run_id: &str, ended: i64, latency_ms: f64, truth: &Truth
     event
 }
 
-/// How much of the traffic of a working day's middle there is in a minute.
+/// Returns the traffic of a minute relative to the middle of a working day.
 fn activity(minute: i64, rests: bool) -> f64 {
     let Some(local) = DateTime::<Utc>::from_timestamp(minute * 60 + berlin_offset(minute) * 3600, 0) else {
         return 0.0;
@@ -253,7 +253,8 @@ fn activity(minute: i64, rests: bool) -> f64 {
     }
 }
 
-/// Hours that Berlin is ahead of UTC: two from the last Sunday of March to that of October, at 01:00 UTC, else one.
+/// Returns the hours that Berlin is ahead of UTC: two from the last Sunday of March to that of October, at 01:00 UTC,
+/// else one.
 fn berlin_offset(minute: i64) -> i64 {
     let Some(at) = DateTime::<Utc>::from_timestamp(minute * 60, 0) else { return 1 };
     let change = |month: u32| {
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_week_has_what_production_has() {
+    fn the_week_has_the_stated_properties() {
         let week = week(1);
         let minute = |sent: &Sent| sent.arrives_micros.div_euclid(MINUTE_MICROS);
         let of_day = |day: i64| week.iter().filter(|sent| (minute(sent) - MONDAY).div_euclid(24 * 60) == day).count();
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn winter_time_begins_in_the_night_of_the_last_sunday_of_october() {
+    fn daylight_saving_time_ends_on_the_last_sunday_of_october() {
         let at = |text: &str| {
             let at: DateTime<Utc> = text.parse().expect("a time");
             at.timestamp() / 60

@@ -1,4 +1,4 @@
-//! Topics on the broker that measurements read, and the producer that fills them.
+//! Creates topics for measurements and fills them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList, util::Timeout};
 
-/// Longest wait for the broker.
+/// Maximum wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pause while the producer's queue is full.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Time over which the runs of a filled topic ended, up to now: a backlog of a while.
+/// Time span of the runs in a filled topic, up to now.
 const BACKLOG: Duration = Duration::from_secs(30 * 60);
 
-/// Partitions of every topic here.
+/// Number of partitions of every topic.
 pub(crate) const PARTITIONS: i32 = 4;
 
-/// A topic with events in it.
+/// A filled topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Filled {
     pub(crate) topic: String,
@@ -34,7 +34,7 @@ pub(crate) struct Filled {
     pub(crate) bytes: u64,
 }
 
-/// An event that the broker has, and when it was sent.
+/// An event that the broker acknowledged, and when it was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) partition: i32,
@@ -42,7 +42,7 @@ pub(crate) struct Sent {
     pub(crate) at: Instant,
 }
 
-/// Notes what was delivered.
+/// Records deliveries.
 #[derive(Default)]
 pub(crate) struct Deliveries {
     sent: Mutex<Vec<Sent>>,
@@ -75,33 +75,34 @@ pub(crate) struct Publisher {
 }
 
 fn refused(what: &str, source: KafkaError) -> Error {
-    Error::unavailable(format!("the broker does not {what}")).with_source(source).with_hint("is --broker right?")
+    Error::unavailable(format!("the broker did not {what}")).with_source(source).with_hint("check --broker")
 }
 
-/// Makes a topic with a name of its own.
+/// Creates a topic with a unique name.
 ///
 /// # Errors
-/// `Unavailable` where the broker does not make it.
+/// `Unavailable` if the broker does not create it.
 pub(crate) fn topic(broker: &str) -> Result<String> {
     let name = format!("bench-{}", unique_id().simple());
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .create()
-        .map_err(|source| refused("take a client", source))?;
+        .map_err(|source| refused("accept a client", source))?;
     let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    let made = block_on(admin.create_topics([&topic], &options)).map_err(|source| refused("make topics", source))?;
+    let made = block_on(admin.create_topics([&topic], &options)).map_err(|source| refused("create topics", source))?;
     for result in made {
-        result
-            .map_err(|(topic, code)| Error::unavailable(format!("the broker does not make topic `{topic}`: {code}")))?;
+        result.map_err(|(topic, code)| {
+            Error::unavailable(format!("the broker did not create topic `{topic}`: {code}"))
+        })?;
     }
     Ok(name)
 }
 
-/// Makes a topic and fills it with events that ended over the last half hour, in about that order.
+/// Creates a topic and fills it with events that ended over the last half hour, roughly in that order.
 ///
 /// # Errors
-/// `Unavailable` where the broker does not take them.
+/// `Unavailable` if the broker does not accept them.
 pub(crate) fn fill(broker: &str, seed: u64, size: Size, events: usize) -> Result<Filled> {
     let topic = topic(broker)?;
     let publisher = Publisher::new(broker, &topic)?;
@@ -128,17 +129,17 @@ impl Publisher {
             .set("enable.idempotence", "true")
             .set("linger.ms", "5")
             .create_with_context(Deliveries::default())
-            .map_err(|source| refused("take a producer", source))?;
+            .map_err(|source| refused("accept a producer", source))?;
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
-    /// Publishes an event; a `timed` one is among [`Publisher::sent`] once the broker has it.
+    /// Publishes an event; a `timed` one appears in [`Publisher::sent`] once the broker acknowledges it.
     pub(crate) fn publish(&self, event: &Event, timed: bool) -> Result<()> {
         let opaque = Box::new(timed.then(Instant::now));
         let mut record = BaseRecord::with_opaque_to(&self.topic, opaque).key(&event.key).payload(&event.payload);
         while let Err((error, back)) = self.producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
-                return Err(refused("take events", error));
+                return Err(refused("accept events", error));
             }
             record = back;
             self.producer.poll(PAUSE);
@@ -147,27 +148,27 @@ impl Publisher {
         Ok(())
     }
 
-    /// Hears what has become of events.
+    /// Processes delivery reports.
     pub(crate) fn poll(&self) {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Waits until the broker has everything.
+    /// Waits until the broker has acknowledged everything.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.producer.flush(Timeout::After(PATIENCE)).map_err(|source| refused("take the last events", source))?;
+        self.producer.flush(Timeout::After(PATIENCE)).map_err(|source| refused("accept the last events", source))?;
         match self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(refused("take every event", error)),
+            Some(error) => Err(refused("accept every event", error)),
             None => Ok(()),
         }
     }
 
-    /// The timed events that the broker has.
+    /// Returns the timed events that the broker has acknowledged.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.producer.context().sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Sees how far a consumer group is, without joining it.
+/// Observes the progress of a consumer group without joining it.
 pub(crate) struct Progress {
     client: BaseConsumer,
     topic: String,
@@ -181,11 +182,11 @@ impl Progress {
             .set("bootstrap.servers", broker)
             .set("group.id", group)
             .create()
-            .map_err(|source| refused("take a consumer", source))?;
+            .map_err(|source| refused("accept a consumer", source))?;
         Ok(Self { client, topic: topic.to_owned() })
     }
 
-    /// True if the group has committed everything that is in the topic.
+    /// Returns true if the group has committed all messages of the topic.
     pub(crate) fn is_at_the_end(&self) -> bool {
         self.behind().is_ok_and(|behind| behind == 0)
     }

@@ -1,8 +1,8 @@
-//! `make bench`: measures Bellwether, as rates per CPU-second wherever other work on the machine could spoil a time.
+//! `make bench`: measures Bellwether. Rates are per CPU-second wherever other load on the machine could distort a time.
 //!
-//! Each part is a file under `part`; `report` collects their numbers, `kafka` fills topics on the broker.
+//! Each part is a file under `part`; `report` collects the results, `kafka` fills topics on the broker.
 //!
-//! Rule: nothing here is asserted by time. A number that is worse than required is shown as such, and no more.
+//! Rule: nothing here asserts a time. A result that misses its requirement is reported as such, no more.
 
 mod kafka;
 mod part;
@@ -20,20 +20,20 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Measures Bellwether. Without a part: all of them.
+/// Measure Bellwether. Without a part: all of them.
 #[derive(Debug, Parser)]
 #[command(name = "bellwether-bench")]
 struct Arguments {
-    /// What to measure
+    /// Parts to measure
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// A short version of each part
+    /// Run a short version of each part
     #[arg(long)]
     quick: bool,
-    /// A version of each part that only shows that it works; its numbers mean nothing
+    /// Run a version of each part that only shows that it works; its results are meaningless
     #[arg(long, hide = true)]
     tiny: bool,
-    /// Runs of each measurement, of which the median counts
+    /// Runs of each measurement; the median is reported
     #[arg(long)]
     runs: Option<usize>,
     /// Seed of the events
@@ -42,18 +42,18 @@ struct Arguments {
     /// Address of a Kafka broker, HOST:PORT
     #[arg(long, env = "BELLWETHER_TEST_KAFKA")]
     broker: Option<String>,
-    /// The program to measure
+    /// Program to measure
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Folder for tables; by default a temporary one. It should be on a disk, not in memory
+    /// Folder for tables, by default a temporary one; it should be on a disk, not in memory
     #[arg(long, value_name = "FOLDER")]
     scratch: Option<PathBuf>,
-    /// Where the numbers go as JSON
+    /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// What every part works with.
+/// The context of every part.
 #[derive(Debug)]
 struct Bench {
     sizes: Sizes,
@@ -64,38 +64,38 @@ struct Bench {
     report: Report,
 }
 
-/// How much is measured.
+/// Sizes of the measurements.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     /// Runs of each measurement.
     runs: usize,
-    /// Events in the benches of one room.
-    room_events: usize,
+    /// Events for measurements of a single crate.
+    crate_events: usize,
     /// Small events in a topic.
     topic_events: usize,
-    /// Large events in a topic; none: they are left out.
+    /// Large events in a topic; 0 to skip them.
     large_topic_events: usize,
-    /// Events in the topic that peers read too.
+    /// Events in the topic that peers read as well.
     peer_events: usize,
     /// Seconds of live traffic, and of idling.
     window_s: u64,
-    /// Live events a second.
+    /// Live events per second.
     live_per_second: u64,
     /// Commits of the longest log.
     commits: i64,
-    /// Tasks that are watched, with two releases each.
+    /// Watched tasks, with two releases each.
     watched_tasks: usize,
-    /// Hours of history that baselines are learned from.
+    /// Hours of history to learn baselines from.
     watched_hours: i64,
-    /// Ticks that are measured.
+    /// Measured ticks.
     watched_ticks: i64,
-    /// Runs in the index of runs.
+    /// Runs in the run index.
     late_runs: usize,
 }
 
 const FULL: Sizes = Sizes {
     runs: 3,
-    room_events: 400_000,
+    crate_events: 400_000,
     topic_events: 2_000_000,
     large_topic_events: 500_000,
     peer_events: 500_000,
@@ -109,7 +109,7 @@ const FULL: Sizes = Sizes {
 };
 const QUICK: Sizes = Sizes {
     runs: 1,
-    room_events: 100_000,
+    crate_events: 100_000,
     topic_events: 300_000,
     large_topic_events: 75_000,
     peer_events: 50_000,
@@ -123,7 +123,7 @@ const QUICK: Sizes = Sizes {
 };
 const TINY: Sizes = Sizes {
     runs: 1,
-    room_events: 400,
+    crate_events: 400,
     topic_events: 600,
     large_topic_events: 0,
     peer_events: 600,
@@ -137,14 +137,14 @@ const TINY: Sizes = Sizes {
 };
 
 fn main() -> ExitCode {
-    // As the program does.
+    // Same as the program does.
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_thp_disable(true).ok();
     let arguments = Arguments::parse();
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::unavailable("the system gives no threads").with_source(source))
+        .map_err(|source| Error::unavailable("cannot start the async runtime").with_source(source))
         .and_then(|runtime| runtime.block_on(Box::pin(measure(arguments))));
     match done {
         Ok(code) => code,
@@ -168,11 +168,11 @@ async fn measure(arguments: Arguments) -> Result<ExitCode> {
         Some(folder) => tempfile::tempdir_in(folder),
         None => tempfile::tempdir(),
     }
-    .map_err(|source| Error::unavailable("a temporary folder cannot be made").with_source(source))?;
+    .map_err(|source| Error::unavailable("cannot create a temporary folder").with_source(source))?;
     let mut bench = Bench {
         sizes: Sizes { runs: arguments.runs.unwrap_or(sizes.runs).max(1), ..sizes },
         seed: arguments.seed,
-        // The mock cluster keeps 5 MiB a partition, and lives in a test's process.
+        // The mock cluster keeps 5 MiB per partition and lives in a test's process.
         broker: arguments.broker.filter(|broker| !broker.is_empty() && broker != "mock"),
         program: arguments.program.map_or_else(beside_this_one, Ok)?,
         scratch: scratch.path().to_owned(),
@@ -189,8 +189,9 @@ async fn measure(arguments: Arguments) -> Result<ExitCode> {
     Ok(if bench.report.has_gaps() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The program built along with this one.
+/// Returns the path of the program built together with this one.
 fn beside_this_one() -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(|source| Error::bug("this program has no path").with_source(source))?;
+    let own = std::env::current_exe()
+        .map_err(|source| Error::bug("cannot determine the path of this program").with_source(source))?;
     Ok(own.with_file_name("bellwether"))
 }

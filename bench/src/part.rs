@@ -1,12 +1,13 @@
-//! The parts of the bench, each a file of its own.
+//! The parts of the benchmark, one file each.
 
 mod commits;
+mod crates;
 mod flow;
 mod freshness;
 mod idle;
 mod late;
 mod peers;
-mod rooms;
+
 mod watch;
 mod whole;
 mod workers;
@@ -16,7 +17,7 @@ use clap::ValueEnum;
 
 use crate::Bench;
 
-/// What can be measured.
+/// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// From JSON text to rows
@@ -25,21 +26,21 @@ pub(crate) enum Part {
     Parquet,
     /// From rows of `events` to rows of `metrics`
     Aggregate,
-    /// From a topic to committed `events` and `metrics`, and its halves; memory at full speed
+    /// From a topic to committed `events` and `metrics`, and both halves alone; memory at full speed
     Whole,
-    /// From sent to visible in `metrics`, under live traffic
+    /// From sending to visibility in `metrics`, under live traffic
     Freshness,
     /// CPU and memory with nothing to do
     Idle,
-    /// Two workers on one topic against one
+    /// Two workers on one topic compared with one
     Workers,
-    /// What a commit costs after thousands of them
+    /// Cost of a commit after thousands of commits
     Commits,
     /// A tick of all shipped rules over thousands of series
     Watch,
-    /// Late outcomes: the index of runs, verdicts within and beyond its horizon, a standby that takes over
+    /// Late outcomes: the run index, verdicts within and beyond its horizon, takeover by a standby
     Late,
-    /// Side by side with other stream processors on one topic
+    /// Comparison with other stream processors on one topic
     Peers,
 }
 
@@ -68,22 +69,22 @@ impl Part {
         matches!(self, Self::Whole | Self::Freshness | Self::Idle | Self::Workers | Self::Peers)
     }
 
-    /// Measures, or says why it cannot.
+    /// Measures the part, or records why it was skipped.
     ///
     /// # Errors
-    /// Fails if what is measured fails.
+    /// Fails if the measured program fails.
     pub(crate) async fn run(self, bench: &mut Bench) -> Result<()> {
         eprintln!("{}:", self.name());
         if self.needs_a_broker() && bench.broker.is_none() {
-            let why = "it needs a Kafka broker: `make bench` starts one where Java 17 and Maven are \
+            let why = "needs a Kafka broker: `make bench` starts one if Java 17 and Maven are installed \
                        (`scripts/setup system` installs them); or set BELLWETHER_TEST_KAFKA=HOST:PORT";
             bench.report.skip(self.name(), why.to_owned());
             return Ok(());
         }
         match self {
-            Self::Decode => rooms::decode(bench),
-            Self::Parquet => Box::pin(rooms::parquet(bench)).await,
-            Self::Aggregate => Box::pin(rooms::aggregate(bench)).await,
+            Self::Decode => crates::decode(bench),
+            Self::Parquet => Box::pin(crates::parquet(bench)).await,
+            Self::Aggregate => Box::pin(crates::aggregate(bench)).await,
             Self::Whole => Box::pin(whole::run(bench)).await,
             Self::Freshness => Box::pin(freshness::run(bench)).await,
             Self::Idle => idle::run(bench),

@@ -1,10 +1,10 @@
-//! What a process costs: CPU time and memory, as Linux's `/proc` has them.
+//! Measures CPU time and memory of processes, from Linux's `/proc`.
 //!
-//! * [`cpu_seconds`] and [`memory`] look at any process at any moment.
-//! * [`Measured`] starts a process and measures it, and the processes it starts, to its end.
+//! * [`cpu_seconds`] and [`memory`] inspect any process at any time.
+//! * [`Measured`] starts a process and measures it, and the processes it starts, until it ends.
 //!
-//! Rule: CPU time counts, not wall time: on a machine that does other work as well, only that can be repeated. It is read
-//! once the process has ended and before it is forgotten, so that nothing of it is missed.
+//! Rule: CPU time counts, not wall time, because only CPU time is repeatable on a machine with other load. It is read
+//! after the process has ended and before it is reaped, so that it is complete.
 
 use std::fs;
 use std::io::{self, Read};
@@ -14,29 +14,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Units in which Linux counts CPU time for programs, on every architecture of today.
+/// Unit in which Linux reports CPU time to programs, on every current architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Between two looks at a process. The peak of one process is kept by the kernel; only sums over several are sampled.
+/// Time between two polls of a process. The kernel records the peak of a single process; only sums over several are
+/// sampled.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Memory of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes resident now.
+    /// Resident bytes.
     pub resident: u64,
-    /// Bytes resident at most so far.
+    /// Peak of resident bytes so far.
     pub peak: u64,
 }
 
-/// What a process came to.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// User and system time of the process and of the children it has waited for.
     pub cpu_s: f64,
-    /// From start to end.
+    /// Wall time from start to end.
     pub wall_s: f64,
-    /// Bytes resident at most, summed over the tree of processes.
+    /// Peak of resident bytes, summed over the process tree.
     pub peak_bytes: u64,
 }
 
@@ -52,18 +53,18 @@ pub struct Measured {
     output: Option<JoinHandle<String>>,
 }
 
-/// CPU time, user and system, that a process has used so far, with that of the children it has waited for. None if
-/// there is no such process.
+/// Returns the user and system CPU time of a process so far, including the children it has waited for. None if there is
+/// no such process.
 pub fn cpu_seconds(process: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field, the name, may hold anything; after it come state, parent, ….
+    // The second field, the name, may contain anything; it is followed by state, parent, ….
     let (_, fields) = stat.rsplit_once(')')?;
     let times = fields.split_whitespace().skip(11).take(4);
     let ticks: f64 = times.filter_map(|field| field.parse::<f64>().ok()).sum();
     Some(ticks / TICKS_PER_SECOND)
 }
 
-/// Memory of a process; none if it is gone or about to be.
+/// Returns the memory of a process; none if it has ended or is about to.
 pub fn memory(process: u32) -> Option<Memory> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let bytes = |key: &str| -> Option<u64> {
@@ -74,13 +75,13 @@ pub fn memory(process: u32) -> Option<Memory> {
     Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }
 
-/// True if a process has ended and nobody has waited for it yet.
+/// Returns true if a process has ended but has not been reaped.
 fn has_ended(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with(['Z', 'X']))
 }
 
-/// A process and those it has started, as far as they run.
+/// Returns a process and its running descendants.
 fn tree(process: u32) -> Vec<u32> {
     let mut all = vec![process];
     let mut next = 0;
@@ -98,7 +99,7 @@ fn tree(process: u32) -> Vec<u32> {
 // === impl Measured ===
 
 impl Measured {
-    /// Starts a process. What it prints is kept, and shown where it fails.
+    /// Starts a process. Its output is kept and shown if it fails.
     ///
     /// # Errors
     /// Fails if it cannot be started.
@@ -126,37 +127,37 @@ impl Measured {
         Ok(Self { what, child, id, begun, peak, watch: Some(watch), output: Some(output) })
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Bytes resident at most so far, summed over the tree of processes.
+    /// Returns the peak of resident bytes so far, summed over the process tree.
     pub fn peak_bytes(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// True if it has ended by itself.
+    /// Returns true if it has ended.
     pub fn has_ended(&self) -> bool {
         has_ended(self.id)
     }
 
-    /// Asks it to end, as a service is asked to.
+    /// Sends it SIGTERM.
     ///
     /// # Errors
-    /// Fails if it takes no signal.
+    /// Fails if the signal cannot be sent.
     pub fn terminate(&self) -> io::Result<()> {
         let sent = Command::new("kill").args(["-s", "TERM", &self.id.to_string()]).status()?;
-        if sent.success() { Ok(()) } else { Err(io::Error::other(format!("{} takes no signal", self.what))) }
+        if sent.success() { Ok(()) } else { Err(io::Error::other(format!("cannot signal {}", self.what))) }
     }
 
-    /// Waits for its end.
+    /// Waits for it to end.
     ///
     /// # Errors
-    /// Fails if it has failed, with what it printed.
+    /// Fails if the process failed, with its output.
     pub fn end(mut self) -> io::Result<(Usage, String)> {
         if let Some(watch) = self.watch.take() {
-            drop(watch.join()); // It only looks; a look that failed is no failure of the process.
+            drop(watch.join()); // The thread only polls; its failure is not a failure of the process.
         }
         let cpu_s = cpu_seconds(self.id).unwrap_or_default();
         let wall_s = self.begun.elapsed().as_secs_f64();
@@ -171,7 +172,7 @@ impl Measured {
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        // A bench that fails half-way must leave no process behind; one that has ended needs no killing.
+        // A benchmark that fails half-way must leave no process behind; an ended process needs no killing.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -180,7 +181,7 @@ impl Drop for Measured {
 fn read_all(from: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut from) = from {
-        // What was read before an error is still worth showing.
+        // Output read before an error is still worth showing.
         drop(from.read_to_end(&mut bytes));
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_time_of_a_process_that_has_ended_is_read_whole() {
-        // A shell that computes for a while, and one child of it that does too.
+        // A shell that computes for a while, and a child of it that does too.
         let work = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         let script = format!("{work}; sh -c '{work}'; echo done");
         let (usage, printed) =
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_fails_says_what_it_printed() {
+    fn a_failed_process_reports_its_output() {
         let error = Measured::start(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
             .expect("starts")
             .end()

@@ -1,4 +1,4 @@
-//! What was measured: a table for people, JSON for programs.
+//! The report of the measurements: a table for people, JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,17 +9,17 @@ use bellwether_base::{Clock, Error, Result, SystemClock};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-/// What a number is held against.
+/// The required bound of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
-    /// No less than this.
+    /// At least this.
     AtLeast(f64),
-    /// No more than this.
+    /// At most this.
     AtMost(f64),
 }
 
-/// One number: the median of its runs.
+/// One measurement: the median of its runs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measure {
     part: &'static str,
@@ -31,7 +31,7 @@ pub(crate) struct Measure {
     required: Option<Bound>,
 }
 
-/// Everything of one run of the program.
+/// The results of one run of the program.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     command: String,
@@ -39,8 +39,14 @@ pub(crate) struct Report {
     machine: BTreeMap<&'static str, String>,
     quick: bool,
     measures: Vec<Measure>,
-    /// Parts that could not run here, and why.
+    /// Skipped parts, and why.
     skipped: BTreeMap<&'static str, String>,
+}
+
+/// The measurements of one part.
+pub(crate) struct Section<'a> {
+    part: &'static str,
+    measures: &'a mut Vec<Measure>,
 }
 
 impl Bound {
@@ -74,18 +80,9 @@ impl Report {
         }
     }
 
-    /// Notes a number, and shows it at once.
-    pub(crate) fn note(
-        &mut self,
-        part: &'static str,
-        what: impl Into<String>,
-        runs: &[f64],
-        unit: &'static str,
-        required: Option<Bound>,
-    ) {
-        let measure = Measure { part, what: what.into(), value: median(runs), unit, runs: runs.to_vec(), required };
-        eprintln!("  {}: {} {unit}{}", measure.what, number(measure.value), spread(&measure.runs));
-        self.measures.push(measure);
+    /// Returns the section of a part.
+    pub(crate) fn section(&mut self, part: &'static str) -> Section<'_> {
+        Section { part, measures: &mut self.measures }
     }
 
     pub(crate) fn skip(&mut self, part: &'static str, why: String) {
@@ -93,12 +90,12 @@ impl Report {
         self.skipped.insert(part, why);
     }
 
-    /// True if a part could not run.
+    /// Returns true if a part was skipped.
     pub(crate) fn has_gaps(&self) -> bool {
         !self.skipped.is_empty()
     }
 
-    /// The table for people.
+    /// Formats the table for people.
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
@@ -133,14 +130,26 @@ impl Report {
     /// Writes the JSON for programs.
     ///
     /// # Errors
-    /// `Unavailable` where the file cannot be written.
+    /// `Unavailable` if the file cannot be written.
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
-            .map_err(|source| Error::bug("the report cannot be written as JSON").with_source(source))?;
+            .map_err(|source| Error::bug("cannot encode the report as JSON").with_source(source))?;
         let folder = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(file, text + "\n"))
-            .map_err(|source| Error::unavailable(format!("`{}` cannot be written", file.display())).with_source(source))
+            .map_err(|source| Error::unavailable(format!("cannot write `{}`", file.display())).with_source(source))
+    }
+}
+
+// === impl Section ===
+
+impl Section<'_> {
+    /// Adds a measurement and prints it.
+    pub(crate) fn note(&mut self, what: impl Into<String>, runs: &[f64], unit: &'static str, required: Option<Bound>) {
+        let part = self.part;
+        let measure = Measure { part, what: what.into(), value: median(runs), unit, runs: runs.to_vec(), required };
+        eprintln!("  {}: {} {unit}{}", measure.what, number(measure.value), spread(&measure.runs));
+        self.measures.push(measure);
     }
 }
 
@@ -164,9 +173,9 @@ fn spread(runs: &[f64]) -> String {
     format!(" ({} … {}, {} runs)", number(least), number(most), runs.len())
 }
 
-/// Three figures at least, thousands apart.
+/// Formats a number with at least three significant digits and a thousands separator.
 fn number(value: f64) -> String {
-    // What would be shown as nothing is not.
+    // Small values are shown in scientific notation instead of as 0.
     if value != 0.0 && value.abs() < 0.01 {
         return bellwether_stats::figure::number(format!("{value:.2e}").parse().unwrap_or(value));
     }
@@ -193,7 +202,7 @@ fn date() -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-/// What the numbers were measured on.
+/// Describes the machine.
 fn machine() -> BTreeMap<&'static str, String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, key: &str| -> Option<String> {
@@ -214,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_figures_and_thousands_apart() {
+    fn numbers_have_three_digits_and_a_thousands_separator() {
         let shown = [0.0, 0.1234, 0.000_123_4, 7.256, 42.51, 999.6, 123_456.7, -1234.0].map(number);
         assert_eq!(shown, ["0.000", "0.123", "0.000123", "7.26", "42.5", "1,000", "123,457", "-1,234"]);
     }

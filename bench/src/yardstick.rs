@@ -1,8 +1,8 @@
-//! What the plainest program would take: typed serde, forty Arrow columns, Parquet with zstd 1; without Kafka, metrics,
-//! validation, exactly-once or syncing. Machines differ, and so does a shared one from minute to minute: beside this, measured in
-//! the same run, a rate can be compared.
+//! The yardstick: the simplest program for the task, with typed serde, forty Arrow columns and Parquet with zstd 1;
+//! without Kafka, metrics, validation, exactly-once or syncing. Speed differs between machines, and on a shared machine
+//! from minute to minute; a rate relative to the yardstick, measured in the same run, is comparable.
 //!
-//! Rules: nothing of the program is used here, and nothing here is used by it.
+//! Rules: it uses nothing of the program, and the program uses nothing of it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::events::Event;
 
-/// Text without escapes, which the generator makes: borrowed.
+/// Text without escapes, as the generator produces: borrowed.
 type Text<'a> = Option<&'a str>;
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ struct Run<'a> {
     turns: Option<i64>,
 }
 
-/// Makes a record whose fields are all optional text.
+/// Defines a record in which all fields are optional text.
 macro_rules! texts {
     ($name:ident { $($field:ident),* }) => {
         #[derive(Default, Deserialize)]
@@ -117,7 +117,7 @@ struct ToolCall<'a> {
     latency_ms: Option<f64>,
 }
 
-/// Makes the columns, and what appends an event to them.
+/// Defines the columns, and the function that appends an event to them.
 macro_rules! columns {
     ($event:ident; texts { $($text:ident = $of_text:expr;)* } longs { $($long:ident = $of_long:expr;)* }
      doubles { $($double:ident = $of_double:expr;)* } booleans { $($boolean:ident = $of_boolean:expr;)* }) => {
@@ -211,10 +211,10 @@ columns! { event;
     }
 }
 
-/// JSON to columns, so many events at a time.
+/// Converts JSON to columns, in chunks of events.
 ///
 /// # Errors
-/// Fails if an event is not what the generator makes.
+/// Fails if an event does not have the generator's form.
 pub fn decode(events: &[Event], chunk: usize, mut done: impl FnMut(RecordBatch)) -> Result<(), String> {
     let schema = Arc::new(Columns::schema());
     let mut columns = Columns::default();
@@ -228,7 +228,7 @@ pub fn decode(events: &[Event], chunk: usize, mut done: impl FnMut(RecordBatch))
     Ok(())
 }
 
-/// JSON to a Parquet file in memory; gives its size.
+/// Converts JSON to a Parquet file in memory; returns its size.
 ///
 /// # Errors
 /// Same as [`decode`].
@@ -255,7 +255,7 @@ mod tests {
     use crate::events::{Generator, Size};
 
     #[test]
-    fn it_reads_what_is_generated() {
+    fn the_yardstick_reads_generated_events() {
         let mut generator = Generator::new(3, Size::Small);
         let events: Vec<Event> = (0..100).map(|n| generator.next(1_700_000_000_000_000 + n)).collect();
         let mut rows = 0;

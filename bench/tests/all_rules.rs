@@ -1,4 +1,4 @@
-//! All shipped rules together over a few fleets without a fault.
+//! Tests all shipped rules together over a few fleets without a fault.
 
 use bellwether_bench::all_rules::{Arguments, run};
 

@@ -1,14 +1,14 @@
-//! The bench program works, on tiny sizes. Its numbers mean nothing here, and none is asserted.
+//! Tests that the benchmark program works, on tiny sizes. Its numbers are meaningless here, and none is asserted.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Runs parts of the bench and gives the JSON it writes; false where a part had to be left out.
+/// Runs parts of the benchmark and returns its JSON, and false if a part was skipped.
 fn bench(parts: &[&str]) -> (bool, String) {
     bench_with(parts, |_| {})
 }
 
-/// The same, with a change to the command.
+/// Like [`bench`], with a change to the command.
 fn bench_with(parts: &[&str], change: impl FnOnce(&mut Command)) -> (bool, String) {
     let folder = std::env::temp_dir().join(format!("bellwether-bench-{}-{}", std::process::id(), parts.join("-")));
     let json = folder.join("bench.json");
@@ -18,19 +18,19 @@ fn bench_with(parts: &[&str], change: impl FnOnce(&mut Command)) -> (bool, Strin
     let output = command.output().expect("the bench starts");
     let written = std::fs::read_to_string(&json).unwrap_or_default();
     drop(std::fs::remove_dir_all(&folder));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() || said.contains("skipped"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() || stderr.contains("skipped"), "{stderr}");
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(table.contains("| part"), "no table: {table}\n{said}");
+    assert!(table.contains("| part"), "no table: {table}\n{stderr}");
     (output.status.success(), written)
 }
 
-/// The program, built along with this test by `cargo test --workspace`.
+/// Returns the program, which `cargo test --workspace` builds together with this test.
 fn program() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_bellwether-bench")).with_file_name("bellwether")
 }
 
-/// Numbers that a report has for a part, all of them finite.
+/// Counts the results of a part in a report, all of them finite.
 fn measures(written: &str, part: &str) -> usize {
     let report: serde_json::Value = serde_json::from_str(written).expect("the report is JSON");
     let measures = report["measures"].as_array().expect("a list");
@@ -42,7 +42,7 @@ fn measures(written: &str, part: &str) -> usize {
 }
 
 #[test]
-fn the_rooms_are_measured() {
+fn the_crates_are_measured() {
     let (whole, written) = bench(&["decode", "parquet", "aggregate", "watch", "late"]);
     assert!(whole);
     let found = ["decode", "parquet", "aggregate", "watch", "late"].map(|part| measures(&written, part));
@@ -63,23 +63,23 @@ fn the_program_is_measured_on_a_broker() {
 }
 
 #[test]
-fn without_a_broker_it_is_said_what_is_needed_and_the_rest_is_measured() {
+fn without_a_broker_the_requirement_is_reported_and_the_rest_is_measured() {
     let (whole, written) = bench_with(&["decode", "idle"], |command| {
         command.env_remove("BELLWETHER_TEST_KAFKA");
     });
     assert!(!whole, "a part was left out: {written}");
     for part in ["Java 17 and Maven", "BELLWETHER_TEST_KAFKA=HOST:PORT"] {
-        assert!(written.contains(part), "`{part}` is not said: {written}");
+        assert!(written.contains(part), "`{part}` is missing: {written}");
     }
     assert_eq!(measures(&written, "decode"), 6);
 }
 
 #[test]
-fn a_program_that_is_not_there_is_said() {
+fn a_missing_program_is_reported() {
     let output = Command::new(env!("CARGO_BIN_EXE_bellwether-bench"))
         .args(["--tiny", "commits", "--program", "/nowhere/bellwether"])
         .output()
         .expect("the bench starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("hint:") && said.contains("/nowhere"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && stderr.contains("hint:") && stderr.contains("/nowhere"), "{stderr}");
 }

@@ -1,9 +1,9 @@
-"""Runs one peer, as its package is, on the series that `bellwether-detection export` wrote.
+"""Run one peer, as packaged, on the series written by `bellwether-detection export`.
 
     python peers.py river|gbstats|evidently|nannyml SERIES OUT
 
-Each peer runs with its defaults unless its name in the table says otherwise. Delays are minutes from the change to the first
-alarm after it; alarms are counted where they begin, after the four weeks of the past.
+Each peer uses its defaults unless its name in the table says otherwise. Delays are minutes from the change to the first
+alarm after it; alarms are counted by their starts, after the four weeks of the past.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ import warnings
 
 warnings.filterwarnings("ignore")
 
-# They would tell their makers that they are used.
+# Disable telemetry.
 os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 
@@ -23,27 +23,27 @@ STEP = 5
 
 
 def runs_of(failed, runs, chance):
-    """Zeros and ones of five minutes: which of the runs failed is by chance."""
+    """Return zeros and ones for five minutes, with the failures in random order."""
     order = [1] * failed + [0] * (runs - failed)
     chance.shuffle(order)
     return order
 
 
 def hours(series):
-    """Sums by hour: (minute at its end, failed, runs)."""
+    """Yield sums by hour: (minute at its end, failed, runs)."""
     for hour in range(len(series) // 12):
         part = series[12 * hour : 12 * hour + 12]
         yield 60 * (hour + 1), sum(failed for failed, _ in part), sum(runs for _, runs in part)
 
 
 def begins(moments):
-    """Counts hourly alarms where they begin."""
+    """Count starts of hourly alarms."""
     moments = sorted(moments)
     return sum(1 for place, moment in enumerate(moments) if place == 0 or moment - moments[place - 1] > 60)
 
 
 def past_answers(past, detector, alarms_of, most=None):
-    """One answer a scenario, from a function that gives the moments at which a series alarms."""
+    """Yield one result per scenario, from a function that returns the times at which a series alarms."""
     for scenario in past:
         seeds = scenario["seeds"][:most]
         if scenario["scenario"] == "D0 no change":
@@ -133,7 +133,7 @@ def evidently(given):
         return metric["value"] < 0.05
 
     def alarms_of(series, past, span, seed):
-        # A thousand rows of the past are the reference, as the package's own defaults have it.
+        # The reference is a thousand rows of the past, as in the package's defaults.
         before = series[: past // STEP]
         failed, runs = (sum(step[place] for step in before) for place in (0, 1))
         reference = dataset(sum(random.Random(seed).random() < failed / runs for _ in range(1000)), 1000)

@@ -1,21 +1,21 @@
-//! Chance by key instead of by order: every number is a function of what it is for, so that a run is the same whether all
-//! of it is wanted or one field.
+//! Random numbers by key instead of by order: every number is a function of its purpose, so a run is the same whether
+//! all of it or a single field is generated.
 
 use std::f64::consts::TAU;
 
-/// What a draw is for.
+/// Identifies a random draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u64);
 
 // === impl Key ===
 
 impl Key {
-    /// The key of a seed.
+    /// Creates the key of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed).at(0x5eed)
     }
 
-    /// The key of one of many things under this one: SplitMix64's finaliser (Steele, Lea, Flood 2014) over both.
+    /// Returns the key of item `place` under this one: SplitMix64's finaliser (Steele, Lea, Flood 2014) over both.
     #[must_use]
     pub fn at(self, place: u64) -> Self {
         let mut z = self.0.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -24,30 +24,30 @@ impl Key {
         Self(z ^ (z >> 31))
     }
 
-    /// 64 bits.
+    /// Returns 64 random bits.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// Uniform in (0, 1).
+    /// Draws from the uniform distribution on (0, 1).
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds")]
     pub fn uniform(self) -> f64 {
         ((self.0 >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// A whole number below `below`.
+    /// Draws an integer below `below`.
     pub fn below(self, below: u64) -> u64 {
         // The high half of the product: uniform to within 2⁻⁵⁰ for the small numbers drawn here.
         let product = u128::from(self.0) * u128::from(below);
         u64::try_from(product >> 64).unwrap_or(0)
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Draws from the standard normal distribution by the Box–Muller transform.
     pub fn normal(self) -> f64 {
         (-2.0 * self.at(1).uniform().ln()).sqrt() * (TAU * self.at(2).uniform()).cos()
     }
 
-    /// Poisson, by Knuth's products in pieces that do not underflow.
+    /// Draws from a Poisson distribution by Knuth's products, in steps that do not underflow.
     pub fn poisson(self, mean: f64) -> u64 {
         let (mut count, mut left, mut draw) = (0, mean, 0);
         let mut next = || {
@@ -66,7 +66,7 @@ impl Key {
         count
     }
 
-    /// How many of `n` happen at a rate, one by one.
+    /// Draws from a binomial distribution, one trial at a time.
     pub fn binomial(self, n: u64, rate: f64) -> u64 {
         let happened = (0..n).filter(|draw| self.at(*draw).uniform() < rate);
         u64::try_from(happened.count()).unwrap_or(u64::MAX)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_have_the_moments_they_should_have() {
+    fn draws_have_the_expected_moments() {
         let of = |draw: &dyn Fn(Key) -> f64| {
             let values: Vec<f64> = (0..20_000).map(|place| draw(Key::new(1).at(place))).collect();
             let mean = values.iter().sum::<f64>() / 20_000.0;

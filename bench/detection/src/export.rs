@@ -1,4 +1,4 @@
-//! The same series for peers that are Python packages, as JSON, and their answers as rows.
+//! Exports the same series as JSON for peers that are Python packages, and reads their answers as rows.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::chance::Key;
 use crate::detector::{PAST_DAYS, cells};
-use crate::series::{Counted, series};
+use crate::series::{CountSeries, series};
 use crate::suite::{Plan, Results};
-use crate::tally::{Row, over_seeds, rate};
+use crate::tally::{TableRow, over_seeds, rate};
 use crate::trial::Delay;
-use crate::world::{Change, DAY, NONE, Outcome, Traffic, WEEK, Whom, World};
+use crate::world::{Change, DAY, NONE, Outcome, Scope, Traffic, WEEK, World};
 
-/// A release: cumulated counts of both arms each five minutes, `[runs, failed, runs, failed]`.
+/// A release: cumulative counts of both arms every five minutes, `[runs, failed, runs, failed]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReleaseSeries {
     scenario: &'static str,
@@ -20,48 +20,48 @@ pub struct ReleaseSeries {
     seeds: Vec<Vec<[u64; 4]>>,
 }
 
-/// A series by five minutes: `[failed, runs]`, and the minute of the change.
+/// A series in steps of five minutes: `[failed, runs]`, and the minute of the change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PastSeries {
     scenario: &'static str,
     traffic: &'static str,
     past_minutes: i64,
     within_minutes: i64,
-    seeds: Vec<(Option<i64>, Counted)>,
+    seeds: Vec<(Option<i64>, CountSeries)>,
 }
 
-/// Everything that peers are given.
+/// The input of the peers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Export {
     releases: Vec<ReleaseSeries>,
     past: Vec<PastSeries>,
 }
 
-/// What a peer found.
+/// The result of a peer.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Answer {
+pub struct PeerAnswer {
     scenario: String,
     traffic: String,
     detector: String,
-    /// Minutes to the first alarm, one a seed.
+    /// Minutes to the first alarm, one per seed.
     delays: Option<Vec<Option<f64>>>,
-    /// Alarms of each series, and how many weeks each was watched.
+    /// Number of alarms of each series, and weeks that each was watched.
     alarms: Option<Vec<usize>>,
     weeks: Option<f64>,
 }
 
-/// Answers of one environment of packages.
+/// Results of one environment of packages.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Answers {
+pub struct PeerAnswers {
     /// Packages with their versions.
     pub packages: BTreeMap<String, String>,
-    answers: Vec<Answer>,
+    answers: Vec<PeerAnswer>,
 }
 
-/// Makes it.
+/// Builds the export.
 pub fn export(plan: &Plan) -> Export {
-    let half = |hard| Traffic { canary_hard: hard, ..Traffic::of(50.0).canary(0.5) };
-    let main = Traffic::of(50.0).canary(0.1);
+    let half = |hard| Traffic { canary_hard: hard, ..Traffic::new(50.0).canary(0.5) };
+    let main = Traffic::new(50.0).canary(0.1);
     let releases = [
         ("R0 no change", crate::suite::MAIN, main, 0.0),
         ("R1 -5 pp", crate::suite::MAIN, main, 0.05),
@@ -89,7 +89,7 @@ pub fn export(plan: &Plan) -> Export {
         seeds: over_seeds(seeds.clone(), |seed| {
             let from = PAST_DAYS * DAY + Key::new(seed).at(78).below(WEEK.unsigned_abs()).cast_signed();
             let nothing = change == NONE;
-            let world = World::new(seed, Traffic::of(3.0)).with(Change { from, ..change });
+            let world = World::new(seed, Traffic::new(3.0)).with(Change { from, ..change });
             let to = if nothing { 2 * PAST_DAYS } else { (from + days * DAY) / DAY + 1 };
             ((!nothing).then_some(from), series(&world, to, Outcome::Failure))
         }),
@@ -99,7 +99,7 @@ pub fn export(plan: &Plan) -> Export {
 
 fn release_series(seed: u64, traffic: Traffic, failure: f64) -> Vec<[u64; 4]> {
     let start = World::release_start(seed);
-    let world = World::new(seed, traffic).with(Change { whom: Whom::Canary, from: start, failure, ..NONE });
+    let world = World::new(seed, traffic).with(Change { scope: Scope::Canary, from: start, failure, ..NONE });
     let (mut sums, mut series) = ([0; 4], Vec::new());
     world.minutes(start, start + DAY, |minute, runs| {
         for cell in cells(&world, runs, Outcome::Failure) {
@@ -115,12 +115,12 @@ fn release_series(seed: u64, traffic: Traffic, failure: f64) -> Vec<[u64; 4]> {
     series
 }
 
-/// Adds a peer's answers to the tables.
-pub fn add(results: &mut Results, answers: Answers) {
+/// Adds a peer's results to the tables.
+pub fn add(results: &mut Results, answers: PeerAnswers) {
     for answer in answers.answers {
         let of_release = answer.scenario.starts_with('R');
         let seeds = answer.delays.as_ref().map_or_else(|| answer.alarms.as_ref().map_or(0, Vec::len), Vec::len);
-        let mut row = Row::new(answer.scenario, answer.traffic, answer.detector, seeds);
+        let mut row = TableRow::new(answer.scenario, answer.traffic, answer.detector, seeds);
         if let Some(delays) = answer.delays {
             let delays: Vec<Delay> = delays.into_iter().map(|minutes| minutes.map(|minutes| (minutes, 0.0))).collect();
             row = row.delays(&delays);

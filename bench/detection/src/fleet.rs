@@ -1,52 +1,52 @@
-//! A fleet as companies have it: office hours, quiet weekends, holidays, a change to winter time, jobs at night and by the
-//! week, tasks that come and go, two tenants with tasks of the same names, tail sampling, runs without cost, a gap and an
-//! ingest that stalls; and quality that wanders from hour to hour though nothing is wrong.
+//! A realistic fleet: office hours, quiet weekends, a holiday, the end of daylight saving time, nightly and weekly
+//! jobs, tasks that start and end, two tenants with tasks of the same names, tail sampling, runs without cost, a gap
+//! and an ingest stall; and quality that wanders from hour to hour although nothing is wrong.
 //!
-//! Counts by task and five minutes instead of runs: what all rules together see of six weeks fits into a second. Everything is
-//! a function of the seed ([`crate::chance`]).
+//! It generates counts by task and five minutes instead of runs, so that six weeks for all rules take about a second.
+//! Everything is a function of the seed ([`crate::chance`]).
 
 use crate::chance::Key;
 
-/// Minutes of a window.
+/// Minutes in a window.
 pub const WINDOW: i64 = 5;
 
-/// Days of a fleet.
+/// Days simulated per fleet.
 pub const DAYS: i64 = 42;
 
-/// 2026-10-05 00:00 UTC, a Monday, in minutes since the epoch. Summer time ends in Berlin on day 20.
+/// 2026-10-05 00:00 UTC, a Monday, in minutes since the epoch. Daylight saving time ends in Berlin on day 20.
 pub const EPOCH: i64 = 29_852_640;
 
-/// The zone that people work by.
+/// The time zone of the office hours.
 pub const ZONE: &str = "Europe/Berlin";
 
-/// Deviation of quality on the logit scale, and hours of its correlation.
+/// Standard deviation of quality on the logit scale, and its correlation time in hours.
 pub const DEVIATION: f64 = 0.2;
 const CORRELATION: f64 = 4.0;
 
-/// A working day on which nobody works, by the wall clock.
+/// A holiday on a working day, by the wall clock.
 pub const HOLIDAY: i64 = 25;
 
-/// A stretch of 20 minutes that was lost for all.
+/// A gap of 20 minutes for all tasks.
 const GAP: (i64, i64) = (23 * DAY + 9 * 60, 23 * DAY + 9 * 60 + 20);
 
-/// A stretch that ingest stood still in: what came then is taken in after it, all at once.
+/// A stall of ingest: runs of that period arrive after it, all at once.
 pub const STALL: (i64, i64) = (31 * DAY + 8 * 60, 31 * DAY + 11 * 60);
 
-/// Minutes of a day.
+/// Minutes in a day.
 const DAY: i64 = 1440;
 
-/// When a task has runs.
+/// The schedule of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rhythm {
-    /// At office hours of working days.
+    /// During office hours on working days.
     Office,
     /// At all hours, fewer at night.
     Always,
-    /// From one to four at night, more or less.
+    /// From one to four at night, roughly.
     Nightly,
     /// On Tuesdays from five to eight.
     Weekly,
-    /// Some twenty minutes at any time.
+    /// Bursts of twenty minutes at any time.
     Bursts,
 }
 
@@ -57,17 +57,17 @@ pub struct Task {
     pub tenant: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// When it has runs.
+    /// Its schedule.
     pub rhythm: Rhythm,
-    /// Runs an hour when it has.
+    /// Runs per hour while active.
     pub an_hour: f64,
-    /// Share of runs that fail.
+    /// Failure rate.
     pub failure: f64,
     /// First and last day.
     pub days: (i64, i64),
-    /// Share of its successes that is kept by tail sampling; failures always are.
+    /// Fraction of successes kept by tail sampling; all failures are kept.
     pub kept: f64,
-    /// Its runs say what they cost.
+    /// True if its runs state a cost.
     pub priced: bool,
 }
 
@@ -82,7 +82,7 @@ const OFFICE: Task = Task {
     priced: true,
 };
 
-/// Twelve tasks of two tenants, some of the same names.
+/// Twelve tasks of two tenants, some with the same names.
 pub const TASKS: [Task; 12] = [
     Task { name: "answer", an_hour: 240.0, ..OFFICE },
     Task { name: "draft", an_hour: 90.0, failure: 0.12, ..OFFICE },
@@ -98,32 +98,32 @@ pub const TASKS: [Task; 12] = [
     Task { tenant: "south", name: "rare", rhythm: Rhythm::Always, an_hour: 2.0, ..OFFICE },
 ];
 
-/// Tasks that change their release at once, and when.
+/// Tasks with an immediate cutover to a new release, and its time.
 const CUTOVERS: [(usize, i64); 4] =
     [(0, 16 * DAY + 480), (4, 30 * DAY + 600), (6, 24 * DAY + 480), (8, 37 * DAY + 540)];
 
-/// A task of which a canary gets a tenth, from when to when.
+/// A task with a canary that gets a tenth of the runs, and the canary's start and end.
 const CANARY: (usize, i64, i64) = (1, 29 * DAY + 480, 32 * DAY);
 
-/// What goes wrong in a fleet.
+/// A fault in a fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fault {
-    /// Whose runs.
+    /// The affected task.
     pub task: usize,
-    /// From when, for how long, in minutes since the fleet began.
+    /// Start, in minutes since the start of the fleet.
     pub from: i64,
-    /// Minutes.
+    /// Duration in minutes.
     pub lasts: i64,
-    /// Added to the rate of failure; none: no run comes.
+    /// Added to the failure rate; none: the task has no runs.
     pub failure: Option<f64>,
 }
 
-/// What one task adds to a window.
+/// The counts of one task in a window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
     /// Its task.
     pub task: usize,
-    /// Start of the window, minutes since the fleet began.
+    /// Start of the window, minutes since the start of the fleet.
     pub minute: i64,
     /// Its release.
     pub release: u8,
@@ -131,19 +131,19 @@ pub struct Cell {
     pub canary: bool,
     /// Runs.
     pub runs: u64,
-    /// Of them: failed, broke their schema, handed to a person, with a failed tool call, with a policy exception.
+    /// Number that failed, violated their schema, escalated, had a failed tool call, had a policy exception.
     pub bad: [u64; 5],
-    /// A key for draws about its runs.
+    /// Key for random draws about its runs.
     pub key: u64,
 }
 
-/// A fleet: its wandering, by outcome, task and hour.
+/// A fleet with its quality deviations by task, outcome and hour.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     key: Key,
     wander: Vec<Vec<f64>>,
     deviation: f64,
-    /// What goes wrong.
+    /// Its faults.
     pub faults: Vec<Fault>,
 }
 
@@ -155,7 +155,7 @@ fn expit(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Day and minute of the day by the clock of Berlin.
+/// Returns the local day and minute of the day in Berlin.
 fn berlin(minute: i64) -> (i64, i64) {
     let local = minute + if minute < 20 * DAY + 60 { 120 } else { 60 };
     (local.div_euclid(DAY), local.rem_euclid(DAY))
@@ -164,7 +164,7 @@ fn berlin(minute: i64) -> (i64, i64) {
 // === impl Fleet ===
 
 impl Fleet {
-    /// A fleet without a fault, whose quality wanders by a deviation on the logit scale.
+    /// Creates a fleet without faults, with a standard deviation of quality on the logit scale.
     pub fn new(seed: u64, deviation: f64) -> Self {
         let key = Key::new(seed).at(0xf1ee7);
         let correlation = (-1.0 / CORRELATION).exp();
@@ -182,7 +182,7 @@ impl Fleet {
         Self { key, wander, deviation, faults: Vec::new() }
     }
 
-    /// Runs a minute that a task can be expected to have.
+    /// Returns the expected runs per minute of a task.
     #[expect(clippy::cast_precision_loss, reason = "minutes of some weeks")]
     fn rate(&self, task: usize, minute: i64) -> f64 {
         let it = &TASKS[task];
@@ -228,7 +228,7 @@ impl Fleet {
         rates
     }
 
-    /// The cells of a day, in order of time.
+    /// Returns the cells of a day, in order of time.
     pub fn day(&self, day: i64) -> Vec<Cell> {
         let mut cells = Vec::new();
         for minute in (day * DAY..(day + 1) * DAY).step_by(5) {
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn office_hours_weekends_holidays_and_winter_time_are_as_stated() {
+    fn office_hours_weekends_holidays_and_time_changes_are_as_stated() {
         let fleet = Fleet::new(1, DEVIATION);
         let at = |day: i64, hour: i64| fleet.rate(0, day * DAY + hour * 60);
         // Half past nine in summer is 7:30 UTC, and 8:30 in winter.
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_by_its_tail_has_more_failures_and_the_same_seed_gives_the_same_day() {
+    fn tail_sampling_raises_the_share_of_failures_and_the_same_seed_gives_the_same_day() {
         let fleet = Fleet::new(3, 0.0);
         let share = |task: usize| {
             let cells: Vec<Cell> = (0..5).flat_map(|day| fleet.day(day)).filter(|cell| cell.task == task).collect();

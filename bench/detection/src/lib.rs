@@ -1,17 +1,17 @@
-//! The quality of detection, measured: simulated traffic from seeds, Bellwether's detectors and their peers beside one
-//! another, tables and pictures.
+//! Measures the quality of detection: simulated traffic from seeds, Bellwether's detectors next to their peers, tables
+//! and pictures.
 //!
-//! * [`chance`] and [`world`] make runs: sessions, tasks, tenants, seasons, heavy tails, and what goes wrong. [`event`]
-//!   sends them as run events; [`detector`] and [`peer`] fold the same runs directly, which is a thousand times faster. A
-//!   test of the whole system shows that both ways give the same counts and the same evidence.
-//! * [`trial`] and [`series`] are one seed of a release and of a series; [`suite`] the scenarios with their targets; [`tally`] many seeds with their
-//!   intervals.
-//! * [`fleet`] is a whole company of tasks for six weeks, for all rules together.
-//! * [`export`] gives the same series to peers that are Python packages, and takes their answers.
+//! * [`chance`] and [`world`] generate runs: sessions, tasks, tenants, seasons, heavy tails, and faults. [`event`]
+//!   sends them as run events; [`detector`] and [`peer`] process the same runs directly, which is a thousand times
+//!   faster. A test of the whole system shows that both ways give the same counts and the same evidence.
+//! * [`trial`] and [`series`] run one seed of a release and of a series; [`suite`] has the scenarios with their
+//!   targets; [`tally`] aggregates seeds with confidence intervals.
+//! * [`fleet`] is a company's tasks over six weeks, for all rules together.
+//! * [`export`] writes the same series for peers that are Python packages, and reads their results.
 //! * [`page`] writes the tables of `docs/detection.md`, [`picture`] its pictures.
 //!
-//! Rules: a number of a table comes from a run of this program; seeds from 10,000 on were not looked at while detectors and
-//! their parameters were chosen; nothing here reads a clock but the program's first line.
+//! Rules: every number in a table comes from a run of this program; seeds from 10,000 on were not used while detectors
+//! and their parameters were chosen; only the program's start reads a clock.
 
 pub mod chance;
 pub mod detector;

@@ -1,4 +1,4 @@
-//! `make bench-detection`: measures the quality of detection, and writes tables and pictures.
+//! `make bench-detection`: measures the quality of detection and writes tables and pictures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bellwether_bench_detection::event::{self, USUAL};
-use bellwether_bench_detection::export::{self, Answers};
-use bellwether_bench_detection::page::{self, Stamp};
+use bellwether_bench_detection::export::{self, PeerAnswers};
+use bellwether_bench_detection::page::{self, RunInfo};
 use bellwether_bench_detection::picture;
 use bellwether_bench_detection::suite::{self, HELD_OUT, Plan};
-use bellwether_bench_detection::world::{Change, NONE, Traffic, Whom, World};
+use bellwether_bench_detection::world::{Change, NONE, Scope, Traffic, World};
 use clap::{Parser, Subcommand};
 
-/// Measures the quality of Bellwether's detection on simulated traffic.
+/// Measure the quality of Bellwether's detection on simulated traffic.
 #[derive(Debug, Parser)]
 #[command(name = "bellwether-detection")]
 struct Arguments {
@@ -23,42 +23,42 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the scenarios; the short version fails where a target does not hold beyond chance
+    /// Run the scenarios; the short version fails if a target is missed significantly
     Run {
-        /// Only what the targets need, on few seeds
+        /// Only the scenarios with targets, on few seeds
         #[arg(long)]
         quick: bool,
-        /// Seeds of each scenario; four times as many where nothing is wrong
+        /// Seeds per scenario; four times as many for scenarios without a change
         #[arg(long)]
         seeds: Option<u64>,
-        /// First seed; those from 10000 on were not used while building
+        /// First seed; seeds from 10000 on were not used during development
         #[arg(long, default_value_t = HELD_OUT)]
         first: u64,
-        /// Answers of peers, as `peers.py` writes them
+        /// Results of peers, written by `peers.py`
         #[arg(long, value_name = "FILE")]
         peers: Vec<PathBuf>,
-        /// Page whose generated part is replaced
+        /// Page to update: its generated part is replaced
         #[arg(long, value_name = "FILE")]
         page: Option<PathBuf>,
-        /// Folder that pictures are written to
+        /// Folder for pictures
         #[arg(long, value_name = "FOLDER")]
         pictures: Option<PathBuf>,
-        /// Where the numbers go as JSON
+        /// Write the results to this file as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Writes the series for peers as JSON
+    /// Write the series for peers as JSON
     Export {
-        /// The file
+        /// File to write
         file: PathBuf,
-        /// On few seeds
+        /// Use few seeds
         #[arg(long)]
         quick: bool,
         /// First seed
         #[arg(long, default_value_t = HELD_OUT)]
         first: u64,
     },
-    /// Prints run events: a release at 50 runs a minute, a tenth of them on a canary that is worse by some points
+    /// Print run events: a release at 50 runs a minute, with a tenth of them on a canary that is worse
     Events {
         /// Seed
         #[arg(long, default_value_t = 1)]
@@ -66,7 +66,7 @@ enum Command {
         /// Minutes of traffic
         #[arg(long, default_value_t = 60)]
         minutes: i64,
-        /// Points by which the canary's success is lower
+        /// Percentage points by which the canary's success rate is lower
         #[arg(long, default_value_t = 5.0)]
         worse: f64,
     },
@@ -90,8 +90,8 @@ fn run(command: Command) -> Result<ExitCode, String> {
         }
         Command::Events { seed, minutes, worse } => {
             let start = World::release_start(seed);
-            let change = Change { whom: Whom::Canary, from: start, failure: worse / 100.0, ..NONE };
-            let world = World::new(seed, Traffic::of(50.0).canary(0.1)).with(change);
+            let change = Change { scope: Scope::Canary, from: start, failure: worse / 100.0, ..NONE };
+            let world = World::new(seed, Traffic::new(50.0).canary(0.1)).with(change);
             event::events(&world, start, start + minutes, USUAL).iter().for_each(|event| println!("{event}"));
         }
         Command::Run { quick, seeds, first, peers, page, pictures, json } => {
@@ -109,7 +109,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where everything comes from and goes to.
+/// Input and output files.
 struct Files {
     peers: Vec<PathBuf>,
     page: Option<PathBuf>,
@@ -126,27 +126,28 @@ fn measure(plan: &Plan, command: String, files: &Files) -> Result<ExitCode, Stri
     let mut packages = Vec::new();
     for file in &files.peers {
         let text = fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
-        let answers: Answers = serde_json::from_str(&text).map_err(|error| format!("`{}`: {error}", file.display()))?;
+        let answers: PeerAnswers =
+            serde_json::from_str(&text).map_err(|error| format!("`{}`: {error}", file.display()))?;
         packages.extend(answers.packages.iter().map(|(name, version)| format!("{name} {version}")));
         export::add(&mut results, answers);
     }
     let took = now().saturating_sub(begun);
-    let stamp = Stamp {
+    let info = RunInfo {
         date: humantime::format_rfc3339_seconds(UNIX_EPOCH + begun).to_string().split('T').next().unwrap_or("").into(),
         machine: machine(),
         command,
         seeds: format!(
-            "seeds from {} on, {} of each scenario and {} of a release without a change",
+            "seeds from {} on, {} per scenario and {} for releases without a change",
             plan.first, plan.seeds, plan.nulls
         ),
-        took: format!("{} s without the peers' packages", took.as_secs()),
+        took: format!("{} s without the Python peers", took.as_secs()),
         peers: if packages.is_empty() {
-            "No peer ran as a package.".to_owned()
+            "No Python peer was run.".to_owned()
         } else {
-            format!("Peers that ran as packages: {}.", packages.join(", "))
+            format!("Python peers: {}.", packages.join(", "))
         },
     };
-    let part = page::part(&results, &stamp);
+    let part = page::part(&results, &info);
     println!("{part}");
     if let Some(file) = &files.page {
         let text = fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
@@ -167,16 +168,16 @@ fn measure(plan: &Plan, command: String, files: &Files) -> Result<ExitCode, Stri
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("does not hold beyond chance: {}", failed.join("; "));
-    // The short version is a gate; the long one measures, and says what does not hold.
+    eprintln!("targets missed significantly: {}", failed.join("; "));
+    // The short version is a gate; the long one reports which targets are missed.
     Ok(if plan.quick { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {
-    fs::write(file, text).map_err(|error| format!("`{}` cannot be written: {error}", file.display()))
+    fs::write(file, text).map_err(|error| format!("cannot write `{}`: {error}", file.display()))
 }
 
-/// Since the epoch.
+/// Returns the time since the epoch.
 #[expect(clippy::disallowed_methods, reason = "the date of a measurement, and how long it took")]
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

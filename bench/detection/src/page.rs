@@ -1,65 +1,65 @@
-//! The generated part of `docs/detection.md`.
+//! Writes the generated part of `docs/detection.md`.
 
 use crate::picture::Mark;
 use crate::suite::{Results, Target};
-use crate::tally::{Figure, Row};
+use crate::tally::{Figure, TableRow};
 
-/// Where the generated part begins and ends.
+/// Start marker of the generated part.
 pub const BEGIN: &str = "<!-- measured: begin; written by `make bench-detection` -->";
-/// Its end.
+/// End marker of the generated part.
 pub const END: &str = "<!-- measured: end -->";
 
-/// What the numbers were measured with.
+/// The circumstances of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub struct RunInfo {
     /// The day.
     pub date: String,
     /// The machine.
     pub machine: String,
     /// The command.
     pub command: String,
-    /// Seeds.
+    /// Number of seeds.
     pub seeds: String,
-    /// How long it took.
+    /// Duration.
     pub took: String,
-    /// Peers that ran as packages, and those that did not.
+    /// Python peers that were run.
     pub peers: String,
 }
 
-/// The page with its generated part replaced; none if the page has no place for it.
+/// Returns the page with its generated part replaced; none if the page lacks the markers.
 pub fn replaced(page: &str, part: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n\n{part}\n{END}{after}"))
 }
 
-/// The generated part.
-pub fn part(results: &Results, stamp: &Stamp) -> String {
+/// Formats the generated part.
+pub fn part(results: &Results, info: &RunInfo) -> String {
     let mut text = String::new();
     let held = results.targets.iter().filter(|target| target.holds()).count();
     push(
         &mut text,
         format_args!(
-            "Measured {} on {}, `{}`, {}, {}. {}\n\nIntervals in brackets are 95 %. {held} of {} targets hold.\n\n",
-            stamp.date,
-            stamp.machine,
-            stamp.command,
-            stamp.seeds,
-            stamp.took,
-            stamp.peers,
+            "Measured {} on {}, `{}`, {}, {}. {}\n\nRanges in parentheses are 95 % confidence intervals. {held} of {} targets are met.\n\n",
+            info.date,
+            info.machine,
+            info.command,
+            info.seeds,
+            info.took,
+            info.peers,
             results.targets.len()
         ),
     );
     push(&mut text, format_args!("### What is required\n\n"));
     push(
         &mut text,
-        format_args!("| what | where | required | found | seeds | |\n| --- | --- | --- | --- | --- | --- |\n"),
+        format_args!("| target | scenario | required | measured | seeds | |\n| --- | --- | --- | --- | --- | --- |\n"),
     );
     for target in &results.targets {
         push(&mut text, format_args!("{}\n", target_line(target)));
     }
     table(&mut text, "Releases", &results.releases);
-    table(&mut text, "Change against one's own past", &results.past);
+    table(&mut text, "Change against the series' own past", &results.past);
     table(&mut text, "Many series, objectives, missing data", &results.others);
     text.trim_end().to_owned() + "\n"
 }
@@ -73,10 +73,10 @@ fn target_line(target: &Target) -> String {
     let found = target.found.map_or_else(|| "never".to_owned(), |found| format!("{} {}", number(found), target.unit));
     let interval = match target.interval {
         (Some(low), Some(high)) => format!(" ({}–{})", number(low), number(high)),
-        (Some(low), None) => format!(" (from {} on)", number(low)),
+        (Some(low), None) => format!(" (at least {})", number(low)),
         _ => String::new(),
     };
-    let verdict = if target.holds() { "holds" } else { "**does not hold**" };
+    let verdict = if target.holds() { "met" } else { "**missed**" };
     format!(
         "| {} | {} | {sign} {} {} | {found}{interval} | {} | {verdict} |",
         target.what,
@@ -87,7 +87,7 @@ fn target_line(target: &Target) -> String {
     )
 }
 
-fn table(text: &mut String, title: &str, rows: &[Row]) {
+fn table(text: &mut String, title: &str, rows: &[TableRow]) {
     push(text, format_args!("\n### {title}\n\n"));
     push(
         text,
@@ -96,7 +96,7 @@ fn table(text: &mut String, title: &str, rows: &[Row]) {
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         ),
     );
-    // Rows of one scenario and traffic stand together, in the order in which they were first seen.
+    // Group rows by scenario and traffic, in order of first appearance.
     let mut order: Vec<(&str, &str)> = Vec::new();
     for row in rows {
         let key = (row.scenario.as_str(), row.traffic.as_str());
@@ -111,7 +111,7 @@ fn table(text: &mut String, title: &str, rows: &[Row]) {
     }
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &TableRow) -> String {
     let percent = |figure: &Figure| of_figure(figure, |value| format!("{} %", number(100.0 * value)), 100.0);
     let alarmed = row.alarmed.as_ref().map(percent).unwrap_or_default();
     let delay = row.minutes.as_ref().map(delay_text).unwrap_or_default();
@@ -122,7 +122,7 @@ fn line(row: &Row) -> String {
     };
     let runs = row.runs.as_ref().and_then(|figure| figure.value).map(number).unwrap_or_default();
     let other = match (&row.false_a_week, &row.other) {
-        (Some(figure), _) => format!("false a week: {}", of_figure(figure, number, 1.0)),
+        (Some(figure), _) => format!("false alarms per week: {}", of_figure(figure, number, 1.0)),
         (None, Some((name, figure))) => format!("{name}: {}", percent(figure)),
         (None, None) => String::new(),
     };
@@ -148,7 +148,7 @@ fn delay_text(figure: &Figure) -> String {
     }
 }
 
-/// Minutes, hours or days.
+/// Formats a duration in minutes, hours or days.
 fn duration(minutes: f64) -> String {
     match minutes {
         minutes if minutes < 180.0 => format!("{minutes:.0} min"),
@@ -157,7 +157,7 @@ fn duration(minutes: f64) -> String {
     }
 }
 
-/// As many digits as one reads.
+/// Formats a number with two to three significant digits.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 20.0 => 0,
@@ -168,7 +168,7 @@ fn number(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Detectors with both a rate of false alarms and a delay at −5 points, 27,000 runs a week.
+/// Returns the detectors with both a false alarm rate and a delay at −5 points, at 27,000 runs a week.
 pub fn marks(results: &Results) -> Vec<Mark> {
     let mut marks = Vec::new();
     for row in results.past.iter().filter(|row| row.scenario == "D0 no change" && row.traffic == "3/min") {
@@ -200,11 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_say_what_was_found() {
-        let row = Row::new("R1 -5 pp", "50/min", "D1", 3).delays(&[Some((80.0, 400.0)), Some((100.0, 500.0)), None]);
+    fn lines_show_the_measured_figures() {
+        let row =
+            TableRow::new("R1 -5 pp", "50/min", "D1", 3).delays(&[Some((80.0, 400.0)), Some((100.0, 500.0)), None]);
         assert_eq!(line(&row), "| R1 -5 pp | 50/min | D1 | 3 | 67 % (21–94) | 100 min | never | 500 |  |");
-        let null = Row { false_a_week: Some(rate(0, 400.0)), ..Row::new("D0", "3/min", "D4", 100) };
-        assert_eq!(line(&null), "| D0 | 3/min | D4 | 100 |  |  |  |  | false a week: 0 (0–0.01) |");
+        let null = TableRow { false_a_week: Some(rate(0, 400.0)), ..TableRow::new("D0", "3/min", "D4", 100) };
+        assert_eq!(line(&null), "| D0 | 3/min | D4 | 100 |  |  |  |  | false alarms per week: 0 (0–0.01) |");
         assert_eq!(delay_text(&median(&[None, None, Some(1.0)])), "never");
         assert_eq!(share(0, 400).value, Some(0.0));
         assert_eq!([90.0, 600.0, 4000.0].map(duration), ["90 min", "10.0 h", "2.8 d"]);

@@ -1,11 +1,11 @@
-//! What others do, on the same counts: tests and thresholds that are looked at again and again. Peers that are Python
-//! packages run in `peers/peers.py`; these are formulas of a line or two.
+//! Simple peers on the same counts: tests and thresholds that are evaluated repeatedly. Peers that are Python packages
+//! run in `peers/peers.py`; these are formulas of a line or two.
 
 use std::collections::VecDeque;
 
 use bellwether_stats::interval::normal_quantile;
 
-/// A one-sided two-proportion z-test of all runs so far, at every look.
+/// A one-sided two-proportion z-test of all runs so far, repeated at every look.
 #[derive(Clone, Copy, Debug)]
 pub struct PeekedZ {
     critical: f64,
@@ -20,7 +20,7 @@ impl PeekedZ {
         Self { critical: normal_quantile(1.0 - alpha), counts: [(0.0, 0.0); 2] }
     }
 
-    /// Takes in events and runs of baseline and canary; true if it alarms.
+    /// Adds events and runs of baseline and canary; returns true if it alarms.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn alarms(&mut self, counts: [(u64, u64); 2]) -> bool {
         for (sum, (events, runs)) in self.counts.iter_mut().zip(counts) {
@@ -37,7 +37,7 @@ impl PeekedZ {
     }
 }
 
-/// `error rate over some minutes > threshold`, for some minutes: an alerting rule of Prometheus.
+/// `error rate over some minutes > threshold`, for some minutes: an alerting rule in Prometheus style.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     threshold: f64,
@@ -50,12 +50,12 @@ pub struct Threshold {
 // === impl Threshold ===
 
 impl Threshold {
-    /// Over the last `windows` windows, to be above for `held_for` more.
+    /// Creates a rule on the last `windows` windows that must hold for `held_for` more.
     pub fn new(threshold: f64, windows: usize, held_for: u32) -> Self {
         Self { threshold, windows, held_for, recent: VecDeque::new(), above: 0 }
     }
 
-    /// Takes in a window; true if it fires.
+    /// Adds a window; returns true if the rule fires.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn fires(&mut self, events: u64, runs: u64) -> bool {
         self.recent.push_back((events, runs));
@@ -69,7 +69,7 @@ impl Threshold {
     }
 }
 
-/// An hour against the same hour a week ago: a one-sided z-test, hourly.
+/// Compares an hour with the same hour a week ago: a one-sided z-test, hourly.
 #[derive(Clone, Debug)]
 pub struct LastWeek {
     critical: f64,
@@ -84,7 +84,7 @@ impl LastWeek {
         Self { critical: normal_quantile(1.0 - alpha), hours: Vec::new() }
     }
 
-    /// Takes in an hour; true if it fires.
+    /// Adds an hour; returns true if it fires.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn fires(&mut self, events: u64, runs: u64) -> bool {
         let now = (events as f64, runs as f64);
@@ -100,21 +100,21 @@ impl LastWeek {
     }
 }
 
-/// Counts the moments at which something begins to fire.
+/// Records the times at which a rule starts to fire.
 #[derive(Clone, Debug, Default)]
 pub struct Episodes {
     firing: bool,
-    /// The moments.
-    pub begun: Vec<i64>,
+    /// The times.
+    pub starts: Vec<i64>,
 }
 
 // === impl Episodes ===
 
 impl Episodes {
-    /// Whether it fires at a moment.
+    /// Records whether the rule fires at a time.
     pub fn at(&mut self, moment: i64, fires: bool) {
         if fires && !self.firing {
-            self.begun.push(moment);
+            self.starts.push(moment);
         }
         self.firing = fires;
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_z_test_alarms_where_the_tables_say() {
+    fn a_z_test_alarms_at_its_critical_value() {
         // z = 2.08 by hand: (0.1615 − 0.1000) / √(0.1308·0.8692·(1/260 + 1/260)).
         let counts = [(26, 260), (42, 260)];
         assert!(PeekedZ::new(0.05).alarms(counts));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_waits_as_long_as_it_says_and_an_episode_counts_once() {
+    fn a_threshold_waits_for_its_duration_and_an_episode_counts_once() {
         let mut rule = Threshold::new(0.1, 2, 1);
         let mut episodes = Episodes::default();
         for (moment, (events, runs)) in
@@ -142,7 +142,7 @@ mod tests {
         {
             episodes.at(moment, rule.fires(events, runs));
         }
-        assert_eq!(episodes.begun, [2, 6]);
+        assert_eq!(episodes.starts, [2, 6]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One seed of one series without a release: detectors and peers of change against one's own past, rare events, silence,
-//! objectives.
+//! Runs one seed of a series without a release: detectors and peers for change against the series' own past, rare
+//! events, silence, objectives.
 
 use bellwether_detect::{Invalid, Measure};
 use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, Objective, WORKBOOK};
@@ -12,15 +12,15 @@ use crate::peer::{Episodes, LastWeek, Threshold};
 use crate::trial::Delay;
 use crate::world::{DAY, EPOCH, Outcome, Run, World};
 
-/// A series by five minutes: events and runs.
-pub type Counted = Vec<(u64, u64)>;
+/// A series in steps of five minutes: events and runs.
+pub type CountSeries = Vec<(u64, u64)>;
 
-/// The series of an outcome, from the world's first minute.
-pub fn series(world: &World, days: i64, outcome: Outcome) -> Counted {
+/// Returns the series of an outcome, from the world's first minute.
+pub fn series(world: &World, days: i64, outcome: Outcome) -> CountSeries {
     let mut series = Vec::new();
     let mut sum = (0, 0);
     world.minutes(0, days * DAY, |minute, runs| {
-        let events = runs.iter().filter(|run| world.happened(run, outcome)).count();
+        let events = runs.iter().filter(|run| world.has_outcome(run, outcome)).count();
         sum = (sum.0 + events as u64, sum.1 + runs.len() as u64);
         if (minute + 1) % STEP_MINUTES == 0 {
             series.push(sum);
@@ -30,12 +30,13 @@ pub fn series(world: &World, days: i64, outcome: Outcome) -> Counted {
     series
 }
 
-/// When detectors and peers began to fire, in minutes since the world began; only after the four weeks of the past.
+/// Times at which detectors and peers started to fire, in minutes since the start of the world, after the four weeks of
+/// the past.
 #[derive(Clone, Debug)]
 pub struct Fired {
-    /// D4 that may alarm falsely once in 10 and in 26 weeks.
+    /// D4 with one false alarm in 10 and in 26 weeks.
     pub drift: [Vec<i64>; 2],
-    /// D6, the anchored twin, once in 10 weeks.
+    /// D6, the anchored twin, with one false alarm in 10 weeks.
     pub anchored: Vec<i64>,
     /// Error rate of an hour above the usual by 3 and by 5 points, for 10 minutes.
     pub fixed: [Vec<i64>; 2],
@@ -43,19 +44,19 @@ pub struct Fired {
     pub last_week: Vec<i64>,
 }
 
-/// ln A for one false alarm in so many weeks of so many updates.
+/// Returns ln A for one false alarm in this many weeks.
 fn once_in(weeks: f64, updates_a_week: f64) -> f64 {
     detector_threshold(1.0, weeks * updates_a_week, 1.0).unwrap_or(f64::INFINITY)
 }
 
-/// Updates a week of the detectors of drift.
+/// Updates of the drift detectors per week.
 const UPDATES: f64 = 7.0 * 288.0;
 
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Steps of a series under a detector: only remembered up to `from`, watched after it.
+/// Runs a detector over a series: up to `from` the steps are the past, after it they are watched.
 fn watch(series: &[(u64, u64)], step: i64, from: i64, rule: &bellwether_detect::Detector, ln_a: f64) -> Vec<i64> {
     let mut watched = detector::Series::new(rule, by_time(ln_a), EPOCH + from);
     for (end, (events, runs)) in (1..).map(|place| place * step).zip(series) {
@@ -72,8 +73,8 @@ fn watch(series: &[(u64, u64)], step: i64, from: i64, rule: &bellwether_detect::
     watched.fired.into_iter().map(|minute| minute - EPOCH).collect()
 }
 
-/// Drift of a series: detectors and peers.
-pub fn drift(series: &Counted) -> Fired {
+/// Runs the drift detectors and their peers over a series.
+pub fn drift(series: &CountSeries) -> Fired {
     let from = PAST_DAYS * DAY;
     let ours = |anchored, weeks| {
         watch(series, STEP_MINUTES, from, &detector::drift(STEP_MINUTES, anchored, false), once_in(weeks, UPDATES))
@@ -99,31 +100,32 @@ pub fn drift(series: &Counted) -> Fired {
     Fired {
         drift: [ours(false, 10.0), ours(false, 26.0)],
         anchored: ours(true, 10.0),
-        fixed: fixed.map(|(_, episodes)| episodes.begun),
-        last_week: weekly.begun,
+        fixed: fixed.map(|(_, episodes)| episodes.starts),
+        last_week: weekly.starts,
     }
 }
 
-/// Minutes from a change to the first alarm after it.
+/// Returns the minutes from a change to the first alarm after it.
 pub fn delay_after(alarms: &[i64], change: i64, within: i64) -> Delay {
     let first = alarms.iter().find(|alarm| (change + 1..=change + within).contains(*alarm))?;
     #[expect(clippy::cast_precision_loss, reason = "minutes of some weeks")]
     Some(((first - change) as f64, 0.0))
 }
 
-/// A distribution against the four weeks before (D4 for quantities and categories), hourly.
+/// The quantity for drift of a distribution (D4 for quantities and categories), hourly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Why answers ended.
+    /// Finish reasons.
     Finish,
     /// Input tokens.
     Tokens,
 }
 
-/// Margin of a distribution's drift: a tilt that is not worse yet.
+/// Margin of the drift of a distribution: an acceptable tilt.
 const SHAPE_MARGIN: f64 = 0.1;
 
-/// When a distribution began to differ from its past, in minutes since the world began; once in 10 weeks falsely.
+/// Returns the times at which a distribution was found to differ from its past, in minutes since the start of the
+/// world, with one false alarm in 10 weeks.
 ///
 /// # Errors
 /// Fails if the world has no past.
@@ -168,7 +170,8 @@ pub fn shape(world: &World, days: i64, shape: Shape) -> Result<Vec<i64>, Invalid
     error.map_or(Ok(alarms), Err)
 }
 
-/// Rare events (D5), once in 10 weeks falsely; and a day's count above twice the usual, hourly.
+/// Runs D5 on rare events, with one false alarm in 10 weeks, and a fixed rule: a day's count above twice the usual,
+/// hourly.
 pub fn rare(world: &World, days: i64) -> [Vec<i64>; 2] {
     let series = series(world, days, Outcome::Exception);
     let from = PAST_DAYS * DAY;
@@ -185,13 +188,13 @@ pub fn rare(world: &World, days: i64) -> [Vec<i64>; 2] {
         let often = day as f64 > 2.0 * usual_a_day;
         fixed.at(i64::try_from(place + 1).unwrap_or(0) * 60, often);
     }
-    [alarms, fixed.begun]
+    [alarms, fixed.starts]
 }
 
-/// When a producer was found silent (D11), after four weeks of the past.
+/// Returns the times at which a producer was found silent (D11), after four weeks of the past.
 pub fn silence(world: &World, minutes: i64) -> Vec<i64> {
     let from = PAST_DAYS * DAY;
-    // The only series of a rule that may page falsely once in seven months, as the shipped one beside its likes.
+    // The only series of a rule with one false page in seven months, like the shipped rule among the others.
     let threshold = detector_threshold(1.0, 8640.0, 1.0 / 7.0).unwrap_or(f64::INFINITY);
     let mut watched = detector::Series::new(&detector::silence(), by_time(threshold), EPOCH + from);
     world.minutes(0, from + minutes, |minute, runs| {
@@ -208,11 +211,11 @@ pub fn silence(world: &World, minutes: i64) -> Vec<i64> {
     watched.fired.into_iter().map(|minute| minute - EPOCH).collect()
 }
 
-/// Pages of an objective over some weeks, with and without the gate against chance (D8). Runs an hour come by chance; a
-/// run is bad at half of the budget, and from `trouble` on at `bad`.
+/// Returns the pages of an objective over some weeks, with and without the significance test (D8). Runs arrive at
+/// random; a run is bad at half of the budget, and from `trouble` on at rate `bad`.
 ///
 /// # Errors
-/// Fails if the objective is no share.
+/// Fails if the objective is not between 0 and 1.
 pub fn objective(
     seed: u64,
     objective: f64,
@@ -243,7 +246,7 @@ pub fn objective(
         let mut fires = [false; 2];
         for windows in &WORKBOOK[..2] {
             let (long, short) = (over(windows.long_minutes), over(windows.short_minutes));
-            // Windows that can never fire are refused when they are loaded.
+            // Windows that can never fire are rejected when rules are loaded.
             fires[0] |= matches!(judge.judge(long, short, windows.factor), Ok(BurnVerdict::Fires));
             let burns = |counts| judge.burn_rate(counts).is_some_and(|rate| rate > windows.factor);
             fires[1] |= burns(long) && burns(short);
@@ -252,7 +255,7 @@ pub fn objective(
             episodes.at(minute, fires);
         }
     }
-    Ok(episodes.map(|episodes| episodes.begun))
+    Ok(episodes.map(|episodes| episodes.starts))
 }
 
 #[cfg(test)]
@@ -263,7 +266,7 @@ mod tests {
     #[test]
     fn a_sudden_shift_of_a_series_is_found_after_it() {
         let change = (PAST_DAYS + 1) * DAY;
-        let world = World::new(3, Traffic::of(3.0)).with(Change { from: change, failure: 0.1, ..NONE });
+        let world = World::new(3, Traffic::new(3.0)).with(Change { from: change, failure: 0.1, ..NONE });
         let fired = drift(&series(&world, PAST_DAYS + 2, Outcome::Failure));
         let (minutes, _) = delay_after(&fired.drift[0], change, DAY).expect("an alarm");
         assert!(minutes < 600.0, "{minutes}");
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_producer_that_falls_silent_is_found_and_a_quiet_night_is_not() {
-        let mut world = World::new(4, Traffic::of(30.0));
+        let mut world = World::new(4, Traffic::new(30.0));
         assert_eq!(silence(&world, 3 * DAY), Vec::<i64>::new());
         let noon = (PAST_DAYS + 1) * DAY + 720;
         world.gap = Some((noon, noon + 120));
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objective_pages_on_trouble_and_not_on_chance() {
+    fn an_objective_pages_on_trouble_and_not_by_chance() {
         let [gated, plain] = objective(5, 0.999, 60.0, 28, None).expect("a trial");
         assert!(gated.is_empty() && plain.len() > 3, "{gated:?} {plain:?}");
         let [gated, _] = objective(5, 0.99, 600.0, 3, Some((DAY, 0.3))).expect("a trial");
@@ -289,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_grows_and_an_exception_that_becomes_common_are_found() {
+    fn a_growing_share_and_a_frequent_exception_are_detected() {
         let change = (PAST_DAYS + 1) * DAY;
-        let world = World::new(6, Traffic::of(3.0)).with(Change { from: change, truncated: 0.05, ..NONE });
+        let world = World::new(6, Traffic::new(3.0)).with(Change { from: change, truncated: 0.05, ..NONE });
         let found = shape(&world, PAST_DAYS + 3, Shape::Finish).expect("a trial");
         assert!(delay_after(&found, change, 2 * DAY).is_some(), "{found:?}");
         let often = Change { from: change, rates: [1.0, 1.0, 1.0, 30.0], ..NONE };
-        let world = World::new(6, Traffic::of(10.0)).with(often);
+        let world = World::new(6, Traffic::new(10.0)).with(often);
         let [found, _] = rare(&world, PAST_DAYS + 3);
         assert!(delay_after(&found, change, 2 * DAY).is_some(), "{found:?}");
     }

@@ -1,7 +1,7 @@
-//! The scenarios, on how many seeds, and what is required of them.
+//! The scenarios, their numbers of seeds, and the targets.
 //!
-//! Every scenario makes rows ([`Row`]); the targets are looked up in the rows, so that what is required and what the tables
-//! show cannot differ.
+//! Every scenario adds rows ([`TableRow`]); the targets are looked up in the rows, so that targets and tables cannot
+//! differ.
 
 mod fleet;
 mod missing;
@@ -14,90 +14,97 @@ use bellwether_stats::Invalid;
 use serde::Serialize;
 
 use crate::picture::Curves;
-use crate::tally::Row;
+use crate::tally::TableRow;
 use crate::world::Traffic;
 
-/// First seed that was not looked at while detectors and their parameters were chosen.
+/// First seed that was not used while detectors and their parameters were chosen.
 pub const HELD_OUT: u64 = 10_000;
 
-/// How much is run.
+/// The size of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Seeds of scenarios in which something is wrong.
+    /// Seeds of scenarios with a change.
     pub seeds: u64,
-    /// Seeds of those in which nothing is.
+    /// Seeds of scenarios without a change.
     pub nulls: u64,
     /// First seed.
     pub first: u64,
-    /// Only what the targets need.
+    /// Run only the scenarios with targets.
     pub quick: bool,
 }
 
-/// What is required of a scenario, and what was found.
+/// A target of a scenario, and the measured figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
-    /// What has to hold.
+    /// Description of the target.
     pub what: String,
-    /// Where it was looked up.
+    /// Scenario of the figure.
     pub scenario: String,
-    /// The figure found.
+    /// Measured figure.
     pub found: Option<f64>,
-    /// What it must not exceed, or (`at_least`) not fall below.
+    /// Upper limit, or with `at_least` lower limit.
     pub limit: f64,
     /// True if more is better.
     pub at_least: bool,
-    /// Digits and unit.
+    /// Unit of the figure.
     pub unit: &'static str,
-    /// Seeds it rests on.
+    /// Number of seeds behind it.
     pub seeds: u64,
-    /// Lower and upper end of the figure's 95 % interval.
+    /// Ends of the figure's 95 % confidence interval.
     pub interval: (Option<f64>, Option<f64>),
 }
 
-/// Everything of one run.
+/// The results of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Results {
     /// Rows of releases.
-    pub releases: Vec<Row>,
-    /// Rows of change against one's own past.
-    pub past: Vec<Row>,
+    pub releases: Vec<TableRow>,
+    /// Rows of change against the series' own past.
+    pub past: Vec<TableRow>,
     /// Rows of many series, objectives and missing data.
-    pub others: Vec<Row>,
-    /// What is required.
+    pub others: Vec<TableRow>,
+    /// Targets.
     pub targets: Vec<Target>,
-    /// Evidence over time, for pictures.
+    /// Evidence over time, for the pictures.
     #[serde(skip)]
     pub curves: Curves,
 }
 
-/// Which figure of a row a target is about.
+/// The figure of a row that a target refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
-    /// Share of seeds that alarmed, per cent.
+pub(crate) enum Metric {
+    /// Percentage of seeds that alarmed.
     Alarmed,
     /// Median delay, minutes.
     Minutes,
-    /// False alarms a series and week.
+    /// False alarms per series and week.
     FalseAWeek,
     /// The row's other figure.
     Other,
 }
 
+/// The required bound of a figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
 // === impl Plan ===
 
 impl Plan {
-    /// 100 seeds, 400 where nothing is wrong, all held out.
+    /// 100 seeds, 400 without a change, all held out.
     pub const FULL: Self = Self { seeds: 100, nulls: 400, first: HELD_OUT, quick: false };
 
-    /// What a test has time for.
+    /// The size of a test.
     pub const QUICK: Self = Self { seeds: 15, nulls: 60, first: HELD_OUT, quick: true };
 
-    /// Seeds of a scenario in which something is wrong.
+    /// Returns the seeds of a scenario with a change.
     pub fn seeds(&self) -> Range<u64> {
         self.first..self.first + self.seeds
     }
 
-    /// Seeds of one in which nothing is.
+    /// Returns the seeds of a scenario without a change.
     pub fn nulls(&self) -> Range<u64> {
         self.first..self.first + self.nulls
     }
@@ -106,12 +113,12 @@ impl Plan {
 // === impl Target ===
 
 impl Target {
-    /// True if it holds.
+    /// Returns true if the target is met.
     pub fn holds(&self) -> bool {
         self.found.is_some_and(|found| if self.at_least { found >= self.limit } else { found <= self.limit })
     }
 
-    /// True if chance alone does not explain that it does not hold: its whole interval is beyond the limit.
+    /// Returns true if the target is missed significantly: the whole interval is beyond the limit.
     pub fn surely_fails(&self) -> bool {
         let (low, high) = self.interval;
         if self.holds() {
@@ -119,7 +126,7 @@ impl Target {
         } else if self.at_least {
             high.is_some_and(|high| high < self.limit)
         } else {
-            // A median whose lower end is unknown was never reached at all.
+            // A median with an unknown lower end was never reached at all.
             low.is_none_or(|low| low > self.limit)
         }
     }
@@ -128,22 +135,26 @@ impl Target {
 // === impl Results ===
 
 impl Results {
-    fn rows(&self) -> impl Iterator<Item = &Row> {
+    fn rows(&self) -> impl Iterator<Item = &TableRow> {
         self.releases.iter().chain(&self.past).chain(&self.others)
     }
 
-    /// The row of a scenario, traffic and detector.
-    pub fn row(&self, scenario: &str, traffic: &str, detector: &str) -> Option<&Row> {
+    /// Returns the row of a scenario, traffic and detector.
+    pub fn row(&self, scenario: &str, traffic: &str, detector: &str) -> Option<&TableRow> {
         self.rows().find(|row| row.scenario == scenario && row.traffic == traffic && row.detector == detector)
     }
 
-    fn require(&mut self, what: &str, place: (&str, &str, &str), of: Of, at_least: bool, limit: f64) {
+    fn require(&mut self, what: &str, place: (&str, &str, &str), metric: Metric, limit: Limit) {
         let Some(row) = self.row(place.0, place.1, place.2) else { return };
-        let (figure, unit, factor) = match of {
-            Of::Alarmed => (row.alarmed, "%", 100.0),
-            Of::Minutes => (row.minutes, "min", 1.0),
-            Of::FalseAWeek => (row.false_a_week, "a week", 1.0),
-            Of::Other => (row.other.as_ref().map(|(_, figure)| *figure), "%", 100.0),
+        let (figure, unit, factor) = match metric {
+            Metric::Alarmed => (row.alarmed, "%", 100.0),
+            Metric::Minutes => (row.minutes, "min", 1.0),
+            Metric::FalseAWeek => (row.false_a_week, "a week", 1.0),
+            Metric::Other => (row.other.as_ref().map(|(_, figure)| *figure), "%", 100.0),
+        };
+        let (at_least, limit) = match limit {
+            Limit::AtLeast(limit) => (true, limit),
+            Limit::AtMost(limit) => (false, limit),
         };
         let scaled = |value: Option<f64>| value.map(|value| value * factor);
         let target = Target {
@@ -160,8 +171,8 @@ impl Results {
     }
 }
 
-/// Traffic in words.
-pub(crate) fn traffic_text(traffic: &Traffic) -> String {
+/// Describes the traffic.
+pub(crate) fn describe_traffic(traffic: &Traffic) -> String {
     let canary = if traffic.canary > 0.0 { format!(", {:.0} % canary", 100.0 * traffic.canary) } else { String::new() };
     let icc = if traffic.icc > 0.0 { format!(", ICC {}", traffic.icc) } else { String::new() };
     let wander = if traffic.wander > 0.0 { format!(", wanders {}", traffic.wander) } else { String::new() };
@@ -169,15 +180,15 @@ pub(crate) fn traffic_text(traffic: &Traffic) -> String {
     format!("{}/min{canary}{icc}{wander}", (traffic.per_minute * 100.0).round() / 100.0)
 }
 
-/// Runs all of it; `say` is told what is being done.
+/// Runs all scenarios; `say` is called with the name of each step.
 ///
 /// # Errors
-/// Fails if a detector refuses its parameters.
+/// Fails if a detector rejects its parameters.
 pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<Results, Invalid> {
     let mut results = Results::default();
     say("releases");
     release::run(plan, &mut results);
-    say("change against one's own past");
+    say("change against the series' own past");
     past::run(plan, &mut results)?;
     say("missing data and objectives");
     missing::run(plan, &mut results)?;
@@ -187,70 +198,100 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<Results, Invalid> {
     Ok(results)
 }
 
-/// Name of the main traffic of releases, and of the same with half of it on the canary.
+/// Names of the main traffic of releases, and of the same with half of it on the canary.
 pub(crate) const MAIN: &str = "50/min, 10 % canary";
 pub(crate) const HALF: &str = "50/min, 50 % canary";
 
-/// What is required.
+/// Adds the targets.
 fn require(results: &mut Results) {
     for traffic in [MAIN, "30/min, 50 % canary", "3/min, 50 % canary", "0.3/min, 50 % canary"] {
-        let what = "a release without a change: at most 1 % alarm, however often one looks";
-        results.require(what, ("R0 no change", traffic, release::D1), Of::Alarmed, false, 1.0);
+        let what = "a release without a change: at most 1 % alarm, however often it is inspected";
+        results.require(what, ("R0 no change", traffic, release::D1), Metric::Alarmed, Limit::AtMost(1.0));
     }
     let clustered = ("R0 no change", "30/min, 50 % canary, ICC 0.4", release::D1);
-    results.require("the same where runs of a session fail together", clustered, Of::Alarmed, false, 1.0);
-    results.require("-5 points are found", ("R1 -5 pp", MAIN, release::D1), Of::Minutes, false, 90.0);
-    results.require("-10 points are found", ("R1 -10 pp", MAIN, release::D1), Of::Minutes, false, 30.0);
+    results.require("the same, with correlated runs in sessions", clustered, Metric::Alarmed, Limit::AtMost(1.0));
+    results.require("-5 points are detected", ("R1 -5 pp", MAIN, release::D1), Metric::Minutes, Limit::AtMost(90.0));
+    results.require("-10 points are detected", ("R1 -10 pp", MAIN, release::D1), Metric::Minutes, Limit::AtMost(30.0));
     results.require(
-        "one task of twenty by 30 points",
+        "30 points in one of twenty tasks are detected",
         ("R8 one task +30 pp", HALF, release::D1),
-        Of::Minutes,
-        false,
-        90.0,
+        Metric::Minutes,
+        Limit::AtMost(90.0),
     );
-    results.require("the task is named first", ("R8 one task +30 pp", HALF, release::D1), Of::Other, true, 95.0);
     results.require(
-        "other traffic is no regression",
+        "the task is named first",
+        ("R8 one task +30 pp", HALF, release::D1),
+        Metric::Other,
+        Limit::AtLeast(95.0),
+    );
+    results.require(
+        "harder traffic is not a regression",
         ("R9 harder traffic", HALF, release::D1),
-        Of::Alarmed,
-        false,
-        1.0,
+        Metric::Alarmed,
+        Limit::AtMost(1.0),
     );
     let hidden = ("R10 easier traffic hides -3 pp", HALF, release::D1);
-    results.require("easier traffic hides nothing", hidden, Of::Alarmed, true, 95.0);
-    results.require("an improvement is no alarm", ("R13 +5 pp", MAIN, release::D1), Of::Alarmed, false, 1.0);
+    results.require("easier traffic hides nothing", hidden, Metric::Alarmed, Limit::AtLeast(95.0));
+    results.require(
+        "an improvement does not alarm",
+        ("R13 +5 pp", MAIN, release::D1),
+        Metric::Alarmed,
+        Limit::AtMost(1.0),
+    );
     for traffic in ["0.3/min", "3/min", "30/min"] {
-        let what = "nothing changes: at most 0.1 false alarms a week";
-        results.require(what, ("D0 no change", traffic, past::D4), Of::FalseAWeek, false, 0.1);
+        let what = "no change: at most 0.1 false alarms a week";
+        results.require(what, ("D0 no change", traffic, past::D4), Metric::FalseAWeek, Limit::AtMost(0.1));
     }
     let sessions = ("D0 no change", "3/min, ICC 0.3", past::D4);
-    results.require("the same where runs of a session fail together", sessions, Of::FalseAWeek, false, 0.1);
+    results.require("the same, with correlated runs in sessions", sessions, Metric::FalseAWeek, Limit::AtMost(0.1));
     let wanders = ("D0 no change", "3/min, wanders 0.2", past::D4);
-    results.require("the same where quality wanders from hour to hour", wanders, Of::FalseAWeek, false, 0.1);
-    results.require("-5 points at 27,000 runs a week", ("D1 -5 pp", "3/min", past::D4), Of::Minutes, false, 300.0);
-    results.require("-5 points at 268,000 runs a week", ("D1 -5 pp", "30/min", past::D4), Of::Minutes, false, 60.0);
-    results.require("two hours of +20 points", ("D3 2 h +20 pp", "3/min", past::D4), Of::Minutes, false, 30.0);
     results.require(
-        "rare events ten times as common",
+        "the same, with quality that wanders from hour to hour",
+        wanders,
+        Metric::FalseAWeek,
+        Limit::AtMost(0.1),
+    );
+    results.require(
+        "-5 points at 27,000 runs a week",
+        ("D1 -5 pp", "3/min", past::D4),
+        Metric::Minutes,
+        Limit::AtMost(300.0),
+    );
+    results.require(
+        "-5 points at 268,000 runs a week",
+        ("D1 -5 pp", "30/min", past::D4),
+        Metric::Minutes,
+        Limit::AtMost(60.0),
+    );
+    results.require(
+        "two hours of +20 points",
+        ("D3 2 h +20 pp", "3/min", past::D4),
+        Metric::Minutes,
+        Limit::AtMost(30.0),
+    );
+    results.require(
+        "rare events ten times as frequent",
         ("D8 exceptions x10", "20/min", past::D5),
-        Of::Minutes,
-        false,
-        360.0,
+        Metric::Minutes,
+        Limit::AtMost(360.0),
     );
     results.require(
-        "false alarms among all, of 200 series",
+        "false discovery rate, 200 series",
         (fleet::SCENARIO, fleet::TRAFFIC, fleet::FALSE),
-        Of::Other,
-        false,
-        5.0,
+        Metric::Other,
+        Limit::AtMost(5.0),
     );
-    results.require("series found, of 20", (fleet::SCENARIO, fleet::TRAFFIC, fleet::FOUND), Of::Other, true, 95.0);
+    results.require(
+        "detected series, of 20",
+        (fleet::SCENARIO, fleet::TRAFFIC, fleet::FOUND),
+        Metric::Other,
+        Limit::AtLeast(95.0),
+    );
     results.require(
         "objectives within budget never page",
         ("S within budget", "10 to 6000/h", missing::D8),
-        Of::FalseAWeek,
-        false,
-        0.0,
+        Metric::FalseAWeek,
+        Limit::AtMost(0.0),
     );
 }
 
@@ -272,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_fails_surely_only_beyond_chance() {
+    fn a_target_is_missed_significantly_only_beyond_its_interval() {
         assert!(target(1.0, 1.0, false, (0.2, 3.0)).holds());
         let chance = target(2.0, 1.0, false, (0.5, 5.0));
         assert!(!chance.holds() && !chance.surely_fails());

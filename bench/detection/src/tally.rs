@@ -1,4 +1,4 @@
-//! Many seeds: shares, delays and rates with their 95 % intervals.
+//! Aggregates seeds: proportions, delays and rates with their 95 % confidence intervals.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ const CONFIDENCE: f64 = 0.95;
 /// A number with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// The estimate; none if it is beyond what was looked at.
+    /// The estimate; none if it was not reached.
     pub value: Option<f64>,
     /// Lower end.
     pub low: Option<f64>,
@@ -22,7 +22,7 @@ pub struct Figure {
 
 /// One row of a table: a detector on a scenario, over many seeds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct TableRow {
     /// Scenario, such as `R1 -5 pp`.
     pub scenario: String,
     /// Traffic.
@@ -31,21 +31,21 @@ pub struct Row {
     pub detector: String,
     /// Seeds.
     pub seeds: u64,
-    /// Share of seeds in which it alarmed, 0 to 1.
+    /// Fraction of seeds that alarmed, 0 to 1.
     pub alarmed: Option<Figure>,
-    /// Minutes from the change to the alarm: the median.
+    /// Median minutes from the change to the alarm.
     pub minutes: Option<Figure>,
-    /// The same, 90 % of seeds.
+    /// 90th percentile of the minutes.
     pub minutes_p90: Option<f64>,
-    /// Runs of the canary from the change to the alarm: the median.
+    /// Median canary runs from the change to the alarm.
     pub runs: Option<Figure>,
-    /// False alarms a week.
+    /// False alarms per week.
     pub false_a_week: Option<Figure>,
     /// Another figure, with its name.
     pub other: Option<(String, Figure)>,
 }
 
-/// Calls `of` for every seed, on all cores, and gives the answers in the order of the seeds.
+/// Calls `of` for every seed, on all cores, and returns the results in the order of the seeds.
 pub fn over_seeds<T: Send>(seeds: std::ops::Range<u64>, of: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let next = AtomicU64::new(seeds.start);
     let answers = Mutex::new(Vec::new());
@@ -68,7 +68,7 @@ pub fn over_seeds<T: Send>(seeds: std::ops::Range<u64>, of: impl Fn(u64) -> T + 
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// A share with Wilson's interval.
+/// Returns a proportion with Wilson's interval.
 #[expect(clippy::cast_precision_loss, reason = "seeds are few")]
 pub fn share(happened: usize, of: usize) -> Figure {
     let interval = wilson(happened as f64, of as f64, CONFIDENCE);
@@ -79,7 +79,7 @@ pub fn share(happened: usize, of: usize) -> Figure {
     }
 }
 
-/// A rate of counts with Byar's interval.
+/// Returns a rate of counts with Byar's interval.
 #[expect(clippy::cast_precision_loss, reason = "alarms are few")]
 pub fn rate(count: usize, exposure: f64) -> Figure {
     let interval = poisson_rate(count as f64, exposure, CONFIDENCE);
@@ -90,7 +90,7 @@ pub fn rate(count: usize, exposure: f64) -> Figure {
     }
 }
 
-/// The median of delays, those that never came being the longest; its interval by order statistics.
+/// Returns the median of delays, with missing ones as the longest, and its interval by order statistics.
 #[expect(clippy::cast_precision_loss, reason = "seeds are few")]
 pub fn median(delays: &[Option<f64>]) -> Figure {
     let sorted = sorted(delays);
@@ -100,7 +100,7 @@ pub fn median(delays: &[Option<f64>]) -> Figure {
     Figure { value: at((n - 1.0) / 2.0), low: at((n / 2.0 - half - 1.0).max(0.0)), high: at(n / 2.0 + half) }
 }
 
-/// The delay that a share of seeds does not exceed.
+/// Returns the delay that a fraction of the seeds does not exceed.
 #[expect(clippy::cast_precision_loss, reason = "seeds are few")]
 pub fn quantile(delays: &[Option<f64>], share: f64) -> Option<f64> {
     let sorted = sorted(delays);
@@ -113,16 +113,16 @@ fn sorted(delays: &[Option<f64>]) -> Vec<f64> {
     sorted
 }
 
-/// The value at a place, rounded up; none if that never came.
+/// Returns the value at an index, rounded up; none if the alarm never came.
 fn quantile_at(sorted: &[f64], place: f64) -> Option<f64> {
-    // Places are small and not negative.
+    // Indices are small and not negative.
     sorted.get(place.ceil().max(0.0) as usize).copied().filter(|value| value.is_finite())
 }
 
 // === impl Row ===
 
-impl Row {
-    /// A row without figures yet.
+impl TableRow {
+    /// Creates a row without figures.
     pub fn new(
         scenario: impl Into<String>,
         traffic: impl Into<String>,
@@ -143,7 +143,7 @@ impl Row {
         }
     }
 
-    /// With the delays of all seeds: minutes, and runs where they are known.
+    /// Sets the delays of all seeds: minutes, and runs if known.
     #[must_use]
     pub fn delays(self, delays: &[Option<(f64, f64)>]) -> Self {
         let of = |part: fn((f64, f64)) -> f64| delays.iter().map(|delay| delay.map(part)).collect::<Vec<_>>();
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_count_what_never_came() {
+    fn medians_count_missing_delays() {
         let figure = median(&[Some(3.0), None, Some(1.0), Some(2.0), None]);
         assert_eq!(figure.value, Some(3.0));
         assert_eq!(figure.high, None);
@@ -172,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn all_seeds_are_answered_in_order() {
+    fn all_seeds_are_run_and_returned_in_order() {
         let doubled = over_seeds(10..210, |seed| 2 * seed);
         assert_eq!(doubled, (10..210).map(|seed| 2 * seed).collect::<Vec<_>>());
     }
 
     #[test]
-    fn the_interval_of_a_median_holds_it_as_often_as_it_says() {
+    fn the_interval_of_a_median_has_its_coverage() {
         let held = (0..400_u64).filter(|trial| {
             let key = crate::chance::Key::new(*trial);
             let figure = median(&(0..60).map(|place| Some(key.at(place).uniform())).collect::<Vec<_>>());

@@ -1,40 +1,42 @@
-//! One seed of one release: detectors and peers look at the same minutes of the same world.
+//! Runs one seed of a release: detectors and peers on the same minutes of the same world.
 
 use bellwether_detect::Measure;
 use bellwether_stats::sequential::detector_threshold;
 
-use crate::detector::{self, Cells, Series, by_release, by_time, cells, costs, latencies, single, tasks, window};
+use crate::detector::{
+    self, Cells, Series, WindowBuilder, by_release, by_time, cells, costs, latencies, single, tasks, window,
+};
 use crate::peer::{PeekedZ, Threshold};
-use crate::world::{EPOCH, Outcome, Run, TASKS, World};
+use crate::world::{DAY, EPOCH, Outcome, Run, TASKS, World};
 
 /// Minutes and runs of the canary from the change to the first alarm.
 pub type Delay = Option<(f64, f64)>;
 
-/// What a release is watched for.
+/// The parameters of a trial.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch {
+pub struct ReleaseWatch {
     /// The bad outcome.
     pub outcome: Outcome,
-    /// Chance of a false alarm over the whole life of the release.
+    /// Probability of a false alarm over the whole life of the release.
     pub alpha: f64,
-    /// Odds ratio that is not worse yet.
+    /// Largest acceptable odds ratio.
     pub margin: f64,
-    /// Whether the runs say which session they belong to.
+    /// True if the runs state their sessions.
     pub sessions: bool,
     /// Minute at which the release starts.
     pub start: i64,
-    /// Minutes that it is watched for.
+    /// Minutes that it is watched.
     pub minutes: i64,
     /// Minutes after its start from which delays count.
     pub onset: i64,
 }
 
-/// What a release trial found.
+/// The result of a trial.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct ReleaseResult {
     /// D1.
     pub alarm: Delay,
-    /// D1 started anew all the time (e-SR), for changes after the release.
+    /// D1 as an e-SR, for changes after the release.
     pub since: Delay,
     /// A one-sided z-test at 5 % and at 1 %, at each minute.
     pub peeked: [Delay; 2],
@@ -44,33 +46,33 @@ pub struct Found {
     pub guilty: Vec<String>,
     /// Evidence at the end.
     pub log_e: f64,
-    /// Its alert resolved before the end.
+    /// True if its alert resolved before the end.
     pub resolved: bool,
 }
 
-/// How the alarm threshold of the e-SR of a release is set: one false alarm in 60 days of minutes.
+/// Average run length of the e-SR of a release: 60 days of minutes.
 const SINCE_MINUTES: f64 = 60.0 * 1440.0;
 
-/// Errors of a fixed rule: 5 points above the usual 8 %.
+/// Threshold of the fixed rule: 5 points above the usual 8 %.
 const FIXED_RATE: f64 = 0.13;
 
-/// A release with its baseline beside it.
-pub fn release(world: &World, watch: &Watch) -> Found {
+/// Runs a release next to its baseline.
+pub fn release(world: &World, watch: &ReleaseWatch) -> ReleaseResult {
     release_with(world, watch, |_, _| ())
 }
 
-/// As [`release`]; calls `each` after every minute with the series and the minute's cells.
-pub fn release_with(world: &World, watch: &Watch, mut each: impl FnMut(&Series, &Cells)) -> Found {
+/// Like [`release`]; calls `each` after every minute with the series and the minute's cells.
+pub fn release_with(world: &World, watch: &ReleaseWatch, mut each: impl FnMut(&Series, &Cells)) -> ReleaseResult {
     let names = tasks();
     let names = &names[..if world.traffic.tasks { TASKS } else { 1 }];
     let rule = detector::regression(watch.margin);
     let mut series = Series::new(&rule, by_release(watch.alpha), EPOCH + watch.start);
-    // The same detector for a change at an unknown moment is only run where there is one.
+    // The detector for a change at an unknown time only runs if there is such a change.
     let ln_a = detector_threshold(1.0, SINCE_MINUTES, 1.0).unwrap_or(f64::INFINITY);
     let mut since_series = (watch.onset > 0).then(|| Series::new(&rule, by_time(ln_a), EPOCH + watch.start));
     let mut z = [PeekedZ::new(0.05), PeekedZ::new(0.01)];
     let (mut fixed, mut five) = (Threshold::new(FIXED_RATE, 1, 2), (0, 0));
-    let mut found = Found {
+    let mut found = ReleaseResult {
         alarm: None,
         since: None,
         peeked: [None; 2],
@@ -80,8 +82,9 @@ pub fn release_with(world: &World, watch: &Watch, mut each: impl FnMut(&Series, 
         resolved: false,
     };
     let mut canary_runs = 0_u64;
+    let builder = WindowBuilder { names, world, outcome: watch.outcome, sessions: watch.sessions };
     world.minutes(watch.start, watch.start + watch.minutes, |minute, runs| {
-        let window = window(names, world, minute, runs, watch.outcome, watch.sessions);
+        let window = window(&builder, minute, runs);
         let cells = cells(world, runs, watch.outcome);
         let since = minute + 1 - watch.start - watch.onset;
         let mut sums = [(0, 0); 2];
@@ -130,12 +133,12 @@ pub fn release_with(world: &World, watch: &Watch, mut each: impl FnMut(&Series, 
     found
 }
 
-/// The strata of a series by falling evidence.
+/// Returns the strata of a series by decreasing evidence.
 fn ranked(series: &Series) -> Vec<String> {
     series.evidence().strata.iter().map(|stratum| stratum.stratum.to_string()).collect()
 }
 
-/// Latency of a canary (D2): delay of an alarm at `alpha`.
+/// Runs D2 on the latency of a canary; returns the delay of an alarm at `alpha`.
 pub fn latency(world: &World, start: i64, minutes: i64, alpha: f64) -> Delay {
     let rule = detector::latency();
     let mut series = Series::new(&rule, by_release(alpha), EPOCH + start);
@@ -146,7 +149,7 @@ pub fn latency(world: &World, start: i64, minutes: i64, alpha: f64) -> Delay {
     })
 }
 
-/// Cost per completed task of a canary (D3).
+/// Runs D3 on the cost per completed task of a canary.
 pub fn cost(world: &World, start: i64, minutes: i64, alpha: f64) -> Delay {
     let mut series = Series::new(&detector::cost(), by_release(alpha), EPOCH + start);
     first(world, start, minutes, |minute, runs| {
@@ -156,10 +159,10 @@ pub fn cost(world: &World, start: i64, minutes: i64, alpha: f64) -> Delay {
     })
 }
 
-/// A split that was set to `set` (D12), by sessions or by runs.
-pub fn split(world: &World, start: i64, minutes: i64, set: f64, sessions: bool, alpha: f64) -> Delay {
-    let mut series = Series::new(&detector::split(set), by_release(alpha), EPOCH + start);
-    first(world, start, minutes, |minute, runs| {
+/// Runs D12 on a world whose split is configured to give the canary `share`, by sessions or by runs, over the first day.
+pub fn split(world: &World, start: i64, share: f64, sessions: bool, alpha: f64) -> Delay {
+    let mut series = Series::new(&detector::split(share), by_release(alpha), EPOCH + start);
+    first(world, start, DAY, |minute, runs| {
         let count = |canary| {
             let of = runs.iter().filter(|run| run.canary == canary && (run.first || !sessions)).count();
             Measure::from_counts(0, i64::try_from(of).unwrap_or(i64::MAX))
@@ -169,7 +172,7 @@ pub fn split(world: &World, start: i64, minutes: i64, set: f64, sessions: bool, 
     })
 }
 
-/// The first minute at which something alarms.
+/// Returns the first minute at which `alarms` returns true.
 fn first(world: &World, start: i64, minutes: i64, mut alarms: impl FnMut(i64, &[Run]) -> bool) -> Delay {
     let (mut delay, mut canary_runs) = (None, 0_usize);
     world.minutes(start, start + minutes, |minute, runs| {
@@ -189,10 +192,10 @@ fn first(world: &World, start: i64, minutes: i64, mut alarms: impl FnMut(i64, &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Change, DAY, NONE, Traffic, Whom};
+    use crate::world::{Change, DAY, NONE, Scope, Traffic};
 
-    fn watch() -> Watch {
-        Watch {
+    fn watch() -> ReleaseWatch {
+        ReleaseWatch {
             outcome: Outcome::Failure,
             alpha: 0.01,
             margin: 1.0,
@@ -205,8 +208,8 @@ mod tests {
 
     #[test]
     fn a_broken_canary_is_found_and_its_twin_is_not() {
-        let twin = World::new(1, Traffic::of(50.0).canary(0.1));
-        let broken = twin.clone().with(Change { whom: Whom::Canary, failure: 0.1, ..NONE });
+        let twin = World::new(1, Traffic::new(50.0).canary(0.1));
+        let broken = twin.clone().with(Change { scope: Scope::Canary, failure: 0.1, ..NONE });
         assert_eq!(release(&twin, &watch()).alarm, None);
         let (minutes, runs) = release(&broken, &watch()).alarm.expect("an alarm");
         assert!(minutes < 120.0 && runs < 600.0, "{minutes} minutes, {runs} runs");
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_trial() {
-        let world = World::new(2, Traffic::of(30.0).canary(0.5));
+        let world = World::new(2, Traffic::new(30.0).canary(0.5));
         let evidence = || {
             let mut all = Vec::new();
             let found = release_with(&world, &watch(), |series, _| all.push(series.statistic().to_bits()));

@@ -1,24 +1,24 @@
-//! Simulated traffic: runs in sessions, twenty tasks, three models, ten tenants, seasons by hour and weekday, days that
-//! differ, heavy tails; and what goes wrong in it.
+//! Simulated traffic: runs in sessions, twenty tasks, three models, ten tenants, seasons by hour and weekday, variation
+//! between days, heavy tails; and faults.
 //!
-//! Everything about a run is a function of the seed, the session and the run's place in it ([`crate::chance`]): the events
-//! that are sent and the counts that the fast path folds are of the same runs.
+//! Everything about a run is a function of the seed, the session and the run's index in it ([`crate::chance`]), so the
+//! events that are sent and the counts of the fast path describe the same runs.
 
 use crate::chance::Key;
 
-/// Tasks, by falling share of the traffic (Zipf).
+/// Number of tasks, by decreasing share of the traffic (Zipf).
 pub const TASKS: usize = 20;
 
-/// Minutes of a day.
+/// Minutes in a day.
 pub const DAY: i64 = 1440;
 
-/// Minutes of a week.
+/// Minutes in a week.
 pub const WEEK: i64 = 7 * DAY;
 
-/// 2026-11-02 00:00 UTC, a Monday, in minutes since the epoch: worlds begin here.
+/// 2026-11-02 00:00 UTC, a Monday, in minutes since the epoch: the start of every world.
 pub const EPOCH: i64 = 29_892_960;
 
-/// Runs in a session: 1 to this, all sizes alike; mean 5.
+/// Maximum number of runs in a session; the number is uniform from 1, with mean 5.
 pub const SESSION: u64 = 9;
 
 /// Σ size² / Σ size of such sessions.
@@ -27,18 +27,18 @@ pub const SESSION_EFFECTIVE: f64 = 19.0 / 3.0;
 /// Minutes between the runs of a session.
 const STEP: i64 = 3;
 
-/// Minutes that a session lasts at most.
+/// Maximum duration of a session, in minutes.
 const LONGEST: i64 = STEP * (SESSION as i64 - 1) + 3;
 
-/// Rate of failure of easy and of hard tasks.
+/// Failure rates of easy and of hard tasks.
 const FAILURE: [f64; 2] = [0.05, 0.20];
 
-/// What can go wrong in a run, besides being slow or dear.
+/// Bad outcomes of a run, apart from slowness and cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The task failed.
     Failure,
-    /// The answer did not adhere to its schema.
+    /// The answer violated its schema.
     Schema,
     /// A person had to take over.
     Escalation,
@@ -48,60 +48,60 @@ pub enum Outcome {
     Exception,
 }
 
-/// How the traffic of a world is.
+/// The traffic of a world.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
-    /// Runs a minute, mean over a weekday.
+    /// Mean runs per minute on a weekday.
     pub per_minute: f64,
-    /// Share of sessions that the canary gets.
+    /// Fraction of sessions on the canary.
     pub canary: f64,
-    /// Correlation of outcomes within a session; at 0, runs have nothing in common but their release.
+    /// Correlation of outcomes within a session; at 0, runs share only their release.
     pub icc: f64,
-    /// Weight of hard tasks in the canary's traffic, against the baseline's.
+    /// Weight of hard tasks in the canary's traffic, relative to the baseline's.
     pub canary_hard: f64,
-    /// False: one task only.
+    /// False for a single task.
     pub tasks: bool,
-    /// Deviation of quality from hour to hour on the logit scale, which stays for some hours.
+    /// Standard deviation of quality from hour to hour on the logit scale, with a correlation time of some hours.
     pub wander: f64,
 }
 
-/// A change of the world.
+/// A change in a world.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    /// Whom it concerns.
-    pub whom: Whom,
-    /// First minute, since the world began.
+    /// The runs that it affects.
+    pub scope: Scope,
+    /// First minute, since the start of the world.
     pub from: i64,
-    /// Minutes until it is there in full; 0: at once.
+    /// Minutes until it has its full effect; 0 for an immediate change.
     pub ramp: i64,
-    /// Minutes that it lasts; none: for good.
+    /// Duration in minutes; none for a permanent change.
     pub lasts: Option<i64>,
-    /// Added to the rate of failure.
+    /// Added to the failure rate.
     pub failure: f64,
     /// Factors on the rates of schema errors, escalations, failed tool calls and exceptions.
     pub rates: [f64; 4],
     /// Factor on latency.
     pub latency: f64,
-    /// Share of runs that become ten times slower.
+    /// Fraction of runs that become ten times slower.
     pub slow: f64,
     /// Factor on tokens, and so on cost.
     pub tokens: f64,
     /// Factor on traffic.
     pub traffic: f64,
-    /// Share of runs that end with `length` instead of `stop`, beyond the usual 2 %.
+    /// Fraction of runs that end with `length` instead of `stop`, beyond the usual 2 %.
     pub truncated: f64,
 }
 
-/// Whose runs a change concerns.
+/// The runs that a change affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whom {
+pub enum Scope {
     /// All runs.
     All,
-    /// Those of the canary.
+    /// Runs of the canary.
     Canary,
-    /// Those of the canary that carry out one task.
+    /// Runs of the canary for one task.
     CanaryTask(usize),
-    /// Those of one tenant.
+    /// Runs of one tenant.
     Tenant(u64),
 }
 
@@ -112,12 +112,12 @@ pub struct World {
     pub seed: u64,
     /// Its traffic.
     pub traffic: Traffic,
-    /// What goes wrong.
+    /// Its changes.
     pub changes: Vec<Change>,
     /// Minutes without any run: from, to.
     pub gap: Option<(i64, i64)>,
     key: Key,
-    /// Cumulated shares of tasks in the baseline and in the canary.
+    /// Cumulative shares of tasks in the baseline and in the canary.
     shares: [[f64; TASKS]; 2],
     /// Deviations of days on the logit scale.
     days: Vec<f64>,
@@ -125,7 +125,7 @@ pub struct World {
     hours: Vec<f64>,
 }
 
-/// One run. Times are minutes since the world began.
+/// A run. Times are minutes since the start of the world.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Run {
     /// The minute it ended in.
@@ -141,7 +141,7 @@ pub struct Run {
     key: Key,
 }
 
-/// Which draw of a run a number is.
+/// Keys of the random draws of a run.
 mod field {
     pub(super) const OUTCOME: u64 = 16;
     pub(super) const COMMON: u64 = 32;
@@ -159,9 +159,9 @@ mod field {
     pub(super) const PLACE: u64 = 12;
 }
 
-/// No change; the start of those that are.
+/// No change; the base of all changes.
 pub const NONE: Change = Change {
-    whom: Whom::All,
+    scope: Scope::All,
     from: 0,
     ramp: 0,
     lasts: None,
@@ -174,7 +174,7 @@ pub const NONE: Change = Change {
     truncated: 0.0,
 };
 
-/// True for the hard tasks: 19 % of the traffic.
+/// Returns true for hard tasks: 19 % of the traffic.
 pub fn is_hard(task: usize) -> bool {
     task % 4 == 2
 }
@@ -195,12 +195,12 @@ fn days_of(minutes: i64) -> f64 {
 // === impl Traffic ===
 
 impl Traffic {
-    /// Traffic without a canary.
-    pub fn of(per_minute: f64) -> Self {
+    /// Creates traffic without a canary.
+    pub fn new(per_minute: f64) -> Self {
         Self { per_minute, canary: 0.0, icc: 0.0, canary_hard: 1.0, tasks: true, wander: 0.0 }
     }
 
-    /// The same with a canary that gets a share of the sessions.
+    /// Adds a canary that gets a fraction of the sessions.
     #[must_use]
     pub fn canary(self, share: f64) -> Self {
         Self { canary: share, ..self }
@@ -210,8 +210,8 @@ impl Traffic {
 // === impl Change ===
 
 impl Change {
-    /// How much of it there is in a minute, 0 to 1.
-    fn part(&self, minute: i64) -> f64 {
+    /// Returns its strength in a minute, 0 to 1.
+    fn fraction(&self, minute: i64) -> f64 {
         let since = minute - self.from;
         if since < 0 || self.lasts.is_some_and(|lasts| since >= lasts) {
             0.0
@@ -222,12 +222,12 @@ impl Change {
         }
     }
 
-    fn concerns(&self, run: &Run) -> bool {
-        match self.whom {
-            Whom::All => true,
-            Whom::Canary => run.canary,
-            Whom::CanaryTask(task) => run.canary && run.task == task,
-            Whom::Tenant(tenant) => run.tenant() == tenant,
+    fn applies_to(&self, run: &Run) -> bool {
+        match self.scope {
+            Scope::All => true,
+            Scope::Canary => run.canary,
+            Scope::CanaryTask(task) => run.canary && run.task == task,
+            Scope::Tenant(tenant) => run.tenant() == tenant,
         }
     }
 }
@@ -235,22 +235,22 @@ impl Change {
 // === impl Run ===
 
 impl Run {
-    /// The second of its minute it ended in, with a fraction.
+    /// Returns the second of its minute in which it ended, with a fraction.
     pub fn second(&self) -> f64 {
         60.0 * self.key.at(field::SECOND).uniform()
     }
 
-    /// A text of its own.
+    /// Returns its id.
     pub fn id(&self) -> String {
         format!("run_{:016x}", self.key.bits())
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     pub fn session_id(&self) -> String {
         format!("s_{:016x}", self.session.bits())
     }
 
-    /// Its tenant, 0 to 9, by falling share.
+    /// Returns its tenant, 0 to 9, by decreasing share.
     pub fn tenant(&self) -> u64 {
         let draw = self.session.at(field::TENANT).uniform();
         // Shares 19 %, 17 %, … 1 %: the square root turns a uniform draw into a triangle.
@@ -258,7 +258,7 @@ impl Run {
         (0..10).find(|tenant| place < f64::from(*tenant) + 1.0).map_or(9, |tenant: i32| tenant.unsigned_abs().into())
     }
 
-    /// Its user: a few send most of the runs (Zipf over 5000 by inversion of the continuous law).
+    /// Returns its user; a few send most of the runs (Zipf over 5000, by inversion of the continuous distribution).
     pub fn user(&self) -> u64 {
         let draw = self.session.at(field::USER).uniform();
         let place = 5000_f64.powf(draw);
@@ -266,7 +266,7 @@ impl Run {
         (place as u64).clamp(1, 5000)
     }
 
-    /// Its model, by task.
+    /// Returns its model, by task.
     pub fn model(&self) -> usize {
         self.task % 3
     }
@@ -275,7 +275,7 @@ impl Run {
 // === impl World ===
 
 impl World {
-    /// A world without changes.
+    /// Creates a world without changes.
     pub fn new(seed: u64, traffic: Traffic) -> Self {
         let key = Key::new(seed);
         let shares = [1.0, traffic.canary_hard].map(|hard| {
@@ -292,24 +292,25 @@ impl World {
         Self { seed, traffic, changes: Vec::new(), gap: None, key, shares, days: days(key), hours: hours(key) }
     }
 
-    /// The same with a change.
+    /// Adds a change.
     #[must_use]
     pub fn with(mut self, change: Change) -> Self {
         self.changes.push(change);
         self
     }
 
-    /// A minute of a weekday's working hours, Monday to Friday 8 to 16 o'clock, in the first week: releases start there.
+    /// Returns a start for a release: a minute in the working hours of a weekday, Monday to Friday 8:00 to 16:00, in
+    /// the first week.
     pub fn release_start(seed: u64) -> i64 {
         let key = Key::new(seed).at(77);
         let day = key.at(1).below(5).cast_signed();
         day * DAY + 8 * 60 + key.at(2).below(8 * 60).cast_signed()
     }
 
-    /// Runs a minute that are usual: what a baseline of some weeks would say.
+    /// Returns the usual runs per minute, as a baseline of some weeks would show.
     pub fn expected(&self, minute: i64) -> f64 {
         let weekend = if minute.rem_euclid(WEEK) >= 5 * DAY { 0.6 } else { 1.0 };
-        // Least at 2 o'clock, greatest at 14.
+        // Minimum at 2:00, maximum at 14:00.
         let hour = 1.0 + 0.6 * (std::f64::consts::TAU * (days_of(minute) - 8.0 / 24.0)).sin();
         self.traffic.per_minute * weekend * hour
     }
@@ -317,12 +318,12 @@ impl World {
     fn rate(&self, minute: i64) -> f64 {
         let changes = self.changes.iter();
         self.expected(minute)
-            * changes.map(|change| 1.0 + (change.traffic - 1.0) * change.part(minute)).product::<f64>()
+            * changes.map(|change| 1.0 + (change.traffic - 1.0) * change.fraction(minute)).product::<f64>()
     }
 
-    /// Calls `each` with every minute from `from` to `to` (excluded) and the runs that ended in it.
+    /// Calls `each` with every minute from `from` to `to` (exclusive) and the runs that ended in it.
     pub fn minutes(&self, from: i64, to: i64, mut each: impl FnMut(i64, &[Run])) {
-        // Sessions that began before still have runs in the first minutes.
+        // Sessions that started earlier still have runs in the first minutes.
         let slots = usize::try_from(LONGEST + 1).unwrap_or(1);
         let mut ahead: Vec<Vec<Run>> = vec![Vec::new(); slots];
         let slot = |minute: i64| usize::try_from(minute.rem_euclid(LONGEST + 1)).unwrap_or(0);
@@ -347,7 +348,7 @@ impl World {
             let size = 1 + session.at(field::SIZE).below(SESSION).cast_signed();
             for run in 0..size {
                 let key = session.at(100 + run.cast_unsigned());
-                // Where runs of a session are alike, they are of one task too; otherwise nothing binds them.
+                // Correlated runs of a session share their task too; otherwise nothing ties them together.
                 let drawn = if self.traffic.icc > 0.0 { session } else { key };
                 let draw = drawn.at(field::TASK).uniform();
                 let task = self.shares[usize::from(canary)].iter().position(|share| draw < *share).unwrap_or(0);
@@ -358,11 +359,11 @@ impl World {
     }
 
     fn changed(&self, run: &Run, value: impl Fn(&Change, f64) -> f64) -> f64 {
-        let changes = self.changes.iter().filter(|change| change.concerns(run));
-        changes.map(|change| value(change, change.part(run.minute))).sum()
+        let changes = self.changes.iter().filter(|change| change.applies_to(run));
+        changes.map(|change| value(change, change.fraction(run.minute))).sum()
     }
 
-    /// The rate of an outcome for a run, before its draw.
+    /// Returns the probability of an outcome for a run.
     pub fn rate_of(&self, run: &Run, outcome: Outcome) -> f64 {
         let usual = match outcome {
             Outcome::Failure => {
@@ -384,9 +385,9 @@ impl World {
         usual * (1.0 + self.changed(run, |change, part| (change.rates[place] - 1.0) * part))
     }
 
-    /// True if a run had a bad outcome. Within a session outcomes are alike with the traffic's correlation: each run
+    /// Returns true if a run had a bad outcome. Outcomes within a session have the traffic's correlation: each run
     /// follows the session's common draw with probability √icc.
-    pub fn happened(&self, run: &Run, outcome: Outcome) -> bool {
+    pub fn has_outcome(&self, run: &Run, outcome: Outcome) -> bool {
         let place = outcome as u64;
         let own = run.key.at(field::OUTCOME + place);
         let draw = if self.traffic.icc > 0.0 && own.at(1).uniform() < self.traffic.icc.sqrt() {
@@ -397,7 +398,7 @@ impl World {
         draw < self.rate_of(run, outcome)
     }
 
-    /// Latency in microseconds: log-normal with σ 1, one of a hundred with a Pareto tail of index 1.5.
+    /// Returns the latency in microseconds: log-normal with σ 1, one in a hundred with a Pareto tail of index 1.5.
     pub fn latency_micros(&self, run: &Run) -> u64 {
         #[expect(clippy::cast_precision_loss, reason = "twenty tasks")]
         let usual = 1.5e6 * (1.0 + (run.task % 5) as f64);
@@ -406,25 +407,25 @@ impl World {
         let factor = 1.0 + self.changed(run, |change, part| (change.latency - 1.0) * part);
         let slow = self.changed(run, |change, part| change.slow * part);
         let slow = if run.key.at(field::SLOW).uniform() < slow { 10.0 } else { 1.0 };
-        // An hour at most, where apps give up.
+        // At most an hour, when apps give up.
         (usual * run.key.at(field::LATENCY).normal().exp() * pareto * factor * slow).min(3.6e9) as u64
     }
 
-    /// Input tokens.
+    /// Returns the input tokens.
     pub fn tokens(&self, run: &Run) -> u64 {
         let factor = 1.0 + self.changed(run, |change, part| (change.tokens - 1.0) * part);
         (2400.0 * (0.6 * run.key.at(field::TOKENS).normal()).exp() * factor) as u64 + 20
     }
 
-    /// Cost in micro-units of the currency: by tokens, and 1.8 times as much for runs that failed.
+    /// Returns the cost in micro-units of the currency: by tokens, and 1.8 times as much for failed runs.
     pub fn cost_micros(&self, run: &Run) -> u64 {
-        let failed = if self.happened(run, Outcome::Failure) { 1.8 } else { 1.0 };
+        let failed = if self.has_outcome(run, Outcome::Failure) { 1.8 } else { 1.0 };
         #[expect(clippy::cast_precision_loss, reason = "some thousand tokens")]
         let tokens = self.tokens(run) as f64;
         (tokens * failed) as u64
     }
 
-    /// Why the answer ended: 0 `stop`, 1 `length`, 2 `tool_calls`, 3 `content_filter`.
+    /// Returns the finish reason: 0 `stop`, 1 `length`, 2 `tool_calls`, 3 `content_filter`.
     pub fn finish(&self, run: &Run) -> usize {
         let draw = run.key.at(field::FINISH).uniform();
         let length = 0.02 + self.changed(run, |change, part| change.truncated * part);
@@ -435,7 +436,7 @@ impl World {
     }
 }
 
-/// Deviations of ten weeks of days on the logit scale: AR(1), coefficient 0.5, standard deviation 0.04.
+/// Draws ten weeks of daily deviations on the logit scale: AR(1), coefficient 0.5, standard deviation 0.04.
 fn days(key: Key) -> Vec<f64> {
     let mut deviation = 0.04 * key.at(3).normal();
     (0..70)
@@ -446,7 +447,7 @@ fn days(key: Key) -> Vec<f64> {
         .collect()
 }
 
-/// Deviations of ten weeks of hours: AR(1) with variance 1 and a correlation time of four hours.
+/// Draws ten weeks of hourly deviations: AR(1) with variance 1 and a correlation time of four hours.
 fn hours(key: Key) -> Vec<f64> {
     let correlation = (-0.25_f64).exp();
     let mut deviation = key.at(5).normal();
@@ -475,7 +476,7 @@ mod tests {
 
     #[test]
     fn traffic_is_as_stated() {
-        let world = World::new(1, Traffic::of(30.0).canary(0.1));
+        let world = World::new(1, Traffic::new(30.0).canary(0.1));
         let runs = runs(&world, 5 * DAY);
         let per_minute = runs.len() as f64 / (5 * DAY) as f64;
         assert!((per_minute / 30.0 - 1.0).abs() < 0.02, "{per_minute}");
@@ -483,9 +484,9 @@ mod tests {
         assert!((share(&runs, |run| run.task == 0) - 0.278).abs() < 0.01);
         assert!((share(&runs, |run| is_hard(run.task)) - 0.19).abs() < 0.01);
         assert!((share(&runs, |run| run.tenant() == 0) - 0.19).abs() < 0.01);
-        let failed = share(&runs, |run| world.happened(run, Outcome::Failure));
+        let failed = share(&runs, |run| world.has_outcome(run, Outcome::Failure));
         assert!((0.07..0.09).contains(&failed), "{failed}");
-        assert!((share(&runs, |run| world.happened(run, Outcome::Escalation)) - 0.05).abs() < 0.003);
+        assert!((share(&runs, |run| world.has_outcome(run, Outcome::Escalation)) - 0.05).abs() < 0.003);
         let mut latencies: Vec<u64> = runs.iter().map(|run| world.latency_micros(run)).collect();
         latencies.sort_unstable();
         assert!((3_000_000..5_000_000).contains(&latencies[latencies.len() / 2]), "{}", latencies[latencies.len() / 2]);
@@ -493,15 +494,15 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_a_session_are_as_alike_as_stated() {
+    fn runs_of_a_session_have_the_stated_correlation() {
         for icc in [0.0, 0.4] {
-            let world = World::new(2, Traffic { icc, ..Traffic::of(30.0) });
+            let world = World::new(2, Traffic { icc, ..Traffic::new(30.0) });
             let mut sessions = std::collections::HashMap::<u64, (f64, f64)>::new();
             let all = runs(&world, 5 * DAY);
-            let rate = share(&all, |run| world.happened(run, Outcome::Escalation));
+            let rate = share(&all, |run| world.has_outcome(run, Outcome::Escalation));
             for run in &all {
                 let sums = sessions.entry(run.session.bits()).or_default();
-                let residual = f64::from(u8::from(world.happened(run, Outcome::Escalation))) - rate;
+                let residual = f64::from(u8::from(world.has_outcome(run, Outcome::Escalation))) - rate;
                 *sums = (sums.0 + residual, sums.1 + residual * residual);
             }
             // Pairs of runs of one session, by the square of a sum.
@@ -520,17 +521,17 @@ mod tests {
     }
 
     #[test]
-    fn changes_begin_grow_and_end() {
+    fn changes_start_ramp_up_and_end() {
         let change = Change { from: 100, ramp: 200, lasts: Some(400), ..NONE };
-        let parts = [99, 100, 200, 300, 499, 500].map(|minute| change.part(minute));
+        let parts = [99, 100, 200, 300, 499, 500].map(|minute| change.fraction(minute));
         assert_eq!(parts, [0.0, 0.0, 0.5, 1.0, 1.0, 0.0]);
-        let world = World::new(3, Traffic::of(30.0).canary(0.5)).with(Change {
-            whom: Whom::Canary,
+        let world = World::new(3, Traffic::new(30.0).canary(0.5)).with(Change {
+            scope: Scope::Canary,
             failure: 0.1,
             latency: 2.0,
             ..NONE
         });
-        let twin = World::new(3, Traffic::of(30.0).canary(0.5));
+        let twin = World::new(3, Traffic::new(30.0).canary(0.5));
         for run in runs(&world, 600) {
             let more = world.rate_of(&run, Outcome::Failure) - twin.rate_of(&run, Outcome::Failure);
             assert!((more - if run.canary { 0.1 } else { 0.0 }).abs() < 1e-12);
@@ -540,8 +541,8 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_world_is_the_same_as_in_the_whole() {
-        let world = World::new(4, Traffic::of(3.0).canary(0.1));
+    fn a_part_of_a_world_equals_that_part_of_the_whole() {
+        let world = World::new(4, Traffic::new(3.0).canary(0.1));
         let whole: Vec<Run> = runs(&world, 600).into_iter().filter(|run| run.minute >= 300).collect();
         let mut part = Vec::new();
         world.minutes(300, 600, |_, runs| part.extend_from_slice(runs));

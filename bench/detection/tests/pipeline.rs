@@ -1,5 +1,6 @@
-//! The detection bench folds its simulated runs directly. Here the same runs go the whole way, as events, some of them
-//! twice and late, into tables and through SQL: counts are the same to the last one, and evidence to the last bit.
+//! The detection benchmark processes its simulated runs directly. This test sends the same runs through the whole
+//! system, as events with duplicates and late arrivals, into tables and through SQL: all counts are equal, and evidence
+//! is bit-identical.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bellwether_bench_detection::detector::{BLOCK_MINUTES, BLOCK_RUNS};
-use bellwether_bench_detection::event::{CLEAN, USUAL, Way, events};
-use bellwether_bench_detection::trial::{Watch, release};
-use bellwether_bench_detection::world::{Change, EPOCH, NONE, Outcome, Run, Traffic, Whom, World};
+use bellwether_bench_detection::event::{CLEAN, Delivery, USUAL, events};
+use bellwether_bench_detection::trial::{ReleaseWatch, release};
+use bellwether_bench_detection::world::{Change, EPOCH, NONE, Outcome, Run, Scope, Traffic, World};
 use bellwether_stats::histogram_e::{BINS, bin_of};
 use serde_json::Value;
 
@@ -26,7 +27,7 @@ const COUNTS: &str = "SELECT date_part('epoch', window_start) AS second, task, r
     CAST(sum(tokens_input) AS BIGINT) AS tokens, CAST(sum(cost_nanos_sum) AS BIGINT) AS cost, \
     histogram_of(sketch_merge(latency_sketch)) AS latency FROM metrics GROUP BY window_start, task, release_id";
 
-/// A folder with a configuration and the tables it names.
+/// A folder with a configuration and its tables.
 struct Setup(PathBuf);
 
 impl Setup {
@@ -34,7 +35,7 @@ impl Setup {
         let folder = std::env::temp_dir().join(format!("bellwether-detection-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let setup = Self(folder);
-        // However long after the simulated days a test runs, their events are not too old.
+        // Accept events of any age, since a test may run long after the simulated days.
         let text = format!(
             "[tables]\nroot = \"{}\"\n[kafka]\nbrokers = [\"127.0.0.1:9\"]\ntopics = [\"unused\"]\ngroup = \"unused\"\n\
              [serve]\naddress = \"127.0.0.1:0\"\n[ingest]\nmax_event_age = \"36500d\"\n",
@@ -63,12 +64,12 @@ impl Setup {
 
 impl Drop for Setup {
     fn drop(&mut self) {
-        // What is left is in the folder for temporary files.
+        // Leftovers are in the folder for temporary files.
         drop(fs::remove_dir_all(&self.0));
     }
 }
 
-/// The program, built along with this test by `cargo test --workspace`.
+/// Returns the program, which `cargo test --workspace` builds together with this test.
 fn program() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_bellwether-detection")).with_file_name("bellwether")
 }
@@ -77,10 +78,10 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of plain letters")
 }
 
-/// A world in which the canary is worse in all that is counted.
+/// A world in which the canary is worse in every count.
 fn world() -> World {
-    World::new(10_007, Traffic { icc: 0.3, ..Traffic::of(12.0).canary(0.4) }).with(Change {
-        whom: Whom::Canary,
+    World::new(10_007, Traffic { icc: 0.3, ..Traffic::new(12.0).canary(0.4) }).with(Change {
+        scope: Scope::Canary,
         failure: 0.12,
         rates: [4.0, 2.0, 3.0, 200.0],
         latency: 1.5,
@@ -89,7 +90,7 @@ fn world() -> World {
     })
 }
 
-/// What one minute, task and release adds up to: the counts in the order of the query, then the histogram of latency.
+/// Counts of one minute, task and release, in the order of the query, then the histogram of latency.
 type Cells = BTreeMap<(i64, String, bool), (Vec<i64>, Vec<u64>)>;
 
 fn folded(world: &World) -> Cells {
@@ -108,7 +109,7 @@ fn folded(world: &World) -> Cells {
 }
 
 fn values(world: &World, run: &Run) -> [i64; 8] {
-    let happened = |outcome| i64::from(world.happened(run, outcome));
+    let happened = |outcome| i64::from(world.has_outcome(run, outcome));
     [
         1,
         happened(Outcome::Failure),
@@ -135,7 +136,7 @@ fn answered(setup: &Setup) -> Cells {
     rows.iter().map(cell).collect()
 }
 
-/// Evidence as an analyst would ask for it: blocks, then increments, then the mixture; the open blocks left out.
+/// Evidence as an analyst would query it: blocks, then increments, then the mixture, without the open blocks.
 fn evidence(setup: &Setup) -> f64 {
     let sum = |column: &str, release: &str| {
         format!("CAST(coalesce(sum({column}) FILTER (WHERE release_id = '{release}'), 0) AS BIGINT)")
@@ -164,9 +165,9 @@ fn the_pipeline_gives_the_counts_and_the_evidence_that_the_bench_folds_directly(
     }
     let world = world();
     let counts = folded(&world);
-    let watch = Watch {
+    let watch = ReleaseWatch {
         outcome: Outcome::Failure,
-        // Never: what counts is the evidence at the end.
+        // Never alarms: only the evidence at the end counts.
         alpha: 1e-300,
         margin: 1.0,
         sessions: false,
@@ -176,8 +177,8 @@ fn the_pipeline_gives_the_counts_and_the_evidence_that_the_bench_folds_directly(
     };
     let direct = release(&world, &watch).log_e;
     assert!(direct > 10.0, "a canary as bad as this is found: {direct}");
-    // As it should be, as it usually is, and a burst: all twice, half of it up to three hours late.
-    let burst = Way { duplicates: 1.0, late: 0.5, late_minutes: 180 };
+    // Perfect delivery, realistic delivery, and a burst: everything twice, half of it up to three hours late.
+    let burst = Delivery { duplicates: 1.0, late: 0.5, late_minutes: 180 };
     for (name, way) in [("clean", CLEAN), ("usual", USUAL), ("burst", burst)] {
         let setup = Setup::new(name);
         let (file, config) = (setup.file("runs.ndjson"), setup.file("bellwether.toml"));

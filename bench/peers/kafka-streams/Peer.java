@@ -32,21 +32,21 @@ import org.apache.kafka.streams.processor.api.Record;
 import org.apache.parquet.hadoop.metadata.CompressionCodecName;
 
 /**
- * Runs by minute, task and release, to Parquet, with Kafka Streams: the peer on the JVM of `make bench-peers`.
+ * Aggregates runs by minute, task and release to Parquet with Kafka Streams: the JVM peer of `make bench-peers`.
  *
- * Set up as its documentation recommends: exactly_once_v2, a thread for each core, a repartition by the key of the
- * aggregate with no more in it than is needed, final results by the emit strategy on window close. It has no sink for
- * files; this one writes a file at a time, and is therefore at-least-once, as any output outside Kafka is.
+ * Set up as its documentation recommends: exactly_once_v2, one thread per core, a repartition by the key of the
+ * aggregate with only the needed fields, final results by the emit strategy on window close. It has no sink for
+ * files; this one writes one file at a time and is therefore at-least-once, like any output outside Kafka.
  *
  *   java -cp … Peer BROKER TOPIC APPLICATION FOLDER
  */
 public final class Peer {
-  /** How often rows become a file. */
+  /** Interval between files. */
   private static final Duration ROLL = Duration.ofSeconds(5);
 
   private static final ObjectMapper JSON = new ObjectMapper();
 
-  // What is read of an event.
+  // The fields that are read from an event.
   @JsonIgnoreProperties(ignoreUnknown = true)
   record Event(Data data) {}
 
@@ -65,7 +65,7 @@ public final class Peer {
   @JsonIgnoreProperties(ignoreUnknown = true)
   record Tokens(long input, long output) {}
 
-  /** What the windows need of a run. */
+  /** The fields of a run that the windows need. */
   record Run(String task, String release, long endedMs, long success, long costMicros, long tokensInput, long tokensOutput) {
     static Run of(byte[] json) {
       try {
@@ -95,7 +95,7 @@ public final class Peer {
   /** A row of the output. */
   record Row(long window_start, String task, String release, long runs, long success, long cost_micros, long tokens_input, long tokens_output) {}
 
-  /** Writes what has come since the last file as another one. */
+  /** Writes the rows since the last file to a new file. */
   static final class ParquetSink implements Processor<Windowed<String>, Totals, Void, Void> {
     private final File folder;
     private final List<Row> rows = new ArrayList<>();
@@ -183,7 +183,7 @@ public final class Peer {
         .stream(topic, Consumed.with(Serdes.String(), events)
             .withTimestampExtractor((record, before) -> ((Run) record.value()).endedMs()))
         .groupBy((key, run) -> run.task() + "|" + run.release(), Grouped.with("task-release", Serdes.String(), json(Run.class)))
-        // Catching up reads the partitions in turns, so that one is ahead of another in event time: less grace loses rows.
+        // While catching up, one partition is ahead of another in event time: less grace would lose rows.
         .windowedBy(TimeWindows.ofSizeAndGrace(Duration.ofMinutes(1), Duration.ofHours(1)))
         .emitStrategy(EmitStrategy.onWindowClose())
         .aggregate(() -> Totals.NONE, (key, run, sum) -> sum.with(run), Materialized.with(Serdes.String(), json(Totals.class)))

@@ -1,8 +1,8 @@
-"""Runs by minute, task and release, to Parquet, with Quix Streams: the peer in Python of `make bench-peers`.
+"""Aggregate runs by minute, task and release to Parquet with Quix Streams: the Python peer of `make bench-peers`.
 
-Set up as its documentation recommends: exactly-once processing, state with changelog topics, `group_by` for a key of
-one's own, a tumbling window with named aggregations that emits final results, and the local file sink with Parquet.
-The sink is at-least-once; the documentation says so of all sinks.
+Set up as its documentation recommends: exactly-once processing, state with changelog topics, `group_by` for a custom
+key, a tumbling window with named aggregations that emits final results, and the local file sink with Parquet.
+The sink is at-least-once, as documented for all sinks.
 
     peer.py BROKER TOPIC GROUP FOLDER
 """
@@ -17,16 +17,16 @@ from quixstreams.sinks.community.file.formats import ParquetFormat
 from quixstreams.sinks.community.file.local import LocalFileSink
 
 broker, topic_name, group, folder = sys.argv[1:]
-os.chdir(folder)  # the sink takes no path with dots in it
+os.chdir(folder)  # the sink does not accept a path with dots
 
 
 def ended_ms(value, _headers, _timestamp_ms, _timestamp_type) -> int:
-    """Event time, by which the windows go."""
+    """Return the event time that windows use."""
     return round(datetime.fromisoformat(value["data"]["ended_at"]).timestamp() * 1000)
 
 
 def needed(value: dict) -> dict:
-    """What the windows need, so that the repartition topic carries no more."""
+    """Return only the fields that the windows need, to keep the repartition topic small."""
     data = value["data"]
     return {
         "task": data["task"],
@@ -63,7 +63,7 @@ rows = (
     app.dataframe(topic)
     .apply(needed)
     .group_by(lambda value: f"{value['task']}|{value['release']}", name="task-release")
-    # Catching up reads the partitions in turns, so that one is ahead of another in event time: less grace loses rows.
+    # While catching up, one partition is ahead of another in event time: less grace would lose rows.
     .tumbling_window(timedelta(minutes=1), grace_ms=timedelta(hours=1))
     .agg(runs=agg.Count(), **{name: agg.Sum(name) for name in SUMS[1:]})
     .final(closing_strategy="partition")

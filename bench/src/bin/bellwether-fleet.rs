@@ -1,4 +1,4 @@
-//! `make bench-detection`: all shipped rules together over fleets; see [`bellwether_bench::all_rules`].
+//! `make bench-detection`: runs all shipped rules together over fleets; see [`bellwether_bench::all_rules`].
 
 use std::process::ExitCode;
 

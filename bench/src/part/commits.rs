@@ -1,5 +1,5 @@
-//! What a commit costs, and opening a table, and what the writer holds in memory, along the way to ten thousand of them, with
-//! maintenance as often as a service has it at one commit a second.
+//! Measures the cost of a commit, of opening a table, and the writer's memory, on the way to ten thousand commits.
+//! Maintenance runs as often as in a service with one commit a second.
 
 use std::time::Instant;
 
@@ -16,18 +16,18 @@ use bellwether_tables::Table;
 use crate::Bench;
 use crate::part::flow::Setup;
 
-/// Rows of a commit: a quiet second.
+/// Rows per commit, as in a quiet second.
 const ROWS: usize = 50;
 
-/// Commits between two rounds of maintenance: a commit a second, a round each 30 s.
+/// Commits between two rounds of maintenance: one commit per second, one round every 30 s.
 const MAINTAIN_EVERY: i64 = 30;
 
-/// Where the cost is looked at: the points of a curve.
+/// Numbers of commits at which the cost is measured.
 const STOPS: [i64; 7] = [100, 500, 1_000, 2_500, 5_000, 7_500, 10_000];
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What commits since the last look have cost.
+/// Costs of the commits since the last measurement.
 #[derive(Debug, Default)]
 struct Costs {
     commits: i64,
@@ -36,7 +36,7 @@ struct Costs {
     maintain_cpu_s: f64,
 }
 
-/// A table that grows by a commit at a time.
+/// A table that grows commit by commit.
 struct Growing {
     lake: Lake,
     on: Snapshot,
@@ -45,7 +45,8 @@ struct Growing {
 }
 
 fn own_cpu_s() -> Result<f64> {
-    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+    cpu_seconds(std::process::id())
+        .ok_or_else(|| Error::unavailable("`/proc` does not report the CPU time of this process"))
 }
 
 fn rows(seed: u64) -> Result<Chunk> {
@@ -65,7 +66,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let on = lake.log(Table::Events).load().await?;
     let mut growing = Growing { lake, on, rows: rows(bench.seed)?, commits: 0 };
     for stop in STOPS.map(|stop| stop.min(bench.sizes.commits)) {
-        // The last tenth of the way is what is measured: the cost at that length, not on the way there.
+        // Only the last tenth is measured: the cost at that length of the log, not on the way there.
         let measured_from = stop - (stop / 10).max(1);
         growing.grow(measured_from).await?;
         let costs = growing.grow(stop).await?;
@@ -79,7 +80,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Time, CPU and memory of a program that opens the table and counts its rows.
+/// Measures time, CPU and memory of a program that opens the table and counts its rows.
 async fn opening(bench: &mut Bench, setup: &Setup, commits: i64) -> Result<()> {
     let (mut load, mut cpu, mut peak) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -87,22 +88,22 @@ async fn opening(bench: &mut Bench, setup: &Setup, commits: i64) -> Result<()> {
         let begun = Instant::now();
         lake.log(Table::Events).load().await?;
         load.push(begun.elapsed().as_secs_f64() * 1000.0);
-        let (_, usage) = setup.ask("SELECT count(*) FROM events")?;
+        let (_, usage) = setup.query("SELECT count(*) FROM events")?;
         cpu.push(usage.cpu_s * 1000.0);
         peak.push(usage.peak_bytes as f64 / MIB);
     }
     let at = format!("after {commits} commits");
     let report = &mut bench.report;
-    report.note("commits", format!("reading where the table stands, {at}"), &load, "ms", None);
-    report.note("commits", format!("`bellwether sql`, opening and counting, {at}"), &cpu, "CPU-ms", None);
-    report.note("commits", format!("`bellwether sql`, opening and counting, {at}"), &peak, "MiB at most", None);
+    report.section("commits").note(format!("loading the table's snapshot, {at}"), &load, "ms", None);
+    report.section("commits").note(format!("`bellwether sql`, open and count, {at}"), &cpu, "CPU-ms", None);
+    report.section("commits").note(format!("`bellwether sql`, open and count, {at}"), &peak, "MiB peak", None);
     Ok(())
 }
 
 // === impl Growing ===
 
 impl Growing {
-    /// Commits until there are so many.
+    /// Commits until there are `to` commits.
     async fn grow(&mut self, to: i64) -> Result<Costs> {
         let mut costs = Costs::default();
         while self.commits < to {
@@ -136,7 +137,7 @@ impl Growing {
         };
         match self.lake.log(Table::Events).try_commit(&self.on, &commit).await? {
             Outcome::Committed(snapshot) => self.on = snapshot,
-            other => return Err(Error::bug(format!("a commit without rivals became {other:?}"))),
+            other => return Err(Error::bug(format!("a commit without concurrent writers ended as {other:?}"))),
         }
         self.commits += 1;
         Ok(())
@@ -150,14 +151,19 @@ impl Costs {
         let each = |seconds: f64| [seconds * 1000.0 / self.commits as f64];
         let at = format!("of {ROWS} rows, at {at} commits");
         let report = &mut bench.report;
-        report.note("commits", format!("a commit {at}"), &each(self.commit_cpu_s), "CPU-ms", None);
-        report.note("commits", format!("a commit {at}"), &each(self.commit_wall_s), "ms", None);
-        report.note("commits", format!("maintenance a commit {at}"), &each(self.maintain_cpu_s), "CPU-ms", None);
+        report.section("commits").note(format!("a commit {at}"), &each(self.commit_cpu_s), "CPU-ms", None);
+        report.section("commits").note(format!("a commit {at}"), &each(self.commit_wall_s), "ms", None);
+        report.section("commits").note(
+            format!("maintenance per commit {at}"),
+            &each(self.maintain_cpu_s),
+            "CPU-ms",
+            None,
+        );
         let per_s = [self.commits as f64 / self.commit_wall_s.max(1e-6)];
-        report.note("commits", format!("commits {at}"), &per_s, "commits / s", None);
+        report.section("commits").note(format!("commits {at}"), &per_s, "commits / s", None);
         if let Some(memory) = memory(std::process::id()) {
             let resident = [memory.resident as f64 / MIB];
-            report.note("commits", format!("memory of the writer {at}"), &resident, "MiB", None);
+            report.section("commits").note(format!("memory of the writer {at}"), &resident, "MiB", None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The real program at work on a topic, and what its tables say of how far it is.
+//! Runs the real program on a topic, and reads its progress from its tables.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,13 @@ use bellwether_tables::Table;
 
 use crate::Bench;
 
-/// Longest wait for the program to get anywhere.
+/// Maximum wait for progress of the program.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Between two looks at the tables.
+/// Time between two polls of the tables.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A root for tables, and the program's configuration for it: nothing but what must be said.
+/// A root for tables with a minimal configuration of the program.
 #[derive(Debug)]
 pub(crate) struct Setup {
     program: PathBuf,
@@ -38,14 +38,14 @@ fn failed(what: String, source: std::io::Error) -> Error {
 // === impl Setup ===
 
 impl Setup {
-    /// Fresh tables for a topic.
+    /// Creates empty tables for a topic.
     pub(crate) fn new(bench: &Bench, topic: &str) -> Result<Self> {
-        Self::with(bench, topic, "")
+        Self::with_config(bench, topic, "")
     }
 
-    /// As [`Setup::new`], with further lines of configuration.
-    pub(crate) fn with(bench: &Bench, topic: &str, more: &str) -> Result<Self> {
-        // Some parts have no broker and need none; the configuration has to name one.
+    /// Like [`Setup::new`], with further lines of configuration.
+    pub(crate) fn with_config(bench: &Bench, topic: &str, more: &str) -> Result<Self> {
+        // Some parts need no broker, but the configuration must name one.
         let broker = bench.broker.as_deref().unwrap_or("127.0.0.1:9092");
         let name = unique_id().simple().to_string();
         let root = bench.scratch.join(&name);
@@ -55,7 +55,7 @@ impl Setup {
              [serve]\naddress = \"127.0.0.1:0\"\n{more}",
             root.display().to_string(),
         );
-        std::fs::write(&config, text).map_err(|source| failed("no configuration can be written".into(), source))?;
+        std::fs::write(&config, text).map_err(|source| failed("cannot write the configuration".into(), source))?;
         Ok(Self { program: bench.program.clone(), config, root })
     }
 
@@ -69,40 +69,40 @@ impl Setup {
 
     fn spawn(&self, command: &mut Command) -> Result<Measured> {
         Measured::start(command).map_err(|source| {
-            failed(format!("`{}` does not start", self.program.display()), source)
-                .with_hint("build it with `cargo build --release`, or name it with --program")
+            failed(format!("cannot start `{}`", self.program.display()), source)
+                .with_hint("build it with `cargo build --release`, or set --program")
         })
     }
 
-    /// Runs a role to its end.
+    /// Runs a role to completion.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<Usage> {
         end(self.start(arguments)?)
     }
 
-    /// The one number of an answer of `bellwether sql`.
+    /// Returns the single number of a result of `bellwether sql`.
     pub(crate) fn number(&self, query: &str) -> Result<i64> {
-        let (answer, _) = self.ask(query)?;
+        let (answer, _) = self.query(query)?;
         let number = answer.lines().nth(1).and_then(|line| line.trim().parse().ok());
-        number.ok_or_else(|| Error::bug(format!("`{query}` gave no number: {answer}")))
+        number.ok_or_else(|| Error::bug(format!("`{query}` did not return a number: {answer}")))
     }
 
-    /// An answer of `bellwether sql` as CSV, and what it cost.
-    pub(crate) fn ask(&self, query: &str) -> Result<(String, Usage)> {
+    /// Returns the result of `bellwether sql` as CSV, and its resource usage.
+    pub(crate) fn query(&self, query: &str) -> Result<(String, Usage)> {
         let mut command = Command::new(&self.program);
         command.arg("sql").arg("--root").arg(&self.root).args(["--format", "csv", query]);
         let run = self.spawn(&mut command)?.end();
-        let (usage, answer) = run.map_err(|source| failed(format!("`{query}` fails"), source))?;
+        let (usage, answer) = run.map_err(|source| failed(format!("`{query}` failed"), source))?;
         Ok((answer, usage))
     }
 
-    /// The tables.
+    /// Opens the tables.
     pub(crate) async fn lake(&self) -> Result<Lake> {
         Lake::open(&self.root.display().to_string(), &StorageOptions::default()).await
     }
 
-    /// Removes the tables: a run's files would crowd out the next one's.
+    /// Removes the tables, so that the files of one run do not affect the next.
     pub(crate) fn remove(self) {
-        // What cannot be removed goes with the temporary folder.
+        // Files that cannot be removed are deleted with the temporary folder.
         drop(std::fs::remove_dir_all(&self.root));
     }
 
@@ -111,14 +111,14 @@ impl Setup {
     }
 }
 
-/// Waits for a process's end.
+/// Waits for a process to end.
 pub(crate) fn end(process: Measured) -> Result<Usage> {
-    process.end().map(|(usage, _)| usage).map_err(|source| failed("the program fails".into(), source))
+    process.end().map(|(usage, _)| usage).map_err(|source| failed("the program failed".into(), source))
 }
 
-/// Ends a service as its operator would, and waits.
+/// Stops a service as an operator would, and waits.
 pub(crate) fn stop(process: Measured) -> Result<Usage> {
-    process.terminate().map_err(|source| failed("the program cannot be ended".into(), source))?;
+    process.terminate().map_err(|source| failed("cannot stop the program".into(), source))?;
     end(process)
 }
 
@@ -129,7 +129,7 @@ impl Follower {
         Self { log: lake.log(table), next: 0 }
     }
 
-    /// The next entry; none if there is none yet.
+    /// Returns the next entry; none if there is none yet.
     pub(crate) async fn next(&mut self) -> Result<Option<LogEntry>> {
         let entry = self.log.entry(self.next).await?;
         self.next += i64::from(entry.is_some());
@@ -137,17 +137,17 @@ impl Follower {
     }
 }
 
-/// Messages of Kafka that an entry of `events` has taken in.
+/// Returns the number of Kafka messages in an entry of `events`.
 pub(crate) fn messages(entry: &LogEntry) -> u64 {
     entry.ranges.iter().map(|range| u64::try_from(range.next - range.from).unwrap_or(0)).sum()
 }
 
-/// The version of `events` up to which an entry of `metrics` has read.
+/// Returns the version of `events` up to which an entry of `metrics` has read.
 pub(crate) fn read_up_to(entry: &LogEntry) -> Option<i64> {
     entry.txns.iter().find(|(app, _)| *app == app_of(0)).map(|(_, next)| *next)
 }
 
-/// Waits until a number of messages are in `events`; gives the entries that brought them.
+/// Waits until `wanted` messages are in `events`; returns the entries with them.
 pub(crate) async fn until_ingested(lake: &Lake, wanted: u64, workers: &[Measured]) -> Result<Vec<LogEntry>> {
     let mut follower = Follower::new(lake, Table::Events);
     let (mut entries, mut there, begun) = (Vec::new(), 0, Instant::now());
@@ -163,7 +163,7 @@ pub(crate) async fn until_ingested(lake: &Lake, wanted: u64, workers: &[Measured
     Ok(entries)
 }
 
-/// Waits until `metrics` has taken in a version of `events`.
+/// Waits until `metrics` includes a version of `events`.
 pub(crate) async fn until_aggregated(lake: &Lake, version: i64, workers: &[Measured]) -> Result<()> {
     let begun = Instant::now();
     loop {
@@ -181,7 +181,7 @@ async fn wait(begun: &Instant, workers: &[Measured], describe: impl FnOnce() -> 
         return Err(Error::unavailable(format!("{} after {} s", describe(), PATIENCE.as_secs())));
     }
     if workers.iter().any(Measured::has_ended) {
-        return Err(Error::unavailable(format!("the program has ended too early: {}", describe())));
+        return Err(Error::unavailable(format!("the program ended too early: {}", describe())));
     }
     tokio::time::sleep(LOOK).await;
     Ok(())

@@ -1,8 +1,8 @@
-//! From sent to visible in `metrics`, under live traffic at default settings.
+//! Measures the time from sending an event to its visibility in `metrics`, under live traffic at default settings.
 //!
-//! The producer notes when it hands each event to its client; the broker's answer says where it came to lie. A reader of
-//! the two logs, as any other program could be, notes when a commit to `metrics` has taken in the commit to `events` that
-//! holds the offset. What is measured is the time between the two.
+//! The producer records when it hands each event to its client; the broker's acknowledgement contains the offset. A
+//! reader of the two logs, as any other program could be, records when a commit to `metrics` includes the commit to
+//! `events` with that offset. The result is the time between the two.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::kafka::{self, Publisher, Sent};
 use crate::part::flow::{Follower, Setup, messages, read_up_to, stop, until_aggregated, until_ingested};
 use crate::report::Bound;
 
-/// Between two looks at the logs: what a number may be too high by.
+/// Time between two polls of the logs: the resolution of the results.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Longest wait for the last events.
+/// Maximum wait for the last events.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a reader of the logs has seen.
+/// The state of a reader of the logs.
 #[derive(Debug, Default)]
 struct Seen {
-    /// For each partition: the offset after a range, and the version of `events` that brought it.
+    /// For each partition: the end offset of each range, and the version of `events` with it.
     versions: BTreeMap<i32, BTreeMap<i64, i64>>,
-    /// The version of `events` up to which `metrics` has read, and since when.
+    /// Versions of `events` up to which `metrics` has read, and since when.
     visible: BTreeMap<i64, Instant>,
     messages: u64,
 }
@@ -65,16 +65,16 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         most.push(at(1.0));
         cpu.push((after - before) / live.window.as_secs_f64() * 100.0);
     }
-    let what = format!("sent to visible in `metrics`, {} events/s", bench.sizes.live_per_second);
+    let what = format!("sending to visibility in `metrics`, {} events/s", bench.sizes.live_per_second);
     let report = &mut bench.report;
-    report.note("freshness", format!("{what}, median"), &median, "s", None);
-    report.note("freshness", format!("{what}, p99"), &p99, "s", Some(Bound::AtMost(3.0)));
-    report.note("freshness", format!("{what}, longest"), &most, "s", None);
-    report.note("freshness", "CPU meanwhile", &cpu, "% of a core", None);
+    report.section("freshness").note(format!("{what}, median"), &median, "s", None);
+    report.section("freshness").note(format!("{what}, p99"), &p99, "s", Some(Bound::AtMost(3.0)));
+    report.section("freshness").note(format!("{what}, longest"), &most, "s", None);
+    report.section("freshness").note("CPU during this", &cpu, "% of a core", None);
     Ok(())
 }
 
-/// One event goes all the way before the clock starts: joining a group is not what is measured.
+/// Sends one event all the way before the clock starts, to exclude the time for joining the group.
 async fn warm_up(
     broker: &str,
     topic: &str,
@@ -97,7 +97,7 @@ struct Live {
 }
 
 impl Live {
-    /// Publishes at a steady rate, follows the logs, and gives each event's time.
+    /// Publishes at a steady rate, follows the logs, and returns the time of each event.
     async fn measure(self, broker: &str, topic: &str, lake: &Lake) -> Result<Vec<Duration>> {
         let done = Arc::new(AtomicBool::new(false));
         let (publisher, over) = (Publisher::new(broker, topic)?, Arc::clone(&done));
@@ -108,7 +108,7 @@ impl Live {
         });
         let mut seen = Seen::default();
         let (mut events, mut metrics) = (Follower::new(lake, Table::Events), Follower::new(lake, Table::Metrics));
-        // The one event of before is there too.
+        // Includes the event of the warm-up.
         let wanted = self.per_second * self.window.as_secs() + 1;
         let mut waiting_since = None;
         while !seen.all(wanted) {
@@ -121,7 +121,7 @@ impl Live {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let sent = producing.join().map_err(|_| Error::bug("the producer has panicked"))??;
+        let sent = producing.join().map_err(|_| Error::bug("the producer panicked"))??;
         sent.iter().map(|sent| seen.time_of(sent)).collect()
     }
 
@@ -146,7 +146,7 @@ impl Live {
 
 impl Seen {
     async fn look(&mut self, events: &mut Follower, metrics: &mut Follower) -> Result<()> {
-        // `metrics` first: what it names is then in `events` for sure, and is found below.
+        // Read `metrics` first: any version it names is then certainly found in `events` below.
         while let Some(entry) = metrics.next().await? {
             if let Some(next) = read_up_to(&entry) {
                 self.visible.entry(next).or_insert_with(Instant::now);
@@ -173,7 +173,7 @@ impl Seen {
 
     fn time_of(&self, sent: &Sent) -> Result<Duration> {
         let missing = || Error::data(format!("offset {} of partition {} was never seen", sent.offset, sent.partition));
-        // The first range that ends after the offset holds it.
+        // The first range that ends after the offset contains it.
         let ranges = self.versions.get(&sent.partition).ok_or_else(missing)?;
         let (_, version) = ranges.range(sent.offset + 1..).next().ok_or_else(missing)?;
         let (_, at) = self.visible.range(version + 1..).next().ok_or_else(missing)?;

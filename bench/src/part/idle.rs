@@ -1,4 +1,4 @@
-//! CPU and memory of a service with nothing to do and an empty index.
+//! Measures CPU and memory of an idle service with an empty index.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::kafka;
 use crate::part::flow::{Setup, stop};
 use crate::report::Bound;
 
-/// Time for joining the group and all else that happens once.
+/// Time for joining the group and other start-up work.
 const SETTLE: Duration = Duration::from_secs(8);
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
@@ -21,7 +21,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         let setup = Setup::new(bench, &topic)?;
         let worker = setup.start(&["run"])?;
         std::thread::sleep(SETTLE.min(window));
-        let gone = || Error::unavailable("the program has ended though it had nothing to do");
+        let gone = || Error::unavailable("the program ended while idle");
         let before = cpu_seconds(worker.id()).ok_or_else(gone)?;
         std::thread::sleep(window);
         let after = cpu_seconds(worker.id()).ok_or_else(gone)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         setup.remove();
     }
     let report = &mut bench.report;
-    report.note("idle", "`run` with an empty index", &cpu, "% of a core", Some(Bound::AtMost(1.0)));
-    report.note("idle", "`run` with an empty index", &resident, "MiB resident", Some(Bound::AtMost(150.0)));
+    report.section("idle").note("`run` with an empty index", &cpu, "% of a core", Some(Bound::AtMost(1.0)));
+    report.section("idle").note("`run` with an empty index", &resident, "MiB resident", Some(Bound::AtMost(150.0)));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Late outcomes: what the index of runs takes, how soon it is there again after a start, what a verdict costs within it and
-//! beyond its horizon, and how soon a standby takes over.
+//! Measures late outcomes: memory of the run index, time to rebuild it at start, cost of a verdict within and beyond
+//! its horizon, and time for a standby to take over.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -18,31 +18,32 @@ use bellwether_tables::Table;
 use prometheus::Registry;
 
 use crate::Bench;
+use crate::part::crates::commit;
 use crate::part::flow::{Setup, until_aggregated};
-use crate::part::rooms::commit;
 use crate::report::Bound;
 
-/// Commits that the runs of a day come in; with maintenance, about what a day's files are.
+/// Commits for a day's runs; with maintenance, roughly the number of a day's files.
 const FILES: usize = 50;
 
-/// Days whose runs are beyond the horizon, and their files.
+/// Days of runs beyond the horizon, and files per day.
 const DAYS: usize = 30;
 const FILES_A_DAY: usize = 24;
 
-/// Verdicts of a commit.
+/// Verdicts per commit.
 const VERDICTS: usize = 50_000;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 const DAY_MICROS: i64 = 24 * HOUR_MICROS;
 
-/// Room for ten million runs, as somebody would set it who has them.
+/// Memory for ten million runs.
 const INDEX_BYTES: usize = 512 << 20;
 
 fn own_cpu_s() -> Result<f64> {
-    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+    cpu_seconds(std::process::id())
+        .ok_or_else(|| Error::unavailable("`/proc` does not report the CPU time of this process"))
 }
 
-/// Runs that differ in nothing but id and time: made once, and dated anew for each file.
+/// Runs that differ only in id and time: built once, with new times for each file.
 struct Template {
     rows: Chunk,
     next: i64,
@@ -61,7 +62,7 @@ impl Template {
         Ok(Self { rows: builder.finish().0, next: 0 })
     }
 
-    /// The next runs, the last of which ends at a time.
+    /// Returns the next runs; the last one ends at `at`.
     fn runs(&mut self, at: i64) -> Result<EncodedRows> {
         let (from, to) = (self.next, self.next + self.rows.rows as i64);
         self.next = to;
@@ -97,7 +98,7 @@ fn run_id(n: i64) -> String {
     format!("run-{n:016x}")
 }
 
-/// Verdicts on runs, in no order.
+/// Builds verdicts on runs, in the given order.
 fn verdicts(runs: impl Iterator<Item = i64>, offset: i64, now: i64) -> Result<EncodedRows> {
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_micros(now.unsigned_abs()));
     let mut builder = BatchBuilder::new(Limits::default());
@@ -109,13 +110,13 @@ fn verdicts(runs: impl Iterator<Item = i64>, offset: i64, now: i64) -> Result<En
         );
         let message = Message { topic: "bench-verdicts", offset, payload: Some(body.as_bytes()), ..Message::default() };
         if let Pushed::Quarantined(reason) = builder.push(&message, now) {
-            return Err(Error::bug(format!("a generated verdict is refused: {reason}")));
+            return Err(Error::bug(format!("a generated verdict was rejected: {reason}")));
         }
     }
     Ok(builder.finish()?.0)
 }
 
-/// A number that an aggregator tells.
+/// Reads a gauge of an aggregator.
 fn gauge(registry: &Registry, name: &str) -> f64 {
     let families = registry.gather();
     let family = families.iter().find(|family| family.name() == name);
@@ -123,7 +124,7 @@ fn gauge(registry: &Registry, name: &str) -> f64 {
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
-    let setup = Setup::with(bench, "none", &format!("[aggregate]\nindex_memory_bytes = {INDEX_BYTES}\n"))?;
+    let setup = Setup::with_config(bench, "none", &format!("[aggregate]\nindex_memory_bytes = {INDEX_BYTES}\n"))?;
     let lake = setup.lake().await?;
     let runs = bench.sizes.late_runs;
     let next = Box::pin(within(bench, &lake, runs)).await?;
@@ -135,7 +136,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Runs within the horizon, and a night's verdicts on a tenth of them.
+/// Measures runs within the horizon, and a batch of verdicts on a tenth of them.
 async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     let now = SystemClock.now_micros();
     let rows = (runs / FILES).max(1);
@@ -145,7 +146,7 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
     let (mut offset, mut cpu_s) = (0, 0.0);
     for file in 0..FILES as i64 {
-        // The last twenty hours: within the horizon also when this takes long.
+        // The last twenty hours: within the horizon even if this takes long.
         let batch = template.runs(now - 20 * HOUR_MICROS + file * 20 * HOUR_MICROS / FILES as i64)?;
         let files = lake.store(&batch).await?;
         commit(lake, &files, offset).await?;
@@ -157,22 +158,31 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     let held = gauge(&registry, "bellwether_aggregate_index_runs").max(1.0);
     let bytes = gauge(&registry, "bellwether_aggregate_index_bytes");
     let all = (rows * FILES) as f64;
-    bench.report.note("late", "runs in the index".to_owned(), &[held], "runs", None);
-    bench.report.note(
-        "late",
-        "events to metrics with the index on".to_owned(),
+    bench.report.section("late").note("runs in the index".to_owned(), &[held], "runs", None);
+    bench.report.section("late").note(
+        "events to metrics, with the index".to_owned(),
         &[all / cpu_s.max(0.01)],
         "events / CPU-s",
         None,
     );
-    bench.report.note("late", "memory of the index".to_owned(), &[bytes / 1048576.0], "MiB", None);
-    bench.report.note("late", "index, a run".to_owned(), &[bytes / held], "bytes", Some(Bound::AtMost(64.0)));
+    bench.report.section("late").note("memory of the index".to_owned(), &[bytes / 1048576.0], "MiB", None);
+    bench.report.section("late").note(
+        "memory of the index per run".to_owned(),
+        &[bytes / held],
+        "bytes",
+        Some(Bound::AtMost(64.0)),
+    );
     drop(aggregator);
     let begun = Instant::now();
     let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &Registry::new())).await?;
     let rebuilt = begun.elapsed().as_secs_f64();
-    bench.report.note("late", "index rebuilt at a start".to_owned(), &[rebuilt], "s", Some(Bound::AtMost(10.0)));
-    // Every run in ten, in an order that has nothing to do with that of the files.
+    bench.report.section("late").note(
+        "rebuilding the index at start".to_owned(),
+        &[rebuilt],
+        "s",
+        Some(Bound::AtMost(10.0)),
+    );
+    // One in ten runs, in an order unrelated to that of the files.
     let judged = (runs / 10).max(1) as i64;
     let (mut said, mut cpu_s) = (0, 0.0);
     while said < judged {
@@ -186,18 +196,18 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     let before = own_cpu_s()?;
     Box::pin(aggregator.run_until_caught_up()).await?;
     cpu_s += own_cpu_s()? - before;
-    let what = format!("{judged} late verdicts against {runs} runs");
-    bench.report.note("late", what, &[cpu_s], "CPU-s", Some(Bound::AtMost(60.0)));
+    let what = format!("{judged} late verdicts on {runs} runs");
+    bench.report.section("late").note(what, &[cpu_s], "CPU-s", Some(Bound::AtMost(60.0)));
     Ok(offset + judged)
 }
 
-/// Runs of thirty days beyond the horizon, and verdicts on some of them.
+/// Measures verdicts on runs of thirty days beyond the horizon.
 async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
     let now = SystemClock.now_micros();
     let files = DAYS * FILES_A_DAY;
     let rows = (runs / 4 / files).max(1);
     let mut template = Template::new(bench.seed, rows, now)?;
-    // No older than the contract takes.
+    // No older than the contract accepts.
     let begin = now - DAYS as i64 * DAY_MICROS + 2 * HOUR_MICROS;
     let mut offset = 0;
     for file in 0..files as i64 {
@@ -211,7 +221,12 @@ async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
     let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
     Box::pin(aggregator.run_until_caught_up()).await?;
     let held = gauge(&registry, "bellwether_aggregate_index_runs");
-    bench.report.note("late", format!("runs held of {offset}, horizon of an hour"), &[held], "runs", None);
+    bench.report.section("late").note(
+        format!("runs held of {offset}, with a horizon of one hour"),
+        &[held],
+        "runs",
+        None,
+    );
     let judged = (offset / 100).clamp(1, 20_000);
     let batch = verdicts((0..judged).map(|n| (n * 7_919_001 + 13) % offset), offset, now)?;
     let written = lake.store(&batch).await?;
@@ -219,12 +234,12 @@ async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
     let before = own_cpu_s()?;
     Box::pin(aggregator.run_until_caught_up()).await?;
     let cpu_s = (own_cpu_s()? - before).max(0.01);
-    let what = format!("verdicts beyond the horizon, over {DAYS} days in {files} files");
-    bench.report.note("late", what, &[judged as f64 / cpu_s], "runs / CPU-s", Some(Bound::AtLeast(2000.0)));
+    let what = format!("verdicts beyond the horizon, {DAYS} days in {files} files");
+    bench.report.section("late").note(what, &[judged as f64 / cpu_s], "runs / CPU-s", Some(Bound::AtLeast(2000.0)));
     Ok(())
 }
 
-/// Two aggregators, of which the one at work is killed.
+/// Measures the takeover between two aggregators after the active one is killed.
 async fn take_over(bench: &mut Bench, setup: &Setup, lake: &Lake, mut next: i64) -> Result<()> {
     let now = SystemClock.now_micros();
     let mut template = Template::new(bench.seed + 1, 100, now)?;
@@ -240,7 +255,7 @@ async fn take_over(bench: &mut Bench, setup: &Setup, lake: &Lake, mut next: i64)
     let version = say().await?;
     until_aggregated(lake, version, std::slice::from_ref(&first)).await?;
     let second = setup.start(&["aggregate"])?;
-    // Until it has its index and stands by: as long as the first took, and some.
+    // Wait until it has built its index and is on standby: at least as long as the first one took.
     let version = say().await?;
     until_aggregated(lake, version, std::slice::from_ref(&first)).await?;
     tokio::time::sleep(Duration::from_secs(bench.sizes.window_s.min(30))).await;
@@ -249,15 +264,14 @@ async fn take_over(bench: &mut Bench, setup: &Setup, lake: &Lake, mut next: i64)
     let version = say().await?;
     until_aggregated(lake, version, std::slice::from_ref(&second)).await?;
     let seconds = killed.elapsed().as_secs_f64();
-    bench.report.note(
-        "late",
-        "a standby takes over after kill -9".to_owned(),
+    bench.report.section("late").note(
+        "takeover by a standby after kill -9".to_owned(),
         &[seconds],
         "s",
         Some(Bound::AtMost(5.0)),
     );
     crate::part::flow::stop(second)?;
-    // It was killed, which is no failure of what is measured.
+    // It was killed, which is not a failure.
     drop(first.end());
     Ok(())
 }
@@ -266,6 +280,6 @@ fn kill(process: &Measured) -> Result<()> {
     let killed = Command::new("kill").args(["-9", &process.id().to_string()]).status();
     match killed {
         Ok(status) if status.success() => Ok(()),
-        _ => Err(Error::unavailable("the program cannot be killed")),
+        _ => Err(Error::unavailable("cannot kill the program")),
     }
 }

@@ -1,10 +1,10 @@
-//! Side by side with other stream processors: the same topic, the same machine, the same output, which is runs, successes,
-//! costs and tokens by minute, task and release, as Parquet. Bellwether does all else it does besides.
+//! Compares Bellwether with other stream processors: the same topic, the same machine, the same output, which is runs,
+//! successes, costs and tokens by minute, task and release, as Parquet. Bellwether also does all its other work.
 //!
-//! A peer emits a window when it closes. So once it has read the topic and has nothing left to do, events of now are published, by which every
-//! window of the topic closes; once it is idle again, it is ended. What idling costs is taken off its CPU time. Then its
-//! rows are added up and held against the sums that were computed when the events were made: without the same sums there
-//! is no number.
+//! A peer emits a window when the window closes. Therefore, once it has read the topic and is idle, events with the
+//! current time are published, which close every window of the topic; once it is idle again, it is stopped. The CPU
+//! time of idling is subtracted. Its rows are then added up and compared with the sums computed when the events were
+//! generated: without equal sums there is no result.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,22 +28,22 @@ use crate::part::flow::{Setup, stop, until_aggregated, until_ingested};
 const MIB: f64 = 1024.0 * 1024.0;
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// The runs of the topic ended over half an hour, and long enough ago that the windows of a peer with an hour's grace
-/// close when events of now come.
+/// The runs of the topic ended within half an hour, long enough ago that a peer with an hour's grace closes their
+/// windows when current events arrive.
 const BACKLOG_BEGAN: Duration = Duration::from_secs(110 * 60);
 const BACKLOG_SPAN: Duration = Duration::from_secs(30 * 60);
 
-/// Events by which the windows close: enough for every task and release, on every partition.
+/// Events that close the windows: enough for every task and release on every partition.
 const CLOSING_EVENTS: usize = 4000;
 
-/// A peer that uses less than this share of a core for this long has nothing left to do: commits are 5 s apart.
+/// A peer that uses less than this fraction of a core for this long is idle: commits are 5 s apart.
 const IDLE_SHARE: f64 = 0.15;
 const IDLE_FOR: Duration = Duration::from_secs(10);
 
-/// Between two looks at a peer.
+/// Time between two polls of a peer.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Longest time that a peer may take.
+/// Maximum time for a peer.
 const PATIENCE: Duration = Duration::from_secs(480);
 
 /// Runs, successes, costs in micro-units, input and output tokens.
@@ -52,7 +52,7 @@ type Sums = [i64; 5];
 /// Sums by start of the minute (ms), task and release.
 type Windows = BTreeMap<(i64, String, String), Sums>;
 
-/// A topic and what every program must find in it.
+/// A topic and the result that every program must find in it.
 struct Topic {
     name: String,
     events: u64,
@@ -60,22 +60,22 @@ struct Topic {
     expected: Windows,
 }
 
-/// What a program needed.
+/// The resource usage of a program.
 struct Needed {
     cpu_s: f64,
     wall_s: f64,
     peak_mib: f64,
 }
 
-/// A program to set Bellwether beside.
+/// A program to compare Bellwether with.
 struct Peer {
     name: &'static str,
-    /// Folder that `scripts/peers fetch` makes.
+    /// Folder created by `scripts/peers fetch`.
     fetched: PathBuf,
     command: fn(&Path) -> Command,
 }
 
-/// Where `scripts/peers` keeps what it has fetched.
+/// Returns the folder in which `scripts/peers` stores a peer.
 fn fetched(name: &str) -> PathBuf {
     let cache = std::env::var_os("BELLWETHER_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bellwether"),
@@ -93,7 +93,7 @@ fn quixstreams(fetched: &Path) -> Command {
 fn kafka_streams(fetched: &Path) -> Command {
     let mut command = Command::new("java");
     let class_path = format!("{}:{}", fetched.join("classes").display(), fetched.join("lib/*").display());
-    // Without a bound the JVM takes a quarter of the machine before it collects anything.
+    // Without a limit, the JVM takes a quarter of the memory before it collects garbage.
     command.args(["-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &class_path, "Peer"]);
     command
 }
@@ -106,22 +106,30 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let broker = bench.broker.clone().unwrap_or_default();
     for peer in peers {
         if !peer.fetched.join("ready").exists() {
-            let why = format!("{} is not there; `scripts/peers fetch` brings it or says what it needs", peer.name);
+            let why = format!(
+                "{} is not installed; `scripts/peers fetch` installs it or reports its requirements",
+                peer.name
+            );
             bench.report.skip("peers", why);
             continue;
         }
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for _ in 0..bench.sizes.runs {
-            // A topic for each pair: the closing events of one peer are no part of what the next one reads.
+            // A topic for each pair: a peer must not read the closing events of the previous one.
             let topic = topic(&broker, bench.seed, bench.sizes.peer_events)?;
             own.push(bellwether(bench, &topic).await?);
             other.push(peer.measure(bench, &topic)?);
         }
         let events = bench.sizes.peer_events as f64;
-        report(bench, &format!("Bellwether, beside {}", peer.name), events, &own);
+        report(bench, &format!("Bellwether, compared with {}", peer.name), events, &own);
         report(bench, peer.name, events, &other);
         let ratios: Vec<f64> = own.iter().zip(&other).map(|(own, other)| other.cpu_s / own.cpu_s).collect();
-        bench.report.note("peers", format!("{} against Bellwether", peer.name), &ratios, "times the CPU time", None);
+        bench.report.section("peers").note(
+            format!("{} relative to Bellwether", peer.name),
+            &ratios,
+            "× CPU time",
+            None,
+        );
     }
     Ok(())
 }
@@ -129,12 +137,12 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
 fn report(bench: &mut Bench, name: &str, events: f64, runs: &[Needed]) {
     let of = |number: fn(&Needed) -> f64| -> Vec<f64> { runs.iter().map(number).collect() };
     let cost: Vec<f64> = runs.iter().map(|run| run.cpu_s / events * 1e6).collect();
-    bench.report.note("peers", name, &cost, "CPU-s / million events", None);
-    bench.report.note("peers", name, &of(|run| run.peak_mib), "MiB at most", None);
-    bench.report.note("peers", name, &of(|run| run.wall_s), "s until done", None);
+    bench.report.section("peers").note(name, &cost, "CPU-s / million events", None);
+    bench.report.section("peers").note(name, &of(|run| run.peak_mib), "MiB at most", None);
+    bench.report.section("peers").note(name, &of(|run| run.wall_s), "s until done", None);
 }
 
-/// Fills a topic, and adds up what is in it, from the JSON text as anybody would read it.
+/// Fills a topic, and adds up its contents from the JSON text, as an independent reader would.
 fn topic(broker: &str, seed: u64, events: usize) -> Result<Topic> {
     let name = kafka::topic(broker)?;
     let publisher = Publisher::new(broker, &name)?;
@@ -153,7 +161,7 @@ fn topic(broker: &str, seed: u64, events: usize) -> Result<Topic> {
 }
 
 fn add(windows: &mut Windows, event: &Event, ended_micros: i64) -> Result<()> {
-    let wrong = || Error::bug("a generated event lacks something");
+    let wrong = || Error::bug("a generated event lacks a field");
     let event: Value = serde_json::from_slice(&event.payload).map_err(|source| wrong().with_source(source))?;
     let data = &event["data"];
     let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
@@ -179,7 +187,7 @@ fn sum(windows: &mut Windows, key: (i64, String, String), row: Sums) {
     }
 }
 
-/// The same topic through Bellwether, as a service, and the same sums out of its `metrics`.
+/// Runs Bellwether on the topic as a service, and reads the same sums from its `metrics`.
 async fn bellwether(bench: &Bench, topic: &Topic) -> Result<Needed> {
     let setup = Setup::new(bench, &topic.name)?;
     let lake = setup.lake().await?;
@@ -191,7 +199,7 @@ async fn bellwether(bench: &Bench, topic: &Topic) -> Result<Needed> {
     let query = "SELECT CAST(extract(epoch FROM window_start) * 1000 AS BIGINT), task, release_id, sum(runs), \
                  sum(success), sum(cost_nanos_sum) / 1000, sum(tokens_input), sum(tokens_output) \
                  FROM metrics GROUP BY window_start, task, release_id";
-    let (answer, _) = setup.ask(query)?;
+    let (answer, _) = setup.query(query)?;
     let mut found = Windows::new();
     for line in answer.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
@@ -206,7 +214,7 @@ async fn bellwether(bench: &Bench, topic: &Topic) -> Result<Needed> {
     Ok(Needed { cpu_s: usage.cpu_s, wall_s: usage.wall_s, peak_mib: usage.peak_bytes as f64 / MIB })
 }
 
-/// What a program found is what is in the topic.
+/// Checks that a program found exactly the contents of the topic.
 fn verify(name: &str, topic: &Topic, found: &Windows) -> Result<()> {
     let found: Windows =
         found.iter().filter(|(key, _)| key.0 < topic.before_ms).map(|(k, v)| (k.clone(), *v)).collect();
@@ -216,7 +224,7 @@ fn verify(name: &str, topic: &Topic, found: &Windows) -> Result<()> {
     let runs = |windows: &Windows| windows.values().map(|sums| sums[0]).sum::<i64>();
     let different = topic.expected.iter().find(|(key, sums)| found.get(*key) != Some(sums));
     Err(Error::data(format!(
-        "{name} has other sums: {} windows with {} runs instead of {} with {}; the first that differs is {different:?}, found {:?}",
+        "{name} has wrong sums: {} windows with {} runs, expected {} with {}; the first difference is {different:?}, found {:?}",
         found.len(),
         runs(&found),
         topic.expected.len(),
@@ -232,53 +240,53 @@ impl Peer {
         let id = unique_id().simple().to_string();
         let folder = bench.scratch.join(format!("peer-{id}"));
         std::fs::create_dir_all(&folder)
-            .map_err(|source| Error::unavailable("no folder can be made for a peer").with_source(source))?;
+            .map_err(|source| Error::unavailable("cannot create a folder for a peer").with_source(source))?;
         let broker = bench.broker.clone().unwrap_or_default();
         let mut command = (self.command)(&self.fetched);
         let group = format!("peer-{id}");
         command.args([&broker, &topic.name, &group]).arg(&folder).current_dir(&folder);
         let progress = Progress::new(&broker, &topic.name, &group)?;
-        let wrong = |source: std::io::Error| Error::unavailable(format!("{} fails", self.name)).with_source(source);
+        let wrong = |source: std::io::Error| Error::unavailable(format!("{} failed", self.name)).with_source(source);
         let begun = Instant::now();
         let process = Measured::start(&mut command).map_err(wrong)?;
         let Some(idle) = until_idle(&process, &progress, &begun) else { return Err(self.gave_up(process)) };
         close_windows(&broker, &topic.name, bench.seed)?;
         let Some(done) = until_idle(&process, &progress, &begun) else { return Err(self.gave_up(process)) };
-        // Waiting to be believed idle is no work: what it costs is known from the last stretch, which is nothing else.
+        // Waiting to be considered idle is not work: its cost is known from the last stretch, which is idle throughout.
         let cpu_s = done.cpu_s - done.rate * (idle.length_s + done.length_s);
         let wall_s = idle.wall_s;
         let peak_mib = process.peak_bytes() as f64 / MIB;
         process.terminate().map_err(wrong)?;
-        // A JVM that was told to end says so by its exit status: what counts is its output.
+        // A JVM that is stopped returns a failing exit status; only its output matters.
         drop(process.end());
         verify(self.name, topic, &read(&folder.join("out"))?)?;
-        drop(std::fs::remove_dir_all(&folder)); // What cannot be removed goes with the temporary folder.
+        drop(std::fs::remove_dir_all(&folder)); // Leftovers are deleted with the temporary folder.
         Ok(Needed { cpu_s, wall_s, peak_mib })
     }
 
-    /// Why there is no number of a process that has ended too early, or is not done in time.
+    /// Returns the error of a process that ended too early or did not finish in time.
     fn gave_up(&self, process: Measured) -> Error {
         if !process.has_ended() {
-            return Error::unavailable(format!("{} is not done after {} s", self.name, PATIENCE.as_secs()));
+            return Error::unavailable(format!("{} did not finish within {} s", self.name, PATIENCE.as_secs()));
         }
         let printed = process.end().map_or_else(|error| error.to_string(), |(_, printed)| printed);
-        Error::unavailable(format!("{} has ended by itself:\n{printed}", self.name))
+        Error::unavailable(format!("{} ended by itself:\n{printed}", self.name))
     }
 }
 
-/// A stretch of time in which a process had nothing to do.
+/// A period in which a process is idle.
 #[derive(Clone, Copy)]
 struct Idle {
-    /// When it began, since the start of the process.
+    /// Start, in seconds since the start of the process.
     wall_s: f64,
     length_s: f64,
     /// CPU time at its end.
     cpu_s: f64,
-    /// CPU-seconds a second while idle, the median.
+    /// CPU-seconds per second while idle, the median.
     rate: f64,
 }
 
-/// Waits until a process has done what there is to do. None if it ends by itself or takes too long.
+/// Waits until a process is idle. None if it ends by itself or takes too long.
 fn until_idle(process: &Measured, progress: &Progress, begun: &Instant) -> Option<Idle> {
     let (mut wall_s, mut shares) = (0.0, Vec::new());
     let mut last = (cpu_seconds(process.id())?, Instant::now());
@@ -287,7 +295,7 @@ fn until_idle(process: &Measured, progress: &Progress, begun: &Instant) -> Optio
         let cpu_s = cpu_seconds(process.id()).filter(|_| !process.has_ended())?;
         let share = (cpu_s - last.0) / last.1.elapsed().as_secs_f64();
         last = (cpu_s, Instant::now());
-        // A slow start looks idle too: what counts begins when it has read the topic.
+        // A slow start looks idle too, so wait until it has read the topic.
         if share > IDLE_SHARE || !progress.is_at_the_end() {
             shares.clear();
             continue;
@@ -305,7 +313,7 @@ fn until_idle(process: &Measured, progress: &Progress, begun: &Instant) -> Optio
     None
 }
 
-/// Events of now, by which all older windows close.
+/// Publishes current events, which close all older windows.
 fn close_windows(broker: &str, topic: &str, seed: u64) -> Result<()> {
     let publisher = Publisher::new(broker, topic)?;
     let mut generator = Generator::new(seed + 1_000_000, Size::Small);
@@ -315,7 +323,7 @@ fn close_windows(broker: &str, topic: &str, seed: u64) -> Result<()> {
     publisher.flush()
 }
 
-/// All rows of the Parquet files under a folder.
+/// Reads all rows of the Parquet files under a folder.
 fn read(folder: &Path) -> Result<Windows> {
     let mut windows = Windows::new();
     let mut folders = vec![folder.to_owned()];
@@ -335,7 +343,7 @@ fn read(folder: &Path) -> Result<Windows> {
 
 fn read_file(path: &Path, windows: &mut Windows) -> Result<()> {
     let wrong = |source: Box<dyn std::error::Error + Send + Sync>| {
-        Error::data(format!("`{}` is not readable", path.display())).with_source(source)
+        Error::data(format!("cannot read `{}`", path.display())).with_source(source)
     };
     let file = File::open(path).map_err(|source| wrong(source.into()))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());

@@ -1,7 +1,8 @@
-//! A tick of watching: all shipped rules over thousands of series, one new window each, and some corrections.
+//! Measures a tick of the watch role: all shipped rules over thousands of series, with one new window each, and some
+//! corrections.
 //!
-//! What a tick costs depends on windows and series, never on traffic: a window is one row whether it stands for ten runs or
-//! for ten thousand. That is measured too.
+//! The cost of a tick depends on windows and series, not on traffic: a window is one row, whether it has ten runs or
+//! ten thousand. The benchmark verifies that too.
 
 use std::sync::Arc;
 
@@ -24,10 +25,10 @@ use crate::report::Bound;
 /// First minute: a Monday.
 const BEGIN: i64 = 29_459_520;
 
-/// One in so many windows of the last minutes is corrected in a tick.
+/// One in this many windows of the last minutes is corrected in a tick.
 const CORRECTED: usize = 50;
 
-/// Runs of a window, in quiet and in busy traffic.
+/// Runs per window, in quiet and in busy traffic.
 const TRAFFIC: [i64; 2] = [10, 1000];
 
 /// One row of `metrics`.
@@ -49,7 +50,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
                 watched.tick(BEGIN + hour * 60, &[]).await?;
             }
             let from = BEGIN + bench.sizes.watched_hours * 60;
-            // The first of them make room.
+            // The first ticks allocate memory.
             for minute in 0..3 {
                 watched.tick(from + minute, &[]).await?;
             }
@@ -62,20 +63,21 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
             }
             resident.extend(memory(std::process::id()).map(|memory| memory.resident as f64 / 1024.0 / 1024.0));
         }
-        let what = format!("{} series, all shipped rules, {traffic} runs a window", 2 * tasks);
-        bench.report.note("watch", what, &runs, "CPU-s / tick", Some(Bound::AtMost(2.0)));
+        let what = format!("{} series, all shipped rules, {traffic} runs per window", 2 * tasks);
+        bench.report.section("watch").note(what, &runs, "CPU-s / tick", Some(Bound::AtMost(2.0)));
         if place == 0 {
-            bench.report.note("watch", "memory with these series", &resident, "MiB resident", None);
+            bench.report.section("watch").note("memory for these series", &resident, "MiB resident", None);
         }
     }
     Ok(())
 }
 
 fn own_cpu_s() -> Result<f64> {
-    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+    cpu_seconds(std::process::id())
+        .ok_or_else(|| Error::unavailable("`/proc` does not report the CPU time of this process"))
 }
 
-/// The rules at work over made-up windows.
+/// The rules, applied to generated windows.
 struct Watched {
     engine: Engine,
     rng: StdRng,

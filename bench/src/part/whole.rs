@@ -1,5 +1,5 @@
-//! The whole way: a topic on a real broker to committed `events` and `metrics`, by the real program at its defaults:
-//! exactly once, and every file synced. What counts is the CPU time of that process alone.
+//! Measures the whole pipeline: from a topic on a real broker to committed `events` and `metrics`, by the real program
+//! at its defaults: exactly once, with every file synced. The result is the CPU time of that process alone.
 
 use bellwether_base::{Error, Result};
 use bellwether_bench::events::Size;
@@ -7,18 +7,18 @@ use bellwether_bench::process::Usage;
 
 use crate::Bench;
 use crate::kafka::{self, Filled};
+use crate::part::crates::plainest;
 use crate::part::flow::{Setup, stop, until_aggregated, until_ingested};
-use crate::part::rooms::plainest;
 use crate::report::Bound;
 
 const REQUIRED_PER_CPU_S: f64 = 150_000.0;
-/// What is required, over what a plain prototype (typed serde, Arrow, Parquet, without Kafka and metrics) reached where that was
-/// laid down, 390,000: machines differ, and the yardstick differs with them.
+/// The requirement relative to the 390,000 events / CPU-s that a simple prototype (typed serde, Arrow, Parquet, without
+/// Kafka and metrics) reached on the original machine: on other machines the yardstick differs accordingly.
 const REQUIRED_OF_YARDSTICK: f64 = 150_000.0 / 390_000.0;
 const REQUIRED_PEAK_MIB: f64 = 512.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Runs of one way, and what they cost.
+/// Runs of one mode, and their costs.
 #[derive(Debug, Default)]
 struct Runs {
     events_per_cpu_s: Vec<f64>,
@@ -48,11 +48,11 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         }
         if size == Size::Small {
             let [_, plain] = plainest(bench)?;
-            bench.report.note("whole", "typed serde to Parquet (yardstick)", &[plain], "events / CPU-s", None);
+            bench.report.section("whole").note("typed serde to Parquet (yardstick)", &[plain], "events / CPU-s", None);
             for (what, runs) in [("as a service", &service), ("--until-caught-up", &caught_up)] {
                 let ratios: Vec<f64> = runs.events_per_cpu_s.iter().map(|rate| rate / plain).collect();
                 let required = Some(Bound::AtLeast(REQUIRED_OF_YARDSTICK));
-                bench.report.note("whole", format!("`run` {what}, {name}"), &ratios, "of the yardstick", required);
+                bench.report.section("whole").note(format!("`run` {what}, {name}"), &ratios, "× yardstick", required);
             }
         }
         service.report(bench, &format!("`run` as a service, {name}"), required);
@@ -63,7 +63,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Catches up with a topic as a service does, with all it does meanwhile, and ends it as its operator would.
+/// Catches up with a topic as a service, including its other work, and stops it as an operator would.
 async fn as_a_service(bench: &Bench, filled: &Filled) -> Result<Usage> {
     let setup = Setup::new(bench, &filled.topic)?;
     let lake = setup.lake().await?;
@@ -86,13 +86,13 @@ fn once(bench: &Bench, filled: &Filled, arguments: &[&str]) -> Result<Usage> {
     Ok(usage)
 }
 
-/// A number is worth nothing where the work was not done: every message is a row, and every run is counted.
+/// Checks that the work was done: every message is a row, and every run is counted.
 fn verify(setup: &Setup, filled: &Filled) -> Result<()> {
     for query in ["SELECT count(*) FROM events", "SELECT sum(runs) FROM metrics"] {
         let found = setup.number(query)?;
         if u64::try_from(found) != Ok(filled.events) {
             let root = setup.root().display();
-            return Err(Error::data(format!("`{query}` gives {found} for {} events, in `{root}`", filled.events)));
+            return Err(Error::data(format!("`{query}` returned {found} for {} events, in `{root}`", filled.events)));
         }
     }
     Ok(())
@@ -112,10 +112,10 @@ impl Runs {
 
     fn report(&self, bench: &mut Bench, what: &str, required: Option<Bound>) {
         let report = &mut bench.report;
-        report.note("whole", what, &self.events_per_cpu_s, "events / CPU-s", required);
-        report.note("whole", what, &self.megabytes_per_cpu_s, "MB / CPU-s", None);
-        report.note("whole", what, &self.events_per_s, "events / s", None);
-        report.note("whole", what, &self.megabytes_per_s, "MB / s", None);
-        report.note("whole", what, &self.peak_mib, "MiB at most", Some(Bound::AtMost(REQUIRED_PEAK_MIB)));
+        report.section("whole").note(what, &self.events_per_cpu_s, "events / CPU-s", required);
+        report.section("whole").note(what, &self.megabytes_per_cpu_s, "MB / CPU-s", None);
+        report.section("whole").note(what, &self.events_per_s, "events / s", None);
+        report.section("whole").note(what, &self.megabytes_per_s, "MB / s", None);
+        report.section("whole").note(what, &self.peak_mib, "MiB peak", Some(Bound::AtMost(REQUIRED_PEAK_MIB)));
     }
 }

@@ -1,8 +1,9 @@
-//! Two ingest workers on one topic against one.
+//! Compares two ingest workers on one topic with one.
 //!
-//! The rate is that of the middle of the topic: at its beginning the second worker is still joining the group, and at its
-//! end one of them may have nothing left. The broker runs on the same machine and takes its share of the cores, so beside
-//! the ratio of times stands the one that it cannot spoil: events per CPU-second of all workers.
+//! The rate is measured in the middle of the topic: at the start the second worker is still joining the group, and at
+//! the end one of them may have nothing left to read. The broker runs on the same machine and takes its share of the
+//! cores, so the ratio of times is accompanied by one that the broker cannot distort: events per CPU-second of all
+//! workers.
 
 use bellwether_base::Result;
 use bellwether_bench::events::Size;
@@ -13,7 +14,7 @@ use crate::Bench;
 use crate::kafka::{self, Filled};
 use crate::part::flow::{Setup, messages, stop, until_ingested};
 
-/// The part of the topic whose rate counts.
+/// The part of the topic in which the rate is measured.
 const FROM: f64 = 0.3;
 const TO: f64 = 0.95;
 
@@ -33,14 +34,14 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let ratios: Vec<f64> = one.iter().zip(two).map(|(one, two)| two / one.max(f64::MIN_POSITIVE)).collect();
     let report = &mut bench.report;
     for (index, what) in ["one `ingest` worker", "two `ingest` workers"].into_iter().enumerate() {
-        report.note("workers", what, &rates[index], "events / s", None);
-        report.note("workers", what, &costs[index], "events / CPU-s", None);
+        report.section("workers").note(what, &rates[index], "events / s", None);
+        report.section("workers").note(what, &costs[index], "events / CPU-s", None);
     }
-    report.note("workers", "two against one", &ratios, "times as many events / s", None);
+    report.section("workers").note("two relative to one", &ratios, "× events / s", None);
     Ok(())
 }
 
-/// Events a second in the middle of the topic, and events per CPU-second of all workers.
+/// Returns the events per second in the middle of the topic, and the events per CPU-second of all workers.
 async fn ingest(bench: &Bench, filled: &Filled, workers: usize) -> Result<(f64, f64)> {
     let setup = Setup::new(bench, &filled.topic)?;
     let lake = setup.lake().await?;
@@ -54,7 +55,7 @@ async fn ingest(bench: &Bench, filled: &Filled, workers: usize) -> Result<(f64, 
     Ok((middle_rate(&entries, filled.events), filled.events as f64 / cpu_s.max(0.01)))
 }
 
-/// Messages a second between two shares of all messages, by the times of the commits.
+/// Returns the messages per second between two fractions of all messages, by the times of the commits.
 fn middle_rate(entries: &[LogEntry], all: u64) -> f64 {
     let mut sum = 0;
     let mut commits = Vec::new();
@@ -64,7 +65,7 @@ fn middle_rate(entries: &[LogEntry], all: u64) -> f64 {
     }
     let inside = |(sum, _): &(u64, i64)| (FROM..=TO).contains(&(*sum as f64 / all.max(1) as f64));
     let middle: Vec<(u64, i64)> = commits.iter().copied().filter(inside).collect();
-    // A topic of a few commits has no middle.
+    // A topic with few commits has no middle.
     let counted = if middle.len() > 1 { &middle } else { &commits };
     let (Some((first, begun)), Some((last, ended))) = (counted.first(), counted.last()) else { return 0.0 };
     (last - first) as f64 / ((ended - begun).max(1) as f64 / 1000.0)

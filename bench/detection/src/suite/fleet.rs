@@ -1,25 +1,25 @@
-//! Many series at once: 200 releases for a day, 20 of them worse by 5 points.
+//! Multiple series: 200 releases for a day, 20 of them worse by 5 points.
 
 use bellwether_stats::Invalid;
 use bellwether_stats::ebh::e_bh;
 
 use super::{Plan, Results};
-use crate::tally::{Figure, Row, over_seeds};
-use crate::trial::{Watch, release};
-use crate::world::{Change, DAY, NONE, Outcome, Traffic, Whom, World};
+use crate::tally::{Figure, TableRow, over_seeds};
+use crate::trial::{ReleaseWatch, release};
+use crate::world::{Change, DAY, NONE, Outcome, Scope, Traffic, World};
 
 pub(crate) const SCENARIO: &str = "200 releases, 20 worse by 5 pp";
 pub(crate) const TRAFFIC: &str = "5/min, 50 % canary";
-pub(crate) const FALSE: &str = "e-BH at 5 %: false among alarms";
-pub(crate) const FOUND: &str = "e-BH at 5 %: found";
+pub(crate) const FALSE: &str = "e-BH at 5 %: false discoveries";
+pub(crate) const FOUND: &str = "e-BH at 5 %: detected";
 
 const SERIES: u64 = 200;
 const WORSE: u64 = 20;
 
-/// Shares of one fleet: false among alarms and found, by e-BH; the same by z-tests at each minute.
+/// For one fleet: false discovery proportion and fraction detected, by e-BH and by z-tests at each minute.
 type Shares = [f64; 4];
 
-/// All of it.
+/// Runs the scenario.
 pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     let fleets = if plan.quick { 2 } else { (plan.seeds / 5).max(2) };
     let shares: Vec<Shares> =
@@ -27,27 +27,27 @@ pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     for (place, detector) in [
         (0, FALSE),
         (1, FOUND),
-        (2, "z-test p < 1 %, each minute: false among alarms"),
-        (3, "z-test p < 1 %, each minute: found"),
+        (2, "z-test p < 1 %, each minute: false discoveries"),
+        (3, "z-test p < 1 %, each minute: detected"),
     ] {
         let figure = mean(&shares.iter().map(|shares| shares[place]).collect::<Vec<_>>());
-        let row = Row::new(SCENARIO, TRAFFIC, detector, shares.len());
-        results.others.push(Row { other: Some(("share".to_owned(), figure)), ..row });
+        let row = TableRow::new(SCENARIO, TRAFFIC, detector, shares.len());
+        results.others.push(TableRow { other: Some(("share".to_owned(), figure)), ..row });
     }
     Ok(())
 }
 
 fn fleet(seed: u64) -> Result<Shares, Invalid> {
-    let traffic = Traffic { tasks: false, ..Traffic::of(5.0).canary(0.5) };
+    let traffic = Traffic { tasks: false, ..Traffic::new(5.0).canary(0.5) };
     let (mut evidence, mut peeked) = (Vec::new(), Vec::new());
     for number in 0..SERIES {
         let own = seed * SERIES + number;
         let start = World::release_start(own);
         let failure = if number < WORSE { 0.05 } else { 0.0 };
-        let world = World::new(own, traffic).with(Change { from: start, whom: Whom::Canary, failure, ..NONE });
-        let watch = Watch {
+        let world = World::new(own, traffic).with(Change { from: start, scope: Scope::Canary, failure, ..NONE });
+        let watch = ReleaseWatch {
             outcome: Outcome::Failure,
-            // Never: what counts is the evidence at the end.
+            // Never alarms: only the evidence at the end counts.
             alpha: 1e-300,
             margin: 1.0,
             sessions: false,
@@ -71,7 +71,7 @@ fn fleet(seed: u64) -> Result<Shares, Invalid> {
     Ok([a, b, c, d])
 }
 
-/// The mean of shares, with an interval by the normal law, held within 0 and 1.
+/// Returns the mean of proportions with a normal confidence interval, clamped to 0 and 1.
 #[expect(clippy::cast_precision_loss, reason = "fleets are few")]
 fn mean(shares: &[f64]) -> Figure {
     let n = shares.len() as f64;

@@ -1,12 +1,12 @@
-//! M0 to M3, and S: silence, loss, nights without traffic; objectives. M2 and M4 (late bursts, everything twice) are
-//! tested on the whole system, where they happen.
+//! M0 to M3, and S: silence, loss, nights without traffic; objectives. M2 and M4 (late bursts, duplicates) are tested
+//! on the whole system.
 
 use bellwether_stats::Invalid;
 
 use super::{Plan, Results};
 use crate::detector::PAST_DAYS;
 use crate::series::{delay_after, objective, silence};
-use crate::tally::{Row, over_seeds, rate};
+use crate::tally::{TableRow, over_seeds, rate};
 use crate::trial::Delay;
 use crate::world::{Change, DAY, NONE, Traffic, World};
 
@@ -15,7 +15,7 @@ pub(crate) const D8: &str = "Bellwether D8";
 const PLAIN: &str = "burn rates of the SRE workbook";
 const D11: &str = "Bellwether D11";
 
-/// All of them.
+/// Runs the scenarios.
 pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     objectives(plan, results)?;
     if !plan.quick {
@@ -27,14 +27,14 @@ pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
 
 fn silent(plan: &Plan, results: &mut Results) {
     for per_minute in [0.3, 3.0, 30.0] {
-        let traffic = Traffic::of(per_minute);
+        let traffic = Traffic::new(per_minute);
         let text = format!("{per_minute}/min");
         let quiet = over_seeds(plan.seeds(), |seed| silence(&World::new(seed, traffic), 14 * DAY));
         #[expect(clippy::cast_precision_loss, reason = "some hundred seeds")]
         let weeks = 2.0 * quiet.len() as f64;
         let alarms = quiet.iter().map(Vec::len).sum();
-        let row = Row::new("M3 quiet nights", &text, D11, quiet.len());
-        results.others.push(Row { false_a_week: Some(rate(alarms, weeks)), ..row });
+        let row = TableRow::new("M3 quiet nights", &text, D11, quiet.len());
+        results.others.push(TableRow { false_a_week: Some(rate(alarms, weeks)), ..row });
         // Silence and half of the traffic, from Wednesday noon on.
         let from = PAST_DAYS * DAY + 2 * DAY + 720;
         for (name, left) in [("M0 producer silent", 0.0), ("M1 half of the events lost", 0.5)] {
@@ -42,7 +42,7 @@ fn silent(plan: &Plan, results: &mut Results) {
             let delays: Vec<Delay> = over_seeds(plan.seeds(), |seed| {
                 delay_after(&silence(&World::new(seed, traffic).with(change), 5 * DAY), from, 2 * DAY)
             });
-            results.others.push(Row::new(name, &text, D11, delays.len()).delays(&delays));
+            results.others.push(TableRow::new(name, &text, D11, delays.len()).delays(&delays));
         }
     }
 }
@@ -67,13 +67,13 @@ fn objectives(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     #[expect(clippy::cast_precision_loss, reason = "some hundred series")]
     let weeks = series as f64 * 4.0;
     for (count, detector) in counts.into_iter().zip([D8, PLAIN]) {
-        let row = Row::new("S within budget", "10 to 6000/h", detector, series);
-        results.others.push(Row { false_a_week: Some(rate(count, weeks)), ..row });
+        let row = TableRow::new("S within budget", "10 to 6000/h", detector, series);
+        results.others.push(TableRow { false_a_week: Some(rate(count, weeks)), ..row });
     }
     Ok(())
 }
 
-/// Trouble that has to page: 30 % of runs fail.
+/// A failure that must page: 30 % of runs fail.
 fn pages(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     for target in [0.95, 0.99] {
         let from = DAY;
@@ -82,7 +82,7 @@ fn pages(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
         for (place, detector) in [(0, D8), (1, PLAIN)] {
             let delays: Vec<Delay> = found.iter().map(|pages| delay_after(&pages[place], from, DAY)).collect();
             let name = format!("S {} %: 30 % of runs fail", 100.0 * target);
-            results.others.push(Row::new(name, "600/h", detector, delays.len()).delays(&delays));
+            results.others.push(TableRow::new(name, "600/h", detector, delays.len()).delays(&delays));
         }
     }
     Ok(())

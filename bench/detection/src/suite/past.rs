@@ -1,22 +1,22 @@
-//! D0 to D9: change against one's own past, without a release.
+//! D0 to D9: change against the series' own past, without a release.
 
 use bellwether_stats::Invalid;
 use bellwether_stats::attribution::{Slice, blame, by_evidence};
 use bellwether_stats::e2x2::{Table, Test};
 
-use super::{Plan, Results, traffic_text};
+use super::{Plan, Results, describe_traffic};
 use crate::chance::Key;
 use crate::detector::PAST_DAYS;
 use crate::series::{Fired, Shape, delay_after, drift, rare, series, shape};
-use crate::tally::{Row, over_seeds, rate, share};
+use crate::tally::{TableRow, over_seeds, rate, share};
 use crate::trial::Delay;
-use crate::world::{Change, DAY, NONE, Outcome, Traffic, WEEK, Whom, World};
+use crate::world::{Change, DAY, NONE, Outcome, Scope, Traffic, WEEK, World};
 
 /// Names of the detectors in the tables.
 pub(crate) const D4: &str = "Bellwether D4, 1 false in 10 weeks";
 pub(crate) const D5: &str = "Bellwether D5, 1 false in 10 weeks";
 
-/// The names of what [`drift`] runs, and where to find them.
+/// Names of the detectors that [`drift`] runs, and their alarms in the result.
 type Named = (&'static str, fn(&Fired) -> &[i64]);
 
 const DETECTORS: [Named; 6] = [
@@ -28,12 +28,12 @@ const DETECTORS: [Named; 6] = [
     ("z vs the same hour last week, p < 1 %", |fired| &fired.last_week),
 ];
 
-/// The minute of a change: in the fifth week, at any time.
+/// Returns the minute of a change: at a random time in the fifth week.
 fn onset(seed: u64) -> i64 {
     PAST_DAYS * DAY + Key::new(seed).at(78).below(WEEK.unsigned_abs()).cast_signed()
 }
 
-/// A scenario: a change, how long after it an alarm counts, and whether there is anything to find.
+/// A scenario: a change, the time within which an alarm counts, and whether the change is benign.
 struct Case {
     name: &'static str,
     traffic: Traffic,
@@ -42,13 +42,13 @@ struct Case {
     quiet: bool,
 }
 
-/// All of them.
+/// Runs the scenarios.
 pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     nulls(plan, results);
     let worse = |failure| Change { failure, ..NONE };
     let case = |name, per_minute, change, days| Case {
         name,
-        traffic: Traffic::of(per_minute),
+        traffic: Traffic::new(per_minute),
         change,
         within: days * DAY,
         quiet: false,
@@ -61,10 +61,10 @@ pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     if !plan.quick {
         let ramp = |days| Change { ramp: days * DAY, ..worse(0.05) };
         cases.extend([
-            Case { traffic: Traffic { icc: 0.3, ..Traffic::of(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
-            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
-            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(3.0) }, ..case("D1 -10 pp", 3.0, worse(0.10), 7) },
-            Case { traffic: Traffic { wander: 0.2, ..Traffic::of(30.0) }, ..case("D1 -10 pp", 30.0, worse(0.10), 7) },
+            Case { traffic: Traffic { icc: 0.3, ..Traffic::new(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::new(3.0) }, ..case("D1 -5 pp", 3.0, worse(0.05), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::new(3.0) }, ..case("D1 -10 pp", 3.0, worse(0.10), 7) },
+            Case { traffic: Traffic { wander: 0.2, ..Traffic::new(30.0) }, ..case("D1 -10 pp", 30.0, worse(0.10), 7) },
             case("D1 -2 pp", 3.0, worse(0.02), 7),
             case("D1 -10 pp", 3.0, worse(0.10), 7),
             case("D1 -2 pp", 30.0, worse(0.02), 7),
@@ -96,21 +96,20 @@ pub(super) fn run(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// From the fifth Saturday on, for two days.
+/// A change of two days from the fifth Saturday on.
 fn weekend() -> Change {
     Change { traffic: 1.0 / 0.6, lasts: Some(2 * DAY), ..NONE }
 }
 
 fn nulls(plan: &Plan, results: &mut Results) {
-    // Sessions whose runs fail together, too: their overdispersion is learnt.
-    // And quality that wanders.
+    // Include correlated runs in sessions, with overdispersion that must be learned, and quality that wanders.
     for (per_minute, icc, wander) in
         [(0.3, 0.0, 0.0), (3.0, 0.0, 0.0), (30.0, 0.0, 0.0), (3.0, 0.3, 0.0), (3.0, 0.0, 0.2), (30.0, 0.0, 0.2)]
     {
         if plan.quick && icc > 0.0 {
             continue;
         }
-        let traffic = Traffic { icc, wander, ..Traffic::of(per_minute) };
+        let traffic = Traffic { icc, wander, ..Traffic::new(per_minute) };
         let seeds = plan.first..plan.first + plan.nulls / 4;
         let fired = over_seeds(seeds, |seed| {
             let mut world = World::new(seed, traffic);
@@ -122,8 +121,8 @@ fn nulls(plan: &Plan, results: &mut Results) {
         let weeks = fired.len() as f64 * 4.0;
         for (name, of) in DETECTORS {
             let alarms = fired.iter().map(|fired| of(fired).len()).sum();
-            let row = Row::new("D0 no change", traffic_text(&traffic), name, fired.len());
-            results.past.push(Row { false_a_week: Some(rate(alarms, weeks)), ..row });
+            let row = TableRow::new("D0 no change", describe_traffic(&traffic), name, fired.len());
+            results.past.push(TableRow { false_a_week: Some(rate(alarms, weeks)), ..row });
         }
     }
 }
@@ -139,15 +138,15 @@ fn changes(plan: &Plan, results: &mut Results, case: &Case) {
     for (name, of) in DETECTORS {
         let delays: Vec<Delay> =
             fired.iter().map(|(seed, fired)| delay_after(of(fired), start(*seed), case.within)).collect();
-        let row = Row::new(case.name, traffic_text(&traffic), name, fired.len()).delays(&delays);
-        // Where there is nothing to find, delays mean nothing.
-        let row = if case.quiet { Row { minutes: None, minutes_p90: None, ..row } } else { row };
+        let row = TableRow::new(case.name, describe_traffic(&traffic), name, fired.len()).delays(&delays);
+        // For a benign change, delays are meaningless.
+        let row = if case.quiet { TableRow { minutes: None, minutes_p90: None, ..row } } else { row };
         results.past.push(row);
     }
 }
 
 fn rares(plan: &Plan, results: &mut Results) {
-    let traffic = Traffic::of(20.0);
+    let traffic = Traffic::new(20.0);
     let factors: &[f64] = if plan.quick { &[10.0] } else { &[1.0, 2.0, 3.0, 5.0, 10.0] };
     for factor in factors {
         let fired = over_seeds(plan.seeds(), |seed| {
@@ -158,14 +157,14 @@ fn rares(plan: &Plan, results: &mut Results) {
         let name = if *factor > 1.0 { format!("D8 exceptions x{factor}") } else { "D8 no change".to_owned() };
         for (place, detector) in [(0, D5), (1, "a day's count > 2x the usual")] {
             let delays: Vec<Delay> = fired.iter().map(|delays| delays[place]).collect();
-            let row = Row::new(&name, traffic_text(&traffic), detector, delays.len()).delays(&delays);
-            results.past.push(if *factor > 1.0 { row } else { Row { minutes: None, minutes_p90: None, ..row } });
+            let row = TableRow::new(&name, describe_traffic(&traffic), detector, delays.len()).delays(&delays);
+            results.past.push(if *factor > 1.0 { row } else { TableRow { minutes: None, minutes_p90: None, ..row } });
         }
     }
 }
 
 fn shapes(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
-    let traffic = Traffic::of(3.0);
+    let traffic = Traffic::new(3.0);
     for (name, kind, change) in [
         ("D6 no change of finish reasons", Shape::Finish, NONE),
         ("D6 finish reason `length` 2 -> 5 %", Shape::Finish, Change { truncated: 0.03, ..NONE }),
@@ -178,9 +177,9 @@ fn shapes(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
             shape(&world, from / DAY + 8, kind).map(|alarms| delay_after(&alarms, from, WEEK))
         });
         let delays = fired.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let row =
-            Row::new(name, traffic_text(&traffic), "Bellwether D4 of distributions", delays.len()).delays(&delays);
-        results.past.push(if change == NONE { Row { minutes: None, minutes_p90: None, ..row } } else { row });
+        let row = TableRow::new(name, describe_traffic(&traffic), "Bellwether D4 of distributions", delays.len())
+            .delays(&delays);
+        results.past.push(if change == NONE { TableRow { minutes: None, minutes_p90: None, ..row } } else { row });
     }
     Ok(())
 }
@@ -191,24 +190,24 @@ const DOWN: u64 = 4;
 /// Minutes that it is down.
 const DOWN_MINUTES: i64 = 180;
 
-/// One tenant's runs all fail for three hours. Detection, and whether explaining these hours names it.
+/// All runs of one tenant fail for three hours. Measures detection, and whether the explanation names the tenant.
 fn tenants(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
-    let traffic = Traffic::of(3.0);
+    let traffic = Traffic::new(3.0);
     let found = over_seeds(plan.seeds(), |seed| {
         let from = onset(seed);
         let world = World::new(seed, traffic).with(Change {
             from,
             lasts: Some(DOWN_MINUTES),
-            whom: Whom::Tenant(DOWN),
+            scope: Scope::Tenant(DOWN),
             failure: 1.0,
             ..NONE
         });
         let fired = drift(&series(&world, (from + DOWN_MINUTES) / DAY + 1, Outcome::Failure));
-        // These hours, and the day before them, by tenant.
+        // These hours and the day before them, by tenant.
         let mut slices = [(0_u64, 0_u64, 0_u64, 0_u64); 10];
         world.minutes(from - DAY, from + DOWN_MINUTES, |minute, runs| {
             for run in runs {
-                let failed = u64::from(world.happened(run, Outcome::Failure));
+                let failed = u64::from(world.has_outcome(run, Outcome::Failure));
                 let slice = &mut slices[usize::try_from(run.tenant()).unwrap_or(0)];
                 if minute < from {
                     (slice.0, slice.1) = (slice.0 + failed, slice.1 + 1);
@@ -224,14 +223,14 @@ fn tenants(plan: &Plan, results: &mut Results) -> Result<(), Invalid> {
     let delays: Vec<Delay> = found.iter().map(|(delay, _)| *delay).collect();
     for (place, what) in [(0, "named first by evidence (D10)"), (1, "named first by surprise (D10)")] {
         let hits = found.iter().filter(|(_, named)| named[place] == Some(DOWN)).count();
-        let row =
-            Row::new("D9 a tenant of ten is down for 3 h", traffic_text(&traffic), what, found.len()).delays(&delays);
-        results.past.push(Row { other: Some(("named first".to_owned(), share(hits, found.len()))), ..row });
+        let row = TableRow::new("D9 one of ten tenants down for 3 h", describe_traffic(&traffic), what, found.len())
+            .delays(&delays);
+        results.past.push(TableRow { other: Some(("named first".to_owned(), share(hits, found.len()))), ..row });
     }
     Ok(())
 }
 
-/// The tenant with the most evidence, if it is believed, and the most surprising one.
+/// Returns the tenant with the most evidence, if significant, and the most surprising one.
 fn named(slices: &[(u64, u64, u64, u64)]) -> Result<[Option<u64>; 2], Invalid> {
     let test = Test::default();
     let mut evidence = Vec::new();

@@ -1,10 +1,10 @@
-//! R0 to R14: a release with its baseline beside it.
+//! R0 to R14: a release next to its baseline.
 
-use super::{Plan, Results, traffic_text};
+use super::{Plan, Results, describe_traffic};
 use crate::picture::Curve;
-use crate::tally::{Row, over_seeds, share};
-use crate::trial::{self, Delay, Found, Watch, release, release_with};
-use crate::world::{Change, DAY, NONE, Outcome, Traffic, Whom, World};
+use crate::tally::{TableRow, over_seeds, share};
+use crate::trial::{self, Delay, ReleaseResult, ReleaseWatch, release, release_with};
+use crate::world::{Change, DAY, NONE, Outcome, Scope, Traffic, World};
 
 /// Name of the detector in the tables.
 pub(crate) const D1: &str = "Bellwether D1, α 1 %";
@@ -20,20 +20,20 @@ struct Case {
     outcome: Outcome,
     traffic: Traffic,
     days: i64,
-    /// Minutes after the start at which the change comes.
+    /// Minutes from the start to the change.
     onset: i64,
 }
 
 fn main_traffic() -> Traffic {
-    Traffic::of(50.0).canary(0.1)
+    Traffic::new(50.0).canary(0.1)
 }
 
 fn half() -> Traffic {
-    Traffic::of(50.0).canary(0.5)
+    Traffic::new(50.0).canary(0.5)
 }
 
-fn watch(seed: u64, case: &Case) -> Watch {
-    Watch {
+fn watch(seed: u64, case: &Case) -> ReleaseWatch {
+    ReleaseWatch {
         outcome: case.outcome,
         alpha: 0.01,
         margin: 1.0,
@@ -49,27 +49,27 @@ fn world(seed: u64, case: &Case) -> World {
     World::new(seed, case.traffic).with(Change { from, ..case.change })
 }
 
-fn found(seeds: std::ops::Range<u64>, case: &Case) -> Vec<Found> {
+fn found(seeds: std::ops::Range<u64>, case: &Case) -> Vec<ReleaseResult> {
     over_seeds(seeds, |seed| release(&world(seed, case), &watch(seed, case)))
 }
 
-fn row(case: &Case, detector: &str, delays: &[Delay]) -> Row {
-    Row::new(case.name, traffic_text(&case.traffic), detector, delays.len()).delays(delays)
+fn row(case: &Case, detector: &str, delays: &[Delay]) -> TableRow {
+    TableRow::new(case.name, describe_traffic(&case.traffic), detector, delays.len()).delays(delays)
 }
 
 fn failure(name: &'static str, failure: f64, traffic: Traffic, days: i64) -> Case {
-    let change = Change { whom: Whom::Canary, failure, ..NONE };
+    let change = Change { scope: Scope::Canary, failure, ..NONE };
     Case { name, change, outcome: Outcome::Failure, traffic, days, onset: 0 }
 }
 
 fn rate(name: &'static str, outcome: Outcome, factor: f64) -> Case {
     let mut rates = [1.0; 4];
     rates[outcome as usize - 1] = factor;
-    let change = Change { whom: Whom::Canary, rates, ..NONE };
+    let change = Change { scope: Scope::Canary, rates, ..NONE };
     Case { name, change, outcome, traffic: main_traffic(), days: 1, onset: 0 }
 }
 
-/// All of them.
+/// Runs the scenarios.
 pub(super) fn run(plan: &Plan, results: &mut Results) {
     nulls(plan, results);
     regressions(plan, results);
@@ -84,26 +84,26 @@ pub(super) fn run(plan: &Plan, results: &mut Results) {
 }
 
 fn nulls(plan: &Plan, results: &mut Results) {
-    let clustered = Traffic { icc: 0.4, ..Traffic::of(30.0).canary(0.5) };
+    let clustered = Traffic { icc: 0.4, ..Traffic::new(30.0).canary(0.5) };
     for traffic in [
         main_traffic(),
-        Traffic::of(30.0).canary(0.5),
-        Traffic::of(3.0).canary(0.5),
-        Traffic::of(0.3).canary(0.5),
+        Traffic::new(30.0).canary(0.5),
+        Traffic::new(3.0).canary(0.5),
+        Traffic::new(0.3).canary(0.5),
         clustered,
     ] {
         let case = failure("R0 no change", 0.0, traffic, 1);
         let all = found(plan.nulls(), &case);
-        let of = |delay: fn(&Found) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
+        let of = |delay: fn(&ReleaseResult) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
         results.releases.push(row(&case, D1, &of(|found| found.alarm)));
         results.releases.push(row(&case, Z05, &of(|found| found.peeked[0])));
         results.releases.push(row(&case, Z01, &of(|found| found.peeked[1])));
         results.releases.push(row(&case, FIXED, &of(|found| found.fixed)));
         if traffic.icc > 0.0 && !plan.quick {
             let untempered =
-                |seed| release(&world(seed, &case), &Watch { sessions: false, ..watch(seed, &case) }).alarm;
+                |seed| release(&world(seed, &case), &ReleaseWatch { sessions: false, ..watch(seed, &case) }).alarm;
             let delays = over_seeds(plan.nulls(), untempered);
-            results.releases.push(row(&case, "D1 that takes runs for independent", &delays));
+            results.releases.push(row(&case, "D1 assuming independent runs", &delays));
         }
     }
 }
@@ -118,30 +118,31 @@ fn regressions(plan: &Plan, results: &mut Results) {
         cases.extend([
             failure("R1 -2 pp", 0.02, main_traffic(), 1),
             failure("R1 -5 pp", 0.05, half(), 1),
-            failure("R1 -5 pp", 0.05, Traffic { icc: 0.4, ..Traffic::of(30.0).canary(0.5) }, 1),
-            failure("R1 -5 pp", 0.05, Traffic::of(3.0).canary(0.5), 2),
-            failure("R1 -10 pp", 0.10, Traffic::of(0.3).canary(0.5), 7),
+            failure("R1 -5 pp", 0.05, Traffic { icc: 0.4, ..Traffic::new(30.0).canary(0.5) }, 1),
+            failure("R1 -5 pp", 0.05, Traffic::new(3.0).canary(0.5), 2),
+            failure("R1 -10 pp", 0.10, Traffic::new(0.3).canary(0.5), 7),
         ]);
     }
     for case in cases {
         let all = found(plan.seeds(), &case);
-        let of = |delay: fn(&Found) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
+        let of = |delay: fn(&ReleaseResult) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
         let resolved = all.iter().filter(|found| found.resolved).count();
-        let resolved = ("resolved though still worse".to_owned(), share(resolved, all.len()));
+        let resolved = ("resolved while still worse".to_owned(), share(resolved, all.len()));
         let other = (case.change.failure > 0.0).then_some(resolved);
-        results.releases.push(Row { other, ..row(&case, D1, &of(|found| found.alarm)) });
+        results.releases.push(TableRow { other, ..row(&case, D1, &of(|found| found.alarm)) });
         results.releases.push(row(&case, Z01, &of(|found| found.peeked[1])));
         results.releases.push(row(&case, FIXED, &of(|found| found.fixed)));
         if !plan.quick && case.name == "R1 -5 pp" && case.traffic.icc == 0.0 {
-            // As rules have it where runs say which session they belong to: how alike they are has to be learnt.
-            let known = |seed| release(&world(seed, &case), &Watch { sessions: true, ..watch(seed, &case) }).alarm;
+            // As in the rules if runs state their sessions: the correlation must be learned.
+            let known =
+                |seed| release(&world(seed, &case), &ReleaseWatch { sessions: true, ..watch(seed, &case) }).alarm;
             results.releases.push(row(&case, "Bellwether D1, sessions known", &over_seeds(plan.seeds(), known)));
         }
     }
 }
 
 fn others(plan: &Plan, results: &mut Results) {
-    let day = Traffic::of(500.0 / 1440.0).canary(0.1);
+    let day = Traffic::new(500.0 / 1440.0).canary(0.1);
     for case in [
         rate("R2 schema 99.5 -> 98.5 %", Outcome::Schema, 3.0),
         rate("R2 schema 99.5 -> 97 %", Outcome::Schema, 6.0),
@@ -170,7 +171,7 @@ const BROKEN: usize = 4;
 
 fn one_task(plan: &Plan, results: &mut Results) {
     for traffic in [half(), main_traffic()] {
-        let change = Change { whom: Whom::CanaryTask(BROKEN), failure: 0.30, ..NONE };
+        let change = Change { scope: Scope::CanaryTask(BROKEN), failure: 0.30, ..NONE };
         let case = Case { name: "R8 one task +30 pp", change, outcome: Outcome::Failure, traffic, days: 1, onset: 0 };
         let all = found(plan.seeds(), &case);
         let hits = all
@@ -179,7 +180,7 @@ fn one_task(plan: &Plan, results: &mut Results) {
             .count();
         let delays: Vec<Delay> = all.iter().map(|found| found.alarm).collect();
         let named = ("named first".to_owned(), share(hits, all.len()));
-        results.releases.push(Row { other: Some(named), ..row(&case, D1, &delays) });
+        results.releases.push(TableRow { other: Some(named), ..row(&case, D1, &delays) });
         let z: Vec<Delay> = all.iter().map(|found| found.peeked[1]).collect();
         results.releases.push(row(&case, Z01, &z));
     }
@@ -192,16 +193,16 @@ fn mixes(plan: &Plan, results: &mut Results) {
     {
         let case = failure(name, worse, Traffic { canary_hard, ..half() }, 1);
         let all = found(seeds, &case);
-        let of = |delay: fn(&Found) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
+        let of = |delay: fn(&ReleaseResult) -> Delay| all.iter().map(delay).collect::<Vec<_>>();
         results.releases.push(row(&case, D1, &of(|found| found.alarm)));
         results.releases.push(row(&case, Z01, &of(|found| found.peeked[1])));
     }
 }
 
 fn quantities(plan: &Plan, results: &mut Results) {
-    // Of one task, as the rules have it.
-    let traffic = Traffic { tasks: false, ..Traffic::of(20.0).canary(0.5) };
-    let canary = Change { whom: Whom::Canary, ..NONE };
+    // For one task, as in the rules.
+    let traffic = Traffic { tasks: false, ..Traffic::new(20.0).canary(0.5) };
+    let canary = Change { scope: Scope::Canary, ..NONE };
     for (name, change, cost) in [
         ("R0 no change", canary, false),
         ("R5 latency x1.1", Change { latency: 1.1, ..canary }, false),
@@ -222,34 +223,32 @@ fn quantities(plan: &Plan, results: &mut Results) {
         };
         let seeds = if change == canary { plan.first..plan.first + 2 * plan.seeds } else { plan.seeds() };
         let delays = over_seeds(seeds, one);
-        results.releases.push(Row::new(name, traffic_text(&traffic), name_of, delays.len()).delays(&delays));
+        results.releases.push(TableRow::new(name, describe_traffic(&traffic), name_of, delays.len()).delays(&delays));
     }
 }
 
 fn splits(plan: &Plan, results: &mut Results) {
-    for (name, share, seeds) in
-        [("R0 no change", 0.10, plan.nulls()), ("R12 split of 10 % is 13 %", 0.13, plan.seeds())]
+    for (name, share, seeds) in [("R0 no change", 0.10, plan.nulls()), ("R12 13 % instead of 10 %", 0.13, plan.seeds())]
     {
         for sessions in [true, false] {
-            let traffic = Traffic::of(50.0).canary(share);
-            let one =
-                |seed| trial::split(&World::new(seed, traffic), World::release_start(seed), DAY, 0.10, sessions, 0.01);
+            let traffic = Traffic::new(50.0).canary(share);
+            let one = |seed| trial::split(&World::new(seed, traffic), World::release_start(seed), 0.10, sessions, 0.01);
             let delays = over_seeds(seeds.clone(), one);
-            let detector = if sessions { "Bellwether D12, sessions" } else { "D12 on runs that come in sessions" };
-            results.releases.push(Row::new(name, "50/min", detector, delays.len()).delays(&delays));
+            let detector = if sessions { "Bellwether D12, sessions" } else { "D12 ignoring sessions" };
+            results.releases.push(TableRow::new(name, "50/min", detector, delays.len()).delays(&delays));
         }
     }
 }
 
-/// Evidence over a day: nothing wrong, and -5 points; the first of the seeds.
+/// Returns evidence over a day, without a change and with -5 points, for the first seeds.
 fn curves(plan: &Plan) -> Vec<Curve> {
     let mut curves = Vec::new();
     for (name, worse) in [("no change", 0.0), ("-5 points", 0.05)] {
         let case = failure(name, worse, main_traffic(), 1);
         for seed in plan.first..plan.first + plan.seeds.min(30) {
             let (mut points, mut minute) = (Vec::new(), 0.0);
-            // An alert that never fires: its evidence goes on.
-            let watch = Watch { alpha: 1e-300, ..watch(seed, &case) };
+            // The alert never fires, so that its evidence continues.
+            let watch = ReleaseWatch { alpha: 1e-300, ..watch(seed, &case) };
             release_with(&world(seed, &case), &watch, |series, _| {
                 minute += 1.0;
                 points.push((minute, series.statistic()));
@@ -257,7 +256,7 @@ fn curves(plan: &Plan) -> Vec<Curve> {
             curves.push(Curve { name: name.to_owned(), points });
         }
     }
-    // The same day with harder traffic and no change: what a pooled rate shows, and what the evidence says.
+    // The same day with harder traffic and no change: the pooled rate, and the evidence.
     let harder = failure("harder traffic", 0.0, Traffic { canary_hard: 2.84, ..half() }, 1);
     let (mut pooled, mut evidence) = (Vec::new(), Vec::new());
     let (mut minute, mut sums) = (0.0, [(0_u64, 0_u64); 2]);

@@ -1,4 +1,4 @@
-//! The rooms one by one, inside this process: decoding, writing Parquet, aggregating.
+//! Measures single crates within this process: decoding, writing Parquet, aggregating.
 
 use std::time::Duration;
 
@@ -19,18 +19,19 @@ use uuid::Uuid;
 use crate::Bench;
 use crate::report::Bound;
 
-/// Rows of a chunk, as ingest has them.
+/// Rows per chunk, as in ingest.
 const CHUNK_ROWS: usize = 2048;
 
-/// Rows of a batch: about what a second brings at full speed.
+/// Rows per batch: about one second at full speed.
 const BATCH_ROWS: usize = 50_000;
 
-/// Bytes of rows that may wait for the aggregator: all of them.
+/// Bytes of rows that may wait for the aggregator: unlimited in effect.
 const HANDOVER_BYTES: usize = 8 << 30;
 
-/// CPU time of this process so far.
+/// Returns the CPU time of this process so far.
 fn own_cpu_s() -> Result<f64> {
-    cpu_seconds(std::process::id()).ok_or_else(|| Error::unavailable("`/proc` does not say what this process costs"))
+    cpu_seconds(std::process::id())
+        .ok_or_else(|| Error::unavailable("`/proc` does not report the CPU time of this process"))
 }
 
 fn name_of(size: Size) -> &'static str {
@@ -43,7 +44,7 @@ fn name_of(size: Size) -> &'static str {
 fn events(seed: u64, size: Size, count: usize) -> Vec<Event> {
     let mut generator = Generator::new(seed, size);
     let now = SystemClock.now_micros();
-    // Half an hour of traffic, and well away from a change of the day's file for most of the day.
+    // Half an hour of traffic, which rarely crosses midnight.
     let step = i64::try_from(Duration::from_secs(1800).as_micros() / count.max(1) as u128).unwrap_or(1);
     (0..count as i64).map(|index| generator.next(now - 1_800_000_000 + index * step)).collect()
 }
@@ -54,7 +55,7 @@ fn decode_all(events: &[Event], builder: &mut RowBuilder, mut done: impl FnMut(C
     for (offset, event) in (0..).zip(events) {
         let message = Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() };
         if let Pushed::Quarantined(reason) = builder.push(&message, now) {
-            return Err(Error::bug(format!("a generated event is refused: {reason}")));
+            return Err(Error::bug(format!("a generated event was rejected: {reason}")));
         }
         if builder.rows() == CHUNK_ROWS {
             done(builder.finish().0);
@@ -72,7 +73,7 @@ fn chunks(seed: u64, count: usize) -> Result<Vec<Chunk>> {
     Ok(chunks)
 }
 
-/// Rows as batches that are encoded, with the columns that an aggregator takes beside them.
+/// Encodes rows into batches, with the columns that an aggregator receives in memory.
 fn batches(chunks: &[Chunk]) -> Result<Vec<EncodedRows>> {
     let mut encoder = RowEncoder::new(Table::Events).handing_on(event_columns())?;
     let mut batches = Vec::new();
@@ -85,11 +86,11 @@ fn batches(chunks: &[Chunk]) -> Result<Vec<EncodedRows>> {
     Ok(batches)
 }
 
-/// Events / CPU-second of the plainest program: JSON to columns, and on to Parquet in memory.
+/// Measures the events per CPU-second of the simplest program: JSON to columns, and on to Parquet in memory.
 pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
-    let failed = |why: String| Error::bug(format!("the yardstick fails: {why}"));
-    let events = events(bench.seed, Size::Small, (bench.sizes.room_events / 4).max(1));
-    let rounds = (bench.sizes.room_events * 2 / events.len()).max(1);
+    let failed = |why: String| Error::bug(format!("the yardstick failed: {why}"));
+    let events = events(bench.seed, Size::Small, (bench.sizes.crate_events / 4).max(1));
+    let rounds = (bench.sizes.crate_events * 2 / events.len()).max(1);
     let rate = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
         work()?;
         let before = own_cpu_s()?;
@@ -102,11 +103,11 @@ pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
     ])
 }
 
-/// JSON text to rows.
+/// Measures JSON text to rows.
 pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
     for (size, count, required) in [
-        (Size::Small, bench.sizes.room_events / 4, Some(Bound::AtLeast(500_000.0))),
-        (Size::Large, bench.sizes.room_events / 16, None),
+        (Size::Small, bench.sizes.crate_events / 4, Some(Bound::AtLeast(500_000.0))),
+        (Size::Large, bench.sizes.crate_events / 16, None),
     ] {
         let events = events(bench.seed, size, count.max(1));
         let bytes: usize = events.iter().map(|event| event.payload.len()).sum();
@@ -119,8 +120,8 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
             Ok(own_cpu_s()? - before)
         };
         warm_up(1)?;
-        // As many rounds as make the clock's steps of 10 ms small.
-        let rounds = (bench.sizes.room_events * 2 / events.len()).max(1);
+        // Enough rounds that the clock's steps of 10 ms do not matter.
+        let rounds = (bench.sizes.crate_events * 2 / events.len()).max(1);
         let (mut rates, mut megabytes) = (Vec::new(), Vec::new());
         for _ in 0..bench.sizes.runs {
             let cpu_s = warm_up(rounds)?.max(0.01);
@@ -130,12 +131,12 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
         let name = name_of(size);
         if size == Size::Small {
             let [plain, _] = plainest(bench)?;
-            bench.report.note("decode", "typed serde to columns (yardstick)", &[plain], "events / CPU-s", None);
+            bench.report.section("decode").note("typed serde to columns (yardstick)", &[plain], "events / CPU-s", None);
             let ratios: Vec<f64> = rates.iter().map(|rate| rate / plain).collect();
-            bench.report.note("decode", format!("JSON to rows, {name}"), &ratios, "of the yardstick", None);
+            bench.report.section("decode").note(format!("JSON to rows, {name}"), &ratios, "× yardstick", None);
         }
-        bench.report.note("decode", format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
-        bench.report.note("decode", format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
+        bench.report.section("decode").note(format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
+        bench.report.section("decode").note(format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
     }
     Ok(())
 }
@@ -145,9 +146,9 @@ async fn fresh_lake(bench: &Bench) -> Result<Lake> {
     Lake::open(&root.display().to_string(), &StorageOptions::default()).await
 }
 
-/// Rows to durable Parquet files.
+/// Measures rows to durable Parquet files.
 pub(crate) async fn parquet(bench: &mut Bench) -> Result<()> {
-    let chunks = chunks(bench.seed, bench.sizes.room_events)?;
+    let chunks = chunks(bench.seed, bench.sizes.crate_events)?;
     let rows: usize = chunks.iter().map(|chunk| chunk.rows).sum();
     let lake = fresh_lake(bench).await?;
     let (mut rates, mut sizes) = (Vec::new(), Vec::new());
@@ -160,8 +161,8 @@ pub(crate) async fn parquet(bench: &mut Bench) -> Result<()> {
         rates.push(rows as f64 / (own_cpu_s()? - before).max(0.01));
         sizes.push(bytes as f64 / rows as f64);
     }
-    bench.report.note("parquet", "rows to durable files, events of 0.8 kB", &rates, "events / CPU-s", None);
-    bench.report.note("parquet", "size of a row in Parquet", &sizes, "bytes", None);
+    bench.report.section("parquet").note("rows to durable files, events of 0.8 kB", &rates, "events / CPU-s", None);
+    bench.report.section("parquet").note("size of a row in Parquet", &sizes, "bytes", None);
     Ok(())
 }
 
@@ -180,13 +181,14 @@ pub(crate) async fn commit(lake: &Lake, files: &[WrittenFile], from: i64) -> Res
     };
     match log.try_commit(&on, &commit).await? {
         Outcome::Committed(_) => Ok(commit.uuid),
-        other => Err(Error::bug(format!("a commit without rivals became {other:?}"))),
+        other => Err(Error::bug(format!("a commit without concurrent writers ended as {other:?}"))),
     }
 }
 
-/// Rows of `events` to rows of `metrics`: handed over in memory, as in one process, and read back from Parquet.
+/// Measures rows of `events` to rows of `metrics`: handed over in memory, as in one process, and read back from
+/// Parquet.
 pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
-    let batches = batches(&chunks(bench.seed, bench.sizes.room_events)?)?;
+    let batches = batches(&chunks(bench.seed, bench.sizes.crate_events)?)?;
     let rows: usize = batches.iter().map(EncodedRows::rows).sum();
     for handed_over in [true, false] {
         let mut rates = Vec::new();
@@ -203,7 +205,7 @@ pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
                 if let Some(handover) = &handover {
                     handover.offer(id, files);
                 }
-                // A step a commit, as under live traffic.
+                // One step per commit, as under live traffic.
                 let before = own_cpu_s()?;
                 Box::pin(aggregator.run_until_caught_up()).await?;
                 cpu_s += own_cpu_s()? - before;
@@ -211,7 +213,7 @@ pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
             rates.push(rows as f64 / cpu_s.max(0.01));
         }
         let how = if handed_over { "handed over in memory" } else { "read back from Parquet" };
-        bench.report.note("aggregate", format!("events to metrics, {how}"), &rates, "events / CPU-s", None);
+        bench.report.section("aggregate").note(format!("events to metrics, {how}"), &rates, "events / CPU-s", None);
     }
     Ok(())
 }
