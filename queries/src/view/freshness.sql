@@ -16,20 +16,21 @@
 -- example: SELECT * FROM freshness ORDER BY event_lag_s DESC
 WITH parts AS (
     SELECT
-        'events' AS table_name, topic, partition, count(*) AS table_rows, max("offset") + 1 AS next_offset,
+        -- Constants in the branches of a union confuse the engine when a query sorts by them; aggregates do not.
+        max('events') AS table_name, topic, partition, count(*) AS table_rows, max("offset") + 1 AS next_offset,
         max(least(event_time, ingested_at)) AS newest_event, max(ingested_at) AS newest_arrival
     FROM events
     GROUP BY topic, partition
     UNION ALL
     SELECT
-        'quarantine' AS table_name, topic, partition, count(*) AS table_rows, max("offset") + 1 AS next_offset,
+        max('quarantine') AS table_name, topic, partition, count(*) AS table_rows, max("offset") + 1 AS next_offset,
         max(least(kafka_timestamp, quarantined_at)) AS newest_event, max(quarantined_at) AS newest_arrival
     FROM quarantine
     GROUP BY topic, partition
     UNION ALL
     SELECT
         -- Nulls as such would be folded into a filter on them, which is then lost on its way to the scan.
-        'metrics' AS table_name, max(task) FILTER (WHERE window_start IS NULL) AS topic,
+        max('metrics') AS table_name, max(task) FILTER (WHERE window_start IS NULL) AS topic,
         CAST(max(runs) FILTER (WHERE window_start IS NULL) AS INT) AS partition,
         count(*) AS table_rows, NULL AS next_offset,
         max(window_start) FILTER (WHERE window_start <= now()) AS newest_event, NULL AS newest_arrival
