@@ -2,7 +2,7 @@
 //!
 //! * `common` holds the shared helpers: broker, program, waiting, events.
 //! * `simulation` drives the roles' own loops with time and randomness from a seed.
-//! * `earlier` continues the tables of an earlier version.
+//! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
@@ -15,6 +15,7 @@ mod clients;
 mod common;
 mod crash;
 mod earlier;
+mod examples;
 mod house;
 mod late;
 mod pipeline;

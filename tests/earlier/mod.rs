@@ -24,8 +24,8 @@ const READ: usize = 110;
 const SETTINGS: &str = "[ingest]\nmax_event_age = \"36500d\"\n[aggregate]\nshards = 2\n[alerts]\ndisabled = [\"lag\"]\n\
     [contracts.refund_triage]\nsuccess = 0.9\ncost_ceiling = 0.02\nbaseline = \"r1\"\n";
 
-/// A configuration whose root is a copy of the recorded one.
-fn recorded(brokers: &str) -> Setup {
+/// Returns a configuration whose root is a copy of the recorded one.
+pub(crate) fn recorded(brokers: &str) -> Setup {
     let setup = Setup::new(brokers, TOPIC, SETTINGS);
     let folder = setup.file("recorded");
     std::fs::create_dir(&folder).expect("a folder is made");
@@ -36,12 +36,12 @@ fn recorded(brokers: &str) -> Setup {
     setup
 }
 
-/// Fails unless every number of the tables can be proven.
+/// Fails unless the audit proves every number in the tables.
 fn audits_clean(setup: &Setup) {
     bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
 }
 
-/// Fails where the program answers otherwise than the version that wrote the root.
+/// Fails if an answer differs from that of the version that wrote the root.
 fn answers_as_recorded(setup: &Setup) {
     let file = std::fs::read(repository("tests/data/root-0.1.answers.json")).expect("the answers can be read");
     let answers: Vec<Value> = serde_json::from_slice(&file).expect("the answers are JSON");

@@ -1,5 +1,7 @@
 //! The edges between the rooms, as ARCHITECTURE.md has them.
 
+mod exceptions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -22,4 +22,4 @@ mod stall;
 mod strata;
 mod sums;
 pub(crate) mod tau2;
-mod views;
+pub(crate) mod views;

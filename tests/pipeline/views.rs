@@ -8,7 +8,7 @@ use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether};
 
 /// Creates a lake with rows for every view.
-pub(super) fn full() -> Setup {
+pub(crate) fn full() -> Setup {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
     let mut events = runs("recorded", 30);
     let document = |version: &str| json!([{ "source_id": "kb", "status": "ok", "documents": [{ "id": "d", "version": version, "cited": true }] }]);
