@@ -11,7 +11,7 @@ use bellwether_base::{Error, Result};
 use bellwether_lake::{
     AddedFile, Advance, Commit, CommitLog, DataFile, Lake, Layout, Outcome, Snapshot, app_of, settle,
 };
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 use futures::future::BoxFuture;
 use prometheus::Registry;
 use serde_json::{Map, json};
@@ -24,9 +24,6 @@ use crate::settings::Settings;
 use crate::sql;
 use crate::sums::Definitions;
 use crate::tail::{FileRows, STEP_ROWS, Tail};
-
-/// The application that counts the rewrites of a table by maintenance.
-const REWRITES: &str = "maintain/rewrites";
 
 /// The outcome of a rebuild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,8 +169,9 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
     fn advances(&self, on: &Snapshot, apps: &[String]) -> Vec<Advance> {
         let at = |app: &String| Advance { app_id: app.clone(), expected: on.next(app), next: self.tail.next() };
         let mut advances: Vec<Advance> = apps.iter().map(at).collect();
-        let rewrites = on.next(REWRITES);
-        advances.push(Advance { app_id: REWRITES.to_owned(), expected: rewrites, next: rewrites.unwrap_or(0) + 1 });
+        let rewrites = AppId::Rewrites.to_string();
+        let known = on.next(&rewrites);
+        advances.push(Advance { app_id: rewrites, expected: known, next: known.unwrap_or(0) + 1 });
         advances
     }
 

@@ -13,6 +13,7 @@ use bellwether_base::Result;
 use bellwether_detect::Minute;
 use bellwether_lake::reading::readings;
 use bellwether_lake::{DeltaLog, LogEntry, Reading};
+use bellwether_tables::PartitionId;
 
 use crate::observe::MINUTE_MICROS;
 
@@ -32,7 +33,7 @@ const HELD_MICROS: i64 = 60 * MINUTE_MICROS;
 pub(crate) struct Progress {
     partitions: BTreeMap<(String, i32), Partition>,
     /// How far each partition was read, by application id.
-    readings: BTreeMap<String, Reading>,
+    readings: BTreeMap<PartitionId, Reading>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +82,7 @@ impl Progress {
         Ok(version)
     }
 
-    fn note_readings(&mut self, readings: BTreeMap<String, Reading>) {
+    fn note_readings(&mut self, readings: BTreeMap<PartitionId, Reading>) {
         for (app, newer) in readings {
             match self.readings.get_mut(&app) {
                 Some(known) => {
@@ -100,7 +101,7 @@ impl Progress {
     /// that are not judged yet, and of partitions in no entry so far it is known only that they are read.
     pub(crate) fn note_known(&mut self, readings: Vec<Reading>, all_read: bool) {
         for reading in readings.into_iter().filter(|reading| reading.end.is_some()) {
-            let app = format!("{}/{}/{}", reading.job, reading.topic, reading.partition);
+            let app = PartitionId::new(&reading.job, &reading.topic, reading.partition);
             if all_read {
                 self.note_readings(BTreeMap::from([(app, reading)]));
             } else if reading.is_followed() {
@@ -207,7 +208,8 @@ impl PartitionState {
 #[cfg(test)]
 mod tests {
     use bellwether_lake::PartitionRange;
-    use bellwether_lake::reading::{NOT_READ, end_app, read_app};
+    use bellwether_lake::reading::NOT_READ;
+    use bellwether_tables::AppId;
 
     use super::*;
 
@@ -233,9 +235,10 @@ mod tests {
     fn marks(at: i64, job: &str, marks: &[(i32, i64, Option<i64>)]) -> LogEntry {
         let mut txns = Vec::new();
         for (partition, end, read_to) in marks {
-            let app = format!("{job}/t/{partition}");
-            txns.push((end_app(&app), *end));
-            txns.extend(read_to.map(|minute| (read_app(&app), minute * MINUTE)));
+            let partition = PartitionId::new(job, "t", *partition);
+            txns.push((AppId::End(partition.clone()).to_string(), *end));
+            let read = AppId::Read(partition).to_string();
+            txns.extend(read_to.map(|minute| (read, minute * MINUTE)));
         }
         LogEntry { timestamp_ms: at * 60_000, txns, ..LogEntry::default() }
     }

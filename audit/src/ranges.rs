@@ -8,7 +8,8 @@ use super::Findings;
 use super::coordinates::Taken;
 use bellwether_lake::LogEntry;
 use bellwether_lake::PartitionRange;
-use bellwether_lake::reading::{START, is_fact, partition_of};
+use bellwether_lake::reading::START;
+use bellwether_tables::{AppId, PartitionId};
 
 /// A partition, as one job reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,8 +49,8 @@ pub(crate) struct Tracks {
 
 /// The partition that an application's id names: `JOB/TOPIC/PARTITION`.
 pub(crate) fn reader(app_id: &str) -> Option<Reader> {
-    let (job, topic, partition) = partition_of(app_id)?;
-    Some(Reader { topic: topic.to_owned(), partition, job: job.to_owned() })
+    let PartitionId { job, topic, partition } = app_id.parse().ok()?;
+    Some(Reader { topic, partition, job })
 }
 
 /// Offsets [from, next) of a partition, for people.
@@ -124,11 +125,12 @@ impl Tracks {
 
     fn follow_other(&mut self, app_id: &str, number: i64, version: i64, findings: &mut Findings) {
         let before = self.others.insert(app_id.to_owned(), number);
-        if is_fact(app_id) {
+        let known = app_id.parse::<AppId>().ok();
+        if known.as_ref().is_some_and(AppId::is_fact) {
             return;
         }
-        // The id of a topic is a name: it stays as it is. All other numbers count.
-        let topic_id = app_id.contains('#');
+        // The id of a topic, and the fact that it was begun at its end, never change. All other numbers only grow.
+        let topic_id = matches!(known, Some(AppId::TopicId { .. } | AppId::TopicStart { .. }));
         if before.is_some_and(|before| if topic_id { number != before } else { number < before }) {
             let before = before.unwrap_or_default();
             findings.add(app_id.to_owned(), format!("version {version} moves it from {before} to {number}"), EDITED);
@@ -190,7 +192,7 @@ const TWICE: &str = "two writers have committed past each other: does the store 
 impl Reader {
     /// The application's id.
     fn app_id(&self) -> String {
-        format!("{}/{}/{}", self.job, self.topic, self.partition)
+        AppId::partition(&self.job, &self.topic, self.partition).to_string()
     }
 }
 

@@ -30,7 +30,7 @@ use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, EncodedRows, Handover, Lake, OffsetsOf, Outcome, PartitionRange, RowEncoder,
     Snapshot, WrittenFile,
 };
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
@@ -170,12 +170,12 @@ pub struct Committer {
 
 /// Returns the application id of a partition in `events` and `quarantine`.
 pub fn app_id(job: &str, topic: &str, partition: i32) -> String {
-    format!("{job}/{topic}/{partition}")
+    AppId::partition(job, topic, partition).to_string()
 }
 
 /// Returns the application id that records a topic's own id.
 pub fn topic_app_id(job: &str, topic: &str) -> String {
-    format!("{job}/{topic}#id")
+    AppId::TopicId { job: job.to_owned(), topic: topic.to_owned() }.to_string()
 }
 
 // === impl PartitionBatch ===

@@ -1,17 +1,16 @@
 //! How the work of aggregation is laid out over shards, as the log of `metrics` says it: whoever follows that table reads
 //! here how far it goes.
 
-use crate::commit::{Advance, Snapshot};
+use bellwether_tables::AppId;
 
-/// Application of `metrics` whose number says how many shards there are, and how often everything was rebuilt.
-const LAYOUT: &str = "aggregate/layout";
+use crate::commit::{Advance, Snapshot};
 
 /// More shards than anybody needs; also what the number of rebuilds is multiplied by.
 pub const MOST_SHARDS: u32 = 1000;
 
 /// The application of a shard: its number is the version of `events` that it reads next.
 pub fn app_of(shard: u32) -> String {
-    format!("aggregate/{shard}")
+    AppId::Shard(shard).to_string()
 }
 
 /// How the runs are laid out over shards. It only grows as a number, and every commit of an aggregator expects it as it
@@ -29,7 +28,7 @@ pub struct Layout {
 impl Layout {
     /// The layout of a version of `metrics`; none where nothing has been committed yet.
     pub fn of(on: &Snapshot) -> Option<Self> {
-        let Some(number) = on.next(LAYOUT) else {
+        let Some(number) = on.next(&AppId::Layout.to_string()) else {
             return on.next(&app_of(0)).map(|_| Self { generation: 0, shards: 1 });
         };
         let shards = u32::try_from(number.rem_euclid(i64::from(MOST_SHARDS) + 1)).unwrap_or(1);
@@ -39,7 +38,8 @@ impl Layout {
     /// The step of a commit that is made for this layout.
     pub fn advance(self, on: &Snapshot) -> Advance {
         let next = self.generation * (i64::from(MOST_SHARDS) + 1) + i64::from(self.shards);
-        Advance { app_id: LAYOUT.to_owned(), expected: on.next(LAYOUT), next }
+        let app_id = AppId::Layout.to_string();
+        Advance { expected: on.next(&app_id), app_id, next }
     }
 
     /// Where each shard stands: the version of `events` that it reads next.

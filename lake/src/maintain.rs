@@ -19,10 +19,7 @@ use crate::parquet_file;
 use crate::root::Lake;
 use crate::stored::Stored;
 use bellwether_base::{Error, Result};
-use bellwether_tables::Table;
-
-/// Application whose number counts a table's rewrites, and keeps two of them apart.
-const REWRITES: &str = "maintain/rewrites";
+use bellwether_tables::{AppId, Table};
 
 /// How many times as large the largest of files are that are rewritten together.
 const TIER: i64 = 64;
@@ -105,8 +102,9 @@ impl Lake {
             return Err(Error::bug(format!("files of one partition value of `{}` hold several", table.name())));
         };
         self.verify_rewrite(table, file.file.as_added(), replaced, settings.compare_bytes).await?;
-        let number = snapshot.next(REWRITES);
-        let advance = Advance { app_id: REWRITES.to_owned(), expected: number, next: number.unwrap_or(0) + 1 };
+        let rewrites = AppId::Rewrites.to_string();
+        let number = snapshot.next(&rewrites);
+        let advance = Advance { app_id: rewrites, expected: number, next: number.unwrap_or(0) + 1 };
         let rewrite = Rewrite { uuid: self.clock().unique_id(), advance: &advance, removed: &small, added: &file.file };
         let text = rewrite_entry(&rewrite, self.clock().now_micros() / 1000);
         let advances = std::slice::from_ref(&advance);

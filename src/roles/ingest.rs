@@ -5,7 +5,7 @@ use bellwether_event::Limits;
 use bellwether_follow::Until;
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{IngestHealth, IngestMetrics, KafkaSettings};
-use bellwether_tables::Table;
+use bellwether_tables::{PartitionId, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -49,13 +49,13 @@ impl Role for IngestRole {
     }
 
     fn probe(&self) -> Option<Box<dyn Probe>> {
-        Some(Box::new(IngestProbe { prefix: format!("{}/", self.kafka.job), health: self.health.clone() }))
+        Some(Box::new(IngestProbe { job: self.kafka.job.clone(), health: self.health.clone() }))
     }
 }
 
 /// Progress is the number of messages of this job that the tables hold.
 struct IngestProbe {
-    prefix: String,
+    job: String,
     health: IngestHealth,
 }
 
@@ -64,9 +64,8 @@ impl Probe for IngestProbe {
         async move {
             let events = tables.newest(Table::Events).await?;
             // Ids of topics and claims on partitions are not progress.
-            let is_partition = |app: &str| app.rsplit('/').next().is_some_and(|last| last.parse::<i32>().is_ok());
-            let mine = events.apps().filter(|(app, _)| app.starts_with(&self.prefix) && is_partition(app));
-            let progress = mine.map(|(_, next)| next).sum();
+            let mine = |app: &str| app.parse::<PartitionId>().is_ok_and(|partition| partition.job == self.job);
+            let progress = events.apps().filter(|(app, _)| mine(app)).map(|(_, next)| next).sum();
             let status = self.health.status();
             Ok(RoleReport { progress, behind: status.behind, error: status.trouble(), ..RoleReport::default() })
         }

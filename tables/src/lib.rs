@@ -8,6 +8,7 @@
 //! leave (what does is held at its end, and the row says so), and counts are `long`.
 
 pub mod alerts;
+mod app_id;
 pub mod events;
 pub mod metrics;
 pub mod quarantine;
@@ -15,6 +16,7 @@ mod reference;
 pub mod releases;
 pub mod rolling_history;
 
+pub use app_id::{AppId, ForeignAppId, PartitionId};
 pub use reference::reference_markdown;
 
 use std::sync::Arc;

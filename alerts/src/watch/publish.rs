@@ -4,14 +4,11 @@ use bellwether_base::Result;
 use bellwether_detect::AlertState;
 use bellwether_follow::Append;
 use bellwether_lake::Advance;
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 use serde_json::Map;
 
 use super::Watcher;
 use crate::record::{Evaluation, RULE_FAILING, Row, batch, micros};
-
-/// The application of the only watcher there is.
-const APP: &str = "watch/0";
 
 /// What transitions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +41,12 @@ impl Watcher {
             evaluated_at: lake.clock().now_micros(),
         };
         let rows = batch(&new, &evaluation)?;
+        let app_id = AppId::Watch.to_string();
         let append = Append {
             table: Table::Alerts,
             on: &self.alerts,
             rows: Some(&rows),
-            advances: vec![Advance {
-                app_id: APP.to_owned(),
-                expected: self.alerts.next(APP),
-                next: evaluation.number,
-            }],
+            advances: vec![Advance { expected: self.alerts.next(&app_id), app_id, next: evaluation.number }],
             operation: "watch",
             facts: Map::from_iter([("metrics_version".to_owned(), evaluation.metrics_version.into())]),
         };

@@ -4,11 +4,11 @@
 //! precedence.
 
 use bellwether_base::Result;
-use bellwether_lake::reading::{NOT_READ, end_app, read_app};
+use bellwether_lake::reading::NOT_READ;
 use bellwether_lake::{Advance, Commit, Snapshot};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, PartitionId, Table};
 
-use super::{Batch, CommitReport, Committer, EncodedRows, RowEncoder, app_id};
+use super::{Batch, CommitReport, Committer, EncodedRows, RowEncoder};
 
 /// How far one partition has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +70,9 @@ impl Committer {
         };
         let mut advances = Vec::new();
         for mark in marks.iter().filter(|mark| !dropped(mark)) {
-            let app = app_id(mark.job.as_deref().unwrap_or(&self.job), &mark.topic, mark.partition);
-            let (end, read) = (end_app(&app), read_app(&app));
+            let job = mark.job.as_deref().unwrap_or(&self.job);
+            let partition = PartitionId::new(job, &mark.topic, mark.partition);
+            let (end, read) = (AppId::End(partition.clone()).to_string(), AppId::Read(partition).to_string());
             let known = on.next(&end);
             if known != Some(mark.end) {
                 advances.push(Advance { app_id: end, expected: known, next: mark.end });

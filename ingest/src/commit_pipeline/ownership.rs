@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use bellwether_base::{ErrorKind, Result};
 use bellwether_lake::{Advance, Commit, EncodedRows, OffsetsOf, Snapshot, WrittenFile};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, PartitionId, Table};
 
 use super::{CommitReport, Committer, PartitionBatch};
 use crate::topic_partition::TopicPartition;
@@ -34,19 +34,23 @@ pub(super) struct Claim {
 // === impl Committer ===
 
 impl Committer {
+    fn partition_of(&self, part: &PartitionBatch) -> PartitionId {
+        PartitionId::new(&self.job, &part.range.topic, part.range.partition)
+    }
+
     /// Returns the application id of the claims on a partition, in `events` and `quarantine`.
     fn claim_of(&self, part: &PartitionBatch) -> String {
-        format!("{}/claim", self.app_of(part))
+        AppId::Claim(self.partition_of(part)).to_string()
     }
 
     /// Returns the application id that records the version of `quarantine` after which it may hold rows beyond `events`.
     fn since_of(&self, part: &PartitionBatch) -> String {
-        format!("{}/since", self.app_of(part))
+        AppId::Since(self.partition_of(part)).to_string()
     }
 
     /// Returns the application id that counts rejections below the recorded offset of `quarantine`.
     fn late_of(&self, part: &PartitionBatch) -> String {
-        format!("{}/late", self.app_of(part))
+        AppId::Late(self.partition_of(part)).to_string()
     }
 
     /// Returns true if this committer holds the claim on a partition.

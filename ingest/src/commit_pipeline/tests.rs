@@ -8,6 +8,7 @@ use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
+use bellwether_tables::{AppId, PartitionId};
 
 use super::*;
 use crate::batch::BatchBuilder;
@@ -379,7 +380,7 @@ async fn only_versions_with_rows_beyond_events_are_searched() {
         first.commit(batch(&[], &[(0, n)], &[touch(0, n, n + 1, expected)])).await.expect("lands");
     }
     let snapshot = world.quarantine.load().await.expect("memory");
-    let since = snapshot.next(&format!("{}/since", app_id("job", "runs", 0)));
+    let since = snapshot.next(&AppId::Since(PartitionId::new("job", "runs", 0)).to_string());
     assert_eq!(since, Some(snapshot.version - 1), "before the last commit, `quarantine` held nothing beyond `events`");
 }
 
@@ -448,9 +449,10 @@ fn mark(partition: i32, end: i64, read_to_micros: Option<i64>) -> ReadMark {
 
 /// Returns the recorded end offset of a partition, and the time up to which it is read.
 async fn recorded(log: &MemoryLog, partition: i32) -> (Option<i64>, Option<i64>) {
-    let (snapshot, app) = (log.load().await.expect("memory"), app_id("job", "runs", partition));
-    let read = snapshot.next(&bellwether_lake::reading::read_app(&app));
-    (snapshot.next(&bellwether_lake::reading::end_app(&app)), read)
+    let snapshot = log.load().await.expect("memory");
+    let app = PartitionId::new("job", "runs", partition);
+    let read = snapshot.next(&AppId::Read(app.clone()).to_string());
+    (snapshot.next(&AppId::End(app).to_string()), read)
 }
 
 #[tokio::test]

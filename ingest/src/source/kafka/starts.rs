@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bellwether_base::{Clock, Error, Result};
-use bellwether_lake::reading::{START, start_app};
+use bellwether_lake::reading::START;
 use bellwether_lake::{Advance, Commit, Outcome, Snapshot};
+use bellwether_tables::AppId;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -83,7 +84,7 @@ pub(super) fn record_starts<C: ClientContext + ConsumerContext>(
 ) -> Result<Snapshot> {
     let deadline = clock.now_micros() + WAIT_MICROS;
     for topic in topics {
-        let app = start_app(&assigner.job, topic);
+        let app = AppId::TopicStart { job: assigner.job.clone(), topic: topic.clone() }.to_string();
         // A commit with an unknown outcome is retried unchanged until its outcome is known.
         let mut begun: Option<(Snapshot, Commit)> = None;
         while on.next(&app).is_none() {
