@@ -25,7 +25,7 @@ use crate::sums::Definitions;
 use crate::tail::Tail;
 
 /// Least time between two rows of a span in `rolling_history`. While a backlog is read, windows pass by the hundred, and a
-/// record of what was known is worth keeping only if somebody could have seen it.
+/// record is only worth keeping if people could have seen the values.
 const HISTORY_EVERY_MICROS: i64 = 5_000_000;
 
 /// Everything an aggregator works with.
@@ -44,7 +44,7 @@ pub struct Aggregate {
     pub health: FollowHealth,
 }
 
-/// What aggregators are opened from, one after another.
+/// The setup that aggregators are opened from, one after another.
 pub struct AggregateSetup {
     aggregate: Aggregate,
     metrics: Metrics,
@@ -280,7 +280,7 @@ impl Aggregator {
         }
         let keeps = self.settings.rolling_history && self.settings.shard == 0;
         let Some(newest_end) = self.newest_end.take().filter(|_| keeps) else { return Ok(()) };
-        // The newest window still fills: what is complete ends where it begins.
+        // The newest window still fills: windows are complete up to its start.
         let due = self.history.due(newest_end - 60_000_000, now);
         if due.is_empty() {
             return Ok(());

@@ -203,7 +203,7 @@ mod tests {
         entry.added = vec![added("all", false)];
         assert_eq!(files.rewritten(&entry).expect("notes"), Some((vec![3, 2], 4)));
         assert_eq!((files.now(0), files.now(2), files.now(4)), (4, 4, 4));
-        assert_eq!(files.file(files.now(1)).expect("is there").path, "all");
+        assert_eq!(files.file(files.now(1)).expect("a known file").path, "all");
         entry.added[0].data_change = true;
         assert_eq!(files.rewritten(&entry).expect("notes"), None);
     }

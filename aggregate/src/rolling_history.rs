@@ -21,7 +21,7 @@ const MINUTE_MICROS: i64 = 60_000_000;
 /// Minutes between two boundaries of a span.
 const CADENCE: [(&str, i64); 4] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60)];
 
-/// Boundaries that have been written, and how far the partitions are.
+/// The boundaries that have been written, and the newest event of each partition.
 #[derive(Default)]
 pub(crate) struct RollingHistory {
     written: BTreeMap<String, i64>,
@@ -30,7 +30,7 @@ pub(crate) struct RollingHistory {
     definitions: BTreeMap<&'static str, sql::Definition>,
 }
 
-/// Spans whose boundary has been passed, with it.
+/// Spans that are due, each with the boundary that was passed.
 pub(crate) type Due = Vec<(&'static str, i64)>;
 
 // === impl RollingHistory ===

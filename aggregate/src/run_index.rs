@@ -1,4 +1,4 @@
-//! The run index: where in `events` the statements about each run are.
+//! The run index: the places in `events` of the statements about each run.
 //!
 //! The index *holds* the statements of recent files, each with its place. Statements that are older than the horizon, or that
 //! do not fit into the memory of the index, are *let go*, file by file, the oldest first. A Bloom filter for each group of
@@ -47,7 +47,7 @@ struct Entry {
     place: RowPlace,
 }
 
-/// What the index held when a statement came.
+/// How much the index held about a statement when it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     /// Nothing about the run.

@@ -38,10 +38,10 @@ const FILES_AT_ONCE: usize = 4;
 /// of new runs.
 const SUMMED_A_CORRECTED: usize = 3;
 
-/// A row: which of some batches, and where in it.
+/// A row: the index of its batch, and its number there.
 type BatchRow = (usize, u32);
 
-/// What new rows were, by count.
+/// Counts of new statements and of the runs that they change.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// New runs.

@@ -1,8 +1,8 @@
-//! Statements: each row of `events` states something about a run. This module tells which run, and whether two rows state
-//! the same.
+//! Statements: each row of `events` states something about a run. This module identifies the run, and finds rows that state the
+//! same.
 //!
 //! Which of several statements about a run counts is a function of their content, never of their arrival: `runs.sql` in the
-//! metrics crate decides it. Here statements are only told apart, by hashes, to find those about one run. If two runs share a
+//! metrics crate decides it. Here statements are only distinguished, by hashes, to find those about one run. If two runs share a
 //! hash, both are looked at and nothing else changes: `runs.sql` compares the ids themselves.
 
 use std::cell::Cell;
@@ -19,7 +19,7 @@ pub(crate) enum StatementKind {
     Completed,
     /// A score or a review of a run: may decide its outcome.
     Verdict,
-    /// A run was handed to a person, or a policy exception was raised. Each event is a fact of its own, told apart by its id.
+    /// A run was handed to a person, or a policy exception was raised. Each event is a fact of its own, identified by its id.
     Happening,
 }
 

@@ -81,7 +81,7 @@ pub struct Watch {
     pub health: FollowHealth,
 }
 
-/// What watchers are opened from, one after another.
+/// The setup that watchers are opened from, one after another.
 pub struct WatchSetup {
     watch: Watch,
     metrics: Metrics,

@@ -12,7 +12,7 @@ use crate::metrics::FollowMetrics;
 pub struct Append<'a> {
     /// The table.
     pub table: Table,
-    /// The table as the rows were made for it: each advance is expected to be where this snapshot has it.
+    /// The snapshot of the table that the rows and advances follow from.
     pub on: &'a Snapshot,
     /// The rows; none if only the advances move.
     pub rows: Option<&'a RecordBatch>,

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// here or in another process.
 #[async_trait]
 pub trait Follower: Send + Sized {
-    /// What it opens from and what outlives it: settings, tables, metrics.
+    /// Everything that it opens from and that outlives it: settings, tables, metrics.
     type Setup: Sync;
 
     /// Opens on the newest snapshot of the tables.
@@ -61,14 +61,14 @@ pub trait Follower: Send + Sized {
     fn next_version(&self) -> i64;
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// It took something in, and there may be more.
     More,
     /// Nothing was new.
     CaughtUp,
-    /// The follower's state no longer holds, for this reason: it is to be opened again.
+    /// The follower's state is no longer valid, for this reason. The runner opens the follower again.
     Reopen(String),
 }
 
@@ -77,7 +77,7 @@ pub enum Step {
 pub enum Until {
     /// Not before it is stopped.
     Stopped,
-    /// Once it has caught up after this was cancelled: whoever adds to the followed table is done.
+    /// Once it has caught up after this token was cancelled, which says that nothing more is added to the followed table.
     CaughtUp(CancellationToken),
 }
 
@@ -155,7 +155,7 @@ impl Runner {
         let mut leadership = Leadership::compete(self.lease.take());
         let stop = self.stop.clone();
         let ended = tokio::select! {
-            biased; // Stopping wins over working: nothing has to be brought to an end first.
+            biased; // Stopping wins over working: a step may be dropped at any point.
             () = stop.cancelled() => Ok(()),
             ended = Box::pin(self.reopen::<F>(setup, &mut leadership)) => ended,
         };

@@ -1,4 +1,4 @@
-//! State from the tables: what a watcher does when it opens.
+//! Builds the state of a watcher from the tables when it opens.
 
 use std::collections::{BTreeMap, BTreeSet};
 

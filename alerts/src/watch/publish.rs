@@ -10,7 +10,7 @@ use serde_json::Map;
 use super::Watcher;
 use crate::record::{Evaluation, RULE_FAILING, Row, batch, micros};
 
-/// What transitions come from.
+/// The source of transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Everything in the tables, judged when the watcher opened.
