@@ -5,7 +5,7 @@ mod when;
 
 use std::process::ExitCode;
 
-use bellwether_alerts::standing::{Current, current};
+use bellwether_alerts::current::{CurrentAlert, current_alerts};
 use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings};
@@ -52,7 +52,7 @@ pub(crate) async fn run(command: AlertsCommand) -> Result<ExitCode> {
 
 async fn list(lake: &Lake, all: bool) -> Result<ExitCode> {
     let session = Session::open(lake, SessionSettings::default()).await?;
-    let mut alerts = current(lake).await?;
+    let mut alerts = current_alerts(lake).await?;
     alerts.retain(|alert| all || ["pending", "firing"].contains(&alert.state.as_str()));
     // Firing before pending, pages before tickets, new before old.
     alerts.sort_by_key(|alert| (alert.state != "firing", alert.severity != "page", -alert.at));
@@ -75,12 +75,12 @@ async fn list(lake: &Lake, all: bool) -> Result<ExitCode> {
     crate::print("show the evidence of one with `bellwether alerts show ID`")
 }
 
-fn state(alert: &Current) -> String {
+fn state(alert: &CurrentAlert) -> String {
     if alert.stale { format!("{}, stale", alert.state) } else { alert.state.clone() }
 }
 
 /// Formats alerts for a terminal of any width: id, severity, rule and state, then the title, wrapped.
-fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64, width: usize) -> String {
+fn entries<'a>(alerts: impl Iterator<Item = (&'a CurrentAlert, &'a String)>, now: i64, width: usize) -> String {
     let mut lines = Vec::new();
     for (alert, title) in alerts {
         let head = format!(
@@ -98,7 +98,7 @@ fn entries<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>, now: i64
 }
 
 /// Formats alerts as a table, one row each.
-fn rows<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>) -> String {
+fn rows<'a>(alerts: impl Iterator<Item = (&'a CurrentAlert, &'a String)>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_header(["id", "severity", "state", "since", "rule", "title"]);
@@ -109,8 +109,8 @@ fn rows<'a>(alerts: impl Iterator<Item = (&'a Current, &'a String)>) -> String {
 }
 
 async fn show(lake: &Lake, id: &str) -> Result<ExitCode> {
-    let alerts = current(lake).await?;
-    let found: Vec<&Current> = alerts.iter().filter(|alert| alert.alert_id.starts_with(id)).collect();
+    let alerts = current_alerts(lake).await?;
+    let found: Vec<&CurrentAlert> = alerts.iter().filter(|alert| alert.alert_id.starts_with(id)).collect();
     let alert = match found.as_slice() {
         [alert] => *alert,
         [] => {
@@ -148,7 +148,7 @@ async fn show(lake: &Lake, id: &str) -> Result<ExitCode> {
 }
 
 /// Returns the query of one column of the row that holds an alert's current state.
-fn row_of(alert: &Current, column: &str) -> String {
+fn row_of(alert: &CurrentAlert, column: &str) -> String {
     format!(
         "SELECT {column} FROM alerts WHERE alert_id = '{}' AND change <> 'retracted' AND state = '{}' AND stale = {} AND at = to_timestamp_micros({}) ORDER BY evaluation DESC LIMIT 1",
         alert.alert_id, alert.state, alert.stale, alert.at
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_list_fits_any_terminal_and_omits_nothing() {
-        let alert = Current {
+        let alert = CurrentAlert {
             alert_id: "4f80a64ee339139e".to_owned(),
             rule: "unknown_outcome_regression".to_owned(),
             severity: "ticket".to_owned(),

@@ -228,7 +228,7 @@ fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
 fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> AggregateSettings {
     let settings = &defaults.settings;
     AggregateSettings {
-        settings: bellwether_aggregate::Settings {
+        settings: bellwether_aggregate::AggregatorSettings {
             index_memory_bytes: reader.bytes("aggregate.index_memory_bytes", 1 << 20, settings.index_memory_bytes),
             horizon: reader.duration("aggregate.horizon", Duration::ZERO, settings.horizon),
             poll_interval: reader.duration(
@@ -251,7 +251,7 @@ fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -
         is_in_run: reader.boolean("alerts.watch", defaults.is_in_run),
         rules: reader.optional("alerts.rules").or(defaults.rules),
         disabled: reader.list("alerts.disabled", &defaults.disabled),
-        watch: bellwether_alerts::Settings {
+        watch: bellwether_alerts::WatchSettings {
             budget: BudgetSettings {
                 pages: reader.number("alerts.false_pages_a_month", 0.001..=1000.0, watch.budget.pages),
                 tickets: reader.number("alerts.false_tickets_a_month", 0.001..=1000.0, watch.budget.tickets),

@@ -11,7 +11,7 @@ use bellwether_alerts::engine::{Status, try_rule};
 use bellwether_alerts::history::{ReplayRequest, replayed};
 use bellwether_alerts::record::{ChangeKind, RULE_FAILING};
 use bellwether_alerts::rule::Source;
-use bellwether_alerts::{Contracts, Rule, Rules, Settings, test_file};
+use bellwether_alerts::{Contracts, Rule, Rules, WatchSettings, test_file};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{Lake, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};
@@ -97,7 +97,7 @@ fn parse_minute(text: &str) -> std::result::Result<i64, String> {
 struct Workbench {
     rules: Rules,
     contracts: Contracts,
-    settings: Settings,
+    settings: WatchSettings,
     lake: Option<Lake>,
 }
 

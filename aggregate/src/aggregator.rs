@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::rolling_history::{RollingHistory, newest_end_micros};
 use crate::runs::{Runs, Shard};
-use crate::settings::Settings;
+use crate::settings::AggregatorSettings;
 use crate::sql;
 use crate::sums::Definitions;
 use crate::tail::Tail;
@@ -32,7 +32,7 @@ const HISTORY_EVERY_MICROS: i64 = 5_000_000;
 #[derive(Clone)]
 pub struct Aggregate {
     /// Settings.
-    pub settings: Settings,
+    pub settings: AggregatorSettings,
     /// Tables.
     pub lake: Lake,
     /// Fresh rows of `events` of the same process.
@@ -53,7 +53,7 @@ pub struct AggregateSetup {
 /// The aggregator and its state.
 pub struct Aggregator {
     lake: Lake,
-    settings: Settings,
+    settings: AggregatorSettings,
     app: String,
     layout: Layout,
     tail: Tail,
@@ -96,7 +96,13 @@ pub async fn run(aggregate: Aggregate, registry: Registry, until: Until, stop: C
 impl Aggregate {
     /// Works on a lake by default settings, alone.
     pub fn new(lake: Lake) -> Self {
-        Self { settings: Settings::default(), lake, handover: None, lease: false, health: FollowHealth::default() }
+        Self {
+            settings: AggregatorSettings::default(),
+            lake,
+            handover: None,
+            lease: false,
+            health: FollowHealth::default(),
+        }
     }
 }
 
@@ -152,7 +158,7 @@ impl Aggregator {
     /// shards.
     pub async fn open(
         lake: &Lake,
-        settings: Settings,
+        settings: AggregatorSettings,
         handover: Option<Handover>,
         registry: &Registry,
     ) -> Result<Self> {

@@ -29,5 +29,5 @@ mod waiting;
 
 pub use aggregator::{Aggregate, AggregateSetup, Aggregator, run};
 pub use rebuild::{Rebuilt, rebuild};
-pub use settings::Settings;
+pub use settings::AggregatorSettings;
 pub use sql::event_columns;

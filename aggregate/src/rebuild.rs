@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::runs::{Runs, Shard};
-use crate::settings::Settings;
+use crate::settings::AggregatorSettings;
 use crate::sql;
 use crate::sums::Definitions;
 use crate::tail::{FileRows, STEP_ROWS, Tail};
@@ -44,7 +44,7 @@ pub struct Rebuilt {
 /// `Unavailable` if storage does not answer or the rebuild is stopped: nothing has changed then.
 pub async fn rebuild(
     lake: &Lake,
-    settings: Settings,
+    settings: AggregatorSettings,
     progress: impl FnMut(u64),
     stop: &CancellationToken,
 ) -> Result<Rebuilt> {

@@ -24,7 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::files::{Files, newest_micros};
 use crate::run_index::{Held, RowPlace, RunIndex};
-use crate::settings::Settings;
+use crate::settings::AggregatorSettings;
 use crate::sql;
 use crate::statement::{COLUMNS, COLUMNS_WITH_ID, StatementKind, Statements, run_of, shard_of};
 use crate::sums::{Definitions, Sums};
@@ -95,7 +95,7 @@ impl Shard {
 
 impl Runs {
     /// Starts without runs, within the bounds of the settings.
-    pub(crate) fn new(settings: &Settings, shard: Shard) -> Self {
+    pub(crate) fn new(settings: &AggregatorSettings, shard: Shard) -> Self {
         Self {
             index: RunIndex::new(settings.index_memory_bytes),
             files: Files::default(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Settings of the role, for one shard.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct AggregatorSettings {
     /// Bytes of the run index.
     pub index_memory_bytes: usize,
     /// How long the index holds a run; older runs are looked up in `events`.
@@ -22,7 +22,7 @@ pub struct Settings {
     pub corrected_at_once: usize,
 }
 
-impl Default for Settings {
+impl Default for AggregatorSettings {
     fn default() -> Self {
         Self {
             index_memory_bytes: 128 << 20,

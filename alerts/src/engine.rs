@@ -21,8 +21,8 @@ use bellwether_tables::Table;
 
 use crate::contract::Contracts;
 use crate::observe::{MINUTE_MICROS, SEPARATOR};
-use crate::record::{ChangeKind, Row, alert_id, micros};
-use crate::rule::{Broken, Rule, Rules, Settings, Severity, Source};
+use crate::record::{AlertRow, ChangeKind, alert_id, micros};
+use crate::rule::{Broken, DetectorSettings, Rule, Rules, Severity, Source};
 use asking::Asking;
 pub use asking::try_rule;
 use attempts::Attempts;
@@ -65,7 +65,7 @@ pub enum Status {
 
 /// An alert as it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct ActiveAlert {
     /// Its id.
     pub alert_id: String,
     /// Its rule.
@@ -148,7 +148,7 @@ impl Engine {
                     attempts: Attempts::default(),
                     season: Season::default(),
                     crowd: match &rule.settings {
-                        Settings::Silence { .. } if !rule.series.is_empty() => Some(Crowd::new(minutes)),
+                        DetectorSettings::Silence { .. } if !rule.series.is_empty() => Some(Crowd::new(minutes)),
                         _ => None,
                     },
                 }
@@ -300,7 +300,7 @@ impl Engine {
 
     /// Judges all windows before `to`; those of silence before `silence_to`, which may be later, as for it, that nothing comes
     /// is news too, or earlier, where it is open whether something came. Rules on whole tables are judged up to `now`.
-    pub fn evaluate(&mut self, to: Minute, silence_to: Minute, now: Option<Minute>) -> Vec<Row> {
+    pub fn evaluate(&mut self, to: Minute, silence_to: Minute, now: Option<Minute>) -> Vec<AlertRow> {
         let mut rows = Vec::new();
         for watched in &mut self.watched {
             let until = match (&watched.rule.source, &watched.rule.settings) {
@@ -308,7 +308,7 @@ impl Engine {
                     Some(now) => now + 1,
                     None => continue,
                 },
-                (_, Settings::Silence { .. }) => silence_to,
+                (_, DetectorSettings::Silence { .. }) => silence_to,
                 _ => to,
             };
             // Where rows wait to be judged, their windows are not whole.
@@ -320,7 +320,7 @@ impl Engine {
     }
 
     /// Firing alerts that have heard nothing up to a moment, with when they became stale.
-    pub fn unheard(&self, until: Minute) -> Vec<Row> {
+    pub fn unheard(&self, until: Minute) -> Vec<AlertRow> {
         let mut rows = Vec::new();
         for watched in self.watched.iter().filter(|watched| !watched.attempts.holds()) {
             for entry in watched.families.values() {
@@ -355,7 +355,7 @@ impl Engine {
     }
 
     /// A row that takes back what was told of an alert at a moment (microseconds); none where there is no such series.
-    pub(crate) fn retraction(&self, id: &str, at: i64, state: &str, stale: bool) -> Option<Row> {
+    pub(crate) fn retraction(&self, id: &str, at: i64, state: &str, stale: bool) -> Option<AlertRow> {
         for watched in &self.watched {
             for entry in watched.families.values() {
                 for (release, track) in entry.family.tracks() {
@@ -413,13 +413,13 @@ impl Engine {
     }
 
     /// Every alert that is not inactive.
-    pub fn standing(&self) -> Vec<Standing> {
+    pub fn active_alerts(&self) -> Vec<ActiveAlert> {
         let mut all = Vec::new();
         for watched in &self.watched {
             for entry in watched.families.values() {
                 for (release, track) in entry.family.tracks().filter(|(_, track)| track.state() != AlertState::Inactive)
                 {
-                    all.push(Standing {
+                    all.push(ActiveAlert {
                         alert_id: alert_id(&watched.rule.name, &entry.series, release),
                         rule: watched.rule.name.clone(),
                         severity: watched.rule.severity,

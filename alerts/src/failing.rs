@@ -6,18 +6,18 @@ use bellwether_follow::FollowHealth;
 use crate::engine::{Engine, FAILING_AFTER, Failures};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::record::{RULE_FAILING, Row, alert_id};
+use crate::record::{AlertRow, RULE_FAILING, alert_id};
 use crate::rule::Rule;
 
 /// A rule works again after this long without a failure, so that one that fails every other time is one alert.
 const SETTLED_MICROS: i64 = 30 * 1_000_000;
 
 /// Returns the transitions of the rules' own alerts at a moment, microseconds since the epoch.
-pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
+pub(crate) fn rows(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<AlertRow> {
     let mut rows = Vec::new();
     for (rule, failures) in engine.failures() {
         let before = ledger.state(&alert_id(RULE_FAILING, std::slice::from_ref(&rule.name), ""));
-        rows.extend(steps(before, failures, now).into_iter().map(|step| Row::of_rule(rule, failures, now, step)));
+        rows.extend(steps(before, failures, now).into_iter().map(|step| AlertRow::of_rule(rule, failures, now, step)));
     }
     rows.extend(gone(engine, ledger, now));
     rows
@@ -45,7 +45,7 @@ fn steps(before: &str, failures: &Failures, now: i64) -> Vec<(&'static str, &'st
 }
 
 /// Resolves the alerts of failing rules that no longer exist.
-fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
+fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<AlertRow> {
     let mut rows = Vec::new();
     for (_, alert) in ledger.alerts().filter(|(_, alert)| alert.rule == RULE_FAILING) {
         let Some(name) = alert.labels.get("rule") else { continue };
@@ -59,7 +59,7 @@ fn gone(engine: &Engine, ledger: &Ledger, now: i64) -> Vec<Row> {
             Some("pending") => ("pending", "inactive", "removed"),
             _ => continue,
         };
-        rows.push(Row::of_rule(&Rule::removed(name, &alert.severity), &Failures::default(), now, step));
+        rows.push(AlertRow::of_rule(&Rule::removed(name, &alert.severity), &Failures::default(), now, step));
     }
     rows
 }

@@ -10,9 +10,9 @@ use bellwether_tables::Table;
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine, Status};
 use crate::read::{ReplaySpan, Schedule, replay, replay_tables};
-use crate::record::{ChangeKind, Row};
+use crate::record::{AlertRow, ChangeKind};
 use crate::rule::{Rule, Rules, Source};
-use crate::watch::Settings;
+use crate::watch::WatchSettings;
 
 /// Minutes in a month.
 const MONTH: f64 = 30.0 * 1440.0;
@@ -24,7 +24,7 @@ const SETTLES: i64 = 60;
 #[derive(Clone, Debug)]
 pub struct Replayed {
     /// Transitions, in order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<AlertRow>,
     /// Days that were replayed.
     pub days: f64,
     /// Number of alerts that fired.
@@ -49,7 +49,7 @@ pub struct ReplayRequest<'a> {
     /// Contracts.
     pub contracts: &'a Contracts,
     /// Settings of the watcher.
-    pub settings: &'a Settings,
+    pub settings: &'a WatchSettings,
     /// First window.
     pub from: Minute,
     /// End of the last window.
@@ -95,14 +95,14 @@ pub async fn replayed(lake: &Lake, request: ReplayRequest<'_>) -> Result<Replaye
         Box::pin(replay(lake, &mut engine, settings, span)).await?
     };
     let begin = crate::record::micros(from);
-    let rows: Vec<Row> = rows.into_iter().filter(|row| row.at >= begin).collect();
+    let rows: Vec<AlertRow> = rows.into_iter().filter(|row| row.at >= begin).collect();
     let failed = engine.failures().next().and_then(|(_, failures)| failures.last_error.clone());
     let status = match (failed, engine.statuses().first()) {
         (Some(why), _) => Status::Broken(why),
         (None, Some((_, status, _))) => (*status).clone(),
         (None, None) => Status::Waiting,
     };
-    let fired: Vec<&Row> = rows
+    let fired: Vec<&AlertRow> = rows
         .iter()
         .filter(|row| row.state == "firing" && row.state_from == "pending" && row.change != ChangeKind::Retracted)
         .collect();

@@ -10,7 +10,7 @@ use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
 use bellwether_tables::Table;
 
-use crate::record::{ChangeKind, Row};
+use crate::record::{AlertRow, ChangeKind};
 
 /// Days over which pages are counted, microseconds.
 const MONTH_MICROS: i64 = 30 * 86_400 * 1_000_000;
@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Adds rows, and returns those that the table does not hold. A move of a transition that it does not hold is a late
     /// transition.
-    pub(crate) fn add(&mut self, rows: Vec<Row>) -> Vec<Row> {
+    pub(crate) fn add(&mut self, rows: Vec<AlertRow>) -> Vec<AlertRow> {
         let mut added = Vec::new();
         for mut row in rows {
             let known = |ledger: &Self, at: i64, state: &str| {
@@ -244,7 +244,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(row: &Row) -> Self {
+    fn of(row: &AlertRow) -> Self {
         let change = match row.change {
             ChangeKind::New => "new",
             ChangeKind::Restated => "restated",

@@ -5,13 +5,15 @@
 //! * [`engine`]: evaluates all rules on rows in memory.
 //! * [`watch`]: the role; follows the tables by version and writes `alerts`.
 //! * `failing`: alerts about failing rules.
-//! * `ledger`: the transitions in the table; [`record`]: its rows; `query`: SQL that returns an alert's numbers again.
+//! * `ledger`: the transitions in the table; [`record`]: its rows; [`current`]: the present state of each alert.
+//! * `query`: SQL that returns the numbers of an alert again.
 //! * [`history`]: replays a rule; [`test_file`]: unit tests of rules.
 //!
 //! Invariants: a broken rule never stops the others; no transition is appended twice; the result is the same live, after a
 //! restart, and replayed over history. This crate must not know Kafka, Parquet or the Delta format.
 
 pub mod contract;
+pub mod current;
 pub mod engine;
 mod failing;
 pub mod history;
@@ -23,7 +25,6 @@ mod query;
 mod read;
 pub mod record;
 pub mod rule;
-pub mod standing;
 pub mod test_file;
 pub mod watch;
 
@@ -31,4 +32,4 @@ pub use bellwether_detect::Season;
 pub use contract::{Contract, Contracts};
 pub use engine::{BudgetSettings, Engine};
 pub use rule::{Rule, Rules};
-pub use watch::{Settings, Watch, Watcher, run};
+pub use watch::{Watch, WatchSettings, Watcher, run};

@@ -15,7 +15,7 @@ use bellwether_detect::{Cell, Groups, Measure, Minute, RatioTotals, total_of};
 use bellwether_stats::Sketch;
 use bellwether_stats::histogram_e::signed_histogram_of;
 
-use crate::rule::{Rule, Settings};
+use crate::rule::{DetectorSettings, Rule};
 
 /// Microseconds in a minute.
 pub(crate) const MINUTE_MICROS: i64 = 60_000_000;
@@ -186,7 +186,7 @@ impl Columns {
             share: as_type("share", &DataType::Float64)?,
             value: as_type("value", &DataType::Float64)?,
             weight: as_type(WEIGHT, &DataType::Int64)?,
-            arrivals: matches!(rule.settings, Settings::Silence { .. }),
+            arrivals: matches!(rule.settings, DetectorSettings::Silence { .. }),
         })
     }
 

@@ -12,8 +12,8 @@ use futures::TryStreamExt;
 
 use crate::engine::Engine;
 use crate::observe::MINUTE_MICROS;
-use crate::record::Row;
-use crate::watch::Settings;
+use crate::record::AlertRow;
+use crate::watch::WatchSettings;
 
 /// Minutes of a day.
 const DAY: i64 = 1440;
@@ -95,9 +95,9 @@ pub(crate) async fn read_entry(
 pub(crate) async fn replay(
     lake: &Lake,
     engine: &mut Engine,
-    settings: &Settings,
+    settings: &WatchSettings,
     span: ReplaySpan,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<AlertRow>> {
     let ReplaySpan { metrics_version, events_next, from, to, silent_to } = span;
     // Silence is known only up to the moment up to which everything was read.
     let silent = |minute: Minute| silent_to.map_or(minute, |silent_to| minute.min(silent_to));
@@ -150,7 +150,7 @@ pub(crate) async fn replay(
 /// Opens a session over the tables as of a version of `metrics` and the one before a version of `events`.
 async fn as_of(
     lake: &Lake,
-    settings: &Settings,
+    settings: &WatchSettings,
     (metrics_version, events_next): (i64, i64),
     present: Option<Present>,
 ) -> Result<Session> {
@@ -170,10 +170,10 @@ async fn as_of(
 pub(crate) async fn replay_tables(
     lake: &Lake,
     engine: &mut Engine,
-    settings: &Settings,
+    settings: &WatchSettings,
     versions: (i64, i64),
     schedule: Schedule,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<AlertRow>> {
     let present = Present::default();
     let session = as_of(lake, settings, versions, Some(present.clone())).await?;
     Ok(ask_over_time(engine, &session, &present, schedule).await)
@@ -185,7 +185,7 @@ pub(crate) async fn ask_over_time(
     session: &Session,
     present: &Present,
     schedule: Schedule,
-) -> Vec<Row> {
+) -> Vec<AlertRow> {
     let mut rows = Vec::new();
     let mut minute = schedule.from;
     while minute <= schedule.to {

@@ -50,7 +50,7 @@ pub struct Evaluation {
 
 /// One row, without the columns about its evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct AlertRow {
     /// The same for all transitions of one alert.
     pub alert_id: String,
     /// Rule.
@@ -134,7 +134,7 @@ struct FullRow<'a> {
     complete_to: i64,
     evaluated_at: i64,
     #[serde(flatten)]
-    row: &'a Row,
+    row: &'a AlertRow,
 }
 
 /// The alert that a row is about.
@@ -161,9 +161,9 @@ pub fn alert_id(rule: &str, series: &[String], release: &str) -> String {
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-// === impl Row ===
+// === impl AlertRow ===
 
-impl Row {
+impl AlertRow {
     /// Makes the row of a transition.
     pub(crate) fn new(
         subject: Subject<'_>,
@@ -247,7 +247,7 @@ impl Row {
     }
 }
 
-impl Row {
+impl AlertRow {
     /// Makes a row of the alert about a failing rule.
     pub(crate) fn of_rule(
         rule: &Rule,
@@ -454,7 +454,7 @@ fn short(value: f64) -> String {
 ///
 /// # Errors
 /// `Bug` if they do not fit the table.
-pub fn batch(rows: &[Row], evaluation: &Evaluation) -> Result<RecordBatch> {
+pub fn batch(rows: &[AlertRow], evaluation: &Evaluation) -> Result<RecordBatch> {
     let wrong = |source| Error::bug("rows of `alerts` do not fit the table").with_source(source);
     let full: Vec<FullRow<'_>> = rows
         .iter()

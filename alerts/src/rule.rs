@@ -16,7 +16,7 @@ use bellwether_tables::Table;
 use serde::Deserialize;
 
 use crate::contract::Contract;
-pub use settings::{Needs, Settings};
+pub use settings::{DetectorSettings, Needs};
 
 /// How urgently people must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -80,7 +80,7 @@ struct RawRule {
     /// Name of the value in an alert's title.
     value: String,
     sql: String,
-    detector: Settings,
+    detector: DetectorSettings,
 }
 
 fn one() -> f64 {
@@ -119,7 +119,7 @@ pub struct Rule {
     /// The query.
     pub sql: String,
     /// The detector.
-    pub settings: Settings,
+    pub settings: DetectorSettings,
     /// Its file, or `shipped`.
     pub origin: String,
 }
@@ -269,7 +269,7 @@ impl Rule {
             absent: Absent::Keep,
             value: String::new(),
             sql: String::new(),
-            settings: Settings::Threshold { above: None, below: None, hold: None, clear: None },
+            settings: DetectorSettings::Threshold { above: None, below: None, hold: None, clear: None },
             origin: String::new(),
         }
     }
@@ -293,7 +293,7 @@ impl Rule {
 
 impl RawRule {
     fn settings_are_plain(&self) -> bool {
-        matches!(self.detector, Settings::Threshold { .. })
+        matches!(self.detector, DetectorSettings::Threshold { .. })
     }
 }
 

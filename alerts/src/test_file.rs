@@ -33,7 +33,7 @@ use serde_json::{Map, Value, json};
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine};
 use crate::read::{Schedule, ask_over_time};
-use crate::record::{ChangeKind, Row};
+use crate::record::{AlertRow, ChangeKind};
 use crate::rule::{Rule, Rules, Source};
 
 /// First minute of a test: Monday, 2026-01-05 00:00 UTC.
@@ -126,7 +126,7 @@ struct TestRows {
 }
 
 /// Returns all transitions of a test.
-async fn transitions(engine: &mut Engine, rule: &Rule, test: &RuleTest) -> std::result::Result<Vec<Row>, String> {
+async fn transitions(engine: &mut Engine, rule: &Rule, test: &RuleTest) -> std::result::Result<Vec<AlertRow>, String> {
     let made = test_rows(rule, test)?;
     match rule.source {
         Source::Tables => over_tables(engine, rule, made).await,
@@ -175,7 +175,7 @@ fn table_of(rule: &Rule, row: &BTreeMap<String, toml::Value>) -> std::result::Re
     }
 }
 
-async fn over_rows(engine: &mut Engine, made: TestRows) -> std::result::Result<Vec<Row>, String> {
+async fn over_rows(engine: &mut Engine, made: TestRows) -> std::result::Result<Vec<AlertRow>, String> {
     let mut rows = Vec::new();
     for (day, tables) in made.days {
         rows.extend(engine.evaluate(BEGIN + day * 1440, BEGIN + day * 1440, None));
@@ -188,7 +188,7 @@ async fn over_rows(engine: &mut Engine, made: TestRows) -> std::result::Result<V
     Ok(rows)
 }
 
-async fn over_tables(engine: &mut Engine, rule: &Rule, made: TestRows) -> std::result::Result<Vec<Row>, String> {
+async fn over_tables(engine: &mut Engine, rule: &Rule, made: TestRows) -> std::result::Result<Vec<AlertRow>, String> {
     let schedule = Schedule { from: BEGIN, to: BEGIN + made.end, every: rule.every };
     let present = Present::default();
     let settings = SessionSettings { threads: Some(1), present: Some(present.clone()), ..SessionSettings::default() };
@@ -310,18 +310,18 @@ fn batch(table: Table, rows: &[Map<String, Value>]) -> std::result::Result<Recor
 // === impl Expect ===
 
 impl Expect {
-    fn compare(&self, rows: &[Row]) -> std::result::Result<Option<String>, String> {
+    fn compare(&self, rows: &[AlertRow]) -> std::result::Result<Option<String>, String> {
         if bellwether_detect::AlertState::from_name(&self.state).is_none() {
             return Err(format!("state is `{}`; it must be inactive, pending, firing or resolved", self.state));
         }
         let time = |text: &Option<String>| text.as_deref().map(duration).transpose();
         let (after, before) = (time(&self.after)?.unwrap_or(0), time(&self.before)?.unwrap_or(MOST));
-        let matches = |row: &&Row| {
+        let matches = |row: &&AlertRow| {
             !matches!(row.change, ChangeKind::Retracted | ChangeKind::Restated)
                 && row.state == self.state
                 && self.labels.iter().all(|(name, value)| row.labels.get(name).is_some_and(|found| found == value))
         };
-        let minute = |row: &Row| row.at / 60_000_000 - BEGIN;
+        let minute = |row: &AlertRow| row.at / 60_000_000 - BEGIN;
         let found: Vec<i64> =
             rows.iter().filter(matches).map(minute).filter(|at| (after..=before).contains(at)).collect();
         let who = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");

@@ -38,7 +38,7 @@ const REBUILD_MICROS: i64 = 60 * 1_000_000;
 
 /// Settings of the role.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WatchSettings {
     /// Allowed false alarms.
     pub budget: BudgetSettings,
     /// Time between two evaluations.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub season: Season,
 }
 
-impl Default for Settings {
+impl Default for WatchSettings {
     fn default() -> Self {
         Self {
             budget: BudgetSettings::default(),
@@ -70,7 +70,7 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct Watch {
     /// Settings.
-    pub settings: Settings,
+    pub settings: WatchSettings,
     /// Rules.
     pub rules: Rules,
     /// Contracts.

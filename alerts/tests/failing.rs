@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use bellwether_alerts::engine::Status;
-use bellwether_alerts::record::Row;
+use bellwether_alerts::record::AlertRow;
 use bellwether_alerts::{BudgetSettings, Contracts, Engine, Rule, Rules};
 use bellwether_base::{Clock, SystemClock};
 use bellwether_queries::{Session, SessionSettings};
@@ -38,7 +38,7 @@ fn engine(rules: Vec<Rule>) -> Engine {
 }
 
 /// Rules and tasks of the alerts that fire.
-fn firing(rows: &[Row]) -> Vec<(String, String)> {
+fn firing(rows: &[AlertRow]) -> Vec<(String, String)> {
     let firing = rows.iter().filter(|row| row.state == "firing" && row.state_from == "pending");
     firing.map(|row| (row.rule.clone(), row.task.clone().unwrap_or_default())).collect()
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use bellwether_alerts::standing::current;
-use bellwether_alerts::{Contracts, Rule, Rules, Settings, Watch, Watcher, run};
+use bellwether_alerts::current::current_alerts;
+use bellwether_alerts::{Contracts, Rule, Rules, Watch, WatchSettings, Watcher, run};
 use bellwether_base::{ErrorKind, ManualClock, unique_id};
 use bellwether_follow::{FollowHealth, Until};
 use bellwether_lake::{
@@ -120,7 +120,7 @@ impl Tables {
         let mut rules = Rules::load(None, &[]);
         rules.rules.retain(|rule| rule.name == "success_regression");
         Watch {
-            settings: Settings::default(),
+            settings: WatchSettings::default(),
             rules,
             contracts: Contracts::new(),
             lake: self.lake.clone(),
@@ -129,7 +129,7 @@ impl Tables {
     }
 
     async fn states(&self) -> BTreeMap<String, String> {
-        current(&self.lake).await.expect("reads").into_iter().map(|alert| (alert.rule, alert.state)).collect()
+        current_alerts(&self.lake).await.expect("reads").into_iter().map(|alert| (alert.rule, alert.state)).collect()
     }
 
     async fn evaluations(&self) -> i64 {
@@ -209,10 +209,10 @@ async fn live_restarted_and_at_once_have_the_same_alerts() {
     run(whole.watch(), Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("judges");
     let alerts_of = |lake: &Lake| {
         let lake = lake.clone();
-        async move { current(&lake).await.expect("reads") }
+        async move { current_alerts(&lake).await.expect("reads") }
     };
     let (a, b) = (alerts_of(&live.lake).await, alerts_of(&whole.lake).await);
-    let key = |alerts: &[bellwether_alerts::standing::Current]| {
+    let key = |alerts: &[bellwether_alerts::current::CurrentAlert]| {
         alerts
             .iter()
             .filter(|alert| !alert.stale)
@@ -234,13 +234,13 @@ async fn after_a_rebuild_no_row_counts_twice() {
     let watch = tables.watch();
     let mut watcher = Watcher::open(&watch, &Registry::new()).await.expect("opens");
     watcher.turn().await.expect("judges");
-    let before = current(&tables.lake).await.expect("reads");
+    let before = current_alerts(&tables.lake).await.expect("reads");
     assert_eq!(tables.states().await, fires());
     tables.rebuild(180).await;
     watcher.turn().await.expect("reads");
     assert!(watcher.is_outdated());
     run(watch, Registry::new(), Until::caught_up(), CancellationToken::new()).await.expect("goes on");
-    assert_eq!(current(&tables.lake).await.expect("reads"), before, "there are no new transitions");
+    assert_eq!(current_alerts(&tables.lake).await.expect("reads"), before, "there are no new transitions");
 }
 
 #[tokio::test]

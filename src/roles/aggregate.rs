@@ -1,6 +1,6 @@
 //! The role `aggregate`: `events` into `metrics`, `releases` and `rolling_history`.
 
-use bellwether_aggregate::{Aggregate, Settings};
+use bellwether_aggregate::{Aggregate, AggregatorSettings};
 use bellwether_base::Result;
 use bellwether_follow::{Lag, Until};
 use bellwether_lake::Layout;
@@ -19,7 +19,7 @@ pub(crate) const NAME: &str = "aggregate";
 #[derive(Clone, Debug)]
 pub(crate) struct AggregateSettings {
     /// Settings of each aggregator.
-    pub(crate) settings: Settings,
+    pub(crate) settings: AggregatorSettings,
     /// Shards of this process; empty means all.
     pub(crate) only_shards: Vec<u32>,
     /// Most memory of rows that are handed over from ingest, bytes.
@@ -28,7 +28,7 @@ pub(crate) struct AggregateSettings {
 
 impl Default for AggregateSettings {
     fn default() -> Self {
-        Self { settings: Settings::default(), only_shards: Vec::new(), handover_bytes: 64 << 20 }
+        Self { settings: AggregatorSettings::default(), only_shards: Vec::new(), handover_bytes: 64 << 20 }
     }
 }
 
@@ -52,7 +52,7 @@ impl Role for AggregateRole {
         let is_mine = |shard: &u32| only_shards.is_empty() || only_shards.contains(shard);
         let start = |shard: u32| -> Work {
             let aggregate = Aggregate {
-                settings: Settings { shard, ..*settings },
+                settings: AggregatorSettings { shard, ..*settings },
                 // Rows can be handed over to one aggregator only.
                 handover: shared.handover.clone().filter(|_| settings.shards == 1),
                 lease: matches!(until, Until::Stopped),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bellwether_alerts::{Contracts, Rules, Settings, Watch};
+use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings};
 use bellwether_base::Result;
 use bellwether_follow::{FollowHealth, Lag, Until};
 use bellwether_tables::Table;
@@ -27,14 +27,14 @@ pub(crate) struct AlertsSettings {
     /// Names of rules that are turned off.
     pub(crate) disabled: Vec<String>,
     /// Settings of the watcher.
-    pub(crate) watch: Settings,
+    pub(crate) watch: WatchSettings,
     /// Contracts of the tasks.
     pub(crate) contracts: Contracts,
 }
 
 impl Default for AlertsSettings {
     fn default() -> Self {
-        let watch = Settings::default();
+        let watch = WatchSettings::default();
         Self { is_in_run: true, rules: None, disabled: Vec::new(), watch, contracts: Contracts::new() }
     }
 }

@@ -1,6 +1,6 @@
 //! Tests docs/late-outcomes.md case by case, each with its events in order and in reverse order.
 
-use bellwether_aggregate::Settings;
+use bellwether_aggregate::AggregatorSettings;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
@@ -50,7 +50,7 @@ async fn answer(events: &[Value], query: &str) -> Vec<Value> {
     let mut answers = Vec::new();
     for reverse in [false, true] {
         let mut feed = Feed::new().await;
-        let mut aggregator = Box::pin(feed.aggregator(Settings::default(), None)).await;
+        let mut aggregator = Box::pin(feed.aggregator(AggregatorSettings::default(), None)).await;
         let mut events = events.to_vec();
         if reverse {
             events.reverse();

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
@@ -112,12 +112,12 @@ impl Feed {
         Box::pin(self.commit(&messages, None)).await;
     }
 
-    pub(crate) async fn aggregator(&self, settings: Settings, handover: Option<Handover>) -> Aggregator {
+    pub(crate) async fn aggregator(&self, settings: AggregatorSettings, handover: Option<Handover>) -> Aggregator {
         Box::pin(Aggregator::open(&self.lake, settings, handover, &Registry::new())).await.expect("opens")
     }
 
     /// Runs a new aggregator until it has caught up.
-    pub(crate) async fn aggregate(&self, settings: Settings) {
+    pub(crate) async fn aggregate(&self, settings: AggregatorSettings) {
         let mut aggregator = Box::pin(self.aggregator(settings, None)).await;
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use prometheus::Registry;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -207,7 +207,8 @@ async fn compare(statements: &[Statement], cut: usize, looked_up: bool) {
     let mut feed = Feed::new().await;
     let bounds =
         if looked_up { (0, std::time::Duration::ZERO) } else { (1 << 20, std::time::Duration::from_secs(86_400)) };
-    let settings = Settings { index_memory_bytes: bounds.0, horizon: bounds.1, ..Settings::default() };
+    let settings =
+        AggregatorSettings { index_memory_bytes: bounds.0, horizon: bounds.1, ..AggregatorSettings::default() };
     let registry = Registry::new();
     let mut aggregator = Box::pin(Aggregator::open(&feed.lake, settings, None, &registry)).await.expect("opens");
     for part in events.chunks(cut) {

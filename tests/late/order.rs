@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::first_difference;
-use bellwether_aggregate::{Settings, event_columns};
+use bellwether_aggregate::{AggregatorSettings, event_columns};
 use bellwether_lake::{Handover, MaintainSettings};
 use bellwether_tables::Table;
 use proptest::prelude::*;
@@ -141,11 +141,11 @@ struct Delivery {
 /// nothing happens.
 async fn run(statements: &[Statement], delivery: &Delivery) -> (RecordBatch, Vec<String>) {
     let mut feed = Feed::new().await;
-    let settings = Settings {
+    let settings = AggregatorSettings {
         index_memory_bytes: delivery.index_memory_bytes,
         horizon: delivery.horizon,
         corrected_at_once: delivery.corrected_at_once,
-        ..Settings::default()
+        ..AggregatorSettings::default()
     };
     let handover = delivery.hand_over.then(|| Handover::new(1 << 20, event_columns()));
     let mut aggregator = Box::pin(feed.aggregator(settings, handover.clone())).await;
@@ -291,7 +291,7 @@ async fn a_verdict_finds_its_run_in_a_file_of_several_batches() {
     for hand_over in [true, false] {
         let mut feed = Feed::new().await;
         let handover = hand_over.then(|| Handover::new(64 << 20, event_columns()));
-        let mut aggregator = Box::pin(feed.aggregator(Settings::default(), handover.clone())).await;
+        let mut aggregator = Box::pin(feed.aggregator(AggregatorSettings::default(), handover.clone())).await;
         let runs: Vec<_> = messages((0..RUNS).map(run).collect());
         Box::pin(feed.commit(&runs, handover.as_ref())).await;
         assert!(handover.as_ref().is_none_or(|handover| handover.held_bytes() > 0), "the rows are handed over");

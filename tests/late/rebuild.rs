@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, folded_files};
-use bellwether_aggregate::{Aggregate, Aggregator, Settings, rebuild, run};
+use bellwether_aggregate::{Aggregate, Aggregator, AggregatorSettings, rebuild, run};
 use bellwether_base::{ErrorKind, unique_id};
 use bellwether_follow::Until;
 use bellwether_lake::{Advance, Commit, CommitLog, Outcome};
@@ -42,13 +42,13 @@ fn statements(from: usize, count: usize) -> Vec<Value> {
     (from..from + count).flat_map(one).collect()
 }
 
-async fn rebuilt(feed: &Feed, settings: Settings) {
+async fn rebuilt(feed: &Feed, settings: AggregatorSettings) {
     let stop = CancellationToken::new();
     Box::pin(rebuild(&feed.lake, settings, |_| {}, &stop)).await.expect("rebuilds");
 }
 
-fn shard(number: u32, of: u32) -> Settings {
-    Settings { shards: of, shard: number, ..Settings::default() }
+fn shard(number: u32, of: u32) -> AggregatorSettings {
+    AggregatorSettings { shards: of, shard: number, ..AggregatorSettings::default() }
 }
 
 /// Corrupts `metrics` by appending all its rows a second time.
@@ -77,7 +77,7 @@ async fn duplicate_rows(feed: &Feed) {
 async fn a_rebuild_repairs_a_table_in_one_commit() {
     let mut feed = Feed::new().await;
     feed.commit_events(&statements(0, 40)).await;
-    feed.aggregate(Settings::default()).await;
+    feed.aggregate(AggregatorSettings::default()).await;
     let right = feed.folded().await;
     let history = feed.sql("SELECT count(*) AS n FROM rolling_history").await;
     duplicate_rows(&feed).await;
@@ -86,7 +86,7 @@ async fn a_rebuild_repairs_a_table_in_one_commit() {
     let reader = feed.session().await;
     let before = rows(&reader, TOTAL).await;
     let old = feed.lake.active_files(Table::Metrics).await.expect("lists");
-    rebuilt(&feed, Settings::default()).await;
+    rebuilt(&feed, AggregatorSettings::default()).await;
     let new = feed.lake.active_files(Table::Metrics).await.expect("lists");
     assert_eq!(new.0, old.0 + 1, "one commit");
     assert!(new.1.iter().all(|file| !old.1.contains(file)), "no old file among the new");
@@ -118,14 +118,14 @@ async fn a_rebuild_killed_at_any_point_leaves_the_old_or_the_new_rows_and_can_be
     for part in 0..4 {
         feed.commit_events(&statements(part * 20, 20)).await;
     }
-    feed.aggregate(Settings::default()).await;
+    feed.aggregate(AggregatorSettings::default()).await;
     let right = feed.folded().await;
     duplicate_rows(&feed).await;
     let wrong = folded(&feed.lake).await.expect("folds");
     let (mut ended, mut killed) = (false, 0);
     for polls in [2, 5, 9, 14, 20, 30, 45, 70, 100, 150, 220, 330, 500, 750, 1100, 1700, 2500, 4000] {
         let stop = CancellationToken::new();
-        ended = killed_after(polls, Box::pin(rebuild(&feed.lake, Settings::default(), |_| {}, &stop))).await;
+        ended = killed_after(polls, Box::pin(rebuild(&feed.lake, AggregatorSettings::default(), |_| {}, &stop))).await;
         let table = folded(&feed.lake).await.expect("folds");
         if first_difference(&table, &right).is_none() {
             break; // It may have been killed just after its commit.
@@ -135,7 +135,7 @@ async fn a_rebuild_killed_at_any_point_leaves_the_old_or_the_new_rows_and_can_be
         killed += 1;
     }
     assert!(killed > 2, "killed only {killed} times before it ended ({ended})");
-    rebuilt(&feed, Settings::default()).await;
+    rebuilt(&feed, AggregatorSettings::default()).await;
     assert_eq!(first_difference(&feed.folded().await, &right), None);
 }
 
@@ -143,11 +143,11 @@ async fn a_rebuild_killed_at_any_point_leaves_the_old_or_the_new_rows_and_can_be
 async fn a_running_aggregator_continues_after_a_rebuild_and_counts_nothing_twice() {
     let mut feed = Feed::new().await;
     feed.commit_events(&statements(0, 30)).await;
-    let mut aggregator = Box::pin(feed.aggregator(Settings::default(), None)).await;
+    let mut aggregator = Box::pin(feed.aggregator(AggregatorSettings::default(), None)).await;
     Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
     // The rebuild reads beyond the aggregator, which does not notice.
     feed.commit_events(&statements(30, 10)).await;
-    rebuilt(&feed, Settings::default()).await;
+    rebuilt(&feed, AggregatorSettings::default()).await;
     feed.commit_events(&statements(20, 30)).await;
     let fenced = Box::pin(aggregator.run_until_caught_up()).await.expect_err("its run index is older than the rebuild");
     assert_eq!(fenced.kind(), ErrorKind::Fenced);
@@ -201,7 +201,7 @@ async fn the_command_changes_the_number_of_shards() {
     let setup = crate::common::Setup::new("127.0.0.1:9", "unused", "[aggregate]\nshards = 2\n");
     let mut feed = Feed::at(setup.root()).await;
     feed.commit_events(&statements(0, 40)).await;
-    feed.aggregate(Settings::default()).await;
+    feed.aggregate(AggregatorSettings::default()).await;
     let right = feed.folded().await;
     let refused = bellwether(&["aggregate", "--until-caught-up", "--config", text(&setup.config())]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);

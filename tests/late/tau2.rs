@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use bellwether_aggregate::Settings;
+use bellwether_aggregate::AggregatorSettings;
 use bellwether_aggregate::recompute::first_difference;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ fn later(n: usize, run: &Value) -> Vec<Value> {
 
 async fn answers(events: &[Value], cut: usize, horizon: Duration) -> (RecordBatch, Vec<String>) {
     let mut feed = Feed::new().await;
-    let settings = Settings { horizon, ..Settings::default() };
+    let settings = AggregatorSettings { horizon, ..AggregatorSettings::default() };
     let mut aggregator = Box::pin(feed.aggregator(settings, None)).await;
     for (n, part) in events.chunks(cut).enumerate() {
         feed.commit_events(part).await;

@@ -1,6 +1,6 @@
 //! Sampled runs: quantiles and intervals depend on the runs and their weights, not on the windows and groups of the runs.
 
-use bellwether_aggregate::Settings;
+use bellwether_aggregate::AggregatorSettings;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
@@ -42,7 +42,7 @@ async fn figures(events: &[Value], cut: usize) -> Value {
     let mut feed = Feed::new().await;
     for part in events.chunks(cut) {
         feed.commit_events(part).await;
-        feed.aggregate(Settings::default()).await;
+        feed.aggregate(AggregatorSettings::default()).await;
     }
     feed.folded().await;
     let mut rows = feed

@@ -1,7 +1,7 @@
 //! L-7: the configuration bounds the memory in use. Observed from outside: the sizes of commits in the log, and the metrics
 //! of the run index while many times more runs pass than it may hold.
 
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_base::{Clock, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_event::Limits;
@@ -105,7 +105,7 @@ async fn the_run_index_stays_within_its_bound_while_many_more_runs_pass() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
     let registry = Registry::new();
-    let settings = Settings { index_memory_bytes: BOUND, ..Settings::default() };
+    let settings = AggregatorSettings { index_memory_bytes: BOUND, ..AggregatorSettings::default() };
     let mut aggregator = Box::pin(Aggregator::open(&lake, settings, None, &registry)).await.expect("opens");
     let mut generator = Generator::new(3, Size::Small);
     let begin = SystemClock.now_micros() - 3_600_000_000;

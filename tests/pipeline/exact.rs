@@ -3,7 +3,7 @@
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::{Aggregator, Settings, event_columns};
+use bellwether_aggregate::{Aggregator, AggregatorSettings, event_columns};
 use bellwether_base::unique_id;
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
@@ -93,7 +93,7 @@ async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handove
 async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_over: bool) -> RecordBatch {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
-    let settings = Settings { index_memory_bytes, ..Settings::default() };
+    let settings = AggregatorSettings { index_memory_bytes, ..AggregatorSettings::default() };
     let handover = hand_over.then(|| Handover::new(1 << 20, event_columns()));
     let open = || async {
         Box::pin(Aggregator::open(&lake, settings, handover.clone(), &Registry::new())).await.expect("opens")

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use bellwether_aggregate::{Aggregator, Settings as AggregateSettings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_alerts::{BudgetSettings, Contracts, Rules, Watch, Watcher};
 use bellwether_base::ManualClock;
 use bellwether_bench::fleet::{Fleet, Sent, Settings, Truth};
@@ -64,10 +64,10 @@ impl World {
         let stalled = BEGIN + 8 * DAY + 10 * 60..BEGIN + 8 * DAY + 13 * 60;
         let mut fleet = Fleet::new(7, Settings { partitions: 2, one_more_from: BEGIN + 10 * DAY + 600, stalled });
         let registry = Registry::new();
-        let aggregator = Box::pin(Aggregator::open(&lake, AggregateSettings::default(), None, &registry)).await;
+        let aggregator = Box::pin(Aggregator::open(&lake, AggregatorSettings::default(), None, &registry)).await;
         let mut aggregator = aggregator.expect("opens");
         let watch = Watch {
-            settings: bellwether_alerts::watch::Settings { budget: BudgetSettings::default(), ..Default::default() },
+            settings: bellwether_alerts::WatchSettings { budget: BudgetSettings::default(), ..Default::default() },
             rules: Rules::load(None, &[]),
             contracts: Contracts::default(),
             lake: lake.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_base::ErrorKind;
 use bellwether_lake::{CommitLog, Lake, MaintainSettings, StorageOptions};
 use bellwether_tables::Table;
@@ -49,7 +49,7 @@ async fn rewrites_vacuum_and_clean_up_by_another_engine_lose_nothing() {
     let Some(python) = python() else { return };
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
-    let mut standing = Box::pin(feed.aggregator(Settings::default(), None)).await;
+    let mut standing = Box::pin(feed.aggregator(AggregatorSettings::default(), None)).await;
     for n in 0..6 {
         Box::pin(feed.commit_events(&runs(&format!("first-{n}"), 20))).await;
         Box::pin(standing.run_until_caught_up()).await.expect("catches up");
@@ -93,20 +93,22 @@ async fn an_aggregator_reports_removed_versions_and_a_rebuild_recovers() {
     let mut feed = Feed::new().await;
     let root = feed.root().to_owned();
     Box::pin(feed.commit_events(&runs("first", 20))).await;
-    Box::pin(feed.aggregate(Settings::default())).await;
+    Box::pin(feed.aggregate(AggregatorSettings::default())).await;
     for n in 0..4 {
         Box::pin(feed.commit_events(&runs(&format!("second-{n}"), 20))).await;
     }
     foreign(&python, &root, Table::Events, &["optimize", "vacuum", "clean-up"]);
     let registry = prometheus::Registry::new();
-    let error = match Box::pin(Aggregator::open(&feed.lake, Settings::default(), None, &registry)).await {
+    let error = match Box::pin(Aggregator::open(&feed.lake, AggregatorSettings::default(), None, &registry)).await {
         Ok(mut late) => Box::pin(late.run_until_caught_up()).await.expect_err("its versions are gone"),
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.hint().is_some_and(|hint| hint.contains("bellwether rebuild")), "{error:?}");
     let stop = tokio_util::sync::CancellationToken::new();
-    Box::pin(bellwether_aggregate::rebuild(&feed.lake, Settings::default(), |_| {}, &stop)).await.expect("rebuilds");
+    Box::pin(bellwether_aggregate::rebuild(&feed.lake, AggregatorSettings::default(), |_| {}, &stop))
+        .await
+        .expect("rebuilds");
     assert_eq!(runs_of(&feed).await, 100);
     feed.folded().await;
 }
@@ -128,7 +130,7 @@ async fn a_protocol_upgrade_by_another_engine_is_followed_or_refused_by_name() {
     }
     feed.lake.checkpoint(Table::Events).await.expect("checkpoints");
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
-    Box::pin(feed.aggregate(Settings::default())).await;
+    Box::pin(feed.aggregate(AggregatorSettings::default())).await;
     feed.folded().await;
     audited(&root);
     assert_eq!(runs_of(&feed).await, 50);
@@ -194,7 +196,7 @@ async fn a_table_of_an_earlier_version_is_queried_upgraded_and_read_by_other_eng
 
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
     Box::pin(feed.commit_events(&runs("after", 20))).await;
-    Box::pin(feed.aggregate(Settings::default())).await;
+    Box::pin(feed.aggregate(AggregatorSettings::default())).await;
     feed.folded().await;
     let left = foreign(&python, &root, Table::Events, &[]);
     assert_eq!((&left["version"], &left["rows"]), (&Value::from(3), &Value::from(40)));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_alerts::Rules;
 use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
@@ -192,7 +192,8 @@ async fn every_metric_has_the_same_value_everywhere() {
     setup.replay(&setup.recording("events.ndjson", &events(end)));
     let lake = Lake::open(text(&setup.root()), &StorageOptions::default()).await.expect("opens");
     let registry = Registry::new();
-    let mut aggregator = Box::pin(Aggregator::open(&lake, Settings::default(), None, &registry)).await.expect("opens");
+    let mut aggregator =
+        Box::pin(Aggregator::open(&lake, AggregatorSettings::default(), None, &registry)).await.expect("opens");
     Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
 
     let release = ["tenant", "task", "release_id", "stage"];

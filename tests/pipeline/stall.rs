@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bellwether_aggregate::Aggregate;
-use bellwether_alerts::standing::current;
+use bellwether_alerts::current::current_alerts;
 use bellwether_alerts::{Contracts, Rules, Watch, Watcher};
 use bellwether_base::{Clock, SystemClock};
 use bellwether_event::Limits;
@@ -68,7 +68,7 @@ impl Rooms {
         rules.rules.retain(|rule| ["lag", "silent_producer"].contains(&rule.name.as_str()));
         assert_eq!(rules.rules.len(), 2);
         let watch = Watch {
-            settings: bellwether_alerts::Settings::default(),
+            settings: bellwether_alerts::WatchSettings::default(),
             rules,
             contracts: Contracts::new(),
             lake: lake.clone(),
@@ -109,7 +109,7 @@ impl Rooms {
 
     /// Returns the rules that fire now.
     async fn firing(&self) -> Vec<String> {
-        let all = current(&self.lake).await.expect("reads").into_iter();
+        let all = current_alerts(&self.lake).await.expect("reads").into_iter();
         let mut firing: Vec<String> = all.filter(|alert| alert.state == "firing").map(|alert| alert.rule).collect();
         firing.sort();
         firing

@@ -16,7 +16,7 @@ use super::attempts::Attempts;
 use crate::contract::{Contract, Contracts};
 use crate::observe::{Observation, SEPARATOR};
 use crate::query;
-use crate::record::{ChangeKind, Row, Subject};
+use crate::record::{AlertRow, ChangeKind, Subject};
 use crate::rule::{Absent, Rule};
 
 /// One rule at work.
@@ -158,7 +158,7 @@ impl Watched {
         self.families.get_mut(&name)
     }
 
-    pub(super) fn evaluate(&mut self, to: Minute, rows: &mut Vec<Row>) {
+    pub(super) fn evaluate(&mut self, to: Minute, rows: &mut Vec<AlertRow>) {
         let mut families = std::mem::take(&mut self.families);
         // The budget has to know every series before any of them is judged.
         for entry in families.values_mut() {
@@ -203,7 +203,7 @@ impl Watched {
         told: &TransitionRecord,
         kind: ChangeKind,
         was: Option<Minute>,
-    ) -> Row {
+    ) -> AlertRow {
         let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
         let from = match entry.detector.compares_releases() {
             true if told.evidence.recent => told.evidence.since.unwrap_or(begun),
@@ -221,7 +221,7 @@ impl Watched {
         };
         let sql = query::of(&asked);
         let notes = self.worth(entry, told);
-        Row::new(subject, told, kind, was, sql, notes)
+        AlertRow::new(subject, told, kind, was, sql, notes)
     }
 
     /// What an alert costs, where the contract says so.

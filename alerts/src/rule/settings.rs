@@ -71,7 +71,7 @@ pub enum Worse {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "docs/alerts.md has each key, with its trade-off")]
-pub enum Settings {
+pub enum DetectorSettings {
     Regression {
         margin: Option<f64>,
         block_runs: Option<u64>,
@@ -137,9 +137,9 @@ pub struct Needs {
     pub windows: bool,
 }
 
-// === impl Settings ===
+// === impl DetectorSettings ===
 
-impl Settings {
+impl DetectorSettings {
     /// Returns the columns that the rule's query must return.
     pub fn needs(&self) -> Needs {
         let columns: &'static [&'static [&'static str]] = match self {
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_objective_of_the_contract_gives_windows_that_can_fire() {
-        let burn = Settings::BurnRate { objective: None, speed: Some(Speed::Fast), windows: None };
+        let burn = DetectorSettings::BurnRate { objective: None, speed: Some(Speed::Fast), windows: None };
         assert_eq!(burn.detector(None), Ok(None));
         for objective in [0.8, 0.9, 0.95, 0.99, 0.999] {
             let contract = Contract { success: Some(objective), ..Contract::default() };
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn bounds_come_from_the_contract() {
-        let settings = Settings::Threshold {
+        let settings = DetectorSettings::Threshold {
             above: Some(Bound::Contract(ContractKey::CostCeiling)),
             below: None,
             hold: None,

@@ -12,7 +12,7 @@ use super::publish::Origin;
 use crate::engine::LONGEST_QUERY;
 use crate::observe::MINUTE_MICROS;
 use crate::read::{Parts, read_entry};
-use crate::record::Row;
+use crate::record::AlertRow;
 
 /// Most versions that one evaluation reads.
 const MOST_VERSIONS: usize = 500;
@@ -55,7 +55,7 @@ impl Watcher {
     }
 
     /// Judges all windows that are complete by now. With `more` to read, silence is judged only as far as windows are complete.
-    fn judge(&mut self, now: i64, more: bool) -> Vec<Row> {
+    fn judge(&mut self, now: i64, more: bool) -> Vec<AlertRow> {
         let to = self.complete().unwrap_or(Minute::MIN).max(self.complete_to);
         self.complete_to = to;
         let silent_to = self.progress.silent_to(to, now).min(if more { to } else { Minute::MAX });
@@ -73,7 +73,7 @@ impl Watcher {
     }
 
     /// Takes back that alerts were stale if their series has data after that moment: the data was only late.
-    fn heard_again(&self) -> Vec<Row> {
+    fn heard_again(&self) -> Vec<AlertRow> {
         let stale =
             self.ledger.alerts().filter_map(|(id, alert)| Some((id, alert.last().filter(|last| last.stale)?.at)));
         let heard = stale.filter(|(id, at)| self.engine.is_heard_after(id, *at));

@@ -8,7 +8,7 @@ use bellwether_tables::{AppId, Table};
 use serde_json::Map;
 
 use super::Watcher;
-use crate::record::{Evaluation, RULE_FAILING, Row, batch, micros};
+use crate::record::{AlertRow, Evaluation, RULE_FAILING, batch, micros};
 
 /// The source of transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Origin {
 
 impl Watcher {
     /// Appends the transitions that `alerts` does not hold, in one commit.
-    pub(super) async fn publish(&mut self, rows: Vec<Row>, origin: Origin) -> Result<()> {
+    pub(super) async fn publish(&mut self, rows: Vec<AlertRow>, origin: Origin) -> Result<()> {
         let new = self.ledger.add(rows);
         self.log(&new, origin);
         self.set_gauges();
@@ -55,7 +55,7 @@ impl Watcher {
     }
 
     /// Logs each new transition. Those of history, which may be weeks of them, are counted in one line.
-    fn log(&self, new: &[Row], origin: Origin) {
+    fn log(&self, new: &[AlertRow], origin: Origin) {
         for row in new {
             // An alert that becomes stale or is heard of again is no other alert.
             if !row.restates() {
@@ -88,10 +88,10 @@ impl Watcher {
         let totals = self.engine.totals(complete_to);
         let (pages, retracted) = self.ledger.pages(micros(complete_to));
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let standing = self.engine.standing();
+        let active = self.engine.active_alerts();
         for severity in ["page", "ticket", "info"] {
             let firing =
-                standing.iter().filter(|alert| alert.severity.name() == severity && alert.state == State::Firing);
+                active.iter().filter(|alert| alert.severity.name() == severity && alert.state == State::Firing);
             let rules = self.ledger.alerts().filter(|(_, alert)| {
                 alert.rule == RULE_FAILING
                     && alert.severity == severity

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellwether_aggregate::{Aggregator, Settings, event_columns};
+use bellwether_aggregate::{Aggregator, AggregatorSettings, event_columns};
 use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Event, Generator, Size};
 use bellwether_bench::process::cpu_seconds;
@@ -196,7 +196,8 @@ pub(crate) async fn aggregate(bench: &mut Bench) -> Result<()> {
             let lake = fresh_lake(bench).await?;
             let handover = handed_over.then(|| Handover::new(HANDOVER_BYTES, event_columns()));
             let mut aggregator =
-                Box::pin(Aggregator::open(&lake, Settings::default(), handover.clone(), &Registry::new())).await?;
+                Box::pin(Aggregator::open(&lake, AggregatorSettings::default(), handover.clone(), &Registry::new()))
+                    .await?;
             let (mut cpu_s, mut next) = (0.0, 0);
             for batch in &batches {
                 let files = lake.store(batch).await?;

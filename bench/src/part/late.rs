@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
-use bellwether_aggregate::{Aggregator, Settings};
+use bellwether_aggregate::{Aggregator, AggregatorSettings};
 use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::{Measured, cpu_seconds};
@@ -141,7 +141,8 @@ async fn within(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<i64> {
     let now = SystemClock.now_micros();
     let rows = (runs / FILES).max(1);
     let mut template = Template::new(bench.seed, rows, now)?;
-    let settings = Settings { index_memory_bytes: INDEX_BYTES, rolling_history: false, ..Settings::default() };
+    let settings =
+        AggregatorSettings { index_memory_bytes: INDEX_BYTES, rolling_history: false, ..AggregatorSettings::default() };
     let registry = Registry::new();
     let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
     let (mut offset, mut cpu_s) = (0, 0.0);
@@ -216,7 +217,11 @@ async fn beyond(bench: &mut Bench, lake: &Lake, runs: usize) -> Result<()> {
         commit(lake, &written, offset).await?;
         offset += batch.rows() as i64;
     }
-    let settings = Settings { horizon: Duration::from_secs(3600), rolling_history: false, ..Settings::default() };
+    let settings = AggregatorSettings {
+        horizon: Duration::from_secs(3600),
+        rolling_history: false,
+        ..AggregatorSettings::default()
+    };
     let registry = Registry::new();
     let mut aggregator = Box::pin(Aggregator::open(lake, settings, None, &registry)).await?;
     Box::pin(aggregator.run_until_caught_up()).await?;

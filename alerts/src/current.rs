@@ -7,7 +7,7 @@ use crate::ledger::Ledger;
 
 /// The present state of an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Current {
+pub struct CurrentAlert {
     /// Id.
     pub alert_id: String,
     /// Rule.
@@ -26,11 +26,11 @@ pub struct Current {
 ///
 /// # Errors
 /// `Unavailable` if the table cannot be read.
-pub async fn current(lake: &Lake) -> Result<Vec<Current>> {
+pub async fn current_alerts(lake: &Lake) -> Result<Vec<CurrentAlert>> {
     let ledger = Ledger::load(lake).await?;
     let current = ledger.alerts().filter_map(|(id, alert)| {
         let last = alert.last()?;
-        Some(Current {
+        Some(CurrentAlert {
             alert_id: id.clone(),
             rule: alert.rule.clone(),
             severity: alert.severity.clone(),
