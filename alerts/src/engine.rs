@@ -1,8 +1,8 @@
-//! All rules at work: new rows in, transitions out. Knows SQL and detectors, but neither tables nor time.
+//! The engine evaluates all rules: new rows in, transitions out. It knows SQL and detectors, but neither tables nor time.
 //!
-//! A rule's query runs over the new rows only: queries are sums over rows, so that what they return for new rows adds to
-//! what was there, and a correction takes back what it corrects. An evaluation that fails affects the rows that it fails on
-//! and no others: `asking.rs` judges all others, `attempts.rs` says when these are tried again.
+//! A rule's query runs over the new rows only. Queries are sums over rows, so that their result for new rows adds to earlier
+//! results, and a correction takes back what it corrects. A failed evaluation affects only the rows that it failed on:
+//! `asking.rs` judges all others, `attempts.rs` decides when these are tried again.
 
 mod asking;
 mod attempts;
@@ -21,28 +21,28 @@ use bellwether_tables::Table;
 
 use crate::contract::Contracts;
 use crate::observe::{MINUTE_MICROS, SEPARATOR};
-use crate::record::{AlertRow, ChangeKind, alert_id, micros};
+use crate::record::{AlertRow, ChangeKind, RowChange, alert_id, micros};
 use crate::rule::{Broken, DetectorSettings, Rule, Rules, Severity, Source};
 use asking::Asking;
 pub use asking::try_rule;
 use attempts::Attempts;
 pub use attempts::{FAILING_AFTER, Failures};
-use watched::Watched;
+use watched::{SeriesRelease, Watched};
 
-/// Memory of the queries over new rows.
+/// Memory of queries over new rows.
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// Longest that a rule's query may take: the others wait for it.
+/// Most time for the query of one rule, because the others wait for it.
 pub(crate) const LONGEST_QUERY: Duration = Duration::from_secs(30);
 
-/// Most false alarms of a month.
+/// Allowed false alarms a month, by severity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BudgetSettings {
-    /// Of pages.
+    /// Pages.
     pub pages: f64,
-    /// Of tickets.
+    /// Tickets.
     pub tickets: f64,
-    /// Of what is for information.
+    /// Alerts for information.
     pub infos: f64,
 }
 
@@ -52,56 +52,56 @@ impl Default for BudgetSettings {
     }
 }
 
-/// How a rule does.
+/// The state of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It has not seen an observation yet.
+    /// It has had no observation yet.
     Waiting,
-    /// It watches.
+    /// It judges observations.
     Watching,
-    /// Its last evaluation failed: why. It is tried again.
+    /// Its last evaluation failed, for this reason. It is tried again.
     Broken(String),
 }
 
-/// An alert as it stands.
+/// The present state of an alert.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ActiveAlert {
-    /// Its id.
+    /// Id.
     pub alert_id: String,
-    /// Its rule.
+    /// Rule.
     pub rule: String,
-    /// Who is told.
+    /// Severity.
     pub severity: Severity,
-    /// Where it is.
+    /// State.
     pub state: AlertState,
-    /// Firing without news.
+    /// It fires, but its series has had no data since.
     pub stale: bool,
 }
 
 /// Counts for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// Rules that watch.
+    /// Rules that can be evaluated.
     pub rules: usize,
-    /// Rules that cannot: they could not be read, or fail again and again.
+    /// Rules that cannot be read or fail again and again.
     pub broken: usize,
-    /// Series.
+    /// Series of all rules.
     pub series: usize,
-    /// False pages of the month that have been given out.
+    /// Bound on the false pages of this month, by the thresholds in use.
     pub pages_spent: f64,
-    /// Corrections that came too late to be judged by folding again.
+    /// Corrections of windows that are no longer kept.
     pub too_late: u64,
 }
 
-/// All rules at work.
+/// All rules, with the state of their series.
 pub struct Engine {
     watched: Vec<Watched>,
     broken: Vec<Broken>,
     contracts: Contracts,
     session: Session,
-    /// For what is asked of one rule alone.
+    /// For queries of one rule alone, so that they do not disturb the tables of the others.
     apart: Session,
-    /// Time of the evaluation, microseconds.
+    /// Time of the evaluation, microseconds since the epoch.
     now: i64,
     /// False while history is replayed.
     live: bool,
@@ -113,7 +113,7 @@ impl Engine {
     /// Starts with rules, contracts and a budget.
     ///
     /// # Errors
-    /// `Bug` where the query engine does not start.
+    /// `Bug` if the query engine does not start.
     pub fn new(rules: &Rules, contracts: &Contracts, budget: &BudgetSettings) -> Result<Self> {
         let spends = |rule: &Rule| rule.settings.detector(None).ok().flatten().and_then(|detector| detector.spending());
         let of = |severity: Severity| match severity {
@@ -171,40 +171,40 @@ impl Engine {
         })
     }
 
-    /// The same with weeks that go by the clock of a zone, where a task's contract does not name another.
+    /// Sets the time zone of the weekly season, for tasks whose contract names none.
     #[must_use]
     pub fn in_season(mut self, season: Season) -> Self {
         self.watched.iter_mut().for_each(|watched| watched.season = season);
         self
     }
 
-    /// Rules with how they do, and why some of their series are not watched.
+    /// Returns each rule with its state, and why some of its series are not judged.
     pub fn statuses(&self) -> Vec<(&Rule, &Status, &BTreeMap<String, String>)> {
         self.watched.iter().map(|watched| (&watched.rule, &watched.status, &watched.refused)).collect()
     }
 
-    /// The time of day of what comes next, microseconds; from the first such moment on, a rule that failed pauses before it
+    /// Sets the time of the evaluations that follow, microseconds since the epoch. With `live`, a rule that failed pauses before it
     /// is tried again.
     pub fn at(&mut self, now: i64, live: bool) {
         (self.now, self.live) = (now, live);
     }
 
-    /// What failed of each rule.
+    /// Returns the failures of each rule.
     pub fn failures(&self) -> impl Iterator<Item = (&Rule, &Failures)> {
         self.watched.iter().map(|watched| (&watched.rule, &watched.attempts.failures))
     }
 
-    /// Evaluations that failed since the last time this was asked, by rule.
+    /// Returns the number of failed evaluations of each rule since the last call.
     pub(crate) fn count_failures(&mut self) -> Vec<(String, u64)> {
         self.watched.iter_mut().map(|watched| (watched.rule.name.clone(), watched.attempts.count())).collect()
     }
 
-    /// True where a rule that failed works again, and rows that it has not judged are held no more: state has to be rebuilt.
+    /// Returns true if a rule that failed works again, but rows that it has not judged were dropped: state must be rebuilt.
     pub(crate) fn wants_rebuild(&self) -> bool {
         self.watched.iter().any(|watched| watched.attempts.wants_rebuild())
     }
 
-    /// Rules that could not be read.
+    /// Returns the rules that cannot be used.
     pub fn broken(&self) -> &[Broken] {
         &self.broken
     }
@@ -222,7 +222,7 @@ impl Engine {
     /// Takes in new rows of a table: some of its columns, as [`Engine::columns`] has them.
     ///
     /// # Errors
-    /// `Bug` where the rows do not have the schema. A rule that fails is set aside instead.
+    /// `Bug` if the rows do not fit the schema. A failing rule is no error.
     pub async fn take(&mut self, table: Table, rows: Vec<RecordBatch>) -> Result<()> {
         if !self.watched.iter().any(|watched| watched.rule.source.table() == Some(table)) {
             return Ok(());
@@ -242,11 +242,11 @@ impl Engine {
         for watched in self.watched.iter_mut().filter(|watched| watched.rule.source.table() == Some(table)) {
             asking.take(watched, table, &rows).await?;
         }
-        // What was taken in need not be kept.
+        // The engine does not keep the rows.
         self.session.put(table, schema, Vec::new())
     }
 
-    /// Asks again about rows that rules failed on, where their time has come.
+    /// Tries rows again that rules failed on, if it is time.
     ///
     /// # Errors
     /// As [`Engine::take`].
@@ -266,7 +266,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes that whole tables cannot be asked: an evaluation failed of every rule that asks them.
+    /// Notes that the tables cannot be read: an evaluation of every rule on whole tables failed.
     pub(crate) fn tables_fail(&mut self, why: &str) {
         let (now, live) = (self.now, self.live);
         for watched in self.watched.iter_mut().filter(|watched| watched.rule.source == Source::Tables) {
@@ -276,7 +276,7 @@ impl Engine {
         }
     }
 
-    /// Asks the rules on whole tables that are due.
+    /// Evaluates the rules on whole tables that are due.
     pub async fn ask_tables(&mut self, session: &Session, now: Minute) {
         for watched in self.watched.iter_mut().filter(|watched| watched.rule.source == Source::Tables) {
             let failed = self.live && watched.attempts.failures.in_a_row > 0;
@@ -298,8 +298,8 @@ impl Engine {
         }
     }
 
-    /// Judges all windows before `to`; those of silence before `silence_to`, which may be later, as for it, that nothing comes
-    /// is news too, or earlier, where it is open whether something came. Rules on whole tables are judged up to `now`.
+    /// Judges all windows before `to`. Silence is judged before `silence_to`: it may be later, because a window without data is
+    /// never complete, or earlier, if data may have come that was not read. Rules on whole tables are judged up to `now`.
     pub fn evaluate(&mut self, to: Minute, silence_to: Minute, now: Option<Minute>) -> Vec<AlertRow> {
         let mut rows = Vec::new();
         for watched in &mut self.watched {
@@ -311,7 +311,7 @@ impl Engine {
                 (_, DetectorSettings::Silence { .. }) => silence_to,
                 _ => to,
             };
-            // Where rows wait to be judged, their windows are not whole.
+            // While rows wait, their windows are incomplete.
             if watched.rule.source == Source::Tables || !watched.attempts.holds() {
                 watched.evaluate(until, &mut rows);
             }
@@ -319,7 +319,7 @@ impl Engine {
         rows
     }
 
-    /// Firing alerts that have heard nothing up to a moment, with when they became stale.
+    /// Returns rows for firing alerts that are stale at a moment: their series has had no data since.
     pub fn unheard(&self, until: Minute) -> Vec<AlertRow> {
         let mut rows = Vec::new();
         for watched in self.watched.iter().filter(|watched| !watched.attempts.holds()) {
@@ -334,27 +334,21 @@ impl Engine {
                         stale: true,
                         why: "no_data",
                     };
-                    let told = TransitionRecord {
+                    let record = TransitionRecord {
                         transition,
                         verdict: track.verdict(&thresholds),
                         evidence: track.evidence(&thresholds),
                     };
-                    rows.push(watched.row(
-                        entry,
-                        release,
-                        &entry.family.baselines(release),
-                        track.started(),
-                        &told,
-                        ChangeKind::New,
-                        None,
-                    ));
+                    let baselines = entry.family.baselines(release);
+                    let series = SeriesRelease { entry, release, baselines: &baselines, started: track.started() };
+                    rows.push(watched.row(series, &record, RowChange::from(ChangeKind::New)));
                 }
             }
         }
         rows
     }
 
-    /// A row that takes back what was told of an alert at a moment (microseconds); none where there is no such series.
+    /// Returns the row that retracts a transition of an alert (microseconds since the epoch); none if the series is unknown.
     pub(crate) fn retraction(&self, id: &str, at: i64, state: &str, stale: bool) -> Option<AlertRow> {
         for watched in &self.watched {
             for entry in watched.families.values() {
@@ -366,14 +360,14 @@ impl Engine {
                     let transition =
                         Transition { at: at.div_euclid(MINUTE_MICROS), from: to, to, stale, why: "corrected" };
                     let thresholds = entry.family.thresholds(release, &watched.budget, track.next());
-                    let told = TransitionRecord {
+                    let record = TransitionRecord {
                         transition,
                         verdict: track.verdict(&thresholds),
                         evidence: track.evidence(&thresholds),
                     };
                     let baselines = entry.family.baselines(release);
-                    let mut row =
-                        watched.row(entry, release, &baselines, track.started(), &told, ChangeKind::Retracted, None);
+                    let series = SeriesRelease { entry, release, baselines: &baselines, started: track.started() };
+                    let mut row = watched.row(series, &record, RowChange::from(ChangeKind::Retracted));
                     row.take_back(track.state());
                     return Some(row);
                 }
@@ -382,7 +376,7 @@ impl Engine {
         None
     }
 
-    /// True where the series of an alert fires and has been heard of since a moment, microseconds.
+    /// Returns true if the series of a firing alert has had data since a moment, microseconds since the epoch.
     pub(crate) fn is_heard_after(&self, id: &str, at: i64) -> bool {
         self.watched.iter().any(|watched| {
             watched.families.values().any(|entry| {
@@ -394,7 +388,7 @@ impl Engine {
         })
     }
 
-    /// Goes on with an alert of a rule on whole tables, whose past is not in the tables.
+    /// Lets an alert of a rule on whole tables go on, because its past is not in the tables.
     pub(crate) fn resume(&mut self, rule: &str, labels: &BTreeMap<String, String>, at: i64) {
         let contracts = &self.contracts;
         let found =
@@ -407,12 +401,12 @@ impl Engine {
         }
     }
 
-    /// True where some rule asks whole tables.
+    /// Returns true if there is a rule on whole tables.
     pub fn asks_tables(&self) -> bool {
         self.watched.iter().any(|watched| watched.rule.source == Source::Tables)
     }
 
-    /// Every alert that is not inactive.
+    /// Returns every alert that is not inactive.
     pub fn active_alerts(&self) -> Vec<ActiveAlert> {
         let mut all = Vec::new();
         for watched in &self.watched {
@@ -432,13 +426,13 @@ impl Engine {
         all
     }
 
-    /// Names of the rules whose past is in the tables.
+    /// Returns the names of the rules whose past is in the tables.
     pub(crate) fn replayed_rules(&self) -> BTreeSet<String> {
         let replayed = self.watched.iter().filter(|watched| watched.rule.source != Source::Tables);
         replayed.map(|watched| watched.rule.name.clone()).collect()
     }
 
-    /// Verdict of one series, for tests of rules and for people.
+    /// Returns the state, verdict and thresholds of one series.
     pub fn verdict(
         &self,
         rule: &str,
@@ -452,7 +446,7 @@ impl Engine {
         Some((track.state(), track.verdict(&thresholds), thresholds))
     }
 
-    /// Counts, for metrics.
+    /// Returns counts for metrics.
     pub fn totals(&self, now: Minute) -> Totals {
         let mut totals = Totals { broken: self.broken.len(), ..Totals::default() };
         for watched in &self.watched {

@@ -33,6 +33,13 @@ pub enum ChangeKind {
     Retracted,
 }
 
+/// The relation of a new row to earlier ones, and the time of a moved transition before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowChange {
+    pub(crate) kind: ChangeKind,
+    pub(crate) was: Option<Minute>,
+}
+
 /// The evaluation that a row is of, and what was known then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evaluation {
@@ -161,15 +168,22 @@ pub fn alert_id(rule: &str, series: &[String], release: &str) -> String {
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+// === impl RowChange ===
+
+impl From<ChangeKind> for RowChange {
+    fn from(kind: ChangeKind) -> Self {
+        Self { kind, was: None }
+    }
+}
+
 // === impl AlertRow ===
 
 impl AlertRow {
     /// Makes the row of a transition.
     pub(crate) fn new(
         subject: Subject<'_>,
-        told: &TransitionRecord,
-        change: ChangeKind,
-        was: Option<Minute>,
+        record: &TransitionRecord,
+        change: RowChange,
         sql: String,
         more_notes: Vec<String>,
     ) -> Self {
@@ -184,10 +198,10 @@ impl AlertRow {
             labels.insert("release_id".to_owned(), release.to_owned());
         }
         // The stratum that raised the alert is a label by the name of its column.
-        if let (Some(stratum), [column]) = (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
+        if let (Some(stratum), [column]) = (record.evidence.stratum.as_ref(), rule.strata.as_slice()) {
             labels.insert(column.clone(), stratum.to_string());
         }
-        let raised_by = |name: &str| match (told.evidence.stratum.as_ref(), rule.strata.as_slice()) {
+        let raised_by = |name: &str| match (record.evidence.stratum.as_ref(), rule.strata.as_slice()) {
             (Some(stratum), [column]) if column == name => Some(stratum.to_string()),
             _ => None,
         };
@@ -195,7 +209,7 @@ impl AlertRow {
             [one] => Some(one.to_string()),
             _ => None,
         };
-        let TransitionRecord { transition, evidence, .. } = told;
+        let TransitionRecord { transition, evidence, .. } = record;
         let finite = |value: Option<f64>| value.filter(|value| value.is_finite());
         let mut notes = evidence.notes.clone();
         notes.extend(more_notes);
@@ -218,11 +232,11 @@ impl AlertRow {
             state: transition.to.name(),
             stale: transition.stale,
             why: transition.why.to_owned(),
-            change: match change {
+            change: match change.kind {
                 ChangeKind::New | ChangeKind::Late if transition.from == transition.to => ChangeKind::Restated,
                 change => change,
             },
-            was: was.map(micros),
+            was: change.was.map(micros),
             detector: evidence.detector,
             baseline: evidence.baseline.name(),
             baseline_events: evidence.baseline_counts.map(|counts| as_long(counts.0)),

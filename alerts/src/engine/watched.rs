@@ -16,7 +16,7 @@ use super::attempts::Attempts;
 use crate::contract::{Contract, Contracts};
 use crate::observe::{Observation, SEPARATOR};
 use crate::query;
-use crate::record::{AlertRow, ChangeKind, Subject};
+use crate::record::{AlertRow, ChangeKind, RowChange, Subject};
 use crate::rule::{Absent, Rule};
 
 /// One rule at work.
@@ -44,6 +44,15 @@ pub(super) struct Entry {
     pub(super) detector: Detector,
     pub(super) contract: Option<Contract>,
     pub(super) family: Family,
+}
+
+/// A release in a series, with the releases that it is compared with and the start of its data.
+#[derive(Clone, Copy)]
+pub(super) struct SeriesRelease<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) release: &'a str,
+    pub(super) baselines: &'a [Arc<str>],
+    pub(super) started: Minute,
 }
 
 /// What stands for all series whose first values are these.
@@ -176,14 +185,15 @@ impl Watched {
                 .as_ref()
                 .and_then(|crowd| Some(CrowdMember { crowd, node: crowd.node(named(&entry.series))? }));
             for update in entry.family.evaluate_among(to, &mut self.budget, member) {
-                let (record, kind, was) = match &update.change {
-                    Change::New { record, late } => {
-                        (record, if *late { ChangeKind::Late } else { ChangeKind::New }, None)
-                    }
-                    Change::Moved { was, record } => (record, ChangeKind::Moved, Some(*was)),
-                    Change::Retracted { record, .. } => (record, ChangeKind::Retracted, None),
+                let (record, change) = match &update.change {
+                    Change::New { record, late: false } => (record, RowChange::from(ChangeKind::New)),
+                    Change::New { record, late: true } => (record, RowChange::from(ChangeKind::Late)),
+                    Change::Moved { was, record } => (record, RowChange { kind: ChangeKind::Moved, was: Some(*was) }),
+                    Change::Retracted { record, .. } => (record, RowChange::from(ChangeKind::Retracted)),
                 };
-                let mut row = self.row(entry, &update.release, &update.baselines, update.started, record, kind, was);
+                let (baselines, started) = (update.baselines.as_slice(), update.started);
+                let series = SeriesRelease { entry, release: &update.release, baselines, started };
+                let mut row = self.row(series, record, change);
                 if let Change::Retracted { now, .. } = &update.change {
                     row.take_back(*now);
                 }
@@ -193,17 +203,9 @@ impl Watched {
         self.families = families;
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a row is made of all of these, in one place")]
-    pub(super) fn row(
-        &self,
-        entry: &Entry,
-        release: &str,
-        baselines: &[Arc<str>],
-        begun: Minute,
-        told: &TransitionRecord,
-        kind: ChangeKind,
-        was: Option<Minute>,
-    ) -> AlertRow {
+    /// Returns the row of a transition of a release.
+    pub(super) fn row(&self, series: SeriesRelease<'_>, told: &TransitionRecord, change: RowChange) -> AlertRow {
+        let SeriesRelease { entry, release, baselines, started: begun } = series;
         let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
         let from = match entry.detector.compares_releases() {
             true if told.evidence.recent => told.evidence.since.unwrap_or(begun),
@@ -221,7 +223,7 @@ impl Watched {
         };
         let sql = query::of(&asked);
         let notes = self.worth(entry, told);
-        AlertRow::new(subject, told, kind, was, sql, notes)
+        AlertRow::new(subject, told, change, sql, notes)
     }
 
     /// What an alert costs, where the contract says so.
