@@ -5,7 +5,7 @@
 //! * [`engine`]: evaluates all rules on rows in memory.
 //! * [`watch`]: the role; follows the tables by version and writes `alerts`.
 //! * `failing`: alerts about failing rules.
-//! * `ledger`: the transitions in the table; [`record`]: its rows; [`current`]: the present state of each alert.
+//! * `ledger`: the transitions in the table; [`record`]: its rows; [`title`]: their titles; [`current`]: the present state of each alert.
 //! * `query`: SQL that returns the numbers of an alert again.
 //! * [`history`]: replays a rule; [`test_file`]: unit tests of rules.
 //!
@@ -26,6 +26,7 @@ mod read;
 pub mod record;
 pub mod rule;
 pub mod test_file;
+pub mod title;
 pub mod watch;
 
 pub use bellwether_detect::Season;

@@ -4,7 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_alerts::Rules;
-use bellwether_alerts::record::Measured;
+use bellwether_alerts::title::MeasuredValue;
 use bellwether_base::Result;
 use bellwether_stats::figure;
 
@@ -110,7 +110,7 @@ fn formatted(row: &EvidenceRow<'_>, name: &str, now: i64) -> Result<String> {
                 let rules = Rules::shipped();
                 let named =
                     rules.rules.iter().find(|known| known.name == rule).map_or("", |known| known.value.as_str());
-                Measured::of(named, &kind).shown(value)
+                MeasuredValue::new(named, &kind).shown(value)
             }
             "false_alarm" if row.text("false_alarm_unit")? == "per_release" => figure::percent(value),
             "log_e" | "threshold" => format!("{} nats", figure::number((value * 1e4).round() / 1e4)),
