@@ -121,7 +121,7 @@ async fn gather(table: Table, active: ActiveFile, bytes: Bytes) -> Result<Gather
             let batch = batch?;
             gathered.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
             if let Some(stated) = &stated {
-                gathered.hold_against(stated, &batch);
+                gathered.hold_against(table, stated, &batch);
             }
             if has_coordinates(table) {
                 gathered.note(&batch)?;
@@ -139,8 +139,8 @@ async fn gather(table: Table, active: ActiveFile, bytes: Bytes) -> Result<Gather
 
 impl Gathered {
     /// Holds rows against the bounds that the log states: readers leave files out by them.
-    fn hold_against(&mut self, stated: &Value, batch: &RecordBatch) {
-        let Ok(found) = serde_json::from_str::<Value>(&statistics(batch)) else { return };
+    fn hold_against(&mut self, table: Table, stated: &Value, batch: &RecordBatch) {
+        let Ok(found) = serde_json::from_str::<Value>(&statistics(table, batch)) else { return };
         for (side, name) in [("minValues", "least"), ("maxValues", "greatest")] {
             for (column, value) in found[side].as_object().into_iter().flatten() {
                 let bound = &stated[side][column];

@@ -26,7 +26,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::log::AddedFile;
 use crate::parquet_file::{as_wanted, column_indexes, gone, unreadable, wanted_schema};
 use crate::root::Lake;
-use crate::stored::{Stored, from_parquet, from_store};
+use crate::stored::{Stored, from_parquet};
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 
@@ -236,7 +236,7 @@ fn owned(columns: &[&str]) -> Vec<String> {
 }
 
 fn metadata_of(bytes: &Bytes) -> Result<ArrowReaderMetadata> {
-    Ok(ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true)).stored()?)
+    ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true)).stored()
 }
 
 /// The metadata in the end of a file, or how many bytes of it that takes.

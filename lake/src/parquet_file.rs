@@ -22,7 +22,7 @@ use crate::encoder::absent as without_value;
 use crate::log::AddedFile;
 use crate::stored::Stored;
 use bellwether_base::{Error, ErrorKind, Result};
-use bellwether_tables::{Column, ColumnType, Table};
+use bellwether_tables::{Column, ColumnType, Storage, Table};
 
 /// zstd level: the fastest; measured 1.7 M events a CPU-second on 0.8 KB events.
 const ZSTD_LEVEL: i32 = 1;
@@ -39,48 +39,6 @@ const READ_BATCH_ROWS: usize = 4 * 1024;
 
 /// False-positive rate of bloom filters: 1 in 100 files is opened for nothing.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
-
-/// Values that hardly repeat, or only in rows that stand together: looking each up in a dictionary would only cost. A field of
-/// the records in a list is named behind its list.
-const PLAIN_COLUMNS: [&str; 17] = [
-    "run_id",
-    "event_id",
-    "supersedes",
-    "session_id",
-    "user_key",
-    "trace_id",
-    "span_id",
-    "review_id",
-    "tool_calls.id",
-    "retrieval.query_sha256",
-    "scores.explanation",
-    "steps_json",
-    "content_json",
-    "extra",
-    "sha256",
-    "head",
-    "content_hash",
-];
-
-/// Of a table with more columns than this, only [`PRUNING_COLUMNS`] get Parquet statistics: comparing every text of every
-/// row costs more than all else that is done with it.
-const WIDE_COLUMNS: usize = 100;
-
-/// Columns of wide tables by whose bounds readers leave out pages or row groups.
-const PRUNING_COLUMNS: [&str; 12] = [
-    "topic",
-    "partition",
-    "offset",
-    "kafka_timestamp",
-    "ingested_at",
-    "event_time",
-    "started_at",
-    "ended_at",
-    "event_type",
-    "tenant",
-    "task",
-    "release_id",
-];
 
 /// How the pages of a file are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,22 +82,21 @@ pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties>
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    let wide = table.columns().len() > WIDE_COLUMNS;
     for leaf in table.columns().iter().flat_map(|column| leaves(column, None)) {
         let path = || ColumnPath::new(leaf.path.clone());
-        if PLAIN_COLUMNS.contains(&leaf.name.as_str()) {
+        if leaf.storage.distinct {
             properties = properties.set_column_dictionary_enabled(path(), false);
         } else if leaf.is_packed {
             properties = properties
                 .set_column_dictionary_enabled(path(), false)
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
         }
-        if wide && !PRUNING_COLUMNS.contains(&leaf.name.as_str()) {
+        if !leaf.storage.pruned {
             properties = properties.set_column_statistics_enabled(path(), EnabledStatistics::None);
         }
     }
-    for name in table.bloom_columns() {
-        let path = ColumnPath::from(*name);
+    for column in table.columns().iter().filter(|column| column.storage.bloom) {
+        let path = ColumnPath::from(column.name);
         // The writer folds a filter that turns out too large for its values.
         properties = properties
             .set_column_bloom_filter_enabled(path.clone(), true)
@@ -151,8 +108,7 @@ pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties>
 
 /// A Parquet column that a column of a table becomes, or a part of it.
 struct Leaf {
-    /// As [`PLAIN_COLUMNS`] names it.
-    name: String,
+    storage: Storage,
     path: Vec<String>,
     /// Numbers that mostly rise, stay within some bits, or are the same: packed as differences they are a third of the size,
     /// zstd has a third of the work, and nothing is looked up.
@@ -161,10 +117,9 @@ struct Leaf {
 
 /// The Parquet columns that a column becomes, which may be a field of the records in a list.
 fn leaves(column: &Column, list: Option<&Leaf>) -> Vec<Leaf> {
-    let name = list.map_or(column.name.to_owned(), |list| format!("{}.{}", list.name, column.name));
     let above = list.map_or(&[][..], |list| &list.path);
     let leaf = |below: &[&str]| Leaf {
-        name: name.clone(),
+        storage: column.storage,
         path: above
             .iter()
             .map(String::as_str)

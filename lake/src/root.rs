@@ -340,7 +340,7 @@ impl Lake {
             }
             Err(source) => return Err(from_store(source)),
         };
-        Ok(found.bytes().await.stored()?)
+        found.bytes().await.stored()
     }
 
     /// The root's path in its store.

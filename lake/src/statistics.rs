@@ -5,11 +5,9 @@ use arrow::compute::kernels::aggregate::{max, max_string, max_string_view, min, 
 use arrow::datatypes::{
     DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type,
 };
+use bellwether_tables::{Column, Table};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
-
-/// Text that gets bounds: short enough that no reader truncates it (32 characters), and worth a file not opened.
-const TEXT: [&str; 1] = ["event_type"];
 
 /// Statistics that grow with the rows of a file. Integers, times and few texts only: other text bounds would have to be
 /// truncated by rules that readers disagree on.
@@ -37,8 +35,9 @@ enum Range {
 
 impl Statistics {
     /// Of no rows yet.
-    pub(crate) fn of(fields: &[FieldRef]) -> Self {
-        let columns = fields.iter().map(|field| has_statistics(field).then(Bounds::default)).collect();
+    pub(crate) fn new(table: Table, fields: &[FieldRef]) -> Self {
+        let is_bounded = |field: &FieldRef| table.column(field.name()).is_some_and(Column::has_bounds);
+        let columns = fields.iter().map(|field| is_bounded(field).then(Bounds::default)).collect();
         Self { rows: 0, columns, fields: fields.to_vec() }
     }
 
@@ -87,8 +86,8 @@ impl Statistics {
 }
 
 /// Statistics of whole rows.
-pub fn statistics(batch: &RecordBatch) -> String {
-    let mut statistics = Statistics::of(batch.schema_ref().fields());
+pub fn statistics(table: Table, batch: &RecordBatch) -> String {
+    let mut statistics = Statistics::new(table, batch.schema_ref().fields());
     statistics.note(batch.num_rows(), &batch.columns().iter().map(Some).collect::<Vec<_>>());
     statistics.json()
 }
@@ -106,12 +105,6 @@ impl Range {
             (known, _) => known,
         }
     }
-}
-
-fn has_statistics(field: &Field) -> bool {
-    let number =
-        matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _));
-    number || TEXT.contains(&field.name().as_str())
 }
 
 /// None where every row is null.
@@ -163,7 +156,7 @@ mod tests {
     #[test]
     fn times_are_rounded_outwards_to_milliseconds() {
         let batch = RecordBatch::try_from_iter_with_nullable([
-            ("n", Arc::new(Int64Array::from(vec![Some(3), None, Some(1)])) as Arc<dyn Array>, true),
+            ("offset", Arc::new(Int64Array::from(vec![Some(3), None, Some(1)])) as Arc<dyn Array>, true),
             (
                 "at",
                 Arc::new(TimestampMicrosecondArray::from(vec![1_500, 2_500, -1]).with_timezone("UTC"))
@@ -174,13 +167,16 @@ mod tests {
             ("event_type", Arc::new(StringViewArray::from(vec!["run.score", "run.completed", "run.score"])) as _, true),
         ])
         .expect("batch");
-        let stats: Value = serde_json::from_str(&statistics(&batch)).expect("JSON");
+        let stats: Value = serde_json::from_str(&statistics(Table::Events, &batch)).expect("JSON");
         assert_eq!(stats["numRecords"], 3);
         assert_eq!(
             stats["minValues"],
-            json!({ "n": 1, "at": "1969-12-31T23:59:59.999Z", "event_type": "run.completed" })
+            json!({ "offset": 1, "event_time": "1969-12-31T23:59:59.999Z", "event_type": "run.completed" })
         );
-        assert_eq!(stats["maxValues"], json!({ "n": 3, "at": "1970-01-01T00:00:00.003Z", "event_type": "run.score" }));
-        assert_eq!(stats["nullCount"], json!({ "n": 1, "at": 0, "event_type": 0 }));
+        assert_eq!(
+            stats["maxValues"],
+            json!({ "offset": 3, "event_time": "1970-01-01T00:00:00.003Z", "event_type": "run.score" })
+        );
+        assert_eq!(stats["nullCount"], json!({ "offset": 1, "event_time": 0, "event_type": 0 }));
     }
 }

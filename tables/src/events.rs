@@ -1,14 +1,25 @@
 //! `events`: one accepted run event, flattened, with its Kafka coordinates.
 
-use super::{Column, ColumnType, optional, required};
+use super::{Column, ColumnType};
 
 /// What a row is.
 pub const DOC: &str = "One accepted run event, flattened, with its Kafka coordinates. Append-only; one row a message.";
 
+/// A column that every row has. Parquet statistics of so many columns would cost more than everything else done with a row,
+/// so only the columns that are marked `pruned` get them.
+const fn required(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    super::required(name, kind, doc).unpruned()
+}
+
+/// A column that may be null.
+const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    super::optional(name, kind, doc).unpruned()
+}
+
 /// One tool call of a run.
 pub const TOOL_CALL: &[Column] = &[
     required("name", ColumnType::Text, "tool"),
-    optional("id", ColumnType::Text, "call id"),
+    optional("id", ColumnType::Text, "call id").distinct(),
     optional("type", ColumnType::Text, "kind of tool"),
     optional("schema_version", ColumnType::Text, "version of the tool's schema"),
     required("status", ColumnType::Text, "ok, error, timeout, denied, invalid_arguments, ... (open)"),
@@ -37,7 +48,7 @@ pub const DOCUMENT: &[Column] = &[
 pub const RETRIEVAL: &[Column] = &[
     required("source_id", ColumnType::Text, "source asked"),
     optional("index_version", ColumnType::Text, "version of the index"),
-    optional("query_sha256", ColumnType::Text, "hash of the query"),
+    optional("query_sha256", ColumnType::Text, "hash of the query").distinct(),
     optional("requested_k", ColumnType::Long, "documents asked for"),
     optional("returned_k", ColumnType::Long, "documents returned"),
     optional("top_score", ColumnType::Double, "best score"),
@@ -90,7 +101,7 @@ pub const SCORE: &[Column] = &[
     required("sets_outcome", ColumnType::Boolean, "the score decides the run's outcome"),
     optional("weight", ColumnType::Double, "weight"),
     optional("reference_json", ColumnType::Text, "reference item, as sent"),
-    optional("explanation", ColumnType::Text, "explanation"),
+    optional("explanation", ColumnType::Text, "explanation").distinct(),
     optional("cost_nanos", ColumnType::Long, "cost of the scoring, nano-units"),
     optional("cost_currency", ColumnType::Text, "its currency"),
 ];
@@ -98,37 +109,37 @@ pub const SCORE: &[Column] = &[
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
     // Where the row came from.
-    required("topic", ColumnType::Text, "Kafka topic, or `file:NAME` for a replayed file"),
-    required("partition", ColumnType::Integer, "Kafka partition; 0 for a file"),
-    required("offset", ColumnType::Long, "Kafka offset; line number from 0 for a file"),
-    optional("kafka_timestamp", ColumnType::Timestamp, "time the broker or producer gave the message"),
-    required("ingested_at", ColumnType::Timestamp, "time the message was decoded"),
+    required("topic", ColumnType::Text, "Kafka topic, or `file:NAME` for a replayed file").pruned(),
+    required("partition", ColumnType::Integer, "Kafka partition; 0 for a file").pruned(),
+    required("offset", ColumnType::Long, "Kafka offset; line number from 0 for a file").pruned(),
+    optional("kafka_timestamp", ColumnType::Timestamp, "time the broker or producer gave the message").pruned(),
+    required("ingested_at", ColumnType::Timestamp, "time the message was decoded").pruned(),
     // The envelope.
     required("event_date", ColumnType::Date, "UTC date of `event_time`; the table's partition column"),
     required(
         "event_type",
         ColumnType::Text,
         "run.completed, run.score, run.review, run.escalated, run.policy_exception",
-    ),
+    ).pruned().bounded(),
     required("spec", ColumnType::Text, "contract version the producer named"),
     required("source", ColumnType::Text, "producer; `unknown` where none was named"),
-    required("event_id", ColumnType::Text, "idempotency key of the event within its source"),
-    required("event_time", ColumnType::Timestamp, "time of the statement"),
-    required("run_id", ColumnType::Text, "the run"),
-    required("tenant", ColumnType::Text, "tenant; empty where none was named"),
+    required("event_id", ColumnType::Text, "idempotency key of the event within its source").distinct(),
+    required("event_time", ColumnType::Timestamp, "time of the statement").pruned(),
+    required("run_id", ColumnType::Text, "the run").distinct().bloom(),
+    required("tenant", ColumnType::Text, "tenant; empty where none was named").pruned(),
     required("revision", ColumnType::Long, "of several statements of one fact the highest revision counts"),
     required(
         "content_hash",
         ColumnType::Long,
         "hash of the message body; breaks ties between equal revisions and times",
-    ),
-    optional("supersedes", ColumnType::Text, "event id this one replaces, as stated"),
+    ).distinct(),
+    optional("supersedes", ColumnType::Text, "event id this one replaces, as stated").distinct(),
     // run.completed: what ran.
-    optional("task", ColumnType::Text, "task"),
+    optional("task", ColumnType::Text, "task").pruned(),
     optional("task_version", ColumnType::Text, "its version"),
     optional("environment", ColumnType::Text, "environment"),
     required("attempt", ColumnType::Integer, "attempt of the run, from 1"),
-    optional("release_id", ColumnType::Text, "release"),
+    optional("release_id", ColumnType::Text, "release").pruned(),
     optional("release_fingerprint", ColumnType::Text, "sha256 of the release's canonical JSON, recomputed on arrival"),
     optional("release_fingerprint_stated", ColumnType::Text, "fingerprint the producer stated, where it differs"),
     optional("release_json", ColumnType::Text, "the whole release, canonical JSON"),
@@ -144,8 +155,8 @@ pub const COLUMNS: &[Column] = &[
     optional("variant", ColumnType::Text, "variant of the flag"),
     optional("assignment_unit", ColumnType::Text, "run, session, user, tenant"),
     optional("traffic_fraction", ColumnType::Double, "share of traffic the rollout was to get"),
-    optional("started_at", ColumnType::Timestamp, "start of the run"),
-    optional("ended_at", ColumnType::Timestamp, "completion of the run; decides its window"),
+    optional("started_at", ColumnType::Timestamp, "start of the run").pruned(),
+    optional("ended_at", ColumnType::Timestamp, "completion of the run; decides its window").pruned(),
     // How it ended.
     optional("outcome_status", ColumnType::Text, "success, failure, error, timeout, abandoned, unknown"),
     optional("outcome_source", ColumnType::Text, "app, rule, llm, human, environment (open)"),
@@ -211,7 +222,7 @@ pub const COLUMNS: &[Column] = &[
     optional("escalation_wait_micros", ColumnType::Long, "time waited, µs"),
     optional("escalation_handle_micros", ColumnType::Long, "time handled, µs"),
     // run.review.
-    optional("review_id", ColumnType::Text, "review"),
+    optional("review_id", ColumnType::Text, "review").distinct(),
     optional("review_queue", ColumnType::Text, "queue"),
     optional("reviewer", ColumnType::Text, "pseudonym of the reviewer"),
     optional("review_decision", ColumnType::Text, "accept, reject, edit, escalate, unsure, skip"),
@@ -224,22 +235,22 @@ pub const COLUMNS: &[Column] = &[
     optional("review_rubric_version", ColumnType::Text, "version of the rubric"),
     optional("review_json", ColumnType::Text, "labels, expected and expected_ref, as sent"),
     // Who, where, and how it was sampled.
-    optional("session_id", ColumnType::Text, "session; runs of one session are one cluster"),
-    optional("user_key", ColumnType::Text, "keyed hash of the user"),
-    optional("trace_id", ColumnType::Text, "W3C trace id"),
-    optional("span_id", ColumnType::Text, "W3C span id"),
+    optional("session_id", ColumnType::Text, "session; runs of one session are one cluster").distinct(),
+    optional("user_key", ColumnType::Text, "keyed hash of the user").distinct(),
+    optional("trace_id", ColumnType::Text, "W3C trace id").distinct(),
+    optional("span_id", ColumnType::Text, "W3C span id").distinct(),
     optional("sampling_probability", ColumnType::Double, "probability with which the producer kept the run"),
     optional("sampling_reason", ColumnType::Text, "why it was sampled so"),
     required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths; 1,000,000 where unsampled"),
     optional("segments", ColumnType::TextMap, "free dimensions of the producer"),
-    optional("steps_json", ColumnType::Text, "steps, as sent"),
-    optional("content_json", ColumnType::Text, "content, as sent"),
+    optional("steps_json", ColumnType::Text, "steps, as sent").distinct(),
+    optional("content_json", ColumnType::Text, "content, as sent").distinct(),
     optional(
         "extra",
         ColumnType::Text,
         "fields without a column, as a JSON object: unknown ones, and values that were left out; each where it stood in the \
          event, a list as an object of its places; at most 8 KiB",
-    ),
+    ).distinct(),
     // What came with later versions.
     optional("tokens_by_modality", ColumnType::TextMap, "tokens by modality, whole numbers as text"),
     optional(

@@ -64,16 +64,73 @@ pub struct Column {
     pub required: bool,
     /// What it means, with its unit; goes into the generated reference.
     pub doc: &'static str,
+    /// How it is stored.
+    pub storage: Storage,
 }
+
+/// How a column is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Values hardly repeat, or only in neighbouring rows: a dictionary costs more than it saves.
+    pub distinct: bool,
+    /// Parquet statistics, by which readers skip row groups and pages.
+    pub pruned: bool,
+    /// Least and greatest text of a file in the log. For texts of at most 32 characters, which no reader truncates; numbers
+    /// and times always have these bounds.
+    pub bounded: bool,
+    /// A Parquet bloom filter, for lookups by value.
+    pub bloom: bool,
+}
+
+const USUAL: Storage = Storage { distinct: false, pruned: true, bounded: false, bloom: false };
 
 /// A column that every row has.
 pub const fn required(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
-    Column { name, kind, required: true, doc }
+    Column { name, kind, required: true, doc, storage: USUAL }
 }
 
 /// A column that may be null.
 pub const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
-    Column { name, kind, required: false, doc }
+    Column { name, kind, required: false, doc, storage: USUAL }
+}
+
+// === impl Column ===
+
+impl Column {
+    /// Marks a column whose values hardly repeat.
+    pub const fn distinct(mut self) -> Self {
+        self.storage.distinct = true;
+        self
+    }
+
+    /// Marks a column by whose statistics readers skip rows.
+    pub const fn pruned(mut self) -> Self {
+        self.storage.pruned = true;
+        self
+    }
+
+    /// Leaves out the column's Parquet statistics.
+    pub const fn unpruned(mut self) -> Self {
+        self.storage.pruned = false;
+        self
+    }
+
+    /// Gives a text column bounds in the log.
+    pub const fn bounded(mut self) -> Self {
+        self.storage.bounded = true;
+        self
+    }
+
+    /// Gives the column a bloom filter.
+    pub const fn bloom(mut self) -> Self {
+        self.storage.bloom = true;
+        self
+    }
+
+    /// True if the log holds the least and the greatest value of each file.
+    pub const fn has_bounds(&self) -> bool {
+        self.storage.bounded || matches!(self.kind, ColumnType::Integer | ColumnType::Long | ColumnType::Timestamp)
+    }
 }
 
 /// Every table of a lake.
@@ -142,12 +199,9 @@ impl Table {
         }
     }
 
-    /// Columns that get a Parquet bloom filter.
-    pub const fn bloom_columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Events => &["run_id"],
-            _ => &[],
-        }
+    /// A column by its name.
+    pub fn column(self, name: &str) -> Option<&'static Column> {
+        self.columns().iter().find(|column| column.name == name)
     }
 
     /// The schema of a batch in memory, partition column included.
@@ -273,10 +327,26 @@ mod tests {
     }
 
     #[test]
-    fn partition_and_bloom_columns_exist() {
+    fn partition_columns_exist() {
         for table in Table::ALL {
-            for name in table.partition_column().iter().chain(table.bloom_columns()) {
-                assert!(table.columns().iter().any(|column| column.name == *name), "{} has no {name}", table.name());
+            let name = table.partition_column();
+            assert!(name.is_none_or(|name| table.column(name).is_some()), "{} has no {name:?}", table.name());
+        }
+    }
+
+    #[test]
+    fn only_short_texts_are_bounded_and_only_top_level_columns_have_filters() {
+        for table in Table::ALL {
+            for column in table.columns() {
+                let text = matches!(column.kind, ColumnType::Text);
+                assert!(text || !(column.storage.bounded || column.storage.bloom), "{}.{}", table.name(), column.name);
+                if let ColumnType::List(fields) = column.kind {
+                    assert!(
+                        fields.iter().all(|field| !field.storage.bounded && !field.storage.bloom),
+                        "{}",
+                        column.name
+                    );
+                }
             }
         }
     }

@@ -17,6 +17,6 @@ pub const COLUMNS: &[Column] = &[
     required("message", ColumnType::Text, "what is wrong and what to do"),
     required("problems", ColumnType::Long, "number of problems found"),
     required("size_bytes", ColumnType::Long, "size of the message body"),
-    required("sha256", ColumnType::Text, "hash of the message body, hexadecimal"),
-    required("head", ColumnType::Text, "first 4 KiB of the body, its text values masked"),
+    required("sha256", ColumnType::Text, "hash of the message body, hexadecimal").distinct(),
+    required("head", ColumnType::Text, "first 4 KiB of the body, its text values masked").distinct(),
 ];

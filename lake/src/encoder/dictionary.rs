@@ -272,7 +272,7 @@ impl DictionaryColumn {
         let mut writer = SerializedPageWriter::new(&mut sink);
         let mut write = |page: Page| -> Result<PageWriteSpec> {
             let size = page.buffer().len();
-            Ok(writer.write_page(CompressedPage::new(page, size)).stored()?)
+            writer.write_page(CompressedPage::new(page, size)).stored()
         };
         let mut data_at = 0;
         if let Some(encoding) = dictionary {

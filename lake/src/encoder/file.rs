@@ -118,7 +118,7 @@ impl FileEncoder {
             open: 0,
             groups: Vec::new(),
             rows: 0,
-            statistics: Statistics::of(&shape.fields),
+            statistics: Statistics::new(table, &shape.fields),
             handed_on: Vec::new(),
             handed_on_bytes: 0,
             without_value: BTreeMap::new(),
