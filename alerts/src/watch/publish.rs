@@ -91,7 +91,7 @@ impl Watcher {
         let active = self.engine.active_alerts();
         for severity in ["page", "ticket", "info"] {
             let firing =
-                active.iter().filter(|alert| alert.severity.name() == severity && alert.state == State::Firing);
+                active.iter().filter(|alert| alert.severity.name() == severity && alert.state == AlertState::Firing);
             let rules = self.ledger.alerts().filter(|(_, alert)| {
                 alert.rule == RULE_FAILING
                     && alert.severity == severity
