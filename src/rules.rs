@@ -148,22 +148,19 @@ struct Failing {
 async fn failing(lake: &Lake) -> Result<BTreeMap<String, Failing>> {
     let session = Session::open(lake, SessionSettings::default()).await?;
     let sql = format!(
-        "SELECT title, state, canary_events, since, notes FROM alerts WHERE rule = '{RULE_FAILING}' ORDER BY evaluation, at, \
+        "SELECT labels['rule'], state, canary_events, since, notes FROM alerts WHERE rule = '{RULE_FAILING}' ORDER BY evaluation, at, \
          CASE state WHEN 'pending' THEN 0 ELSE 1 END"
     );
     let mut failing = BTreeMap::new();
     for batch in session.execute(&sql).await?.collect().await? {
         let text = |place: usize| cast(batch.column(place), &DataType::Utf8);
-        let (title, state, notes) = (text(0)?, text(1)?, text(4)?);
+        let (rules, state, notes) = (text(0)?, text(1)?, text(4)?);
         let failures = batch.column(2).as_primitive::<Int64Type>();
         let since = cast(batch.column(3), &DataType::Int64)?;
         for row in 0..batch.num_rows() {
-            // A title begins with the rule's name.
-            let title = title.as_string::<i32>().value(row);
-            let name = title.split_once(':').map_or(title, |(name, _)| name).to_owned();
             let since = since.as_primitive::<Int64Type>();
             failing.insert(
-                name,
+                rules.as_string::<i32>().value(row).to_owned(),
                 Failing {
                     state: state.as_string::<i32>().value(row).to_owned(),
                     failures: if failures.is_valid(row) { failures.value(row) } else { 0 },
