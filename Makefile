@@ -60,6 +60,10 @@ lint: ## Check format, spelling, dependencies, clippy and rustdoc
 	cargo clippy --quiet --locked $(SQL_TESTS) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps $(FEATURES)
 
+.PHONY: advisories
+advisories: ## Check dependencies for known vulnerabilities
+	@scripts/lint advisories
+
 .PHONY: exceptions
 exceptions: ## List unsafe code and lint exceptions
 	@scripts/lint exceptions
@@ -88,6 +92,10 @@ generate: ## Write the generated pages, and the answers in the .slt files
 	@$(BUILD) --quiet
 	@scripts/generated write '$(PROGRAM)'
 	@cargo run --quiet --locked $(SQL_TESTS) -- write '$(PROGRAM)'
+
+.PHONY: snapshots
+snapshots: ## Write the snapshots of messages and titles; read the diff
+	INSTA_UPDATE=always cargo test --workspace $(FEATURES) --test main messages
 
 # --- Longer suites; `make test` runs a short form of each
 
