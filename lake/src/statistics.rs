@@ -2,9 +2,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::kernels::aggregate::{max, max_string, max_string_view, min, min_string, min_string_view};
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type,
-};
+use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
 use bellwether_tables::{Column, Table};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
@@ -158,7 +156,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter_with_nullable([
             ("offset", Arc::new(Int64Array::from(vec![Some(3), None, Some(1)])) as Arc<dyn Array>, true),
             (
-                "at",
+                "event_time",
                 Arc::new(TimestampMicrosecondArray::from(vec![1_500, 2_500, -1]).with_timezone("UTC"))
                     as Arc<dyn Array>,
                 true,
