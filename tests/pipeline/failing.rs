@@ -65,8 +65,8 @@ fn a_rule_that_fails_on_one_task_is_reported_until_it_is_fixed() {
     assert!(failing.iter().any(|row| row["state"] == "firing" && row["severity"] == "page"), "{failing:#?}");
     let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
     let line = listed.lines().find(|line| line.contains("mine")).expect("it is listed");
-    assert!(line.contains("fails since") && line.contains("in a row"), "{line}");
-    assert!(listed.lines().filter(|line| line.contains("fails since")).count() == 1, "{listed}");
+    assert!(line.contains("failing since") && line.contains("in a row"), "{line}");
+    assert!(listed.lines().filter(|line| line.contains("failing since")).count() == 1, "{listed}");
 
     // The health of a watching process names the rule, and the metrics count its failures.
     let running = setup.start("watch");
@@ -86,7 +86,7 @@ fn a_rule_that_fails_on_one_task_is_reported_until_it_is_fixed() {
     let fired = setup.sql("SELECT DISTINCT task FROM alerts WHERE rule = 'mine' AND state = 'firing' ORDER BY task");
     assert_eq!(fired.len(), 3, "{fired:?}");
     let listed = bellwether(&["rules", "list", "--config", config]).succeeds();
-    assert!(!listed.contains("fails since"), "{listed}");
+    assert!(!listed.contains("failing since"), "{listed}");
 }
 
 #[test]
