@@ -2,7 +2,8 @@
 //!
 //! * `common` holds the shared helpers: broker, program, waiting, events.
 //! * `simulation` drives the roles' own loops with time and randomness from a seed.
-//! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`.
+//! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
+//!   snapshots of summaries, errors and titles.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
@@ -18,6 +19,7 @@ mod earlier;
 mod examples;
 mod house;
 mod late;
+mod messages;
 mod pipeline;
 mod simulation;
 mod statistics;

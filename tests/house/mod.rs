@@ -1,4 +1,4 @@
-//! The edges between the rooms, as ARCHITECTURE.md has them.
+//! Rules of the source tree: which crate may use which, as ARCHITECTURE.md says, and where unsafe code is.
 
 mod exceptions;
 
@@ -9,67 +9,69 @@ use serde_json::Value;
 
 use crate::common::repository;
 
-/// A room: its crate, the rooms it may use, and libraries it must not know.
-struct Room {
+/// What a crate may depend on directly.
+struct Rule {
     name: &'static str,
-    rooms: &'static [&'static str],
-    not: &'static [&'static str],
+    /// Crates of this workspace that it may use.
+    may_use: &'static [&'static str],
+    /// Third-party crates that it must not use.
+    must_not_use: &'static [&'static str],
 }
 
-const ROOMS: &[Room] = &[
-    Room {
+const RULES: &[Rule] = &[
+    Rule {
         name: "bellwether-event",
-        rooms: &[],
-        not: &["tokio", "rdkafka", "arrow", "parquet", "datafusion", "deltalake", "object_store", "chrono"],
+        may_use: &[],
+        must_not_use: &["tokio", "rdkafka", "arrow", "parquet", "datafusion", "deltalake", "object_store", "chrono"],
     },
-    Room {
+    Rule {
         name: "bellwether-stats",
-        rooms: &[],
-        not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
+        may_use: &[],
+        must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
-    Room {
+    Rule {
         name: "bellwether-detect",
-        rooms: &["bellwether-stats"],
-        not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
+        may_use: &["bellwether-stats"],
+        must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
-    Room {
+    Rule {
         name: "bellwether-base",
-        rooms: &[],
-        not: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],
+        may_use: &[],
+        must_not_use: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],
     },
-    Room {
+    Rule {
         name: "bellwether-tables",
-        rooms: &[],
-        not: &["tokio", "rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
+        may_use: &[],
+        must_not_use: &["tokio", "rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
     },
-    Room {
+    Rule {
         name: "bellwether-lake",
-        rooms: &["bellwether-base", "bellwether-tables"],
-        not: &["rdkafka", "datafusion", "prometheus"],
+        may_use: &["bellwether-base", "bellwether-tables"],
+        must_not_use: &["rdkafka", "datafusion", "prometheus"],
     },
-    Room {
+    Rule {
         name: "bellwether-audit",
-        rooms: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
-        not: &["rdkafka", "datafusion", "deltalake", "prometheus"],
+        may_use: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
+        must_not_use: &["rdkafka", "datafusion", "deltalake", "prometheus"],
     },
-    Room {
+    Rule {
         name: "bellwether-follow",
-        rooms: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
-        not: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet"],
+        may_use: &["bellwether-base", "bellwether-tables", "bellwether-lake"],
+        must_not_use: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet"],
     },
-    Room {
+    Rule {
         name: "bellwether-metrics",
-        rooms: &["bellwether-stats"],
-        not: &["tokio", "rdkafka", "deltalake", "object_store", "parquet"],
+        may_use: &["bellwether-stats"],
+        must_not_use: &["tokio", "rdkafka", "deltalake", "object_store", "parquet"],
     },
-    Room {
+    Rule {
         name: "bellwether-ingest",
-        rooms: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake"],
-        not: &["datafusion", "deltalake", "object_store"],
+        may_use: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake"],
+        must_not_use: &["datafusion", "deltalake", "object_store"],
     },
-    Room {
+    Rule {
         name: "bellwether-aggregate",
-        rooms: &[
+        may_use: &[
             "bellwether-base",
             "bellwether-tables",
             "bellwether-follow",
@@ -77,16 +79,16 @@ const ROOMS: &[Room] = &[
             "bellwether-metrics",
             "bellwether-stats",
         ],
-        not: &["rdkafka", "deltalake", "object_store"],
+        must_not_use: &["rdkafka", "deltalake", "object_store"],
     },
-    Room {
+    Rule {
         name: "bellwether-queries",
-        rooms: &["bellwether-tables", "bellwether-base", "bellwether-lake", "bellwether-metrics", "bellwether-stats"],
-        not: &["rdkafka"],
+        may_use: &["bellwether-tables", "bellwether-base", "bellwether-lake", "bellwether-metrics", "bellwether-stats"],
+        must_not_use: &["rdkafka"],
     },
-    Room {
+    Rule {
         name: "bellwether-alerts",
-        rooms: &[
+        may_use: &[
             "bellwether-base",
             "bellwether-tables",
             "bellwether-detect",
@@ -95,12 +97,12 @@ const ROOMS: &[Room] = &[
             "bellwether-lake",
             "bellwether-queries",
         ],
-        not: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion"],
+        must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion"],
     },
-    // Measures the others; nothing uses it but tests.
-    Room {
+    // Measures the others; only tests use it.
+    Rule {
         name: "bellwether-bench",
-        rooms: &[
+        may_use: &[
             "bellwether-tables",
             "bellwether-base",
             "bellwether-event",
@@ -111,16 +113,16 @@ const ROOMS: &[Room] = &[
             "bellwether-stats",
             "bellwether-bench-detection",
         ],
-        not: &["datafusion", "deltalake", "object_store"],
+        must_not_use: &["datafusion", "deltalake", "object_store"],
     },
-    Room {
+    Rule {
         name: "bellwether-bench-detection",
-        rooms: &["bellwether-stats", "bellwether-detect"],
-        not: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "object_store"],
+        may_use: &["bellwether-stats", "bellwether-detect"],
+        must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "object_store"],
     },
-    Room {
+    Rule {
         name: "bellwether",
-        rooms: &[
+        may_use: &[
             "bellwether-audit",
             "bellwether-event",
             "bellwether-stats",
@@ -134,11 +136,11 @@ const ROOMS: &[Room] = &[
             "bellwether-queries",
             "bellwether-alerts",
         ],
-        not: &["deltalake", "object_store"],
+        must_not_use: &["deltalake", "object_store"],
     },
 ];
 
-/// Direct dependencies of every package of the workspace, those for tests and builds left out.
+/// Returns the direct dependencies of every package of the workspace, without those of tests and build scripts.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
@@ -160,16 +162,16 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn rooms_use_only_the_rooms_they_may() {
+fn crates_use_only_the_crates_they_may() {
     let dependencies = dependencies();
-    let known: BTreeSet<&str> = ROOMS.iter().map(|room| room.name).collect();
+    let known: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
     let there: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
-    assert_eq!(there, known, "a new crate needs its room here and in ARCHITECTURE.md");
-    for room in ROOMS {
-        for used in &dependencies[room.name] {
-            let allowed = !known.contains(used.as_str()) || room.rooms.contains(&used.as_str());
-            assert!(allowed, "`{}` must not use room `{used}`", room.name);
-            assert!(!room.not.contains(&used.as_str()), "`{}` must not know `{used}`", room.name);
+    assert_eq!(there, known, "a new crate needs a rule here and in ARCHITECTURE.md");
+    for rule in RULES {
+        for used in &dependencies[rule.name] {
+            let allowed = !known.contains(used.as_str()) || rule.may_use.contains(&used.as_str());
+            assert!(allowed, "`{}` must not use `{used}`", rule.name);
+            assert!(!rule.must_not_use.contains(&used.as_str()), "`{}` must not use `{used}`", rule.name);
         }
     }
 }
