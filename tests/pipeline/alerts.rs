@@ -116,8 +116,7 @@ fn alerts_of_history_are_logged_in_one_line_and_shown_in_words() {
     for new in [true, false] {
         let ended = bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]);
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("bellwether_alerts")).collect();
-        let reported: Vec<&&str> =
-            lines.iter().filter(|line| line.contains("alerts as the tables have them")).collect();
+        let reported: Vec<&&str> = lines.iter().filter(|line| line.contains("state of the alerts")).collect();
         assert_eq!(reported.len(), 1, "{}", ended.stderr);
         assert!(
             !reported[0].contains("firing=0 ") && reported[0].contains("new_transitions=0") != new,
