@@ -79,7 +79,6 @@ pub struct Settings {
 pub struct Truth {
     /// Tenant; empty for none.
     pub tenant: &'static str,
-    /// Task.
     pub task: &'static str,
     /// Whether it succeeded; none if unknown.
     pub success: Option<bool>,
@@ -94,7 +93,6 @@ pub struct Truth {
 /// A message with its partition and arrival time.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// Its partition.
     pub partition: i32,
     /// When it can be read, µs since 1970, by a correct clock.
     pub arrives_micros: i64,

@@ -101,9 +101,7 @@ pub struct Crowd {
 /// The position of a series in a crowd.
 #[derive(Clone, Copy, Debug)]
 pub struct CrowdMember<'a> {
-    /// The crowd.
     pub crowd: &'a Crowd,
-    /// Its node.
     pub node: usize,
 }
 

@@ -76,7 +76,6 @@ pub enum Signal {
 /// A signal with its statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// The signal.
     pub signal: Signal,
     /// The statistic: evidence in nats, or the compared value.
     pub statistic: f64,

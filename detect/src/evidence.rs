@@ -55,7 +55,6 @@ pub struct Evidence {
     pub canary_value: Option<f64>,
     /// Kind of the effect: `odds_ratio`, `ratio`, `burn_rate`, `distance`, …
     pub effect_kind: &'static str,
-    /// The effect.
     pub effect: Option<f64>,
     /// An interval that covers the true effect at all times with probability 95 %, asymptotically.
     pub interval: Option<(f64, f64)>,

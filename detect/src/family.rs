@@ -65,7 +65,6 @@ pub struct SeriesUpdate {
     pub baselines: Vec<Arc<str>>,
     /// Its first window.
     pub started: Minute,
-    /// The change.
     pub change: Change,
 }
 

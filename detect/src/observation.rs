@@ -66,7 +66,6 @@ pub struct StratumRow {
 /// A window of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    /// Its start.
     pub start: Minute,
     /// True if the baseline is from the same hour of earlier weeks instead of the same window.
     pub historical: bool,

@@ -20,7 +20,6 @@ const CHECKPOINTS: usize = 5;
 /// A transition with the verdict and the evidence that caused it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransitionRecord {
-    /// The transition.
     pub transition: Transition,
     /// The detector's verdict.
     pub verdict: Verdict,

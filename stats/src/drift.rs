@@ -41,7 +41,6 @@ const MIN_HOURS: usize = 24;
 pub struct HourCounts {
     /// Hours since the epoch on the clock that defines the season: UTC or a time zone.
     pub hour: i64,
-    /// Runs.
     pub runs: u64,
     /// Runs with the bad outcome.
     pub events: u64,

@@ -81,9 +81,7 @@ pub struct TrafficLevel {
 /// A recent hour: its runs, its usual runs, and its weight as evidence about the present.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecentHour {
-    /// Observed runs.
     pub runs: f64,
-    /// Usual runs.
     pub usual: f64,
     /// 1 for the hours just before the present, less for older ones.
     pub weight: f64,

@@ -53,9 +53,7 @@ pub enum Rhythm {
 /// A task of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Task {
-    /// Its tenant.
     pub tenant: &'static str,
-    /// Its name.
     pub name: &'static str,
     /// Its schedule.
     pub rhythm: Rhythm,
@@ -121,15 +119,12 @@ pub struct Fault {
 /// The counts of one task in a window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
-    /// Its task.
     pub task: usize,
     /// Start of the window, minutes since the start of the fleet.
     pub minute: i64,
-    /// Its release.
     pub release: u8,
     /// True for a canary.
     pub canary: bool,
-    /// Runs.
     pub runs: u64,
     /// Number that failed, violated their schema, escalated, had a failed tool call, had a policy exception.
     pub bad: [u64; 5],
@@ -143,7 +138,6 @@ pub struct Fleet {
     key: Key,
     wander: Vec<Vec<f64>>,
     deviation: f64,
-    /// Its faults.
     pub faults: Vec<Fault>,
 }
 

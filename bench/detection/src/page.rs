@@ -12,11 +12,8 @@ pub const END: &str = "<!-- measured: end -->";
 /// The circumstances of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunInfo {
-    /// The day.
     pub date: String,
-    /// The machine.
     pub machine: String,
-    /// The command.
     pub command: String,
     /// Number of seeds.
     pub seeds: String,

@@ -11,13 +11,11 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// All curves.
 pub type Curves = Vec<Curve>;
 
 /// A detector as a point: false alarms and delay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// Its name.
     pub name: String,
     /// False alarms a week.
     pub false_a_week: f64,

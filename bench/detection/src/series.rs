@@ -115,9 +115,7 @@ pub fn delay_after(alarms: &[i64], change: i64, within: i64) -> Delay {
 /// The quantity for drift of a distribution (D4 for quantities and categories), hourly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Finish reasons.
     Finish,
-    /// Input tokens.
     Tokens,
 }
 

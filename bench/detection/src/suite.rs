@@ -27,7 +27,6 @@ pub struct Plan {
     pub seeds: u64,
     /// Seeds of scenarios without a change.
     pub nulls: u64,
-    /// First seed.
     pub first: u64,
     /// Run only the scenarios with targets.
     pub quick: bool,
@@ -63,7 +62,6 @@ pub struct Results {
     pub past: Vec<TableRow>,
     /// Rows of many series, objectives and missing data.
     pub others: Vec<TableRow>,
-    /// Targets.
     pub targets: Vec<Target>,
     /// Evidence over time, for the pictures.
     #[serde(skip)]

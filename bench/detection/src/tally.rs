@@ -25,11 +25,9 @@ pub struct Figure {
 pub struct TableRow {
     /// Scenario, such as `R1 -5 pp`.
     pub scenario: String,
-    /// Traffic.
     pub traffic: String,
     /// Detector or peer.
     pub detector: String,
-    /// Seeds.
     pub seeds: u64,
     /// Fraction of seeds that alarmed, 0 to 1.
     pub alarmed: Option<Figure>,

@@ -108,11 +108,8 @@ pub enum Scope {
 /// A world: traffic, changes and a seed.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// The seed.
     pub seed: u64,
-    /// Its traffic.
     pub traffic: Traffic,
-    /// Its changes.
     pub changes: Vec<Change>,
     /// Minutes without any run: from, to.
     pub gap: Option<(i64, i64)>,
@@ -134,7 +131,6 @@ pub struct Run {
     pub task: usize,
     /// True for the canary.
     pub canary: bool,
-    /// Its session.
     pub session: Key,
     /// True for the first run of its session.
     pub first: bool,
