@@ -23,7 +23,7 @@ pub(crate) enum AlertsCommand {
   bellwether alerts list --root bellwether-data --all
 
 To process alerts in a program, query the table:
-  bellwether sql --root bellwether-data --format ndjson \"SELECT * FROM alerts WHERE state = 'firing' AND change = 'new'\"")]
+  bellwether sql --root bellwether-data --format ndjson \"SELECT * FROM alerts WHERE change = 'new'\"")]
     List {
         /// Include resolved alerts.
         #[arg(long)]

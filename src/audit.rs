@@ -45,9 +45,10 @@ enum ReportFormat {
   offsets     for each job and partition, offset ranges only grow and leave no gap
   files       every file exists and is readable, and its size, row count and bounds match the log
   duplicates  no message has two rows in `events`, in `quarantine`, or across both
-  rows        offsets = events + quarantined + offsets without a message (transactions, compaction, blank lines)
+  rows        offsets = events + quarantined + offsets without a message (transactions, compaction,
+              blank lines)
   progress    `metrics` has not read beyond the end of `events`
-  metrics     with --recompute: `metrics` equals the same SQL over the `events` it has read, bit for bit
+  metrics     with --recompute: `metrics` equals the same SQL over the `events` it read, bit for bit
 
 Exit codes:
   0  every check passed
@@ -56,8 +57,8 @@ Exit codes:
   3  the tables are unreachable
   4  a table cannot be audited: it is missing, was not written by bellwether, or its log is damaged
 
-An audit writes nothing. It needs memory for four files, and 16 bytes for each run of consecutive offsets; --recompute
-holds all events in memory.
+An audit writes nothing. It needs memory for four files, and 16 bytes for each range of consecutive
+offsets; --recompute holds all events in memory.
 
 Examples:
   bellwether audit --root bellwether-data

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
-  bellwether run --config bellwether.toml --until-caught-up    process everything published so far, then exit 0")]
+  bellwether run --config bellwether.toml --until-caught-up    process what is published, then exit")]
     Run(RoleArgs),
     /// Run ingest alone: read run events from Kafka into the tables.
     ///
@@ -77,7 +77,9 @@ pub(crate) enum Command {
     /// in one commit. A rebuild that is stopped or killed changes nothing; start it again. `rolling_history` records past figures
     /// and is kept.
     #[command(after_help = "Examples:
-  bellwether rebuild --config bellwether.toml     also while a pipeline runs, and after changing `aggregate.shards`")]
+  bellwether rebuild --config bellwether.toml
+
+A pipeline may keep running meanwhile. Run a rebuild after changing `aggregate.shards`, too.")]
     Rebuild(RebuildArgs),
     /// Query the tables with SQL; without a query, open a prompt.
     Sql(sql::SqlArgs),
@@ -94,7 +96,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   bellwether replay runs.ndjson.zst --to tables --config bellwether.toml
   bellwether replay runs.ndjson --to kafka --config bellwether.toml --rate 500
-  cat runs.ndjson | bellwether replay - --to kafka --config bellwether.toml --speed 60 --shift-to-now
+  bellwether replay runs.ndjson --to kafka --config bellwether.toml --speed 60
+  cat runs.ndjson | bellwether replay - --to kafka --config bellwether.toml --shift-to-now
 
 Exit codes:
   0  all events were accepted
@@ -275,6 +278,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The reference and most terminals are at least this wide.
+    const WIDTH: usize = 100;
+
+    fn assert_examples_fit(command: &clap::Command) {
+        for text in [command.get_after_help(), command.get_after_long_help()].into_iter().flatten() {
+            for line in text.to_string().lines() {
+                assert!(line.chars().count() <= WIDTH, "{}: {line}", command.get_name());
+            }
+        }
+        command.get_subcommands().for_each(assert_examples_fit);
+    }
+
+    #[test]
+    fn examples_and_tables_in_the_help_are_not_wrapped() {
+        assert_examples_fit(&Cli::command());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) enum RulesCommand {
     /// Check that every rule is valid; with tables, also run each query on them.
     #[command(after_help = "Examples:
   bellwether rules check                             check the shipped rules
-  bellwether rules check --config bellwether.toml    check custom rules too, on the configured tables")]
+  bellwether rules check --config bellwether.toml    check custom rules too, on the tables")]
     Check {
         #[command(flatten)]
         args: RulesArgs,
@@ -68,7 +68,7 @@ pub(crate) enum RulesCommand {
     ///
     /// Prints each transition, then how often the rule fired, its budget of false alarms, and its median delay.
     #[command(after_help = "Examples:
-  bellwether rules replay --rule success_drift --from 2026-11-01 --to 2026-11-25 --config bellwether.toml")]
+  bellwether rules replay --rule success_drift --from 2026-11-01 --to 2026-11-25 -c bellwether.toml")]
     Replay {
         /// Name of the rule.
         #[arg(long, value_name = "NAME")]

@@ -49,8 +49,9 @@ impl Default for SqlLimits {
   echo 'SELECT count(*) FROM events' | bellwether sql --root bellwether-data -
   bellwether sql --root bellwether-data              open a prompt: \\? prints help, \\d lists tables
 
-Tables are fitted to the terminal: long texts are cut, then columns are left out; --format record shows everything. A
-statement that exceeds its time, memory or row limit prints the rows it has so far and exits with 3.")]
+Tables are fitted to the terminal: long texts are cut, then columns are left out; --format record
+shows everything. A statement that exceeds its time, memory or row limit prints the rows it has so
+far and exits with 3.")]
 pub(crate) struct SqlArgs {
     /// Statements, separated by `;`; - reads them from standard input; without any, a prompt opens.
     #[arg(value_name = "SQL")]
