@@ -60,7 +60,7 @@ pub(crate) async fn look(lake: &Lake, table: Table, active: &ActiveFile) -> Resu
     let bytes = match lake.file_bytes(table, &file.path).await {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::Data => {
-            looked.wrong.push("it is not there".to_owned());
+            looked.wrong.push("it does not exist".to_owned());
             return Ok(looked);
         }
         Err(error) => return Err(error),
@@ -203,7 +203,7 @@ fn wrong_nulls(stats: Option<&str>, found: &BTreeMap<String, i64>) -> Option<Str
     let stated: Value = serde_json::from_str(stats?).ok()?;
     found.iter().find_map(|(column, nulls)| {
         let stated = stated["nullCount"][column].as_i64()?;
-        (stated != *nulls).then(|| format!("its column `{column}` is empty in {nulls} rows, the log says {stated}"))
+        (stated != *nulls).then(|| format!("its column `{column}` is null in {nulls} rows, the log says {stated}"))
     })
 }
 
@@ -216,7 +216,7 @@ fn astray(active: &ActiveFile, (topic, partition): &PlaceKey, runs: &[Run]) -> O
     let inside = |run: &Run| ranges().any(|range| range.from <= run.start && run.end <= range.next);
     let run = runs.iter().find(|run| !inside(run))?;
     Some(format!(
-        "it has {} of `{topic}/{partition}`, not all of which its commit (version {}) took",
+        "it has {} of `{topic}/{partition}`, but its commit (version {}) did not take all of them",
         super::ranges::offsets(run.start, run.end),
         active.version
     ))

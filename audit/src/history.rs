@@ -27,8 +27,7 @@ use bellwether_tables::Table;
 const ENTRIES_AT_ONCE: usize = 16;
 
 const RESTORE: &str = "restore the table's `_delta_log` from a copy, or rebuild the table";
-const NOT_OURS: &str =
-    "check the root: another program's table may stand where this one belongs; else take the change back";
+const NOT_OURS: &str = "check the root: another program's table may be in this place; otherwise undo the change";
 
 /// A file of the table, and the commit that brought it.
 #[derive(Clone, Debug)]
@@ -120,18 +119,18 @@ pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result
     let (first, last) = match (listing.entries, &listing.checkpoint) {
         (None, None) if is_empty(lake, table).await? => return Ok(Found::Missing),
         (None, None) => {
-            return Ok(Found::Broken("its log is gone, though its folder is not empty".to_owned(), RESTORE));
+            return Ok(Found::Broken("its log is missing, but its folder is not empty".to_owned(), RESTORE));
         }
         (None, Some(checkpoint)) => (checkpoint.version + 1, checkpoint.version),
         (Some(ends), _) => ends,
     };
     let why = match (listing.hole, listing.checkpoint.as_ref().map(|checkpoint| checkpoint.version)) {
-        (Some(hole), _) => Some(format!("log entry {hole} is gone, though later ones are there")),
+        (Some(hole), _) => Some(format!("log entry {hole} is missing, but later ones exist")),
         (None, Some(version)) if version > last => {
             Some(format!("its log ends at entry {last}, before its own log checkpoint of version {version}"))
         }
         (None, version) if first > 0 && version.is_none_or(|version| version + 1 < first) => {
-            Some(format!("its log begins at entry {first}, and no log checkpoint stands for those before"))
+            Some(format!("its log begins at entry {first}, and no log checkpoint covers the entries before"))
         }
         _ => None,
     };
@@ -224,7 +223,7 @@ impl<'a> Walk<'a> {
         while let Some((version, entry)) = entries.next().await {
             let entry = match entry {
                 Ok(Some(entry)) => entry,
-                Ok(None) => return Ok(Found::Broken(format!("log entry {version} is gone"), RESTORE)),
+                Ok(None) => return Ok(Found::Broken(format!("log entry {version} is missing"), RESTORE)),
                 Err(error) if error.kind() == ErrorKind::Data => return Ok(Found::Broken(error.chain(), RESTORE)),
                 Err(error) => return Err(error),
             };
@@ -242,7 +241,7 @@ impl<'a> Walk<'a> {
         self.history.tracks.add_unseen(self.unseen);
         self.history.version = last.max(self.base.unwrap_or(last));
         if self.form.metadata.is_none() {
-            return Ok(Found::Broken("its log does not say what the table is".to_owned(), RESTORE));
+            return Ok(Found::Broken("its log has no description of the table".to_owned(), RESTORE));
         }
         Ok(match self.form.refusal(self.table) {
             Some(refusal) => Found::Broken(refusal.message().to_owned(), NOT_OURS),
@@ -288,7 +287,8 @@ async fn compare_checkpoint(
     checkpoint: &LastCheckpoint,
     history: &mut History,
 ) -> Result<()> {
-    const USELESS: &str = "delete `_delta_log/_last_checkpoint`: the log before it is whole, and readers then use that";
+    const USELESS: &str =
+        "delete `_delta_log/_last_checkpoint`: the log entries are complete, and readers then use those";
     let version = checkpoint.version;
     let place = format!("{}: log checkpoint of version {version}", table.name());
     let listed = async {

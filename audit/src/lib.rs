@@ -40,7 +40,7 @@ const FILES_AT_ONCE: usize = 4;
 const ORDER: [Table; Table::ALL.len()] =
     [Table::Alerts, Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
 
-const BRING_BACK: &str = "bring the file back from a copy; no commit is to blame";
+const BRING_BACK: &str = "restore the file from a copy; no commit removed it";
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +224,7 @@ pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progres
             audited.partitions = partitions(events);
         }
         _ => {
-            let why = "`events` and `quarantine` are needed, and one of them cannot be judged";
+            let why = "it needs `events` and `quarantine`, and one of them cannot be checked";
             audited.checks.extend(["duplicates", "rows"].map(|name| Check::skipped(name, why)));
         }
     }
@@ -233,22 +233,20 @@ pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progres
     Ok(audited)
 }
 
-/// What a root is that has none of the tables under it.
+/// Returns the error for a root without tables.
 async fn no_tables(lake: &Lake) -> Result<Error> {
     let root = lake.root_display();
     let log = lake.objects().list(Some(&lake.base().join(LOG_FOLDER))).next().await.transpose().stored()?;
     Ok(match log {
-        Some(_) => Error::config(format!("`{root}` is a Delta table itself, and no root of bellwether's tables"))
-            .with_hint(
-                "name the folder that holds `events`, `metrics` and the others: the one above, for one of these",
-            ),
+        Some(_) => Error::config(format!("`{root}` is a Delta table itself, not a root of bellwether's tables"))
+            .with_hint("use the folder that contains `events`, `metrics` and the other tables, usually its parent"),
         None => Error::config(format!("there are no tables under `{root}`")).with_hint(NAME_THE_ROOT),
     })
 }
 
-/// Whether the tables are there and ours.
+/// Checks that the tables exist and were written by bellwether.
 fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
-    // A first start that was stopped half-way has made some tables, and put nothing into any.
+    // An interrupted first start has created some tables and written no rows.
     let made = found.values().all(|found| match found {
         Found::Missing => true,
         Found::Broken(..) => false,
@@ -262,21 +260,21 @@ fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
                 histories.insert(table, *history);
             }
             Found::Missing if made => {
-                check.notes.push(format!("`{}` is not made yet; the next start makes it", table.name()));
+                check.notes.push(format!("`{}` does not exist yet; the next start creates it", table.name()));
                 histories.insert(table, history::empty(0));
             }
             Found::Missing => {
-                check.findings.add(table.name(), "the table is not there", "bring its folder back from a copy");
+                check.findings.add(table.name(), "the table does not exist", "restore its folder from a copy");
             }
             Found::Broken(what, hint) => check.findings.add(table.name(), what, hint),
         }
     }
     let there = check.count("tables", histories.len());
-    check.summary = format!("{there} of {} tables are there, and whole in their logs", Table::ALL.len());
+    check.summary = format!("{there} of {} tables exist and have complete logs", Table::ALL.len());
     (check, histories)
 }
 
-/// What was noted while the logs were read.
+/// Checks the logs, by the findings of their readers.
 fn check_log(histories: &Histories) -> Check {
     let mut check = Check::new("log");
     let entries = histories.values().map(|history| history.entries).sum::<i64>();
@@ -285,12 +283,10 @@ fn check_log(histories: &Histories) -> Check {
         check.findings.append(&history.checkpoint_findings);
         if history.first > 0 {
             let (name, first) = (table.name(), history.first);
-            check
-                .notes
-                .push(format!("`{name}`: entries before {first} have been cleaned up; it is judged from there on"));
+            check.notes.push(format!("`{name}`: entries before {first} have been cleaned up; the audit starts there"));
         }
     }
-    check.summary = format!("{entries} log entries follow one another, and log checkpoints say the same");
+    check.summary = format!("{entries} log entries are consecutive and match the log checkpoints");
     check
 }
 
@@ -306,7 +302,7 @@ fn check_offsets(histories: &Histories) -> Check {
         }
     }
     let Some(events) = histories.get(&Table::Events) else {
-        return Check { skipped: Some("`events` cannot be judged".to_owned()), ..check };
+        return Check { skipped: Some("`events` cannot be checked".to_owned()), ..check };
     };
     let tracks = &events.tracks.of;
     let jobs: BTreeSet<&str> = tracks.keys().map(|reader| reader.job.as_str()).collect();
@@ -316,9 +312,8 @@ fn check_offsets(histories: &Histories) -> Check {
     let taken = tracks.values().flat_map(|track| &track.taken).map(|taken| taken.next - taken.from).sum::<i64>();
     check.count("offsets", taken);
     check.notes.extend(starts(events));
-    check.summary = format!(
-        "{taken} offsets of {partitions} partitions ({jobs} jobs), in {commits} ranges that join without a hole"
-    );
+    check.summary =
+        format!("{taken} offsets of {partitions} partitions ({jobs} jobs) in {commits} ranges without a gap");
     check
 }
 
@@ -331,7 +326,7 @@ fn starts(events: &History) -> Vec<String> {
         }
     }
     let told = |((job, topic), starts): ((&str, &str), Vec<String>)| {
-        format!("job `{job}` began topic `{topic}` at the end it had then: partition {}", starts.join(", "))
+        format!("job `{job}` started topic `{topic}` at its end: partition {}", starts.join(", "))
     };
     found.into_iter().map(told).collect()
 }
@@ -368,14 +363,14 @@ async fn check_files(
     }
     check.count("bytes", bytes);
     check.count("rows", rows);
-    check.summary = format!("{of} files with {rows} rows are there, and readable to their ends");
+    check.summary = format!("{of} files with {rows} rows exist and are fully readable");
     Ok((check, contents))
 }
 
 /// Whether `metrics` has read no more of `events` than there is.
 fn check_progress(histories: &Histories, follower: &str) -> Check {
     let (Some(metrics), Some(events)) = (histories.get(&Table::Metrics), histories.get(&Table::Events)) else {
-        return Check::skipped("progress", "`metrics` and `events` are needed, and one of them cannot be judged");
+        return Check::skipped("progress", "it needs `metrics` and `events`, and one of them cannot be checked");
     };
     let mut check = Check::new("progress");
     let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
@@ -383,10 +378,10 @@ fn check_progress(histories: &Histories, follower: &str) -> Check {
     check.count("events_version", events.version);
     if next > events.version + 1 {
         let what = format!("it has read `events` up to version {}, which ends at version {}", next - 1, events.version);
-        check.findings.add("metrics", what, "the newest log entries of `events` are gone: restore them from a copy");
+        check.findings.add("metrics", what, "the newest log entries of `events` are missing: restore them from a copy");
     }
     check.summary = match next {
-        0 => "`metrics` has read nothing of `events` yet".to_owned(),
+        0 => "`metrics` has not read any `events` yet".to_owned(),
         _ => format!("`metrics` has read `events` up to version {} of {}", next - 1, events.version),
     };
     check

@@ -184,8 +184,8 @@ impl Tracks {
 }
 
 const EDITED: &str = "ingest never writes this: the log entry was changed; restore it from a copy";
-const SKIPPED: &str = "read the topic under another `kafka.job` into fresh tables to have all of it";
-const TWICE: &str = "two writers have committed past each other: does the store honour conditional puts?";
+const SKIPPED: &str = "to recover all messages, read the topic into new tables under another `kafka.job`";
+const TWICE: &str = "two writers have overwritten each other's commits: check that the store supports conditional puts";
 
 // === impl Reader ===
 

@@ -105,7 +105,7 @@ pub(crate) async fn check_rows(
     duplicates.count("events", in_events);
     duplicates.count("quarantined", quarantined + pending);
     duplicates.count("surplus_offsets", surplus_offsets);
-    duplicates.summary = format!("{} rows, none of them twice", in_events + quarantined + pending);
+    duplicates.summary = format!("{} rows without duplicates", in_events + quarantined + pending);
     rows.counts = vec![
         ("offsets", offsets),
         ("events", in_events),

@@ -256,7 +256,7 @@ fn a_missing_file_is_found_in_every_table() {
         let answer = audit(victim.root(), &[]);
         // The checks that count rows notice it too.
         let checks: &[&str] = if ["events", "quarantine"].contains(&table) { &["files", "rows"] } else { &["files"] };
-        answer.finds(1, checks, &[&format!("{table}/{name}"), "it is not there"]);
+        answer.finds(1, checks, &[&format!("{table}/{name}"), "it does not exist"]);
     }
 }
 
@@ -307,7 +307,7 @@ fn a_missing_or_damaged_log_entry_is_found_and_the_table_is_not_checked_further(
     fs::remove_file(victim.entry_path("events", 3)).expect("it exists");
     let answer = audit(victim.root(), &["--recompute"]);
     let all = ["tables", "offsets", "duplicates", "rows", "progress", "metrics"];
-    answer.finds(4, &all, &["log entry 3 is gone"]);
+    answer.finds(4, &all, &["log entry 3 is missing"]);
     assert_eq!(answer.body["auditable"], false);
 
     let victim = Victim::new();
@@ -321,7 +321,7 @@ fn a_missing_or_damaged_log_entry_is_found_and_the_table_is_not_checked_further(
     audit(victim.root(), &[]).finds(
         4,
         &["tables", "offsets", "duplicates", "rows", "progress"],
-        &["its log is gone, though its folder is not empty"],
+        &["its log is missing, but its folder is not empty"],
     );
 }
 
@@ -505,7 +505,7 @@ fn findings_for_people_name_the_place_and_the_remedy() {
         &[
             "✓ tables",
             "✗ files       1 finding",
-            &format!("events/{name}: it is not there"),
+            &format!("events/{name}: it does not exist"),
             "hint: ",
             "Some checks failed.",
         ],
@@ -574,7 +574,7 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_have_different_errors() {
     let victim = Victim::new();
     fs::remove_dir_all(victim.root().join("quarantine")).expect("it exists");
     let answer = audit(victim.root(), &[]);
-    answer.finds(4, &["tables", "duplicates", "rows"], &["quarantine", "the table is not there"]);
+    answer.finds(4, &["tables", "duplicates", "rows"], &["quarantine", "the table does not exist"]);
 
     let empty = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
     for (root, says) in [
@@ -614,7 +614,7 @@ fn a_first_start_that_stopped_half_way_passes() {
     fs::copy(whole().root().join("events/_delta_log/00000000000000000000.json"), log.join("00000000000000000000.json"))
         .expect("the entry is copied");
     let answer = clean(dir.path());
-    assert!(answer.check("tables")["notes"].to_string().contains("`metrics` is not made yet"), "{:#}", answer.body);
+    assert!(answer.check("tables")["notes"].to_string().contains("`metrics` does not exist yet"), "{:#}", answer.body);
 }
 
 #[tokio::test]
