@@ -124,7 +124,7 @@ fn alerts_of_history_are_logged_in_one_line_and_shown_in_words() {
             reported[0]
         );
         // The silence since the last run is logged as a new alert; alerts of the past are not logged one by one.
-        let one_by_one = lines.iter().filter(|line| line.contains("watch: alert alert="));
+        let one_by_one = lines.iter().filter(|line| line.contains(": alert alert="));
         assert!(one_by_one.clone().all(|line| line.contains("stale=true")), "{}", ended.stderr);
     }
     let root = setup.root();
