@@ -1,7 +1,7 @@
-//! Asking rules: a query over rows, and what is done where it fails.
+//! Runs the queries of rules, and divides the rows if a query fails.
 //!
-//! Queries are sums over rows, so that rows may be asked about in any parts. Where a query fails on some rows, these are
-//! found by halving: first by series, then row by row. All others are judged at once.
+//! Queries are sums over rows, so that rows may be evaluated in any parts. If a query fails on some rows, these are found by
+//! halving: first by series, then row by row. All others are judged at once.
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
@@ -21,34 +21,34 @@ use crate::observe::{Observation, SEPARATOR, check_columns, folded, observations
 use crate::rule::Rule;
 use bellwether_detect::Minute;
 
-/// Questions by which the series that fail are looked for, and the rows of each.
-const QUESTIONS: usize = 256;
-const QUESTIONS_A_SERIES: usize = 32;
+/// Most queries to find the series that fail, and the rows that fail in each.
+const QUERIES: usize = 256;
+const QUERIES_A_SERIES: usize = 32;
 
-/// Why a query did not answer.
+/// Why a query failed.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) why: String,
-    /// True where it may answer about some of the rows.
+    /// It may succeed on some of the rows.
     parts: bool,
 }
 
 type Asked<T> = std::result::Result<T, Failed>;
 
-/// What rules are asked with.
+/// The sessions and the time of an evaluation.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
-    /// All rules are asked in it, by plans that stay: nothing but what all are asked about may stand in its tables.
+    /// For all rules, with plans that stay. Its tables hold only the rows that all rules are evaluated on.
     pub(super) session: &'a Session,
-    /// What is asked of one rule alone stands in the tables of this one.
+    /// For rows that one rule alone is evaluated on.
     pub(super) apart: &'a Session,
     pub(super) contracts: &'a Contracts,
     pub(super) now: i64,
-    /// False while history is replayed: there is no time to wait in.
+    /// False while history is replayed: there is no time to wait.
     pub(super) live: bool,
 }
 
-/// Rows of one series, as far as the columns tell.
+/// Rows of one series, if the columns tell.
 struct Unit {
     series: Option<String>,
     rows: RecordBatch,
@@ -61,7 +61,7 @@ impl Failed {
         Self { why, parts: false }
     }
 
-    /// A statement that runs too long does so on its parts, and there are many.
+    /// A statement that exceeds the time limit would exceed it on many of its parts.
     fn running(error: Error) -> Self {
         let parts = !error.message().contains("took longer");
         Self { why: told(error), parts }
@@ -71,7 +71,7 @@ impl Failed {
 // === impl Asking ===
 
 impl Asking<'_> {
-    /// Asks a rule about rows that stand in the place of its table already.
+    /// Evaluates a rule on rows that are in its table already.
     pub(super) async fn take(self, watched: &mut Watched, table: Table, rows: &[RecordBatch]) -> Result<()> {
         if self.live && watched.attempts.pauses(self.now) {
             watched.attempts.wait(rows.to_vec());
@@ -91,7 +91,7 @@ impl Asking<'_> {
         }
     }
 
-    /// Asks again about what waits.
+    /// Tries the rows that wait.
     pub(super) async fn retry(self, watched: &mut Watched, table: Table) -> Result<()> {
         let mut waiting = watched.attempts.take_waiting(self.now).into_iter();
         for rows in waiting.by_ref() {
@@ -118,10 +118,10 @@ impl Asking<'_> {
         self.apart.put(table, table.arrow_schema(), Vec::new())
     }
 
-    /// Judges what can be judged of rows that a query failed on.
+    /// Judges those rows that a query can evaluate, after it failed on all of them.
     async fn take_parts(self, watched: &mut Watched, table: Table, rows: &[RecordBatch], failed: Failed) -> Result<()> {
         let Failed { why, parts } = failed;
-        // Replaying, nothing that failed wholly is taken apart a second time.
+        // In a replay, a rule that failed on all rows is not tried on parts a second time.
         let parts = parts && (self.live || watched.attempts.failures.in_a_row == 0 || watched.attempts.failures.worked);
         let mut left: Vec<RecordBatch> = rows.to_vec();
         let mut some = false;
@@ -142,14 +142,14 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// Finds the series on whose rows a query fails. Gives the rows of which nothing is known when the questions are used
-    /// up, and whether anything was judged.
+    /// Finds the series on whose rows a query fails. Returns the rows that are still untried when no queries are left, and whether
+    /// any rows were judged.
     async fn halve(self, watched: &mut Watched, table: Table, units: Vec<Unit>) -> Result<(Vec<RecordBatch>, bool)> {
-        // What failed before fails again, most likely: the others are judged with one question.
+        // Series that failed before will probably fail again: the others are judged with one query.
         let known = |unit: &Unit| unit.series.as_ref().is_some_and(|series| watched.attempts.bad.contains_key(series));
         let (suspects, others): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(known);
         let (mut stack, mut bad) = (vec![others], Vec::new());
-        let mut questions = QUESTIONS;
+        let mut queries = QUERIES;
         let mut some = false;
         for unit in suspects {
             stack.push(vec![unit]);
@@ -158,11 +158,11 @@ impl Asking<'_> {
             if part.is_empty() {
                 continue;
             }
-            if questions == 0 {
+            if queries == 0 {
                 stack.push(part);
                 break;
             }
-            questions -= 1;
+            queries -= 1;
             let rows = part.iter().map(|unit| unit.rows.clone()).collect();
             match self.ask_about(watched, table, rows).await? {
                 Ok(()) => some = true,
@@ -180,20 +180,20 @@ impl Asking<'_> {
         Ok((left, some))
     }
 
-    /// Finds the rows of a series on which a query fails, and keeps them apart. True where others were judged.
+    /// Finds the rows of a series on which a query fails, and sets them apart. Returns true if others were judged.
     async fn halve_rows(self, watched: &mut Watched, table: Table, unit: Unit) -> Result<bool> {
         let name = unit.series.clone().unwrap_or_default();
         let hopeless = watched.attempts.bad.get(&name).copied().unwrap_or(false);
-        let mut questions = if hopeless { 0 } else { QUESTIONS_A_SERIES };
+        let mut queries = if hopeless { 0 } else { QUERIES_A_SERIES };
         let (mut stack, mut bad, mut some) = (vec![unit.rows], Vec::new(), false);
         while let Some(rows) = stack.pop() {
             let count = rows.num_rows();
-            if count == 1 || questions < 2 {
+            if count == 1 || queries < 2 {
                 bad.push(rows);
                 continue;
             }
             for part in [rows.slice(0, count / 2), rows.slice(count / 2, count - count / 2)] {
-                questions -= 1;
+                queries -= 1;
                 match self.ask_about(watched, table, vec![part.clone()]).await? {
                     Ok(()) => some = true,
                     Err(_) => stack.push(part),
@@ -201,7 +201,7 @@ impl Asking<'_> {
             }
         }
         watched.attempts.bad.insert(name, !some);
-        // A series of which nothing could be judged is not judged without its rows: they would be missed as silence.
+        // A series with no row that could be judged must wait: without its rows it would look silent.
         let series = if some { None } else { unit.series };
         for rows in bad {
             let apart = Apart::new(&watched.rule.name, rows, series.clone(), self.now);
@@ -217,7 +217,7 @@ impl Asking<'_> {
     }
 }
 
-/// Rows by the series that they are of, where the table has columns of these names; else all together.
+/// Divides rows by series if the table has the columns of the series; otherwise returns them together.
 fn units_of(rule: &Rule, rows: &[RecordBatch]) -> Result<Vec<Unit>> {
     let mut units = Vec::new();
     for batch in rows {
@@ -242,7 +242,7 @@ fn units_of(rule: &Rule, rows: &[RecordBatch]) -> Result<Vec<Unit>> {
     Ok(units)
 }
 
-/// An error, as a rule's status shows it.
+/// Returns an error as text for the state of a rule.
 fn told(error: Error) -> String {
     match error.hint() {
         Some(hint) => format!("{}; hint: {hint}", error.message()),
@@ -277,7 +277,7 @@ pub(super) async fn ask(session: &Session, rule: &Rule, now: Minute) -> Asked<Ve
     read(rule, &answer, now).map_err(|why| Failed { why, parts: true })
 }
 
-/// What the answer to a rule's query says.
+/// Returns the observations in the result of a rule's query.
 fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result<Vec<Observation>, String> {
     let mut found = Vec::new();
     for batch in answer {
@@ -286,10 +286,10 @@ fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result
     Ok(folded(found))
 }
 
-/// Runs a rule's query once, for `rules check`.
+/// Runs a rule's query once, for `rules check`. Returns the number of observations.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Describes why the query failed.
 pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usize, String> {
     ask(session, rule, 0).await.map(|found| found.len()).map_err(|failed| failed.why)
 }
@@ -297,7 +297,7 @@ pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usi
 // === impl Watched ===
 
 impl Watched {
-    /// An evaluation worked.
+    /// Notes that an evaluation worked.
     pub(super) fn worked(&mut self) {
         self.attempts.succeeded();
         if matches!(self.status, Status::Broken(_)) {
@@ -305,10 +305,10 @@ impl Watched {
         }
     }
 
-    /// An evaluation failed.
+    /// Notes that an evaluation failed.
     pub(super) fn failed(&mut self, why: String, now: i64, pausing: bool) {
         self.status = Status::Broken(why.clone());
-        // Before it is asked again, what its plan reads may have been replaced.
+        // The tables that the plan reads may be replaced before the next attempt.
         self.planned = None;
         self.attempts.failed(&self.rule.name, why, now, pausing);
     }

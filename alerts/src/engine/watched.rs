@@ -1,4 +1,4 @@
-//! One rule at work: its families of series, and what they tell.
+//! One rule and the state of its series, in families of one series each with all its releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::query;
 use crate::record::{AlertRow, ChangeKind, RowChange, Subject};
 use crate::rule::{Absent, Rule};
 
-/// One rule at work.
+/// One rule and its state.
 pub(super) struct Watched {
     pub(super) rule: Rule,
     pub(super) budget: Budget,
     pub(super) families: BTreeMap<String, Entry>,
     pub(super) status: Status,
-    /// Why some series are not watched, by series.
+    /// Why some series are not judged, by series.
     pub(super) refused: BTreeMap<String, String>,
     pub(super) asked: Option<Minute>,
     /// Its query, planned for rows with these columns.
     pub(super) planned: Option<(SchemaRef, Planned)>,
     /// How its evaluations go.
     pub(super) attempts: Attempts,
-    /// The clock that weeks go by, where a contract does not say otherwise.
+    /// Time zone of the weekly season, unless a contract names another.
     pub(super) season: Season,
-    /// Its series side by side, where they may fall silent together.
+    /// Its series side by side, if they may fall silent together.
     pub(super) crowd: Option<Crowd>,
 }
 
@@ -55,18 +55,18 @@ pub(super) struct SeriesRelease<'a> {
     pub(super) started: Minute,
 }
 
-/// What stands for all series whose first values are these.
+/// Returns the node for all series with these first values.
 fn all_of(values: &[String], length: usize) -> Vec<String> {
     values.iter().cloned().chain(std::iter::repeat_n(ALL.to_owned(), length - values.len())).collect()
 }
 
-/// The values that name a node: without those that stand for all.
+/// Returns the values that name a node, without those that mean all.
 fn named(series: &[String]) -> &[String] {
     let length = series.iter().rposition(|value| value != ALL).map_or(0, |place| place + 1);
     &series[..length]
 }
 
-/// Works out who is silent together; series that have been judged by what is other now are judged again.
+/// Finds the series that are silent together. Series are judged again if they were judged by an earlier result that has changed.
 fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<String, Entry>) {
     let judged = families.values().map(|entry| entry.family.evaluated()).max().unwrap_or(Minute::MIN);
     let differs = crowd.update(to, judged, |series| {
@@ -89,7 +89,7 @@ impl Watched {
         }
     }
 
-    /// Notes an observation beside the others, and adds it to what stands for several series.
+    /// Adds an observation to the crowd, and to the nodes above its series.
     fn add_to_crowd(&mut self, observation: &Observation, contracts: &Contracts) {
         let Some(crowd) = &mut self.crowd else { return };
         crowd.add(&observation.series, observation.cell.window, observation.cell.measure.runs);
@@ -103,7 +103,7 @@ impl Watched {
         }
     }
 
-    /// Values as they are now, in place of what they were.
+    /// Replaces the values of a rule on whole tables by the present ones.
     pub(super) fn replace(&mut self, found: Vec<Observation>, now: Minute, contracts: &Contracts) {
         let mut there = BTreeSet::new();
         for observation in found {
@@ -117,7 +117,7 @@ impl Watched {
         }
         let absent = self.families.iter_mut().filter(|(name, _)| !there.contains(*name));
         for entry in absent.map(|(_, entry)| entry) {
-            // What the query does not return is right: at its bound, and not beyond.
+            // A series that the query does not return is healthy: its value is at the bound and not beyond.
             let Detector::Threshold(settings) = &entry.detector else { continue };
             let value = settings.above.or(settings.below).unwrap_or(0.0) * bellwether_detect::detector::MICRO;
             entry.family.add(bellwether_detect::Cell {
@@ -141,16 +141,11 @@ impl Watched {
             let detector = match self.rule.settings.detector(contract) {
                 Ok(Some(detector)) => detector,
                 Ok(None) => {
-                    self.refused.insert(name, "the contract does not state what the rule needs".to_owned());
+                    self.refused.insert(name, "the contract lacks a key that the rule needs".to_owned());
                     return None;
                 }
                 Err(why) => {
-                    tracing::warn!(
-                        rule = self.rule.name,
-                        series = name,
-                        why,
-                        "a series cannot be watched by this rule"
-                    );
+                    tracing::warn!(rule = self.rule.name, series = name, why, "this rule cannot judge a series");
                     self.refused.insert(name, why);
                     return None;
                 }
@@ -169,7 +164,7 @@ impl Watched {
 
     pub(super) fn evaluate(&mut self, to: Minute, rows: &mut Vec<AlertRow>) {
         let mut families = std::mem::take(&mut self.families);
-        // The budget has to know every series before any of them is judged.
+        // The budget must know every series before any is judged.
         for entry in families.values_mut() {
             entry.family.start_series(to, &mut self.budget);
         }
@@ -234,7 +229,7 @@ impl Watched {
         match (cost.filter(|_| escalations), told.evidence.canary_counts, told.evidence.baseline_value) {
             (Some(cost), Some((events, runs)), Some(usual)) => {
                 let more = events as f64 - usual * runs as f64;
-                vec![format!("{more:.0} escalations more than usual cost {:.2} in people's time", more * cost)]
+                vec![format!("{more:.0} more escalations than usual cost {:.2} in people's time", more * cost)]
             }
             _ => Vec::new(),
         }
