@@ -4,7 +4,7 @@
 //! * [`Committer`] commits it to `quarantine`, then to `events`, and reports the outcome of each partition.
 //! * [`DataStore`] and [`CommitLog`] are its only access to storage, so that tests can run it without any.
 //! * `ownership` transfers partitions between committers, `rows` selects rows by their offsets, and `marks` records how far
-//!   partitions have been read.
+//!   partitions have been read. `retry` waits for storage.
 //!
 //! Rules:
 //! * The first batch of a partition takes it over with a claim in both tables, and each later commit requires that claim, so
@@ -18,6 +18,7 @@
 
 mod marks;
 mod ownership;
+mod retry;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +26,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bellwether_base::{Clock, Error, ErrorKind, Result, SystemClock};
+use bellwether_base::{Clock, Result, SystemClock};
 use bellwether_lake::{
-    Advance, Commit, CommitLog, DataFile, EncodedRows, Handover, Lake, OffsetsOf, Outcome, PartitionRange, RowEncoder,
-    Snapshot, WrittenFile,
+    Advance, Commit, CommitLog, DataFile, EncodedRows, Handover, Lake, OffsetsOf, PartitionRange, RowEncoder, Snapshot,
+    WrittenFile,
 };
 use bellwether_tables::{AppId, Table};
 use serde_json::Map;
@@ -36,14 +37,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use marks::ReadMark;
 use ownership::Claim;
+use retry::FIRST_PAUSE;
 use rows::{check, is_within, rows_of};
 
 use crate::topic_partition::TopicPartition;
-
-/// First pause after a failure: short, because most failures are a single lost response.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause: progress resumes within this time after storage is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Writes durable data files, which no log entry refers to yet.
 #[async_trait]
@@ -353,68 +350,6 @@ impl Committer {
         }
         self.on_quarantine = Some(on);
         Ok(lost)
-    }
-
-    /// Retries a commit until its outcome is known. Returns the newest snapshot, and whether the commit is in it.
-    async fn settle(
-        &self,
-        log: &Arc<dyn CommitLog>,
-        on: &Snapshot,
-        commit: &Commit,
-        step: &'static str,
-    ) -> Result<(Snapshot, bool)> {
-        let mut pause = self.first_pause;
-        loop {
-            let reason = match log.try_commit(on, commit).await {
-                Ok(Outcome::Committed(snapshot)) => return Ok((snapshot, true)),
-                Ok(Outcome::Fenced { snapshot, .. }) => return Ok((snapshot, false)),
-                Ok(Outcome::Unknown { reason }) => reason,
-                Err(error) if error.kind() == ErrorKind::Unavailable => error.chain(),
-                Err(error) => return Err(error),
-            };
-            self.wait(step, &reason, &mut pause).await?;
-        }
-    }
-
-    async fn write(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
-        if rows.rows() == 0 {
-            return Ok(Vec::new());
-        }
-        let mut pause = self.first_pause;
-        loop {
-            match self.store.write(rows).await {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    self.wait("write", &error.chain(), &mut pause).await?;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn load(&self, log: &Arc<dyn CommitLog>) -> Result<Snapshot> {
-        let mut pause = self.first_pause;
-        loop {
-            match log.load().await {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    self.wait("load", &error.chain(), &mut pause).await?;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn wait(&self, step: &'static str, reason: &str, pause: &mut Duration) -> Result<()> {
-        self.observer.retrying(step, reason);
-        tokio::select! {
-            biased; // Stopping wins over waiting.
-            () = self.stop.cancelled() => {
-                Err(Error::unavailable(format!("stopped while retrying `{step}`: {reason}")))
-            }
-            () = self.clock.sleep(*pause) => {
-                *pause = (*pause * 2).min(LONGEST_PAUSE);
-                Ok(())
-            }
-        }
     }
 
     /// Returns the advances that record topic ids missing in a snapshot.

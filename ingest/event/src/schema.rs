@@ -342,7 +342,7 @@ fn year_reason(time: &str) -> Reason {
 
 fn year_words(time: &str) -> &'static str {
     if time.starts_with("0001-01-01T00:00:00") {
-        "this is Go's zero time: set the field or omit it"
+        "this is Go's zero time: set the field"
     } else {
         "the year is outside 1970 to 2199: check the producer's clock and units"
     }

@@ -33,7 +33,7 @@ pub(super) trait ColumnBuilder {
     fn new() -> Self;
     /// Returns the column with `rows` rows, in the type of its schema or in another encoding of strings that
     /// [`Chunk`](bellwether_lake::Chunk) allows; `None` if no row has a value. Empties the builder.
-    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef>;
+    fn finish(&mut self, column_type: ColumnType, rows: usize) -> Option<ArrayRef>;
 }
 
 /// A column of strings with few distinct values: each value is stored once, and rows refer to it by number.
@@ -113,8 +113,8 @@ impl ColumnBuilder for Labels {
         Self { texts: Texts::like(None), gists: Vec::new(), numbers: HashMap::new(), of_row: Sparse::new() }
     }
 
-    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
-        let of_row = self.of_row.finish(kind, rows)?;
+    fn finish(&mut self, column_type: ColumnType, rows: usize) -> Option<ArrayRef> {
+        let of_row = self.of_row.finish(column_type, rows)?;
         self.gists.clear();
         self.numbers.clear();
         let next = Texts::like(Some(&self.texts));
@@ -130,7 +130,7 @@ impl ColumnBuilder for FilledLater {
     fn new() -> Self {
         Self
     }
-    fn finish(&mut self, _kind: ColumnType, _rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _column_type: ColumnType, _rows: usize) -> Option<ArrayRef> {
         None
     }
 }
@@ -298,7 +298,7 @@ impl<V: Values> ColumnBuilder for Sparse<V> {
         Self::like(None)
     }
 
-    fn finish(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _column_type: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.values.rows() == 0 {
             return None;
         }
@@ -346,7 +346,7 @@ impl ColumnBuilder for TextMap {
         Self { builder: MapBuilder::new(Some(names), text(), text()) }
     }
 
-    fn finish(&mut self, _kind: ColumnType, rows: usize) -> Option<ArrayRef> {
+    fn finish(&mut self, _column_type: ColumnType, rows: usize) -> Option<ArrayRef> {
         if self.builder.is_empty() {
             return None;
         }
@@ -392,8 +392,8 @@ impl<R: ColumnSet> ColumnBuilder for Lists<R> {
         Self { ends: Vec::new(), total: 0, records: R::new() }
     }
 
-    fn finish(&mut self, kind: ColumnType, rows: usize) -> Option<ArrayRef> {
-        let fields = match kind {
+    fn finish(&mut self, column_type: ColumnType, rows: usize) -> Option<ArrayRef> {
+        let fields = match column_type {
             ColumnType::List(fields) => fields,
             _ => &[],
         };
@@ -440,10 +440,10 @@ macro_rules! column_set {
                 fields: &'static [bellwether_tables::Column],
                 rows: usize,
             ) -> Vec<Option<arrow::array::ArrayRef>> {
-                let mut kinds = fields.iter().map(|field| field.kind);
+                let mut types = fields.iter().map(|field| field.kind);
                 vec![$({
-                    let kind = kinds.next().unwrap_or(bellwether_tables::ColumnType::Text);
-                    $crate::batch::columns::ColumnBuilder::finish(&mut self.$field, kind, rows)
+                    let column_type = types.next().unwrap_or(bellwether_tables::ColumnType::Text);
+                    $crate::batch::columns::ColumnBuilder::finish(&mut self.$field, column_type, rows)
                 },)*]
             }
         }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
-use bellwether_base::unique_id;
+use bellwether_base::{Error, ErrorKind, unique_id};
 use bellwether_event::Limits;
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
