@@ -250,7 +250,7 @@ impl Broker {
             .expect("a client for reading");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
-        client.assign(&list).expect("the partition is there");
+        client.assign(&list).expect("the partition exists");
         let mut found = Vec::new();
         loop {
             match client.poll(patience()) {

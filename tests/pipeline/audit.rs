@@ -26,34 +26,34 @@ const BAD: usize = 6;
 const BLANK: usize = 3;
 
 /// The result of an audit.
-struct Answer {
+struct AuditResult {
     code: Option<i32>,
     body: Value,
 }
 
 /// A copy of complete tables, for a test to damage.
-struct Victim {
+struct TestTables {
     dir: TempDir,
 }
 
-fn audit(root: &Path, more: &[&str]) -> Answer {
+fn audit(root: &Path, more: &[&str]) -> AuditResult {
     let arguments = [&["audit", "--root", text(root), "--format", "json"], more].concat();
     let ended = bellwether(&arguments);
     let body = serde_json::from_str(&ended.stdout)
         .unwrap_or_else(|error| panic!("no JSON: {error}\n{}\n{}", ended.stdout, ended.stderr));
-    Answer { code: ended.code, body }
+    AuditResult { code: ended.code, body }
 }
 
 /// Checks that an audit finds no fault, and returns its result.
-fn clean(root: &Path) -> Answer {
+fn clean(root: &Path) -> AuditResult {
     let answer = audit(root, &["--recompute"]);
     assert_eq!((answer.code, &answer.body["ok"]), (Some(0), &json!(true)), "{:#}", answer.body);
     answer
 }
 
-// === impl Answer ===
+// === impl AuditResult ===
 
-impl Answer {
+impl AuditResult {
     fn check(&self, name: &str) -> &Value {
         let checks = self.body["checks"].as_array().expect("checks");
         checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no `{name}`: {:#}", self.body))
@@ -122,9 +122,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-// === impl Victim ===
+// === impl TestTables ===
 
-impl Victim {
+impl TestTables {
     fn new() -> Self {
         let dir = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
         copy(&whole().root(), dir.path());
@@ -141,7 +141,7 @@ impl Victim {
 
     /// Reads the actions of a log entry.
     fn entry(&self, table: &str, version: usize) -> Vec<Value> {
-        let text = fs::read_to_string(self.entry_path(table, version)).expect("the entry is there");
+        let text = fs::read_to_string(self.entry_path(table, version)).expect("the entry exists");
         text.lines().map(|line| serde_json::from_str(line).expect("an action")).collect()
     }
 
@@ -160,7 +160,7 @@ impl Victim {
     }
 
     fn newest(&self, table: &str) -> usize {
-        (0..).take_while(|version| self.entry_path(table, *version).exists()).last().expect("there is an entry")
+        (0..).take_while(|version| self.entry_path(table, *version).exists()).last().expect("an entry exists")
     }
 
     /// Returns the path, relative to the table, of the first file that a version adds.
@@ -193,7 +193,7 @@ impl Victim {
 }
 
 fn read(path: &Path) -> RecordBatch {
-    let file = fs::File::open(path).expect("the file is there");
+    let file = fs::File::open(path).expect("the file exists");
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
     let schema = Arc::clone(reader.schema());
     let batches: Vec<RecordBatch> = reader.build().expect("a reader").map(|batch| batch.expect("rows")).collect();
@@ -243,17 +243,17 @@ fn a_replayed_file_passes_and_its_blank_lines_are_counted() {
 #[test]
 fn a_missing_file_is_found_in_every_table() {
     for table in Table::ALL.map(Table::name) {
-        let victim = Victim::new();
+        let tables = TestTables::new();
         // `rolling_history` has no rows before a window is complete, and `alerts` none before the first alert.
-        let Some(version) = (1..=victim.newest(table))
-            .find(|version| victim.entry(table, *version).iter().any(|line| line["add"].is_object()))
+        let Some(version) = (1..=tables.newest(table))
+            .find(|version| tables.entry(table, *version).iter().any(|line| line["add"].is_object()))
         else {
             assert!(["rolling_history", "alerts"].contains(&table), "`{table}` has no file");
             continue;
         };
-        let name = victim.file(table, version);
-        fs::remove_file(victim.path(table, version)).expect("it exists");
-        let answer = audit(victim.root(), &[]);
+        let name = tables.file(table, version);
+        fs::remove_file(tables.path(table, version)).expect("it exists");
+        let answer = audit(tables.root(), &[]);
         // The checks that count rows notice it too.
         let checks: &[&str] = if ["events", "quarantine"].contains(&table) { &["files", "rows"] } else { &["files"] };
         answer.finds(1, checks, &[&format!("{table}/{name}"), "it does not exist"]);
@@ -262,63 +262,63 @@ fn a_missing_file_is_found_in_every_table() {
 
 #[test]
 fn a_truncated_file_is_found() {
-    let victim = Victim::new();
-    let path = victim.path("events", 3);
+    let tables = TestTables::new();
+    let path = tables.path("events", 3);
     let bytes = fs::read(&path).expect("it exists");
     fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is written");
-    audit(victim.root(), &[]).finds(
+    audit(tables.root(), &[]).finds(
         1,
         &["files", "rows"],
-        &[&victim.file("events", 3), "the log says", "cannot be read"],
+        &[&tables.file("events", 3), "the log says", "cannot be read"],
     );
 }
 
 #[test]
 fn an_overwritten_page_is_found() {
-    let victim = Victim::new();
-    let path = victim.path("events", 3);
+    let tables = TestTables::new();
+    let path = tables.path("events", 3);
     let mut bytes = fs::read(&path).expect("it exists");
     let end = bytes.len() / 2;
     bytes[64..end].fill(0xA5);
     fs::write(&path, &bytes).expect("it is written");
-    audit(victim.root(), &[]).finds(1, &["files", "rows"], &[&victim.file("events", 3), "cannot be read"]);
+    audit(tables.root(), &[]).finds(1, &["files", "rows"], &[&tables.file("events", 3), "cannot be read"]);
 }
 
 #[test]
 fn swapped_files_are_found() {
-    let victim = Victim::new();
-    let (one, other) = (victim.path("events", 2), victim.path("events", 4));
+    let tables = TestTables::new();
+    let (one, other) = (tables.path("events", 2), tables.path("events", 4));
     let (a, b) = (fs::read(&one).expect("there"), fs::read(&other).expect("there"));
     fs::write(&one, &b).expect("written");
     fs::write(&other, &a).expect("written");
     // Even with the right sizes, their rows are not those of their commits.
     let (size_a, size_b) = (a.len(), b.len());
-    victim.edit("events", 2, "add", |add| add["size"] = json!(size_b));
-    victim.edit("events", 4, "add", |add| add["size"] = json!(size_a));
-    let answer = audit(victim.root(), &[]);
+    tables.edit("events", 2, "add", |add| add["size"] = json!(size_b));
+    tables.edit("events", 4, "add", |add| add["size"] = json!(size_a));
+    let answer = audit(tables.root(), &[]);
     assert_eq!(answer.code, Some(1), "{:#}", answer.body);
     let report = answer.check("duplicates")["findings"].to_string();
-    assert!(report.contains(&victim.file("events", 2)) && report.contains("its commit (version 2) took"), "{report}");
+    assert!(report.contains(&tables.file("events", 2)) && report.contains("its commit (version 2) took"), "{report}");
 }
 
 #[test]
 fn a_missing_or_damaged_log_entry_is_found_and_the_table_is_not_checked_further() {
-    let victim = Victim::new();
-    fs::remove_file(victim.entry_path("events", 3)).expect("it exists");
-    let answer = audit(victim.root(), &["--recompute"]);
+    let tables = TestTables::new();
+    fs::remove_file(tables.entry_path("events", 3)).expect("it exists");
+    let answer = audit(tables.root(), &["--recompute"]);
     let all = ["tables", "offsets", "duplicates", "rows", "progress", "metrics"];
     answer.finds(4, &all, &["log entry 3 is missing"]);
     assert_eq!(answer.body["auditable"], false);
 
-    let victim = Victim::new();
-    let path = victim.entry_path("events", victim.newest("events"));
+    let tables = TestTables::new();
+    let path = tables.entry_path("events", tables.newest("events"));
     let text = fs::read_to_string(&path).expect("it exists");
     fs::write(&path, &text[..text.len() / 2]).expect("it is written");
-    audit(victim.root(), &[]).finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["is not readable"]);
+    audit(tables.root(), &[]).finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["is not readable"]);
 
-    let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("events/_delta_log")).expect("it exists");
-    audit(victim.root(), &[]).finds(
+    let tables = TestTables::new();
+    fs::remove_dir_all(tables.root().join("events/_delta_log")).expect("it exists");
+    audit(tables.root(), &[]).finds(
         4,
         &["tables", "offsets", "duplicates", "rows", "progress"],
         &["its log is missing, but its folder is not empty"],
@@ -327,21 +327,21 @@ fn a_missing_or_damaged_log_entry_is_found_and_the_table_is_not_checked_further(
 
 #[test]
 fn a_missing_newest_entry_is_found_by_the_progress_of_its_readers() {
-    let victim = Victim::new();
-    fs::remove_file(victim.entry_path("events", victim.newest("events"))).expect("it exists");
-    let answer = audit(victim.root(), &[]);
+    let tables = TestTables::new();
+    fs::remove_file(tables.entry_path("events", tables.newest("events"))).expect("it exists");
+    let answer = audit(tables.root(), &[]);
     answer.finds(1, &["progress"], &["ends at version"]);
 }
 
 #[test]
 fn a_changed_offset_range_is_found() {
     let change = |key: &'static str, by: i64| {
-        let victim = Victim::new();
-        victim.edit("events", 3, "commitInfo", |info| {
+        let tables = TestTables::new();
+        tables.edit("events", 3, "commitInfo", |info| {
             let range = &mut info["bellwether"]["ranges"][0];
             range[key] = json!(range[key].as_i64().expect("a number") + by);
         });
-        audit(victim.root(), &[])
+        audit(tables.root(), &[])
     };
     let answer = change("from", 1);
     assert!(answer.failed().contains(&"offsets"), "{:#}", answer.body);
@@ -356,37 +356,37 @@ fn a_changed_offset_range_is_found() {
 
 #[test]
 fn progress_without_an_offset_range_is_found() {
-    let victim = Victim::new();
-    victim.edit("events", 3, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
-    let answer = audit(victim.root(), &[]);
+    let tables = TestTables::new();
+    tables.edit("events", 3, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
+    let answer = audit(tables.root(), &[]);
     let report = answer.check("offsets")["findings"].to_string();
     assert!(report.contains("without saying which offsets it took"), "{report}");
 }
 
 #[test]
 fn duplicate_rows_are_found_with_their_offsets_and_files() {
-    let victim = Victim::new();
-    let (name, offset) = (victim.file("events", 3), last_offset(&read(&victim.path("events", 3))));
+    let tables = TestTables::new();
+    let (name, offset) = (tables.file("events", 3), last_offset(&read(&tables.path("events", 3))));
     let twin = name.replace("part-", "part-twin-");
-    fs::copy(victim.path("events", 3), victim.root().join("events").join(&twin)).expect("it is copied");
-    let mut lines = victim.entry("events", 3);
+    fs::copy(tables.path("events", 3), tables.root().join("events").join(&twin)).expect("it is copied");
+    let mut lines = tables.entry("events", 3);
     let mut add = lines.iter().find(|line| line["add"]["path"] == name.as_str()).expect("the file").clone();
     add["add"]["path"] = json!(twin);
     lines.push(add);
-    victim.write_entry("events", 3, &lines);
-    let answer = audit(victim.root(), &[]);
+    tables.write_entry("events", 3, &lines);
+    let answer = audit(tables.root(), &[]);
     answer.finds(1, &["duplicates"], &[&name, &twin, "in `events` 2 times", "file:runs.ndjson"]);
     assert!(answer.check("duplicates")["findings"].to_string().contains(&offset.to_string()), "{:#}", answer.body);
     // `events` now has them twice, and `metrics` counts them once.
-    let report = audit(victim.root(), &["--recompute"]);
+    let report = audit(tables.root(), &["--recompute"]);
     assert!(report.failed().contains(&"duplicates"), "{:#}", report.body);
 }
 
 #[test]
 fn a_message_in_both_events_and_quarantine_is_found() {
-    let victim = Victim::new();
-    let accepted = last_offset(&read(&victim.path("events", 2)));
-    victim.rewrite("quarantine", 2, |rows| {
+    let tables = TestTables::new();
+    let accepted = last_offset(&read(&tables.path("events", 2)));
+    tables.rewrite("quarantine", 2, |rows| {
         let index = rows.schema().index_of("offset").expect("a column");
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         let offsets = rows.column(index).as_primitive::<Int64Type>().values().to_vec();
@@ -394,89 +394,89 @@ fn a_message_in_both_events_and_quarantine_is_found() {
         columns[index] = Arc::new(Int64Array::from_iter_values(changed));
         RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
     });
-    audit(victim.root(), &[]).finds(1, &["duplicates", "rows"], &["in `events` and in `quarantine`"]);
+    audit(tables.root(), &[]).finds(1, &["duplicates", "rows"], &["in `events` and in `quarantine`"]);
 }
 
 #[test]
 fn a_missing_row_is_found_even_if_the_log_agrees_with_the_file() {
     for table in ["events", "quarantine"] {
-        let victim = Victim::new();
-        let lost = last_offset(&read(&victim.path(table, 2)));
-        victim.rewrite(table, 2, without_last_row);
-        audit(victim.root(), &[]).finds(1, &["rows"], &["file:runs.ndjson", "in no row:", &format!("offset {lost}")]);
+        let tables = TestTables::new();
+        let lost = last_offset(&read(&tables.path(table, 2)));
+        tables.rewrite(table, 2, without_last_row);
+        audit(tables.root(), &[]).finds(1, &["rows"], &["file:runs.ndjson", "in no row:", &format!("offset {lost}")]);
     }
 }
 
 #[test]
 fn a_changed_metric_is_found_by_recomputation() {
-    let victim = Victim::new();
-    let version = victim.newest("metrics");
-    victim.rewrite("metrics", version, |rows| {
+    let tables = TestTables::new();
+    let version = tables.newest("metrics");
+    tables.rewrite("metrics", version, |rows| {
         let index = rows.schema().index_of("runs").expect("a column");
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         let runs = rows.column(index).as_primitive::<Int64Type>().values().to_vec();
         columns[index] = Arc::new(Int64Array::from_iter_values(runs.iter().map(|runs| runs + 1)));
         RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
     });
-    assert_eq!(audit(victim.root(), &[]).code, Some(0), "no other check fails");
-    let answer = audit(victim.root(), &["--recompute"]);
+    assert_eq!(audit(tables.root(), &[]).code, Some(0), "no other check fails");
+    let answer = audit(tables.root(), &["--recompute"]);
     answer.finds(1, &["metrics"], &["column `runs` is", "task `refund_triage`"]);
 }
 
 #[test]
 fn wrong_file_statistics_are_found() {
-    let victim = Victim::new();
-    victim.edit("events", 2, "add", |add| {
+    let tables = TestTables::new();
+    tables.edit("events", 2, "add", |add| {
         let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
         stats["maxValues"]["offset"] = json!(0);
         add["stats"] = json!(stats.to_string());
     });
-    audit(victim.root(), &[]).finds(1, &["files"], &["its greatest `offset` is"]);
+    audit(tables.root(), &[]).finds(1, &["files"], &["its greatest `offset` is"]);
 }
 
 /// Copies the tables, compacts `compact_files` files or more into one, writes log checkpoints, and runs an audit.
-async fn maintained(compact_files: usize) -> (Victim, Answer) {
-    let victim = Victim::new();
-    let lake = Lake::open(text(victim.root()), &StorageOptions::default()).await.expect("opens");
+async fn maintained(compact_files: usize) -> (TestTables, AuditResult) {
+    let tables = TestTables::new();
+    let lake = Lake::open(text(tables.root()), &StorageOptions::default()).await.expect("opens");
     let settings = MaintainSettings { checkpoint_versions: 1, compact_files, ..MaintainSettings::default() };
     for table in Table::ALL {
         lake.maintain(table, &settings).await.expect("is done");
     }
-    let answer = clean(victim.root());
-    (victim, answer)
+    let answer = clean(tables.root());
+    (tables, answer)
 }
 
 /// Copies the tables and writes log checkpoints only.
-async fn with_checkpoints() -> Victim {
+async fn with_checkpoints() -> TestTables {
     maintained(usize::MAX).await.0
 }
 
 #[tokio::test]
 async fn a_log_checkpoint_that_disagrees_with_the_log_is_found() {
-    let victim = with_checkpoints().await;
+    let tables = with_checkpoints().await;
     // The file gets another name, in the folder and in the log.
-    let (name, path) = (victim.file("events", 3), victim.path("events", 3));
+    let (name, path) = (tables.file("events", 3), tables.path("events", 3));
     let renamed = name.replace("part-", "part-renamed-");
-    fs::rename(path, victim.root().join("events").join(&renamed)).expect("it exists");
-    victim.edit("events", 3, "add", |add| {
+    fs::rename(path, tables.root().join("events").join(&renamed)).expect("it exists");
+    tables.edit("events", 3, "add", |add| {
         if add["path"] == name.as_str() {
             add["path"] = json!(renamed);
         }
     });
     let says = ["events: log checkpoint of version", "it names file", &name, "it does not name file", &renamed];
-    audit(victim.root(), &[]).finds(1, &["log"], &says);
+    audit(tables.root(), &[]).finds(1, &["log"], &says);
 
     // Progress of an application that only the log has.
-    let victim = with_checkpoints().await;
-    let mut lines = victim.entry("metrics", 1);
+    let tables = with_checkpoints().await;
+    let mut lines = tables.entry("metrics", 1);
     lines.push(json!({"txn": {"appId": "somebody", "version": 7}}));
-    victim.write_entry("metrics", 1, &lines);
-    audit(victim.root(), &[]).finds(1, &["log"], &["it has `somebody` not at all, the log at 7"]);
+    tables.write_entry("metrics", 1, &lines);
+    audit(tables.root(), &[]).finds(1, &["log"], &["it has `somebody` not at all, the log at 7"]);
 
-    let victim = with_checkpoints().await;
-    let log = victim.root().join("quarantine/_delta_log");
+    let tables = with_checkpoints().await;
+    let log = tables.root().join("quarantine/_delta_log");
     let checkpoints: Vec<PathBuf> = fs::read_dir(&log)
-        .expect("the log is there")
+        .expect("the log exists")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
         .collect();
@@ -484,23 +484,23 @@ async fn a_log_checkpoint_that_disagrees_with_the_log_is_found() {
     for path in checkpoints {
         fs::write(path, "no Parquet").expect("it is written");
     }
-    audit(victim.root(), &[]).finds(1, &["log"], &["quarantine: log checkpoint of version", "it cannot be read"]);
+    audit(tables.root(), &[]).finds(1, &["log"], &["quarantine: log checkpoint of version", "it cannot be read"]);
 }
 
 #[test]
 fn findings_for_people_name_the_place_and_the_remedy() {
-    let report = |victim: &Victim, code: i32, parts: &[&str]| {
-        let ended = bellwether(&["audit", "--root", text(victim.root())]);
+    let report = |tables: &TestTables, code: i32, parts: &[&str]| {
+        let ended = bellwether(&["audit", "--root", text(tables.root())]);
         assert_eq!(ended.code, Some(code), "{}", ended.stdout);
         for part in parts {
             assert!(ended.stdout.contains(part), "`{part}` is missing from\n{}", ended.stdout);
         }
     };
-    let victim = Victim::new();
-    let name = victim.file("events", 2);
-    fs::remove_file(victim.path("events", 2)).expect("it exists");
+    let tables = TestTables::new();
+    let name = tables.file("events", 2);
+    fs::remove_file(tables.path("events", 2)).expect("it exists");
     report(
-        &victim,
+        &tables,
         1,
         &[
             "✓ tables",
@@ -510,10 +510,10 @@ fn findings_for_people_name_the_place_and_the_remedy() {
             "Some checks failed.",
         ],
     );
-    let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("metrics")).expect("it exists");
+    let tables = TestTables::new();
+    fs::remove_dir_all(tables.root().join("metrics")).expect("it exists");
     report(
-        &victim,
+        &tables,
         4,
         &["✗ tables      1 finding", "? progress    not checked: ", "Some checks could not be completed."],
     );
@@ -522,9 +522,9 @@ fn findings_for_people_name_the_place_and_the_remedy() {
 #[test]
 fn any_missing_table_is_found() {
     for table in Table::ALL.map(Table::name) {
-        let victim = Victim::new();
-        fs::remove_dir_all(victim.root().join(table)).expect("it exists");
-        let answer = audit(victim.root(), &[]);
+        let tables = TestTables::new();
+        fs::remove_dir_all(tables.root().join(table)).expect("it exists");
+        let answer = audit(tables.root(), &[]);
         assert_eq!((answer.code, answer.count("tables", "tables")), (Some(4), 5), "{:#}", answer.body);
         let findings = &answer.check("tables")["findings"];
         assert_eq!(
@@ -532,7 +532,7 @@ fn any_missing_table_is_found() {
             (&json!(table), Some(1)),
             "{findings:#}"
         );
-        assert!(!victim.root().join(table).exists(), "an audit creates no tables");
+        assert!(!tables.root().join(table).exists(), "an audit creates no tables");
     }
 }
 
@@ -555,25 +555,25 @@ fn a_table_of_another_program_is_reported_as_one() {
     let ended = bellwether(&["audit", "--root", text(&whole().root().join("events"))]);
     assert!(ended.stderr.contains("is a Delta table itself"), "{}", ended.stderr);
 
-    let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("metrics")).expect("it exists");
-    write(&victim.root().join("metrics"));
-    let answer = audit(victim.root(), &["--recompute"]);
+    let tables = TestTables::new();
+    fs::remove_dir_all(tables.root().join("metrics")).expect("it exists");
+    write(&tables.root().join("metrics"));
+    let answer = audit(tables.root(), &["--recompute"]);
     answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether: it has no column"]);
 }
 
 #[test]
 fn a_foreign_table_a_missing_one_and_an_empty_folder_have_different_errors() {
-    let victim = Victim::new();
-    victim.edit("metrics", 0, "metaData", |metadata| {
+    let tables = TestTables::new();
+    tables.edit("metrics", 0, "metaData", |metadata| {
         metadata["schemaString"] = json!(r#"{"type":"struct","fields":[{"name":"x","type":"long"}]}"#);
     });
-    let answer = audit(victim.root(), &["--recompute"]);
+    let answer = audit(tables.root(), &["--recompute"]);
     answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether"]);
 
-    let victim = Victim::new();
-    fs::remove_dir_all(victim.root().join("quarantine")).expect("it exists");
-    let answer = audit(victim.root(), &[]);
+    let tables = TestTables::new();
+    fs::remove_dir_all(tables.root().join("quarantine")).expect("it exists");
+    let answer = audit(tables.root(), &[]);
     answer.finds(4, &["tables", "duplicates", "rows"], &["quarantine", "the table does not exist"]);
 
     let empty = TempDir::with_prefix("bellwether-test-").expect("a temporary folder");
@@ -619,18 +619,18 @@ fn a_first_start_that_stopped_half_way_passes() {
 
 #[tokio::test]
 async fn tables_after_compaction_and_log_clean_up_pass() {
-    let (victim, answer) = maintained(2).await;
+    let (tables, answer) = maintained(2).await;
     assert!(answer.count("files", "files") < 10, "files were compacted: {:#}", answer.body);
-    let path = victim.root().join("events");
+    let path = tables.root().join("events");
     // The log is cleaned up to its checkpoint, except for the last entry before it.
-    for version in 0..victim.newest("events") - 1 {
-        fs::remove_file(victim.entry_path("events", version)).expect("it exists");
+    for version in 0..tables.newest("events") - 1 {
+        fs::remove_file(tables.entry_path("events", version)).expect("it exists");
     }
-    let answer = clean(victim.root());
+    let answer = clean(tables.root());
     assert!(answer.check("log")["notes"].to_string().contains("have been cleaned up"), "{:#}", answer.body);
     // Without its checkpoint, such a log is unreadable.
     fs::remove_file(path.join("_delta_log/_last_checkpoint")).expect("it exists");
-    let answer = audit(victim.root(), &[]);
+    let answer = audit(tables.root(), &[]);
     answer.finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["no log checkpoint stands for"]);
 }
 

@@ -15,15 +15,15 @@ const SECRET: &str = "jane.doe@example.com";
 const SMALL: &str = "[ingest]\nmax_event_bytes = 200000\n";
 
 /// A bad message and its expected row in quarantine; a pointer of `None` is not compared.
-struct Bad {
+struct BadMessage {
     what: &'static str,
     message: Message,
     reason: &'static str,
     pointer: Option<&'static str>,
 }
 
-fn bad(what: &'static str, payload: impl Into<Vec<u8>>, reason: &'static str, pointer: &'static str) -> Bad {
-    Bad { what, message: Message::new(payload), reason, pointer: Some(pointer) }
+fn bad(what: &'static str, payload: impl Into<Vec<u8>>, reason: &'static str, pointer: &'static str) -> BadMessage {
+    BadMessage { what, message: Message::new(payload), reason, pointer: Some(pointer) }
 }
 
 /// Builds a good run and applies one change to it.
@@ -40,7 +40,7 @@ fn nested(depth: usize) -> String {
     })
 }
 
-fn not_json() -> Vec<Bad> {
+fn not_json() -> Vec<BadMessage> {
     let good = changed(|_| {});
     let invalid_utf8 = good.clone().into_bytes().into_iter().map(|byte| if byte == b'@' { 0xFF } else { byte });
     vec![
@@ -51,18 +51,18 @@ fn not_json() -> Vec<Bad> {
         bad("invalid UTF-8", invalid_utf8.collect::<Vec<u8>>(), "invalid_utf8", ""),
         bad("deep nesting", nested(40), "too_deep", ""),
         bad("oversize", changed(|event| event["data"]["notes"] = "x".repeat(930_000).into()), "too_large", ""),
-        Bad {
+        BadMessage {
             what: "a key twice",
             message: Message::new(good.replacen("\"run_id\"", "\"run_id\":\"a\",\"run_id\"", 1)),
             reason: "duplicate_key",
             pointer: None,
         },
-        Bad { what: "a tombstone", message: Message::default(), reason: "tombstone", pointer: Some("") },
+        BadMessage { what: "a tombstone", message: Message::default(), reason: "tombstone", pointer: Some("") },
         bad("an empty message", "", "tombstone", ""),
     ]
 }
 
-fn wrong_fields() -> Vec<Bad> {
+fn wrong_fields() -> Vec<BadMessage> {
     let at = |offset_days: i64| {
         let days = Duration::from_secs(offset_days.unsigned_abs() * 86_400);
         rfc3339(if offset_days < 0 { now() - days } else { now() + days })
@@ -114,13 +114,13 @@ fn wrong_fields() -> Vec<Bad> {
             "time_format",
             "/data/ended_at",
         ),
-        Bad {
+        BadMessage {
             what: "the far future",
             message: Message::new(changed(|event| event["data"]["ended_at"] = at(400).into())),
             reason: "time_in_future",
             pointer: None,
         },
-        Bad {
+        BadMessage {
             what: "the distant past",
             message: Message::new(changed(|event| {
                 event["data"]["started_at"] = at(-400).into();
@@ -132,19 +132,19 @@ fn wrong_fields() -> Vec<Bad> {
     ]
 }
 
-fn wrong_framing() -> Vec<Bad> {
+fn wrong_framing() -> Vec<BadMessage> {
     let good = changed(|_| {});
     let framed: Vec<u8> = [0, 0, 0, 0, 7].into_iter().chain(good.bytes()).collect();
     vec![
         bad("Confluent framing", framed, "unsupported_framing", ""),
-        Bad {
+        BadMessage {
             what: "protobuf",
             message: Message::new([0x12, 0x03, 0x61, 0x62, 0x63])
                 .with_headers(&[("content-type", "application/x-protobuf")]),
             reason: "unsupported_framing",
             pointer: Some(""),
         },
-        Bad {
+        BadMessage {
             what: "headers that contradict",
             message: Message::new(good).with_headers(&[
                 ("ce_specversion", "1.0"),
@@ -163,7 +163,7 @@ fn wrong_framing() -> Vec<Bad> {
 fn bad_messages_are_quarantined_and_good_ones_come_through() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("bad-input", 1);
-    let all: Vec<Bad> = not_json().into_iter().chain(wrong_fields()).chain(wrong_framing()).collect();
+    let all: Vec<BadMessage> = not_json().into_iter().chain(wrong_fields()).chain(wrong_framing()).collect();
     // A good run before each bad message and after the last, so that a shifted row would show.
     let mut messages = Vec::new();
     for (index, bad) in all.iter().enumerate() {

@@ -17,18 +17,18 @@ const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
 /// One statement about one of a few runs, as numbers from which [`body`] builds it.
 #[derive(Clone, Debug)]
-struct Said {
+struct Statement {
     run: u8,
     revision: u8,
     variant: u8,
 }
 
-fn said() -> impl Strategy<Value = Said> {
-    (0..12_u8, 0..3_u8, 0..4_u8).prop_map(|(run, revision, variant)| Said { run, revision, variant })
+fn statement() -> impl Strategy<Value = Statement> {
+    (0..12_u8, 0..3_u8, 0..4_u8).prop_map(|(run, revision, variant)| Statement { run, revision, variant })
 }
 
-fn body(said: &Said) -> Vec<u8> {
-    let Said { run, revision, variant } = said;
+fn body(statement: &Statement) -> Vec<u8> {
+    let Statement { run, revision, variant } = statement;
     let status = ["success", "failure", "unknown", "error"][usize::from(*variant)];
     let mut event = json!({
         "spec": "run-event/1", "run_id": format!("run-{run}"), "source": "app", "revision": revision,
@@ -61,10 +61,10 @@ fn body(said: &Said) -> Vec<u8> {
 }
 
 /// Commits statements to `events`, as ingest would.
-async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handover>) {
+async fn ingest(lake: &Lake, statements: &[Statement], from: i64, handover: Option<&Handover>) {
     let handed_on = handover.map_or(&[] as &[_], Handover::columns);
     let mut builder = BatchBuilder::new(Limits::default()).handing_on(handed_on).expect("columns of events");
-    let bodies: Vec<Vec<u8>> = said.iter().map(body).collect();
+    let bodies: Vec<Vec<u8>> = statements.iter().map(body).collect();
     for (offset, body) in (from..).zip(&bodies) {
         builder.push(&Message { topic: "t", offset, payload: Some(body), ..Message::default() }, NOW);
     }
@@ -73,7 +73,7 @@ async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handove
     let files = lake.store(&events).await.expect("writes");
     let log = lake.log(Table::Events);
     let on = log.load().await.expect("loads");
-    let next = from + i64::try_from(said.len()).expect("few");
+    let next = from + i64::try_from(statements.len()).expect("few");
     let commit = Commit {
         uuid: unique_id(),
         advances: vec![Advance { app_id: "j/t/0".to_owned(), expected: on.next("j/t/0"), next }],
@@ -90,7 +90,7 @@ async fn ingest(lake: &Lake, said: &[Said], from: i64, handover: Option<&Handove
 }
 
 /// Commits statements in pieces. After each piece the aggregator catches up, or is opened again, or nothing happens.
-async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_over: bool) -> RecordBatch {
+async fn run(statements: &[Statement], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_over: bool) -> RecordBatch {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lake = Lake::open(folder.path().to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
     let settings = AggregatorSettings { index_memory_bytes, ..AggregatorSettings::default() };
@@ -101,12 +101,12 @@ async fn run(said: &[Said], cuts: &[(u8, u8)], index_memory_bytes: usize, hand_o
     let mut aggregator = open().await;
     let mut from = 0;
     for (size, then) in cuts.iter().chain(std::iter::repeat(&(255, 0))) {
-        let to = (from + 1 + usize::from(*size)).min(said.len());
+        let to = (from + 1 + usize::from(*size)).min(statements.len());
         if from == to {
             break;
         }
         let offset = i64::try_from(from).expect("few");
-        Box::pin(ingest(&lake, &said[from..to], offset, handover.as_ref())).await;
+        Box::pin(ingest(&lake, &statements[from..to], offset, handover.as_ref())).await;
         from = to;
         match then % 3 {
             0 => Box::pin(aggregator.run_until_caught_up()).await.expect("catches up"),
@@ -125,20 +125,20 @@ proptest! {
 
     #[test]
     fn any_order_repeats_cuts_and_restarts_give_the_same_bytes(
-        said in prop::collection::vec(said(), 1..50),
+        statements in prop::collection::vec(statement(), 1..50),
         keys in prop::collection::vec(any::<u32>(), 100),
         cuts in prop::collection::vec((0..12_u8, any::<u8>()), 0..8),
         hand_over in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         runtime.block_on(async {
-            let first = Box::pin(run(&said, &cuts, 1 << 20, hand_over)).await;
+            let first = Box::pin(run(&statements, &cuts, 1 << 20, hand_over)).await;
             // The same statements, some of them twice, in another order and in other pieces.
-            let other: Vec<(u32, Said)> = keys.iter().copied().zip(said.iter().chain(&said).cloned()).collect();
-            let (sure, spare) = other.split_at(said.len());
-            let mut other: Vec<(u32, Said)> = sure.iter().chain(spare.iter().filter(|(key, _)| key % 2 == 0)).cloned().collect();
+            let other: Vec<(u32, Statement)> = keys.iter().copied().zip(statements.iter().chain(&statements).cloned()).collect();
+            let (sure, spare) = other.split_at(statements.len());
+            let mut other: Vec<(u32, Statement)> = sure.iter().chain(spare.iter().filter(|(key, _)| key % 2 == 0)).cloned().collect();
             other.sort_by_key(|(key, _)| *key);
-            let other: Vec<Said> = other.into_iter().map(|(_, said)| said).collect();
+            let other: Vec<Statement> = other.into_iter().map(|(_, statement)| statement).collect();
             let second = Box::pin(run(&other, &[(5, 1), (0, 0), (9, 2), (3, 1)], 1 << 20, !hand_over)).await;
             assert_eq!(first_difference(&second, &first), None);
         });

@@ -154,7 +154,7 @@ async fn a_protocol_upgrade_by_another_engine_is_followed_or_refused_by_name() {
         assert!(version > stands);
         for version in stands + 1..=version {
             let entry = root.join(table.name()).join(format!("_delta_log/{version:020}.json"));
-            std::fs::remove_file(entry).expect("it is there");
+            std::fs::remove_file(entry).expect("it exists");
         }
     }
     Lake::open(text(&root), &StorageOptions::default()).await.expect("opens");
@@ -163,7 +163,7 @@ async fn a_protocol_upgrade_by_another_engine_is_followed_or_refused_by_name() {
 /// Removes columns from the schema in a table's log.
 fn make_older(root: &Path, table: Table, names: &[&str]) {
     let entry = root.join(table.name()).join("_delta_log/00000000000000000000.json");
-    let lines = std::fs::read_to_string(&entry).expect("it is there");
+    let lines = std::fs::read_to_string(&entry).expect("it exists");
     let older = lines.lines().map(|line| {
         let mut line: Value = serde_json::from_str(line).expect("JSON");
         if let Some(text) = line["metaData"]["schemaString"].as_str() {
@@ -223,7 +223,7 @@ async fn a_query_that_reads_a_damaged_file_ends_with_exit_code_4() {
     Box::pin(feed.commit_events(&runs("some", 400))).await;
     let file = feed.lake.active_files(Table::Events).await.expect("lists").1.remove(0);
     let path = root.join("events").join(&file.path);
-    let bytes = std::fs::read(&path).expect("it is there");
+    let bytes = std::fs::read(&path).expect("it exists");
     let asked = || bellwether(&["sql", "--root", text(&root), "SELECT count(DISTINCT run_id) FROM events"]);
     asked().succeeds();
     let mut garbled = bytes.clone();

@@ -21,7 +21,7 @@ fn peak(root: &Path, sql: &str) -> (u64, Ended) {
     let (begun, mut peak) = (Instant::now(), 0);
     while program.runs() {
         peak = peak.max(program.peak_memory().unwrap_or(0));
-        assert!(begun.elapsed() < Duration::from_secs(60), "{sql} goes on");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{sql} does not end");
         std::thread::sleep(Duration::from_millis(2));
     }
     (peak, program.end())

@@ -10,7 +10,7 @@ use crate::common::program::text;
 use crate::common::{Setup, bellwether};
 
 /// An expression that selects a value within a nested column.
-struct Within {
+struct NestedValue {
     column: String,
     value: String,
     /// The name of a field, if the column is a list of records.
@@ -18,12 +18,12 @@ struct Within {
 }
 
 /// Returns expressions for values within the nested columns of a relation, in every notation.
-fn within(info: &TableInfo) -> Vec<Within> {
+fn within(info: &TableInfo) -> Vec<NestedValue> {
     let mut found = Vec::new();
     for column in &info.columns {
         let name = &column.name;
         let mut add = |value: String, field: Option<&str>| {
-            found.push(Within { column: name.clone(), value, field: field.map(str::to_owned) });
+            found.push(NestedValue { column: name.clone(), value, field: field.map(str::to_owned) });
         };
         if column.kind.starts_with("map of") {
             add(format!("{name}['region']"), None);
@@ -43,8 +43,8 @@ fn within(info: &TableInfo) -> Vec<Within> {
 }
 
 /// Returns statements with the expression in every clause.
-fn statements(relation: &str, within: &Within) -> Vec<String> {
-    let Within { column, value, field } = within;
+fn statements(relation: &str, within: &NestedValue) -> Vec<String> {
+    let NestedValue { column, value, field } = within;
     let of = |alias: &str| {
         let place = value.find(column.as_str()).unwrap_or(0);
         format!("{}{alias}.{}", &value[..place], &value[place..])

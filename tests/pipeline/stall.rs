@@ -31,26 +31,26 @@ const GONE: i64 = 180 * MINUTE;
 
 /// The system clock, shifted. Queries use the system clock itself.
 #[derive(Clone, Default)]
-struct Moved(Arc<AtomicI64>);
+struct ShiftedClock(Arc<AtomicI64>);
 
-impl Clock for Moved {
+impl Clock for ShiftedClock {
     fn now_micros(&self) -> i64 {
         SystemClock.now_micros() + self.0.load(Ordering::SeqCst)
     }
 }
 
 /// Ingest, aggregation and the watcher in one process, by the test's own clock.
-struct Rooms {
+struct Roles {
     lake: Lake,
-    clock: Moved,
+    clock: ShiftedClock,
     kafka: KafkaSettings,
     watch: Watch,
     _folder: tempfile::TempDir,
 }
 
-impl Rooms {
+impl Roles {
     async fn new(broker: &Broker, topic: &str) -> Self {
-        let (folder, clock) = (tempfile::tempdir().expect("a folder"), Moved(Arc::new(AtomicI64::new(-GONE))));
+        let (folder, clock) = (tempfile::tempdir().expect("a folder"), ShiftedClock(Arc::new(AtomicI64::new(-GONE))));
         let root = folder.path().to_str().expect("UTF-8");
         let options = StorageOptions::default();
         let lake = Lake::open_with_clock(root, &options, Arc::new(clock.clone())).await.expect("opens");
@@ -134,28 +134,28 @@ async fn stopped_ingest_is_reported_as_lag_and_not_as_silence() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("stopped", 2);
     broker.publish_events(&topic, 2, &steady());
-    let rooms = Rooms::new(broker, &topic).await;
-    rooms.take_in().await;
-    let mut watcher = rooms.watcher().await;
-    rooms.pass(&mut watcher, 1).await;
-    assert_eq!(rooms.firing().await, Vec::<String>::new());
+    let roles = Roles::new(broker, &topic).await;
+    roles.take_in().await;
+    let mut watcher = roles.watcher().await;
+    roles.pass(&mut watcher, 1).await;
+    assert_eq!(roles.firing().await, Vec::<String>::new());
     // Ingest is stopped for three hours, in which runs may have arrived.
-    rooms.clock.0.fetch_add(GONE, Ordering::SeqCst);
-    rooms.pass(&mut watcher, 8).await;
-    assert_eq!(rooms.firing().await, ["lag"], "unread messages are not silence");
-    let mut watcher = rooms.watcher().await;
-    rooms.pass(&mut watcher, 1).await;
-    assert_eq!(rooms.firing().await, ["lag"], "nor after a restart of the watcher");
+    roles.clock.0.fetch_add(GONE, Ordering::SeqCst);
+    roles.pass(&mut watcher, 8).await;
+    assert_eq!(roles.firing().await, ["lag"], "unread messages are not silence");
+    let mut watcher = roles.watcher().await;
+    roles.pass(&mut watcher, 1).await;
+    assert_eq!(roles.firing().await, ["lag"], "nor after a restart of the watcher");
     // Ingest is back and found no messages: now it is silence.
     for _ in 0..6 {
-        rooms.take_in().await;
-        rooms.pass(&mut watcher, 3).await;
+        roles.take_in().await;
+        roles.pass(&mut watcher, 3).await;
     }
-    assert_eq!(rooms.firing().await, ["silent_producer"]);
+    assert_eq!(roles.firing().await, ["silent_producer"]);
 }
 
 /// Returns the unread messages of a topic's partitions, and the earliest time in microseconds up to which one was read.
-fn said(setup: &Setup, topic: &str) -> Option<(i64, i64)> {
+fn read_state(setup: &Setup, topic: &str) -> Option<(i64, i64)> {
     let rows = setup.sql(&format!(
         "SELECT sum(unread) AS unread, count(*) AS partitions, count(read_to) AS read, CAST(date_part('epoch', min(read_to)) * 1e6 AS BIGINT) AS read_to
          FROM ingest_progress WHERE topic = '{topic}'"
@@ -172,15 +172,15 @@ fn transaction_markers_and_empty_partitions_are_read_to_their_ends() {
     let setup = Setup::new(&broker.address, &topic, "");
     let worker = setup.start("run");
     until_or(|| worker.get("/healthz"), || worker.printed());
-    let (unread, before) = until_or(|| said(&setup, &topic), || worker.printed());
+    let (unread, before) = until_or(|| read_state(&setup, &topic), || worker.printed());
     assert_eq!(unread, 0, "the topic is empty");
     broker.transactions(&topic).publish(&runs("in-a-transaction", 20), true);
     let published = SystemClock.now_micros();
     let all_read = || {
-        let (unread, read_to) = said(&setup, &topic)?;
+        let (unread, read_to) = read_state(&setup, &topic)?;
         (unread == 0 && read_to > published).then_some(read_to)
     };
-    let after = until_or(all_read, || format!("{:?}, {published}\n{}", said(&setup, &topic), worker.printed()));
+    let after = until_or(all_read, || format!("{:?}, {published}\n{}", read_state(&setup, &topic), worker.printed()));
     assert!(after > before);
     assert_eq!(setup.number("SELECT count(*) FROM events"), 20);
     let fresh = setup.sql(&format!("SELECT unread, read_lag_s FROM freshness WHERE topic = '{topic}'"));
@@ -207,7 +207,7 @@ fn a_topic_that_is_no_longer_read_is_not_awaited() {
         Setup::with(&ConfigText { brokers: &broker.address, topics: &[&kept, &dropped], ..ConfigText::default() });
     setup.catch_up();
     for topic in [&kept, &dropped] {
-        assert!(said(&setup, topic).is_some_and(|(unread, _)| unread == 0), "every message was read");
+        assert!(read_state(&setup, topic).is_some_and(|(unread, _)| unread == 0), "every message was read");
     }
     let fewer = setup.other("fewer.toml", |text| text.replace(&format!(", \"{dropped}\""), ""));
     let worker = Running::role("ingest", &fewer);

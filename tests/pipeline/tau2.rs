@@ -1,10 +1,10 @@
 //! Real agent runs (`../shared/data/tau2`) through the whole pipeline: the results equal independently computed numbers
 //! (`golden_by_release.csv`).
 //!
-//! Every column of the golden file maps but one: `format_error_msgs`. The contract has no count of malformed replies; the
-//! number travels as a field it does not know, is kept in `extra`, and is summed from there by this test, not by a view.
-//! Times without a zone are taken as UTC. A cost of 0, which the data has where no price was known, is sent as it stands;
-//! where the data has no cost at all, none is sent, and the golden file's empty cells mean the same.
+//! Every column of the golden file maps to a column of the views except `format_error_msgs`. The contract has no count of
+//! malformed replies; the number is sent as an unknown field, kept in `extra`, and summed from there by this test. Times
+//! without a zone are UTC. The data has a cost of 0 if the price was unknown, which is sent unchanged; a run without a cost
+//! is sent without one, and the golden file has an empty cell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -66,9 +66,9 @@ fn replay(plan: Plan, outcome: &Outcome) -> String {
 }
 
 /// Prints the seed if a run panics.
-struct Named(u64);
+struct SeedOnPanic(u64);
 
-impl Drop for Named {
+impl Drop for SeedOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("replay with: SEED={} make simulate", self.0);
@@ -86,7 +86,7 @@ fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
             if seed >= broken.load(Ordering::SeqCst) {
                 return;
             }
-            let named = Named(seed);
+            let named = SeedOnPanic(seed);
             let mut outcome = run(plan(seed));
             drop(named);
             if outcome.violation.is_some() {

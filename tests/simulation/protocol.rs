@@ -279,12 +279,12 @@ impl CommitLog for WatchedLog {
             .iter()
             .map(|advance| format!("{} {:?}->{}", advance.app_id, advance.expected, advance.next))
             .collect();
-        let said = match &outcome {
+        let result = match &outcome {
             Outcome::Committed(snapshot) => format!("committed as version {}", snapshot.version),
             Outcome::Fenced { apps, .. } => format!("fenced {apps:?}"),
             Outcome::Unknown { reason } => format!("unknown, {reason}"),
         };
-        self.control.note(self.process, format_args!("{}: {} {steps:?}: {said}", self.table.name(), commit.uuid));
+        self.control.note(self.process, format_args!("{}: {} {steps:?}: {result}", self.table.name(), commit.uuid));
         if matches!(outcome, Outcome::Committed(_)) {
             self.control.pass(self.process, after).await;
         }

@@ -38,7 +38,7 @@ pub(crate) enum Role {
 
 /// A write that lands after its client has given up.
 #[derive(Debug)]
-struct Late {
+struct LateWrite {
     at: i64,
     path: Path,
     payload: PutPayload,
@@ -50,7 +50,7 @@ struct Late {
 pub(crate) struct Objects {
     pub(crate) inner: Arc<InMemory>,
     written: Arc<Mutex<BTreeMap<Path, i64>>>,
-    late: Arc<Mutex<Vec<Late>>>,
+    late: Arc<Mutex<Vec<LateWrite>>>,
 }
 
 /// The handle of one process.
@@ -111,11 +111,11 @@ impl FaultyStore {
     /// Lands the writes that are due although their client has given up.
     async fn land_late_ones(&self) {
         let now = self.control.clock.now_micros();
-        let due: Vec<Late> = {
+        let due: Vec<LateWrite> = {
             let mut late = self.objects.late.lock().unwrap_or_else(PoisonError::into_inner);
             late.extract_if(.., |one| one.at <= now).collect()
         };
-        for Late { path, payload, options, .. } in due {
+        for LateWrite { path, payload, options, .. } in due {
             let landed = self.objects.inner.put_opts(&path, payload, options).await.is_ok();
             if landed {
                 self.note_written(&path);
@@ -176,7 +176,7 @@ impl FaultyStore {
                 if self.control.chance(|chance| chance.one_in(2)) {
                     let wait = self.control.chance(|chance| chance.between(1_000_000, 45_000_000));
                     let at = self.control.clock.now_micros() + wait;
-                    let late = Late { at, path: path.clone(), payload, options };
+                    let late = LateWrite { at, path: path.clone(), payload, options };
                     self.objects.late.lock().unwrap_or_else(PoisonError::into_inner).push(late);
                 }
                 self.control.clock.sleep(TIME_OUT).await;
@@ -261,8 +261,8 @@ impl ObjectStore for FaultyStore {
             self.pass(after).await?;
         }
         if !self.aside() {
-            let said = result.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned());
-            self.control.note(self.process, format_args!("put {path}: {said}"));
+            let shown = result.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned());
+            self.control.note(self.process, format_args!("put {path}: {shown}"));
         }
         self.wait(self.latency()).await;
         result

@@ -41,14 +41,14 @@ const RESUMES_WITHIN_MICROS: i64 = 120_000_000;
 const SECOND: i64 = 1_000_000;
 const WORKERS: usize = 2;
 
-/// What is simulated.
+/// The parts of the system that a run simulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scene {
     /// Ingestion on the in-memory implementation of the commit trait.
     Memory,
     /// Ingestion on the Delta log, in a faulty object store.
     Delta,
-    /// As `Delta`, with aggregation and maintenance.
+    /// Like `Delta`, with aggregation and maintenance.
     Whole,
 }
 
