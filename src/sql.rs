@@ -67,13 +67,13 @@ pub(crate) struct SqlArgs {
     /// Write the result to a file.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Time limit per statement [default: [queries].timeout, 10m].
+    /// Time limit per statement [default: queries.timeout, or 10m].
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Row limit per statement [default: [queries].max_rows, 10000000].
+    /// Row limit per statement [default: queries.max_rows, or 10000000].
     #[arg(long, value_name = "N")]
     max_rows: Option<u64>,
-    /// Memory limit per statement, such as 2GiB [default: [queries].memory_bytes, 512MiB].
+    /// Memory limit per statement, such as 2GiB [default: queries.memory_bytes, or 512MiB].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_limit: Option<usize>,
 }
@@ -168,9 +168,9 @@ mod tests {
         let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         let SqlLimits { memory_bytes, timeout, max_rows } = SqlLimits::default();
         for part in [
-            format!("[queries].memory_bytes, {}MiB]", memory_bytes >> 20),
-            format!("[queries].timeout, {}]", humantime::format_duration(timeout)),
-            format!("[queries].max_rows, {max_rows}]"),
+            format!("queries.memory_bytes, or {}MiB]", memory_bytes >> 20),
+            format!("queries.timeout, or {}]", humantime::format_duration(timeout)),
+            format!("queries.max_rows, or {max_rows}]"),
         ] {
             assert!(help.contains(&part), "`{part}` is missing in\n{help}");
         }
