@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bellwether_base::Result;
 use bellwether_detect::{AlertState, Budget, Crowd, Minute, Season, Thresholds, Transition, TransitionRecord};
 use bellwether_queries::{Session, SessionSettings};
@@ -144,6 +143,7 @@ impl Engine {
                     status: Status::Waiting,
                     refused: BTreeMap::new(),
                     asked: None,
+                    analysis: None,
                     planned: None,
                     attempts: Attempts::default(),
                     season: Season::default(),
@@ -209,17 +209,31 @@ impl Engine {
         &self.broken
     }
 
-    /// Columns of a table that the rules on its new rows name; all of those that a query could mean.
-    pub fn columns(&self, table: Table) -> Vec<&'static str> {
-        let mut words = BTreeSet::new();
-        for watched in self.watched.iter().filter(|watched| watched.rule.source.table() == Some(table)) {
-            let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
-            words.extend(watched.rule.sql.split(word).map(str::to_owned));
+    /// Columns of a table that the queries of rules on its new rows need, in the table's order; empty if no rule can be
+    /// asked about its rows.
+    pub async fn columns(&mut self, table: Table) -> Vec<&'static str> {
+        self.analyse().await;
+        let analyses = || self.watched.iter().filter_map(|watched| watched.analysis.as_ref());
+        let needed: BTreeSet<&str> = analyses().flat_map(|analysis| analysis.columns(table)).collect();
+        let names = table.columns().iter().map(|column| column.name);
+        if needed.is_empty() && analyses().any(|analysis| analysis.reads(table)) {
+            // A query may count rows without reading anything in them.
+            return names.take(1).collect();
         }
-        table.columns().iter().map(|column| column.name).filter(|name| words.contains(*name)).collect()
+        names.filter(|name| needed.contains(name)).collect()
     }
 
-    /// Takes in new rows of a table: some of its columns, as [`Engine::columns`] has them.
+    /// Analyses the queries of rules on new rows, once. A query that cannot be planned stays without: its first evaluation
+    /// reports why.
+    async fn analyse(&mut self) {
+        for watched in self.watched.iter_mut().filter(|watched| watched.rule.source != Source::Tables) {
+            if watched.analysis.is_none() {
+                watched.analysis = self.session.analyse(&watched.rule.sql).await.ok();
+            }
+        }
+    }
+
+    /// Takes in new rows of a table. They may lack columns that are not among [`Engine::columns`].
     ///
     /// # Errors
     /// `Bug` if the rows do not fit the schema. A failing rule is no error.
@@ -227,11 +241,11 @@ impl Engine {
         if !self.watched.iter().any(|watched| watched.rule.source.table() == Some(table)) {
             return Ok(());
         }
-        let schema: SchemaRef = match rows.first() {
-            Some(batch) => batch.schema(),
-            None => return Ok(()),
-        };
-        self.session.put(table, Arc::clone(&schema), rows.clone())?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.analyse().await;
+        self.session.put(table, table.arrow_schema(), rows.clone())?;
         let asking = Asking {
             session: &self.session,
             apart: &self.apart,
@@ -243,7 +257,7 @@ impl Engine {
             asking.take(watched, table, &rows).await?;
         }
         // The engine does not keep the rows.
-        self.session.put(table, schema, Vec::new())
+        self.session.put(table, table.arrow_schema(), Vec::new())
     }
 
     /// Tries rows again that rules failed on, if it is time.

@@ -18,6 +18,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) older: &'a [Arc<str>],
     /// The only baseline, where there is one.
     pub(crate) pinned: Option<&'a Arc<str>>,
+    /// The rule's query returns sketches, not bins.
+    pub(crate) sketches: bool,
+    /// The rule's query counts bad runs as `events`, not the good ones.
+    pub(crate) counts_events: bool,
     /// Windows from a moment to another.
     pub(crate) from: Minute,
     pub(crate) to: Minute,
@@ -79,7 +83,7 @@ pub(crate) fn of(asked: &Asked<'_>) -> String {
     match asked.detector {
         Detector::Regression(settings) => regression(asked, settings, &conditions),
         Detector::Ratio(settings) => ratio(asked, settings, &conditions),
-        Detector::Histogram(settings) if rule.sql.contains("AS sketch") => histogram(asked, settings, &conditions),
+        Detector::Histogram(settings) if asked.sketches => histogram(asked, settings, &conditions),
         Detector::Occurrence(_) => format!(
             "SELECT sum(events) AS canary_events, sum(runs) AS canary_runs\nFROM (\n{}\n) AS observations\nWHERE {}",
             rule.sql,
@@ -227,7 +231,7 @@ fn margin(evidence: &Evidence, margin: f64) -> String {
 fn regression(asked: &Asked<'_>, settings: &Regression, conditions: &[String]) -> String {
     let rule = asked.subject.rule;
     let (own, other) = arms(asked);
-    let events = if rule.sql.contains("AS events") { "events" } else { "runs - good" };
+    let events = if asked.counts_events { "events" } else { "runs - good" };
     let sum = |of: &str, who: &str| format!("greatest(coalesce(sum(CASE WHEN {who} THEN {of} END), 0), 0)");
     // Strata that share their runs may count an event without a run of their own.
     let bad = |of: String, all: String| if settings.shared_runs { of } else { format!("least({of}, {all})") };

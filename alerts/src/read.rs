@@ -127,7 +127,7 @@ pub(crate) async fn replay(
                 ),
             ),
         ] {
-            let columns = engine.columns(table);
+            let columns = engine.columns(table).await;
             if columns.is_empty() {
                 continue;
             }

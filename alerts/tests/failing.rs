@@ -189,3 +189,32 @@ fn a_bound_that_no_value_can_exceed_is_refused() {
     let why = Rule::parse(text, "test").expect_err("it is refused").why;
     assert!(why.contains("which no value can exceed"), "{why}");
 }
+
+#[tokio::test]
+async fn a_rule_is_given_the_columns_that_its_plan_needs_and_a_wrong_name_is_reported() {
+    let occurrence = "{ kind = \"occurrence\" }";
+    let nested =
+        "SELECT window_start, tenant, task, failure AS events, runs /* success */ FROM (SELECT * FROM metrics)";
+    let wrong = "SELECT window_start, tenant, task, failur AS events, runs, success FROM metrics";
+    let by_time = "SELECT window_start, tenant, task, failure AS events, runs FROM metrics WHERE NOW() > window_start";
+    let mut engine = engine(vec![
+        rule("nested", "metrics", nested, occurrence),
+        rule("wrong", "metrics", wrong, occurrence),
+        rule("by_time", "metrics", by_time, occurrence),
+    ]);
+    let columns = engine.columns(Table::Metrics).await;
+    assert_eq!(columns, ["window_start", "tenant", "task", "runs", "failure"]);
+    assert!(engine.columns(Table::Events).await.is_empty());
+    let whole = rows(&[cell(0, "pay", 5, 1)]);
+    let places: Vec<usize> = columns.iter().map(|name| whole.schema().index_of(name).expect(name)).collect();
+    engine.take(Table::Metrics, vec![whole.project(&places).expect("columns")]).await.expect("takes");
+    let told = firing(&engine.evaluate(BEGIN + 1, BEGIN + 1, None));
+    assert_eq!(told, [pair("nested", "pay"), pair("by_time", "pay")]);
+    let statuses = engine.statuses();
+    let (_, status, _) = statuses.iter().find(|(rule, ..)| rule.name == "wrong").expect("is there");
+    assert_eq!(
+        **status,
+        Status::Broken("there is no column `failur`; hint: did you mean `failure`?".to_owned()),
+        "not a column that was merely left out of the rows"
+    );
+}

@@ -231,6 +231,7 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
     let season = Season::from_name(ZONE).map_err(Error::bug)?;
     let mut engine =
         Engine::new(&Rules::load(None, &[]), &Contracts::new(), &BudgetSettings::default())?.in_season(season);
+    let names = runtime.block_on(engine.columns(Table::Metrics));
     let mut rows = Vec::new();
     for day in 0..DAYS {
         rows.extend(engine.evaluate(EPOCH + day * DAY, EPOCH + day * DAY, None));
@@ -239,10 +240,10 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
             // During the stall nothing is judged; afterwards everything arrives at once.
             let before: Vec<Cell> = cells.iter().filter(|cell| cell.minute < STALL.0).cloned().collect();
             cells.retain(|cell| cell.minute >= STALL.0);
-            runtime.block_on(engine.take(Table::Metrics, vec![batch(&engine, &before)?]))?;
+            runtime.block_on(engine.take(Table::Metrics, vec![batch(&names, &before)?]))?;
             rows.extend(engine.evaluate(EPOCH + STALL.0, EPOCH + STALL.0, None));
         }
-        runtime.block_on(engine.take(Table::Metrics, vec![batch(&engine, &cells)?]))?;
+        runtime.block_on(engine.take(Table::Metrics, vec![batch(&names, &cells)?]))?;
         rows.extend(engine.evaluate(EPOCH + (day + 1) * DAY, EPOCH + (day + 1) * DAY, None));
     }
     let fired = rows.into_iter().filter(|row| row.state == "firing" && row.state_from == "pending");
@@ -257,10 +258,9 @@ fn judged(fleet: &Fleet) -> Result<Vec<Fired>> {
         .collect())
 }
 
-/// Builds rows of `metrics` from cells, with the columns that rules use.
-fn batch(engine: &Engine, cells: &[Cell]) -> Result<RecordBatch> {
+/// Builds rows of `metrics` from cells, with the columns that rules need.
+fn batch(names: &[&str], cells: &[Cell]) -> Result<RecordBatch> {
     let whole = Table::Metrics.arrow_schema();
-    let names = engine.columns(Table::Metrics);
     let fields: Vec<Field> = names.iter().map(|name| whole.field_with_name(name).cloned()).collect::<Result<_, _>>()?;
     let columns = fields.iter().map(|field| column(field, cells)).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)

@@ -15,6 +15,9 @@ mod planned;
 
 use std::sync::LazyLock;
 
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr, Statement as Sql};
+
 pub use function::{FunctionEntry, at_bound, catalogue, register, whole_sum};
 pub use planned::{Planned, Relation};
 
@@ -177,11 +180,29 @@ fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: 
         .replace("{before}", before)
 }
 
+static PARTIAL_COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut columns = returned_columns(METRICS);
+    columns.retain(|name| !KEY.contains(&name.as_str()));
+    columns
+});
+
 /// Returns the columns of the definition of the metrics, without those of the group.
 fn partial_columns() -> impl Iterator<Item = &'static str> {
-    let name = |line: &'static str| line.trim_end_matches(',').rsplit_once(" AS ").map(|(_, name)| name);
-    let body = METRICS.split_once("\n)\nSELECT").map_or("", |(_, body)| body);
-    body.lines().filter_map(name).filter(|name| !KEY.contains(name))
+    PARTIAL_COLUMNS.iter().map(String::as_str)
+}
+
+/// Returns the names of the columns that a definition returns, from its syntax tree.
+fn returned_columns(sql: &str) -> Vec<String> {
+    let statements = DFParser::parse_sql(sql).expect("a definition is one SQL query");
+    let Some(Statement::Statement(statement)) = statements.into_iter().next() else { return Vec::new() };
+    let Sql::Query(query) = *statement else { return Vec::new() };
+    let SetExpr::Select(select) = *query.body else { return Vec::new() };
+    let name = |item: SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name.value),
+        _ => None,
+    };
+    select.projection.into_iter().filter_map(name).collect()
 }
 
 /// Returns the SQL of the rolling metrics up to `as_of`, an SQL expression of a timestamp: one row per span, tenant,
@@ -294,5 +315,6 @@ mod tests {
             assert!(columns.contains(&name), "{name} of {columns:?}");
         }
         assert!(!columns.contains(&"is_success") && !columns.contains(&"window_start"), "{columns:?}");
+        assert_eq!(returned_columns(METRICS)[..KEY.len()], KEY);
     }
 }

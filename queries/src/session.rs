@@ -11,9 +11,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bellwether_base::{Error, Result};
-use bellwether_lake::Stored;
-use bellwether_lake::{CommitLog, Lake, Reading};
-use bellwether_metrics::{Planned, Relation};
+use bellwether_lake::{CommitLog, Lake, Reading, Stored};
+use bellwether_metrics::Planned;
 use bellwether_tables::Table;
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
@@ -36,6 +35,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use tokio::sync::Mutex;
 
+use crate::analysis::{self, Analysis};
 use crate::catalog::{LakeSchema, TableInfo, TableKind};
 use crate::division;
 use crate::explain::explain;
@@ -44,6 +44,7 @@ use crate::guarded::Guarded;
 use crate::held;
 use crate::limits::{self, Gauge, Limits, ended_badly};
 use crate::older::with_all_columns;
+use crate::rows::RowsTable;
 use crate::statement::{self, Described};
 use crate::weighing;
 
@@ -152,7 +153,7 @@ pub struct Session {
     functions: Vec<FunctionInfo>,
     versions: Mutex<BTreeMap<Table, i64>>,
     /// Rows in memory in the place of tables.
-    relations: std::sync::Mutex<BTreeMap<Table, Arc<Relation>>>,
+    relations: std::sync::Mutex<BTreeMap<Table, RowsTable>>,
 }
 
 // === impl Session ===
@@ -198,33 +199,36 @@ impl Session {
         Ok(session)
     }
 
-    /// Puts rows in the place of a table; they may have some of its columns only.
+    /// Replaces the rows of a table, and its columns by those of `schema`. The rows may lack columns that no statement needs.
     ///
     /// # Errors
-    /// `Bug` where the rows do not have the schema.
+    /// `Bug` if the engine refuses the table.
     pub fn put(&self, table: Table, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<()> {
         let mut relations = self.relations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(relation) = relations.get(&table).filter(|relation| *relation.schema() == schema) {
             relation.put(rows);
             return Ok(());
         }
-        let relation = Relation::new(schema);
+        let relation = RowsTable::new(schema);
         relation.put(rows);
-        let provider = relation.table().map_err(|source| explain(source, &[]))?;
+        let provider = Arc::new(relation.clone());
         self.schema.replace(vec![(table, self.of_the_present(table, provider)?)]);
         relations.insert(table, relation);
         Ok(())
     }
 
-    /// Plans one statement, to be run again and again over what [`Session::put`] puts in the place of tables, as long as
-    /// that has the same columns.
+    /// Plans one statement for [`Session::run`], as often as [`Session::put`] replaces the rows of tables but not their
+    /// columns. Returns `None` if the statement depends on the time, as with `now()`: its plan cannot be kept.
     ///
     /// # Errors
     /// As [`Session::execute`].
-    pub async fn standing(&self, sql: &str) -> Result<Planned> {
+    pub async fn plan_once(&self, sql: &str) -> Result<Option<Planned>> {
         let plan = self.plan(sql).await?;
+        if analysis::depends_on_time(&plan).map_err(|source| self.explain(source))? {
+            return Ok(None);
+        }
         let plan = self.state().create_physical_plan(&plan).await.map_err(|source| self.explain(source))?;
-        Ok(Planned::new(plan, self.context.task_ctx()))
+        Ok(Some(Planned::new(plan, self.context.task_ctx())))
     }
 
     /// Runs a planned statement.
@@ -339,6 +343,16 @@ impl Session {
         let statement = statement::parse(sql)?;
         self.refresh().await?;
         plan(&self.state(), statement).await.map_err(|source| self.explain(source))
+    }
+
+    /// Reads off a statement's plan which columns it returns, which it reads, and where they come from.
+    ///
+    /// # Errors
+    /// As [`Session::plan`].
+    pub async fn analyse(&self, sql: &str) -> Result<Analysis> {
+        let plan = self.plan(sql).await?;
+        let optimized = self.state().optimize(&plan).map_err(|source| self.explain(source))?;
+        Analysis::new(&plan, &optimized).map_err(|source| self.explain(source))
     }
 
     /// Divisions of whole numbers by whole numbers in a statement, which drop the rest: `1 / 2` is 0.

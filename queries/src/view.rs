@@ -132,7 +132,7 @@ fn last_day() -> View {
 
 /// A view whose documentation is here and whose query is not.
 fn defined(name: &'static str, documentation: &str, sql: &str) -> View {
-    parse(name, &format!("{documentation}{sql}"))
+    View { sql: sql.to_owned(), ..parse(name, documentation) }
 }
 
 fn parse(name: &'static str, text: &str) -> View {

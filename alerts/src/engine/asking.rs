@@ -5,13 +5,12 @@
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use bellwether_base::{Error, Result};
 use bellwether_queries::Session;
 use bellwether_tables::Table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::Status;
 use super::attempts::Apart;
@@ -77,8 +76,7 @@ impl Asking<'_> {
             watched.attempts.wait(rows.to_vec());
             return Ok(());
         }
-        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(()) };
-        match ask_again(self.session, watched, &schema).await {
+        match ask_again(self.session, watched).await {
             Ok(found) => {
                 watched.add(found, self.contracts);
                 watched.worked();
@@ -86,7 +84,7 @@ impl Asking<'_> {
             }
             Err(failed) => {
                 Box::pin(self.take_parts(watched, table, rows, failed)).await?;
-                self.apart.put(table, schema, Vec::new())
+                self.apart.put(table, table.arrow_schema(), Vec::new())
             }
         }
     }
@@ -211,8 +209,10 @@ impl Asking<'_> {
     }
 
     async fn ask_about(self, watched: &mut Watched, table: Table, rows: Vec<RecordBatch>) -> Result<Asked<()>> {
-        let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(Ok(())) };
-        self.apart.put(table, schema, rows)?;
+        if rows.is_empty() {
+            return Ok(Ok(()));
+        }
+        self.apart.put(table, table.arrow_schema(), rows)?;
         Ok(Box::pin(ask(self.apart, &watched.rule, 0)).await.map(|found| watched.add(found, self.contracts)))
     }
 }
@@ -252,19 +252,17 @@ fn told(error: Error) -> String {
 
 /// Asks a rule about new rows. Its query is planned once: rows come every few seconds, and planning costs more than most
 /// of them.
-async fn ask_again(session: &Session, watched: &mut Watched, schema: &SchemaRef) -> Asked<Vec<Observation>> {
+async fn ask_again(session: &Session, watched: &mut Watched) -> Asked<Vec<Observation>> {
     let rule = &watched.rule;
-    let words = rule.sql.to_lowercase();
-    if words.contains("now(") || words.contains("current_") {
-        // A plan keeps the moment at which it was made.
-        return ask(session, rule, 0).await;
+    if watched.planned.is_none() {
+        let planned = session.plan_once(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
+        if let Some(planned) = &planned {
+            check_columns(rule, &planned.schema()).map_err(Failed::whole)?;
+        }
+        watched.planned = planned;
     }
-    if watched.planned.as_ref().is_none_or(|(columns, _)| columns != schema) {
-        let planned = session.standing(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
-        check_columns(rule, &planned.schema()).map_err(Failed::whole)?;
-        watched.planned = Some((Arc::clone(schema), planned));
-    }
-    let Some((_, planned)) = &watched.planned else { return Ok(Vec::new()) };
+    // A query that depends on the time is planned each time.
+    let Some(planned) = &watched.planned else { return ask(session, rule, 0).await };
     let answer = session.run(planned).await.map_err(Failed::running)?;
     read(rule, &answer, 0).map_err(|why| Failed { why, parts: true })
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use bellwether_detect::crowd::{ALL, CrowdMember};
 use bellwether_detect::{
     BaselinePolicy, Budget, Change, Crowd, Detector, Family, Measure, Minute, Season, TransitionRecord,
 };
 
-use bellwether_queries::Planned;
+use bellwether_tables::Table;
+use bellwether_queries::{Analysis, Planned};
 
 use super::Status;
 use super::attempts::Attempts;
@@ -28,8 +28,10 @@ pub(super) struct Watched {
     /// Why some series are not judged, by series.
     pub(super) refused: BTreeMap<String, String>,
     pub(super) asked: Option<Minute>,
-    /// Its query, planned for rows with these columns.
-    pub(super) planned: Option<(SchemaRef, Planned)>,
+    /// What its query returns and reads; none before it is planned, and for whole tables.
+    pub(super) analysis: Option<Analysis>,
+    /// Its query, planned.
+    pub(super) planned: Option<Planned>,
     /// How its evaluations go.
     pub(super) attempts: Attempts,
     /// Time zone of the weekly season, unless a contract names another.
@@ -213,6 +215,8 @@ impl Watched {
             evidence: &told.evidence,
             older: &entry.family.older_releases(release),
             pinned: entry.family.pinned(),
+            sketches: self.returns("sketch"),
+            counts_events: self.returns("events"),
             from,
             to: told.transition.at,
         };
@@ -221,11 +225,15 @@ impl Watched {
         AlertRow::new(subject, told, change, sql, notes)
     }
 
+    fn returns(&self, column: &str) -> bool {
+        self.analysis.as_ref().is_some_and(|analysis| analysis.returns(column))
+    }
+
     /// What an alert costs, where the contract says so.
     pub(super) fn worth(&self, entry: &Entry, told: &TransitionRecord) -> Vec<String> {
         let cost = entry.contract.as_ref().and_then(|contract| contract.human_cost_per_escalation);
-        let escalations =
-            self.rule.sql.contains("escalated AS events") || self.rule.sql.contains("sum(escalated) AS events");
+        let origin = self.analysis.as_ref().and_then(|analysis| analysis.origin("events"));
+        let escalations = origin == Some((Table::Metrics, "escalated"));
         match (cost.filter(|_| escalations), told.evidence.canary_counts, told.evidence.baseline_value) {
             (Some(cost), Some((events, runs)), Some(usual)) => {
                 let more = events as f64 - usual * runs as f64;

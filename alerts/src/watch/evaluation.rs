@@ -102,7 +102,7 @@ impl Watcher {
     /// Reads new rows of `metrics`. Returns the version of `events` up to which they count, and whether there may be more.
     async fn read_metrics(&mut self) -> Result<(i64, bool)> {
         let mut cursor = Cursor::new(self.watch.lake.log(Table::Metrics), self.metrics_read.version + 1);
-        let columns = self.engine.columns(Table::Metrics);
+        let columns = self.engine.columns(Table::Metrics).await;
         let (mut parts, mut read) = (Parts::of(Table::Metrics), 0);
         while read < MOST_VERSIONS {
             let Some(entry) = cursor.entry(0).await? else { break };
@@ -124,7 +124,7 @@ impl Watcher {
     /// Reads `events` up to a version: its rows if a rule needs them, and how far the sources are.
     async fn read_events(&mut self, to: i64) -> Result<()> {
         let log = self.watch.lake.log(Table::Events);
-        let columns = self.engine.columns(Table::Events);
+        let columns = self.engine.columns(Table::Events).await;
         let mut parts = Parts::of(Table::Events);
         while self.events_next < to {
             let Some(entry) = log.entry(self.events_next).await? else {

@@ -102,14 +102,14 @@ impl Watched {
             .flat_map(|task| [false, true].map(|canary| Cell { task, canary, minute, sign: 1 }))
             .collect();
         cells.extend(late.iter().map(|(task, minute)| Cell { task: *task, canary: true, minute: *minute, sign: 0 }));
-        let batch = self.batch(&cells)?;
+        let batch = self.batch(&cells).await?;
         self.engine.take(Table::Metrics, vec![batch]).await?;
         self.engine.evaluate(minute + 1, minute + 1, None);
         Ok(())
     }
 
-    fn batch(&mut self, cells: &[Cell]) -> Result<RecordBatch> {
-        let names = self.engine.columns(Table::Metrics);
+    async fn batch(&mut self, cells: &[Cell]) -> Result<RecordBatch> {
+        let names = self.engine.columns(Table::Metrics).await;
         let whole = Table::Metrics.arrow_schema();
         let fields: Vec<Field> =
             names.iter().map(|name| whole.field_with_name(name).cloned()).collect::<Result<_, _>>()?;
