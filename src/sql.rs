@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
-use bellwether_queries::{Session, SessionSettings, split};
+use bellwether_queries::{Engine, EngineSettings, SessionSettings, split};
 use clap::Args;
 
 use crate::config::parse_bytes;
@@ -81,14 +81,15 @@ pub(crate) struct SqlArgs {
 pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
     quiet_panics();
     let (lake, limits) = open(&args).await?;
+    let memory_limit_bytes = args.memory_limit.unwrap_or(limits.memory_bytes);
+    let engine = EngineSettings { memory_limit_bytes, gauge: Some(memory::GAUGE), ..EngineSettings::default() };
     let settings = SessionSettings {
-        memory_limit_bytes: args.memory_limit.unwrap_or(limits.memory_bytes),
+        memory_limit_bytes,
         timeout: Some(args.timeout.unwrap_or(limits.timeout)),
         max_rows: Some(args.max_rows.unwrap_or(limits.max_rows)),
-        gauge: Some(memory::GAUGE),
         ..SessionSettings::default()
     };
-    let session = Session::open(&lake, settings).await?;
+    let session = Engine::open(&lake, engine).await?.session(settings)?;
     let text = match (&args.query, &args.file) {
         (Some(query), _) if query == "-" => Some(standard_input()?),
         (Some(query), _) => Some(query.clone()),

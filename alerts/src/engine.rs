@@ -9,7 +9,6 @@ mod attempts;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;

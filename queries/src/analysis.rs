@@ -61,7 +61,7 @@ impl Analysis {
         table.columns().iter().map(|column| column.name).filter(|name| read.contains(*name)).collect()
     }
 
-    /// The stored column whose values, or their sum, a column of the answer holds; `None` if it holds anything else.
+    /// Returns the stored column behind a column of the answer that holds its values or their sum; `None` for any other.
     pub fn origin(&self, column: &str) -> Option<(Table, &str)> {
         self.origins.get(column).map(|(table, name)| (*table, name.as_str()))
     }

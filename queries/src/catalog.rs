@@ -1,26 +1,37 @@
-//! The one schema of a session: tables as of the last refresh, and views planned when a statement names them.
+//! The tables and views that a statement sees: one snapshot of the tables, as one scope sees them, and views planned when a
+//! statement names them.
 //!
-//! A view's plan holds the tables it was planned over, so plans are dropped whenever a table moves on.
+//! A catalog never changes: when a table moves on, the engine makes another, so that all of a statement sees one version of
+//! every table, and no view keeps the tables it was planned over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
-use bellwether_lake::Reading;
 use bellwether_tables::Table;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::datasource::{TableType, ViewTable};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
+    TableProvider,
+};
+use datafusion::datasource::{TableType, ViewTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::functions::expr_fn::now;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::prelude::col;
 
-use crate::ingest_numbers;
+use crate::tables::{Snapshot, Tables};
+use crate::tenant;
 use crate::view::{View, views};
 
-/// Whether a relation is stored or derived.
+/// Catalog and schema of the tables and views.
+pub(crate) const CATALOG: &str = "bellwether";
+pub(crate) const SCHEMA: &str = "public";
+
+/// The kinds of relations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableKind {
     /// Stored in the lake.
@@ -29,7 +40,7 @@ pub enum TableKind {
     View,
 }
 
-/// A table or view and what is known of it.
+/// A table or view and its documentation.
 #[derive(Clone, Debug)]
 pub struct TableInfo {
     /// Name in SQL.
@@ -49,113 +60,111 @@ pub struct TableInfo {
 pub struct ColumnInfo {
     /// Name in SQL.
     pub name: String,
-    /// Type, as people read it.
+    /// Type, in words.
     pub kind: String,
-    /// True where it may be null.
+    /// True if it may be null.
     pub nullable: bool,
-    /// What it means; empty where nothing says so.
+    /// What it means; empty if it is not documented.
     pub doc: String,
 }
 
-type StateSource = Box<dyn Fn() -> Option<SessionState> + Send + Sync>;
-
-/// Tables of the last refresh and views over them.
-pub(crate) struct LakeSchema {
-    inner: RwLock<Inner>,
-    state: OnceLock<StateSource>,
-    rolling: OnceLock<SchemaRef>,
+/// Which rows exist for a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Scope {
+    /// Rows of this tenant only.
+    pub(crate) tenant: Option<Arc<str>>,
+    /// Rows up to `now()` only, by the time that they carry.
+    pub(crate) at_present: bool,
 }
 
-#[derive(Default)]
-struct Inner {
-    tables: BTreeMap<&'static str, Arc<dyn TableProvider>>,
-    /// Counts refreshes, so that a view planned over older tables is not kept.
-    generation: u64,
-    planned: HashMap<&'static str, Arc<dyn TableProvider>>,
+/// The tables and views of one snapshot, as one scope sees them.
+pub(crate) struct Catalog {
+    itself: Weak<Self>,
+    base: Arc<SessionState>,
+    tables: Arc<Tables>,
+    snapshot: Arc<Snapshot>,
+    scope: Scope,
+    planned: Mutex<HashMap<&'static str, Arc<dyn TableProvider>>>,
 }
 
-impl fmt::Debug for LakeSchema {
+impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LakeSchema").finish_non_exhaustive()
+        f.debug_struct("Catalog").field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
-// === impl LakeSchema ===
+// === impl Catalog ===
 
-impl LakeSchema {
-    pub(crate) fn new() -> Self {
-        Self { inner: RwLock::default(), state: OnceLock::new(), rolling: OnceLock::new() }
+impl Catalog {
+    pub(crate) fn new(
+        base: &Arc<SessionState>,
+        tables: &Arc<Tables>,
+        snapshot: Arc<Snapshot>,
+        scope: &Scope,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|itself| Self {
+            itself: Weak::clone(itself),
+            base: Arc::clone(base),
+            tables: Arc::clone(tables),
+            snapshot,
+            scope: scope.clone(),
+            planned: Mutex::default(),
+        })
     }
 
-    /// Gives the schema the session that plans its views.
-    pub(crate) fn bind(&self, state: StateSource) {
-        // A second binding would be the same session; the first one stays.
-        drop(self.state.set(state));
+    /// The engine's state with this catalog as its only one.
+    pub(crate) fn state(self: &Arc<Self>) -> SessionState {
+        let mut state = SessionState::clone(&self.base);
+        let catalog = MemoryCatalogProvider::new();
+        // A new catalog takes any schema; without it, no statement would plan.
+        drop(catalog.register_schema(SCHEMA, Arc::clone(self) as _));
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        state.register_catalog_list(Arc::new(catalogs));
+        state.mark_start_execution();
+        state
     }
 
-    /// Puts newer tables in place of the old ones.
-    pub(crate) fn replace(&self, tables: Vec<(Table, Arc<dyn TableProvider>)>) {
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        for (table, provider) in tables {
-            inner.tables.insert(table.name(), provider);
-        }
-        inner.generation += 1;
-        inner.planned.clear();
-    }
-
-    /// Puts newer numbers of what ingest has read in place of the old ones.
-    pub(crate) fn put_readings(&self, readings: &[Reading]) -> Result<()> {
-        let provider = ingest_numbers::table(readings)?;
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.tables.insert(ingest_numbers::NAME, provider);
-        inner.generation += 1;
-        inner.planned.clear();
-        Ok(())
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Plans a query over the tables of the last refresh.
+    /// Plans a query over the tables.
     pub(crate) async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let state = self
-            .state
-            .get()
-            .and_then(|state| state())
-            .ok_or_else(|| DataFusionError::Execution("the session has ended".to_owned()))?;
-        state.create_logical_plan(sql).await
+        let itself =
+            self.itself.upgrade().ok_or_else(|| DataFusionError::Execution("the catalog is gone".to_owned()))?;
+        itself.state().create_logical_plan(sql).await
     }
 
     async fn view(&self, view: &'static View) -> Result<Arc<dyn TableProvider>> {
-        let generation = {
-            let inner = self.read();
-            if let Some(provider) = inner.planned.get(view.name) {
-                return Ok(Arc::clone(provider));
-            }
-            inner.generation
-        };
+        if let Some(provider) = self.planned.lock().unwrap_or_else(PoisonError::into_inner).get(view.name) {
+            return Ok(Arc::clone(provider));
+        }
         let plan = self.plan(&view.sql).await?;
         let provider: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.clone())));
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if inner.generation == generation {
-            inner.planned.insert(view.name, Arc::clone(&provider));
-        }
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(view.name, Arc::clone(&provider));
         Ok(provider)
     }
 
-    /// Columns of view `rolling`, once it has been planned.
-    pub(crate) fn rolling_schema(&self) -> Option<SchemaRef> {
-        self.rolling.get().cloned()
+    /// A stored table, without the rows that do not exist for the scope.
+    fn stored(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(provider) = self.snapshot.table(name) else { return Ok(None) };
+        let mut provider = Arc::clone(provider);
+        if let Some(table) = table_of(name).filter(|_| self.scope.at_present) {
+            provider = up_to_now(table, provider)?;
+        }
+        if let Some(tenant) = &self.scope.tenant {
+            provider = tenant::rows_of(tenant, name, provider);
+        }
+        Ok(Some(provider))
+    }
+
+    /// Columns of view `rolling`, once [`Catalog::prepare`] has planned it.
+    pub(crate) fn rolling_columns(&self) -> Option<SchemaRef> {
+        self.tables.rolling_columns()
     }
 
     /// Plans view `rolling` for its columns.
     pub(crate) async fn prepare(&self) -> Result<()> {
         let rolling = views().iter().find(|view| view.name == "rolling");
         if let Some(view) = rolling {
-            let schema = self.view(view).await?.schema();
-            // Its columns never change in a session; the first answer stays.
-            drop(self.rolling.set(schema));
+            self.tables.note_rolling_columns(self.view(view).await?.schema());
         }
         Ok(())
     }
@@ -172,6 +181,30 @@ impl LakeSchema {
         }
         Ok(infos)
     }
+}
+
+/// Names of the tables and views.
+pub(crate) fn names() -> Vec<String> {
+    let tables = Table::ALL.iter().map(|table| table.name());
+    tables.chain(views().iter().map(|view| view.name)).map(str::to_owned).collect()
+}
+
+fn table_of(name: &str) -> Option<Table> {
+    Table::ALL.into_iter().find(|table| table.name() == name)
+}
+
+/// A table without the rows that came after `now()`.
+fn up_to_now(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+    let existed = match table {
+        Table::Events => col("ingested_at").lt_eq(now()),
+        Table::Metrics => col("window_start").lt(now()),
+        Table::Releases => col("first_seen").lt_eq(now()),
+        Table::RollingHistory => col("written_at").lt_eq(now()),
+        Table::Quarantine => col("quarantined_at").lt_eq(now()),
+        Table::Alerts => col("evaluated_at").lt_eq(now()),
+    };
+    let scan = LogicalPlanBuilder::scan(table.name(), provider_as_source(provider), None)?;
+    Ok(Arc::new(ViewTable::new(scan.filter(existed)?.build()?, None)))
 }
 
 fn table_info(table: Table) -> TableInfo {
@@ -194,7 +227,7 @@ fn table_info(table: Table) -> TableInfo {
     }
 }
 
-/// A view's columns; what the view does not document is documented by the table column of the same name.
+/// Describes a view; a column that the view does not document has the documentation of the table column of its name.
 fn view_info(view: &View, schema: &SchemaRef) -> TableInfo {
     let from_tables = |name: &str| {
         Table::ALL
@@ -225,7 +258,7 @@ fn view_info(view: &View, schema: &SchemaRef) -> TableInfo {
     }
 }
 
-/// What `DESCRIBE` says of a relation, or with a catalog `SHOW COLUMNS`: types in words, and what the columns mean.
+/// Returns the answer to `DESCRIBE`, or with a catalog to `SHOW COLUMNS`: types in words, and the meaning of columns.
 pub(crate) fn description(info: &TableInfo, catalog: Option<(&str, &str)>) -> Result<RecordBatch> {
     let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
     let all = |text: &dyn Fn(&ColumnInfo) -> String| -> ArrayRef {
@@ -243,7 +276,7 @@ pub(crate) fn description(info: &TableInfo, catalog: Option<(&str, &str)>) -> Re
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// An Arrow type as people read it, in the words of the tables' reference.
+/// Returns an Arrow type in the words of the tables' reference.
 fn type_name(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
@@ -270,19 +303,14 @@ fn type_name(kind: &DataType) -> String {
 }
 
 #[async_trait]
-impl SchemaProvider for LakeSchema {
+impl SchemaProvider for Catalog {
     fn table_names(&self) -> Vec<String> {
-        Table::ALL
-            .iter()
-            .map(|table| table.name())
-            .chain(views().iter().map(|view| view.name))
-            .map(str::to_owned)
-            .collect()
+        names()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if let Some(provider) = self.read().tables.get(name) {
-            return Ok(Some(Arc::clone(provider)));
+        if let Some(provider) = self.stored(name)? {
+            return Ok(Some(provider));
         }
         match views().iter().find(|view| view.name == name) {
             Some(view) => Ok(Some(self.view(view).await?)),
@@ -291,13 +319,13 @@ impl SchemaProvider for LakeSchema {
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        if Table::ALL.iter().any(|table| table.name() == name) {
+        if table_of(name).is_some() {
             return Ok(Some(TableType::Base));
         }
         Ok(views().iter().any(|view| view.name == name).then_some(TableType::View))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        Table::ALL.iter().any(|table| table.name() == name) || views().iter().any(|view| view.name == name)
+        table_of(name).is_some() || views().iter().any(|view| view.name == name)
     }
 }

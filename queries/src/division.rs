@@ -1,7 +1,8 @@
-//! Division in queries: by zero it gives null, and of whole numbers it drops the rest, which is seldom meant.
+//! Division in queries: division by zero returns null; division of whole numbers drops the remainder, which is seldom meant
+//! and is reported by `bellwether rules check`.
 //!
-//! The engine fails on a whole number or decimal divided by zero: one idle task would take the figures of all others with
-//! it. Doubles divide as IEEE 754 has it: x / 0.0 is infinite, 0.0 / 0.0 is no number.
+//! DataFusion fails on a whole number or decimal divided by zero, so that one idle task would hide the figures of all others.
+//! Doubles follow IEEE 754: x / 0.0 is infinite, 0.0 / 0.0 is not a number.
 
 use std::sync::Arc;
 
@@ -16,12 +17,12 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 
-/// Makes whole numbers and decimals divided by zero null.
+/// Makes division of whole numbers and decimals by zero return null.
 pub(crate) fn register(context: &SessionContext) -> Result<()> {
     context.state_ref().write().register_function_rewrite(Arc::new(NullByZero))
 }
 
-/// `a / b` and `a % b` as `a / nullif(b, 0)`.
+/// Rewrites `a / b` and `a % b` to `a / nullif(b, 0)` and `a % nullif(b, 0)`.
 #[derive(Debug)]
 struct NullByZero;
 
@@ -34,13 +35,13 @@ impl FunctionRewrite for NullByZero {
         let Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Divide | Operator::Modulo), right }) = expr else {
             return Ok(Transformed::no(expr));
         };
-        // What it was made of an earlier time, as the plan of a view is, and what cannot be zero, stays as it is.
+        // A divisor that was rewritten before, as in the plan of a view, or that cannot be zero, stays as it is.
         let zero = match right.as_ref() {
             Expr::Literal(value, _) if !value.is_null() && !is_zero(value) => None,
             Expr::ScalarFunction(call) if call.name() == "nullif" => None,
             divisor => divisor.get_type(schema).ok().filter(|kind| kind.is_integer() || kind.is_decimal()),
         };
-        // Beside a double, the divisor becomes one.
+        // Beside a double, the divisor is cast to a double.
         let zero = zero.filter(|_| !left.get_type(schema).is_ok_and(|kind| kind.is_floating()));
         let zero = zero.and_then(|kind| ScalarValue::new_zero(&kind).ok());
         let Some(zero) = zero else {
@@ -55,7 +56,7 @@ fn is_zero(value: &ScalarValue) -> bool {
     ScalarValue::new_zero(&value.data_type()).is_ok_and(|zero| zero == *value)
 }
 
-/// The divisions of whole numbers by whole numbers in a plan, as texts, each once.
+/// Returns the divisions of whole numbers by whole numbers in a plan, as texts, each once.
 pub(crate) fn of_whole_numbers(plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_name_of_a_column_is_as_it_was_written() {
+    async fn a_column_is_named_as_it_was_written() {
         let session = Session::in_memory(SessionSettings::default()).expect("opens");
         let answer = session.execute("SELECT a / b FROM (VALUES (1, 0)) AS t(a, b)").await.expect("runs");
         assert_eq!(answer.schema.field(0).name(), "t.a / t.b");

@@ -1,4 +1,7 @@
-//! Turns the engine's errors into one message and a hint.
+//! Turns DataFusion's errors into one message and a hint.
+//!
+//! DataFusion reports unknown names and wrong arguments as text only, so that this module has to read that text; tests hold
+//! each form.
 
 use bellwether_base::{Error, ErrorKind};
 use bellwether_lake::is_permanent;
@@ -6,14 +9,14 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
-/// A name counts as meant when it is at least this similar, from 0 to 1.
+/// Least similarity, 0 to 1, of a name to be suggested.
 const SIMILAR: f64 = 0.6;
 
-/// How lists become rows, for whoever writes it as other engines have it.
+/// How lists become rows, for those who write it as in other engines.
 const UNNEST: &str =
     "unnest in a subquery: SELECT run_id, call.name FROM (SELECT run_id, unnest(tool_calls) AS call FROM runs)";
 
-/// Explains an error of the engine. `names` are the tables, views and functions that could have been meant.
+/// Explains an error. `names` are the tables, views and functions that may be suggested.
 pub(crate) fn explain(source: DataFusionError, names: &[String]) -> Error {
     let (kind, message, hint) = describe(source.find_root(), names);
     let (message, hint) = with_own_hint(message, hint);
@@ -31,7 +34,7 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
         DataFusionError::SQL(source, _) => {
             let text = source.to_string();
             let text = text.trim_start_matches("sql parser error: ");
-            (ErrorKind::Config, format!("the SQL text is not understood: {}", one_line(text)), None)
+            (ErrorKind::Config, format!("cannot parse the SQL text: {}", one_line(text)), None)
         }
         DataFusionError::Plan(text) => describe_plan(text, names),
         DataFusionError::ResourcesExhausted(_) => (
@@ -41,21 +44,21 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
         ),
         DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => (
             ErrorKind::Config,
-            "a subquery in FROM does not see the tables beside it, and other subqueries only within conditions"
+            "a subquery in FROM cannot refer to the tables beside it; other subqueries can only within conditions"
                 .to_owned(),
             Some(UNNEST.to_owned()),
         ),
         DataFusionError::NotImplemented(text) => {
-            (ErrorKind::Config, format!("this is not supported: {}", one_line(text)), None)
+            (ErrorKind::Config, format!("not supported: {}", one_line(text)), None)
         }
-        DataFusionError::ObjectStore(source) => of_storage(source.as_ref()),
-        DataFusionError::ParquetError(source) => of_storage(source.as_ref()),
-        DataFusionError::ArrowError(source, _) if is_of_a_file(source) => of_storage(source.as_ref()),
-        DataFusionError::External(source) if is_permanent(source.as_ref()) => of_storage(source.as_ref()),
+        DataFusionError::ObjectStore(source) => describe_storage(source.as_ref()),
+        DataFusionError::ParquetError(source) => describe_storage(source.as_ref()),
+        DataFusionError::ArrowError(source, _) if is_of_a_file(source) => describe_storage(source.as_ref()),
+        DataFusionError::External(source) if is_permanent(source.as_ref()) => describe_storage(source.as_ref()),
         DataFusionError::Internal(text) => {
-            (ErrorKind::Bug, format!("the query engine fails: {}", one_line(text)), None)
+            (ErrorKind::Bug, format!("internal error of the query engine: {}", one_line(text)), None)
         }
-        other => (ErrorKind::Config, format!("the query fails: {}", one_line(&plain(other))), None),
+        other => (ErrorKind::Config, format!("the query failed: {}", one_line(&plain(other))), None),
     }
 }
 
@@ -68,16 +71,17 @@ fn is_of_a_file(error: &ArrowError) -> bool {
     }
 }
 
-/// What storage gave, or did not give.
-fn of_storage(source: &(dyn std::error::Error + 'static)) -> (ErrorKind, String, Option<String>) {
+/// Explains an error of storage.
+fn describe_storage(source: &(dyn std::error::Error + 'static)) -> (ErrorKind, String, Option<String>) {
     if !is_permanent(source) {
-        return (ErrorKind::Unavailable, "the table store does not answer as it should".to_owned(), None);
+        return (ErrorKind::Unavailable, "the table store failed to answer".to_owned(), None);
     }
-    let what = format!("a file of the tables is gone or damaged: {}", one_line(&source.to_string()));
-    (ErrorKind::Data, what, Some("`bellwether audit` says which; bring it back from a copy".to_owned()))
+    let what = format!("a file of the tables is missing or damaged: {}", one_line(&source.to_string()));
+    (ErrorKind::Data, what, Some("find it with `bellwether audit` and restore it from a backup".to_owned()))
 }
 
-/// What our functions say of their arguments: the engine wraps it in words of its own, and has no place for a hint.
+/// Unwraps an error of our functions about their arguments: DataFusion wraps it in words of its own, and has no field for a
+/// hint.
 fn with_own_hint(message: String, hint: Option<String>) -> (String, Option<String>) {
     let own = message
         .split_once("coercion failed with: Error during planning: ")
@@ -98,13 +102,13 @@ fn describe_schema(schema: &SchemaError) -> (String, Option<String>) {
                 None => {
                     let some: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
                     let more = if names.len() > some.len() { ", ..." } else { "" };
-                    format!("columns here: {}{more}", some.join(", "))
+                    format!("the columns are {}{more}", some.join(", "))
                 }
             };
             (format!("there is no column `{}`", field.name), Some(hint))
         }
         SchemaError::AmbiguousReference { field } => (
-            format!("column `{}` is in more than one table here", field.name),
+            format!("column `{}` is ambiguous: more than one table has it", field.name),
             Some(format!("write TABLE.{}", field.name)),
         ),
         other => (one_line(&other.to_string()), None),
@@ -113,9 +117,9 @@ fn describe_schema(schema: &SchemaError) -> (String, Option<String>) {
 
 fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<String>) {
     for (start, what, help) in [
-        ("table '", "table or view", "\\d lists what there is; SHOW TABLES does so too"),
-        ("table function '", "table function", "\\functions lists what there is"),
-        ("Invalid function '", "function", "\\functions lists what there is"),
+        ("table '", "table or view", "list them with \\d or SHOW TABLES"),
+        ("table function '", "table function", "list them with \\functions"),
+        ("Invalid function '", "function", "list them with \\functions"),
     ] {
         let Some((name, rest)) = text.strip_prefix(start).and_then(|rest| rest.split_once('\'')) else { continue };
         if start.starts_with("table") && !rest.starts_with(" not found") {
@@ -123,11 +127,11 @@ fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<Str
         }
         let name = name.rsplit('.').next().unwrap_or(name);
         if start == "table function '" && name == "unnest" {
-            return (ErrorKind::Config, "`unnest` is not called like this".to_owned(), Some(UNNEST.to_owned()));
+            return (ErrorKind::Config, "`unnest` cannot be called like this".to_owned(), Some(UNNEST.to_owned()));
         }
         if what == "function" && names.iter().any(|known| known == name) {
-            let hint = "a window function needs OVER (ORDER BY ...); a table function stands in FROM";
-            return (ErrorKind::Config, format!("`{name}` is not called like this"), Some(hint.to_owned()));
+            let hint = "a window function needs OVER (ORDER BY ...); a table function belongs in FROM";
+            return (ErrorKind::Config, format!("`{name}` cannot be called like this"), Some(hint.to_owned()));
         }
         let hint = match nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -138,7 +142,7 @@ fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<Str
     (ErrorKind::Config, one_line(text), None)
 }
 
-/// The name most like the one that was written, if any is alike.
+/// Returns the name most similar to the one that was written, if any is similar enough.
 fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     names
@@ -150,7 +154,7 @@ fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-/// The error's own words, without the engine's prefix.
+/// Returns the words of an error without DataFusion's prefix.
 fn plain(error: &DataFusionError) -> String {
     match error {
         DataFusionError::Execution(text) | DataFusionError::Configuration(text) => text.clone(),
@@ -169,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_function_says_of_its_arguments_comes_with_its_hint() {
+    fn an_error_about_arguments_keeps_its_hint() {
         let wrapped = "Execution error: Function 'f' user-defined coercion failed with: Error during planning: f takes 2, \
                        not 1 arguments; hint: f(a, b). No function matches the given name and argument types 'f(Int64)'.";
         let (message, hint) = with_own_hint(wrapped.to_owned(), None);
@@ -179,15 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn a_window_function_without_a_window_is_not_unknown() {
+    fn a_window_function_without_a_window_is_explained() {
         let source = DataFusionError::Plan("Invalid function 'esr'.".to_owned());
         let (_, message, hint) = describe(&source, &["esr".to_owned()]);
-        assert_eq!(message, "`esr` is not called like this");
+        assert_eq!(message, "`esr` cannot be called like this");
         assert!(hint.is_some_and(|hint| hint.contains("OVER")));
     }
 
     #[test]
-    fn the_nearest_name_is_one_that_could_have_been_meant() {
+    fn only_a_similar_name_is_suggested() {
         let names = ["latency_ms", "run_id", "release_id", "task"];
         assert_eq!(nearest("releas_id", names.into_iter()), Some("release_id"));
         assert_eq!(nearest("TASKS", names.into_iter()), Some("task"));

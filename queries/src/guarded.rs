@@ -1,8 +1,8 @@
-//! A table whose filters on nested columns stay above it.
+//! A table that does not accept filters on nested columns.
 //!
-//! What is pushed into reading files is evaluated against the files' own types, whose nested fields may all be null; the plan
-//! was promised those of the table. The engine checks that where it is built with assertions, and nothing is won by it where
-//! it does not: there are no statistics of nested columns to skip files by.
+//! A filter that is pushed into the scan is evaluated against the types in the files, where every nested field may be null;
+//! the plan expects the types of the table. DataFusion asserts that they agree in debug builds. Nothing is lost by refusing:
+//! nested columns have no statistics to skip files by.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::common::{Constraints, Result, Statistics};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-/// A table of the lake as it is read.
+/// A table of the lake that refuses filters on nested columns.
 #[derive(Debug)]
 pub(crate) struct Guarded(pub(crate) Arc<dyn TableProvider>);
 

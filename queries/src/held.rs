@@ -1,8 +1,8 @@
-//! Arithmetic of whole numbers that ends at the end of BIGINT instead of wrapping: a sum of weights is otherwise a number
-//! that looks like any other, and may be negative.
+//! Arithmetic of whole numbers that saturates instead of wrapping: a sum of weights that wrapped would look like any other
+//! number, and could be negative.
 //!
-//! `a + b`, `a - b` and `a * b` of BIGINT, and `sum` of whole numbers, are held at the ends of their type; `at_bound` says
-//! of a number whether it stands there. Window sums and sums of DISTINCT values are the engine's own.
+//! `a + b`, `a - b` and `a * b` of BIGINT, and `sum` of whole numbers, saturate at the bounds of their type; `at_bound` tells
+//! whether a number is at one. Window sums and sums of DISTINCT values are DataFusion's own, and wrap.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,13 +19,13 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::SessionContext;
 
-/// Makes arithmetic of whole numbers hold.
+/// Makes arithmetic of whole numbers saturate.
 pub(crate) fn register(context: &SessionContext) -> Result<()> {
-    context.state_ref().write().register_function_rewrite(Arc::new(Held))
+    context.state_ref().write().register_function_rewrite(Arc::new(Saturate))
 }
 
 #[derive(Debug)]
-struct Held;
+struct Saturate;
 
 static SUM: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| Arc::new(bellwether_metrics::whole_sum()));
 static PLUS: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| operation("held_plus", i64::saturating_add));
@@ -43,7 +43,7 @@ fn operation(name: &str, compute: fn(i64, i64) -> i64) -> Arc<ScalarUDF> {
     Arc::new(create_udf(name, vec![long.clone(), long.clone()], long, Volatility::Immutable, implementation))
 }
 
-impl FunctionRewrite for Held {
+impl FunctionRewrite for Saturate {
     fn name(&self) -> &str {
         "held_arithmetic"
     }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn plans_of_every_shape_go_on_as_before() {
+    async fn plans_of_every_shape_still_work() {
         for (sql, expected) in [
             (
                 "SELECT n % 2 + 1 AS k, sum(n) FROM (VALUES (1), (3)) AS t(n) GROUP BY n % 2 + 1 HAVING sum(n) > 1",

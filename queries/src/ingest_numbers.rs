@@ -1,6 +1,6 @@
-//! How far ingest has read each partition, as a relation: the log of `events` says it, and no row of a table does.
+//! How far ingest has read each partition, as a relation: it is recorded in the log of `events`, not in rows of a table.
 //!
-//! The views are made of it; people ask those.
+//! It is internal: views such as `ingest_progress` read it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::error::Result;
 
-/// Its name in SQL.
+/// The name of the relation in SQL.
 pub(crate) const NAME: &str = "ingest_numbers";
 
 fn schema() -> SchemaRef {
@@ -26,7 +26,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// A row for each partition.
+/// Makes the relation, with a row for each partition.
 pub(crate) fn table(readings: &[Reading]) -> Result<Arc<dyn TableProvider>> {
     let followed = |reading: &Reading| reading.is_followed();
     let columns: Vec<ArrayRef> = vec![

@@ -1,22 +1,24 @@
-//! Queries: one read-only SQL session over the tables of a lake.
+//! Read-only SQL over the tables of a lake.
 //!
-//! * [`Session`] plans and runs statements; it sees the newest commit of every table at each statement.
-//! * `catalog` holds the tables and plans views when a statement names them; `view/*.sql` are the views; `ingest_numbers` is
-//!   what the log of `events` says beside its rows.
-//! * `limits` holds a running statement to its time, memory and rows.
-//! * `statement` splits SQL text and refuses whatever could write or read outside the lake.
-//! * `function` lists functions and holds those that need the catalog.
+//! * [`Engine`] holds what a process shares: memory, snapshots of the tables, functions and views. [`Session`] is one client
+//!   of it, with its limits and its tenant; [`Session::open`] makes both for a single use.
+//! * `tables` caches the newest snapshots; `catalog` shows one of them, with the views, as a session may see it; `tenant` is
+//!   the boundary between tenants. `view/*.sql` are the views; `ingest_numbers` is a relation of ingest's progress.
+//! * `limits` holds a statement to its time, memory and rows; `pool` holds a session to its memory.
+//! * `statement` splits SQL text and refuses whatever could write or read outside the lake; `prepared` binds parameters.
 //! * `analysis` reads facts about a statement off its plan; `rows` is a table over rows in memory.
-//! * `older` gives tables of an earlier version the columns that they lack.
-//! * `explain` turns the engine's errors into one message with a hint.
-//! * [`reference_markdown`] is the generated reference of it all.
+//! * `function` lists the SQL functions and holds those of detection.
+//! * `older` adds missing columns to tables of an earlier version.
+//! * `explain` turns DataFusion's errors into one message with a hint.
+//! * [`reference_markdown`] generates the reference of all this.
 //!
-//! Rules: nothing here writes; memory is bounded by [`SessionSettings`]; a view is one SQL file whose first comment is
-//! its documentation. This crate must not know Kafka, delivery of alerts, or files outside the lake.
+//! Rules: nothing here writes; memory is bounded by [`EngineSettings`] and [`SessionSettings`]; a view is one SQL file, with
+//! its documentation in the first comment. This crate must not know Kafka, delivery of alerts, or files outside the lake.
 
 mod analysis;
 mod catalog;
 mod division;
+mod engine;
 mod explain;
 mod function;
 mod guarded;
@@ -24,19 +26,28 @@ mod held;
 mod ingest_numbers;
 mod limits;
 mod older;
+mod pool;
+mod prepared;
 mod reference;
 mod rows;
 mod session;
+mod settings;
 mod statement;
+mod tables;
+mod tenant;
 mod view;
 mod weighing;
 
 pub use analysis::Analysis;
 pub use bellwether_metrics::Planned;
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
+pub use datafusion::scalar::ScalarValue;
+pub use engine::Engine;
 pub use function::{FunctionInfo, FunctionKind};
-pub use limits::Gauge;
+pub use limits::{Canceller, timed_out};
+pub use prepared::Prepared;
 pub use reference::reference_markdown;
-pub use session::{Answer, Present, Session, SessionSettings};
+pub use session::{Answer, Session};
+pub use settings::{EngineSettings, Gauge, Present, SessionSettings};
 pub use statement::split;
 pub use view::{View, views};

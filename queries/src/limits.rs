@@ -1,11 +1,11 @@
-//! What holds a running statement to its time, its memory and its rows.
+//! The limits of a running statement: its time, its memory and its rows, and a client that cancels it.
 //!
-//! A statement runs in a task of its own. Beside it, a thread looks at the clock and at the memory of the process: neither
-//! needs a pause in the work, of which there is none while a constant is folded or a regular expression compiled. Whoever
-//! waits for rows is told, and the task is stopped at its next pause.
+//! A statement runs in a task of its own. Beside it, a thread watches the clock and the memory of the process: it needs no
+//! pause in the work, of which there is none while a constant is folded or a regular expression compiled. When a limit is
+//! reached, the reader of the rows gets the error at once, and the task is stopped at its next pause.
 //!
-//! Memory has three bounds. The engine's own accounting lets sorts and aggregations spill; functions with a large result know
-//! theirs (`function/bounded.rs`); and where the program counts its memory ([`Gauge`]), all else is seen here.
+//! Memory has three bounds. The engine's own accounting lets sorts and aggregations spill; functions with a large result
+//! bound it (`function/bounded.rs`); and if the program counts its memory ([`Gauge`]), everything else is seen here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,35 +21,37 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::explain::explain;
-use crate::session::SessionSettings;
+use crate::settings::{Gauge, SessionSettings};
 
-/// Between two looks at the clock and the memory: in so short a time a thread fills some ten megabytes.
+/// Time between two looks at the clock and the memory: a thread fills some ten megabytes in it.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Wait for a stopped task to come to a pause and give its memory back.
+/// Longest wait for a stopped task to reach a pause and return its memory.
 const STOP: Duration = Duration::from_secs(2);
 
-/// Batches that are ready before they are asked for.
+/// Batches computed before they are read.
 const READY: usize = 1;
 
-/// Memory beyond the limit that is not the engine's to count: batches on their way, columns being read, the plan.
+/// Memory beyond the limit that the engine does not count: batches between operators, columns being read, the plan.
 const BESIDE_BYTES: usize = 64 << 20;
 
-/// Memory between the bound at which a statement is stopped and the one at which the process gives up.
+/// Memory between the bound that stops a statement and the bound at which the process gives up.
 const LAST_BYTES: usize = 64 << 20;
 
-/// The memory of a process that does nothing but run statements.
-#[derive(Clone, Copy, Debug)]
-pub struct Gauge {
-    /// Bytes that it holds.
-    pub used_bytes: fn() -> usize,
-    /// Sets the bytes at which the process gives up; none: never. What is asked for in one piece is seen by nobody else.
-    pub give_up_at: fn(Option<usize>),
-    /// Gives up.
-    pub give_up: fn(),
+/// Cancels the statements of a session. Clones cancel the same session.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(watch::Sender<()>);
+
+// === impl Canceller ===
+
+impl Canceller {
+    /// Stops the statements that the session runs now; their memory is returned.
+    pub fn cancel(&self) {
+        self.0.send_replace(());
+    }
 }
 
 /// Why a statement is stopped.
@@ -63,19 +65,20 @@ enum Stop {
 pub(crate) struct Limits {
     timeout: Option<Duration>,
     max_rows: Option<u64>,
+    cancelled: watch::Receiver<()>,
     stop: Option<oneshot::Receiver<Stop>>,
-    /// Ends with it.
-    _watched: Option<Watched>,
+    /// Ends the thread when dropped.
+    _watchdog: Option<Watchdog>,
 }
 
-/// The thread that looks, while this is there.
-struct Watched {
+/// The thread that watches a statement.
+struct Watchdog {
     ended: Arc<AtomicBool>,
     thread: Thread,
     gauge: Option<Gauge>,
 }
 
-impl Drop for Watched {
+impl Drop for Watchdog {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         self.thread.unpark();
@@ -88,15 +91,16 @@ impl Drop for Watched {
 // === impl Limits ===
 
 impl Limits {
-    /// Begins to watch.
-    pub(crate) fn of(settings: &SessionSettings) -> Self {
+    /// Starts watching a statement.
+    pub(crate) fn start(settings: &SessionSettings, gauge: Option<Gauge>, canceller: &Canceller) -> Self {
         let (timeout, max_rows) = (settings.timeout, settings.max_rows);
-        let unwatched = Self { timeout, max_rows, stop: None, _watched: None };
-        if timeout.is_none() && settings.gauge.is_none() {
+        let cancelled = canceller.0.subscribe();
+        let unwatched = Self { timeout, max_rows, cancelled, stop: None, _watchdog: None };
+        if timeout.is_none() && gauge.is_none() {
             return unwatched;
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let bound = settings.gauge.map(|gauge| {
+        let bound = gauge.map(|gauge| {
             let beside = settings.memory_limit_bytes / 4 + BESIDE_BYTES;
             let bound = (gauge.used_bytes)().saturating_add(settings.memory_limit_bytes).saturating_add(beside);
             (gauge.give_up_at)(Some(bound.saturating_add(LAST_BYTES)));
@@ -110,13 +114,13 @@ impl Limits {
             while !over.load(Ordering::Relaxed) {
                 let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 let full = bound.is_some_and(|(gauge, bound)| (gauge.used_bytes)() > bound);
-                // Nobody waits any more where the answer is there.
+                // The receiver is gone once the answer is complete.
                 if (late || full)
                     && let Some(sender) = sender.take()
                 {
                     sender.send(if full { Stop::Memory } else { Stop::Time }).ok();
                 }
-                // It was told to stop, makes no pause, and goes on taking memory.
+                // The statement makes no pause at which it could stop, and still takes memory.
                 if let Some((gauge, bound)) = bound
                     && (gauge.used_bytes)() > bound.saturating_add(LAST_BYTES)
                 {
@@ -127,29 +131,36 @@ impl Limits {
         };
         match std::thread::Builder::new().name("limits".to_owned()).spawn(look) {
             Ok(handle) => {
-                let watched = Watched { ended, thread: handle.thread().clone(), gauge: settings.gauge };
-                Self { stop: Some(receiver), _watched: Some(watched), ..unwatched }
+                let watchdog = Watchdog { ended, thread: handle.thread().clone(), gauge };
+                Self { stop: Some(receiver), _watchdog: Some(watchdog), ..unwatched }
             }
-            // A system without threads to give runs no statement either.
+            // A system that starts no thread runs no statement either.
             Err(_) => unwatched,
         }
     }
 
-    /// Waits for work, as long as the limits allow.
+    /// Waits for work until a limit is reached.
     pub(crate) async fn hold<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
         let timeout = self.timeout.unwrap_or_default();
-        let Some(stop) = &mut self.stop else { return Ok(work.await) };
+        let (stop, cancelled) = (&mut self.stop, &mut self.cancelled);
+        let stopped = async {
+            match stop {
+                Some(stop) => stop.await.ok(),
+                None => None,
+            }
+        };
         tokio::select! {
-            biased; // What is done is done.
+            biased; // Finished work counts, even if a limit was reached meanwhile.
             done = work => Ok(done),
-            Ok(stop) = stop => Err(match stop {
+            Some(stop) = stopped => Err(match stop {
                 Stop::Time => too_long(timeout),
                 Stop::Memory => too_much(),
             }),
+            Ok(()) = cancelled.changed() => Err(Error::unavailable("the statement was cancelled")),
         }
     }
 
-    /// The rows of a stream, which runs in a task of its own.
+    /// Returns the rows of a stream, which runs in a task of its own.
     pub(crate) fn stream(self, mut rows: SendableRecordBatchStream) -> BoxStream<'static, Result<RecordBatch>> {
         let (sender, receiver) = mpsc::channel(READY);
         let task = SpawnedTask::spawn(async move {
@@ -164,7 +175,7 @@ impl Limits {
     }
 }
 
-/// A statement whose rows are being read.
+/// A statement that is being read.
 struct Running {
     limits: Limits,
     receiver: mpsc::Receiver<Result<RecordBatch>>,
@@ -173,7 +184,7 @@ struct Running {
 }
 
 impl Running {
-    /// The next rows, and what is left to read.
+    /// Returns the next rows, and the statement if there may be more.
     async fn next(mut self) -> Option<(Result<RecordBatch>, Option<Self>)> {
         match self.limits.hold(self.receiver.recv()).await {
             Ok(Some(Ok(batch))) => {
@@ -183,7 +194,7 @@ impl Running {
                 if left == 0 && rows > 0 {
                     return Some((Err(too_many(most)), None));
                 }
-                // Those that are over are told about when the next are asked for.
+                // Rows beyond the limit are an error when the next ones are read.
                 self.rows = self.rows.saturating_add(rows);
                 if rows <= left {
                     return Some((Ok(batch), Some(self)));
@@ -191,7 +202,7 @@ impl Running {
                 let some = batch.slice(0, usize::try_from(left).unwrap_or(usize::MAX));
                 self.receiver.close();
                 let (sender, receiver) = mpsc::channel(READY);
-                // There is room for one.
+                // The channel has room for one.
                 drop(sender.try_send(Err(too_many(most))));
                 self.receiver = receiver;
                 Some((Ok(some), Some(self)))
@@ -203,7 +214,7 @@ impl Running {
             },
             Err(error) => {
                 let Self { task, mut receiver, .. } = self;
-                // What it holds goes back when it comes to a pause; one that never pauses is left behind.
+                // Its memory is returned at its next pause; a task that never pauses is left behind.
                 drop(task);
                 let ended = async { while receiver.recv().await.is_some() {} };
                 drop(tokio::time::timeout(STOP, ended).await);
@@ -213,8 +224,8 @@ impl Running {
     }
 }
 
-/// A plan that pauses now and then in what may make many rows of few: a join of two small tables can be at work for hours, and
-/// a task is stopped at its pauses only.
+/// Adds pauses to the operators that may make many rows of few: a join of two small tables can work for hours, and a task is
+/// stopped at its pauses only.
 pub(crate) fn with_pauses(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
     let paused = plan.transform_up(|node| {
         let name = node.name();
@@ -226,18 +237,26 @@ pub(crate) fn with_pauses(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Re
     Ok(paused.data)
 }
 
-/// A task that the engine has ended by itself.
+/// Explains a task that the engine itself ended.
 pub(crate) fn ended_badly(error: tokio::task::JoinError) -> Error {
-    // Columns of texts end at 2 GiB, and the engine finds that out when it is there.
+    // A column of texts holds 2 GiB, and the engine panics beyond that; only the message tells this panic from others.
     if error.is_panic() && error.to_string().contains("overflow") {
         return too_much().with_source(error);
     }
-    Error::bug("the query engine has stopped in the middle of a statement").with_source(error)
+    Error::bug("the query engine stopped in the middle of a statement").with_source(error)
 }
 
+/// How the message of a statement that ran too long begins.
+const TOOK_LONGER: &str = "the query took longer than";
+
 pub(crate) fn too_long(timeout: Duration) -> Error {
-    Error::unavailable(format!("the query took longer than {} s", timeout.as_secs_f64()))
+    Error::unavailable(format!("{TOOK_LONGER} {} s", timeout.as_secs_f64()))
         .with_hint("narrow it by time or columns, or raise --timeout")
+}
+
+/// True if an error says that a statement ran too long.
+pub fn timed_out(error: &Error) -> bool {
+    error.message().starts_with(TOOK_LONGER)
 }
 
 fn too_much() -> Error {
@@ -246,6 +265,6 @@ fn too_much() -> Error {
 }
 
 fn too_many(most: u64) -> Error {
-    Error::unavailable(format!("the answer has more than {most} rows; the first of them are there"))
+    Error::unavailable(format!("the answer has more than {most} rows; only the first {most} are returned"))
         .with_hint("add LIMIT or aggregate, or raise --max-rows")
 }

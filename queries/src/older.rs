@@ -1,6 +1,6 @@
-//! Tables of an earlier version as this one knows them: the columns that they lack are there, and null.
+//! Tables of an earlier version with the columns of this one: those that they lack are null.
 //!
-//! Whoever writes to a lake adds them to its tables for good; whoever only asks must not.
+//! A role that writes adds the columns to the tables themselves; a session that only reads must not.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast};
 use datafusion::prelude::ident;
 use datafusion::scalar::ScalarValue;
 
-/// The table with all columns of this version, in their order; what others have added comes after them.
+/// Returns the table with all columns of this version, in order, followed by those that others have added.
 pub(crate) fn with_all_columns(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
     let (found, known) = (provider.schema(), table.arrow_schema());
     let whole = wider(found.fields(), known.fields());
@@ -34,7 +34,7 @@ fn column(found: &Fields, wanted: &FieldRef) -> Result<Expr> {
     })
 }
 
-/// Fields as they were found, with those that are known and were not.
+/// Returns the fields that were found, and those that are known but were not found.
 fn wider(found: &Fields, known: &Fields) -> Fields {
     let ours = known.iter().map(|known| match found.find(known.name()) {
         Some((_, field)) => wider_field(field, known),
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes a column of each kind, and a field of records, out of what the tables' first entries say.
+    /// Removes a column of each kind, and a field of records, from the first log entries of the tables.
     fn make_older(root: &std::path::Path) {
         for table in Table::ALL {
             let entry = root.join(table.name()).join("_delta_log/00000000000000000000.json");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_view_of_a_lake_of_an_earlier_version_can_be_asked() {
+    async fn every_view_works_over_a_lake_of_an_earlier_version() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().to_str().expect("text");
         Lake::open(root, &StorageOptions::default()).await.expect("makes the tables");

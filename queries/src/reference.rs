@@ -1,17 +1,14 @@
-//! The reference of views, tables and functions, generated from the code: `docs/sql.md`.
+//! Generates the reference of views, tables and functions: `docs/sql.md`.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
-use bellwether_base::{Error, Result};
-use bellwether_tables::Table;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::datasource::MemTable;
+use bellwether_base::Result;
 
-use crate::catalog::{LakeSchema, TableInfo, TableKind};
+use crate::catalog::{TableInfo, TableKind};
 use crate::function::FunctionInfo;
+use crate::{Session, SessionSettings};
 
-/// The reference as Markdown, the same bytes for the same code.
+/// Returns the reference as Markdown, the same bytes for the same code.
 ///
 /// # Errors
 /// `Bug` where a view cannot be planned over empty tables.
@@ -20,8 +17,8 @@ pub async fn reference_markdown() -> Result<String> {
     let mut text = String::from(
         "# SQL reference\n\n\
          Generated from the code by `bellwether reference sql`; do not edit.\n\n\
-         `bellwether sql \"SELECT ...\"` runs one or more statements; without one it is interactive. Everything is read-only. \
-         Times are UTC. Text after `example` can be run as it stands.\n\n",
+         `bellwether sql \"SELECT ...\"` runs one or more statements; without any it opens a prompt. Everything is \
+         read-only. Times are UTC. Every example can be run as it is.\n\n",
     );
     contents(&mut text, &relations, &functions);
     text.push_str("## Views\n\n");
@@ -29,27 +26,15 @@ pub async fn reference_markdown() -> Result<String> {
     text.push_str("## Tables\n\n");
     relations.iter().filter(|info| info.kind == TableKind::Table).for_each(|info| relation(&mut text, info));
     text.push_str("## Functions\n\n");
-    text.push_str("Besides these, the functions of Apache DataFusion are there; `\\functions` lists them.\n\n");
+    text.push_str("The functions of Apache DataFusion are available too; list them with `\\functions`.\n\n");
     functions.iter().filter(|function| function.own).for_each(|info| describe_function(&mut text, info));
     Ok(format!("{}\n", text.trim_end()))
 }
 
-/// Plans every view over tables without rows: columns and types without a lake.
+/// Plans every view over empty tables: columns and types without a lake.
 async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
-    let fails = |source| Error::bug("the reference cannot be generated").with_source(source);
-    let context = crate::session::context(&crate::SessionSettings::default())?;
-    let schema = Arc::new(LakeSchema::new());
-    let functions = crate::session::attach(&context, &schema, &crate::SessionSettings::default())?;
-    let mut tables = Vec::new();
-    for table in Table::ALL {
-        let batch = RecordBatch::new_empty(table.arrow_schema());
-        let empty = MemTable::try_new(table.arrow_schema(), vec![vec![batch]]).map_err(fails)?;
-        tables.push((table, Arc::new(empty) as _));
-    }
-    schema.replace(tables);
-    schema.put_readings(&[]).map_err(fails)?;
-    let relations = schema.describe().await.map_err(fails)?;
-    Ok((relations, functions))
+    let session = Session::in_memory(SessionSettings::default())?;
+    Ok((session.describe().await?, session.functions().to_vec()))
 }
 
 fn contents(text: &mut String, relations: &[TableInfo], functions: &[FunctionInfo]) {

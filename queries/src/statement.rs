@@ -1,4 +1,4 @@
-//! What a statement is, and whether a read-only session may run it.
+//! Splits SQL text into statements, parses one, and refuses it unless it only reads.
 
 use std::ops::ControlFlow;
 
@@ -10,22 +10,22 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// What is allowed, for the hint of a refusal.
+/// The hint of a refusal.
 const ALLOWED: &str =
-    "tables are read-only here: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES, SHOW COLUMNS and SHOW FUNCTIONS are allowed";
+    "the tables are read-only; SELECT, EXPLAIN, DESCRIBE, SHOW TABLES, SHOW COLUMNS and SHOW FUNCTIONS are allowed";
 
-/// Depth of nested parentheses and expressions that the parser follows.
+/// Depth to which the parser follows nested parentheses and expressions.
 const RECURSION_LIMIT: usize = 50;
 
-/// Splits SQL text at its semicolons into statements, each as written. Comments alone are no statement.
+/// Splits SQL text at its semicolons into statements, each as written. Text with comments only is no statement.
 ///
 /// # Errors
-/// `Config` where the text cannot be split into words, as with a quote left open.
+/// `Config` if the text cannot be split into words, as with an unclosed quote.
 pub fn split(text: &str) -> Result<Vec<String>> {
     let tokens = Tokenizer::new(&GenericDialect {}, text)
         .with_unescape(false)
         .tokenize()
-        .map_err(|source| Error::config(format!("the SQL text is not complete: {source}")))?;
+        .map_err(|source| Error::config(format!("the SQL text is incomplete: {source}")))?;
     let mut statements = Vec::new();
     let mut current = String::new();
     let mut has_words = false;
@@ -61,23 +61,25 @@ pub(crate) fn parse(text: &str) -> Result<Statement> {
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|source| crate::explain::explain(source, &[]))?;
     match (statements.pop_front(), statements.len()) {
-        (None, _) => Err(Error::config("there is no SQL statement").with_hint("try SELECT * FROM rolling;")),
+        (None, _) => Err(Error::config("the SQL text has no statement").with_hint("try SELECT * FROM rolling;")),
         (Some(statement), 0) => match refusal(&statement) {
-            None => Ok(with_fields(statement)),
+            None => Ok(rewritten(statement)),
             Some(what) => Err(Error::config(format!("`{what}` is refused")).with_hint(ALLOWED)),
         },
-        (Some(_), _) => Err(Error::config("there is more than one SQL statement").with_hint("run them one at a time")),
+        (Some(_), _) => {
+            Err(Error::config("the SQL text has more than one statement").with_hint("run them one at a time"))
+        }
     }
 }
 
-/// A relation whose columns are asked for.
+/// A request for the columns of a relation.
 pub(crate) struct Described {
     pub(crate) name: String,
-    /// By `SHOW COLUMNS`, whose answer names the relation as well.
+    /// True for `SHOW COLUMNS`, which names the relation in its answer as well.
     pub(crate) shown: bool,
 }
 
-/// Which relation a statement asks the columns of, if it does.
+/// Returns the relation that a statement describes, if it does.
 pub(crate) fn described(statement: &Statement) -> Option<Described> {
     let Statement::Statement(sql) = statement else { return None };
     let (name, shown) = match sql.as_ref() {
@@ -94,14 +96,14 @@ pub(crate) fn described(statement: &Statement) -> Option<Described> {
     Some(Described { name: written(ident), shown })
 }
 
-/// A name as the engine takes it: in lower case unless quoted.
+/// Returns a name as DataFusion resolves it: in lower case unless quoted.
 fn written(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-/// Lets a field of a list's element be named as any other: `tool_calls[1].name` is `tool_calls[1]['name']`, which alone the
-/// engine understands. And lets `->` and `->>` bind as in PostgreSQL: the parser takes `a ->> 'b' = 'c'` for `a ->> ('b' = 'c')`.
-fn with_fields(mut statement: Statement) -> Statement {
+/// Rewrites what DataFusion does not accept: `tool_calls[1].name` becomes `tool_calls[1]['name']`, and `->` and `->>` bind as
+/// in PostgreSQL, while the parser reads `a ->> 'b' = 'c'` as `a ->> ('b' = 'c')`.
+fn rewritten(mut statement: Statement) -> Statement {
     let inner = match &mut statement {
         Statement::Explain(explain) => match explain.statement.as_mut() {
             Statement::Statement(sql) => sql,
@@ -112,7 +114,7 @@ fn with_fields(mut statement: Statement) -> Statement {
     };
     let walked: ControlFlow<()> = visit_expressions_mut(inner.as_mut(), |expr| {
         if let Expr::CompoundFieldAccess { access_chain, .. } = expr {
-            // What comes before the first subscript are names of a table and its columns.
+            // Names before the first subscript are of a table and its columns.
             let elements = access_chain.iter_mut().skip_while(|access| matches!(access, AccessExpr::Dot(_)));
             for access in elements {
                 if let AccessExpr::Dot(Expr::Identifier(ident)) = access {
@@ -125,7 +127,7 @@ fn with_fields(mut statement: Statement) -> Statement {
         }
         ControlFlow::Continue(())
     });
-    debug_assert!(walked.is_continue(), "nothing breaks off");
+    debug_assert!(walked.is_continue(), "the visitor never breaks");
     statement
 }
 
@@ -133,7 +135,7 @@ fn is_arrow(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. })
 }
 
-/// Takes what binds less tightly than an arrow out of its sides.
+/// Moves what binds less tightly than an arrow out of its operands.
 fn tighten(expr: &mut Expr) {
     let Expr::BinaryOp { left, op, right } = expr else { return };
     let arrow =
@@ -156,7 +158,7 @@ fn is_comparison(op: &BinaryOperator) -> bool {
     matches!(op, Eq | NotEq | Gt | GtEq | Lt | LtEq | Spaceship)
 }
 
-/// Of an expression that binds less tightly than an arrow: what stands at its begin.
+/// Returns the first operand of an expression that binds less tightly than an arrow.
 fn first_operand(expr: &mut Expr) -> Option<&mut Expr> {
     let first = match expr {
         Expr::BinaryOp { left, op, .. } if is_comparison(op) || *op == BinaryOperator::StringConcat => left,
@@ -179,7 +181,7 @@ fn first_operand(expr: &mut Expr) -> Option<&mut Expr> {
     Some(operand(first, first_operand))
 }
 
-/// The same, at its end.
+/// Returns the last operand of such an expression.
 fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
     let last = match expr {
         Expr::BinaryOp { op, right, .. } if is_comparison(op) => right,
@@ -190,10 +192,10 @@ fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
     Some(operand(last, last_operand))
 }
 
-/// The operand within an operand, where it is such an expression itself.
+/// Returns the innermost operand, if the operand is such an expression itself.
 fn operand(expr: &mut Expr, within: fn(&mut Expr) -> Option<&mut Expr>) -> &mut Expr {
     if within(expr).is_some() {
-        // Asked once more, because the borrow checker cannot give back what was not taken.
+        // Computed twice, because the borrow checker does not release the first borrow when it is `None`.
         if let Some(inner) = within(expr) {
             return inner;
         }
@@ -202,7 +204,7 @@ fn operand(expr: &mut Expr, within: fn(&mut Expr) -> Option<&mut Expr>) -> &mut 
     expr
 }
 
-/// The name of a statement that may write, change the session, or read outside the lake.
+/// Returns the name of a statement that may write, change the session, or read outside the lake.
 fn refusal(statement: &Statement) -> Option<String> {
     match statement {
         Statement::Explain(explain) => refusal(&explain.statement),
@@ -221,7 +223,7 @@ fn refusal(statement: &Statement) -> Option<String> {
     }
 }
 
-/// The leading upper-case words of a statement, at most three: `CREATE OR REPLACE`, `INSERT INTO`, `SET`.
+/// Returns the leading upper-case words of a statement, at most three: `CREATE OR REPLACE`, `INSERT INTO`, `SET`.
 fn first_words(text: &str) -> String {
     let words: Vec<&str> = text
         .split_whitespace()
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_only_reads_is_allowed() {
+    fn statements_that_only_read_are_allowed() {
         for text in [
             "SELECT 1",
             "WITH a AS (SELECT 1) SELECT * FROM a",
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_whose_columns_are_asked_for() {
+    fn a_request_for_columns_names_its_relation() {
         let of = |text: &str| described(&parse(text).expect("parses")).map(|found| (found.name, found.shown));
         assert_eq!(of("DESCRIBE Runs"), Some(("runs".to_owned(), false)));
         assert_eq!(of("SHOW COLUMNS FROM runs"), Some(("runs".to_owned(), true)));
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_writes_is_refused_with_what_is_allowed() {
+    fn statements_that_write_are_refused_with_a_hint() {
         for (text, name) in [
             ("CREATE TABLE a AS SELECT 1", "CREATE TABLE"),
             ("CREATE EXTERNAL TABLE a STORED AS PARQUET LOCATION '/etc'", "CREATE EXTERNAL TABLE"),

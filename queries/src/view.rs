@@ -1,4 +1,4 @@
-//! The views: one SQL file each, whose leading comment documents the view and its columns.
+//! The views: one SQL file each, with the documentation of the view and its columns in its first comment.
 //!
 //! Comment lines of the form `-- column NAME: TEXT` document a column; the lines before them document the view.
 
@@ -38,15 +38,15 @@ static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
     views
 });
 
-/// Every view, in the order of the reference.
+/// Returns every view, in the order of the reference.
 pub fn views() -> &'static [View] {
     &VIEWS
 }
 
-/// The one of the next that is true or false.
+/// The one column of [`ESCALATION`] that is a boolean.
 const RESOLVED: &str = "escalation_resolved";
 
-/// Columns that the escalation of a run may have from a later statement.
+/// Columns of an escalation that a later statement may set.
 const ESCALATION: [&str; 9] = [
     "escalation_reason_code",
     "escalation_initiated_by",
@@ -59,12 +59,12 @@ const ESCALATION: [&str; 9] = [
     "escalation_handle_micros",
 ];
 
-/// Runs as they count; the definition of this and the next five belongs to the metrics room.
+/// Runs as they count; the query of this view and the next five is defined in crate `metrics`.
 fn runs() -> View {
     let all = |write: &dyn Fn(&str) -> String| ESCALATION.map(write).join(" ");
     let carried = format!("policy_exceptions, {} ", all(&|name| format!("{name},")));
-    // Of several later escalations the newest is told; a run's own stands. A truth is carried as a number: of truths the
-    // engine's `first_value` cannot do with a batch that the filter leaves empty.
+    // The run's own escalation counts, else the newest of later ones. A boolean is carried as a number: `first_value` of
+    // booleans fails on a batch that the filter leaves empty.
     let newest = |name: &str| {
         let value = if name == RESOLVED { format!("CAST({name} AS INT)") } else { name.to_owned() };
         format!(
@@ -72,8 +72,8 @@ fn runs() -> View {
              FILTER (WHERE event_type = 'run.escalated') AS late_{name},"
         )
     };
-    // Everything is gathered in one order: first values of another would be computed as last values of this one, and
-    // DataFusion's `last_value` subtracts from the length of an empty batch, which ends a build with overflow checks.
+    // Everything is gathered in one order: first values in the reverse order would be computed as last values of this one,
+    // and DataFusion's `last_value` subtracts from the length of an empty batch, which panics in debug builds.
     let gathered = format!(
         "flatten(array_reverse(array_agg(policy_exceptions ORDER BY event_time DESC, revision DESC, content_hash DESC) \
          FILTER (WHERE event_type = 'run.policy_exception'))) AS late_exceptions, {} ",
@@ -109,7 +109,6 @@ fn runs() -> View {
     defined("runs", include_str!("view/runs.sql"), &sql)
 }
 
-/// The rolling metrics as they stand now.
 fn rolling() -> View {
     defined("rolling", include_str!("view/rolling.sql"), &bellwether_metrics::rolling_sql(bellwether_metrics::NEWEST))
 }
@@ -130,7 +129,7 @@ fn last_day() -> View {
     defined("last_day", include_str!("view/last_day.sql"), &bellwether_metrics::task_sql(24 * 60))
 }
 
-/// A view whose documentation is here and whose query is not.
+/// Makes a view from its documentation here and its query in crate `metrics`.
 fn defined(name: &'static str, documentation: &str, sql: &str) -> View {
     View { sql: sql.to_owned(), ..parse(name, documentation) }
 }

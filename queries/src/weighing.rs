@@ -1,18 +1,18 @@
-//! Queries that count sampled runs as if each stood for itself.
+//! Finds queries that count sampled runs without their weights.
 
 use bellwether_tables::Table;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Columns that tell how many runs a row of a table stands for; one of them is enough.
+/// Columns that state for how many runs a row stands; one of them is enough.
 const WEIGHTS: [&str; 2] = ["weight_micros", "sampling_probability"];
 
-/// Aggregates that add rows up, so that it matters for how many runs each stands.
+/// Aggregates that add rows up, so that weights matter.
 const ADDING: [&str; 3] = ["sum", "count", "avg"];
 
-/// Tables of runs that an optimised plan reads, and nowhere with their weight, each once. A view reads its table several
-/// times, to join and to rank; once with the weight is enough.
+/// Returns the tables of runs that an optimised plan reads, but never with a weight, each once. A view scans its table several
+/// times, to join and to rank; one scan with the weight is enough.
 pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
     let (mut read, mut weighted) = (Vec::new(), Vec::new());
     plan.apply_with_subqueries(|node| {
@@ -33,7 +33,7 @@ pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
     Ok(read)
 }
 
-/// True where a plan adds rows up.
+/// True if a plan adds rows up.
 pub(crate) fn adds_up(plan: &LogicalPlan) -> Result<bool> {
     let mut adds = false;
     plan.apply_with_subqueries(|node| {
@@ -54,7 +54,7 @@ mod tests {
     use crate::{Session, SessionSettings};
 
     #[tokio::test]
-    async fn what_counts_runs_without_their_weight_is_told() {
+    async fn queries_that_count_runs_without_their_weight_are_found() {
         let session = Session::in_memory(SessionSettings::default()).expect("opens");
         for (sql, tables, adds) in [
             ("SELECT window_start, failure AS events, runs FROM metrics", &["metrics"][..], false),

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::DataType;
 use bellwether_base::{Error, Result};
-use bellwether_queries::Session;
+use bellwether_queries::{Session, timed_out};
 use bellwether_tables::Table;
 
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ impl Failed {
 
     /// A statement that exceeds the time limit would exceed it on many of its parts.
     fn running(error: Error) -> Self {
-        let parts = !error.message().contains("took longer");
+        let parts = !timed_out(&error);
         Self { why: told(error), parts }
     }
 }

@@ -8,8 +8,8 @@ use bellwether_detect::{
     BaselinePolicy, Budget, Change, Crowd, Detector, Family, Measure, Minute, Season, TransitionRecord,
 };
 
-use bellwether_tables::Table;
 use bellwether_queries::{Analysis, Planned};
+use bellwether_tables::Table;
 
 use super::Status;
 use super::attempts::Attempts;

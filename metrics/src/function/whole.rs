@@ -4,6 +4,9 @@
 //! not fit its column is stored as the largest number of the column's type, with its sign. A stored number at that
 //! bound means "at least this much", and so does every sum that includes it: the bound is absorbing. As a result,
 //! folding stored rows gives the same result in any order, and an overflowed sum never appears exact again.
+//!
+//! `fold` and this module use each other, because a sum is a fold and the folds of sums of products hold [`BigSum`]s;
+//! `aggregate` lists the function that is built here with its accumulators.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

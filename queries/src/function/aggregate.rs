@@ -14,27 +14,26 @@ use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Signature, Volatility};
 
-use super::arguments::{Kind, Row, Spec};
+use super::arguments::{ArgumentKind, ArgumentRow, Spec};
 use super::evidence::{TABLE_ARGUMENTS, past_hour, table_increments};
 use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
 /// What a group holds while rows come in.
 trait State: Default + fmt::Debug + Send + Sync + 'static {
-    const OUTPUT: Kind;
+    const OUTPUT: ArgumentKind;
     /// True where rows can be taken away again, so that frames that slide cost nothing.
     const RETRACTS: bool = false;
-    fn update(&mut self, row: Row<'_>) -> Result<()>;
-    fn retract(&mut self, _row: Row<'_>) -> Result<()> {
-        Err(exec_datafusion_err!("rows cannot be taken away"))
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()>;
+    fn retract(&mut self, _row: ArgumentRow<'_>) -> Result<()> {
+        Err(exec_datafusion_err!("rows cannot be removed"))
     }
-    fn write(&self, bytes: &mut Writer);
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()>;
+    fn write(&self, bytes: &mut StateWriter);
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()>;
     fn value(&self) -> Option<Value>;
     fn size(&self) -> usize;
 }
 
-/// Every one of them.
 pub(super) fn all() -> Vec<AggregateUDF> {
     vec![
         udaf::<SumIncrements>(&SUM_INCREMENTS),
@@ -48,10 +47,10 @@ pub(super) fn all() -> Vec<AggregateUDF> {
 
 static SUM_INCREMENTS: Spec = Spec {
     name: "sum_increments",
-    arguments: &[("increments", Kind::Numbers, "log-increments of a block over a grid, nats")],
+    arguments: &[("increments", ArgumentKind::Numbers, "log-increments of a block over a grid, nats")],
     required: 1,
     nulls: false,
-    doc: "Sum of lists of log-increments, exact: any order gives the same bits. `log_e` makes evidence of it.",
+    doc: "Exact sum of lists of log-increments: any order gives the same bits. `log_e` turns it into evidence.",
     example: "SELECT sum_increments(l) AS sums FROM (VALUES ([0.5, 1.0]), ([0.25, -2.0])) AS t(l)",
 };
 
@@ -60,8 +59,8 @@ static E2X2_LOG_E: Spec = Spec {
     arguments: TABLE_ARGUMENTS,
     required: 4,
     nulls: false,
-    doc: "Evidence, ln E in nats, that the bad outcome is commoner in the canary, from rows that are each a block of one \
-          stratum: `log_e(sum_increments(e2x2_increments(…)))` in one.",
+    doc: "Evidence, ln E in nats, that the bad outcome is more common in the canary, from rows that each hold a block of one \
+          stratum: short for `log_e(sum_increments(e2x2_increments(…)))`.",
     example: "SELECT task, e2x2_log_e(fa, ra, fb, rb, 1.15) AS log_e FROM (VALUES ('a', 7, 120, 15, 80), \
               ('a', 9, 130, 12, 75), ('b', 3, 50, 2, 50)) AS blocks(task, fa, ra, fb, rb) GROUP BY task",
 };
@@ -69,58 +68,58 @@ static E2X2_LOG_E: Spec = Spec {
 static STRATIFIED_LOG_E: Spec = Spec {
     name: "stratified_log_e",
     arguments: &[
-        ("stratum", Kind::Text, "name of the stratum, such as the task"),
-        ("increments", Kind::Numbers, "log-increments of a block of it, nats"),
+        ("stratum", ArgumentKind::Text, "name of the stratum, such as the task"),
+        ("increments", ArgumentKind::Numbers, "log-increments of a block of the stratum, nats"),
     ],
     required: 2,
     nulls: false,
-    doc: "Evidence, ln E in nats, of all strata together and each alone: ½ common + ½ mean of the strata. Finds a small \
-          change of all and a great change of one.",
+    doc: "Evidence, ln E in nats, of all strata together and of each alone: ½ common + ½ mean of the strata. Finds a small \
+          change of all as well as a large change of one.",
     example: "SELECT stratified_log_e(task, e2x2_increments(fa, ra, fb, rb)) AS log_e FROM (VALUES \
               ('a', 7, 120, 15, 80), ('b', 3, 50, 2, 50)) AS blocks(task, fa, ra, fb, rb)",
 };
 
 static LOG_SUM_EXP: Spec = Spec {
     name: "log_sum_exp",
-    arguments: &[("x", Kind::Number, "a logarithm")],
+    arguments: &[("x", ArgumentKind::Number, "a logarithm")],
     required: 1,
     nulls: false,
-    doc: "ln Σ eˣ without overflow, in any order; −∞ of nothing. With S the running sum of increments, \
+    doc: "ln Σ eˣ without overflow, in any order; −∞ without rows. With S the running sum of increments, \
           S + log_sum_exp(−lag(S)) OVER (ORDER BY window_start) is `esr`.",
     example: "SELECT log_sum_exp(x) AS log_sum FROM (VALUES (1000.0), (1000.0)) AS t(x)",
 };
 
 static LOG_MEAN_EXP: Spec = Spec {
     name: "log_mean_exp",
-    arguments: &[("x", Kind::Number, "a logarithm")],
+    arguments: &[("x", ArgumentKind::Number, "a logarithm")],
     required: 1,
     nulls: false,
-    doc: "ln of the mean of eˣ without overflow, in any order: the evidence of a mixture. Null of nothing.",
+    doc: "ln of the mean of eˣ without overflow, in any order: the evidence of a mixture. Null without rows.",
     example: "SELECT log_mean_exp(x) AS log_mean FROM (VALUES (1.0), (4.0)) AS t(x)",
 };
 
 static SEASONAL_BASELINE: Spec = Spec {
     name: "seasonal_baseline",
     arguments: &[
-        ("window_start", Kind::Moment, "start of a window of the past"),
-        ("events", Kind::Count, "runs with the bad outcome"),
-        ("runs", Kind::Count, "all runs"),
+        ("window_start", ArgumentKind::Moment, "start of a window of the past"),
+        ("events", ArgumentKind::Count, "runs with the bad outcome"),
+        ("runs", ArgumentKind::Count, "all runs"),
     ],
     required: 3,
     nulls: false,
-    doc: "What a series was like: rates by hour of the week, overdispersion, deviation of days and margin, as a list for \
-          `baseline_increments`. Leave out the current day and hours inside alerts. Null below 24 hours with runs.",
+    doc: "The past of a series: rates by hour of the week, overdispersion, deviation of days and margin, as a list for \
+          `baseline_increments`. Exclude the current day and hours during alerts. Null below 24 hours with runs.",
     example: "SELECT seasonal_baseline(to_timestamp(1767571200 + n * 3600), 4, 50) AS baseline \
               FROM unnest(range(0, 336)) AS r(n)",
 };
 
-/// Writes a state: little-endian integers one after another.
+/// Writes a state as consecutive little-endian integers.
 #[derive(Default)]
-struct Writer(Vec<u8>);
+struct StateWriter(Vec<u8>);
 
-// === impl Writer ===
+// === impl StateWriter ===
 
-impl Writer {
+impl StateWriter {
     fn long(&mut self, value: i64) {
         self.0.extend(value.to_le_bytes());
     }
@@ -139,12 +138,12 @@ impl Writer {
     }
 }
 
-/// Reads what [`Writer`] wrote.
-struct Reader<'a>(&'a [u8]);
+/// Reads what [`StateWriter`] wrote.
+struct StateReader<'a>(&'a [u8]);
 
-// === impl Reader ===
+// === impl StateReader ===
 
-impl<'a> Reader<'a> {
+impl<'a> StateReader<'a> {
     fn take(&mut self, bytes: usize) -> Result<&'a [u8]> {
         let (head, rest) =
             self.0.split_at_checked(bytes).ok_or_else(|| exec_datafusion_err!("a partial state ends early"))?;
@@ -172,14 +171,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn write_evidence(evidence: &EvidenceSums, bytes: &mut Writer) {
+fn write_evidence(evidence: &EvidenceSums, bytes: &mut StateWriter) {
     bytes.length(evidence.sums().len());
     evidence.sums().iter().for_each(|sum| bytes.wide(sum.0));
 }
 
-fn read_evidence(bytes: &mut Reader<'_>) -> Result<EvidenceSums> {
+fn read_evidence(bytes: &mut StateReader<'_>) -> Result<EvidenceSums> {
     let length = bytes.length()?;
-    // Each sum takes 16 bytes: a length beyond what is there is found at the first that is missing.
+    // Each sum takes 16 bytes. A length that exceeds the bytes fails at the first missing sum.
     let mut sums = Vec::with_capacity(length.min(bytes.0.len() / 16));
     for _ in 0..length {
         sums.push(FixedPoint(bytes.wide()?));
@@ -195,20 +194,20 @@ fn evidence_size(evidence: &EvidenceSums) -> usize {
 struct SumIncrements(EvidenceSums);
 
 impl State for SumIncrements {
-    const OUTPUT: Kind = Kind::Numbers;
+    const OUTPUT: ArgumentKind = ArgumentKind::Numbers;
     const RETRACTS: bool = true;
-    fn update(&mut self, row: Row<'_>) -> Result<()> {
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         self.0.add(&row.numbers(0)?);
         Ok(())
     }
-    fn retract(&mut self, row: Row<'_>) -> Result<()> {
+    fn retract(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         self.0.remove(&row.numbers(0)?);
         Ok(())
     }
-    fn write(&self, bytes: &mut Writer) {
+    fn write(&self, bytes: &mut StateWriter) {
         write_evidence(&self.0, bytes);
     }
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()> {
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
         self.0.merge(&read_evidence(bytes)?);
         Ok(())
     }
@@ -224,20 +223,20 @@ impl State for SumIncrements {
 struct TableEvidence(EvidenceSums);
 
 impl State for TableEvidence {
-    const OUTPUT: Kind = Kind::Number;
+    const OUTPUT: ArgumentKind = ArgumentKind::Number;
     const RETRACTS: bool = true;
-    fn update(&mut self, row: Row<'_>) -> Result<()> {
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         self.0.add(&table_increments(&row)?);
         Ok(())
     }
-    fn retract(&mut self, row: Row<'_>) -> Result<()> {
+    fn retract(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         self.0.remove(&table_increments(&row)?);
         Ok(())
     }
-    fn write(&self, bytes: &mut Writer) {
+    fn write(&self, bytes: &mut StateWriter) {
         write_evidence(&self.0, bytes);
     }
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()> {
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
         self.0.merge(&read_evidence(bytes)?);
         Ok(())
     }
@@ -253,8 +252,8 @@ impl State for TableEvidence {
 struct Strata(BTreeMap<String, EvidenceSums>);
 
 impl State for Strata {
-    const OUTPUT: Kind = Kind::Number;
-    fn update(&mut self, row: Row<'_>) -> Result<()> {
+    const OUTPUT: ArgumentKind = ArgumentKind::Number;
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         let increments = row.numbers(1)?;
         match self.0.get_mut(row.text(0)) {
             Some(evidence) => evidence.add(&increments),
@@ -262,14 +261,14 @@ impl State for Strata {
         }
         Ok(())
     }
-    fn write(&self, bytes: &mut Writer) {
+    fn write(&self, bytes: &mut StateWriter) {
         bytes.length(self.0.len());
         for (name, evidence) in &self.0 {
             bytes.text(name);
             write_evidence(evidence, bytes);
         }
     }
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()> {
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
         for _ in 0..bytes.length()? {
             let name = bytes.text()?;
             self.0.entry(name).or_default().merge(&read_evidence(bytes)?);
@@ -285,7 +284,7 @@ impl State for Strata {
     }
 }
 
-fn write_log_sum(sum: &LogSum, bytes: &mut Writer) {
+fn write_log_sum(sum: &LogSum, bytes: &mut StateWriter) {
     let (count, infinite, binades) = sum.parts();
     bytes.long(i64::try_from(count).unwrap_or(i64::MAX));
     bytes.long(i64::from(infinite));
@@ -296,7 +295,7 @@ fn write_log_sum(sum: &LogSum, bytes: &mut Writer) {
     }
 }
 
-fn read_log_sum(bytes: &mut Reader<'_>) -> Result<LogSum> {
+fn read_log_sum(bytes: &mut StateReader<'_>) -> Result<LogSum> {
     let (count, infinite) = (bytes.length()?, bytes.long()? != 0);
     let mut binades = Vec::new();
     for _ in 0..bytes.length()? {
@@ -313,8 +312,8 @@ type LogSumExp = Logs<false>;
 type LogMeanExp = Logs<true>;
 
 impl<const MEAN: bool> State for Logs<MEAN> {
-    const OUTPUT: Kind = Kind::Number;
-    fn update(&mut self, row: Row<'_>) -> Result<()> {
+    const OUTPUT: ArgumentKind = ArgumentKind::Number;
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         let x = row.number(0);
         if x.is_nan() {
             return Err(row.wrong("a value is not a number"));
@@ -322,10 +321,10 @@ impl<const MEAN: bool> State for Logs<MEAN> {
         self.0.add(x);
         Ok(())
     }
-    fn write(&self, bytes: &mut Writer) {
+    fn write(&self, bytes: &mut StateWriter) {
         write_log_sum(&self.0, bytes);
     }
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()> {
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
         self.0.merge(&read_log_sum(bytes)?);
         Ok(())
     }
@@ -350,13 +349,13 @@ impl SeasonalBaseline {
 }
 
 impl State for SeasonalBaseline {
-    const OUTPUT: Kind = Kind::Numbers;
-    fn update(&mut self, row: Row<'_>) -> Result<()> {
+    const OUTPUT: ArgumentKind = ArgumentKind::Numbers;
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         let HourCounts { hour, runs, events } = past_hour(&row)?;
         self.add(hour, runs, events);
         Ok(())
     }
-    fn write(&self, bytes: &mut Writer) {
+    fn write(&self, bytes: &mut StateWriter) {
         bytes.length(self.0.len());
         for (hour, (runs, events)) in &self.0 {
             bytes.long(*hour);
@@ -364,7 +363,7 @@ impl State for SeasonalBaseline {
             bytes.wide(i128::from(*events));
         }
     }
-    fn merge(&mut self, bytes: &mut Reader<'_>) -> Result<()> {
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
         let count = |value: i128| u64::try_from(value).map_err(|_| exec_datafusion_err!("a count is out of range"));
         for _ in 0..bytes.length()? {
             let (hour, runs, events) = (bytes.long()?, count(bytes.wide()?)?, count(bytes.wide()?)?);
@@ -378,7 +377,7 @@ impl State for SeasonalBaseline {
             .iter()
             .map(|(hour, (runs, events))| HourCounts { hour: *hour, runs: *runs, events: *events })
             .collect();
-        // Too short a past is no baseline; events never exceed runs here.
+        // A past that is too short gives no baseline; events never exceed runs here.
         WeeklyBaseline::learn(&hours).ok().map(|baseline| Value::Numbers(baseline.to_numbers()))
     }
     fn size(&self) -> usize {
@@ -439,7 +438,7 @@ struct One<S> {
 }
 
 impl<S: State> One<S> {
-    fn each(&mut self, values: &[ArrayRef], step: fn(&mut S, Row<'_>) -> Result<()>) -> Result<()> {
+    fn each(&mut self, values: &[ArrayRef], step: fn(&mut S, ArgumentRow<'_>) -> Result<()>) -> Result<()> {
         let columns = self.spec.columns(values)?;
         (0..values[0].len()).filter_map(|row| columns.row(row)).try_for_each(|row| step(&mut self.state, row))
     }
@@ -458,7 +457,7 @@ impl<S: State> Accumulator for One<S> {
         S::RETRACTS
     }
 
-    // As a window function, the value is asked for after every row: the state stays.
+    // A window function evaluates after every row, so that the state must be kept.
     fn evaluate(&mut self) -> Result<ScalarValue> {
         ScalarValue::try_from_array(&column(S::OUTPUT, vec![self.state.value()])?, 0)
     }
@@ -468,13 +467,13 @@ impl<S: State> Accumulator for One<S> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let mut bytes = Writer::default();
+        let mut bytes = StateWriter::default();
         self.state.write(&mut bytes);
         Ok(vec![ScalarValue::Binary(Some(bytes.0))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let states = cast(&states[0], &DataType::Binary)?;
-        states.as_binary::<i32>().iter().flatten().try_for_each(|bytes| self.state.merge(&mut Reader(bytes)))
+        states.as_binary::<i32>().iter().flatten().try_for_each(|bytes| self.state.merge(&mut StateReader(bytes)))
     }
 }

@@ -12,7 +12,7 @@ use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
 
 /// Type of an argument or of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ArgumentKind {
     /// A float.
     Number,
     /// A whole number, not negative.
@@ -31,21 +31,21 @@ pub(super) enum Kind {
     Moment,
 }
 
-/// How a function is called and what it does.
+/// The signature and documentation of a function.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) name: &'static str,
     /// Arguments: name, type, meaning.
-    pub(super) arguments: &'static [(&'static str, Kind, &'static str)],
-    /// Arguments that may not be left out.
+    pub(super) arguments: &'static [(&'static str, ArgumentKind, &'static str)],
+    /// Number of arguments that may not be left out.
     pub(super) required: usize,
-    /// True where a null argument is looked at; otherwise it makes the result null.
+    /// True if the function handles null arguments itself; otherwise one makes the result null.
     pub(super) nulls: bool,
     pub(super) doc: &'static str,
     pub(super) example: &'static str,
 }
 
-/// The columns of a batch, in the types of a spec.
+/// The columns of a batch, cast to the types of a spec.
 pub(super) struct Columns {
     name: &'static str,
     nulls: bool,
@@ -54,14 +54,14 @@ pub(super) struct Columns {
 
 /// One row of [`Columns`].
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct ArgumentRow<'a> {
     columns: &'a Columns,
     row: usize,
 }
 
-// === impl Kind ===
+// === impl ArgumentKind ===
 
-impl Kind {
+impl ArgumentKind {
     pub(super) fn data_type(self) -> DataType {
         match self {
             Self::Number => DataType::Float64,
@@ -92,7 +92,10 @@ impl Kind {
 // === impl Spec ===
 
 impl Spec {
-    /// The types that arguments are cast to, or what is wrong with them.
+    /// Returns the types that arguments are cast to.
+    ///
+    /// # Errors
+    /// Too few or too many arguments, or an argument of the wrong type.
     pub(super) fn coerce(&self, found: &[DataType]) -> Result<Vec<DataType>> {
         if found.len() < self.required || found.len() > self.arguments.len() {
             return plan_err!(
@@ -105,11 +108,11 @@ impl Spec {
         }
         let wanted = self.arguments.iter().zip(found).map(|((name, kind, _), found)| {
             let wanted = kind.data_type();
-            // The engine casts more than is meant: any text to a number, to fail at its first row, and a value to a list.
+            // The engine casts more than is intended: any text to a number, to fail at its first row, and a value to a list.
             let text = matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-            let text_for_other = text && !matches!(kind, Kind::Text | Kind::Moment);
+            let text_for_other = text && !matches!(kind, ArgumentKind::Text | ArgumentKind::Moment);
             let list = found.is_list() || found.is_null();
-            let value_for_list = !list && matches!(kind, Kind::Numbers | Kind::Counts);
+            let value_for_list = !list && matches!(kind, ArgumentKind::Numbers | ArgumentKind::Counts);
             if !can_cast_types(found, &wanted) || text_for_other || value_for_list {
                 return plan_err!("{}: `{name}` is {}, not {found}; hint: {}", self.name, kind.name(), self.syntax());
             }
@@ -125,7 +128,7 @@ impl Spec {
         }
     }
 
-    /// How it is called.
+    /// Returns the call with its arguments, those that may be left out in brackets.
     pub(super) fn syntax(&self) -> String {
         let mut text = format!("{}(", self.name);
         for (place, (name, _, _)) in self.arguments.iter().enumerate() {
@@ -148,7 +151,7 @@ impl Spec {
         arguments.fold(start, |text, (name, _, meaning)| text.with_argument(*name, *meaning)).build()
     }
 
-    /// The columns of a batch. They come in the types of [`Spec::coerce`] from SQL; a cast costs nothing then.
+    /// Casts the columns of a batch. From SQL they already have the types of [`Spec::coerce`]; the cast is free then.
     pub(super) fn columns(&'static self, arrays: &[ArrayRef]) -> Result<Columns> {
         let casts = self.arguments.iter().zip(arrays).map(|((_, kind, _), array)| Ok(cast(array, &kind.data_type())?));
         Ok(Columns { name: self.name, nulls: self.nulls, columns: casts.collect::<Result<_>>()? })
@@ -158,16 +161,16 @@ impl Spec {
 // === impl Columns ===
 
 impl Columns {
-    /// A row; none where a null argument makes its result null.
-    pub(super) fn row(&self, row: usize) -> Option<Row<'_>> {
+    /// Returns a row; `None` if a null argument makes its result null.
+    pub(super) fn row(&self, row: usize) -> Option<ArgumentRow<'_>> {
         let known = self.nulls || self.columns.iter().all(|column| column.is_valid(row));
-        known.then_some(Row { columns: self, row })
+        known.then_some(ArgumentRow { columns: self, row })
     }
 }
 
-// === impl Row ===
+// === impl ArgumentRow ===
 
-impl<'a> Row<'a> {
+impl<'a> ArgumentRow<'a> {
     fn column(&self, place: usize) -> Option<&'a ArrayRef> {
         self.columns.columns.get(place).filter(|column| column.is_valid(self.row))
     }
@@ -187,7 +190,7 @@ impl<'a> Row<'a> {
     pub(super) fn count_or(&self, place: usize, left_out: u64) -> Result<u64> {
         let Some(column) = self.column(place) else { return Ok(left_out) };
         let value = column.as_primitive::<Int64Type>().value(self.row);
-        u64::try_from(value).map_err(|_| self.wrong(format_args!("`{value}` is negative; a count is wanted")))
+        u64::try_from(value).map_err(|_| self.wrong(format_args!("`{value}` is negative; it must be a count")))
     }
 
     pub(super) fn count(&self, place: usize) -> Result<u64> {
@@ -200,7 +203,7 @@ impl<'a> Row<'a> {
         Ok(list.iter().map(|value| value.unwrap_or(0.0)).collect())
     }
 
-    /// As [`Row::numbers`]; none of a null.
+    /// As [`ArgumentRow::numbers`]; `None` for null.
     pub(super) fn numbers_or_none(&self, place: usize) -> Result<Option<Vec<f64>>> {
         self.column(place).map(|_| self.numbers(place)).transpose()
     }
@@ -209,7 +212,7 @@ impl<'a> Row<'a> {
         let list = self.column(place).ok_or_else(|| self.absent(place))?.as_list::<i32>().value(self.row);
         let counts = list.as_primitive::<Int64Type>().iter().map(|value| {
             let value = value.unwrap_or(0);
-            u64::try_from(value).map_err(|_| self.wrong(format_args!("`{value}` is negative; counts are wanted")))
+            u64::try_from(value).map_err(|_| self.wrong(format_args!("`{value}` is negative; it must be a count")))
         });
         counts.collect()
     }
@@ -222,12 +225,12 @@ impl<'a> Row<'a> {
         self.column(place).map_or(&[], |column| column.as_binary::<i32>().value(self.row))
     }
 
-    /// Microseconds since the epoch.
+    /// Returns a moment, in microseconds since the epoch.
     pub(super) fn moment(&self, place: usize) -> Option<i64> {
         self.column(place).map(|column| column.as_primitive::<TimestampMicrosecondType>().value(self.row))
     }
 
-    /// An error of this function.
+    /// Makes an error that names the function.
     pub(super) fn wrong(&self, what: impl Display) -> DataFusionError {
         exec_datafusion_err!("{}: {what}", self.columns.name)
     }

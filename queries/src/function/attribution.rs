@@ -1,17 +1,16 @@
-//! Functions that explain a change: which slices of the traffic it came from. Window functions over all slices of a
-//! dimension, which GROUPING SETS makes in one statement.
+//! Functions that explain a change by the slices of traffic it came from: window functions over all slices of a dimension,
+//! which GROUPING SETS makes in one statement.
 
 use bellwether_stats::Invalid;
 use bellwether_stats::attribution::{self, Slice};
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::{ScalarUDF, WindowUDF};
 
-use super::arguments::Kind::{Count, Fact, Number};
-use super::arguments::{Columns, Kind, Spec};
+use super::arguments::ArgumentKind::{Count, Fact, Number};
+use super::arguments::{ArgumentKind, Columns, Spec};
 use super::scalar::{Value, scalar};
 use super::window::udwf;
 
-/// The scalar ones.
 pub(super) fn scalars() -> Vec<ScalarUDF> {
     vec![scalar(&RISK_RATIO, Number, |row| {
         let ratio = attribution::risk_ratio(row.count(0)?, row.count(1)?, row.count(2)?, row.count(3)?);
@@ -19,7 +18,6 @@ pub(super) fn scalars() -> Vec<ScalarUDF> {
     })]
 }
 
-/// The window functions.
 pub(super) fn windows() -> Vec<WindowUDF> {
     vec![
         udwf(&MIX_EFFECT, Number, |columns, rows| {
@@ -57,7 +55,7 @@ pub(super) fn windows() -> Vec<WindowUDF> {
     ]
 }
 
-const SLICE: &[(&str, Kind, &str)] = &[
+const SLICE: &[(&str, ArgumentKind, &str)] = &[
     ("amount_a", Number, "baseline: runs with the bad outcome, or cost, of the slice"),
     ("runs_a", Number, "baseline: runs of the slice"),
     ("amount_b", Number, "canary, or after the change: the same"),
@@ -69,9 +67,9 @@ static MIX_EFFECT: Spec = Spec {
     arguments: SLICE,
     required: 4,
     nulls: false,
-    doc: "What a slice adds to the change of the whole rate because its share of the traffic changed (Kitagawa 1955). Over \
-          all slices of a dimension, `mix_effect` and `rate_effect` add up to the change exactly; where most of it is mix, \
-          the traffic changed and not the quality. Null where a side has no runs.",
+    doc: "The part of the change of the overall rate that comes from the share of the traffic in this slice (Kitagawa \
+          1955). Over all slices of a dimension, `mix_effect` and `rate_effect` add up to the change exactly; if most of \
+          it is mix, the traffic changed and not the quality. Null if a side has no runs.",
     example: "SELECT task, mix_effect(fa, ra, fb, rb) OVER () AS mix, rate_effect(fa, ra, fb, rb) OVER () AS rate \
               FROM (VALUES ('easy', 40, 800, 30, 600), ('hard', 40, 200, 80, 400)) AS slices(task, fa, ra, fb, rb)",
 };
@@ -81,7 +79,8 @@ static RATE_EFFECT: Spec = Spec {
     arguments: SLICE,
     required: 4,
     nulls: false,
-    doc: "What a slice adds to the change of the whole rate because its own rate changed (Kitagawa 1955); see `mix_effect`.",
+    doc: "The part of the change of the overall rate that comes from the rate of this slice (Kitagawa 1955); see \
+          `mix_effect`.",
     example: "SELECT task, rate_effect(fa, ra, fb, rb) OVER () AS rate \
               FROM (VALUES ('easy', 40, 800, 72, 600), ('hard', 40, 200, 80, 400)) AS slices(task, fa, ra, fb, rb)",
 };
@@ -91,8 +90,8 @@ static EXPLANATORY_POWER: Spec = Spec {
     arguments: SLICE,
     required: 4,
     nulls: false,
-    doc: "The part of the change of the whole rate that a slice makes; all slices of a dimension add up to 1 (Adtributor, \
-          NSDI 2014). Negative where a slice works against the change. Null where a side has no runs or no bad outcome.",
+    doc: "The share of a slice in the change of the overall rate; all slices of a dimension add up to 1 (Adtributor, \
+          NSDI 2014). Negative if a slice works against the change. Null if a side has no runs or no bad outcome.",
     example: "SELECT model, explanatory_power(fa, ra, fb, rb) OVER () AS power FROM (VALUES ('m1', 27, 340, 27, 340), \
               ('m2', 26, 330, 126, 330), ('m3', 27, 330, 27, 330)) AS slices(model, fa, ra, fb, rb)",
 };
@@ -102,8 +101,8 @@ static SURPRISE: Spec = Spec {
     arguments: SLICE,
     required: 4,
     nulls: false,
-    doc: "How unusual the part of a slice is: Jensen-Shannon terms, in nats, of its shares of bad outcomes and of runs \
-          (Adtributor, NSDI 2014). The dimension whose explaining slices have the greatest sum explains best.",
+    doc: "How unusual the share of a slice is: Jensen-Shannon terms, in nats, of its shares of bad outcomes and of runs \
+          (Adtributor, NSDI 2014). The dimension with the greatest sum over its explaining slices explains best.",
     example: "SELECT model, surprise(fa, ra, fb, rb) OVER () AS surprise FROM (VALUES ('m1', 27, 340, 27, 340), \
               ('m2', 26, 330, 126, 330), ('m3', 27, 330, 27, 330)) AS slices(model, fa, ra, fb, rb)",
 };
@@ -114,8 +113,8 @@ static EXPLAINS: Spec = Spec {
     required: 4,
     nulls: false,
     doc: "True for the few slices of a dimension that together make more than 67 % of the change, each at least 10 %, most \
-          surprising first (Adtributor, NSDI 2014); false for all where no few slices do. It describes; `e2x2_log_e` of \
-          the slice says whether chance would have done it.",
+          surprising first (Adtributor, NSDI 2014); false for all if no few slices do. It only describes: `e2x2_log_e` of \
+          the slice tests it against chance.",
     example: "WITH counts(task, model, ra, fa, rb, fb) AS (VALUES ('refund', 'm1', 400, 20, 40, 2), \
               ('refund', 'm2', 400, 22, 40, 12), ('status', 'm1', 600, 24, 60, 3), ('status', 'm2', 600, 27, 60, 17)), \
               slices AS (SELECT CASE WHEN grouping(task) = 0 THEN 'task' ELSE 'model' END AS dimension, \
@@ -137,12 +136,12 @@ static RISK_RATIO: Spec = Spec {
     ],
     required: 4,
     nulls: false,
-    doc: "How much commoner the bad outcome is inside a slice than outside it (the measure of DIFF, VLDB 2019); ∞ where \
-          there is none outside, null where either has no runs.",
+    doc: "How many times more common the bad outcome is inside a slice than outside it (as in DIFF, VLDB 2019); ∞ if \
+          there is none outside, null if either has no runs.",
     example: "SELECT risk_ratio(29, 100, 5, 100) AS ratio",
 };
 
-/// Values of all slices of a partition at once; rows with a null are not slices.
+/// Computes the values of all slices of a partition at once; rows with a null are not slices.
 fn of_slices(
     name: &str,
     columns: &Columns,

@@ -1,9 +1,9 @@
-//! Functions whose result may be much larger than their arguments, with a bound: the engine accounts for the memory of sorts,
-//! joins and aggregations, and not for that of expressions.
+//! Bounds on functions with results much larger than their arguments: the engine accounts for the memory of sorts, joins and
+//! aggregations, but not for that of expressions.
 //!
-//! Before a batch of rows is computed, what it can come to at most is reckoned from the arguments. Where that is too much at
-//! once, rows are computed some at a time and what they really come to is counted; where one row could be too much, or all
-//! are, the query ends. A constant is kept as one value and never repeated for each row.
+//! Before a batch of rows is computed, an upper bound of its size follows from the arguments. If the bound is too large, rows
+//! are computed in parts and their real sizes are counted; if one row could be too large, or all rows together are, the query
+//! fails. A constant is kept as one value and never repeated for each row.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -13,27 +13,27 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::{DataFusionError, Result, resources_datafusion_err};
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
-use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 
-/// Part of a session's memory that one call may fill for one batch.
+/// One call may fill this fraction of a session's memory for one batch.
 const PART: usize = 4;
 
-/// Bytes that a value takes beside its text: an offset, or a view.
+/// Bytes of a value beside its text: an offset, or a view.
 const VALUE_BYTES: u64 = 16;
 
-/// Days of the shortest month, for the length of an interval.
+/// Days of the shortest month, by which intervals are measured.
 const MONTH_DAYS: i64 = 28;
 
 const DAY_NANOS: i64 = 86_400 * 1_000_000_000;
 
-/// Bytes that the result of a row may have at most.
+/// Returns the most bytes that the result of a row can have.
 type Most = fn(&Arguments, usize) -> u64;
 
-/// Which functions, and what their results may come to.
+/// The bounded functions, each with the bound of its result.
 const BOUNDED: &[(&str, Most)] = &[
     ("repeat", |of, row| of.bytes(0, row).saturating_mul(of.count(1, row).saturating_add(1))),
     ("lpad", padded),
@@ -42,7 +42,7 @@ const BOUNDED: &[(&str, Most)] = &[
         let (text, from, to) = (of.bytes(0, row), of.bytes(1, row).max(1), of.bytes(2, row));
         text.saturating_add((text / from + 1).saturating_mul(to))
     }),
-    // Each group that the replacement names stands for no more than the text, over all matches.
+    // A group that the replacement names expands to no more than the text, over all matches.
     ("regexp_replace", |of, row| (of.bytes(0, row) + 1).saturating_mul(of.bytes(2, row) + 1).saturating_mul(2)),
     ("concat", sum),
     ("concat_ws", |of, row| sum(of, row).saturating_add(of.bytes(0, row).saturating_mul(of.columns.len() as u64))),
@@ -62,7 +62,7 @@ const BOUNDED: &[(&str, Most)] = &[
 ];
 
 fn padded(of: &Arguments, row: usize) -> u64 {
-    // A length counts letters, and a letter takes four bytes at most; a blank takes one.
+    // A length counts letters of at most four bytes each; a blank takes one.
     let letter = if of.columns.len() > 2 { 4 } else { 1 };
     of.count(1, row).saturating_mul(letter).saturating_add(of.bytes(0, row))
 }
@@ -78,19 +78,18 @@ fn steps(of: &Arguments, row: usize) -> u64 {
     };
     let step = if of.columns.len() > 2 { of.step(2, row) } else { 1 };
     let (Some(start), Some(stop)) = (start, stop) else { return 0 };
-    // Of no step there is no series: the function itself says so.
+    // The function itself refuses a step of zero.
     let count = stop.abs_diff(start).checked_div(step.unsigned_abs()).unwrap_or(0);
     (u64::try_from(count).unwrap_or(u64::MAX)).saturating_add(1).saturating_mul(VALUE_BYTES)
 }
 
-/// Puts the bounded ones in the place of the engine's own.
-pub(super) fn register(context: &SessionContext, memory_limit_bytes: usize) {
-    let state = context.state();
+/// Replaces the engine's functions by bounded ones; a bound that is in place already stays beneath the new one.
+pub(super) fn register(state: &mut SessionState, memory_limit_bytes: usize) {
     for (name, most) in BOUNDED {
-        if let Some(inner) = state.scalar_functions().get(*name) {
-            let limit = memory_limit_bytes / PART;
-            context.register_udf(ScalarUDF::from(Bounded { inner: Arc::clone(inner), most: *most, limit }));
-        }
+        let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
+        let limit = memory_limit_bytes / PART;
+        // A registry takes any function.
+        drop(state.register_udf(Arc::new(ScalarUDF::from(Bounded { inner, most: *most, limit }))));
     }
 }
 
@@ -118,7 +117,7 @@ impl Arguments {
         Ok(Self { columns: columns.collect::<Result<_>>()? })
     }
 
-    /// An argument and the place of its value for a row; none where it is null.
+    /// Returns an argument and the place of its value for a row; `None` if it is null.
     fn at(&self, column: usize, row: usize) -> Option<(&ArrayRef, usize)> {
         let column = self.columns.get(column)?;
         let row = if column.constant { 0 } else { row };
@@ -132,7 +131,7 @@ impl Arguments {
             DataType::Utf8 => array.as_string::<i32>().value(row).len(),
             DataType::LargeUtf8 => array.as_string::<i64>().value(row).len(),
             DataType::Utf8View => array.as_string_view().value(row).len(),
-            // Of lists and the like: as many bytes as it would take to copy it.
+            // Lists and the like: the bytes of a copy.
             _ => array.slice(row, 1).to_data().get_slice_memory_size().unwrap_or(0),
         };
         bytes as u64
@@ -149,7 +148,7 @@ impl Arguments {
         }
     }
 
-    /// A number as it is, a moment in nanoseconds.
+    /// Returns a number as it is, a moment in nanoseconds.
     fn ordinal(&self, column: usize, row: usize) -> Option<i128> {
         let (array, row) = self.at(column, row)?;
         let one = array.slice(row, 1);
@@ -167,12 +166,12 @@ impl Arguments {
         numbers.is_valid(0).then(|| i128::from(numbers.value(0)) * nanos)
     }
 
-    /// A number of times; nothing where it is negative or null.
+    /// Returns a number of times; 0 if it is negative or null.
     fn count(&self, column: usize, row: usize) -> u64 {
         self.ordinal(column, row).and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// A step of a series, as [`Arguments::ordinal`] has it. Months are taken for the shortest there is.
+    /// Returns a step of a series, in the unit of [`Arguments::ordinal`]. Every month counts as the shortest.
     fn step(&self, column: usize, row: usize) -> i128 {
         let Some((array, at)) = self.at(column, row) else { return 0 };
         if let DataType::Interval(_) = array.data_type() {
@@ -186,7 +185,7 @@ impl Arguments {
     }
 }
 
-/// A function with a bound. It is its name: by it the engine compares it.
+/// A function with a bound.
 struct Bounded {
     inner: Arc<ScalarUDF>,
     most: Most,
@@ -220,7 +219,7 @@ impl Hash for Bounded {
 impl Bounded {
     fn too_much(&self, bytes: u64, rows: usize) -> DataFusionError {
         resources_datafusion_err!(
-            "`{}` would make up to {} MiB of {rows} {}, where {} MiB may be made at once",
+            "`{}` could make {} MiB from {rows} {}, more than the {} MiB allowed at once",
             self.inner.name(),
             bytes >> 20,
             if rows == 1 { "row" } else { "rows" },
@@ -228,7 +227,7 @@ impl Bounded {
         )
     }
 
-    /// Computes some rows at a time, each part within the bound, and all together.
+    /// Computes the rows in parts, each within the bound, and all parts together within it.
     fn in_parts(&self, arguments: &ScalarFunctionArgs, of: &Arguments) -> Result<ColumnarValue> {
         let limit = self.limit as u64;
         let (mut parts, mut from, mut bytes, mut made): (Vec<ArrayRef>, _, _, _) = (Vec::new(), 0, 0_u64, 0_u64);
@@ -302,7 +301,7 @@ impl ScalarUDFImpl for Bounded {
         self.inner.documentation()
     }
 
-    // Its `simplify` is left out: it would put the function itself in the place of this one.
+    // `simplify` is left out: it would replace this function by the unbounded one.
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let of = Arguments::of(&arguments.args)?;
@@ -311,7 +310,7 @@ impl ScalarUDFImpl for Bounded {
         let limit = self.limit as u64;
         let most = (0..rows).fold(0_u64, |sum, row| sum.saturating_add((self.most)(&of, row)));
         if most <= limit && constant {
-            // One value for all rows, whatever the function would make of them.
+            // One value for all rows, even if the function would repeat it.
             let mut one = arguments;
             one.number_rows = 1;
             let value = match self.inner.inner().invoke_with_args(one)? {

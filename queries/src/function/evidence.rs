@@ -1,4 +1,4 @@
-//! Scalar functions of evidence: log-increments of a block, and what their sums say.
+//! Scalar functions of evidence: the log-increments of a block, and the evidence in their sums.
 
 use bellwether_stats::drift::{HourCounts, WeeklyBaseline, bernoulli_increments, bernoulli_log_ratio, hour_of_week};
 use bellwether_stats::e2x2::{Table, Test, kish_tempering, odds_ratio_interval};
@@ -9,26 +9,24 @@ use bellwether_stats::{Sketch, ebh, rare, sequential, srm};
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 
-use super::arguments::Kind::{Count, Counts, Moment, Number, Numbers, Sketch as SketchKind};
-use super::arguments::{Row, Spec};
+use super::arguments::ArgumentKind::{Count, Counts, Moment, Number, Numbers, Sketch as SketchKind};
+use super::arguments::{ArgumentRow, Spec};
 use super::scalar::{Value, scalar};
 
 /// Microseconds of an hour.
 const HOUR_MICROS: i64 = 3_600_000_000;
 
-const TEMPERING: (&str, super::arguments::Kind, &str) = (
-    "tempering",
-    Number,
-    "factor of the evidence, 1 where left out; less where runs come in clusters (kish_tempering)",
-);
-const EVENTS_A: (&str, super::arguments::Kind, &str) = ("events_a", Count, "runs of the baseline with the bad outcome");
-const TOTAL_A: (&str, super::arguments::Kind, &str) = ("total_a", Count, "runs of the baseline");
-const EVENTS_B: (&str, super::arguments::Kind, &str) = ("events_b", Count, "runs of the canary with the bad outcome");
-const TOTAL_B: (&str, super::arguments::Kind, &str) = ("total_b", Count, "runs of the canary");
-const EVENTS: (&str, super::arguments::Kind, &str) = ("events", Count, "runs with the bad outcome");
-const RUNS: (&str, super::arguments::Kind, &str) = ("runs", Count, "all runs");
+const TEMPERING: (&str, super::arguments::ArgumentKind, &str) =
+    ("tempering", Number, "factor of the evidence, 1 by default; less for runs in clusters (kish_tempering)");
+const EVENTS_A: (&str, super::arguments::ArgumentKind, &str) =
+    ("events_a", Count, "runs of the baseline with the bad outcome");
+const TOTAL_A: (&str, super::arguments::ArgumentKind, &str) = ("total_a", Count, "runs of the baseline");
+const EVENTS_B: (&str, super::arguments::ArgumentKind, &str) =
+    ("events_b", Count, "runs of the canary with the bad outcome");
+const TOTAL_B: (&str, super::arguments::ArgumentKind, &str) = ("total_b", Count, "runs of the canary");
+const EVENTS: (&str, super::arguments::ArgumentKind, &str) = ("events", Count, "runs with the bad outcome");
+const RUNS: (&str, super::arguments::ArgumentKind, &str) = ("runs", Count, "all runs");
 
-/// Every one of them.
 pub(super) fn all() -> Vec<ScalarUDF> {
     let mut functions = tables();
     functions.extend(histograms());
@@ -45,28 +43,24 @@ fn number(value: f64) -> Result<Option<Value>> {
     Ok(Some(Value::Number(value)))
 }
 
-/// The table in the first four arguments.
-pub(super) fn table(row: &Row<'_>) -> Result<Table> {
+/// Returns the table in the first four arguments.
+pub(super) fn table(row: &ArgumentRow<'_>) -> Result<Table> {
     Table::new(row.count(0)?, row.count(1)?, row.count(2)?, row.count(3)?).map_err(|error| row.wrong(error))
 }
 
-/// Increments of the table in the first four arguments, with the margin and tempering in the next.
-pub(super) fn table_increments(row: &Row<'_>) -> Result<[f64; 6]> {
+/// Returns the increments of the table in the first four arguments, with the margin and tempering in the next.
+pub(super) fn table_increments(row: &ArgumentRow<'_>) -> Result<[f64; 6]> {
     let test = Test::new(row.number_or(4, 1.0), row.number_or(5, 1.0)).map_err(|error| row.wrong(error))?;
     Ok(test.increments(&table(row)?))
 }
 
-/// Arguments of [`table_increments`].
-pub(super) const TABLE_ARGUMENTS: &[(&str, super::arguments::Kind, &str)] = &[
+/// The arguments of [`table_increments`].
+pub(super) const TABLE_ARGUMENTS: &[(&str, super::arguments::ArgumentKind, &str)] = &[
     EVENTS_A,
     TOTAL_A,
     EVENTS_B,
     TOTAL_B,
-    (
-        "margin",
-        Number,
-        "odds ratio up to which the canary is not worse, 1 where left out; 1.15 allows 15 % of the odds",
-    ),
+    ("margin", Number, "odds ratio up to which the canary is not worse, 1 by default; 1.15 allows 15 % of the odds"),
     TEMPERING,
 ];
 
@@ -77,14 +71,14 @@ static E2X2: Spec = Spec {
         TOTAL_A,
         EVENTS_B,
         TOTAL_B,
-        ("psi", Number, "odds ratio that is looked for"),
-        ("psi0", Number, "greatest odds ratio that is not worse"),
+        ("psi", Number, "odds ratio of the alternative"),
+        ("psi0", Number, "greatest odds ratio that still counts as no worse"),
     ],
     required: 6,
     nulls: false,
     doc: "Log-increment, in nats, of a block of runs for the odds ratio `psi` against `psi0`: Fisher's noncentral \
           hypergeometric likelihoods of the canary's bad runs, given those of both arms. Sum it over blocks and strata; \
-          `e2x2_increments` does it for a grid.",
+          `e2x2_increments` computes a whole grid.",
     example: "SELECT e2x2(7, 120, 15, 80, 2.2, 1.0) AS log_e",
 };
 
@@ -94,8 +88,8 @@ static E2X2_INCREMENTS: Spec = Spec {
     required: 4,
     nulls: false,
     doc: "Log-increments, in nats, of a block of runs of one stratum for a grid of odds ratios (1.2 to 5 times the \
-          margin): evidence that the bad outcome is commoner in the canary. Sum them with `sum_increments`, then \
-          `log_e`; at ln(1/α) the chance of a false alarm, ever, is α.",
+          margin): evidence that the bad outcome is more common in the canary. Sum them with `sum_increments`, then \
+          `log_e`; an alarm at ln(1/α) is false with probability at most α, however often one looks.",
     example: "SELECT log_e(sum_increments(e2x2_increments(fa, ra, fb, rb, 1.15))) AS log_e \
               FROM (VALUES (7, 120, 15, 80), (9, 130, 12, 75)) AS blocks(fa, ra, fb, rb)",
 };
@@ -105,21 +99,21 @@ static KISH: Spec = Spec {
     arguments: &[
         ("sizes_sum", Number, "Σ of the runs of each cluster, such as a session"),
         ("sizes_squares", Number, "Σ of their squares"),
-        ("icc", Number, "correlation of runs within a cluster, 0 to 1; 1 is safe whatever it is"),
+        ("icc", Number, "correlation of runs within a cluster, 0 to 1; 1 is always safe"),
     ],
     required: 3,
     nulls: false,
-    doc: "The factor for the evidence of runs that come in clusters: 1 / (1 + (m − 1) · icc) with m = Σ size² / Σ size \
+    doc: "Factor that tempers the evidence of runs in clusters: 1 / (1 + (m − 1) · icc) with m = Σ size² / Σ size \
           (Kish 1965).",
     example: "SELECT kish_tempering(100, 500, 0.3) AS tempering",
 };
 
-const LISTS: &[(&str, super::arguments::Kind, &str)] = &[
+const LISTS: &[(&str, super::arguments::ArgumentKind, &str)] = &[
     ("events_a", Counts, "bad runs of the baseline, by block"),
     ("totals_a", Counts, "runs of the baseline, by block"),
     ("events_b", Counts, "bad runs of the canary, by block"),
     ("totals_b", Counts, "runs of the canary, by block"),
-    ("alpha", Number, "chance that the interval ever misses the truth, 0.05 where left out"),
+    ("alpha", Number, "probability that the interval ever misses the truth, 0.05 by default"),
     TEMPERING,
 ];
 
@@ -128,8 +122,8 @@ static ODDS_LOW: Spec = Spec {
     arguments: LISTS,
     required: 4,
     nulls: false,
-    doc: "Lower end of the interval of the odds ratio of canary to baseline that holds the truth at all times at once; \
-          0 where nothing bounds it.",
+    doc: "Lower end of a confidence sequence for the odds ratio of canary to baseline, valid at all times at once; \
+          0 if it is unbounded.",
     example: "SELECT odds_ratio_low(array_agg(fa), array_agg(ra), array_agg(fb), array_agg(rb)) AS low \
               FROM (VALUES (7, 120, 15, 80), (9, 130, 22, 75)) AS blocks(fa, ra, fb, rb)",
 };
@@ -139,16 +133,16 @@ static ODDS_HIGH: Spec = Spec {
     arguments: LISTS,
     required: 4,
     nulls: false,
-    doc: "Upper end of the interval of the odds ratio of canary to baseline that holds the truth at all times at once; \
-          infinite where nothing bounds it.",
+    doc: "Upper end of a confidence sequence for the odds ratio of canary to baseline, valid at all times at once; \
+          infinite if it is unbounded.",
     example: "SELECT odds_ratio_high(array_agg(fa), array_agg(ra), array_agg(fb), array_agg(rb)) AS high \
               FROM (VALUES (7, 120, 15, 80), (9, 130, 22, 75)) AS blocks(fa, ra, fb, rb)",
 };
 
-fn odds_ratio(row: &Row<'_>) -> Result<Interval> {
+fn odds_ratio(row: &ArgumentRow<'_>) -> Result<Interval> {
     let lists = [row.counts(0)?, row.counts(1)?, row.counts(2)?, row.counts(3)?];
     if lists.iter().any(|list| list.len() != lists[0].len()) {
-        return Err(row.wrong("the four lists have different lengths; make them by array_agg over the same rows"));
+        return Err(row.wrong("the four lists have different lengths; build them with array_agg over the same rows"));
     }
     let tables = (0..lists[0].len()).map(|n| Table::new(lists[0][n], lists[1][n], lists[2][n], lists[3][n]));
     let tables = tables.collect::<Result<Vec<_>, _>>().map_err(|error| row.wrong(error))?;
@@ -159,7 +153,7 @@ fn tables() -> Vec<ScalarUDF> {
     vec![
         scalar(&E2X2, Number, |row| {
             let (psi, psi0) = (row.number(4), row.number(5));
-            // The test's own limits of odds ratios.
+            // The test checks its limits of odds ratios.
             for ratio in [psi, psi0] {
                 Test::new(ratio, 1.0).map_err(|error| row.wrong(error))?;
             }
@@ -177,7 +171,7 @@ fn tables() -> Vec<ScalarUDF> {
 
 static HISTOGRAM_OF: Spec = Spec {
     name: "histogram_of",
-    arguments: &[("sketch", SketchKind, "a sketch, as of sketch_of or sketch_merge")],
+    arguments: &[("sketch", SketchKind, "a sketch, as returned by sketch_of or sketch_merge")],
     required: 1,
     nulls: false,
     doc: "Counts of a sketch by bin, lowest first: always the same 246 bins of 20 % width, so that two of them can be \
@@ -185,10 +179,10 @@ static HISTOGRAM_OF: Spec = Spec {
     example: "SELECT histogram_of(sketch_of(ms, 1)) AS counts FROM (VALUES (120), (240)) AS t(ms)",
 };
 
-const TWO_HISTOGRAMS: &[(&str, super::arguments::Kind, &str)] = &[
-    ("baseline", Counts, "counts of the baseline by bin in this block"),
-    ("canary", Counts, "counts of the canary by bin in this block"),
-    ("reference", Counts, "counts by bin of the baseline's past, the same for all blocks"),
+const TWO_HISTOGRAMS: &[(&str, super::arguments::ArgumentKind, &str)] = &[
+    ("baseline", Counts, "counts of the baseline in this block, by bin"),
+    ("canary", Counts, "counts of the canary in this block, by bin"),
+    ("reference", Counts, "counts of the baseline's past, by bin; the same for all blocks"),
     TEMPERING,
 ];
 
@@ -197,8 +191,8 @@ static EHIST: Spec = Spec {
     arguments: TWO_HISTOGRAMS,
     required: 3,
     nulls: false,
-    doc: "Log-increments, in nats, of a block for the tilts of a distribution towards greater values: a shift of the \
-          whole, or a heavier top 5 % or 1 %. Evidence that the canary is slower (dearer, longer); sum with \
+    doc: "Log-increments, in nats, of a block for tilts of a distribution towards greater values: a shift of the \
+          whole, or a heavier top 5 % or 1 %. Evidence that the canary is slower (or dearer, or longer); sum them with \
           `sum_increments`, then `log_e`.",
     example: "SELECT log_e(ehist_increments([40, 30, 5], [20, 30, 25], [400, 300, 60])) AS log_e",
 };
@@ -216,9 +210,9 @@ static EHIST_CATEGORY: Spec = Spec {
 static EHIST_DRIFT: Spec = Spec {
     name: "ehist_drift_increments",
     arguments: &[
-        ("counts", Counts, "counts by bin in this block"),
-        ("reference", Counts, "counts by bin of the past, the same for all blocks"),
-        ("margin", Number, "tilt that is not drift yet; 0.1 is usual"),
+        ("counts", Counts, "counts in this block, by bin"),
+        ("reference", Counts, "counts of the past, by bin; the same for all blocks"),
+        ("margin", Number, "greatest tilt that does not count as drift; usually 0.1"),
         TEMPERING,
     ],
     required: 3,
@@ -249,7 +243,7 @@ fn histograms() -> Vec<ScalarUDF> {
     ]
 }
 
-fn two_histograms(row: &Row<'_>, tilts: Tilts) -> Result<Option<Value>> {
+fn two_histograms(row: &ArgumentRow<'_>, tilts: Tilts) -> Result<Option<Value>> {
     let found = tilts.increments(&row.counts(0)?, &row.counts(1)?, row.number_or(3, 1.0));
     numbers(found.map_err(|error| row.wrong(error))?)
 }
@@ -259,8 +253,8 @@ static BERN_LLR: Spec = Spec {
     arguments: &[
         EVENTS,
         RUNS,
-        ("p0", Number, "rate of the null, 0 to 1"),
-        ("q", Number, "rate of the alternative, 0 to 1"),
+        ("p0", Number, "rate under the null hypothesis, 0 to 1"),
+        ("q", Number, "rate under the alternative, 0 to 1"),
     ],
     required: 4,
     nulls: false,
@@ -270,7 +264,7 @@ static BERN_LLR: Spec = Spec {
 
 static BERNOULLI: Spec = Spec {
     name: "bernoulli_increments",
-    arguments: &[EVENTS, RUNS, ("null_rate", Number, "greatest rate that is not drift, 0 to 1"), TEMPERING],
+    arguments: &[EVENTS, RUNS, ("null_rate", Number, "greatest rate that does not count as drift, 0 to 1"), TEMPERING],
     required: 3,
     nulls: false,
     doc: "Log-increments, in nats, of a window for odds 1.2 to 8 times those of `null_rate`; for `esr` and `ecusum`.",
@@ -282,8 +276,8 @@ static POIS_LLR: Spec = Spec {
     arguments: &[
         ("events", Count, "events"),
         RUNS,
-        ("rate0", Number, "events a run under the null"),
-        ("ratio", Number, "rate of the alternative as a multiple of it"),
+        ("rate0", Number, "events per run under the null hypothesis"),
+        ("ratio", Number, "rate under the alternative, as a multiple of rate0"),
     ],
     required: 4,
     nulls: false,
@@ -296,7 +290,7 @@ static POISSON: Spec = Spec {
     arguments: &[
         ("events", Count, "events, such as policy exceptions"),
         RUNS,
-        ("null_rate", Number, "greatest rate of events a run that is not worse"),
+        ("null_rate", Number, "greatest number of events per run that still counts as no worse"),
         TEMPERING,
     ],
     required: 3,
@@ -307,25 +301,25 @@ static POISSON: Spec = Spec {
 
 static RATE_BOUND: Spec = Spec {
     name: "rate_bound",
-    arguments: &[("events", Count, "events of the past"), RUNS, ("confidence", Number, "0 to 1, such as 0.9")],
+    arguments: &[("events", Count, "past events"), RUNS, ("confidence", Number, "0 to 1, such as 0.9")],
     required: 3,
     nulls: false,
-    doc: "Upper bound of a rate of rare events; of none in n runs at 0.95 it is the rule of three, 3/n.",
+    doc: "Upper bound of a rate of rare events. For no events in n runs at 0.95 it is the rule of three, 3/n.",
     example: "SELECT rate_bound(0, 1000, 0.95) AS bound",
 };
 
 static BASELINE_INCREMENTS: Spec = Spec {
     name: "baseline_increments",
     arguments: &[
-        ("baseline", Numbers, "made by the aggregate seasonal_baseline"),
+        ("baseline", Numbers, "a baseline, as returned by seasonal_baseline"),
         ("window_start", Moment, "start of the window"),
         EVENTS,
         RUNS,
-        ("least_odds", Number, "least margin as an odds ratio, 1.1 where left out; 1.25 for an anchored reference"),
+        ("least_odds", Number, "least margin as an odds ratio, 1.1 by default; 1.25 for an anchored reference"),
     ],
     required: 4,
     nulls: false,
-    doc: "Log-increments, in nats, of a window against the rate that its hour of the week had, with the margin and the \
+    doc: "Log-increments, in nats, of a window against the past rate of its hour of the week, with the margin and \
           overdispersion of the baseline; for `esr` and `ecusum`.",
     example: "WITH past AS (SELECT to_timestamp(1767571200 + n * 3600) AS t, 50 AS runs, 4 AS failed \
               FROM unnest(range(0, 336)) AS r(n)), \
@@ -342,16 +336,16 @@ static HOUR_OF_WEEK: Spec = Spec {
     example: "SELECT hour_of_week(timestamp '2026-01-05 01:30:00') AS hour",
 };
 
-/// The hour that a moment lies in, since the epoch.
-pub(super) fn hour_of(row: &Row<'_>, place: usize) -> i64 {
+/// Returns the hour of a moment, since the epoch.
+pub(super) fn hour_of(row: &ArgumentRow<'_>, place: usize) -> i64 {
     row.moment(place).unwrap_or(0).div_euclid(HOUR_MICROS)
 }
 
-/// An hour of the past, from start, events and runs.
-pub(super) fn past_hour(row: &Row<'_>) -> Result<HourCounts> {
+/// Returns an hour of the past, from start, events and runs.
+pub(super) fn past_hour(row: &ArgumentRow<'_>) -> Result<HourCounts> {
     let (events, runs) = (row.count(1)?, row.count(2)?);
     if events > runs {
-        return Err(row.wrong(format_args!("there are `{events}` events in `{runs}` runs")));
+        return Err(row.wrong(format_args!("`{events}` events exceed `{runs}` runs")));
     }
     Ok(HourCounts { hour: hour_of(row, 0), runs, events })
 }
@@ -396,11 +390,11 @@ fn drift() -> Vec<ScalarUDF> {
 
 static LOG_E: Spec = Spec {
     name: "log_e",
-    arguments: &[("increments", Numbers, "sums of log-increments over a grid, as of sum_increments")],
+    arguments: &[("increments", Numbers, "sums of log-increments over a grid, as returned by sum_increments")],
     required: 1,
     nulls: false,
-    doc: "The evidence, ln E in nats: the mean over the grid. ln(1/α) or more is an alarm at level α, at any time. 0 of \
-          no evidence.",
+    doc: "Evidence, ln E in nats: the mean over the grid. At ln(1/α) or more it is an alarm at level α, at any time. 0 \
+          for an empty list.",
     example: "SELECT log_e([1.5, 4.0, 2.0]) AS log_e",
 };
 
@@ -409,42 +403,42 @@ static E_P_VALUE: Spec = Spec {
     arguments: &[("log_e", Number, "evidence in nats")],
     required: 1,
     nulls: false,
-    doc: "The p-value that evidence is worth at any time: min(1, 1/E).",
+    doc: "The p-value equivalent to the evidence, valid at any time: min(1, 1/E).",
     example: "SELECT e_p_value(4.6) AS p",
 };
 
 static ALARM_LOG_E: Spec = Spec {
     name: "alarm_log_e",
-    arguments: &[("alpha", Number, "chance of a false alarm, ever; 0 to 1")],
+    arguments: &[("alpha", Number, "probability of a false alarm, ever; 0 to 1")],
     required: 1,
     nulls: false,
-    doc: "Evidence at which to alarm, ln(1/α): the chance that it is ever reached while nothing is wrong is at most α.",
+    doc: "Evidence at which to raise an alarm, ln(1/α): it is ever reached without cause with probability at most α.",
     example: "SELECT alarm_log_e(0.01) AS threshold",
 };
 
 static DETECTOR_THRESHOLD: Spec = Spec {
     name: "detector_threshold",
     arguments: &[
-        ("series", Number, "series that are watched"),
-        ("updates_a_month", Number, "updates of each in a month, such as 8,640 of five minutes"),
-        ("false_alarms_a_month", Number, "false alarms of all of them in a month, on average at most"),
+        ("series", Number, "number of series watched"),
+        ("updates_a_month", Number, "updates of each series per month; 8,640 if one comes every five minutes"),
+        ("false_alarms_a_month", Number, "false alarms of all series together per month, at most, on average"),
     ],
     required: 3,
     nulls: false,
-    doc: "Value of `esr` at which to alarm so that false alarms stay within a budget.",
+    doc: "Value of `esr` at which to raise an alarm to keep false alarms within a budget.",
     example: "SELECT detector_threshold(200, 8640, 2) AS threshold",
 };
 
 static E_LOND: Spec = Spec {
     name: "e_lond_threshold",
     arguments: &[
-        ("number", Count, "number of the hypothesis, such as of the release, from 1"),
-        ("rejected", Count, "how many of the earlier ones alarmed"),
+        ("number", Count, "number of the hypothesis, such as a release, from 1"),
+        ("rejected", Count, "number of earlier hypotheses that raised an alarm"),
         ("alpha", Number, "share of false alarms among alarms, 0 to 1"),
     ],
     required: 3,
     nulls: false,
-    doc: "Evidence that the next of a sequence of hypotheses needs (e-LOND, Xu & Ramdas 2024).",
+    doc: "Evidence that the next in a sequence of hypotheses needs to raise an alarm (e-LOND, Xu & Ramdas 2024).",
     example: "SELECT e_lond_threshold(3, 1, 0.05) AS threshold",
 };
 
@@ -452,12 +446,12 @@ static SRM: Spec = Spec {
     name: "srm",
     arguments: &[
         ("counts", Counts, "runs by arm"),
-        ("shares", Numbers, "shares that the split was set to, in the same order"),
-        ("concentration", Number, "weight of the prior around the shares, 100 where left out"),
+        ("shares", Numbers, "shares that the split was configured with, in the same order"),
+        ("concentration", Number, "weight of the prior around the shares, 100 by default"),
     ],
     required: 2,
     nulls: false,
-    doc: "Evidence, ln E in nats, that a split of traffic is not what it was set to (Lindon & Malek 2022).",
+    doc: "Evidence, ln E in nats, that traffic is not split as configured (Lindon & Malek 2022).",
     example: "SELECT srm([15, 85], [0.1, 0.9]) AS log_e",
 };
 

@@ -1,6 +1,6 @@
-//! A function of detection is its name: by it the engine prints it, compares it and looks it up.
+//! Functions of detection are identified by their names: the engine prints, compares and looks them up by name.
 
-/// Makes a type with a `spec` known by the name in it.
+/// Identifies a type with a `spec` by the name in it.
 macro_rules! known_by_name {
     ($function:ident $(<$state:ident>)?) => {
         impl$(<$state>)? std::fmt::Debug for $function$(<$state>)? {
@@ -35,7 +35,7 @@ mod tests {
 
     use super::super::{aggregate, evidence, measure, window};
 
-    /// Every function is itself, made once more, and no other one.
+    /// Every function equals itself when it is made again, and no other one.
     fn told_apart<F: Clone + Debug + Eq + Hash>(made: &[F], again: &[F], name: fn(&F) -> &str) {
         assert_eq!(made, again);
         let names: HashSet<&str> = made.iter().map(name).collect();

@@ -1,8 +1,8 @@
 //! JSON in text columns, such as `extra` and `content_json`: the functions of `datafusion-functions-json`, and the operators
-//! `->` and `->>` as PostgreSQL has them.
+//! `->` and `->>` as in PostgreSQL.
 //!
-//! That crate's `json_get` gives a union of types, which can be neither grouped by nor written to a file. Here `json_get` and
-//! `->` give the JSON text of what they find: it can be looked into again, compared, sorted and cast.
+//! `json_get` of that crate returns a union of types, which can be neither grouped nor written to a file. Here `json_get` and
+//! `->` return the JSON text of what they find: it can be searched again, compared, sorted and cast.
 
 use std::sync::Arc;
 
@@ -15,68 +15,69 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::udfs;
 
-use super::{FunctionInfo, FunctionKind};
+use super::info::{FunctionInfo, FunctionKind};
 
-/// Functions: name, arguments, meaning and an example.
+/// Each function with its arguments, meaning and an example.
 const DOCUMENTED: &[(&str, &str, &str, &str)] = &[
     (
         "json_get_json",
         "json, key [, key, ...]",
-        "The JSON text found under keys and places (from 0); also `json_get`, and `json -> key`. Null where there is none.",
+        "The JSON text under a path of keys and array indexes (from 0); also `json_get`, and `json -> key`. Null if there is \
+         none.",
         "SELECT json_get_json('{\"a\": [1, {\"b\": 2}]}', 'a', 1)",
     ),
     (
         "json_as_text",
         "json, key [, key, ...]",
-        "What is found there as text, a string without its quotes; also `json ->> key`.",
+        "The value at the path as text, a string without its quotes; also `json ->> key`.",
         "SELECT json_as_text('{\"channel\": \"web\"}', 'channel')",
     ),
     (
         "json_get_str",
         "json, key [, key, ...]",
-        "The string found there; null where it is something else.",
+        "The string at the path; null if it is of another type.",
         "SELECT json_get_str('{\"a\": \"b\"}', 'a')",
     ),
     (
         "json_get_int",
         "json, key [, key, ...]",
-        "The whole number found there; null where it is something else.",
+        "The whole number at the path; null if it is of another type.",
         "SELECT json_get_int('{\"a\": 7}', 'a')",
     ),
     (
         "json_get_float",
         "json, key [, key, ...]",
-        "The number found there; null where it is something else.",
+        "The number at the path; null if it is of another type.",
         "SELECT json_get_float('{\"a\": 0.5}', 'a')",
     ),
     (
         "json_get_bool",
         "json, key [, key, ...]",
-        "The truth value found there; null where it is something else.",
+        "The boolean at the path; null if it is of another type.",
         "SELECT json_get_bool('{\"a\": true}', 'a')",
     ),
     (
         "json_get_array",
         "json, key [, key, ...]",
-        "The array found there, as a list of JSON texts, for `unnest`.",
+        "The array at the path, as a list of JSON texts, for `unnest`.",
         "SELECT unnest(json_get_array('{\"a\": [1, 2]}', 'a'))",
     ),
     (
         "json_contains",
         "json, key [, key, ...]",
-        "True where something is there, be it null.",
+        "True if the path exists, even if its value is null.",
         "SELECT json_contains('{\"a\": null}', 'a')",
     ),
     (
         "json_length",
         "json [, key, ...]",
-        "Elements of the array, or keys of the object, found there.",
+        "Number of elements of the array, or of keys of the object, at the path.",
         "SELECT json_length('[1, 2, 3]')",
     ),
     (
         "json_object_keys",
         "json [, key, ...]",
-        "Keys of the object found there, as a list.",
+        "Keys of the object at the path, as a list.",
         "SELECT json_object_keys('{\"a\": 1, \"b\": 2}')",
     ),
 ];
@@ -98,11 +99,11 @@ pub(super) fn register(context: &SessionContext) {
     }
     context.register_udf(udfs::json_get_json_udf().as_ref().clone().with_aliases(["json_get"]));
     let mut registry = context.clone();
-    // A session takes planners without end.
+    // A registry takes any planner.
     drop(registry.register_expr_planner(Arc::new(Operators)));
 }
 
-/// Gives a function its documentation, where it is one of these.
+/// Documents a function, if it is one of these.
 pub(super) fn document(info: &mut FunctionInfo) {
     let known = DOCUMENTED.iter().find(|(name, ..)| info.kind == FunctionKind::Scalar && info.name == *name);
     if let Some((name, arguments, doc, example)) = known {

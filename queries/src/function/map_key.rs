@@ -1,7 +1,7 @@
-//! `segments['region']`: the key as text of the kind that the map's keys are.
+//! `segments['region']`: casts the key to the type of the map's keys.
 //!
-//! The engine compares a literal with the keys as it stands, and fails where the one is `Utf8` and the others are `Utf8View`,
-//! as in rows that come from memory.
+//! The engine compares the literal with the keys as it is, and fails if the literal is `Utf8` and the keys are `Utf8View`, as
+//! in rows in memory.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -12,10 +12,10 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::prelude::SessionContext;
 
-/// Registers the rewriting.
+/// Registers the rewrite.
 pub(super) fn register(context: &SessionContext) {
     let mut registry = context.clone();
-    // A session takes rewritings without end.
+    // A registry takes any rewrite.
     drop(registry.register_function_rewrite(std::sync::Arc::new(MapKey)));
 }
 

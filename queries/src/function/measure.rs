@@ -1,4 +1,4 @@
-//! Scalar functions that measure: ratios with confidence sequences, distances, burn rates, tails, what silence means.
+//! Scalar functions that measure: ratios with confidence sequences, distances, burn rates, tails, and liveness.
 
 use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, Objective};
 use bellwether_stats::distance;
@@ -9,16 +9,15 @@ use bellwether_stats::special::ln_binomial_tail;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 
-use super::arguments::Kind::{Count, Counts, Moment, Number, Numbers, Text};
-use super::arguments::{Row, Spec};
+use super::arguments::ArgumentKind::{Count, Counts, Moment, Number, Numbers, Text};
+use super::arguments::{ArgumentRow, Spec};
 use super::scalar::{Value, scalar};
 
 /// Microseconds of a second.
 const SECOND_MICROS: f64 = 1e6;
 
-type Argument = (&'static str, super::arguments::Kind, &'static str);
+type Argument = (&'static str, super::arguments::ArgumentKind, &'static str);
 
-/// Every one of them.
 pub(super) fn all() -> Vec<ScalarUDF> {
     let mut functions = ratios();
     functions.extend(distances());
@@ -34,14 +33,14 @@ static HALF_WIDTH: Spec = Spec {
     name: "acs_halfwidth",
     arguments: &[
         ("standard_error", Number, "standard error of the estimate now"),
-        ("n", Number, "units it rests on"),
-        ("tightest_at", Number, "units at which the interval is tightest; 5000 is usual"),
-        ("alpha", Number, "chance that it ever misses, 0 to 1"),
+        ("n", Number, "number of units behind it"),
+        ("tightest_at", Number, "units at which the interval is tightest; usually 5000"),
+        ("alpha", Number, "probability that it ever misses, 0 to 1"),
         ("sides", Count, "1 or 2"),
     ],
     required: 5,
     nulls: false,
-    doc: "Half-width of an asymptotic confidence sequence (Waudby-Smith et al. 2024): an interval that may be looked at \
+    doc: "Half-width of an asymptotic confidence sequence (Waudby-Smith et al. 2024): an interval that is valid \
           at any time.",
     example: "SELECT acs_halfwidth(0.0316, 1000, 5000, 0.05, 2) AS half_width",
 };
@@ -51,22 +50,22 @@ static ACS_LOG_E: Spec = Spec {
     arguments: &[
         ("estimate", Number, "the estimate"),
         ("standard_error", Number, "its standard error"),
-        ("n", Number, "units it rests on"),
-        ("margin", Number, "what is not worse yet, 0 where left out"),
-        ("alpha", Number, "level that it is tuned for, 0.01 where left out"),
-        ("tightest_at", Number, "units at which it is most sensitive, 5000 where left out"),
+        ("n", Number, "number of units behind it"),
+        ("margin", Number, "greatest value that still counts as no worse, 0 by default"),
+        ("alpha", Number, "level it is tuned for, 0.01 by default"),
+        ("tightest_at", Number, "units at which it is most sensitive, 5000 by default"),
     ],
     required: 3,
     nulls: false,
-    doc: "Evidence, ln E in nats, that an estimate exceeds a margin; one-sided, asymptotic. 0 without an error.",
+    doc: "Evidence, ln E in nats, that an estimate exceeds a margin; one-sided, asymptotic. 0 if the standard error is 0.",
     example: "SELECT acs_log_e(0.12, 0.03, 4000, 0.05) AS log_e",
 };
 
 const COMPARED: &[Argument] = &[
     ("sums_a", Numbers, "baseline: [n, Σy, Σx, Σy², Σx², Σxy] over runs"),
     ("sums_b", Numbers, "canary: the same"),
-    ("margin", Number, "relative rise that is not worse, 0.05 where left out"),
-    ("alpha", Number, "level that it is tuned for, 0.01 where left out"),
+    ("margin", Number, "greatest relative rise that still counts as no worse, 0.05 by default"),
+    ("alpha", Number, "level it is tuned for, 0.01 by default"),
 ];
 
 static ACS_RATIO: Spec = Spec {
@@ -81,14 +80,14 @@ static ACS_RATIO: Spec = Spec {
 };
 
 const COMPARED_GROUPS: &[Argument] = &[
-    ("totals_y_a", Numbers, "baseline: Σy by random group, as of random_groups"),
+    ("totals_y_a", Numbers, "baseline: Σy by random group, as returned by random_groups"),
     ("totals_x_a", Numbers, "baseline: Σx by random group"),
     ("runs_a", Number, "runs of the baseline"),
     ("totals_y_b", Numbers, "canary: Σy by random group"),
     ("totals_x_b", Numbers, "canary: Σx by random group"),
     ("runs_b", Number, "runs of the canary"),
-    ("margin", Number, "relative rise that is not worse, 0.05 where left out"),
-    ("alpha", Number, "level that it is tuned for, 0.01 where left out"),
+    ("margin", Number, "greatest relative rise that still counts as no worse, 0.05 by default"),
+    ("alpha", Number, "level it is tuned for, 0.01 by default"),
 ];
 
 static ACS_RATIO_GROUPS: Spec = Spec {
@@ -96,7 +95,7 @@ static ACS_RATIO_GROUPS: Spec = Spec {
     arguments: COMPARED_GROUPS,
     required: 6,
     nulls: false,
-    doc: "As `acs_ratio`, from totals by random group: right also where runs come in sessions. Null below 30 units of x \
+    doc: "As `acs_ratio`, from totals by random group: valid for runs in sessions, too. Null below 30 units of x \
           in an arm.",
     example: "WITH t AS (SELECT random_groups(random_group(CAST(n AS VARCHAR)), 3 + n % 5) AS cost, \
               random_groups(random_group(CAST(n AS VARCHAR)), 1) AS completed FROM unnest(range(0, 600)) AS r(n)) \
@@ -104,8 +103,8 @@ static ACS_RATIO_GROUPS: Spec = Spec {
               FROM t AS a CROSS JOIN t AS b",
 };
 
-/// The rest of [`COMPARED`]'s sums.
-fn sums(row: &Row<'_>, place: usize) -> Result<RatioSums> {
+/// Returns the sums of an arm, as [`COMPARED`] lists them.
+fn sums(row: &ArgumentRow<'_>, place: usize) -> Result<RatioSums> {
     let list = row.numbers(place)?;
     let [n, y, x, yy, xx, xy] = list[..] else {
         return Err(row.wrong(format_args!("a list has {} sums; it must be [n, Σy, Σx, Σy², Σx², Σxy]", list.len())));
@@ -113,12 +112,12 @@ fn sums(row: &Row<'_>, place: usize) -> Result<RatioSums> {
     Ok(RatioSums { n, y, x, yy, xx, xy })
 }
 
-/// Evidence of a difference of two logarithms, or nothing where one of them is not known.
-fn compared(row: &Row<'_>, arms: (Option<Estimate>, Option<Estimate>), margin: usize) -> Result<Option<Value>> {
+/// Returns the evidence of a difference of two logarithms; `None` if one of them is unknown.
+fn compared(row: &ArgumentRow<'_>, arms: (Option<Estimate>, Option<Estimate>), margin: usize) -> Result<Option<Value>> {
     let (Some(a), Some(b)) = arms else { return Ok(None) };
     let rise = row.number_or(margin, 0.05);
     if !(rise > -1.0 && rise.is_finite()) {
-        return Err(row.wrong(format_args!("margin is `{rise}`; it must be above -1, as 0.05")));
+        return Err(row.wrong(format_args!("margin is `{rise}`; it must be above -1, such as 0.05")));
     }
     let alpha = row.number_or(margin + 1, 0.01);
     let found = ratio_cs::log_e(&ratio_cs::difference(&a, &b), rise.ln_1p(), TIGHTEST_AT, alpha, Sides::One);
@@ -161,7 +160,7 @@ const COUNTS_OF_TWO: &[Argument] = &[
     ("current", Counts, "counts to compare, in the same order"),
 ];
 
-/// The spec of a distance.
+/// Makes the spec of a distance.
 macro_rules! distance {
     ($name:literal, $doc:literal) => {
         Spec {
@@ -177,8 +176,8 @@ macro_rules! distance {
 
 static PSI: Spec = distance!(
     "psi",
-    "Population stability index of two histograms, from 0; sparse bins are merged first. A number alone says nothing: \
-     see `psi_p`."
+    "Population stability index of two histograms, from 0; sparse bins are merged first. The number alone cannot \
+     be judged; see `psi_p`."
 );
 static JS: Spec = distance!(
     "js",
@@ -186,15 +185,15 @@ static JS: Spec = distance!(
 );
 static W1: Spec = distance!(
     "w1",
-    "Wasserstein's distance of two histograms with bins of equal width, in standard deviations of the reference."
+    "Wasserstein distance of two histograms with bins of equal width, in standard deviations of the reference."
 );
 static PSI_P: Spec = distance!(
     "psi_p",
-    "Probability of a population stability index as great as `psi` without any change, by its null law (Yurdakul 2018). \
-     Not for repeated looks: use it for a report, not for a page."
+    "Probability of a population stability index of `psi` or more without any change, by its null distribution \
+     (Yurdakul 2018). Not valid under repeated looks: use it for a report, not for a page."
 );
-static JS_P: Spec = distance!("js_p", "Probability of a Jensen–Shannon distance as great as `js` without any change.");
-static W1_P: Spec = distance!("w1_p", "Probability of a Wasserstein distance as great as `w1` without any change.");
+static JS_P: Spec = distance!("js_p", "Probability of a Jensen–Shannon distance of `js` or more without any change.");
+static W1_P: Spec = distance!("w1_p", "Probability of a Wasserstein distance of `w1` or more without any change.");
 
 static PSI_THRESHOLD: Spec = Spec {
     name: "psi_threshold",
@@ -202,19 +201,19 @@ static PSI_THRESHOLD: Spec = Spec {
         ("reference_runs", Count, "runs of the reference"),
         ("current_runs", Count, "runs compared"),
         ("bins", Count, "number of bins"),
-        ("alpha", Number, "probability that it is passed without a change, 0 to 1"),
+        ("alpha", Number, "probability of exceeding it without any change, 0 to 1"),
     ],
     required: 4,
     nulls: false,
-    doc: "Population stability index that chance alone passes with probability alpha: (1/n + 1/m) χ².",
+    doc: "Population stability index that chance alone exceeds with probability alpha: (1/n + 1/m) χ².",
     example: "SELECT psi_threshold(1000, 10000, 10, 0.01) AS threshold",
 };
 
 fn distances() -> Vec<ScalarUDF> {
-    fn pooled(row: &Row<'_>) -> Result<distance::Pooled> {
+    fn pooled(row: &ArgumentRow<'_>) -> Result<distance::Pooled> {
         distance::pooled(&row.counts(0)?, &row.counts(1)?).map_err(|error| row.wrong(error))
     }
-    fn w1(row: &Row<'_>) -> Result<(f64, f64)> {
+    fn w1(row: &ArgumentRow<'_>) -> Result<(f64, f64)> {
         distance::w1(&row.counts(0)?, &row.counts(1)?).map_err(|error| row.wrong(error))
     }
     vec![
@@ -237,7 +236,7 @@ static BINOMIAL_TAIL: Spec = Spec {
     arguments: &[("events", Count, "events"), ("runs", Count, "runs"), ("rate", Number, "rate, 0 to 1")],
     required: 3,
     nulls: false,
-    doc: "Probability of `events` or more in `runs` at a rate, exact.",
+    doc: "Exact probability of `events` or more in `runs` at a rate.",
     example: "SELECT binomial_tail(9, 80, 0.05) AS p",
 };
 
@@ -246,21 +245,21 @@ static QUIET_TAIL: Spec = Spec {
     arguments: &[
         ("runs", Count, "runs seen"),
         ("expected", Number, "runs expected"),
-        ("overdispersion", Number, "variance as a multiple of the mean, 1 where left out"),
+        ("overdispersion", Number, "variance as a multiple of the mean, 1 by default"),
     ],
     required: 2,
     nulls: false,
-    doc: "Probability of so few runs or fewer: Poisson, or negative binomial where the variance exceeds the mean. Below \
-          10⁻⁶ for two windows in a row, a producer is silent.",
+    doc: "Probability of at most so many runs: Poisson, or negative binomial if the variance exceeds the mean. A \
+          producer counts as silent below 10⁻⁶ for two windows in a row.",
     example: "SELECT quiet_tail(40, 100, 5) AS p",
 };
 
 static BURN_RATE: Spec = Spec {
     name: "burn_rate",
     arguments: &[
-        ("events", Count, "runs that were bad"),
+        ("events", Count, "bad runs"),
         ("runs", Count, "all runs"),
-        ("objective", Number, "share of runs that has to be good, such as 0.95"),
+        ("objective", Number, "share of runs that must be good, such as 0.95"),
     ],
     required: 3,
     nulls: false,
@@ -275,14 +274,14 @@ static BURN_VERDICT: Spec = Spec {
         ("runs_long", Count, "runs of the long window"),
         ("events_short", Count, "bad runs of the short window"),
         ("runs_short", Count, "runs of the short window"),
-        ("objective", Number, "share of runs that has to be good"),
-        ("factor", Number, "burn rate that both have to pass"),
+        ("objective", Number, "share of runs that must be good"),
+        ("factor", Number, "burn rate that both windows must exceed"),
     ],
     required: 6,
     nulls: false,
-    doc: "`fires` where both windows burn the error budget faster than the factor and the long one is beyond chance \
+    doc: "`fires` if both windows burn the error budget faster than the factor and the long one exceeds chance \
           (exact binomial tail below 10⁻⁴, at least 3 bad runs); otherwise `slow`, `over`, `chance` or `no_runs`. A \
-          factor that can never fire is an error that says why.",
+          factor that can never fire is an error, with the reason.",
     example: "SELECT burn_verdict(200, 1000, 20, 80, 0.99, 14.4) AS verdict",
 };
 
@@ -290,22 +289,22 @@ static LIVENESS: Spec = Spec {
     name: "liveness",
     arguments: &[
         ("window_end", Moment, "end of the window"),
-        ("watermark", Moment, "event time that the source has passed; null where it has not been heard of"),
-        ("now", Moment, "the time by the clock"),
-        ("grace_seconds", Number, "how long after its end a window is awaited"),
+        ("watermark", Moment, "event time that the source has passed; null if it is unknown"),
+        ("now", Moment, "the current time"),
+        ("grace_seconds", Number, "seconds to wait for a window after its end"),
         ("runs", Count, "runs of the window"),
-        ("least_runs", Count, "runs that are needed to judge"),
+        ("least_runs", Count, "runs needed for a judgement"),
     ],
     required: 6,
     nulls: true,
-    doc: "What is known of a window: `enough`, `insufficient`, `no_traffic` (complete, the source is alive), `pending` \
-          (not complete yet) or `no_data` (overdue: nothing may be concluded).",
+    doc: "State of a window: `enough`, `insufficient`, `no_traffic` (complete, the source is alive), `pending` \
+          (not complete yet) or `no_data` (overdue: nothing can be concluded).",
     example: "SELECT liveness(timestamp '2026-01-31 12:00:00', timestamp '2026-01-31 12:03:00', \
               timestamp '2026-01-31 12:05:00', 300, 12, 20) AS state",
 };
 
 fn objectives() -> Vec<ScalarUDF> {
-    fn objective(row: &Row<'_>, place: usize) -> Result<Objective> {
+    fn objective(row: &ArgumentRow<'_>, place: usize) -> Result<Objective> {
         Objective::new(row.number(place)).map_err(|error| row.wrong(error))
     }
     vec![

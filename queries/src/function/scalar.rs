@@ -1,4 +1,4 @@
-//! One shape for all scalar functions of detection: a [`Spec`] and what it makes of a row.
+//! One form for all scalar functions of detection: a [`Spec`] and the computation of a row.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::arguments::{Kind, Row, Spec};
+use super::arguments::{ArgumentKind, ArgumentRow, Spec};
 use super::identity::known_by_name;
 
 /// The result of a row.
@@ -24,22 +24,24 @@ pub(super) enum Value {
     Text(&'static str),
 }
 
-type Compute = fn(Row<'_>) -> Result<Option<Value>>;
+type Compute = fn(ArgumentRow<'_>) -> Result<Option<Value>>;
 
-/// A scalar function.
-pub(super) fn scalar(spec: &'static Spec, output: Kind, compute: Compute) -> ScalarUDF {
+/// Makes a scalar function.
+pub(super) fn scalar(spec: &'static Spec, output: ArgumentKind, compute: Compute) -> ScalarUDF {
     let signature = Signature::user_defined(Volatility::Immutable);
     ScalarUDF::from(Function { spec, output, compute, signature, documentation: spec.documentation() })
 }
 
-/// A column of results, whose kinds are all `output`.
-pub(super) fn column(output: Kind, values: Vec<Option<Value>>) -> Result<ArrayRef> {
+/// Makes a column of results, all of type `output`.
+pub(super) fn column(output: ArgumentKind, values: Vec<Option<Value>>) -> Result<ArrayRef> {
     Ok(match output {
-        Kind::Number => Arc::new(values.iter().map(number).collect::<Float64Array>()),
-        Kind::Count => Arc::new(values.iter().map(count).collect::<Int64Array>()),
-        Kind::Text => Arc::new(values.iter().map(text).collect::<StringArray>()),
-        Kind::Fact => Arc::new(values.iter().map(|value| count(value).map(|n| n == 1)).collect::<BooleanArray>()),
-        Kind::Numbers => {
+        ArgumentKind::Number => Arc::new(values.iter().map(number).collect::<Float64Array>()),
+        ArgumentKind::Count => Arc::new(values.iter().map(count).collect::<Int64Array>()),
+        ArgumentKind::Text => Arc::new(values.iter().map(text).collect::<StringArray>()),
+        ArgumentKind::Fact => {
+            Arc::new(values.iter().map(|value| count(value).map(|n| n == 1)).collect::<BooleanArray>())
+        }
+        ArgumentKind::Numbers => {
             let mut lists = ListBuilder::new(Float64Builder::new());
             for value in values {
                 match value {
@@ -49,7 +51,7 @@ pub(super) fn column(output: Kind, values: Vec<Option<Value>>) -> Result<ArrayRe
             }
             Arc::new(lists.finish())
         }
-        Kind::Counts => {
+        ArgumentKind::Counts => {
             let mut lists = ListBuilder::new(Int64Builder::new());
             for value in values {
                 match value {
@@ -59,7 +61,7 @@ pub(super) fn column(output: Kind, values: Vec<Option<Value>>) -> Result<ArrayRe
             }
             Arc::new(lists.finish())
         }
-        Kind::Sketch | Kind::Moment => return internal_err!("no function gives {output:?}"),
+        ArgumentKind::Sketch | ArgumentKind::Moment => return internal_err!("no function returns {output:?}"),
     })
 }
 
@@ -90,7 +92,7 @@ fn signed(count: u64) -> Option<i64> {
 
 struct Function {
     spec: &'static Spec,
-    output: Kind,
+    output: ArgumentKind,
     compute: Compute,
     signature: Signature,
     documentation: Documentation,
@@ -117,7 +119,7 @@ impl ScalarUDFImpl for Function {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns = self.spec.columns(&ColumnarValue::values_to_arrays(&arguments.args)?)?;
-        // Constants make one row of all.
+        // Constant arguments give one result for all rows.
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
         let values =

@@ -1,4 +1,4 @@
-//! Table functions of detection: small tables that are computed from their argument.
+//! Table functions of detection: small tables computed from their argument.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::Expr;
 use datafusion::scalar::ScalarValue;
 
-use super::{FunctionInfo, FunctionKind};
+use super::info::{FunctionInfo, FunctionKind};
 
-/// Makes the rows of a table from its one argument.
+/// Computes the rows of a table from its one argument.
 type Compute = fn(&ScalarValue) -> Result<RecordBatch>;
 
 /// A table function of one constant argument.
-pub(super) struct Table {
+pub(super) struct TableFunction {
     pub(super) name: &'static str,
     argument: (&'static str, &'static str),
     doc: &'static str,
@@ -27,29 +27,28 @@ pub(super) struct Table {
     compute: Compute,
 }
 
-/// Every one of them.
-pub(super) static ALL: [Table; 2] = [
-    Table {
+pub(super) static ALL: [TableFunction; 2] = [
+    TableFunction {
         name: "burn_rate_windows",
-        argument: ("objective", "share of runs that has to be good, such as 0.95"),
+        argument: ("objective", "share of runs that must be good, such as 0.95"),
         doc: "The burn-rate windows of the Site Reliability Workbook for an objective: severity, long_minutes, \
-              short_minutes, factor, the error rate that the factor requires, whether it can fire, and if not, why.",
+              short_minutes, factor, the error rate at which it fires, whether it can fire, and if not, the reason.",
         example: "SELECT * FROM burn_rate_windows(0.95)",
         compute: burn_rate_windows,
     },
-    Table {
+    TableFunction {
         name: "alternatives",
         argument: ("detector", "'e2x2', 'bernoulli' or 'poisson'"),
-        doc: "What the places of a list of increments stand for: the grid of ratios that a detector looks for, as \
+        doc: "The meaning of each place in a list of increments: the grid of ratios that a detector tests, as \
               multiples of its margin.",
         example: "SELECT * FROM alternatives('e2x2')",
         compute: alternatives,
     },
 ];
 
-// === impl Table ===
+// === impl TableFunction ===
 
-impl Table {
+impl TableFunction {
     pub(super) fn info(&self) -> FunctionInfo {
         let (argument, meaning) = self.argument;
         FunctionInfo {
@@ -68,7 +67,7 @@ impl Table {
     }
 }
 
-struct Function(&'static Table);
+struct Function(&'static TableFunction);
 
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

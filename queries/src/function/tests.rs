@@ -8,15 +8,11 @@ use datafusion::arrow::datatypes::Float64Type;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
-use super::{FunctionKind, register};
-use crate::SessionSettings;
-use crate::catalog::LakeSchema;
+use super::FunctionKind;
+use crate::engine::context_of_functions;
 
 fn context(threads: usize) -> SessionContext {
-    let settings = SessionSettings { threads: Some(threads), ..SessionSettings::default() };
-    let context = crate::session::context(&settings).expect("a context");
-    crate::session::attach(&context, &Arc::new(LakeSchema::new()), &SessionSettings::default()).expect("functions");
-    context
+    context_of_functions(threads).0
 }
 
 async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, String> {
@@ -44,8 +40,7 @@ fn close(found: f64, golden: f64) {
 
 #[tokio::test]
 async fn every_function_is_documented_and_its_example_runs() {
-    let context = crate::session::context(&SessionSettings::default()).expect("a context");
-    let functions = register(&context, &Arc::new(LakeSchema::new()), 512 << 20);
+    let (context, functions) = context_of_functions(1);
     // `rolling_at` needs tables; the tests of views run its example.
     let own: Vec<_> = functions.iter().filter(|function| function.own && function.name != "rolling_at").collect();
     for kind in [FunctionKind::Scalar, FunctionKind::Aggregate, FunctionKind::Window, FunctionKind::Table] {
@@ -188,7 +183,7 @@ async fn slices_add_up_to_the_change_within_each_dimension() {
 }
 
 #[tokio::test]
-async fn frames_that_slide_take_rows_away_exactly() {
+async fn sliding_frames_remove_rows_exactly() {
     let context = context(1);
     let series = "(VALUES (1, 7, 120, 15, 80), (2, 9, 130, 12, 75), (3, 1, 20, 4, 20)) AS b(t, fa, ra, fb, rb)";
     let sliding = numbers(
@@ -214,7 +209,7 @@ async fn bad_arguments_have_clear_messages() {
         ("SELECT e2x2_increments(1, 2)", "takes 4 to 6, not 2 arguments"),
         ("SELECT e2x2_increments('a', 2, 3, 4)", "`events_a` is a whole number, not Utf8"),
         ("SELECT e2x2_increments(3, 2, 3, 4)", "events is `3 of 2`; it must be at most the runs"),
-        ("SELECT e2x2_increments(-1, 2, 3, 4)", "`-1` is negative; a count is wanted"),
+        ("SELECT e2x2_increments(-1, 2, 3, 4)", "`-1` is negative; it must be a count"),
         ("SELECT e2x2_increments(1, 2, 3, 4, 0)", "margin is `0`"),
         ("SELECT log_e(1)", "`increments` is a list of numbers, not Int64"),
         ("SELECT psi([1, 2], [1])", "numbers of bins is `2 and 1`; it must be equal"),
@@ -236,7 +231,7 @@ async fn bad_arguments_have_clear_messages() {
 }
 
 #[tokio::test]
-async fn nulls_nothing_and_everything_are_answered() {
+async fn nulls_and_empty_input_are_answered() {
     let context = context(1);
     for sql in [
         "SELECT e2x2(NULL, 2, 3, 4, 2, 1)",

@@ -1,4 +1,4 @@
-//! Window functions of detection: what depends on the rows before, in their order.
+//! Window functions of detection: their value depends on the rows before, in order.
 
 use std::fmt;
 
@@ -11,31 +11,33 @@ use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{Documentation, PartitionEvaluator, Signature, Volatility, WindowUDF, WindowUDFImpl};
 
-use super::arguments::{Columns, Kind, Spec};
+use super::arguments::{ArgumentKind, Columns, Spec};
 use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
-/// Microseconds of a minute, which blocks count in.
+/// Microseconds of a minute, the unit of blocks.
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Computes a partition, whose rows are in order.
+/// Computes the values of a partition; its rows are in order.
 pub(super) type Compute = fn(&Columns, usize) -> Result<Vec<Option<Value>>>;
 
-/// Every one of them.
 pub(super) fn all() -> Vec<WindowUDF> {
     vec![
-        udwf(&ESR, Kind::Number, |columns, rows| detector(columns, rows, EDetector::log_shiryaev_roberts)),
-        udwf(&ECUSUM, Kind::Number, |columns, rows| detector(columns, rows, EDetector::log_cusum)),
-        udwf(&BLOCKS_SINCE_CHANGE, Kind::Count, |columns, rows| {
+        udwf(&ESR, ArgumentKind::Number, |columns, rows| detector(columns, rows, EDetector::log_shiryaev_roberts)),
+        udwf(&ECUSUM, ArgumentKind::Number, |columns, rows| detector(columns, rows, EDetector::log_cusum)),
+        udwf(&BLOCKS_SINCE_CHANGE, ArgumentKind::Count, |columns, rows| {
             each(columns, rows, |detector| detector.blocks_since_change().map(Value::Count))
         }),
-        udwf(&E_BH, Kind::Fact, e_bh),
-        udwf(&BLOCK_NUMBER, Kind::Count, block_number),
+        udwf(&E_BH, ArgumentKind::Fact, e_bh),
+        udwf(&BLOCK_NUMBER, ArgumentKind::Count, block_number),
     ]
 }
 
-const INCREMENTS: &[(&str, Kind, &str)] =
-    &[("increments", Kind::Numbers, "log-increments of a window over a grid, nats; null where there is none")];
+const INCREMENTS: &[(&str, ArgumentKind, &str)] = &[(
+    "increments",
+    ArgumentKind::Numbers,
+    "log-increments of a window over a grid, nats; null if the window has none",
+)];
 
 static ESR: Spec = Spec {
     name: "esr",
@@ -43,7 +45,7 @@ static ESR: Spec = Spec {
     required: 1,
     nulls: true,
     doc: "ln of the mixture e-SR statistic up to this row (Shin, Ramdas, Rinaldo 2023): evidence of a change at an \
-          unknown moment. Alarming at ln A means at least A rows between false alarms on average. Needs ORDER BY time.",
+          unknown time. An alarm at ln A means at least A rows between false alarms on average. Needs ORDER BY time.",
     example: "SELECT t, esr(bernoulli_increments(failed, runs, 0.05)) OVER (ORDER BY t) AS log_sr \
               FROM (VALUES (1, 5, 100), (2, 9, 80), (3, 14, 120), (4, 16, 100)) AS w(t, failed, runs)",
 };
@@ -63,7 +65,7 @@ static BLOCKS_SINCE_CHANGE: Spec = Spec {
     arguments: INCREMENTS,
     required: 1,
     nulls: true,
-    doc: "Rows since the likeliest moment of the change, this one included; null where no moment is likelier than none. \
+    doc: "Rows since the most likely time of the change, this one included; null if no change is more likely. \
           Needs ORDER BY time.",
     example: "SELECT t, rows_since_change(bernoulli_increments(failed, runs, 0.05)) OVER (ORDER BY t) AS rows \
               FROM (VALUES (1, 5, 100), (2, 9, 80), (3, 14, 120), (4, 16, 100)) AS w(t, failed, runs)",
@@ -72,13 +74,13 @@ static BLOCKS_SINCE_CHANGE: Spec = Spec {
 static E_BH: Spec = Spec {
     name: "e_bh",
     arguments: &[
-        ("log_e", Kind::Number, "evidence of a series, nats; null counts as a series without"),
-        ("alpha", Kind::Number, "share of false alarms among all alarms, 0 to 1"),
+        ("log_e", ArgumentKind::Number, "evidence of a series, nats; null counts as none"),
+        ("alpha", ArgumentKind::Number, "share of false alarms among all alarms, 0 to 1"),
     ],
     required: 2,
     nulls: true,
-    doc: "True for the series that alarm so that at most a share alpha of alarms is false, however the series depend on \
-          each other (Wang & Ramdas 2022). Over all rows of its partition.",
+    doc: "True for the series that raise an alarm, chosen so that at most a share alpha of the alarms is false, however \
+          the series depend on each other (Wang & Ramdas 2022). Uses all rows of its partition.",
     example: "SELECT task, e_bh(log_e, 0.05) OVER () AS alarms \
               FROM (VALUES ('a', 7.0), ('b', 0.3), ('c', 4.5)) AS t(task, log_e)",
 };
@@ -86,16 +88,16 @@ static E_BH: Spec = Spec {
 static BLOCK_NUMBER: Spec = Spec {
     name: "block_number",
     arguments: &[
-        ("window_start", Kind::Moment, "start of the window"),
-        ("runs_a", Kind::Count, "runs of the baseline"),
-        ("runs_b", Kind::Count, "runs of the canary"),
-        ("least_runs", Kind::Count, "runs of both arms at which a block closes, 20 where left out"),
-        ("most_minutes", Kind::Count, "minutes after which it closes anyhow, 60 where left out"),
+        ("window_start", ArgumentKind::Moment, "start of the window"),
+        ("runs_a", ArgumentKind::Count, "runs of the baseline"),
+        ("runs_b", ArgumentKind::Count, "runs of the canary"),
+        ("least_runs", ArgumentKind::Count, "runs of both arms at which a block closes, 20 by default"),
+        ("most_minutes", ArgumentKind::Count, "minutes after which it closes in any case, 60 by default"),
     ],
     required: 3,
     nulls: false,
-    doc: "Number of the block that a window belongs to. Blocks close by numbers of runs and time, never by outcomes, which \
-          keeps evidence exact. Needs PARTITION BY stratum ORDER BY window_start.",
+    doc: "Number of the block that a window belongs to. Blocks close by runs and time, never by outcomes, which \
+          keeps the evidence exact. Needs PARTITION BY stratum ORDER BY window_start.",
     example: "SELECT block_number(t, a, b) OVER (ORDER BY t) AS block FROM (VALUES \
               (timestamp '2026-01-31 12:00:00', 15, 15), (timestamp '2026-01-31 12:01:00', 9, 9), \
               (timestamp '2026-01-31 12:02:00', 1, 1)) AS w(t, a, b)",
@@ -124,7 +126,7 @@ fn e_bh(columns: &Columns, rows: usize) -> Result<Vec<Option<Value>>> {
     let (log_e, alphas) = (of(0), of(1));
     let Some(alpha) = alphas.first() else { return Ok(Vec::new()) };
     if alphas.iter().any(|other| other.to_bits() != alpha.to_bits()) {
-        return Err(exec_datafusion_err!("e_bh: alpha differs between rows; it must be one number"));
+        return Err(exec_datafusion_err!("e_bh: alpha differs between rows; it must be the same in all"));
     }
     let alarms = ebh::e_bh(&log_e, *alpha).map_err(|error| exec_datafusion_err!("e_bh: {error}"))?;
     Ok(alarms.into_iter().map(|alarm| Some(Value::Count(u64::from(alarm)))).collect())
@@ -146,8 +148,8 @@ fn block_number(columns: &Columns, rows: usize) -> Result<Vec<Option<Value>>> {
     Ok(values)
 }
 
-/// A window function that computes whole partitions.
-pub(super) fn udwf(spec: &'static Spec, output: Kind, compute: Compute) -> WindowUDF {
+/// Makes a window function that computes whole partitions.
+pub(super) fn udwf(spec: &'static Spec, output: ArgumentKind, compute: Compute) -> WindowUDF {
     let signature = Signature::user_defined(Volatility::Immutable);
     WindowUDF::from(Function { spec, output, compute, signature, documentation: spec.documentation() })
 }
@@ -155,7 +157,7 @@ pub(super) fn udwf(spec: &'static Spec, output: Kind, compute: Compute) -> Windo
 /// A window function over whole partitions.
 struct Function {
     spec: &'static Spec,
-    output: Kind,
+    output: ArgumentKind,
     compute: Compute,
     signature: Signature,
     documentation: Documentation,
@@ -191,7 +193,7 @@ impl WindowUDFImpl for Function {
 
 struct Evaluator {
     spec: &'static Spec,
-    output: Kind,
+    output: ArgumentKind,
     compute: Compute,
 }
 

@@ -1,6 +1,10 @@
-//! Sessions over rows in memory: their present, their limits, and what can be asked of nested columns and JSON.
+//! Sessions over rows in memory: their present, their limits, and queries of nested columns and JSON.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::*;
+use crate::settings::{Gauge, Present};
 use bellwether_base::ErrorKind;
 use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray, TimestampMicrosecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
@@ -8,7 +12,7 @@ use datafusion::arrow::json::ReaderBuilder;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 #[tokio::test]
-async fn the_present_is_where_it_is_put_and_what_came_later_is_not_there() {
+async fn the_present_is_as_set_and_later_rows_do_not_exist() {
     let present = Present::default();
     let settings = SessionSettings { present: Some(present.clone()), ..SessionSettings::default() };
     let session = Session::in_memory(settings).expect("opens");
@@ -35,7 +39,7 @@ fn session(settings: SessionSettings) -> Session {
     Session::in_memory(settings).expect("opens")
 }
 
-/// All rows of an answer, as text: cells apart by a bar.
+/// Returns all rows of an answer as text, with a bar between cells.
 async fn ask(session: &Session, sql: &str) -> Result<Vec<String>> {
     let batches = session.execute(sql).await?.collect().await?;
     let options = FormatOptions::default().with_null("∅");
@@ -65,10 +69,10 @@ fn small() -> Session {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_does_not_make_more_than_the_session_may_hold() {
+async fn no_function_result_exceeds_the_memory_of_the_session() {
     let session = small();
     for sql in [
-        // Of constants, which are folded while planning.
+        // Of constants, which are folded during planning.
         "SELECT length(repeat('x', 2000000000))",
         "SELECT length(lpad('x', 2000000000))",
         "SELECT length(rpad('x', 1000000000, 'äö'))",
@@ -83,7 +87,7 @@ async fn a_function_does_not_make_more_than_the_session_may_hold() {
         "SELECT length(replace(repeat('x', 1000000), '', repeat('y', 1000000)))",
         "SELECT length(regexp_replace(repeat('x', 1000000), 'x', repeat('y', 1000000), 'g'))",
         "SELECT length(array_to_string(array_repeat('x', 100000), repeat(',', 10000)))",
-        // A little of each row.
+        // A little from each row.
         "SELECT sum(length(repeat('x', value))) FROM generate_series(1, 100000)",
         "SELECT sum(length(repeat('x', 1000000 + value % 2))) FROM generate_series(1, 100000)",
         "SELECT sum(length(concat(repeat('x', 20000 + value % 2), repeat('y', 20000)))) FROM generate_series(1, 10000)",
@@ -100,7 +104,7 @@ async fn a_function_does_not_make_more_than_the_session_may_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bound_changes_no_answer_within_it() {
+async fn a_bounded_function_answers_as_an_unbounded_one() {
     let session = small();
     for (sql, answer) in [
         ("SELECT repeat('ab', 3), repeat(NULL, 2), repeat('x', -1)", "ababab|∅|"),
@@ -111,7 +115,7 @@ async fn a_bound_changes_no_answer_within_it() {
         ("SELECT range(3), generate_series(1, 3), range(5, 0, -2)", "[0, 1, 2]|[1, 2, 3]|[5, 3, 1]"),
         ("SELECT array_repeat('x', 2), array_resize([1], 2, 9), array_concat([1], [2])", "[x, x]|[1, 9]|[1, 2]"),
         ("SELECT array_to_string([1, 2], '+'), array_append([1], 2), [1, 2]", "1+2|[1, 2]|[1, 2]"),
-        // More in all than may be made at once, in parts.
+        // More in all than is allowed at once, in parts.
         (
             "SELECT sum(length(replace(repeat('x', 900), 'x', repeat('y', 1 + value % 2)))) FROM generate_series(1, 8192)",
             "11059200",
@@ -130,7 +134,7 @@ async fn a_bound_changes_no_answer_within_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_engine_accounts_for_ends_within_the_limit() {
+async fn memory_that_the_engine_accounts_for_is_held_to_the_limit() {
     let session = small();
     for sql in [
         "SELECT length(string_agg(repeat('x', 1000), ',')) FROM generate_series(1, 10000000)",
@@ -144,7 +148,7 @@ async fn what_the_engine_accounts_for_ends_within_the_limit() {
 }
 
 #[test]
-fn a_statement_ends_with_its_time() {
+fn a_statement_is_stopped_at_its_timeout() {
     let timeout = Some(Duration::from_millis(600));
     let settings = SessionSettings { timeout, threads: Some(1), ..SessionSettings::default() };
     for sql in [
@@ -162,14 +166,14 @@ fn a_statement_ends_with_its_time() {
         assert!(error.message().contains("took longer than 0.6 s"), "{sql}: {}", error.chain());
         assert!(error.hint().is_some_and(|hint| hint.contains("--timeout")), "{sql}");
         assert!(begun.elapsed() < Duration::from_secs(6), "{sql}: {:?}", begun.elapsed());
-        // A runtime waits for whoever does not pause.
+        // A runtime waits for a task that does not pause.
         drop(runtime);
         assert!(begun.elapsed() < Duration::from_secs(9), "{sql} went on: {:?}", begun.elapsed());
     }
 }
 
 #[tokio::test]
-async fn an_answer_has_so_many_rows_and_says_that_there_are_more() {
+async fn an_answer_that_is_cut_off_says_so() {
     for (rows, most, whole) in [(0, 5, true), (5, 5, true), (6, 5, false), (50_000, 20_000, false), (9, 0, false)] {
         let session = session(SessionSettings { max_rows: Some(most), ..SessionSettings::default() });
         let sql = format!("SELECT value FROM generate_series(1, {rows})");
@@ -178,7 +182,7 @@ async fn an_answer_has_so_many_rows_and_says_that_there_are_more() {
         while let Some(batch) = answer.batches.next().await {
             match batch {
                 Ok(batch) => found += batch.num_rows() as u64,
-                Err(told) => error = Some(told),
+                Err(found) => error = Some(found),
             }
         }
         assert_eq!(found, if whole { rows } else { most }, "{rows} of {most}");
@@ -188,8 +192,8 @@ async fn an_answer_has_so_many_rows_and_says_that_there_are_more() {
 }
 
 #[tokio::test]
-async fn memory_that_nobody_accounts_for_is_seen_by_the_gauge() {
-    // As if every look found more than the limit held.
+async fn the_gauge_sees_memory_that_the_engine_does_not_account_for() {
+    // From the second look on, more than the limit is held.
     static LOOKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     static GAVE_UP: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     static GIVES_UP_AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -200,16 +204,17 @@ async fn memory_that_nobody_accounts_for_is_seen_by_the_gauge() {
         },
         give_up_at: |bytes| GIVES_UP_AT.store(bytes.unwrap_or(0), Ordering::Relaxed),
     };
-    let settings = SessionSettings { memory_limit_bytes: LIMIT, gauge: Some(gauge), ..SessionSettings::default() };
-    let session = session(settings);
+    let engine = EngineSettings { memory_limit_bytes: LIMIT, gauge: Some(gauge), ..EngineSettings::default() };
+    let session =
+        Engine::in_memory(engine).and_then(|engine| engine.session(SessionSettings::default())).expect("opens");
     let answer = session.execute("SELECT count(*) FROM generate_series(1, 1000000000000)").await;
     let error = match answer {
         Ok(answer) => answer.collect().await.expect_err("is stopped"),
         Err(error) => error,
     };
     assert!(error.message().contains("memory"), "{}", error.chain());
-    assert!(GAVE_UP.load(Ordering::Relaxed) > 0, "it was far beyond what it may hold");
-    assert_eq!(GIVES_UP_AT.load(Ordering::Relaxed), 0, "the process gives up for no later statement");
+    assert!(GAVE_UP.load(Ordering::Relaxed) > 0, "it was far beyond the limit");
+    assert_eq!(GIVES_UP_AT.load(Ordering::Relaxed), 0, "the process does not give up for a later statement");
 }
 
 /// Two runs with a map, a list of structs, and JSON.
@@ -238,7 +243,7 @@ fn nested() -> Session {
     session
 }
 
-/// A field of which nothing has to be there.
+/// Makes a field and all fields inside it nullable.
 fn open(field: &Field) -> Field {
     let kind = match field.data_type() {
         DataType::List(item) => DataType::List(Arc::new(open(item))),
@@ -249,7 +254,7 @@ fn open(field: &Field) -> Field {
 }
 
 #[tokio::test]
-async fn nested_columns_stand_in_every_clause_over_views_joins_and_unions() {
+async fn nested_columns_work_in_every_clause_over_views_joins_and_unions() {
     let session = nested();
     // The shape of the views: a union, an expansion with EXCEPT, a join, and a filter around a nested column.
     let view = "WITH base AS (SELECT * EXCEPT (event_type) FROM events WHERE event_type = 'run.completed'), \
@@ -289,7 +294,7 @@ async fn nested_columns_stand_in_every_clause_over_views_joins_and_unions() {
 }
 
 #[tokio::test]
-async fn whoever_unnests_as_other_engines_have_it_is_told_how_it_is_done_here() {
+async fn unnest_as_in_other_engines_is_refused_with_a_hint() {
     let session = nested();
     for sql in [
         "SELECT e.run_id, call.name FROM events AS e, LATERAL unnest(e.tool_calls) AS t(call)",
@@ -302,7 +307,7 @@ async fn whoever_unnests_as_other_engines_have_it_is_told_how_it_is_done_here() 
 }
 
 #[tokio::test]
-async fn json_is_looked_into_grouped_and_cast() {
+async fn json_can_be_searched_grouped_and_cast() {
     let session = nested();
     for (sql, answer) in [
         ("SELECT extra ->> 'channel', count(*) FROM events GROUP BY 1 ORDER BY 1", "app|1 web|1"),
@@ -333,7 +338,7 @@ async fn json_is_looked_into_grouped_and_cast() {
 }
 
 #[tokio::test]
-async fn describe_says_types_in_words() {
+async fn describe_shows_types_in_words() {
     let session = session(SessionSettings::default());
     for sql in ["DESCRIBE runs", "DESCRIBE events", "SHOW COLUMNS FROM runs"] {
         let rows = ask(&session, sql).await.expect(sql);

@@ -1,11 +1,11 @@
--- Whether the windows of the last hour are complete: the share of partitions that are past the window's end, by their newest event (which no clock of a producer puts after its arrival), or because nothing waited in them five minutes after it. A partition that has been silent for a day is left out.
+-- Whether the windows of the last hour are complete: the share of partitions that are past the window's end, by their newest event (at most its arrival), or because nothing was waiting in them five minutes after it. A partition without events for a day is left out.
 -- column window_start: start of the one-minute window
--- column window_end: its end
+-- column window_end: end of the window
 -- column runs: runs in it so far, weighted by 1 / sampling probability
 -- column partitions: partitions with an event in the last day
--- column partitions_past: those of them that are past the window's end
--- column completeness: partitions_past / partitions; null where there is no partition
--- column complete: true where every partition is past it
+-- column partitions_past: partitions that are past the window's end
+-- column completeness: partitions_past / partitions; null without partitions
+-- column complete: true if every partition is past it
 -- example: SELECT * FROM completeness WHERE NOT complete
 WITH windows AS (
     SELECT window_start, window_start + INTERVAL '1 minute' AS window_end

@@ -1,14 +1,14 @@
 -- Invalid fields of final answers: one row per task, release, stage, JSON pointer and rule. Counts are weighted by 1 / sampling probability.
 -- column pointer: JSON pointer into the answer
--- column rule: schema rule that failed; empty where none was named
--- column errors: errors
+-- column rule: schema rule that failed; empty if none was named
+-- column errors: number of errors
 -- column runs: runs with at least one such error
 -- column applicable: runs of the same task, release and stage whose answer has a schema
 -- column rate: runs / applicable
--- column first_seen: first such run's end
--- column last_seen: last such run's end
+-- column first_seen: end of the first such run
+-- column last_seen: end of the last such run
 -- column example_run_id: the newest such run
--- column example_message: what the validator said of it
+-- column example_message: message of the validator
 -- example: SELECT task, release_id, pointer, rule, runs, applicable, rate FROM field_errors ORDER BY rate DESC LIMIT 10
 WITH errors AS (
     SELECT

@@ -1,18 +1,18 @@
--- How fresh each table is, per topic and partition: newest event, newest arrival, how long ago both were, and up to when the partition was read. A table computed from `events` has one row. A producer whose clock is ahead is named: its events count as of their arrival.
+-- How fresh each table is, by topic and partition: newest event, newest arrival, the age of both, and up to when the partition was read. A table computed from `events` has one row. Events of a producer with a clock that is ahead count as of their arrival, and the producer is named.
 -- column table_name: table
 -- column topic: Kafka topic; null for a computed table
 -- column partition: Kafka partition; null for a computed table
 -- column table_rows: rows
 -- column next_offset: offset after the newest row; null for a computed table
--- column newest_event: newest event time, or newest window; never after the event arrived, nor a window that has not begun
+-- column newest_event: newest event time, at most its arrival; or newest window that has begun
 -- column newest_arrival: when the newest row arrived; null for a computed table
 -- column event_lag_s: now − newest_event, s
 -- column arrival_lag_s: now − newest_arrival, s
--- column unread: messages that wait in Kafka, about, as ingest last said; null where it does not say
--- column read_to: all that Kafka held at this moment is in the table, see `ingest_progress`; null where nobody says so
+-- column unread: messages waiting in Kafka, approximately, as ingest last recorded; null if it did not
+-- column read_to: everything that Kafka held at this time is in the table, see `ingest_progress`; null if it is not known
 -- column read_lag_s: now − read_to, s
--- column ahead_seconds: how far the events that arrived in the last hour were ahead of their arrival, at most, s; null where none was by more than a second
--- column ahead_source: the producer whose clock that was
+-- column ahead_seconds: greatest lead of event time over arrival in the last hour, s; null if none exceeded a second
+-- column ahead_source: the producer with that clock
 -- example: SELECT * FROM freshness ORDER BY event_lag_s DESC
 WITH parts AS (
     SELECT

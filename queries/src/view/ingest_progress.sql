@@ -1,11 +1,11 @@
--- How far each Kafka partition, or replayed file, has been read, as ingest last said. Ingest says it once a minute or more often, also where nothing comes: a `read_to` that stands still means that messages wait, or that no worker reads the partition.
+-- How far each Kafka partition, or replayed file, has been read, as ingest last recorded. Ingest records it at least once a minute, even without messages: a `read_to` that does not advance means that messages are waiting, or that no worker reads the partition.
 -- column job: `kafka.job` of the worker; `replay` for files
 -- column topic: Kafka topic, or `file:NAME`
 -- column partition: Kafka partition
--- column next_offset: offset to be read next; null where nothing was taken yet
--- column end_offset: offset after the last message that the broker holds, as far as it has been asked; null where nobody asks it: files, partitions that are gone, and topics that are not read any more
--- column unread: messages that wait, about: end_offset − next_offset
--- column read_to: all that the broker held at this moment is in the tables; null: not yet so
+-- column next_offset: offset to read next; null if nothing was read yet
+-- column end_offset: offset after the last message that the broker held when it was last asked; null for files, removed partitions and topics that are no longer read
+-- column unread: messages waiting, approximately: end_offset − next_offset
+-- column read_to: everything that the broker held at this time is in the tables; null if that was never so
 -- column read_lag_s: now − read_to, s
 -- example: SELECT * FROM ingest_progress ORDER BY read_lag_s DESC
 SELECT

@@ -1,11 +1,11 @@
--- Statements about runs that have not come, or that are not named clearly: one row a score, review, escalation or policy exception that is about no run in `events`. It changes no number, and counts as soon as its run comes.
--- column source: who sent it
+-- Statements about runs that have not arrived, or that they do not name unambiguously: one row per score, review, escalation or policy exception without a run in `events`. It changes no number until its run arrives.
+-- column source: producer that sent it
 -- column waits_since: when it arrived
 -- column waited_s: now − waits_since, s
--- column score_name: what was scored
+-- column score_name: name of the score
 -- column passed: verdict of a score
--- column evaluator_id: who scored
--- column reason: `no_run` where no run of this id has come, `other_tenant` where only other tenants have one, `several_tenants` where it names no tenant and several have one
+-- column evaluator_id: evaluator that scored
+-- column reason: `no_run` if no run of this id has arrived, `other_tenant` if only other tenants have one, `several_tenants` if it names no tenant and several have one
 -- example: SELECT event_type, source, reason, count(*) AS statements, max(waited_s) AS longest_s FROM orphans GROUP BY event_type, source, reason
 WITH said AS (
     SELECT * FROM (
@@ -20,7 +20,7 @@ WITH said AS (
         WHERE event_type <> 'run.completed'
     ) WHERE place = 1
 ),
--- The runs of an id of which something is said, by tenant and source.
+-- Runs with an id that a statement names, by tenant and source.
 run AS (
     SELECT e.run_id, e.tenant, e.source
     FROM events AS e
@@ -31,7 +31,7 @@ run AS (
 of_tenant AS (
     SELECT run_id, tenant FROM run GROUP BY run_id, tenant
 ),
--- Which tenant is meant where none is named: as `runs` has it.
+-- Whether an id names one tenant, as view `runs` decides it.
 of_id AS (
     SELECT run_id, min(tenant) IN ('', max(tenant)) AS clear FROM run GROUP BY run_id
 ),

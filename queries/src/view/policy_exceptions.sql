@@ -1,16 +1,16 @@
--- One row a policy exception, with the run it belongs to; those that Bellwether derived itself included.
+-- One row per policy exception, with the run it belongs to, including those that Bellwether derived.
 -- column window_start: start of the one-minute window in which the run ended
--- column weight: exceptions this one stands for: 1 / sampling probability of the run
+-- column weight: number of exceptions this one stands for: 1 / sampling probability of the run
 -- column policy_id: policy
 -- column policy_version: its version
 -- column severity: info, low, medium, high, critical
 -- column category: pii, prompt_injection, ... (open)
 -- column action: blocked, redacted, ... (open)
 -- column raised_at: input, output, tool_input, ... (open)
--- column component: what raised it
--- column risk_score: the guard's own score
+-- column component: component that raised it
+-- column risk_score: score of the guard that raised it
 -- column step: step in which it was raised
--- column derived: true where Bellwether derived it (`unapproved_action`)
+-- column derived: true if Bellwether derived it (`unapproved_action`)
 -- example: SELECT policy_id, severity, sum(weight) AS exceptions, max(ended_at) AS last_seen FROM policy_exceptions GROUP BY policy_id, severity
 WITH exceptions AS (
     SELECT

@@ -1,12 +1,12 @@
 -- Rejected messages by reason and topic, with the newest of each as an example.
 -- column messages: rejected messages
--- column share: their share of all rejected messages of the topic
+-- column share: share of all rejected messages of the topic
 -- column first_seen: when the first was rejected
 -- column last_seen: when the last was rejected
--- column example_pointer: JSON pointer to the problem in the newest
--- column example_message: what was wrong with it and what to do
--- column example_partition: its Kafka partition
--- column example_offset: its Kafka offset
+-- column example_pointer: newest message: JSON pointer to the problem
+-- column example_message: newest message: the problem and what to do
+-- column example_partition: newest message: Kafka partition
+-- column example_offset: newest message: Kafka offset
 -- example: SELECT * FROM quarantine_summary ORDER BY messages DESC
 SELECT
     reason, topic,

@@ -1,7 +1,7 @@
--- The rolling metrics as they stand at the end of the newest window that has begun: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
+-- The rolling metrics up to the end of the newest window that has begun: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
 -- column runs: runs, weighted by 1 / sampling probability
--- column runs_observed: runs seen
--- column runs_effective: runs of equal weight that would say as much (Kish): less than runs_observed where weights are uneven
+-- column runs_observed: runs seen, unweighted
+-- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs
 -- column judged_by_human: runs whose outcome a person decided
@@ -9,7 +9,7 @@
 -- column judged_by_llm: runs whose outcome a model decided
 -- column late_verdicts: runs whose outcome a later statement decided
 -- column label_delay_s_p50: time from the end of a run to its late verdict, s: median
--- column label_delay_s_p95: the same, 95 %
+-- column label_delay_s_p95: the same, 95th percentile
 -- column success_rate: success / judged
 -- column schema_adherence: final answers that fit their schema / answers that were checked
 -- column first_pass_adherence: first answers that fit / first answers that were checked
@@ -19,9 +19,9 @@
 -- column cost_runs: runs that state a cost
 -- column cost_coverage: cost_runs / runs
 -- column cost_success: completed tasks of the runs that state a cost
--- column cost_per_completed_task: cost / completed tasks, of the runs that state a cost, units of cost_currency; null with several currencies
+-- column cost_per_completed_task: cost / completed tasks, of the runs that state a cost, in cost_currency; null with several currencies
 -- column tokens_runs: runs that state tokens
--- column tokens_coverage: tokens_runs / runs; null where it was not recorded
--- column tokens_input: input tokens of the runs that state them; null where none does
+-- column tokens_coverage: tokens_runs / runs; null if it was not recorded
+-- column tokens_input: input tokens of the runs that state them; null if none does
 -- column tokens_input_per_run: tokens_input / runs that state input tokens
 -- example: SELECT span, task, release_id, stage, runs, success_rate, success_rate_low, success_rate_high FROM rolling WHERE span = '1h'

@@ -1,15 +1,15 @@
--- One row a run, as it counts: of several statements of one run the greatest (revision, event_time, content_hash), exact retries dropped, with what was said of it afterwards (scores and reviews that set the outcome, escalations, policy exceptions). An attempt counts as a run of its own.
+-- One row per run, as it counts: of several statements about one run, the one with the greatest (revision, event_time, content_hash), without exact retries, and with later statements applied (scores and reviews that set the outcome, escalations, policy exceptions). Each attempt counts as a run.
 -- column window_start: start of the one-minute window in which the run ended
--- column completed: true where the task succeeded
--- column judged: true where the outcome is known
--- column outcome_status: success, failure, error, timeout, abandoned, unknown; by whoever has the most authority: human > rule > llm > app
--- column outcome_source: who decided it: human, rule or llm where a later statement did, else as the run says
--- column verdict_at: time of the later statement that decided the outcome; null where the run itself did
--- column label_delay_s: time from the end of the run to that statement, s; 0 where it is dated before
+-- column completed: true if the task succeeded
+-- column judged: true if the outcome is known
+-- column outcome_status: success, failure, error, timeout, abandoned, unknown; as decided by the highest authority: human > rule > llm > app
+-- column outcome_source: who decided it: human, rule or llm for a later statement, else as the run states
+-- column verdict_at: time of the later statement that decided the outcome; null if the run itself did
+-- column label_delay_s: time from the end of the run to that statement, s; 0 if the statement is dated earlier
 -- column escalated: handed to a person, as the run or a later statement says
 -- column policy_exceptions: policy exceptions of the run and of later statements, derived ones included
 -- column latency_ms: duration of the run, ms
 -- column ttft_ms: request to first streamed chunk, ms
--- column cost: cost of the run, units of `cost_currency`
--- column weight: runs this one stands for: 1 / sampling probability
+-- column cost: cost of the run, in `cost_currency`
+-- column weight: number of runs this one stands for: 1 / sampling probability
 -- example: SELECT ended_at, task, release_id, outcome_status, outcome_source, latency_ms, cost FROM runs ORDER BY ended_at DESC LIMIT 10

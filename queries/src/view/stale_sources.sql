@@ -1,13 +1,13 @@
--- Retrieved documents whose version was older than the newest seen for that document at that time, per task and release. Versions are ordered by when they were first seen. Counts are weighted by 1 / sampling probability.
+-- Retrieved documents in an older version than the newest seen of that document until then, by task and release. Versions are ordered by when they were first seen. Counts are weighted by 1 / sampling probability.
 -- column documents: documents returned with a version
--- column documents_observed: those of runs that were seen, unweighted
--- column stale: those of them that were stale
+-- column documents_observed: the same, unweighted
+-- column stale: stale documents
 -- column rate: stale / documents
--- column cited: documents that the answer cites
--- column cited_stale: those of them that were stale
+-- column cited: documents that an answer cites
+-- column cited_stale: stale documents that an answer cites
 -- column cited_rate: cited_stale / cited
 -- column last_stale: end of the last run with a stale document
--- column example_document: a document of that run that was stale
+-- column example_document: a stale document of that run
 -- column example_run_id: that run
 -- example: SELECT task, release_id, documents, stale, rate FROM stale_sources ORDER BY rate DESC
 WITH retrievals AS (

@@ -1,18 +1,18 @@
--- One row a tool call, with the run that made it.
+-- One row per tool call, with the run that made it.
 -- column window_start: start of the one-minute window in which the run ended
--- column weight: calls this one stands for: 1 / sampling probability of the run
+-- column weight: number of calls this one stands for: 1 / sampling probability of the run
 -- column tool: tool
 -- column call_id: call id
 -- column tool_type: kind of tool
 -- column status: ok, error, timeout, denied, invalid_arguments, ... (open)
--- column failed: true where the call failed; a denied call has not
+-- column failed: true if the call failed; a denied call did not fail
 -- column error_type: class of the error
 -- column args_valid: arguments matched the tool's schema
 -- column latency_ms: duration, ms
 -- column call_attempt: attempt number of the call, from 1
--- column side_effect: the call changes something outside
+-- column side_effect: the call changes something outside the application
 -- column risk: low, medium, high
--- column approval_required: an approval was required
+-- column approval_required: true if an approval was required
 -- column approval_decision: approved, rejected, edited, expired, none
 -- column approver_key: keyed hash of the approver
 -- column approval_wait_ms: time waited for the approval, ms

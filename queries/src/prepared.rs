@@ -1,0 +1,106 @@
+//! Statements with parameters: `$1`, `$2`, … stand for values, never for SQL text.
+
+use bellwether_base::{Error, Result};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{DataFusionError, ParamValues};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement;
+
+/// Most parameters of a statement.
+const MOST_PARAMETERS: usize = 1000;
+
+/// A statement that was prepared, for the session that prepared it or any other.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    statement: Statement,
+    parameters: Vec<DataType>,
+    schema: SchemaRef,
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// Finds out the types of a statement's parameters and of its answer.
+    pub(crate) fn new(
+        statement: Statement,
+        plan: LogicalPlan,
+        declared: &[Option<DataType>],
+    ) -> std::result::Result<Result<Self>, DataFusionError> {
+        let found = plan.get_parameter_types()?;
+        let mut count = 0;
+        for name in found.keys() {
+            match number(name) {
+                Some(number) => count = count.max(number),
+                None => return Ok(Err(no_parameter(name))),
+            }
+        }
+        let mut parameters = Vec::with_capacity(count);
+        for place in 0..count {
+            let name = format!("${}", place + 1);
+            let stated = declared.get(place).cloned().flatten();
+            // A parameter that the statement leaves out takes any value.
+            let left_out = (!found.contains_key(&name)).then_some(DataType::Null);
+            match stated.or_else(|| found.get(&name).cloned().flatten()).or(left_out) {
+                Some(kind) => parameters.push(kind),
+                None => return Ok(Err(no_type(&name))),
+            }
+        }
+        let nulls = parameters.iter().map(ScalarValue::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
+        let plan = if nulls.is_empty() { plan } else { plan.replace_params_with_values(&ParamValues::from(nulls))? };
+        let schema = SchemaRef::clone(plan.schema().inner());
+        Ok(Ok(Self { statement, parameters, schema }))
+    }
+
+    /// Types of the parameters, from `$1` on.
+    pub fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    /// Columns of the answer.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(crate) fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The values as the parameters' types have them.
+    pub(crate) fn cast(&self, values: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
+        if values.len() != self.parameters.len() {
+            return Err(Error::config(format!(
+                "the statement has {} parameters, and {} values were given",
+                self.parameters.len(),
+                values.len()
+            ))
+            .with_hint("give one value for each of $1, $2, ..."));
+        }
+        let cast = |(place, (value, kind)): (usize, (&ScalarValue, &DataType))| {
+            let number = place + 1;
+            if *kind == DataType::Null {
+                return Ok(value.clone());
+            }
+            value.cast_to(kind).map_err(|source| {
+                Error::config(format!("parameter ${number} is `{value}`, which is no {kind}")).with_source(source)
+            })
+        };
+        values.iter().zip(&self.parameters).enumerate().map(cast).collect()
+    }
+}
+
+/// The number of a parameter's name, from 1.
+fn number(name: &str) -> Option<usize> {
+    let number = name.strip_prefix('$')?.parse().ok()?;
+    (1..=MOST_PARAMETERS).contains(&number).then_some(number)
+}
+
+fn no_parameter(name: &str) -> Error {
+    Error::config(format!("`{name}` is no parameter"))
+        .with_hint(format!("write $1 to ${MOST_PARAMETERS}, as in WHERE task = $1"))
+}
+
+fn no_type(name: &str) -> Error {
+    Error::config(format!("the type of parameter {name} is not known"))
+        .with_hint(format!("declare it, or write CAST({name} AS BIGINT)"))
+}

@@ -1,0 +1,208 @@
+//! The tables of an engine: a cache of the newest snapshots, which all sessions share.
+//!
+//! Before each statement the newest version of every table is looked up, and tables that have moved on are opened again: no
+//! handle outlives the version it was opened at, so that a process that runs for weeks holds what one statement needs.
+//! Sessions that ask at the same time share one look-up.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use bellwether_base::{Error, Result};
+use bellwether_lake::{CommitLog, Lake, Reading, Stored};
+use bellwether_tables::Table;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use futures::future;
+use tokio::sync::Mutex;
+
+use crate::explain::explain;
+use crate::guarded::Guarded;
+use crate::ingest_numbers;
+use crate::older::with_all_columns;
+use crate::rows::RowsTable;
+
+/// Where tables come from.
+enum Origin {
+    /// A lake, at the newest version of every table.
+    Lake(Lake),
+    /// What was put in when the engine was opened: a lake at certain versions, or rows in memory.
+    Fixed,
+}
+
+/// The tables of an engine.
+pub(crate) struct Tables {
+    origin: Origin,
+    current: RwLock<Arc<Snapshot>>,
+    refreshed: Mutex<Refreshed>,
+    /// Refreshes that were asked for.
+    asked: AtomicU64,
+    /// Tables over rows in memory.
+    in_memory: std::sync::Mutex<BTreeMap<Table, RowsTable>>,
+    /// Columns of view `rolling`, which are the same in every session.
+    rolling: OnceLock<SchemaRef>,
+}
+
+/// Every table at one version: what one statement sees.
+#[derive(Clone, Default)]
+pub(crate) struct Snapshot {
+    tables: BTreeMap<&'static str, Arc<dyn TableProvider>>,
+    /// Counts replacements of tables, so that a view planned over older ones is not kept.
+    pub(crate) generation: u64,
+}
+
+#[derive(Default)]
+struct Refreshed {
+    versions: BTreeMap<Table, i64>,
+    /// Refreshes that had been asked for when the last one began; it answers all of them.
+    answered: u64,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    pub(crate) fn table(&self, name: &str) -> Option<&Arc<dyn TableProvider>> {
+        self.tables.get(name)
+    }
+}
+
+// === impl Tables ===
+
+impl Tables {
+    /// The newest state of a lake; empty before [`Tables::refresh`].
+    pub(crate) fn of_lake(lake: Lake) -> Self {
+        Self::new(Origin::Lake(lake))
+    }
+
+    /// A state that does not change by itself.
+    pub(crate) fn fixed() -> Self {
+        Self::new(Origin::Fixed)
+    }
+
+    fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            current: RwLock::default(),
+            refreshed: Mutex::default(),
+            asked: AtomicU64::new(0),
+            in_memory: std::sync::Mutex::default(),
+            rolling: OnceLock::new(),
+        }
+    }
+
+    /// Brings the tables to their newest versions; cheap if nothing changed.
+    pub(crate) async fn refresh(&self, state: &SessionState) -> Result<()> {
+        let Origin::Lake(lake) = &self.origin else { return Ok(()) };
+        let ticket = self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut refreshed = self.refreshed.lock().await;
+        if refreshed.answered > ticket {
+            return Ok(()); // Another session looked after we had asked.
+        }
+        let asked = self.asked.load(Ordering::SeqCst);
+        let newest = future::try_join_all(
+            Table::ALL.map(|table| async move { Ok::<_, Error>((table, lake.log(table).load().await?)) }),
+        )
+        .await?;
+        let moved: Vec<Table> = newest
+            .iter()
+            .filter(|(table, snapshot)| refreshed.versions.get(table) != Some(&snapshot.version))
+            .map(|(table, _)| *table)
+            .collect();
+        if !moved.is_empty() {
+            let opened = moved.into_iter().map(|table| open(state, lake, table, None));
+            let opened = future::try_join_all(opened).await?;
+            let mut tables = Vec::with_capacity(opened.len() + 1);
+            for (table, version, provider) in opened {
+                refreshed.versions.insert(table, version);
+                tables.push((table.name(), provider));
+            }
+            // As of the version that was looked up, which the table may have passed by now: never more than its rows bear out.
+            let events = newest.iter().find(|(table, _)| *table == Table::Events).map(|(_, snapshot)| snapshot);
+            tables.push(numbers(&events.map(Reading::all).unwrap_or_default())?);
+            self.replace(tables);
+        }
+        refreshed.answered = asked;
+        Ok(())
+    }
+
+    /// Opens every table of a lake once: some at a version, the others at their newest.
+    pub(crate) async fn open_at(&self, state: &SessionState, lake: &Lake, at: &[(Table, i64)]) -> Result<()> {
+        let version = |table| at.iter().find(|(name, _)| *name == table).map(|(_, version)| *version);
+        let opened = future::try_join_all(Table::ALL.map(|table| open(state, lake, table, version(table)))).await?;
+        let mut tables: Vec<_> = opened.into_iter().map(|(table, _, provider)| (table.name(), provider)).collect();
+        // The progress of ingest at an older version is not recorded.
+        tables.push(numbers(&[])?);
+        self.replace(tables);
+        Ok(())
+    }
+
+    /// Replaces the rows of a table, and its columns by those of `schema`.
+    pub(crate) fn put(&self, table: Table, schema: SchemaRef, rows: Vec<RecordBatch>) {
+        let mut in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = in_memory.get(&table).filter(|known| *known.schema() == schema) {
+            return known.put(rows);
+        }
+        let fresh = RowsTable::new(schema);
+        fresh.put(rows);
+        self.replace(vec![(table.name(), Arc::new(fresh.clone()))]);
+        in_memory.insert(table, fresh);
+    }
+
+    /// Makes every table empty and in memory.
+    pub(crate) fn put_nothing(&self) -> Result<()> {
+        for table in Table::ALL {
+            self.put(table, table.arrow_schema(), Vec::new());
+        }
+        self.replace(vec![numbers(&[])?]);
+        Ok(())
+    }
+
+    fn replace(&self, tables: Vec<(&'static str, Arc<dyn TableProvider>)>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&current);
+        next.tables.extend(tables);
+        next.generation += 1;
+        *current = Arc::new(next);
+    }
+
+    /// The tables as they were last refreshed.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Columns of view `rolling`, once they are known.
+    pub(crate) fn rolling_columns(&self) -> Option<SchemaRef> {
+        self.rolling.get().cloned()
+    }
+
+    pub(crate) fn note_rolling_columns(&self, columns: SchemaRef) {
+        // They never change, so that the first ones stay.
+        drop(self.rolling.set(columns));
+    }
+}
+
+fn numbers(readings: &[Reading]) -> Result<(&'static str, Arc<dyn TableProvider>)> {
+    Ok((ingest_numbers::NAME, ingest_numbers::table(readings).map_err(|source| explain(source, &[]))?))
+}
+
+/// Opens a table at a version, or at its newest.
+async fn open(
+    state: &SessionState,
+    lake: &Lake,
+    table: Table,
+    version: Option<i64>,
+) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
+    let delta = match version {
+        Some(version) => lake.delta_table_at(table, version).await?,
+        None => lake.delta_table(table).await?,
+    };
+    let version = i64::try_from(delta.snapshot().stored()?.version())
+        .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
+    delta.update_datafusion_session(state).stored()?;
+    let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
+    let provider: Arc<dyn TableProvider> = Arc::new(Guarded(provider));
+    let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
+    Ok((table, version, provider))
+}
