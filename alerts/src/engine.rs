@@ -4,9 +4,9 @@
 //! results, and a correction takes back what it corrects. A failed evaluation affects only the rows that it failed on:
 //! `asking.rs` judges all others, `attempts.rs` decides when these are tried again.
 
+mod active_rule;
 mod asking;
 mod attempts;
-mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::contract::Contracts;
 use crate::observe::{MINUTE_MICROS, SEPARATOR};
 use crate::record::{AlertRow, ChangeKind, RowChange, alert_id, micros};
 use crate::rule::{Broken, DetectorSettings, Rule, Rules, Severity, Source};
+use active_rule::{ActiveRule, SeriesRelease};
 use asking::Asking;
 pub use asking::try_rule;
 use attempts::Attempts;
 pub use attempts::{FAILING_AFTER, Failures};
-use watched::{SeriesRelease, Watched};
 
 /// Memory of queries over new rows.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -93,7 +93,7 @@ pub struct Totals {
 
 /// All rules, with the state of their series.
 pub struct Engine {
-    watched: Vec<Watched>,
+    watched: Vec<ActiveRule>,
     broken: Vec<Broken>,
     contracts: Contracts,
     session: Session,
@@ -135,7 +135,7 @@ impl Engine {
                     rule.settings.detector(None).ok().flatten().map_or(1, |detector| detector.update_minutes());
                 let part = of(rule.severity) * rule.weight / weight(rule.severity).max(rule.weight);
                 let spending = spends(rule).unwrap_or(bellwether_detect::budget::Spending::Time);
-                Watched {
+                ActiveRule {
                     rule: rule.clone(),
                     budget: Budget::new(part, spending, minutes),
                     families: BTreeMap::new(),

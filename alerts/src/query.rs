@@ -1,4 +1,4 @@
-//! The SQL that gives an alert's numbers again.
+//! Writes the SQL that returns an alert's numbers again.
 
 use std::sync::Arc;
 
@@ -9,42 +9,42 @@ use bellwether_detect::{Detector, Evidence, Minute};
 use crate::record::Subject;
 use crate::rule::{Rule, Source};
 
-/// What an alert's numbers are of.
-pub(crate) struct Asked<'a> {
+/// An alert and the evidence for it.
+pub(crate) struct AlertEvidence<'a> {
     pub(crate) subject: Subject<'a>,
     pub(crate) detector: &'a Detector,
     pub(crate) evidence: &'a Evidence,
-    /// Releases that began before the one that is judged.
+    /// Releases that began before the judged one.
     pub(crate) older: &'a [Arc<str>],
-    /// The only baseline, where there is one.
+    /// The baseline of the contract, if it names one.
     pub(crate) pinned: Option<&'a Arc<str>>,
     /// The rule's query returns sketches, not bins.
     pub(crate) sketches: bool,
     /// The rule's query counts bad runs as `events`, not the good ones.
     pub(crate) counts_events: bool,
-    /// Windows from a moment to another.
+    /// Windows from this moment to another.
     pub(crate) from: Minute,
     pub(crate) to: Minute,
 }
 
-/// A text as SQL has it.
+/// Returns a text as a SQL literal.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Texts in parentheses.
+/// Returns texts as a SQL list.
 fn list<'a>(texts: impl Iterator<Item = &'a Arc<str>>) -> String {
     format!("({})", texts.map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
 }
 
-/// A moment as SQL has it.
+/// Returns a moment as a SQL literal.
 fn moment(minute: Minute) -> String {
     let seconds = u64::try_from(minute.saturating_mul(60)).unwrap_or(0).min(253_402_300_799);
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     format!("TIMESTAMP '{}'", humantime::format_rfc3339_seconds(time))
 }
 
-/// The stratum of a row, as observations name it.
+/// Returns the SQL expression for the stratum of a row.
 fn stratum(rule: &Rule) -> String {
     match rule.strata.as_slice() {
         [] => "''".to_owned(),
@@ -55,13 +55,13 @@ fn stratum(rule: &Rule) -> String {
     }
 }
 
-/// The query of an alert's evidence.
-pub(crate) fn of(asked: &Asked<'_>) -> String {
-    let rule = asked.subject.rule;
+/// Returns the query for an alert's numbers.
+pub(crate) fn evidence_sql(alert: &AlertEvidence<'_>) -> String {
+    let rule = alert.subject.rule;
     let mut conditions: Vec<String> = rule
         .series
         .iter()
-        .zip(asked.subject.series)
+        .zip(alert.subject.series)
         .filter(|(_, value)| *value != ALL)
         .map(|(column, value)| {
             if value.is_empty() {
@@ -76,14 +76,14 @@ pub(crate) fn of(asked: &Asked<'_>) -> String {
             if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join(" AND ")) };
         return format!("SELECT * FROM (\n{}\n) AS observations{filter}", rule.sql);
     }
-    let starts = asked.evidence.starts.iter();
-    let of_subject = |name: &Arc<str>| asked.evidence.stratum.as_ref().is_none_or(|subject| subject == name);
-    let from = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(asked.from);
-    conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(asked.to)));
-    match asked.detector {
-        Detector::Regression(settings) => regression(asked, settings, &conditions),
-        Detector::Ratio(settings) => ratio(asked, settings, &conditions),
-        Detector::Histogram(settings) if asked.sketches => histogram(asked, settings, &conditions),
+    let starts = alert.evidence.starts.iter();
+    let of_subject = |name: &Arc<str>| alert.evidence.stratum.as_ref().is_none_or(|subject| subject == name);
+    let from = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(alert.from);
+    conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(alert.to)));
+    match alert.detector {
+        Detector::Regression(settings) => regression(alert, settings, &conditions),
+        Detector::Ratio(settings) => ratio(alert, settings, &conditions),
+        Detector::Histogram(settings) if alert.sketches => histogram(alert, settings, &conditions),
         Detector::Occurrence(_) => format!(
             "SELECT sum(events) AS canary_events, sum(runs) AS canary_runs\nFROM (\n{}\n) AS observations\nWHERE {}",
             rule.sql,
@@ -97,18 +97,18 @@ pub(crate) fn of(asked: &Asked<'_>) -> String {
     }
 }
 
-/// Which rows are the release's, and which are its baseline's: in windows in which the release is on trial only, all that
-/// is in full rollout; where it is rolled out, the older ones.
-fn arms(asked: &Asked<'_>) -> (String, String) {
-    let release = quoted(asked.subject.release);
+/// Returns the SQL conditions for the rows of the release and for those of its baseline: all releases in full rollout, or only
+/// the older ones in windows in which the release itself is in full rollout.
+fn arms(alert: &AlertEvidence<'_>) -> (String, String) {
+    let release = quoted(alert.subject.release);
     let own = format!("release_id = {release}");
-    let other = match asked.pinned {
+    let other = match alert.pinned {
         Some(pinned) => format!("release_id = {}", quoted(pinned)),
         None => {
             let rolled_out = format!(
                 "max(CASE WHEN release_id = {release} AND stage = 'full' THEN 1 ELSE 0 END) OVER (PARTITION BY window_start)"
             );
-            let older = match asked.older {
+            let older = match alert.older {
                 [] => String::new(),
                 older => format!(" OR release_id IN {}", list(older.iter())),
             };
@@ -118,9 +118,9 @@ fn arms(asked: &Asked<'_>) -> (String, String) {
     (own, other)
 }
 
-/// The sums of a ratio of both.
-fn ratio(asked: &Asked<'_>, settings: &Ratio, conditions: &[String]) -> String {
-    let (own, other) = arms(asked);
+/// Returns the query for the sums of a ratio in both arms.
+fn ratio(alert: &AlertEvidence<'_>, settings: &Ratio, conditions: &[String]) -> String {
+    let (own, other) = arms(alert);
     let sum = |of: &str, who: &str| format!("coalesce(sum(CASE WHEN {who} THEN {of} END), 0)");
     let value = |who: &str| {
         let of = |column: &str| format!("CAST({} AS DOUBLE)", sum(column, who));
@@ -131,7 +131,7 @@ fn ratio(asked: &Asked<'_>, settings: &Ratio, conditions: &[String]) -> String {
          placed AS (\n    SELECT runs, y, x, {own} AS own,\n        {other} AS other\n    FROM observations\n    WHERE {conditions}\n)\n\
          SELECT {ea} AS baseline_events, {ra} AS baseline_runs, {eb} AS canary_events, {rb} AS canary_runs,\n    \
          {va} AS baseline_value,\n    {vb} AS canary_value\nFROM placed",
-        sql = asked.subject.rule.sql,
+        sql = alert.subject.rule.sql,
         conditions = conditions.join(" AND "),
         ea = sum("x", "other"),
         ra = sum("runs", "other"),
@@ -142,10 +142,10 @@ fn ratio(asked: &Asked<'_>, settings: &Ratio, conditions: &[String]) -> String {
     )
 }
 
-/// The runs of both whose distributions were compared, and the quantile that is told.
-fn histogram(asked: &Asked<'_>, settings: &Histogram, conditions: &[String]) -> String {
-    let (own, other) = arms(asked);
-    let share = if asked.evidence.of == Some("95th percentile") { 0.95 } else { 0.5 };
+/// Returns the query for the runs of both arms whose distributions were compared, and for the quantile in the title.
+fn histogram(alert: &AlertEvidence<'_>, settings: &Histogram, conditions: &[String]) -> String {
+    let (own, other) = arms(alert);
+    let share = if alert.evidence.of == Some("95th percentile") { 0.95 } else { 0.5 };
     let merged = |who: &str| format!("sketch_merge(CASE WHEN {who} THEN sketch END)");
     format!(
         "WITH observations AS (\n{sql}\n),\n\
@@ -158,7 +158,7 @@ fn histogram(asked: &Asked<'_>, settings: &Histogram, conditions: &[String]) -> 
          SELECT 0 AS baseline_events, sum(runs_a) AS baseline_runs, 0 AS canary_events, sum(runs_b) AS canary_runs,\n    \
          sketch_quantile(sketch_merge(sketch_a), {share}) AS baseline_value, sketch_quantile(sketch_merge(sketch_b), {share}) AS canary_value\n\
          FROM blocks\nWHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
-        sql = asked.subject.rule.sql,
+        sql = alert.subject.rule.sql,
         conditions = conditions.join(" AND "),
         a = merged("other"),
         b = merged("own"),
@@ -167,10 +167,10 @@ fn histogram(asked: &Asked<'_>, settings: &Histogram, conditions: &[String]) -> 
     )
 }
 
-/// Windows of the strata that the numbers are of, as relation `counted`.
-fn counted(asked: &Asked<'_>, settings: &Regression) -> String {
-    let evidence = asked.evidence;
-    // Strata that came after as many as are told apart are one together.
+/// Returns relation `counted`: the windows of the strata that the evidence is about.
+fn counted(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
+    let evidence = alert.evidence;
+    // Strata beyond the largest number that is kept apart count as one.
     let condition =
         |name: &Arc<str>| match evidence.starts.iter().any(|(known, _)| known == name) && &**name == "(other)" {
             true => format!(
@@ -211,7 +211,7 @@ fn counted(asked: &Asked<'_>, settings: &Regression) -> String {
     }
 }
 
-/// Margin, and tempering where there is one: of runs that are sampled unevenly, the odds ratio to be seen of them.
+/// Returns the margin and the tempering. For unevenly sampled runs these are the odds ratio that such samples would show.
 fn margin(evidence: &Evidence, margin: f64) -> String {
     if evidence.sampling.is_empty() {
         return margin.to_string();
@@ -227,13 +227,13 @@ fn margin(evidence: &Evidence, margin: f64) -> String {
     format!("{}, {}", by_stratum(|stratum| stratum.1, margin), by_stratum(|stratum| stratum.2, 1.0))
 }
 
-/// The blocks of a comparison, and the evidence of all of them.
-fn regression(asked: &Asked<'_>, settings: &Regression, conditions: &[String]) -> String {
-    let rule = asked.subject.rule;
-    let (own, other) = arms(asked);
-    let events = if asked.counts_events { "events" } else { "runs - good" };
+/// Returns the query for the blocks of a comparison and their evidence.
+fn regression(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[String]) -> String {
+    let rule = alert.subject.rule;
+    let (own, other) = arms(alert);
+    let events = if alert.counts_events { "events" } else { "runs - good" };
     let sum = |of: &str, who: &str| format!("greatest(coalesce(sum(CASE WHEN {who} THEN {of} END), 0), 0)");
-    // Strata that share their runs may count an event without a run of their own.
+    // Strata that share their runs may have an event without a run of their own.
     let bad = |of: String, all: String| if settings.shared_runs { of } else { format!("least({of}, {all})") };
     format!(
         "WITH observations AS (\n{sql}\n),\n\
@@ -247,7 +247,7 @@ fn regression(asked: &Asked<'_>, settings: &Regression, conditions: &[String]) -
          max(block) OVER (PARTITION BY stratum) AS last_block\n    FROM numbered\n    GROUP BY stratum, block\n)\n\
          {note}SELECT stratified_log_e(stratum, e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS log_e,\n    \
          sum(events_a) AS baseline_events, sum(runs_a) AS baseline_runs, sum(events_b) AS canary_events, sum(runs_b) AS canary_runs\n\
-         FROM blocks\n-- A block that still fills is no evidence, and neither is one without runs of both.\n\
+         FROM blocks\n-- A block that still fills is no evidence, and neither is one without runs in both arms.\n\
          WHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
         sql = rule.sql,
         stratum = stratum(rule),
@@ -256,14 +256,14 @@ fn regression(asked: &Asked<'_>, settings: &Regression, conditions: &[String]) -
         eb = bad(sum("events", "own"), sum("runs", "own")),
         rb = sum("runs", "own"),
         conditions = conditions.join(" AND "),
-        counted = counted(asked, settings),
+        counted = counted(alert, settings),
         runs = settings.block_runs,
         minutes = settings.block_minutes,
-        margin = margin(asked.evidence, settings.margin),
-        note = if asked.evidence.sampling.is_empty() {
+        margin = margin(alert.evidence, settings.margin),
+        note = if alert.evidence.sampling.is_empty() {
             ""
         } else {
-            "-- Runs as they were seen, against the odds ratio that sampling makes of the margin.\n"
+            "-- Sampled runs, against the odds ratio that sampling turns the margin into.\n"
         },
     )
 }

@@ -13,8 +13,8 @@ use bellwether_tables::Table;
 use std::collections::BTreeMap;
 
 use super::Status;
+use super::active_rule::ActiveRule;
 use super::attempts::Apart;
-use super::watched::Watched;
 use crate::contract::Contracts;
 use crate::observe::{Observation, SEPARATOR, check_columns, folded, observations};
 use crate::rule::Rule;
@@ -32,7 +32,7 @@ pub(super) struct Failed {
     parts: bool,
 }
 
-type Asked<T> = std::result::Result<T, Failed>;
+type QueryResult<T> = std::result::Result<T, Failed>;
 
 /// The sessions and the time of an evaluation.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl Failed {
     /// A statement that exceeds the time limit would exceed it on many of its parts.
     fn running(error: Error) -> Self {
         let parts = !timed_out(&error);
-        Self { why: told(error), parts }
+        Self { why: error_text(error), parts }
     }
 }
 
@@ -71,7 +71,7 @@ impl Failed {
 
 impl Asking<'_> {
     /// Evaluates a rule on rows that are in its table already.
-    pub(super) async fn take(self, watched: &mut Watched, table: Table, rows: &[RecordBatch]) -> Result<()> {
+    pub(super) async fn take(self, watched: &mut ActiveRule, table: Table, rows: &[RecordBatch]) -> Result<()> {
         if self.live && watched.attempts.pauses(self.now) {
             watched.attempts.wait(rows.to_vec());
             return Ok(());
@@ -90,7 +90,7 @@ impl Asking<'_> {
     }
 
     /// Tries the rows that wait.
-    pub(super) async fn retry(self, watched: &mut Watched, table: Table) -> Result<()> {
+    pub(super) async fn retry(self, watched: &mut ActiveRule, table: Table) -> Result<()> {
         let mut waiting = watched.attempts.take_waiting(self.now).into_iter();
         for rows in waiting.by_ref() {
             match self.ask_about(watched, table, rows.clone()).await? {
@@ -117,7 +117,13 @@ impl Asking<'_> {
     }
 
     /// Judges those rows that a query can evaluate, after it failed on all of them.
-    async fn take_parts(self, watched: &mut Watched, table: Table, rows: &[RecordBatch], failed: Failed) -> Result<()> {
+    async fn take_parts(
+        self,
+        watched: &mut ActiveRule,
+        table: Table,
+        rows: &[RecordBatch],
+        failed: Failed,
+    ) -> Result<()> {
         let Failed { why, parts } = failed;
         // In a replay, a rule that failed on all rows is not tried on parts a second time.
         let parts = parts && (self.live || watched.attempts.failures.in_a_row == 0 || watched.attempts.failures.worked);
@@ -142,7 +148,7 @@ impl Asking<'_> {
 
     /// Finds the series on whose rows a query fails. Returns the rows that are still untried when no queries are left, and whether
     /// any rows were judged.
-    async fn halve(self, watched: &mut Watched, table: Table, units: Vec<Unit>) -> Result<(Vec<RecordBatch>, bool)> {
+    async fn halve(self, watched: &mut ActiveRule, table: Table, units: Vec<Unit>) -> Result<(Vec<RecordBatch>, bool)> {
         // Series that failed before will probably fail again: the others are judged with one query.
         let known = |unit: &Unit| unit.series.as_ref().is_some_and(|series| watched.attempts.bad.contains_key(series));
         let (suspects, others): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(known);
@@ -179,7 +185,7 @@ impl Asking<'_> {
     }
 
     /// Finds the rows of a series on which a query fails, and sets them apart. Returns true if others were judged.
-    async fn halve_rows(self, watched: &mut Watched, table: Table, unit: Unit) -> Result<bool> {
+    async fn halve_rows(self, watched: &mut ActiveRule, table: Table, unit: Unit) -> Result<bool> {
         let name = unit.series.clone().unwrap_or_default();
         let hopeless = watched.attempts.bad.get(&name).copied().unwrap_or(false);
         let mut queries = if hopeless { 0 } else { QUERIES_A_SERIES };
@@ -208,7 +214,12 @@ impl Asking<'_> {
         Ok(some)
     }
 
-    async fn ask_about(self, watched: &mut Watched, table: Table, rows: Vec<RecordBatch>) -> Result<Asked<()>> {
+    async fn ask_about(
+        self,
+        watched: &mut ActiveRule,
+        table: Table,
+        rows: Vec<RecordBatch>,
+    ) -> Result<QueryResult<()>> {
         if rows.is_empty() {
             return Ok(Ok(()));
         }
@@ -243,19 +254,19 @@ fn units_of(rule: &Rule, rows: &[RecordBatch]) -> Result<Vec<Unit>> {
 }
 
 /// Returns an error as text for the state of a rule.
-fn told(error: Error) -> String {
+fn error_text(error: Error) -> String {
     match error.hint() {
         Some(hint) => format!("{}; hint: {hint}", error.message()),
         None => error.message().to_owned(),
     }
 }
 
-/// Asks a rule about new rows. Its query is planned once: rows come every few seconds, and planning costs more than most
-/// of them.
-async fn ask_again(session: &Session, watched: &mut Watched) -> Asked<Vec<Observation>> {
+/// Evaluates a rule on new rows. Its query is planned once: rows come every few seconds, and planning costs more than running
+/// most queries.
+async fn ask_again(session: &Session, watched: &mut ActiveRule) -> QueryResult<Vec<Observation>> {
     let rule = &watched.rule;
     if watched.planned.is_none() {
-        let planned = session.plan_once(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
+        let planned = session.plan_once(&rule.sql).await.map_err(|error| Failed::whole(error_text(error)))?;
         if let Some(planned) = &planned {
             check_columns(rule, &planned.schema()).map_err(Failed::whole)?;
         }
@@ -267,9 +278,9 @@ async fn ask_again(session: &Session, watched: &mut Watched) -> Asked<Vec<Observ
     read(rule, &answer, 0).map_err(|why| Failed { why, parts: true })
 }
 
-/// Runs a rule's query and reads what it returns.
-pub(super) async fn ask(session: &Session, rule: &Rule, now: Minute) -> Asked<Vec<Observation>> {
-    let answer = session.execute(&rule.sql).await.map_err(|error| Failed::whole(told(error)))?;
+/// Runs the query of a rule, and returns its observations.
+pub(super) async fn ask(session: &Session, rule: &Rule, now: Minute) -> QueryResult<Vec<Observation>> {
+    let answer = session.execute(&rule.sql).await.map_err(|error| Failed::whole(error_text(error)))?;
     check_columns(rule, &answer.schema).map_err(Failed::whole)?;
     let answer = answer.collect().await.map_err(Failed::running)?;
     read(rule, &answer, now).map_err(|why| Failed { why, parts: true })
@@ -292,9 +303,9 @@ pub async fn try_rule(session: &Session, rule: &Rule) -> std::result::Result<usi
     ask(session, rule, 0).await.map(|found| found.len()).map_err(|failed| failed.why)
 }
 
-// === impl Watched ===
+// === impl ActiveRule ===
 
-impl Watched {
+impl ActiveRule {
     /// Notes that an evaluation worked.
     pub(super) fn worked(&mut self) {
         self.attempts.succeeded();

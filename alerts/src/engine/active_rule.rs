@@ -20,7 +20,7 @@ use crate::record::{AlertRow, ChangeKind, RowChange, Subject};
 use crate::rule::{Absent, Rule};
 
 /// One rule and its state.
-pub(super) struct Watched {
+pub(super) struct ActiveRule {
     pub(super) rule: Rule,
     pub(super) budget: Budget,
     pub(super) families: BTreeMap<String, Entry>,
@@ -28,11 +28,11 @@ pub(super) struct Watched {
     /// Why some series are not judged, by series.
     pub(super) refused: BTreeMap<String, String>,
     pub(super) asked: Option<Minute>,
-    /// What its query returns and reads; none before it is planned, and for whole tables.
+    /// The columns that its query reads and returns; none before it is planned, and for rules on whole tables.
     pub(super) analysis: Option<Analysis>,
     /// Its query, planned.
     pub(super) planned: Option<Planned>,
-    /// How its evaluations go.
+    /// Attempts to evaluate it.
     pub(super) attempts: Attempts,
     /// Time zone of the weekly season, unless a contract names another.
     pub(super) season: Season,
@@ -79,9 +79,9 @@ fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<String, Entry>)
     }
 }
 
-// === impl Watched ===
+// === impl ActiveRule ===
 
-impl Watched {
+impl ActiveRule {
     pub(super) fn add(&mut self, found: Vec<Observation>, contracts: &Contracts) {
         for observation in found {
             self.add_to_crowd(&observation, contracts);
@@ -201,40 +201,40 @@ impl Watched {
     }
 
     /// Returns the row of a transition of a release.
-    pub(super) fn row(&self, series: SeriesRelease<'_>, told: &TransitionRecord, change: RowChange) -> AlertRow {
+    pub(super) fn row(&self, series: SeriesRelease<'_>, record: &TransitionRecord, change: RowChange) -> AlertRow {
         let SeriesRelease { entry, release, baselines, started: begun } = series;
         let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
         let from = match entry.detector.compares_releases() {
-            true if told.evidence.recent => told.evidence.since.unwrap_or(begun),
+            true if record.evidence.recent => record.evidence.since.unwrap_or(begun),
             true => begun,
-            false => told.evidence.since.unwrap_or(begun).min(told.transition.at),
+            false => record.evidence.since.unwrap_or(begun).min(record.transition.at),
         };
-        let asked = query::Asked {
+        let evidence = query::AlertEvidence {
             subject,
             detector: &entry.detector,
-            evidence: &told.evidence,
+            evidence: &record.evidence,
             older: &entry.family.older_releases(release),
             pinned: entry.family.pinned(),
             sketches: self.returns("sketch"),
             counts_events: self.returns("events"),
             from,
-            to: told.transition.at,
+            to: record.transition.at,
         };
-        let sql = query::of(&asked);
-        let notes = self.worth(entry, told);
-        AlertRow::new(subject, told, change, sql, notes)
+        let sql = query::evidence_sql(&evidence);
+        let notes = self.worth(entry, record);
+        AlertRow::new(subject, record, change, sql, notes)
     }
 
     fn returns(&self, column: &str) -> bool {
         self.analysis.as_ref().is_some_and(|analysis| analysis.returns(column))
     }
 
-    /// What an alert costs, where the contract says so.
-    pub(super) fn worth(&self, entry: &Entry, told: &TransitionRecord) -> Vec<String> {
+    /// Returns a note about the cost of an alert, if the contract states one.
+    pub(super) fn worth(&self, entry: &Entry, record: &TransitionRecord) -> Vec<String> {
         let cost = entry.contract.as_ref().and_then(|contract| contract.human_cost_per_escalation);
         let origin = self.analysis.as_ref().and_then(|analysis| analysis.origin("events"));
         let escalations = origin == Some((Table::Metrics, "escalated"));
-        match (cost.filter(|_| escalations), told.evidence.canary_counts, told.evidence.baseline_value) {
+        match (cost.filter(|_| escalations), record.evidence.canary_counts, record.evidence.baseline_value) {
             (Some(cost), Some((events, runs)), Some(usual)) => {
                 let more = events as f64 - usual * runs as f64;
                 vec![format!("{more:.0} more escalations than usual cost {:.2} in people's time", more * cost)]
