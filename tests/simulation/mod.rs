@@ -30,13 +30,13 @@ use protocol::Mutation;
 use world::{Outcome, Plan, Scene, run};
 
 /// Seeds that `cargo test` runs; `make simulate` runs more.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 600;
 
 /// Seeds between two progress lines.
-const TOLD_EVERY: usize = 100;
+const PROGRESS_EVERY: usize = 100;
 
 /// Seeds of which at least one must detect a fault in the protocol.
-const NOTICED_WITHIN: u64 = 100;
+const DETECTED_WITHIN: u64 = 100;
 
 fn plan(seed: u64) -> Plan {
     let scene = match seed % 8 {
@@ -97,7 +97,7 @@ fn run_all(seeds: Range<u64>) -> BTreeMap<u64, Outcome> {
             }
             let mut done = done.lock().expect("no run panicked");
             done.insert(seed, outcome);
-            if done.len().is_multiple_of(TOLD_EVERY) {
+            if done.len().is_multiple_of(PROGRESS_EVERY) {
                 println!("{} of {} seeds", done.len(), seeds.end - seeds.start);
             }
         }
@@ -154,7 +154,7 @@ fn assert_detected(mutation: Mutation, rule: &str, also: &[&str]) {
     for scene in [Scene::Memory, Scene::Delta] {
         let contested = mutation == Mutation::ClaimNotAsked;
         let outcome = |seed| run(Plan { seed, scene, mutation, contested });
-        let violations = (0..NOTICED_WITHIN).filter_map(|seed| Some((seed, outcome(seed).violation?)));
+        let violations = (0..DETECTED_WITHIN).filter_map(|seed| Some((seed, outcome(seed).violation?)));
         let by_rule = violations
             .inspect(|(seed, violation)| {
                 println!("{mutation:?}, {scene:?}: seed {seed}: {violation}");
@@ -162,7 +162,7 @@ fn assert_detected(mutation: Mutation, rule: &str, also: &[&str]) {
                 assert!(expected, "{mutation:?}, {scene:?}, seed {seed}: {violation}");
             })
             .find(|(_, violation)| violation.rule == rule);
-        assert!(by_rule.is_some(), "{NOTICED_WITHIN} seeds of {scene:?} do not notice {mutation:?} by {rule}");
+        assert!(by_rule.is_some(), "{DETECTED_WITHIN} seeds of {scene:?} do not notice {mutation:?} by {rule}");
     }
 }
 
