@@ -8,13 +8,16 @@
 //!
 //! * γ_j = Σ r_t r_{t+j} / Σ V_t V_{t+j}: the autocovariance of u at a lag of j hours. Binomial noise is uncorrelated,
 //!   so it drops out at every lag except 0 (method of moments, as in DerSimonian & Laird, Controlled Clinical Trials 7,
-//!   1986).
-//! * σ² = max(γ_1, γ_2, 0): the variance of u; φ₀ = Σr²/ΣV − V̄ σ²: the overdispersion that remains, caused by
-//!   correlation within sessions.
+//!   1986). Its standard error without wander is s = φ / √(Σ V_t V_{t+j}).
+//! * σ² = max(γ_1, γ_2) if that exceeds 2.5 s, else 0: the variance of u. In a series without wander a positive γ is
+//!   chance, and taking it for wander would delay every alarm. With less than four weeks of past, s is reduced in
+//!   proportion: a young series gets the benefit of the doubt.
+//! * φ₀ = (Σ r² − σ² Σ V²) / Σ V (1 + n/m): the overdispersion that remains, caused by correlation within sessions. m
+//!   is the number of runs, shrinkage included, that the rate of an hour was learned from; its error adds n/m.
 //! * τ: the standard deviation between days, from [`crate::drift::WeeklyBaseline`].
-//! * Λ = σ² − τ² + 2 f Σ_j (γ_j − τ²) over lags within a day, as long as pairs of them are positive (Geyer, "Practical
-//!   Markov Chain Monte Carlo", Statistical Science 7, 1992: the initial positive sequence): the variance that u adds
-//!   to a sum over many hours, beyond the variance between days.
+//! * Λ = σ² − τ² + 2 f Σ_j (γ_j − τ²) over lags within a day, as long as pairs of them exceed 1.5 s (Geyer, "Practical
+//!   Markov Chain Monte Carlo", Statistical Science 7, 1992: the initial positive sequence, cut where it is lost in
+//!   noise): the variance that u adds to a sum over many hours, beyond the variance between days.
 //!
 //! The residual of an hour is taken against a rate learned without that hour; otherwise the rate would follow the hour.
 //! f = 1 + 168/hours allows for the uncertainty of a short past.
@@ -39,6 +42,13 @@ const WEEK: f64 = 168.0;
 
 /// Number of standard deviations that u hardly ever exceeds.
 const WIDE: f64 = 3.0;
+
+/// Standard errors that an autocovariance of the first hours must exceed to count as wander: chance exceeds them once in
+/// a hundred series.
+const SIGNIFICANT: f64 = 2.5;
+
+/// Standard errors that the sum of a pair of further autocovariances must exceed to count.
+const SIGNIFICANT_PAIR: f64 = 1.5;
 
 /// Estimates of how a series wanders.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,36 +77,52 @@ pub struct NullHypothesis {
 /// Assumed for a series with too short a past: it wanders by 0.2 on the logit scale, for some hours.
 pub const UNKNOWN: Wander = Wander { noise: 1.0, hour: 0.2, day: 0.12, lasting: 0.3, usual: 1.0 };
 
+/// The rate expected of an hour, and the number of runs that it was learned from.
+#[derive(Clone, Copy)]
+struct LearnedRate {
+    rate: f64,
+    from_runs: f64,
+}
+
 /// Residuals and variances by hour, without gaps.
 struct Residuals {
     values: Vec<(f64, f64)>,
     hours: f64,
+    /// Sum of the squared residuals expected of independent runs, the error of the learned rates included.
+    expected: f64,
 }
 
 // === impl Residuals ===
 
 impl Residuals {
-    fn new(hours: &[HourCounts], rate: impl Fn(&HourCounts) -> f64, variance: impl Fn(f64, f64) -> f64) -> Self {
+    fn new(
+        hours: &[HourCounts],
+        learned: impl Fn(&HourCounts) -> LearnedRate,
+        variance: impl Fn(f64, f64) -> f64,
+    ) -> Self {
         let first = hours.iter().map(|hour| hour.hour).min().unwrap_or(0);
         let last = hours.iter().map(|hour| hour.hour).max().unwrap_or(first);
         let mut values = vec![(0.0, 0.0); usize::try_from(last - first + 1).unwrap_or(1)];
-        let mut seen = 0.0;
+        let (mut seen, mut expected) = (0.0, 0.0);
         for hour in hours.iter().filter(|hour| hour.runs > 0) {
             #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
             let (events, runs) = (hour.events as f64, hour.runs as f64);
-            let rate = rate(hour);
+            let LearnedRate { rate, from_runs } = learned(hour);
+            let variance = variance(runs, rate);
+            expected += variance * (1.0 + runs / from_runs);
             if let Some(value) = usize::try_from(hour.hour - first).ok().and_then(|place| values.get_mut(place)) {
-                *value = (value.0 + events - runs * rate, value.1 + variance(runs, rate));
+                *value = (value.0 + events - runs * rate, value.1 + variance);
                 seen += 1.0;
             }
         }
-        Self { values, hours: seen }
+        Self { values, hours: seen, expected }
     }
 
-    fn covariance(&self, lag: usize) -> f64 {
+    /// Returns the autocovariance at a lag, and its standard error for independent runs without wander.
+    fn covariance(&self, lag: usize) -> (f64, f64) {
         let pairs = self.values.iter().zip(self.values.iter().skip(lag));
         let (products, weights) = pairs.fold((0.0, 0.0), |sum, (a, b)| (sum.0 + a.0 * b.0, sum.1 + a.1 * b.1));
-        if weights > 0.0 { products / weights } else { 0.0 }
+        if weights > 0.0 { (products / weights, 1.0 / weights.sqrt()) } else { (0.0, 0.0) }
     }
 
     /// Estimates the wander of a series with standard deviation `day` between days.
@@ -109,19 +135,22 @@ impl Residuals {
             return UNKNOWN;
         }
         let usual = fourth / variance;
-        let lags: Vec<f64> = (1..=LAGS).map(|lag| self.covariance(lag)).collect();
-        let hourly = lags[0].max(lags[1]).max(0.0);
+        let lags: Vec<(f64, f64)> = (1..=LAGS).map(|lag| self.covariance(lag)).collect();
+        // A short past gets the benefit of the doubt: what little it shows counts as wander.
+        let error = lags[0].1 * (squares / self.expected).max(1.0) * (self.hours / (4.0 * WEEK)).min(1.0);
+        let first = lags[0].0.max(lags[1].0);
+        let hourly = if first > SIGNIFICANT * error { first } else { 0.0 };
         let mut lasting = 0.0;
-        for pair in lags.chunks_exact(2) {
-            let both = pair.iter().map(|covariance| covariance - day * day).sum::<f64>();
-            if both <= 0.0 {
+        for pair in lags.chunks_exact(2).take_while(|_| hourly > 0.0) {
+            let both = pair.iter().map(|(covariance, _)| covariance - day * day).sum::<f64>();
+            if both <= SIGNIFICANT_PAIR * error {
                 break;
             }
             lasting += both;
         }
         let known = 1.0 + WEEK / self.hours.clamp(1.0, 4.0 * WEEK);
         Wander {
-            noise: (squares / variance - usual * hourly).max(1.0),
+            noise: ((squares - fourth * hourly) / self.expected).max(1.0),
             hour: (known * hourly).sqrt(),
             day: known.sqrt() * day,
             lasting: (hourly - day * day + 2.0 * known * lasting).max(0.0),
@@ -148,8 +177,9 @@ impl Wander {
             let (events, runs) = week[place];
             // The baseline's rate is (events + k day) / (runs + k); this is the same formula without this hour.
             let shrunk_to = baseline.rates[place] * (runs + SHRINK_RUNS) - events;
-            ((events - hour.events as f64 + shrunk_to) / (runs - hour.runs as f64 + SHRINK_RUNS))
-                .clamp(1e-9, 1.0 - 1e-9)
+            let from_runs = runs - hour.runs as f64 + SHRINK_RUNS;
+            let rate = ((events - hour.events as f64 + shrunk_to) / from_runs).clamp(1e-9, 1.0 - 1e-9);
+            LearnedRate { rate, from_runs }
         };
         Residuals::new(hours, without, |runs, rate| runs * rate * (1.0 - rate)).wander(baseline.day_deviation)
     }
@@ -164,7 +194,9 @@ impl Wander {
             return Self { noise: 1.0, hour: 0.0, day: 0.0, lasting: 0.0, usual: 1.0 };
         }
         let rate = events as f64 / runs as f64;
-        Residuals::new(hours, |_| rate, |runs, rate| runs * rate).wander(0.0)
+        // The rate comes from so many hours that its error does not count.
+        let learned = LearnedRate { rate, from_runs: f64::INFINITY };
+        Residuals::new(hours, |_| learned, |runs, rate| runs * rate).wander(0.0)
     }
 
     /// Returns the variance of long sums of events over that of independent runs: φ₀ + V Λ for hours of variance
