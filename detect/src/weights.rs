@@ -4,7 +4,7 @@
 //!
 //! * If a run's sampling probability depends on its outcome and its release, the odds of a bad outcome among kept runs
 //!   are the true odds times w̄(good)/w̄(bad), whatever the true odds are (Prentice & Pyke, Biometrika 66, 1979).
-//!   Observed runs are therefore judged against odds corrected by that [`Factor`], and the guarantee is unchanged: if
+//!   Observed runs are therefore judged against odds corrected by that `Factor`, and the guarantee is unchanged: if
 //!   all failures are kept, all of them count in full.
 //! * If weights also differ among runs with the same outcome, the factor is an estimate. Evidence is then tempered by
 //!   Kish's ratio (Σw)² / (n Σw²) ("Survey Sampling", 1965), as if there were correspondingly fewer runs.

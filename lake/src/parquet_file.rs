@@ -153,7 +153,7 @@ pub(crate) fn decode(
     batches(table, file, bytes, columns)?.collect()
 }
 
-/// As [`decode`], a piece at a time: holds no more than one.
+/// As `decode`, a piece at a time: holds no more than one.
 pub fn batches(
     table: Table,
     file: &AddedFile,
