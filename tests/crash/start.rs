@@ -63,7 +63,7 @@ fn added_partitions_are_read_from_their_beginnings_within_half_a_minute() {
     leave(worker);
     assert_eq!(setup.number("SELECT count(*) FROM events WHERE run_id LIKE 'old-%'"), 0);
     let output = bellwether(&["audit", "--root", text(&setup.root()), "--recompute"]).succeeds();
-    assert!(output.contains(&format!("began topic `{topic}` at the end it had then: partition 0 at 5")), "{output}");
+    assert!(output.contains(&format!("started topic `{topic}` at its end: partition 0 at 5")), "{output}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_topic_truncated_below_the_stored_offset_halts_that_partition_and_no_other()
     broker.publish_events(&topic, 2, &runs("middle", 20));
     broker.truncate(&topic, 0, 15);
     let worker = setup.start("run");
-    let body = reports(&worker, &format!("{topic}/0"), "stand at offset 10, but the broker holds 15 to 20");
+    let body = reports(&worker, &format!("{topic}/0"), "the next offset to read is 10, but the broker holds 15 to 20");
     assert!(!body.contains(&format!("{topic}/1")), "{body}");
     // The other partition continues, also with new messages.
     broker.publish(&topic, [Message { partition: 1, ..Message::new(run("late").to_string()) }]);
@@ -45,7 +45,7 @@ fn a_topic_truncated_below_the_stored_offset_halts_that_partition_and_no_other()
     // A change of owner does not help: the next owner of the partition halts it too.
     let heir = setup.start("run");
     worker.stop();
-    reports(&heir, &format!("{topic}/0"), "stand at offset 10, but the broker holds 15 to 20");
+    reports(&heir, &format!("{topic}/0"), "the next offset to read is 10, but the broker holds 15 to 20");
     assert_eq!(halted(&heir), Some(1.0));
     heir.stop();
     assert_eq!(rows(&setup, &topic, 0), 10, "nothing is read beyond the gap");

@@ -102,7 +102,10 @@ fn an_alert_is_reported_once_and_its_sql_reproduces_its_numbers() {
     let reported = replayed(&setup, "success_regression").succeeds();
     let at = alert["at"].as_str().expect("a time")[..19].replace(' ', "T");
     assert!(reported.contains(&format!("{at}Z  firing")), "{reported}");
-    assert!(reported.contains("a month") && reported.contains("delay:") && reported.contains("at most"), "{reported}");
+    assert!(
+        reported.contains("per month") && reported.contains("delay:") && reported.contains("at most"),
+        "{reported}"
+    );
 }
 
 #[test]

@@ -298,7 +298,10 @@ fn swapped_files_are_found() {
     let answer = audit(tables.root(), &[]);
     assert_eq!(answer.code, Some(1), "{:#}", answer.body);
     let report = answer.check("duplicates")["findings"].to_string();
-    assert!(report.contains(&tables.file("events", 2)) && report.contains("its commit (version 2) took"), "{report}");
+    assert!(
+        report.contains(&tables.file("events", 2)) && report.contains("its commit (version 2) did not take all"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -631,7 +634,7 @@ async fn tables_after_compaction_and_log_clean_up_pass() {
     // Without its checkpoint, such a log is unreadable.
     fs::remove_file(path.join("_delta_log/_last_checkpoint")).expect("it exists");
     let answer = audit(tables.root(), &[]);
-    answer.finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["no log checkpoint stands for"]);
+    answer.finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["no log checkpoint covers"]);
 }
 
 #[test]
