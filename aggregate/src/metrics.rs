@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use bellwether_base::{Error, Result};
-use bellwether_follow::FollowMetrics;
+use bellwether_base::Result;
+use bellwether_follow::{FollowMetrics, MetricRegistrar};
 use bellwether_tables::Table;
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Registry};
 
 use crate::exported::Exported;
 use crate::runs::Counts;
@@ -43,48 +43,27 @@ impl Metrics {
     /// Registers the metrics of a shard, with its number as a label if there are several.
     pub(crate) fn register_shard(registry: &Registry, shard: u32, of: u32) -> Result<Self> {
         let label = (of > 1).then(|| ("shard", shard.to_string()));
-        let options = |name: &str, help: &str| {
-            let options = Opts::new(name, help);
-            if of > 1 { options.const_label("shard", shard.to_string()) } else { options }
-        };
-        let wrong =
-            |source: prometheus::Error| Error::bug("a metric of aggregation cannot be registered").with_source(source);
-        let counter = |name: &str, help: &str| -> Result<IntCounter> {
-            let counter = IntCounter::with_opts(options(name, help)).map_err(wrong)?;
-            registry.register(Box::new(counter.clone())).map_err(wrong)?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
-            let gauge = IntGauge::with_opts(options(name, help)).map_err(wrong)?;
-            registry.register(Box::new(gauge.clone())).map_err(wrong)?;
-            Ok(gauge)
-        };
+        let new = MetricRegistrar::new(registry, "aggregate", label.clone());
         let tasks = if shard == 0 { Some(Arc::new(Mutex::new(Exported::register(registry)?))) } else { None };
         Ok(Self {
             tasks,
             follow: FollowMetrics::register(registry, "aggregate", Table::Events, label)?,
-            rows: counter("bellwether_aggregate_rows_total", "Rows of events read")?,
-            runs: counter("bellwether_aggregate_runs_total", "Runs counted for the first time")?,
-            duplicates: counter("bellwether_aggregate_duplicates_total", "Statements that changed nothing")?,
-            corrected: counter("bellwether_aggregate_corrected_total", "Runs with a corrected contribution")?,
-            late: counter(
-                "bellwether_aggregate_late_statements_total",
+            rows: new.counter("rows_total", "Rows of events read")?,
+            runs: new.counter("runs_total", "Runs counted for the first time")?,
+            duplicates: new.counter("duplicates_total", "Statements that changed nothing")?,
+            corrected: new.counter("corrected_total", "Runs with a corrected contribution")?,
+            late: new.counter(
+                "late_statements_total",
                 "Scores, reviews, escalations and policy exceptions that came apart from their run",
             )?,
-            waiting: counter("bellwether_aggregate_waiting_total", "Late statements that came before their run")?,
-            waited: counter("bellwether_aggregate_waited_total", "Late statements that waited until their run came")?,
-            looked_up: counter(
-                "bellwether_aggregate_looked_up_total",
-                "Runs looked up in files outside the run index",
-            )?,
-            saturated: counter(
-                "bellwether_aggregate_saturated_total",
-                "Rows of metrics with a sum that does not fit its column",
-            )?,
-            commits: counter("bellwether_aggregate_commits_total", "Commits to metrics")?,
-            read_back: counter("bellwether_aggregate_files_read_total", "Files of events read back from storage")?,
-            index_runs: gauge("bellwether_aggregate_index_runs", "Statements held in the run index")?,
-            index_bytes: gauge("bellwether_aggregate_index_bytes", "Bytes of the run index")?,
+            waiting: new.counter("waiting_total", "Late statements that came before their run")?,
+            waited: new.counter("waited_total", "Late statements that waited until their run came")?,
+            looked_up: new.counter("looked_up_total", "Runs looked up in files outside the run index")?,
+            saturated: new.counter("saturated_total", "Rows of metrics with a sum that does not fit its column")?,
+            commits: new.counter("commits_total", "Commits to metrics")?,
+            read_back: new.counter("files_read_total", "Files of events read back from storage")?,
+            index_runs: new.gauge("index_runs", "Statements held in the run index")?,
+            index_bytes: new.gauge("index_bytes", "Bytes of the run index")?,
         })
     }
 

@@ -91,5 +91,5 @@ pub use append::{Append, land};
 pub use cursor::Cursor;
 pub use health::FollowHealth;
 pub use lag::Lag;
-pub use metrics::FollowMetrics;
+pub use metrics::{FollowMetrics, MetricRegistrar};
 pub use runner::{Follower, Runner, Step, Until};

@@ -2,6 +2,7 @@
 
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
+use prometheus::core::Collector;
 use prometheus::{IntCounter, IntGauge, Opts, Registry};
 
 /// Counters and gauges of one follower. Clones share them.
@@ -15,40 +16,67 @@ pub struct FollowMetrics {
     pub(crate) on_duty: IntGauge,
 }
 
+/// Registers the metrics of one role, as `bellwether_<role>_<name>`.
+pub struct MetricRegistrar<'a> {
+    registry: &'a Registry,
+    role: &'a str,
+    label: Option<(&'a str, String)>,
+}
+
+// === impl MetricRegistrar ===
+
+impl<'a> MetricRegistrar<'a> {
+    /// Every metric carries the label, if there is one.
+    pub fn new(registry: &'a Registry, role: &'a str, label: Option<(&'a str, String)>) -> Self {
+        Self { registry, role, label }
+    }
+
+    /// Registers a counter.
+    ///
+    /// # Errors
+    /// `Bug` if a metric of that name and label exists.
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.registered(IntCounter::with_opts(self.options(name, help)))
+    }
+
+    /// Registers a gauge.
+    ///
+    /// # Errors
+    /// `Bug` if a metric of that name and label exists.
+    pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.registered(IntGauge::with_opts(self.options(name, help)))
+    }
+
+    fn options(&self, name: &str, help: &str) -> Opts {
+        let options = Opts::new(format!("bellwether_{}_{name}", self.role), help);
+        match &self.label {
+            Some((label, value)) => options.const_label(*label, value.clone()),
+            None => options,
+        }
+    }
+
+    fn registered<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> Result<M> {
+        made.and_then(|metric| self.registry.register(Box::new(metric.clone())).map(|()| metric)).map_err(|source| {
+            Error::bug(format!("a metric of `{}` cannot be registered", self.role)).with_source(source)
+        })
+    }
+}
+
 // === impl FollowMetrics ===
 
 impl FollowMetrics {
-    /// Registers the metrics of a role that follows a table, as `bellwether_<role>_…`. Several followers of one role, such
-    /// as shards, are told apart by a label and its value.
+    /// Registers the metrics of a role that follows a table, as `bellwether_<role>_…`. A label and
+    /// its value distinguish several followers of one role, such as shards.
     ///
     /// # Errors
     /// `Bug` if a metric of that name and label exists.
     pub fn register(registry: &Registry, role: &str, follows: Table, label: Option<(&str, String)>) -> Result<Self> {
-        let wrong = |source: prometheus::Error| {
-            Error::bug(format!("a metric of `{role}` cannot be registered")).with_source(source)
-        };
-        let options = |name: &str, help: &str| {
-            let options = Opts::new(format!("bellwether_{role}_{name}"), help);
-            match &label {
-                Some((label, value)) => options.const_label(*label, value.clone()),
-                None => options,
-            }
-        };
-        let counter = |name: &str, help: &str| -> Result<IntCounter> {
-            let counter = IntCounter::with_opts(options(name, help)).map_err(wrong)?;
-            registry.register(Box::new(counter.clone())).map_err(wrong)?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
-            let gauge = IntGauge::with_opts(options(name, help)).map_err(wrong)?;
-            registry.register(Box::new(gauge.clone())).map_err(wrong)?;
-            Ok(gauge)
-        };
+        let new = MetricRegistrar::new(registry, role, label);
         Ok(Self {
-            fenced: counter("fenced_total", "Commits lost to another process")?,
-            retries: counter("retries_total", "Steps tried again because storage was unavailable")?,
-            next_version: gauge("next_version", &format!("Next version of {} to read", follows.name()))?,
-            on_duty: gauge("on_duty", "1 while this process works, 0 while it stands by")?,
+            fenced: new.counter("fenced_total", "Commits lost to another process")?,
+            retries: new.counter("retries_total", "Steps tried again because storage was unavailable")?,
+            next_version: new.gauge("next_version", &format!("Next version of {} to read", follows.name()))?,
+            on_duty: new.gauge("on_duty", "1 while this process works, 0 while it stands by")?,
         })
     }
 }
