@@ -123,7 +123,7 @@ impl<'a> Statements<'a> {
         self.event_micros[row]
     }
 
-    /// Returns true if rows cannot be told apart without their event ids, and the batch does not have these.
+    /// Returns true if rows can only be distinguished by their event ids, and the batch lacks these.
     pub(crate) fn want_ids(&self) -> bool {
         self.event_id.is_none() && (0..self.rows()).any(|row| self.kind(row) == StatementKind::Happening)
     }

@@ -52,7 +52,7 @@ pub(crate) struct History {
     pub(crate) kept: Option<Vec<AddedFile>>,
     /// Holes and overlaps of offsets.
     pub(crate) findings: Findings,
-    /// What a log checkpoint says otherwise than the log.
+    /// Differences between a log checkpoint and the log.
     pub(crate) checkpoint_findings: Findings,
 }
 
@@ -156,9 +156,9 @@ struct Walk<'a> {
     compared: Option<LastCheckpoint>,
     /// Version of the log checkpoint that the walk begins with, where the log's beginning is gone.
     base: Option<i64>,
-    /// Where applications stand by that checkpoint, those that entries tell of included.
+    /// Numbers of all applications according to that checkpoint.
     unseen: BTreeMap<String, i64>,
-    /// What the table is, as far as the walk has come.
+    /// Protocol and metadata of the table, as of the last entry read.
     form: Form,
     history: History,
 }

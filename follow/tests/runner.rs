@@ -49,7 +49,7 @@ impl Clock for ToyClock {
     }
 }
 
-/// What happens in a step.
+/// The outcome of a step.
 #[derive(Clone, Copy)]
 enum Incident {
     Unavailable,

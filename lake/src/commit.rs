@@ -40,7 +40,7 @@ pub struct Snapshot {
     /// Version of the table.
     pub version: i64,
     next: Arc<BTreeMap<String, i64>>,
-    /// What the table is, where that is known.
+    /// Protocol and metadata of the table, if known.
     form: Arc<Form>,
 }
 

@@ -53,19 +53,19 @@ pub struct LogEntry {
     pub removed: Vec<String>,
     /// Applications moved.
     pub txns: Vec<(String, i64)>,
-    /// The commit's own id, where this program wrote it.
+    /// The commit's own id, if this program wrote it.
     pub uuid: Option<Uuid>,
-    /// What it was.
+    /// Operation of the commit.
     pub operation: String,
-    /// What it took from each Kafka partition.
+    /// Offsets taken from each Kafka partition.
     pub ranges: Vec<PartitionRange>,
-    /// What it says that the table is, where it says so.
+    /// Metadata of the table, if the entry changes it.
     pub metadata: Option<TableMetadata>,
-    /// What it asks of readers and writers, where it does.
+    /// Protocol of the table, if the entry changes it.
     pub protocol: Option<Protocol>,
 }
 
-/// What a log says that its table is.
+/// Metadata of a table, as its log has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableMetadata {
@@ -82,7 +82,7 @@ pub struct TableMetadata {
     pub more: Map<String, Value>,
 }
 
-/// What a table asks of whoever reads or writes it.
+/// Versions and features that readers and writers of a table must support.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Protocol {

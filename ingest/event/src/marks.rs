@@ -18,7 +18,7 @@ const LISTED: usize = 100;
 /// The pointer of a value, and what happened to it.
 pub(crate) type Marked<'a> = (Cow<'a, str>, &'static str);
 
-// What happened to a value, as the column `truncated` of `events` stores it.
+// How a value was changed. The column `truncated` of `events` stores these words.
 pub(crate) const CUT: &str = "cut";
 pub(crate) const LEFT_OUT: &str = "left out";
 pub(crate) const BOUNDED: &str = "bounded";

@@ -18,7 +18,7 @@ use crate::parquet_file::column_indexes;
 use crate::stored::{Stored, from_store};
 use bellwether_base::{Error, Result};
 
-/// What `_last_checkpoint` names.
+/// The content of `_last_checkpoint`.
 #[derive(Deserialize)]
 pub struct LastCheckpoint {
     /// Version of the table that it holds.
@@ -52,7 +52,7 @@ impl DeltaLog {
         }
     }
 
-    /// What a log checkpoint says of the table and of its applications; its files are not looked at.
+    /// Reads the table's protocol and metadata and the numbers of its applications from a log checkpoint; skips its files.
     pub async fn checkpoint(&self, last: &LastCheckpoint) -> Result<Snapshot> {
         let mut actions = LogEntry::default();
         for path in self.checkpoint_files(last).await? {

@@ -35,32 +35,32 @@ pub struct DeltaLog {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// An entry that is to be appended.
+/// An entry to append.
 pub(crate) struct Entry<'a> {
     /// Its own id.
     pub(crate) uuid: Uuid,
-    /// The steps by which it is kept apart from others.
+    /// The numbers that it expects and moves.
     pub(crate) advances: &'a [Advance],
-    /// Files it takes out: nobody else may have done so before.
+    /// Files that it removes. If an earlier entry has removed one of them, this entry must not land.
     pub(crate) removed: &'a [AddedFile],
     /// Its lines.
     pub(crate) text: &'a str,
 }
 
-/// What an entry of the log means for one that is to be appended.
+/// How an entry of the log affects an entry to append.
 enum Step {
-    /// Nothing.
+    /// Not at all.
     On,
-    /// It is that one.
+    /// It is the same entry.
     Ours,
-    /// It takes out a file that ours takes out.
+    /// It removes a file that ours removes.
     Taken,
 }
 
 // === impl Entry ===
 
 impl Entry<'_> {
-    /// What an entry that is there means for this one.
+    /// Compares this entry with one in the log.
     fn meets(&self, found: &LogEntry) -> Step {
         let is_ours = |path: &String| self.removed.iter().any(|ours| ours.path == *path);
         match () {
@@ -119,8 +119,8 @@ impl DeltaLog {
         Ok(self.read_on(snapshot, |_| Step::On).await?.0)
     }
 
-    /// Reads the entries after a snapshot, the more at once the more there are, until there are no more or `look` has seen
-    /// enough; what it said last is told too.
+    /// Reads the entries after a snapshot, in growing batches, until none is left or `look` returns something other than
+    /// [`Step::On`]. Returns the newest snapshot and the last step.
     async fn read_on(
         &self,
         mut snapshot: Snapshot,
@@ -192,7 +192,7 @@ impl DeltaLog {
         Ok(names.iter().any(reaches))
     }
 
-    /// Whether the log ends where a snapshot says: a commit in a hole would be read by nobody, or twice.
+    /// Returns true if the log ends at the version of a snapshot. A commit into a hole would be read twice or not at all.
     async fn ends_at(&self, snapshot: &Snapshot) -> Result<bool> {
         let newest = entry_path(&self.path, snapshot.version);
         let later = self.store.list_with_offset(Some(&self.path.clone().join(LOG_FOLDER)), &newest);
