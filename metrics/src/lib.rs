@@ -261,6 +261,9 @@ pub fn task_sql(minutes: i64) -> String {
 
 const ALL_TIME: &str = "source AS (SELECT * FROM metrics)";
 
+/// Returns the SQL of the figures by `key`, from the rows of `source`, a list of common table expressions. `before` lists
+/// columns of `source` that the exact fold keeps, `extra` aggregates beside the weighted ones, and `extra_names` their names.
+///
 /// Partial rows are folded exactly before they are weighted. Weighting rounds, so otherwise the results would depend on
 /// how the partial rows are split; and groups that were entirely retracted would leave their windows behind.
 fn figures(source: &str, before: &str, key: &str, extra: &str, extra_names: &str) -> String {

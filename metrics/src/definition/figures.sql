@@ -12,7 +12,7 @@
 -- Intervals of success and escalation are Wilson's or, with sessions, the wider of Wilson's and the one by random
 -- groups of sessions, so that many runs of one session do not overstate the certainty. Cost per completed task uses
 -- random groups with sessions and Fieller's interval otherwise. Rates per call use Wilson's interval, policy exceptions
--- the Poisson interval.
+-- the Poisson interval. `../function/scalar.rs` documents the functions.
 SELECT
     {key},
     whole(runs) AS runs,

@@ -3,6 +3,9 @@
 -- `contributions` holds resolved runs (runs.sql) with a sign: 1 for the current state, -1 for a previous state that is
 -- retracted. Every count is a sum of signs and every sum is a sum of sign × value, so corrections cancel exactly and
 -- partial rows fold to the same result in any order. Unknown outcomes are neither successes nor judged.
+--
+-- `count_of`, `sum_of` and `sketch_of` ignore a null condition or value; a plain sum is used for columns without nulls.
+-- `../function/aggregate.rs` documents these functions. Rates and intervals are in figures.sql.
 WITH run AS (
     SELECT
         *,

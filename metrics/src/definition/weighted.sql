@@ -1,4 +1,5 @@
--- Folds the exact rows of `{source}` by `{key}`, each weighted by the number of runs it represents.
+-- Folds the exact rows of `{source}` by `{key}`, each weighted by `w`, the number of runs that one of its runs stands for.
+-- `{extra}` is a list of further aggregates.
 SELECT
     {key},
     {extra}sum(runs) AS runs_observed,
