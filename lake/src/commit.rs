@@ -1,14 +1,14 @@
-//! The exactly-once decision: everything the protocol needs of a table, behind one small trait.
+//! The exactly-once decision, behind one small trait that covers all that the protocol needs of a table.
 //!
-//! A commit adds files and moves a set of *applications* (one per Kafka partition, or one per aggregate shard) from an
-//! expected number to the next, in one atomic step. The expectation is compared **on the snapshot the commit is built
-//! on**: refreshing in between would compare with one state and commit on another.
+//! A commit adds files and advances a set of *applications* (one per Kafka partition, or one per aggregate shard) from an
+//! expected number to the next, in one atomic step. The expected numbers are compared **on the snapshot that the commit is
+//! built on**: refreshing in between would compare with one state and commit on another.
 //!
-//! Three answers are possible, and the third is the one that others get wrong:
-//! * [`Outcome::Committed`]: it is in the table.
-//! * [`Outcome::Fenced`]: another owner has moved one of our applications; nothing of ours is in the table.
-//! * [`Outcome::Unknown`]: nobody can tell yet. Calling [`CommitLog::try_commit`] again with the same snapshot and the
-//!   same commit finds out, because a commit carries its own id and is looked up by it in the log.
+//! A commit has three possible outcomes:
+//! * [`Outcome::Committed`]: the commit is in the table.
+//! * [`Outcome::Fenced`]: another owner has advanced one of our applications; the commit is not in the table.
+//! * [`Outcome::Unknown`]: the store's answer was lost. Calling [`CommitLog::try_commit`] again with the same snapshot and
+//!   the same commit resolves it, because a commit carries its own id and is looked up by it in the log.
 
 pub(crate) mod checkpoint;
 pub mod delta;
@@ -30,11 +30,11 @@ use crate::log::{AddedFile, LogEntry};
 use bellwether_base::Clock;
 use bellwether_base::Result;
 
-/// Pauses between two questions about one commit.
+/// Shortest and longest pause between two attempts to resolve one commit.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A table's version and the number each application has reached in it.
+/// A version of a table, and the number that each application has reached in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Version of the table.
@@ -45,22 +45,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of known content.
+    /// Creates a snapshot from known content.
     pub fn new(version: i64, next: BTreeMap<String, i64>) -> Self {
         Self { version, next: Arc::new(next), form: Arc::default() }
     }
 
-    /// The number an application has reached: its next offset, or the next version it will read.
+    /// Returns the number that an application has reached: its next offset, or the version that it reads next.
     pub fn next(&self, app_id: &str) -> Option<i64> {
         self.next.get(app_id).copied()
     }
 
-    /// All applications.
+    /// Returns all applications with their numbers.
     pub fn apps(&self) -> impl Iterator<Item = (&str, i64)> {
         self.next.iter().map(|(app, next)| (app.as_str(), *next))
     }
 
-    /// The snapshot after one more log entry.
+    /// Returns the snapshot after one more log entry, which advances these applications.
     #[must_use]
     pub fn after(&self, version: i64, txns: impl IntoIterator<Item = (String, i64)>) -> Self {
         let mut next = Arc::clone(&self.next);
@@ -72,7 +72,7 @@ impl Snapshot {
         Self { version, next, form: Arc::clone(&self.form) }
     }
 
-    /// The snapshot after what is said in a log entry.
+    /// Applies a log entry.
     pub(crate) fn with(&self, entry: LogEntry) -> Self {
         let form = match Form::is_changed_by(&entry) {
             true => Arc::new(self.form.after(&entry)),
@@ -85,7 +85,7 @@ impl Snapshot {
         &self.form
     }
 
-    /// The applications that are not where a commit's steps expect them.
+    /// Returns the applications whose numbers differ from the expected ones.
     pub(crate) fn moved(&self, advances: &[Advance]) -> Vec<String> {
         advances
             .iter()
@@ -95,59 +95,55 @@ impl Snapshot {
     }
 }
 
-/// One application's step. One that ends where it begins is a condition: it must hold, and nothing is written of it.
+/// The advance of one application. If `next` equals `expected`, it is only a condition: it must hold, and is not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
-    /// The application.
     pub app_id: String,
-    /// Where it must be on the snapshot; none: never seen.
+    /// Number that it must have on the snapshot; `None` if the table must not know the application yet.
     pub expected: Option<i64>,
-    /// Where the commit puts it.
+    /// Number that the commit gives it.
     pub next: i64,
 }
 
-/// What a commit took from one Kafka partition.
+/// The offset range that a commit covers in one Kafka partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRange {
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
     /// First offset of the range.
     pub from: i64,
     /// Offset after the range.
     pub next: i64,
-    /// Offset after the last message the broker held, where known.
+    /// Offset after the last message that the broker held, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_offset: Option<i64>,
     /// Newest event time in the range, microseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_event_micros: Option<i64>,
-    /// Offsets of the range that held no message (transactions, compaction), or blank lines of a file; none where the
-    /// writer did not count them.
+    /// Number of offsets in the range that held no message (transactions, compaction), or of blank lines of a file; `None`
+    /// if the writer did not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<i64>,
 }
 
-/// A data file, written and durable, not yet named by the log.
+/// A durable data file that no log entry names yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataFile {
-    /// Path under the table.
+    /// Path, relative to the table.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// Rows.
     pub rows: i64,
-    /// Value of the partition column, where the table has one.
+    /// Value of the partition column, if the table has one.
     pub partition_values: BTreeMap<String, Option<String>>,
-    /// Delta statistics, JSON text.
+    /// Delta statistics as JSON.
     pub stats: String,
     /// Milliseconds since the epoch.
     pub modification_time: i64,
 }
 
 impl DataFile {
-    /// The file as the log will name it.
+    /// Returns the file as the log will name it.
     pub fn as_added(&self) -> AddedFile {
         AddedFile {
             path: self.path.clone(),
@@ -160,66 +156,62 @@ impl DataFile {
     }
 }
 
-/// One atomic step of a table.
+/// One atomic change of a table.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// Its own id, by which it is found again in the log.
+    /// Its own id, by which it can be found in the log.
     pub uuid: Uuid,
-    /// Applications it moves.
+    /// Advances of applications, and conditions.
     pub advances: Vec<Advance>,
-    /// Files it adds.
+    /// Files to add.
     pub files: Vec<DataFile>,
-    /// What it is, for the table's history.
+    /// Name of the operation, for the table's history.
     pub operation: &'static str,
-    /// What it took from each Kafka partition.
+    /// Offset range of each Kafka partition.
     pub ranges: Vec<PartitionRange>,
     /// Further facts for the table's history.
     pub facts: Map<String, Value>,
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the table; the snapshot is the table just after it.
+    /// The commit is in the table; the snapshot is the table just after it.
     Committed(Snapshot),
-    /// Another owner moved these applications; nothing was committed.
+    /// Another owner advanced these applications; the commit is not in the table.
     Fenced {
-        /// The applications that moved.
         apps: Vec<String>,
-        /// The table as it is now.
+        /// The newest snapshot of the table.
         snapshot: Snapshot,
     },
-    /// Nobody can tell yet: ask again with the same snapshot and commit.
-    Unknown {
-        /// Why.
-        reason: String,
-    },
+    /// The outcome is not known yet: try again with the same snapshot and the same commit.
+    Unknown { reason: String },
 }
 
-/// Everything the exactly-once protocol needs of a table.
+/// The access to a table that the exactly-once protocol needs.
 #[async_trait]
 pub trait CommitLog: Send + Sync {
-    /// Reads the newest version and every application's number, from storage.
+    /// Reads the newest version and the number of every application from storage.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the log is torn or has a hole.
+    /// `Unavailable` if storage does not answer; `Data` if the log is torn or has a gap.
     async fn load(&self) -> Result<Snapshot>;
 
-    /// Commits on a snapshot if every application is where the commit expects it.
+    /// Commits on a snapshot if every application has the number that the commit expects.
     ///
     /// # Errors
-    /// Only for a commit that can never succeed: `Data` where the table has become one that this program does not write,
-    /// or its log is torn; `Fenced` where the log no longer tells what became of it. What may have happened is
+    /// Fails only if the commit can never succeed: `Data` if this program can no longer write to the table, or its log is
+    /// torn; `Fenced` if the outcome can no longer be found in the log. If the commit may have landed, the result is
     /// [`Outcome::Unknown`].
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome>;
 }
 
-/// Asks until it is clear what became of a commit, the longer apart the longer it takes: `ask` calls
-/// [`CommitLog::try_commit`] or [`DeltaLog::try_replace`](delta::DeltaLog::try_replace) with the same snapshot and the same
-/// commit each time; `unclear` is told why it is not clear yet. None where another owner was first.
+/// Repeats a commit with growing pauses until its outcome is known, and returns the new snapshot, or `None` if another
+/// owner was first. `ask` calls [`CommitLog::try_commit`] or [`DeltaLog::try_replace`](delta::DeltaLog::try_replace) with
+/// the same snapshot and the same commit each time; `unclear` receives the reason of each unknown outcome.
 ///
 /// # Errors
-/// As what it asks.
+/// Those of `ask`.
 pub async fn settle<'a>(
     clock: &dyn Clock,
     ask: impl Fn() -> BoxFuture<'a, Result<Outcome>>,

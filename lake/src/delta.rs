@@ -1,7 +1,7 @@
-//! How the Delta library reads a table: within bounds.
+//! Bounds the memory that the Delta library takes to open a table.
 //!
-//! By default it has a thousand files in flight, each with room for a thousand rows: 1.2 MB for every log entry that no
-//! checkpoint covers, a hundred megabytes for a table that has just got a hundred commits, each time that it is opened.
+//! By default it reads a thousand files at once, each with a buffer for a thousand rows. That is 1.2 MB for every log entry
+//! after the last checkpoint, or a hundred megabytes each time that a table with a hundred new commits is opened.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use object_store::ObjectStore;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use uuid::Uuid;
 
-/// Log entries, or checkpoint parts, that are read at once.
+/// Number of log entries, or checkpoint parts, that are read at once.
 const FILES_AT_ONCE: NonZero<usize> = NonZero::new(16).unwrap();
 
-/// Rows of a batch that is read: more than the actions of a log entry mostly are.
+/// Rows in a batch: more than most log entries have actions.
 const BATCH_ROWS: NonZero<usize> = NonZero::new(256).unwrap();
 
 type Result<T> = std::result::Result<T, deltalake::DeltaTableError>;
 
-/// A log store whose engine reads within bounds; all else is the other's.
+/// A log store with a bounded engine, which delegates everything else.
 pub(crate) struct BoundedReads(pub(crate) LogStoreRef);
 
 // === impl BoundedReads ===
@@ -74,7 +74,7 @@ impl LogStore for BoundedReads {
         let builder = DefaultEngineBuilder::new(self.root_object_store(operation))
             .with_buffer_size(FILES_AT_ONCE)
             .with_batch_size(BATCH_ROWS);
-        // As the library chooses: on a runtime of one thread, reading needs a thread of its own.
+        // The same choice as in the library: on a single-threaded runtime, reading needs a thread of its own.
         let runtime = Handle::current();
         match runtime.runtime_flavor() {
             RuntimeFlavor::MultiThread => {

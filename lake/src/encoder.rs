@@ -1,9 +1,9 @@
-//! Rows on their way into a table, encoded as Parquet while they come.
+//! Encodes rows as Parquet while they arrive.
 //!
-//! * [`Chunk`] is some thousands of rows as columns; a column that no row has a value for is left out of it.
-//! * [`RowEncoder`] takes chunks and holds them encoded: a batch in memory is as small as the file that it becomes.
-//! * [`EncodedRows`] is the end of it: whole files in memory, one for each value of the partition column, with the columns
-//!   that a reader in the same process was promised, and the spans of Kafka offsets in them.
+//! * [`Chunk`] holds some thousands of rows as columns, without columns that have no value.
+//! * [`RowEncoder`] takes chunks and holds them encoded, so that a batch in memory is as small as its file.
+//! * [`EncodedRows`] is the result: whole files in memory, one for each value of the partition column, with the columns for a
+//!   reader in the same process, and the spans of Kafka offsets in them.
 //!
 //! Rules: a chunk has exactly the table's schema; no row is lost between a chunk and a file, and their order is kept.
 
@@ -29,40 +29,36 @@ use crate::parquet_file::{self, Pages};
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 
-/// Rows as columns. Where the table's schema has views (`Utf8View`), texts may be one after the other (`Utf8`): a file needs no
-/// views, and most columns are for the file alone; so may those in the records of a list. Texts of which few differ may be a dictionary of them
+/// Rows as columns. If the table's schema has views (`Utf8View`), a column, or a field of records in a list, may hold
+/// contiguous texts (`Utf8`) instead, because a file needs no views. Texts with few distinct values may be a dictionary
 /// (`Dictionary(UInt32, Utf8)`), which costs least to encode.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Rows.
     pub rows: usize,
-    /// One for each column of the table's schema, in its order. None: null, or an empty list, in every row.
+    /// One for each column of the table's schema, in its order. `None` means null, or an empty list, in every row.
     pub columns: Vec<Option<ArrayRef>>,
 }
 
-/// The offsets of one Kafka partition among rows: all are in [first, next), and there are as many as `rows`.
+/// The range of offsets of one Kafka partition among rows, [first, next), and the number of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
     /// Least offset.
     pub first: i64,
     /// One more than the greatest offset.
     pub next: i64,
-    /// Rows.
     pub rows: usize,
 }
 
-/// Takes rows and encodes them.
+/// Encodes rows, chunk by chunk.
 pub struct RowEncoder {
     table: Table,
     pages: Pages,
     schema: SchemaRef,
-    /// Columns to hand on beside the files, with their places in the schema.
+    /// Columns to keep for a reader in the same process, with their positions in the schema.
     handed_on: Option<(SchemaRef, Vec<usize>)>,
-    /// By value of the partition column.
+    /// One for each value of the partition column.
     files: BTreeMap<Option<i32>, FileEncoder>,
     spans: Vec<Span>,
     rows: usize,
@@ -84,12 +80,12 @@ pub(crate) struct EncodedFile {
     /// Value of the partition column as text.
     pub(crate) value: Option<String>,
     pub(crate) bytes: Bytes,
-    /// How its name ends.
+    /// Extension of its name.
     pub(crate) extension: &'static str,
     pub(crate) rows: usize,
-    /// Statistics as the JSON text of an `add` action.
+    /// Statistics as the JSON of an `add` action.
     pub(crate) stats: String,
-    /// The columns that are handed on, chunk by chunk.
+    /// The columns for a reader in the same process, chunk by chunk.
     pub(crate) handed_on: Vec<RecordBatch>,
 }
 
@@ -129,10 +125,10 @@ impl RowEncoder {
         Self { table, pages, schema, handed_on: None, files, spans, rows: 0, bytes: 0 }
     }
 
-    /// Keeps these columns of every row in memory beside the files, for a reader in the same process; none: nothing.
+    /// Also keeps these columns of every row in memory, for a reader in the same process. Without columns, keeps nothing.
     ///
     /// # Errors
-    /// `Bug` where the table has no such column.
+    /// `Bug` if the table has no such column.
     pub fn handing_on(self, columns: &[&str]) -> Result<Self> {
         if columns.is_empty() {
             return Ok(Self { handed_on: None, ..self });
@@ -142,20 +138,20 @@ impl RowEncoder {
         Ok(Self { handed_on: Some((schema, places)), ..self })
     }
 
-    /// Rows so far.
+    /// Returns the number of rows so far.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes the next rows.
+    /// Adds rows.
     ///
     /// # Errors
-    /// `Bug` where they do not have the table's schema.
+    /// `Bug` if they do not have the table's schema.
     pub fn push(&mut self, chunk: &Chunk) -> Result<()> {
         if chunk.rows == 0 {
             return Ok(());
@@ -171,7 +167,7 @@ impl RowEncoder {
         Ok(())
     }
 
-    /// Rows by the value of the partition column; none for a part that is the whole chunk.
+    /// Splits a chunk by the value of the partition column; a part is `None` if it is the whole chunk.
     fn split(&self, chunk: &Chunk) -> Result<Vec<(Option<i32>, Option<Chunk>)>> {
         let Some(name) = self.table.partition_column() else { return Ok(vec![(None, None)]) };
         let days = chunk.columns[self.schema.index_of(name)?]
@@ -190,10 +186,10 @@ impl RowEncoder {
         parts.collect()
     }
 
-    /// The rows so far as whole files; the encoder is empty afterwards.
+    /// Returns the rows so far as whole files; the encoder is empty afterwards.
     ///
     /// # Errors
-    /// `Bug` where a file cannot be closed.
+    /// `Bug` if a file cannot be closed.
     pub fn finish(&mut self) -> Result<EncodedRows> {
         (self.rows, self.bytes) = (0, 0);
         let mut files = Vec::new();
@@ -235,7 +231,7 @@ impl RowEncoder {
         Ok(())
     }
 
-    /// Notes the offsets of rows. Rows of one partition stand together mostly.
+    /// Extends the spans by the offsets of rows. Rows of one partition are mostly adjacent.
     fn note_spans_of<'a>(
         &mut self,
         topics: impl ArrayAccessor<Item = &'a str>,
@@ -267,7 +263,7 @@ impl EncodedRows {
     /// Encodes one batch.
     ///
     /// # Errors
-    /// `Bug` where it does not have the table's schema.
+    /// `Bug` if it does not have the table's schema.
     pub fn of(table: Table, batch: &RecordBatch) -> Result<Self> {
         if batch.schema() != table.arrow_schema() {
             return Err(Error::bug(format!("a batch does not have the schema of table `{}`", table.name())));
@@ -277,17 +273,17 @@ impl EncodedRows {
         encoder.finish()
     }
 
-    /// The table.
+    /// Returns the table of the rows.
     pub fn table(&self) -> Table {
         self.table
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// The Kafka offsets of the rows, for a table that has them.
+    /// Returns the spans of Kafka offsets, if the table has such columns.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
@@ -296,10 +292,10 @@ impl EncodedRows {
         &self.files
     }
 
-    /// The rows, decoded: with all columns, in the order in which they came, but for rows of several partition values.
+    /// Decodes the rows, with all columns, file by file and each in the order of arrival.
     ///
     /// # Errors
-    /// `Data` where memory does not hold what was put into it.
+    /// `Data` if a file in memory cannot be decoded.
     pub fn batches(&self) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for file in &self.files {
@@ -308,10 +304,10 @@ impl EncodedRows {
         Ok(batches)
     }
 
-    /// The rows whose topic, partition and offset are to be kept. Decodes and encodes again.
+    /// Returns the rows that `keep` selects by topic, partition and offset. Decodes all rows and encodes these again.
     ///
     /// # Errors
-    /// `Bug` for a table whose rows have no offsets; as [`EncodedRows::batches`].
+    /// `Bug` if the table has no such columns; otherwise as [`EncodedRows::batches`].
     pub fn kept(&self, keep: impl Fn(&str, i32, i64) -> bool) -> Result<Self> {
         let mut encoder = RowEncoder::new(self.table);
         if let Some(columns) = &self.handed_on {
@@ -346,7 +342,7 @@ impl EncodedRows {
 
 type Coordinates<'a> = (&'a ArrayRef, &'a Int32Array, &'a Int64Array);
 
-/// True where a column of one type may stand in a chunk for the other, that of the schema.
+/// Returns true if a column of type `one` may be in a chunk for a column of the type `schema`.
 fn alike(one: &DataType, schema: &DataType) -> bool {
     let fields = |one: &FieldRef, schema: &FieldRef| {
         one.name() == schema.name()
@@ -366,7 +362,7 @@ fn alike(one: &DataType, schema: &DataType) -> bool {
     }
 }
 
-/// A column without a dictionary, if it has one: its texts in the wanted type, each row's own.
+/// Replaces a dictionary column by a column with the text of each row, in the wanted type; returns any other column as it is.
 fn unpacked(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
     match column.as_dictionary_opt::<UInt32Type>() {
         Some(dictionary) => Ok(take(&cast(dictionary.values(), wanted)?, dictionary.keys(), None)?),
@@ -374,7 +370,7 @@ fn unpacked(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
     }
 }
 
-/// Topic, partition and offset of rows; none for a table that has none.
+/// Returns the columns topic, partition and offset, or `None` if the table lacks them.
 fn coordinates<'a>(schema: &Schema, columns: &'a [Option<ArrayRef>]) -> Result<Option<Coordinates<'a>>> {
     let column = |name: &str| schema.index_of(name).ok().and_then(|place| columns[place].as_ref());
     let (Some(topic), Some(partition), Some(offset)) = (column("topic"), column("partition"), column("offset")) else {
@@ -388,8 +384,8 @@ fn coordinates<'a>(schema: &Schema, columns: &'a [Option<ArrayRef>]) -> Result<O
     )))
 }
 
-/// The columns of a chunk that are handed on. Those without a value are kept by their place, to be handed on again: chunks are
-/// of one length mostly, and a third of the columns has no value in most files.
+/// Returns the columns of a chunk for a reader in the same process. Columns without a value are kept by position and reused,
+/// because most chunks have the same length, and a third of the columns has no value in most files.
 fn handed_on(
     chunk: &Chunk,
     (schema, places): &(SchemaRef, Vec<usize>),

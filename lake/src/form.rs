@@ -1,10 +1,11 @@
-//! What a table is by its log, held against what this program reads and writes.
+//! The form of a table according to its log (protocol and metadata), compared with the one that this program reads and writes.
 //!
-//! * A table of an earlier version lacks optional columns: [`Form::widened`] says what it is to become.
-//! * A table of a later version, or one that somebody has extended, has more columns: they stay, and are null in our rows.
-//! * What our rows could not be in, or would break a rule of, is refused by [`Form::refusal`], by its name.
+//! * A table of an earlier version lacks optional columns; [`Form::widened`] adds them.
+//! * A table of a later version, or one that another program has extended, has more columns. They stay, and are null in our
+//!   rows.
+//! * [`Form::refusal`] refuses, by name, a feature or column that our rows do not fit or would violate.
 //!
-//! Rules: only what is tested is taken for harmless. A feature that is listed without being in use is harmless.
+//! Rules: only tested features count as harmless. A feature that is listed but not in use is harmless.
 
 use std::collections::BTreeSet;
 
@@ -14,18 +15,18 @@ use crate::log::{LogEntry, Protocol, TableMetadata};
 use bellwether_base::{Error, Result};
 use bellwether_tables::{Column, ColumnType, Table, delta_field, delta_type};
 
-/// Newest versions of the protocol that name their features; below these, versions stand for features.
+/// The protocol versions that list their features by name; lower versions imply theirs.
 const READER_VERSION: i32 = 3;
 const WRITER_VERSION: i32 = 7;
 
-/// Features that change nothing of what is written or read here: for each a reason.
+/// Features that do not affect reading or writing here, with the reason for each.
 const HARMLESS: [&str; 10] = [
-    "appendOnly",          // rows are appended; a rebuild, which replaces them, asks first
-    "changeDataFeed",      // readers derive the changes of such commits from their files
-    "timestampNtz",        // a type that no column of ours has
+    "appendOnly",          // rows are appended; a rebuild, which replaces them, checks this first
+    "changeDataFeed",      // readers derive the changes of our commits from their files
+    "timestampNtz",        // no column of ours has this type
     "v2Checkpoint",        // both forms of log checkpoints are read
     "vacuumProtocolCheck", // nothing is vacuumed here
-    // In use only by what the metadata says, which is looked at for itself.
+    // The metadata shows whether these are in use, and is checked separately.
     "invariants",
     "checkConstraints",
     "generatedColumns",
@@ -33,7 +34,7 @@ const HARMLESS: [&str; 10] = [
     "columnMapping",
 ];
 
-/// Metadata of a column by which a feature is in use, and that feature.
+/// Keys in the metadata of a column, each with the feature that it uses.
 const OF_COLUMNS: [(&str, &str); 4] = [
     ("delta.invariants", "invariants"),
     ("delta.generationExpression", "generatedColumns"),
@@ -41,7 +42,7 @@ const OF_COLUMNS: [(&str, &str); 4] = [
     ("CURRENT_DEFAULT", "allowColumnDefaults"),
 ];
 
-/// What a table is, as far as its log has been read.
+/// Protocol and metadata of a table, as far as its log has been read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form {
     pub protocol: Option<Protocol>,
@@ -51,12 +52,12 @@ pub struct Form {
 // === impl Form ===
 
 impl Form {
-    /// True where an entry changes what the table is.
+    /// Returns true if an entry changes the form.
     pub fn is_changed_by(entry: &LogEntry) -> bool {
         entry.protocol.is_some() || entry.metadata.is_some()
     }
 
-    /// The form after an entry.
+    /// Returns the form after an entry.
     pub fn after(&self, entry: &LogEntry) -> Self {
         Self {
             protocol: entry.protocol.clone().or_else(|| self.protocol.clone()),
@@ -64,7 +65,7 @@ impl Form {
         }
     }
 
-    /// Why this program must not write to the table; none where it may, or nothing is known of it.
+    /// Returns the reason why this program must not write to the table; `None` if it may, or if the form is unknown.
     pub fn refusal(&self, table: Table) -> Option<Error> {
         let name = table.name();
         let features = self.features();
@@ -77,13 +78,13 @@ impl Form {
             None | Some(Ok(_)) => return None,
             Some(Err(what)) => what,
         };
-        Some(Error::data(format!("`{name}`: it is not a table of bellwether: {what}")).with_hint(
-            "check the root: another program's table may stand where this one belongs; else take the change back, or \
-             restore the table from a copy",
+        Some(Error::data(format!("`{name}` is not a table of bellwether: {what}")).with_hint(
+            "check the root: another program's table may be in this place; otherwise, revert the change or restore the \
+             table from a backup",
         ))
     }
 
-    /// Features in use that are not supported.
+    /// Returns the unsupported features in use.
     fn features(&self) -> Vec<String> {
         let listed = self.protocol.as_ref().map(unsupported).unwrap_or_default();
         let used = self.metadata.as_ref().and_then(in_use);
@@ -91,16 +92,16 @@ impl Form {
         listed.into_iter().chain(used).collect()
     }
 
-    /// True where files of the table may not be replaced by others with other rows.
+    /// Returns true if the table does not allow replacing files by files with other rows.
     pub(crate) fn only_appends(&self) -> bool {
         let set = self.metadata.as_ref().and_then(|metadata| metadata.configuration.get("delta.appendOnly"));
         set.and_then(Option::as_deref) == Some("true")
     }
 
-    /// The metadata with the columns of ours that it lacks, and their names; none where it has all.
+    /// Returns the metadata with the columns that it lacks added, and their names; `None` if it has all of them.
     ///
     /// # Errors
-    /// `Data` where our columns do not fit in.
+    /// `Data` if our columns do not fit.
     pub(crate) fn widened(&self, table: Table) -> Result<Option<(TableMetadata, Vec<String>)>> {
         if let Some(refusal) = self.refusal(table) {
             return Err(refusal);
@@ -113,30 +114,30 @@ impl Form {
         Ok(Some((TableMetadata { schema_string: schema.to_string(), ..metadata.clone() }, added)))
     }
 
-    /// True where the table has columns, or fields in records, that this program does not know.
+    /// Returns true if the table has columns, or fields in records, that this program does not know.
     pub(crate) fn has_unknown_columns(&self, table: Table) -> bool {
         let schema = self.metadata.as_ref().and_then(|metadata| parsed(metadata).ok());
         schema.is_some_and(|schema| unknown_in(table.columns(), &schema))
     }
 }
 
-/// What to do about a feature.
+/// Returns the hint about an unsupported feature.
 fn remedy(feature: &str) -> String {
     match feature {
         "checkConstraints" => {
             "drop the table's constraints (`ALTER TABLE ... DROP CONSTRAINT`); then start bellwether again".to_owned()
         }
         feature if feature.contains(' ') => {
-            "run the version of bellwether that knows it, or restore the table from a copy".to_owned()
+            "run a version of bellwether that supports it, or restore the table from a backup".to_owned()
         }
         feature => format!(
             "turn it off with the engine that turned it on (`ALTER TABLE ... DROP FEATURE {feature}`), or restore the table \
-             from a copy; then start bellwether again"
+             from a backup; then start bellwether again"
         ),
     }
 }
 
-/// What a protocol asks for that is not supported.
+/// Returns the unsupported versions or features of a protocol.
 fn unsupported(protocol: &Protocol) -> Vec<String> {
     if protocol.min_reader_version > READER_VERSION {
         return vec![format!("reader version {}", protocol.min_reader_version)];
@@ -149,7 +150,7 @@ fn unsupported(protocol: &Protocol) -> Vec<String> {
     features.into_iter().filter(|feature| !HARMLESS.contains(&feature.as_str())).cloned().collect()
 }
 
-/// A feature that the metadata puts to use and that is not supported.
+/// Returns an unsupported feature that the metadata uses.
 fn in_use(metadata: &TableMetadata) -> Option<String> {
     let set = |key: &str| metadata.configuration.get(key).and_then(Option::as_deref);
     if set("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
@@ -161,7 +162,7 @@ fn in_use(metadata: &TableMetadata) -> Option<String> {
     of_columns(&parsed(metadata).ok()?).map(str::to_owned)
 }
 
-/// A feature that a column's metadata puts to use, at any depth.
+/// Returns a feature that the metadata of a column uses, at any depth.
 fn of_columns(schema: &Value) -> Option<&'static str> {
     match schema {
         Value::Object(entries) => {
@@ -181,10 +182,10 @@ fn parsed(metadata: &TableMetadata) -> Result<Value, String> {
     serde_json::from_str(&metadata.schema_string).map_err(|_| "its schema is not readable".to_owned())
 }
 
-/// The schema with the columns of ours that it lacks, and their names.
+/// Returns the schema with the columns that it lacks added, and their names.
 ///
 /// # Errors
-/// Why our columns do not fit in.
+/// The reason why our columns do not fit.
 pub(crate) fn fit(table: Table, metadata: &TableMetadata) -> Result<(Value, Vec<String>), String> {
     let wanted: Vec<&str> = table.partition_column().into_iter().collect();
     let partitioned: Vec<&str> = metadata.partition_columns.iter().map(String::as_str).collect();
@@ -192,12 +193,12 @@ pub(crate) fn fit(table: Table, metadata: &TableMetadata) -> Result<(Value, Vec<
     let mut added = Vec::new();
     merge(table.columns(), &mut schema, "", &mut added)?;
     if partitioned != wanted {
-        return Err("it is partitioned otherwise".to_owned());
+        return Err("it has other partition columns".to_owned());
     }
     Ok((schema, added))
 }
 
-/// Adds to the fields of a record those that it lacks, each behind the one that it stands behind in our list.
+/// Adds the fields that a record lacks, each after its predecessor in our list.
 fn merge(columns: &[Column], record: &mut Value, above: &str, added: &mut Vec<String>) -> Result<(), String> {
     let fields = record["fields"].as_array_mut().ok_or("its schema is not readable")?;
     let named = |field: &Value, name: &str| field["name"].as_str().is_some_and(|it| it.eq_ignore_ascii_case(name));
@@ -215,7 +216,7 @@ fn merge(columns: &[Column], record: &mut Value, above: &str, added: &mut Vec<St
         };
         let field = &mut fields[place];
         if field["name"] != column.name {
-            return Err(format!("its column {} differs from `{path}` in case alone", field["name"]));
+            return Err(format!("its column {} differs from `{path}` only in case", field["name"]));
         }
         merge_type(column.kind, &mut field["type"], &path, added)?;
         if !column.required && field["nullable"] == false {
@@ -226,7 +227,7 @@ fn merge(columns: &[Column], record: &mut Value, above: &str, added: &mut Vec<St
     }
     let unknown = |field: &&Value| !columns.iter().any(|column| field["name"] == column.name);
     match fields.iter().filter(unknown).find(|field| field["nullable"] == false) {
-        Some(field) => Err(format!("bellwether does not know its column {}, which may not be null", field["name"])),
+        Some(field) => Err(format!("its column {} is unknown to bellwether and must not be null", field["name"])),
         None => Ok(()),
     }
 }
@@ -245,7 +246,7 @@ fn merge_type(kind: ColumnType, stored: &mut Value, path: &str, added: &mut Vec<
     Err(format!("column `{path}` is {found}, not {wanted}"))
 }
 
-/// A type in a word, whatever may be null in it.
+/// Names a type, regardless of nullability.
 fn type_name(kind: &Value) -> String {
     match kind {
         Value::String(name) => name.replace(' ', ""),

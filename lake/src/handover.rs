@@ -1,6 +1,6 @@
-//! Passes freshly committed rows to a reader in the same process, so that they need not be read back from Parquet.
+//! Passes freshly committed rows to a reader in the same process, so that it need not read them back from Parquet.
 //!
-//! Only a shortcut: a miss means reading the file. It is bounded in bytes; the oldest offer goes first.
+//! It is only a shortcut: after a miss, the reader reads the file. Its size in bytes is bounded; the oldest offer goes first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,17 +39,17 @@ struct Offer {
 }
 
 impl Handover {
-    /// Holds at most this many bytes of rows, with these columns of them.
+    /// Creates a handover that holds at most so many bytes of rows, with these columns.
     pub fn new(limit_bytes: usize, columns: &'static [&'static str]) -> Self {
         Self { inner: Arc::new(Inner { limit_bytes, columns, held: Mutex::default(), changed: Notify::new() }) }
     }
 
-    /// The columns that the reader takes.
+    /// Returns the columns that the reader takes.
     pub fn columns(&self) -> &'static [&'static str] {
         self.inner.columns
     }
 
-    /// Offers the rows of a commit that has landed, and wakes whoever waits.
+    /// Offers the rows of a commit that has landed, and wakes the reader.
     pub fn offer(&self, uuid: Uuid, files: Vec<WrittenFile>) {
         let bytes = files.iter().flat_map(|file| &file.rows).map(RecordBatch::get_array_memory_size).sum();
         if bytes <= self.inner.limit_bytes {
@@ -65,7 +65,7 @@ impl Handover {
         self.inner.changed.notify_one();
     }
 
-    /// Takes the rows of a commit; none means that they have to be read.
+    /// Takes the rows of a commit; returns `None` if the reader must read them from the files.
     pub fn take(&self, uuid: Uuid) -> Option<Vec<WrittenFile>> {
         let mut held = self.held();
         let index = held.offers.iter().position(|offer| offer.uuid == uuid)?;
@@ -74,18 +74,18 @@ impl Handover {
         Some(offer.files)
     }
 
-    /// Bytes held at present.
+    /// Returns the bytes that are held now.
     pub fn held_bytes(&self) -> usize {
         self.held().bytes
     }
 
-    /// Returns after the next offer, at once where one was made since the last call.
+    /// Waits for the next offer; returns at once if one was made since the last call.
     pub async fn changed(&self) {
         self.inner.changed.notified().await;
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        // The lock is held for plain moves only, so a poisoned one still guards a whole value.
+        // Nothing can panic half-way through a change, so a poisoned lock still guards a consistent value.
         self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,32 +1,31 @@
-//! How the work of aggregation is laid out over shards, as the log of `metrics` says it: whoever follows that table reads
-//! here how far it goes.
+//! The division of aggregation into shards, according to the log of `metrics`. A follower of that table learns here how far
+//! it has been aggregated.
 
 use bellwether_tables::AppId;
 
 use crate::commit::{Advance, Snapshot};
 
-/// More shards than anybody needs; also what the number of rebuilds is multiplied by.
+/// Greatest number of shards. The number of [`AppId::Layout`] is the generation times this plus one, plus the shards.
 pub const MOST_SHARDS: u32 = 1000;
 
-/// The application of a shard: its number is the version of `events` that it reads next.
+/// Returns the application id of a shard. Its number is the version of `events` that the shard reads next.
 pub fn app_of(shard: u32) -> String {
     AppId::Shard(shard).to_string()
 }
 
-/// How the runs are laid out over shards. It only grows as a number, and every commit of an aggregator expects it as it
-/// was: after a rebuild all of them begin anew.
+/// The division of the runs into shards. As a number it only grows, and every commit of an aggregator requires it to be
+/// unchanged: after a rebuild, all aggregators restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// How often everything was rebuilt.
+    /// Number of rebuilds so far.
     pub generation: i64,
-    /// Shards.
     pub shards: u32,
 }
 
 // === impl Layout ===
 
 impl Layout {
-    /// The layout of a version of `metrics`; none where nothing has been committed yet.
+    /// Returns the layout of a version of `metrics`; `None` if nothing has been committed yet.
     pub fn of(on: &Snapshot) -> Option<Self> {
         let Some(number) = on.next(&AppId::Layout.to_string()) else {
             return on.next(&app_of(0)).map(|_| Self { generation: 0, shards: 1 });
@@ -35,19 +34,19 @@ impl Layout {
         Some(Self { generation: number.div_euclid(i64::from(MOST_SHARDS) + 1), shards })
     }
 
-    /// The step of a commit that is made for this layout.
+    /// Returns the advance, or the condition, of a commit for this layout.
     pub fn advance(self, on: &Snapshot) -> Advance {
         let next = self.generation * (i64::from(MOST_SHARDS) + 1) + i64::from(self.shards);
         let app_id = AppId::Layout.to_string();
         Advance { expected: on.next(&app_id), app_id, next }
     }
 
-    /// Where each shard stands: the version of `events` that it reads next.
+    /// Returns for each shard the version of `events` that it reads next.
     pub fn stands(self, on: &Snapshot) -> impl Iterator<Item = (u32, i64)> {
         (0..self.shards).map(|shard| (shard, on.next(&app_of(shard)).unwrap_or(0)))
     }
 
-    /// The version of `events` that the shard furthest behind reads next: `metrics` holds all before it.
+    /// Returns the version of `events` that the shard furthest behind reads next: `metrics` covers all earlier ones.
     pub fn reads_next(on: &Snapshot) -> i64 {
         Self::of(on).and_then(|layout| layout.stands(on).map(|(_, next)| next).min()).unwrap_or(0)
     }

@@ -1,7 +1,7 @@
-//! A lease: which of several processes is to work, so that the others need not. A file under the root that its holder
-//! writes again each second; one that has not been written for a while is anybody's.
+//! A lease decides which of several processes works, so that the others can stand by. It is a file under the root, which
+//! its holder rewrites every second. Any process may take over a lease that was not rewritten for a while.
 //!
-//! It saves work and decides nothing: two that both believe to hold it are kept apart by the tables' own logs.
+//! It only saves work. If two processes both believe that they hold it, the logs of the tables keep them apart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +21,19 @@ use bellwether_base::Result;
 /// Folder of the leases under the root.
 const FOLDER: &str = "_leases";
 
-/// Between two looks, and two signs of life.
+/// Time between two reads of a lease by a process that does not hold it.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Time between two heartbeats of the holder.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Without a sign of life for so long, the holder is taken for dead: three that are missing.
+/// Time without a heartbeat after which the holder counts as dead: three missed heartbeats.
 const EXPIRES: Duration = Duration::from_secs(3);
 
-/// Between claiming a lease and finding that nobody else has claimed it at the same moment.
+/// Time between claiming a lease and checking that no other process has claimed it at the same moment.
 const SETTLES: Duration = Duration::from_millis(200);
 
-/// What the file says.
+/// A heartbeat: the content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sign {
     holder: Uuid,
@@ -39,7 +41,7 @@ struct Sign {
     at_micros: i64,
 }
 
-/// A lease that a process wants to hold.
+/// A lease, as seen by one process that competes for it.
 pub struct Lease {
     store: Arc<dyn ObjectStore>,
     path: Path,
@@ -49,7 +51,7 @@ pub struct Lease {
 }
 
 impl Lake {
-    /// A lease of a name.
+    /// Returns the lease with a name.
     pub fn lease(&self, name: &str) -> Lease {
         Lease {
             store: Arc::clone(self.objects()),
@@ -64,7 +66,7 @@ impl Lake {
 // === impl Lease ===
 
 impl Lease {
-    /// Tries to hold the lease, and tells whether it is held, until stopped; then gives it back.
+    /// Competes for the lease until stopped, and reports whether this process holds it; then releases it.
     pub async fn keep(self, held: watch::Sender<bool>, stop: CancellationToken) {
         let mut seen: Option<(Sign, i64)> = None;
         while !stop.is_cancelled() {
@@ -72,8 +74,8 @@ impl Lease {
             match self.turn(&held, &mut seen).await {
                 Ok(()) => {}
                 Err(error) => {
-                    // Whoever cannot show a sign of life must expect that another takes over.
-                    tracing::warn!(lease = self.name, reason = %error.chain(), "the lease cannot be looked after");
+                    // Without heartbeats, another process may take over at any time.
+                    tracing::warn!(lease = self.name, reason = %error.chain(), "cannot renew the lease");
                     held.send_replace(false);
                 }
             }
@@ -86,7 +88,7 @@ impl Lease {
         if held.send_replace(false)
             && let Err(error) = self.store.delete(&self.path).await
         {
-            tracing::debug!(lease = self.name, %error, "the lease could not be given back; it expires");
+            tracing::debug!(lease = self.name, %error, "cannot release the lease; it will expire");
         }
     }
 
@@ -110,18 +112,18 @@ impl Lease {
         self.sign(0).await?;
         self.clock.sleep(SETTLES).await;
         if self.look().await?.is_some_and(|sign| sign.holder == self.me) {
-            tracing::info!(lease = self.name, "at work");
+            tracing::info!(lease = self.name, "lease acquired; starting work");
             held.send_replace(true);
         }
         Ok(())
     }
 
-    /// True where nobody holds the lease, or whoever does has shown no sign of life for too long.
+    /// Returns true if the lease has no holder, or if the holder's last heartbeat is too old.
     fn is_free(&self, found: Option<Sign>, seen: &mut Option<(Sign, i64)>) -> bool {
         let (now, expires) = (self.clock.now_micros(), i64::try_from(EXPIRES.as_micros()).unwrap_or(i64::MAX));
         let Some(found) = found else { return true };
-        // The holder's clock may be wrong, but not by so much that an old lease looks young for ever: what has not changed
-        // while this process looked on is old too.
+        // A fast clock of the holder could make an old heartbeat look recent for ever, so one that has not changed while
+        // this process watched is old as well.
         let since = match seen.take() {
             Some((sign, since)) if sign == found => since,
             _ => now,
@@ -133,7 +135,7 @@ impl Lease {
 
     async fn look(&self) -> Result<Option<Sign>> {
         match self.store.get(&self.path).await {
-            // A file that is being written, or is nonsense, is no sign of life.
+            // An incomplete or unreadable file is no heartbeat.
             Ok(found) => Ok(serde_json::from_slice(&found.bytes().await.stored()?).ok()),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(from_store(source)),
@@ -178,6 +180,6 @@ mod tests {
         let (third, _third_task, _) = keep(&lake);
         second_stop.cancel();
         second_task.await.expect("ends");
-        assert!(until(&third, true, Duration::from_millis(1200)).await, "what was given back is free at once");
+        assert!(until(&third, true, Duration::from_millis(1200)).await, "a released lease is free at once");
     }
 }

@@ -1,9 +1,10 @@
-//! Entries of a Delta log: how a commit is written down and how one is read back.
+//! Writes and reads entries of a Delta log.
 //!
-//! The format is the Delta transaction protocol, one JSON action a line. Facts of our own (the commit's id and what it
-//! took from each Kafka partition) stand in `commitInfo.bellwether`, where the protocol allows free content.
+//! The format is the Delta transaction protocol, one JSON action per line. Our own facts (the id of the commit and its
+//! offset range in each Kafka partition) are in `commitInfo.bellwether`, where the protocol allows free content.
 //!
-//! Kept by hand: the Delta library's writer does not tell whether an unclear commit landed (docs/decisions/0001).
+//! This is our own code because the Delta library's writer cannot report whether an unclear commit landed
+//! (docs/decisions/0001).
 
 use std::collections::BTreeMap;
 
@@ -20,30 +21,29 @@ use bellwether_tables::Table;
 /// Folder of the log under a table.
 pub const LOG_FOLDER: &str = "_delta_log";
 
-/// Who wrote an entry, for the table's history.
+/// Name and version of this program, for the table's history.
 const ENGINE: &str = concat!("bellwether/", env!("CARGO_PKG_VERSION"));
 
 /// A data file that the log names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddedFile {
-    /// Path under the table.
+    /// Path, relative to the table.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// Rows, where its statistics say so.
+    /// Number of rows, if the statistics state it.
     pub rows: Option<i64>,
-    /// Value of the partition column, where the table has one.
+    /// Value of the partition column, if the table has one.
     pub partition_values: BTreeMap<String, Option<String>>,
-    /// False where the file only rewrites rows that were there.
+    /// False if the file only rewrites existing rows.
     pub data_change: bool,
-    /// Delta statistics, JSON text.
+    /// Delta statistics as JSON.
     pub stats: Option<String>,
 }
 
-/// One version of a table: what its log entry says.
+/// The log entry of one version of a table.
 #[derive(Clone, Debug, Default)]
 pub struct LogEntry {
-    /// Version.
     pub version: i64,
     /// Time of the commit, milliseconds since the epoch.
     pub timestamp_ms: i64,
@@ -51,13 +51,13 @@ pub struct LogEntry {
     pub added: Vec<AddedFile>,
     /// Paths of files removed.
     pub removed: Vec<String>,
-    /// Applications moved.
+    /// Applications advanced, with their new numbers.
     pub txns: Vec<(String, i64)>,
     /// The commit's own id, if this program wrote it.
     pub uuid: Option<Uuid>,
     /// Operation of the commit.
     pub operation: String,
-    /// Offsets taken from each Kafka partition.
+    /// Offset range of each Kafka partition.
     pub ranges: Vec<PartitionRange>,
     /// Metadata of the table, if the entry changes it.
     pub metadata: Option<TableMetadata>,
@@ -65,19 +65,19 @@ pub struct LogEntry {
     pub protocol: Option<Protocol>,
 }
 
-/// Metadata of a table, as its log has it.
+/// Metadata of a table, as stored in its log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableMetadata {
-    /// Delta schema, JSON text.
+    /// Delta schema as JSON.
     pub schema_string: String,
-    /// Columns whose values are the partition folders.
+    /// Columns by which the files are partitioned.
     #[serde(default)]
     pub partition_columns: Vec<String>,
     /// Properties of the table.
     #[serde(default)]
     pub configuration: BTreeMap<String, Option<String>>,
-    /// Everything else (id, name, description, format, time of creation), kept as it is.
+    /// All other fields (id, name, description, format, time of creation), kept unchanged.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -99,7 +99,7 @@ pub struct Protocol {
 }
 
 impl LogEntry {
-    /// True where the entry brings rows, rather than only rewriting them.
+    /// Returns true if the entry adds rows, instead of only rewriting them.
     pub fn brings_rows(&self) -> bool {
         self.added.iter().any(|file| file.data_change)
     }
@@ -163,12 +163,12 @@ struct Statistics {
     num_records: Option<i64>,
 }
 
-/// Path of a version's entry under a table.
+/// Returns the path of a version's entry.
 pub fn entry_path(table: &Path, version: i64) -> Path {
     table.clone().join(LOG_FOLDER).join(format!("{version:020}.json"))
 }
 
-/// The entry that makes a table: protocol and schema.
+/// Writes the entry that creates a table, with its protocol and schema.
 pub(crate) fn creation(table: Table, now_ms: i64, id: Uuid) -> String {
     let partition_columns: Vec<&str> = table.partition_column().into_iter().collect();
     let lines = [
@@ -190,7 +190,7 @@ pub(crate) fn creation(table: Table, now_ms: i64, id: Uuid) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The entry that adds columns to a table: the metadata as it is to be.
+/// Writes the entry that adds columns to a table, with the new metadata.
 pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, id: Uuid) -> Result<String> {
     let bug = |source| Error::bug("a table's metadata cannot be written as JSON").with_source(source);
     let metadata = serde_json::to_value(metadata).map_err(bug)?;
@@ -205,7 +205,7 @@ pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, 
     Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// The entry of a commit.
+/// Writes the entry of a commit.
 pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     let bug = |source| Error::bug("a commit cannot be written as JSON").with_source(source);
     let facts = Facts { commit: commit.uuid, ranges: commit.ranges.clone(), more: commit.facts.clone() };
@@ -231,7 +231,7 @@ pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     Ok(text)
 }
 
-/// The entry of a commit that also takes files out, whose rows are then gone.
+/// Writes the entry of a commit that also removes files with their rows.
 pub(crate) fn replace_entry(commit: &Commit, removed: &[AddedFile], now_ms: i64) -> Result<String> {
     let mut text = write_entry(commit, now_ms)?.replacen("\"isBlindAppend\":true", "\"isBlindAppend\":false", 1);
     for file in removed {
@@ -247,19 +247,19 @@ fn remove_line(file: &AddedFile, now_ms: i64, data_change: bool) -> Value {
     }})
 }
 
-/// A rewrite of files: the same rows in fewer files. Readers that follow the log by version skip it.
+/// A rewrite of several files as one with the same rows. Readers that follow the log by version skip it.
 pub(crate) struct Rewrite<'a> {
     /// Its own id.
     pub(crate) uuid: Uuid,
-    /// The step that keeps two rewrites of one table apart.
+    /// The advance that prevents two concurrent rewrites of one table.
     pub(crate) advance: &'a Advance,
-    /// Files it takes out.
+    /// Files to remove.
     pub(crate) removed: &'a [AddedFile],
-    /// The file that holds their rows.
+    /// The new file with their rows.
     pub(crate) added: &'a DataFile,
 }
 
-/// The entry of a rewrite.
+/// Writes the entry of a rewrite.
 pub(crate) fn rewrite_entry(rewrite: &Rewrite<'_>, now_ms: i64) -> String {
     let Rewrite { uuid, advance, removed, added } = rewrite;
     let mut lines = vec![
@@ -280,7 +280,7 @@ pub(crate) fn rewrite_entry(rewrite: &Rewrite<'_>, now_ms: i64) -> String {
 /// Reads an entry.
 ///
 /// # Errors
-/// `Data` where a line is not an action of the protocol, there is none at all, or a file comes with a deletion vector.
+/// `Data` if a line is not an action of the protocol, there is no line, or a file has a deletion vector.
 pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
     let mut entry = LogEntry { version, ..LogEntry::default() };
     let mut lines = 0;
@@ -322,10 +322,10 @@ pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
 
 fn torn(version: i64) -> Error {
     Error::data(format!("log entry {version} is not readable"))
-        .with_hint("restore the table's log from a copy; `bellwether audit` says what else is affected")
+        .with_hint("restore the table's log from a backup; `bellwether audit` lists all damage")
 }
 
-/// A file of which the log says that some rows are gone: reading it would bring them back.
+/// Reports a file with deleted rows, which reading the file would restore.
 pub(crate) fn deleted_rows(path: &str) -> Error {
     Error::data(format!("file `{path}` has a deletion vector, which bellwether does not read")).with_hint(
         "purge deletion vectors with the engine that wrote them (`REORG TABLE ... APPLY (PURGE)`), and turn them off",
@@ -344,7 +344,7 @@ fn added_file(add: AddLine) -> AddedFile {
     }
 }
 
-/// Number of rows that a file's statistics state.
+/// Returns the number of rows that a file's statistics state.
 pub(crate) fn rows_in_statistics(stats: &str) -> Option<i64> {
     serde_json::from_str::<Statistics>(stats).ok()?.num_records
 }

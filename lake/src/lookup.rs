@@ -1,7 +1,7 @@
-//! Reading a few rows of a file: by their places, or by a value that they hold.
+//! Reads a few rows of a file, by their positions or by the value of a column.
 //!
-//! By value, no more of a file is fetched than it takes: its footer, then the Bloom filters of the column, and only where
-//! one of these does not rule the values out, the columns wanted of that row group.
+//! A search by value fetches as little of the file as possible: the footer, then the Bloom filters of the column, and then
+//! the requested columns of the row groups that a filter does not rule out.
 
 use std::collections::HashSet;
 use std::io::Cursor;
@@ -30,19 +30,19 @@ use crate::stored::{Stored, from_parquet};
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 
-/// Bytes fetched from a file's end at first: its footer, nearly always. A file that is no larger is fetched whole.
+/// Bytes first fetched from the end of a file, which nearly always contain the footer. A smaller file is fetched whole.
 const FOOTER_BYTES: u64 = 64 * 1024;
 
-/// Rows in a batch that is decoded at a time.
+/// Rows in a decoded batch.
 const BATCH_ROWS: usize = 16 * 1024;
 
 // === impl Lake ===
 
 impl Lake {
-    /// Rows of a file by their places in it, which are in order; all of one batch, with these columns.
+    /// Reads the rows at some positions of a file, given in ascending order, as one batch with these columns.
     ///
     /// # Errors
-    /// `Data` where the file is gone or unreadable, or does not have that many rows.
+    /// `Data` if the file is missing or unreadable, or has no such row.
     pub async fn read_rows(
         &self,
         table: Table,
@@ -58,7 +58,10 @@ impl Lake {
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata_of(&bytes)?);
             let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
             if places.last().is_some_and(|last| *last as usize >= rows) {
-                return Err(Error::data(format!("file `{}` has {rows} rows, and a later one is asked for", file.path)));
+                return Err(Error::data(format!(
+                    "file `{}` has {rows} rows, but a later row was requested",
+                    file.path
+                )));
             }
             let ranges = places.iter().map(|place| *place as usize..*place as usize + 1);
             let selection = RowSelection::from_consecutive_ranges(ranges, rows);
@@ -67,7 +70,8 @@ impl Lake {
         self.work().run("the Parquet reader", work).await.map_err(|error| unreadable(table, of, error))
     }
 
-    /// Rows of a file whose text column, one with a Bloom filter, holds one of these values; none where there is none.
+    /// Reads the rows of a file with one of these values in a text column that has a Bloom filter; returns `None` if there
+    /// is no such row.
     ///
     /// # Errors
     /// As [`Lake::read_rows`].
@@ -86,12 +90,12 @@ impl Lake {
         }
     }
 
-    /// Why a part of a file is not to be had: of one that is gone or cut there is none, however often one asks.
+    /// Explains a failed read: if the file is missing or truncated, another attempt cannot succeed.
     async fn why_unread(&self, table: Table, file: &AddedFile, error: Error) -> Error {
         let Ok(path) = self.file_path(table, &file.path) else { return error };
         match self.objects().head(&path).await {
             Ok(found) if i64::try_from(found.size) != Ok(file.size) => {
-                let what = format!("it has {} bytes, the log says {}", found.size, file.size);
+                let what = format!("it has {} bytes, but the log says {}", found.size, file.size);
                 unreadable(table, file, Error::bug(what).with_source(error))
             }
             Err(source @ object_store::Error::NotFound { .. }) => gone(table, &file.path).with_source(source),
@@ -149,7 +153,7 @@ impl Lake {
         self.work().run("the Parquet reader", work).await
     }
 
-    /// The row groups that may hold one of the values.
+    /// Returns the row groups that may hold one of the values.
     async fn groups_with(
         &self,
         metadata: &Arc<ParquetMetaData>,
@@ -176,7 +180,7 @@ impl Lake {
         self.work().run("the Bloom filters", work).await
     }
 
-    /// Fetches ranges of a file that are not there yet.
+    /// Fetches the ranges of a file that have not been fetched yet.
     async fn fetch(&self, path: &object_store::path::Path, parts: &mut Parts, ranges: Vec<Range<u64>>) -> Result<()> {
         let missing: Vec<Range<u64>> =
             ranges.into_iter().filter(|range| parts.part(range.start, range.end - range.start).is_none()).collect();
@@ -188,7 +192,7 @@ impl Lake {
     }
 }
 
-/// Pieces of a file, by where they begin.
+/// Fetched parts of a file, each with its start.
 #[derive(Clone)]
 struct Parts {
     size: u64,
@@ -239,7 +243,7 @@ fn metadata_of(bytes: &Bytes) -> Result<ArrowReaderMetadata> {
     ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new().with_skip_arrow_metadata(true)).stored()
 }
 
-/// The metadata in the end of a file, or how many bytes of it that takes.
+/// Reads the metadata from the end of a file, or returns how many bytes from the end it needs.
 fn footer(end: &Bytes, size: u64) -> Result<std::result::Result<ParquetMetaData, u64>> {
     let mut reader = ParquetMetaDataReader::new();
     match reader.try_parse_sized(end, size) {
@@ -249,7 +253,7 @@ fn footer(end: &Bytes, size: u64) -> Result<std::result::Result<ParquetMetaData,
     }
 }
 
-/// Where the Bloom filters of a column are.
+/// Returns the byte ranges of a column's Bloom filters.
 fn bloom_ranges(metadata: &ParquetMetaData, leaf: usize) -> Vec<Range<u64>> {
     let range = |group: &parquet::file::metadata::RowGroupMetaData| {
         let column = group.column(leaf);
@@ -265,7 +269,7 @@ fn holds_any(batch: &RecordBatch, values: &HashSet<String>) -> std::result::Resu
     Ok((0..texts.len()).map(|row| Some(texts.is_valid(row) && values.contains(texts.value(row)))).collect())
 }
 
-/// The rows that a reader gives, as one batch with these columns.
+/// Collects the rows of a reader as one batch with these columns.
 fn collect<R: ChunkReader + 'static>(
     table: Table,
     file: &AddedFile,

@@ -1,8 +1,8 @@
-//! Maintenance, by which a table that gets a commit a second stays as quick to open and to read as a young one:
-//! log checkpoints, so that opening does not read the whole history, and compaction of small files.
+//! Maintenance keeps a table that receives a commit every second as quick to open and to read as a new one. It writes log
+//! checkpoints, so that opening does not read the whole history, and combines small files.
 //!
-//! Both are checked before they count: a checkpoint is opened again and compared with the log, and a compacted file is
-//! read again and compared row by row. A rewrite says `dataChange: false`, so readers that follow the log skip it.
+//! Both are verified: a checkpoint is read back and compared with the log, and a combined file is read back and compared
+//! row by row. A rewrite states `dataChange: false`, so readers that follow the log skip it.
 
 use std::sync::Arc;
 
@@ -21,21 +21,21 @@ use crate::stored::Stored;
 use bellwether_base::{Error, Result};
 use bellwether_tables::{AppId, Table};
 
-/// How many times as large the largest of files are that are rewritten together.
+/// Files are rewritten together if the largest is at most about so many times as large as the smallest.
 const TIER: i64 = 64;
 
-/// When maintenance has something to do.
+/// Determines when maintenance does something.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintainSettings {
-    /// Versions between log checkpoints. Fewer: quicker opening, more writing.
+    /// Versions between log checkpoints. Fewer make opening quicker and cost more writing.
     pub checkpoint_versions: i64,
-    /// Small files of one partition value and about one size that are worth a rewrite; fewer are where they make a file that is
-    /// not small, which is half of what `compact_bytes` says.
+    /// Number of small files of one partition value and similar size that are worth a rewrite. Fewer are enough if they make
+    /// a file of at least half of `compact_bytes`, which is no longer small.
     pub compact_files: usize,
-    /// Bytes of Parquet that one rewrite reads at most; bounds its memory (about eight times as much, docs/performance.md).
+    /// Most bytes of Parquet that one rewrite reads. Its memory is about eight times as much (docs/performance.md).
     pub compact_bytes: i64,
-    /// Bytes of a rewritten file up to which all its columns are compared at once with those it replaces; of a larger one,
-    /// some after the others, which bounds the memory of that.
+    /// Largest rewritten file, in bytes, of which all columns are compared at once with the replaced ones. The columns of a
+    /// larger file are compared in groups, which bounds the memory.
     pub compare_bytes: usize,
 }
 
@@ -50,22 +50,22 @@ impl Default for MaintainSettings {
     }
 }
 
-/// What maintenance did to a table.
+/// The result of maintaining a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
     /// A log checkpoint was written.
     pub checkpointed: bool,
-    /// Files that were replaced.
+    /// Number of replaced files.
     pub files_compacted: usize,
 }
 
 // === impl Lake ===
 
 impl Lake {
-    /// Does what is due for a table.
+    /// Combines small files of a table and writes a log checkpoint, if either is due.
     ///
     /// # Errors
-    /// As [`Lake::checkpoint`] and [`Lake::compact`]; the table is whole in any case.
+    /// As [`Lake::checkpoint`] and [`Lake::compact`]; an error leaves the table intact.
     pub async fn maintain(&self, table: Table, settings: &MaintainSettings) -> Result<Maintained> {
         let files_compacted = self.compact(table, settings).await?;
         let log = self.log(table);
@@ -77,18 +77,17 @@ impl Lake {
         Ok(Maintained { checkpointed, files_compacted })
     }
 
-    /// Rewrites small files of one partition value of a table as one, if there are enough of them. Returns how many files it
-    /// replaced.
+    /// Rewrites small files of one partition value as one, if there are enough of them. Returns the number of replaced files.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the new file does not hold the old rows, or an old one
-    /// cannot be read.
+    /// `Unavailable` if storage does not answer; `Data` if the new file does not hold the old rows, or an old file cannot be
+    /// read.
     pub async fn compact(&self, table: Table, settings: &MaintainSettings) -> Result<usize> {
         let log = self.log(table);
         let snapshot = log.load().await?;
         let (version, files) = self.active_files(table).await?;
         if version < snapshot.version {
-            // Files that an earlier rewrite took out would be written again.
+            // Otherwise, files that an earlier rewrite has removed would be written again.
             return Err(Error::unavailable(format!("a listing of table `{}` is behind its log", table.name())));
         }
         let Some(replaced) = self.worth_rewriting(table, snapshot.form(), files, settings).await? else { return Ok(0) };
@@ -116,14 +115,14 @@ impl Lake {
             }
             // If it landed, the next round sees fewer files; if not, it does the work again.
             Outcome::Unknown { reason } => Err(Error::unavailable(format!(
-                "nobody can tell whether the rewrite of table `{}` landed: {reason}",
+                "the outcome of the rewrite of table `{}` is unknown: {reason}",
                 table.name()
             ))),
         }
     }
 
-    /// The files that are worth a rewrite, with their bytes. A file with a column that this program does not know is left as
-    /// it is: the values would be lost.
+    /// Returns the files that are worth a rewrite, with their content. It leaves out files with unknown columns, because the
+    /// values of these would be lost.
     async fn worth_rewriting(
         &self,
         table: Table,
@@ -144,7 +143,7 @@ impl Lake {
                     None => fit.push((file, bytes)),
                     Some(column) => {
                         let (table, path) = (table.name(), &file.path);
-                        tracing::info!(table, path, column, "a file with a column unknown here is not rewritten");
+                        tracing::info!(table, path, column, "not rewriting a file with an unknown column");
                         unfit.push(file.path);
                     }
                 }
@@ -178,14 +177,14 @@ impl Lake {
             return Ok(());
         }
         Err(Error::data(format!("the rewritten file of table `{}` does not hold the rows it replaces", table.name()))
-            .with_hint("it has not been put to use; check the disk or the object store"))
+            .with_hint("the new file is not used; check the disk or the object store"))
     }
 
-    /// Writes a log checkpoint of a table's newest version, opens it again and compares: a checkpoint that lost an
-    /// application's number would make ingestion read offsets twice.
+    /// Writes a log checkpoint of a table's newest version, and compares it with the log: if it lost the number of an
+    /// application, ingest would read offsets twice.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the checkpoint does not hold what the log says.
+    /// `Unavailable` if storage does not answer; `Data` if the checkpoint differs from the log.
     pub async fn checkpoint(&self, table: Table) -> Result<()> {
         let log = self.log(table);
         let before = log.load().await?;
@@ -207,11 +206,11 @@ impl Lake {
             table.name(),
             lost.join("`, `")
         ))
-        .with_hint("it has been taken out of use again; the log itself is whole"))
+        .with_hint("the checkpoint is no longer used; the log itself is intact"))
     }
 }
 
-/// The rows of files, one file after the other and a piece at a time.
+/// Returns the rows of files, file by file, in batches.
 fn batches_of(
     table: Table,
     files: &[(AddedFile, Bytes)],
@@ -233,14 +232,14 @@ fn encode(table: Table, files: &[(AddedFile, Bytes)]) -> Result<EncodedRows> {
     encoder.finish()
 }
 
-/// The columns of a table in about so many groups, which are compared one after the other: of each column that is read a page
-/// is in memory, and from a large file these come to ten times the file.
+/// Divides the columns of a table into about so many groups, to be compared one after the other. Reading holds a page of
+/// every column in memory, which for a large file is ten times its size.
 fn column_groups(table: Table, groups: usize) -> Vec<Vec<&'static str>> {
     let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
     names.chunks(names.len().div_ceil(groups)).map(<[&str]>::to_vec).collect()
 }
 
-/// True where both have the same rows in the same order, however they are cut into pieces.
+/// Returns true if both have the same rows in the same order, whatever their batches.
 fn same_rows(
     mut left: impl Iterator<Item = Result<RecordBatch>>,
     mut right: impl Iterator<Item = Result<RecordBatch>>,
@@ -259,7 +258,7 @@ fn same_rows(
     }
 }
 
-/// What is left of a piece, or the next one that has rows.
+/// Returns the rest of a batch, or the next batch that has rows; `None` at the end.
 fn filled(
     left: Option<RecordBatch>,
     more: &mut impl Iterator<Item = Result<RecordBatch>>,
@@ -274,17 +273,18 @@ fn filled(
     Ok(piece)
 }
 
-/// Files of a partition value that are about as large as one another, oldest first and within the bound of bytes, where
-/// there are enough of them or they make a file that is not small: of all such, the most. Were large ones rewritten along
-/// with each round of small ones, a row would be rewritten again and again on its way into a file of full size; so it is
-/// once for each power of [`TIER`] (size-tiered compaction, as of LSM trees).
+/// Selects the files for a rewrite: of one partition value and similar size, oldest first, within the bound of bytes, and
+/// enough of them, or of bytes. Of several such sets it returns the one with the most files.
+///
+/// If every rewrite included large files as well, a row would be rewritten again and again until its file has full size.
+/// In tiers it is rewritten once for each power of [`TIER`] (size-tiered compaction, as in LSM trees).
 fn worth_compacting(files: Vec<AddedFile>, settings: &MaintainSettings) -> Option<Vec<AddedFile>> {
     let full = settings.compact_bytes / 2;
     let tier = |file: &AddedFile| (full / file.size.max(1)).max(1).ilog(TIER);
     let by_kind =
         |a: &AddedFile, b: &AddedFile| a.partition_values.cmp(&b.partition_values).then_with(|| tier(a).cmp(&tier(b)));
     let mut small: Vec<AddedFile> = files.into_iter().filter(|file| file.size < full).collect();
-    // Names hold the time of writing, so this is the order in which the rows came.
+    // Names begin with the time of writing, so this is the order in which the rows arrived.
     small.sort_by(|a, b| by_kind(a, b).then_with(|| a.path.cmp(&b.path)));
     let worth = small.chunk_by(|a, b| by_kind(a, b).is_eq()).filter_map(|alike| {
         let (mut fit, mut bytes) = (0, 0);
@@ -310,7 +310,7 @@ mod tests {
         AddedFile { path, size, rows: Some(size), partition_values: BTreeMap::new(), data_change: true, stats: None }
     }
 
-    /// Bytes written in all, and the files that are left, after so many commits of files of a size.
+    /// Returns the bytes that all rewrites write, and the remaining files, after so many commits of a file of this size.
     fn after(commits: usize, size: i64) -> (i64, Vec<AddedFile>) {
         let (mut files, mut written) = (Vec::new(), 0);
         for n in 0..commits {

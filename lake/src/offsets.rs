@@ -1,7 +1,7 @@
-//! Which messages of a partition an application has committed to a table: asked when the partition changes its owner.
+//! Finds the messages of a partition that an application has committed to a table, when the partition changes owners.
 //!
-//! Rows say where they came from and not who wrote them, and several jobs may read one topic. So the log is followed back,
-//! entry by entry, to the commits of the application itself.
+//! Rows record their source but not their writer, and several jobs may read one topic. Therefore, the log is read
+//! backwards, entry by entry, for the commits of the application.
 
 use std::collections::BTreeSet;
 
@@ -13,34 +13,33 @@ use crate::root::Lake;
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 
-/// What is asked.
+/// A request for the offsets that an application has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetsOf {
-    /// The application, whose number is the next offset.
+    /// The application, with the next offset as its number.
     pub app_id: String,
-    /// A further application, under which it commits rows without moving that number.
+    /// A second application, under which it commits rows without advancing that number.
     pub aside: String,
-    /// Commits after this version, and up to the next one.
+    /// The version before the first one to search.
     pub after: i64,
-    /// The last version that is looked at.
+    /// The last version to search.
     pub until: i64,
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// First offset.
+    /// The least offset to return.
     pub from: i64,
 }
 
 // === impl OffsetsOf ===
 
 impl OffsetsOf {
-    /// True where a commit is one of those asked for, by what it moved.
+    /// Returns true if a commit that advances these applications is one of the application.
     pub fn concerns<'a>(&self, mut moved: impl Iterator<Item = &'a str>) -> bool {
         moved.any(|app_id| app_id == self.app_id || app_id == self.aside)
     }
 
-    /// True where an entry left the application at or before the first offset: no earlier one is beyond.
+    /// Returns true if an entry leaves the application at or before the first offset, so that no earlier entry has later
+    /// offsets.
     fn begins_after(&self, entry: &LogEntry) -> bool {
         entry.txns.iter().any(|(app_id, number)| *app_id == self.app_id && *number <= self.from)
     }
@@ -49,22 +48,22 @@ impl OffsetsOf {
 // === impl Lake ===
 
 impl Lake {
-    /// Offsets of a partition, from one on, of which an application has committed rows to a table.
+    /// Returns the offsets of the rows that an application has committed to a table for a partition.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where a file or a log entry is gone.
+    /// `Unavailable` if storage does not answer; `Data` if a file or a log entry is missing.
     pub async fn offsets_of(&self, table: Table, asked: &OffsetsOf) -> Result<BTreeSet<i64>> {
         let log = self.log(table);
         let mut found = BTreeSet::new();
         for version in (asked.after + 1..=asked.until).rev() {
             let Some(entry) = log.entry(version).await? else {
                 return Err(Error::data(format!(
-                    "nobody can tell which messages of `{}/{}` table `{}` holds: its log entry {version} is gone",
+                    "cannot determine which messages of `{}/{}` are in table `{}`: its log entry {version} is missing",
                     asked.topic,
                     asked.partition,
                     table.name()
                 ))
-                .with_hint("restore the entry from a copy, or read the topic under another `kafka.job`"));
+                .with_hint("restore the entry from a backup, or read the topic under another `kafka.job`"));
             };
             if asked.begins_after(&entry) {
                 break;

@@ -1,9 +1,11 @@
-//! How the Parquet files of a table are written, and reading one.
+//! The format of a table's Parquet files, and reading them.
 //!
-//! Every choice is explicit, because defaults change between versions: zstd level 1 (twice as fast as level 3 for a few
-//! per cent of size) but for files of few rows and columns of few values, dictionaries where texts repeat, whole numbers as
-//! differences, statistics where readers prune by them, a bloom filter on the columns that are looked up by value, row groups
-//! bounded in rows, and no Arrow schema in the footer, so that a file is plain Parquet.
+//! Every choice is explicit, because defaults change between versions:
+//! * zstd level 1 (twice as fast as level 3, and a few per cent larger), except for files of few rows and columns of few values
+//! * dictionaries for repeating texts, and integers as differences
+//! * statistics for columns that readers prune by, and a Bloom filter on columns that are looked up by value
+//! * row groups bounded in rows
+//! * no Arrow schema in the footer, so that a file is plain Parquet
 
 use std::sync::Arc;
 
@@ -24,40 +26,40 @@ use crate::stored::Stored;
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_tables::{Column, ColumnType, Storage, Table};
 
-/// zstd level: the fastest; measured 1.7 M events a CPU-second on 0.8 KB events.
+/// The fastest zstd level: 1.7 million events of 0.8 kB per CPU-second.
 const ZSTD_LEVEL: i32 = 1;
 
-/// A file of so few rows is not compressed: it is mostly footer, and a compressor and a decompressor for each of its columns,
-/// which are made whenever it is written or read, take longer than all else. Maintenance compresses it with others.
+/// Files of at most so many rows are not compressed. They consist mostly of the footer, and creating a compressor or
+/// decompressor for each column would take longer than everything else. Maintenance compresses them when it combines them.
 const FEW_ROWS: usize = 256;
 
-/// Rows in a row group at most: bounds what a reader must hold, and lets it skip.
+/// Most rows in a row group. Bounds the memory of a reader, and lets it skip row groups.
 pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
 
-/// Rows in a batch that reading gives out.
+/// Rows in a batch that a reader returns.
 const READ_BATCH_ROWS: usize = 4 * 1024;
 
-/// False-positive rate of bloom filters: 1 in 100 files is opened for nothing.
+/// False-positive rate of Bloom filters: 1 in 100 files is opened for nothing.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 
-/// How the pages of a file are compressed.
+/// The compression of a file's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Pages {
-    /// With zstd.
+    /// Compressed with zstd.
     Compressed,
-    /// Not at all.
+    /// Not compressed.
     Plain,
 }
 
 // === impl Pages ===
 
 impl Pages {
-    /// Of a file with so many rows.
+    /// Returns the compression of a file with so many rows.
     pub(crate) fn of(rows: usize) -> Self {
         if rows <= FEW_ROWS { Self::Plain } else { Self::Compressed }
     }
 
-    /// How the name of such a file ends.
+    /// Returns the extension of such a file.
     pub(crate) fn extension(self) -> &'static str {
         match self {
             Self::Compressed => "zstd.parquet",
@@ -73,7 +75,7 @@ impl Pages {
     }
 }
 
-/// How the files of a table are written.
+/// Returns the Parquet properties of a table's files.
 pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -97,7 +99,7 @@ pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties>
     }
     for column in table.columns().iter().filter(|column| column.storage.bloom) {
         let path = ColumnPath::from(column.name);
-        // The writer folds a filter that turns out too large for its values.
+        // The writer shrinks a filter that turns out too large for its values.
         properties = properties
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_fpp(path.clone(), BLOOM_FALSE_POSITIVES)
@@ -106,16 +108,16 @@ pub(crate) fn properties(table: Table, pages: Pages) -> Result<WriterProperties>
     Ok(properties.build())
 }
 
-/// A Parquet column that a column of a table becomes, or a part of it.
+/// A Parquet column that stores a column of a table, or part of it.
 struct Leaf {
     storage: Storage,
     path: Vec<String>,
-    /// Numbers that mostly rise, stay within some bits, or are the same: packed as differences they are a third of the size,
-    /// zstd has a third of the work, and nothing is looked up.
+    /// Stored as differences, without a dictionary. Numbers that rise, stay in a narrow range or repeat then take a third of
+    /// the space, and zstd a third of the time.
     is_packed: bool,
 }
 
-/// The Parquet columns that a column becomes, which may be a field of the records in a list.
+/// Returns the Parquet columns of a column, which may be a field of the records in a list.
 fn leaves(column: &Column, list: Option<&Leaf>) -> Vec<Leaf> {
     let above = list.map_or(&[][..], |list| &list.path);
     let leaf = |below: &[&str]| Leaf {
@@ -142,8 +144,8 @@ fn leaves(column: &Column, list: Option<&Leaf>) -> Vec<Leaf> {
 
 /// Reads rows of a file, in file order, with the types of its table's schema.
 ///
-/// `columns` names the columns wanted, partition column included; none means all. A column that the file does not have,
-/// because no row of it has a value or it was added later, is null.
+/// `columns` names the columns to read, including the partition column; `None` means all. A column that the file lacks,
+/// because it has no value there or was added later, is null.
 pub(crate) fn decode(
     table: Table,
     file: &AddedFile,
@@ -153,7 +155,7 @@ pub(crate) fn decode(
     batches(table, file, bytes, columns)?.collect()
 }
 
-/// As `decode`, a piece at a time: holds no more than one.
+/// Reads like `decode`, but holds only one batch at a time.
 pub fn batches(
     table: Table,
     file: &AddedFile,
@@ -163,7 +165,7 @@ pub fn batches(
     batches_as(table, file, bytes, &wanted_schema(table, columns)?)
 }
 
-/// As [`batches`], with the columns of a schema.
+/// Reads like [`batches`], with the columns of a schema.
 pub(crate) fn batches_as(
     table: Table,
     file: &AddedFile,
@@ -184,26 +186,26 @@ pub(crate) fn batches_as(
     }))
 }
 
-/// What a person needs to know of a file that is not there.
+/// Reports a missing file.
 pub(crate) fn gone(table: Table, path: &str) -> Error {
-    Error::data(format!("file `{path}` of table `{}` is not there", table.name())).with_hint(
-        "it was vacuumed or deleted: bring it back from a copy, or have what is derived from `events` made again with \
-         `bellwether rebuild`; `bellwether audit` says what else is gone",
+    Error::data(format!("file `{path}` of table `{}` is missing", table.name())).with_hint(
+        "it was vacuumed or deleted: restore it from a backup, or run `bellwether rebuild` if its table is derived from \
+         `events`; `bellwether audit` lists all missing files",
     )
 }
 
-/// What a person needs to know of a file that cannot be read. What its bytes do to the reader says nothing of the program.
+/// Reports an unreadable file. An error of the reader about the content is damage of the file, not a bug of the program.
 pub(crate) fn unreadable(table: Table, file: &AddedFile, error: Error) -> Error {
     let is_told = error.kind() == ErrorKind::Data && error.hint().is_some();
     if is_told || !matches!(error.kind(), ErrorKind::Bug | ErrorKind::Data) {
         return error;
     }
     Error::data(format!("file `{}` of table `{}` is not readable", file.path, table.name()))
-        .with_hint("bring it back from a copy; `bellwether audit` says what else is affected")
+        .with_hint("restore it from a backup; `bellwether audit` lists all damage")
         .with_source(error)
 }
 
-/// The first column of a file, or field of its records, that its table does not have here: by its name.
+/// Returns the name of the first column of a file, or field of its records, that this program does not know.
 pub(crate) fn unknown_column(table: Table, bytes: &Bytes) -> Result<Option<String>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(bytes, options).stored()?;
@@ -220,7 +222,7 @@ fn unknown_field(found: &Fields, known: &Fields) -> Option<String> {
     })
 }
 
-/// The fields of the records in a list.
+/// Returns the fields of the records in a list.
 fn records(list: &DataType) -> Option<&Fields> {
     match list {
         DataType::List(element) => match element.data_type() {
@@ -231,13 +233,13 @@ fn records(list: &DataType) -> Option<&Fields> {
     }
 }
 
-/// Indexes of the top-level columns with certain names.
+/// Returns the indexes of the top-level columns with certain names.
 pub(crate) fn column_indexes(schema: &SchemaDescriptor, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
     let fields = schema.root_schema().get_fields().iter().enumerate();
     fields.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
 }
 
-/// Rows as they were read, with the columns wanted in their order and types.
+/// Converts rows of a file to the columns of a schema.
 pub(crate) fn as_wanted(
     table: Table,
     file: &AddedFile,
@@ -269,8 +271,8 @@ fn column_of(table: Table, file: &AddedFile, field: &Field, batch: &RecordBatch)
     column.map_err(|source| unreadable(table, file, source.into()))
 }
 
-/// A column in the type wanted. Fields of records are found by their names: those that the file does not have are null, and
-/// those that are not wanted are left out.
+/// Converts a column to a type. Fields of records are matched by name: those that the file lacks are null, and those that
+/// the type lacks are left out.
 fn as_type(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     match (column.data_type(), wanted) {
         (found, wanted) if found == wanted => Ok(Arc::clone(column)),

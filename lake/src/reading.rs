@@ -1,8 +1,8 @@
-//! How far ingest has read each partition, according to the log of `events`. A follower of that table learns here whether
-//! rows are missing because nothing was sent, or because nothing was read.
+//! The read progress of each partition, according to the log of `events`. It shows a follower of that table whether rows are
+//! missing because nothing was sent, or because nothing was read.
 //!
-//! Three numbers beside a partition's offset ([`AppId::End`], [`AppId::Read`], [`AppId::TopicStart`]) state facts about the
-//! broker. They are true whoever writes them, and fence nobody. A partition without an offset in the commit of
+//! Three numbers besides a partition's offset ([`AppId::End`], [`AppId::Read`], [`AppId::TopicStart`]) state facts about the
+//! broker. Any process may write them, and they fence no one. A partition without an offset in the commit of
 //! [`AppId::TopicStart`] was added later, and is read from its beginning.
 
 use std::collections::BTreeMap;
@@ -11,31 +11,30 @@ use bellwether_tables::{AppId, PartitionId};
 
 use crate::commit::Snapshot;
 
-/// Operation of a commit that records where the partitions of a topic begin. It moves their offsets and takes no message.
+/// Operation of a commit that records the start of a topic's partitions. It advances their offsets and holds no message.
 pub const START: &str = "start";
 
 /// The number of [`AppId::End`] if no worker reads the partition any more.
 pub const NOT_READ: i64 = -1;
 
-/// The log's record of one partition, as one job reads it.
+/// The read progress of one partition, for one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Job; `replay` for files.
     pub job: String,
     /// Topic, or `file:NAME`.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// Offset to read next; none if no message was taken yet.
+    /// Offset to read next; `None` if no message was read yet.
     pub next: Option<i64>,
-    /// Offset after the last message that the broker held when last asked; none if it was never asked.
+    /// Offset after the last message that the broker last reported; `None` if it was never asked.
     pub end: Option<i64>,
-    /// Every message that the partition held at this time is in the tables. Microseconds since the epoch; none if that is not
-    /// known of any time.
+    /// A time, in microseconds since the epoch, at which every message that the partition held is in the tables; `None` if
+    /// no such time is known.
     pub read_to_micros: Option<i64>,
 }
 
-/// What the numbers of some applications say about partitions, by partition.
+/// Collects the read progress of each partition from the numbers of applications.
 pub fn readings<'a>(apps: impl IntoIterator<Item = (&'a str, i64)>) -> BTreeMap<PartitionId, Reading> {
     let mut found: BTreeMap<PartitionId, Reading> = BTreeMap::new();
     for (app_id, number) in apps {
@@ -61,12 +60,12 @@ pub fn readings<'a>(apps: impl IntoIterator<Item = (&'a str, i64)>) -> BTreeMap<
 // === impl Reading ===
 
 impl Reading {
-    /// Returns every partition in a version of `events`.
+    /// Returns the read progress of every partition in a version of `events`.
     pub fn all(events: &Snapshot) -> Vec<Self> {
         readings(events.apps()).into_values().collect()
     }
 
-    /// True if a worker reads the partition and records how far, or did until it stopped.
+    /// Returns true if a worker reads the partition and records its progress, or did so until it stopped.
     pub fn is_followed(&self) -> bool {
         self.end.is_some_and(|end| end >= 0)
     }

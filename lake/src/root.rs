@@ -1,4 +1,4 @@
-//! A lake: one root with all tables in it; durable writing and reading of their files.
+//! A lake: all tables under one root. It opens and creates the tables, and writes and reads their files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,15 +27,15 @@ use bellwether_base::{Clock, SystemClock};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_tables::Table;
 
-/// How often a table is opened again whose listing is behind its log.
+/// Number of attempts to open a table while the store's listing is behind its log.
 const LOOKS_AT_A_LISTING: usize = 3;
 
-/// A file that is written and durable.
+/// A durable file, with its rows.
 #[derive(Clone, Debug)]
 pub struct WrittenFile {
     /// The file, as a commit names it.
     pub file: DataFile,
-    /// Exactly its rows, in file order, with the columns that the encoder was told to hand on; empty where it was not.
+    /// All its rows, in file order, with the columns that the encoder hands on; empty if it hands on none.
     pub rows: Vec<RecordBatch>,
 }
 
@@ -45,7 +45,7 @@ pub struct Lake {
     root: Arc<OpenRoot>,
     clock: Arc<dyn Clock>,
     work: Work,
-    /// Files that a rewrite leaves as they are, since it would lose columns of theirs: not looked into again.
+    /// Files with columns that a rewrite would lose. They are never rewritten, and not checked again.
     more_columns: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -58,17 +58,17 @@ impl fmt::Debug for Lake {
 // === impl Lake ===
 
 impl Lake {
-    /// Opens a folder or `s3://` prefix; makes the folder and the tables that are missing, and adds the columns that tables of
-    /// an earlier version lack.
+    /// Opens a folder or `s3://` prefix. Creates the folder and missing tables, and adds the columns that tables of an earlier
+    /// version lack.
     ///
     /// # Errors
-    /// `Config` where the root cannot be made, or its store lets two writers create one object; `Data` where a table is not
-    /// one that this program can write to; `Unavailable` where it does not answer.
+    /// `Config` if the root cannot be created, or its store lets two writers create the same object; `Data` if this program
+    /// cannot write to a table; `Unavailable` if the store does not answer.
     pub async fn open(root: &str, options: &StorageOptions) -> Result<Self> {
         Self::open_with_clock(root, options, Arc::new(SystemClock)).await
     }
 
-    /// As [`Lake::open`], with a clock of the caller's.
+    /// Opens like [`Lake::open`], with another clock.
     ///
     /// # Errors
     /// As [`Lake::open`].
@@ -76,14 +76,14 @@ impl Lake {
         Self::at(store::open(root, options).await?, clock, Work::Pool).await
     }
 
-    /// Opens a store of the caller's, with nothing else in it; makes the tables that are missing. Everything then runs
-    /// on the calling thread, so that the order of events is the caller's: for simulation, not for service.
+    /// Opens a lake in a store of its own, and creates missing tables. All work then runs on the calling thread, so that the
+    /// caller determines the order of events. For simulations, not for a service.
     ///
     /// # Errors
-    /// `Unavailable` where the store does not answer.
+    /// `Unavailable` if the store does not answer.
     pub async fn on_store(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<Self> {
         let url = Url::parse("memory:///")
-            .map_err(|source| Error::bug("an address of memory cannot be made").with_source(source))?;
+            .map_err(|source| Error::bug("`memory:///` is not an address").with_source(source))?;
         Self::at(OpenRoot { url, store, base: Path::default() }, clock, Work::Inline).await
     }
 
@@ -96,21 +96,21 @@ impl Lake {
         Ok(lake)
     }
 
-    /// Opens a folder or `s3://` prefix as it is: makes and writes nothing. Columns that a table of an earlier version lacks
-    /// are null when it is read.
+    /// Opens a folder or `s3://` prefix without writing anything. Columns that a table of an earlier version lacks are null
+    /// when it is read.
     ///
     /// # Errors
-    /// `Config` where there is no such folder; `Unavailable` where it cannot be looked into.
+    /// `Config` if there is no such folder; `Unavailable` if it cannot be opened.
     pub async fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Self> {
         let root = Arc::new(store::open_as_it_is(root, options)?);
         Ok(Self { root, clock: Arc::new(SystemClock), work: Work::Pool, more_columns: Arc::default() })
     }
 
-    /// As [`Lake::open_as_it_is`], for whoever only asks, perhaps without the right to write; but where a table is missing,
-    /// as [`Lake::open`], which makes it.
+    /// Opens like [`Lake::open_as_it_is`], for readers, which may lack the permission to write. If a table is missing, opens
+    /// like [`Lake::open`], which creates it.
     ///
     /// # Errors
-    /// As those.
+    /// As [`Lake::open_as_it_is`] and [`Lake::open`].
     pub async fn open_to_read(root: &str, options: &StorageOptions) -> Result<Self> {
         let lake = Self::open_as_it_is(root, options).await?;
         for table in Table::ALL {
@@ -121,9 +121,9 @@ impl Lake {
         Ok(lake)
     }
 
-    /// True where a table has been made.
+    /// Returns true if a table exists.
     async fn has(&self, table: Table) -> Result<bool> {
-        // Of an old table, the first entries may have been cleaned up.
+        // The first entries of an old table may have been cleaned up.
         let pointer = self.table_path(table).join(LOG_FOLDER).join("_last_checkpoint");
         for path in [entry_path(&self.table_path(table), 0), pointer] {
             match self.root.store.head(&path).await {
@@ -135,12 +135,12 @@ impl Lake {
         Ok(false)
     }
 
-    /// Address of the root.
+    /// Returns the address of the root.
     pub fn root(&self) -> &Url {
         &self.root.url
     }
 
-    /// Root as people write it: a path for a folder, an address otherwise.
+    /// Returns the root as people write it: a path for a folder, an address otherwise.
     pub fn root_display(&self) -> String {
         match self.root.url.to_file_path() {
             Ok(path) => path.display().to_string(),
@@ -148,12 +148,12 @@ impl Lake {
         }
     }
 
-    /// The clock that commits are dated by.
+    /// Returns the clock that dates commits.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
 
-    /// The log of a table.
+    /// Returns the log of a table.
     pub fn log(&self, table: Table) -> DeltaLog {
         DeltaLog {
             table,
@@ -163,21 +163,21 @@ impl Lake {
         }
     }
 
-    /// Writes rows as Parquet files, one for each value of the partition column, and makes them durable. Nothing reads
-    /// them until a commit names them.
+    /// Writes rows as durable Parquet files, one for each value of the partition column. No reader sees them until a commit
+    /// names them.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not take them; `Bug` where the batch does not have the table's schema.
+    /// `Unavailable` if storage does not accept them; `Bug` if the batch does not have the table's schema.
     pub async fn write(&self, table: Table, batch: &RecordBatch) -> Result<Vec<WrittenFile>> {
         let batch = batch.clone();
         let rows = self.work.run("the Parquet writer", move || EncodedRows::of(table, &batch)).await?;
         self.store(&rows).await
     }
 
-    /// As [`Lake::write`], for rows that are encoded already.
+    /// Writes encoded rows like [`Lake::write`].
     ///
     /// # Errors
-    /// `Unavailable` where storage does not take them.
+    /// `Unavailable` if storage does not accept them.
     pub async fn store(&self, rows: &EncodedRows) -> Result<Vec<WrittenFile>> {
         let mut written = Vec::new();
         for file in rows.files() {
@@ -212,10 +212,10 @@ impl Lake {
         Ok(WrittenFile { file: stored, rows: file.handed_on.clone() })
     }
 
-    /// Reads a file's rows, in file order, with the types of [`Table::arrow_schema`]; `columns` limits the columns.
+    /// Reads a file's rows, in file order, with the types of [`Table::arrow_schema`]; `columns` selects some columns.
     ///
     /// # Errors
-    /// `Data` where the file is gone or unreadable.
+    /// `Data` if the file is missing or unreadable.
     pub async fn read(&self, table: Table, file: &AddedFile, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>> {
         let bytes = self.file_bytes(table, &file.path).await?;
         let wanted = parquet_file::wanted_schema(table, columns)?;
@@ -224,22 +224,23 @@ impl Lake {
         self.work.run("the Parquet reader", work).await.map_err(|error| parquet_file::unreadable(table, file, error))
     }
 
-    /// Removes files that no commit names, as after a fenced commit. Failing to is harmless: vacuum takes them later.
+    /// Removes files that no commit names, such as after a fenced commit. Failures are harmless: a vacuum removes the files
+    /// later.
     pub async fn discard(&self, table: Table, files: &[DataFile]) {
         for file in files {
             if let Ok(path) = self.file_path(table, &file.path)
                 && let Err(error) = self.root.store.delete(&path).await
             {
-                tracing::debug!(path = %path, error = %error, "an unused file could not be removed");
+                tracing::debug!(path = %path, error = %error, "cannot remove an unused file");
             }
         }
     }
 
-    /// The table's newest version and the files in it. A snapshot is found by listing the log, and a listing may be behind
-    /// what was written; so the log is asked by name whether there is a newer version.
+    /// Returns a table's newest version and its files. The Delta library finds the version by a listing, which may be out of
+    /// date, so this function checks by name that there is no newer version.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer, or its listings are behind; `Data` where the log is torn.
+    /// `Unavailable` if storage does not answer, or its listings are out of date; `Data` if the log is torn.
     pub async fn active_files(&self, table: Table) -> Result<(i64, Vec<AddedFile>)> {
         let mut known = i64::MAX;
         for _ in 0..LOOKS_AT_A_LISTING {
@@ -252,22 +253,22 @@ impl Lake {
         Err(Error::unavailable(format!("the store's listing of table `{}` is behind its log", table.name())))
     }
 
-    /// The files that were in the table at a version.
+    /// Returns the files in a table at a version.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer, or that version's log is gone; `Data` where it is torn.
+    /// `Unavailable` if storage does not answer; `Data` if the log of that version is torn or was cleaned up.
     pub async fn files_at(&self, table: Table, version: i64) -> Result<Vec<AddedFile>> {
         Ok(files_of(&self.delta_table_at(table, version).await?)?.1)
     }
 
-    /// A table's snapshot at a version, for queries.
+    /// Opens a version of a table with the Delta library, for queries.
     ///
     /// # Errors
     /// As [`Lake::files_at`].
     pub async fn delta_table_at(&self, table: Table, version: i64) -> Result<DeltaTable> {
         let mut delta = self.delta_table(table).await?;
         let wanted = u64::try_from(version)
-            .map_err(|source| Error::bug(format!("version {version} is asked for")).with_source(source))?;
+            .map_err(|source| Error::bug(format!("version {version} was requested")).with_source(source))?;
         match self.work.whole(delta.load_version(wanted)).await {
             Ok(()) => Ok(delta),
             Err(source) => match self.log(table).reaches_back_to(version).await {
@@ -275,7 +276,7 @@ impl Lake {
                     let name = table.name();
                     let what = format!("table `{name}` cannot be read as of version {version}: its log was cleaned up");
                     Err(Error::data(what).with_source(source).with_hint(
-                        "have what is derived from `events` made again (`bellwether rebuild`); keep log entries for longer \
+                        "rebuild the tables derived from `events` (`bellwether rebuild`); keep log entries for longer \
                          (`delta.logRetentionDuration`)",
                     ))
                 }
@@ -284,17 +285,17 @@ impl Lake {
         }
     }
 
-    /// A table's newest snapshot, for queries and maintenance.
+    /// Opens the newest version of a table with the Delta library, for queries and maintenance.
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the table's log is torn.
+    /// `Unavailable` if storage does not answer; `Data` if the table's log is torn.
     pub async fn delta_table(&self, table: Table) -> Result<DeltaTable> {
         let path = self.table_path(table);
         let url = self
             .root
             .url
             .join(&format!("{}/", table.name()))
-            .map_err(|source| Error::bug("a table's address cannot be made").with_source(source))?;
+            .map_err(|source| Error::bug("a table has no valid address").with_source(source))?;
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
         let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
         let mut delta = DeltaTable::new(Arc::new(BoundedReads(log_store)));
@@ -304,8 +305,8 @@ impl Lake {
         }
     }
 
-    /// Why the Delta library does not open a table. It goes by a listing, which may be behind; what is wrong with the log
-    /// for good, our own reading finds too, and has better words for.
+    /// Explains why the Delta library cannot open a table. Our own reader finds all permanent damage too and describes it
+    /// better; if it finds none, the library may have used a listing that is out of date.
     async fn why_closed(&self, table: Table, source: DeltaTableError) -> Error {
         match self.log(table).load().await {
             Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Unavailable) => error,
@@ -317,7 +318,7 @@ impl Lake {
         self.work
     }
 
-    /// True where a file is known to have columns that this program does not know.
+    /// Returns true if a file was found to have columns that this program does not know.
     pub(crate) fn is_of_more_columns(&self, path: &str) -> bool {
         self.more_columns.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
@@ -326,12 +327,15 @@ impl Lake {
         self.more_columns.lock().unwrap_or_else(PoisonError::into_inner).extend(paths);
     }
 
-    /// The whole store under the root, and the root's path in it.
+    /// Returns a table's path in the store.
     pub fn table_path(&self, table: Table) -> Path {
         self.root.base.clone().join(table.name())
     }
 
-    /// A data file, whole.
+    /// Reads the whole content of a data file.
+    ///
+    /// # Errors
+    /// `Unavailable` if storage does not answer; `Data` if the file is missing.
     pub async fn file_bytes(&self, table: Table, path: &str) -> Result<Bytes> {
         let found = match self.root.store.get(&self.file_path(table, path)?).await {
             Ok(found) => found,
@@ -343,12 +347,12 @@ impl Lake {
         found.bytes().await.stored()
     }
 
-    /// The root's path in its store.
+    /// Returns the root's path in the store.
     pub fn base(&self) -> Path {
         self.root.base.clone()
     }
 
-    /// The store that everything is in.
+    /// Returns the store that holds everything.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.root.store
     }
@@ -361,13 +365,13 @@ impl Lake {
         Ok(full)
     }
 
-    /// Adds the columns that a table lacks. It reads a log for that, and of so many calls one may fail: it is tried again.
+    /// Adds the columns that a table lacks. Retries, because it reads the log with many calls, any of which may fail.
     async fn widen(&self, table: Table) -> Result<()> {
         let log = self.log(table);
         for _ in 1..LOOKS_AT_A_LISTING {
             match log.widen().await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    tracing::debug!(table = table.name(), reason = error.chain(), "its log is read again");
+                    tracing::debug!(table = table.name(), reason = error.chain(), "reading the log again");
                 }
                 done => return done,
             }
@@ -375,7 +379,7 @@ impl Lake {
         log.widen().await
     }
 
-    /// Makes a table; another process may do so at the same moment.
+    /// Creates a table. Another process may do so at the same moment.
     async fn create(&self, table: Table) -> Result<()> {
         if self.has(table).await? {
             return Ok(());
@@ -384,10 +388,10 @@ impl Lake {
         let text = creation(table, self.clock.now_micros() / 1000, self.clock.unique_id());
         match self.root.store.put_opts(&path, PutPayload::from(text), PutMode::Create.into()).await {
             Ok(_) => Ok(()),
-            // 409 may come before the other writer's entry is there, and even where it never will be.
+            // The store may answer 409 before the other writer's entry appears, or even if it never does.
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 self.root.store.head(&path).await.map(|_| ()).map_err(|source| {
-                    Error::unavailable(format!("table `{}` is being made by another process", table.name()))
+                    Error::unavailable(format!("another process is creating table `{}`", table.name()))
                         .with_source(source)
                 })
             }
@@ -396,7 +400,7 @@ impl Lake {
     }
 }
 
-/// Version and files of a snapshot.
+/// Returns the version and the files of a snapshot.
 fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
     let snapshot = delta.snapshot().stored()?;
     let mut files = Vec::new();

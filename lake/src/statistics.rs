@@ -1,4 +1,5 @@
-//! Delta statistics of a data file: rows, and least, greatest and null count of each column that queries prune by.
+//! Delta statistics of a data file: its rows, and the least value, greatest value and null count of each column that queries
+//! prune by.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::kernels::aggregate::{max, max_string, max_string_view, min, min_string, min_string_view};
@@ -7,15 +8,15 @@ use bellwether_tables::{Column, Table};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
-/// Statistics that grow with the rows of a file. Integers, times and few texts only: other text bounds would have to be
-/// truncated by rules that readers disagree on.
+/// Collects statistics while a file is written. They cover integers, times and some texts only: bounds of other texts would
+/// have to be truncated, and readers disagree on the rules for that.
 pub(crate) struct Statistics {
     rows: usize,
     columns: Vec<Option<Bounds>>,
     fields: Vec<FieldRef>,
 }
 
-/// Of one column.
+/// The statistics of one column.
 #[derive(Clone, Default)]
 struct Bounds {
     range: Option<Range>,
@@ -32,14 +33,14 @@ enum Range {
 // === impl Statistics ===
 
 impl Statistics {
-    /// Of no rows yet.
+    /// Starts without rows.
     pub(crate) fn new(table: Table, fields: &[FieldRef]) -> Self {
         let is_bounded = |field: &FieldRef| table.column(field.name()).is_some_and(Column::has_bounds);
         let columns = fields.iter().map(|field| is_bounded(field).then(Bounds::default)).collect();
         Self { rows: 0, columns, fields: fields.to_vec() }
     }
 
-    /// Takes rows in. A column that is left out is null in all of them.
+    /// Adds rows. A column that is left out is null in all of them.
     pub(crate) fn note(&mut self, rows: usize, columns: &[Option<&ArrayRef>]) {
         self.rows += rows;
         for (bounds, column) in self.columns.iter_mut().zip(columns) {
@@ -57,7 +58,7 @@ impl Statistics {
         }
     }
 
-    /// The JSON text of an `add` action.
+    /// Returns the statistics as the JSON of an `add` action.
     pub(crate) fn json(&self) -> String {
         let mut least = Map::new();
         let mut greatest = Map::new();
@@ -67,7 +68,7 @@ impl Statistics {
             nulls.insert(field.name().clone(), json!(null_count));
             let (low, high) = match (range, field.data_type()) {
                 (None, _) => continue,
-                // Readers compare in milliseconds: round outwards.
+                // Readers compare in milliseconds, so the bounds are rounded outwards.
                 (Some(Range::Numbers(low, high)), DataType::Timestamp(..)) => {
                     (millis_text(low.div_euclid(1000)), millis_text(high.div_euclid(1000) + 1))
                 }
@@ -83,7 +84,7 @@ impl Statistics {
     }
 }
 
-/// Statistics of whole rows.
+/// Returns the statistics of a batch.
 pub fn statistics(table: Table, batch: &RecordBatch) -> String {
     let mut statistics = Statistics::new(table, batch.schema_ref().fields());
     statistics.note(batch.num_rows(), &batch.columns().iter().map(Some).collect::<Vec<_>>());
@@ -105,7 +106,7 @@ impl Range {
     }
 }
 
-/// None where every row is null.
+/// Returns the least and greatest value, or `None` if every row is null.
 fn range(column: &dyn Array) -> Option<Range> {
     match column.data_type() {
         DataType::Int32 => {

@@ -1,8 +1,8 @@
 //! The object stores under a lake: a durable local file system, and S3.
 //!
-//! `object_store`'s local file system never calls fsync, so a commit could survive a power loss while the data it names
-//! does not. [`DurableFileSystem`] writes to a staging file, syncs it, links it under its name and syncs the folder:
-//! when a call has returned, the file is there whole after any crash.
+//! `object_store`'s local file system never calls fsync, so a commit could survive a power loss without the data that it
+//! names. [`DurableFileSystem`] writes to a staging file, syncs it, links it under its name and syncs the folder: once a
+//! call has returned, the whole file exists after any crash.
 
 mod disk;
 #[cfg(test)]
@@ -42,15 +42,15 @@ impl fmt::Debug for StorageOptions {
     }
 }
 
-/// What helps where a root is not there.
+/// Hint if a root does not exist.
 pub const NAME_THE_ROOT: &str = "name the root that `bellwether run` or `bellwether demo` printed";
 
-/// A root, opened: its address, the store it is in, and where in the store.
+/// An open root.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRoot {
     /// Address of the root folder, with a slash at its end.
     pub(crate) url: Url,
-    /// The whole store.
+    /// The store that holds the root.
     pub(crate) store: Arc<dyn ObjectStore>,
     /// Path of the root in the store.
     pub(crate) base: Path,
@@ -66,7 +66,7 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoo
     }
 }
 
-/// Opens a folder or an `s3://` address without making or writing anything.
+/// Opens a folder or an `s3://` address without writing anything.
 pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     let folder = match root.split_once("://") {
         None => root,
@@ -80,9 +80,7 @@ pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Open
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             Err(Error::config(format!("there is no folder `{folder}`")).with_hint(NAME_THE_ROOT).with_source(source))
         }
-        Err(source) => {
-            Err(Error::unavailable(format!("the folder `{folder}` cannot be looked into")).with_source(source))
-        }
+        Err(source) => Err(Error::unavailable(format!("the folder `{folder}` cannot be opened")).with_source(source)),
     }
 }
 
@@ -93,7 +91,7 @@ fn unsupported(root: &str, scheme: &str) -> Error {
 
 fn open_folder(path: &FilePath) -> Result<OpenRoot> {
     let refuse = |source: io::Error| {
-        Error::config(format!("the tables' root `{}` cannot be made or read", path.display()))
+        Error::config(format!("the tables' root `{}` cannot be created or read", path.display()))
             .with_hint("name a folder that this user may write to")
             .with_source(source)
     };
@@ -105,7 +103,7 @@ fn open_folder(path: &FilePath) -> Result<OpenRoot> {
     open_disk(&path, Arc::new(LocalDisk))
 }
 
-/// Opens a folder that is there.
+/// Opens an existing folder.
 fn open_disk(path: &FilePath, disk: Arc<dyn Disk>) -> Result<OpenRoot> {
     let url = Url::from_directory_path(path)
         .map_err(|()| Error::config(format!("the tables' root `{}` is not an absolute path", path.display())))?;
@@ -128,7 +126,7 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     let bucket = url.host_str().ok_or_else(|| refuse(format!("`{root}` names no bucket")))?;
     let mut builder =
         AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
-    // Whoever names an endpoint without encryption means it.
+    // An endpoint without encryption is a deliberate choice.
     if options.0.iter().any(|(key, value)| key.ends_with("endpoint") && value.starts_with("http://")) {
         builder = builder.with_allow_http(true);
     }
@@ -147,13 +145,13 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     Ok(OpenRoot { url, store: Arc::new(store), base })
 }
 
-/// Refuses a store that lets two writers create one object: commits would be lost on it.
+/// Refuses a store that lets two writers create the same object, because commits would be lost on it.
 async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
     let path = root.base.clone().join("_bellwether").join(format!("probe-{}", unique_id()));
     let create = || root.store.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into());
     create().await.stored()?;
     let second = create().await;
-    // The probe is litter whether or not it can be removed; failing to remove it says nothing about the store.
+    // If the probe cannot be removed, it remains as litter; that does not disqualify the store.
     drop(root.store.delete(&path).await);
     match second {
         Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
@@ -163,12 +161,12 @@ async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
     }
 }
 
-/// The local file system, made durable.
+/// The local file system with durable writes.
 #[derive(Clone, Debug)]
 pub(crate) struct DurableFileSystem {
     inner: Arc<LocalFileSystem>,
     disk: Arc<dyn Disk>,
-    /// Folders whose entries this process has made durable.
+    /// Folders with entries in their parents that this process has made durable.
     synced: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
@@ -184,7 +182,7 @@ impl DurableFileSystem {
     }
 }
 
-/// Writes a file durably. `create` refuses to replace one that is there.
+/// Writes a file durably. `create` refuses to replace an existing file.
 fn write_durably(store: &DurableFileSystem, path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
     let disk = store.disk.as_ref();
     let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
@@ -198,17 +196,17 @@ fn write_durably(store: &DurableFileSystem, path: &FilePath, payload: &PutPayloa
         if create { disk.link(&staging, path) } else { disk.rename(&staging, path) }
     })();
     if create || written.is_err() {
-        // Litter at worst; the outcome of the write is what counts.
+        // A failure leaves litter; only the outcome of the write matters.
         drop(disk.remove(&staging));
     }
     written?;
     disk.sync_folder(folder)
 }
 
-/// Makes a folder, and its entry and those of the folders above it durable. Once a process: that a folder is there does
-/// not say that its entry is synced, since whoever made it may not have come to that.
+/// Creates a folder, and makes its entry and those of the folders above it durable. Each process does so once for each
+/// folder: the process that created an existing folder may have ended before it synced the entry.
 fn create_folder_durably(disk: &dyn Disk, synced: &Mutex<HashSet<PathBuf>>, folder: &FilePath) -> io::Result<()> {
-    // Held for plain moves only, so a poisoned lock still guards a whole value.
+    // Nothing can panic half-way through a change, so a poisoned lock still guards a consistent value.
     let known = |folder: &FilePath| synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder);
     if known(folder) && folder.is_dir() {
         return Ok(());
@@ -225,7 +223,7 @@ fn create_folder_durably(disk: &dyn Disk, synced: &Mutex<HashSet<PathBuf>>, fold
     for entry in folder.ancestors().take_while(|entry| !known(entry)) {
         let Some(parent) = entry.parent() else { break };
         match disk.sync_folder(parent) {
-            // A folder that this user may not list holds nothing that this user made.
+            // A folder that this user cannot list contains nothing that this user created.
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => break,
             done => done?,
         }
@@ -337,7 +335,7 @@ impl ObjectStore for DurableFileSystem {
     }
 }
 
-/// An upload in parts that is durable when it is complete.
+/// A multipart upload that is durable once it is complete.
 #[derive(Debug)]
 struct DurableUpload {
     inner: Box<dyn MultipartUpload>,

@@ -1,4 +1,4 @@
-//! Errors of the storage libraries, as errors of this program.
+//! Converts errors of the storage libraries to errors of this program.
 //!
 //! `object_store`, `parquet` and `deltalake` are known to this crate only, so the conversions live here and not beside
 //! [`Error`].
@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use arrow::error::ArrowError;
 use bellwether_base::{Error, Result};
 
-/// A result of a storage library, which `stored()` turns into one of this program.
+/// Converts a result of a storage library to one of this program.
 pub trait Stored<T> {
     /// Converts the error.
     fn stored(self) -> Result<T>;
@@ -32,7 +32,7 @@ impl<T> Stored<T> for Result<T, deltalake::DeltaTableError> {
     }
 }
 
-/// Another attempt can succeed, except after errors that a person has to fix.
+/// Converts an error of the store. Another attempt can succeed unless an object is missing.
 pub(crate) fn from_store(source: object_store::Error) -> Error {
     use object_store::Error as Store;
     let error = match &source {
@@ -50,13 +50,13 @@ pub(crate) fn from_store(source: object_store::Error) -> Error {
     error.with_source(source)
 }
 
-/// A Parquet file that cannot be decoded stays so.
+/// Converts an error of the Parquet library. It is permanent.
 pub(crate) fn from_parquet(source: parquet::errors::ParquetError) -> Error {
     Error::data("a Parquet file cannot be read or written").with_source(source)
 }
 
-/// Another attempt can succeed if storage did not answer. It cannot if storage answered with something unreadable, or with
-/// something that the library does not support.
+/// Converts an error of the Delta library. Another attempt can succeed if storage did not answer, but not if it returned
+/// something unreadable or unsupported.
 pub(crate) fn from_delta(source: deltalake::DeltaTableError) -> Error {
     let error = match is_permanent(&source) {
         true => Error::data("a Delta table cannot be read").with_hint(
@@ -67,8 +67,8 @@ pub(crate) fn from_delta(source: deltalake::DeltaTableError) -> Error {
     error.with_source(source)
 }
 
-/// True if the error is about stored data, so that another attempt fails in the same way. The innermost known cause
-/// decides: errors of `object_store`, Parquet, Arrow and the Delta library are looked through.
+/// Returns true if an error is about stored data, so that another attempt would fail in the same way. The innermost known
+/// cause of errors of `object_store`, Parquet, Arrow and the Delta library decides.
 pub fn is_permanent(error: &(dyn StdError + 'static)) -> bool {
     use buoyant_kernel::Error as Kernel;
     use deltalake::DeltaTableError as Delta;

@@ -1,23 +1,23 @@
-//! Work that keeps a thread busy for a while, and where it is done.
+//! Runs work that keeps a thread busy for a while.
 
 use std::future::Future;
 
 use bellwether_base::{Error, Result};
 
-/// Where work is done.
+/// The thread that does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// On the runtime's threads for blocking work: what a service wants.
+    /// One of the runtime's threads for blocking work, for a service.
     Pool,
-    /// On the calling thread, to its end, before anything else is done: the order of events is then the caller's alone,
-    /// as a simulation needs it.
+    /// The calling thread, which does nothing else until the work is done. The caller then determines the order of events,
+    /// as a simulation requires.
     Inline,
 }
 
 // === impl Work ===
 
 impl Work {
-    /// Does work that never waits; `who` is named where it panics.
+    /// Does work that never waits; `who` is named in the error if it panics.
     pub(crate) async fn run<T: Send + 'static>(
         self,
         who: &str,
@@ -31,7 +31,7 @@ impl Work {
         }
     }
 
-    /// Waits for work of the Delta library, which has threads of its own.
+    /// Waits for work of the Delta library, which has its own threads.
     pub(crate) async fn whole<F: Future>(self, work: F) -> F::Output {
         match self {
             Self::Inline => futures::executor::block_on(work),

@@ -1,4 +1,4 @@
-//! What is damaged is an error of the data, with the place and what to do; what may pass is tried again.
+//! Damage is reported as an error of kind `Data` that names the place and the remedy; passing failures are retried.
 
 mod common;
 #[path = "common/store.rs"]
@@ -23,7 +23,7 @@ fn entry(root: &Path, version: i64) -> PathBuf {
     log_path(root, &format!("{version:020}.json"))
 }
 
-/// Commits with a file each.
+/// Commits so many times, with one file each.
 async fn commits(lake: &Lake, how_many: i64) -> Snapshot {
     let log = lake.log(Table::Events);
     let mut on = log.load().await.expect("loads");
@@ -47,10 +47,10 @@ async fn opened(root: &Path) -> bellwether_base::Result<Lake> {
     Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await
 }
 
-/// What happens to the bytes of a file.
+/// A change of a file's content.
 type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
 
-/// What happens to a file.
+/// Damage to a file.
 type Harm<'a> = &'a dyn Fn(&Path);
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
         (&cut, true, "log entry 2 is not readable"),
         (&garbage, true, "log entry 2 is not readable"),
         (&nothing, true, "log entry 2 is not readable"),
-        (&whole, false, "log entry 2 of table `events` is gone"),
+        (&whole, false, "log entry 2 of table `events` is missing"),
     ];
     for (damage, there, told) in damages {
         let (folder, lake) = lake().await;
@@ -77,7 +77,7 @@ async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
         }
         let log = lake.log(Table::Events);
         is_damage(&log.load().await.expect_err("damaged"), told);
-        // The Delta library takes an entry without a line for one that says nothing; whoever lists files loads the log first.
+        // The Delta library accepts an empty entry; callers that list files load the log first.
         if fs::metadata(entry(root, 2)).map_or(true, |entry| entry.len() > 0) {
             let listed = lake.active_files(Table::Events).await;
             is_damage(&listed.err().unwrap_or_else(|| panic!("{told} of {there}")), told);
@@ -88,8 +88,8 @@ async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
             true => is_damage(&answer.expect_err("damaged"), told),
             false => assert!(answer.is_ok(), "only the log's end shows a hole: {answer:?}"),
         }
-        fs::write(entry(root, 2), bytes).expect("is brought back");
-        opened(root).await.expect("all is well again");
+        fs::write(entry(root, 2), bytes).expect("is restored");
+        opened(root).await.expect("opens again");
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_checkpoint_whose_files_are_not_readable_is_found_by_whoever_needs_the
     let path = log_path(folder.path(), "00000000000000000003.checkpoint.parquet");
     let mut bytes = fs::read(&path).expect("there");
     let length = bytes.len();
-    // The pages of all columns, not the footer.
+    // Damages the pages of all columns, but not the footer.
     bytes[4..length / 2].iter_mut().for_each(|byte| *byte = !*byte);
     fs::write(path, bytes).expect("writes");
     let error = lake.active_files(Table::Events).await.expect_err("damaged");
@@ -148,7 +148,7 @@ async fn a_data_file_that_is_gone_or_cut_is_named() {
         bytes[4..length - 8].iter_mut().for_each(|byte| *byte = !*byte);
         fs::write(path, bytes).expect("writes");
     };
-    let damages: [(Harm<'_>, &str); 3] = [(&gone, "is not there"), (&cut, ""), (&garbled, "")];
+    let damages: [(Harm<'_>, &str); 3] = [(&gone, "is missing"), (&cut, ""), (&garbled, "")];
     for (damage, told) in damages {
         let (folder, lake) = lake().await;
         commits(&lake, 2).await;

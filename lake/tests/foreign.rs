@@ -1,4 +1,4 @@
-//! Other writers of the same tables: protocols that are not ours, rewrites and clean-ups that come between.
+//! Other programs that write to the same tables: protocol changes, and rewrites and clean-ups between our commits.
 
 mod common;
 #[path = "common/store.rs"]
@@ -25,7 +25,7 @@ fn text(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// Puts an entry of another program into a log.
+/// Writes an entry of another program to a log.
 async fn put(store: &Watched, table: Table, version: i64, lines: &[Value]) {
     store.inner.put(&entry_path(table, version), PutPayload::from(text(lines))).await.expect("puts");
 }
@@ -37,7 +37,7 @@ async fn committed(log: &DeltaLog, on: &Snapshot, app: &str, next: i64) -> Snaps
     }
 }
 
-/// The metadata of a table, as its first entry says it.
+/// Returns the metadata in a table's first entry.
 async fn metadata(store: &Watched, table: Table) -> Value {
     let bytes = store.inner.get(&entry_path(table, 0)).await.expect("there").bytes().await.expect("bytes");
     let text = String::from_utf8(bytes.to_vec()).expect("text");
@@ -56,7 +56,7 @@ async fn an_upgrade_of_the_protocol_is_seen_before_the_next_commit_and_in_open()
     let (store, lake) = watched().await;
     let log = lake.log(Table::Events);
     let on = committed(&log, &log.load().await.expect("loads"), "a", 1).await;
-    // What is harmless is gone along with, though the snapshot is from before it.
+    // Harmless features are accepted, although the snapshot is older.
     put(&store, Table::Events, 2, &[protocol(&["appendOnly", "invariants", "changeDataFeed"])]).await;
     let on = committed(&log, &on, "a", 2).await;
     assert_eq!(on.version, 3);
@@ -72,7 +72,7 @@ async fn an_upgrade_of_the_protocol_is_seen_before_the_next_commit_and_in_open()
     assert_eq!(store.calls().0, puts + 1, "none at all where it is known");
     let opened = Lake::on_store(store.clone(), lake.clock()).await.expect_err("refused");
     assert!(opened.message().contains("rowTracking"), "{opened:?}");
-    // It is the table as it is that counts: once the feature is dropped, all goes on.
+    // The newest protocol counts: once the feature is dropped, commits succeed again.
     put(&store, Table::Events, 5, &[protocol(&["appendOnly"])]).await;
     Lake::on_store(store.clone(), lake.clock()).await.expect("opens");
     assert_eq!(committed(&log, &on, "a", 3).await.version, 6);
@@ -131,7 +131,7 @@ async fn who_is_a_thousand_versions_behind_reads_on_and_writes_once() {
     let (more_puts, more_gets) = store.calls();
     assert_eq!(more_puts - puts, 2, "one attempt shows that others were first, the next one lands");
     assert!(more_gets - gets < 1100, "{}", more_gets - gets);
-    // Nothing is tried where somebody has moved what is ours.
+    // If another writer has advanced our application, no attempt is made.
     let fenced = log.try_commit(&stale, &commit("others", Some(7), 8, &[])).await.expect("answers");
     assert!(matches!(fenced, Outcome::Fenced { snapshot, .. } if snapshot.version == 1001));
     assert_eq!(store.calls().0, more_puts);
@@ -153,15 +153,15 @@ async fn a_version_that_was_cleaned_up_is_not_written_again() {
     let after = committed(&log, &stale, "a", 2).await;
     assert_eq!((after.version, after.next("b")), (11, Some(9)));
     assert!(log.entry(2).await.expect("reads").is_none(), "nobody would ever read it");
-    // Where ours may be among the entries that are gone, nobody says that it is not.
+    // If our entry may be among the removed ones, the commit is never repeated.
     let gone = log.try_commit(&stale, &commit("b", None, 1, &[])).await;
     assert!(matches!(&gone, Ok(Outcome::Fenced { .. })) || gone.is_err_and(|error| error.kind() == ErrorKind::Fenced));
-    let moved = log.try_commit(&stale, &commit("a", Some(1), 3, &[])).await.expect_err("nobody can tell");
+    let moved = log.try_commit(&stale, &commit("a", Some(1), 3, &[])).await.expect_err("the outcome is unknown");
     assert_eq!(moved.kind(), ErrorKind::Fenced);
     assert_eq!(log.load().await.expect("loads"), after);
 }
 
-/// Offsets of all rows of a table, in order.
+/// Returns the offsets of all rows of a table, in order.
 async fn offsets(lake: &Lake, table: Table) -> Vec<i64> {
     let mut offsets = Vec::new();
     for file in lake.active_files(table).await.expect("lists").1 {
@@ -173,7 +173,7 @@ async fn offsets(lake: &Lake, table: Table) -> Vec<i64> {
     offsets
 }
 
-/// The entry by which another program puts all files of a table into one.
+/// Returns the entry of another program that combines all files of a table.
 async fn optimized(lake: &Lake, table: Table, rows: &[bellwether_lake::WrittenFile]) -> String {
     let removed = lake.active_files(table).await.expect("lists").1.into_iter().map(|file| {
         json!({ "remove": {
@@ -210,16 +210,16 @@ async fn of_two_rewrites_of_the_same_files_only_the_first_counts() {
     let old = lake.active_files(table).await.expect("lists").1;
     let merged = lake.write(table, &rows(table, 0..8, &[])).await.expect("writes");
     let theirs = optimized(&lake, table, &merged).await;
-    // It comes while ours has read the files and not committed yet.
+    // It lands after our rewrite has read the files, and before it commits.
     *store.behind_a_file.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry_path(table, 5), theirs));
     let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
     assert_eq!(lake.compact(table, &settings).await.expect("steps back"), 0);
     assert_eq!(offsets(&lake, table).await, (0..8).collect::<Vec<_>>(), "each row once");
     assert_eq!(log.load().await.expect("loads").version, 5);
-    // A rebuild that is to replace those files would leave the ones that hold their rows now.
+    // A rebuild that replaces the old files would leave their rows in the combined file.
     let replaced = log.try_replace(&before, &commit("a", Some(4), 5, &[]), &old).await.expect("answers");
     assert!(matches!(replaced, Outcome::Fenced { .. }), "{replaced:?}");
-    // Ingest goes on from a snapshot before all this.
+    // Ingest continues from a snapshot before the rewrite.
     assert_eq!(committed(&log, &before, "a", 5).await.version, 6);
     assert_eq!(offsets(&lake, table).await.len(), 8);
 }

@@ -1,4 +1,4 @@
-//! Tables of earlier and later versions of the program: columns that are missing, and columns that nobody here knows.
+//! Tables of earlier and later versions of the program, with missing columns and unknown columns.
 
 mod common;
 
@@ -23,13 +23,13 @@ fn entry_path(root: &Path, table: Table, version: i64) -> PathBuf {
     root.join(table.name()).join(format!("_delta_log/{version:020}.json"))
 }
 
-/// The actions of a log entry.
+/// Returns the actions of a log entry.
 fn actions(root: &Path, table: Table, version: i64) -> Vec<Value> {
     let text = fs::read_to_string(entry_path(root, table, version)).expect("the entry is there");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Changes the fields of a table's schema as its first entry states them.
+/// Changes the fields of the schema in a table's first entry.
 fn change_schema(root: &Path, table: Table, change: impl FnOnce(&mut Vec<Value>)) {
     let mut lines = actions(root, table, 0);
     let metadata = lines.iter_mut().find_map(|line| line.get_mut("metaData")).expect("says what the table is");
@@ -40,7 +40,7 @@ fn change_schema(root: &Path, table: Table, change: impl FnOnce(&mut Vec<Value>)
     fs::write(entry_path(root, table, 0), text).expect("writes");
 }
 
-/// Takes every second optional column out, the last one included, and a field of the records in `tool_calls`.
+/// Removes every second optional column, including the last one, and a field of the records in `tool_calls`.
 fn make_older(root: &Path, table: Table) -> Vec<String> {
     let mut gone = Vec::new();
     change_schema(root, table, |fields| {
@@ -59,7 +59,7 @@ async fn reopened(root: &Path) -> bellwether_base::Result<Lake> {
     Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await
 }
 
-/// A column with one tool call in each row, whose records have these fields.
+/// Returns a column with one tool call in each row, with these fields.
 fn tool_calls(rows: usize, fields: &Fields) -> ArrayRef {
     let columns = fields.iter().map(|field| -> ArrayRef {
         match (field.name().as_str(), field.data_type()) {
@@ -86,7 +86,7 @@ fn call_fields() -> Fields {
     fields.clone()
 }
 
-/// Rows as a file of `events` that another program has written: with other columns than ours.
+/// Writes rows to a file of `events` as another program would, with other columns than ours.
 fn foreign_file(root: &Path, name: &str, batch: &RecordBatch) -> WrittenFile {
     let path = format!("event_date=2024-10-04/{name}");
     let full = root.join("events").join(&path);
@@ -107,7 +107,7 @@ fn foreign_file(root: &Path, name: &str, batch: &RecordBatch) -> WrittenFile {
     WrittenFile { file, rows: Vec::new() }
 }
 
-/// Rows of `events` without the partition column, with other tool calls, and with a column more.
+/// Returns rows of `events` without the partition column, with other tool calls, and optionally with an extra column.
 fn extended(offsets: std::ops::Range<i64>, calls: &Fields, more: bool) -> RecordBatch {
     let batch = rows(Table::Events, offsets, &[DAY]);
     let count = batch.num_rows();
@@ -174,7 +174,7 @@ async fn a_table_of_an_earlier_version_gets_its_columns_once_and_goes_on() {
         reopened(root).await.expect("opens again");
         assert_eq!(log.load().await.expect("loads").version, widened.version, "once is enough");
 
-        // A writer that has seen nothing of it goes on from where it stood.
+        // A writer that has not seen the change continues from its snapshot.
         let more = lake.write(table, &rows(table, 4..8, &days)).await.expect("writes");
         let outcome = log.try_commit(&snapshot, &commit("j/t/0", Some(4), 8, &more)).await.expect("commits");
         assert!(matches!(&outcome, Outcome::Committed(after) if after.version == widened.version + 1), "{outcome:?}");
@@ -334,7 +334,7 @@ async fn columns_that_nobody_here_knows_stay_with_their_values() {
         let ours = lake.write(Table::Events, &rows(Table::Events, 2 * n..2 * n + 2, &[DAY])).await.expect("writes");
         append(&lake, Table::Events, "j/t/0", 2 * n + 2, &ours).await;
     }
-    // All are read; ours are put together, theirs are left.
+    // All files are read; only ours are combined.
     let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
     assert_eq!(lake.compact(Table::Events, &settings).await.expect("rewrites"), 3);
     assert_eq!(lake.compact(Table::Events, &settings).await.expect("leaves them"), 0);

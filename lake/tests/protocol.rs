@@ -1,4 +1,4 @@
-//! The exactly-once protocol and the files, on a real folder.
+//! Tests the exactly-once protocol and the files in a real folder.
 
 mod common;
 
@@ -72,7 +72,7 @@ async fn a_condition_must_hold_and_moves_nothing() {
         step
     };
     log.try_commit(&snapshot, &commit("owner", None, 7, &[])).await.expect("commits");
-    // The snapshot is from before: what came after it is found on the way.
+    // The snapshot is older; the commit reads the later entries.
     let snapshot = log.load().await.expect("loads");
     log.try_commit(&snapshot, &commit("owner", Some(7), 8, &[])).await.expect("commits");
     let fenced = log.try_commit(&snapshot, &on_condition(7)).await.expect("answers");
@@ -90,7 +90,7 @@ async fn offsets_are_those_that_an_application_has_committed_since_it_stood_belo
     let (folder, lake) = lake().await;
     let log = lake.log(Table::Quarantine);
     let mut snapshot = log.load().await.expect("loads");
-    // Topic `x` and partition 1 are those of all rows.
+    // All rows are of topic `x` and partition 1.
     let steps = [("a/x/1", 0..5), ("a/x/1", 5..10), ("b/x/1", 10..12), ("a/x/1/late", 12..13), ("a/x/1", 13..15)];
     for (version, (app, range)) in (1..).zip(steps) {
         let written =
@@ -117,14 +117,14 @@ async fn offsets_are_those_that_an_application_has_committed_since_it_stood_belo
     assert_eq!(of(asked(7, 2, "x", 1)).await, Ok(vec![12, 13, 14]));
     assert_eq!(of(asked(7, -1, "y", 1)).await, Ok(vec![]));
     assert_eq!(of(asked(7, -1, "x", 2)).await, Ok(vec![]));
-    // A rewrite has the same rows in other files; the log leads to those that were committed.
+    // A rewrite moves the rows to other files; the log still names the committed files.
     let settings = MaintainSettings { compact_files: 2, ..MaintainSettings::default() };
     assert_eq!(lake.compact(Table::Quarantine, &settings).await.expect("rewrites"), 5);
     assert_eq!(of(asked(7, -1, "x", 1)).await, Ok(vec![7, 8, 9, 12, 13, 14]));
     let entry = |version: i64| folder.path().join(format!("quarantine/_delta_log/{version:020}.json"));
     std::fs::remove_file(entry(0)).expect("it is there");
     assert_eq!(of(asked(5, -1, "x", 1)).await.map(|found| found.len()), Ok(8), "nothing before version 1 is looked at");
-    assert_eq!(of(asked(4, -1, "x", 1)).await, Err(ErrorKind::Data), "nobody can tell");
+    assert_eq!(of(asked(4, -1, "x", 1)).await, Err(ErrorKind::Data), "an entry is missing");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn a_rewrite_is_compared_whole_and_column_by_column() {
     for compare_bytes in [usize::MAX, 1] {
         let (_folder, lake) = lake().await;
         let log = lake.log(Table::Events);
-        // Nested columns are in these rows, and the day, which is in no file: it is compared alone too.
+        // These rows have nested columns, and the day, which is in no file: it forms a group of its own.
         for (version, range) in (1..).zip([0..500, 500..2000]) {
             let snapshot = log.load().await.expect("loads");
             let written =
@@ -216,7 +216,7 @@ async fn a_checkpoint_keeps_every_application() {
     assert_eq!(files[0].rows, Some(4));
 }
 
-/// More log entries than are read at once, and more files in an entry than there are rows in a batch of it.
+/// Lists a table with more log entries than are read at once, and with more files in an entry than a batch has rows.
 async fn a_table_of_many_entries_and_files_is_listed_whole() {
     let (_folder, lake) = lake().await;
     let log = lake.log(Table::Quarantine);

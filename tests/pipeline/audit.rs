@@ -562,7 +562,7 @@ fn a_table_of_another_program_is_reported_as_one() {
     fs::remove_dir_all(tables.root().join("metrics")).expect("it exists");
     write(&tables.root().join("metrics"));
     let answer = audit(tables.root(), &["--recompute"]);
-    answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether: it has no column"]);
+    answer.finds(4, &["tables", "progress", "metrics"], &["is not a table of bellwether: it has no column"]);
 }
 
 #[test]
@@ -572,7 +572,7 @@ fn a_foreign_table_a_missing_one_and_an_empty_folder_have_different_errors() {
         metadata["schemaString"] = json!(r#"{"type":"struct","fields":[{"name":"x","type":"long"}]}"#);
     });
     let answer = audit(tables.root(), &["--recompute"]);
-    answer.finds(4, &["tables", "progress", "metrics"], &["it is not a table of bellwether"]);
+    answer.finds(4, &["tables", "progress", "metrics"], &["is not a table of bellwether"]);
 
     let tables = TestTables::new();
     fs::remove_dir_all(tables.root().join("quarantine")).expect("it exists");

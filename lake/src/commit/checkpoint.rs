@@ -1,4 +1,4 @@
-//! Log checkpoints of a table, as far as the protocol needs them: what the table is and how far its applications are.
+//! Log checkpoints of a table, as far as the protocol needs them: protocol, metadata and the numbers of applications.
 
 use arrow::array::{Array, BooleanArray};
 use arrow::compute::filter_record_batch;
@@ -42,7 +42,7 @@ impl DeltaLog {
                 let text = found.bytes().await.stored()?;
                 let last = serde_json::from_slice(&text).map_err(|source| {
                     Error::data(format!("`_last_checkpoint` of table `{}` is not readable", self.table.name()))
-                        .with_hint("delete that one file: the log before it is still whole")
+                        .with_hint("delete only that file: the log itself is intact")
                         .with_source(source)
                 })?;
                 Ok(Some(last))
@@ -78,12 +78,13 @@ impl DeltaLog {
 
     fn broken_checkpoint(&self, version: i64) -> Error {
         Error::data(format!("log checkpoint {version} of table `{}` is not readable", self.table.name())).with_hint(
-            "restore it from a copy; where all entries of the log are still there, delete `_delta_log/_last_checkpoint` and \
+            "restore it from a backup; or, if all entries of the log still exist, delete `_delta_log/_last_checkpoint` and \
              the files of that checkpoint",
         )
     }
 
-    /// The files that hold a checkpoint's applications and metadata: those of its name, or the one of a name of its own.
+    /// Returns the files that hold a checkpoint's applications and metadata: its parts, its single file, or the file with a
+    /// unique name.
     async fn checkpoint_files(&self, last: &LastCheckpoint) -> Result<Vec<Path>> {
         let (folder, version) = (self.path.clone().join(LOG_FOLDER), last.version);
         if let Some(parts) = last.parts {
@@ -104,7 +105,7 @@ impl DeltaLog {
     }
 }
 
-/// The actions of a checkpoint in Parquet that are not files.
+/// Reads the actions of a checkpoint in Parquet, except those of files.
 fn checkpoint_actions(version: i64, bytes: Bytes) -> Result<LogEntry> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).stored()?;
     let roots = column_indexes(reader.parquet_schema(), |name| ["txn", "metaData", "protocol"].contains(&name));

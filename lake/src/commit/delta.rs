@@ -1,4 +1,6 @@
-//! The Delta log: versions are files that can be created only once, and creating one is the commit.
+//! The Delta log of a table. Each version is a file that can be created only once; creating it is the commit.
+//!
+//! `DeltaLog::append` takes the exactly-once decision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +18,15 @@ use bellwether_base::Clock;
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_tables::Table;
 
-/// How often one call looks again at a version that the store says exists but does not show: S3 answers 409 to one of
-/// two racing writers, and the winner's object may appear a moment later.
+/// Number of attempts to read a version that exists according to the store but cannot be read yet: S3 answers 409 to one
+/// of two racing writers, and the winner's object may appear a moment later.
 const LOOKS_AT_A_CONFLICT: usize = 5;
 
-/// Log entries that are on their way at a time while a snapshot is brought up to date.
+/// Most log entries that are requested concurrently while a snapshot catches up.
 const ENTRIES_AT_ONCE: usize = 32;
 
-/// Named as what has moved where another took files out that a commit was to take out.
-const FILES: &str = "the files that were to be replaced";
+/// Reported in place of an application if another commit has removed a file that a commit replaces.
+const FILES: &str = "the files to be replaced";
 
 /// The log of one table.
 #[derive(Clone)]
@@ -49,7 +51,7 @@ pub(crate) struct Entry<'a> {
 
 /// How an entry of the log affects an entry to append.
 enum Step {
-    /// Not at all.
+    /// It has no effect: read on.
     On,
     /// It is the same entry.
     Ours,
@@ -74,12 +76,12 @@ impl Entry<'_> {
 // === impl DeltaLog ===
 
 impl DeltaLog {
-    /// The table this is the log of.
+    /// Returns the table of this log.
     pub fn table(&self) -> Table {
         self.table
     }
 
-    /// Newest version.
+    /// Returns the newest version.
     ///
     /// # Errors
     /// As [`CommitLog::load`].
@@ -87,10 +89,10 @@ impl DeltaLog {
         Ok(self.newest().await?.version)
     }
 
-    /// What a version's entry says; none where that version is not there (yet).
+    /// Reads the entry of a version; returns `None` if it does not exist (yet).
     ///
     /// # Errors
-    /// `Unavailable` where storage does not answer; `Data` where the entry is torn.
+    /// `Unavailable` if storage does not answer; `Data` if the entry is torn.
     pub async fn entry(&self, version: i64) -> Result<Option<LogEntry>> {
         match self.store.get(&entry_path(&self.path, version)).await {
             Ok(found) => Ok(Some(read_entry(version, &found.bytes().await.stored()?)?)),
@@ -99,8 +101,8 @@ impl DeltaLog {
         }
     }
 
-    /// True where a version was there whose entry is not: the log has been cleaned up beyond it. Whoever follows the log and
-    /// stands there would wait for ever.
+    /// Returns true if the log has been cleaned up beyond a version: it existed, but its entry does not. A follower that
+    /// reads this version next would wait for ever.
     ///
     /// # Errors
     /// As [`CommitLog::load`].
@@ -111,7 +113,7 @@ impl DeltaLog {
         Ok(self.newest().await?.version >= version && self.entry(version).await?.is_none())
     }
 
-    /// A snapshot brought up to date: reads the entries after it until there are no more.
+    /// Brings a snapshot up to date by reading all entries after it.
     ///
     /// # Errors
     /// As [`CommitLog::load`].
@@ -144,7 +146,7 @@ impl DeltaLog {
             }
             match last {
                 None => return Ok((snapshot, Step::On)),
-                // Others may have committed both while one was asked for and then the other.
+                // Both may have been committed between the two requests.
                 Some(last) if snapshot.version < last => {
                     if self.entry(snapshot.version + 1).await?.is_none() {
                         return Err(self.hole(snapshot.version + 1));
@@ -158,11 +160,11 @@ impl DeltaLog {
 
     fn hole(&self, version: i64) -> Error {
         let name = self.table.name();
-        Error::data(format!("log entry {version} of table `{name}` is gone, though later ones are there"))
-            .with_hint("restore the table's `_delta_log` from a copy; nothing has been written meanwhile")
+        Error::data(format!("log entry {version} of table `{name}` is missing, but later entries exist"))
+            .with_hint("restore the table's `_delta_log` from a backup; nothing was written in the meantime")
     }
 
-    /// The newest version, by the log checkpoint and the entries after it.
+    /// Returns the newest snapshot, from the log checkpoint and the entries after it.
     async fn newest(&self) -> Result<Snapshot> {
         if let Some(last) = self.last_checkpoint().await? {
             return self.catch_up(self.checkpoint(&last).await?).await;
@@ -173,13 +175,14 @@ impl DeltaLog {
                 "the log of table `{}` begins at version {first} and has no checkpoint",
                 self.table.name()
             ))
-            .with_hint("restore `_delta_log/_last_checkpoint` or the missing entries from a copy")),
+            .with_hint("restore `_delta_log/_last_checkpoint` or the missing entries from a backup")),
             None => Err(Error::data(format!("there is no table `{}` under the root", self.table.name()))
                 .with_hint("check [tables].root")),
         }
     }
 
-    /// True where the table can still be read as it was at a version: from the log's beginning, or a log checkpoint.
+    /// Returns true if the log still starts at or before a version, with its first entry or a log checkpoint, so that the
+    /// table can be read as of that version.
     pub(crate) async fn reaches_back_to(&self, version: i64) -> Result<bool> {
         let folder = self.path.clone().join(LOG_FOLDER);
         let names: Vec<Path> =
@@ -192,7 +195,7 @@ impl DeltaLog {
         Ok(names.iter().any(reaches))
     }
 
-    /// Returns true if the log ends at the version of a snapshot. A commit into a hole would be read twice or not at all.
+    /// Returns true if the log ends at the version of a snapshot. A commit into a gap would be read twice or not at all.
     async fn ends_at(&self, snapshot: &Snapshot) -> Result<bool> {
         let newest = entry_path(&self.path, snapshot.version);
         let later = self.store.list_with_offset(Some(&self.path.clone().join(LOG_FOLDER)), &newest);
@@ -201,7 +204,7 @@ impl DeltaLog {
         Ok(!versions.into_iter().flatten().any(|version| version > snapshot.version))
     }
 
-    /// The oldest entry at or after a version, for logs whose beginning has been cleaned up.
+    /// Returns the version of the oldest entry: not 0 if the beginning of the log has been cleaned up.
     async fn first_entry_version(&self) -> Result<Option<i64>> {
         let folder = self.path.clone().join(LOG_FOLDER);
         let versions: Vec<Option<i64>> = self
@@ -214,9 +217,11 @@ impl DeltaLog {
         Ok(versions.into_iter().flatten().min())
     }
 
-    /// Appends an entry on a snapshot: creates the next version; where that is another's, reads on to the end and tries
-    /// there. Entries of others are stepped over that leave our applications alone, and the files that ours takes out; its
-    /// own entry is recognised by its id.
+    /// Appends an entry: takes the exactly-once decision.
+    ///
+    /// It creates the version after the snapshot. If another entry has that version, it reads the log to its end and tries
+    /// again there, unless an entry on the way advanced one of our applications or removed a file that ours removes. If it
+    /// finds its own entry, by its id, an earlier attempt has landed.
     ///
     /// # Errors
     /// As [`CommitLog::try_commit`].
@@ -232,7 +237,7 @@ impl DeltaLog {
                 });
             }
             if let Some(refusal) = base.form().refusal(self.table) {
-                // It may have been taken back since.
+                // A later entry may have reverted the change.
                 let known = base.version;
                 match self.read_on(base, |found| entry.meets(found)).await {
                     Ok((snapshot, Step::Ours)) => return Ok(Outcome::Committed(snapshot)),
@@ -272,7 +277,7 @@ impl DeltaLog {
         }
     }
 
-    /// Reads what others have committed, from a version on that the store says exists.
+    /// Reads the entries of others from the next version on, which exists according to the store.
     async fn step_over(&self, base: Snapshot, entry: &Entry<'_>) -> Result<(Snapshot, Step)> {
         let version = base.version + 1;
         let Some(found) = self.conflicting_entry(version).await? else {
@@ -286,8 +291,8 @@ impl DeltaLog {
         }
     }
 
-    /// Whether the log still has the entry that a snapshot ends with; otherwise the newest snapshot. A log whose beginning
-    /// has been cleaned up takes a version that it once had again, and no reader would ever see that.
+    /// Returns `None` if the log still has the entry of a snapshot's version, and the newest snapshot otherwise. The store
+    /// would accept a version whose entry was cleaned up a second time, and no reader would ever see it.
     async fn still_there(&self, base: &Snapshot, entry: &Entry<'_>) -> Result<Option<Snapshot>> {
         match self.store.head(&entry_path(&self.path, base.version)).await {
             Ok(_) => return Ok(None),
@@ -296,28 +301,30 @@ impl DeltaLog {
         }
         let newest = self.newest().await?;
         if newest.version == base.version {
-            return Ok(None); // A log checkpoint stands for it.
+            return Ok(None); // A log checkpoint replaces the entry.
         }
         let name = self.table.name();
         if newest.version < base.version {
             let (ends, seen) = (newest.version, base.version);
-            let error = Error::data(format!("the log of table `{name}` ends at version {ends}, and {seen} was there"));
-            return Err(error.with_hint("restore the table's `_delta_log` from a copy"));
+            let error =
+                Error::data(format!("the log of table `{name}` ends at version {ends}, but version {seen} existed"));
+            return Err(error.with_hint("restore the table's `_delta_log` from a backup"));
         }
         if newest.moved(entry.advances).is_empty() && entry.removed.is_empty() {
-            return Ok(Some(newest)); // What ours moves is where it was: ours is not among the entries that are gone.
+            return Ok(Some(newest)); // Our numbers are unchanged, so our entry is not among the removed ones.
         }
         Err(Error::fenced(format!("the log of table `{name}` was cleaned up beyond version {}", base.version))
             .with_hint(
-                "it goes on from what the table says; keep entries for longer than a worker may stand still \
+                "work continues from the table; keep entries for longer than a worker may be paused \
              (`delta.logRetentionDuration`)",
             ))
     }
 
-    /// Adds the columns that were added to the program since the table was made. Others may do so at the same moment.
+    /// Adds the columns that the table lacks because it was created by an earlier version. Other processes may do so at the
+    /// same moment.
     ///
     /// # Errors
-    /// `Data` where the table is one that this program does not write; `Unavailable` where storage does not answer.
+    /// `Data` if this program cannot write to the table; `Unavailable` if storage does not answer.
     pub(crate) async fn widen(&self) -> Result<()> {
         let mut snapshot = self.load().await?;
         for _ in 0..LOOKS_AT_A_CONFLICT {
@@ -330,7 +337,7 @@ impl DeltaLog {
                     tracing::info!(table, version, columns, "columns added to a table of an earlier version");
                     return Ok(());
                 }
-                // Whoever it was, and whether it landed or not: what the table has now says what is left to do.
+                // Whoever has this version: the table shows which columns are still missing.
                 Ok(None) => {}
                 Err(reason) => tracing::warn!(table = self.table.name(), reason, "columns may not have been added yet"),
             }
@@ -342,22 +349,22 @@ impl DeltaLog {
         )))
     }
 
-    /// As [`CommitLog::try_commit`], and takes files out of the table in the same step: those of the snapshot.
+    /// Commits like [`CommitLog::try_commit`], and removes files of the snapshot in the same step.
     ///
     /// # Errors
     /// As [`CommitLog::try_commit`].
     pub async fn try_replace(&self, on: &Snapshot, commit: &Commit, removed: &[AddedFile]) -> Result<Outcome> {
         if on.form().only_appends() && !removed.is_empty() {
             let name = self.table.name();
-            let error = Error::config(format!("`delta.appendOnly` keeps files from being taken out of table `{name}`"));
-            return Err(error.with_hint("take that property off for as long as the table is rebuilt"));
+            let error = Error::config(format!("`delta.appendOnly` forbids removing files from table `{name}`"));
+            return Err(error.with_hint("unset this property while the table is being rebuilt"));
         }
         let text = replace_entry(commit, removed, self.clock.now_micros() / 1000)?;
         let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed, text: &text };
         self.append(on, &entry).await
     }
 
-    /// One attempt to create a version. `None`: that version is somebody's already.
+    /// Tries once to create a version; returns `None` if it exists already.
     async fn create(&self, version: i64, text: &str) -> Result<Option<()>, String> {
         let payload = PutPayload::from(text.to_owned());
         match self.store.put_opts(&entry_path(&self.path, version), payload, PutMode::Create.into()).await {
@@ -367,7 +374,7 @@ impl DeltaLog {
         }
     }
 
-    /// The entry of a version that the store says exists.
+    /// Reads the entry of a version that exists according to the store; returns `None` if it does not appear.
     async fn conflicting_entry(&self, version: i64) -> Result<Option<LogEntry>> {
         let looks = futures::stream::iter(0..LOOKS_AT_A_CONFLICT).then(|_| self.entry(version));
         let mut looks = std::pin::pin!(looks);
@@ -380,12 +387,12 @@ impl DeltaLog {
     }
 }
 
-/// The version of an entry, by its name.
+/// Returns the version of an entry, from its file name.
 pub fn entry_version(path: &Path) -> Option<i64> {
     path.filename()?.strip_suffix(".json")?.parse().ok()
 }
 
-/// What cannot be told yet is asked again; what will never be otherwise is an error.
+/// Makes an outcome of an error: unknown if another attempt may resolve it, otherwise the error itself.
 fn unclear(error: Error) -> Result<Outcome> {
     match error.kind() {
         ErrorKind::Unavailable => Ok(Outcome::Unknown { reason: error.chain() }),

@@ -1,4 +1,4 @@
-//! A log that fails in every named way, in front of another one.
+//! A log that injects faults in front of another one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,41 +11,41 @@ use super::{Commit, CommitLog, Outcome, Snapshot};
 use bellwether_base::{Clock, SystemClock};
 use bellwether_base::{Error, Result};
 
-/// How long a store takes that is slow.
+/// Time that a slow store takes.
 pub const SLOW: Duration = Duration::from_secs(5);
 
-/// After how long a client gives up waiting for an answer.
+/// Time after which a client stops waiting for an answer.
 pub const TIME_OUT: Duration = Duration::from_secs(30);
 
-/// What goes wrong with one call of a store or a log.
+/// The fault of one call of a store or a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// Nothing.
+    /// The call succeeds.
     None,
     /// The write lands; its response is lost.
     LostResponse,
-    /// The write does not land; nobody can tell.
+    /// The write does not land; the client cannot know that.
     LostRequest,
-    /// A part of the write arrives, and not under the name of a log entry: entries are created whole or not at all.
+    /// Part of the write arrives, but not under the name of a log entry: entries are created whole or not at all.
     Partial,
-    /// 409: refused because of another writer at the same moment, whose write may never appear.
+    /// 409: the write is refused because of a concurrent writer, whose own write may never appear.
     Conflict,
-    /// 412: the write lands, its response is lost, and the client's own second attempt finds the name taken.
+    /// 412: the write lands, its response is lost, and the client's second attempt finds that the name exists.
     PreconditionFailed,
-    /// 503: the store has too much to do.
+    /// 503: the store is overloaded.
     Overloaded,
-    /// It works, after [`SLOW`].
+    /// The call succeeds after [`SLOW`].
     Slow,
-    /// No answer within [`TIME_OUT`]; the write lands even later, or never.
+    /// No answer arrives within [`TIME_OUT`]; the write lands even later, or never.
     TimedOut,
     /// A read is not answered.
     Unavailable,
-    /// A listing does not show what was written lately.
+    /// A listing lacks recent writes.
     StaleList,
 }
 
 impl Fault {
-    /// All that can go wrong.
+    /// Every fault.
     pub const ALL: [Self; 10] = [
         Self::LostResponse,
         Self::LostRequest,
@@ -59,7 +59,7 @@ impl Fault {
         Self::StaleList,
     ];
 
-    /// What can go wrong with a call.
+    /// Returns the faults that a call can have.
     pub fn of(call: Call) -> &'static [Self] {
         match call {
             Call::Write => &[
@@ -81,18 +81,18 @@ impl Fault {
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Something is written or committed.
+    /// Writes or commits.
     Write,
-    /// Something known by name is read, or a log is loaded.
+    /// Reads an object by name, or loads a log.
     Read,
-    /// Names are listed.
+    /// Lists names.
     List,
 }
 
-/// Says what goes wrong with the next call.
+/// Returns the fault of the next call.
 pub type Faults = Box<dyn Fn(Call) -> Fault + Send + Sync>;
 
-/// A log with faults in front of it.
+/// A log with injected faults.
 pub struct FaultyLog<L> {
     inner: L,
     faults: Faults,
@@ -108,19 +108,19 @@ impl<L: fmt::Debug> fmt::Debug for FaultyLog<L> {
 // === impl FaultyLog ===
 
 impl<L> FaultyLog<L> {
-    /// Applies a script of faults, one a call; after the script nothing fails.
+    /// Injects a script of faults, one per call; after its end, no call fails.
     pub fn new(inner: L, script: impl IntoIterator<Item = Fault>) -> Self {
         let script: Mutex<VecDeque<Fault>> = Mutex::new(script.into_iter().collect());
         let next = move |_| script.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Fault::None);
         Self::with(inner, Box::new(next), Arc::new(SystemClock))
     }
 
-    /// Asks for the fault of each call; waits by a clock.
+    /// Injects the fault that a function returns for each call, and waits by a clock.
     pub fn with(inner: L, faults: Faults, clock: Arc<dyn Clock>) -> Self {
         Self { inner, faults, clock }
     }
 
-    /// The log behind the faults.
+    /// Returns the log behind the faults.
     pub fn inner(&self) -> &L {
         &self.inner
     }
@@ -137,7 +137,7 @@ impl<L: CommitLog> CommitLog for FaultyLog<L> {
                 self.clock.sleep(SLOW).await;
                 self.inner.load().await
             }
-            // What happens to writes and listings does not happen to a load.
+            // Faults of writes and listings do not affect a load.
             Fault::None
             | Fault::LostResponse
             | Fault::LostRequest
@@ -160,7 +160,7 @@ impl<L: CommitLog> CommitLog for FaultyLog<L> {
                 self.inner.try_commit(on, commit).await?;
                 unknown("response lost")
             }
-            // The client's own second attempt, by the same id.
+            // The second call is the client's own second attempt, with the same id.
             Fault::PreconditionFailed => {
                 self.inner.try_commit(on, commit).await?;
                 self.inner.try_commit(on, commit).await

@@ -1,4 +1,4 @@
-//! A log in memory, for tests and simulation: the same rules without storage.
+//! A log in memory with the same rules, for tests and simulation.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,13 +20,13 @@ struct State {
 }
 
 impl MemoryLog {
-    /// Everything committed so far, oldest first.
+    /// Returns all commits, oldest first.
     pub fn commits(&self) -> Vec<Commit> {
         self.state().commits.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic of a test elsewhere must not hide what was committed.
+        // A panic elsewhere in a test must not hide the commits.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

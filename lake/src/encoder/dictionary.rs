@@ -1,14 +1,15 @@
-//! A column of one row group that has few values, as Parquet's dictionary encoding has it: each value is written once, and
-//! each row says by a number which is its own.
+//! Encodes a column with few values in one row group with Parquet's dictionary encoding: each value is written once, and
+//! each row refers to its value by number.
 //!
-//! The writer of the Parquet crate finds a row's number by hashing its value, for every row, and has no way in for rows whose
-//! values have been told apart before. Of the columns of `events` that have values half are such: what follows from a release,
-//! names of few kinds, and numbers that are the same in every row. They made up half of what encoding cost.
+//! The writer of the Parquet crate hashes the value of every row to find its number, and does not accept numbers that the
+//! caller knows already. In `events`, half of the columns with values have known numbers: fields of a release, names with few
+//! values, and integers that are equal in every row. They made up half of the cost of encoding.
 //!
-//! Kept by hand: `run` as a service takes 144,000 events per CPU-second with it, 125,000 without (docs/decisions/0003).
+//! This is our own code because `run` as a service processes 144,000 events per CPU-second with it, and 125,000 without
+//! (docs/decisions/0003).
 //!
-//! Source: Encodings.md of the Parquet format, "Plain", "Run Length Encoding / Bit-Packing Hybrid" and "Dictionary Encoding";
-//! data pages are of version 1, as those of all other columns.
+//! Source: Encodings.md of the Parquet format, "Plain", "Run Length Encoding / Bit-Packing Hybrid" and "Dictionary Encoding".
+//! Data pages have version 1, like those of all other columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,34 +34,33 @@ use crate::encoder::list::{Levels, encoded};
 use crate::stored::Stored;
 use bellwether_base::{Error, Result};
 
-/// More bytes of values than this are few values no longer: what repeats so rarely is better compressed. It is the bound that
-/// the Parquet crate has for its dictionaries.
+/// Most bytes of values in a dictionary, as in the Parquet crate. Values that repeat so rarely are better compressed.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Rows of a data page at most, as the Parquet crate has it for the other columns.
+/// Most rows in a data page, as in the Parquet crate.
 pub(super) const PAGE_ROWS: usize = 20_000;
 
-/// Values in a row that are the same, from which on saying how many there are is shorter than packing them.
+/// Number of equal values in succession from which a run is shorter than packing them.
 const RUN: usize = 16;
 
-/// Bounds of a longer text are left out, as no reader would have all of it.
+/// Longest text that is written as a bound in the statistics, in bytes.
 const LONGEST_BOUND: usize = 64;
 
 /// The number of a row without a value.
 const ABSENT: u32 = u32::MAX;
 
-/// Rows whose values have been told apart.
+/// Rows with known distinct values.
 pub(super) enum Repeated<'a> {
-    /// Each is one of few texts.
+    /// Each row has one of few texts.
     Texts(&'a DictionaryArray<UInt32Type>),
-    /// All have this number, as PLAIN has it.
+    /// Every row has this integer, in PLAIN encoding.
     Constant(Vec<u8>),
 }
 
-/// A column of the row group that is open. Of a field of records in lists, a row here is a record.
+/// A column of the open row group. For a field of records in lists, each record counts as a row.
 pub(super) struct DictionaryColumn {
     descriptor: ColumnDescPtr,
-    /// Values as PLAIN has them, in the order in which they were met.
+    /// Values in PLAIN encoding, in the order of their numbers.
     values: Vec<u8>,
     /// The number of each value, by its bytes.
     numbers: HashMap<Box<[u8]>, u32>,
@@ -68,15 +68,15 @@ pub(super) struct DictionaryColumn {
     rows: Vec<u32>,
 }
 
-/// A data page that is to be written.
+/// A data page, not written yet.
 struct Body {
     rows: usize,
-    /// Values and what there is instead of one: a null, or a list without records.
+    /// Number of values, nulls and lists without records.
     values: usize,
     bytes: Vec<u8>,
 }
 
-/// A column of a row group that is closed: its pages, and what the footer says of them.
+/// A column of a closed row group: its pages, and its metadata for the footer.
 pub(super) struct DictionaryChunk {
     pub(super) bytes: Bytes,
     pub(super) close: Box<ColumnCloseResult>,
@@ -85,7 +85,7 @@ pub(super) struct DictionaryChunk {
 // === impl Repeated ===
 
 impl<'a> Repeated<'a> {
-    /// None where the values have not been told apart.
+    /// Returns `None` if the distinct values of the column are not known.
     pub(super) fn of(column: &'a ArrayRef) -> Option<Self> {
         match column.data_type() {
             DataType::Dictionary(..) => column.as_dictionary_opt().map(Self::Texts),
@@ -116,12 +116,12 @@ impl DictionaryColumn {
         Self { descriptor, values: Vec::new(), numbers: HashMap::new(), rows: Vec::new() }
     }
 
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory in bytes.
     pub(super) fn memory_size(&self) -> usize {
         2 * self.values.len() + size_of_val(&*self.rows)
     }
 
-    /// True where the values are few no longer.
+    /// Returns true if the values have become too many for a dictionary.
     pub(super) fn is_too_large(&self) -> bool {
         self.values.len() > MOST_BYTES
     }
@@ -130,7 +130,7 @@ impl DictionaryColumn {
         self.rows.resize(self.rows.len() + rows, ABSENT);
     }
 
-    /// Takes rows.
+    /// Adds rows.
     pub(super) fn push(&mut self, repeated: &Repeated<'_>, rows: usize) {
         match repeated {
             Repeated::Texts(texts) => self.push_texts(texts),
@@ -143,7 +143,7 @@ impl DictionaryColumn {
 
     fn push_texts(&mut self, texts: &DictionaryArray<UInt32Type>) {
         let values = texts.values().as_string::<i32>();
-        // Only values that a row has are written: a part of some rows brings the values of all.
+        // Only values that a row has are written: a slice of a dictionary array holds the values of the whole array.
         let mut met: Vec<Option<u32>> = vec![None; values.len()];
         let mut plain = Vec::new();
         self.rows.reserve(texts.len());
@@ -180,7 +180,7 @@ impl DictionaryColumn {
         number
     }
 
-    /// The rows so far as an array of a type, for a writer that looks values up itself.
+    /// Returns the rows so far as an array of a type, for the Parquet crate's writer.
     pub(super) fn array(&self, data_type: &DataType) -> Result<ArrayRef> {
         if self.numbers.is_empty() {
             return Ok(new_null_array(data_type, self.rows.len()));
@@ -197,13 +197,13 @@ impl DictionaryColumn {
         };
         let array = take(&values, &rows, None)?;
         Ok(match data_type {
-            // A writer takes texts as they are.
+            // The writer accepts texts in this layout too.
             DataType::Utf8View => array,
             other => cast(&array, other)?,
         })
     }
 
-    /// The values, by their numbers.
+    /// Returns the values in the order of their numbers.
     fn in_order(&self) -> Vec<&[u8]> {
         let mut values: Vec<(&u32, &[u8])> = self.numbers.iter().map(|(plain, number)| (number, &**plain)).collect();
         values.sort_unstable_by_key(|(number, _)| **number);
@@ -215,10 +215,10 @@ impl DictionaryColumn {
         self.in_order().into_iter().map(text).collect()
     }
 
-    /// Writes the pages; those of a field of records in lists with the levels of the lists.
+    /// Writes the pages. A field of records in lists needs the levels of the lists.
     ///
     /// # Errors
-    /// `Bug` where the Parquet crate does not take them.
+    /// `Bug` if the Parquet crate does not accept them.
     pub(super) fn close(
         self,
         properties: &WriterProperties,
@@ -230,7 +230,7 @@ impl DictionaryColumn {
         };
         let sum = |part: fn(&Body) -> usize| bodies.iter().map(part).sum::<usize>();
         let (rows, values) = (sum(|body| body.rows), sum(|body| body.values));
-        // Without a value there is nothing to say by number, and some readers know no dictionaries of truth values.
+        // Without a value there are no numbers to write, and some readers do not accept an empty dictionary of booleans.
         let dictionary = (!self.numbers.is_empty()).then(|| properties.dictionary_page_encoding());
         let encoding = dictionary.map_or(Encoding::PLAIN, |_| properties.dictionary_data_page_encoding());
         let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
@@ -261,7 +261,7 @@ impl DictionaryColumn {
         Ok(DictionaryChunk { bytes, close })
     }
 
-    /// The pages with their headers, where the first data page begins, and where each of them is.
+    /// Writes the pages with their headers; returns the bytes, the offset of the first data page, and the index of all.
     fn write(
         &self,
         bodies: Vec<Body>,
@@ -297,7 +297,7 @@ impl DictionaryColumn {
         Ok((sink.into_inner().stored()?.into(), data_at, index.build()))
     }
 
-    /// A data page of rows that are no lists.
+    /// Encodes a data page of a column outside of lists.
     fn page(&self, rows: &[u32]) -> Body {
         let mut bytes = Vec::new();
         if self.descriptor.max_def_level() > 0 {
@@ -321,7 +321,7 @@ impl DictionaryColumn {
         (0..pages).map(page).collect()
     }
 
-    /// Appends the numbers of the rows that have a value, after how many bits one takes.
+    /// Appends the bit width of numbers, and then the numbers of the rows that have a value.
     fn append_numbers(&self, rows: &[u32], page: &mut Vec<u8>) {
         if self.numbers.is_empty() {
             return;
@@ -337,7 +337,7 @@ impl DictionaryColumn {
         }
     }
 
-    /// Least and greatest value, and the rows without one.
+    /// Returns the least and greatest value, and the number of rows without one.
     fn statistics(&self) -> Statistics {
         let nulls = Some(self.rows.iter().filter(|number| **number == ABSENT).count() as u64);
         let values = self.in_order();
@@ -360,7 +360,7 @@ impl DictionaryColumn {
     }
 }
 
-/// The length of a text, as PLAIN has it.
+/// Encodes the length of a text as in PLAIN.
 fn length_of(text: &str) -> [u8; 4] {
     u32::try_from(text.len()).expect("a message has some megabytes").to_le_bytes()
 }
@@ -377,12 +377,12 @@ fn count(values: usize) -> u32 {
     u32::try_from(values).expect("a row group has fewer values")
 }
 
-/// Numbers of some bits: the same one again and again as how often it comes, others packed by eights.
+/// Encodes numbers in the RLE/bit-packing hybrid: a long run of one number as its length, others packed in groups of eight.
 pub(super) fn hybrid(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
     let (mut packed, mut at) = (0, 0);
     while let Some(number) = numbers.get(at) {
         let run = numbers[at..].iter().take_while(|next| *next == number).count();
-        // What is packed is packed by eights: the run gives up as many as fill the last eight before it.
+        // Packed numbers come in groups of eight, so the first numbers of the run complete the group before it.
         let given = (packed..at).len().next_multiple_of(8) - (packed..at).len();
         if run >= given + RUN {
             pack(&numbers[packed..at + given], width, out);
@@ -396,7 +396,7 @@ pub(super) fn hybrid(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
     pack(&numbers[packed..], width, out);
 }
 
-/// Packs numbers, the first in the lowest bits; the last eight are filled with zeros.
+/// Packs numbers, the first in the lowest bits; the last group of eight is filled with zeros.
 fn pack(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
     if numbers.is_empty() {
         return;
@@ -418,7 +418,7 @@ fn pack(numbers: &[u32], width: u32, out: &mut Vec<u8>) {
     out.resize(end, 0);
 }
 
-/// An unsigned number by sevens of bits, the lowest first (ULEB128).
+/// Encodes an unsigned number in groups of seven bits, the lowest first (ULEB128).
 fn varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number.to_le_bytes()[0] | 0x80);

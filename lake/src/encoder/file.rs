@@ -1,12 +1,10 @@
-//! One Parquet file that grows: a writer for each column that has a value, row groups bounded in rows.
+//! Encodes one Parquet file, with a writer for each column that has a value, and row groups bounded in rows.
 //!
-//! A column is looked at chunk by chunk: as long as its values have been told apart before, it is a dictionary column of ours;
-//! from the first chunk on of which that is not so, all its rows go to the Parquet crate's writer. So are the fields of the
-//! records in lists.
+//! As long as the distinct values of a column are known in every chunk, our own dictionary encoder takes it. From the first
+//! other chunk on, all its rows go to the Parquet crate's writer. The same holds for the fields of records in lists.
 //!
-//! Of the hundred and more columns of `events` most are null in most files. Such a column costs a number here, and the
-//! file does not have it: every reader of Delta tables takes a missing column for null, as it does for files that are
-//! older than the column.
+//! `events` has more than a hundred columns, and most are null in most files. Such a column costs only a counter here, and
+//! the file lacks it: every reader of Delta tables treats a missing column as null, as in files older than the column.
 
 use std::collections::BTreeMap;
 use std::io::Sink;
@@ -30,78 +28,78 @@ use crate::stored::Stored;
 use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 
-/// About what a file has beside its pages, and an eighth of them for bloom filters and page indexes.
+/// Approximate size of the footer. Bloom filters and page indexes take up to an eighth of the pages in addition.
 const FOOTER_BYTES: usize = 32 << 10;
 
 /// Encodes the rows of one file.
 pub(super) struct FileEncoder {
     shape: &'static Shape,
     columns: Vec<ColumnEncoder>,
-    /// Rows of the row group that is open.
+    /// Rows in the open row group.
     open: usize,
     groups: Vec<Group>,
     rows: usize,
     statistics: Statistics,
     handed_on: Vec<RecordBatch>,
     handed_on_bytes: usize,
-    /// Columns without a value that were handed on, by their place in the table's schema.
+    /// Reusable columns without a value, by their position in the table's schema.
     without_value: BTreeMap<usize, ArrayRef>,
 }
 
-/// What all files of a table share whose pages are alike.
+/// The common part of all files of a table with the same compression.
 struct Shape {
-    /// How the names of the files end.
+    /// Extension of the files' names.
     extension: &'static str,
-    /// Columns of the file: those of the table but for the partition column.
+    /// Columns of the file: those of the table, without the partition column.
     fields: Vec<FieldRef>,
-    /// Their places in the table's schema.
+    /// Their positions in the table's schema.
     places: Vec<usize>,
-    /// Makes the writers of a column.
+    /// One for each column of the file.
     makers: Vec<Maker>,
     properties: WriterPropertiesPtr,
 }
 
-/// Makes writers of one column, or of one field of the records of a list.
+/// Creates the writers of one column, or of one field of the records in a list.
 pub(super) struct Maker {
     pub(super) field: FieldRef,
     factory: ArrowRowGroupWriterFactory,
-    /// The columns of the file that it becomes.
+    /// The Parquet columns that store it.
     leaves: Vec<ColumnDescPtr>,
     form: Form,
     pub(super) properties: WriterPropertiesPtr,
 }
 
-/// What may be known of a column's values beforehand.
+/// The form of a column, which decides whether dictionary columns can store it.
 enum Form {
-    /// They may be told apart: single values without a bloom filter.
+    /// Single values without a Bloom filter: a dictionary column can.
     Single,
-    /// They are lists of records whose fields are single values.
+    /// Lists of records of single values: a dictionary column for each field can.
     List(Vec<Maker>),
-    /// Nothing.
+    /// Any other form: none can.
     Other,
 }
 
-/// One column of the open row group. Rows without a value are only counted until one with a value comes.
+/// One column of the open row group. Rows without a value are only counted until a row with a value arrives.
 #[derive(Default)]
 struct ColumnEncoder {
     open: Option<Open>,
     absent: usize,
 }
 
-/// What the rows of a column go to.
+/// The writer of a column's rows.
 enum Open {
     Dictionary(DictionaryColumn),
     List(ListColumn),
     Writers(Vec<ArrowColumnWriter>),
 }
 
-/// A row group that is closed. A column without any value is none.
+/// A closed row group. A column without any value is `None`.
 struct Group {
     rows: usize,
     columns: Vec<Option<Vec<ClosedLeaf>>>,
 }
 
-/// A column of the file, of a row group that is closed.
+/// A Parquet column of a closed row group.
 pub(super) enum ClosedLeaf {
     Dictionary(DictionaryChunk),
     Chunk(Box<ArrowColumnChunk>),
@@ -125,7 +123,7 @@ impl FileEncoder {
         }
     }
 
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         let open = self.columns.iter().filter_map(|column| column.open.as_ref());
         let closed = self.groups.iter().flat_map(|group| &group.columns).flatten().flatten();
@@ -266,7 +264,7 @@ impl ColumnEncoder {
                 list.close(makers)
             }
             (None, _) if matches!(maker.field.data_type(), DataType::List(_)) && !maker.field.is_nullable() => {
-                // Lists without records, whatever is in the records.
+                // All lists are empty, so the fields of their records do not matter.
                 let lengths = vec![0; self.absent];
                 let mut levels = Levels::of(&lengths);
                 let close = |leaf: &ColumnDescPtr| {
@@ -286,7 +284,7 @@ impl ColumnEncoder {
         }
     }
 
-    /// Gives writers what a dictionary column has.
+    /// Moves the rows of a dictionary column to the Parquet crate's writers.
     fn give_to_writers(&mut self, maker: &Maker) -> Result<()> {
         match self.open.take() {
             Some(Open::Dictionary(dictionary)) => self.write(maker, &dictionary.array(maker.field.data_type())?),
@@ -311,7 +309,7 @@ impl ColumnEncoder {
         let Some(Open::Writers(writers)) = &mut self.open else {
             return Err(Error::bug("a column is written in two ways at once"));
         };
-        // Texts may have another layout than in the schema, and those in lists are taken only where the field says so.
+        // Texts may have another layout than in the schema; within lists, the writer accepts that only if the field has it.
         let field = match column.data_type() {
             list @ DataType::List(_) => &maker.field.as_ref().clone().with_data_type(list.clone()),
             _ => maker.field.as_ref(),
@@ -326,7 +324,7 @@ impl ColumnEncoder {
 // === impl Open ===
 
 impl Open {
-    /// Bytes of memory held, about.
+    /// Returns the approximate memory in bytes.
     fn memory_size(&self) -> usize {
         match self {
             Self::Dictionary(dictionary) => dictionary.memory_size(),
@@ -350,18 +348,18 @@ impl ClosedLeaf {
 // === impl Maker ===
 
 impl Maker {
-    /// The column of the file, of a maker of one.
+    /// Returns the only Parquet column.
     pub(super) fn descriptor(&self) -> ColumnDescPtr {
         ColumnDescPtr::clone(&self.leaves[0])
     }
 
-    /// A writer of a maker of one column.
+    /// Creates a writer for the only Parquet column.
     pub(super) fn writer(&self) -> Result<ArrowColumnWriter> {
         self.factory.create_column_writers(0).stored()?.pop().ok_or_else(|| Error::bug("a column has no writer"))
     }
 }
 
-/// True where no row has a value: every one is null, or where none may be null, an empty list.
+/// Returns true if no row has a value: each is null, or, in a required list column, an empty list.
 fn is_absent(column: &ArrayRef, field: &Field) -> bool {
     if column.null_count() == column.len() {
         return true;
@@ -370,7 +368,7 @@ fn is_absent(column: &ArrayRef, field: &Field) -> bool {
     lists.is_some_and(|lists| lists.offsets().first() == lists.offsets().last())
 }
 
-/// Rows without a value: null where a column may be, empty lists otherwise.
+/// Returns rows without a value: empty lists for a required list column, nulls otherwise.
 pub(crate) fn absent(field: &Field, rows: usize) -> ArrayRef {
     match field.data_type() {
         DataType::List(element) if !field.is_nullable() => {
@@ -381,7 +379,7 @@ pub(crate) fn absent(field: &Field, rows: usize) -> ArrayRef {
     }
 }
 
-/// What files of a table look like.
+/// Returns the shape of a table's files; each is made once.
 fn shape(table: Table, pages: Pages) -> &'static Shape {
     static SHAPES: OnceLock<BTreeMap<(Table, Pages), Shape>> = OnceLock::new();
     let shapes = SHAPES.get_or_init(|| {
@@ -403,13 +401,13 @@ fn make(table: Table, pages: Pages) -> Result<Shape> {
     Ok(Shape { extension: pages.extension(), fields, places, makers, properties })
 }
 
-/// Makes writers of one column, whatever the others of its file are.
+/// Creates the maker of one column.
 fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
     let maker = maker_within(field, FieldRef::clone(field), properties)?;
     let DataType::List(element) = field.data_type() else { return Ok(maker) };
     let DataType::Struct(fields) = element.data_type() else { return Ok(maker) };
     let flat = maker.leaves.len() == fields.len() && !field.is_nullable() && !element.is_nullable();
-    // Bounds of a field of records would have to tell rows without records from those without a value.
+    // Statistics of a field of records would have to distinguish rows without records from records without a value.
     let unbounded = |leaf: &ColumnDescPtr| properties.statistics_enabled(leaf.path()) == EnabledStatistics::None;
     if !flat || !maker.leaves.iter().all(unbounded) {
         return Ok(maker);
@@ -424,7 +422,7 @@ fn maker(field: &FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
     Ok(Maker { form: Form::List(makers), ..maker })
 }
 
-/// Makes writers of a field that stands in a column of the file.
+/// Creates the maker of a field within a column of the file.
 fn maker_within(column: &FieldRef, field: FieldRef, properties: &WriterPropertiesPtr) -> Result<Maker> {
     let schema = Arc::new(Schema::new(vec![FieldRef::clone(column)]));
     let parquet = ArrowSchemaConverter::new().convert(&schema).stored()?;

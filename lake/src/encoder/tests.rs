@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 const DAY: i32 = 20_781;
 
-/// Rows of `quarantine` at these offsets of partition 0; the odd ones have no time and no pointer.
+/// Returns rows of `quarantine` at these offsets of partition 0; those at odd offsets have no Kafka timestamp.
 fn quarantined(offsets: &[i64]) -> RecordBatch {
     let schema = Table::Quarantine.arrow_schema();
     let column = |field: &FieldRef| -> ArrayRef {
@@ -46,7 +46,7 @@ fn offsets(batch: &RecordBatch) -> Vec<i64> {
 }
 
 proptest! {
-    // Each case is some files of Parquet.
+    // Few cases, because each writes some Parquet files.
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
@@ -83,7 +83,7 @@ proptest! {
     }
 }
 
-/// A chunk of `events` of which only what must be there is.
+/// Returns a chunk of `events` with only the required columns.
 fn bare(rows: usize, days: &[i32]) -> Chunk {
     let columns = Table::Events.columns().iter().map(|column| -> Option<ArrayRef> {
         if !column.required {
@@ -145,7 +145,7 @@ fn a_value_that_comes_late_has_its_row_whatever_the_row_group() {
     assert_eq!(tasks.value(2 * rows - 1), "x");
 }
 
-/// More than one row group, and not a multiple of it.
+/// Rows of a chunk: two of them are more than one row group, and not a multiple of it.
 const ROWS_OF_GROUPS: usize = parquet_file::ROW_GROUP_ROWS / 2 + 1000;
 
 #[test]
@@ -164,7 +164,7 @@ fn each_day_is_a_file_and_columns_are_handed_on_with_its_rows() {
     assert_eq!(kept.rows(), 5);
 }
 
-/// A list of one record for each row, of which each field has a value.
+/// Returns a list of one record for each row, with a value in every field.
 fn calls(rows: usize) -> ArrayRef {
     let schema = Table::Events.arrow_schema();
     let DataType::List(element) = schema.field_with_name("tool_calls").expect("there").data_type() else {
@@ -184,7 +184,8 @@ fn calls(rows: usize) -> ArrayRef {
     Arc::new(ListArray::new(Arc::clone(element), one_each, Arc::new(records), None))
 }
 
-/// Lists of tool calls: how many records each row has, and of each field whether it has one value, few, many or none.
+/// Returns lists of tool calls with so many records in each row; a kind decides whether a field has one value, few, many or
+/// none.
 fn lists(lengths: &[usize], kinds: &[u8]) -> ArrayRef {
     let records: usize = lengths.iter().sum();
     let schema = Table::Events.arrow_schema();
@@ -231,7 +232,7 @@ fn lists(lengths: &[usize], kinds: &[u8]) -> ArrayRef {
     Arc::new(ListArray::new(Arc::new(element), offsets, Arc::new(records), None))
 }
 
-/// What comes out of a file into which these lists went, and what went in.
+/// Writes lists to a file; returns the lists read back, and the original ones.
 fn through_a_file(parts: &[(Vec<usize>, Vec<u8>)]) -> (ArrayRef, ArrayRef) {
     let schema = Table::Events.arrow_schema();
     let place = schema.index_of("tool_calls").expect("there");
@@ -247,7 +248,7 @@ fn through_a_file(parts: &[(Vec<usize>, Vec<u8>)]) -> (ArrayRef, ArrayRef) {
     let rows = encoder.finish().expect("closes");
     for (name, column) in footer(&rows.files()[0]) {
         let dictionary = column.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY);
-        // Readers in C++ refuse the dictionary of a truth value.
+        // The C++ reader refuses a dictionary of booleans.
         assert!(!dictionary || column.column_type() != parquet::basic::Type::BOOLEAN, "{name}");
         assert_eq!(column.dictionary_page_offset().is_some(), dictionary, "{name}");
     }
@@ -279,7 +280,7 @@ fn records_of_lists_that_fill_pages_and_a_row_group_come_out_as_they_went_in() {
     assert_eq!(&found, &put);
 }
 
-/// The type with texts one after the other.
+/// Replaces views by contiguous texts in a type.
 fn without_views(data_type: &DataType) -> DataType {
     let plain = |field: &FieldRef| field.as_ref().clone().with_data_type(without_views(field.data_type()));
     match data_type {
@@ -314,7 +315,7 @@ fn texts_one_after_the_other_are_the_same_rows_as_views() {
     }
 }
 
-/// How a chunk of rows has a column: as texts by number, as numbers, not at all.
+/// A column of a chunk: as a dictionary, as texts, or absent.
 #[derive(Clone, Debug)]
 enum Part {
     Labels(Vec<Option<u8>>),
@@ -323,7 +324,7 @@ enum Part {
 }
 
 fn part() -> impl Strategy<Value = Part> {
-    // Runs of one value, and of few values in no order, so that both halves of the encoding meet at all lengths.
+    // Runs of one value and stretches of varied values, so that both halves of the encoding meet at all lengths.
     let stretch = (prop::option::weighted(0.8, 0..20_u8), 1..40_usize, any::<bool>());
     let rows = prop::collection::vec(stretch, 1..12).prop_map(|stretches| {
         let each = |(value, rows, varied): (Option<u8>, usize, bool)| {
@@ -341,7 +342,7 @@ fn part() -> impl Strategy<Value = Part> {
 }
 
 fn label(value: u8) -> Option<String> {
-    // One of the values is no text: what a release has none of.
+    // One of the values is null, as for a release that lacks the field.
     (value != 7).then(|| "x".repeat(usize::from(value % 5)) + &value.to_string())
 }
 
@@ -416,7 +417,7 @@ proptest! {
     }
 }
 
-/// What the footer of a file says of the columns of its row groups.
+/// Returns the metadata of each column chunk from the footer of a file.
 fn footer(file: &EncodedFile) -> Vec<(String, ColumnChunkMetaData)> {
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone());
     let metadata = Arc::clone(reader.expect("Parquet").metadata());
@@ -487,7 +488,7 @@ fn a_file_of_few_rows_is_not_compressed_and_says_so_in_its_name() {
         let batch = quarantined(&(0..rows).collect::<Vec<_>>());
         let encoded = EncodedRows::of(Table::Quarantine, &batch).expect("encodes");
         let [file] = encoded.files() else { panic!("one file: {encoded:?}") };
-        // A column that is one number in every row has nothing to compress.
+        // A column with one integer in every row is never compressed.
         let (of_one_value, others): (Vec<_>, Vec<_>) =
             footer(file).into_iter().partition(|column| column.0 == "partition");
         let zstd = |columns: &[(String, ColumnChunkMetaData)]| {

@@ -10,7 +10,7 @@ fn metadata(table: Table) -> TableMetadata {
     }
 }
 
-/// The metadata of a table after a change of its schema.
+/// Returns the metadata of a table after a change of its schema.
 fn changed(table: Table, change: impl FnOnce(&mut Vec<Value>)) -> TableMetadata {
     let mut schema = table.delta_schema();
     change(schema["fields"].as_array_mut().expect("fields"));
@@ -116,11 +116,11 @@ fn what_our_rows_cannot_be_in_is_refused_by_name() {
     for (metadata, told) in [
         (set("offset", "type", json!("string")), "column `offset` is string, not long"),
         (set("offset", "name", json!("offset_")), "no column `offset`"),
-        (set("offset", "name", json!("Offset")), "in case alone"),
-        (changed(Table::Quarantine, |fields| fields.push(unknown)), "\"theirs\", which may not be null"),
+        (set("offset", "name", json!("Offset")), "only in case"),
+        (changed(Table::Quarantine, |fields| fields.push(unknown)), "\"theirs\" is unknown to bellwether"),
         (
             TableMetadata { partition_columns: vec!["topic".to_owned()], ..metadata(Table::Quarantine) },
-            "partitioned otherwise",
+            "other partition columns",
         ),
     ] {
         let error = form(metadata).refusal(Table::Quarantine).expect(told);

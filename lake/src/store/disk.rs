@@ -1,5 +1,5 @@
-//! The calls on a file system whose order makes a write durable. They stand behind a trait so that a test can put a disk
-//! in their place that forgets, at a loss of power, whatever was not synced.
+//! The file system calls that make a write durable. They are behind a trait so that a test can substitute a disk that
+//! loses, in a power loss, everything that was not synced.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,19 +8,19 @@ use std::path::Path;
 
 /// A disk.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
-    /// Creates a file that is not there, for writing.
+    /// Creates a new file for writing; fails if it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Makes a file's content durable.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder's entries durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Makes a folder; its parent is there.
+    /// Creates a folder; its parent must exist.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file a second name, unless that is taken.
+    /// Gives a file a second name; fails if the name exists.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file another name, in place of what has it.
+    /// Renames a file, and replaces an existing one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a name.
+    /// Removes a name of a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -28,7 +28,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 pub(crate) trait DiskFile {
     /// Appends bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Makes what was written durable.
+    /// Makes the written bytes durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 

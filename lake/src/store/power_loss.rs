@@ -1,8 +1,8 @@
-//! Loss of power: a disk that forgets whatever was not synced, at a moment that the seed decides.
+//! Simulates a power loss: a disk loses everything that was not synced, at a moment that depends on the seed.
 //!
-//! What is durable is kept beside a real folder: a file's content as of its last sync, a folder's entries as of its
-//! last sync. At the loss, each change that was not synced survives or does not, one by one, and content that was not
-//! synced is cut off or lost. What is left is written to a fresh folder and opened as after a start of the machine.
+//! The disk keeps the durable state beside a real folder: the content of files and the entries of folders as of their last
+//! sync. At the power loss, each unsynced change of a folder survives or not, and unsynced content is truncated or lost. The
+//! test writes the remaining state to a fresh folder and opens it as after a restart of the machine.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,7 +29,7 @@ use bellwether_tables::Table;
 const SEEDS: u64 = 60;
 const NOW: i64 = 1_764_000_000_000_000;
 
-/// A sync that is left out on purpose, to see that somebody notices.
+/// A sync that is left out on purpose, to show that the test notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
     None,
@@ -37,7 +37,7 @@ enum Mutation {
     FoldersAreNotSynced,
 }
 
-/// An entry of a folder; a file by the number that it keeps under any name.
+/// An entry of a folder. A file is identified by its inode number, which it keeps under any name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     File(u64),
@@ -54,12 +54,12 @@ struct State {
     dies_at: u64,
     contents: BTreeMap<u64, Vec<u8>>,
     folders: BTreeMap<PathBuf, Entries>,
-    /// Files seen, held open so that no other gets the number of one that is gone.
+    /// Files seen so far, held open so that no new file gets the number of a removed one.
     held: BTreeMap<u64, File>,
     lost: bool,
 }
 
-/// The disk.
+/// The simulated disk.
 #[derive(Clone, Debug)]
 struct PowerLossDisk {
     live: PathBuf,
@@ -68,7 +68,7 @@ struct PowerLossDisk {
     state: Arc<Mutex<State>>,
 }
 
-/// A file on it.
+/// A file on the simulated disk.
 struct Written {
     disk: PowerLossDisk,
     path: PathBuf,
@@ -87,7 +87,7 @@ impl State {
         mix(self.chance) % below
     }
 
-    /// The entries of a folder as they are now.
+    /// Returns the current entries of a folder.
     fn now(&mut self, folder: &FilePath) -> io::Result<Entries> {
         let mut entries = Entries::new();
         for entry in fs::read_dir(folder)? {
@@ -105,7 +105,7 @@ impl State {
         Ok(entries)
     }
 
-    /// A file's content after the loss.
+    /// Returns a file's content after the power loss.
     fn content(&mut self, number: u64, path: &FilePath) -> io::Result<Vec<u8>> {
         if let Some(durable) = self.contents.get(&number) {
             return Ok(durable.clone());
@@ -120,7 +120,7 @@ impl State {
         Ok(whole)
     }
 
-    /// Writes what is left of a folder.
+    /// Writes the state of a folder after the power loss.
     fn leave(&mut self, live: &FilePath, left: &FilePath) -> io::Result<()> {
         fs::create_dir_all(left)?;
         let durable = self.folders.get(live).cloned().unwrap_or_default();
@@ -161,7 +161,7 @@ impl PowerLossDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more call; or the power is lost before it.
+    /// Counts a call; the power may be lost before it.
     fn call(&self) -> io::Result<()> {
         let mut state = self.state();
         state.calls += 1;
@@ -235,7 +235,7 @@ impl DiskFile for Written {
     }
 }
 
-/// Rows of `quarantine` that differ in their offsets only.
+/// Returns rows of `quarantine` that differ only in their offsets.
 fn rows(from: i64, next: i64) -> RecordBatch {
     let count = usize::try_from(next - from).expect("a range");
     let schema = Table::Quarantine.arrow_schema();
@@ -258,10 +258,10 @@ struct Told {
     next: i64,
 }
 
-/// Commits until the power is lost; what was acknowledged until then.
+/// Commits until the power is lost, and returns the acknowledged commits.
 async fn work(disk: &PowerLossDisk, clock: Arc<dyn Clock>) -> Vec<Told> {
     let mut told = Vec::new();
-    // The root is there and not synced, as a start leaves it.
+    // As after a start, the root exists but is not synced.
     fs::create_dir_all(disk.live.join("tables")).expect("a folder");
     let root = open_disk(&disk.live.join("tables"), Arc::new(disk.clone())).expect("opens");
     let Ok(lake) = Lake::at(root, clock, Work::Pool).await else { return told };
@@ -291,7 +291,7 @@ async fn work(disk: &PowerLossDisk, clock: Arc<dyn Clock>) -> Vec<Told> {
     told
 }
 
-/// What is wrong with what is left.
+/// Checks the state after the power loss; the error describes the violation.
 async fn look(left: &FilePath, told: &[Told], clock: Arc<dyn Clock>) -> Result<(), String> {
     let tables = left.join("tables");
     if !tables.is_dir() {
@@ -332,7 +332,7 @@ async fn look(left: &FilePath, told: &[Told], clock: Arc<dyn Clock>) -> Result<(
     Ok(())
 }
 
-/// One run: what is wrong after the loss, and how many commits were acknowledged.
+/// Runs one simulation; returns the number of acknowledged commits, or the violation after the power loss.
 async fn lose_power(seed: u64, mutation: Mutation) -> Result<usize, String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().canonicalize().expect("a folder");

@@ -1,4 +1,4 @@
-//! A lake in a folder, rows and commits.
+//! Creates a lake in a folder, rows and commits.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) fn commit(app: &str, expected: Option<i64>, next: i64, files: &[Writt
     }
 }
 
-/// Rows of a table in which only offsets, days and run ids differ; every other column gets its least value or null.
+/// Returns rows of a table that differ only in offsets, days and run ids; every other column has its least value or null.
 pub(crate) fn rows(table: Table, offsets: std::ops::Range<i64>, days: &[i32]) -> RecordBatch {
     let count = (offsets.end - offsets.start) as usize;
     let schema = table.arrow_schema();

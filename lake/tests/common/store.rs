@@ -1,4 +1,4 @@
-//! A store in memory that counts its calls, fails when it is told to, and lets another writer in at one moment.
+//! A store in memory that counts its calls, can fail, and can let another writer write at a given moment.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,11 +17,11 @@ use object_store::{
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     pub(crate) inner: InMemory,
-    /// Every call fails, in a way that may pass.
+    /// Makes every call fail with an error that may pass.
     pub(crate) down: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
-    /// Is put in its place just after the next data file.
+    /// An object that is written just after the next data file.
     pub(crate) behind_a_file: Mutex<Option<(Path, String)>>,
 }
 
@@ -39,7 +39,7 @@ impl Watched {
         }
     }
 
-    /// Calls so far: puts and gets.
+    /// Returns the number of puts and gets so far.
     pub(crate) fn calls(&self) -> (usize, usize) {
         (self.puts.load(Ordering::Relaxed), self.gets.load(Ordering::Relaxed))
     }
@@ -92,7 +92,7 @@ impl ObjectStore for Watched {
     }
 }
 
-/// A lake in such a store.
+/// Creates a lake in such a store.
 pub(crate) async fn watched() -> (Arc<Watched>, bellwether_lake::Lake) {
     let store = Arc::new(Watched::default());
     let clock = Arc::new(bellwether_base::ManualClock::at(1_764_000_000_000_000));
