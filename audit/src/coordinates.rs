@@ -1,34 +1,34 @@
-//! Rows held against the offsets that commits took: nothing missing (L-1), nothing twice (L-2).
+//! Compares the rows of a partition with the offset ranges of commits: none is missing (L-1) or duplicated (L-2).
 //!
-//! Pure: offsets come as runs of consecutive numbers, so that memory follows the number of gaps and not that of rows.
-//! Several jobs may read one topic, each with commits of its own; an offset may then be in as many rows as jobs took it.
+//! Pure arithmetic. Offsets are held as runs of consecutive numbers, so that memory depends on the number of gaps and not of
+//! rows. Several jobs may read one topic, each with its own commits; an offset may then be in one row for each of them.
 
-/// Offsets [start, end), each of them in one row.
+/// Consecutive offsets [start, end), each in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Run {
     pub(crate) start: i64,
     pub(crate) end: i64,
 }
 
-/// Offsets that one commit of one job took.
+/// The offset range of one commit of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) from: i64,
     pub(crate) next: i64,
-    /// Those of them that held no message, where the commit says so.
+    /// Number of offsets without a message, if the commit states it.
     pub(crate) passed_over: Option<i64>,
     /// Version of the commit.
     pub(crate) version: i64,
 }
 
-/// Everything known of one partition.
+/// All that is known of one partition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
-    /// What commits of all jobs took.
+    /// Ranges of the commits of all jobs.
     pub(crate) taken: Vec<Taken>,
-    /// Offsets taken by commits whose log entries have been cleaned up: rows may be there, how many is not known.
+    /// Offsets from before the first log entry, which may have rows: their number is unknown.
     pub(crate) before: Vec<Run>,
-    /// Offsets whose rejected messages are in `quarantine` already, while `events` has yet to take them.
+    /// Offsets that `quarantine` has committed and `events` has not: rejected messages may be in `quarantine` already.
     pub(crate) pending: Vec<Run>,
     /// Offsets of rows of `events`.
     pub(crate) events: Vec<Run>,
@@ -36,7 +36,7 @@ pub(crate) struct Place {
     pub(crate) quarantine: Vec<Run>,
 }
 
-/// Offsets that are in more rows than they may be.
+/// Offsets in more rows than commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Surplus {
     pub(crate) run: Run,
@@ -44,43 +44,43 @@ pub(crate) struct Surplus {
     pub(crate) events: i64,
     /// Rows of `quarantine` at each of them.
     pub(crate) quarantine: i64,
-    /// Commits that took each of them.
+    /// Number of commits with each of them in their range.
     pub(crate) taken: i64,
 }
 
-/// Commits whose rows are not as many as their offsets; one commit, unless jobs overlap.
+/// A commit, or several with overlapping ranges, with a number of rows that does not match the range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     pub(crate) run: Run,
     /// First and last version of the commits.
     pub(crate) versions: (i64, i64),
-    /// Offsets that they took.
+    /// Number of offsets in their ranges.
     pub(crate) offsets: i64,
-    /// Of these, in `events` or `quarantine`.
+    /// Number of these in `events` or `quarantine`.
     pub(crate) rows: i64,
-    /// Of these, without a message; none where a commit does not say.
+    /// Number of these without a message; `None` if a commit does not state it.
     pub(crate) passed_over: Option<i64>,
-    /// First offsets that are in no row.
+    /// The first offsets without a row.
     pub(crate) empty: Vec<Run>,
 }
 
-/// What came out for a partition.
+/// The result for a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) offsets: i64,
     pub(crate) events: i64,
     pub(crate) quarantined: i64,
     pub(crate) passed_over: i64,
-    /// Rows of `quarantine` that `events` has yet to catch up with.
+    /// Rows of `quarantine` beyond the offset of `events`.
     pub(crate) pending: i64,
     pub(crate) surplus: Vec<Surplus>,
     pub(crate) mismatches: Vec<Mismatch>,
 }
 
-/// Runs of offsets without a row that a finding names.
+/// Most runs of offsets without a row that a finding names.
 const EMPTY_KEPT: usize = 3;
 
-/// The offsets of rows as runs; an offset that is there twice is in two runs.
+/// Returns the offsets of rows as runs; a duplicated offset is in two runs.
 pub(crate) fn runs(mut offsets: Vec<i64>) -> Vec<Run> {
     offsets.sort_unstable();
     let mut runs: Vec<Run> = Vec::new();
@@ -93,7 +93,7 @@ pub(crate) fn runs(mut offsets: Vec<i64>) -> Vec<Run> {
     runs
 }
 
-/// What changes at an offset.
+/// The kind of a run that begins or ends at an offset.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Of {
     Taken,
@@ -103,7 +103,7 @@ enum Of {
     Quarantine,
 }
 
-/// Commits that took offsets in common; those that only touch are apart.
+/// Commits with overlapping ranges; adjacent ranges do not overlap.
 struct Group {
     run: Run,
     versions: (i64, i64),
@@ -113,7 +113,7 @@ struct Group {
     empty: Vec<Run>,
 }
 
-/// Holds a partition's rows against its commits.
+/// Compares a partition's rows with its commits.
 pub(crate) fn judge(place: &Place) -> Verdict {
     let mut groups = groups(&place.taken);
     let mut verdict = Verdict { offsets: groups.iter().map(|group| group.offsets).sum(), ..Verdict::default() };
@@ -147,7 +147,7 @@ pub(crate) fn judge(place: &Place) -> Verdict {
     verdict
 }
 
-/// Takes in a stretch of offsets that all are in equally many rows and commits.
+/// Adds a run of offsets that are all in the same number of rows and commits.
 fn segment(run: Run, depth: [i64; 5], group: Option<&mut Group>, verdict: &mut Verdict) {
     let [taken, before, pending, events, quarantine] = depth;
     if taken + before + pending + events + quarantine == 0 {
@@ -182,7 +182,7 @@ fn segment(run: Run, depth: [i64; 5], group: Option<&mut Group>, verdict: &mut V
     }
 }
 
-/// Commits in the order of their offsets, those that overlap taken together.
+/// Groups commits with overlapping ranges, in the order of their offsets.
 fn groups(taken: &[Taken]) -> Vec<Group> {
     let mut sorted = taken.to_vec();
     sorted.sort_unstable_by_key(|taken| (taken.from, taken.next));
@@ -208,7 +208,7 @@ fn groups(taken: &[Taken]) -> Vec<Group> {
     groups
 }
 
-/// Every offset at which something begins or ends, in order.
+/// Returns every offset at which a run begins or ends, in order.
 fn edges(place: &Place) -> Vec<(i64, Of, i64)> {
     let mut edges = Vec::new();
     let mut add = |of: Of, run: Run| {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever one row is taken away or put in, it is found; a whole partition is not complained about.
+        /// Finds any single row that is removed or added, and nothing in an intact partition.
         #[test]
         fn any_row_lost_or_doubled_is_found(
             cuts in prop::collection::btree_set(1..200_i64, 0..12),

@@ -1,5 +1,5 @@
-//! One data file held against what the log says of it: there, whole, readable to its last page, with the rows and the
-//! bounds that its statistics state; and the offsets that its rows came from.
+//! Compares one data file with the log: it must exist, be readable to its last page, and have the rows and bounds that its
+//! statistics state. Also collects the offsets of its rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use bellwether_tables::Table;
 /// A partition of a topic.
 pub(crate) type PlaceKey = (Arc<str>, i32);
 
-/// Columns that say where a row came from.
+/// Columns that state the source of a row.
 const COORDINATES: [&str; 3] = ["topic", "partition", "offset"];
 
-/// What was found in a file.
+/// The result of reading a file.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
     pub(crate) rows: i64,
     pub(crate) bytes: i64,
-    /// What is not as the log says.
+    /// Differences from the log.
     pub(crate) wrong: Vec<String>,
-    /// Rows that its commit did not take.
+    /// Rows outside the ranges of its commit.
     pub(crate) astray: Vec<String>,
-    /// Where its rows came from.
+    /// Offsets of its rows, by partition.
     pub(crate) places: Vec<(PlaceKey, Vec<Run>)>,
 }
 
-/// What reading gathers.
+/// The content of a file.
 #[derive(Default)]
 struct Gathered {
     rows: i64,
@@ -45,15 +45,15 @@ struct Gathered {
     out_of_bounds: Option<String>,
 }
 
-/// True for a table whose rows say where they came from.
+/// Returns true if the rows of a table state their source.
 pub(crate) fn has_coordinates(table: Table) -> bool {
     COORDINATES.iter().all(|name| table.columns().iter().any(|column| column.name == *name))
 }
 
-/// Reads a file to its end.
+/// Reads a whole file. Damage to the file is part of the result.
 ///
 /// # Errors
-/// `Unavailable` where storage does not answer; whatever is wrong with the file itself is in the result.
+/// `Unavailable` if storage does not answer.
 pub(crate) async fn look(lake: &Lake, table: Table, active: &ActiveFile) -> Result<Looked> {
     let file = &active.file;
     let mut looked = Looked::default();
@@ -67,7 +67,7 @@ pub(crate) async fn look(lake: &Lake, table: Table, active: &ActiveFile) -> Resu
     };
     looked.bytes = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
     if looked.bytes != file.size {
-        looked.wrong.push(format!("it has {} bytes, the log says {}", looked.bytes, file.size));
+        looked.wrong.push(format!("it has {} bytes, but the log says {}", looked.bytes, file.size));
     }
     let gathered = match gather(table, active.clone(), bytes).await {
         Ok(gathered) => gathered,
@@ -78,7 +78,7 @@ pub(crate) async fn look(lake: &Lake, table: Table, active: &ActiveFile) -> Resu
     };
     looked.rows = gathered.rows;
     if let Some(stated) = file.rows.filter(|stated| *stated != gathered.rows) {
-        looked.wrong.push(format!("it has {} rows, the log says {stated}", gathered.rows));
+        looked.wrong.push(format!("it has {} rows, but the log says {stated}", gathered.rows));
     }
     looked.wrong.extend(gathered.out_of_bounds);
     looked.wrong.extend(wrong_nulls(file.stats.as_deref(), &gathered.nulls));
@@ -90,7 +90,7 @@ pub(crate) async fn look(lake: &Lake, table: Table, active: &ActiveFile) -> Resu
     Ok(looked)
 }
 
-/// How often a file has a row of an offset.
+/// Returns the number of rows with an offset in a file.
 ///
 /// # Errors
 /// As [`Lake::read`].
@@ -129,16 +129,16 @@ async fn gather(table: Table, active: ActiveFile, bytes: Bytes) -> Result<Gather
         }
         Ok(gathered)
     };
-    // A page that was overwritten can stop the decoder in any way at all: that is a finding, not the end.
+    // A corrupt page may even make the decoder panic; that is a finding and does not end the audit.
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|source| Error::data("the Parquet reader stopped at it").with_source(source))?
+        .map_err(|source| Error::data("the Parquet reader panicked").with_source(source))?
 }
 
 // === impl Gathered ===
 
 impl Gathered {
-    /// Holds rows against the bounds that the log states: readers leave files out by them.
+    /// Compares rows with the bounds that the log states, by which readers skip files.
     fn hold_against(&mut self, table: Table, stated: &Value, batch: &RecordBatch) {
         let Ok(found) = serde_json::from_str::<Value>(&statistics(table, batch)) else { return };
         for (side, name) in [("minValues", "least"), ("maxValues", "greatest")] {
@@ -149,7 +149,7 @@ impl Gathered {
                     _ => less(bound, value),
                 };
                 if outside && self.out_of_bounds.is_none() {
-                    let what = format!("its {name} `{column}` is {value}, the log says {bound}");
+                    let what = format!("its {name} `{column}` is {value}, but the log says {bound}");
                     self.out_of_bounds = Some(what);
                 }
             }
@@ -165,7 +165,7 @@ impl Gathered {
         for row in 0..batch.num_rows() {
             let (topic, partition) = (topics.value(row), partitions.value(row));
             let here = |(place, _): &(PlaceKey, Vec<i64>)| &*place.0 == topic && place.1 == partition;
-            // Rows of one partition stand together mostly, so the last place is tried first.
+            // Rows of one partition are mostly adjacent, so the last partition is tried first.
             if !self.offsets.get(index).is_some_and(here) {
                 index = self.offsets.iter().position(here).unwrap_or(self.offsets.len());
                 if index == self.offsets.len() {
@@ -190,7 +190,7 @@ fn coordinates(batch: &RecordBatch) -> Result<Coordinates<'_>> {
     ))
 }
 
-/// True where one bound is surely less than another; texts are times of one form, whose order is that of their letters.
+/// Returns true if one bound is certainly less than another. Texts are times in the same format, which sort as text.
 fn less(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one.as_i64().zip(other.as_i64()).is_some_and(|(a, b)| a < b),
@@ -203,11 +203,11 @@ fn wrong_nulls(stats: Option<&str>, found: &BTreeMap<String, i64>) -> Option<Str
     let stated: Value = serde_json::from_str(stats?).ok()?;
     found.iter().find_map(|(column, nulls)| {
         let stated = stated["nullCount"][column].as_i64()?;
-        (stated != *nulls).then(|| format!("its column `{column}` is null in {nulls} rows, the log says {stated}"))
+        (stated != *nulls).then(|| format!("its column `{column}` is null in {nulls} rows, but the log says {stated}"))
     })
 }
 
-/// Rows outside the offsets that the file's own commit took.
+/// Describes rows outside the ranges of the file's own commit.
 fn astray(active: &ActiveFile, (topic, partition): &PlaceKey, runs: &[Run]) -> Option<String> {
     if active.ranges.is_empty() {
         return None;
@@ -216,7 +216,7 @@ fn astray(active: &ActiveFile, (topic, partition): &PlaceKey, runs: &[Run]) -> O
     let inside = |run: &Run| ranges().any(|range| range.from <= run.start && run.end <= range.next);
     let run = runs.iter().find(|run| !inside(run))?;
     Some(format!(
-        "it has {} of `{topic}/{partition}`, but its commit (version {}) did not take all of them",
+        "it has {} of `{topic}/{partition}`, but its commit (version {}) does not cover all of them",
         super::ranges::offsets(run.start, run.end),
         active.version
     ))

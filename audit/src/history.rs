@@ -1,8 +1,7 @@
-//! A table's log, read entry by entry up to one version: what is in the table, and what each application did.
+//! Reads a table's log, entry by entry, up to its newest version at the start of the audit.
 //!
-//! The log is taken at its word, but for what it cannot be: entries that are missing or torn, a table of somebody else's,
-//! a log checkpoint that does not say what the log says. What is committed after the newest version was looked up is not
-//! looked at.
+//! The result is the files of the table and the numbers of its applications. The log is trusted, except for missing or torn
+//! entries, tables of other programs, and log checkpoints that differ from the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,63 +22,63 @@ use bellwether_lake::inspect::{LOG_FOLDER, entry_path};
 use bellwether_lake::{AddedFile, LogEntry};
 use bellwether_tables::Table;
 
-/// Log entries that are on their way at a time.
+/// Most log entries that are requested concurrently.
 const ENTRIES_AT_ONCE: usize = 16;
 
-const RESTORE: &str = "restore the table's `_delta_log` from a copy, or rebuild the table";
+const RESTORE: &str = "restore the table's `_delta_log` from a backup, or rebuild the table";
 const NOT_OURS: &str = "check the root: another program's table may be in this place; otherwise undo the change";
 
-/// A file of the table, and the commit that brought it.
+/// A file of the table, and the commit that added it.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveFile {
     pub(crate) file: AddedFile,
-    /// What the commit that added it took; empty where it is not known, or the file is a rewrite.
+    /// Offset ranges of that commit; empty if they are not known, or if the file is a rewrite.
     pub(crate) ranges: Arc<[PartitionRange]>,
     /// Version of that commit.
     pub(crate) version: i64,
 }
 
-/// A table up to one version.
+/// The state of a table at a version.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) version: i64,
-    /// Oldest entry that is left.
+    /// Version of the oldest entry in the log.
     pub(crate) first: i64,
     pub(crate) entries: i64,
     pub(crate) active: BTreeMap<String, ActiveFile>,
     pub(crate) tracks: Tracks,
-    /// The files at the version that was asked for, or a later one with the same rows.
+    /// The files at the requested version, or at a later one with the same rows.
     pub(crate) kept: Option<Vec<AddedFile>>,
-    /// Holes and overlaps of offsets.
+    /// Gaps and overlaps of offset ranges.
     pub(crate) findings: Findings,
     /// Differences between a log checkpoint and the log.
     pub(crate) checkpoint_findings: Findings,
 }
 
-/// How a table was found.
+/// The result of reading a table's log.
 pub(crate) enum Found {
-    /// There is nothing of it.
+    /// The table does not exist.
     Missing,
-    /// It cannot be judged: why, and what to do.
+    /// The table cannot be checked, with the reason and a hint.
     Broken(String, &'static str),
-    /// It can.
+    /// The table can be checked.
     Whole(Box<History>),
 }
 
-/// What the log folder holds.
+/// The content of the log folder.
 struct Listing {
-    /// First and last entry.
+    /// Versions of the first and last entry.
     entries: Option<(i64, i64)>,
-    /// An entry between them that is not there.
+    /// Version of a missing entry between them.
     hole: Option<i64>,
-    /// The log checkpoint that is to be used.
+    /// The newest log checkpoint.
     checkpoint: Option<LastCheckpoint>,
 }
 
 // === impl History ===
 
 impl History {
-    /// The file names of a version, as a set.
+    /// Returns the names of the present files.
     fn names(&self) -> BTreeSet<String> {
         self.active.keys().cloned().collect()
     }
@@ -100,16 +99,16 @@ impl History {
         }
     }
 
-    /// The files of the version that is held now.
+    /// Returns the present files.
     pub(crate) fn files(&self) -> Vec<AddedFile> {
         self.active.values().map(|active| active.file.clone()).collect()
     }
 }
 
-/// Reads a table's log. `keep` asks for the files at a version.
+/// Reads a table's log. `keep` requests the files at a version.
 ///
 /// # Errors
-/// `Unavailable` where storage does not answer.
+/// `Unavailable` if storage does not answer.
 pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result<Found> {
     let listing = match list(lake, table).await {
         Ok(listing) => listing,
@@ -148,13 +147,13 @@ pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result
 struct Walk<'a> {
     lake: &'a Lake,
     table: Table,
-    /// The version whose files are asked for.
+    /// The version of the requested files.
     keep: Option<i64>,
-    /// The table still holds the rows of that version.
+    /// True while the table holds the rows of that version.
     keeping: bool,
-    /// The log checkpoint, where the log is whole without it: it must say the same.
+    /// The log checkpoint, if the log is complete without it. It must equal the log.
     compared: Option<LastCheckpoint>,
-    /// Version of the log checkpoint that the walk begins with, where the log's beginning is gone.
+    /// Version of the log checkpoint that the walk starts from, if the beginning of the log was cleaned up.
     base: Option<i64>,
     /// Numbers of all applications according to that checkpoint.
     unseen: BTreeMap<String, i64>,
@@ -166,8 +165,8 @@ struct Walk<'a> {
 // === impl Walk ===
 
 impl<'a> Walk<'a> {
-    /// Begins before the first entry, or where the beginning is gone, at the log checkpoint. The entries up to it, as far
-    /// as they are left, then add only what was taken when.
+    /// Starts before the first entry or, if the beginning of the log was cleaned up, from the log checkpoint. Remaining
+    /// entries up to the checkpoint then add only their offset ranges.
     async fn begin(
         lake: &'a Lake,
         table: Table,
@@ -211,7 +210,7 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// Goes from the first entry to the last.
+    /// Walks from the first entry to the last.
     async fn along(mut self, first: i64, last: i64) -> Result<Found> {
         let log = self.lake.log(self.table);
         let mut entries = futures::stream::iter(first..=last)
@@ -235,7 +234,8 @@ impl<'a> Walk<'a> {
         if let Some(asked) = self.keep.filter(|asked| self.base.is_some_and(|base| *asked < base))
             && self.history.kept.is_none()
         {
-            // Older than the log checkpoint: where its own entries are gone too, nothing can be compared.
+            // The version is older than the log checkpoint. If its entries were cleaned up as well, there are no files to
+            // compare.
             self.history.kept = self.lake.files_at(self.table, asked).await.ok();
         }
         self.history.tracks.add_unseen(self.unseen);
@@ -251,9 +251,9 @@ impl<'a> Walk<'a> {
 
     fn step(&mut self, entry: LogEntry) {
         let version = entry.version;
-        // Entries that only rewrite files go on holding the same rows.
+        // Entries that only rewrite files keep the same rows.
         self.keeping = self.keep == Some(version) || self.keeping && !entry.brings_rows();
-        // Entries up to a log checkpoint say what the table was before it.
+        // The log checkpoint already includes the entries up to it.
         let counts = self.base.is_none_or(|base| version > base);
         if counts && Form::is_changed_by(&entry) {
             self.form = self.form.after(&entry);
@@ -266,7 +266,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A table of which nothing is known yet.
+/// Returns the state of a table before its first entry.
 pub(crate) fn empty(first: i64) -> History {
     History {
         version: first - 1,
@@ -280,7 +280,7 @@ pub(crate) fn empty(first: i64) -> History {
     }
 }
 
-/// Holds the log checkpoint that readers begin with against the log itself.
+/// Compares the log checkpoint that readers start from with the log itself.
 async fn compare_checkpoint(
     lake: &Lake,
     table: Table,
@@ -313,8 +313,10 @@ async fn compare_checkpoint(
     for (app, number) in &stands {
         let found = apps.next(app);
         if found != Some(*number) {
-            let found = found.map_or("not at all".to_owned(), |found| format!("at {found}"));
-            let what = format!("it has `{app}` {found}, the log at {number}");
+            let what = match found {
+                Some(found) => format!("it has `{app}` at {found}, but the log has it at {number}"),
+                None => format!("it lacks `{app}`, which the log has at {number}"),
+            };
             history.checkpoint_findings.add(place.clone(), what, USELESS);
         }
     }
@@ -323,7 +325,7 @@ async fn compare_checkpoint(
 
 async fn list(lake: &Lake, table: Table) -> Result<Listing> {
     let log = lake.log(table);
-    // Before the entries: it then stands for no more of them than are listed.
+    // Read before the entries are listed, so that it cannot cover entries that are not listed.
     let checkpoint = log.last_checkpoint().await?;
     let folder = lake.table_path(table).join(LOG_FOLDER);
     let names: Vec<Option<i64>> =
@@ -333,7 +335,7 @@ async fn list(lake: &Lake, table: Table) -> Result<Listing> {
     let mut hole = None;
     if let Some((first, last)) = entries {
         for version in (first..=last).filter(|version| !versions.contains(version)) {
-            // A listing may show a commit and not the one just before it: only asking tells.
+            // A listing may show a commit without the one just before it, so the entry is looked up by name.
             match log.store.head(&entry_path(&log.path, version)).await {
                 Ok(_) => {}
                 Err(object_store::Error::NotFound { .. }) => {

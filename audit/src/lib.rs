@@ -1,14 +1,13 @@
-//! Proof that the tables are loss-free and free of duplicates, from what is stored alone.
+//! Verifies that no event was lost or duplicated, from storage alone.
 //!
-//! * `history` reads each table's log entry by entry: what is in the table, and what each application did.
-//! * `ranges` holds the offsets that commits took against each other (L-3).
+//! * `history` reads each table's log, entry by entry, for its files and the numbers of its applications.
+//! * `ranges` compares the offset ranges of consecutive commits (L-3).
 //! * `files` reads every file that a log names.
-//! * `rows` holds rows against offsets: none missing (L-1), none twice (L-2); `coordinates` is its arithmetic.
+//! * `rows` compares rows with offset ranges: none is missing (L-1) or duplicated (L-2). `coordinates` has the arithmetic.
 //!
-//! Rules: nothing is written, not even a folder that is missing. Each table is looked at in one version, and what is
-//! committed later is not looked at; a table that is made of another comes before it (`alerts`, `metrics`, `events`,
-//! `quarantine`), so that each may only be ahead of those before it. What is wrong is a finding, with its place; only
-//! storage that does not answer is an error.
+//! Rules: an audit writes nothing, not even a missing folder. It reads one version of each table and ignores later commits.
+//! Derived tables come first (`alerts`, `metrics`, `events`, `quarantine`), so that a table read later can only be ahead of
+//! the earlier ones. Each violation is a finding with its place; only storage that does not answer is an error.
 
 mod coordinates;
 mod files;
@@ -30,80 +29,77 @@ use history::{ActiveFile, Found, History};
 use ranges::Reader;
 use rows::{Contents, check_rows};
 
-/// Findings of one check that are told in full.
+/// Most findings of one check that are reported in full.
 const FINDINGS_KEPT: usize = 20;
 
-/// Data files that are read at a time: bounds memory.
+/// Number of data files read at once. Bounds memory.
 const FILES_AT_ONCE: usize = 4;
 
-/// The order in which tables are looked at.
+/// The order in which tables are read.
 const ORDER: [Table; Table::ALL.len()] =
     [Table::Alerts, Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
 
-const BRING_BACK: &str = "restore the file from a copy; no commit removed it";
+const BRING_BACK: &str = "restore the file from a backup; no commit removed it";
 
-/// Something that is not as it must be.
+/// A violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where: a file, a partition, a log.
+    /// The file, partition or log that it is in.
     pub place: String,
-    /// What is the matter.
+    /// Description for people.
     pub what: String,
-    /// What to do about it.
+    /// Remedy.
     pub hint: &'static str,
 }
 
-/// Findings of a check, the first of them in full.
+/// The findings of a check. Only the first ones are kept in full.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// The first.
     pub kept: Vec<Finding>,
-    /// How many more there are.
+    /// Number of further findings.
     pub left_off: usize,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Default)]
 pub struct Check {
-    /// Name, for programs; it does not change.
+    /// Name, for programs; it never changes.
     pub name: &'static str,
-    /// What came out, for people.
+    /// Result, for people.
     pub summary: String,
     /// Numbers, for programs.
     pub counts: Vec<(&'static str, i64)>,
-    /// What limits the answer.
+    /// Limitations of the result.
     pub notes: Vec<String>,
-    /// What is not as it must be.
     pub findings: Findings,
-    /// Why it could not be looked at.
+    /// The reason if the check could not run.
     pub skipped: Option<String>,
 }
 
-/// What one job took of one partition.
+/// The progress of one job in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionState {
     /// Job; `replay` for files.
     pub job: String,
     /// Topic, or `file:NAME`.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// First offset that the log tells of.
+    /// First offset in the log.
     pub from: i64,
-    /// Offset to be read next.
+    /// Offset to read next.
     pub next: i64,
-    /// Commits that took something of it.
+    /// Number of commits with a range of the partition.
     pub commits: usize,
-    /// Offsets without a message.
+    /// Number of offsets without a message.
     pub passed_over: i64,
 }
 
-/// What `metrics` is to be compared with.
+/// The input for recomputing `metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Basis {
     /// Version of `events` that is read into `metrics` next.
     pub next: i64,
-    /// What the applications of `metrics` stand at.
+    /// Numbers of the applications of `metrics`.
     pub applications: BTreeMap<String, i64>,
     /// Files of `events` just before that version.
     pub events: Vec<AddedFile>,
@@ -111,37 +107,37 @@ pub struct Basis {
     pub metrics: Vec<AddedFile>,
 }
 
-/// What came out.
+/// The result of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Audited {
-    /// Every check, in the order in which they build on each other.
+    /// Every check; each builds on the ones before it.
     pub checks: Vec<Check>,
-    /// False where a table cannot be judged at all.
+    /// False if a table cannot be checked at all.
     pub auditable: bool,
     /// Every partition of every job.
     pub partitions: Vec<PartitionState>,
-    /// Versions that were looked at, by table.
+    /// The version of each table that was read.
     pub versions: Vec<(&'static str, i64)>,
-    /// For a comparison of `metrics` with `events`; none where one of them cannot be read.
+    /// Input for comparing `metrics` with `events`; `None` if one of them cannot be read.
     pub basis: Option<Basis>,
 }
 
-/// How far an audit is.
+/// The progress of an audit.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Files read.
+    /// Number of files read.
     pub files: usize,
-    /// Of how many.
+    /// Number of all files.
     pub of: usize,
 }
 
-/// Tables that can be judged.
+/// Tables that can be checked.
 type Histories = BTreeMap<Table, History>;
 
 // === impl Findings ===
 
 impl Findings {
-    /// Adds one.
+    /// Adds a finding.
     pub fn add(&mut self, place: impl Into<String>, what: impl Into<String>, hint: &'static str) {
         if self.kept.len() < FINDINGS_KEPT {
             self.kept.push(Finding { place: place.into(), what: what.into(), hint });
@@ -150,12 +146,12 @@ impl Findings {
         }
     }
 
-    /// True where there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of findings.
     pub fn total(&self) -> usize {
         self.kept.len() + self.left_off
     }
@@ -171,17 +167,17 @@ impl Findings {
 // === impl Check ===
 
 impl Check {
-    /// A check that found nothing so far.
+    /// Creates a check without findings.
     pub fn new(name: &'static str) -> Self {
         Self { name, ..Self::default() }
     }
 
-    /// A check that could not be made.
+    /// Creates a check that could not run.
     pub fn skipped(name: &'static str, why: impl Into<String>) -> Self {
         Self { skipped: Some(why.into()), ..Self::new(name) }
     }
 
-    /// True where all is as it must be.
+    /// Returns true if the check ran and found nothing.
     pub fn ok(&self) -> bool {
         self.findings.is_empty() && self.skipped.is_none()
     }
@@ -193,10 +189,10 @@ impl Check {
     }
 }
 
-/// Looks at everything. `follower` is the application of `metrics` that counts versions of `events`.
+/// Runs all checks. `follower` is the application of `metrics` with the version of `events` as its number.
 ///
 /// # Errors
-/// `Config` where there is no table at all under the root; `Unavailable` where storage does not answer.
+/// `Config` if there is no table under the root; `Unavailable` if storage does not answer.
 pub async fn audit(lake: &Lake, follower: &str, mut progress: impl FnMut(Progress)) -> Result<Audited> {
     let mut found: BTreeMap<Table, Found> = BTreeMap::new();
     for table in ORDER {
@@ -264,7 +260,7 @@ fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
                 histories.insert(table, history::empty(0));
             }
             Found::Missing => {
-                check.findings.add(table.name(), "the table does not exist", "restore its folder from a copy");
+                check.findings.add(table.name(), "the table does not exist", "restore its folder from a backup");
             }
             Found::Broken(what, hint) => check.findings.add(table.name(), what, hint),
         }
@@ -290,7 +286,7 @@ fn check_log(histories: &Histories) -> Check {
     check
 }
 
-/// Whether the offsets that commits took join (L-3).
+/// Checks that the offset ranges of commits are contiguous (L-3).
 fn check_offsets(histories: &Histories) -> Check {
     let mut check = Check::new("offsets");
     for table in Table::ALL {
@@ -317,7 +313,7 @@ fn check_offsets(histories: &Histories) -> Check {
     check
 }
 
-/// Topics that were begun at their ends: what was there before is not to be in the tables, all that came later is.
+/// Lists the topics that were started at their ends. Earlier messages of these are not in the tables; all later ones must be.
 fn starts(events: &History) -> Vec<String> {
     let mut found: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for (reader, track) in &events.tracks.of {
@@ -331,7 +327,7 @@ fn starts(events: &History) -> Vec<String> {
     found.into_iter().map(told).collect()
 }
 
-/// Whether every file that a log names is there, whole and as the log says.
+/// Checks that every file that a log names exists, is readable and matches the log.
 async fn check_files(
     lake: &Lake,
     histories: &Histories,
@@ -367,7 +363,7 @@ async fn check_files(
     Ok((check, contents))
 }
 
-/// Whether `metrics` has read no more of `events` than there is.
+/// Checks that `metrics` has not read more of `events` than exists.
 fn check_progress(histories: &Histories, follower: &str) -> Check {
     let (Some(metrics), Some(events)) = (histories.get(&Table::Metrics), histories.get(&Table::Events)) else {
         return Check::skipped("progress", "it needs `metrics` and `events`, and one of them cannot be checked");
@@ -378,7 +374,11 @@ fn check_progress(histories: &Histories, follower: &str) -> Check {
     check.count("events_version", events.version);
     if next > events.version + 1 {
         let what = format!("it has read `events` up to version {}, which ends at version {}", next - 1, events.version);
-        check.findings.add("metrics", what, "the newest log entries of `events` are missing: restore them from a copy");
+        check.findings.add(
+            "metrics",
+            what,
+            "the newest log entries of `events` are missing: restore them from a backup",
+        );
     }
     check.summary = match next {
         0 => "`metrics` has not read any `events` yet".to_owned(),

@@ -1,6 +1,6 @@
-//! Offsets held against each other: per application, commits follow one another without a hole and only grow (L-3).
+//! Compares the offset ranges of commits: for each application they are contiguous and only grow (L-3).
 //!
-//! Pure: it sees only what the log said, entry by entry.
+//! Pure: its only input is the log, entry by entry.
 
 use std::collections::BTreeMap;
 
@@ -19,41 +19,41 @@ pub(crate) struct Reader {
     pub(crate) job: String,
 }
 
-/// Whether an application's commits must join without a hole.
+/// The rule for the ranges of an application's commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// `events`: each commit begins where the one before has ended.
+    /// `events`: each range starts at the end of the one before.
     Contiguous,
-    /// `quarantine`: commits without a rejected message are left out, so that numbers only grow.
+    /// `quarantine`: batches without a rejected message are not committed, so there are gaps; numbers only grow.
     Growing,
 }
 
-/// What one job took of one partition so far.
+/// The commits of one job in one partition so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Track {
-    /// What its commits took, oldest first.
+    /// Ranges of its commits, oldest first.
     pub(crate) taken: Vec<Taken>,
-    /// Where it stands.
+    /// Its next offset.
     pub(crate) next: Option<i64>,
-    /// Where it was begun, where a commit fixed that before anything was read.
+    /// Its first offset, if a commit fixed it before anything was read.
     pub(crate) start: Option<i64>,
 }
 
-/// What all applications of a table did, entry by entry.
+/// The progress of all applications of a table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracks {
     pub(crate) of: BTreeMap<Reader, Track>,
-    /// Numbers of applications that are no partition: rewrites, other tables' readers, ids of topics.
+    /// Numbers of applications that are not partitions: rewrites, readers of other tables, ids of topics.
     pub(crate) others: BTreeMap<String, i64>,
 }
 
-/// The partition that an application's id names: `JOB/TOPIC/PARTITION`.
+/// Returns the partition that an application's id names: `JOB/TOPIC/PARTITION`.
 pub(crate) fn reader(app_id: &str) -> Option<Reader> {
     let PartitionId { job, topic, partition } = app_id.parse().ok()?;
     Some(Reader { topic, partition, job })
 }
 
-/// Offsets [from, next) of a partition, for people.
+/// Describes the offsets [from, next), for people.
 pub(crate) fn offsets(from: i64, next: i64) -> String {
     match next.saturating_sub(from) {
         1 => format!("offset {from}"),
@@ -64,7 +64,7 @@ pub(crate) fn offsets(from: i64, next: i64) -> String {
 // === impl Tracks ===
 
 impl Tracks {
-    /// Where the applications stand before the first entry that is left of the log.
+    /// Sets the numbers of the applications before the first remaining log entry.
     pub(crate) fn begin(&mut self, apps: impl IntoIterator<Item = (String, i64)>) {
         for (app_id, number) in apps {
             match reader(&app_id) {
@@ -76,19 +76,19 @@ impl Tracks {
         }
     }
 
-    /// Where the applications stand that no entry left of the log tells of.
+    /// Adds the numbers of applications that no remaining log entry mentions.
     pub(crate) fn add_unseen(&mut self, apps: impl IntoIterator<Item = (String, i64)>) {
         let seen = self.numbers();
         self.begin(apps.into_iter().filter(|(app_id, _)| !seen.contains_key(app_id)));
     }
 
-    /// Every application's number.
+    /// Returns the number of every application.
     pub(crate) fn numbers(&self) -> BTreeMap<String, i64> {
         let of = self.of.iter().filter_map(|(reader, track)| Some((reader.app_id(), track.next?)));
         of.chain(self.others.iter().map(|(app, number)| (app.clone(), *number))).collect()
     }
 
-    /// Takes in an entry and says what about it is not as it must be.
+    /// Adds an entry, and reports its violations.
     pub(crate) fn follow(&mut self, entry: &LogEntry, rule: Rule, findings: &mut Findings) {
         let mut moved: Vec<(Reader, i64)> = Vec::new();
         for (app_id, number) in &entry.txns {
@@ -101,7 +101,7 @@ impl Tracks {
             let of_range = |reader: &Reader| reader.topic == range.topic && reader.partition == range.partition;
             let Some(index) = moved.iter().position(|(reader, _)| of_range(reader)) else {
                 let what = format!(
-                    "version {} says that it took {}, but moves no job past them",
+                    "version {} covers {}, but advances no job past them",
                     entry.version,
                     offsets(range.from, range.next)
                 );
@@ -117,7 +117,7 @@ impl Tracks {
                 (track.start, track.next) = (Some(number), Some(number));
                 continue;
             }
-            let what = format!("version {} moves it to {number} without saying which offsets it took", entry.version);
+            let what = format!("version {} advances it to {number} without stating an offset range", entry.version);
             findings.add(reader.to_string(), what, EDITED);
             track.next = Some(number);
         }
@@ -129,11 +129,11 @@ impl Tracks {
         if known.as_ref().is_some_and(AppId::is_fact) {
             return;
         }
-        // The id of a topic, and the fact that it was begun at its end, never change. All other numbers only grow.
+        // The id of a topic, and the record that it was started at its end, never change. All other numbers only grow.
         let topic_id = matches!(known, Some(AppId::TopicId { .. } | AppId::TopicStart { .. }));
         if before.is_some_and(|before| if topic_id { number != before } else { number < before }) {
             let before = before.unwrap_or_default();
-            findings.add(app_id.to_owned(), format!("version {version} moves it from {before} to {number}"), EDITED);
+            findings.add(app_id.to_owned(), format!("version {version} changes it from {before} to {number}"), EDITED);
         }
     }
 
@@ -149,32 +149,33 @@ impl Tracks {
         let name = reader.to_string();
         let PartitionRange { from, next, passed_over, .. } = *range;
         if next != number {
-            let what = format!("version {version} took {}, but stands at {number}", offsets(from, next));
+            let what = format!("version {version} covers {}, but records {number} as next offset", offsets(from, next));
             findings.add(name.clone(), what, EDITED);
         }
         let track = self.of.entry(reader).or_default();
         let before = track.next.replace(number);
         if next <= from || from < 0 {
-            findings.add(name, format!("version {version} took the range [{from}, {next}), which is none"), EDITED);
+            findings.add(name, format!("version {version} states the empty or invalid range [{from}, {next})"), EDITED);
             return;
         }
         if passed_over.is_some_and(|passed_over| !(0..=next - from).contains(&passed_over)) {
             let passed_over = passed_over.unwrap_or_default();
-            let what = format!("version {version} says that {passed_over} of {} held no message", offsets(from, next));
+            let what =
+                format!("version {version} states that {passed_over} of {} held no message", offsets(from, next));
             findings.add(name.clone(), what, EDITED);
         }
         match (rule, before) {
             (Rule::Contiguous, Some(before)) if from > before => {
-                let what = format!("no commit took {}: version {version} begins at {from}", offsets(before, from));
+                let what = format!("no commit covers {}: version {version} starts at {from}", offsets(before, from));
                 findings.add(name, what, SKIPPED);
             }
             (Rule::Contiguous, Some(before)) if from < before => {
                 let end = before.min(next);
-                let what = format!("version {version} took {} again", offsets(from, end));
+                let what = format!("version {version} covers {} again", offsets(from, end));
                 findings.add(name, what, TWICE);
             }
             (Rule::Growing, Some(before)) if next <= before => {
-                let what = format!("version {version} moves it from {before} to {next}");
+                let what = format!("version {version} changes it from {before} to {next}");
                 findings.add(name, what, EDITED);
             }
             _ => {}
@@ -183,14 +184,14 @@ impl Tracks {
     }
 }
 
-const EDITED: &str = "ingest never writes this: the log entry was changed; restore it from a copy";
+const EDITED: &str = "ingest never writes this: the log entry was changed; restore it from a backup";
 const SKIPPED: &str = "to recover all messages, read the topic into new tables under another `kafka.job`";
 const TWICE: &str = "two writers have overwritten each other's commits: check that the store supports conditional puts";
 
 // === impl Reader ===
 
 impl Reader {
-    /// The application's id.
+    /// Returns the application's id.
     fn app_id(&self) -> String {
         AppId::partition(&self.job, &self.topic, self.partition).to_string()
     }
@@ -250,15 +251,15 @@ mod tests {
     #[test]
     fn a_hole_and_an_overlap_are_told_with_their_offsets() {
         let (_, hole) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 6, 9, None)]);
-        assert_eq!(hole, ["t/0 (job `j`): no commit took offset 5: version 2 begins at 6"]);
+        assert_eq!(hole, ["t/0 (job `j`): no commit covers offset 5: version 2 starts at 6"]);
         let (_, overlap) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 3, 9, None)]);
-        assert_eq!(overlap, ["t/0 (job `j`): version 2 took offsets 3 to 4 again"]);
+        assert_eq!(overlap, ["t/0 (job `j`): version 2 covers offsets 3 to 4 again"]);
     }
 
     #[test]
     fn a_number_that_is_not_the_end_of_its_range_is_found() {
         let (_, findings) = follow(Rule::Contiguous, &[entry(1, 6, 0, 5, None)]);
-        assert_eq!(findings, ["t/0 (job `j`): version 1 took offsets 0 to 4, but stands at 6"]);
+        assert_eq!(findings, ["t/0 (job `j`): version 1 covers offsets 0 to 4, but records 6 as next offset"]);
         let (_, findings) = follow(Rule::Contiguous, &[entry(1, 5, 5, 5, None)]);
         assert_eq!(findings.len(), 1);
         let (_, findings) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, Some(6))]);
@@ -271,17 +272,17 @@ mod tests {
             follow(Rule::Growing, &[entry(1, 5, 0, 5, None), entry(2, 30, 20, 30, None), entry(3, 40, 25, 40, None)]);
         assert_eq!(findings, Vec::<String>::new());
         let (_, findings) = follow(Rule::Growing, &[entry(1, 5, 0, 5, None), entry(2, 5, 0, 5, None)]);
-        assert_eq!(findings, ["t/0 (job `j`): version 2 moves it from 5 to 5"]);
+        assert_eq!(findings, ["t/0 (job `j`): version 2 changes it from 5 to 5"]);
     }
 
     #[test]
     fn a_range_without_its_number_and_a_number_without_its_range_are_found() {
         let bare = LogEntry { txns: Vec::new(), ..entry(1, 5, 0, 5, None) };
         let (_, findings) = follow(Rule::Contiguous, &[bare]);
-        assert_eq!(findings, ["t/0: version 1 says that it took offsets 0 to 4, but moves no job past them"]);
+        assert_eq!(findings, ["t/0: version 1 covers offsets 0 to 4, but advances no job past them"]);
         let bare = LogEntry { ranges: Vec::new(), ..entry(1, 5, 0, 5, None) };
         let (_, findings) = follow(Rule::Contiguous, &[bare]);
-        assert_eq!(findings, ["t/0 (job `j`): version 1 moves it to 5 without saying which offsets it took"]);
+        assert_eq!(findings, ["t/0 (job `j`): version 1 advances it to 5 without stating an offset range"]);
     }
 
     #[test]
@@ -291,12 +292,12 @@ mod tests {
         assert_eq!(findings, Vec::<String>::new());
         assert_eq!(tracks.of.values().next().map(|track| track.start), Some(Some(5)));
         let (_, findings) = follow(Rule::Contiguous, &[start.clone(), entry(2, 9, 7, 9, None)]);
-        assert_eq!(findings, ["t/0 (job `j`): no commit took offsets 5 to 6: version 2 begins at 7"]);
+        assert_eq!(findings, ["t/0 (job `j`): no commit covers offsets 5 to 6: version 2 starts at 7"]);
         let (_, findings) = follow(Rule::Contiguous, &[start.clone(), entry(2, 9, 3, 9, None)]);
-        assert_eq!(findings, ["t/0 (job `j`): version 2 took offsets 3 to 4 again"]);
-        // Nobody begins twice.
+        assert_eq!(findings, ["t/0 (job `j`): version 2 covers offsets 3 to 4 again"]);
+        // A topic cannot be started twice.
         let (_, findings) = follow(Rule::Contiguous, &[start.clone(), LogEntry { version: 2, ..start }]);
-        assert_eq!(findings, ["t/0 (job `j`): version 2 moves it to 5 without saying which offsets it took"]);
+        assert_eq!(findings, ["t/0 (job `j`): version 2 advances it to 5 without stating an offset range"]);
     }
 
     #[test]
@@ -318,8 +319,8 @@ mod tests {
             ..LogEntry::default()
         };
         let (_, findings) = follow(Rule::Contiguous, &[says(1, "j/t#id", 7), says(2, "j/t#id", 8)]);
-        assert_eq!(findings, ["j/t#id: version 2 moves it from 7 to 8"]);
+        assert_eq!(findings, ["j/t#id: version 2 changes it from 7 to 8"]);
         let (_, findings) = follow(Rule::Contiguous, &[says(1, "aggregate/0", 7), says(2, "aggregate/0", 6)]);
-        assert_eq!(findings, ["aggregate/0: version 2 moves it from 7 to 6"]);
+        assert_eq!(findings, ["aggregate/0: version 2 changes it from 7 to 6"]);
     }
 }

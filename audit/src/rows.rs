@@ -1,4 +1,4 @@
-//! Rows held against offsets: each message that a commit took is in exactly one row, or there was none.
+//! Compares rows with offset ranges: every message in the range of a commit is in exactly one row.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use bellwether_base::Result;
 use bellwether_lake::Lake;
 use bellwether_tables::Table;
 
-/// Offsets in too many rows whose files are looked up.
+/// Number of findings about duplicates for which the files are looked up.
 const LOCATED: usize = 5;
 
 const LOST: &str = "read the topic under another `kafka.job` into fresh tables, and compare";
 const DOUBLED: &str = "keep a copy of the tables and report it: two writers have committed the same messages";
 
-/// What the files hold.
+/// The rows of all files.
 #[derive(Default)]
 pub(crate) struct Contents {
     /// Offsets of rows, by table.
     runs: BTreeMap<PlaceKey, BTreeMap<Table, Vec<Run>>>,
-    /// First and last offset of each file's rows.
+    /// Range of the offsets of each file.
     spans: Vec<(Table, String, PlaceKey, Run)>,
     astray: Findings,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Contents {
 // === impl Contents ===
 
 impl Contents {
-    /// Takes in what was found in a file.
+    /// Adds the rows of a file.
     pub(crate) fn take_in(&mut self, table: Table, path: &str, looked: Looked) {
         for what in looked.astray {
             self.astray.add(format!("{}/{path}", table.name()), what, DOUBLED);
@@ -43,7 +43,7 @@ impl Contents {
         }
     }
 
-    /// Everything known of every partition, with what the commits say.
+    /// Combines rows and commits for each partition.
     fn places(&mut self, events: &History, quarantine: &History) -> BTreeMap<PlaceKey, Place> {
         let mut places: BTreeMap<PlaceKey, Place> = BTreeMap::new();
         for (place, mut runs) in std::mem::take(&mut self.runs) {
@@ -73,7 +73,7 @@ fn key(reader: &Reader) -> PlaceKey {
     (reader.topic.as_str().into(), reader.partition)
 }
 
-/// Whether each message is in exactly one row (L-1, L-2): the checks `duplicates` and `rows`.
+/// Checks that each message is in exactly one row (L-1, L-2). Returns the checks `duplicates` and `rows`.
 pub(crate) async fn check_rows(
     lake: &Lake,
     events: &History,
@@ -130,29 +130,32 @@ fn told_surplus(surplus: &Surplus) -> String {
         (n, m) => format!("in `events` {n} times and in `quarantine` {m} times"),
     };
     let why = match taken {
-        0 => "though no commit took it".to_owned(),
-        1 => "taken once".to_owned(),
-        n => format!("taken {n} times"),
+        0 => "but in no commit".to_owned(),
+        1 => "but only in one commit".to_owned(),
+        n => format!("but only in {n} commits"),
     };
     format!("{}: {place}, {why}", offsets(run.start, run.end))
 }
 
 fn told_mismatch(mismatch: &Mismatch) -> String {
     let Mismatch { run, versions: (first, last), offsets: taken, rows, passed_over, empty } = mismatch;
-    let commits = if first == last { format!("version {first}") } else { format!("versions {first} to {last}") };
+    let commits = match first == last {
+        true => format!("version {first} covers"),
+        false => format!("versions {first} to {last} cover"),
+    };
     let said = match passed_over {
         Some(passed_over) => format!("{passed_over} of them without a message"),
-        None => "without saying how many held no message".to_owned(),
+        None => "without stating how many held no message".to_owned(),
     };
     let missing: Vec<String> = empty.iter().map(|run| offsets(run.start, run.end)).collect();
     let missing = if missing.is_empty() { String::new() } else { format!("; in no row: {}", missing.join(", ")) };
     format!(
-        "{commits} took {} ({taken}), {said}, but {rows} are in `events` or `quarantine`{missing}",
+        "{commits} {} ({taken}), {said}, but {rows} are in `events` or `quarantine`{missing}",
         offsets(run.start, run.end)
     )
 }
 
-/// The files that hold an offset, for people.
+/// Names the files that hold an offset, for people.
 async fn located(
     lake: &Lake,
     tables: [(Table, &History); 2],
@@ -165,7 +168,7 @@ async fn located(
         let history = tables.iter().find(|(other, _)| other == table).map(|(_, history)| history);
         let active = history.and_then(|history| history.active.get(path));
         let Some(active) = active.filter(|_| of == place && (span.start..span.end).contains(&offset)) else { continue };
-        // A file that was readable a moment ago and is not any more is left out: the finding stands without it.
+        // A file that has become unreadable since it was checked is left out; the finding remains valid.
         match files::count_of(lake, *table, active, place, offset).await {
             Ok(0) | Err(_) => {}
             Ok(1) => names.push(format!("{}/{path}", table.name())),

@@ -299,7 +299,7 @@ fn swapped_files_are_found() {
     assert_eq!(answer.code, Some(1), "{:#}", answer.body);
     let report = answer.check("duplicates")["findings"].to_string();
     assert!(
-        report.contains(&tables.file("events", 2)) && report.contains("its commit (version 2) did not take all"),
+        report.contains(&tables.file("events", 2)) && report.contains("its commit (version 2) does not cover all"),
         "{report}"
     );
 }
@@ -349,12 +349,12 @@ fn a_changed_offset_range_is_found() {
     let answer = change("from", 1);
     assert!(answer.failed().contains(&"offsets"), "{:#}", answer.body);
     let report = answer.check("offsets")["findings"].to_string();
-    assert!(report.contains("no commit took offset") && report.contains("file:runs.ndjson"), "{report}");
+    assert!(report.contains("no commit covers offset") && report.contains("file:runs.ndjson"), "{report}");
     let report = change("from", -1).check("offsets")["findings"].to_string();
     assert!(report.contains("again"), "{report}");
     let report = change("next", 1).check("offsets")["findings"].to_string();
-    assert!(report.contains("but stands at"), "{report}");
-    change("passed_over", 1).finds(1, &["rows"], &["version 3 took"]);
+    assert!(report.contains("but records"), "{report}");
+    change("passed_over", 1).finds(1, &["rows"], &["version 3 covers"]);
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn progress_without_an_offset_range_is_found() {
     tables.edit("events", 3, "commitInfo", |info| info["bellwether"]["ranges"] = json!([]));
     let answer = audit(tables.root(), &[]);
     let report = answer.check("offsets")["findings"].to_string();
-    assert!(report.contains("without saying which offsets it took"), "{report}");
+    assert!(report.contains("without stating an offset range"), "{report}");
 }
 
 #[test]
@@ -474,7 +474,7 @@ async fn a_log_checkpoint_that_disagrees_with_the_log_is_found() {
     let mut lines = tables.entry("metrics", 1);
     lines.push(json!({"txn": {"appId": "somebody", "version": 7}}));
     tables.write_entry("metrics", 1, &lines);
-    audit(tables.root(), &[]).finds(1, &["log"], &["it has `somebody` not at all, the log at 7"]);
+    audit(tables.root(), &[]).finds(1, &["log"], &["it lacks `somebody`, which the log has at 7"]);
 
     let tables = with_checkpoints().await;
     let log = tables.root().join("quarantine/_delta_log");
