@@ -1,5 +1,5 @@
-//! Pauses between attempts: each twice as long as the one before, within bounds, with jitter so that processes that
-//! failed together do not try again together.
+//! Pauses between attempts. Each is twice as long as the one before, within bounds, with jitter so that processes that
+//! failed together do not retry together.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use rand::{RngExt, SeedableRng};
 
 use crate::clock::Clock;
 
-/// The first pause: short enough that a brief hiccup goes unnoticed.
+/// The first pause, short enough that a brief failure goes unnoticed.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// The longest pause: an outage of hours costs six attempts a minute, and its end is noticed within seconds.
+/// The longest pause: a long outage costs six attempts a minute, and its end is noticed within seconds.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The pauses of one loop that tries again.
+/// The pauses of one retry loop.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -27,24 +27,24 @@ pub struct Backoff {
 // === impl Backoff ===
 
 impl Backoff {
-    /// Starts at 100 ms and grows to 10 s. The clock seeds the jitter, so that a simulated clock repeats it.
+    /// Creates pauses from 100 ms to 10 s. The clock seeds the jitter, so that a simulation can be repeated.
     pub fn new(clock: &dyn Clock) -> Self {
         Self::between(FIRST, LONGEST, clock)
     }
 
-    /// Starts at one pause and grows to another.
+    /// Creates pauses from a first to a longest one.
     pub fn between(first: Duration, longest: Duration, clock: &dyn Clock) -> Self {
         debug_assert!(first <= longest, "the first pause is the shortest");
         let (_, seed) = clock.unique_id().as_u64_pair();
         Self { first, longest, next: first, random: StdRng::seed_from_u64(seed) }
     }
 
-    /// Starts again at the first pause; call it after a success.
+    /// Restarts at the first pause; call it after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// The next pause: between half of and all of its length without jitter.
+    /// Returns the next pause: with jitter, half to all of its nominal length.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);

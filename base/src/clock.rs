@@ -1,4 +1,4 @@
-//! Time and identity, passed in: the only two places where the outside world's randomness enters.
+//! The clock and unique ids, which are passed in: the only non-deterministic inputs.
 
 #![expect(clippy::disallowed_methods, reason = "this module is the replacement that the lint names")]
 
@@ -9,17 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-/// The time of day, waiting, and names that nobody else uses: what a simulation replaces to make a run repeatable.
+/// Provides the time, waits and creates unique ids. A simulation replaces it to make a run repeatable.
 pub trait Clock: Send + Sync {
-    /// Microseconds since the epoch, UTC.
+    /// Returns the time in microseconds since the epoch, UTC.
     fn now_micros(&self) -> i64;
 
-    /// Waits.
+    /// Waits for a time.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(time))
     }
 
-    /// A name for a data file or a commit. Names are in order of time.
+    /// Returns a unique id for a data file or a commit. Ids sort by time.
     fn unique_id(&self) -> Uuid {
         unique_id()
     }
@@ -31,8 +31,8 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_micros(&self) -> i64 {
-        // A clock before 1970 or past the year 294246 is a broken machine; zero makes every event "in the future",
-        // which quarantines them visibly.
+        // A clock before 1970 or after the year 294246 is broken. With zero, every event is in the future, and is therefore
+        // visibly quarantined.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .ok()
@@ -41,7 +41,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that tests move by hand.
+/// A clock that tests advance.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<AtomicI64>);
 
@@ -51,7 +51,7 @@ impl ManualClock {
         Self(Arc::new(AtomicI64::new(micros)))
     }
 
-    /// Moves on.
+    /// Advances the clock.
     pub fn advance(&self, micros: i64) {
         self.0.fetch_add(micros, Ordering::SeqCst);
     }
@@ -63,7 +63,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A name that nobody else uses: for data files and for commits.
+/// Returns a unique id for a data file or a commit.
 pub fn unique_id() -> Uuid {
     Uuid::now_v7()
 }

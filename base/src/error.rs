@@ -8,20 +8,20 @@ use arrow::error::ArrowError;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an error asks of whoever meets it.
+/// The kind of an error, which prescribes an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// A setting is wrong: fix it and start again.
     Config,
-    /// One message is bad: quarantine it and go on.
+    /// One message is invalid: quarantine it and continue.
     BadEvent,
-    /// Something outside is out of reach: try again.
+    /// An external system does not answer: retry.
     Unavailable,
-    /// Another owner has committed: rebuild from the table.
+    /// Another owner has committed: restart from the table.
     Fenced,
-    /// What is stored contradicts itself: stop and call a person.
+    /// Stored data is damaged or contradictory: stop and call a person.
     Data,
-    /// A rule of the program itself is broken.
+    /// The program violated one of its own rules: report it.
     Bug,
 }
 
@@ -35,42 +35,42 @@ pub struct Error {
 }
 
 impl Error {
-    /// Makes an error of a kind.
+    /// Creates an error of a kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// A setting is wrong.
+    /// Creates an error for a wrong setting.
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// One message is bad.
+    /// Creates an error for an invalid message.
     pub fn bad_event(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::BadEvent, message)
     }
 
-    /// Something outside is out of reach.
+    /// Creates an error for an external system that does not answer.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    /// Another owner has committed.
+    /// Creates an error for a commit of another owner.
     pub fn fenced(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Fenced, message)
     }
 
-    /// What is stored contradicts itself.
+    /// Creates an error for damaged or contradictory data.
     pub fn data(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Data, message)
     }
 
-    /// A rule of the program itself is broken.
+    /// Creates an error for a bug.
     pub fn bug(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Bug, message)
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint: the remedy.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -84,22 +84,22 @@ impl Error {
         self
     }
 
-    /// What it asks of whoever meets it.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What happened, without the cause.
+    /// Returns the message, without the cause.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do about it.
+    /// Returns the hint.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The whole chain of causes in one line, for logs.
+    /// Returns the message with all causes in one line, for logs.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut source = StdError::source(self);
@@ -126,7 +126,7 @@ impl StdError for Error {
 
 impl From<ArrowError> for Error {
     fn from(source: ArrowError) -> Self {
-        Self::bug("a batch does not have the form its table asks for").with_source(source)
+        Self::bug("a batch does not have the schema of its table").with_source(source)
     }
 }
 

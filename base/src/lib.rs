@@ -1,4 +1,4 @@
-//! The ground that every crate above the leaf crates stands on: errors, time and back-off. Knows no storage and no table.
+//! Errors, time and back-off, for every crate above the leaf crates. Knows neither storage nor tables.
 
 mod backoff;
 mod clock;

@@ -1,10 +1,10 @@
-//! `alerts`: every transition of every alert, with the evidence it rests on.
+//! `alerts`: every transition of every alert, with its evidence.
 
 use super::{Column, ColumnType, optional, required};
 
-/// What a row is.
-pub const DOC: &str = "One transition of one alert, with the numbers it rests on and the SQL that gives them again. Append-only: \
-                       what a late correction changes is a row of its own.";
+/// Describes a row.
+pub const DOC: &str = "One transition of one alert, with its evidence and the SQL that returns the same numbers. Append-only: \
+                       a change by a late correction is a row of its own.";
 
 /// One stratum of the evidence.
 pub const STRATUM: &[Column] = &[
@@ -19,51 +19,51 @@ pub const STRATUM: &[Column] = &[
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
     required("evaluation", ColumnType::Long, "number of the evaluation that wrote the row, from 1"),
-    required("metrics_version", ColumnType::Long, "version of `metrics` that was known"),
-    required("events_version", ColumnType::Long, "version of `events` after the last that was known"),
+    required("metrics_version", ColumnType::Long, "version of `metrics` that the evaluation read"),
+    required("events_version", ColumnType::Long, "version of `events` after the last one that was read"),
     required("complete_to", ColumnType::Timestamp, "event time up to which windows were complete"),
     required("evaluated_at", ColumnType::Timestamp, "time of writing"),
-    // Which alert.
+    // The alert.
     required(
         "alert_id",
         ColumnType::Text,
         "hash of rule, labels and release: the same for every transition of an alert",
     ),
-    required("rule", ColumnType::Text, "rule; `rule_failing` where it is told that a rule fails"),
+    required("rule", ColumnType::Text, "rule; `rule_failing` for alerts about failing rules"),
     required("severity", ColumnType::Text, "page, ticket, info"),
     optional("owner", ColumnType::Text, "who acts"),
     optional("runbook", ColumnType::Text, "what to do"),
     required("labels", ColumnType::TextMap, "labels of the rule and of the series"),
-    optional("tenant", ColumnType::Text, "tenant, where the series has one"),
-    optional("task", ColumnType::Text, "task, where the series has one"),
-    optional("release_id", ColumnType::Text, "release that is judged, where one is"),
-    optional("baseline_release", ColumnType::Text, "release it is judged against, where there is one only"),
+    optional("tenant", ColumnType::Text, "tenant, if the series has one"),
+    optional("task", ColumnType::Text, "task, if the series has one"),
+    optional("release_id", ColumnType::Text, "release under judgement, if there is one"),
+    optional("baseline_release", ColumnType::Text, "release that it is compared with, if there is exactly one"),
     // The transition.
-    required("at", ColumnType::Timestamp, "event time: end of the window that brought it"),
+    required("at", ColumnType::Timestamp, "event time: end of the window that caused the transition"),
     required(
         "state_from",
         ColumnType::Text,
-        "inactive, pending, firing, resolved; where it is taken back: what had been told",
+        "inactive, pending, firing, resolved; in a retraction: the retracted state",
     ),
     required(
         "state",
         ColumnType::Text,
-        "inactive, pending, firing, resolved; where it is taken back: what is so instead",
+        "inactive, pending, firing, resolved; in a retraction: the state that holds instead",
     ),
-    required("stale", ColumnType::Boolean, "firing without news: nothing resolves for want of data"),
+    required("stale", ColumnType::Boolean, "firing without new data: missing data never resolves an alert"),
     required(
         "why",
         ColumnType::Text,
-        "evidence, held, faded, recovered, cleared, rolled_back, no_data, data_again; of a rule: fails, works, removed; corrected \
-         where it is taken back",
+        "evidence, held, faded, recovered, cleared, rolled_back, no_data, data_again; for a rule: fails, works, removed; in a \
+         retraction: corrected",
     ),
     required(
         "change",
         ColumnType::Text,
-        "new; restated: it fires as before, only whether there is news of it has changed; late: a correction brought it for a \
-         time that had been judged; moved: a correction moved it; retracted: after a correction it would not have been",
+        "new; restated: the alert fires as before, and only `stale` has changed; late: a correction caused it at a time that \
+         was judged before; moved: a correction moved it; retracted: a correction removed it",
     ),
-    optional("was", ColumnType::Timestamp, "where it moved: `at` as it was told before"),
+    optional("was", ColumnType::Timestamp, "previous value of `at`, if a correction moved the transition"),
     required("title", ColumnType::Text, "the alert in one line, with numbers"),
     // The evidence.
     required("detector", ColumnType::Text, "kind of detector"),
@@ -81,21 +81,21 @@ pub const COLUMNS: &[Column] = &[
     ),
     optional("effect", ColumnType::Double, "the effect"),
     optional("effect_low", ColumnType::Double, "lower end of an interval that holds at all times with 95 %"),
-    optional("effect_high", ColumnType::Double, "its upper end; null where there is none"),
+    optional("effect_high", ColumnType::Double, "its upper end; null if unbounded"),
     optional("log_e", ColumnType::Double, "evidence, nats"),
-    optional("threshold", ColumnType::Double, "what it had to reach"),
+    optional("threshold", ColumnType::Double, "the evidence required to fire"),
     optional("false_alarm", ColumnType::Double, "bound of false alarms"),
     optional(
         "false_alarm_unit",
         ColumnType::Text,
         "per_release: greatest probability, ever; a_month: false alarms a month",
     ),
-    optional("since", ColumnType::Timestamp, "when the change began, as far as the evidence tells"),
+    optional("since", ColumnType::Timestamp, "estimated start of the change"),
     required(
         "strata",
         ColumnType::List(STRATUM),
-        "evidence by stratum: the one that the numbers are of, then the guiltiest",
+        "evidence by stratum: first the one that the numbers describe, then those with the most evidence",
     ),
-    required("notes", ColumnType::Text, "what else has to be known, one sentence a line"),
-    required("sql", ColumnType::Text, "the SQL that gives the numbers again"),
+    required("notes", ColumnType::Text, "further remarks, one sentence a line"),
+    required("sql", ColumnType::Text, "SQL that returns the same numbers"),
 ];

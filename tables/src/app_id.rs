@@ -1,7 +1,7 @@
 //! Application ids: the names under which writers record their progress in the log of a table (Delta's `txn` actions).
 //!
-//! They are on disk, so a form never changes. This module is the only place that knows the forms; a log may also hold ids
-//! of other programs, which do not parse.
+//! They are on disk, so their form never changes. Only this module knows the forms. A log may also hold ids of other
+//! programs, which do not parse.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,6 @@ pub struct PartitionId {
     pub job: String,
     /// Kafka topic, or `file:NAME` for a file.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
 }
 
@@ -22,17 +21,17 @@ pub struct PartitionId {
 pub enum AppId {
     /// `JOB/TOPIC/PARTITION`: the offset to read next.
     Partition(PartitionId),
-    /// `JOB/TOPIC/PARTITION/end`: the offset after the last message that the broker holds; negative if nobody reads the
+    /// `JOB/TOPIC/PARTITION/end`: the offset after the last message that the broker holds; negative if no worker reads the
     /// partition any more.
     End(PartitionId),
     /// `JOB/TOPIC/PARTITION/read`: a time in microseconds since the epoch. Every message that the broker held then is in the
     /// tables.
     Read(PartitionId),
-    /// `JOB/TOPIC/PARTITION/claim`: how often the partition has changed owners.
+    /// `JOB/TOPIC/PARTITION/claim`: the number of times that the partition has changed owners.
     Claim(PartitionId),
-    /// `JOB/TOPIC/PARTITION/since`: the version of the table as of which the present owner holds the partition.
+    /// `JOB/TOPIC/PARTITION/since`: the version of the table from which the present owner holds the partition.
     Since(PartitionId),
-    /// `JOB/TOPIC/PARTITION/late`: how many batches reached `quarantine` after `events` had moved on.
+    /// `JOB/TOPIC/PARTITION/late`: the number of batches that reached `quarantine` after `events` had advanced past them.
     Late(PartitionId),
     /// `JOB/TOPIC#id`: a hash of the id that the broker gave the topic.
     TopicId {
@@ -41,7 +40,7 @@ pub enum AppId {
         /// Kafka topic.
         topic: String,
     },
-    /// `JOB/TOPIC#start`: the topic is read from the end that it had at this commit.
+    /// `JOB/TOPIC#start`: records that the topic is read from the end that it had at this commit.
     TopicStart {
         /// Job.
         job: String,
@@ -50,15 +49,15 @@ pub enum AppId {
     },
     /// `aggregate/N`: the version of `events` that shard N reads next.
     Shard(u32),
-    /// `aggregate/layout`: the number of shards, and how often everything was rebuilt.
+    /// `aggregate/layout`: the number of shards and of rebuilds.
     Layout,
-    /// `maintain/rewrites`: how often files were replaced by others with the same rows.
+    /// `maintain/rewrites`: the number of rewrites of files.
     Rewrites,
     /// `watch/0`: the number of evaluations.
     Watch,
 }
 
-/// The text is not an application id of this program.
+/// The error for a text that is not an application id of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignAppId;
 
@@ -90,12 +89,12 @@ impl FromStr for PartitionId {
 // === impl AppId ===
 
 impl AppId {
-    /// The id of a partition's offset.
+    /// Returns the id for the offset of a partition.
     pub fn partition(job: impl Into<String>, topic: impl Into<String>, partition: i32) -> Self {
         Self::Partition(PartitionId::new(job, topic, partition))
     }
 
-    /// True if the number states a fact about a broker, which may become smaller; other numbers only grow.
+    /// Returns true if the number states a fact about a broker, which may decrease; all other numbers only grow.
     pub fn is_fact(&self) -> bool {
         matches!(self, Self::End(_) | Self::Read(_))
     }
@@ -165,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// What is on disk: a change here is a change of every root.
+    /// These forms are on disk: changing one would break every existing root.
     #[test]
     fn the_forms_on_disk_are_these() {
         let runs = || PartitionId::new("main", "llm.runs", 3);
@@ -219,7 +218,7 @@ mod tests {
         #[test]
         fn any_text_that_parses_is_written_back_as_it_was(text in ".{0,40}") {
             if let Ok(id) = text.parse::<AppId>() {
-                // `+7` and `007` are numbers too, but no writer of ours writes them.
+                // `+7` and `007` parse as numbers too, but this program never writes them.
                 prop_assume!(!text.split('/').any(|part| part.starts_with('+') || (part.len() > 1 && part.starts_with('0'))));
                 prop_assert_eq!(id.to_string(), text);
             }

@@ -1,17 +1,17 @@
-//! `events`: one accepted run event, flattened, with its Kafka coordinates.
+//! `events`: accepted run events, flattened, with their Kafka coordinates.
 
 use super::{Column, ColumnType};
 
-/// What a row is.
+/// Describes a row.
 pub const DOC: &str = "One accepted run event, flattened, with its Kafka coordinates. Append-only; one row a message.";
 
-/// A column that every row has. Parquet statistics of so many columns would cost more than everything else done with a row,
-/// so only the columns that are marked `pruned` get them.
+/// Describes a column that every row has. Parquet statistics of so many columns would cost more than all other work on a
+/// row, so only columns marked `pruned` have them.
 const fn required(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     super::required(name, kind, doc).unpruned()
 }
 
-/// A column that may be null.
+/// Describes a column that may be null.
 const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     super::optional(name, kind, doc).unpruned()
 }
@@ -23,7 +23,7 @@ pub const TOOL_CALL: &[Column] = &[
     optional("type", ColumnType::Text, "kind of tool"),
     optional("schema_version", ColumnType::Text, "version of the tool's schema"),
     required("status", ColumnType::Text, "ok, error, timeout, denied, invalid_arguments, ... (open)"),
-    required("failed", ColumnType::Boolean, "true where status is neither `ok` nor `denied` by an approver"),
+    required("failed", ColumnType::Boolean, "true if the status is neither `ok` nor `denied` by an approver"),
     optional("error_type", ColumnType::Text, "class of the error"),
     optional("args_valid", ColumnType::Boolean, "arguments matched the tool's schema"),
     optional("latency_micros", ColumnType::Long, "duration, µs"),
@@ -46,10 +46,10 @@ pub const DOCUMENT: &[Column] = &[
 
 /// One retrieval call of a run.
 pub const RETRIEVAL: &[Column] = &[
-    required("source_id", ColumnType::Text, "source asked"),
+    required("source_id", ColumnType::Text, "source queried"),
     optional("index_version", ColumnType::Text, "version of the index"),
     optional("query_sha256", ColumnType::Text, "hash of the query").distinct(),
-    optional("requested_k", ColumnType::Long, "documents asked for"),
+    optional("requested_k", ColumnType::Long, "documents requested"),
     optional("returned_k", ColumnType::Long, "documents returned"),
     optional("top_score", ColumnType::Double, "best score"),
     optional("latency_micros", ColumnType::Long, "duration, µs"),
@@ -66,12 +66,12 @@ pub const POLICY_EXCEPTION: &[Column] = &[
     optional("category", ColumnType::Text, "pii, prompt_injection, ... (open)"),
     optional("action", ColumnType::Text, "blocked, redacted, ... (open)"),
     optional("source", ColumnType::Text, "input, output, tool_input, ... (open)"),
-    optional("component", ColumnType::Text, "what raised it"),
-    optional("native_result_type", ColumnType::Text, "the guard's own result type"),
+    optional("component", ColumnType::Text, "component that raised it"),
+    optional("native_result_type", ColumnType::Text, "result type of the guard"),
     optional("native_result_value", ColumnType::Text, "the guard's own result"),
     optional("risk_score", ColumnType::Double, "the guard's own score"),
     optional("step", ColumnType::Text, "step in which it was raised"),
-    required("derived", ColumnType::Boolean, "true where Bellwether derived it (`unapproved_action`)"),
+    required("derived", ColumnType::Boolean, "true if Bellwether derived it (`unapproved_action`)"),
 ];
 
 /// One invalid field of the final answer.
@@ -91,7 +91,7 @@ pub const SCORE: &[Column] = &[
     optional("max", ColumnType::Double, "greatest possible value"),
     optional("higher_is_better", ColumnType::Boolean, "direction"),
     required("kind", ColumnType::Text, "human, llm, code, user_feedback, business"),
-    required("evaluator_id", ColumnType::Text, "who scored"),
+    required("evaluator_id", ColumnType::Text, "evaluator"),
     optional("evaluator_version", ColumnType::Text, "its version"),
     optional("evaluator_model", ColumnType::Text, "its model"),
     optional("rubric_version", ColumnType::Text, "version of the rubric"),
@@ -108,11 +108,11 @@ pub const SCORE: &[Column] = &[
 
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
-    // Where the row came from.
+    // The source of the row.
     required("topic", ColumnType::Text, "Kafka topic, or `file:NAME` for a replayed file").pruned(),
     required("partition", ColumnType::Integer, "Kafka partition; 0 for a file").pruned(),
     required("offset", ColumnType::Long, "Kafka offset; line number from 0 for a file").pruned(),
-    optional("kafka_timestamp", ColumnType::Timestamp, "time the broker or producer gave the message").pruned(),
+    optional("kafka_timestamp", ColumnType::Timestamp, "timestamp of the message, from the broker or the producer").pruned(),
     required("ingested_at", ColumnType::Timestamp, "time the message was decoded").pruned(),
     // The envelope.
     required("event_date", ColumnType::Date, "UTC date of `event_time`; the table's partition column"),
@@ -121,12 +121,12 @@ pub const COLUMNS: &[Column] = &[
         ColumnType::Text,
         "run.completed, run.score, run.review, run.escalated, run.policy_exception",
     ).pruned().bounded(),
-    required("spec", ColumnType::Text, "contract version the producer named"),
-    required("source", ColumnType::Text, "producer; `unknown` where none was named"),
+    required("spec", ColumnType::Text, "contract version that the producer stated"),
+    required("source", ColumnType::Text, "producer; `unknown` if none was named"),
     required("event_id", ColumnType::Text, "idempotency key of the event within its source").distinct(),
     required("event_time", ColumnType::Timestamp, "time of the statement").pruned(),
     required("run_id", ColumnType::Text, "the run").distinct().bloom(),
-    required("tenant", ColumnType::Text, "tenant; empty where none was named").pruned(),
+    required("tenant", ColumnType::Text, "tenant; empty if none was named").pruned(),
     required("revision", ColumnType::Long, "of several statements of one fact the highest revision counts"),
     required(
         "content_hash",
@@ -134,18 +134,18 @@ pub const COLUMNS: &[Column] = &[
         "hash of the message body; breaks ties between equal revisions and times",
     ).distinct(),
     optional("supersedes", ColumnType::Text, "event id this one replaces, as stated").distinct(),
-    // run.completed: what ran.
+    // run.completed: the run and its release.
     optional("task", ColumnType::Text, "task").pruned(),
     optional("task_version", ColumnType::Text, "its version"),
     optional("environment", ColumnType::Text, "environment"),
     required("attempt", ColumnType::Integer, "attempt of the run, from 1"),
     optional("release_id", ColumnType::Text, "release").pruned(),
     optional("release_fingerprint", ColumnType::Text, "sha256 of the release's canonical JSON, recomputed on arrival"),
-    optional("release_fingerprint_stated", ColumnType::Text, "fingerprint the producer stated, where it differs"),
+    optional("release_fingerprint_stated", ColumnType::Text, "fingerprint that the producer stated, if it differs"),
     optional("release_json", ColumnType::Text, "the whole release, canonical JSON"),
-    optional("model", ColumnType::Text, "model requested, else model that answered"),
+    optional("model", ColumnType::Text, "model requested, otherwise the model that answered"),
     optional("model_provider", ColumnType::Text, "provider"),
-    optional("model_requested", ColumnType::Text, "model asked for"),
+    optional("model_requested", ColumnType::Text, "model requested"),
     optional("model_responded", ColumnType::Text, "model that answered, as the provider reports"),
     optional("prompt_name", ColumnType::Text, "prompt"),
     optional("prompt_version", ColumnType::Text, "its version"),
@@ -154,10 +154,10 @@ pub const COLUMNS: &[Column] = &[
     optional("flag_key", ColumnType::Text, "feature flag"),
     optional("variant", ColumnType::Text, "variant of the flag"),
     optional("assignment_unit", ColumnType::Text, "run, session, user, tenant"),
-    optional("traffic_fraction", ColumnType::Double, "share of traffic the rollout was to get"),
+    optional("traffic_fraction", ColumnType::Double, "intended share of traffic"),
     optional("started_at", ColumnType::Timestamp, "start of the run").pruned(),
     optional("ended_at", ColumnType::Timestamp, "completion of the run; decides its window").pruned(),
-    // How it ended.
+    // Its outcome.
     optional("outcome_status", ColumnType::Text, "success, failure, error, timeout, abandoned, unknown"),
     optional("outcome_source", ColumnType::Text, "app, rule, llm, human, environment (open)"),
     optional("outcome_reason_code", ColumnType::Text, "reason"),
@@ -165,7 +165,7 @@ pub const COLUMNS: &[Column] = &[
     optional("failure_component", ColumnType::Text, "prompt, retrieval, model, tool, ... (open)"),
     optional("failure_step", ColumnType::Text, "step that failed"),
     optional("failure_error_type", ColumnType::Text, "class of the error"),
-    // Whether the answer fitted its schema.
+    // Validation of the answer.
     optional("validation_applicable", ColumnType::Boolean, "the answer has a schema"),
     optional("validation_valid", ColumnType::Boolean, "the final answer fits it"),
     optional("validation_first_attempt_valid", ColumnType::Boolean, "the first answer fitted it"),
@@ -176,7 +176,7 @@ pub const COLUMNS: &[Column] = &[
     optional("fields_total", ColumnType::Long, "fields of the answer that were checked"),
     optional("fields_invalid", ColumnType::Long, "fields that failed"),
     required("field_errors", ColumnType::List(FIELD_ERROR), "the fields that failed"),
-    // What it cost and how long it took.
+    // Tokens, cost and latency.
     optional("tokens_input", ColumnType::Long, "all input tokens, cached ones included"),
     optional("tokens_input_cache_read", ColumnType::Long, "input tokens read from a cache"),
     optional("tokens_input_cache_write", ColumnType::Long, "input tokens written to a cache"),
@@ -187,7 +187,7 @@ pub const COLUMNS: &[Column] = &[
     optional("cost_source", ColumnType::Text, "provider, gateway, app, derived"),
     optional("cost_price_table", ColumnType::Text, "price table used"),
     optional("cost_price_table_version", ColumnType::Text, "its version"),
-    optional("latency_total_micros", ColumnType::Long, "duration of the run, µs; from the timestamps where not stated"),
+    optional("latency_total_micros", ColumnType::Long, "duration of the run, µs; from the timestamps if not stated"),
     optional("latency_ttft_micros", ColumnType::Long, "request to first streamed chunk, µs"),
     optional("latency_queue_micros", ColumnType::Long, "time queued, µs"),
     optional("latency_llm_micros", ColumnType::Long, "time in models, µs"),
@@ -196,7 +196,7 @@ pub const COLUMNS: &[Column] = &[
     optional("latency_human_wait_micros", ColumnType::Long, "time waiting for people, µs"),
     optional("llm_calls", ColumnType::Long, "model calls"),
     optional("turns", ColumnType::Long, "turns of the conversation"),
-    // What it did.
+    // Its tool calls, retrieval calls, policy exceptions, scores and escalation.
     required("tool_calls", ColumnType::List(TOOL_CALL), "tool calls"),
     required("tool_calls_total", ColumnType::Long, "number of tool calls"),
     required("tool_calls_failed", ColumnType::Long, "number of tool calls that failed"),
@@ -229,29 +229,29 @@ pub const COLUMNS: &[Column] = &[
     optional("review_failure_mode", ColumnType::Text, "failure mode"),
     optional("review_severity", ColumnType::Text, "info, low, medium, high, critical"),
     optional("review_sets_outcome", ColumnType::Boolean, "the review decides the run's outcome"),
-    optional("review_make_eval_case", ColumnType::Boolean, "to become an eval case"),
+    optional("review_make_eval_case", ColumnType::Boolean, "whether the run should become an eval case"),
     optional("review_duration_micros", ColumnType::Long, "time the reviewer took, µs"),
     optional("review_sampling_weight", ColumnType::Double, "1 / probability with which the run was sampled for review"),
     optional("review_rubric_version", ColumnType::Text, "version of the rubric"),
     optional("review_json", ColumnType::Text, "labels, expected and expected_ref, as sent"),
-    // Who, where, and how it was sampled.
+    // Session, user, trace and sampling.
     optional("session_id", ColumnType::Text, "session; runs of one session are one cluster").distinct(),
     optional("user_key", ColumnType::Text, "keyed hash of the user").distinct(),
     optional("trace_id", ColumnType::Text, "W3C trace id").distinct(),
     optional("span_id", ColumnType::Text, "W3C span id").distinct(),
     optional("sampling_probability", ColumnType::Double, "probability with which the producer kept the run"),
     optional("sampling_reason", ColumnType::Text, "why it was sampled so"),
-    required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths; 1,000,000 where unsampled"),
+    required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths; 1,000,000 if unsampled"),
     optional("segments", ColumnType::TextMap, "free dimensions of the producer"),
     optional("steps_json", ColumnType::Text, "steps, as sent").distinct(),
     optional("content_json", ColumnType::Text, "content, as sent").distinct(),
     optional(
         "extra",
         ColumnType::Text,
-        "fields without a column, as a JSON object: unknown ones, and values that were left out; each where it stood in the \
-         event, a list as an object of its places; at most 8 KiB",
+        "fields without a column, and values that were left out, as a JSON object with the nesting of the event; a list \
+         becomes an object keyed by index; at most 8 KiB",
     ).distinct(),
-    // What came with later versions.
+    // Added by later versions.
     optional("tokens_by_modality", ColumnType::TextMap, "tokens by modality, whole numbers as text"),
     optional(
         "cost_breakdown",
@@ -261,7 +261,7 @@ pub const COLUMNS: &[Column] = &[
     optional(
         "truncated",
         ColumnType::TextMap,
-        "values that are not kept as they were sent, by JSON pointer: `cut` at their limit, `left out` for being wrong, \
-         `bounded`, `dropped` for want of room in `extra`; `stated` where the producer said so",
+        "values that are not kept as sent, by JSON pointer: `cut` at their limit, `left out` because they were malformed, \
+         `bounded`, `dropped` because `extra` was full, or `stated` by the producer",
     ),
 ];

@@ -1,11 +1,11 @@
-//! Table schemas: the one place where a table's columns, their types and their meaning are written down.
+//! Table schemas: the only definition of each table's columns, with types, meaning and storage.
 //!
-//! Each table is a list of [`Column`]s. From it come the Arrow schema that every batch in memory has, the Delta schema
-//! that readers see, and the generated reference in `docs/tables.md`.
+//! Each table is a list of [`Column`]s, from which follow the Arrow schema of batches in memory, the Delta schema that
+//! readers see, and the generated reference in `docs/tables.md`.
 //!
-//! Rules: text is `Utf8View` in memory and a Delta `string` on disk; times are microseconds in UTC; money is integer
-//! nano-units of a currency that stands beside it; sums of quantities are `decimal(38,0)`, which few inputs
-//! leave (what does is held at its end, and the row says so), and counts are `long`.
+//! Rules: text is `Utf8View` in memory and a Delta `string` on disk. Times are microseconds in UTC. Money is integer
+//! nano-units, with the currency in another column. Counts are `long`, and sums of quantities are `decimal(38,0)`; a sum
+//! beyond that range is saturated, and the row says so.
 
 pub mod alerts;
 mod app_id;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
-/// Type of a column, as both Arrow and Delta know it.
+/// Type of a column, in terms of both Arrow and Delta.
 #[derive(Clone, Copy, Debug)]
 pub enum ColumnType {
     /// UTF-8 text.
@@ -43,53 +43,51 @@ pub enum ColumnType {
     Date,
     /// Bytes.
     Binary,
-    /// `decimal(38,0)`: an integer that a sum cannot wrap.
+    /// `decimal(38,0)`: an integer for sums that exceed 64 bits.
     BigInteger,
     /// List of 64-bit integers.
     LongList,
     /// List of records.
     List(&'static [Column]),
-    /// Text by text.
+    /// Map from text to text.
     TextMap,
 }
 
 /// One column of a table, or one field of a record inside a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Name, as SQL sees it.
+    /// Name in SQL.
     pub name: &'static str,
-    /// Type.
     pub kind: ColumnType,
-    /// True where no row may leave it out.
+    /// True if the column is never null.
     pub required: bool,
-    /// What it means, with its unit; goes into the generated reference.
+    /// Meaning and unit, for the generated reference.
     pub doc: &'static str,
-    /// How it is stored.
     pub storage: Storage,
 }
 
-/// How a column is stored.
+/// Storage properties of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// Values hardly repeat, or only in neighbouring rows: a dictionary costs more than it saves.
+    /// Has no dictionary, because values hardly repeat, or only in neighbouring rows.
     pub distinct: bool,
-    /// Parquet statistics, by which readers skip row groups and pages.
+    /// Has Parquet statistics, by which readers skip row groups and pages.
     pub pruned: bool,
-    /// Least and greatest text of a file in the log. For texts of at most 32 characters, which no reader truncates; numbers
-    /// and times always have these bounds.
+    /// Has the least and greatest text of each file in the log. For texts of at most 32 characters, which no reader
+    /// truncates; numbers and times always have these bounds.
     pub bounded: bool,
-    /// A Parquet bloom filter, for lookups by value.
+    /// Has a Parquet Bloom filter, for lookups by value.
     pub bloom: bool,
 }
 
 const USUAL: Storage = Storage { distinct: false, pruned: true, bounded: false, bloom: false };
 
-/// A column that every row has.
+/// Describes a column that every row has.
 pub const fn required(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     Column { name, kind, required: true, doc, storage: USUAL }
 }
 
-/// A column that may be null.
+/// Describes a column that may be null.
 pub const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     Column { name, kind, required: false, doc, storage: USUAL }
 }
@@ -97,19 +95,19 @@ pub const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -
 // === impl Column ===
 
 impl Column {
-    /// Marks a column whose values hardly repeat.
+    /// Marks a column with values that hardly repeat.
     pub const fn distinct(mut self) -> Self {
         self.storage.distinct = true;
         self
     }
 
-    /// Marks a column by whose statistics readers skip rows.
+    /// Gives the column Parquet statistics, by which readers skip rows.
     pub const fn pruned(mut self) -> Self {
         self.storage.pruned = true;
         self
     }
 
-    /// Leaves out the column's Parquet statistics.
+    /// Omits the column's Parquet statistics.
     pub const fn unpruned(mut self) -> Self {
         self.storage.pruned = false;
         self
@@ -121,13 +119,13 @@ impl Column {
         self
     }
 
-    /// Gives the column a bloom filter.
+    /// Gives the column a Bloom filter.
     pub const fn bloom(mut self) -> Self {
         self.storage.bloom = true;
         self
     }
 
-    /// True if the log holds the least and the greatest value of each file.
+    /// Returns true if the log holds the least and the greatest value of each file.
     pub const fn has_bounds(&self) -> bool {
         self.storage.bounded || matches!(self.kind, ColumnType::Integer | ColumnType::Long | ColumnType::Timestamp)
     }
@@ -136,13 +134,13 @@ impl Column {
 /// Every table of a lake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
-    /// One event, flattened, with its Kafka coordinates.
+    /// Accepted events, flattened, with their Kafka coordinates.
     Events,
-    /// One rejected message.
+    /// Rejected messages.
     Quarantine,
     /// Additive partials per one-minute window and group.
     Metrics,
-    /// First sight of each release fingerprint.
+    /// The first appearance of each release fingerprint.
     Releases,
     /// The rolling metrics as they were known at the time.
     RollingHistory,
@@ -155,7 +153,7 @@ impl Table {
     pub const ALL: [Self; 6] =
         [Self::Events, Self::Quarantine, Self::Metrics, Self::Releases, Self::RollingHistory, Self::Alerts];
 
-    /// Name: the folder under the root and the name in SQL.
+    /// Returns the name, which is also the folder under the root and the name in SQL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -167,7 +165,7 @@ impl Table {
         }
     }
 
-    /// What a row is, for the reference.
+    /// Describes a row, for the reference.
     pub const fn doc(self) -> &'static str {
         match self {
             Self::Events => events::DOC,
@@ -179,7 +177,7 @@ impl Table {
         }
     }
 
-    /// Columns in order.
+    /// Returns the columns in order.
     pub const fn columns(self) -> &'static [Column] {
         match self {
             Self::Events => events::COLUMNS,
@@ -191,7 +189,7 @@ impl Table {
         }
     }
 
-    /// The column whose values are the partition folders, if any.
+    /// Returns the column by which the table's files are partitioned, if any.
     pub const fn partition_column(self) -> Option<&'static str> {
         match self {
             Self::Events => Some("event_date"),
@@ -199,33 +197,33 @@ impl Table {
         }
     }
 
-    /// A column by its name.
+    /// Returns a column by its name.
     pub fn column(self, name: &str) -> Option<&'static Column> {
         self.columns().iter().find(|column| column.name == name)
     }
 
-    /// The schema of a batch in memory, partition column included.
+    /// Returns the schema of a batch in memory, including the partition column.
     pub fn arrow_schema(self) -> SchemaRef {
         Arc::new(Schema::new(self.columns().iter().map(arrow_field).collect::<Vec<_>>()))
     }
 
-    /// The Delta schema as the JSON text of a `metaData` action.
+    /// Returns the Delta schema for a `metaData` action.
     pub fn delta_schema(self) -> Value {
         delta_struct(self.columns())
     }
 }
 
-/// The Arrow field of a column.
+/// Returns the Arrow field of a column.
 pub fn arrow_field(column: &Column) -> Field {
     Field::new(column.name, arrow_type(column.kind), !column.required)
 }
 
-/// The Arrow fields of the records in a list column.
+/// Returns the Arrow fields of the records in a list column.
 pub fn arrow_fields(columns: &[Column]) -> Fields {
     columns.iter().map(arrow_field).collect()
 }
 
-/// The Arrow type of a kind.
+/// Returns the Arrow type of a column type.
 pub fn arrow_type(kind: ColumnType) -> DataType {
     match kind {
         ColumnType::Text => DataType::Utf8View,
@@ -245,14 +243,14 @@ pub fn arrow_type(kind: ColumnType) -> DataType {
     }
 }
 
-/// The entries field of a text-by-text map: `key_value` of `key`, `value`.
+/// Returns the Arrow field of a text map's entries: `key_value` with `key` and `value`.
 pub fn map_entries() -> Field {
     let entries =
         Fields::from(vec![Field::new("key", DataType::Utf8View, false), Field::new("value", DataType::Utf8View, true)]);
     Field::new("key_value", DataType::Struct(entries), false)
 }
 
-/// The Delta field of a column.
+/// Returns the Delta field of a column.
 pub fn delta_field(column: &Column) -> Value {
     json!({
         "name": column.name,
@@ -267,7 +265,7 @@ fn delta_struct(columns: &[Column]) -> Value {
     json!({ "type": "struct", "fields": fields })
 }
 
-/// The Delta type of a kind.
+/// Returns the Delta type of a column type.
 pub fn delta_type(kind: ColumnType) -> Value {
     match kind {
         ColumnType::Text => json!("string"),
@@ -289,7 +287,7 @@ pub fn delta_type(kind: ColumnType) -> Value {
     }
 }
 
-/// The kind as people read it in the reference.
+/// Returns the name of a column type in the reference.
 pub fn kind_name(kind: ColumnType) -> String {
     match kind {
         ColumnType::List(columns) => {

@@ -1,12 +1,12 @@
-//! `metrics`: additive partials, from which every rate, mean and quantile follows on reading.
+//! `metrics`: additive partials, from which queries compute every rate, mean and quantile.
 
 use super::{Column, ColumnType, optional, required};
 
-/// What a row is.
-pub const DOC: &str = "Additive partials of one window of one minute and one group. Signed: a correction takes back what \
-                       it corrects. Fold the rows of a group with SUM, `sketch_merge` and `random_groups_sum`.";
+/// Describes a row.
+pub const DOC: &str = "Additive partials of one window of one minute and one group. Signed: a correction subtracts the previous \
+                       contribution. Fold the rows of a group with SUM, `sketch_merge` and `random_groups_sum`.";
 
-/// Columns that say which versions of `events` a row covers; all others come out of `metrics.sql`.
+/// Columns that state which versions of `events` a row covers; `metrics.sql` defines all others.
 pub const PROVENANCE: &[&str] = &["events_from", "events_to"];
 
 /// Columns in order.
@@ -15,18 +15,22 @@ pub const COLUMNS: &[Column] = &[
     required("events_to", ColumnType::Long, "version of `events` after the last that the row covers"),
     // The group.
     required("window_start", ColumnType::Timestamp, "start of the minute in which the runs ended"),
-    required("tenant", ColumnType::Text, "tenant; empty where none was named"),
+    required("tenant", ColumnType::Text, "tenant; empty if none was named"),
     required("task", ColumnType::Text, "task"),
     required("release_id", ColumnType::Text, "release"),
     required("release_fingerprint", ColumnType::Text, "fingerprint of the release"),
-    required("model", ColumnType::Text, "model requested, else model that answered; empty where neither is known"),
+    required(
+        "model",
+        ColumnType::Text,
+        "model requested, otherwise the model that answered; empty if neither is known",
+    ),
     required("stage", ColumnType::Text, "rollout stage"),
     required(
         "weight_micros",
         ColumnType::Long,
         "runs that each run stands for, in millionths (1 / sampling probability)",
     ),
-    required("cost_currency", ColumnType::Text, "currency of the costs; empty where the runs state none"),
+    required("cost_currency", ColumnType::Text, "currency of the costs; empty if the runs state none"),
     // Counts of runs.
     required("runs", ColumnType::Long, "runs, each attempt one"),
     required("success", ColumnType::Long, "runs that succeeded"),
@@ -101,9 +105,9 @@ pub const COLUMNS: &[Column] = &[
     optional(
         "saturated",
         ColumnType::Boolean,
-        "true where a sum left what its column holds and stands at its end; a correction does not take that back",
+        "true if a sum exceeded the range of its column and was saturated; a correction does not revert that",
     ),
-    // Runs that state what is summed up; null in rows of before this was recorded.
+    // Runs that state a quantity; null in rows of versions that did not record this.
     optional("tokens_runs", ColumnType::Long, "runs that state tokens of any kind"),
     optional("tokens_input_runs", ColumnType::Long, "runs that state input tokens"),
     optional("tokens_input_cache_read_runs", ColumnType::Long, "runs that state input tokens read from a cache"),

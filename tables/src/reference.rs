@@ -1,8 +1,8 @@
-//! The tables as a page for people: generated from the schemas, so that it cannot disagree with them.
+//! Generates the reference of the tables from their schemas, so that it cannot disagree with them.
 
 use crate::{Column, ColumnType, Table, kind_name};
 
-/// `docs/tables.md`.
+/// Returns the text of `docs/tables.md`.
 pub fn reference_markdown() -> String {
     let mut page = String::from(
         "# Tables\n\n\

@@ -1,9 +1,10 @@
-//! `releases`: first sight of each release fingerprint with its whole configuration.
+//! `releases`: the first appearance of each release fingerprint, with the whole configuration.
 
 use super::{Column, ColumnType, optional, required};
 
-/// What a row is.
-pub const DOC: &str = "First sight of each (tenant, release, fingerprint, model that answered), with the whole configuration. Append-only.";
+/// Describes a row.
+pub const DOC: &str = "The first appearance of a tenant, release, fingerprint and responding model together, with the whole configuration. \
+                       Append-only.";
 
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
@@ -11,11 +12,11 @@ pub const COLUMNS: &[Column] = &[
     required("release_id", ColumnType::Text, "release"),
     required("task", ColumnType::Text, "task in which it was first seen"),
     required("stage", ColumnType::Text, "rollout stage in which it was first seen"),
-    required("first_seen", ColumnType::Timestamp, "event time of the first sight"),
-    required("events_version", ColumnType::Long, "version of `events` that brought it"),
-    optional("model", ColumnType::Text, "model requested, else model that answered"),
+    required("first_seen", ColumnType::Timestamp, "event time of its first run"),
+    required("events_version", ColumnType::Long, "version of `events` in which it was first seen"),
+    optional("model", ColumnType::Text, "model requested, otherwise the model that answered"),
     optional("model_provider", ColumnType::Text, "provider"),
-    optional("model_requested", ColumnType::Text, "model asked for"),
+    optional("model_requested", ColumnType::Text, "model requested"),
     optional("model_responded", ColumnType::Text, "model that answered, as the provider reports"),
     optional("prompt_name", ColumnType::Text, "prompt"),
     optional("prompt_version", ColumnType::Text, "its version"),
@@ -23,6 +24,6 @@ pub const COLUMNS: &[Column] = &[
     optional(
         "tenant",
         ColumnType::Text,
-        "tenant in which it was seen; empty where none was named, null in rows of old versions",
+        "tenant in which it was seen; empty if none was named, null in rows of old versions",
     ),
 ];

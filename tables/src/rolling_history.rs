@@ -2,7 +2,7 @@
 
 use super::{Column, ColumnType, optional, required};
 
-/// What a row is.
+/// Describes a row.
 pub const DOC: &str = "The rolling metrics of one span, task, release and stage as they were known at a version of `events`. A \
                        record: never corrected, never rebuilt.";
 
@@ -11,17 +11,17 @@ pub const PROVENANCE: &[&str] = &["events_version", "completeness", "written_at"
 
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
-    required("events_version", ColumnType::Long, "version of `events` after the last that was known"),
+    required("events_version", ColumnType::Long, "version of `events` after the last one that was read"),
     required("completeness", ColumnType::Double, "share of partitions whose newest event is past `as_of`"),
     required("written_at", ColumnType::Timestamp, "time of writing"),
     required("span", ColumnType::Text, "5m, 1h, 24h, 7d"),
     required("as_of", ColumnType::Timestamp, "end of the span"),
-    required("tenant", ColumnType::Text, "tenant; empty where none was named"),
+    required("tenant", ColumnType::Text, "tenant; empty if none was named"),
     required("task", ColumnType::Text, "task"),
     required("release_id", ColumnType::Text, "release"),
     required("stage", ColumnType::Text, "rollout stage"),
     optional("runs", ColumnType::Long, "runs, weighted"),
-    optional("runs_observed", ColumnType::Long, "runs seen"),
+    optional("runs_observed", ColumnType::Long, "runs observed, unweighted"),
     optional("judged", ColumnType::Long, "runs whose outcome is known"),
     optional("coverage", ColumnType::Double, "judged / runs"),
     optional("unknown", ColumnType::Long, "runs whose outcome is not known"),
@@ -100,12 +100,20 @@ pub const COLUMNS: &[Column] = &[
     optional(
         "saturated",
         ColumnType::Boolean,
-        "true where a sum or count left what its column holds and stands at its end",
+        "true if a sum or count exceeded the range of its column and was saturated",
     ),
-    optional("runs_effective", ColumnType::Long, "runs of equal weight that would say as much (Kish's effective size)"),
+    optional(
+        "runs_effective",
+        ColumnType::Long,
+        "number of runs of equal weight with the same information (Kish's effective size)",
+    ),
     optional("cost_coverage", ColumnType::Double, "cost_runs / runs"),
     optional("cost_success", ColumnType::Long, "completed tasks of the runs that state a cost"),
-    optional("cost_success_effective", ColumnType::Long, "completed tasks of equal weight that would say as much"),
+    optional(
+        "cost_success_effective",
+        ColumnType::Long,
+        "number of completed tasks of equal weight with the same information",
+    ),
     optional("tokens_runs", ColumnType::Long, "runs that state tokens"),
     optional("tokens_coverage", ColumnType::Double, "tokens_runs / runs"),
     optional("tokens_input_runs", ColumnType::Long, "runs that state input tokens"),
