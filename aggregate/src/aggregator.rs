@@ -1,7 +1,7 @@
-//! The role `aggregate`: reads versions of `events` in order, and appends to `metrics` what their rows add.
+//! The role `aggregate`: reads versions of `events` in order, and appends the contributions of their rows to `metrics`.
 //!
-//! The version is the clock: `metrics` holds the version of `events` to read next, moved in the same commit that adds the
-//! rows. After any crash the role reads on from there, and of two aggregators of one shard only one can commit.
+//! `metrics` records the version of `events` to read next, and advances it in the commit that adds the rows. After a crash
+//! the role continues from there, and of two aggregators of one shard only one can commit.
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -24,20 +24,18 @@ use crate::sql;
 use crate::sums::Definitions;
 use crate::tail::Tail;
 
-/// Least time between two rows of a span in `rolling_history`. While a backlog is read, windows pass by the hundred, and a
-/// record is only worth keeping if people could have seen the values.
+/// Least time between two rows of a span in `rolling_history`. While a backlog is read, hundreds of windows pass, and only
+/// values that people could have seen are worth recording.
 const HISTORY_EVERY_MICROS: i64 = 5_000_000;
 
-/// Everything an aggregator works with.
+/// The setup of the role.
 #[derive(Clone)]
 pub struct Aggregate {
-    /// Settings.
     pub settings: AggregatorSettings,
-    /// Tables.
     pub lake: Lake,
-    /// Fresh rows of `events` of the same process.
+    /// Source of fresh rows of `events` in the same process.
     pub handover: Option<Handover>,
-    /// Compete for the lease of the shard, and stand by while another process holds it. Without it, this process always
+    /// Competes for the lease of the shard, and stands by while another process holds it. Otherwise, this process always
     /// works.
     pub lease: bool,
     /// Condition of the role, for the process's health report.
@@ -73,7 +71,7 @@ pub struct Aggregator {
     stood_by: bool,
 }
 
-/// Runs the role until it is stopped, or until `until` says.
+/// Runs the role until it is stopped or, as `until` says, has caught up.
 ///
 /// # Errors
 /// `Config`, `Data` or `Bug` if no waiting can help. Unavailable storage is waited for.
@@ -94,7 +92,7 @@ pub async fn run(aggregate: Aggregate, registry: Registry, until: Until, stop: C
 // === impl Aggregate ===
 
 impl Aggregate {
-    /// Works on a lake by default settings, alone.
+    /// Creates the setup for a lake, with default settings and without a lease.
     pub fn new(lake: Lake) -> Self {
         Self {
             settings: AggregatorSettings::default(),
@@ -154,7 +152,7 @@ impl Aggregator {
     /// builds the index of the runs in it.
     ///
     /// # Errors
-    /// `Unavailable` if storage does not answer; `Data` if a file is gone; `Config` if the tables have another number of
+    /// `Unavailable` if storage does not answer; `Data` if a file is missing; `Config` if the tables have another number of
     /// shards.
     pub async fn open(
         lake: &Lake,
@@ -172,7 +170,7 @@ impl Aggregator {
         let layout = Layout::of(&on).unwrap_or(Layout { generation: 0, shards: settings.shards });
         if layout.shards != settings.shards || settings.shard >= settings.shards {
             return Err(Error::config(format!(
-                "`metrics` is laid out over `{}` shards, and this is shard `{}` of `{}`",
+                "`metrics` is divided into `{}` shards, but this is shard `{}` of `{}`",
                 layout.shards, settings.shard, settings.shards
             ))
             .with_hint("set [aggregate].shards to the former number, or run `bellwether rebuild`, which changes it"));
@@ -216,7 +214,7 @@ impl Aggregator {
         self.keep_history(true).await
     }
 
-    /// Takes in what another aggregator of this shard has committed, without computing anything.
+    /// Follows the commits of another aggregator of this shard, without computing anything.
     async fn follow(&mut self) -> Result<()> {
         self.on = self.lake.log(Table::Metrics).catch_up(self.on.clone()).await?;
         if Layout::of(&self.on).is_some_and(|layout| layout != self.layout) {
@@ -236,7 +234,7 @@ impl Aggregator {
         Ok(())
     }
 
-    /// Takes in the next versions, as many as a step may have. Returns false if there are none.
+    /// Aggregates the next versions, as many as fit into a step. Returns false if there are none.
     async fn take_next(&mut self) -> Result<bool> {
         let (entries, new) = self.tail.gather().await?;
         let Some(last) = entries.last() else { return Ok(false) };
@@ -269,7 +267,7 @@ impl Aggregator {
         self.metrics.index_bytes.set(i64::try_from(self.runs.index.bytes()).unwrap_or(i64::MAX));
     }
 
-    /// New releases come before the metrics that name them. After a crash between the two they are known from the table.
+    /// Commits new releases, before the metrics that name them. After a crash between the two, they are known from the table.
     async fn commit_releases(&self, rows: &RecordBatch, to: i64) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
@@ -278,7 +276,8 @@ impl Aggregator {
         self.commit(Table::Releases, &on, rows, to.max(on.next(&self.app).unwrap_or(0))).await.map(|_| ())
     }
 
-    /// Writes the rolling metrics of the spans that are due, unless that was done a short while ago; the `last` time, always.
+    /// Writes the rolling metrics of the spans that are due, unless they were written recently; always if this is the `last`
+    /// time.
     async fn keep_history(&mut self, last: bool) -> Result<()> {
         let now = self.lake.clock().now_micros();
         if !last && now.saturating_sub(self.history_at) < HISTORY_EVERY_MICROS {

@@ -20,8 +20,8 @@ const LABELS: [&str; 5] = ["span", "tenant", "task", "release_id", "stage"];
 /// Figures: columns of `rolling_history`, and their help.
 const FIGURES: [(&str, &str); 14] = [
     ("runs", "Runs of the span, weighted by 1 / sampling probability"),
-    ("runs_observed", "Runs of the span that were seen"),
-    ("coverage", "Share of runs whose outcome is known"),
+    ("runs_observed", "Runs of the span, unweighted"),
+    ("coverage", "Share of runs with a known outcome"),
     ("success_rate", "Share of judged runs that succeeded"),
     ("escalation_rate", "Share of runs handed to a person"),
     ("schema_adherence", "Share of checked answers that fit their schema"),
@@ -55,13 +55,13 @@ impl Exported {
             registry.register(Box::new(gauge.clone())).map_err(wrong)?;
             gauges.push(gauge);
         }
-        let help = "Tasks, releases and stages with the fewest runs that are left out of the gauges of tasks";
+        let help = "Groups (task, release and stage) with the fewest runs, which the task gauges leave out";
         let hidden = IntGauge::new("bellwether_task_groups_hidden", help).map_err(wrong)?;
         registry.register(Box::new(hidden.clone())).map_err(wrong)?;
         Ok(Self { gauges, hidden, shown: BTreeSet::new() })
     }
 
-    /// Shows rows of `rolling_history` instead of those that were shown for the same spans.
+    /// Shows rows of `rolling_history`, and replaces those shown before for the same spans.
     pub(crate) fn show(&mut self, rows: &RecordBatch) -> Result<()> {
         let column = |name: &str, kind: &DataType| {
             let column = rows.column_by_name(name);

@@ -1,5 +1,5 @@
-//! The files of `events` that have been taken in, each with an ordinal for good: how old they are, whether the index holds
-//! their statements, and which file has their rows since they were rewritten.
+//! The aggregated files of `events`. Each has a permanent ordinal, its newest event time, whether the index holds its
+//! statements, and, if it was rewritten, the file that has its rows now.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ struct Taken {
     newest_micros: i64,
     statements: usize,
     held: bool,
-    /// The file that has its rows since it was rewritten.
+    /// The file that has its rows, if it was rewritten.
     moved_to: Option<u32>,
 }
 
@@ -83,7 +83,7 @@ impl Files {
         })
     }
 
-    /// Returns the file that has the rows of another now.
+    /// Returns the file that now has the rows of a file.
     pub(crate) fn now(&self, mut ordinal: u32) -> u32 {
         while let Some(next) = self.taken.get(ordinal as usize).and_then(|taken| taken.moved_to) {
             ordinal = next;
@@ -91,8 +91,8 @@ impl Files {
         ordinal
     }
 
-    /// Chooses the files whose statements must leave the index: the oldest until `coming` statements fit beside the rest
-    /// within `limit`, and those past the horizon, unless they are few.
+    /// Chooses the files to drop from the index: the oldest until `coming` statements fit in addition to the rest within
+    /// `limit`, and those past the horizon, unless they are few.
     pub(crate) fn let_go(&mut self, held: usize, coming: usize, limit: usize, horizon_micros: i64) -> BTreeSet<u32> {
         let moved_on = self.newest_micros.saturating_sub(self.checked_micros) >= horizon_micros / CHECKS_A_HORIZON;
         if held + coming <= limit && !moved_on {
@@ -110,7 +110,7 @@ impl Files {
         let old: usize =
             all.iter().filter(|(newest, _)| *newest < cutoff).map(|(_, ordinal)| statements(*ordinal)).sum();
         let by_age = old > 0 && old * 8 >= held;
-        // Down to half of the limit, so that this is rare.
+        // Drops to half of the limit, so that this is rare.
         let stay = if held + coming > limit { limit.saturating_sub(coming).min(limit / 2) } else { held };
         let (mut left, mut gone) = (held, BTreeSet::new());
         for (newest, ordinal) in all {
@@ -147,7 +147,7 @@ impl Files {
     }
 }
 
-/// Returns the newest event time in a file, by its statistics.
+/// Returns the newest event time in a file, from its statistics.
 pub(crate) fn newest_micros(file: &AddedFile) -> Option<i64> {
     let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
     let text = stats.get("maxValues")?.get("event_time")?.as_str()?;

@@ -1,11 +1,12 @@
 //! Aggregation: follows `events` by version and appends signed partials to `metrics`, each version exactly once.
 //!
 //! * `aggregator` is the role. `tail` reads versions, and `settings` has their bounds.
-//! * `statement` tells statements apart. `run_index` knows where those about each run are, and `files` in which files.
+//! * `statement` distinguishes statements. `run_index` holds the positions of the statements about each run, and `files` their
+//!   files.
 //! * `runs` turns new rows into signed contributions, and `sums` these into partials, by the one definition of the metrics
 //!   crate.
 //! * `releases` and `rolling_history` keep the tables of these names; `exported` shows the latter as gauges.
-//! * `rebuild` computes everything again and puts it in place in one commit for each table.
+//! * `rebuild` recomputes everything and replaces each table in one commit.
 //! * [`recompute`] computes the metrics from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.

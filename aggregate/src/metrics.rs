@@ -54,10 +54,10 @@ impl Metrics {
             corrected: new.counter("corrected_total", "Runs with a corrected contribution")?,
             late: new.counter(
                 "late_statements_total",
-                "Scores, reviews, escalations and policy exceptions that came apart from their run",
+                "Scores, reviews, escalations and policy exceptions in events of their own",
             )?,
-            waiting: new.counter("waiting_total", "Late statements that came before their run")?,
-            waited: new.counter("waited_total", "Late statements that waited until their run came")?,
+            waiting: new.counter("waiting_total", "Late statements that arrived before their run")?,
+            waited: new.counter("waited_total", "Late statements that waited until their run arrived")?,
             looked_up: new.counter("looked_up_total", "Runs looked up in files outside the run index")?,
             saturated: new.counter("saturated_total", "Rows of metrics with a sum that does not fit its column")?,
             commits: new.counter("commits_total", "Commits to metrics")?,

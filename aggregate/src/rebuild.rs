@@ -1,8 +1,8 @@
-//! Computes `metrics` and `releases` again from all of `events`, and replaces the rows of each table in one commit.
+//! Recomputes `metrics` and `releases` from all of `events`, and replaces the rows of each table in one commit.
 //!
 //! Readers and a working aggregator see all of the old rows until that commit, and all of the new ones from then on: no version
 //! of a table holds both. A rebuild that is killed has changed nothing, and the next one starts over. A rebuild can also change
-//! the number of shards. `rolling_history` is a record of what was known, and stays.
+//! the number of shards. `rolling_history` records what was known at the time, and is kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -90,7 +90,7 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
             return Ok(());
         }
         let (version, mut files) = self.lake.active_files(Table::Events).await?;
-        // Names begin with the time of writing, so that this is roughly the order in which the rows came.
+        // Names begin with the time of writing, so this is roughly the order in which the rows arrived.
         files.sort_by(|a, b| a.path.rsplit('/').next().cmp(&b.path.rsplit('/').next()));
         let (mut new, mut rows) = (Vec::new(), 0);
         for file in files {
@@ -119,7 +119,7 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         Ok(true)
     }
 
-    /// Writes the rows that follow from new rows of some versions of `events`.
+    /// Computes and writes the rows for new rows of some versions of `events`.
     async fn take(&mut self, new: Vec<FileRows>, versions: Range<i64>) -> Result<()> {
         if self.stop.is_cancelled() {
             return Err(Error::unavailable("the rebuild was stopped; nothing has changed"));
@@ -140,7 +140,7 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         Ok(())
     }
 
-    /// Replaces the rows of both tables. Returns none if a working aggregator is further by now, or has committed at the same
+    /// Replaces the rows of both tables. Returns `None` if a working aggregator is ahead by now, or has committed at the same
     /// moment: then there is more to read.
     async fn switch(&mut self, shards: u32) -> Result<Option<Rebuilt>> {
         let (metrics, releases) = (self.lake.log(Table::Metrics), self.lake.log(Table::Releases));
@@ -165,7 +165,7 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         Ok(Some(Rebuilt { events_version: self.tail.next(), rows: self.rows, shards, generation: next.generation }))
     }
 
-    /// Returns the advances of every application that may have committed, so that no commit comes between.
+    /// Returns the advances of every application that may have committed, so that no other commit can intervene.
     fn advances(&self, on: &Snapshot, apps: &[String]) -> Vec<Advance> {
         let at = |app: &String| Advance { app_id: app.clone(), expected: on.next(app), next: self.tail.next() };
         let mut advances: Vec<Advance> = apps.iter().map(at).collect();
@@ -194,7 +194,7 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         };
         let log = self.lake.log(table);
         let unclear = |reason: &str| {
-            tracing::warn!(table = table.name(), reason, "the outcome of a commit is unclear; asking again")
+            tracing::warn!(table = table.name(), reason, "the outcome of a commit is unknown; trying again")
         };
         let ask = || -> BoxFuture<'_, Result<Outcome>> { Box::pin(log.try_replace(on, &commit, &old)) };
         Ok(settle(&*self.lake.clock(), ask, unclear).await?.is_some())

@@ -108,8 +108,8 @@ pub fn saturated(rows: &RecordBatch) -> usize {
     rows.column_by_name(bellwether_metrics::SATURATED).map_or(0, |column| column.as_boolean().true_count())
 }
 
-/// Returns for each row whether a cell is saturated: at an end of its type, in a row that says so. Such a sum was beyond that
-/// end once, and a computation may find another value that a correction has brought back.
+/// Returns for each row whether a cell is saturated: at a bound of its type, in a row with `saturated`. Such a sum once
+/// exceeded that bound, and a recomputation may find a value that a correction has brought back into range.
 fn held(table: &RecordBatch, place: usize) -> Vec<bool> {
     let rows = table.num_rows();
     let Some(flags) = table.column_by_name(bellwether_metrics::SATURATED) else { return vec![false; rows] };
@@ -124,8 +124,8 @@ fn held(table: &RecordBatch, place: usize) -> Vec<bool> {
         .collect()
 }
 
-/// Describes the first difference between two sets of folded rows; none if they are equal bit for bit, apart from saturated
-/// sums.
+/// Describes the first difference between two sets of folded rows; returns `None` if they are equal bit for bit, apart from
+/// saturated sums.
 pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
     if table.num_rows() != computed.num_rows() {
         let (rows, wanted) = (table.num_rows(), computed.num_rows());
@@ -141,7 +141,7 @@ pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<S
         let (found, wanted) = (table.column(n), computed.column(n));
         if found != wanted {
             let held = held(table, n);
-            // Rows from before a column existed have null in it, which is no difference; a rebuild fills it.
+            // Older rows have null in a column that was added later, which is no difference; a rebuild fills it.
             let later = bellwether_metrics::RECORDED_LATER.contains(&field.name().as_str());
             let known = |row: usize| !(held[row] || later && found.is_null(row));
             let differs = |row: &usize| known(*row) && found.slice(*row, 1) != wanted.slice(*row, 1);
@@ -221,7 +221,7 @@ mod tests {
         decoder.flush().expect("rows").expect("some")
     }
 
-    /// Rows of `metrics` of each piece, as a step of aggregation makes them.
+    /// Returns the rows of `metrics` for each piece, as computed in a step of aggregation.
     async fn pieces(of: &[&[(i64, i64, i64)]]) -> Vec<RecordBatch> {
         let context = sql::session();
         let relation = [("contributions", sql::contributions_schema())];
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn sums_that_do_not_fit_are_held_flagged_and_the_same_in_any_order() {
-        // Two of these squares leave 38 digits, two of these costs 64 bits.
+        // Two of these squares exceed 38 digits, and two of these costs exceed 64 bits.
         let great = (9_000_000_000_000_000_000, 9_000_000_000_000_000_000, 1);
         let usual = (1000, 2000, 1);
         for parts in [&[&[great, great, usual][..]][..], &[&[great], &[usual, great]], &[&[usual], &[great], &[great]]]
@@ -290,10 +290,10 @@ mod tests {
         let computed = fold(pieces(&[&[usual]]).await).await;
         assert_eq!(value(&computed, "saturated"), "false");
         assert_eq!(first_difference(&table, &computed), None, "only what is flagged differs");
-        // A difference beside what is held is one.
+        // A difference in a cell that is not saturated is found.
         let other = fold(pieces(&[&[(1001, 2000, 1)]]).await).await;
         assert!(first_difference(&table, &other).is_some_and(|what| what.contains("cost_nanos_sum")));
-        // Piece by piece within bounds, nothing is lost: the fold is as wide as it takes.
+        // If each piece is within bounds, nothing is lost: the fold is as wide as necessary.
         let apart = fold(pieces(&[&[great], &[great], &[back], &[usual], &[back]]).await).await;
         assert_eq!(first_difference(&apart, &computed), None);
         assert_eq!(value(&apart, "saturated"), "false");

@@ -13,8 +13,8 @@ use crate::sql;
 use crate::statement::StatementKind;
 use crate::tail::FileRows;
 
-/// Tells releases apart. A fingerprint that changes under an id is a new release, and so is a model that changes under a
-/// fingerprint. Two tenants may give one id to two configurations. Rows of versions before there were tenants name none.
+/// Identifies a release. Another fingerprint of the same id is a new release, and so is another model of the same
+/// fingerprint. Two tenants may use the same id for two configurations. Rows of versions without tenants name none.
 type ReleaseKey = [String; KEY_COLUMNS.len()];
 
 /// The columns of a [`ReleaseKey`].
@@ -41,8 +41,8 @@ impl Releases {
         Ok(releases)
     }
 
-    /// Returns rows of `releases` for the releases that new rows of `events` are the first to name, and their keys. Columns
-    /// beside the key are read from the file, because new releases are rare.
+    /// Returns rows of `releases` for the releases that new rows of `events` name for the first time, and their keys. The
+    /// other columns are read from the file, because new releases are rare.
     pub(crate) async fn first_seen(
         &self,
         lake: &Lake,

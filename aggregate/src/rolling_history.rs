@@ -1,4 +1,4 @@
-//! The record of the rolling metrics: their values as they were known when event time passed a boundary of a span.
+//! Records the rolling metrics as they were known when event time passed a boundary of a span.
 //!
 //! Longer spans have rarer boundaries: every 1, 5, 15 and 60 minutes. If one step passes several, only the newest is written,
 //! because the values at the others were not known at their time.
@@ -64,8 +64,8 @@ impl RollingHistory {
         }
     }
 
-    /// Returns the spans to write when windows are complete up to a time. A boundary in the future is not due: it would be
-    /// written as if nothing happened until then, and the boundaries before it never.
+    /// Returns the spans to write when windows are complete up to a time. A boundary in the future is not due: otherwise it
+    /// would be written without the events until then, and the boundaries before it would never be written.
     pub(crate) fn due(&self, complete_micros: i64, now_micros: i64) -> Due {
         let newest_end_micros = complete_micros.min(now_micros);
         let boundary = |minutes: i64| newest_end_micros - newest_end_micros.rem_euclid(minutes * MINUTE_MICROS);
@@ -90,7 +90,7 @@ impl RollingHistory {
         };
         let from = due.iter().map(start).min().unwrap_or(0);
         let to = due.iter().map(|(_, boundary)| *boundary).max().unwrap_or(0);
-        // Read once: the longest span has the rows of all others.
+        // One read is enough: the longest span includes the rows of all others.
         let metrics = metrics_between(lake, from, to).await?;
         let mut batches = Vec::new();
         for (span, boundary) in due {
@@ -118,7 +118,7 @@ impl RollingHistory {
         }
     }
 
-    /// Returns the share of partitions whose newest event is past a moment, among those seen since this process began.
+    /// Returns the share of partitions with an event after a moment, among those seen since this process started.
     #[expect(clippy::cast_precision_loss, reason = "there are few partitions")]
     fn completeness(&self, moment_micros: i64) -> f64 {
         let past = self.newest_event.values().filter(|newest| **newest >= moment_micros).count();
@@ -144,7 +144,7 @@ fn moment(micros: i64) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(boundary_schema(), vec![Arc::new(moment)])?)
 }
 
-/// Reads the files of `metrics` that may have windows that start in a time.
+/// Reads the files of `metrics` that may have windows with a start in a range of time.
 async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Result<Vec<RecordBatch>> {
     let (_, files) = lake.active_files(Table::Metrics).await?;
     let mut rows = Vec::new();
@@ -154,7 +154,7 @@ async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Resul
     Ok(rows)
 }
 
-/// Returns false only if the statistics of a file rule out windows that start in a time.
+/// Returns false only if the statistics of a file rule out windows with a start in a range of time.
 fn may_hold(file: &AddedFile, from_micros: i64, to_micros: i64) -> bool {
     let bound = |which: &str| -> Option<i64> {
         let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
@@ -198,7 +198,7 @@ mod tests {
         let mut history = RollingHistory::default();
         let minute = |n: i64| n * MINUTE_MICROS;
         history.written(&history.due(minute(61), minute(61)));
-        // A clock is five minutes ahead.
+        // The producer's clock is five minutes ahead.
         let due = history.due(minute(67), minute(62) + 1);
         assert_eq!(due, [("5m", minute(62))]);
         history.written(&due);

@@ -1,10 +1,10 @@
-//! The run index: the places in `events` of the statements about each run.
+//! The run index: the positions in `events` of the statements about each run.
 //!
-//! The index *holds* the statements of recent files, each with its place. Statements that are older than the horizon, or that
-//! do not fit into the memory of the index, are *let go*, file by file, the oldest first. A Bloom filter for each group of
-//! such files then tells which runs must be looked up in them. That is slower and never wrong: every statement is either held
-//! or in a file that is looked into. If the filters do not fit either, the oldest files have none, and every run is looked up
-//! in them.
+//! The index *holds* the statements of recent files, each with its position. Statements that are older than the horizon, or
+//! that do not fit into the memory of the index, are *let go*, file by file, the oldest first. A Bloom filter for each group
+//! of such files then decides which runs must be looked up in them. That is slower and never wrong: every statement is either
+//! held, or in a file that is searched. If the filters do not fit either, the oldest files have none, and every run is looked
+//! up in them.
 
 use std::collections::BTreeSet;
 
@@ -14,32 +14,32 @@ use hashbrown::HashTable;
 /// Bytes of an entry, and of a table's control byte.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 1;
 
-/// Most slots of one table. Many full tables waste less memory than one that has just doubled, and doubling one of them is
+/// Most slots of one table. Many full tables waste less memory than one that has just doubled, and doubling a small one is
 /// quick.
 const TABLE_SLOTS: usize = 1 << 16;
 
-/// Statements that fit whatever the bound: an index that holds none would look up every run.
+/// Least number of statements that fit, whatever the bound: an empty index would look up every run.
 const LEAST_HELD: usize = 1024;
 
-/// Tables fill unevenly: of 64 slots, so many stay free.
+/// Number of slots, out of 64, that stay free because tables fill unevenly.
 const SPARE: usize = 3;
 
 /// One part in so many of the memory is for filters, and the number of filters.
 const FILTER_SHARE: usize = 4;
 const FILTERS: usize = 8;
 
-/// Bits of a filter for each run, and hash functions: one in a million runs is looked up in vain.
+/// Bits of a filter for each run, and hash functions. One in a million runs is looked up in vain.
 const BITS_A_RUN: usize = 29;
 const HASHES: u32 = 20;
 
-/// The place of a row of `events`: the ordinal of its file, and its number there.
+/// The position of a row of `events`: the ordinal of its file, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowPlace {
     pub(crate) file: u32,
     pub(crate) row: u32,
 }
 
-/// A statement: the hashes of its run and of itself, and its place.
+/// A statement: the hashes of its run and of itself, and its position.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     run: u64,
@@ -47,20 +47,20 @@ struct Entry {
     place: RowPlace,
 }
 
-/// How much the index held about a statement when it came.
+/// The knowledge of the index about a new statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// Nothing about the run.
+    /// It held nothing about the run.
     Nothing,
-    /// Other statements about the run.
+    /// It held other statements about the run.
     Run,
-    /// The statement itself: it changes nothing.
+    /// It held the statement itself, which changes nothing.
     Statement,
 }
 
-/// Files whose statements were let go together.
+/// Files that were let go together.
 struct Segment {
-    /// None: every run is looked up in the files.
+    /// If `None`, every run is looked up in the files.
     filter: Option<BloomFilter>,
     runs: usize,
     files: BTreeSet<u32>,
@@ -78,7 +78,7 @@ pub(crate) struct RunIndex {
 // === impl RunIndex ===
 
 impl RunIndex {
-    /// Makes an index that holds as many statements as fit into a number of bytes.
+    /// Creates an index that holds as many statements as fit into a number of bytes.
     pub(crate) fn new(limit_bytes: usize) -> Self {
         let filters = limit_bytes / FILTER_SHARE;
         let slots = ((limit_bytes - filters) / ENTRY_BYTES).max(1);
@@ -115,7 +115,7 @@ impl RunIndex {
     }
 
     fn table_of(&self, run: u64) -> usize {
-        // By the middle bits: a table tells its entries apart by the low and the high ones.
+        // Uses the middle bits, because a table distinguishes its entries by the low and the high ones.
         let middle = (run >> 20) & u64::from(u32::MAX);
         usize::try_from((middle * self.tables.len() as u64) >> 32).unwrap_or(0)
     }
@@ -135,13 +135,13 @@ impl RunIndex {
         held
     }
 
-    /// Returns the statements that are held about a run, with their places.
+    /// Returns the statements that are held about a run, with their positions.
     pub(crate) fn about(&self, run: u64) -> impl Iterator<Item = (u64, RowPlace)> {
         let table = &self.tables[self.table_of(run)];
         table.iter_hash(run).filter(move |entry| entry.run == run).map(|entry| (entry.statement, entry.place))
     }
 
-    /// Returns the segments in whose files a run must be looked up.
+    /// Returns the segments with files in which a run must be looked up.
     pub(crate) fn may_be_in(&self, run: u64) -> impl Iterator<Item = usize> {
         let may = move |segment: &Segment| segment.filter.as_ref().is_none_or(|filter| filter.contains(&run));
         self.segments.iter().enumerate().filter(move |(_, segment)| may(segment)).map(|(n, _)| n)
@@ -176,7 +176,7 @@ impl RunIndex {
         runs.len()
     }
 
-    /// Adds runs to the filters of files whose statements are not held.
+    /// Adds runs to the filters of files that were let go.
     pub(crate) fn remember(&mut self, runs: &[u64], files: &BTreeSet<u32>) {
         if files.is_empty() {
             return;
@@ -221,7 +221,7 @@ impl RunIndex {
         (FILTERS * capacity).saturating_sub(used)
     }
 
-    /// Replaces a file by the one that has its rows now.
+    /// Replaces a file by the one that now has its rows.
     pub(crate) fn rewritten(&mut self, from: u32, to: u32) {
         for segment in &mut self.segments {
             if segment.files.remove(&from) {

@@ -1,8 +1,8 @@
-//! The runs of a shard: from new rows of `events` to signed contributions.
+//! The runs of a shard: turns new rows of `events` into signed contributions.
 //!
 //! A run that is new and completed, as nearly all are, contributes as its row states it. For any other run that has a new
-//! statement, all its earlier statements are read back: its earlier contribution is taken back and its present one added,
-//! both by the one definition (`runs.sql`). So the order of arrival cannot matter.
+//! statement, all its earlier statements are read back; its earlier contribution is subtracted and its present one added, both
+//! by the same definition (`runs.sql`). So the order of arrival cannot matter.
 //!
 //! * `runs/new_rows.rs` finds the new statements in new rows.
 //! * `runs/earlier.rs` reads earlier statements back.
@@ -31,11 +31,11 @@ use crate::sums::{Definitions, Sums};
 use crate::tail::FileRows;
 use new_rows::{NewRows, NewStatement};
 
-/// Files that are read at a time while the index is loaded.
+/// Number of files that are read at once while the index is loaded.
 const FILES_AT_ONCE: usize = 4;
 
-/// Contributions that are summed at a time, for each run that is corrected at a time: the earlier, the present, and as many
-/// of new runs.
+/// Number of contributions that are summed at once, for each run that is corrected at once: the earlier one, the present one,
+/// and as many of new runs.
 const SUMMED_A_CORRECTED: usize = 3;
 
 /// A row: the index of its batch, and its number there.
@@ -46,21 +46,21 @@ type BatchRow = (usize, u32);
 pub(crate) struct Counts {
     /// New runs.
     pub(crate) runs: u64,
-    /// Statements that changed nothing, because they were known.
+    /// Known statements, which changed nothing.
     pub(crate) duplicates: u64,
     /// Runs with a corrected contribution.
     pub(crate) corrected: u64,
     /// Statements of other kinds than a completed run.
     pub(crate) late: u64,
-    /// Statements that wait from now on, most of them because they came before their run.
+    /// Statements that started to wait, mostly because they arrived before their run.
     pub(crate) waiting: u64,
-    /// Statements that had waited until their run came.
+    /// Statements that had waited until their run arrived.
     pub(crate) waited: u64,
     /// Runs that were looked up in files that the index does not hold.
     pub(crate) looked_up: u64,
 }
 
-/// The runs that an aggregator has.
+/// The runs of an aggregator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) number: u32,
@@ -105,8 +105,8 @@ impl Runs {
         }
     }
 
-    /// Loads the statements of files whose contributions are in `metrics` already. As far as the bounds allow, the newest are
-    /// held in the index; older ones go into its filters, and of the oldest only the file names are kept.
+    /// Loads the statements of files that have been aggregated already. As far as the bounds allow, the newest are held in the
+    /// index; older ones go into its filters, and of the oldest only the file names are kept.
     pub(crate) async fn load(&mut self, lake: &Lake, files: Vec<AddedFile>) -> Result<()> {
         let mut by_age: Vec<(i64, AddedFile)> =
             files.into_iter().map(|file| (newest_micros(&file).unwrap_or(i64::MAX), file)).collect();
@@ -128,7 +128,7 @@ impl Runs {
             }
         }
         self.index.remember_unfiltered(named);
-        // The oldest filter is the first to go when there is no more room.
+        // The oldest filter is dropped first if there is no room.
         filtered.reverse();
         for (file, runs) in runs_in(lake, filtered).await? {
             let ordinal = self.files.add(&file, false)?;
@@ -158,7 +158,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Lets go of the statements that leave no room for those that come, or are older than the horizon.
+    /// Lets go of statements to make room for new ones, and of those older than the horizon.
     fn make_room(&mut self, coming: usize) {
         let gone = self.files.let_go(self.index.held(), coming, self.index.limit(), self.horizon_micros);
         if gone.is_empty() {
@@ -186,7 +186,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Takes in the new rows of some versions of `events`. Returns the rows of `metrics` that follow from them.
+    /// Aggregates the new rows of some versions of `events`. Returns their rows of `metrics`.
     pub(crate) async fn take(
         &mut self,
         lake: &Lake,
@@ -194,7 +194,7 @@ impl Runs {
         new: &[FileRows],
         versions: Range<i64>,
     ) -> Result<(RecordBatch, Counts)> {
-        // Before the look-up: a statement that left the index later would be in neither place.
+        // Makes room before the look-up: a statement that left the index later would be found in neither place.
         self.make_room(new.iter().map(FileRows::count).sum());
         let first_new = self.files.next();
         let mut rows = NewRows::default();
@@ -227,8 +227,8 @@ impl Runs {
         Ok((sums.finish().await?, counts))
     }
 
-    /// Removes from what was looked up the statements that the index held before the new rows: they are in a file that was
-    /// rewritten. Returns those that came again in the new rows, which change nothing.
+    /// Removes, from the statements looked up, those that the index held before the new rows: they are in a file that was
+    /// rewritten. Returns those that the new rows repeat, which change nothing.
     fn without_known(&self, found: &mut earlier::Found, first_new: u32) -> HashSet<(u64, u64)> {
         let mut repeated = HashSet::new();
         for (run, statements) in &mut found.by_run {
@@ -268,7 +268,7 @@ async fn index_rows(lake: &Lake, file: AddedFile) -> Result<(AddedFile, Vec<Inde
     Ok((file, all))
 }
 
-/// Reads which runs files have statements about.
+/// Reads the ids of the runs that files have statements about.
 async fn runs_in(lake: &Lake, files: Vec<AddedFile>) -> Result<Vec<(AddedFile, Vec<u64>)>> {
     let read = |file: AddedFile| async move {
         let mut runs = Vec::new();
@@ -280,7 +280,7 @@ async fn runs_in(lake: &Lake, files: Vec<AddedFile>) -> Result<Vec<(AddedFile, V
     futures::stream::iter(files).map(read).buffered(FILES_AT_ONCE).try_collect().await
 }
 
-/// Returns the rows with these places, a batch for each batch that they are from.
+/// Returns the rows at these positions, in one batch for each original batch.
 fn picked(batches: &[RecordBatch], mut rows: Vec<BatchRow>) -> Result<Vec<RecordBatch>> {
     rows.sort_unstable();
     let parts = rows.chunk_by(|one, other| one.0 == other.0);

@@ -7,18 +7,18 @@ use std::time::Duration;
 pub struct AggregatorSettings {
     /// Bytes of the run index.
     pub index_memory_bytes: usize,
-    /// How long the index holds a run; older runs are looked up in `events`.
+    /// Time for which the index holds a run; older runs are looked up in `events`.
     pub horizon: Duration,
-    /// How often `events` is polled for new versions; commits of the same process are seen at once.
+    /// Time between two polls of `events` for new versions; commits of the same process are seen at once.
     pub poll_interval: Duration,
-    /// Write the rolling metrics to `rolling_history`.
+    /// Writes the rolling metrics to `rolling_history`.
     pub rolling_history: bool,
     /// Number of shards that the runs are divided into.
     pub shards: u32,
-    /// This shard. Shard 0 also writes `releases` and `rolling_history`.
+    /// Number of this shard. Shard 0 also writes `releases` and `rolling_history`.
     pub shard: u32,
-    /// Most runs that are read back and corrected at a time. A step may have late statements about many more, and a run takes
-    /// far more memory than a late statement.
+    /// Most runs that are read back and corrected at once. A step may have late statements about many more, and a run takes far
+    /// more memory than a late statement.
     pub corrected_at_once: usize,
 }
 

@@ -14,8 +14,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use crate::runs::Shard;
 use crate::statement::run_of;
 
-/// Returns the columns of `events` that aggregation reads: those of the definitions, and the responding model, which tells
-/// releases apart. The other columns, most of a row, are not read.
+/// Returns the columns of `events` that aggregation reads: those of the definitions, and the responding model, which
+/// distinguishes releases. The other columns, which are most of a row, are not read.
 pub fn event_columns() -> &'static [&'static str] {
     static COLUMNS: LazyLock<Vec<&'static str>> =
         LazyLock::new(|| events_columns().into_iter().chain(["model_responded"]).collect());

@@ -1,5 +1,5 @@
-//! Statements: each row of `events` states something about a run. This module identifies the run, and finds rows that state the
-//! same.
+//! Statements: each row of `events` states something about a run. This module identifies the run, and finds repeated
+//! statements.
 //!
 //! Which of several statements about a run counts is a function of their content, never of their arrival: `runs.sql` in the
 //! metrics crate decides it. Here statements are only distinguished, by hashes, to find those about one run. If two runs share a
@@ -35,11 +35,11 @@ impl StatementKind {
     }
 }
 
-/// Columns of `events` that tell statements apart, except `event_id`.
+/// Columns of `events` that distinguish statements, except `event_id`.
 pub(crate) const COLUMNS: [&str; 8] =
     ["event_type", "source", "tenant", "run_id", "attempt", "revision", "event_time", "content_hash"];
 
-/// As [`COLUMNS`], with `event_id`: only happenings need it, and it is long text.
+/// [`COLUMNS`] with `event_id`, which is a long text and which only escalations and policy exceptions need.
 pub(crate) const COLUMNS_WITH_ID: [&str; 9] =
     ["event_type", "source", "tenant", "run_id", "attempt", "revision", "event_time", "content_hash", "event_id"];
 
@@ -57,7 +57,7 @@ pub(crate) fn shard_of(run: u64, shards: u32) -> u32 {
     u32::try_from(share).unwrap_or(0)
 }
 
-/// The statements that the rows of a batch are.
+/// The statements in the rows of a batch.
 pub(crate) struct Statements<'a> {
     event_type: &'a StringViewArray,
     source: &'a StringViewArray,
@@ -128,8 +128,8 @@ impl<'a> Statements<'a> {
         self.event_id.is_none() && (0..self.rows()).any(|row| self.kind(row) == StatementKind::Happening)
     }
 
-    /// Returns a hash of everything that tells a statement about a run from another. Together with the hash of the run, it has
-    /// 128 bits: among 10^12 statements, the probability that two share both is 10^-15.
+    /// Returns a hash of everything that distinguishes a statement from others about the same run. Together with the hash of
+    /// the run, it has 128 bits: among 10^12 statements, the probability that two share both is 10^-15.
     pub(crate) fn hash(&self, row: usize) -> u64 {
         let mut hashed = self.hashed.take();
         hashed.clear();

@@ -1,4 +1,4 @@
-//! Rows of `metrics` from contributions, by the one definition of the metrics crate.
+//! Computes rows of `metrics` from contributions, by the definition in the metrics crate.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(crate) struct Definitions {
     pub(crate) metrics: sql::Definition,
 }
 
-/// Sums contributions from some versions of `events`, part by part: memory does not grow with their number.
+/// Sums contributions from some versions of `events`, part by part, so that memory does not grow with their number.
 pub(crate) struct Sums<'a> {
     definition: &'a sql::Definition,
     at_once: usize,

@@ -10,12 +10,12 @@ use prometheus::IntCounter;
 use crate::sql;
 use crate::statement::{StatementKind, Statements};
 
-/// Completed runs that one step takes at most; a version that alone has more is one step. A late statement is shorter than a
-/// run but makes the step read back others, so that it counts as a third of a run.
+/// Most completed runs in one step; a version with more of them is one step. A late statement is shorter than a run but makes
+/// the step read back others, so it counts as a third of a run.
 pub(crate) const STEP_ROWS: usize = 50_000;
 
-/// A file of `events` and its rows in order, with the columns of [`sql::event_columns`]. The rows stay in the batches in which
-/// they came: copied into one, they would be in memory twice.
+/// A file of `events` and its rows in order, with the columns of [`sql::event_columns`]. The rows stay in their batches:
+/// copying them into one would hold them in memory twice.
 pub(crate) struct FileRows {
     pub(crate) file: AddedFile,
     pub(crate) rows: Vec<RecordBatch>,
@@ -45,14 +45,14 @@ pub(crate) struct Tail {
     lake: Lake,
     handover: Option<Handover>,
     read_back: IntCounter,
-    /// May be ahead of the version in `metrics`, if versions brought no rows.
+    /// May be ahead of the version in `metrics`, if versions added no rows.
     cursor: Cursor,
 }
 
 // === impl Tail ===
 
 impl Tail {
-    /// Reads on from a version, and counts the files that it reads back from storage.
+    /// Starts at a version, and counts the files that are read back from storage.
     pub(crate) fn new(lake: &Lake, handover: Option<Handover>, read_back: IntCounter, next: i64) -> Self {
         let cursor = Cursor::new(lake.log(Table::Events), next)
             .if_gone("compute `metrics` again from all rows of `events`: `bellwether rebuild`");
@@ -71,13 +71,13 @@ impl Tail {
         self.handover.as_ref()
     }
 
-    /// Reads the next versions, as many as a step may have, and their rows.
+    /// Reads the next versions, as many as fit into a step, and their rows.
     pub(crate) async fn gather(&self) -> Result<(Vec<LogEntry>, Vec<FileRows>)> {
         let (mut entries, mut new, mut rows) = (Vec::new(), Vec::new(), 0);
         while rows < STEP_ROWS {
             let ahead = i64::try_from(entries.len()).unwrap_or(i64::MAX);
             let Some(entry) = self.cursor.entry(ahead).await? else { break };
-            // An entry that only rewrites files brings no new rows.
+            // An entry that only rewrites files adds no rows.
             if entry.brings_rows() {
                 for file in self.rows_of(&entry).await? {
                     rows += file.weight()?;
@@ -89,7 +89,7 @@ impl Tail {
         Ok((entries, new))
     }
 
-    /// Reads the entries before a version that another process has taken in.
+    /// Reads the entries before a version that another process has aggregated.
     pub(crate) async fn entries_to(&self, to: i64) -> Result<Vec<LogEntry>> {
         let mut entries = Vec::new();
         for version in self.next()..to {

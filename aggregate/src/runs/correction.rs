@@ -1,4 +1,4 @@
-//! Corrections: takes back the contributions that runs made by their earlier statements, and adds those by their present ones.
+//! Corrections: subtracts the contributions of runs by their earlier statements, and adds those by all present statements.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub(super) async fn correct(
     sums.add(sql::with_sign(&new, 1)?).await
 }
 
-/// Returns the runs by their earlier statements. Most have one statement, that they are completed: their row is the run.
+/// Returns the runs by their earlier statements. Most have only the statement that they are completed, and its row is the run.
 async fn runs_before(definition: &sql::Definition, before: Vec<RecordBatch>) -> Result<RecordBatch> {
     let mut statements_of: HashMap<u64, u32> = HashMap::new();
     for batch in &before {
@@ -60,7 +60,7 @@ async fn runs_before(definition: &sql::Definition, before: Vec<RecordBatch>) -> 
     Ok(concat_batches(&schema, &alone)?)
 }
 
-/// Returns the rows of each batch that the other does not have: those in both would be taken back and added again.
+/// Returns the rows of each batch that the other lacks: rows in both would be subtracted and added again.
 fn without_common_rows(old: &RecordBatch, new: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
     let fields = new.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
     let converter = RowConverter::new(fields)?;

@@ -1,4 +1,4 @@
-//! Reading earlier statements back: from places that the index holds, and from files that it only knows by filters.
+//! Reads earlier statements back, from the positions that the index holds, and from files that only have filters.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One pass over new rows of `events`: which statements are new, and about which runs more is known.
+//! One pass over new rows of `events`, which finds new statements, and the runs that have other statements.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,7 +22,7 @@ pub(super) struct NewRows {
     pub(super) wanted: BTreeMap<usize, HashSet<String>>,
     /// Runs that have other statements than one completed run.
     pub(super) again: HashSet<u64>,
-    /// Number of statements that were known.
+    /// Number of known statements.
     pub(super) duplicates: u64,
 }
 
@@ -52,7 +52,7 @@ impl NewStatement {
 // === impl Runs ===
 
 impl Runs {
-    /// Takes in the statements of one file.
+    /// Adds the statements of one file.
     pub(super) fn take_file(&mut self, FileRows { file, rows }: &FileRows, new: &mut NewRows) -> Result<()> {
         let ordinal = self.files.add(file, true)?;
         let columns = sql::events_columns();
