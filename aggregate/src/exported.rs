@@ -119,7 +119,7 @@ mod tests {
     use bellwether_tables::Table;
     use std::sync::Arc;
 
-    /// Rows of a span: task, runs, success rate.
+    /// Returns rows of a span, from task, runs and success rate of each group.
     fn rows(span: &str, groups: &[(&str, i64, Option<f64>)]) -> RecordBatch {
         let whole = Table::RollingHistory.arrow_schema();
         let columns = whole.fields().iter().map(|field| {

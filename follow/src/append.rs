@@ -69,7 +69,7 @@ pub async fn land(
 ) -> Result<Option<Snapshot>> {
     let unclear = |reason: &str| {
         metrics.retries.inc();
-        tracing::warn!(operation = commit.operation, reason, "the outcome of a commit is unclear; asking again");
+        tracing::warn!(operation = commit.operation, reason, "the outcome of a commit is unknown; trying again");
     };
     settle(clock, || log.try_commit(on, commit), unclear).await
 }

@@ -118,7 +118,7 @@ pub fn runs_sql(columns: &str) -> String {
     runs_with("", "", "", columns)
 }
 
-/// Like [`runs_sql`], with further columns of `events`: `carried` for late statements, `gathered` over all statements
+/// Returns the SQL of [`runs_sql`] with further columns of `events`: `carried` for late statements, `gathered` over all statements
 /// about a run, and `decided` in the result. Each list ends in a comma.
 pub fn runs_with(carried: &str, gathered: &str, decided: &str, columns: &str) -> String {
     uncommented(include_str!("definition/runs.sql"))
@@ -211,7 +211,7 @@ pub fn rolling_sql(as_of: &str) -> String {
     rolling_spans_sql(as_of, SPANS.iter().map(|(name, _)| *name))
 }
 
-/// Like [`rolling_sql`], for some of the spans.
+/// Returns the SQL of [`rolling_sql`] for some of the spans.
 pub fn rolling_spans_sql<'a>(as_of: &str, spans: impl IntoIterator<Item = &'a str>) -> String {
     let spans: Vec<String> = spans
         .into_iter()

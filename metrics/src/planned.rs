@@ -1,5 +1,5 @@
-//! Queries over rows in memory that are planned once and run again and again: what comes in a second is some thousands of
-//! rows, and planning sixty aggregates costs as much as thousands of them.
+//! Queries over rows in memory that are planned once and run many times. A second brings some thousands of rows, and planning
+//! sixty aggregates costs as much as thousands of rows.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,14 +14,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
-/// A relation whose rows change under the plans that read it.
+/// A relation with rows that change under the plans that read it.
 #[derive(Debug)]
 pub struct Relation {
     schema: SchemaRef,
     rows: Mutex<Vec<RecordBatch>>,
 }
 
-/// A query that was planned.
+/// A planned query.
 pub struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
@@ -30,25 +30,25 @@ pub struct Planned {
 // === impl Relation ===
 
 impl Relation {
-    /// Without rows.
+    /// Creates a relation without rows.
     pub fn new(schema: SchemaRef) -> Arc<Self> {
         Arc::new(Self { schema, rows: Mutex::default() })
     }
 
-    /// Columns.
+    /// Returns the columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Puts rows in the place of those that are there. They have its schema.
+    /// Replaces the rows. The new ones must have the schema of the relation.
     pub fn put(&self, rows: Vec<RecordBatch>) {
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    /// As a table that can be named in queries.
+    /// Returns the relation as a table for queries.
     ///
     /// # Errors
-    /// Where the engine does not take it.
+    /// Fails if the engine does not accept it.
     pub fn table(self: &Arc<Self>) -> Result<Arc<dyn TableProvider>> {
         let partition = Arc::clone(self) as Arc<dyn PartitionStream>;
         Ok(Arc::new(StreamingTable::try_new(Arc::clone(&self.schema), vec![partition])?))
@@ -70,20 +70,20 @@ impl PartitionStream for Relation {
 // === impl Planned ===
 
 impl Planned {
-    /// A physical plan, and what it runs in.
+    /// Creates a planned query from a physical plan and the context that it runs in.
     pub fn new(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> Self {
         Self { plan, task }
     }
 
-    /// Columns of the answer.
+    /// Returns the columns of the result.
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
     }
 
-    /// Runs it over the rows that are there now.
+    /// Runs the query over the present rows.
     ///
     /// # Errors
-    /// Where the engine fails.
+    /// Fails if the engine fails.
     pub async fn run(&self) -> Result<Vec<RecordBatch>> {
         let plan = reset_plan_states(Arc::clone(&self.plan))?;
         collect(plan, Arc::clone(&self.task)).await
@@ -103,7 +103,7 @@ mod tests {
         let relation = Relation::new(Arc::clone(&schema));
         let context = SessionContext::new();
         context.register_table("t", relation.table().expect("a table")).expect("registers");
-        // Read twice, sorted, grouped: what has a state is reset.
+        // The query reads the relation twice, sorts and groups, so that every operator with a state must be reset.
         let sql =
             "SELECT sum(a.n) AS n FROM t AS a JOIN (SELECT n FROM t GROUP BY n ORDER BY n LIMIT 10) AS b ON a.n = b.n";
         let plan = context.sql(sql).await.expect("plans").create_physical_plan().await.expect("plans");

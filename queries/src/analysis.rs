@@ -1,4 +1,4 @@
-//! Facts about a statement that its plan states: the columns it returns, the columns of tables it reads, and the stored
+//! Facts about a statement from its plan: the columns that it returns, the columns of tables that it reads, and the stored
 //! column behind a column of its answer.
 //!
 //! Nothing here looks at SQL text: an alias, a comment or a view changes the text of a statement but not its plan.
@@ -10,7 +10,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, TableScan, TryCast, Volatility};
 
-/// Aggregates whose result is a sum of their argument.
+/// Aggregates that return a sum of their argument.
 const SUMS: [&str; 2] = ["sum", "whole_sum"];
 
 /// Facts about one statement.
@@ -24,7 +24,7 @@ pub struct Analysis {
 // === impl Analysis ===
 
 impl Analysis {
-    /// Reads the facts off a plan: `planned` names what is returned, `optimized` scans only the columns that it needs.
+    /// Derives the facts from two plans: `planned` names the returned columns, and `optimized` scans only the required ones.
     pub(crate) fn new(planned: &LogicalPlan, optimized: &LogicalPlan) -> Result<Self> {
         let returned: Vec<String> = planned.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut read: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
@@ -45,17 +45,17 @@ impl Analysis {
         Ok(Self { returned, read, origins })
     }
 
-    /// True if the answer has a column of this name.
+    /// Returns true if the answer has a column of this name.
     pub fn returns(&self, column: &str) -> bool {
         self.returned.iter().any(|name| name == column)
     }
 
-    /// True if the statement reads a table, even if it needs none of its columns.
+    /// Returns true if the statement reads a table, even if it needs none of its columns.
     pub fn reads(&self, table: Table) -> bool {
         self.read.contains_key(table.name())
     }
 
-    /// Columns of a table that the statement needs, in the table's order.
+    /// Returns the columns of a table that the statement needs, in the table's order.
     pub fn columns(&self, table: Table) -> Vec<&'static str> {
         let Some(read) = self.read.get(table.name()) else { return Vec::new() };
         table.columns().iter().map(|column| column.name).filter(|name| read.contains(*name)).collect()
@@ -106,7 +106,7 @@ fn through(input: &LogicalPlan, expr: &Expr) -> Option<(Table, String)> {
     origin(input, input.schema().index_of_column_by_name(relation.as_ref(), name)?)
 }
 
-/// An expression without its alias and casts, which do not change where its values come from.
+/// Returns an expression without its alias and casts, which do not change the origin of its values.
 fn without_names(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(alias) => without_names(&alias.expr),
@@ -115,8 +115,8 @@ fn without_names(expr: &Expr) -> &Expr {
     }
 }
 
-/// True if a plan calls a function that depends on when the statement runs, as `now()` does. The optimizer replaces such
-/// calls by their values, so that a kept plan would keep the moment at which it was made.
+/// Returns true if a plan calls a function that depends on the time of execution, such as `now()`. The optimizer replaces
+/// such calls by their values, so a plan that is kept would also keep the time at which it was made.
 pub(crate) fn depends_on_time(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {

@@ -1,8 +1,8 @@
 //! The tables and views that a statement sees: one snapshot of the tables, as one scope sees them, and views planned when a
 //! statement names them.
 //!
-//! A catalog never changes: when a table moves on, the engine makes another, so that all of a statement sees one version of
-//! every table, and no view keeps the tables it was planned over.
+//! A catalog never changes: when a table has a new version, the engine makes another catalog. So a statement sees one version
+//! of every table, and no view keeps the tables that it was planned over.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -47,7 +47,7 @@ pub struct TableInfo {
     pub name: String,
     /// Stored or derived.
     pub kind: TableKind,
-    /// What a row is.
+    /// Description of a row.
     pub doc: String,
     /// A statement to try.
     pub example: Option<String>,
@@ -64,16 +64,16 @@ pub struct ColumnInfo {
     pub kind: String,
     /// True if it may be null.
     pub nullable: bool,
-    /// What it means; empty if it is not documented.
+    /// Meaning; empty if it is not documented.
     pub doc: String,
 }
 
-/// Which rows exist for a session.
+/// The rows that exist for a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
-    /// Rows of this tenant only.
+    /// Limits them to rows of this tenant.
     pub(crate) tenant: Option<Arc<str>>,
-    /// Rows up to `now()` only, by the time that they carry.
+    /// Limits them to rows up to `now()`, by the time in the row.
     pub(crate) at_present: bool,
 }
 
@@ -112,7 +112,7 @@ impl Catalog {
         })
     }
 
-    /// The engine's state with this catalog as its only one.
+    /// Returns the engine's state with this catalog as its only one.
     pub(crate) fn state(self: &Arc<Self>) -> SessionState {
         let mut state = SessionState::clone(&self.base);
         let catalog = MemoryCatalogProvider::new();
@@ -142,7 +142,7 @@ impl Catalog {
         Ok(provider)
     }
 
-    /// A stored table, without the rows that do not exist for the scope.
+    /// Returns a stored table, without the rows that do not exist for the scope.
     fn stored(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(provider) = self.snapshot.table(name) else { return Ok(None) };
         let mut provider = Arc::clone(provider);
@@ -155,7 +155,7 @@ impl Catalog {
         Ok(Some(provider))
     }
 
-    /// Columns of view `rolling`, once [`Catalog::prepare`] has planned it.
+    /// Returns the columns of view `rolling`, once [`Catalog::prepare`] has planned it.
     pub(crate) fn rolling_columns(&self) -> Option<SchemaRef> {
         self.tables.rolling_columns()
     }
@@ -169,7 +169,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Every table and view with its columns.
+    /// Returns every table and view with its columns.
     pub(crate) async fn describe(&self) -> Result<Vec<TableInfo>> {
         let mut infos = Vec::new();
         for table in Table::ALL {
@@ -193,7 +193,7 @@ fn table_of(name: &str) -> Option<Table> {
     Table::ALL.into_iter().find(|table| table.name() == name)
 }
 
-/// A table without the rows that came after `now()`.
+/// Returns a table without the rows after `now()`.
 fn up_to_now(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
     let existed = match table {
         Table::Events => col("ingested_at").lt_eq(now()),

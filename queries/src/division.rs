@@ -1,7 +1,7 @@
-//! Division in queries: division by zero returns null; division of whole numbers drops the remainder, which is seldom meant
-//! and is reported by `bellwether rules check`.
+//! Division in queries: division by zero returns null. Division of whole numbers drops the remainder, which is seldom intended;
+//! `bellwether rules check` reports it.
 //!
-//! DataFusion fails on a whole number or decimal divided by zero, so that one idle task would hide the figures of all others.
+//! DataFusion fails on a whole number or decimal divided by zero, so one idle task would hide the figures of all others.
 //! Doubles follow IEEE 754: x / 0.0 is infinite, 0.0 / 0.0 is not a number.
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl FunctionRewrite for NullByZero {
         let Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Divide | Operator::Modulo), right }) = expr else {
             return Ok(Transformed::no(expr));
         };
-        // A divisor that was rewritten before, as in the plan of a view, or that cannot be zero, stays as it is.
+        // A divisor that was rewritten before, as in the plan of a view, or that cannot be zero, is not changed.
         let zero = match right.as_ref() {
             Expr::Literal(value, _) if !value.is_null() && !is_zero(value) => None,
             Expr::ScalarFunction(call) if call.name() == "nullif" => None,

@@ -1,7 +1,7 @@
-//! The query engine of a process: what its sessions share.
+//! The query engine of a process, which its sessions share.
 //!
-//! One memory pool, one folder for what spills to disk, one cache of table snapshots, and one registry of functions and
-//! views. A server opens one [`Engine`] and, for each client, a session, which costs little more than its settings.
+//! It has one memory pool, one folder for data that spills to disk, one cache of table snapshots, and one registry of functions
+//! and views. A server opens one [`Engine`] and, for each client, a session, which costs little more than its settings.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -32,7 +32,7 @@ use crate::{division, held};
 /// Memory consumers that are named when memory runs out.
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN;
 
-/// Memory that a sort sets aside for merging what it has spilled.
+/// Memory that a sort reserves for merging its spilled data.
 const SORT_RESERVATION_BYTES: usize = 1 << 20;
 
 /// The query engine of a process. A clone is another handle on the same engine.
@@ -48,7 +48,7 @@ struct Shared {
     catalogs: Mutex<Catalogs>,
 }
 
-/// Catalogs over the current snapshot, one for each scope that was asked for.
+/// Catalogs over the current snapshot, one for each requested scope.
 #[derive(Default)]
 struct Catalogs {
     generation: u64,
@@ -72,7 +72,7 @@ impl Engine {
     /// Opens an engine that keeps seeing the tables as they are now, and those in `at` as they were at a version.
     ///
     /// # Errors
-    /// `Unavailable` if the tables cannot be read, or a version is gone.
+    /// `Unavailable` if the tables cannot be read, or a version no longer exists.
     pub async fn frozen(lake: &Lake, settings: EngineSettings, at: &[(Table, i64)]) -> Result<Self> {
         let engine = Self::new(Tables::fixed(), settings)?;
         engine.0.tables.open_at(&engine.0.base, lake, at).await?;
@@ -96,7 +96,7 @@ impl Engine {
         Ok(Self(Arc::new(Shared { settings, base, functions, tables, catalogs: Mutex::default() })))
     }
 
-    /// Plans view `rolling` for its columns, which the function `rolling_at` has to know beforehand.
+    /// Plans view `rolling` for its columns, which the function `rolling_at` needs beforehand.
     async fn prepare(&self) -> Result<()> {
         let catalog = self.catalog(&Scope::default());
         catalog.prepare().await.map_err(|source| explain(source, &[]))
@@ -116,12 +116,12 @@ impl Engine {
         self.0.tables.refresh(&self.0.base).await
     }
 
-    /// Memory that statements of all sessions hold, as far as the pool accounts for it.
+    /// Returns the memory that statements of all sessions hold, in bytes, as far as the pool accounts for it.
     pub fn used_bytes(&self) -> usize {
         self.0.base.runtime_env().memory_pool.reserved()
     }
 
-    /// Every function, Bellwether's own first.
+    /// Returns every function, Bellwether's own first.
     pub(crate) fn functions(&self) -> &[FunctionInfo] {
         &self.0.functions
     }
@@ -130,7 +130,7 @@ impl Engine {
         &self.0.settings
     }
 
-    /// The tables and views of the current snapshot, as a scope sees them.
+    /// Returns the tables and views of the current snapshot, as a scope sees them.
     pub(crate) fn catalog(&self, scope: &Scope) -> Arc<Catalog> {
         let snapshot = self.0.tables.snapshot();
         let mut catalogs = self.0.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,7 @@ impl Engine {
         Arc::clone(catalogs.by_scope.entry(scope.clone()).or_insert_with(fresh))
     }
 
-    /// The runtime of a session: the engine's, with a limit of its own on memory.
+    /// Returns the runtime of a session: the engine's, with the session's own memory limit.
     pub(crate) fn runtime(&self, memory_limit_bytes: usize) -> Result<Arc<RuntimeEnv>> {
         let engine = self.0.base.runtime_env();
         let pool = SessionPool::new(Arc::clone(&engine.memory_pool), memory_limit_bytes);
@@ -152,7 +152,7 @@ impl Engine {
     }
 }
 
-/// The state that sessions start from: configuration, functions and rules, but no tables.
+/// Creates the state that sessions start from: configuration, functions and rules, but no tables.
 fn base(settings: &EngineSettings) -> Result<(SessionState, Vec<FunctionInfo>)> {
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
@@ -163,10 +163,10 @@ fn base(settings: &EngineSettings) -> Result<(SessionState, Vec<FunctionInfo>)> 
     // statements with `segments['region']` would not plan. They only spare reading the other fields of a struct.
     config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
     config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-    // Each sort sets this much of the shared pool aside for merging, and the view of runs has twenty sorts.
+    // Each sort reserves this much of the shared pool for merging, and the view of runs has twenty sorts.
     config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
-    // First come, first served. Fair shares would be a twentieth each for a view with twenty sorts and exchanges, and a
-    // batch of few rows already counts with all the pages that its texts are in.
+    // Memory is granted first come, first served. A fair share would be a twentieth for each of the twenty sorts and exchanges
+    // of a view, and even a batch of few rows counts with all pages of its texts.
     let pool: Arc<dyn MemoryPool> =
         Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(settings.memory_limit_bytes), NAMED_CONSUMERS));
     let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(pool);
@@ -175,8 +175,8 @@ fn base(settings: &EngineSettings) -> Result<(SessionState, Vec<FunctionInfo>)> 
     }
     let runtime =
         runtime.build_arc().map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
-    // Filters reach the tables before there is a physical plan. `guarded` refuses some of them, and this rule would hand
-    // them on all the same.
+    // Filters reach the tables before there is a physical plan. `guarded` refuses some of them, but this rule would push them
+    // down all the same.
     let mut rules = PhysicalOptimizer::new().rules;
     rules.retain(|rule| rule.name() != FilterPushdown::new().name());
     let state = SessionStateBuilder::new()
@@ -193,7 +193,7 @@ fn base(settings: &EngineSettings) -> Result<(SessionState, Vec<FunctionInfo>)> 
     Ok((context.state(), functions))
 }
 
-/// A context for tests of functions, with the functions that it lists.
+/// Creates a context for tests of functions; returns it with the functions that it lists.
 #[cfg(test)]
 pub(crate) fn context_of_functions(threads: usize) -> (SessionContext, Vec<FunctionInfo>) {
     let engine = Engine::in_memory(EngineSettings::default()).expect("starts");

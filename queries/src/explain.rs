@@ -1,7 +1,6 @@
 //! Turns DataFusion's errors into one message and a hint.
 //!
-//! DataFusion reports unknown names and wrong arguments as text only, so that this module has to read that text; tests hold
-//! each form.
+//! DataFusion reports unknown names and wrong arguments as text only, so this module reads that text; tests cover each form.
 
 use bellwether_base::{Error, ErrorKind};
 use bellwether_lake::is_permanent;
@@ -12,7 +11,7 @@ use datafusion::error::DataFusionError;
 /// Least similarity, 0 to 1, of a name to be suggested.
 const SIMILAR: f64 = 0.6;
 
-/// How lists become rows, for those who write it as in other engines.
+/// Hint on turning lists into rows, for people who write it as in other engines.
 const UNNEST: &str =
     "unnest in a subquery: SELECT run_id, call.name FROM (SELECT run_id, unnest(tool_calls) AS call FROM runs)";
 
@@ -62,7 +61,7 @@ fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Opt
     }
 }
 
-/// True for an error of reading a file, not of computing with what was read.
+/// Returns true for an error of reading a file, and false for one of computing with its rows.
 fn is_of_a_file(error: &ArrowError) -> bool {
     match error {
         ArrowError::ParquetError(_) => true,
@@ -80,8 +79,7 @@ fn describe_storage(source: &(dyn std::error::Error + 'static)) -> (ErrorKind, S
     (ErrorKind::Data, what, Some("find it with `bellwether audit` and restore it from a backup".to_owned()))
 }
 
-/// Unwraps an error of our functions about their arguments: DataFusion wraps it in words of its own, and has no field for a
-/// hint.
+/// Unwraps an error of our functions about their arguments: DataFusion adds text of its own, and has no field for a hint.
 fn with_own_hint(message: String, hint: Option<String>) -> (String, Option<String>) {
     let own = message
         .split_once("coercion failed with: Error during planning: ")
@@ -154,7 +152,7 @@ fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-/// Returns the words of an error without DataFusion's prefix.
+/// Returns the text of an error without DataFusion's prefix.
 fn plain(error: &DataFusionError) -> String {
     match error {
         DataFusionError::Execution(text) | DataFusionError::Configuration(text) => text.clone(),

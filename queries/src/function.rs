@@ -2,7 +2,7 @@
 //! documentation.
 //!
 //! * `arguments` holds types, documentation and values of arguments; `scalar`, `aggregate`, `window` and `table` give each
-//!   kind of function one form, `identity` what those have in common.
+//!   kind of function one form, and `identity` has their common part.
 //! * `bounded` holds DataFusion's functions to a session's memory; `json` adds functions of JSON texts.
 //! * `evidence` and `measure` are the scalar functions themselves; `attribution` explains changes.
 

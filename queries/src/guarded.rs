@@ -1,7 +1,7 @@
 //! A table that does not accept filters on nested columns.
 //!
-//! A filter that is pushed into the scan is evaluated against the types in the files, where every nested field may be null;
-//! the plan expects the types of the table. DataFusion asserts that they agree in debug builds. Nothing is lost by refusing:
+//! A filter that is pushed into the scan is evaluated against the types in the files, in which every nested field may be null;
+//! the plan expects the types of the table. DataFusion asserts in debug builds that they agree. Refusing costs nothing, because
 //! nested columns have no statistics to skip files by.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Arithmetic of whole numbers that saturates instead of wrapping: a sum of weights that wrapped would look like any other
 //! number, and could be negative.
 //!
-//! `a + b`, `a - b` and `a * b` of BIGINT, and `sum` of whole numbers, saturate at the bounds of their type; `at_bound` tells
-//! whether a number is at one. Window sums and sums of DISTINCT values are DataFusion's own, and wrap.
+//! `a + b`, `a - b` and `a * b` of BIGINT, and `sum` of whole numbers, saturate at the bounds of their type; `at_bound` returns
+//! true for a number at a bound. Window sums and sums of DISTINCT values are DataFusion's own, and wrap.
 
 use std::sync::{Arc, LazyLock};
 

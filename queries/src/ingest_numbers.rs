@@ -1,6 +1,6 @@
-//! How far ingest has read each partition, as a relation: it is recorded in the log of `events`, not in rows of a table.
+//! The read progress of each partition, as a relation. It is recorded in the log of `events`, not in rows of a table.
 //!
-//! It is internal: views such as `ingest_progress` read it.
+//! The relation is internal: views such as `ingest_progress` read it.
 
 use std::sync::Arc;
 

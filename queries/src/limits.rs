@@ -1,8 +1,8 @@
 //! The limits of a running statement: its time, its memory and its rows, and a client that cancels it.
 //!
-//! A statement runs in a task of its own. Beside it, a thread watches the clock and the memory of the process: it needs no
-//! pause in the work, of which there is none while a constant is folded or a regular expression compiled. When a limit is
-//! reached, the reader of the rows gets the error at once, and the task is stopped at its next pause.
+//! A statement runs in a task of its own. A separate thread watches the clock and the memory of the process, because the task
+//! does not pause while the engine folds a constant or compiles a regular expression. When a limit is reached, the reader of
+//! the rows receives the error at once, and the task stops at its next pause.
 //!
 //! Memory has three bounds. The engine's own accounting lets sorts and aggregations spill; functions with a large result
 //! bound it (`function/bounded.rs`); and if the program counts its memory ([`Gauge`]), everything else is seen here.
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::explain::explain;
 use crate::settings::{Gauge, SessionSettings};
 
-/// Time between two looks at the clock and the memory: a thread fills some ten megabytes in it.
+/// Time between two checks of the clock and the memory, in which a thread can fill about ten megabytes.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Longest wait for a stopped task to reach a pause and return its memory.
@@ -54,7 +54,7 @@ impl Canceller {
     }
 }
 
-/// Why a statement is stopped.
+/// The reason for stopping a statement.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
     Time,
@@ -114,13 +114,13 @@ impl Limits {
             while !over.load(Ordering::Relaxed) {
                 let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 let full = bound.is_some_and(|(gauge, bound)| (gauge.used_bytes)() > bound);
-                // The receiver is gone once the answer is complete.
+                // The receiver is dropped once the answer is complete.
                 if (late || full)
                     && let Some(sender) = sender.take()
                 {
                     sender.send(if full { Stop::Memory } else { Stop::Time }).ok();
                 }
-                // The statement makes no pause at which it could stop, and still takes memory.
+                // The statement does not pause, so it cannot be stopped, and still takes memory.
                 if let Some((gauge, bound)) = bound
                     && (gauge.used_bytes)() > bound.saturating_add(LAST_BYTES)
                 {
@@ -224,8 +224,8 @@ impl Running {
     }
 }
 
-/// Adds pauses to the operators that may make many rows of few: a join of two small tables can work for hours, and a task is
-/// stopped at its pauses only.
+/// Adds pauses to the operators that may make many rows of few: a join of two small tables can work for hours, and a task
+/// stops only at its pauses.
 pub(crate) fn with_pauses(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
     let paused = plan.transform_up(|node| {
         let name = node.name();
@@ -239,14 +239,14 @@ pub(crate) fn with_pauses(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Re
 
 /// Explains a task that the engine itself ended.
 pub(crate) fn ended_badly(error: tokio::task::JoinError) -> Error {
-    // A column of texts holds 2 GiB, and the engine panics beyond that; only the message tells this panic from others.
+    // A column of texts holds 2 GiB, and the engine panics beyond that; only the message distinguishes this panic from others.
     if error.is_panic() && error.to_string().contains("overflow") {
         return too_much().with_source(error);
     }
     Error::bug("the query engine stopped in the middle of a statement").with_source(error)
 }
 
-/// How the message of a statement that ran too long begins.
+/// Start of the message about a statement that ran too long.
 const TOOK_LONGER: &str = "the query took longer than";
 
 pub(crate) fn too_long(timeout: Duration) -> Error {
@@ -254,7 +254,7 @@ pub(crate) fn too_long(timeout: Duration) -> Error {
         .with_hint("narrow it by time or columns, or raise --timeout")
 }
 
-/// True if an error says that a statement ran too long.
+/// Returns true if an error says that a statement ran too long.
 pub fn timed_out(error: &Error) -> bool {
     error.message().starts_with(TOOK_LONGER)
 }

@@ -1,6 +1,6 @@
-//! Tables of an earlier version with the columns of this one: those that they lack are null.
+//! Adds the columns of this version to tables of an earlier one; they are null.
 //!
-//! A role that writes adds the columns to the tables themselves; a session that only reads must not.
+//! A role that writes adds the columns to the stored tables; a session that only reads must not.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast};
 use datafusion::prelude::ident;
 use datafusion::scalar::ScalarValue;
 
-/// Returns the table with all columns of this version, in order, followed by those that others have added.
+/// Returns the table with all columns of this version, in order, followed by those that other programs have added.
 pub(crate) fn with_all_columns(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
     let (found, known) = (provider.schema(), table.arrow_schema());
     let whole = wider(found.fields(), known.fields());

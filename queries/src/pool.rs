@@ -1,7 +1,7 @@
 //! The memory of one session within the memory of its engine.
 //!
-//! All sessions take from one pool, so that the engine's limit holds whatever their number. Each session is also held to a
-//! limit of its own, so that one of them cannot take everything.
+//! All sessions share one pool, so that the engine's limit holds whatever their number. Each session also has a limit of its
+//! own, so that one of them cannot take everything.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 
-/// What one session takes from the engine's pool.
+/// The share of one session in the engine's pool.
 #[derive(Debug)]
 pub(crate) struct SessionPool {
     engine: Arc<dyn MemoryPool>,

@@ -10,7 +10,7 @@ use datafusion::sql::parser::Statement;
 /// Most parameters of a statement.
 const MOST_PARAMETERS: usize = 1000;
 
-/// A statement that was prepared, for the session that prepared it or any other.
+/// A prepared statement, for the session that prepared it or any other.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     statement: Statement,
@@ -21,7 +21,7 @@ pub struct Prepared {
 // === impl Prepared ===
 
 impl Prepared {
-    /// Finds out the types of a statement's parameters and of its answer.
+    /// Determines the types of a statement's parameters and of its answer.
     pub(crate) fn new(
         statement: Statement,
         plan: LogicalPlan,
@@ -39,7 +39,7 @@ impl Prepared {
         for place in 0..count {
             let name = format!("${}", place + 1);
             let stated = declared.get(place).cloned().flatten();
-            // A parameter that the statement leaves out takes any value.
+            // A parameter that the statement does not use accepts any value.
             let left_out = (!found.contains_key(&name)).then_some(DataType::Null);
             match stated.or_else(|| found.get(&name).cloned().flatten()).or(left_out) {
                 Some(kind) => parameters.push(kind),
@@ -57,7 +57,7 @@ impl Prepared {
         &self.parameters
     }
 
-    /// Columns of the answer.
+    /// Returns the columns of the answer.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -66,7 +66,7 @@ impl Prepared {
         &self.statement
     }
 
-    /// The values as the parameters' types have them.
+    /// Casts values to the types of the parameters.
     pub(crate) fn cast(&self, values: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
         if values.len() != self.parameters.len() {
             return Err(Error::config(format!(
@@ -82,21 +82,22 @@ impl Prepared {
                 return Ok(value.clone());
             }
             value.cast_to(kind).map_err(|source| {
-                Error::config(format!("parameter ${number} is `{value}`, which is no {kind}")).with_source(source)
+                Error::config(format!("parameter ${number} is `{value}`, which is not of type {kind}"))
+                    .with_source(source)
             })
         };
         values.iter().zip(&self.parameters).enumerate().map(cast).collect()
     }
 }
 
-/// The number of a parameter's name, from 1.
+/// Returns the number in a parameter's name, from 1.
 fn number(name: &str) -> Option<usize> {
     let number = name.strip_prefix('$')?.parse().ok()?;
     (1..=MOST_PARAMETERS).contains(&number).then_some(number)
 }
 
 fn no_parameter(name: &str) -> Error {
-    Error::config(format!("`{name}` is no parameter"))
+    Error::config(format!("`{name}` is not a parameter"))
         .with_hint(format!("write $1 to ${MOST_PARAMETERS}, as in WHERE task = $1"))
 }
 

@@ -11,7 +11,7 @@ use crate::{Session, SessionSettings};
 /// Returns the reference as Markdown, the same bytes for the same code.
 ///
 /// # Errors
-/// `Bug` where a view cannot be planned over empty tables.
+/// `Bug` if a view cannot be planned over empty tables.
 pub async fn reference_markdown() -> Result<String> {
     let (relations, functions) = plan_over_nothing().await?;
     let mut text = String::from(
@@ -31,7 +31,7 @@ pub async fn reference_markdown() -> Result<String> {
     Ok(format!("{}\n", text.trim_end()))
 }
 
-/// Plans every view over empty tables: columns and types without a lake.
+/// Plans every view over empty tables, which yields columns and types without a lake.
 async fn plan_over_nothing() -> Result<(Vec<TableInfo>, Vec<FunctionInfo>)> {
     let session = Session::in_memory(SessionSettings::default())?;
     Ok((session.describe().await?, session.functions().to_vec()))
@@ -79,7 +79,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// Writing to a string cannot fail.
+/// Appends formatted text, which cannot fail for a string.
 fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes whatever is written to it");
 }

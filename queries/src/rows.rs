@@ -1,6 +1,6 @@
 //! A table over rows in memory, which change under the plans that read them.
 //!
-//! The rows may lack columns of the table: a scan looks for the columns that its plan needs, by name.
+//! The rows may lack columns of the table: a scan finds the columns that its plan needs by name.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

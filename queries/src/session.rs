@@ -1,4 +1,4 @@
-//! A read-only SQL session of one client: its limits, its tenant, and the statements it runs.
+//! A read-only SQL session of one client: its limits, its tenant, and the statements that it runs.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use crate::settings::{EngineSettings, SessionSettings};
 use crate::statement::{self, Described};
 use crate::{division, weighing};
 
-/// Memory for each thread of a statement, when the limit decides how many there are.
+/// Memory for each thread of a statement, if the memory limit determines their number.
 const THREAD_BYTES: usize = 64 << 20;
 
-/// The rows that answer a statement, as they come.
+/// The answer to a statement, as a stream of rows.
 pub struct Answer {
     /// Their columns.
     pub schema: SchemaRef,
@@ -118,12 +118,12 @@ impl Session {
         Ok(Self { engine, settings, scope, runtime, canceller: Canceller::default() })
     }
 
-    /// The engine of the session.
+    /// Returns the engine of the session.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// As [`Engine::put`].
+    /// Replaces the rows of a table, as [`Engine::put`].
     ///
     /// # Errors
     /// None today.
@@ -132,7 +132,7 @@ impl Session {
         Ok(())
     }
 
-    /// As [`Engine::refresh`].
+    /// Brings the tables to their newest versions, as [`Engine::refresh`].
     ///
     /// # Errors
     /// `Unavailable` if the tables cannot be read.
@@ -145,7 +145,7 @@ impl Session {
         self.canceller.cancel();
     }
 
-    /// A handle that cancels as [`Session::cancel`] does, from anywhere.
+    /// Returns a handle that cancels like [`Session::cancel`], from anywhere.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }
@@ -154,7 +154,7 @@ impl Session {
         self.engine.catalog(&self.scope)
     }
 
-    /// The engine's state for one statement, over one snapshot of the tables.
+    /// Returns the engine's state for one statement, over one snapshot of the tables.
     fn state(&self) -> SessionState {
         let catalog = self.catalog();
         let mut state = catalog.state();
@@ -163,7 +163,7 @@ impl Session {
         if self.settings.memory_limit_bytes < self.engine.settings().memory_limit_bytes {
             function::bound(&mut state, self.settings.memory_limit_bytes);
         }
-        // Notes the time for `now()`, and the options as they are now.
+        // Fixes the time of `now()` and the options.
         state.mark_start_execution();
         if let Some(present) = &self.settings.present {
             state.execution_props_mut().query_execution_start_time = Some(present.get());
@@ -171,7 +171,7 @@ impl Session {
         state
     }
 
-    /// Threads of a statement: each reads files of its own, and what it reads counts as memory too.
+    /// Returns the number of threads of a statement. Each reads its own files, and these take memory too.
     fn threads(&self) -> usize {
         self.settings.threads.unwrap_or_else(|| {
             let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -179,7 +179,7 @@ impl Session {
         })
     }
 
-    /// What plans of this session run in.
+    /// Returns the context in which plans of this session run.
     fn task(&self, state: &SessionState) -> Arc<TaskContext> {
         Arc::new(TaskContext::from(state).with_runtime(Arc::clone(&self.runtime)))
     }
@@ -194,8 +194,9 @@ impl Session {
         plan(&self.state(), statement).await.map_err(|source| self.explain(source))
     }
 
-    /// Plans one statement for [`Session::run`], as often as [`Session::put`] replaces the rows of tables but not their
-    /// columns. Returns `None` if the statement depends on the time, as with `now()`: its plan cannot be kept.
+    /// Plans one statement for [`Session::run`], which may run it each time that [`Session::put`] has replaced the rows of
+    /// tables but not their columns. Returns `None` if the statement depends on the time, as with `now()`: its plan cannot be
+    /// kept.
     ///
     /// # Errors
     /// As [`Session::execute`].
@@ -223,7 +224,7 @@ impl Session {
         answer.map_err(|source| self.explain(source))
     }
 
-    /// Reads off a statement's plan which columns it returns, which it reads, and where they come from.
+    /// Derives from a statement's plan the columns that it returns, those that it reads, and their origin.
     ///
     /// # Errors
     /// As [`Session::plan`].
@@ -233,7 +234,7 @@ impl Session {
         Analysis::new(&plan, &optimized).map_err(|source| self.explain(source))
     }
 
-    /// Returns the divisions of whole numbers by whole numbers in a statement, which drop the rest: `1 / 2` is 0.
+    /// Returns the divisions of whole numbers by whole numbers in a statement, which drop the remainder: `1 / 2` is 0.
     ///
     /// # Errors
     /// As [`Session::plan`].
@@ -253,7 +254,7 @@ impl Session {
             if adding && !weighing::adds_up(&plan)? {
                 return Ok(Vec::new());
             }
-            // The optimizer leaves out columns that nothing needs.
+            // The optimizer drops unused columns.
             weighing::unweighted(&self.state().optimize(&plan)?)
         };
         found().map_err(|source| self.explain(source))
@@ -269,7 +270,7 @@ impl Session {
     }
 
     /// Prepares a statement with parameters `$1`, `$2`, … for [`Session::execute_prepared`]. A parameter has the type that
-    /// `types` declares for it, else the type that its place in the statement asks for.
+    /// `types` declares for it, otherwise the type that its position in the statement requires.
     ///
     /// # Errors
     /// As [`Session::plan`]; `Config` if the type of a parameter is not known.
@@ -298,7 +299,7 @@ impl Session {
         }
         let state = self.state();
         let task = self.task(&state);
-        // In a task of its own: planning folds constants, and makes no pause in which it could be stopped.
+        // Planning runs in a task of its own, because it folds constants without a pause at which it could be stopped.
         let start = SpawnedTask::spawn(async move {
             let mut plan = plan(&state, statement).await?;
             if !values.is_empty() {
@@ -313,7 +314,7 @@ impl Session {
         Ok(Answer { schema, batches: limits.stream(stream) })
     }
 
-    /// The columns of a table or view, in words: the engine would print its own types, with all their metadata.
+    /// Describes the columns of a table or view. The engine would print its own types, with all their metadata.
     async fn description(&self, Described { name, shown }: &Described) -> Result<Option<Answer>> {
         let relations = self.describe().await?;
         let Some(info) = relations.into_iter().find(|info| info.name == *name) else { return Ok(None) };
@@ -323,12 +324,12 @@ impl Session {
         Ok(Some(Answer { schema, batches: futures::stream::iter([Ok(batch)]).boxed() }))
     }
 
-    /// Every table and view with its columns.
+    /// Returns every table and view with its columns.
     pub(crate) async fn describe(&self) -> Result<Vec<TableInfo>> {
         self.catalog().describe().await.map_err(|source| self.explain(source))
     }
 
-    /// The stored tables.
+    /// Returns the stored tables.
     ///
     /// # Errors
     /// `Bug` if a view cannot be planned.
@@ -336,7 +337,7 @@ impl Session {
         self.relations(TableKind::Table).await
     }
 
-    /// The views.
+    /// Returns the views.
     ///
     /// # Errors
     /// `Bug` if a view cannot be planned.
@@ -348,7 +349,7 @@ impl Session {
         Ok(self.describe().await?.into_iter().filter(|info| info.kind == kind).collect())
     }
 
-    /// Every function, Bellwether's own first.
+    /// Returns every function, Bellwether's own first.
     pub fn functions(&self) -> &[FunctionInfo] {
         self.engine.functions()
     }
@@ -365,7 +366,7 @@ fn alone(settings: &SessionSettings) -> EngineSettings {
     EngineSettings { memory_limit_bytes: settings.memory_limit_bytes, ..EngineSettings::default() }
 }
 
-/// Plans a parsed statement, and checks the plan as well, for what a statement can hide.
+/// Plans a parsed statement, and also checks the plan, because the text of a statement can hide a write.
 async fn plan(state: &SessionState, statement: Statement) -> datafusion::error::Result<LogicalPlan> {
     let plan = state.statement_to_plan(statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;

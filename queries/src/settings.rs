@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// Default memory of an engine, and of a session: what a laptop can spare.
+/// Default memory of an engine, and of a session, which fits on a laptop.
 const MEMORY_LIMIT_BYTES: usize = 512 << 20;
 
-/// Rows of a batch: the engine's own default; smaller costs speed, larger costs memory.
+/// Rows of a batch, as in the engine's own default. Fewer cost speed, more cost memory.
 const BATCH_ROWS: usize = 8192;
 
 /// Access to the memory of a process that does nothing but run statements.
@@ -17,7 +17,8 @@ const BATCH_ROWS: usize = 8192;
 pub struct Gauge {
     /// Returns the bytes that the process holds.
     pub used_bytes: fn() -> usize,
-    /// Sets the bytes at which the process gives up; `None`: never. Only the allocator sees a single large request in time.
+    /// Sets the bytes at which the process gives up; `None` means never. Only the allocator sees a single large request in
+    /// time.
     pub give_up_at: fn(Option<usize>),
     /// Ends the process.
     pub give_up: fn(),
@@ -29,7 +30,7 @@ pub struct EngineSettings {
     /// Memory that sorts, joins and aggregations of all sessions may hold together; sorts and aggregations spill to disk
     /// beyond it.
     pub memory_limit_bytes: usize,
-    /// Disk space for what spills, in the system's folder for temporary files; `None`: the engine's default of 100 GiB.
+    /// Disk space for spilled data, in the system's folder for temporary files; `None` means the engine's default of 100 GiB.
     pub spill_limit_bytes: Option<u64>,
     /// Rows of a batch.
     pub batch_rows: usize,
@@ -44,8 +45,8 @@ impl Default for EngineSettings {
     }
 }
 
-/// The time that a session takes for the present: `now()` returns it, and of each table only the rows exist that existed
-/// then, by the time that they carry. Clones share it: setting it applies to the statements that follow.
+/// The present time of a session: `now()` returns it, and each table has only the rows up to that time, by the time in the
+/// row. Clones share it: setting it applies to later statements.
 #[derive(Clone, Debug, Default)]
 pub struct Present(Arc<AtomicI64>);
 
@@ -65,15 +66,15 @@ impl Present {
 pub struct SessionSettings {
     /// Memory that sorts, joins and aggregations of the session may hold together; at most the engine's.
     pub memory_limit_bytes: usize,
-    /// Longest time for a statement; `None`: no limit.
+    /// Longest time for a statement; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// Most rows of an answer; `None`: no limit.
+    /// Most rows of an answer; `None` means no limit.
     pub max_rows: Option<u64>,
-    /// Threads of a statement; `None`: as many as there are cores, at most one for each 64 MiB of the memory limit.
+    /// Threads of a statement; `None` means as many as there are cores, and at most one for each 64 MiB of the memory limit.
     pub threads: Option<usize>,
-    /// The time it takes for the present; `None`: the clock's.
+    /// The present time; `None` means that of the clock.
     pub present: Option<Present>,
-    /// Restricts the session to the rows of one tenant; `None`: all rows. Rows without a tenant belong to no tenant.
+    /// Restricts the session to the rows of one tenant; `None` means all rows. Rows without a tenant belong to no tenant.
     pub tenant: Option<String>,
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Described {
     pub(crate) shown: bool,
 }
 
-/// Returns the relation that a statement describes, if it does.
+/// Returns the relation that a `DESCRIBE` or `SHOW COLUMNS` statement describes; `None` for any other statement.
 pub(crate) fn described(statement: &Statement) -> Option<Described> {
     let Statement::Statement(sql) = statement else { return None };
     let (name, shown) = match sql.as_ref() {
@@ -101,8 +101,8 @@ fn written(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-/// Rewrites what DataFusion does not accept: `tool_calls[1].name` becomes `tool_calls[1]['name']`, and `->` and `->>` bind as
-/// in PostgreSQL, while the parser reads `a ->> 'b' = 'c'` as `a ->> ('b' = 'c')`.
+/// Rewrites expressions that DataFusion does not accept: `tool_calls[1].name` becomes `tool_calls[1]['name']`, and `->` and
+/// `->>` bind as in PostgreSQL, while the parser reads `a ->> 'b' = 'c'` as `a ->> ('b' = 'c')`.
 fn rewritten(mut statement: Statement) -> Statement {
     let inner = match &mut statement {
         Statement::Explain(explain) => match explain.statement.as_mut() {
@@ -135,7 +135,7 @@ fn is_arrow(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. })
 }
 
-/// Moves what binds less tightly than an arrow out of its operands.
+/// Moves expressions that bind less tightly than an arrow out of its operands.
 fn tighten(expr: &mut Expr) {
     let Expr::BinaryOp { left, op, right } = expr else { return };
     let arrow =
@@ -292,7 +292,7 @@ mod tests {
             ("NOT a ->> 'b' = 'c'", "NOT (a ->> 'b') = 'c'"),
             ("a ->> ('b' = 'c')", "a ->> ('b' = 'c')"),
         ] {
-            // As trees: parentheses are no part of what is meant.
+            // Compares trees, because parentheses do not matter.
             let tree = |text: &str| {
                 let mut statement = parse(&format!("SELECT {text} FROM t")).expect("parses");
                 if let Statement::Statement(sql) = &mut statement {

@@ -1,8 +1,8 @@
 //! The tables of an engine: a cache of the newest snapshots, which all sessions share.
 //!
-//! Before each statement the newest version of every table is looked up, and tables that have moved on are opened again: no
-//! handle outlives the version it was opened at, so that a process that runs for weeks holds what one statement needs.
-//! Sessions that ask at the same time share one look-up.
+//! Before each statement, the engine looks up the newest version of every table, and opens changed tables again. No handle
+//! outlives its version, so a process that runs for weeks holds only what one statement needs. Sessions that ask at the same
+//! time share one look-up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +24,11 @@ use crate::ingest_numbers;
 use crate::older::with_all_columns;
 use crate::rows::RowsTable;
 
-/// Where tables come from.
+/// The source of the tables.
 enum Origin {
     /// A lake, at the newest version of every table.
     Lake(Lake),
-    /// What was put in when the engine was opened: a lake at certain versions, or rows in memory.
+    /// A fixed state from the opening of the engine: a lake at certain versions, or rows in memory.
     Fixed,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Tables {
     origin: Origin,
     current: RwLock<Arc<Snapshot>>,
     refreshed: Mutex<Refreshed>,
-    /// Refreshes that were asked for.
+    /// Number of requested refreshes.
     asked: AtomicU64,
     /// Tables over rows in memory.
     in_memory: std::sync::Mutex<BTreeMap<Table, RowsTable>>,
@@ -45,18 +45,18 @@ pub(crate) struct Tables {
     rolling: OnceLock<SchemaRef>,
 }
 
-/// Every table at one version: what one statement sees.
+/// Every table at one version, for one statement.
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
     tables: BTreeMap<&'static str, Arc<dyn TableProvider>>,
-    /// Counts replacements of tables, so that a view planned over older ones is not kept.
+    /// Number of replacements of tables, so that a view planned over older ones is not kept.
     pub(crate) generation: u64,
 }
 
 #[derive(Default)]
 struct Refreshed {
     versions: BTreeMap<Table, i64>,
-    /// Refreshes that had been asked for when the last one began; it answers all of them.
+    /// Number of requested refreshes at the start of the last one, which answers all of them.
     answered: u64,
 }
 
@@ -71,12 +71,12 @@ impl Snapshot {
 // === impl Tables ===
 
 impl Tables {
-    /// The newest state of a lake; empty before [`Tables::refresh`].
+    /// Creates the tables of a lake at its newest state; they are empty before [`Tables::refresh`].
     pub(crate) fn of_lake(lake: Lake) -> Self {
         Self::new(Origin::Lake(lake))
     }
 
-    /// A state that does not change by itself.
+    /// Creates tables that do not change by themselves.
     pub(crate) fn fixed() -> Self {
         Self::new(Origin::Fixed)
     }
@@ -98,7 +98,7 @@ impl Tables {
         let ticket = self.asked.fetch_add(1, Ordering::SeqCst);
         let mut refreshed = self.refreshed.lock().await;
         if refreshed.answered > ticket {
-            return Ok(()); // Another session looked after we had asked.
+            return Ok(()); // Another session has refreshed since this request.
         }
         let asked = self.asked.load(Ordering::SeqCst);
         let newest = future::try_join_all(
@@ -118,7 +118,8 @@ impl Tables {
                 refreshed.versions.insert(table, version);
                 tables.push((table.name(), provider));
             }
-            // As of the version that was looked up, which the table may have passed by now: never more than its rows bear out.
+            // The progress is that of the version looked up. The table may have a newer version by now, so the progress is
+            // never ahead of its rows.
             let events = newest.iter().find(|(table, _)| *table == Table::Events).map(|(_, snapshot)| snapshot);
             tables.push(numbers(&events.map(Reading::all).unwrap_or_default())?);
             self.replace(tables);
@@ -167,18 +168,18 @@ impl Tables {
         *current = Arc::new(next);
     }
 
-    /// The tables as they were last refreshed.
+    /// Returns the tables as of the last refresh.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Columns of view `rolling`, once they are known.
+    /// Returns the columns of view `rolling`, once they are known.
     pub(crate) fn rolling_columns(&self) -> Option<SchemaRef> {
         self.rolling.get().cloned()
     }
 
     pub(crate) fn note_rolling_columns(&self, columns: SchemaRef) {
-        // They never change, so that the first ones stay.
+        // They never change, so the first ones are kept.
         drop(self.rolling.set(columns));
     }
 }

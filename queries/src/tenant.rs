@@ -3,12 +3,11 @@
 //! Only rows that name the tenant exist for the session. Rows without a tenant, null or empty, belong to no tenant, and a
 //! table without a column for it is empty.
 //!
-//! The boundary is below the statement: the engine plans a statement over [`TenantTable`], which scans its table in a plan
-//! of its own and hands over the tenant's rows alone. No expression of a statement is computed on a row of another tenant,
-//! so that no error, as of a cast that fails, reports its values. Of the statement's conditions, only comparisons of a
-//! column with a constant are handed down: they skip files and cannot fail. [`TenantRows`] shows neither its plan, nor its
-//! statistics, nor how many rows it passed over, so that EXPLAIN does not either. How long a statement takes still depends
-//! on all rows.
+//! The boundary is below the statement: the engine plans a statement over [`TenantTable`], which scans its table in a plan of
+//! its own and returns only the tenant's rows. No expression of a statement is computed on a row of another tenant, so no
+//! error, such as that of a failed cast, reports its values. Of the statement's conditions, only comparisons of a column with
+//! a constant are pushed down: they skip files and cannot fail. [`TenantRows`] hides its plan, its statistics and the number of
+//! rows that it skipped, so EXPLAIN does not show them either. The duration of a statement still depends on all rows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +36,7 @@ const TENANT: &str = "tenant";
 const COMPARISONS: [Operator; 6] =
     [Operator::Eq, Operator::NotEq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
 
-/// A table as one tenant's session sees it.
+/// Returns a table as one tenant's session sees it.
 pub(crate) fn rows_of(tenant: &Arc<str>, name: &str, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
     let schema = table.schema();
     if schema.field_with_name(TENANT).is_err() {
@@ -94,7 +93,7 @@ impl TableProvider for TenantTable {
     }
 }
 
-/// True for a condition that compares columns with constants: computing it on any row reports nothing.
+/// Returns true for a condition that compares columns with constants: computing it on any row reports nothing.
 fn cannot_fail(filter: &Expr) -> bool {
     let column = |expr: &Expr| matches!(expr, Expr::Column(_));
     let constant = |expr: &Expr| matches!(expr, Expr::Literal(..));

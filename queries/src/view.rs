@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 pub struct View {
     /// Name in SQL.
     pub name: &'static str,
-    /// What a row is.
+    /// Description of a row.
     pub doc: String,
     /// Documented columns, in the order of the file.
     pub columns: Vec<(String, String)>,
@@ -59,12 +59,12 @@ const ESCALATION: [&str; 9] = [
     "escalation_handle_micros",
 ];
 
-/// Runs as they count; the query of this view and the next five is defined in crate `metrics`.
+/// Returns view `runs`; the queries of this view and the next five are defined in crate `metrics`.
 fn runs() -> View {
     let all = |write: &dyn Fn(&str) -> String| ESCALATION.map(write).join(" ");
     let carried = format!("policy_exceptions, {} ", all(&|name| format!("{name},")));
-    // The run's own escalation counts, else the newest of later ones. A boolean is carried as a number: `first_value` of
-    // booleans fails on a batch that the filter leaves empty.
+    // The run's own escalation counts, otherwise the newest of later ones. A boolean is carried as a number, because
+    // `first_value` of booleans fails on a batch that the filter leaves empty.
     let newest = |name: &str| {
         let value = if name == RESOLVED { format!("CAST({name} AS INT)") } else { name.to_owned() };
         format!(
@@ -72,8 +72,8 @@ fn runs() -> View {
              FILTER (WHERE event_type = 'run.escalated') AS late_{name},"
         )
     };
-    // Everything is gathered in one order: first values in the reverse order would be computed as last values of this one,
-    // and DataFusion's `last_value` subtracts from the length of an empty batch, which panics in debug builds.
+    // All values are gathered in the same order: first values in the reverse order would be computed as last values of this
+    // one, and DataFusion's `last_value` subtracts from the length of an empty batch, which panics in debug builds.
     let gathered = format!(
         "flatten(array_reverse(array_agg(policy_exceptions ORDER BY event_time DESC, revision DESC, content_hash DESC) \
          FILTER (WHERE event_type = 'run.policy_exception'))) AS late_exceptions, {} ",

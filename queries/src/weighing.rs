@@ -5,14 +5,14 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// Columns that state for how many runs a row stands; one of them is enough.
+/// Columns that state the number of runs for which a row stands; one of them is enough.
 const WEIGHTS: [&str; 2] = ["weight_micros", "sampling_probability"];
 
 /// Aggregates that add rows up, so that weights matter.
 const ADDING: [&str; 3] = ["sum", "count", "avg"];
 
-/// Returns the tables of runs that an optimised plan reads, but never with a weight, each once. A view scans its table several
-/// times, to join and to rank; one scan with the weight is enough.
+/// Returns, each once, the tables of runs that an optimised plan reads without a weight. A view scans its table several times,
+/// to join and to rank; one scan with the weight is enough.
 pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
     let (mut read, mut weighted) = (Vec::new(), Vec::new());
     plan.apply_with_subqueries(|node| {
@@ -33,7 +33,7 @@ pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
     Ok(read)
 }
 
-/// True if a plan adds rows up.
+/// Returns true if a plan adds rows up.
 pub(crate) fn adds_up(plan: &LogicalPlan) -> Result<bool> {
     let mut adds = false;
     plan.apply_with_subqueries(|node| {

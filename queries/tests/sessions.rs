@@ -1,4 +1,4 @@
-//! Many sessions of one engine: what they share, what each is held to, and how one is cancelled.
+//! Many sessions of one engine: their shared memory, their own limits, and cancelling one.
 
 mod common;
 
@@ -152,7 +152,7 @@ async fn parameters_have_types_and_are_never_sql() {
     let wrong = [ScalarValue::from("pay"), ScalarValue::from("many")];
     let wrong = session.execute_prepared(&by_task, &wrong).await.err().expect("is refused");
     assert!(wrong.message().contains("parameter $2 is `many`"), "{}", wrong.message());
-    // A type that no place tells is declared, or it is an error.
+    // A type that the statement does not determine must be declared.
     let unknown = session.prepare("SELECT $1 AS x", &[]).await.expect_err("is refused");
     assert!(unknown.hint().is_some_and(|hint| hint.contains("CAST($1")), "{}", unknown.chain());
     let declared = session.prepare(

@@ -1,7 +1,7 @@
-//! Sessions of tenants: each answers as if its tenant's rows were all there are.
+//! Sessions of tenants: each answers as if only its tenant's rows existed.
 //!
-//! Two lakes are compared: a session with a tenant over rows of everybody, and a session without one over a lake that only
-//! that tenant's rows were ever written to.
+//! Two sessions are compared: one with a tenant, over the rows of all tenants, and one without, over a lake with only that
+//! tenant's rows.
 
 mod common;
 
@@ -13,10 +13,10 @@ use chrono::DateTime;
 use common::{append, ask, lake};
 use serde_json::{Value, json};
 
-/// Tasks, by tenant. Those of others are no numbers, so that a cast that reaches them fails, and names them.
+/// Tasks, by tenant. Those of others are not numbers, so that a cast that reaches them fails, and names them.
 const TASKS: [(&str, &str); 4] = [("acme", "17"), ("acme", "4"), ("globex", "secret-globex"), ("", "secret-nobody")];
 
-/// Rows of every table for one tenant and task; the tenant of `alerts` and `releases` may be null.
+/// Returns rows of every table for one tenant and task; the tenant of `alerts` and `releases` may be null.
 fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
     let now = SystemClock.now_micros();
     let minute = (now / 60_000_000 - 5) * 60_000_000;
@@ -60,7 +60,7 @@ async fn write(lake: &Lake, only: Option<&str>) {
             continue;
         }
         for (table, mut row) in rows_of(place, tenant, task) {
-            // A tenant has no rejected messages: they name none.
+            // Rejected messages name no tenant.
             if only.is_some() && table == Table::Quarantine {
                 continue;
             }
@@ -75,7 +75,7 @@ fn of(tenant: &str) -> SessionSettings {
     SessionSettings { tenant: Some(tenant.to_owned()), threads: Some(2), ..SessionSettings::default() }
 }
 
-/// Statements that reach for rows of others in every way that SQL has.
+/// Statements that try to reach rows of others in every way that SQL offers.
 const STATEMENTS: &[&str] = &[
     // Plainly.
     "SELECT tenant, task, run_id FROM events ORDER BY run_id",
@@ -126,7 +126,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM ingest_progress",
     "SELECT count(*) FROM orphans",
     "SELECT count(*) FROM quarantine_summary",
-    // Through what the engine knows of tables.
+    // Through the engine's information about tables.
     "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name",
     "SELECT table_name, column_name FROM information_schema.columns WHERE column_name = 'tenant' ORDER BY table_name",
     "SELECT table_name FROM information_schema.views WHERE table_schema = 'public' AND definition LIKE '%globex%'",
@@ -150,7 +150,7 @@ async fn a_tenant_is_answered_as_if_its_rows_were_all_there_are() {
         let found = ask(&restricted, sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain()));
         assert_eq!(found, expected, "{sql}");
     }
-    // The comparison means something: without a tenant, the same statements see more, or fail on rows of others.
+    // Without a tenant, the same statements see more, or fail on rows of others, so the comparison can fail.
     let unrestricted = engine.session(SessionSettings::default()).expect("opens");
     assert_eq!(ask(&unrestricted, "SELECT count(*) FROM events").await.expect("runs"), ["4"]);
     let error = ask(&unrestricted, "SELECT CAST(task AS BIGINT) FROM events").await.expect_err("fails");

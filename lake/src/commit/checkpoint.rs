@@ -29,12 +29,12 @@ pub struct LastCheckpoint {
 // === impl DeltaLog ===
 
 impl DeltaLog {
-    /// Version of the newest log checkpoint, if there is one.
+    /// Returns the version of the newest log checkpoint, if there is one.
     pub(crate) async fn checkpoint_version(&self) -> Result<Option<i64>> {
         Ok(self.last_checkpoint().await?.map(|last| last.version))
     }
 
-    /// The newest log checkpoint, if there is one.
+    /// Reads the pointer to the newest log checkpoint, if there is one.
     pub async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>> {
         let path = self.path.clone().join(LOG_FOLDER).join("_last_checkpoint");
         match self.store.get(&path).await {

@@ -18,7 +18,7 @@ use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SumOf};
 use super::sketches::{SketchMerge, SketchOf};
 use super::weighted::{WeightedGroupsSum, weighted_groups_type};
 
-/// Every aggregate function.
+/// Returns every aggregate function.
 pub(super) fn all() -> Vec<AggregateUDF> {
     const LONG: DataType = DataType::Int64;
     let exact = |types: &[DataType]| Signature::exact(types.to_vec(), Volatility::Immutable);

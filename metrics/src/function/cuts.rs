@@ -58,7 +58,7 @@ const FIGURES: &str = "\
                 random_groups(random_group(session), sign) AS n \
             FROM run GROUP BY weight, piece))";
 
-/// The quantile by its definition, from the values themselves.
+/// Computes the quantile by its definition, from the values themselves.
 fn quantile(runs: &[Run], hundredths: u128) -> f64 {
     let mut sorted: Vec<(u32, u128)> =
         runs.iter().map(|(value, _, weight)| (*value, u128::from(weight.unsigned_abs()))).collect();

@@ -12,7 +12,7 @@ use datafusion::common::{Result, exec_datafusion_err};
 
 use super::whole::{BigSum, clamp_to_i64, widened};
 
-/// Type of totals by random group.
+/// Returns the type of totals by random group.
 pub(super) fn groups_type() -> DataType {
     DataType::List(Arc::new(Field::new("element", DataType::Int64, false)))
 }
@@ -29,7 +29,7 @@ pub(super) trait Fold: Default + Debug + Send + Sync + 'static {
     fn partial(states: &ArrayRef) -> Result<Self::Partial>;
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()>;
     fn output(states: Vec<Self>) -> Result<ArrayRef>;
-    /// Type of partial states, which may be wider than the output type.
+    /// Returns the type of partial states, which may be wider than the output type.
     fn state_type() -> DataType {
         Self::output_type()
     }
@@ -160,7 +160,7 @@ impl RandomGroups {
     }
 }
 
-/// Returns the 32 totals of a row; none if it is null.
+/// Returns the 32 totals of a row; `None` if it is null.
 pub(super) fn group_totals(lists: &ListArray, row: usize) -> Result<Option<ArrayRef>> {
     if lists.is_null(row) {
         return Ok(None);

@@ -46,7 +46,7 @@ impl End {
 type Numbers = Box<dyn Fn(&[f64]) -> Option<f64> + Send + Sync>;
 type Arrays = Box<dyn Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync>;
 
-/// Every scalar function.
+/// Returns every scalar function.
 pub(super) fn all() -> Vec<ScalarUDF> {
     let mut functions: Vec<ScalarUDF> = [End::Low, End::High].into_iter().flat_map(intervals).collect();
     functions.extend(sketch_functions());
@@ -275,7 +275,7 @@ fn each_sketch(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<f
     Ok(floats(read_sketches(sketches, compute)?))
 }
 
-/// Computes a value from each row's sketch; none if it is null.
+/// Computes a value from each row's sketch; `None` if it is null.
 fn read_sketches<T>(sketches: &ArrayRef, compute: impl Fn(&Sketch, usize) -> Option<T>) -> Result<Vec<Option<T>>> {
     let sketches = cast(sketches, &DataType::Binary)?;
     let sketches = sketches.as_binary::<i32>();

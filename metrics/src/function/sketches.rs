@@ -15,7 +15,7 @@ use super::fold::{Fold, longs, value};
 
 /// A count of values, in units or in millionths.
 trait Count: Copy + Debug + Default + Send + Sync + 'static {
-    /// Adds, saturating.
+    /// Adds counts, and saturates.
     fn plus(self, other: Self) -> Self;
     fn micros(self) -> i128;
 }

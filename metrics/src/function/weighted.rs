@@ -23,7 +23,7 @@ fn element() -> Arc<Field> {
     Arc::new(Field::new("element", DataType::Decimal128(DIGITS, SCALE), false))
 }
 
-/// Type of weighted totals by random group.
+/// Returns the type of weighted totals by random group.
 pub(super) fn weighted_groups_type() -> DataType {
     DataType::List(element())
 }

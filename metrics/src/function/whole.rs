@@ -28,7 +28,7 @@ use super::fold::Fold;
 /// The greatest number of `decimal(38,0)`; the least is its negative.
 pub(super) const DECIMAL_MAX: i128 = 10_i128.pow(38) - 1;
 
-/// Type of an intermediate sum: wide enough for 2^63 products of three 63-bit numbers.
+/// Returns the type of an intermediate sum, which is wide enough for 2^63 products of three 63-bit numbers.
 fn wide_type() -> DataType {
     DataType::Decimal256(76, 0)
 }
@@ -46,7 +46,7 @@ pub(super) struct Total {
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide {
     sum: i256,
-    /// Whether the sum includes a number at the upper, or lower, bound.
+    /// True if the sum includes a number at the upper, or lower, bound.
     saturated: (bool, bool),
 }
 
@@ -106,7 +106,7 @@ impl Total {
         }
     }
 
-    /// Returns the sum clamped to the range of the stored type; none if nothing was added.
+    /// Returns the sum clamped to the range of the stored type; `None` if nothing was added.
     pub(super) fn clamped(&self) -> Option<i128> {
         let within = |sum: i256| {
             let beyond = if sum.is_negative() { -DECIMAL_MAX } else { DECIMAL_MAX };

@@ -1,5 +1,5 @@
 //! Aggregate functions of detection. Their states are sums of integers, so that any order and any grouping of the rows
-//! gives the same bits.
+//! yields the same bits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +19,10 @@ use super::evidence::{TABLE_ARGUMENTS, past_hour, table_increments};
 use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
-/// What a group holds while rows come in.
+/// The state of a group while rows arrive.
 trait State: Default + fmt::Debug + Send + Sync + 'static {
     const OUTPUT: ArgumentKind;
-    /// True where rows can be taken away again, so that frames that slide cost nothing.
+    /// True if rows can be removed again, so that sliding frames cost little.
     const RETRACTS: bool = false;
     fn update(&mut self, row: ArgumentRow<'_>) -> Result<()>;
     fn retract(&mut self, _row: ArgumentRow<'_>) -> Result<()> {
@@ -138,7 +138,7 @@ impl StateWriter {
     }
 }
 
-/// Reads what [`StateWriter`] wrote.
+/// Reads a state that [`StateWriter`] wrote.
 struct StateReader<'a>(&'a [u8]);
 
 // === impl StateReader ===

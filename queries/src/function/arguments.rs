@@ -108,7 +108,7 @@ impl Spec {
         }
         let wanted = self.arguments.iter().zip(found).map(|((name, kind, _), found)| {
             let wanted = kind.data_type();
-            // The engine casts more than is intended: any text to a number, to fail at its first row, and a value to a list.
+            // The engine casts too much: any text to a number, which then fails at its first row, and a value to a list.
             let text = matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
             let text_for_other = text && !matches!(kind, ArgumentKind::Text | ArgumentKind::Moment);
             let list = found.is_list() || found.is_null();
@@ -203,7 +203,7 @@ impl<'a> ArgumentRow<'a> {
         Ok(list.iter().map(|value| value.unwrap_or(0.0)).collect())
     }
 
-    /// As [`ArgumentRow::numbers`]; `None` for null.
+    /// Returns the same as [`ArgumentRow::numbers`]; `None` for null.
     pub(super) fn numbers_or_none(&self, place: usize) -> Result<Option<Vec<f64>>> {
         self.column(place).map(|_| self.numbers(place)).transpose()
     }

@@ -22,7 +22,7 @@ use datafusion::scalar::ScalarValue;
 /// One call may fill this fraction of a session's memory for one batch.
 const PART: usize = 4;
 
-/// Bytes of a value beside its text: an offset, or a view.
+/// Bytes of a value in addition to its text: an offset, or a view.
 const VALUE_BYTES: u64 = 16;
 
 /// Days of the shortest month, by which intervals are measured.
@@ -83,7 +83,7 @@ fn steps(of: &Arguments, row: usize) -> u64 {
     (u64::try_from(count).unwrap_or(u64::MAX)).saturating_add(1).saturating_mul(VALUE_BYTES)
 }
 
-/// Replaces the engine's functions by bounded ones; a bound that is in place already stays beneath the new one.
+/// Replaces the engine's functions by bounded ones; an existing bound stays beneath the new one.
 pub(super) fn register(state: &mut SessionState, memory_limit_bytes: usize) {
     for (name, most) in BOUNDED {
         let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
@@ -124,7 +124,7 @@ impl Arguments {
         (row < column.array.len() && column.array.is_valid(row)).then_some((&column.array, row))
     }
 
-    /// Bytes of a value.
+    /// Returns the bytes of a value.
     fn bytes(&self, column: usize, row: usize) -> u64 {
         let Some((array, row)) = self.at(column, row) else { return 0 };
         let bytes = match array.data_type() {

@@ -35,7 +35,7 @@ mod tests {
 
     use super::super::{aggregate, evidence, measure, window};
 
-    /// Every function equals itself when it is made again, and no other one.
+    /// Checks that every function equals itself when it is made again, and equals no other one.
     fn told_apart<F: Clone + Debug + Eq + Hash>(made: &[F], again: &[F], name: fn(&F) -> &str) {
         assert_eq!(made, again);
         let names: HashSet<&str> = made.iter().map(name).collect();

@@ -1,4 +1,4 @@
-//! The functions of detection, as SQL has them.
+//! Tests the functions of detection in SQL.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, S
     frame.collect().await.map_err(|error| error.to_string())
 }
 
-/// The first column, as floats.
+/// Returns the first column as floats.
 async fn numbers(context: &SessionContext, sql: &str) -> Vec<Option<f64>> {
     let batches = rows(context, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     let columns = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Float64Type>().iter());

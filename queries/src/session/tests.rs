@@ -1,4 +1,4 @@
-//! Sessions over rows in memory: their present, their limits, and queries of nested columns and JSON.
+//! Tests sessions over rows in memory: their present time, their limits, and queries of nested columns and JSON.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn small() -> Session {
 async fn no_function_result_exceeds_the_memory_of_the_session() {
     let session = small();
     for sql in [
-        // Of constants, which are folded during planning.
+        // Arguments are constants, which are folded during planning.
         "SELECT length(repeat('x', 2000000000))",
         "SELECT length(lpad('x', 2000000000))",
         "SELECT length(rpad('x', 1000000000, 'äö'))",
@@ -193,7 +193,7 @@ async fn an_answer_that_is_cut_off_says_so() {
 
 #[tokio::test]
 async fn the_gauge_sees_memory_that_the_engine_does_not_account_for() {
-    // From the second look on, more than the limit is held.
+    // From the second check on, the process holds more than the limit.
     static LOOKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     static GAVE_UP: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     static GIVES_UP_AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -217,7 +217,7 @@ async fn the_gauge_sees_memory_that_the_engine_does_not_account_for() {
     assert_eq!(GIVES_UP_AT.load(Ordering::Relaxed), 0, "the process does not give up for a later statement");
 }
 
-/// Two runs with a map, a list of structs, and JSON.
+/// Opens a session over two runs with a map, a list of structs, and JSON.
 fn nested() -> Session {
     let session = session(SessionSettings::default());
     let whole = Table::Events.arrow_schema();

@@ -1,4 +1,4 @@
--- Whether the windows of the last hour are complete: the share of partitions that are past the window's end, by their newest event (at most its arrival), or because nothing was waiting in them five minutes after it. A partition without events for a day is left out.
+-- The completeness of each window of the last hour: the share of partitions that are past its end, by their newest event (at most its arrival), or because no message was waiting in them five minutes after it. Partitions without events for a day are left out.
 -- column window_start: start of the one-minute window
 -- column window_end: end of the window
 -- column runs: runs in it so far, weighted by 1 / sampling probability

@@ -1,18 +1,18 @@
--- How fresh each table is, by topic and partition: newest event, newest arrival, the age of both, and up to when the partition was read. A table computed from `events` has one row. Events of a producer with a clock that is ahead count as of their arrival, and the producer is named.
+-- The freshness of each table, by topic and partition: newest event, newest arrival, the age of both, and the time up to which the partition was read. A table computed from `events` has one row. Events of a producer with a fast clock count as of their arrival, and the producer is named.
 -- column table_name: table
 -- column topic: Kafka topic; null for a computed table
 -- column partition: Kafka partition; null for a computed table
 -- column table_rows: rows
 -- column next_offset: offset after the newest row; null for a computed table
 -- column newest_event: newest event time, at most its arrival; or newest window that has begun
--- column newest_arrival: when the newest row arrived; null for a computed table
+-- column newest_arrival: time at which the newest row arrived; null for a computed table
 -- column event_lag_s: now − newest_event, s
 -- column arrival_lag_s: now − newest_arrival, s
--- column unread: messages waiting in Kafka, approximately, as ingest last recorded; null if it did not
--- column read_to: everything that Kafka held at this time is in the table, see `ingest_progress`; null if it is not known
+-- column unread: approximate number of messages waiting in Kafka, as ingest last recorded; null if it recorded none
+-- column read_to: time at which every message that Kafka held is in the table, see `ingest_progress`; null if no such time is known
 -- column read_lag_s: now − read_to, s
 -- column ahead_seconds: greatest lead of event time over arrival in the last hour, s; null if none exceeded a second
--- column ahead_source: the producer with that clock
+-- column ahead_source: producer with that clock
 -- example: SELECT * FROM freshness ORDER BY event_lag_s DESC
 WITH parts AS (
     SELECT

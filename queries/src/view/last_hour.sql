@@ -1,6 +1,6 @@
 -- Every metric of each task over the last hour up to now, canaries and full releases together: one row per tenant and task. Rules on contracts read it.
 -- column runs: runs, weighted by 1 / sampling probability
--- column runs_observed: runs seen, unweighted
+-- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs

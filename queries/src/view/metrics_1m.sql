@@ -1,6 +1,6 @@
 -- The metrics by minute: one row per window, tenant, task, release and stage, with rates, intervals and quantiles.
 -- column runs: runs, weighted by 1 / sampling probability
--- column runs_observed: runs seen, unweighted
+-- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs

@@ -1,6 +1,6 @@
 -- Statements about runs that have not arrived, or that they do not name unambiguously: one row per score, review, escalation or policy exception without a run in `events`. It changes no number until its run arrives.
 -- column source: producer that sent it
--- column waits_since: when it arrived
+-- column waits_since: time at which it arrived
 -- column waited_s: now − waits_since, s
 -- column score_name: name of the score
 -- column passed: verdict of a score

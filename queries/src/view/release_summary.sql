@@ -1,6 +1,6 @@
 -- All metrics of each release, over all time: one row per tenant, task, release, fingerprint, model and stage.
 -- column runs: runs, weighted by 1 / sampling probability
--- column runs_observed: runs seen, unweighted
+-- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs

@@ -1,6 +1,6 @@
 -- The rolling metrics up to the end of the newest window that has begun: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
 -- column runs: runs, weighted by 1 / sampling probability
--- column runs_observed: runs seen, unweighted
+-- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
 -- column coverage: judged / runs
 -- column unknown_share: unknown / runs

@@ -1,9 +1,9 @@
--- One row per run, as it counts: of several statements about one run, the one with the greatest (revision, event_time, content_hash), without exact retries, and with later statements applied (scores and reviews that set the outcome, escalations, policy exceptions). Each attempt counts as a run.
+-- One row per run, as it counts in metrics: the statement with the greatest (revision, event_time, content_hash) of several about one run, without exact retries, and with later statements applied (scores and reviews that set the outcome, escalations, policy exceptions). Each attempt counts as a run.
 -- column window_start: start of the one-minute window in which the run ended
 -- column completed: true if the task succeeded
 -- column judged: true if the outcome is known
 -- column outcome_status: success, failure, error, timeout, abandoned, unknown; as decided by the highest authority: human > rule > llm > app
--- column outcome_source: who decided it: human, rule or llm for a later statement, else as the run states
+-- column outcome_source: authority that decided it: human, rule or llm for a later statement, otherwise as the run states
 -- column verdict_at: time of the later statement that decided the outcome; null if the run itself did
 -- column label_delay_s: time from the end of the run to that statement, s; 0 if the statement is dated earlier
 -- column escalated: handed to a person, as the run or a later statement says

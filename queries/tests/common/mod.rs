@@ -17,7 +17,7 @@ pub(crate) async fn lake() -> (tempfile::TempDir, Lake) {
     (folder, lake)
 }
 
-/// A value of a required column that a test does not state.
+/// Returns a value for a required column that a test does not state.
 fn unstated(name: &str, kind: ColumnType) -> Value {
     match (name, kind) {
         ("weight_micros", _) => json!(1_000_000),
@@ -35,7 +35,7 @@ fn unstated(name: &str, kind: ColumnType) -> Value {
     }
 }
 
-/// Rows of a table; what is not stated is empty.
+/// Returns rows of a table; unstated columns are empty.
 pub(crate) fn rows(table: Table, stated: &[Value]) -> RecordBatch {
     let made: Vec<Map<String, Value>> = stated
         .iter()
@@ -69,7 +69,7 @@ pub(crate) async fn append(lake: &Lake, table: Table, stated: &[Value]) {
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
-/// All rows of an answer as text, with a bar between cells.
+/// Returns all rows of an answer as text, with a bar between cells.
 pub(crate) fn text(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("∅");
     let mut rows = Vec::new();
