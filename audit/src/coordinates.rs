@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_row_is_told_with_its_commit_and_what_is_empty() {
+    fn a_lost_row_is_reported_with_its_commit_and_its_offset() {
         let place = Place {
             taken: vec![taken(0, 5, 0), taken(5, 9, 0)],
             events: vec![run(0, 6), run(7, 9)],

@@ -254,8 +254,8 @@ mod tests {
     fn rows_outside_the_offsets_of_their_own_commit_are_astray() {
         let place: PlaceKey = ("t".into(), 1);
         assert_eq!(astray(&active(0, 10), &place, &[Run { start: 3, end: 10 }]), None);
-        let told = astray(&active(0, 10), &place, &[Run { start: 3, end: 11 }]).expect("astray");
-        assert!(told.contains("offsets 3 to 10 of `t/1`") && told.contains("version 7"), "{told}");
+        let text = astray(&active(0, 10), &place, &[Run { start: 3, end: 11 }]).expect("astray");
+        assert!(text.contains("offsets 3 to 10 of `t/1`") && text.contains("version 7"), "{text}");
         assert!(astray(&active(0, 10), &("other".into(), 1), &[Run { start: 3, end: 4 }]).is_some());
     }
 

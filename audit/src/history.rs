@@ -191,15 +191,15 @@ impl<'a> Walk<'a> {
             return Ok(walk);
         }
         let version = checkpoint.version;
-        let stands = lake.log(table).checkpoint(&checkpoint).await?;
+        let snapshot = lake.log(table).checkpoint(&checkpoint).await?;
         for file in lake.files_at(table, version).await? {
             let active = ActiveFile { file, ranges: Arc::default(), version };
             walk.history.active.insert(active.file.path.clone(), active);
         }
-        walk.form = stands.form().clone();
+        walk.form = snapshot.form().clone();
         walk.base = Some(version);
         walk.history.version = version;
-        walk.unseen = stands.apps().map(|(app, next)| (app.to_owned(), next)).collect();
+        walk.unseen = snapshot.apps().map(|(app, next)| (app.to_owned(), next)).collect();
         if first > version {
             walk.history.tracks.begin(std::mem::take(&mut walk.unseen));
         }
@@ -309,8 +309,8 @@ async fn compare_checkpoint(
         let what = if named.contains(path) { "names" } else { "does not name" };
         history.checkpoint_findings.add(place.clone(), format!("it {what} file `{path}`, unlike the log"), USELESS);
     }
-    let stands = history.tracks.numbers();
-    for (app, number) in &stands {
+    let numbers = history.tracks.numbers();
+    for (app, number) in &numbers {
         let found = apps.next(app);
         if found != Some(*number) {
             let what = match found {

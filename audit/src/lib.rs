@@ -321,10 +321,10 @@ fn starts(events: &History) -> Vec<String> {
             found.entry((&reader.job, &reader.topic)).or_default().push(format!("{} at {start}", reader.partition));
         }
     }
-    let told = |((job, topic), starts): ((&str, &str), Vec<String>)| {
+    let describe = |((job, topic), starts): ((&str, &str), Vec<String>)| {
         format!("job `{job}` started topic `{topic}` at its end: partition {}", starts.join(", "))
     };
-    found.into_iter().map(told).collect()
+    found.into_iter().map(describe).collect()
 }
 
 /// Checks that every file that a log names exists, is readable and matches the log.

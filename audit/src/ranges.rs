@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_applications_are_told_apart() {
+    fn ids_of_applications_are_distinguished() {
         let reader_of = |job: &str, topic: &str, partition| {
             Some(Reader { job: job.to_owned(), topic: topic.to_owned(), partition })
         };
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_and_an_overlap_are_told_with_their_offsets() {
+    fn a_gap_and_an_overlap_are_reported_with_their_offsets() {
         let (_, hole) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 6, 9, None)]);
         assert_eq!(hole, ["t/0 (job `j`): no commit covers offset 5: version 2 starts at 6"]);
         let (_, overlap) = follow(Rule::Contiguous, &[entry(1, 5, 0, 5, None), entry(2, 9, 3, 9, None)]);

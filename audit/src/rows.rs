@@ -60,8 +60,8 @@ impl Contents {
             }
         }
         for (reader, track) in &quarantine.tracks.of {
-            let stands = events.tracks.of.get(reader).and_then(|track| track.next);
-            let begins = stands.or_else(|| track.taken.iter().map(|taken| taken.from).min());
+            let next = events.tracks.of.get(reader).and_then(|track| track.next);
+            let begins = next.or_else(|| track.taken.iter().map(|taken| taken.from).min());
             let of = places.entry(key(reader)).or_default();
             of.pending.extend(begins.zip(track.next).map(|(start, end)| Run { start, end }));
         }
@@ -89,7 +89,7 @@ pub(crate) async fn check_rows(
         totals.iter_mut().zip(counted).for_each(|(total, more)| *total += more);
         for surplus in &verdict.surplus {
             surplus_offsets += surplus.run.end - surplus.run.start;
-            let mut what = told_surplus(surplus);
+            let mut what = describe_surplus(surplus);
             if duplicates.findings.total() < LOCATED {
                 let tables = [(Table::Events, events), (Table::Quarantine, quarantine)];
                 what.push_str(&located(lake, tables, &contents.spans, &place, surplus.run.start).await);
@@ -97,7 +97,7 @@ pub(crate) async fn check_rows(
             duplicates.findings.add(format!("{}/{}", place.0, place.1), what, DOUBLED);
         }
         for mismatch in &verdict.mismatches {
-            rows.findings.add(format!("{}/{}", place.0, place.1), told_mismatch(mismatch), LOST);
+            rows.findings.add(format!("{}/{}", place.0, place.1), describe_mismatch(mismatch), LOST);
         }
     }
     duplicates.findings.append(&contents.astray);
@@ -121,7 +121,7 @@ pub(crate) async fn check_rows(
     Ok([duplicates, rows])
 }
 
-fn told_surplus(surplus: &Surplus) -> String {
+fn describe_surplus(surplus: &Surplus) -> String {
     let Surplus { run, events, quarantine, taken } = surplus;
     let place = match (events, quarantine) {
         (0, n) => format!("in `quarantine` {n} times"),
@@ -137,7 +137,7 @@ fn told_surplus(surplus: &Surplus) -> String {
     format!("{}: {place}, {why}", offsets(run.start, run.end))
 }
 
-fn told_mismatch(mismatch: &Mismatch) -> String {
+fn describe_mismatch(mismatch: &Mismatch) -> String {
     let Mismatch { run, versions: (first, last), offsets: taken, rows, passed_over, empty } = mismatch;
     let commits = match first == last {
         true => format!("version {first} covers"),

@@ -37,9 +37,9 @@ async fn commits(lake: &Lake, how_many: i64) -> Snapshot {
     on
 }
 
-fn is_damage(error: &Error, told: &str) {
+fn is_damage(error: &Error, expected: &str) {
     assert_eq!(error.kind(), ErrorKind::Data, "{error:?}");
-    assert!(error.chain().contains(told), "`{told}` in {}", error.chain());
+    assert!(error.chain().contains(expected), "`{expected}` in {}", error.chain());
     assert!(error.hint().is_some(), "{error:?}");
 }
 
@@ -65,7 +65,7 @@ async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
         (&nothing, true, "log entry 2 is not readable"),
         (&whole, false, "log entry 2 of table `events` is missing"),
     ];
-    for (damage, there, told) in damages {
+    for (damage, there, expected) in damages {
         let (folder, lake) = lake().await;
         let root = folder.path();
         let first = commits(&lake, 1).await;
@@ -76,16 +76,16 @@ async fn a_log_entry_that_is_torn_or_gone_stops_readers_and_writers() {
             false => fs::remove_file(entry(root, 2)).expect("removes"),
         }
         let log = lake.log(Table::Events);
-        is_damage(&log.load().await.expect_err("damaged"), told);
+        is_damage(&log.load().await.expect_err("damaged"), expected);
         // The Delta library accepts an empty entry; callers that list files load the log first.
         if fs::metadata(entry(root, 2)).map_or(true, |entry| entry.len() > 0) {
             let listed = lake.active_files(Table::Events).await;
-            is_damage(&listed.err().unwrap_or_else(|| panic!("{told} of {there}")), told);
+            is_damage(&listed.err().unwrap_or_else(|| panic!("{expected} of {there}")), expected);
         }
-        is_damage(&opened(root).await.expect_err("damaged"), told);
+        is_damage(&opened(root).await.expect_err("damaged"), expected);
         let answer = log.try_commit(&first, &commit("b", None, 1, &[])).await;
         match there {
-            true => is_damage(&answer.expect_err("damaged"), told),
+            true => is_damage(&answer.expect_err("damaged"), expected),
             false => assert!(answer.is_ok(), "only the log's end shows a hole: {answer:?}"),
         }
         fs::write(entry(root, 2), bytes).expect("is restored");
@@ -103,7 +103,7 @@ async fn a_log_checkpoint_that_is_damaged_says_so() {
         (name, Some(b""), "log checkpoint 3 of table `events` is not readable"),
         (name, None, "log checkpoint 3 of table `events` is not readable"),
     ];
-    for (name, bytes, told) in cases {
+    for (name, bytes, expected) in cases {
         let (folder, lake) = lake().await;
         commits(&lake, 3).await;
         lake.checkpoint(Table::Events).await.expect("checkpoints");
@@ -112,10 +112,10 @@ async fn a_log_checkpoint_that_is_damaged_says_so() {
             Some(bytes) => fs::write(path, bytes).expect("writes"),
             None => fs::remove_file(path).expect("removes"),
         }
-        is_damage(&lake.log(Table::Events).load().await.expect_err("damaged"), told);
-        is_damage(&opened(folder.path()).await.expect_err("damaged"), told);
+        is_damage(&lake.log(Table::Events).load().await.expect_err("damaged"), expected);
+        is_damage(&opened(folder.path()).await.expect_err("damaged"), expected);
         if !name.starts_with('_') {
-            is_damage(&lake.active_files(Table::Events).await.expect_err("damaged"), told);
+            is_damage(&lake.active_files(Table::Events).await.expect_err("damaged"), expected);
         }
     }
 }
@@ -149,14 +149,14 @@ async fn a_data_file_that_is_gone_or_cut_is_named() {
         fs::write(path, bytes).expect("writes");
     };
     let damages: [(Harm<'_>, &str); 3] = [(&gone, "is missing"), (&cut, ""), (&garbled, "")];
-    for (damage, told) in damages {
+    for (damage, expected) in damages {
         let (folder, lake) = lake().await;
         commits(&lake, 2).await;
         let (_, files) = lake.active_files(Table::Events).await.expect("lists");
         let file: &AddedFile = &files[0];
         damage(&folder.path().join("events").join(&file.path));
         let says = |error: Error| {
-            is_damage(&error, told);
+            is_damage(&error, expected);
             assert!(error.message().contains(&file.path), "{error:?}");
         };
         says(lake.read(Table::Events, file, None).await.expect_err("damaged"));

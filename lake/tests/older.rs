@@ -298,16 +298,16 @@ async fn a_table_in_which_our_rows_cannot_be_is_refused_in_open_and_append() {
         (Box::new(|fields: &mut Vec<Value>| fields.retain(|field| field["name"] != "reason")), "no column `reason`"),
         (Box::new(|fields: &mut Vec<Value>| fields.push(theirs)), "may not be null"),
     ];
-    for (change, told) in cases {
+    for (change, expected) in cases {
         let (folder, first) = lake().await;
         change_schema(folder.path(), Table::Quarantine, change);
         let error = reopened(folder.path()).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Data);
-        assert!(error.message().contains(told) && error.hint().is_some(), "{error:?}");
+        assert!(error.message().contains(expected) && error.hint().is_some(), "{error:?}");
         let log = first.log(Table::Quarantine);
         let on = log.load().await.expect("loads");
         let error = log.try_commit(&on, &commit("a", None, 1, &[])).await.expect_err("refused");
-        assert!(error.message().contains(told), "{error:?}");
+        assert!(error.message().contains(expected), "{error:?}");
         assert!(!entry_path(folder.path(), Table::Quarantine, 1).exists(), "nothing is written");
     }
 }

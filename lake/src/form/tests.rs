@@ -113,7 +113,7 @@ fn what_our_rows_cannot_be_in_is_refused_by_name() {
         })
     };
     let unknown = json!({ "name": "theirs", "type": "long", "nullable": false, "metadata": {} });
-    for (metadata, told) in [
+    for (metadata, text) in [
         (set("offset", "type", json!("string")), "column `offset` is string, not long"),
         (set("offset", "name", json!("offset_")), "no column `offset`"),
         (set("offset", "name", json!("Offset")), "only in case"),
@@ -123,9 +123,9 @@ fn what_our_rows_cannot_be_in_is_refused_by_name() {
             "other partition columns",
         ),
     ] {
-        let error = form(metadata).refusal(Table::Quarantine).expect(told);
+        let error = form(metadata).refusal(Table::Quarantine).expect(text);
         assert_eq!(error.kind(), bellwether_base::ErrorKind::Data);
-        assert!(error.message().contains(told) && error.hint().is_some(), "{error:?}");
+        assert!(error.message().contains(text) && error.hint().is_some(), "{error:?}");
     }
     let stricter = set("kafka_timestamp", "nullable", json!(false));
     let (_, added) = form(stricter).widened(Table::Quarantine).expect("fits").expect("is widened");
@@ -157,12 +157,12 @@ fn features_that_change_what_is_written_or_read_are_refused_by_name() {
         "of the next year",
     ] {
         for (reader, writer) in [(1, 7), (3, 7)] {
-            let told = refused(protocol(reader, writer, &["appendOnly", feature])).expect(feature);
-            assert!(told.contains(&format!("`{feature}`")), "{told}");
+            let text = refused(protocol(reader, writer, &["appendOnly", feature])).expect(feature);
+            assert!(text.contains(&format!("`{feature}`")), "{text}");
         }
     }
-    assert!(refused(protocol(4, 7, &[])).is_some_and(|told| told.contains("reader version 4")));
-    assert!(refused(protocol(1, 8, &[])).is_some_and(|told| told.contains("writer version 8")));
+    assert!(refused(protocol(4, 7, &[])).is_some_and(|text| text.contains("reader version 4")));
+    assert!(refused(protocol(1, 8, &[])).is_some_and(|text| text.contains("writer version 8")));
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn a_feature_is_in_use_by_what_the_metadata_says() {
         (in_records, Some("invariants")),
     ] {
         let refusal = form(metadata).refusal(Table::Events);
-        let told = refusal.as_ref().map(|error| error.message().to_owned());
-        assert_eq!(told.is_some(), feature.is_some(), "{told:?}");
+        let text = refusal.as_ref().map(|error| error.message().to_owned());
+        assert_eq!(text.is_some(), feature.is_some(), "{text:?}");
         let named = feature.map(|feature| format!("`{feature}`")).unwrap_or_default();
-        assert!(told.unwrap_or_default().contains(&named), "{feature:?}");
+        assert!(text.unwrap_or_default().contains(&named), "{feature:?}");
         assert!(refusal.is_none_or(|error| error.hint().is_some()));
     }
     assert!(form(set("delta.appendOnly", "true")).only_appends());

@@ -252,24 +252,24 @@ fn rows(from: i64, next: i64) -> RecordBatch {
 }
 
 /// A commit that was acknowledged.
-struct Told {
+struct Acknowledged {
     uuid: Uuid,
     from: i64,
     next: i64,
 }
 
 /// Commits until the power is lost, and returns the acknowledged commits.
-async fn work(disk: &PowerLossDisk, clock: Arc<dyn Clock>) -> Vec<Told> {
-    let mut told = Vec::new();
+async fn work(disk: &PowerLossDisk, clock: Arc<dyn Clock>) -> Vec<Acknowledged> {
+    let mut commits = Vec::new();
     // As after a start, the root exists but is not synced.
     fs::create_dir_all(disk.live.join("tables")).expect("a folder");
     let root = open_disk(&disk.live.join("tables"), Arc::new(disk.clone())).expect("opens");
-    let Ok(lake) = Lake::at(root, clock, Work::Pool).await else { return told };
+    let Ok(lake) = Lake::at(root, clock, Work::Pool).await else { return commits };
     let log = lake.log(Table::Quarantine);
-    let Ok(mut on) = log.load().await else { return told };
+    let Ok(mut on) = log.load().await else { return commits };
     for n in 0..10_i64 {
         let (from, next) = (n * 3, n * 3 + 3);
-        let Ok(files) = lake.write(Table::Quarantine, &rows(from, next)).await else { return told };
+        let Ok(files) = lake.write(Table::Quarantine, &rows(from, next)).await else { return commits };
         let uuid = lake.clock().unique_id();
         let commit = Commit {
             uuid,
@@ -281,32 +281,32 @@ async fn work(disk: &PowerLossDisk, clock: Arc<dyn Clock>) -> Vec<Told> {
         };
         match log.try_commit(&on, &commit).await {
             Ok(Outcome::Committed(after)) => on = after,
-            _ => return told,
+            _ => return commits,
         }
-        told.push(Told { uuid, from, next });
+        commits.push(Acknowledged { uuid, from, next });
         if n % 4 == 3 && lake.checkpoint(Table::Quarantine).await.is_err() {
-            return told;
+            return commits;
         }
     }
-    told
+    commits
 }
 
 /// Checks the state after the power loss; the error describes the violation.
-async fn look(left: &FilePath, told: &[Told], clock: Arc<dyn Clock>) -> Result<(), String> {
+async fn look(left: &FilePath, commits: &[Acknowledged], clock: Arc<dyn Clock>) -> Result<(), String> {
     let tables = left.join("tables");
     if !tables.is_dir() {
-        return if told.is_empty() { Ok(()) } else { Err("the whole root is gone".to_owned()) };
+        return if commits.is_empty() { Ok(()) } else { Err("the whole root is gone".to_owned()) };
     }
     let root = tables.to_str().expect("text");
     let lake = Lake::open_with_clock(root, &StorageOptions::default(), clock).await.map_err(|e| e.chain())?;
     let log = lake.log(Table::Quarantine);
-    let stands = log.load().await.map_err(|e| e.chain())?;
-    let reached = told.last().map(|last| last.next);
-    if stands.next("a") < reached {
-        return Err(format!("acknowledged up to {reached:?}, and the table stands at {:?}", stands.next("a")));
+    let snapshot = log.load().await.map_err(|e| e.chain())?;
+    let reached = commits.last().map(|last| last.next);
+    if snapshot.next("a") < reached {
+        return Err(format!("acknowledged up to {reached:?}, and the table is at {:?}", snapshot.next("a")));
     }
     let mut landed = BTreeMap::new();
-    for version in 1..=stands.version {
+    for version in 1..=snapshot.version {
         let entry = log.entry(version).await.map_err(|e| e.chain())?;
         let entry = entry.ok_or_else(|| format!("version {version} is missing"))?;
         for file in &entry.added {
@@ -318,7 +318,7 @@ async fn look(left: &FilePath, told: &[Told], clock: Arc<dyn Clock>) -> Result<(
             landed.insert(entry.uuid, offsets);
         }
     }
-    for Told { uuid, from, next } in told {
+    for Acknowledged { uuid, from, next } in commits {
         let found = landed.get(&Some(*uuid));
         if found != Some(&(*from..*next).collect()) {
             return Err(format!("commit [{from}, {next}) was acknowledged, and is {found:?}"));
@@ -326,7 +326,7 @@ async fn look(left: &FilePath, told: &[Told], clock: Arc<dyn Clock>) -> Result<(
     }
     let (version, files) = lake.active_files(Table::Quarantine).await.map_err(|e| e.chain())?;
     let count: i64 = files.iter().filter_map(|file| file.rows).sum();
-    if version != stands.version || Some(count) != stands.next("a").or(Some(0)) {
+    if version != snapshot.version || Some(count) != snapshot.next("a").or(Some(0)) {
         return Err(format!("another reader finds version {version} with {count} rows"));
     }
     Ok(())
@@ -340,15 +340,15 @@ async fn lose_power(seed: u64, mutation: Mutation) -> Result<usize, String> {
     let disk = PowerLossDisk::new(&path, seed, dies_at, mutation);
     fs::create_dir_all(&disk.live).expect("a folder");
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let told = work(&disk, Arc::clone(&clock)).await;
+    let commits = work(&disk, Arc::clone(&clock)).await;
     {
         let mut state = disk.state();
         if !state.lost {
             state.leave(&disk.live, &disk.left).expect("what is left is written");
         }
     }
-    look(&disk.left, &told, clock).await?;
-    Ok(told.len())
+    look(&disk.left, &commits, clock).await?;
+    Ok(commits.len())
 }
 
 fn first_seed() -> (u64, u64) {
@@ -364,7 +364,7 @@ async fn after_a_loss_of_power_nothing_acknowledged_is_gone_and_the_table_is_rea
     let mut acknowledged = 0;
     for seed in first..first + seeds {
         match Box::pin(lose_power(seed, Mutation::None)).await {
-            Ok(told) => acknowledged += told,
+            Ok(commits) => acknowledged += commits,
             Err(wrong) => panic!("{wrong}\nreplay with: SEED={seed} cargo test -p bellwether-lake power_loss"),
         }
     }

@@ -36,7 +36,7 @@ mod tests {
     use super::super::{aggregate, evidence, measure, window};
 
     /// Checks that every function equals itself when it is made again, and equals no other one.
-    fn told_apart<F: Clone + Debug + Eq + Hash>(made: &[F], again: &[F], name: fn(&F) -> &str) {
+    fn check_identity<F: Clone + Debug + Eq + Hash>(made: &[F], again: &[F], name: fn(&F) -> &str) {
         assert_eq!(made, again);
         let names: HashSet<&str> = made.iter().map(name).collect();
         assert_eq!((names.len(), made.iter().cloned().collect::<HashSet<F>>().len()), (made.len(), made.len()));
@@ -44,10 +44,10 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_told_apart_by_their_names() {
+    fn functions_are_distinguished_by_their_names() {
         let scalar = || evidence::all().into_iter().chain(measure::all()).collect::<Vec<_>>();
-        told_apart(&scalar(), &scalar(), |function| function.name());
-        told_apart(&aggregate::all(), &aggregate::all(), |function| function.name());
-        told_apart(&window::all(), &window::all(), |function| function.name());
+        check_identity(&scalar(), &scalar(), |function| function.name());
+        check_identity(&aggregate::all(), &aggregate::all(), |function| function.name());
+        check_identity(&window::all(), &window::all(), |function| function.name());
     }
 }
