@@ -40,7 +40,7 @@ pub(crate) struct RowChange {
     pub(crate) was: Option<Minute>,
 }
 
-/// The evaluation that a row is of, and what was known then.
+/// The evaluation that wrote a row, and the state of the tables at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evaluation {
     /// Number of the evaluation.
@@ -60,33 +60,31 @@ pub struct Evaluation {
 pub struct AlertRow {
     /// The same for all transitions of one alert.
     pub alert_id: String,
-    /// Rule.
+    /// Name of the rule.
     pub rule: String,
     /// Severity: page, ticket or info.
     pub severity: &'static str,
-    /// The people who act.
+    /// Team or person in charge.
     pub owner: Option<String>,
-    /// The page that says what to do.
+    /// Page with instructions.
     pub runbook: Option<String>,
     /// Labels of the rule and of the series.
     pub labels: BTreeMap<String, String>,
-    /// Tenant.
     pub tenant: Option<String>,
-    /// Task.
     pub task: Option<String>,
-    /// The release that is judged.
+    /// The release under judgement.
     pub release_id: Option<String>,
     /// The release that it is compared with.
     pub baseline_release: Option<String>,
-    /// End of the window that brought it, microseconds since the epoch.
+    /// End of the window that caused the transition, microseconds since the epoch.
     pub at: i64,
     /// State before.
     pub state_from: &'static str,
     /// State after.
     pub state: &'static str,
-    /// It fires, but its series has had no data since.
+    /// True if the alert fires, but its series has had no data since.
     pub stale: bool,
-    /// Why, as one word.
+    /// The reason, as one word.
     pub why: String,
     /// The relation of the row to earlier ones.
     pub change: ChangeKind,
