@@ -46,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) alerts: AlertsSettings,
 }
 
-/// Where the tables are.
+/// Location of the tables.
 #[derive(Clone)]
 pub(crate) struct TablesSettings {
     pub(crate) root: String,

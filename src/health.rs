@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bellwether_base::Error;
 use serde::Serialize;
 
-/// What a role reports about itself.
+/// The report of a role about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RoleReport {
     /// A number that grows with the work done.
@@ -20,7 +20,7 @@ pub(crate) struct RoleReport {
     pub(crate) pace: Duration,
     /// Why the role cannot go on for now.
     pub(crate) error: Option<String>,
-    /// What fails although the role goes on.
+    /// A failure in spite of which the role continues.
     pub(crate) degraded: Option<String>,
 }
 

@@ -57,7 +57,7 @@ pub(crate) trait Role: Send + Sync {
     }
 }
 
-/// What the roles of one process share.
+/// The parts that the roles of one process share.
 pub(crate) struct Shared {
     pub(crate) lake: Lake,
     pub(crate) registry: Registry,

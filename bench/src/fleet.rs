@@ -80,7 +80,7 @@ pub struct Truth {
     /// Tenant; empty for none.
     pub tenant: &'static str,
     pub task: &'static str,
-    /// Whether it succeeded; none if unknown.
+    /// True if it succeeded; `None` if unknown.
     pub success: Option<bool>,
     /// Runs that it represents.
     pub weight: u32,

@@ -60,7 +60,7 @@ pub struct AlertMachine {
     timing: AlertTiming,
     state: AlertState,
     stale: bool,
-    /// Whether the detector alarms, and since when.
+    /// The verdict of the detector, true for an alarm, and the start of it.
     since: Option<(bool, Minute)>,
     /// End of the last window with data.
     heard: Option<Minute>,

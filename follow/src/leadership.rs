@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Whether this process works. Dropping it gives the lease back.
+/// The right of this process to work. Dropping it releases the lease.
 pub(crate) struct Leadership(Option<Held>);
 
 struct Held {
@@ -49,7 +49,7 @@ impl Leadership {
         let Some(Held { keeper, stop, .. }) = self.0 else { return };
         drop(stop);
         if let Err(error) = keeper.await {
-            tracing::warn!(%error, "a lease was not given back; it expires");
+            tracing::warn!(%error, "cannot release the lease; it will expire");
         }
     }
 }

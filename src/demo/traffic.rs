@@ -25,7 +25,7 @@ const IN_FLIGHT: u64 = 20_000;
 /// Live events per second.
 const LIVE_PER_SECOND: u64 = 30;
 
-/// How many times sooner verdicts arrive once traffic is live.
+/// Factor by which verdicts arrive sooner once traffic is live.
 const LATE_SPEED: i64 = 9;
 
 /// Live time until the bad canary is at its worst.

@@ -31,7 +31,7 @@ pub(super) struct Ledger {
     pub(super) sent: BTreeMap<LedgerPosition, Option<String>>,
 }
 
-/// How much a [`Publisher`] publishes, and where.
+/// The traffic of a [`Publisher`].
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) partitions: i32,

@@ -70,7 +70,7 @@ fn an_earlier_root_answers_as_it_did_and_audits_clean() {
         bellwether(&[role, "--until-caught-up", "--config", text(&setup.config())]).succeeds();
     }
     answers_as_recorded(&setup);
-    // What was replayed into it is known by its id.
+    // The root recognises by its id a file that was replayed into it before.
     let file = setup.file("recorded/third.ndjson");
     bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
     assert_eq!(rows(&setup), 228, "a recording that was replayed before adds nothing");

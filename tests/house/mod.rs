@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::repository;
 
-/// What a crate may depend on directly.
+/// The crates on which a crate may depend directly.
 struct Rule {
     name: &'static str,
     /// Crates of this workspace that it may use.

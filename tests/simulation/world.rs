@@ -83,7 +83,7 @@ enum Event {
     EndOfFaults,
 }
 
-/// What a process does, also after a restart.
+/// The task of a process, which it keeps after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Worker(usize),

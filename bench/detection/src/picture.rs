@@ -5,7 +5,7 @@ use std::fmt::Display;
 /// Evidence over a day.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// What it shows.
+    /// Name of the curve.
     pub name: String,
     /// Minutes and values.
     pub points: Vec<(f64, f64)>,

@@ -23,7 +23,7 @@ const REFERENCE_RUNS: u64 = 200;
 const MEDIAN: f64 = 0.5;
 const TAIL: f64 = 0.95;
 
-/// What the bins are.
+/// The kind of the bins, and the direction that is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Bins of [`bellwether_stats::histogram_e::histogram_of`]; larger is worse.
@@ -37,7 +37,7 @@ pub enum Shape {
 /// Settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// What the bins are.
+    /// The kind of the bins, and the direction that is worse.
     pub shape: Shape,
     /// Runs of both arms at which a block closes.
     pub block_runs: u64,

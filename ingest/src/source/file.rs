@@ -39,7 +39,7 @@ pub struct FileEvent {
     pub size: Size,
 }
 
-/// Whether an event fits the buffer.
+/// The size of an event, compared with the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// The whole event is in the buffer.

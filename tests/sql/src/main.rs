@@ -25,7 +25,7 @@ use sqllogictest::{
     DB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator, strict_column_validator,
 };
 
-/// What fails here fails the run; its text is for a person.
+/// Any error fails the run; its text is for people.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Settings under which the recording, which is of January 2026, becomes tables.
@@ -43,7 +43,7 @@ struct Program {
 #[derive(Clone, Debug)]
 struct Refused(String);
 
-/// What one of the two commands does with the answers.
+/// The command: check the answers, or write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Check,
