@@ -114,9 +114,9 @@ fn checkpoint_actions(version: i64, bytes: Bytes) -> Result<LogEntry> {
     for batch in reader.with_projection(mask).build().stored()? {
         let batch = batch.map_err(|source| Error::data("a page is not readable").with_source(source))?;
         // Most rows are files.
-        let said: BooleanArray =
+        let is_action: BooleanArray =
             (0..batch.num_rows()).map(|row| Some(batch.columns().iter().any(|column| column.is_valid(row)))).collect();
-        lines.write(&filter_record_batch(&batch, &said)?)?;
+        lines.write(&filter_record_batch(&batch, &is_action)?)?;
     }
     lines.finish()?;
     read_entry(version, &lines.into_inner())

@@ -30,13 +30,13 @@ impl FunctionKind {
 pub struct FunctionInfo {
     /// Name in SQL.
     pub name: String,
-    /// How it is called.
+    /// Scalar, aggregate, window or table function.
     pub kind: FunctionKind,
     /// True for Bellwether's own functions, false for DataFusion's.
     pub own: bool,
     /// Call with its arguments.
     pub syntax: String,
-    /// What it returns.
+    /// Description of its result.
     pub doc: String,
     /// Arguments with their meaning.
     pub arguments: Vec<(String, String)>,
