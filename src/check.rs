@@ -52,7 +52,10 @@ pub(crate) fn event(args: &CheckEventArgs) -> Result<ExitCode> {
     }
     let EventCounts { accepted, warned, rejected } = counts;
     let warnings = if warned > 0 { format!(" ({warned} with warnings)") } else { String::new() };
-    crate::print(&format!("{accepted} of {} events accepted{warnings}, {rejected} rejected", accepted + rejected))?;
+    // If no file could be read, the errors below say all.
+    if accepted + rejected > 0 {
+        crate::print(&format!("{accepted} of {} events accepted{warnings}, {rejected} rejected", accepted + rejected))?;
+    }
     let mut code = if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) };
     for error in &unreadable {
         code = exit::report(error);

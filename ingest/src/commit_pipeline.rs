@@ -23,7 +23,6 @@ mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bellwether_base::{Clock, Result, SystemClock};
@@ -37,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use marks::ReadMark;
 use ownership::Claim;
-use retry::FIRST_PAUSE;
 use rows::{check, is_within, rows_of};
 
 use crate::topic_partition::TopicPartition;
@@ -158,7 +156,6 @@ pub struct Committer {
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-    first_pause: Duration,
     on_events: Option<Snapshot>,
     on_quarantine: Option<Snapshot>,
     /// Claims on the partitions that this committer has taken over.
@@ -204,7 +201,6 @@ impl Committer {
             observer,
             clock: Arc::new(SystemClock),
             stop,
-            first_pause: FIRST_PAUSE,
             on_events: None,
             on_quarantine: None,
             held: BTreeMap::new(),

@@ -17,7 +17,6 @@ pub mod memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -27,12 +26,7 @@ use uuid::Uuid;
 
 use crate::form::Form;
 use crate::log::{AddedFile, LogEntry};
-use bellwether_base::Clock;
-use bellwether_base::Result;
-
-/// Shortest and longest pause between two attempts to resolve one commit.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use bellwether_base::{Backoff, Clock, Result};
 
 /// A version of a table, and the number that each application has reached in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -217,15 +211,14 @@ pub async fn settle<'a>(
     ask: impl Fn() -> BoxFuture<'a, Result<Outcome>>,
     unclear: impl Fn(&str),
 ) -> Result<Option<Snapshot>> {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(clock);
     loop {
         match ask().await? {
             Outcome::Committed(snapshot) => return Ok(Some(snapshot)),
             Outcome::Fenced { .. } => return Ok(None),
             Outcome::Unknown { reason } => {
                 unclear(&reason);
-                clock.sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                backoff.wait(clock).await;
             }
         }
     }

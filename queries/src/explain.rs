@@ -21,7 +21,8 @@ pub(crate) fn explain(source: DataFusionError, names: &[String]) -> Error {
     let (message, hint) = with_own_hint(message, hint);
     let error = Error::new(kind, message);
     let error = if let Some(hint) = hint { error.with_hint(hint) } else { error };
-    error.with_source(source)
+    // The message of an invalid statement includes the cause; a source would print it again.
+    if kind == ErrorKind::Config { error } else { error.with_source(source) }
 }
 
 fn describe(root: &DataFusionError, names: &[String]) -> (ErrorKind, String, Option<String>) {

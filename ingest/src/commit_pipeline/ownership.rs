@@ -16,7 +16,7 @@
 
 use std::collections::BTreeSet;
 
-use bellwether_base::{ErrorKind, Result};
+use bellwether_base::{Backoff, ErrorKind, Result};
 use bellwether_lake::{Advance, Commit, EncodedRows, OffsetsOf, Snapshot, WrittenFile};
 use bellwether_tables::{AppId, PartitionId, Table};
 
@@ -149,11 +149,11 @@ impl Committer {
             partition: part.range.partition,
             from: part.range.from,
         };
-        let mut pause = self.first_pause;
+        let mut backoff = Backoff::new(&*self.clock);
         loop {
             match self.store.offsets(Table::Quarantine, &asked).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    self.wait("read", &error.chain(), &mut pause).await?;
+                    self.wait("read", &error.chain(), &mut backoff).await?;
                 }
                 done => return done,
             }

@@ -108,8 +108,7 @@ impl World {
         let observer: Arc<dyn Observer> = self.steps.clone();
         let store: Arc<dyn DataStore> = self.store.clone();
         let target = CommitTarget { store, events: Arc::new(events), quarantine: Arc::new(quarantine) };
-        let committer = Committer::new(target, "job", observer, self.stop.clone());
-        Committer { first_pause: Duration::from_millis(1), ..committer }
+        Committer::new(target, "job", observer, self.stop.clone())
     }
 
     fn plain(&self) -> Committer {
