@@ -36,8 +36,16 @@ const FINDINGS_KEPT: usize = 20;
 const FILES_AT_ONCE: usize = 4;
 
 /// The order in which tables are read.
-const ORDER: [Table; Table::ALL.len()] =
-    [Table::Alerts, Table::Metrics, Table::Releases, Table::RollingHistory, Table::Events, Table::Quarantine];
+const ORDER: [Table; Table::ALL.len()] = [
+    Table::Alerts,
+    Table::MetricsDaily,
+    Table::MetricsHourly,
+    Table::Metrics,
+    Table::Releases,
+    Table::RollingHistory,
+    Table::Events,
+    Table::Quarantine,
+];
 
 const BRING_BACK: &str = "restore the file from a backup; no commit removed it";
 

@@ -6,6 +6,7 @@
 //! * [`Lake`] is a root folder or `s3://` prefix that holds all tables. It writes data files durably and reads them.
 //! * [`Reading`] reports how far ingest has read each partition, [`Layout`] how far each shard has aggregated;
 //!   [`Lease`] decides which of several processes works.
+//! * [`Rolled`] reports which rows of `metrics` its roll-ups hold, and how to read a span from them.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
 //! * [`inspect`] opens the log's parts to the crate that audits it.
 //! * Opening a table for writing adds the columns that later versions introduced (`form`).
@@ -27,6 +28,7 @@ mod maintain;
 mod offsets;
 mod parquet_file;
 pub mod reading;
+pub mod rollup;
 mod root;
 mod statistics;
 mod store;
@@ -54,6 +56,7 @@ pub use log::{AddedFile, LogEntry, Protocol, TableMetadata};
 pub use maintain::{MaintainSettings, Maintained};
 pub use offsets::OffsetsOf;
 pub use reading::Reading;
+pub use rollup::{RollUp, Rolled};
 pub use root::{Lake, WrittenFile};
 pub use store::StorageOptions;
 pub use stored::{Stored, is_permanent};

@@ -3,7 +3,7 @@
 //! * `definition/runs.sql`: resolves several statements about a run, late ones included, into one row per run.
 //! * `definition/metrics.sql`: the contribution of one run to its window and group. These two texts are the only
 //!   definition: the stream, a rebuild and an audit run them.
-//! * `definition/fold.sql`: folds partial rows exactly into one row per group.
+//! * `definition/fold.sql`: folds partial rows exactly into one row per group, or into fewer partial rows.
 //! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partial rows.
 //! * [`Planned`]: a query that is planned once and run for each second's rows.
 //! * [`register`]: the SQL functions that the definitions use, each with documentation and an example.
@@ -156,12 +156,70 @@ pub const RECORDED_LATER: [&str; 8] = [
 /// Spans of the rolling metrics: name in SQL and length in minutes.
 pub const SPANS: [(&str, i64); 4] = [("5m", 5), ("1h", 60), ("24h", 24 * 60), ("7d", 7 * 24 * 60)];
 
-/// Returns SQL that folds the rows of relation `metrics` exactly into one row per window and group.
+/// Width of a window of partial rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// As in `metrics`.
+    Minute,
+    /// As in `metrics_hourly`.
+    Hour,
+    /// A UTC day, as in `metrics_daily`.
+    Day,
+}
+
+// === impl Window ===
+
+impl Window {
+    /// Returns the start of the window of a timestamp, both SQL expressions.
+    fn start_of(self, timestamp: &str) -> String {
+        let width = match self {
+            Self::Minute => return timestamp.to_owned(),
+            Self::Hour => "1 hour",
+            Self::Day => "1 day",
+        };
+        format!("date_bin(INTERVAL '{width}', {timestamp}, TIMESTAMP '1970-01-01T00:00:00Z')")
+    }
+
+    /// Returns relation `metrics` with its windows truncated to this width.
+    fn of_metrics(self) -> String {
+        format!("(SELECT * REPLACE ({} AS window_start) FROM metrics)", self.start_of("window_start"))
+    }
+}
+
+/// Returns SQL that folds the rows of relation `metrics` exactly into one row per window and group. The relation must hold all
+/// rows of each group: entirely retracted groups are left out.
 pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
     folded(columns, "metrics", "")
 }
 
+/// Returns SQL that folds the rows of relation `metrics` exactly into fewer partial rows: one per group and window of this
+/// width. All columns are those of `metrics`; `events_from` and `events_to` are the least and the greatest. A group that adds
+/// up to nothing stays, because rows elsewhere may belong to it.
+pub fn partials_sql(window: Window) -> String {
+    let provenance = "min(events_from) AS events_from,\n    max(events_to) AS events_to";
+    fold_with(&format!("{provenance},\n    {}", sums(partial_columns())), &window.of_metrics(), "", "")
+}
+
+/// Returns SQL that folds the rows of relation `metrics` exactly into one row per group and window of this width, without
+/// their provenance. The relation must hold all rows of each group: entirely retracted groups are left out.
+pub fn windows_sql(window: Window) -> String {
+    folded(partial_columns(), &window.of_metrics(), "")
+}
+
 fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: &str) -> String {
+    fold_with(&sums(columns), source, before, "HAVING sum(runs) <> 0")
+}
+
+fn fold_with(sums: &str, source: &str, before: &str, having: &str) -> String {
+    uncommented(include_str!("definition/fold.sql"))
+        .replace("{sums}", sums)
+        .replace("{source}", source)
+        .replace("{before}", before)
+        .replace("{having}", having)
+}
+
+/// Returns the folds of columns of `metrics`, and of [`SATURATED`].
+fn sums<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
     let columns: Vec<&str> = columns.into_iter().filter(|name| !KEY.contains(name) && *name != SATURATED).collect();
     let sum = |name: &str| match name {
         _ if name.ends_with("_sketch") => format!("sketch_merge({name})"),
@@ -174,10 +232,7 @@ fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: 
     let mut sums: Vec<String> = columns.iter().map(|name| format!("{} AS {name}", sum(name))).collect();
     let ends: Vec<String> = bounded(columns.iter().copied()).into_iter().map(sum).collect();
     sums.push(format!("coalesce(bool_or({SATURATED}), FALSE) OR at_bound({}) AS {SATURATED}", ends.join(", ")));
-    uncommented(include_str!("definition/fold.sql"))
-        .replace("{sums}", &sums.join(",\n    "))
-        .replace("{source}", source)
-        .replace("{before}", before)
+    sums.join(",\n    ")
 }
 
 static PARTIAL_COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {

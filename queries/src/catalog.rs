@@ -197,7 +197,7 @@ fn table_of(name: &str) -> Option<Table> {
 fn up_to_now(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
     let existed = match table {
         Table::Events => col("ingested_at").lt_eq(now()),
-        Table::Metrics => col("window_start").lt(now()),
+        Table::Metrics | Table::MetricsHourly | Table::MetricsDaily => col("window_start").lt(now()),
         Table::Releases => col("first_seen").lt_eq(now()),
         Table::RollingHistory => col("written_at").lt_eq(now()),
         Table::Quarantine => col("quarantined_at").lt_eq(now()),

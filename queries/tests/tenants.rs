@@ -22,6 +22,7 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
     let minute = (now / 60_000_000 - 5) * 60_000_000;
     let day = now / 86_400_000_000;
     let nullable = if tenant.is_empty() { Value::Null } else { json!(tenant) };
+    let partials = json!({ "window_start": minute, "tenant": tenant, "task": task, "release_id": "v1", "runs": 3, "success": 2, "failure": 1 });
     vec![
         (
             Table::Events,
@@ -33,10 +34,9 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
                 "tool_calls": [{ "name": format!("tool-{task}"), "status": "ok", "failed": false }],
             }),
         ),
-        (
-            Table::Metrics,
-            json!({ "window_start": minute, "tenant": tenant, "task": task, "release_id": "v1", "runs": 3, "success": 2, "failure": 1 }),
-        ),
+        (Table::Metrics, partials.clone()),
+        (Table::MetricsHourly, partials.clone()),
+        (Table::MetricsDaily, partials.clone()),
         (Table::Releases, json!({ "tenant": tenant, "task": task, "release_id": "v1", "first_seen": minute })),
         (
             Table::RollingHistory,

@@ -51,8 +51,15 @@ pub enum AppId {
     Shard(u32),
     /// `aggregate/layout`: the number of shards and of rebuilds.
     Layout,
+    /// `rollup/to`, in a roll-up: exactly the rows of its source with `events_to` up to this number are in it.
+    RolledTo,
+    /// `rollup/generation`, in a roll-up: the rebuild of `metrics` that it was made from.
+    RolledGeneration,
     /// `maintain/rewrites`: the number of rewrites of files.
     Rewrites,
+    /// `maintain/kept_from`: a time in microseconds since the epoch. Everything from then on is in the table; older rows may
+    /// have been removed because they were kept for long enough.
+    KeptFrom,
     /// `watch/0`: the number of evaluations.
     Watch,
 }
@@ -94,9 +101,10 @@ impl AppId {
         Self::Partition(PartitionId::new(job, topic, partition))
     }
 
-    /// Returns true if the number states a fact about a broker, which may decrease; all other numbers only grow.
+    /// Returns true if the number states a fact, which may decrease: one about a broker, or what the table holds. All other
+    /// numbers only grow.
     pub fn is_fact(&self) -> bool {
-        matches!(self, Self::End(_) | Self::Read(_))
+        matches!(self, Self::End(_) | Self::Read(_) | Self::KeptFrom)
     }
 }
 
@@ -113,7 +121,10 @@ impl fmt::Display for AppId {
             Self::TopicStart { job, topic } => write!(f, "{job}/{topic}#start"),
             Self::Shard(shard) => write!(f, "aggregate/{shard}"),
             Self::Layout => f.write_str("aggregate/layout"),
+            Self::RolledTo => f.write_str("rollup/to"),
+            Self::RolledGeneration => f.write_str("rollup/generation"),
             Self::Rewrites => f.write_str("maintain/rewrites"),
+            Self::KeptFrom => f.write_str("maintain/kept_from"),
             Self::Watch => f.write_str("watch/0"),
         }
     }
@@ -125,7 +136,10 @@ impl FromStr for AppId {
     fn from_str(text: &str) -> Result<Self, ForeignAppId> {
         match text {
             "aggregate/layout" => return Ok(Self::Layout),
+            "rollup/to" => return Ok(Self::RolledTo),
+            "rollup/generation" => return Ok(Self::RolledGeneration),
             "maintain/rewrites" => return Ok(Self::Rewrites),
+            "maintain/kept_from" => return Ok(Self::KeptFrom),
             "watch/0" => return Ok(Self::Watch),
             _ => {}
         }
@@ -181,7 +195,10 @@ mod tests {
             (AppId::partition("replay", "file:a/b.ndjson@12", 0), "replay/file:a/b.ndjson@12/0"),
             (AppId::Shard(7), "aggregate/7"),
             (AppId::Layout, "aggregate/layout"),
+            (AppId::RolledTo, "rollup/to"),
+            (AppId::RolledGeneration, "rollup/generation"),
             (AppId::Rewrites, "maintain/rewrites"),
+            (AppId::KeptFrom, "maintain/kept_from"),
             (AppId::Watch, "watch/0"),
         ];
         for (id, text) in golden {
@@ -192,8 +209,17 @@ mod tests {
 
     #[test]
     fn ids_of_other_programs_do_not_parse() {
-        for text in ["", "/", "x", "spark-query-1", "main/llm.runs", "main/llm.runs/3/other", "aggregate/-1", "watch/1"]
-        {
+        for text in [
+            "",
+            "/",
+            "x",
+            "spark-query-1",
+            "main/llm.runs",
+            "main/llm.runs/3/other",
+            "aggregate/-1",
+            "rollup/from",
+            "watch/1",
+        ] {
             assert_eq!(text.parse::<AppId>(), Err(ForeignAppId), "{text}");
         }
     }

@@ -15,6 +15,7 @@ pub mod quarantine;
 mod reference;
 pub mod releases;
 pub mod rolling_history;
+pub mod rollups;
 
 pub use app_id::{AppId, ForeignAppId, PartitionId};
 pub use reference::reference_markdown;
@@ -140,6 +141,10 @@ pub enum Table {
     Quarantine,
     /// Additive partials per one-minute window and group.
     Metrics,
+    /// The partials of `metrics`, folded by hour.
+    MetricsHourly,
+    /// The partials of `metrics_hourly`, folded by UTC day.
+    MetricsDaily,
     /// The first appearance of each release fingerprint.
     Releases,
     /// The rolling metrics as they were known at the time.
@@ -150,8 +155,16 @@ pub enum Table {
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 6] =
-        [Self::Events, Self::Quarantine, Self::Metrics, Self::Releases, Self::RollingHistory, Self::Alerts];
+    pub const ALL: [Self; 8] = [
+        Self::Events,
+        Self::Quarantine,
+        Self::Metrics,
+        Self::MetricsHourly,
+        Self::MetricsDaily,
+        Self::Releases,
+        Self::RollingHistory,
+        Self::Alerts,
+    ];
 
     /// Returns the name, which is also the folder under the root and the name in SQL.
     pub const fn name(self) -> &'static str {
@@ -159,6 +172,8 @@ impl Table {
             Self::Events => "events",
             Self::Quarantine => "quarantine",
             Self::Metrics => "metrics",
+            Self::MetricsHourly => "metrics_hourly",
+            Self::MetricsDaily => "metrics_daily",
             Self::Releases => "releases",
             Self::RollingHistory => "rolling_history",
             Self::Alerts => "alerts",
@@ -171,6 +186,8 @@ impl Table {
             Self::Events => events::DOC,
             Self::Quarantine => quarantine::DOC,
             Self::Metrics => metrics::DOC,
+            Self::MetricsHourly => rollups::HOURLY_DOC,
+            Self::MetricsDaily => rollups::DAILY_DOC,
             Self::Releases => releases::DOC,
             Self::RollingHistory => rolling_history::DOC,
             Self::Alerts => alerts::DOC,
@@ -183,6 +200,8 @@ impl Table {
             Self::Events => events::COLUMNS,
             Self::Quarantine => quarantine::COLUMNS,
             Self::Metrics => metrics::COLUMNS,
+            Self::MetricsHourly => rollups::HOURLY_COLUMNS,
+            Self::MetricsDaily => rollups::DAILY_COLUMNS,
             Self::Releases => releases::COLUMNS,
             Self::RollingHistory => rolling_history::COLUMNS,
             Self::Alerts => alerts::COLUMNS,
