@@ -1,5 +1,5 @@
 //! Generates run events as apps would send them, from a seed: high-cardinality ids, varied text, amounts, latencies,
-//! tools and sessions, for six tasks with several releases and models.
+//! tools and sessions, for six tasks with two releases each, or for a [`Fleet`] of any number of groups.
 //!
 //! Rules: every event is valid and belongs to a run of its own; the same seed and calls give the same bytes; no clock
 //! is read. Amounts of money are integer micro-units, so that any program can add them exactly.
@@ -27,6 +27,29 @@ pub struct Event {
     pub payload: Vec<u8>,
 }
 
+/// A fleet: every task has all releases, and every release has all models. Each run belongs to any of the groups with equal
+/// probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// Tasks, variants of the six above.
+    pub tasks: usize,
+    /// Releases of each task; the first is in full rollout, the others are canaries.
+    pub releases: usize,
+    /// Models of each release.
+    pub models: usize,
+}
+
+/// The group of a run in a fleet, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Number of the task.
+    pub task: usize,
+    /// Number of the release.
+    pub release: usize,
+    /// Number of the model.
+    pub model: usize,
+}
+
 /// Generates events.
 #[derive(Debug)]
 pub struct Generator {
@@ -34,6 +57,9 @@ pub struct Generator {
     size: Size,
     session: u64,
     left_in_session: u32,
+    fleet: Option<Fleet>,
+    /// Runs of each group of the fleet so far.
+    drawn: Vec<u64>,
 }
 
 /// A task and the app that performs it.
@@ -192,17 +218,58 @@ const BASE32: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Properties drawn once per run, so that all its fields are consistent.
 struct Draw {
     task: &'static Task,
+    group: Option<Group>,
     canary: bool,
     status: &'static str,
     latency_ms: f64,
 }
 
+// === impl Fleet ===
+
+impl Fleet {
+    /// Returns the number of groups.
+    pub fn groups(self) -> usize {
+        self.tasks * self.releases * self.models
+    }
+
+    /// Returns a group by its number among all groups.
+    fn group(self, number: usize) -> Group {
+        let (rest, model) = (number / self.models, number % self.models);
+        Group { task: rest / self.releases, release: rest % self.releases, model }
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// Returns the names of the task, the release and the model, as events state them.
+    pub fn names(self) -> [String; 3] {
+        let task = &TASKS[self.task % TASKS.len()];
+        [
+            format!("{}_{}", task.name, self.task),
+            format!("{}.{}", task.releases[0], self.release),
+            format!("{}-{}", task.model.0, self.model),
+        ]
+    }
+}
+
 // === impl Generator ===
 
 impl Generator {
-    /// Creates a generator.
+    /// Creates a generator of runs of the six tasks.
     pub fn new(seed: u64, size: Size) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), size, session: 0, left_in_session: 0 }
+        Self { rng: StdRng::seed_from_u64(seed), size, session: 0, left_in_session: 0, fleet: None, drawn: Vec::new() }
+    }
+
+    /// Creates a generator of small runs of a fleet.
+    pub fn of(fleet: Fleet, seed: u64) -> Self {
+        Self { fleet: Some(fleet), drawn: vec![0; fleet.groups()], ..Self::new(seed, Size::Small) }
+    }
+
+    /// Returns the groups of the fleet that have runs so far, with their numbers of runs.
+    pub fn drawn(&self) -> impl Iterator<Item = (Group, u64)> {
+        let groups = self.fleet.into_iter().flat_map(|fleet| (0..fleet.groups()).map(move |n| fleet.group(n)));
+        groups.zip(self.drawn.iter().copied()).filter(|(_, runs)| *runs > 0)
     }
 
     /// Returns the next event: a new run that ended at this time (µs since 1970).
@@ -222,27 +289,37 @@ impl Generator {
     }
 
     fn draw(&mut self) -> Draw {
-        let task = &TASKS[self.rng.random_range(0..TASKS.len())];
-        let canary = self.chance(CANARY_SHARE);
+        let group = self.fleet.map(|fleet| {
+            let number = self.rng.random_range(0..fleet.groups());
+            self.drawn[number] += 1;
+            fleet.group(number)
+        });
+        let (task, canary) = match group {
+            Some(group) => (&TASKS[group.task % TASKS.len()], group.release > 0),
+            None => (&TASKS[self.rng.random_range(0..TASKS.len())], self.chance(CANARY_SHARE)),
+        };
         let status = match self.rng.random::<f64>() {
             x if x < task.success => "success",
             x if x < task.success + 0.01 => "unknown",
             _ => *self.pick(&["failure", "failure", "failure", "error", "timeout", "abandoned"]),
         };
         let latency_ms = task.latency_ms * self.spread(0.5) * if status == "timeout" { 4.0 } else { 1.0 };
-        Draw { task, canary, status, latency_ms }
+        Draw { task, group, canary, status, latency_ms }
     }
 
     fn envelope(&mut self, json: &mut String, run_id: &str, draw: &Draw, ended_micros: i64) {
         let Draw { task, canary, latency_ms, .. } = draw;
         let (ended, started) = (time(ended_micros), time(ended_micros - (latency_ms * 1000.0) as i64));
-        let (model, provider) = task.model;
-        let release = task.releases[usize::from(*canary)];
+        let provider = task.model.1;
+        let [name, release, model] = draw.group.map_or_else(
+            || [task.name, task.releases[usize::from(*canary)], task.model.0].map(str::to_owned),
+            Group::names,
+        );
         let prompt = 17 + u32::from(*canary);
         let stage = if *canary { "canary" } else { "full" };
         json.push_str(&format!(
             r#"{{"spec":"run-event/1.0","type":"run.completed","source":"{}","run_id":"{run_id}","time":"{ended}","data":{{"task":"{}","environment":"production","release":{{"id":"{release}","prompt":{{"name":"{}","version":"{prompt}"}},"model":{{"provider":"{provider}","requested":"{model}","responded":"{model}"}}"#,
-            task.source, task.name, task.name,
+            task.source, name, task.name,
         ));
         if self.size == Size::Large {
             json.push_str(r#","params":{"temperature":0.2,"max_tokens":900},"retrieval":{"index_version":"2026-11-19","top_k":6},"code":{"version":"5.2.1","commit":"9f1c2e7"}"#);
@@ -440,6 +517,23 @@ mod tests {
     fn the_same_seed_gives_the_same_bytes() {
         assert_eq!(events(7, Size::Large, 300), events(7, Size::Large, 300));
         assert_ne!(events(7, Size::Large, 3), events(8, Size::Large, 3));
+    }
+
+    #[test]
+    fn a_fleet_has_all_its_groups_and_counts_their_runs() {
+        let fleet = Fleet { tasks: 7, releases: 3, models: 2 };
+        let mut generator = Generator::of(fleet, 1);
+        let mut stated = std::collections::BTreeMap::<[String; 3], u64>::new();
+        for _ in 0..2000 {
+            let event: serde_json::Value = serde_json::from_slice(&generator.next(NOW).payload).expect("valid JSON");
+            let data = &event["data"];
+            let names = [&data["task"], &data["release"]["id"], &data["release"]["model"]["requested"]];
+            *stated.entry(names.map(|name| name.as_str().unwrap_or_default().to_owned())).or_default() += 1;
+        }
+        let counted: std::collections::BTreeMap<_, _> =
+            generator.drawn().map(|(group, runs)| (group.names(), runs)).collect();
+        assert_eq!(counted.len(), 42);
+        assert_eq!(stated, counted);
     }
 
     #[test]

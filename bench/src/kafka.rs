@@ -99,14 +99,21 @@ pub(crate) fn topic(broker: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Creates a topic and fills it with events that ended over the last half hour, roughly in that order.
+/// Creates a topic and fills it with events of the six tasks that ended over the last half hour, roughly in that order.
 ///
 /// # Errors
 /// `Unavailable` if the broker does not accept them.
 pub(crate) fn fill(broker: &str, seed: u64, size: Size, events: usize) -> Result<Filled> {
+    fill_from(broker, &mut Generator::new(seed, size), events)
+}
+
+/// Like [`fill`], with the events of a generator.
+///
+/// # Errors
+/// `Unavailable` if the broker does not accept them.
+pub(crate) fn fill_from(broker: &str, generator: &mut Generator, events: usize) -> Result<Filled> {
     let topic = topic(broker)?;
     let publisher = Publisher::new(broker, &topic)?;
-    let mut generator = Generator::new(seed, size);
     let span = i64::try_from(BACKLOG.as_micros()).unwrap_or(i64::MAX);
     let begin = SystemClock.now_micros() - span;
     let mut bytes = 0;

@@ -61,6 +61,8 @@ struct Bench {
     broker: Option<String>,
     program: PathBuf,
     scratch: PathBuf,
+    /// The flag that selects these sizes.
+    size_flag: &'static [&'static str],
     report: Report,
 }
 
@@ -91,6 +93,21 @@ struct Sizes {
     watched_ticks: i64,
     /// Runs in the run index.
     late_runs: usize,
+    /// The backlogs of `groups` have one in this many of their events.
+    backlog_part: usize,
+    /// Tasks of the large fleet, with three releases and four models each.
+    fleet_tasks: usize,
+    /// Events of the large fleet in a topic.
+    fleet_events: usize,
+    /// Seconds of live traffic of the large fleet.
+    fleet_live_s: u64,
+    /// Days of `metrics`, and groups in each minute.
+    history_days: i64,
+    history_groups: usize,
+    /// Rows of `events` among which one run is looked up.
+    lookup_rows: usize,
+    /// Commits at one a second with maintenance.
+    seconds: i64,
 }
 
 const FULL: Sizes = Sizes {
@@ -106,6 +123,14 @@ const FULL: Sizes = Sizes {
     watched_hours: 96,
     watched_ticks: 20,
     late_runs: 10_000_000,
+    backlog_part: 1,
+    fleet_tasks: 500,
+    fleet_events: 1_000_000,
+    fleet_live_s: 1800,
+    history_days: 30,
+    history_groups: 200,
+    lookup_rows: 20_000_000,
+    seconds: 86_400,
 };
 const QUICK: Sizes = Sizes {
     runs: 1,
@@ -120,6 +145,14 @@ const QUICK: Sizes = Sizes {
     watched_hours: 80,
     watched_ticks: 5,
     late_runs: 500_000,
+    backlog_part: 10,
+    fleet_tasks: 500,
+    fleet_events: 100_000,
+    fleet_live_s: 60,
+    history_days: 3,
+    history_groups: 200,
+    lookup_rows: 1_000_000,
+    seconds: 2_000,
 };
 const TINY: Sizes = Sizes {
     runs: 1,
@@ -134,6 +167,14 @@ const TINY: Sizes = Sizes {
     watched_hours: 3,
     watched_ticks: 2,
     late_runs: 3_000,
+    backlog_part: 1_000,
+    fleet_tasks: 4,
+    fleet_events: 600,
+    fleet_live_s: 2,
+    history_days: 1,
+    history_groups: 4,
+    lookup_rows: 2_000,
+    seconds: 60,
 };
 
 fn main() -> ExitCode {
@@ -159,10 +200,10 @@ fn main() -> ExitCode {
 }
 
 async fn measure(arguments: Arguments) -> Result<ExitCode> {
-    let sizes = match (arguments.tiny, arguments.quick) {
-        (true, _) => TINY,
-        (false, true) => QUICK,
-        (false, false) => FULL,
+    let (sizes, size_flag): (_, &[&str]) = match (arguments.tiny, arguments.quick) {
+        (true, _) => (TINY, &["--tiny"]),
+        (false, true) => (QUICK, &["--quick"]),
+        (false, false) => (FULL, &[]),
     };
     let scratch = match &arguments.scratch {
         Some(folder) => tempfile::tempdir_in(folder),
@@ -176,9 +217,10 @@ async fn measure(arguments: Arguments) -> Result<ExitCode> {
         broker: arguments.broker.filter(|broker| !broker.is_empty() && broker != "mock"),
         program: arguments.program.map_or_else(beside_this_one, Ok)?,
         scratch: scratch.path().to_owned(),
+        size_flag,
         report: Report::new(sizes.runs < FULL.runs),
     };
-    let parts = if arguments.parts.is_empty() { Part::all().to_vec() } else { arguments.parts };
+    let parts = if arguments.parts.is_empty() { Part::all() } else { arguments.parts };
     for part in parts {
         part.run(&mut bench).await?;
     }

@@ -4,13 +4,15 @@ mod commits;
 mod crates;
 mod flow;
 mod freshness;
+mod groups;
+mod history;
 mod idle;
 mod late;
 mod peers;
-
 mod watch;
 mod whole;
 mod workers;
+mod years;
 
 use bellwether_base::Result;
 use clap::ValueEnum;
@@ -40,13 +42,20 @@ pub(crate) enum Part {
     Watch,
     /// Late outcomes: the run index, verdicts within and beyond its horizon, takeover by a standby
     Late,
+    /// Thousands of groups: aggregate, catching up, live traffic, the watcher
+    Groups,
+    /// Years of history: long spans beside DuckDB, one run of millions, a day of commits a second
+    Years,
     /// Comparison with other stream processors on one topic
     Peers,
+    /// The watcher of `groups`, which starts this part in a process of its own
+    #[value(hide = true)]
+    WatchAlone,
 }
 
 impl Part {
-    pub(crate) fn all() -> &'static [Self] {
-        Self::value_variants()
+    pub(crate) fn all() -> Vec<Self> {
+        Self::value_variants().iter().copied().filter(|part| *part != Self::WatchAlone).collect()
     }
 
     fn name(self) -> &'static str {
@@ -61,7 +70,10 @@ impl Part {
             Self::Commits => "commits",
             Self::Watch => "watch",
             Self::Late => "late",
+            Self::Groups => "groups",
+            Self::Years => "years",
             Self::Peers => "peers",
+            Self::WatchAlone => "watch-alone",
         }
     }
 
@@ -92,7 +104,10 @@ impl Part {
             Self::Commits => Box::pin(commits::run(bench)).await,
             Self::Watch => Box::pin(watch::run(bench)).await,
             Self::Late => Box::pin(late::run(bench)).await,
+            Self::Groups => Box::pin(groups::run(bench)).await,
+            Self::Years => Box::pin(years::run(bench)).await,
             Self::Peers => Box::pin(peers::run(bench)).await,
+            Self::WatchAlone => Box::pin(watch::alone(bench)).await,
         }
     }
 }

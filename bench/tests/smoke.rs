@@ -63,6 +63,15 @@ fn the_program_is_measured_on_a_broker() {
 }
 
 #[test]
+fn many_groups_and_years_of_history_are_measured() {
+    let (whole, written) = bench(&["groups", "years"]);
+    // Two backlogs with CPU time and memory each, and the watcher.
+    assert!(measures(&written, "groups") >= if whole { 12 } else { 7 }, "{written}");
+    // Long spans, one run, and eight figures at each of six lengths of the log; DuckDB's, if it is installed.
+    assert!(measures(&written, "years") >= 6 + 6 + 6 * 8, "{written}");
+}
+
+#[test]
 fn without_a_broker_the_requirement_is_reported_and_the_rest_is_measured() {
     let (whole, written) = bench_with(&["decode", "idle"], |command| {
         command.env_remove("BELLWETHER_TEST_KAFKA");

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
+use bellwether_base::{Clock, Error, ManualClock, Result, SystemClock, unique_id};
 use bellwether_bench::events::{Generator, Size};
 use bellwether_bench::process::{cpu_seconds, memory};
 use bellwether_event::Limits;
@@ -17,7 +17,7 @@ use crate::Bench;
 use crate::part::flow::Setup;
 
 /// Rows per commit, as in a quiet second.
-const ROWS: usize = 50;
+pub(crate) const ROWS: usize = 50;
 
 /// Commits between two rounds of maintenance: one commit per second, one round every 30 s.
 const MAINTAIN_EVERY: i64 = 30;
@@ -29,19 +29,21 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// Costs of the commits since the last measurement.
 #[derive(Debug, Default)]
-struct Costs {
-    commits: i64,
-    commit_cpu_s: f64,
+pub(crate) struct Costs {
+    pub(crate) commits: i64,
+    pub(crate) commit_cpu_s: f64,
     commit_wall_s: f64,
-    maintain_cpu_s: f64,
+    pub(crate) maintain_cpu_s: f64,
 }
 
 /// A table that grows commit by commit.
-struct Growing {
+pub(crate) struct Growing {
     lake: Lake,
     on: Snapshot,
     rows: Chunk,
     commits: i64,
+    /// The clock that dates the commits, if it is not the system's: it advances by a second with each.
+    seconds: Option<ManualClock>,
 }
 
 fn own_cpu_s() -> Result<f64> {
@@ -62,9 +64,7 @@ fn rows(seed: u64) -> Result<Chunk> {
 
 pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let setup = Setup::new(bench, "none")?;
-    let lake = setup.lake().await?;
-    let on = lake.log(Table::Events).load().await?;
-    let mut growing = Growing { lake, on, rows: rows(bench.seed)?, commits: 0 };
+    let mut growing = Growing::new(setup.lake().await?, bench.seed, None).await?;
     for stop in STOPS.map(|stop| stop.min(bench.sizes.commits)) {
         // Only the last tenth is measured: the cost at that length of the log, not on the way there.
         let measured_from = stop - (stop / 10).max(1);
@@ -103,8 +103,14 @@ async fn opening(bench: &mut Bench, setup: &Setup, commits: i64) -> Result<()> {
 // === impl Growing ===
 
 impl Growing {
+    /// Starts with the table as it is.
+    pub(crate) async fn new(lake: Lake, seed: u64, seconds: Option<ManualClock>) -> Result<Self> {
+        let on = lake.log(Table::Events).load().await?;
+        Ok(Self { lake, on, rows: rows(seed)?, commits: 0, seconds })
+    }
+
     /// Commits until there are `to` commits.
-    async fn grow(&mut self, to: i64) -> Result<Costs> {
+    pub(crate) async fn grow(&mut self, to: i64) -> Result<Costs> {
         let mut costs = Costs::default();
         while self.commits < to {
             let (before, begun) = (own_cpu_s()?, Instant::now());
@@ -140,6 +146,9 @@ impl Growing {
             other => return Err(Error::bug(format!("a commit without concurrent writers ended as {other:?}"))),
         }
         self.commits += 1;
+        if let Some(clock) = &self.seconds {
+            clock.advance(1_000_000);
+        }
         Ok(())
     }
 }

@@ -31,6 +31,18 @@ pub(crate) struct Follower {
     next: i64,
 }
 
+/// Statements that a session has run before, of which the mean is the warm time.
+const WARM: usize = 8;
+
+/// Times of a statement.
+#[derive(Debug, Default)]
+pub(crate) struct Timed {
+    pub(crate) cold_ms: Vec<f64>,
+    pub(crate) warm_ms: Vec<f64>,
+    pub(crate) cold_peak_bytes: Vec<f64>,
+    pub(crate) answer: String,
+}
+
 fn failed(what: String, source: std::io::Error) -> Error {
     Error::unavailable(what).with_source(source)
 }
@@ -93,6 +105,23 @@ impl Setup {
         let run = self.spawn(&mut command)?.end();
         let (usage, answer) = run.map_err(|source| failed(format!("`{query}` failed"), source))?;
         Ok((answer, usage))
+    }
+
+    /// Returns the wall times of a statement of `bellwether sql`, in a new process (cold) and in one that has run it before
+    /// (warm), with the answer. `next` makes the statement of each turn.
+    pub(crate) fn timed(&self, turns: usize, next: impl Fn(usize) -> String) -> Result<Timed> {
+        let mut timed = Timed::default();
+        for turn in 0..turns {
+            let (answer, usage) = self.query(&next(turn))?;
+            timed.answer = answer;
+            timed.cold_ms.push(usage.wall_s * 1000.0);
+            timed.cold_peak_bytes.push(usage.peak_bytes as f64);
+            // The first statement of this process takes the cold time; the others make the difference.
+            let all: Vec<String> = (0..=WARM).map(|more| next(turn + more)).collect();
+            let (_, usage) = self.query(&all.join(";\n"))?;
+            timed.warm_ms.push((usage.wall_s * 1000.0 - timed.cold_ms[turn]).max(0.0) / WARM as f64);
+        }
+        Ok(timed)
     }
 
     /// Opens the tables.

@@ -45,24 +45,16 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         let workers = [setup.start(&["run"])?];
         warm_up(&broker, &topic, &lake, &workers).await?;
         let before = bellwether_bench::process::cpu_seconds(workers[0].id()).unwrap_or_default();
-        let live = Live {
-            seed: bench.seed + run as u64 + 1,
-            per_second: bench.sizes.live_per_second,
-            window: Duration::from_secs(bench.sizes.window_s),
-        };
-        let mut times = live.measure(&broker, &topic, &lake).await?;
+        let live = Live { per_second: bench.sizes.live_per_second, window: Duration::from_secs(bench.sizes.window_s) };
+        let generator = Generator::new(bench.seed + run as u64 + 1, Size::Small);
+        let (times, _) = live.measure(generator, &broker, &topic, &lake).await?;
         let after = bellwether_bench::process::cpu_seconds(workers[0].id()).unwrap_or_default();
         let [worker] = workers;
         stop(worker)?;
         setup.remove();
-        times.sort_unstable();
-        let at = |share: f64| {
-            let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len());
-            times.get(index - 1).map_or(0.0, Duration::as_secs_f64)
-        };
-        median.push(at(0.5));
-        p99.push(at(0.99));
-        most.push(at(1.0));
+        median.push(times.at(0.5));
+        p99.push(times.at(0.99));
+        most.push(times.at(1.0));
         cpu.push((after - before) / live.window.as_secs_f64() * 100.0);
     }
     let what = format!("sending to visibility in `metrics`, {} events/s", bench.sizes.live_per_second);
@@ -75,7 +67,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
 }
 
 /// Sends one event all the way before the clock starts, to exclude the time for joining the group.
-async fn warm_up(
+pub(crate) async fn warm_up(
     broker: &str,
     topic: &str,
     lake: &Lake,
@@ -90,21 +82,41 @@ async fn warm_up(
 
 /// Live traffic.
 #[derive(Clone, Copy, Debug)]
-struct Live {
-    seed: u64,
-    per_second: u64,
-    window: Duration,
+pub(crate) struct Live {
+    pub(crate) per_second: u64,
+    pub(crate) window: Duration,
 }
 
+/// Times from sending to visibility, in ascending order.
+pub(crate) struct Times(Vec<Duration>);
+
+// === impl Times ===
+
+impl Times {
+    /// Returns the time within which this share of the events became visible, seconds.
+    pub(crate) fn at(&self, share: f64) -> f64 {
+        let index = ((self.0.len() as f64 * share).ceil() as usize).clamp(1, self.0.len().max(1));
+        self.0.get(index - 1).map_or(0.0, Duration::as_secs_f64)
+    }
+}
+
+// === impl Live ===
+
 impl Live {
-    /// Publishes at a steady rate, follows the logs, and returns the time of each event.
-    async fn measure(self, broker: &str, topic: &str, lake: &Lake) -> Result<Vec<Duration>> {
+    /// Publishes at a steady rate and follows the logs. Returns the times of all events, and the generator.
+    pub(crate) async fn measure(
+        self,
+        mut generator: Generator,
+        broker: &str,
+        topic: &str,
+        lake: &Lake,
+    ) -> Result<(Times, Generator)> {
         let done = Arc::new(AtomicBool::new(false));
         let (publisher, over) = (Publisher::new(broker, topic)?, Arc::clone(&done));
         let producing = std::thread::spawn(move || {
-            let published = self.publish(&publisher);
+            let published = self.publish(&publisher, &mut generator);
             over.store(true, Ordering::Release);
-            published.map(|()| publisher.sent())
+            published.map(|()| (publisher.sent(), generator))
         });
         let mut seen = Seen::default();
         let (mut events, mut metrics) = (Follower::new(lake, Table::Events), Follower::new(lake, Table::Metrics));
@@ -121,12 +133,13 @@ impl Live {
             }
             tokio::time::sleep(LOOK).await;
         }
-        let sent = producing.join().map_err(|_| Error::bug("the producer panicked"))??;
-        sent.iter().map(|sent| seen.time_of(sent)).collect()
+        let (sent, generator) = producing.join().map_err(|_| Error::bug("the producer panicked"))??;
+        let mut times = sent.iter().map(|sent| seen.time_of(sent)).collect::<Result<Vec<_>>>()?;
+        times.sort_unstable();
+        Ok((Times(times), generator))
     }
 
-    fn publish(self, publisher: &Publisher) -> Result<()> {
-        let mut generator = Generator::new(self.seed, Size::Small);
+    fn publish(self, publisher: &Publisher, generator: &mut Generator) -> Result<()> {
         let (begun, mut sent) = (Instant::now(), 0);
         let all = self.per_second * self.window.as_secs();
         while sent < all {

@@ -44,26 +44,33 @@ fn own_cpu_s() -> Result<f64> {
 }
 
 /// Runs that differ only in id and time: built once, with new times for each file.
-struct Template {
+pub(crate) struct Template {
     rows: Chunk,
     next: i64,
+    /// Makes a run's id from its number.
+    id: fn(i64) -> String,
 }
 
 // === impl Template ===
 
 impl Template {
     fn new(seed: u64, rows: usize, now: i64) -> Result<Self> {
+        Self::with_ids(seed, rows, now, run_id)
+    }
+
+    /// Builds the given number of runs for each file.
+    pub(crate) fn with_ids(seed: u64, rows: usize, now: i64, id: fn(i64) -> String) -> Result<Self> {
         let mut generator = Generator::new(seed, Size::Small);
         let mut builder = RowBuilder::new(Limits::default());
         for offset in 0..rows as i64 {
             let event = generator.next(now);
             builder.push(&Message { topic: "bench", offset, payload: Some(&event.payload), ..Message::default() }, now);
         }
-        Ok(Self { rows: builder.finish().0, next: 0 })
+        Ok(Self { rows: builder.finish().0, next: 0, id })
     }
 
     /// Returns the next runs; the last one ends at `at`.
-    fn runs(&mut self, at: i64) -> Result<EncodedRows> {
+    pub(crate) fn runs(&mut self, at: i64) -> Result<EncodedRows> {
         let (from, to) = (self.next, self.next + self.rows.rows as i64);
         self.next = to;
         let schema = Table::Events.arrow_schema();
@@ -82,7 +89,7 @@ impl Template {
         };
         let columns = schema.fields().iter().zip(&self.rows.columns);
         let columns = columns.map(|(field, column)| match field.name().as_str() {
-            "run_id" => Some(Arc::new((from..to).map(|n| Some(run_id(n))).collect::<StringViewArray>()) as ArrayRef),
+            "run_id" => Some(Arc::new((from..to).map(|n| Some((self.id)(n))).collect::<StringViewArray>()) as ArrayRef),
             "offset" => Some(Arc::new(Int64Array::from_iter_values(from..to)) as ArrayRef),
             name @ ("event_time" | "started_at" | "ended_at") => moved(name).map(|times| Arc::new(times) as ArrayRef),
             "event_date" => moved("event_time").as_ref().map(days),

@@ -31,9 +31,15 @@ const CORRECTED: usize = 50;
 /// Runs per window, in quiet and in busy traffic.
 const TRAFFIC: [i64; 2] = [10, 1000];
 
+/// Releases of each task over time, and hours that each is live: the second half of them as the release in full rollout, the
+/// first half as its canary.
+const RELEASES: i64 = 10;
+const RELEASE_HOURS: i64 = 48;
+
 /// One row of `metrics`.
 struct Cell {
     task: usize,
+    release: i64,
     canary: bool,
     minute: i64,
     sign: i64,
@@ -72,6 +78,31 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// Measures the watcher after nine days in which each task had ten releases, two at a time, in this process alone.
+pub(crate) async fn alone(bench: &mut Bench) -> Result<()> {
+    let tasks = bench.sizes.watched_tasks;
+    let mut watched = Watched::new(bench.seed, tasks, TRAFFIC[0])?;
+    let hours = (RELEASES - 1) * RELEASE_HOURS / 2;
+    for hour in 0..hours {
+        watched.release = hour / (RELEASE_HOURS / 2);
+        watched.tick(BEGIN + hour * 60, &[]).await?;
+    }
+    let (from, mut ticks) = (BEGIN + hours * 60, Vec::new());
+    // The first ticks allocate memory.
+    for minute in 0..3 + bench.sizes.watched_ticks {
+        let before = own_cpu_s()?;
+        watched.tick(from + minute, &[]).await?;
+        if minute >= 3 {
+            ticks.push(own_cpu_s()? - before);
+        }
+    }
+    let resident = memory(std::process::id()).map_or(f64::NAN, |memory| memory.resident as f64 / 1024.0 / 1024.0);
+    let mut section = bench.report.section("watch");
+    section.note("a tick", &ticks, "CPU-s / tick", None);
+    section.note("memory", &[resident], "MiB resident", None);
+    Ok(())
+}
+
 fn own_cpu_s() -> Result<f64> {
     cpu_seconds(std::process::id())
         .ok_or_else(|| Error::unavailable("`/proc` does not report the CPU time of this process"))
@@ -82,6 +113,8 @@ struct Watched {
     engine: Engine,
     rng: StdRng,
     tasks: usize,
+    /// The release in full rollout; the next one is its canary.
+    release: i64,
     runs: i64,
     sketch: Vec<u8>,
 }
@@ -94,18 +127,21 @@ impl Watched {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut sketch = Sketch::new();
         (0..runs).for_each(|_| sketch.add(rng.random_range(500_000..4_000_000), 1));
-        Ok(Self { engine, rng, tasks, runs, sketch: sketch.encode() })
+        Ok(Self { engine, rng, tasks, release: 1, runs, sketch: sketch.encode() })
     }
 
     async fn tick(&mut self, minute: i64, late: &[(usize, i64)]) -> Result<()> {
-        let mut cells: Vec<Cell> = (0..self.tasks)
-            .flat_map(|task| [false, true].map(|canary| Cell { task, canary, minute, sign: 1 }))
-            .collect();
-        cells.extend(late.iter().map(|(task, minute)| Cell { task: *task, canary: true, minute: *minute, sign: 0 }));
+        let mut cells: Vec<Cell> =
+            (0..self.tasks).flat_map(|task| [false, true].map(|canary| self.cell(task, canary, minute, 1))).collect();
+        cells.extend(late.iter().map(|(task, minute)| self.cell(*task, true, *minute, 0)));
         let batch = self.batch(&cells).await?;
         self.engine.take(Table::Metrics, vec![batch]).await?;
         self.engine.evaluate(minute + 1, minute + 1, None);
         Ok(())
+    }
+
+    fn cell(&self, task: usize, canary: bool, minute: i64, sign: i64) -> Cell {
+        Cell { task, release: self.release + i64::from(canary), canary, minute, sign }
     }
 
     async fn batch(&mut self, cells: &[Cell]) -> Result<RecordBatch> {
@@ -142,8 +178,7 @@ impl Watched {
                     DataType::Utf8View => {
                         let text = |cell: &Cell| match (field.name().as_str(), cell.canary) {
                             ("task", _) => format!("task-{}", cell.task),
-                            ("release_id", true) => "v2".to_owned(),
-                            ("release_id", false) => "v1".to_owned(),
+                            ("release_id", _) => format!("v{}", cell.release),
                             ("stage", true) => "canary".to_owned(),
                             ("stage", false) => "full".to_owned(),
                             ("cost_currency", _) => "USD".to_owned(),
