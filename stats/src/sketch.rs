@@ -146,7 +146,7 @@ impl Sketch {
     }
 
     /// Iterates over the non-empty buckets in order, with their counts in millionths.
-    pub fn buckets(&self) -> impl Iterator<Item = (u16, i128)> {
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, i128)> + Clone {
         self.counts.iter().map(|(bucket, micros)| (*bucket, *micros))
     }
 
@@ -192,16 +192,8 @@ impl Sketch {
 
     /// Returns the encoding of this sketch.
     pub fn encode(&self) -> Vec<u8> {
-        let fits = |micros: &i128| micros % ONE == 0 && i64::try_from(micros / ONE).is_ok();
-        let (format, unit) = if self.counts.values().all(fits) { (WHOLE, ONE) } else { (MILLIONTHS, 1) };
-        let mut bytes = vec![format];
-        let mut last = 0;
-        for (bucket, micros) in &self.counts {
-            let count = micros / unit;
-            put(&mut bytes, u128::from(bucket - last));
-            put(&mut bytes, ((count << 1) ^ (count >> 127)).cast_unsigned());
-            last = *bucket;
-        }
+        let mut bytes = Vec::new();
+        encode_micros(self.buckets(), &mut bytes);
         bytes
     }
 
@@ -224,22 +216,81 @@ impl Sketch {
     }
 }
 
+/// The count of a bucket in an encoded sketch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// In whole values, as in every table.
+    Whole(i64),
+    /// In millionths of a value.
+    Micros(i128),
+}
+
+impl Amount {
+    /// Returns the count in millionths.
+    pub fn micros(self) -> i128 {
+        match self {
+            Self::Whole(count) => i128::from(count) * ONE,
+            Self::Micros(micros) => micros,
+        }
+    }
+}
+
+/// Appends the encoding of a sketch whose counts are whole, given by bucket in order. Counts of zero are left out.
+pub fn encode_whole(counts: impl IntoIterator<Item = (u16, i64)>, bytes: &mut Vec<u8>) {
+    bytes.push(WHOLE);
+    let mut last = 0;
+    for (bucket, count) in counts {
+        if count != 0 {
+            put64(bytes, u64::from(bucket - last));
+            put64(bytes, ((count << 1) ^ (count >> 63)).cast_unsigned());
+            last = bucket;
+        }
+    }
+}
+
+/// Appends the encoding of a sketch whose counts are in millionths, given by bucket in order. Counts of zero are left out.
+pub fn encode_micros(counts: impl Iterator<Item = (u16, i128)> + Clone, bytes: &mut Vec<u8>) {
+    let whole_count = |micros: i128| (micros % ONE == 0).then(|| i64::try_from(micros / ONE).ok()).flatten();
+    if counts.clone().all(|(_, micros)| whole_count(micros).is_some()) {
+        return encode_whole(counts.filter_map(|(bucket, micros)| Some((bucket, whole_count(micros)?))), bytes);
+    }
+    bytes.push(MILLIONTHS);
+    let mut last = 0;
+    for (bucket, micros) in counts.filter(|(_, micros)| *micros != 0) {
+        put64(bytes, u64::from(bucket - last));
+        put(bytes, ((micros << 1) ^ (micros >> 127)).cast_unsigned());
+        last = bucket;
+    }
+}
+
 /// Calls `visit` with each bucket of an encoded sketch, in order, and its count in millionths.
 ///
 /// # Errors
 /// Fails if the bytes are not the encoding of a sketch; the buckets before the error have then been visited.
 pub fn for_each_encoded(bytes: &[u8], mut visit: impl FnMut(u16, i128)) -> Result<(), SketchError> {
+    for_each_amount(bytes, |bucket, amount| visit(bucket, amount.micros()))
+}
+
+/// Calls `visit` with each bucket of an encoded sketch, in order, and its count in the unit of the encoding.
+///
+/// # Errors
+/// As [`for_each_encoded`].
+pub fn for_each_amount(bytes: &[u8], mut visit: impl FnMut(u16, Amount)) -> Result<(), SketchError> {
     let Some((format, mut rest)) = bytes.split_first() else { return Ok(()) };
-    let (unit, bits) = match *format {
-        WHOLE => (ONE, u64::BITS),
-        MILLIONTHS => (1, u128::BITS),
-        _ => return Err(SketchError("unknown format")),
-    };
+    if *format != WHOLE && *format != MILLIONTHS {
+        return Err(SketchError("unknown format"));
+    }
     let mut bucket = 0_u64;
     let mut first = true;
     while !rest.is_empty() {
-        let step = u64::try_from(take(&mut rest, u64::BITS)?).map_err(|_| SketchError("no such bucket"))?;
-        let count = take(&mut rest, bits)?;
+        let step = take64(&mut rest)?;
+        let count = if *format == WHOLE {
+            let count = take64(&mut rest)?;
+            Amount::Whole((count >> 1).cast_signed() ^ -(count & 1).cast_signed())
+        } else {
+            let count = take(&mut rest, u128::BITS)?;
+            Amount::Micros((count >> 1).cast_signed() ^ -(count & 1).cast_signed())
+        };
         if step == 0 && !first {
             return Err(SketchError("a bucket occurs twice"));
         }
@@ -249,11 +300,10 @@ pub fn for_each_encoded(bytes: &[u8], mut visit: impl FnMut(u16, i128)) -> Resul
         if usize::from(place) >= BOUNDS.len() {
             return Err(SketchError("no such bucket"));
         }
-        let count = (count >> 1).cast_signed() ^ -(count & 1).cast_signed();
-        if count == 0 {
+        if matches!(count, Amount::Whole(0) | Amount::Micros(0)) {
             return Err(SketchError("an empty bucket"));
         }
-        visit(place, count * unit);
+        visit(place, count);
     }
     Ok(())
 }
@@ -266,12 +316,32 @@ fn product(number: u128, factor: u64) -> (u128, u128) {
     (high >> 64, (high << 64) | (low & u128::from(u64::MAX)))
 }
 
+fn put64(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push((number & 0x7f) as u8);
+}
+
 fn put(bytes: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
     }
     bytes.push((number & 0x7f) as u8);
+}
+
+/// Reads a variable-length integer of at most 64 bits. Most have one byte.
+fn take64(bytes: &mut &[u8]) -> Result<u64, SketchError> {
+    match bytes.split_first() {
+        Some((byte, rest)) if *byte < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(*byte))
+        }
+        _ => take(bytes, u64::BITS)
+            .and_then(|number| u64::try_from(number).map_err(|_| SketchError("a number is too large"))),
+    }
 }
 
 /// Reads a variable-length integer of at most `bits` bits.

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 use super::documentation;
 use super::fold::{CountOf, Fold, RandomGroups, RandomGroupsSum, SumOf};
 use super::sketches::{SketchMerge, SketchOf};
-use super::weighted::{WeightedGroupsSum, weighted_groups_type};
+use super::weighted::{WeightedGroupsSum, WeightedSum, weighted_groups_type};
 
 /// Returns every aggregate function.
 pub(super) fn all() -> Vec<AggregateUDF> {
@@ -25,8 +25,33 @@ pub(super) fn all() -> Vec<AggregateUDF> {
     let one_or_two = || Signature::one_of(vec![TypeSignature::Any(1), TypeSignature::Any(2)], Volatility::Immutable);
     const SIGN: (&str, &str) = ("sign", "1 to add a statement, -1 to retract it");
     const WEIGHT: (&str, &str) = ("weight_micros", "weight of each value in millionths; default 1,000,000");
+    let weighted = || {
+        let of = |value| TypeSignature::Exact(vec![value, LONG]);
+        Signature::one_of(vec![of(LONG), of(DataType::Decimal128(38, 0))], Volatility::Immutable)
+    };
     vec![
         super::whole::whole_sum(),
+        udaf::<WeightedSum<1>>(
+            "weighted_sum",
+            weighted(),
+            documentation(
+                "weighted_sum(value, weight_micros)",
+                "Sum of `value × weight` as a double, rounded once: the result depends neither on the order of the rows nor on \
+                 how they were divided. Rows with a null are ignored.",
+                "SELECT weighted_sum(runs, weight_micros) AS runs FROM (VALUES (3, 1000000), (2, 4000000)) AS t(runs, weight_micros)",
+                &[("value", "an integer: BIGINT or DECIMAL(38, 0)"), WEIGHT],
+            ),
+        ),
+        udaf::<WeightedSum<2>>(
+            "weighted_squares",
+            weighted(),
+            documentation(
+                "weighted_squares(value, weight_micros)",
+                "Sum of `value × weight²`, as `weighted_sum`.",
+                "SELECT weighted_squares(runs, weight_micros) AS runs FROM (VALUES (3, 1000000), (2, 4000000)) AS t(runs, weight_micros)",
+                &[("value", "an integer: BIGINT or DECIMAL(38, 0)"), WEIGHT],
+            ),
+        ),
         udaf::<CountOf>(
             "count_of",
             exact(&[LONG, DataType::Boolean]),
@@ -173,7 +198,7 @@ impl<F: Fold> AggregateUDFImpl for Function<F> {
     }
 
     fn create_groups_accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Many::<F>(Vec::new())))
+        Ok(Box::new(Many::<F>::default()))
     }
 
     fn documentation(&self) -> Option<&Documentation> {
@@ -247,7 +272,7 @@ impl<F: Fold> Accumulator for One<F> {
     }
 
     fn size(&self) -> usize {
-        self.0.size()
+        size_of::<Self>() + self.0.heap_bytes()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -261,7 +286,18 @@ impl<F: Fold> Accumulator for One<F> {
 }
 
 /// The states of all groups of a query.
-pub(super) struct Many<F>(pub(super) Vec<F>);
+pub(super) struct Many<F> {
+    states: Vec<F>,
+    /// Bytes that the states hold on the heap. They are counted as they change: the engine asks for the size after each
+    /// batch, and there may be thousands of groups.
+    heap_bytes: usize,
+}
+
+impl<F> Default for Many<F> {
+    fn default() -> Self {
+        Self { states: Vec::new(), heap_bytes: 0 }
+    }
+}
 
 impl<F: Fold> Many<F> {
     fn each(
@@ -271,14 +307,22 @@ impl<F: Fold> Many<F> {
         total: usize,
         mut step: impl FnMut(&mut F, usize) -> Result<()>,
     ) -> Result<()> {
-        self.0.resize_with(total, F::default);
+        self.states.resize_with(total, F::default);
         for (row, group) in groups.iter().enumerate() {
             if filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
-                let state = self.0.get_mut(*group).ok_or_else(|| exec_datafusion_err!("no group {group}"))?;
+                let state = self.states.get_mut(*group).ok_or_else(|| exec_datafusion_err!("no group {group}"))?;
+                let before = state.heap_bytes();
                 step(state, row)?;
+                self.heap_bytes = self.heap_bytes + state.heap_bytes() - before;
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, emit_to: EmitTo) -> Vec<F> {
+        let taken = emit_to.take_needed(&mut self.states);
+        self.heap_bytes = self.states.iter().map(Fold::heap_bytes).sum();
+        taken
     }
 }
 
@@ -295,11 +339,11 @@ impl<F: Fold> GroupsAccumulator for Many<F> {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        F::output(emit_to.take_needed(&mut self.0))
+        F::output(self.take(emit_to))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![F::state(emit_to.take_needed(&mut self.0))?])
+        Ok(vec![F::state(self.take(emit_to))?])
     }
 
     fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
@@ -311,12 +355,12 @@ impl<F: Fold> GroupsAccumulator for Many<F> {
         let input = F::input(values)?;
         let rows = values[0].len();
         let groups: Vec<usize> = (0..rows).collect();
-        let mut each = Self(Vec::new());
+        let mut each = Self::default();
         each.each(&groups, filter, rows, |state, row| state.update(&input, row))?;
-        Ok(vec![F::state(each.0)?])
+        Ok(vec![F::state(each.states)?])
     }
 
     fn size(&self) -> usize {
-        self.0.iter().map(Fold::size).sum()
+        self.states.capacity() * size_of::<F>() + self.heap_bytes
     }
 }

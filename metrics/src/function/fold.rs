@@ -1,6 +1,7 @@
 //! States of aggregate functions: the value that each group accumulates while rows arrive in any order.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Int64Array, ListArray};
@@ -37,8 +38,9 @@ pub(super) trait Fold: Default + Debug + Send + Sync + 'static {
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Self::output(states)
     }
-    fn size(&self) -> usize {
-        size_of::<Self>()
+    /// Returns the bytes it holds on the heap.
+    fn heap_bytes(&self) -> usize {
+        0
     }
 }
 
@@ -124,8 +126,8 @@ impl Fold for SumOf {
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         BigSum::state(states.into_iter().map(|state| state.0).collect())
     }
-    fn size(&self) -> usize {
-        self.0.size()
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
     }
 }
 
@@ -160,16 +162,17 @@ impl RandomGroups {
     }
 }
 
-/// Returns the 32 totals of a row; `None` if it is null.
-pub(super) fn group_totals(lists: &ListArray, row: usize) -> Result<Option<ArrayRef>> {
+/// Returns the 32 totals of a row, as the place of each in the values of all lists; `None` if it is null.
+pub(super) fn group_totals(lists: &ListArray, row: usize) -> Result<Option<Range<usize>>> {
     if lists.is_null(row) {
         return Ok(None);
     }
-    let list = lists.value(row);
-    if list.len() != GROUPS {
-        return Err(exec_datafusion_err!("a list has {} groups; it must have {GROUPS}", list.len()));
+    let place = |row: usize| usize::try_from(lists.value_offsets()[row]).unwrap_or(0);
+    let range = place(row)..place(row + 1);
+    if range.len() != GROUPS {
+        return Err(exec_datafusion_err!("a list has {} groups; it must have {GROUPS}", range.len()));
     }
-    Ok(Some(list))
+    Ok(Some(range))
 }
 
 impl Fold for RandomGroups {
@@ -194,8 +197,9 @@ impl Fold for RandomGroups {
         Ok(states.as_list::<i32>().clone())
     }
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
-        let Some(list) = group_totals(partial, row)? else { return Ok(()) };
-        for (group, value) in list.as_primitive::<Int64Type>().values().iter().enumerate() {
+        let Some(range) = group_totals(partial, row)? else { return Ok(()) };
+        let values = &partial.values().as_primitive::<Int64Type>().values()[range];
+        for (group, value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
             self.add(group, widened(*value));
         }
         Ok(())
@@ -206,9 +210,9 @@ impl Fold for RandomGroups {
         let element = Arc::new(Field::new("element", DataType::Int64, false));
         Ok(Arc::new(ListArray::new(element, lengths, Arc::new(Int64Array::from(values)), None)))
     }
-    fn size(&self) -> usize {
+    fn heap_bytes(&self) -> usize {
         let more = self.more.as_ref().map_or(0, |_| GROUPS * size_of::<i128>());
-        size_of::<Self>() + self.totals.as_ref().map_or(0, |_| GROUPS * size_of::<i64>()) + more
+        self.totals.as_ref().map_or(0, |_| GROUPS * size_of::<i64>()) + more
     }
 }
 
@@ -237,7 +241,7 @@ impl Fold for RandomGroupsSum {
     fn output(states: Vec<Self>) -> Result<ArrayRef> {
         RandomGroups::output(states.into_iter().map(|state| state.0).collect())
     }
-    fn size(&self) -> usize {
-        self.0.size()
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
     }
 }

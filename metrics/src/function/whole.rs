@@ -117,7 +117,7 @@ impl Total {
     }
 
     /// Returns the intermediate sum for another part of the same step: exact, or the end of the wide type if saturated.
-    fn state(&self) -> Option<i256> {
+    pub(super) fn state(&self) -> Option<i256> {
         let bound = |below: bool| if below { saturation_marker().wrapping_neg() } else { saturation_marker() };
         self.any.then(|| self.sum().unwrap_or_else(bound))
     }
@@ -136,20 +136,20 @@ impl Total {
     }
 
     /// Returns intermediate sums as a column.
-    fn states(totals: impl IntoIterator<Item = Self>) -> Result<ArrayRef> {
+    pub(super) fn states(totals: impl IntoIterator<Item = Self>) -> Result<ArrayRef> {
         let values: Decimal256Array = totals.into_iter().map(|total| total.state()).collect();
         Ok(Arc::new(values.with_precision_and_scale(76, 0)?))
     }
 
     /// Adds a row of a column of intermediate sums.
-    fn merge_row(&mut self, states: &Decimal256Array, row: usize) {
+    pub(super) fn merge_row(&mut self, states: &Decimal256Array, row: usize) {
         if states.is_valid(row) {
             self.merge(states.value(row));
         }
     }
 
     /// Returns the bytes it holds on the heap.
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         self.wide.as_ref().map_or(0, |_| size_of::<Wide>())
     }
 }
@@ -196,8 +196,8 @@ impl Fold for BigSum {
     fn state(states: Vec<Self>) -> Result<ArrayRef> {
         Total::states(states.into_iter().map(|state| state.0))
     }
-    fn size(&self) -> usize {
-        size_of::<Self>() + self.0.heap_bytes()
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
     }
 }
 
@@ -342,8 +342,8 @@ impl AggregateUDFImpl for Function {
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         Ok(match arguments.return_field.data_type() {
-            DataType::Int64 => Box::new(Many::<LongSum>(Vec::new())),
-            _ => Box::new(Many::<BigSum>(Vec::new())),
+            DataType::Int64 => Box::new(Many::<LongSum>::default()),
+            _ => Box::new(Many::<BigSum>::default()),
         })
     }
 
@@ -382,10 +382,11 @@ pub(super) fn at_bound(columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
             }
             DataType::List(field) if *field.data_type() == DataType::Int64 => {
                 let lists = column.as_list::<i32>().clone();
+                let values = lists.values().as_primitive::<Int64Type>().values().clone();
                 Box::new(move |row| {
-                    let list = lists.value(row);
-                    let values = list.as_primitive::<Int64Type>().values().iter();
-                    values.into_iter().any(|value| value.checked_abs().is_none_or(|size| size == i64::MAX))
+                    let place = |row: usize| usize::try_from(lists.value_offsets()[row]).unwrap_or(0);
+                    let mut values = values[place(row)..place(row + 1)].iter();
+                    values.any(|value| value.checked_abs().is_none_or(|size| size == i64::MAX))
                 })
             }
             DataType::Null => continue,
