@@ -237,6 +237,11 @@ fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> Agg
                 settings.poll_interval,
             ),
             rolling_history: reader.boolean("aggregate.rolling_history", settings.rolling_history),
+            rolling_history_memory_bytes: reader.bytes(
+                "aggregate.rolling_history_memory_bytes",
+                8 << 20,
+                settings.rolling_history_memory_bytes,
+            ),
             shards: reader.number_of("aggregate.shards", 1..=u64::from(MOST_SHARDS), settings.shards),
             ..*settings
         },
@@ -336,7 +341,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 36, "keys with a default");
+        assert_eq!(keys, 37, "keys with a default");
     }
 
     #[test]

@@ -7,9 +7,8 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bellwether_base::{Error, Result};
 use bellwether_follow::{Append, FollowHealth, Follower, Runner, Step, Until};
-use bellwether_lake::{Advance, CommitLog, Handover, Lake, Layout, Snapshot, app_of};
+use bellwether_lake::{Advance, CommitLog, DataFile, Handover, Lake, Layout, Snapshot, app_of};
 use bellwether_tables::Table;
-use datafusion::prelude::SessionContext;
 use futures::future::BoxFuture;
 use prometheus::Registry;
 use serde_json::Map;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::releases::Releases;
-use crate::rolling_history::{RollingHistory, newest_end_micros};
+use crate::rolling_history::RollingHistory;
 use crate::runs::{Runs, Shard};
 use crate::settings::AggregatorSettings;
 use crate::sql;
@@ -27,6 +26,10 @@ use crate::tail::Tail;
 /// Least time between two rows of a span in `rolling_history`. While a backlog is read, hundreds of windows pass, and only
 /// values that people could have seen are worth recording.
 const HISTORY_EVERY_MICROS: i64 = 5_000_000;
+
+/// How many times longer than it took to write `rolling_history` nothing is written to it: with many groups, the record must
+/// not hold up a backlog.
+const HISTORY_SHARE: i64 = 10;
 
 /// The setup of the role.
 #[derive(Clone)]
@@ -56,15 +59,14 @@ pub struct Aggregator {
     layout: Layout,
     tail: Tail,
     metrics: Metrics,
-    context: SessionContext,
     definitions: Definitions,
     runs: Runs,
     releases: Releases,
     history: RollingHistory,
     /// End of the newest window that this process has added to since it last wrote `rolling_history`.
     newest_end: Option<i64>,
-    /// When `rolling_history` was last written, microseconds since the epoch.
-    history_at: i64,
+    /// When `rolling_history` may be written again, microseconds since the epoch.
+    history_after: i64,
     /// `metrics` as of the last commit.
     on: Snapshot,
     /// Another process has committed since `releases` and `history` were loaded.
@@ -187,7 +189,7 @@ impl Aggregator {
             releases: Releases::load(lake).await?,
             history: RollingHistory::load(lake).await?,
             newest_end: None,
-            history_at: i64::MIN,
+            history_after: i64::MIN,
             lake: lake.clone(),
             settings: *settings,
             app,
@@ -195,7 +197,6 @@ impl Aggregator {
             tail: Tail::new(lake, handover.clone(), metrics.read_back.clone(), next),
             metrics,
             definitions: Definitions::plan(&context).await?,
-            context,
             runs,
             on,
             stood_by: false,
@@ -243,16 +244,16 @@ impl Aggregator {
             self.history.note(entry);
         }
         if !new.is_empty() {
-            let (partials, counts) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from..to)).await?;
-            self.metrics.count(&new, &counts, crate::recompute::saturated(&partials));
+            let (written, counts) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from..to)).await?;
+            self.metrics.count(&new, &counts, written.saturated);
             if self.settings.shard == 0 {
                 let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last.version).await?;
                 self.commit_releases(&seen, to).await?;
                 self.releases.note(fresh);
             }
-            self.on = self.commit(Table::Metrics, &self.on, &partials, to).await?;
+            self.on = self.commit_metrics(written.files, to).await?;
             self.metrics.commits.inc();
-            self.newest_end = self.newest_end.max(newest_end_micros(&partials)?);
+            self.newest_end = self.newest_end.max(written.newest_end);
         }
         for entry in &entries {
             self.runs.note(entry)?;
@@ -280,7 +281,7 @@ impl Aggregator {
     /// time.
     async fn keep_history(&mut self, last: bool) -> Result<()> {
         let now = self.lake.clock().now_micros();
-        if !last && now.saturating_sub(self.history_at) < HISTORY_EVERY_MICROS {
+        if !last && now < self.history_after {
             return Ok(());
         }
         let keeps = self.settings.rolling_history && self.settings.shard == 0;
@@ -290,26 +291,35 @@ impl Aggregator {
         if due.is_empty() {
             return Ok(());
         }
-        self.history_at = now;
-        let rows = self.history.rows(&self.lake, &self.context, &due, self.tail.next()).await?;
+        let memory_bytes = self.settings.rolling_history_memory_bytes;
+        let (rows, written) = self.history.rows(&self.lake, &due, self.tail.next(), memory_bytes).await?;
         if rows.num_rows() > 0 {
             let on = self.lake.log(Table::RollingHistory).load().await?;
             let to = self.tail.next().max(on.next(&self.app).unwrap_or(0));
             self.commit(Table::RollingHistory, &on, &rows, to).await?;
             self.metrics.show(&rows)?;
         }
-        self.history.written(&due);
+        self.history.written(&written);
+        let end = self.lake.clock().now_micros();
+        self.history_after = end + HISTORY_EVERY_MICROS.max((end - now).saturating_mul(HISTORY_SHARE));
         Ok(())
     }
 
     /// Appends rows to a table together with the shard's advance to a version of `events`.
     async fn commit(&self, table: Table, on: &Snapshot, rows: &RecordBatch, to: i64) -> Result<Snapshot> {
-        let mut advances = vec![Advance { app_id: self.app.clone(), expected: on.next(&self.app), next: to }];
-        if table == Table::Metrics {
-            // Another layout means that everything was rebuilt: this index belongs to the rows before.
-            advances.push(self.layout.advance(on));
-        }
+        let advances = vec![Advance { app_id: self.app.clone(), expected: on.next(&self.app), next: to }];
         let append = Append { table, on, rows: Some(rows), advances, operation: "aggregate", facts: Map::new() };
         append.commit(&self.lake, &self.metrics.follow).await
+    }
+
+    /// Appends files to `metrics` together with the shard's advance to a version of `events`.
+    async fn commit_metrics(&self, files: Vec<DataFile>, to: i64) -> Result<Snapshot> {
+        let on = &self.on;
+        let advance = Advance { app_id: self.app.clone(), expected: on.next(&self.app), next: to };
+        // Another layout means that everything was rebuilt: this index belongs to the rows before.
+        let advances = vec![advance, self.layout.advance(on)];
+        let (table, facts) = (Table::Metrics, Map::new());
+        let append = Append { table, on, rows: None, advances, operation: "aggregate", facts };
+        append.commit_files(&self.lake, &self.metrics.follow, files).await
     }
 }

@@ -5,7 +5,8 @@
 //!   files.
 //! * `runs` turns new rows into signed contributions, and `sums` these into partials, by the one definition of the metrics
 //!   crate.
-//! * `releases` and `rolling_history` keep the tables of these names; `exported` shows the latter as gauges.
+//! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, and
+//!   `exported` shows it as gauges.
 //! * `rebuild` recomputes everything and replaces each table in one commit.
 //! * [`recompute`] computes the metrics from scratch, for audits.
 //!
@@ -24,6 +25,7 @@ mod runs;
 mod settings;
 mod sql;
 mod statement;
+mod stored_rows;
 mod sums;
 mod tail;
 mod waiting;

@@ -128,13 +128,12 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
             return Ok(());
         }
         let last = versions.end - 1;
-        let (partials, _) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, versions)).await?;
+        let (metrics, _) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, versions)).await?;
+        self.files.entry(Table::Metrics).or_default().extend(metrics.files);
         let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last).await?;
         self.releases.note(fresh);
-        for (table, rows) in [(Table::Metrics, partials), (Table::Releases, seen)] {
-            let written = self.lake.write(table, &rows).await?;
-            self.files.entry(table).or_default().extend(written.into_iter().map(|written| written.file));
-        }
+        let written = self.lake.write(Table::Releases, &seen).await?;
+        self.files.entry(Table::Releases).or_default().extend(written.into_iter().map(|written| written.file));
         self.rows += new.iter().map(|file| file.count() as u64).sum::<u64>();
         (self.progress)(self.rows);
         Ok(())

@@ -1,33 +1,37 @@
 //! Records the rolling metrics as they were known when event time passed a boundary of a span.
 //!
-//! Longer spans have rarer boundaries: every 1, 5, 15 and 60 minutes. If one step passes several, only the newest is written,
-//! because the values at the others were not known at their time.
+//! Longer spans have rarer boundaries. If one step passes several, only the newest is written, because the values at the
+//! others were not known at their time.
+//!
+//! The values are those of view `rolling`, by the same SQL ([`bellwether_metrics::rolling_spans_sql`]): `stored_rows` runs it over
+//! the tables, within a bound on memory.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use bellwether_base::{Error, Result};
+use arrow::datatypes::TimestampMicrosecondType;
+use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{AddedFile, Lake, LogEntry};
+use bellwether_metrics::{AsOf, SPANS, rolling_spans_sql};
 use bellwether_tables::Table;
-use datafusion::prelude::SessionContext;
 
 use crate::sql;
+use crate::stored_rows::StoredRows;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Minutes between two boundaries of a span.
-const CADENCE: [(&str, i64); 4] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60)];
+const CADENCE: [(&str, i64); 6] = [("5m", 1), ("1h", 5), ("24h", 15), ("7d", 60), ("30d", 6 * 60), ("90d", 24 * 60)];
+
+/// Longest span, in minutes, that is computed without roll-ups.
+const MOST_MINUTES: i64 = 7 * 24 * 60;
 
 /// The boundaries that have been written, and the newest event of each partition.
 #[derive(Default)]
 pub(crate) struct RollingHistory {
     written: BTreeMap<String, i64>,
     newest_event: BTreeMap<(String, i32), i64>,
-    /// The definition of each span, planned when it is first due.
-    definitions: BTreeMap<&'static str, sql::Definition>,
 }
 
 /// Spans that are due, each with the boundary that was passed.
@@ -36,10 +40,17 @@ pub(crate) type Due = Vec<(&'static str, i64)>;
 // === impl RollingHistory ===
 
 impl RollingHistory {
+    /// Reads which boundaries have been written. The newest files say it: the table grows for as long as it is kept.
     pub(crate) async fn load(lake: &Lake) -> Result<Self> {
         let mut history = Self::default();
         let (_, files) = lake.active_files(Table::RollingHistory).await?;
-        for file in &files {
+        let mut by_age: Vec<(i64, AddedFile)> = files.into_iter().map(|file| (newest_as_of(&file), file)).collect();
+        by_age.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.path.cmp(&other.path)));
+        for (newest, file) in &by_age {
+            let passed = |span: &str| history.written.get(span).is_some_and(|written| written >= newest);
+            if CADENCE.iter().all(|(span, _)| passed(span)) {
+                break;
+            }
             for batch in lake.read(Table::RollingHistory, file, Some(&["span", "as_of"])).await? {
                 let spans = batch.column(0).as_string_view();
                 let moments = batch.column(1).as_primitive::<TimestampMicrosecondType>();
@@ -76,29 +87,38 @@ impl RollingHistory {
             .collect()
     }
 
-    /// Returns the rows of the spans that are due.
+    /// Returns the rows of the spans that are due, within a bound on memory, and these spans. A span that takes more memory is
+    /// left out: people can still ask for it in view `rolling`, and nothing else waits for it. The longest spans stay due until
+    /// there are roll-ups: minutes of months cost too much.
     pub(crate) async fn rows(
-        &mut self,
+        &self,
         lake: &Lake,
-        context: &SessionContext,
         due: &Due,
         events_version: i64,
-    ) -> Result<RecordBatch> {
-        let start = |(span, boundary): &(&str, i64)| {
-            let minutes = bellwether_metrics::SPANS.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
-            boundary - minutes * MINUTE_MICROS
-        };
-        let from = due.iter().map(start).min().unwrap_or(0);
-        let to = due.iter().map(|(_, boundary)| *boundary).max().unwrap_or(0);
-        // One read is enough: the longest span includes the rows of all others.
-        let metrics = metrics_between(lake, from, to).await?;
-        let mut batches = Vec::new();
+        memory_bytes: usize,
+    ) -> Result<(RecordBatch, Due)> {
+        let tables = StoredRows::open(lake, memory_bytes).await?;
+        let (mut batches, mut written) = (Vec::new(), Vec::new());
         for (span, boundary) in due {
-            let definition = match self.definitions.entry(span) {
-                Entry::Occupied(planned) => planned.into_mut(),
-                Entry::Vacant(none) => none.insert(definition(context, span).await?),
+            let spans: Vec<(&str, i64)> = SPANS.into_iter().filter(|(name, _)| name == span).collect();
+            let needs_rollups = spans.iter().any(|(_, minutes)| *minutes > MOST_MINUTES);
+            if needs_rollups && tables.rolled().hourly.is_none() {
+                continue;
+            }
+            written.push((*span, *boundary));
+            let query = rolling_spans_sql(AsOf::Micros(*boundary), &spans, tables.rolled());
+            let answer = match tables.query(&query).await {
+                Ok(answer) => answer,
+                Err(error) if error.kind() == ErrorKind::Unavailable && StoredRows::is_out_of_memory(&error) => {
+                    tracing::warn!(
+                        span,
+                        error = %error,
+                        "a span is left out of `rolling_history`; hint: raise [aggregate].rolling_history_memory_bytes"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let answer = definition.run([metrics.clone(), vec![moment(*boundary)?]]).await?;
             let count = answer.iter().map(RecordBatch::num_rows).sum();
             let written_at = TimestampMicrosecondArray::from(vec![lake.clock().now_micros(); count]);
             let more: [(&str, arrow::array::ArrayRef); 3] = [
@@ -108,7 +128,7 @@ impl RollingHistory {
             ];
             batches.push(sql::rows_of(Table::RollingHistory, &answer, &more)?);
         }
-        Ok(arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?)
+        Ok((arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?, written))
     }
 
     /// Notes spans whose rows are in the table now.
@@ -126,43 +146,14 @@ impl RollingHistory {
     }
 }
 
-/// Plans the rolling metrics of a span up to the moment in relation `boundary`.
-async fn definition(context: &SessionContext, span: &str) -> Result<sql::Definition> {
-    let text = bellwether_metrics::rolling_spans_sql("(SELECT as_of FROM boundary)", [span]);
-    let relations = [("metrics", Table::Metrics.arrow_schema()), ("boundary", boundary_schema())];
-    sql::Definition::new(context, &relations, &text).await
-}
-
-fn boundary_schema() -> SchemaRef {
-    let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    Arc::new(Schema::new(vec![Field::new("as_of", moment, false)]))
-}
-
-/// Returns the one row of relation `boundary`.
-fn moment(micros: i64) -> Result<RecordBatch> {
-    let moment = TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
-    Ok(RecordBatch::try_new(boundary_schema(), vec![Arc::new(moment)])?)
-}
-
-/// Reads the files of `metrics` that may have windows with a start in a range of time.
-async fn metrics_between(lake: &Lake, from_micros: i64, to_micros: i64) -> Result<Vec<RecordBatch>> {
-    let (_, files) = lake.active_files(Table::Metrics).await?;
-    let mut rows = Vec::new();
-    for file in files.iter().filter(|file| may_hold(file, from_micros, to_micros)) {
-        rows.extend(lake.read(Table::Metrics, file, None).await?);
-    }
-    Ok(rows)
-}
-
-/// Returns false only if the statistics of a file rule out windows with a start in a range of time.
-fn may_hold(file: &AddedFile, from_micros: i64, to_micros: i64) -> bool {
-    let bound = |which: &str| -> Option<i64> {
+/// Returns the newest boundary in a file by its statistics; without them, the greatest time of all.
+fn newest_as_of(file: &AddedFile) -> i64 {
+    let bound = || -> Option<i64> {
         let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-        let text = stats.get(which)?.get("window_start")?.as_str()?;
+        let text = stats.get("maxValues")?.get("as_of")?.as_str()?;
         arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text).ok().map(|nanos| nanos.div_euclid(1000))
     };
-    bound("maxValues").is_none_or(|newest| newest >= from_micros)
-        && bound("minValues").is_none_or(|oldest| oldest < to_micros)
+    bound().unwrap_or(i64::MAX)
 }
 
 /// Returns the end of the newest window in rows of `metrics`.
@@ -186,7 +177,14 @@ mod tests {
         let minute = |n: i64| n * MINUTE_MICROS;
         assert_eq!(
             history.due(minute(61), minute(70)),
-            [("5m", minute(61)), ("1h", minute(60)), ("24h", minute(60)), ("7d", minute(60))]
+            [
+                ("5m", minute(61)),
+                ("1h", minute(60)),
+                ("24h", minute(60)),
+                ("7d", minute(60)),
+                ("30d", minute(0)),
+                ("90d", minute(0))
+            ]
         );
         history.written(&history.due(minute(61), minute(70)));
         assert_eq!(history.due(minute(61), minute(70)), []);

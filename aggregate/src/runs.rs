@@ -27,7 +27,7 @@ use crate::run_index::{Held, RowPlace, RunIndex};
 use crate::settings::AggregatorSettings;
 use crate::sql;
 use crate::statement::{COLUMNS, COLUMNS_WITH_ID, StatementKind, Statements, run_of, shard_of};
-use crate::sums::{Definitions, Sums};
+use crate::sums::{Definitions, Sums, Written};
 use crate::tail::FileRows;
 use new_rows::{NewRows, NewStatement};
 
@@ -186,14 +186,14 @@ impl Runs {
         Ok(())
     }
 
-    /// Aggregates the new rows of some versions of `events`. Returns their rows of `metrics`.
+    /// Aggregates the new rows of some versions of `events`. Returns their rows of `metrics`, in storage.
     pub(crate) async fn take(
         &mut self,
         lake: &Lake,
         definitions: &Definitions,
         new: &[FileRows],
         versions: Range<i64>,
-    ) -> Result<(RecordBatch, Counts)> {
+    ) -> Result<(Written, Counts)> {
         // Makes room before the look-up: a statement that left the index later would be found in neither place.
         self.make_room(new.iter().map(FileRows::count).sum());
         let first_new = self.files.next();
@@ -214,7 +214,7 @@ impl Runs {
         let (changed, simple): (Vec<&NewStatement>, Vec<&NewStatement>) =
             statements.iter().partition(|new| again.contains(&new.run));
         counts.runs += simple.len() as u64;
-        let mut sums = Sums::new(&definitions.metrics, self.corrected_at_once * SUMMED_A_CORRECTED, versions);
+        let mut sums = Sums::new(lake, &definitions.metrics, self.corrected_at_once * SUMMED_A_CORRECTED, versions);
         for rows in picked(&batches, simple.into_iter().map(NewStatement::row).collect())? {
             sums.add(sql::with_sign(&sql::runs_as_they_stand(&rows)?, 1)?).await?;
         }

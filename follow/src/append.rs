@@ -33,11 +33,22 @@ impl Append<'_> {
     /// `Fenced` if another process has moved one of the applications: nothing was committed, and the files are removed.
     /// `Unavailable` if the files could not be written. An unclear commit is asked about until it is clear.
     pub async fn commit(self, lake: &Lake, metrics: &FollowMetrics) -> Result<Snapshot> {
-        let written = match self.rows {
-            Some(rows) => lake.write(self.table, rows).await?,
-            None => Vec::new(),
-        };
-        let files: Vec<DataFile> = written.into_iter().map(|written| written.file).collect();
+        self.commit_files(lake, metrics, Vec::new()).await
+    }
+
+    /// As [`Append::commit`], together with files of the table that were written before.
+    ///
+    /// # Errors
+    /// As [`Append::commit`].
+    pub async fn commit_files(
+        self,
+        lake: &Lake,
+        metrics: &FollowMetrics,
+        mut files: Vec<DataFile>,
+    ) -> Result<Snapshot> {
+        if let Some(rows) = self.rows {
+            files.extend(lake.write(self.table, rows).await?.into_iter().map(|written| written.file));
+        }
         let commit = Commit {
             uuid: lake.clock().unique_id(),
             advances: self.advances,

@@ -21,8 +21,11 @@
 
 use bellwether_tables::{AppId, Table};
 
-use crate::commit::Snapshot;
+use bellwether_base::Result;
+
+use crate::commit::{CommitLog, Snapshot};
 use crate::layout::Layout;
+use crate::root::Lake;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 
@@ -94,6 +97,18 @@ impl RollUp {
 // === impl Rolled ===
 
 impl Rolled {
+    /// Loads how far the roll-ups of a lake go at present. A reader loads it before and after it opens the tables of metrics, and
+    /// opens them again if it has changed: maintenance folds only rows that are rolled up by then, so that no row of the
+    /// opened tables is on both sides of the numbers.
+    ///
+    /// # Errors
+    /// `Unavailable` if storage does not answer.
+    pub async fn load(lake: &Lake) -> Result<Self> {
+        let daily = lake.log(Table::MetricsDaily).load().await?;
+        let hourly = lake.log(Table::MetricsHourly).load().await?;
+        Ok(Self::of(&daily, &hourly, &lake.log(Table::Metrics).load().await?))
+    }
+
     /// Returns how far the roll-ups go. The snapshots must have been loaded in the order of the arguments: a row that moves
     /// on between two loads is then seen once, in the table that was loaded later.
     pub fn of(daily: &Snapshot, hourly: &Snapshot, metrics: &Snapshot) -> Self {

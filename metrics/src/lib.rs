@@ -5,6 +5,7 @@
 //!   definition: the stream, a rebuild and an audit run them.
 //! * `definition/fold.sql`: folds partial rows exactly into one row per group, or into fewer partial rows.
 //! * `definition/weighted.sql` and `definition/figures.sql`: rates, intervals, quantiles and costs from partial rows.
+//! * `spans`: which rows of the minutes, hours and days make up a span of time.
 //! * [`Planned`]: a query that is planned once and run for each second's rows.
 //! * [`register`]: the SQL functions that the definitions use, each with documentation and an example.
 //!
@@ -12,6 +13,7 @@
 
 mod function;
 mod planned;
+mod spans;
 
 use std::sync::LazyLock;
 
@@ -20,6 +22,7 @@ use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr, Statement as Sq
 
 pub use function::{FunctionEntry, at_bound, catalogue, register, whole_sum};
 pub use planned::{Planned, Relation};
+pub use spans::{Rolled, SPANS};
 
 /// The contribution of one run, except for [`SATURATED`].
 const METRICS: &str = include_str!("definition/metrics.sql");
@@ -42,12 +45,6 @@ pub fn metrics_sql() -> &'static str {
 fn bounded<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     columns.filter(|name| !name.ends_with("_sketch") && !KEY.contains(name) && *name != SATURATED).collect()
 }
-
-/// SQL expression for the default end of rolling metrics: the end of the newest window that has a run. Windows that
-/// have not begun are ignored: otherwise, one producer with a fast clock would move the last minutes of all producers
-/// into a future that only it has runs for.
-pub const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM (SELECT window_start FROM metrics \
-                          WHERE window_start <= now() GROUP BY window_start HAVING sum(runs) <> 0))";
 
 /// Columns of `events` that a contribution consists of, in order.
 pub const CONTRIBUTION_COLUMNS: &[&str] = &[
@@ -141,6 +138,10 @@ pub const KEY: [&str; 9] = [
     "cost_currency",
 ];
 
+/// Columns of `metrics` that identify a group in any window.
+pub const GROUP: [&str; 8] =
+    ["tenant", "task", "release_id", "release_fingerprint", "model", "stage", "weight_micros", "cost_currency"];
+
 /// Columns of `metrics` that its first version lacked. They are null in older rows, which means "not recorded".
 pub const RECORDED_LATER: [&str; 8] = [
     "tokens_runs",
@@ -152,9 +153,6 @@ pub const RECORDED_LATER: [&str; 8] = [
     "llm_calls_runs",
     "turns_runs",
 ];
-
-/// Spans of the rolling metrics: name in SQL and length in minutes.
-pub const SPANS: [(&str, i64); 4] = [("5m", 5), ("1h", 60), ("24h", 24 * 60), ("7d", 7 * 24 * 60)];
 
 /// Width of a window of partial rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +187,7 @@ impl Window {
 /// Returns SQL that folds the rows of relation `metrics` exactly into one row per window and group. The relation must hold all
 /// rows of each group: entirely retracted groups are left out.
 pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
-    folded(columns, "metrics", "")
+    folded(columns, "metrics", &KEY.join(", "))
 }
 
 /// Returns SQL that folds the rows of relation `metrics` exactly into fewer partial rows: one per group and window of this
@@ -197,24 +195,24 @@ pub fn fold_sql<'a>(columns: impl IntoIterator<Item = &'a str>) -> String {
 /// up to nothing stays, because rows elsewhere may belong to it.
 pub fn partials_sql(window: Window) -> String {
     let provenance = "min(events_from) AS events_from,\n    max(events_to) AS events_to";
-    fold_with(&format!("{provenance},\n    {}", sums(partial_columns())), &window.of_metrics(), "", "")
+    fold_with(&format!("{provenance},\n    {}", sums(partial_columns())), &window.of_metrics(), &KEY.join(", "), "")
 }
 
 /// Returns SQL that folds the rows of relation `metrics` exactly into one row per group and window of this width, without
 /// their provenance. The relation must hold all rows of each group: entirely retracted groups are left out.
 pub fn windows_sql(window: Window) -> String {
-    folded(partial_columns(), &window.of_metrics(), "")
+    folded(partial_columns(), &window.of_metrics(), &KEY.join(", "))
 }
 
-fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, before: &str) -> String {
-    fold_with(&sums(columns), source, before, "HAVING sum(runs) <> 0")
+fn folded<'a>(columns: impl IntoIterator<Item = &'a str>, source: &str, key: &str) -> String {
+    fold_with(&sums(columns), source, key, "HAVING sum(runs) <> 0")
 }
 
-fn fold_with(sums: &str, source: &str, before: &str, having: &str) -> String {
+fn fold_with(sums: &str, source: &str, key: &str, having: &str) -> String {
     uncommented(include_str!("definition/fold.sql"))
         .replace("{sums}", sums)
         .replace("{source}", source)
-        .replace("{before}", before)
+        .replace("{key}", key)
         .replace("{having}", having)
 }
 
@@ -246,6 +244,16 @@ fn partial_columns() -> impl Iterator<Item = &'static str> {
     PARTIAL_COLUMNS.iter().map(String::as_str)
 }
 
+/// Returns the columns of the definition of the metrics that figures follow from.
+pub(crate) fn figure_columns() -> &'static [&'static str] {
+    static COLUMNS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let words: Vec<&str> = include_str!("definition/weighted.sql").split(|letter| !is_name(letter)).collect();
+        partial_columns().filter(|name| words.contains(name)).collect()
+    });
+    &COLUMNS
+}
+
 /// Returns the names of the columns that a definition returns, from its syntax tree.
 fn returned_columns(sql: &str) -> Vec<String> {
     let statements = DFParser::parse_sql(sql).expect("a definition is one SQL query");
@@ -260,79 +268,96 @@ fn returned_columns(sql: &str) -> Vec<String> {
     select.projection.into_iter().filter_map(name).collect()
 }
 
-/// Returns the SQL of the rolling metrics up to `as_of`, an SQL expression of a timestamp: one row per span, tenant,
-/// task, release and stage. It reads relation `metrics`.
-pub fn rolling_sql(as_of: &str) -> String {
-    rolling_spans_sql(as_of, SPANS.iter().map(|(name, _)| *name))
+/// The end of the spans of rolling metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// A moment, microseconds since the epoch.
+    Micros(i64),
+    /// The end of the newest window that has a run and has begun. Windows that have not begun are ignored: otherwise, one
+    /// producer with a fast clock would move the last minutes of all producers into a future that only it has runs for.
+    Newest,
 }
 
-/// Returns the SQL of [`rolling_sql`] for some of the spans.
-pub fn rolling_spans_sql<'a>(as_of: &str, spans: impl IntoIterator<Item = &'a str>) -> String {
-    let spans: Vec<String> = spans
-        .into_iter()
-        .filter_map(|name| SPANS.iter().find(|(known, _)| *known == name))
-        .map(|(name, minutes)| format!("('{name}', INTERVAL '{minutes} minutes')"))
-        .collect();
-    let source = format!(
-        "span AS (SELECT column1 AS span, column2 AS length FROM (VALUES {})),\n\
-         moment AS (SELECT {as_of} AS as_of),\n\
-         source AS (\n    \
-             SELECT span.span, moment.as_of, m.*\n    \
-             FROM metrics AS m CROSS JOIN span CROSS JOIN moment\n    \
-             WHERE m.window_start >= moment.as_of - span.length AND m.window_start < moment.as_of\n\
-         )",
-        spans.join(", ")
-    );
-    figures(&source, "span, as_of, ", "span, as_of, tenant, task, release_id, stage", "", "")
+/// Returns the SQL of the rolling metrics of all spans that end at a moment: one row per span, tenant, task, release and
+/// stage. It reads relation `metrics` and the roll-ups in `rolled`; [`AsOf::Newest`] reads all of `metrics`, so that it is
+/// better to find the moment first ([`newest_sql`]).
+pub fn rolling_sql(as_of: AsOf, rolled: Rolled) -> String {
+    rolling_spans_sql(as_of, &SPANS, rolled)
 }
 
-/// Returns the SQL of all-time metrics of each release: one row per tenant, task, release, fingerprint and stage. It
-/// reads relation `metrics`.
-pub fn release_summary_sql() -> String {
-    figures(
-        ALL_TIME,
-        "",
-        "tenant, task, release_id, release_fingerprint, model, stage",
-        "min(window_start) AS first_window, max(window_start) AS last_window, ",
-        ", first_window, last_window",
+/// Like [`rolling_sql`], for some of the spans: names and lengths in minutes.
+pub fn rolling_spans_sql(as_of: AsOf, spans: &[(&str, i64)], rolled: Rolled) -> String {
+    let source = match as_of {
+        AsOf::Micros(micros) => spans::spans_to(&moment(micros), spans, rolled),
+        AsOf::Newest => spans::spans_to_found(NEWEST, spans),
+    };
+    let key = "span, as_of, tenant, task, release_id, stage";
+    figures(&source, "span, as_of, ", key, "", "folded")
+}
+
+/// Returns the SQL expression of a moment, with the type of `window_start`.
+fn moment(micros: i64) -> String {
+    format!("arrow_cast(to_timestamp_micros({micros}), 'Timestamp(Microsecond, Some(\"UTC\"))')")
+}
+
+/// SQL expression for the default end of rolling metrics.
+const NEWEST: &str = "(SELECT max(window_start) + INTERVAL '1 minute' FROM (SELECT window_start FROM metrics \
+                      WHERE window_start <= now() GROUP BY window_start HAVING sum(runs) <> 0))";
+
+/// Returns the SQL of the moment [`AsOf::Newest`], from the windows of the last `minutes` or from all: one row with `begun`,
+/// that moment in microseconds since the epoch or null, and `ahead`, whether there are windows that have not begun. It reads
+/// relation `metrics`.
+pub fn newest_sql(minutes: Option<i64>) -> String {
+    let recent = minutes
+        .map_or_else(String::new, |minutes| format!(" WHERE window_start >= now() - INTERVAL '{minutes} minutes'"));
+    format!(
+        "SELECT CAST(max(window_start) FILTER (WHERE window_start <= now()) + INTERVAL '1 minute' AS BIGINT) AS begun, \
+         coalesce(max(window_start) > now(), FALSE) AS ahead \
+         FROM (SELECT window_start FROM metrics{recent} GROUP BY window_start HAVING sum(runs) <> 0)"
     )
+}
+
+/// Returns the SQL of all-time metrics of each release: one row per tenant, task, release, fingerprint, model and stage. It
+/// reads relation `metrics` and the roll-ups in `rolled`.
+pub fn release_summary_sql(rolled: Rolled) -> String {
+    let key = "tenant, task, release_id, release_fingerprint, model, stage";
+    // The days come from a fold of their own, so that the wide one has one row per group and not per day.
+    let source = format!(
+        "{},\nlived AS (\n    \
+             SELECT {key}, min(day) AS first_day, max(day) AS last_day FROM (\n        \
+                 SELECT {key}, day FROM source GROUP BY {key}, day HAVING sum(runs) <> 0\n    \
+             ) GROUP BY {key}\n\
+         )",
+        spans::all_days(rolled)
+    );
+    let joined = format!("(SELECT folded.*, first_day, last_day FROM folded JOIN lived USING ({key}))");
+    figures(&source, "", key, ", first_day, last_day", &joined)
 }
 
 /// Returns the SQL of the metrics by minute: one row per window, tenant, task, release and stage. It reads relation
 /// `metrics`.
 pub fn metrics_1m_sql() -> String {
-    figures(ALL_TIME, "", "window_start, tenant, task, release_id, stage", "", "")
+    figures(&spans::all_minutes(), "window_start, ", "window_start, tenant, task, release_id, stage", "", "folded")
 }
 
 /// Returns the SQL of every metric of each task over the last `minutes`, with canaries and full rollouts combined, for
-/// the rules of contracts: one row per tenant and task. It reads relation `metrics`.
-pub fn task_sql(minutes: i64) -> String {
-    let source = format!(
-        "source AS (SELECT * FROM metrics WHERE window_start >= now() - INTERVAL '{minutes} minutes' \
-         AND stage IN ('canary', 'full'))"
-    );
-    figures(&source, "", "tenant, task", "", "")
+/// the rules of contracts: one row per tenant and task. It reads relation `metrics` and the roll-ups in `rolled`.
+pub fn task_sql(minutes: i64, rolled: Rolled) -> String {
+    figures(&spans::last_minutes(minutes, rolled), "", "tenant, task", "", "folded")
 }
 
-const ALL_TIME: &str = "source AS (SELECT * FROM metrics)";
-
-/// Returns the SQL of the figures by `key`, from the rows of `source`, a list of common table expressions. `before` lists
-/// columns of `source` that the exact fold keeps, `extra` aggregates beside the weighted ones, and `extra_names` their names.
-///
-/// Partial rows are folded exactly before they are weighted. Weighting rounds, so otherwise the results would depend on
-/// how the partial rows are split; and groups that were entirely retracted would leave their windows behind.
-fn figures(source: &str, before: &str, key: &str, extra: &str, extra_names: &str) -> String {
-    let exact = folded(partial_columns(), "source", before);
-    let source = format!(
-        "{source},\nexact AS (\n{exact}),\n\
-         weighing AS (SELECT *, CAST(weight_micros AS DOUBLE) / 1e6 AS w FROM exact)"
-    );
-    let folded = uncommented(include_str!("definition/weighted.sql"))
-        .replace("{key}", key)
-        .replace("{extra}", extra)
-        .replace("{source}", "weighing");
-    let figures = uncommented(include_str!("definition/figures.sql")).replace("{key}", &format!("{key}{extra_names}"));
-    format!("WITH {source},\nfolded AS (\n{folded}\n)\n{figures}")
+/// Partial rows are folded exactly before they are weighted, and the weights are applied exactly too: the figures depend
+/// neither on how the partial rows are split nor on how the windows are rolled up. `before` is a list of columns that `source`
+/// has before those of the group, `key` the columns by which the figures are grouped, and `joined` relation `folded` with
+/// the columns `more` beside it.
+fn figures(source: &str, before: &str, key: &str, more: &str, joined: &str) -> String {
+    let exact = folded(figure_columns().iter().copied(), "source", &format!("{before}{}", GROUP.join(", ")));
+    let folded =
+        uncommented(include_str!("definition/weighted.sql")).replace("{key}", key).replace("{source}", "exact");
+    let figures = uncommented(include_str!("definition/figures.sql"))
+        .replace("{key}", &format!("{key}{more}"))
+        .replace("{folded}", joined);
+    format!("WITH {source},\nexact AS (\n{exact}),\nfolded AS (\n{folded}\n)\n{figures}")
 }
 
 /// Strips the comment at the head of a definition, so that it can be embedded in another query.

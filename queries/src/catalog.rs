@@ -4,14 +4,16 @@
 //! A catalog never changes: when a table has a new version, the engine makes another catalog. So a statement sees one version
 //! of every table, and no view keeps the tables that it was planned over.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
+use bellwether_metrics::{AsOf, Rolled, newest_sql, release_summary_sql, rolling_sql, task_sql};
 use bellwether_tables::Table;
-use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
     TableProvider,
@@ -21,11 +23,15 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::functions::expr_fn::now;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::collect;
 use datafusion::prelude::col;
 
 use crate::tables::{Snapshot, Tables};
 use crate::tenant;
-use crate::view::{View, views};
+use crate::view::{DAY_MINUTES, View, views};
+
+/// Ranges of time, in minutes, in which the newest window is looked for, before all of `metrics` is.
+const RECENT_MINUTES: [i64; 3] = [10, 24 * 60, 30 * 24 * 60];
 
 /// Catalog and schema of the tables and views.
 pub(crate) const CATALOG: &str = "bellwether";
@@ -127,19 +133,64 @@ impl Catalog {
 
     /// Plans a query over the tables.
     pub(crate) async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let itself =
-            self.itself.upgrade().ok_or_else(|| DataFusionError::Execution("the catalog is gone".to_owned()))?;
-        itself.state().create_logical_plan(sql).await
+        self.itself()?.state().create_logical_plan(sql).await
+    }
+
+    fn itself(&self) -> Result<Arc<Self>> {
+        self.itself.upgrade().ok_or_else(|| DataFusionError::Execution("the catalog is gone".to_owned()))
+    }
+
+    /// The roll-ups of the snapshot.
+    pub(crate) fn rolled(&self) -> Rolled {
+        self.snapshot.rolled
     }
 
     async fn view(&self, view: &'static View) -> Result<Arc<dyn TableProvider>> {
         if let Some(provider) = self.planned.lock().unwrap_or_else(PoisonError::into_inner).get(view.name) {
             return Ok(Arc::clone(provider));
         }
-        let plan = self.plan(&view.sql).await?;
-        let provider: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.sql.clone())));
-        self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(view.name, Arc::clone(&provider));
+        let (sql, lasting) = self.definition(view).await?;
+        let plan = self.plan(&sql).await?;
+        let provider: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(sql.into_owned())));
+        if lasting {
+            self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(view.name, Arc::clone(&provider));
+        }
         Ok(provider)
+    }
+
+    /// Returns the query of a view, and whether it is the same for as long as the snapshot. Views over long times read the
+    /// roll-ups that the snapshot has.
+    async fn definition(&self, view: &'static View) -> Result<(Cow<'static, str>, bool)> {
+        let rolled = self.snapshot.rolled;
+        Ok(match view.name {
+            "rolling" if self.snapshot.stored && !self.scope.at_present => match self.newest().await? {
+                (Some(micros), lasting) => (rolling_sql(AsOf::Micros(micros), rolled).into(), lasting),
+                (None, lasting) => (Cow::Borrowed(&view.sql), lasting),
+            },
+            "release_summary" => (release_summary_sql(rolled).into(), true),
+            "last_day" => (task_sql(DAY_MINUTES, rolled).into(), true),
+            _ => (Cow::Borrowed(&view.sql), true),
+        })
+    }
+
+    /// Finds the end of the newest window that has begun, microseconds since the epoch, so that a query can name it and skip
+    /// files. Also returns whether it stays the newest for as long as the snapshot: no window is ahead of the clock.
+    async fn newest(&self) -> Result<(Option<i64>, bool)> {
+        let mut found = (None, true);
+        for minutes in RECENT_MINUTES.into_iter().map(Some).chain([None]) {
+            let state = self.itself()?.state();
+            let plan = state.create_logical_plan(&newest_sql(minutes)).await?;
+            let plan = state.create_physical_plan(&plan).await?;
+            for rows in collect(plan, state.task_ctx()).await?.iter().filter(|rows| rows.num_rows() > 0) {
+                let begun = rows.column(0).as_primitive::<Int64Type>();
+                let begun = begun.is_valid(0).then(|| begun.value(0));
+                found = (begun, !rows.column(1).as_boolean().value(0));
+            }
+            if found.0.is_some() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Returns a stored table, without the rows that do not exist for the scope.
@@ -162,10 +213,8 @@ impl Catalog {
 
     /// Plans view `rolling` for its columns.
     pub(crate) async fn prepare(&self) -> Result<()> {
-        let rolling = views().iter().find(|view| view.name == "rolling");
-        if let Some(view) = rolling {
-            self.tables.note_rolling_columns(self.view(view).await?.schema());
-        }
+        let plan = self.plan(&rolling_sql(AsOf::Micros(0), Rolled::default())).await?;
+        self.tables.note_rolling_columns(Arc::clone(plan.schema().inner()));
         Ok(())
     }
 

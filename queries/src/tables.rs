@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bellwether_base::{Error, Result};
-use bellwether_lake::{CommitLog, Lake, Reading, Stored};
+use bellwether_lake::{CommitLog, Lake, Reading, Rolled as RollUps, Snapshot as TableVersion, Stored};
+use bellwether_metrics::Rolled;
 use bellwether_tables::Table;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -45,12 +46,19 @@ pub(crate) struct Tables {
     rolling: OnceLock<SchemaRef>,
 }
 
+/// The tables of metrics, each roll-up before the table that it is made from.
+const METRICS: [Table; 3] = [Table::MetricsDaily, Table::MetricsHourly, Table::Metrics];
+
 /// Every table at one version, for one statement.
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
     tables: BTreeMap<&'static str, Arc<dyn TableProvider>>,
     /// Number of replacements of tables, so that a view planned over older ones is not kept.
     pub(crate) generation: u64,
+    /// True if the tables are those of a lake: their rows are the same for as long as the snapshot.
+    pub(crate) stored: bool,
+    /// The roll-ups that queries may use.
+    pub(crate) rolled: Rolled,
 }
 
 #[derive(Default)]
@@ -101,18 +109,25 @@ impl Tables {
             return Ok(()); // Another session has refreshed since this request.
         }
         let asked = self.asked.load(Ordering::SeqCst);
-        let newest = future::try_join_all(
-            Table::ALL.map(|table| async move { Ok::<_, Error>((table, lake.log(table).load().await?)) }),
-        )
-        .await?;
-        let moved: Vec<Table> = newest
-            .iter()
-            .filter(|(table, snapshot)| refreshed.versions.get(table) != Some(&snapshot.version))
-            .map(|(table, _)| *table)
-            .collect();
-        if !moved.is_empty() {
+        let mut newest = versions(lake).await?;
+        loop {
+            // Tables are replaced once a look-up and what was opened after it agree.
+            let moved: Vec<Table> = newest
+                .iter()
+                .filter(|(table, snapshot)| refreshed.versions.get(table) != Some(&snapshot.version))
+                .map(|(table, _)| *table)
+                .collect();
+            if moved.is_empty() {
+                break;
+            }
+            let of_metrics = moved.iter().any(|table| METRICS.contains(table));
             let opened = moved.into_iter().map(|table| open(state, lake, table, None));
             let opened = future::try_join_all(opened).await?;
+            // The tables of metrics belong together only if the roll-ups stayed where they were.
+            if of_metrics && RollUps::load(lake).await? != rolled(&newest) {
+                newest = versions(lake).await?;
+                continue;
+            }
             let mut tables = Vec::with_capacity(opened.len() + 1);
             for (table, version, provider) in opened {
                 refreshed.versions.insert(table, version);
@@ -122,7 +137,9 @@ impl Tables {
             // never ahead of its rows.
             let events = newest.iter().find(|(table, _)| *table == Table::Events).map(|(_, snapshot)| snapshot);
             tables.push(numbers(&events.map(Reading::all).unwrap_or_default())?);
-            self.replace(tables);
+            let RollUps { hours, days } = rolled(&newest);
+            self.replace(tables, Some(Rolled::up_to(hours, days)));
+            break;
         }
         refreshed.answered = asked;
         Ok(())
@@ -135,7 +152,8 @@ impl Tables {
         let mut tables: Vec<_> = opened.into_iter().map(|(table, _, provider)| (table.name(), provider)).collect();
         // The progress of ingest at an older version is not recorded.
         tables.push(numbers(&[])?);
-        self.replace(tables);
+        // Roll-ups belong to the newest version of `metrics` only.
+        self.replace(tables, Some(Rolled::default()));
         Ok(())
     }
 
@@ -147,7 +165,7 @@ impl Tables {
         }
         let fresh = RowsTable::new(schema);
         fresh.put(rows);
-        self.replace(vec![(table.name(), Arc::new(fresh.clone()))]);
+        self.replace(vec![(table.name(), Arc::new(fresh.clone()))], None);
         in_memory.insert(table, fresh);
     }
 
@@ -156,15 +174,18 @@ impl Tables {
         for table in Table::ALL {
             self.put(table, table.arrow_schema(), Vec::new());
         }
-        self.replace(vec![numbers(&[])?]);
+        self.replace(vec![numbers(&[])?], None);
         Ok(())
     }
 
-    fn replace(&self, tables: Vec<(&'static str, Arc<dyn TableProvider>)>) {
+    /// Replaces tables; `rolled` is how far the roll-ups go if the tables are those of a lake.
+    fn replace(&self, tables: Vec<(&'static str, Arc<dyn TableProvider>)>, rolled: Option<Rolled>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&current);
         next.tables.extend(tables);
         next.generation += 1;
+        next.stored = rolled.is_some();
+        next.rolled = rolled.unwrap_or_default();
         *current = Arc::new(next);
     }
 
@@ -181,6 +202,31 @@ impl Tables {
     pub(crate) fn note_rolling_columns(&self, columns: SchemaRef) {
         // They never change, so the first ones are kept.
         drop(self.rolling.set(columns));
+    }
+}
+
+/// Loads the newest version of every table, each roll-up before the table that it is made from: it is never ahead of that one.
+async fn versions(lake: &Lake) -> Result<Vec<(Table, TableVersion)>> {
+    let load = |table| async move { Ok::<_, Error>((table, lake.log(table).load().await?)) };
+    let in_order = async {
+        let mut metrics = Vec::new();
+        for table in METRICS {
+            metrics.push(load(table).await?);
+        }
+        Ok(metrics)
+    };
+    let others = Table::ALL.into_iter().filter(|table| !METRICS.contains(table)).map(load);
+    let (mut newest, metrics) = future::try_join(future::try_join_all(others), in_order).await?;
+    newest.extend(metrics);
+    Ok(newest)
+}
+
+/// Returns how far the roll-ups go.
+fn rolled(newest: &[(Table, TableVersion)]) -> RollUps {
+    let of = |wanted| newest.iter().find(|(table, _)| *table == wanted).map(|(_, version)| version);
+    match METRICS.map(of) {
+        [Some(daily), Some(hourly), Some(metrics)] => RollUps::of(daily, hourly, metrics),
+        _ => RollUps::default(),
     }
 }
 

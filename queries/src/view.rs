@@ -4,6 +4,11 @@
 
 use std::sync::LazyLock;
 
+use bellwether_metrics::{AsOf, Rolled};
+
+/// Minutes of view `last_day`.
+pub(crate) const DAY_MINUTES: i64 = 24 * 60;
+
 /// A view: its name, its documentation and its SQL text.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -110,7 +115,8 @@ fn runs() -> View {
 }
 
 fn rolling() -> View {
-    defined("rolling", include_str!("view/rolling.sql"), &bellwether_metrics::rolling_sql(bellwether_metrics::NEWEST))
+    let sql = bellwether_metrics::rolling_sql(AsOf::Newest, Rolled::default());
+    defined("rolling", include_str!("view/rolling.sql"), &sql)
 }
 
 fn metrics_1m() -> View {
@@ -118,15 +124,20 @@ fn metrics_1m() -> View {
 }
 
 fn release_summary() -> View {
-    defined("release_summary", include_str!("view/release_summary.sql"), &bellwether_metrics::release_summary_sql())
+    let sql = bellwether_metrics::release_summary_sql(Rolled::default());
+    defined("release_summary", include_str!("view/release_summary.sql"), &sql)
 }
 
 fn last_hour() -> View {
-    defined("last_hour", include_str!("view/last_hour.sql"), &bellwether_metrics::task_sql(60))
+    defined("last_hour", include_str!("view/last_hour.sql"), &bellwether_metrics::task_sql(60, Rolled::default()))
 }
 
 fn last_day() -> View {
-    defined("last_day", include_str!("view/last_day.sql"), &bellwether_metrics::task_sql(24 * 60))
+    defined(
+        "last_day",
+        include_str!("view/last_day.sql"),
+        &bellwether_metrics::task_sql(DAY_MINUTES, Rolled::default()),
+    )
 }
 
 /// Makes a view from its documentation here and its query in crate `metrics`.

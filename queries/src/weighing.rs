@@ -17,8 +17,8 @@ pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
     let (mut read, mut weighted) = (Vec::new(), Vec::new());
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            let table =
-                [Table::Metrics, Table::Events].into_iter().find(|table| scan.table_name.table() == table.name());
+            let tables = [Table::Metrics, Table::MetricsHourly, Table::MetricsDaily, Table::Events];
+            let table = tables.into_iter().find(|table| scan.table_name.table() == table.name());
             let has = WEIGHTS.iter().any(|name| scan.projected_schema.has_column_with_unqualified_name(name));
             if let Some(table) = table {
                 let list = if has { &mut weighted } else { &mut read };

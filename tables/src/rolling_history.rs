@@ -14,7 +14,7 @@ pub const COLUMNS: &[Column] = &[
     required("events_version", ColumnType::Long, "version of `events` after the last one that was read"),
     required("completeness", ColumnType::Double, "share of partitions whose newest event is past `as_of`"),
     required("written_at", ColumnType::Timestamp, "time of writing"),
-    required("span", ColumnType::Text, "5m, 1h, 24h, 7d"),
+    required("span", ColumnType::Text, "5m, 1h, 24h, 7d, 30d, 90d"),
     required("as_of", ColumnType::Timestamp, "end of the span"),
     required("tenant", ColumnType::Text, "tenant; empty if none was named"),
     required("task", ColumnType::Text, "task"),

@@ -1,5 +1,5 @@
 -- The figures of a group, from partial rows folded as `folded`: every rate with numerator, denominator and a 95 %
--- interval. `{key}` stands for the group's columns.
+-- interval. `{key}` stands for the group's columns, and `{folded}` for that relation.
 --
 -- Counts are weighted by 1 / sampling probability and rounded to integers for display; rates are not rounded. A number
 -- beyond its column's range is saturated, and `saturated` is then true. `kish` is the fraction of information that
@@ -129,6 +129,6 @@ FROM (
         CASE WHEN runs_in_sessions > 0 THEN groups_judged END AS sessions_judged,
         CASE WHEN runs_in_sessions > 0 THEN groups_success END AS sessions_success,
         CASE WHEN runs_in_sessions > 0 THEN groups_escalated END AS sessions_escalated
-    FROM folded
+    FROM {folded}
 )
 WHERE runs_observed > 0

@@ -1,9 +1,9 @@
--- Folds the partial rows of `metrics` into one row per window and group. `{sums}` is one fold per column, generated from the
--- table's columns so that none is forgotten; `{before}` is a list of further columns of the group; `{having}` drops entirely
--- retracted groups, unless the result is partial itself: then further rows may belong to the group.
+-- Folds the partial rows of `metrics` into one row per group. `{key}` is the group's columns; `{sums}` is one fold per column,
+-- generated from the table's columns so that none is forgotten; `{having}` drops entirely retracted groups, unless the result
+-- is partial itself: then further rows may belong to the group.
 SELECT
-    {before}window_start, tenant, task, release_id, release_fingerprint, model, stage, weight_micros, cost_currency,
+    {key},
     {sums}
 FROM {source}
-GROUP BY {before}window_start, tenant, task, release_id, release_fingerprint, model, stage, weight_micros, cost_currency
+GROUP BY {key}
 {having}

@@ -151,6 +151,23 @@ impl RandomGroups {
         }
     }
 
+    /// Adds the totals of a row, all at once. Returns false, without adding anything, if one is saturated or a sum leaves
+    /// 64 bits.
+    fn add_all(&mut self, values: &[i64]) -> bool {
+        let totals = self.totals.get_or_insert_with(|| Box::new([0; GROUPS]));
+        let mut sums = **totals;
+        let mut leaves = false;
+        for (sum, value) in sums.iter_mut().zip(values) {
+            let (added, overflows) = sum.overflowing_add(*value);
+            *sum = added;
+            leaves |= overflows | (value.unsigned_abs() >= i64::MAX.unsigned_abs());
+        }
+        if !leaves {
+            **totals = sums;
+        }
+        !leaves
+    }
+
     fn values(&self) -> [i64; GROUPS] {
         let mut values = self.totals.as_ref().map_or([0; GROUPS], |totals| **totals);
         if let Some(more) = &self.more {
@@ -199,8 +216,10 @@ impl Fold for RandomGroups {
     fn merge(&mut self, partial: &Self::Partial, row: usize) -> Result<()> {
         let Some(range) = group_totals(partial, row)? else { return Ok(()) };
         let values = &partial.values().as_primitive::<Int64Type>().values()[range];
-        for (group, value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
-            self.add(group, widened(*value));
+        if !self.add_all(values) {
+            for (group, value) in values.iter().enumerate() {
+                self.add(group, widened(*value));
+            }
         }
         Ok(())
     }

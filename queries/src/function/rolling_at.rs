@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bellwether_metrics::AsOf;
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, plan_err};
@@ -93,8 +94,8 @@ impl TableProvider for RollingTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let moment = format!("to_timestamp_micros({})", self.micros);
-        let plan = self.catalog.plan(&bellwether_metrics::rolling_sql(&moment)).await?;
+        let as_of = AsOf::Micros(self.micros);
+        let plan = self.catalog.plan(&bellwether_metrics::rolling_sql(as_of, self.catalog.rolled())).await?;
         let mut plan = LogicalPlanBuilder::from(plan);
         if let Some(projection) = projection {
             plan = plan.select(projection.iter().copied())?;

@@ -1,4 +1,6 @@
 -- All metrics of each release, over all time: one row per tenant, task, release, fingerprint, model and stage.
+-- column first_day: first day (UTC) with runs
+-- column last_day: last day (UTC) with runs
 -- column runs: runs, weighted by 1 / sampling probability
 -- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
@@ -24,4 +26,4 @@
 -- column tokens_coverage: tokens_runs / runs; null if it was not recorded
 -- column tokens_input: input tokens of the runs that state them; null if none does
 -- column tokens_input_per_run: tokens_input / runs that state input tokens
--- example: SELECT task, release_id, stage, first_window, runs, success_rate, cost_per_completed_task FROM release_summary ORDER BY task, first_window
+-- example: SELECT task, release_id, stage, first_day, runs, success_rate, cost_per_completed_task FROM release_summary ORDER BY task, first_day

@@ -1,4 +1,4 @@
--- The rolling metrics up to the end of the newest window that has begun: every metric over the last 5 minutes, hour, day and week, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
+-- The rolling metrics up to the end of the newest window that has begun: every metric over the last 5 minutes, hour, day, week, 30 days and 90 days, with numerator, denominator, coverage and a 95 % interval (columns ending in _low and _high).
 -- column runs: runs, weighted by 1 / sampling probability
 -- column runs_observed: runs observed, unweighted
 -- column runs_effective: number of equally weighted runs with the same information (Kish): less than runs_observed if weights are uneven
