@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 
 use crate::health::{Health, RoleReport};
 
-/// Time between two rounds of probes.
-const ROUND: Duration = Duration::from_millis(500);
+/// Time between two rounds of probes. Each asks the logs of two tables, which costs requests on S3.
+const ROUND: Duration = Duration::from_secs(2);
 
 /// Name under which health reports whether the tables can be read.
 const STORAGE: &str = "storage";

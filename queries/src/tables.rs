@@ -2,7 +2,8 @@
 //!
 //! Before each statement, the engine looks up the newest version of every table, and opens changed tables again. No handle
 //! outlives its version, so a process that runs for weeks holds only what one statement needs. Sessions that ask at the same
-//! time share one look-up.
+//! time share one look-up. It asks each log for the entry after the last known one; listing a log costs more on S3, and is needed
+//! only after a pause in which entries may have been cleaned up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,9 @@ use crate::guarded::Guarded;
 use crate::ingest_numbers;
 use crate::older::with_all_columns;
 use crate::rows::RowsTable;
+
+/// Time after which the logs are listed again, microseconds: far less than entries stay in a log.
+const LISTED_AGAIN_MICROS: i64 = 60_000_000;
 
 /// The source of the tables.
 enum Origin {
@@ -64,8 +68,27 @@ pub(crate) struct Snapshot {
 #[derive(Default)]
 struct Refreshed {
     versions: BTreeMap<Table, i64>,
+    /// The newest known state of each log, and when the logs were last listed.
+    known: BTreeMap<Table, TableVersion>,
+    listed_at_micros: i64,
     /// Number of requested refreshes at the start of the last one, which answers all of them.
     answered: u64,
+}
+
+// === impl Refreshed ===
+
+impl Refreshed {
+    /// Returns the newest state of every log.
+    async fn newest(&mut self, lake: &Lake) -> Result<Vec<(Table, TableVersion)>> {
+        let now = lake.clock().now_micros();
+        if !(0..LISTED_AGAIN_MICROS).contains(&now.saturating_sub(self.listed_at_micros)) {
+            self.known.clear();
+            self.listed_at_micros = now;
+        }
+        let newest = versions(lake, &self.known).await?;
+        self.known = newest.iter().cloned().collect();
+        Ok(newest)
+    }
 }
 
 // === impl Snapshot ===
@@ -109,7 +132,7 @@ impl Tables {
             return Ok(()); // Another session has refreshed since this request.
         }
         let asked = self.asked.load(Ordering::SeqCst);
-        let mut newest = versions(lake).await?;
+        let mut newest = refreshed.newest(lake).await?;
         loop {
             // Tables are replaced once a look-up and what was opened after it agree.
             let moved: Vec<Table> = newest
@@ -125,7 +148,7 @@ impl Tables {
             let opened = future::try_join_all(opened).await?;
             // The tables of metrics belong together only if the roll-ups stayed where they were.
             if of_metrics && RollUps::load(lake).await? != rolled(&newest) {
-                newest = versions(lake).await?;
+                newest = refreshed.newest(lake).await?;
                 continue;
             }
             let mut tables = Vec::with_capacity(opened.len() + 1);
@@ -206,8 +229,15 @@ impl Tables {
 }
 
 /// Loads the newest version of every table, each roll-up before the table that it is made from: it is never ahead of that one.
-async fn versions(lake: &Lake) -> Result<Vec<(Table, TableVersion)>> {
-    let load = |table| async move { Ok::<_, Error>((table, lake.log(table).load().await?)) };
+async fn versions(lake: &Lake, known: &BTreeMap<Table, TableVersion>) -> Result<Vec<(Table, TableVersion)>> {
+    let load = |table| async move {
+        let log = lake.log(table);
+        let newest = match known.get(&table) {
+            Some(known) => log.catch_up(known.clone()).await?,
+            None => log.load().await?,
+        };
+        Ok::<_, Error>((table, newest))
+    };
     let in_order = async {
         let mut metrics = Vec::new();
         for table in METRICS {

@@ -16,6 +16,7 @@ mod poison;
 mod proof;
 mod replay;
 mod s3;
+mod s3_cost;
 mod start;
 mod topic;
 

@@ -18,14 +18,14 @@ const KILLS: usize = 5;
 const FENCED: f64 = 6.0;
 
 /// An in-memory S3 server.
-struct Server {
-    address: String,
-    _running: Running,
+pub(super) struct Server {
+    pub(super) address: String,
+    running: Running,
 }
 
 impl Server {
     /// Starts it. Returns none if it is not installed.
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         python()?;
         let program = cache("venv/bin/moto_server");
         if !program.exists() {
@@ -37,7 +37,12 @@ impl Server {
         let mut command = Command::new(program);
         let running = Running::spawn(command.args(["-H", host, "-p", port]), "moto_server".to_owned());
         until_or(|| put(&address, "/bellwether"), || format!("the S3 server creates a bucket\n{}", running.printed()));
-        Some(Self { address, _running: running })
+        Some(Self { address, running })
+    }
+
+    /// Returns its output so far, with a line for each request.
+    pub(super) fn printed(&self) -> String {
+        self.running.printed()
     }
 }
 
@@ -57,7 +62,7 @@ fn put(address: &str, path: &str) -> Option<()> {
 }
 
 /// Returns the `[tables]` keys of a configuration with its tables on a store.
-fn tables(address: &str) -> String {
+pub(super) fn tables(address: &str) -> String {
     format!(
         "root = \"s3://bellwether/llm\"\n[tables.options]\naws_endpoint = \"http://{address}\"\naws_region = \"us-east-1\"\n\
          aws_access_key_id = \"tests\"\naws_secret_access_key = \"tests\"\n"
