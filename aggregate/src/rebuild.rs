@@ -41,13 +41,23 @@ pub struct Rebuilt {
 /// Rebuilds `metrics` and `releases` for `settings.shards` shards. Calls `progress` with the number of rows read so far.
 ///
 /// # Errors
-/// `Unavailable` if storage does not answer or the rebuild is stopped: nothing has changed then.
+/// `Unavailable` if storage does not answer or the rebuild is stopped: nothing has changed then. `Data` if the tables have columns
+/// of a later version: this one would leave their values out.
 pub async fn rebuild(
     lake: &Lake,
     settings: AggregatorSettings,
     progress: impl FnMut(u64),
     stop: &CancellationToken,
 ) -> Result<Rebuilt> {
+    for table in [Table::Metrics, Table::Releases] {
+        if lake.log(table).load().await?.form().has_unknown_columns(table) {
+            let what = format!("`{}` has columns that this version does not know, and would leave out", table.name());
+            return Err(Error::data(what).with_hint(
+                "rebuild with the version that knows them; if they are nobody's any more, drop them first \
+                 (`ALTER TABLE ... DROP COLUMN`)",
+            ));
+        }
+    }
     let mut rebuilding = Rebuilding {
         definitions: Definitions::plan(&sql::session()).await?,
         tail: Tail::new(lake, None, Metrics::register(&Registry::new())?.read_back, 0),

@@ -115,7 +115,7 @@ impl Form {
     }
 
     /// Returns true if the table has columns, or fields in records, that this program does not know.
-    pub(crate) fn has_unknown_columns(&self, table: Table) -> bool {
+    pub fn has_unknown_columns(&self, table: Table) -> bool {
         let schema = self.metadata.as_ref().and_then(|metadata| parsed(metadata).ok());
         schema.is_some_and(|schema| unknown_in(table.columns(), &schema))
     }

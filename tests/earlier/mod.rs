@@ -1,10 +1,14 @@
-//! Tables that an earlier version wrote: the present program reads them, audits them clean and continues in them.
+//! Tables that earlier versions wrote: the present program reads them, audits them clean and continues in them.
 //!
-//! `tests/data/root-0.1.tar.gz` holds `root`, the tables of 220 messages of topic `root-0.1` (two partitions of a real
-//! broker) and of ten events replayed from `third.ndjson`. Version 0.1.0 wrote it before its crates were rearranged:
-//! ingest, aggregate, a rebuild to two shards, a replay, late statements, two rejected messages, watch. Its logs thus hold
-//! every form of application id but `…/late` and `…#start`. `tests/data/root-0.1.answers.json` holds that version's own
-//! answers about it. Add a root for each version that is released; never change one.
+//! Each archive `tests/data/NAME.tar.gz` holds `root`, the tables of 220 messages of topic `root-0.1` (two partitions of a real
+//! broker) and of ten events replayed from `third.ndjson`. The real program of that time wrote it: ingest, aggregate, a rebuild
+//! to two shards, a replay, late statements, two rejected messages, watch. Its logs thus hold every form of application id but
+//! `…/late` and `…#start`. `NAME.answers.json` holds that version's own answers about it.
+//!
+//! * `root-0.1`: version 0.1.0 before its crates were rearranged.
+//! * `root-0.1-minutes`: the last program without roll-ups by hour and day.
+//!
+//! Add a root for each version that is released, or form of a table that changes; never change one.
 
 use std::process::Command;
 
@@ -24,12 +28,15 @@ const READ: usize = 110;
 const SETTINGS: &str = "[ingest]\nmax_event_age = \"36500d\"\n[aggregate]\nshards = 2\n[alerts]\ndisabled = [\"lag\"]\n\
     [contracts.refund_triage]\nsuccess = 0.9\ncost_ceiling = 0.02\nbaseline = \"r1\"\n";
 
-/// Returns a configuration whose root is a copy of the recorded one.
-pub(crate) fn recorded(brokers: &str) -> Setup {
+/// Names of the recorded roots, the oldest first.
+pub(crate) const ROOTS: [&str; 2] = ["root-0.1", "root-0.1-minutes"];
+
+/// Returns a configuration whose root is a copy of a recorded one.
+pub(crate) fn recorded(name: &str, brokers: &str) -> Setup {
     let setup = Setup::new(brokers, TOPIC, SETTINGS);
     let folder = setup.file("recorded");
     std::fs::create_dir(&folder).expect("a folder is made");
-    let archive = repository("tests/data/root-0.1.tar.gz");
+    let archive = repository(&format!("tests/data/{name}.tar.gz"));
     let unpacked = Command::new("tar").args(["-xzf", text(&archive), "-C", text(&folder)]).status();
     assert!(unpacked.expect("`tar` runs").success(), "`{}` is not unpacked", archive.display());
     std::fs::rename(folder.join("root"), setup.root()).expect("the root is moved");
@@ -42,8 +49,8 @@ fn audits_clean(setup: &Setup) {
 }
 
 /// Fails if an answer differs from that of the version that wrote the root.
-fn answers_as_recorded(setup: &Setup) {
-    let file = std::fs::read(repository("tests/data/root-0.1.answers.json")).expect("the answers can be read");
+fn answers_as_recorded(name: &str, setup: &Setup) {
+    let file = std::fs::read(repository(&format!("tests/data/{name}.answers.json"))).expect("the answers can be read");
     let answers: Vec<Value> = serde_json::from_slice(&file).expect("the answers are JSON");
     assert_eq!(answers.len(), 9);
     for answer in answers {
@@ -62,26 +69,37 @@ fn rows(setup: &Setup) -> i64 {
 
 #[test]
 fn an_earlier_root_answers_as_it_did_and_audits_clean() {
-    let setup = recorded("127.0.0.1:9");
-    answers_as_recorded(&setup);
-    audits_clean(&setup);
-    // Aggregate and watch find nothing to do: what they remember of their work is understood.
-    for role in ["aggregate", "watch"] {
-        bellwether(&[role, "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+    for name in ROOTS {
+        let setup = recorded(name, "127.0.0.1:9");
+        answers_as_recorded(name, &setup);
+        audits_clean(&setup);
+        // Aggregate and watch find nothing to do: what they remember of their work is understood.
+        for role in ["aggregate", "watch"] {
+            bellwether(&[role, "--until-caught-up", "--config", text(&setup.config())]).succeeds();
+        }
+        answers_as_recorded(name, &setup);
+        // What was replayed into it is known by its id.
+        let file = setup.file("recorded/third.ndjson");
+        bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
+        assert_eq!(rows(&setup), 228, "a recording that was replayed before adds nothing to {name}");
+        // What it holds can be computed again.
+        bellwether(&["rebuild", "--config", text(&setup.config())]).succeeds();
+        audits_clean(&setup);
     }
-    answers_as_recorded(&setup);
-    // The root recognises by its id a file that was replayed into it before.
-    let file = setup.file("recorded/third.ndjson");
-    bellwether(&["replay", text(&file), "--to", "tables", "--config", text(&setup.config())]).succeeds();
-    assert_eq!(rows(&setup), 228, "a recording that was replayed before adds nothing");
 }
 
 #[test]
 fn ingest_continues_an_earlier_root_at_its_offsets() {
+    for name in ROOTS {
+        continues(name);
+    }
+}
+
+fn continues(name: &str) {
     // A broker without ids of topics, so that this topic passes for the recorded one.
     let broker = Broker::embedded();
     broker.topic_named(TOPIC, 2);
-    let setup = recorded(&broker.address);
+    let setup = recorded(name, &broker.address);
     // Whatever the broker holds below the recorded offsets must not be read again; a message of it would be rejected.
     let old = (0..2).flat_map(|partition| (0..READ).map(move |_| Message { partition, ..Message::new("read before") }));
     broker.publish(TOPIC, old);
@@ -118,7 +136,7 @@ fn an_earlier_root_halts_at_a_recreated_topic() {
     broker.topic_named(TOPIC, 2);
     // The recorded offsets lie within the log: only the topic's id tells that these are other messages.
     broker.publish_events(TOPIC, 2, &runs("other", 2 * READ + 20));
-    let setup = recorded(&broker.address);
+    let setup = recorded(ROOTS[0], &broker.address);
     let worker = setup.start("run");
     let halted = || {
         let (_, metrics) = worker.get("/metrics")?;

@@ -121,7 +121,7 @@ fn errors_of_events() {
 
 #[test]
 fn errors_of_sql_and_alerts() {
-    let setup = earlier::recorded("127.0.0.1:9");
+    let setup = earlier::recorded(earlier::ROOTS[0], "127.0.0.1:9");
     let mut transcript = Transcript::new(&setup);
     for query in [
         "SELEKT 1",
@@ -160,7 +160,7 @@ fn errors_of_sql_and_alerts() {
 #[test]
 fn titles_of_alerts() {
     // Judged again by the present program: the recorded alerts are left out.
-    let setup = earlier::recorded("127.0.0.1:9");
+    let setup = earlier::recorded(earlier::ROOTS[0], "127.0.0.1:9");
     std::fs::remove_dir_all(setup.root().join("alerts")).expect("the alerts are removed");
     bellwether(&["watch", "--until-caught-up", "--config", text(&setup.config())]).succeeds();
     let alerts = setup.sql(

@@ -17,7 +17,7 @@ use crate::common::{bellwether, python, repository};
 use crate::late::feed::{Feed, NOW};
 
 /// Builds runs that ended a minute before the feed's current time.
-fn runs(prefix: &str, count: usize) -> Vec<Value> {
+pub(super) fn runs(prefix: &str, count: usize) -> Vec<Value> {
     let now = UNIX_EPOCH + Duration::from_micros(u64::try_from(NOW).expect("after 1970"));
     let at = |mut run: Value| {
         run["data"]["started_at"] = Value::from(rfc3339(now - Duration::from_secs(62)));
@@ -28,7 +28,7 @@ fn runs(prefix: &str, count: usize) -> Vec<Value> {
 }
 
 /// Lets the other engine take steps on a table, and returns the state that it reports.
-fn foreign(python: &Path, root: &Path, table: Table, steps: &[&str]) -> Value {
+pub(super) fn foreign(python: &Path, root: &Path, table: Table, steps: &[&str]) -> Value {
     let (script, path) = (repository("tests/reader/foreign.py"), root.join(table.name()));
     let mut command = Command::new(python);
     command.arg(&script).arg(&path).args(steps);
@@ -40,7 +40,7 @@ async fn runs_of(feed: &Feed) -> i64 {
     feed.sql("SELECT count(*) AS runs FROM runs").await[0]["runs"].as_i64().expect("a number")
 }
 
-fn audited(root: &Path) {
+pub(super) fn audited(root: &Path) {
     bellwether(&["audit", "--recompute", "--root", text(root)]).succeeds();
 }
 
@@ -161,7 +161,7 @@ async fn a_protocol_upgrade_by_another_engine_is_followed_or_refused_by_name() {
 }
 
 /// Removes columns from the schema in a table's log.
-fn make_older(root: &Path, table: Table, names: &[&str]) {
+pub(super) fn make_older(root: &Path, table: Table, names: &[&str]) {
     let entry = root.join(table.name()).join("_delta_log/00000000000000000000.json");
     let lines = std::fs::read_to_string(&entry).expect("it exists");
     let older = lines.lines().map(|line| {

@@ -5,8 +5,32 @@ Each step opens the table again, as another process would. Prints the resulting 
 
 import json
 import sys
+import uuid
+from pathlib import Path
 
-from deltalake import DeltaTable, TableFeatures
+import pyarrow
+import pyarrow.parquet
+from deltalake import DeltaTable, Field, TableFeatures
+
+
+def fill(path: str, column: str) -> None:
+    """Rewrites the newest file with values of a column, as a later version of a program would write it."""
+    log = Path(path) / "_delta_log"
+    entries = sorted(log.glob("*.json"))
+    lines = [json.loads(line) for entry in entries for line in entry.read_text().splitlines()]
+    added = [line["add"] for line in lines if "add" in line][-1]
+    rows = pyarrow.parquet.read_table(Path(path) / added["path"], partitioning=None)
+    rows = rows.append_column(column, pyarrow.array([f"later {row}" for row in range(rows.num_rows)]))
+    file = str(Path(added["path"]).parent / f"part-{uuid.uuid4()}.parquet")
+    pyarrow.parquet.write_table(rows, Path(path) / file)
+    size = (Path(path) / file).stat().st_size
+    removed = {"path": added["path"], "deletionTimestamp": 0, "dataChange": False}
+    entry = [
+        {"commitInfo": {"timestamp": 0, "operation": "OPTIMIZE"}},
+        {"remove": removed},
+        {"add": added | {"path": file, "size": size, "dataChange": False}},
+    ]
+    (log / f"{len(entries):020}.json").write_text("".join(json.dumps(line) + "\n" for line in entry))
 
 
 def step(path: str, name: str) -> None:
@@ -28,6 +52,10 @@ def step(path: str, name: str) -> None:
             table.alter.add_feature(getattr(TableFeatures, feature), allow_protocol_versions_increase=True)
         case ["constraint", text]:
             table.alter.add_constraint({"theirs": text})
+        case ["add-column", column]:
+            table.alter.add_columns([Field(column, "string", nullable=True)])
+        case ["fill", column]:
+            fill(path, column)
         case ["drop-constraint"]:
             table.alter.drop_constraint("theirs")
         case _:
