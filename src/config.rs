@@ -6,6 +6,7 @@
 //!   from [`Secrets`].
 //!
 //! Rule: a setting has one default, in the type that it belongs to. Tests hold the reference to these defaults, key by key.
+//! A memory limit is by default a share of the process's budget (`crate::budget`); with the usual budget it is the type's own.
 
 mod read;
 
@@ -19,6 +20,7 @@ use bellwether_event::Limits;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::MOST_SHARDS;
 
+use crate::budget::{self, Budget};
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
@@ -32,10 +34,15 @@ pub(crate) const REFERENCE: &str = include_str!("config/reference.toml");
 /// Version of the configuration format.
 const VERSION: u64 = 1;
 
+/// Bytes of messages that librdkafka fetches in advance by default.
+const FETCHED: usize = 64 << 20;
+
 /// All settings of a process. Each part is a type of the crate or module that obeys it, with that type's defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
     pub(crate) tables: TablesSettings,
+    /// `[memory]`: the budget of which the memory limits below are shares, unless their keys say otherwise.
+    pub(crate) memory: Budget,
     /// `[kafka]`, and when to commit from `[ingest]`.
     pub(crate) kafka: KafkaSettings,
     /// Limits of messages from `[ingest]`.
@@ -90,8 +97,11 @@ impl Config {
     pub(crate) fn parse(name: &str, text: &str, secrets: &dyn Secrets) -> Result<Self> {
         let mut reader = ConfigReader::new(name, text, REFERENCE, secrets)?;
         reader.integer("version", VERSION..=VERSION, VERSION);
-        let defaults = Self::default();
+        let usual = Budget::within(secrets.usable_bytes());
+        let memory = Budget { bytes: reader.bytes("memory.budget_bytes", budget::LEAST, usual.bytes) };
+        let defaults = Self::divided(memory);
         let config = Self {
+            memory,
             tables: TablesSettings {
                 root: reader.text("tables.root", &defaults.tables.root),
                 options: reader.map("tables.options"),
@@ -113,6 +123,23 @@ impl Config {
         config.validate(&mut reader);
         reader.finish()?;
         Ok(config)
+    }
+
+    /// Returns the defaults, with the memory of each part as its share of a budget.
+    fn divided(memory: Budget) -> Self {
+        let mut config = Self { memory, ..Self::default() };
+        config.kafka.flush.max_bytes = memory.batch();
+        if memory.fetched() != FETCHED {
+            let property = "queued.max.messages.kbytes".to_owned();
+            config.kafka.properties.insert(property, (memory.fetched() >> 10).to_string());
+        }
+        config.aggregate.handover_bytes = memory.handover();
+        config.aggregate.settings.index_memory_bytes = memory.index();
+        config.aggregate.settings.memory_bytes = memory.sums();
+        config.aggregate.settings.rolling_history_memory_bytes = memory.history();
+        config.alerts.watch.memory_bytes = memory.rules();
+        config.queries.memory_bytes = memory.statement();
+        config
     }
 
     /// Checks rules that span several keys. Does no I/O.
@@ -161,7 +188,7 @@ fn kafka(reader: &mut ConfigReader<'_>, defaults: KafkaSettings) -> KafkaSetting
             _ => defaults.start,
         },
         instance_id: reader.optional("kafka.instance_id").or(defaults.instance_id),
-        properties: properties(reader),
+        properties: properties(reader, defaults.properties),
         flush: FlushSettings {
             interval: reader.duration("ingest.flush_interval", Duration::from_millis(10), flush.interval),
             max_bytes: reader.bytes("ingest.flush_bytes", 1 << 20, flush.max_bytes),
@@ -187,10 +214,9 @@ fn brokers(reader: &mut ConfigReader<'_>, default: &str) -> String {
 }
 
 /// Reads `kafka.security` as properties of librdkafka, overridden by `kafka.properties`.
-fn properties(reader: &mut ConfigReader<'_>) -> BTreeMap<String, String> {
+fn properties(reader: &mut ConfigReader<'_>, mut properties: BTreeMap<String, String>) -> BTreeMap<String, String> {
     const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
     const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-    let mut properties = BTreeMap::new();
     let protocol = reader.choice("kafka.security.protocol", PROTOCOLS);
     let mechanism = reader.choice("kafka.security.sasl_mechanism", MECHANISMS);
     if protocol.as_ref().is_some_and(|protocol| protocol.starts_with("sasl")) && mechanism.is_none() {
@@ -237,6 +263,7 @@ fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> Agg
                 settings.poll_interval,
             ),
             rolling_history: reader.boolean("aggregate.rolling_history", settings.rolling_history),
+            memory_bytes: reader.bytes("aggregate.memory_bytes", LEAST_MEMORY, settings.memory_bytes),
             rolling_history_memory_bytes: reader.bytes(
                 "aggregate.rolling_history_memory_bytes",
                 8 << 20,
@@ -341,7 +368,25 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 37, "keys with a default");
+        assert_eq!(keys, 38, "keys with a default");
+    }
+
+    #[test]
+    fn memory_limits_are_shares_of_the_budget_and_their_own_keys_win() {
+        assert_eq!(shown(&Config::divided(Budget::default())), shown(&Config::default()), "the usual budget");
+        let text = "[memory]\nbudget_bytes = \"2GiB\"\n[alerts]\nmemory_bytes = \"100MiB\"\n";
+        let config = parse(text).expect("valid");
+        assert_eq!(config.kafka.flush.max_bytes, 128 << 20);
+        assert_eq!(config.kafka.properties["queued.max.messages.kbytes"], "131072");
+        assert_eq!(config.aggregate.handover_bytes, 128 << 20);
+        assert_eq!(config.aggregate.settings.index_memory_bytes, 256 << 20);
+        assert_eq!(config.queries.memory_bytes, 1 << 30);
+        assert_eq!(config.alerts.watch.memory_bytes, 100 << 20, "its own key wins");
+        let message = refused("[memory]\nbudget_bytes = \"100MiB\"\n");
+        assert!(message.contains("`memory.budget_bytes`") && message.contains("268435456"), "{message}");
+        let least = Config::divided(Budget { bytes: budget::LEAST });
+        assert!(least.kafka.flush.max_bytes > least.limits.max_bytes, "one event fits");
+        assert!(least.alerts.watch.memory_bytes >= LEAST_MEMORY);
     }
 
     #[test]

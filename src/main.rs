@@ -1,7 +1,7 @@
 //! Bellwether: production monitoring for LLM applications.
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
-//! * `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
+//! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, watch and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
 //! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
@@ -10,6 +10,7 @@
 
 mod alerts;
 mod audit;
+mod budget;
 mod check;
 mod cli;
 mod config;

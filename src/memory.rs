@@ -3,9 +3,11 @@
 //! Large allocations are nearly all that a query holds: columns, hash tables, buffers. `bellwether_queries` stops a query that
 //! holds too much at its next await point. A query that allocates too much between two of them cannot be stopped: the process
 //! prints an error and exits, before the kernel kills it, and possibly other processes, without a message.
+//!
+//! The same happens in any process if the system refuses memory, as under `ulimit -v`: an exit code and a hint instead of an
+//! abort. No command minds ending at any moment; nothing is committed in part.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bellwether_queries::Gauge;
@@ -25,6 +27,10 @@ static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 const GIVEN_UP: &[u8] = b"error: the query needs more memory than this session may use\n  \
                           hint: narrow it by time or columns, or raise --memory-limit\n  \
                           because: one operation allocated past the limit, so the whole process was stopped\n";
+
+const REFUSED: &[u8] = b"error: the system refused more memory\n  \
+                         hint: lower `memory.budget_bytes` in the configuration, or let the process use more memory\n  \
+                         because: the limit of the process (`ulimit -v`) or of the machine is reached\n";
 
 /// The memory gauge of a process that only runs statements.
 pub(crate) const GAUGE: Gauge = Gauge { used_bytes, give_up_at, give_up: || give_up() };
@@ -75,8 +81,27 @@ fn give_back(bytes: usize) {
 /// Prints the reason and ends the process. Must not allocate. Nothing is left half-written: statements cannot write tables.
 #[cold]
 fn give_up() -> ! {
-    // If standard error is closed, the exit code still reports the failure.
-    drop(std::io::stderr().write_all(GIVEN_UP));
+    end(GIVEN_UP)
+}
+
+/// Returns allocated memory, or ends the process if the system refused it. A table is never left half-written: the log names a
+/// file only once it is whole.
+fn granted(place: *mut u8) -> *mut u8 {
+    if place.is_null() {
+        end(REFUSED);
+    }
+    place
+}
+
+#[cold]
+fn end(why: &[u8]) -> ! {
+    // Not through `std::io::stderr`: its lock may be held by a thread that waits for memory. If standard error is closed, the
+    // exit code still reports the failure.
+    #[expect(unsafe_code, reason = "writes without a lock and without allocating")]
+    // SAFETY: the bytes live for the whole call, and the length is theirs.
+    unsafe {
+        nix::libc::write(nix::libc::STDERR_FILENO, why.as_ptr().cast(), why.len());
+    }
     exit::at_once(exit::UNAVAILABLE)
 }
 
@@ -87,13 +112,13 @@ unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
         // SAFETY: upheld by the caller.
-        unsafe { Jemalloc.alloc(layout) }
+        granted(unsafe { Jemalloc.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
         // SAFETY: upheld by the caller.
-        unsafe { Jemalloc.alloc_zeroed(layout) }
+        granted(unsafe { Jemalloc.alloc_zeroed(layout) })
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
@@ -105,9 +130,8 @@ unsafe impl GlobalAlloc for Counted {
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         take(size);
         // SAFETY: upheld by the caller.
-        let moved = unsafe { Jemalloc.realloc(place, layout, size) };
-        // After a failed reallocation the old allocation is still held.
-        give_back(if moved.is_null() { size } else { layout.size() });
+        let moved = granted(unsafe { Jemalloc.realloc(place, layout, size) });
+        give_back(layout.size());
         moved
     }
 }

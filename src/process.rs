@@ -51,7 +51,8 @@ pub(crate) async fn run(config: &Config, roles: Vec<Box<dyn Role>>, until_caught
         }
     };
     let health = format!("http://{}/healthz", process.address);
-    tracing::info!(roles = names, tables = process.lake.root_display(), health, "bellwether started");
+    let budget_bytes = config.memory.bytes;
+    tracing::info!(roles = names, tables = process.lake.root_display(), health, budget_bytes, "bellwether started");
     let stop = process.stop.clone();
     tokio::select! {
         ended = process.wait() => ended.map(|()| ExitCode::SUCCESS),

@@ -13,6 +13,7 @@ use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, SessionSettings, split};
 use clap::Args;
 
+use crate::budget::{self, Budget};
 use crate::config::parse_bytes;
 use crate::root::{RootArgs, open_to_read};
 use crate::{exit, memory};
@@ -37,6 +38,16 @@ impl Default for SqlLimits {
     fn default() -> Self {
         let memory_bytes = SessionSettings::default().memory_limit_bytes;
         Self { memory_bytes, timeout: Duration::from_secs(600), max_rows: 10_000_000 }
+    }
+}
+
+// === impl SqlLimits ===
+
+impl SqlLimits {
+    /// Returns the limits of a process without a configuration.
+    fn of_this_machine() -> Self {
+        let memory_bytes = Budget::within(budget::usable_bytes()).statement();
+        Self { memory_bytes, ..Self::default() }
     }
 }
 
@@ -141,7 +152,7 @@ fn quiet_panics() {
 
 async fn open(args: &SqlArgs) -> Result<(Lake, SqlLimits)> {
     let root = args.root.resolve()?;
-    let limits = root.config.map_or_else(SqlLimits::default, |config| config.queries);
+    let limits = root.config.map_or_else(SqlLimits::of_this_machine, |config| config.queries);
     Ok((open_to_read(&root.uri, &root.options).await?, limits))
 }
 

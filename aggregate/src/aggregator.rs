@@ -184,7 +184,7 @@ impl Aggregator {
             let files = lake.files_at(Table::Events, next - 1).await?;
             Box::pin(runs.load(lake, files)).await?;
         }
-        let context = sql::session();
+        let context = sql::session_within(settings.memory_bytes)?;
         let aggregator = Self {
             releases: Releases::load(lake).await?,
             history: RollingHistory::load(lake).await?,

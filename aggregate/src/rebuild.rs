@@ -59,7 +59,7 @@ pub async fn rebuild(
         }
     }
     let mut rebuilding = Rebuilding {
-        definitions: Definitions::plan(&sql::session()).await?,
+        definitions: Definitions::plan(&sql::session_within(settings.memory_bytes)?).await?,
         tail: Tail::new(lake, None, Metrics::register(&Registry::new())?.read_back, 0),
         lake: lake.clone(),
         runs: Runs::new(&settings, Shard { number: 0, of: 1 }),
@@ -142,6 +142,13 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         self.files.entry(Table::Metrics).or_default().extend(metrics.files);
         let (seen, fresh) = self.releases.first_seen(&self.lake, &new, last).await?;
         self.releases.note(fresh);
+        if !self.releases.is_complete() {
+            let what = "`events` names more releases than a rebuild can hold in memory";
+            return Err(Error::data(what).with_hint(
+                "a release id names a version of prompt, model and configuration; a release for each run is a mistake of the \
+                 application",
+            ));
+        }
         let written = self.lake.write(Table::Releases, &seen).await?;
         self.files.entry(Table::Releases).or_default().extend(written.into_iter().map(|written| written.file));
         self.rows += new.iter().map(|file| file.count() as u64).sum::<u64>();

@@ -13,6 +13,8 @@ pub struct AggregatorSettings {
     pub poll_interval: Duration,
     /// Writes the rolling metrics to `rolling_history`.
     pub rolling_history: bool,
+    /// Memory of the queries that compute contributions and metrics; beyond it, they spill to disk.
+    pub memory_bytes: usize,
     /// Memory of the query that computes a span of `rolling_history`; beyond it, the query spills to disk.
     pub rolling_history_memory_bytes: usize,
     /// Number of shards that the runs are divided into.
@@ -31,6 +33,7 @@ impl Default for AggregatorSettings {
             horizon: Duration::from_secs(24 * 3600),
             poll_interval: Duration::from_millis(500),
             rolling_history: true,
+            memory_bytes: 128 << 20,
             rolling_history_memory_bytes: 128 << 20,
             shards: 1,
             shard: 0,

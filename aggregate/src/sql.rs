@@ -1,5 +1,6 @@
 //! Runs the metric definitions over rows in memory.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, new_null_array};
@@ -9,10 +10,15 @@ use bellwether_base::{Error, Result};
 use bellwether_metrics::{Planned, Relation};
 use bellwether_tables::Table;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::runs::Shard;
 use crate::statement::run_of;
+
+/// Memory that a sort keeps for merging what it has spilled, bytes.
+const SORT_RESERVATION_BYTES: usize = 1 << 20;
 
 /// Returns the columns of `events` that aggregation reads: those of the definitions, and the responding model, which
 /// distinguishes releases. The other columns, which are most of a row, are not read.
@@ -24,7 +30,24 @@ pub fn event_columns() -> &'static [&'static str] {
 
 /// Makes a session with the functions of the metrics crate. It has one partition: a step is too small to gain from more.
 pub(crate) fn session() -> SessionContext {
-    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    within(RuntimeEnvBuilder::new().build_arc().unwrap_or_default())
+}
+
+/// Like [`session`], with a limit on the memory of its statements; beyond it, they spill to disk or fail.
+///
+/// # Errors
+/// `Config` if the query engine cannot start.
+pub(crate) fn session_within(memory_bytes: usize) -> Result<SessionContext> {
+    // Granted first come, first served, as for queries: half of it for each sort and sum would mean to spill sooner.
+    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes), NonZeroUsize::MIN);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc();
+    Ok(within(runtime.map_err(|source| Error::config("the query engine cannot start").with_source(source))?))
+}
+
+fn within(runtime: Arc<RuntimeEnv>) -> SessionContext {
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
+    let context = SessionContext::new_with_config_rt(config, runtime);
     bellwether_metrics::register(&context);
     context
 }
@@ -71,7 +94,14 @@ impl Definition {
         for relation in &self.relations {
             relation.put(Vec::new());
         }
-        answer.map_err(|source| Error::bug("a metric definition failed").with_source(source))
+        answer.map_err(|source| {
+            if matches!(source.find_root(), DataFusionError::ResourcesExhausted(_)) {
+                return Error::unavailable("a step of aggregation needs more memory than it may use")
+                    .with_hint("raise `memory.budget_bytes`, or `aggregate.memory_bytes` alone")
+                    .with_source(source);
+            }
+            Error::bug("a metric definition failed").with_source(source)
+        })
     }
 }
 

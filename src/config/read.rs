@@ -18,10 +18,14 @@ const FREE: &[&str] = &["tables.options", "kafka.properties"];
 /// A table that the crate `alerts` reads itself.
 const CONTRACTS: &str = "contracts";
 
-/// Source of secrets.
+/// Source of secrets, and of what the machine offers.
 pub(crate) trait Secrets {
     fn env(&self, name: &str) -> Option<String>;
     fn file(&self, path: &str) -> std::io::Result<String>;
+    /// Returns the memory that this process may use, bytes; none if that is not known.
+    fn usable_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The environment and files of the process.
@@ -34,6 +38,10 @@ impl Secrets for Environment {
 
     fn file(&self, path: &str) -> std::io::Result<String> {
         std::fs::read_to_string(path)
+    }
+
+    fn usable_bytes(&self) -> Option<usize> {
+        crate::budget::usable_bytes()
     }
 }
 
@@ -344,6 +352,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
     const TABLES: &[&str] = &[
         "tables",
         "tables.options",
+        "memory",
         "kafka",
         "kafka.security",
         "kafka.properties",
