@@ -13,7 +13,7 @@ use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray
 use arrow::datatypes::TimestampMicrosecondType;
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{AddedFile, Lake, LogEntry};
-use bellwether_metrics::{AsOf, SPANS, rolling_spans_sql};
+use bellwether_metrics::SPANS;
 use bellwether_tables::Table;
 
 use crate::sql;
@@ -100,14 +100,12 @@ impl RollingHistory {
         let tables = StoredRows::open(lake, memory_bytes).await?;
         let (mut batches, mut written) = (Vec::new(), Vec::new());
         for (span, boundary) in due {
-            let spans: Vec<(&str, i64)> = SPANS.into_iter().filter(|(name, _)| name == span).collect();
-            let needs_rollups = spans.iter().any(|(_, minutes)| *minutes > MOST_MINUTES);
-            if needs_rollups && tables.rolled().hourly.is_none() {
+            let Some(length) = SPANS.into_iter().find(|(name, _)| name == span) else { continue };
+            if length.1 > MOST_MINUTES && tables.rolled().hourly.is_none() {
                 continue;
             }
             written.push((*span, *boundary));
-            let query = rolling_spans_sql(AsOf::Micros(*boundary), &spans, tables.rolled());
-            let answer = match tables.query(&query).await {
+            let answer = match tables.rolling(length, *boundary).await {
                 Ok(answer) => answer,
                 Err(error) if error.kind() == ErrorKind::Unavailable && StoredRows::is_out_of_memory(&error) => {
                     tracing::warn!(

@@ -161,7 +161,7 @@ pub fn batches(
     file: &AddedFile,
     bytes: Bytes,
     columns: Option<&[&str]>,
-) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
     batches_as(table, file, bytes, &wanted_schema(table, columns)?)
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn batches_as(
     file: &AddedFile,
     bytes: Bytes,
     wanted: &SchemaRef,
-) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&bytes, options).stored();
     let metadata = metadata.map_err(|error| unreadable(table, file, error))?;

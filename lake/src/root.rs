@@ -224,6 +224,20 @@ impl Lake {
         self.work.run("the Parquet reader", work).await.map_err(|error| parquet_file::unreadable(table, file, error))
     }
 
+    /// Reads a file as [`Lake::read`] does, some thousand rows at a time: only the bytes of the file and one piece are in memory.
+    ///
+    /// # Errors
+    /// As [`Lake::read`], for the file and for each piece.
+    pub async fn read_in_pieces(
+        &self,
+        table: Table,
+        file: &AddedFile,
+        columns: Option<&[&str]>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + use<>> {
+        let bytes = self.file_bytes(table, &file.path).await?;
+        parquet_file::batches(table, file, bytes, columns)
+    }
+
     /// Removes files that no commit names, such as after a fenced commit. Failures are harmless: a vacuum removes the files
     /// later.
     pub async fn discard(&self, table: Table, files: &[DataFile]) {

@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr, Statement as Sq
 
 pub use function::{FunctionEntry, at_bound, catalogue, register, whole_sum};
 pub use planned::{Planned, Relation};
-pub use spans::{Rolled, SPANS};
+pub use spans::{FileBounds, Rolled, SPANS};
 
 /// The contribution of one run, except for [`SATURATED`].
 const METRICS: &str = include_str!("definition/metrics.sql");

@@ -28,6 +28,17 @@ pub struct Rolled {
     pub daily: Option<i64>,
 }
 
+/// Bounds of the rows of a file. Unknown bounds are the ends of the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileBounds {
+    /// Least and greatest start of a window, microseconds since the epoch.
+    pub windows: (i64, i64),
+    /// Least and greatest `events_to`.
+    pub events_to: (i64, i64),
+}
+
+const HOUR_MICROS: i64 = 3_600_000_000;
+
 /// A half-open span of time between SQL expressions of timestamps; one that lacks an end goes on for ever.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bounds {
@@ -41,6 +52,28 @@ impl Rolled {
     /// Takes the numbers from the logs of the roll-ups, in which zero means that nothing is in a roll-up.
     pub fn up_to(hours: i64, days: i64) -> Self {
         Self { hourly: (hours > 0).then_some(hours), daily: (days > 0).then_some(days) }
+    }
+
+    /// Returns false only if no row of a file of a table counts in a span of so many minutes that ends at a moment. These are
+    /// the conditions of the span's SQL, for bounds instead of rows.
+    pub fn may_count(self, table: &str, minutes: i64, to_micros: i64, file: &FileBounds) -> bool {
+        let from_micros = to_micros.saturating_sub(minutes.saturating_mul(60_000_000));
+        self.for_minutes(minutes).may_count_between(table, (from_micros, to_micros), file)
+    }
+
+    fn may_count_between(self, table: &str, span: (i64, i64), file: &FileBounds) -> bool {
+        let floor = |at: i64, unit: i64| at - at.rem_euclid(unit);
+        let whole = |unit: i64| (floor(span.0 + unit - 1, unit), floor(span.1, unit));
+        let (hours, days) = (whole(HOUR_MICROS), whole(24 * HOUR_MICROS));
+        let (part, known, rolled) = match (table, self.hourly, self.daily) {
+            ("metrics", hourly, _) => (span, i64::MAX, hourly.map(|to| (hours, to))),
+            (HOURLY, Some(hourly), daily) => (hours, hourly, daily.map(|to| (days, to))),
+            (DAILY, Some(_), Some(daily)) => (days, daily, None),
+            _ => return false,
+        };
+        let (oldest, newest) = file.windows;
+        let left = |(whole, to): ((i64, i64), i64)| oldest < whole.0 || newest >= whole.1 || file.events_to.1 > to;
+        newest >= part.0 && oldest < part.1 && file.events_to.0 <= known && rolled.is_none_or(left)
     }
 
     /// Returns the roll-ups that are worth reading for a span. One that holds no complete hour, or hardly one, is cheaper
@@ -189,21 +222,36 @@ mod tests {
                 DAILY => (1440, rolled.daily),
                 _ => (1, Some(i64::MAX)),
             };
-            let has = rows.iter().filter(|(_, events_to)| rolled_to.is_some_and(|to| *events_to <= to));
-            let values: Vec<String> = has
-                .map(|(minute, to)| format!("({minute}, {to}, {})", (minute - minute.rem_euclid(unit)) * 60_000_000))
+            let start = |minute: i64| (minute - minute.rem_euclid(unit)) * 60_000_000;
+            let has: Vec<(i64, i64)> =
+                rows.iter().copied().filter(|(_, events_to)| rolled_to.is_some_and(|to| *events_to <= to)).collect();
+            let values: Vec<String> =
+                has.iter().map(|(minute, to)| format!("({minute}, {to}, {})", start(*minute))).collect();
+            // The same conditions on the bounds of a file with this one row.
+            let micros = (span.0 * 60_000_000, span.1 * 60_000_000);
+            let mut by_bounds: Vec<(i64, i64)> = has
+                .into_iter()
+                .filter(|(minute, to)| {
+                    let file = FileBounds { windows: (start(*minute), start(*minute)), events_to: (*to, *to) };
+                    rolled.may_count_between(table, micros, &file)
+                })
                 .collect();
             let sql = format!(
                 "SELECT minute, events_to FROM (SELECT column1 AS minute, column2 AS events_to, \
                  to_timestamp_micros(column3) AS window_start FROM (VALUES {})) WHERE {condition}",
                 values.join(", ")
             );
+            let mut by_rows = Vec::new();
             for rows in context.sql(&sql).await.expect("plans").collect().await.expect("runs") {
                 let column = |place: usize| rows.column(place).as_primitive::<Int64Type>().values();
                 for row in column(0).iter().copied().zip(column(1).iter().copied()) {
                     *counts.entry(row).or_default() += 1;
+                    by_rows.push(row);
                 }
             }
+            by_bounds.sort_unstable();
+            by_rows.sort_unstable();
+            assert_eq!(by_bounds, by_rows, "{table}: {span:?} {rolled:?}");
         }
         counts
     }
