@@ -1,4 +1,4 @@
-//! Thousands of groups in one commit: sums and `rolling_history` within their bounds on memory.
+//! Thousands of groups in one commit: their sums, their files, and `rolling_history` within a bound on memory or without it.
 
 use bellwether_aggregate::AggregatorSettings;
 use bellwether_tables::Table;
@@ -40,7 +40,9 @@ async fn thousands_of_groups_are_summed_in_parts_and_have_a_history() {
     let mut feed = Feed::new().await;
     feed.commit_events(&runs()).await;
     let groups = TASKS * RELEASES;
-    feed.aggregate(AggregatorSettings::default()).await;
+    // Room for all groups of a span.
+    let settings = AggregatorSettings { rolling_history_memory_bytes: 512 << 20, ..AggregatorSettings::default() };
+    feed.aggregate(settings).await;
 
     let counts = feed.sql("SELECT count(*) AS rows, sum(runs) AS runs FROM metrics").await;
     assert_eq!(counts, [json!({ "rows": groups + 1, "runs": 2 * groups + 1 })], "one row for each group");
