@@ -2,9 +2,11 @@
 //!
 //! A rule's query runs over the new rows only. Queries are sums over rows, so that their result for new rows adds to earlier
 //! results, and a correction takes back what it corrects. A failed evaluation affects only the rows that it failed on:
-//! `asking.rs` judges all others, `attempts.rs` decides when these are tried again.
+//! `asking.rs` judges all others, `attempts.rs` decides when these are tried again. `again.rs` drops series without runs, and judges
+//! series again whose windows are only in the tables.
 
 mod active_rule;
+mod again;
 mod asking;
 mod attempts;
 
@@ -22,6 +24,7 @@ use crate::observe::{MINUTE_MICROS, SEPARATOR};
 use crate::record::{AlertRow, ChangeKind, RowChange, alert_id, micros};
 use crate::rule::{Broken, DetectorSettings, Rule, Rules, Severity, Source};
 use active_rule::{ActiveRule, SeriesRelease};
+pub(crate) use again::{Selection, Wanted};
 use asking::Asking;
 pub use asking::try_rule;
 use attempts::Attempts;
@@ -87,8 +90,12 @@ pub struct Totals {
     pub series: usize,
     /// Bound on the false pages of this month, by the thresholds in use.
     pub pages_spent: f64,
-    /// Corrections of windows that are no longer kept.
+    /// Corrections of windows that are no longer in memory.
     pub too_late: u64,
+    /// Those of them that only a rebuild can judge again: series that may fall silent together are judged together.
+    pub rebuild: u64,
+    /// Series that wait to be judged again from the tables.
+    pub waiting: usize,
 }
 
 /// All rules, with the state of their series.
@@ -139,6 +146,7 @@ impl Engine {
                     rule: rule.clone(),
                     budget: Budget::new(part, spending, minutes),
                     families: BTreeMap::new(),
+                    dropped: BTreeMap::new(),
                     status: Status::Waiting,
                     refused: BTreeMap::new(),
                     asked: None,
@@ -366,7 +374,7 @@ impl Engine {
         for watched in &self.watched {
             for entry in watched.families.values() {
                 for (release, track) in entry.family.tracks() {
-                    if alert_id(&watched.rule.name, &entry.series, release) != id {
+                    if alert_id(&watched.rule.name, &entry.series(), release) != id {
                         continue;
                     }
                     let to = AlertState::from_name(state)?;
@@ -395,7 +403,7 @@ impl Engine {
             watched.families.values().any(|entry| {
                 entry.family.tracks().any(|(release, track)| {
                     track.stale_at().is_some_and(|stale| micros(stale) > at)
-                        && alert_id(&watched.rule.name, &entry.series, release) == id
+                        && alert_id(&watched.rule.name, &entry.series(), release) == id
                 })
             })
         })
@@ -427,7 +435,7 @@ impl Engine {
                 for (release, track) in entry.family.tracks().filter(|(_, track)| track.state() != AlertState::Inactive)
                 {
                     all.push(ActiveAlert {
-                        alert_id: alert_id(&watched.rule.name, &entry.series, release),
+                        alert_id: alert_id(&watched.rule.name, &entry.series(), release),
                         rule: watched.rule.name.clone(),
                         severity: watched.rule.severity,
                         state: track.state(),
@@ -453,7 +461,7 @@ impl Engine {
         release: &str,
     ) -> Option<(AlertState, bellwether_detect::Verdict, Thresholds)> {
         let watched = self.watched.iter().find(|watched| watched.rule.name == rule)?;
-        let entry = watched.families.get(&series.join(&SEPARATOR.to_string()))?;
+        let entry = watched.families.get(series.join(&SEPARATOR.to_string()).as_str())?;
         let track = entry.family.track(release)?;
         let thresholds = entry.family.thresholds(release, &watched.budget, track.next());
         Some((track.state(), track.verdict(&thresholds), thresholds))
@@ -470,6 +478,10 @@ impl Engine {
             for entry in watched.families.values() {
                 totals.series += entry.family.tracks().count();
                 totals.too_late += entry.family.too_late();
+                match watched.is_judged_alone() {
+                    true => totals.waiting += usize::from(entry.family.wants().is_some()),
+                    false => totals.rebuild += entry.family.too_late(),
+                }
             }
             if watched.rule.severity == Severity::Page
                 && watched

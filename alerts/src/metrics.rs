@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) complete_to: IntGauge,
     pub(crate) rebuilds: IntCounter,
     pub(crate) too_late: IntGauge,
+    pub(crate) waiting: IntGauge,
+    pub(crate) judged_again: IntCounter,
     pub(crate) pages_budget: Gauge,
     pub(crate) pages_spent: Gauge,
     pub(crate) pages: IntGauge,
@@ -77,7 +79,15 @@ impl Metrics {
             rebuilds: counter("bellwether_watch_rebuilds_total", "Rebuilds of state from the tables")?,
             too_late: gauge(
                 "bellwether_watch_too_late",
-                "Corrections of windows that can only be judged again by a rebuild",
+                "Corrections of windows that are no longer in memory, since the watcher opened",
+            )?,
+            waiting: gauge(
+                "bellwether_watch_series_waiting",
+                "Series of rules that wait to be judged again from the tables",
+            )?,
+            judged_again: counter(
+                "bellwether_watch_series_judged_again_total",
+                "Series of rules that were judged again from the tables",
             )?,
             pages_budget: float("bellwether_alerts_false_pages_budget", "Allowed false pages a month")?,
             pages_spent: float(

@@ -1,5 +1,7 @@
 //! Reads the tables: the rows of a log entry, and history, day by day.
 
+use std::collections::BTreeSet;
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Int64Type};
@@ -10,7 +12,7 @@ use bellwether_queries::{Present, Session, SessionSettings};
 use bellwether_tables::Table;
 use futures::TryStreamExt;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Selection};
 use crate::observe::MINUTE_MICROS;
 use crate::record::AlertRow;
 use crate::watch::WatchSettings;
@@ -20,6 +22,9 @@ const DAY: i64 = 1440;
 
 /// Rows that rules evaluate at once, roughly: bounds the memory while a day or many versions are read.
 const PART_ROWS: usize = 32 * 1024;
+
+/// Rows of `metrics` that a replay reads before they are judged, roughly.
+const STEP_ROWS: i64 = 8 * PART_ROWS as i64;
 
 /// The versions, windows and silence of a replay.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +93,81 @@ pub(crate) async fn read_entry(
     Ok(rows)
 }
 
+/// Rows that are read once more for some series.
+pub(crate) struct Reread<'a> {
+    /// Version of `metrics`, and the one after the version of `events`.
+    pub(crate) versions: (i64, i64),
+    /// The tasks of the series; none for all tasks.
+    pub(crate) tasks: Option<&'a BTreeSet<String>>,
+    /// First window.
+    pub(crate) from: Minute,
+    /// Windows before this are complete.
+    pub(crate) to: Minute,
+}
+
+/// Judges the selected series again, day by day.
+///
+/// # Errors
+/// As [`replay`]. The selection is only half judged then.
+pub(crate) async fn reread(
+    lake: &Lake,
+    engine: &mut Engine,
+    settings: &WatchSettings,
+    reread: &Reread<'_>,
+    selection: &mut Selection,
+) -> Result<Vec<AlertRow>> {
+    let session = as_of(lake, settings, reread.versions, None).await?;
+    let (first, last) = (reread.from.div_euclid(DAY), reread.to.max(reread.from).div_euclid(DAY));
+    let mut rows = Vec::new();
+    for day in first..=last {
+        let start = reread.from.max(day * DAY);
+        // The windows that are not complete yet, too.
+        let end = (day < last).then_some((day + 1) * DAY);
+        for table in [Table::Metrics, Table::Events] {
+            let columns = engine.columns(table).await;
+            let Some(sql) = span_sql(table, &columns, (start, end), reread.tasks) else { continue };
+            let (mut answer, mut part, mut count) = (session.execute(&sql).await?, Vec::new(), 0);
+            while let Some(batch) = answer.batches.try_next().await? {
+                count += batch.num_rows();
+                part.push(batch);
+                if count >= PART_ROWS {
+                    engine.take_again(table, std::mem::take(&mut part), selection).await?;
+                    count = 0;
+                }
+            }
+            engine.take_again(table, part, selection).await?;
+        }
+        rows.extend(engine.evaluate_again(end, selection));
+    }
+    Ok(rows)
+}
+
+/// Returns the query for the rows of some windows; none if no rule reads the table.
+fn span_sql(
+    table: Table,
+    columns: &[&str],
+    (start, end): (Minute, Option<Minute>),
+    tasks: Option<&BTreeSet<String>>,
+) -> Option<String> {
+    if columns.is_empty() {
+        return None;
+    }
+    let time = if table == Table::Events { "ended_at" } else { "window_start" };
+    let mut conditions = vec![format!("{time} >= {}", moment(start))];
+    if table == Table::Events {
+        // The date of an event is that of its arrival, or near it: days are pruned by it.
+        let day = start.div_euclid(DAY) - 1;
+        conditions.push(format!("event_date >= CAST({} AS DATE)", moment(day * DAY)));
+    }
+    conditions.extend(end.map(|end| format!("{time} < {}", moment(end))));
+    if let Some(tasks) = tasks {
+        let tasks: Vec<String> = tasks.iter().map(|task| format!("'{}'", task.replace('\'', "''"))).collect();
+        conditions.push(format!("task IN ({})", tasks.join(", ")));
+    }
+    let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+    Some(format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.name(), conditions.join(" AND ")))
+}
+
 /// Judges the history of the tables day by day.
 ///
 /// # Errors
@@ -102,49 +182,59 @@ pub(crate) async fn replay(
     // Silence is known only up to the moment up to which everything was read.
     let silent = |minute: Minute| silent_to.map_or(minute, |silent_to| minute.min(silent_to));
     let session = as_of(lake, settings, (metrics_version, events_next), None).await?;
-    let days = numbers(&session, "SELECT DISTINCT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day FROM metrics ORDER BY day").await?;
-    let Some(newest) = days.last().copied() else { return Ok(Vec::new()) };
+    let days = rows_by_day(&session).await?;
+    let Some((newest, _)) = days.last().copied() else { return Ok(Vec::new()) };
     let first = from.map_or(newest - settings.history_days, |from| from.div_euclid(DAY));
     let mut rows = Vec::new();
-    for day in days.into_iter().filter(|day| *day >= first) {
-        let (start, end) = (day * DAY, (day + 1) * DAY);
-        let (start, end) = (from.map_or(start, |from| from.max(start)), to.map_or(end, |to| to.min(end)));
+    for (day, count) in days.into_iter().filter(|(day, _)| *day >= first) {
         // The time between two days is judged before the later one is read, because the engine keeps the past only for so long.
         let before = to.map_or(day * DAY, |to| to.min(day * DAY));
         rows.extend(engine.evaluate(before, silent(before), None));
-        for (table, condition) in [
-            (
-                Table::Metrics,
-                format!("window_start >= {} AND window_start < {}", moment(start), moment((day + 1) * DAY)),
-            ),
-            (
-                Table::Events,
-                format!(
-                    "event_date >= CAST({} AS DATE) AND ended_at >= {} AND ended_at < {}",
-                    moment((day - 1) * DAY),
-                    moment(start),
-                    moment((day + 1) * DAY)
-                ),
-            ),
-        ] {
-            let columns = engine.columns(table).await;
-            if columns.is_empty() {
+        let minutes = step_minutes(count);
+        for start in (day * DAY..(day + 1) * DAY).step_by(usize::try_from(minutes).unwrap_or(1)) {
+            let end = start + minutes;
+            let start = from.map_or(start, |from| from.max(start));
+            if start >= end {
                 continue;
             }
-            let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
-            let sql = format!("SELECT {} FROM {} WHERE {condition}", columns.join(", "), table.name());
-            let (mut answer, mut parts) = (session.execute(&sql).await?, Parts::of(table));
-            while let Some(batch) = answer.batches.try_next().await? {
-                parts.add(engine, vec![batch]).await?;
+            for table in [Table::Metrics, Table::Events] {
+                let columns = engine.columns(table).await;
+                let Some(sql) = span_sql(table, &columns, (start, Some(end)), None) else { continue };
+                let (mut answer, mut parts) = (session.execute(&sql).await?, Parts::of(table));
+                while let Some(batch) = answer.batches.try_next().await? {
+                    parts.add(engine, vec![batch]).await?;
+                }
+                parts.take(engine).await?;
             }
-            parts.take(engine).await?;
+            let end = to.map_or(end, |to| to.min(end));
+            rows.extend(engine.evaluate(end, silent(end), None));
         }
-        rows.extend(engine.evaluate(end, silent(end), None));
     }
     if let Some(to) = to {
         rows.extend(engine.evaluate(to, silent(to), None));
     }
     Ok(rows)
+}
+
+/// Returns the minutes of a day of so many rows that are read before they are judged: the engine holds their windows
+/// meanwhile.
+fn step_minutes(rows: i64) -> i64 {
+    let steps = [1, 2, 3, 4, 6, 8, 12, 24];
+    DAY / steps.into_iter().find(|steps| rows / steps <= STEP_ROWS).unwrap_or(24)
+}
+
+/// Returns the days that `metrics` has, since the epoch, with their rows.
+async fn rows_by_day(session: &Session) -> Result<Vec<(i64, i64)>> {
+    let sql = "SELECT CAST(date_part('epoch', date_bin(INTERVAL '1 day', window_start, TIMESTAMP '1970-01-01T00:00:00Z')) / 86400 AS BIGINT) AS day, count(*) AS rows FROM metrics GROUP BY day ORDER BY day";
+    let mut found = Vec::new();
+    for batch in session.execute(sql).await?.collect().await? {
+        let columns = [0, 1].map(|place| cast(batch.column(place), &DataType::Int64));
+        let [days, rows] = columns;
+        let (days, rows) = (days?, rows?);
+        let (days, rows) = (days.as_primitive::<Int64Type>(), rows.as_primitive::<Int64Type>());
+        found.extend(days.iter().flatten().zip(rows.iter().flatten()));
+    }
+    Ok(found)
 }
 
 /// Opens a session over the tables as of a version of `metrics` and the one before a version of `events`.
@@ -203,14 +293,4 @@ pub(crate) async fn ask_over_time(
 
 fn moment(minute: Minute) -> String {
     format!("to_timestamp_micros({})", minute.saturating_mul(MINUTE_MICROS))
-}
-
-/// Runs a query that returns one column of whole numbers.
-pub(crate) async fn numbers(session: &Session, sql: &str) -> Result<Vec<i64>> {
-    let mut found = Vec::new();
-    for batch in session.execute(sql).await?.collect().await? {
-        let column = cast(batch.column(0), &DataType::Int64)?;
-        found.extend(column.as_primitive::<Int64Type>().iter().flatten());
-    }
-    Ok(found)
 }

@@ -2,13 +2,16 @@
 //! alerts to `alerts`, at most one commit an evaluation.
 //!
 //! * `watch/evaluation.rs` reads new rows and judges them.
+//! * `watch/again.rs` judges series again from the tables, and drops those without runs.
 //! * `watch/history.rs` builds state from the tables at a start.
 //! * `watch/publish.rs` commits transitions, logs them and sets the gauges.
 //!
 //! Rules: state is a function of the tables. It is built from them, day by day, whenever the watcher opens, and a
 //! transition that `alerts` holds is not appended again. The watcher opens again if another watcher has committed, if a
-//! version that it has not read is gone (vacuumed), if `metrics` was rebuilt, or if corrections are older than its state.
+//! version that it has not read is gone (vacuumed), if `metrics` was rebuilt, or if runs come so late that a silence has to
+//! be judged again.
 
+mod again;
 mod evaluation;
 mod history;
 mod publish;
@@ -26,6 +29,7 @@ use bellwether_tables::Table;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use self::again::AgainPace;
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine};
 use crate::ledger::Ledger;
@@ -33,8 +37,11 @@ use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::rule::Rules;
 
-/// Least time between two rebuilds because of corrections that came too late.
+/// Least time between two rebuilds because of runs that came too late, or of a rule that fell behind.
 const REBUILD_MICROS: i64 = 60 * 1_000_000;
+
+/// After this long without a rebuild, the next one does not wait.
+const FORGIVEN_MICROS: i64 = 86_400 * 1_000_000;
 
 /// Settings of the role.
 #[derive(Clone, Debug)]
@@ -88,8 +95,8 @@ pub struct WatchSetup {
     pace: Arc<RebuildPace>,
 }
 
-/// Spaces out the rebuilds for rules that fell behind. Each pause is twice the one before, because a rule that fails on old
-/// rows may fail on them after every rebuild.
+/// Spaces out rebuilds. Each pause is twice the one before: a rule that fails on old rows may fail on them after every
+/// rebuild, and a producer whose runs come late may go on like that.
 #[derive(Debug, Default)]
 struct RebuildPace(Mutex<(u32, i64)>);
 
@@ -112,7 +119,7 @@ pub struct Watcher {
     /// Session over whole tables, opened when a rule first needs it.
     tables: Option<Session>,
     complete_to: Minute,
-    rebuilt_at: i64,
+    again: AgainPace,
     too_late: u64,
     /// All rows of `metrics` were replaced since state was built.
     is_outdated: bool,
@@ -149,6 +156,7 @@ impl RebuildPace {
     fn allows(&self, now: i64) -> bool {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, at) = *counted;
+        let count = if now.saturating_sub(at) >= FORGIVEN_MICROS { 0 } else { count };
         let allows = count == 0 || now.saturating_sub(at) >= REBUILD_MICROS << count.min(10);
         if allows {
             *counted = (count.saturating_add(1), now);
@@ -223,7 +231,7 @@ impl Watcher {
             noted_next: 0,
             tables: None,
             complete_to: Minute::MIN,
-            rebuilt_at: lake.clock().now_micros(),
+            again: AgainPace::default(),
             too_late: 0,
             is_outdated: false,
         };
@@ -243,9 +251,8 @@ impl Watcher {
         if self.engine.wants_rebuild() && self.pace.allows(now) {
             return Some("a rule that failed works again; rows that it has not judged are in the tables".to_owned());
         }
-        let late = self.engine.totals(0).too_late.saturating_sub(self.too_late);
-        (late > 0 && now - self.rebuilt_at >= REBUILD_MICROS)
-            .then(|| format!("{late} corrections are older than the windows that are kept"))
+        let late = self.engine.totals(0).rebuild.saturating_sub(self.too_late);
+        (late > 0 && self.pace.allows(now)).then(|| format!("{late} runs came so late that silence is judged again"))
     }
 
     /// Returns the moment up to which windows are complete. By the time of day, it moves on once nothing has come for a while.

@@ -66,6 +66,11 @@ impl Tables {
 
     /// Adds minutes [from, to) of [`cells`], in one commit to `events` and one to `metrics`.
     async fn add(&self, from: i64, to: i64) {
+        self.add_cells(&cells(from, to), from, to).await;
+    }
+
+    /// Adds rows to `metrics`, with a commit to `events` that brings its source from a minute to another.
+    async fn add_cells(&self, cells: &[Cell<'_>], from: i64, to: i64) {
         let range = PartitionRange {
             topic: "t".to_owned(),
             partition: 0,
@@ -81,7 +86,7 @@ impl Tables {
         let on = log.load().await.expect("loads");
         let files = self
             .lake
-            .write(Table::Metrics, &rows(&cells(from, to)))
+            .write(Table::Metrics, &rows(cells))
             .await
             .expect("writes")
             .into_iter()
@@ -384,4 +389,189 @@ async fn a_table_that_cannot_be_read_stops_the_rules_that_read_it_and_no_others(
     assert_eq!(states.get("of_releases"), None, "{states:?}");
     assert_eq!(states.get("rule_failing").map(String::as_str), Some("firing"), "{states:?}");
     assert!(watch.health.degraded().is_some_and(|why| why.contains("`of_releases`") && !why.contains("`of_metrics`")));
+}
+
+/// Every transition that stands in `alerts`: rule, labels of its series, time, state, and whether it is stale.
+async fn standing(lake: &Lake) -> Vec<(String, String, i64, String)> {
+    let (_, files) = lake.active_files(Table::Alerts).await.expect("lists");
+    let mut told = Vec::new();
+    for file in &files {
+        let columns = ["rule", "alert_id", "state", "change", "at", "was", "evaluation", "stale", "state_from"];
+        for batch in lake.read(Table::Alerts, file, Some(&columns)).await.expect("reads") {
+            let text = |name: &str, row: usize| {
+                let column = batch.column_by_name(name).expect("a column");
+                let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).expect("text");
+                column.as_string::<i32>().value(row).to_owned()
+            };
+            let moment = |name: &str, row: usize| {
+                let column = batch.column_by_name(name).expect("a column");
+                let column = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+                arrow::array::Array::is_valid(column, row).then(|| column.value(row) / 60_000_000 - BEGIN)
+            };
+            let evaluation = batch.column_by_name("evaluation").expect("a column").as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let state = |name| (text("rule", row), text("alert_id", row), text(name, row), text("stale", row));
+                let at = moment("at", row).expect("a time");
+                let from = state("state_from");
+                told.push((
+                    evaluation.value(row),
+                    row,
+                    text("change", row),
+                    at,
+                    moment("was", row),
+                    state("state"),
+                    from,
+                ));
+            }
+        }
+    }
+    told.sort();
+    let mut standing = Vec::new();
+    for (_, _, change, at, was, state, from) in told {
+        let gone = match change.as_str() {
+            "moved" => Some((was.unwrap_or(at), state.clone())),
+            // A retraction names the state that is taken back as the one that the alert was in.
+            "retracted" => Some((at, from)),
+            _ => None,
+        };
+        if let Some(gone) = gone {
+            let place = standing.iter().position(|other| *other == gone).expect("only what stands is taken back");
+            standing.remove(place);
+        }
+        if change != "retracted" {
+            standing.push((at, state));
+        }
+    }
+    let mut standing: Vec<_> = standing
+        .into_iter()
+        .filter(|(_, state)| state.3 == "false")
+        .map(|(at, (rule, id, state, _))| (rule, id, at, state))
+        .collect();
+    standing.sort();
+    standing
+}
+
+/// The value of a counter or gauge of the watcher.
+fn counted(registry: &Registry, name: &str) -> f64 {
+    let family = registry.gather().into_iter().find(|family| family.name() == name);
+    let metric = family.and_then(|family| family.get_metric().first().cloned()).expect("it is registered");
+    metric.get_counter().get_value() + metric.get_gauge().get_value()
+}
+
+/// Minutes [from, to) of a task with a baseline and a canary that is as good.
+fn healthy(task: &'static str, from: i64, to: i64, every: usize) -> Vec<Cell<'static>> {
+    let of_minute = |minute| {
+        let canary = Cell { release: "v2", stage: "canary", ..cell(minute, task, 6, i64::from(minute % 7 == 0)) };
+        [cell(minute, task, 12, i64::from(minute % 4 == 0)), canary]
+    };
+    (from..to).step_by(every).flat_map(of_minute).collect()
+}
+
+/// Rules that judge by the same rows: releases, the past, an objective.
+fn some_rules(watch: &mut Watch) {
+    let names = ["success_regression", "release_success", "success_drift", "slo_burn_fast", "cost_regression"];
+    watch.rules = Rules::load(None, &[]);
+    watch.rules.rules.retain(|rule| names.contains(&rule.name.as_str()));
+    let contract = bellwether_alerts::Contract { success: Some(0.9), ..Default::default() };
+    watch.contracts = Contracts::from([("a".to_owned(), contract.clone()), ("b".to_owned(), contract)]);
+}
+
+#[tokio::test]
+async fn late_verdicts_judge_only_their_own_task_again_and_as_if_they_had_come_in_time() {
+    const MINUTE: i64 = 60_000_000;
+    let (days, step) = (3, 240);
+    let end = days * 1440;
+    // Five runs of the canary of `a` in each minute of two hours turn out to be failures, a day and more later.
+    let late: Vec<Cell<'_>> = (1500..1620)
+        .step_by(2)
+        .map(|minute| Cell { release: "v2", stage: "canary", ..cell(minute, "a", 0, 5) })
+        .collect();
+    let of = |from: i64, to: i64| [healthy("a", from, to, 2), healthy("b", from, to, 2)].concat();
+    let clock = ManualClock::at((BEGIN + end + 1) * MINUTE);
+    let live = Tables::at(&clock).await;
+    live.add_cells(&of(0, step), 0, step).await;
+    let mut watch = live.watch();
+    some_rules(&mut watch);
+    let registry = Registry::new();
+    let mut watcher = Watcher::open(&watch, &registry).await.expect("opens");
+    for from in (step..end).step_by(step as usize) {
+        live.add_cells(&of(from, from + step), from, from + step).await;
+        watcher.turn().await.expect("judges");
+    }
+    assert_eq!(standing(&live.lake).await, [], "nothing is wrong yet");
+    live.add_cells(&late, end, end).await;
+    watcher.turn().await.expect("judges");
+    let again = counted(&registry, "bellwether_watch_series_judged_again_total");
+    // The two rules that read outcomes of canaries by task; `release_success` is not of one task, and waits for its turn.
+    assert_eq!(again, 2.0);
+    clock.advance(2 * MINUTE);
+    watcher.turn().await.expect("judges");
+    assert_eq!(counted(&registry, "bellwether_watch_series_waiting"), 0.0);
+    assert_eq!(counted(&registry, "bellwether_watch_rebuilds_total"), 0.0);
+    let whole = Tables::at(&clock).await;
+    whole.add_cells(&[of(0, end), late].concat(), 0, end).await;
+    let mut watch_whole = whole.watch();
+    some_rules(&mut watch_whole);
+    Watcher::open(&watch_whole, &Registry::new()).await.expect("opens").turn().await.expect("judges");
+    let (found, wanted) = (standing(&live.lake).await, standing(&whole.lake).await);
+    assert_eq!(found, wanted);
+    assert!(found.iter().any(|row| row.0 == "success_regression" && row.3 == "firing"), "{found:?}");
+    // Reviews that change nothing which these rules read are no work.
+    let review = Cell { release: "v2", stage: "canary", ..cell(1500, "b", 0, 0) };
+    live.add_cells(&[review], end, end).await;
+    clock.advance(2 * MINUTE);
+    watcher.turn().await.expect("judges");
+    assert_eq!(counted(&registry, "bellwether_watch_series_judged_again_total"), again + 1.0);
+}
+
+#[tokio::test]
+async fn series_without_runs_are_dropped_and_come_back_as_if_they_had_stayed() {
+    const MINUTE: i64 = 60_000_000;
+    let (gone, back, days) = (4, 20, 23);
+    let every = 15;
+    // Task `b` pauses from day 4 to 20, and is bad when it comes back; the canary of `a` pauses as well.
+    let of_day = |day: i64| {
+        let (from, to) = (day * 1440, (day + 1) * 1440);
+        let mut cells = healthy("a", from, to, every);
+        if (gone..back).contains(&day) {
+            cells.retain(|cell| cell.release == "v1");
+        } else {
+            cells.extend(healthy("b", from, to, every));
+        }
+        if day >= back {
+            cells.iter_mut().filter(|cell| cell.release == "v2").for_each(|cell| cell.failures = 4);
+        }
+        cells
+    };
+    let clock = ManualClock::at((BEGIN + days * 1440 + 1) * MINUTE);
+    let live = Tables::at(&clock).await;
+    live.add_cells(&of_day(0), 0, 1440).await;
+    let mut watch = live.watch();
+    some_rules(&mut watch);
+    let registry = Registry::new();
+    let mut watcher = Watcher::open(&watch, &registry).await.expect("opens");
+    let mut series = Vec::new();
+    for day in 1..days {
+        live.add_cells(&of_day(day), day * 1440, (day + 1) * 1440).await;
+        for _ in 0..3 {
+            watcher.turn().await.expect("judges");
+            clock.advance(3 * MINUTE);
+        }
+        series.push(counted(&registry, "bellwether_watch_series"));
+    }
+    let (before, least) = (series[2], series.iter().copied().fold(f64::INFINITY, f64::min));
+    assert!(least <= before / 2.0, "{series:?}");
+    assert!(*series.last().expect("days") >= before, "{series:?}");
+    assert!(counted(&registry, "bellwether_watch_series_judged_again_total") > 0.0);
+    assert_eq!(counted(&registry, "bellwether_watch_rebuilds_total"), 0.0);
+    let whole = Tables::at(&clock).await;
+    for day in 0..days {
+        whole.add_cells(&of_day(day), day * 1440, (day + 1) * 1440).await;
+    }
+    let mut watch_whole = whole.watch();
+    some_rules(&mut watch_whole);
+    Watcher::open(&watch_whole, &Registry::new()).await.expect("opens").turn().await.expect("judges");
+    let (found, wanted) = (standing(&live.lake).await, standing(&whole.lake).await);
+    assert_eq!(found, wanted);
+    assert!(found.iter().any(|row| row.2 > back * 1440 && row.3 == "firing"), "{found:?}");
 }

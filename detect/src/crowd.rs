@@ -10,9 +10,10 @@
 //! ancestors, are silent: the alert then belongs to the node above, provided that at least two of that node's children
 //! are silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bellwether_stats::packed;
 use bellwether_stats::rhythm::{HISTORY_HOURS, QUIET_FRACTION, Rhythm};
 
 use crate::detector::{DAY, HOUR};
@@ -53,6 +54,8 @@ pub(crate) struct SilenceTotals {
     pub(crate) variance: f64,
 }
 
+packed!(SilenceTotals { runs, expected, variance });
+
 /// The activity of a node in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activity {
@@ -71,19 +74,93 @@ struct Node {
     parent: Option<usize>,
     children: Vec<usize>,
     /// Runs by slot; leaves only.
-    slots: BTreeMap<i64, i64>,
+    slots: Slots,
     /// Usual traffic by day, with its time zone; leaves only.
     rhythms: BTreeMap<i64, Option<(Arc<Rhythm>, Season)>>,
+}
+
+/// Runs by slot, for the last days.
+#[derive(Clone, Debug, Default)]
+struct Slots {
+    first: i64,
+    runs: VecDeque<u16>,
+    /// Numbers that are negative or too large for the list, by slot.
+    wide: BTreeMap<i64, i64>,
 }
 
 /// All nodes in one slot.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct SlotState {
     activities: Vec<Activity>,
-    shares: Vec<ChildSummary>,
-    silence: Vec<SilenceTotals>,
-    /// Series that recently had runs, whether or not any were expected.
-    present: Vec<bool>,
+    /// Series that recently had runs, whether or not any were expected; a bit each.
+    present: Vec<u64>,
+    /// Inner nodes, in order.
+    shares: Vec<(usize, ChildSummary)>,
+    /// Silent leaves, in order.
+    silence: Vec<(usize, SilenceTotals)>,
+}
+
+// === impl Slots ===
+
+impl Slots {
+    fn add(&mut self, slot: i64, more: i64) {
+        if self.runs.is_empty() {
+            self.first = slot;
+        }
+        // A slot far from the others means a wrong clock: the list must not grow to it.
+        if slot < self.first - KEPT || slot - self.first > 4 * KEPT {
+            let sum = self.wide.entry(slot).or_default();
+            *sum = sum.saturating_add(more);
+            return;
+        }
+        while slot < self.first {
+            self.runs.push_front(0);
+            self.first -= 1;
+        }
+        let place = usize::try_from(slot - self.first).unwrap_or(0);
+        if self.runs.len() <= place {
+            self.runs.resize(place + 1, 0);
+        }
+        let sum = self.get(slot).saturating_add(more);
+        match u16::try_from(sum) {
+            Ok(small) => {
+                self.wide.remove(&slot);
+                self.runs[place] = small;
+            }
+            Err(_) => {
+                self.wide.insert(slot, sum);
+            }
+        }
+    }
+
+    fn get(&self, slot: i64) -> i64 {
+        if let Some(wide) = self.wide.get(&slot) {
+            return *wide;
+        }
+        let place = usize::try_from(slot - self.first).ok();
+        place.and_then(|place| self.runs.get(place)).map_or(0, |runs| i64::from(*runs))
+    }
+
+    fn forget_before(&mut self, slot: i64) {
+        while self.first < slot && self.runs.pop_front().is_some() {
+            self.first += 1;
+        }
+        if self.wide.first_key_value().is_some_and(|(first, _)| *first < slot) {
+            self.wide = self.wide.split_off(&slot);
+        }
+    }
+}
+
+// === impl SlotState ===
+
+impl SlotState {
+    fn share(&self, node: usize) -> Option<ChildSummary> {
+        self.shares.binary_search_by_key(&node, |share| share.0).ok().map(|place| self.shares[place].1)
+    }
+
+    fn is_present(&self, node: usize) -> bool {
+        self.present.get(node / 64).is_some_and(|bits| bits >> (node % 64) & 1 == 1)
+    }
 }
 
 /// The series of a rule.
@@ -132,7 +209,7 @@ impl Crowd {
     pub fn add(&mut self, values: &[String], window: Minute, runs: i64) {
         let node = self.place(values);
         let slot = window.div_euclid(self.minutes);
-        *self.nodes[node].slots.entry(slot).or_default() += runs;
+        self.nodes[node].slots.add(slot, runs);
         self.dirty_from = Some(self.dirty_from.map_or(slot, |dirty_from| dirty_from.min(slot)));
     }
 
@@ -198,6 +275,9 @@ impl Crowd {
             }
         }
         self.next = self.next.max(end);
+        // Those of older days are learned again if a correction needs them.
+        let today = ((self.next - 1) * self.minutes).div_euclid(DAY);
+        self.nodes.iter_mut().for_each(|node| node.rhythms = node.rhythms.split_off(&today));
         if self.dirty_from.is_none() && dirty_from.is_some_and(|slot| slot >= end) {
             self.dirty_from = dirty_from;
         }
@@ -207,8 +287,7 @@ impl Crowd {
     fn forget(&mut self, first: i64) {
         self.states = self.states.split_off(&first);
         for node in &mut self.nodes {
-            node.slots = node.slots.split_off(&(first - LOOKBACK / self.minutes));
-            node.rhythms = node.rhythms.split_off(&(first * self.minutes).div_euclid(DAY));
+            node.slots.forget_before(first - LOOKBACK / self.minutes);
         }
     }
 
@@ -216,10 +295,10 @@ impl Crowd {
         let count = self.nodes.len();
         let mut state = SlotState {
             activities: vec![Activity::Unknown; count],
-            shares: vec![ChildSummary::default(); count],
-            silence: vec![SilenceTotals::default(); count],
-            present: vec![false; count],
+            present: vec![0; count.div_ceil(64)],
+            ..SlotState::default()
         };
+        let mut shares = vec![ChildSummary::default(); count];
         // Parents have lower indices than their children.
         for node in (0..self.nodes.len()).rev() {
             let it = &self.nodes[node];
@@ -227,18 +306,22 @@ impl Crowd {
                 match it.rhythms.get(&(slot * self.minutes).div_euclid(DAY)) {
                     Some(Some((rhythm, season))) => {
                         let (activity, present, silence) = self.leaf(it, slot, rhythm, *season);
-                        state.silence[node] = silence;
-                        state.present[node] = match activity {
+                        if activity == Activity::Silent {
+                            state.silence.push((node, silence));
+                        }
+                        let is_present = match activity {
                             Activity::Active => true,
                             Activity::Silent => false,
                             Activity::Unknown => self.is_present(it, slot, rhythm, *season),
                         };
+                        state.present[node / 64] |= u64::from(is_present) << (node % 64);
                         (activity, present)
                     }
                     _ => (Activity::Unknown, 0.0),
                 }
             } else {
-                let share = state.shares[node];
+                let share = shares[node];
+                state.shares.push((node, share));
                 let activity = match share.judged {
                     0 => Activity::Unknown,
                     judged if share.silent > 0 && 2 * share.silent >= judged => Activity::Silent,
@@ -248,12 +331,14 @@ impl Crowd {
             };
             state.activities[node] = activity;
             if let Some(parent) = it.parent.filter(|_| activity != Activity::Unknown) {
-                let above = &mut state.shares[parent];
+                let above = &mut shares[parent];
                 above.judged += 1;
                 above.silent += u32::from(activity == Activity::Silent);
                 above.present += present;
             }
         }
+        state.shares.reverse();
+        state.silence.reverse();
         state
     }
 
@@ -266,7 +351,7 @@ impl Crowd {
         for back in 0..LOOKBACK / self.minutes {
             let at = slot - back;
             let usual = rhythm.usual(season.local_hour((at * self.minutes).div_euclid(HOUR)));
-            let found = it.slots.get(&at).copied().unwrap_or(0).max(0) as f64;
+            let found = it.slots.get(at).max(0) as f64;
             (expected, runs) = (expected + usual.expected * a_slot, runs + found);
             if back == 0 {
                 let variance = if usual.shape > 0.0 { 1.0 / usual.shape } else { 1.0 };
@@ -284,7 +369,7 @@ impl Crowd {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     fn is_present(&self, it: &Node, slot: i64, rhythm: &Rhythm, season: Season) -> bool {
         let back = LOOKBACK / self.minutes;
-        let runs = it.slots.range(slot - back + 1..=slot).map(|(_, runs)| *runs).sum::<i64>().max(0) as f64;
+        let runs = (slot - back + 1..=slot).map(|slot| it.slots.get(slot)).sum::<i64>().max(0) as f64;
         runs > QUIET_FRACTION * rhythm.usual(season.local_hour((slot * self.minutes).div_euclid(HOUR))).mean
     }
 
@@ -313,6 +398,12 @@ impl CrowdMember<'_> {
         parent.and_then(|parent| self.crowd.nodes.get(parent)).is_some_and(|parent| parent.children.len() > 1)
     }
 
+    /// Returns its usual traffic on a day, if it is known.
+    pub(crate) fn rhythm(&self, day: i64) -> Option<Arc<Rhythm>> {
+        let known = self.crowd.nodes.get(self.node)?.rhythms.get(&day)?;
+        known.as_ref().map(|(rhythm, _)| Arc::clone(rhythm))
+    }
+
     /// Returns its activity in a slot.
     pub(crate) fn activity(&self, slot: i64) -> Activity {
         self.crowd.at(slot).and_then(|state| state.activities.get(self.node)).copied().unwrap_or_default()
@@ -320,7 +411,7 @@ impl CrowdMember<'_> {
 
     /// Returns the state of its children in a slot.
     pub(crate) fn share(&self, slot: i64) -> ChildSummary {
-        self.crowd.at(slot).and_then(|state| state.shares.get(self.node)).copied().unwrap_or_default()
+        self.crowd.at(slot).and_then(|state| state.share(self.node)).unwrap_or_default()
     }
 
     /// Compares it with other series in a slot: returns whether most judgeable ones are silent as well, and their
@@ -329,7 +420,7 @@ impl CrowdMember<'_> {
         let Some(state) = self.crowd.at(slot) else { return (false, None) };
         let (mut node, mut present) = (self.node, None);
         while let Some(parent) = self.crowd.nodes.get(node).and_then(|node| node.parent) {
-            let (Some(share), Some(activity)) = (state.shares.get(parent), state.activities.get(node)) else { break };
+            let (Some(share), Some(activity)) = (state.share(parent), state.activities.get(node)) else { break };
             let own = *activity != Activity::Unknown;
             let judged = share.judged - u32::from(own);
             let silent = share.silent - u32::from(*activity == Activity::Silent);
@@ -350,7 +441,7 @@ impl CrowdMember<'_> {
     pub(crate) fn level(&self, slot: i64) -> f64 {
         let over = |minutes: i64| {
             let slots = slot - minutes / self.crowd.minutes..slot;
-            let shares = slots.filter_map(|slot| Some(self.crowd.at(slot)?.shares.get(self.node)?).copied());
+            let shares = slots.filter_map(|slot| self.crowd.at(slot)?.share(self.node));
             let (sum, count) = shares
                 .filter(|share| share.judged > 0)
                 .fold((0.0, 0.0), |(sum, count), share| (sum + share.mean(), count + 1.0));
@@ -359,9 +450,11 @@ impl CrowdMember<'_> {
         over(3 * HOUR).min(over(26 * HOUR))
     }
 
-    /// Returns the contribution of a series below it to a common silence.
+    /// Returns the contribution of a silent series below it to a common silence.
     pub(crate) fn silence(&self, node: usize, slot: i64) -> SilenceTotals {
-        self.crowd.at(slot).and_then(|state| state.silence.get(node)).copied().unwrap_or_default()
+        let Some(state) = self.crowd.at(slot) else { return SilenceTotals::default() };
+        let place = state.silence.binary_search_by_key(&node, |silence| silence.0);
+        place.map_or_else(|_| SilenceTotals::default(), |place| state.silence[place].1)
     }
 
     /// Returns the number of judgeable series below it in a slot.
@@ -391,6 +484,6 @@ impl CrowdMember<'_> {
     /// Returns how many of the given series have runs again in a slot.
     pub(crate) fn present(&self, series: &[usize], slot: i64) -> usize {
         let Some(state) = self.crowd.at(slot) else { return 0 };
-        series.iter().filter(|node| state.present.get(**node) == Some(&true)).count()
+        series.iter().filter(|node| state.is_present(**node)).count()
     }
 }

@@ -4,6 +4,23 @@
 //! Windows arrive in order of time. A detector knows earlier windows only through its state, so that a state copied at
 //! a checkpoint can be stepped again through corrected windows with the correct result.
 
+/// Implements packing for a state, field by field, without its settings. A field that is not listed is a compile error.
+macro_rules! packed_state {
+    ($settings:ident { $($field:ident),* $(,)? }) => {
+        impl State {
+            fn put(&self, to: &mut Packer) {
+                let Self { settings: _, $($field),* } = self;
+                $(bellwether_stats::pack::Pack::pack($field, to);)*
+            }
+
+            pub(super) fn unpack(settings: Arc<$settings>, from: &mut bellwether_stats::pack::Unpacker<'_>) -> Self {
+                $(let $field = bellwether_stats::pack::Pack::unpack(from);)*
+                Self { settings, $($field),* }
+            }
+        }
+    };
+}
+
 mod burn_rate;
 mod clusters;
 mod distance;
@@ -21,6 +38,8 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::drift::HourCounts;
+use bellwether_stats::pack::{Packer, Unpacker};
+use bellwether_stats::packed;
 use bellwether_stats::sequential::EvidenceSums;
 
 use crate::budget::{Spending, Thresholds};
@@ -49,6 +68,9 @@ const RECOVERED: f64 = 9.210_340_371_976_184;
 /// An alternative is still considered a candidate if its log-likelihood is at most this far, in nats, below the best
 /// one.
 const AS_LIKELY: f64 = 3.0;
+
+packed!(Recovery { place, cusum });
+packed!(Absence { present, since, others, gone });
 
 /// Minutes in an hour and in a day.
 pub(crate) const HOUR: i64 = 60;
@@ -121,8 +143,8 @@ pub trait DetectorState: Send + Sync {
     /// Returns the numbers behind the verdict.
     fn evidence(&self, thresholds: &Thresholds) -> Evidence;
 
-    /// Returns a copy, for a checkpoint.
-    fn clone_box(&self) -> Box<dyn DetectorState>;
+    /// Appends a copy, without the settings, for a checkpoint. [`Detector::unpack`] reads it.
+    fn pack(&self, to: &mut Packer);
 }
 
 /// A detector with its settings.
@@ -205,6 +227,22 @@ impl Detector {
         }
     }
 
+    /// Restores the state that [`DetectorState::pack`] appended.
+    pub(crate) fn unpack(&self, from: &mut Unpacker<'_>) -> Box<dyn DetectorState> {
+        match self {
+            Self::Regression(it) => Box::new(regression::State::unpack(Arc::clone(it), from)),
+            Self::Histogram(it) => Box::new(histogram::State::unpack(Arc::clone(it), from)),
+            Self::Ratio(it) => Box::new(ratio::State::unpack(Arc::clone(it), from)),
+            Self::Drift(it) => Box::new(drift::State::unpack(Arc::clone(it), from)),
+            Self::Distance(it) => Box::new(distance::State::unpack(Arc::clone(it), from)),
+            Self::BurnRate(it) => Box::new(burn_rate::State::unpack(Arc::clone(it), from)),
+            Self::Silence(it) => Box::new(silence::State::unpack(Arc::clone(it), from)),
+            Self::Split(it) => Box::new(split::State::unpack(Arc::clone(it), from)),
+            Self::Threshold(it) => Box::new(threshold::State::unpack(Arc::clone(it), from)),
+            Self::Occurrence(it) => Box::new(occurrence::State::unpack(Arc::clone(it), from)),
+        }
+    }
+
     /// Returns true if releases are compared with one another, false if a series is judged on its own.
     pub const fn compares_releases(&self) -> bool {
         matches!(self, Self::Regression(_) | Self::Histogram(_) | Self::Ratio(_) | Self::Split(_))
@@ -228,6 +266,17 @@ impl Detector {
             Self::BurnRate(_) => burn_rate::SLOT,
             Self::Silence(it) => it.minutes,
             _ => 1,
+        }
+    }
+
+    /// Returns the minutes before the present hour whose windows stay in memory. A new release learns the properties of
+    /// its baseline from four hours and more; otherwise they are there for corrections. Older windows are read again when
+    /// they are needed, and so are sooner those of detectors with many numbers in a window.
+    pub(crate) fn kept_minutes(&self) -> i64 {
+        match self {
+            Self::Regression(_) | Self::Histogram(_) | Self::Silence(_) => 5 * HOUR,
+            Self::Ratio(_) | Self::Distance(_) => HOUR,
+            _ => 3 * HOUR,
         }
     }
 

@@ -8,31 +8,40 @@
 //! share the conditions that concurrent releases share. A pinned baseline is the only one used.
 //!
 //! Detectors that use a series' own past have a single track without a release.
+//!
+//! The windows of the last hours stay in memory. A correction of an older window is counted, and [`Family::wants`] says
+//! which windows are needed to judge again: [`Family::begin_again`] goes back, the windows are added once more in order,
+//! and the last evaluation reports what changed (`family/again.rs`). A release without runs can be dropped; it comes
+//! back in the same way.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod again;
+mod history;
+mod sides;
+mod starts;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use bellwether_stats::drift::WeeklyBaseline;
-use bellwether_stats::wander::{UNKNOWN, Wander};
 
 use crate::budget::{Budget, Thresholds};
 use crate::crowd::CrowdMember;
-use crate::detector::{Detector, HOUR, Past};
+use crate::detector::{Detector, HOUR};
 use crate::hours::Hours;
 use crate::machine::AlertTiming;
-use crate::observation::{Measure, Minute, StratumRow, Window};
+use crate::observation::{Measure, Minute, Window};
 use crate::season::Season;
-use crate::track::{Change, Track, TrackContext};
-use crate::weights::Arm;
-
-/// Hours in a week.
-const WEEK: i64 = 168;
+use crate::sorted::Sorted;
+use crate::track::{Change, REACH, Track, TrackContext};
+use crate::windows::{Key, Windows};
+use sides::Sides;
 
 /// Minutes before the start of a series from which the properties of its baseline are learned.
 const PRIMED: i64 = 4 * HOUR;
 
-/// Weeks of history that one hour is compared with.
-const WEEKS: i64 = 4;
+/// Hours of the past that are kept beyond those that a detector learns from: for windows that are judged again.
+const SPARE_HOURS: i64 = REACH / HOUR + 24;
+
+/// Minutes after which a window is not expected to change any more.
+const SETTLED: i64 = 5;
 
 /// Runs of one release, stage and stratum in one window.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +77,14 @@ pub struct SeriesUpdate {
     pub change: Change,
 }
 
-type Key = (Arc<str>, bool, Arc<str>);
+/// The windows of a release.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    first: Minute,
+    last: Minute,
+    /// The last one in full rollout.
+    last_full: Minute,
+}
 
 /// Releases of one task, or one series without releases.
 pub struct Family {
@@ -76,39 +92,70 @@ pub struct Family {
     timing: AlertTiming,
     policy: BaselinePolicy,
     season: Season,
-    name: String,
-    windows: BTreeMap<Minute, BTreeMap<Key, Measure>>,
-    /// First window of each release.
-    first: BTreeMap<Arc<str>, Minute>,
-    hours: BTreeMap<(Arc<str>, Arc<str>), Hours>,
-    tracks: BTreeMap<Arc<str>, Track>,
+    name: Arc<str>,
+    windows: Windows,
+    /// Cells that were added since the windows were last read.
+    added: Vec<(Minute, Key, Measure)>,
+    lives: Sorted<Arc<str>, Life>,
+    hours: Sorted<(Arc<str>, Arc<str>), Hours>,
+    tracks: Sorted<Arc<str>, Track>,
+    /// First judged window of each release that was dropped.
+    dropped: Sorted<Arc<str>, Minute>,
+    /// Periods of firing of the releases that have any.
+    incidents: Sorted<Arc<str>, Vec<(Minute, Minute)>>,
     /// Earliest window that changed since the last evaluation.
     dirty_from: Option<Minute>,
     /// Windows before this have been dropped.
     forgotten: Minute,
     evaluated: Minute,
     too_late: u64,
+    /// Earliest correction of a window that is not in memory any more.
+    late_from: Option<Minute>,
+    /// The series have to be judged from their beginnings.
+    from_scratch: bool,
+    /// Windows are being judged again: until when they had been.
+    again_to: Option<Minute>,
+    /// The hours of the windows that are judged again are known.
+    hours_known: bool,
+}
+
+// === impl Life ===
+
+impl Life {
+    fn note(&mut self, window: Minute, canary: bool) {
+        (self.first, self.last) = (self.first.min(window), self.last.max(window));
+        if !canary {
+            self.last_full = self.last_full.max(window);
+        }
+    }
 }
 
 // === impl Family ===
 
 impl Family {
     /// Creates an empty family. `name` distinguishes it from the other families of its rule.
-    pub fn new(name: &str, detector: Detector, timing: AlertTiming, policy: BaselinePolicy) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, detector: Detector, timing: AlertTiming, policy: BaselinePolicy) -> Self {
         Self {
             detector,
             timing,
             policy,
             season: Season::default(),
-            name: name.to_owned(),
-            windows: BTreeMap::new(),
-            first: BTreeMap::new(),
-            hours: BTreeMap::new(),
-            tracks: BTreeMap::new(),
+            name: name.into(),
+            windows: Windows::default(),
+            added: Vec::new(),
+            lives: Sorted::default(),
+            hours: Sorted::default(),
+            tracks: Sorted::default(),
+            dropped: Sorted::default(),
+            incidents: Sorted::default(),
             dirty_from: None,
             forgotten: Minute::MIN,
             evaluated: Minute::MIN,
             too_late: 0,
+            late_from: None,
+            from_scratch: false,
+            again_to: None,
+            hours_known: false,
         }
     }
 
@@ -125,21 +172,33 @@ impl Family {
         } else {
             (Arc::from(""), Arc::from(""))
         };
-        let keep = self.detector.history_hours();
-        if keep > 0 {
-            let place = (Arc::clone(&release), Arc::clone(&stratum));
-            let hours = self.hours.entry(place).or_insert_with(|| Hours::new(self.season));
-            hours.add_measure(cell.window.div_euclid(HOUR), &cell.measure, keep);
-        }
-        if cell.window < self.forgotten {
-            self.too_late += 1;
+        let late = cell.window < self.forgotten;
+        // Most rules do not read what a late statement changes.
+        if late && cell.measure.changes_nothing() {
             return;
         }
-        let first = self.first.entry(Arc::clone(&release)).or_insert(cell.window);
-        *first = (*first).min(cell.window);
+        let keep = self.detector.history_hours();
+        if keep > 0 && !self.hours_known {
+            let place = (Arc::clone(&release), Arc::clone(&stratum));
+            let hours = self.hours.get_or_insert_with(&place, || Hours::new(self.season));
+            hours.add_measure(cell.window.div_euclid(HOUR), &cell.measure, keep + SPARE_HOURS);
+        }
+        if late {
+            self.note_late(&release, cell.window);
+            return;
+        }
+        self.from_scratch |= self.again_to.is_none() && self.dropped.contains_key::<str>(&release);
+        let born = Life { first: cell.window, last: cell.window, last_full: Minute::MIN };
+        self.lives.get_or_insert_with(&release, || born).note(cell.window, cell.canary);
         self.dirty_from = Some(self.dirty_from.map_or(cell.window, |dirty_from| dirty_from.min(cell.window)));
-        let window = self.windows.entry(cell.window).or_default();
-        window.entry((release, cell.canary, stratum)).or_default().add(&cell.measure);
+        self.added.push((cell.window, (release, cell.canary, stratum), cell.measure));
+    }
+
+    /// Packs the cells that were added, which [`Family::evaluate`] does as well: after many cells this frees memory.
+    pub fn settle(&mut self) {
+        if !self.added.is_empty() {
+            self.windows.add(std::mem::take(&mut self.added));
+        }
     }
 
     /// Resumes an alert that has been firing since `at`, after its windows were dropped.
@@ -147,10 +206,10 @@ impl Family {
         let mut track = Track::new(&self.detector, self.timing, at);
         track.resume(at);
         self.tracks.insert(Arc::from(""), track);
-        self.first.insert(Arc::from(""), at);
+        self.lives.insert(Arc::from(""), Life { first: at, last: at, last_full: at });
     }
 
-    /// Returns the number of additions to windows that had already been dropped; they affect baselines only.
+    /// Returns the number of additions to windows that are not in memory any more.
     pub fn too_late(&self) -> u64 {
         self.too_late
     }
@@ -181,62 +240,6 @@ impl Family {
         budget.thresholds(&series_key(&self.name, release), started, now)
     }
 
-    /// Finds the series that began before `to` and registers them with the budget, which must know all series before
-    /// any is judged.
-    pub fn start_series(&mut self, to: Minute, budget: &mut Budget) {
-        let Some(dirty_from) = self.dirty_from else { return };
-        let releases: Vec<Arc<str>> = self.first.keys().cloned().collect();
-        for release in releases {
-            let known = self.tracks.get(&release).map(Track::started);
-            if known.is_some_and(|started| started <= dirty_from) {
-                continue;
-            }
-            // Nothing changed before the earliest changed window.
-            let until = known.map_or(to, |started| started.min(to));
-            let Some(started) = self.first_judged_window(&release, dirty_from, until) else { continue };
-            let key = series_key(&self.name, &release);
-            if let Some(before) = known {
-                budget.forget(&key, before);
-            }
-            budget.register(&key, started);
-            match self.tracks.get_mut(&release) {
-                Some(track) => track.set_start(started),
-                None => {
-                    self.tracks.insert(release, Track::new(&self.detector, self.timing, started));
-                }
-            }
-        }
-    }
-
-    /// Returns the first window in which there is something to judge.
-    fn first_judged_window(&self, release: &Arc<str>, from: Minute, to: Minute) -> Option<Minute> {
-        if !self.detector.compares_releases() {
-            return self.windows.range(from..to.max(from)).next().map(|(start, _)| *start);
-        }
-        let first = self.first.get(release)?.max(&from);
-        // With few runs, two active releases seldom share a minute: allow an hour, the length of the longest block.
-        let (mut baseline, mut canary) = (None, None);
-        let concurrent = self.windows.range(*first - HOUR + 1..to.max(*first)).find_map(|(start, cells)| {
-            let rows = self.arms(release, cells);
-            let note = |last: &mut Option<Minute>, of: fn(&StratumRow) -> &Measure| {
-                if rows.iter().any(|row| of(row).runs > 0) {
-                    *last = Some(*start);
-                }
-                last.is_some_and(|last| start - last < HOUR)
-            };
-            let (one, other) = (note(&mut baseline, |row| &row.baseline), note(&mut canary, |row| &row.canary));
-            (one && other && start >= first).then_some(*start)
-        });
-        let cutover = || {
-            let hours = first.div_euclid(HOUR)..to.div_euclid(HOUR);
-            hours.into_iter().find_map(|hour| self.against_history(release, hour, hour).map(|window| window.start))
-        };
-        match concurrent {
-            None if matches!(self.detector, Detector::Regression(_)) => cutover(),
-            found => found,
-        }
-    }
-
     /// Returns the past of a series that is not compared with other releases.
     pub fn own_hours(&self) -> Option<&Hours> {
         self.hours.get(&(Arc::from(""), Arc::from("")))
@@ -245,7 +248,7 @@ impl Family {
     /// Marks the windows from `from` on to be judged again because their context changed. Does nothing if a track
     /// cannot rewind that far.
     pub fn mark_dirty(&mut self, from: Minute) {
-        if self.tracks.values().all(|track| track.earliest_checkpoint() <= from) {
+        if self.tracks.values().all(|track| self.has_windows_since(track, from)) {
             self.dirty_from = Some(self.dirty_from.map_or(from, |dirty_from| dirty_from.min(from)));
         }
     }
@@ -265,80 +268,112 @@ impl Family {
         self.start_series(to, budget);
         let dirty_from = self.dirty_from.take();
         let to = to.max(self.evaluated);
-        let mut updates = Vec::new();
-        let releases: Vec<Arc<str>> = self.tracks.keys().cloned().collect();
-        for release in releases {
-            let Some(mut track) = self.tracks.remove(&release) else { continue };
-            if dirty_from.is_some_and(|dirty_from| !track.rewind(dirty_from)) {
-                self.too_late += 1;
-            }
-            updates.extend(self.judge(&release, member, &mut track, budget, to));
-            self.tracks.insert(release, track);
+        let mut tracks = std::mem::take(&mut self.tracks);
+        if let Some(dirty_from) = dirty_from.filter(|_| self.again_to.is_none()) {
+            tracks.values_mut().for_each(|track| self.rewind(track, dirty_from));
         }
+        self.judge(&mut tracks, member, budget, to);
+        let mut updates = Vec::new();
+        // While windows are judged again, the transitions so far are only a part.
+        if self.again_to.is_none_or(|again_to| to >= again_to) {
+            for (release, track) in tracks.iter_mut() {
+                updates.extend(self.finish(release, track, member, budget, to));
+            }
+            (self.again_to, self.hours_known) = (None, false);
+        }
+        self.tracks = tracks;
         self.evaluated = to;
         self.forget(to);
         // Later windows are judged when they are complete.
-        self.dirty_from = self.windows.range(to..).next().map(|(start, _)| *start);
+        self.dirty_from = self.windows.first_in(to, Minute::MAX);
         updates
     }
 
+    /// Judges the windows before `to`, hour by hour, so that an hour without a baseline is compared with history once
+    /// it is over.
     fn judge(
-        &self,
-        release: &Arc<str>,
+        &mut self,
+        tracks: &mut Sorted<Arc<str>, Track>,
         member: Option<CrowdMember<'_>>,
-        track: &mut Track,
         budget: &Budget,
         to: Minute,
-    ) -> Vec<SeriesUpdate> {
-        let key = series_key(&self.name, release);
+    ) {
+        let mut at = tracks.values().map(|track| track.next().max(track.started())).min().unwrap_or(to);
+        while at < to {
+            let hour = at.div_euclid(HOUR);
+            let end = ((hour + 1) * HOUR).min(to);
+            let sides = self.sides(hour * HOUR, end);
+            self.note_incidents(tracks);
+            for (release, track) in tracks.iter_mut().filter(|(_, track)| track.next().max(track.started()) < end) {
+                let key = series_key(&self.name, release);
+                let thresholds = |track: &Track, at| budget.thresholds(&key, track.started(), at);
+                self.judge_hour(release, track, &sides, member, thresholds, (hour, end));
+            }
+            at = self.windows.first_in(end, to).unwrap_or(to);
+        }
+        self.note_incidents(tracks);
+    }
+
+    /// Judges the windows of one hour up to `end`.
+    fn judge_hour(
+        &self,
+        release: &Arc<str>,
+        track: &mut Track,
+        sides: &[Sides],
+        member: Option<CrowdMember<'_>>,
+        thresholds: impl Fn(&Track, Minute) -> Thresholds,
+        (hour, end): (i64, Minute),
+    ) {
         let none = Hours::new(self.season);
         let hours = self.hours.get(&(Arc::clone(release), Arc::from(""))).unwrap_or(&none);
         let own = TrackContext { hours, member };
+        let (compares, pinned) = (self.detector.compares_releases(), self.policy.pinned.as_ref());
         let started = track.started();
-        let compares = self.detector.compares_releases();
         if compares && track.next() == Minute::MIN {
-            for (start, cells) in self.windows.range(started - PRIMED..started) {
-                track.prime(&Window {
-                    start: *start,
-                    historical: false,
-                    wander: None,
-                    rows: self.arms(release, cells),
-                });
+            for before in self.sides(started - PRIMED, started) {
+                let rows = before.rows(release, pinned);
+                track.prime(&Window { start: before.start, historical: false, wander: None, rows });
             }
         }
-        let mut from = track.next().max(started);
-        while from < to {
-            // Go hour by hour, so that an hour without a baseline is compared with history once it is over.
-            let hour = from.div_euclid(HOUR);
-            let end = ((hour + 1) * HOUR).min(to);
-            for (start, cells) in self.windows.range(from..end) {
-                let rows = if compares {
-                    if track.is_dormant(*start) && !cells.keys().any(|key| key.0 == *release) {
-                        track.pass(*start);
-                        continue;
-                    }
-                    self.arms(release, cells)
-                } else {
-                    own_rows(cells)
-                };
-                if !rows.is_empty() {
-                    let window = Window { start: *start, historical: false, wander: None, rows };
-                    track.feed(&window, own, &budget.thresholds(&key, started, *start));
-                }
+        let from = track.next().max(started);
+        for sides in sides.iter().filter(|sides| sides.start >= from) {
+            if compares && track.is_dormant(sides.start) && !sides.has(release) {
+                track.pass(sides.start);
+                continue;
             }
-            if end == (hour + 1) * HOUR
-                && matches!(self.detector, Detector::Regression(_))
-                && let Some(window) = self.against_history(release, hour, started.div_euclid(HOUR))
-            {
-                track.feed(&window, own, &budget.thresholds(&key, started, window.start));
+            let rows = if compares { sides.rows(release, pinned) } else { sides.together() };
+            if !rows.is_empty() {
+                let window = Window { start: sides.start, historical: false, wander: None, rows };
+                let thresholds = thresholds(track, window.start);
+                track.feed(&window, own, &thresholds);
             }
-            from = self.windows.range(end..to.max(end)).next().map_or(to, |(start, _)| *start);
         }
-        let changes = track.finish(to, own, &budget.thresholds(&key, started, to));
+        if end == (hour + 1) * HOUR
+            && matches!(self.detector, Detector::Regression(_))
+            && let Some(window) = self.against_history(release, hour, started.div_euclid(HOUR), sides)
+        {
+            let thresholds = thresholds(track, window.start);
+            track.feed(&window, own, &thresholds);
+        }
+    }
+
+    fn finish(
+        &self,
+        release: &Arc<str>,
+        track: &mut Track,
+        member: Option<CrowdMember<'_>>,
+        budget: &Budget,
+        to: Minute,
+    ) -> Vec<SeriesUpdate> {
+        let none = Hours::new(self.season);
+        let hours = self.hours.get(&(Arc::clone(release), Arc::from(""))).unwrap_or(&none);
+        let started = track.started();
+        let thresholds = budget.thresholds(&series_key(&self.name, release), started, to);
+        let changes = track.finish(to, TrackContext { hours, member }, &thresholds);
         if changes.is_empty() {
             return Vec::new();
         }
-        let baselines = if compares { self.baselines(release) } else { Vec::new() };
+        let baselines = if self.detector.compares_releases() { self.baselines(release) } else { Vec::new() };
         let updates = changes.into_iter().map(|change| SeriesUpdate {
             release: Arc::clone(release),
             baselines: baselines.clone(),
@@ -348,101 +383,28 @@ impl Family {
         updates.collect()
     }
 
+    /// Returns the windows [from, to) as the releases see them.
+    fn sides(&self, from: Minute, to: Minute) -> Vec<Sides> {
+        let windows = self.windows.range(from, to);
+        windows.iter().map(|window| Sides::of(&self.windows, window, |release| self.age(release))).collect()
+    }
+
+    /// Keeps the periods of firing where the comparison with earlier weeks finds them, even after a release is dropped.
+    fn note_incidents(&mut self, tracks: &Sorted<Arc<str>, Track>) {
+        for (release, track) in tracks.iter() {
+            if self.incidents.get::<str>(release).map_or(&[][..], Vec::as_slice) != track.incidents() {
+                self.incidents.insert(Arc::clone(release), track.incidents().to_vec());
+            }
+        }
+    }
+
+    /// Orders releases by their first windows, then by name.
+    fn age(&self, release: &Arc<str>) -> (Minute, Arc<str>) {
+        (self.lives.get::<str>(release).map_or(Minute::MAX, |life| life.first), Arc::clone(release))
+    }
+
     fn is_older(&self, other: &Arc<str>, release: &Arc<str>) -> bool {
-        let of = |name: &Arc<str>| (self.first.get(name).copied().unwrap_or(Minute::MAX), Arc::clone(name));
-        of(other) < of(release)
-    }
-
-    /// Returns the cells of a window as a release and its baseline; empty if neither has runs.
-    fn arms(&self, release: &Arc<str>, cells: &BTreeMap<Key, Measure>) -> Vec<StratumRow> {
-        let on_trial = !cells.keys().any(|(name, canary, _)| name == release && !canary);
-        let mut rows: BTreeMap<Arc<str>, StratumRow> = BTreeMap::new();
-        for ((name, canary, stratum), measure) in cells {
-            let own = name == release;
-            let serves = match &self.policy.pinned {
-                Some(pinned) => name == pinned && release != pinned,
-                None => !own && !canary && (on_trial || self.is_older(name, release)),
-            };
-            if !own && !serves {
-                continue;
-            }
-            let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| StratumRow {
-                stratum: Arc::clone(stratum),
-                baseline: Measure::default(),
-                canary: Measure::default(),
-            });
-            if own { row.canary.add(measure) } else { row.baseline.add(measure) }
-        }
-        rows.into_values().filter(|row| !(row.baseline.is_empty() && row.canary.is_empty())).collect()
-    }
-
-    /// Compares an hour of a release that had no concurrent baseline with the same hour of earlier weeks.
-    fn against_history(&self, release: &Arc<str>, hour: i64, first_hour: i64) -> Option<Window> {
-        if hour - first_hour >= WEEK {
-            return None;
-        }
-        let before = self.release_before(release, hour)?;
-        let (mut own, mut others) = (false, false);
-        for cells in self.windows.range(hour * HOUR..(hour + 1) * HOUR).map(|(_, cells)| cells) {
-            for row in self.arms(release, cells) {
-                own |= row.canary.runs > 0;
-                others |= row.baseline.runs > 0;
-            }
-        }
-        if !own || others {
-            return None;
-        }
-        let incidents = self.tracks.get(&before).map_or(&[][..], Track::incidents);
-        let strata: BTreeSet<&Arc<str>> =
-            self.hours.keys().filter(|(name, _)| name == release).map(|(_, stratum)| stratum).collect();
-        let mut rows = Vec::new();
-        let mut wander: Option<Wander> = None;
-        for stratum in strata {
-            let sum = |name: &Arc<str>, hour: i64| {
-                let hours = self.hours.get(&(Arc::clone(name), Arc::clone(stratum)));
-                hours.map_or_else(Arm::default, |hours| hours.arm(hour))
-            };
-            let canary = sum(release, hour);
-            let baseline = (1..=WEEKS)
-                .map(|week| self.season.weeks_before(hour, week))
-                .filter(|hour| !incidents.iter().any(|(from, to)| *from < (hour + 1) * HOUR && hour * HOUR < *to))
-                .map(|hour| sum(&before, hour))
-                .fold(Arm::default(), |mut all, more| {
-                    all.add(&more);
-                    all
-                });
-            if canary.runs > 0 && baseline.runs > 0 {
-                let found = self.wander(&before, stratum, hour, incidents);
-                wander = Some(wander.map_or(found, |most| most.max(&found)));
-                let (baseline, canary) = (Measure::from_arm(&baseline), Measure::from_arm(&canary));
-                rows.push(StratumRow { stratum: Arc::clone(stratum), baseline, canary });
-            }
-        }
-        (!rows.is_empty()).then_some(Window { start: (hour + 1) * HOUR - 1, historical: true, wander, rows })
-    }
-
-    /// Returns the wander of a release in the weeks before an hour.
-    fn wander(&self, release: &Arc<str>, stratum: &Arc<str>, hour: i64, incidents: &[(Minute, Minute)]) -> Wander {
-        let Some(hours) = self.hours.get(&(Arc::clone(release), Arc::clone(stratum))) else { return UNKNOWN };
-        let past = Past { hours, incidents, member: None };
-        let hours = past.hours(hour - WEEKS * WEEK, hour);
-        WeeklyBaseline::learn(&hours).map_or(UNKNOWN, |baseline| Wander::learn(&hours, &baseline))
-    }
-
-    /// Returns the newest of the older releases that has runs in the same hour of earlier weeks.
-    fn release_before(&self, release: &Arc<str>, hour: i64) -> Option<Arc<str>> {
-        let has = |name: &Arc<str>| {
-            self.hours.iter().filter(|((of, _), _)| of == name).any(|(_, hours)| {
-                (1..=WEEKS)
-                    .map(|week| self.season.weeks_before(hour, week))
-                    .any(|hour| hours.range(hour, hour + 1).next().is_some())
-            })
-        };
-        if let Some(pinned) = &self.policy.pinned {
-            return (pinned != release && has(pinned)).then(|| Arc::clone(pinned));
-        }
-        let older = self.first.iter().filter(|(name, _)| self.is_older(name, release) && has(name));
-        older.max_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0))).map(|(name, _)| Arc::clone(name))
+        self.age(other) < self.age(release)
     }
 
     /// Returns the releases that a release has been judged against in the last hours.
@@ -451,11 +413,11 @@ impl Family {
             return vec![Arc::clone(pinned)];
         }
         let mut names = BTreeSet::new();
-        for cells in self.windows.values() {
-            let on_trial = !cells.keys().any(|(name, canary, _)| name == release && !canary);
+        for keys in self.windows.keys_by_window() {
+            let on_trial = !keys.iter().any(|(name, canary, _)| name == release && !canary);
             let serves =
-                |(name, canary, _): &&Key| name != release && !canary && (on_trial || self.is_older(name, release));
-            names.extend(cells.keys().filter(serves).map(|key| Arc::clone(&key.0)));
+                |(name, canary, _): &&&Key| name != release && !canary && (on_trial || self.is_older(name, release));
+            names.extend(keys.iter().filter(serves).map(|key| Arc::clone(&key.0)));
         }
         names.into_iter().collect()
     }
@@ -468,35 +430,28 @@ impl Family {
     /// Returns the releases that began before a release: its baselines in full rollout.
     pub fn older_releases(&self, release: &str) -> Vec<Arc<str>> {
         let release = Arc::from(release);
-        self.first.keys().filter(|name| **name != release && self.is_older(name, &release)).cloned().collect()
+        self.lives.keys().filter(|name| **name != release && self.is_older(name, &release)).cloned().collect()
     }
 
-    /// Drops windows that no correction can reach.
+    /// Drops windows that nothing reads any more but late corrections.
     fn forget(&mut self, to: Minute) {
-        let kept = self.tracks.values().map(Track::earliest_checkpoint).min();
-        // Without a track nothing has been judged, but a new release may still find its baseline in the last hours.
-        let from = kept.unwrap_or(to).min(to - to.rem_euclid(HOUR) - PRIMED - HOUR);
-        if from > self.forgotten && kept.is_none_or(|kept| kept > Minute::MIN) {
-            self.windows = self.windows.split_off(&from);
+        let from = to - to.rem_euclid(HOUR) - self.detector.kept_minutes();
+        if from > self.forgotten {
+            self.windows.drop_before(from);
             self.forgotten = from;
         }
+        self.windows.join(to - SETTLED);
+    }
+
+    /// Returns the bytes that its parts take, roughly: windows, hours and series.
+    pub fn bytes(&self) -> [usize; 3] {
+        let hours = self.hours.values().map(Hours::bytes).sum();
+        let tracks = self.tracks.values().map(Track::bytes).sum();
+        [self.windows.bytes(), hours, tracks]
     }
 }
 
 /// Returns the key of a series among all series of a rule.
 pub fn series_key(family: &str, release: &str) -> String {
     if release.is_empty() { family.to_owned() } else { format!("{family}\u{1f}{release}") }
-}
-
-fn own_rows(cells: &BTreeMap<Key, Measure>) -> Vec<StratumRow> {
-    let mut rows: BTreeMap<Arc<str>, StratumRow> = BTreeMap::new();
-    for ((_, _, stratum), measure) in cells {
-        let row = rows.entry(Arc::clone(stratum)).or_insert_with(|| StratumRow {
-            stratum: Arc::clone(stratum),
-            baseline: Measure::default(),
-            canary: Measure::default(),
-        });
-        row.canary.add(measure);
-    }
-    rows.into_values().collect()
 }

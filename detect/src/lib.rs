@@ -16,6 +16,7 @@
 //! one by one, late, or all at once after a restart; changes caused by a late correction are reported as such.
 
 pub mod budget;
+mod columns;
 pub mod crowd;
 pub mod detector;
 pub mod evidence;
@@ -24,8 +25,10 @@ pub mod hours;
 pub mod machine;
 pub mod observation;
 pub mod season;
+mod sorted;
 pub mod track;
 pub mod weights;
+mod windows;
 
 pub use bellwether_stats::Invalid;
 pub use budget::{Budget, Thresholds};

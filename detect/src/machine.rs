@@ -4,6 +4,8 @@
 //! of recovery, or because the release was withdrawn while its task goes on. Missing data resolves nothing: a firing
 //! alert without data becomes stale and keeps firing.
 
+use bellwether_stats::pack::{Pack, Packer, Unpacker};
+
 use crate::detector::Signal;
 use crate::observation::Minute;
 
@@ -66,6 +68,18 @@ pub struct AlertMachine {
     heard: Option<Minute>,
 }
 
+impl Pack for AlertState {
+    fn pack(&self, to: &mut Packer) {
+        (*self as u8).pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        let place = u8::unpack(from);
+        let all = [Self::Inactive, Self::Pending, Self::Firing, Self::Resolved];
+        all.into_iter().find(|state| *state as u8 == place).unwrap_or_default()
+    }
+}
+
 // === impl AlertState ===
 
 impl AlertState {
@@ -91,6 +105,20 @@ impl AlertMachine {
     /// Creates an inactive alert.
     pub fn new(timing: AlertTiming) -> Self {
         Self { timing, state: AlertState::Inactive, stale: false, since: None, heard: None }
+    }
+
+    /// Appends a copy, without its timing.
+    pub(crate) fn pack(&self, to: &mut Packer) {
+        let Self { timing: _, state, stale, since, heard } = self;
+        (*state, *stale).pack(to);
+        (*since, *heard).pack(to);
+    }
+
+    /// Restores the copy of an alert with this one's timing.
+    pub(crate) fn unpack(self, from: &mut Unpacker<'_>) -> Self {
+        let (state, stale) = Pack::unpack(from);
+        let (since, heard) = Pack::unpack(from);
+        Self { timing: self.timing, state, stale, since, heard }
     }
 
     /// Sets it to firing since `at`.

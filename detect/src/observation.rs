@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bellwether_stats::pack::{Pack, Packed, Packer, Unpacker};
+use bellwether_stats::packed;
 use bellwether_stats::wander::Wander;
 
 use crate::weights::{Arm, ONE, WeightSums, Weights};
@@ -74,6 +76,72 @@ pub struct Window {
     /// Its strata, ordered by name.
     pub rows: Vec<StratumRow>,
 }
+
+impl Pack for Measure {
+    fn pack(&self, to: &mut Packer) {
+        let Self { events, runs, share_micros, groups, ratio, bins, weights } = self;
+        (*events, *runs, *share_micros).pack(to);
+        groups.pack(to);
+        ratio.pack(to);
+        weights.pack(to);
+        // Most bins are empty, at both ends.
+        let first = bins.iter().position(|bin| *bin != 0).unwrap_or(bins.len());
+        let end = bins.iter().rposition(|bin| *bin != 0).map_or(first, |last| last + 1);
+        (bins.len(), first, end - first).pack(to);
+        bins[first..end].iter().for_each(|bin| bin.pack(to));
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        let (events, runs, share_micros) = Pack::unpack(from);
+        let (groups, ratio, weights) = (Pack::unpack(from), Pack::unpack(from), Pack::unpack(from));
+        let (length, first, some): (usize, usize, usize) = Pack::unpack(from);
+        let mut bins = vec![0; first];
+        bins.extend((0..some).map(|_| i64::unpack(from)));
+        bins.resize(length, 0);
+        Self { events, runs, share_micros, groups, ratio, bins, weights }
+    }
+}
+
+/// A measure in few bytes, for sums that are seldom read.
+#[derive(Clone, Debug)]
+pub(crate) struct SmallMeasure(Packed);
+
+impl Default for SmallMeasure {
+    fn default() -> Self {
+        Self::from(&Measure::default())
+    }
+}
+
+impl From<&Measure> for SmallMeasure {
+    fn from(measure: &Measure) -> Self {
+        Self(Packed::of(measure))
+    }
+}
+
+impl SmallMeasure {
+    pub(crate) fn measure(&self) -> Measure {
+        Measure::unpack(&mut self.0.unpacker())
+    }
+
+    pub(crate) fn add(&mut self, more: &Measure) {
+        let mut sum = self.measure();
+        sum.add(more);
+        *self = Self::from(&sum);
+    }
+}
+
+impl Pack for SmallMeasure {
+    fn pack(&self, to: &mut Packer) {
+        self.measure().pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        Self::from(&Measure::unpack(from))
+    }
+}
+
+packed!(Groups { events, runs });
+packed!(RatioTotals { y, x, yy, xx, xy });
 
 fn add_lists(to: &mut Vec<i64>, more: &[i64]) {
     if to.len() < more.len() {
@@ -207,6 +275,19 @@ impl Measure {
     /// Returns the maximum weight of its runs, in millionths.
     pub(crate) fn max_weight(&self) -> i64 {
         self.weights.as_ref().map_or(ONE, |weights| weights.max_weight.max(ONE))
+    }
+
+    /// Returns true if adding it changes no sum.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        let Self { events, runs, share_micros, groups, ratio, bins, weights } = self;
+        let zero = |list: &[i64]| list.iter().all(|value| *value == 0);
+        *events == 0
+            && *runs == 0
+            && *share_micros == 0
+            && groups.as_ref().is_none_or(|groups| zero(&groups.events) && zero(&groups.runs))
+            && ratio.as_ref().is_none_or(|ratio| **ratio == RatioTotals::default())
+            && zero(bins)
+            && weights.as_ref().is_none_or(|weights| weights.changes_nothing())
     }
 
     /// Returns true if it has no runs, events or totals.

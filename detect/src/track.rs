@@ -2,20 +2,36 @@
 //!
 //! A correction of an already judged window goes back to the checkpoint before it and folds again. The differences are
 //! reported: transitions that are new, that moved, or that no longer occur.
+//!
+//! Checkpoints are packed, and the older they are the further they lie apart (see [`spacing`]), back to [`REACH`]. The
+//! windows since an old checkpoint are no longer in memory; whoever has them can feed them again.
 
-use std::collections::VecDeque;
+use bellwether_stats::pack::{Pack, Packed, Packer};
 
 use crate::budget::Thresholds;
 use crate::crowd::CrowdMember;
-use crate::detector::{DAY, Detector, DetectorState, Past, Verdict};
+use crate::detector::{DAY, Detector, DetectorState, HOUR, Past, Verdict};
 use crate::evidence::Evidence;
 use crate::hours::Hours;
 use crate::machine::{AlertMachine, AlertState, AlertTiming, Transition};
 use crate::observation::{Minute, Window};
 
-/// Minutes between two checkpoints, and their number: corrections of at least the last three hours are processed.
+/// Minutes between the two newest checkpoints.
 pub const CHECKPOINT_MINUTES: i64 = 60;
-const CHECKPOINTS: usize = 5;
+
+/// Returns the minutes between checkpoints of an age, in minutes. Of each of these periods, the first checkpoint stays.
+const fn spacing(age: i64) -> i64 {
+    if age < 6 * HOUR {
+        3 * HOUR
+    } else if age < 4 * DAY {
+        2 * DAY
+    } else {
+        4 * DAY
+    }
+}
+
+/// Minutes back to the oldest checkpoint that is kept. Older corrections judge the whole series again.
+pub const REACH: i64 = 7 * DAY;
 
 /// A transition with the verdict and the evidence that caused it.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,23 +99,39 @@ struct Fold {
     last_own: Minute,
 }
 
-impl Clone for Fold {
-    fn clone(&self) -> Self {
-        Self {
-            next: self.next,
-            judge: self.judge.clone_box(),
-            machine: self.machine,
-            incidents: self.incidents.clone(),
-            last_own: self.last_own,
-        }
+/// A packed copy of a [`Fold`].
+struct Checkpoint {
+    next: Minute,
+    packed: Packed,
+}
+
+impl Fold {
+    fn checkpoint(&self) -> Checkpoint {
+        let mut to = Packer::default();
+        self.last_own.pack(&mut to);
+        self.incidents.pack(&mut to);
+        self.machine.pack(&mut to);
+        self.judge.pack(&mut to);
+        Checkpoint { next: self.next, packed: to.finish() }
+    }
+
+    /// Goes back to a checkpoint.
+    fn restore(&mut self, checkpoint: &Checkpoint, detector: &Detector) {
+        let mut from = checkpoint.packed.unpacker();
+        self.next = checkpoint.next;
+        self.last_own = Pack::unpack(&mut from);
+        self.incidents = Pack::unpack(&mut from);
+        self.machine = self.machine.unpack(&mut from);
+        self.judge = detector.unpack(&mut from);
     }
 }
 
 /// One series.
 pub struct Track {
+    detector: Detector,
     started: Minute,
     fold: Fold,
-    checkpoints: VecDeque<Fold>,
+    checkpoints: Vec<Checkpoint>,
     records: Vec<TransitionRecord>,
     /// Transitions reported earlier for the time that is being judged again.
     previous: Vec<TransitionRecord>,
@@ -124,9 +156,18 @@ impl Track {
             incidents: Vec::new(),
             last_own: started,
         };
-        let checkpoints = VecDeque::from([fold.clone()]);
-        let judged_to = Minute::MIN;
-        Self { started, fold, checkpoints, records: Vec::new(), previous: Vec::new(), judged_to, rewound_to: None }
+        let checkpoints = vec![fold.checkpoint()];
+        let (detector, judged_to) = (detector.clone(), Minute::MIN);
+        Self {
+            detector,
+            started,
+            fold,
+            checkpoints,
+            records: Vec::new(),
+            previous: Vec::new(),
+            judged_to,
+            rewound_to: None,
+        }
     }
 
     /// Changes the first window, after a correction.
@@ -139,7 +180,7 @@ impl Track {
         self.fold.machine.resume(at);
         self.fold.next = at;
         self.fold.incidents.push((at, Minute::MAX));
-        self.checkpoints = VecDeque::from([self.fold.clone()]);
+        self.checkpoints = vec![self.fold.checkpoint()];
         self.judged_to = at;
     }
 
@@ -153,9 +194,23 @@ impl Track {
         self.fold.next
     }
 
-    /// Returns the time of the earliest checkpoint; windows before it are no longer needed.
+    /// Returns the time of the earliest checkpoint.
     pub fn earliest_checkpoint(&self) -> Minute {
-        self.checkpoints.front().map_or(self.fold.next, |fold| fold.next)
+        self.checkpoints.first().map_or(self.fold.next, |checkpoint| checkpoint.next)
+    }
+
+    /// Returns the time of the checkpoint that a correction of a window goes back to, the present if it was not judged
+    /// yet; none if it is older than every checkpoint.
+    pub fn checkpoint_before(&self, corrected: Minute) -> Option<Minute> {
+        if corrected >= self.fold.next {
+            return Some(self.fold.next);
+        }
+        self.checkpoints.iter().rev().map(|checkpoint| checkpoint.next).find(|next| *next <= corrected)
+    }
+
+    /// Returns the last window in which the series itself had runs.
+    pub fn last_own(&self) -> Minute {
+        self.fold.last_own
     }
 
     /// Returns the state of its alert.
@@ -197,11 +252,10 @@ impl Track {
         if self.earliest_checkpoint() > corrected {
             return false;
         }
-        while self.checkpoints.len() > 1 && self.checkpoints.back().is_some_and(|fold| fold.next > corrected) {
-            self.checkpoints.pop_back();
-        }
-        if let Some(fold) = self.checkpoints.back() {
-            self.fold = fold.clone();
+        let later = self.checkpoints.partition_point(|checkpoint| checkpoint.next <= corrected);
+        self.checkpoints.truncate(later.max(1));
+        if let Some(checkpoint) = self.checkpoints.last() {
+            self.fold.restore(checkpoint, &self.detector);
         }
         let keep = self.records.partition_point(|record| record.transition.at <= self.fold.next);
         let mut again = self.records.split_off(keep);
@@ -236,14 +290,32 @@ impl Track {
     /// Keeps a copy from time to time. It includes everything up to its time, so transitions recorded after it are
     /// later.
     fn checkpoint(&mut self, start: Minute) {
-        if self.checkpoints.back().is_some_and(|last| start.saturating_sub(last.next) < CHECKPOINT_MINUTES) {
+        if self.checkpoints.last().is_some_and(|last| start.saturating_sub(last.next) < CHECKPOINT_MINUTES) {
             return;
         }
         self.fold.next = self.fold.next.max(start);
-        self.checkpoints.push_back(self.fold.clone());
-        if self.checkpoints.len() > CHECKPOINTS {
-            self.checkpoints.pop_front();
-        }
+        self.checkpoints.push(self.fold.checkpoint());
+        self.thin();
+    }
+
+    /// Drops checkpoints that lie too close together for their age, and those beyond the reach. The newest two stay.
+    fn thin(&mut self) {
+        let (newest, newer) = (self.fold.next, self.checkpoints.len().saturating_sub(2));
+        let (mut place, mut before) = (0, None);
+        self.checkpoints.retain(|checkpoint| {
+            let period = spacing(newest.saturating_sub(checkpoint.next));
+            let first =
+                before.is_none_or(|before: Minute| before.div_euclid(period) != checkpoint.next.div_euclid(period));
+            let stays = place == 0 || place >= newer || first;
+            place += 1;
+            if stays {
+                before = Some(checkpoint.next);
+            }
+            stays
+        });
+        let beyond = self.checkpoints.iter().skip(1).take_while(|checkpoint| checkpoint.next <= newest - REACH).count();
+        self.checkpoints.drain(..beyond);
+        self.checkpoints.shrink_to_fit();
     }
 
     /// Returns true if the series has had no runs for a day and no alert is firing: there is nothing to judge.
@@ -304,6 +376,12 @@ impl Track {
         self.records.push(TransitionRecord { transition, verdict, evidence });
     }
 
+    /// Returns the bytes that it takes, roughly: without the allocations of its present state.
+    pub(crate) fn bytes(&self) -> usize {
+        let checkpoints = self.checkpoints.iter().map(|checkpoint| size_of::<Checkpoint>() + checkpoint.packed.bytes());
+        size_of::<Self>() + checkpoints.sum::<usize>() + self.records.len() * size_of::<TransitionRecord>()
+    }
+
     /// Finishes an evaluation after all windows before `to` have been fed. Returns new transitions and those that
     /// corrections changed.
     pub fn finish(&mut self, to: Minute, context: TrackContext<'_>, thresholds: &Thresholds) -> Vec<Change> {
@@ -338,6 +416,7 @@ impl Track {
         // Transitions that no correction can reach are forgotten.
         let from = self.earliest_checkpoint();
         self.records.retain(|record| record.transition.at > from);
+        self.records.shrink_to_fit();
         changes
     }
 }

@@ -13,6 +13,9 @@
 //!
 //! If all weights are equal, whatever their value, every number is identical to that of the plain counts.
 
+use bellwether_stats::pack::{Pack, Packer, Unpacker};
+use bellwether_stats::packed;
+
 use crate::detector::DAY;
 use crate::observation::{Measure, Minute, RatioTotals, count};
 
@@ -92,6 +95,53 @@ pub(crate) struct SamplingScheme {
     pool: Arm,
 }
 
+/// An arm in few bytes: weight sums are kept only if they are not those of runs of weight 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SmallArm {
+    events: i64,
+    runs: i64,
+    sums: Option<Box<WeightSums>>,
+}
+
+packed!(SmallArm { events, runs, sums });
+packed!(WeightSums { events, runs, events_squares, runs_squares });
+packed!(Weights { sums, bins, groups, ratio, max_weight });
+packed!(MaxWeight { day, now, before });
+packed!(SamplingScheme { bad, good, all, pool });
+packed!(Factor { odds, tempering });
+
+impl Pack for Arm {
+    fn pack(&self, to: &mut Packer) {
+        SmallArm::from(*self).pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        SmallArm::unpack(from).arm()
+    }
+}
+
+impl From<Arm> for SmallArm {
+    fn from(arm: Arm) -> Self {
+        let Arm { events, runs, sums } = arm;
+        let plain = sums == WeightSums::uniform(events, runs, ONE);
+        Self { events, runs, sums: (!plain).then(|| Box::new(sums)) }
+    }
+}
+
+impl SmallArm {
+    pub(crate) fn arm(&self) -> Arm {
+        let Self { events, runs, sums } = self;
+        let sums = sums.as_deref().copied().unwrap_or_else(|| WeightSums::uniform(*events, *runs, ONE));
+        Arm { events: *events, runs: *runs, sums }
+    }
+
+    pub(crate) fn add(&mut self, more: &Arm) {
+        let mut sum = self.arm();
+        sum.add(more);
+        *self = Self::from(sum);
+    }
+}
+
 // === impl Weights ===
 
 fn add_wide(to: &mut Vec<i128>, more: &[i128]) {
@@ -125,6 +175,15 @@ impl Weights {
             }),
             max_weight: if measure.is_empty() { 0 } else { weight },
         }
+    }
+
+    /// Returns true if adding them changes no sum.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        let zero = |list: &[i128]| list.iter().all(|value| *value == 0);
+        self.sums == WeightSums::default()
+            && zero(&self.bins)
+            && self.groups.as_ref().is_none_or(|groups| zero(&groups.0) && zero(&groups.1))
+            && self.ratio.as_ref().is_none_or(|ratio| **ratio == RatioTotals::default())
     }
 
     pub(crate) fn add(&mut self, more: &Self) {

@@ -1,5 +1,6 @@
 //! Tests detectors on simulated series; `random` is their common random number generator.
 
+mod again;
 mod families;
 mod random;
 mod sampled;

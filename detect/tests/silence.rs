@@ -75,7 +75,7 @@ impl Fleet {
     fn family(&mut self, series: &[String]) -> &mut Family {
         let (detector, season) = (self.detector.clone(), self.season);
         let timing = detector.timing();
-        let make = || Family::new(&series.join("/"), detector, timing, BaselinePolicy::default()).with_season(season);
+        let make = || Family::new(series.join("/"), detector, timing, BaselinePolicy::default()).with_season(season);
         self.families.entry(series.to_vec()).or_insert_with(make)
     }
 

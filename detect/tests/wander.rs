@@ -47,9 +47,7 @@ fn task(seed: u64, weeks: i64, cutover: Minute, worse: Minute, more: f64) -> Vec
 fn fired(detector: &Detector, part: f64, tasks: &[Vec<Cell>]) -> Vec<Minute> {
     let mut budget = Budget::new(part, detector.spending().unwrap_or(Spending::Time), detector.update_minutes());
     let mut families: Vec<Family> = (0..tasks.len())
-        .map(|task| {
-            Family::new(&format!("task-{task}"), detector.clone(), detector.timing(), BaselinePolicy::default())
-        })
+        .map(|task| Family::new(format!("task-{task}"), detector.clone(), detector.timing(), BaselinePolicy::default()))
         .collect();
     let (mut moments, mut next) = (Vec::new(), vec![0; tasks.len()]);
     let last = tasks.iter().filter_map(|cells| cells.last()).map(|cell| cell.window).max().unwrap_or(0);

@@ -10,6 +10,8 @@
 use std::fmt;
 
 use crate::invalid::{Invalid, positive, share};
+use crate::pack::{Pack, Packer, Unpacker};
+use crate::packed;
 use crate::special::ln_binomial_tail;
 
 /// Minimum number of bad runs in the long window.
@@ -41,6 +43,30 @@ pub struct BurnWindows {
     pub short_minutes: u32,
     /// Burn rate: the error rate as a multiple of the budget.
     pub factor: f64,
+}
+
+packed!(BurnWindows { severity, long_minutes, short_minutes, factor });
+
+impl Pack for Severity {
+    fn pack(&self, to: &mut Packer) {
+        (*self == Self::Page).pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        if bool::unpack(from) { Self::Page } else { Self::Ticket }
+    }
+}
+
+impl Pack for BurnVerdict {
+    fn pack(&self, to: &mut Packer) {
+        (*self as u8).pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        let place = u8::unpack(from);
+        let all = [Self::Fires, Self::Slow, Self::Over, Self::Chance, Self::NoRuns];
+        all.into_iter().find(|verdict| *verdict as u8 == place).unwrap_or(Self::NoRuns)
+    }
 }
 
 /// The workbook's windows, for a period of 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in a day, 10 % in

@@ -6,6 +6,7 @@
 //! * [`interval`]: confidence intervals for rates, ratios and means.
 //! * [`clusters`]: confidence intervals for runs that are correlated within sessions.
 //! * [`figure`]: numbers formatted for people.
+//! * [`pack`]: packed copies of state.
 //!
 //! Detecting (DETECTION D1 to D12; evidence is in nats and remains valid however often it is inspected):
 //! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: windows grouped for one judgement.
@@ -33,6 +34,7 @@ pub mod histogram_e;
 pub mod interval;
 mod invalid;
 pub mod liveness;
+pub mod pack;
 pub mod rare;
 pub mod ratio_cs;
 pub mod rhythm;

@@ -23,6 +23,7 @@
 //! alarm.
 
 use crate::drift::{HOURS, hour_of_week};
+use crate::packed;
 use crate::special::ln_beta;
 
 /// Maximum number of weeks to learn from.
@@ -77,6 +78,8 @@ pub struct TrafficLevel {
     /// True if the preceding hours had runs.
     pub going: bool,
 }
+
+packed!(TrafficLevel { share, shape, going });
 
 /// A recent hour: its runs, its usual runs, and its weight as evidence about the present.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,6 +15,8 @@
 //! threshold A, the mean number of updates between false alarms is at least A.
 
 use crate::invalid::{Invalid, positive, share};
+use crate::pack::{Pack, Packer, Unpacker};
+use crate::packed;
 use crate::special::{ln_add, log_mean_exp, log_sum_exp};
 
 /// 2⁶⁴: evidence is summed in units of 2⁻⁶⁴ nats.
@@ -42,16 +44,26 @@ pub struct EDetector {
 /// One grid point of a detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Component {
-    /// Sum of all increments.
-    sum: f64,
     /// ln of the Shiryaev–Roberts statistic: the sum over possible change points of the product since then.
     shiryaev_roberts: f64,
     /// ln of Page's statistic: the maximum over possible change points of the product since then.
     cusum: f64,
     /// Updates since the most likely change point according to the CUSUM.
     since: u64,
-    /// Number of updates.
-    updates: u64,
+}
+
+packed!(EvidenceSums { sums });
+packed!(EDetector { components });
+packed!(Component { shiryaev_roberts, cusum, since });
+
+impl Pack for FixedPoint {
+    fn pack(&self, to: &mut Packer) {
+        self.0.pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        Self(i128::unpack(from))
+    }
 }
 
 /// Returns the log E at which an e-process of level `alpha` alarms: ln(1/α).
@@ -168,8 +180,8 @@ impl EvidenceSums {
 impl EDetector {
     /// Creates a detector over a grid of `points` alternatives.
     pub fn new(points: usize) -> Self {
-        let (none, zero) = (f64::NEG_INFINITY, 0);
-        let start = Component { sum: 0.0, shiryaev_roberts: none, cusum: none, since: zero, updates: zero };
+        let none = f64::NEG_INFINITY;
+        let start = Component { shiryaev_roberts: none, cusum: none, since: 0 };
         Self { components: vec![start; points] }
     }
 
@@ -178,13 +190,6 @@ impl EDetector {
         for (place, component) in self.components.iter_mut().enumerate() {
             let increment = increments.get(place).copied().filter(|value| value.is_finite()).unwrap_or(0.0);
             component.update(increment);
-        }
-    }
-
-    /// Appends a detector that was fed the following blocks: the result equals that of one detector fed all blocks.
-    pub fn append(&mut self, later: &Self) {
-        for (component, later) in self.components.iter_mut().zip(&later.components) {
-            component.append(later);
         }
     }
 
@@ -217,26 +222,10 @@ impl EDetector {
 
 impl Component {
     fn update(&mut self, increment: f64) {
-        self.sum += increment;
-        self.updates += 1;
         self.shiryaev_roberts = ln_add(0.0, self.shiryaev_roberts) + increment;
         // A product below 1 is worse than starting again.
         self.since = if self.cusum > 0.0 { self.since + 1 } else { 1 };
         self.cusum = self.cusum.max(0.0) + increment;
-    }
-
-    fn append(&mut self, later: &Self) {
-        self.shiryaev_roberts = ln_add(later.shiryaev_roberts, self.shiryaev_roberts + later.sum);
-        let from_here = self.cusum + later.sum;
-        if from_here > later.cusum {
-            self.since += later.updates;
-            self.cusum = from_here;
-        } else {
-            self.since = later.since;
-            self.cusum = later.cusum;
-        }
-        self.sum += later.sum;
-        self.updates += later.updates;
     }
 }
 
@@ -419,19 +408,18 @@ mod tests {
         }
 
         #[test]
-        fn segments_of_a_detector_join(values in prop::collection::vec(-3.0..3.0_f64, 1..60), cut in 0_usize..60) {
-            let run = |values: &[f64]| {
-                let mut detector = EDetector::new(2);
+        fn a_detector_that_was_packed_goes_on(values in prop::collection::vec(-3.0..3.0_f64, 1..60), cut in 0_usize..60) {
+            let (mut whole, cut) = (EDetector::new(2), cut.min(values.len()));
+            let mut parts = whole.clone();
+            let feed = |detector: &mut EDetector, values: &[f64]| {
                 values.iter().for_each(|value| detector.update(&[*value, value * 0.5 - 0.1]));
-                detector
             };
-            let cut = cut.min(values.len());
-            let all = run(&values);
-            let mut joined = run(&values[..cut]);
-            joined.append(&run(&values[cut..]));
-            prop_assert!((all.log_shiryaev_roberts() - joined.log_shiryaev_roberts()).abs() < 1e-9);
-            prop_assert!((all.log_cusum() - joined.log_cusum()).abs() < 1e-9);
-            prop_assert!(all.log_cusum() <= all.log_shiryaev_roberts() + 1e-9);
+            feed(&mut whole, &values);
+            feed(&mut parts, &values[..cut]);
+            parts = EDetector::unpack(&mut crate::pack::Packed::of(&parts).unpacker());
+            feed(&mut parts, &values[cut..]);
+            prop_assert_eq!(&whole, &parts);
+            prop_assert!(whole.log_cusum() <= whole.log_shiryaev_roberts() + 1e-9);
         }
 
         #[test]

@@ -13,7 +13,7 @@ use bellwether_tables::Table;
 
 use super::Status;
 use super::attempts::Attempts;
-use crate::contract::{Contract, Contracts};
+use crate::contract::Contracts;
 use crate::observe::{Observation, SEPARATOR};
 use crate::query;
 use crate::record::{AlertRow, ChangeKind, RowChange, Subject};
@@ -23,7 +23,9 @@ use crate::rule::{Absent, Rule};
 pub(super) struct ActiveRule {
     pub(super) rule: Rule,
     pub(super) budget: Budget,
-    pub(super) families: BTreeMap<String, Entry>,
+    pub(super) families: BTreeMap<Arc<str>, Box<Entry>>,
+    /// Families that were dropped because they had no windows for long, with the first judged windows of their releases.
+    pub(super) dropped: BTreeMap<Arc<str>, Vec<(Arc<str>, Minute)>>,
     pub(super) status: Status,
     /// Why some series are not judged, by series.
     pub(super) refused: BTreeMap<String, String>,
@@ -42,10 +44,23 @@ pub(super) struct ActiveRule {
 
 /// One family of a rule.
 pub(super) struct Entry {
-    pub(super) series: Vec<String>,
+    /// The values of its series, joined.
+    name: Arc<str>,
     pub(super) detector: Detector,
-    pub(super) contract: Option<Contract>,
+    /// Cost of one escalation in people's time, by its contract.
+    escalation_cost: Option<f64>,
     pub(super) family: Family,
+    /// It cannot be judged before its windows have been read from the tables.
+    pub(super) waits: bool,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Returns the values of its series.
+    pub(super) fn series(&self) -> Vec<String> {
+        self.name.split(SEPARATOR).map(str::to_owned).collect()
+    }
 }
 
 /// A release in a series, with the releases that it is compared with and the start of its data.
@@ -69,10 +84,10 @@ fn named(series: &[String]) -> &[String] {
 }
 
 /// Finds the series that are silent together. Series are judged again if they were judged by an earlier result that has changed.
-fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<String, Entry>) {
+fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<Arc<str>, Box<Entry>>) {
     let judged = families.values().map(|entry| entry.family.evaluated()).max().unwrap_or(Minute::MIN);
     let differs = crowd.update(to, judged, |series| {
-        families.get(&series.join(&SEPARATOR.to_string())).and_then(|entry| entry.family.own_hours())
+        families.get(series.join(&SEPARATOR.to_string()).as_str()).and_then(|entry| entry.family.own_hours())
     });
     if let Some(from) = differs {
         families.values_mut().for_each(|entry| entry.family.mark_dirty(from));
@@ -89,6 +104,7 @@ impl ActiveRule {
                 entry.family.add(observation.cell);
             }
         }
+        self.families.values_mut().for_each(|entry| entry.family.settle());
     }
 
     /// Adds an observation to the crowd, and to the nodes above its series.
@@ -117,7 +133,7 @@ impl ActiveRule {
         if self.rule.absent == Absent::Keep {
             return;
         }
-        let absent = self.families.iter_mut().filter(|(name, _)| !there.contains(*name));
+        let absent = self.families.iter_mut().filter(|(name, _)| !there.contains(&***name));
         for entry in absent.map(|(_, entry)| entry) {
             // A series that the query does not return is healthy: its value is at the bound and not beyond.
             let Detector::Threshold(settings) = &entry.detector else { continue };
@@ -138,7 +154,7 @@ impl ActiveRule {
         if self.refused.contains_key(&name) {
             return None;
         }
-        if !self.families.contains_key(&name) {
+        if !self.families.contains_key(name.as_str()) {
             let contract = self.rule.contract(contracts, series);
             let detector = match self.rule.settings.detector(contract) {
                 Ok(Some(detector)) => detector,
@@ -156,54 +172,68 @@ impl ActiveRule {
                 BaselinePolicy { pinned: contract.and_then(|contract| contract.baseline.as_deref()).map(Arc::from) };
             let zone = contract.and_then(|contract| contract.time_zone.as_deref());
             let season = zone.and_then(|zone| Season::from_name(zone).ok()).unwrap_or(self.season);
-            let family = Family::new(&name, detector.clone(), detector.timing(), policy).with_season(season);
-            let entry = Entry { series: series.to_vec(), detector, contract: contract.cloned(), family };
-            self.families.insert(name.clone(), entry);
+            let name: Arc<str> = Arc::from(name.as_str());
+            let mut family =
+                Family::new(Arc::clone(&name), detector.clone(), detector.timing(), policy).with_season(season);
+            let retired = self.dropped.remove(&name);
+            let waits = retired.is_some();
+            if let Some(retired) = retired {
+                family.come_back(retired);
+            }
+            let escalation_cost = contract.and_then(|contract| contract.human_cost_per_escalation);
+            let entry = Entry { name: Arc::clone(&name), detector, escalation_cost, family, waits };
+            self.families.insert(name, Box::new(entry));
             self.status = Status::Watching;
         }
-        self.families.get_mut(&name)
+        self.families.get_mut(name.as_str()).map(Box::as_mut)
     }
 
     pub(super) fn evaluate(&mut self, to: Minute, rows: &mut Vec<AlertRow>) {
         let mut families = std::mem::take(&mut self.families);
         // The budget must know every series before any is judged.
-        for entry in families.values_mut() {
+        for entry in families.values_mut().filter(|entry| !entry.waits) {
             entry.family.start_series(to, &mut self.budget);
         }
         if let Some(crowd) = &mut self.crowd {
             settle(crowd, to, &mut families);
         }
         for (name, entry) in &mut families {
-            if self.attempts.holds_series(name) {
+            if entry.waits || self.attempts.holds_series(name) {
                 continue;
             }
-            let member = self
-                .crowd
-                .as_ref()
-                .and_then(|crowd| Some(CrowdMember { crowd, node: crowd.node(named(&entry.series))? }));
-            for update in entry.family.evaluate_among(to, &mut self.budget, member) {
-                let (record, change) = match &update.change {
-                    Change::New { record, late: false } => (record, RowChange::from(ChangeKind::New)),
-                    Change::New { record, late: true } => (record, RowChange::from(ChangeKind::Late)),
-                    Change::Moved { was, record } => (record, RowChange { kind: ChangeKind::Moved, was: Some(*was) }),
-                    Change::Retracted { record, .. } => (record, RowChange::from(ChangeKind::Retracted)),
-                };
-                let (baselines, started) = (update.baselines.as_slice(), update.started);
-                let series = SeriesRelease { entry, release: &update.release, baselines, started };
-                let mut row = self.row(series, record, change);
-                if let Change::Retracted { now, .. } = &update.change {
-                    row.take_back(*now);
-                }
-                rows.push(row);
-            }
+            self.evaluate_entry(entry, to, rows);
         }
         self.families = families;
+    }
+
+    /// Judges one family.
+    pub(super) fn evaluate_entry(&mut self, entry: &mut Entry, to: Minute, rows: &mut Vec<AlertRow>) {
+        let member = self
+            .crowd
+            .as_ref()
+            .and_then(|crowd| Some(CrowdMember { crowd, node: crowd.node(named(&entry.series()))? }));
+        for update in entry.family.evaluate_among(to, &mut self.budget, member) {
+            let (record, change) = match &update.change {
+                Change::New { record, late: false } => (record, RowChange::from(ChangeKind::New)),
+                Change::New { record, late: true } => (record, RowChange::from(ChangeKind::Late)),
+                Change::Moved { was, record } => (record, RowChange { kind: ChangeKind::Moved, was: Some(*was) }),
+                Change::Retracted { record, .. } => (record, RowChange::from(ChangeKind::Retracted)),
+            };
+            let (baselines, started) = (update.baselines.as_slice(), update.started);
+            let series = SeriesRelease { entry, release: &update.release, baselines, started };
+            let mut row = self.row(series, record, change);
+            if let Change::Retracted { now, .. } = &update.change {
+                row.take_back(*now);
+            }
+            rows.push(row);
+        }
     }
 
     /// Returns the row of a transition of a release.
     pub(super) fn row(&self, series: SeriesRelease<'_>, record: &TransitionRecord, change: RowChange) -> AlertRow {
         let SeriesRelease { entry, release, baselines, started: begun } = series;
-        let subject = Subject { rule: &self.rule, series: &entry.series, release, baselines };
+        let values = entry.series();
+        let subject = Subject { rule: &self.rule, series: &values, release, baselines };
         let from = match entry.detector.compares_releases() {
             true if record.evidence.recent => record.evidence.since.unwrap_or(begun),
             true => begun,
@@ -231,7 +261,7 @@ impl ActiveRule {
 
     /// Returns a note about the cost of an alert, if the contract states one.
     pub(super) fn worth(&self, entry: &Entry, record: &TransitionRecord) -> Vec<String> {
-        let cost = entry.contract.as_ref().and_then(|contract| contract.human_cost_per_escalation);
+        let cost = entry.escalation_cost;
         let origin = self.analysis.as_ref().and_then(|analysis| analysis.origin("events"));
         let escalations = origin == Some((Table::Metrics, "escalated"));
         match (cost.filter(|_| escalations), record.evidence.canary_counts, record.evidence.baseline_value) {

@@ -136,6 +136,11 @@ impl Attempts {
         self.apart.iter().any(|apart| apart.series.as_deref() == Some(series))
     }
 
+    /// Returns true if rows of any series are set apart.
+    pub(super) fn has_apart(&self) -> bool {
+        !self.apart.is_empty()
+    }
+
     /// Keeps rows for the next attempt.
     pub(super) fn wait(&mut self, rows: Vec<RecordBatch>) {
         self.waiting_bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();

@@ -48,6 +48,10 @@ impl Watcher {
         }
         let rows = self.judge(now, more);
         self.publish(rows, Origin::NewRows).await?;
+        if !more {
+            self.drop_idle();
+            self.judge_again().await?;
+        }
         crate::failing::report(&mut self.engine, &self.metrics, &self.watch.health);
         self.metrics.evaluations.inc();
         self.metrics.seconds.set((self.watch.lake.clock().now_micros() - begun) as f64 / 1e6);

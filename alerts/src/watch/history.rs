@@ -16,7 +16,7 @@ use crate::record::micros;
 const ENTRIES_AT_START: i64 = 200;
 
 /// Transitions of so many days in `alerts` are compared with those that come out when history is judged again.
-const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
+pub(super) const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
 
 // === impl Watcher ===
 
@@ -48,7 +48,8 @@ impl Watcher {
         }
         self.complete_to = to.unwrap_or(Minute::MIN);
         self.publish(rows, Origin::History).await?;
-        self.too_late = self.engine.totals(0).too_late;
+        self.too_late = self.engine.totals(0).rebuild;
+        self.drop_idle();
         Ok(())
     }
 

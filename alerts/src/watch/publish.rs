@@ -106,6 +106,7 @@ impl Watcher {
         self.metrics.series.set(number(totals.series));
         self.metrics.complete_to.set(complete_to.saturating_mul(60));
         self.metrics.too_late.set(i64::try_from(totals.too_late).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(number(totals.waiting));
         self.metrics.pages_budget.set(self.watch.settings.budget.pages);
         self.metrics.pages_spent.set(totals.pages_spent);
         self.metrics.pages.set(number(pages));

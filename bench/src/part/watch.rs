@@ -86,6 +86,7 @@ pub(crate) async fn alone(bench: &mut Bench) -> Result<()> {
     for hour in 0..hours {
         watched.release = hour / (RELEASE_HOURS / 2);
         watched.tick(BEGIN + hour * 60, &[]).await?;
+        watched.engine.drop_idle(BEGIN + hour * 60);
     }
     let (from, mut ticks) = (BEGIN + hours * 60, Vec::new());
     // The first ticks allocate memory.

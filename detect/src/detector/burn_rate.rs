@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bellwether_stats::burn_rate::{BurnCounts, BurnVerdict, BurnWindows, GATE_PROBABILITY, Objective};
+use bellwether_stats::pack::Packer;
+use bellwether_stats::packed;
 
 use super::{DetectorState, HOUR, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
 use crate::observation::{Minute, Window};
-use crate::weights::{Arm, Factor, SamplingScheme};
+use crate::weights::{Arm, Factor, SamplingScheme, SmallArm};
 
 /// Minutes in a slot of the short windows.
 pub(super) const SLOT: i64 = 5;
@@ -52,11 +54,18 @@ impl BurnRate {
 pub(super) struct State {
     settings: Arc<BurnRate>,
     /// Slots with runs, by number.
-    slots: VecDeque<(i64, Arm)>,
+    slots: VecDeque<Slot>,
     /// How bad and good runs are sampled.
     scheme: SamplingScheme,
     open: Option<i64>,
     judged: Option<Judged>,
+}
+
+/// The runs of a slot.
+#[derive(Clone, Debug)]
+struct Slot {
+    number: i64,
+    arm: SmallArm,
 }
 
 /// The result of the last slot.
@@ -70,6 +79,10 @@ struct Judged {
     end: Minute,
 }
 
+packed!(Slot { number, arm });
+packed!(Judged { verdict, windows, long, short, factor, end });
+packed_state!(BurnRate { slots, scheme, open, judged });
+
 // === impl State ===
 
 impl State {
@@ -82,8 +95,8 @@ impl State {
         let mut arm = Arm::default();
         let from = (end - minutes).div_euclid(SLOT);
         let near = from.max(end.div_euclid(SLOT) - SLOTS);
-        let slots = self.slots.iter().filter(|slot| slot.0 >= near && slot.0 * SLOT < end);
-        slots.for_each(|(_, more)| arm.add(more));
+        let slots = self.slots.iter().filter(|slot| slot.number >= near && slot.number * SLOT < end);
+        slots.for_each(|slot| arm.add(&slot.arm.arm()));
         if near > from {
             // Whole hours before the kept slots; an hour in both counts once.
             let (first, last) = ((end - minutes).div_euclid(HOUR), (near * SLOT).div_euclid(HOUR));
@@ -146,17 +159,17 @@ impl DetectorState for State {
         {
             self.judge((open + 1) * SLOT, past);
         }
-        while self.slots.front().is_some_and(|first| first.0 <= slot - SLOTS) {
+        while self.slots.front().is_some_and(|first| first.number <= slot - SLOTS) {
             self.slots.pop_front();
         }
-        if self.slots.back().is_none_or(|last| last.0 != slot) {
-            self.slots.push_back((slot, Arm::default()));
+        if self.slots.back().is_none_or(|last| last.number != slot) {
+            self.slots.push_back(Slot { number: slot, arm: SmallArm::default() });
         }
         for row in &window.rows {
             let arm = Arm::from_measure(&row.canary);
             self.scheme.note(&arm);
             if let Some(last) = self.slots.back_mut() {
-                last.1.add(&arm);
+                last.arm.add(&arm);
             }
         }
     }
@@ -206,7 +219,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::distance::{pooled, psi_threshold};
+use bellwether_stats::pack::Packer;
+use bellwether_stats::packed;
 
 use super::{DAY, DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
-use crate::observation::{Measure, Minute, Window};
+use crate::observation::{Measure, Minute, SmallMeasure, Window};
 use crate::weights::Arm;
 
 /// Days of the reference.
@@ -45,8 +47,9 @@ impl Distance {
 pub(super) struct State {
     settings: Arc<Distance>,
     day: Option<i64>,
-    today: Measure,
-    before: VecDeque<Arc<Measure>>,
+    today: SmallMeasure,
+    /// The days before, packed.
+    before: VecDeque<Arc<SmallMeasure>>,
     found: Option<Found>,
 }
 
@@ -62,17 +65,20 @@ struct Found {
     bins: usize,
 }
 
+packed!(Found { start, psi, reference_runs, runs, arms, bins });
+packed_state!(Distance { day, today, before, found });
+
 // === impl State ===
 
 impl State {
     pub(super) fn new(settings: Arc<Distance>) -> Self {
-        Self { settings, day: None, today: Measure::default(), before: VecDeque::new(), found: None }
+        Self { settings, day: None, today: SmallMeasure::default(), before: VecDeque::new(), found: None }
     }
 
     fn close(&mut self, day: i64) {
-        let today = std::mem::take(&mut self.today);
+        let today = std::mem::take(&mut self.today).measure();
         let mut reference = Measure::default();
-        self.before.iter().for_each(|measure| reference.add(measure));
+        self.before.iter().for_each(|day| reference.add(&day.measure()));
         let (mut a, mut b) = (reference.effective_bins(), today.effective_bins());
         let bins = a.len().max(b.len());
         a.resize(bins, 0);
@@ -88,7 +94,7 @@ impl State {
             bins: pooled.bins(),
             arms: [Arm::from_measure(&reference), Arm::from_measure(&today)],
         });
-        self.before.push_back(Arc::new(today));
+        self.before.push_back(Arc::new(SmallMeasure::from(&today)));
         if self.before.len() > DAYS {
             self.before.pop_front();
         }
@@ -148,7 +154,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

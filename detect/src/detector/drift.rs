@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::drift::{self as rates, HourCounts, ODDS_RATIOS};
+use bellwether_stats::pack::Packer;
+use bellwether_stats::packed;
 use bellwether_stats::rare::{RATE_RATIOS, TOLERANCE, poisson_increments, rate_bound};
 use bellwether_stats::sequential::EDetector;
 use bellwether_stats::wander::{NullHypothesis, Wander};
@@ -109,6 +111,9 @@ struct Counted {
     expected: f64,
     expected_of_all: f64,
 }
+
+packed!(Counted { arm, expected, expected_of_all });
+packed_state!(Drift { day, reference, open, scheme, detector, fired, recovery, since, counted });
 
 // === impl State ===
 
@@ -299,7 +304,11 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        if self.fired {
+            return self.put(to);
+        }
+        // The baseline of a day is learned again from the same hours; only that of an open alert stays.
+        Self { day: None, reference: None, ..self.clone() }.put(to);
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::histogram_e::{Direction, Tilts, bin_width};
+use bellwether_stats::pack::Packer;
 use bellwether_stats::sequential::{EDetector, EvidenceSums};
 
 use super::{AS_LIKELY, Absence, DetectorState, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
-use crate::observation::{Measure, Minute, Window, counts_of};
+use crate::observation::{Measure, Minute, SmallMeasure, Window, counts_of};
 use crate::weights::{Arm, MaxWeight};
 
 /// Runs of the baseline that form the reference.
@@ -73,13 +74,14 @@ impl Histogram {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<Histogram>,
-    reference: Measure,
-    tilts: Option<Arc<Tilts>>,
-    open: Option<(Minute, Measure, Measure)>,
+    reference: SmallMeasure,
+    /// Number of alternatives, which follow from the reference; none before it is complete.
+    tilts: Option<usize>,
+    open: Option<(Minute, SmallMeasure, SmallMeasure)>,
     max_weight: MaxWeight,
     /// Compared runs since the release began, and since the change began.
-    seen: [Measure; 2],
-    recent: [Measure; 2],
+    seen: [SmallMeasure; 2],
+    recent: [SmallMeasure; 2],
     /// Start of the first block of each.
     started: [Option<Minute>; 2],
     sums: EvidenceSums,
@@ -91,13 +93,30 @@ pub(super) struct State {
     since: Option<Minute>,
 }
 
+packed_state!(Histogram {
+    reference,
+    tilts,
+    open,
+    max_weight,
+    seen,
+    recent,
+    started,
+    sums,
+    recent_sums,
+    detector,
+    recovery,
+    absence,
+    restarted,
+    since
+});
+
 // === impl State ===
 
 impl State {
     pub(super) fn new(settings: Arc<Histogram>) -> Self {
         Self {
             settings,
-            reference: Measure::default(),
+            reference: SmallMeasure::default(),
             tilts: None,
             open: None,
             max_weight: MaxWeight::default(),
@@ -121,8 +140,10 @@ impl State {
             }
             return;
         }
-        let Some(tilts) = self.tilts.clone() else { return self.learn(&baseline) };
-        let bins = self.reference.bins.len();
+        let reference = self.reference.measure();
+        let tilts = self.tilts.and_then(|_| self.tilts_of(&reference));
+        let Some(tilts) = tilts else { return self.learn(&baseline) };
+        let bins = reference.bins.len();
         // A run counts its weight over the maximum weight: an e-value raised to a power of at most 1 is an e-value.
         let weight = baseline.arm().weight();
         let alike = weight.is_some() && weight == canary.arm().weight();
@@ -160,24 +181,30 @@ impl State {
     }
 
     /// Returns the runs that the numbers cover.
-    fn arms(&self) -> &[Measure; 2] {
-        if self.is_recent() { &self.recent } else { &self.seen }
+    fn arms(&self) -> [Measure; 2] {
+        if self.is_recent() { &self.recent } else { &self.seen }.each_ref().map(SmallMeasure::measure)
     }
 
-    fn learn(&mut self, baseline: &Measure) {
-        self.reference.add(baseline);
-        if crate::observation::count(self.reference.runs) < REFERENCE_RUNS {
-            return;
-        }
-        let counts = self.reference.effective_bins();
+    /// Returns the alternatives for a reference: many numbers, which are cheaper to make than to keep.
+    fn tilts_of(&self, reference: &Measure) -> Option<Tilts> {
+        let counts = reference.effective_bins();
         let tilts = match self.settings.shape {
             Shape::Up => Tilts::ordered(&counts, Direction::Up),
             Shape::Down => Tilts::ordered(&counts, Direction::Down),
             Shape::Categories => Tilts::categories(&counts),
         };
-        if let Ok(tilts) = tilts {
-            self.detector = EDetector::new(tilts.names().count());
-            self.tilts = Some(Arc::new(tilts));
+        tilts.ok()
+    }
+
+    fn learn(&mut self, baseline: &Measure) {
+        self.reference.add(baseline);
+        let reference = self.reference.measure();
+        if crate::observation::count(reference.runs) < REFERENCE_RUNS {
+            return;
+        }
+        if let Some(tilts) = self.tilts_of(&reference) {
+            let count = tilts.names().count();
+            (self.detector, self.tilts) = (EDetector::new(count), Some(count));
         }
     }
 
@@ -248,17 +275,17 @@ impl DetectorState for State {
         let rule = Arc::clone(&self.settings);
         let (start, mut a, mut b) = match self.open.take() {
             Some((start, a, b)) if window.start - start >= rule.block_minutes => {
-                self.close(start, a, b);
+                self.close(start, a.measure(), b.measure());
                 (window.start, Measure::default(), Measure::default())
             }
-            Some(open) => open,
+            Some((start, a, b)) => (start, a.measure(), b.measure()),
             None => (window.start, Measure::default(), Measure::default()),
         };
         self.max_weight.note(window.start, baseline.max_weight().max(canary.max_weight()));
         a.add(&baseline);
         b.add(&canary);
         let full = a.clamped_counts().1.min(b.clamped_counts().1) >= rule.block_runs;
-        if full { self.close(start, a, b) } else { self.open = Some((start, a, b)) }
+        if full { self.close(start, a, b) } else { self.open = Some((start, (&a).into(), (&b).into())) }
     }
 
     fn verdict(&self, thresholds: &Thresholds) -> Verdict {
@@ -286,14 +313,14 @@ impl DetectorState for State {
 
     fn on_resolved(&mut self) {
         let (reference, tilts) = (std::mem::take(&mut self.reference), self.tilts.take());
-        let detector = EDetector::new(tilts.as_ref().map_or(0, |tilts| tilts.names().count()));
+        let detector = EDetector::new(tilts.unwrap_or(0));
         *self = Self { reference, tilts, detector, restarted: true, ..Self::new(Arc::clone(&self.settings)) };
     }
 
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
         let (log_e, threshold, by_release) = self.statistic(thresholds);
         let kind = if self.settings.shape == Shape::Categories { "mix" } else { "ratio" };
-        let [baseline, canary] = self.arms();
+        let [baseline, canary] = &self.arms();
         let runs = [Arm::from_measure(baseline), Arm::from_measure(canary)];
         let mut evidence =
             Evidence::new("histogram", BaselineKind::Concurrent, kind).with_arms(Some(&runs[0]), &runs[1], 1.0);
@@ -313,14 +340,17 @@ impl DetectorState for State {
         evidence.false_alarm =
             Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_per_month, "a_month") });
         evidence.since = self.since;
-        let likeliest =
-            self.sums.likeliest().and_then(|place| self.tilts.as_ref()?.names().nth(place).map(str::to_owned));
+        let likeliest = self
+            .sums
+            .likeliest()
+            .filter(|_| self.tilts.is_some())
+            .and_then(|place| self.tilts_of(&self.reference.measure())?.names().nth(place).map(str::to_owned));
         evidence.notes.extend(likeliest.map(|name| format!("best explanation: {name}")));
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bellwether_stats::pack::Packer;
+
 use super::{DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
@@ -29,6 +31,8 @@ pub(super) struct State {
     /// First window with an event, and all runs since then. Every observed event counts, whatever its weight.
     seen: Option<(Minute, Arm)>,
 }
+
+packed_state!(Occurrence { now, seen });
 
 // === impl State ===
 
@@ -76,7 +80,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

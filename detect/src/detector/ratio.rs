@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::interval::RatioSums;
+use bellwether_stats::pack::Packer;
 use bellwether_stats::ratio_cs::{
     Estimate, Sides, TIGHTEST_AT, decompose, difference, interval, log_e, log_ratio, log_ratio_of_groups,
 };
@@ -58,6 +59,8 @@ pub(super) struct State {
     /// α is spent once: after an alert has resolved, the release is no longer judged by this detector.
     spent: bool,
 }
+
+packed_state!(Ratio { arms, after, absence, since, spent });
 
 // === impl State ===
 
@@ -227,7 +230,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bellwether_stats::Invalid;
 use bellwether_stats::e2x2::{ODDS_RATIOS, Table, Test};
+use bellwether_stats::pack::Packer;
+use bellwether_stats::packed;
 use bellwether_stats::ratio_cs::{TIGHTEST_AT, interval};
 use bellwether_stats::sequential::{EDetector, EvidenceSums, stratified_log_e};
 use bellwether_stats::wander::{UNKNOWN, Wander, table_variance};
@@ -20,6 +22,7 @@ use super::{AS_LIKELY, Absence, DetectorState, Past, Recovery, Signal, Verdict, 
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence, StratumEvidence};
 use crate::observation::{Groups, Measure, Minute, Window};
+use crate::sorted::Sorted;
 use crate::weights::{Arm, Factor, SamplingScheme};
 
 /// Maximum number of strata; later ones are combined into one.
@@ -74,7 +77,7 @@ impl Regression {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<Regression>,
-    strata: BTreeMap<Arc<str>, Stratum>,
+    strata: Sorted<Arc<str>, Stratum>,
     /// The detector over the combined increments of all strata.
     detector: EDetector,
     groups: [Groups; 2],
@@ -141,13 +144,18 @@ impl Stratum {
     }
 }
 
+packed!(Stratum { order, open, whole, recent, schemes });
+packed!(Subject { stratum, recent });
+packed!(Fired { subject, watched, recovery });
+packed_state!(Regression { strata, detector, groups, fired, absence, historical, restarted, since });
+
 // === impl State ===
 
 impl State {
     pub(super) fn new(settings: Arc<Regression>) -> Self {
         Self {
             settings,
-            strata: BTreeMap::new(),
+            strata: Sorted::default(),
             detector: EDetector::new(ODDS_RATIOS.len()),
             groups: Default::default(),
             fired: None,
@@ -164,12 +172,12 @@ impl State {
     }
 
     fn stratum(&mut self, name: &Arc<str>) -> Arc<str> {
-        if self.strata.contains_key(name) {
+        if self.strata.contains_key::<str>(name) {
             return Arc::clone(name);
         }
         let name = if self.strata.len() < MAX_STRATA { Arc::clone(name) } else { Arc::from(OTHER) };
         let order = self.strata.len() + 1;
-        self.strata.entry(Arc::clone(&name)).or_insert_with(|| Stratum { order, ..Stratum::default() });
+        self.strata.get_or_insert_with(&name, || Stratum { order, ..Stratum::default() });
         name
     }
 
@@ -181,7 +189,7 @@ impl State {
         let mut closed = Vec::new();
         let pairs = arms.map(|arm| arm.seen_counts());
         let rule = Arc::clone(&self.settings);
-        let Some(stratum) = self.strata.get_mut(&name) else { return closed };
+        let Some(stratum) = self.strata.get_mut::<str>(&name) else { return closed };
         stratum.schemes.iter_mut().zip(&arms).for_each(|(scheme, arm)| scheme.note(arm));
         let mut block = Block { start, baseline: (0, 0), canary: (0, 0) };
         if let Some(before) = stratum.open.take() {
@@ -201,7 +209,7 @@ impl State {
             closed.push(self.close(&name, block, null.margin.exp(), tempering * null.tempering));
         } else if block.baseline.1.min(block.canary.1) >= rule.block_runs {
             closed.push(self.close(&name, block, rule.margin, tempering));
-        } else if let Some(stratum) = self.strata.get_mut(&name) {
+        } else if let Some(stratum) = self.strata.get_mut::<str>(&name) {
             stratum.open = Some(block);
         }
         closed
@@ -211,13 +219,13 @@ impl State {
     fn close(&mut self, name: &Arc<str>, block: Block, margin: f64, tempering: f64) -> Closed {
         let table = Table::new(block.baseline.0, block.baseline.1, block.canary.0, block.canary.1);
         // Observed runs are tested against the odds ratio expected among them when the true one equals the margin.
-        let factor = self.strata.get(name).map_or(Factor::EVEN, Stratum::factor);
+        let factor = self.strata.get::<str>(name).map_or(Factor::EVEN, Stratum::factor);
         let test = Test::new(margin * factor.odds, tempering * factor.tempering);
         let increments = match (table, test) {
             (Ok(table), Ok(test)) => test.increments(&table).to_vec(),
             _ => vec![0.0; ODDS_RATIOS.len()],
         };
-        if let Some(stratum) = self.strata.get_mut(name) {
+        if let Some(stratum) = self.strata.get_mut::<str>(name) {
             stratum.whole.add(&block, &increments, factor.odds);
         }
         if let Some(fired) = &mut self.fired
@@ -242,7 +250,7 @@ impl State {
             self.strata.values_mut().for_each(|stratum| stratum.recent = Tally::default());
         }
         for closed in closed {
-            if let Some(stratum) = self.strata.get_mut(&closed.stratum) {
+            if let Some(stratum) = self.strata.get_mut::<str>(&closed.stratum) {
                 stratum.recent.add(&closed.block, &closed.increments, closed.odds);
             }
         }
@@ -274,7 +282,7 @@ impl State {
         let (Some(a), Some(b)) = (evidence.baseline_counts, evidence.canary_counts) else { return };
         let [baseline, canary] = [(arms[0], a), (arms[1], b)].map(|(arm, seen)| arm.subset(seen));
         for found in &mut evidence.strata {
-            if let Some(stratum) = self.strata.get(&found.stratum) {
+            if let Some(stratum) = self.strata.get::<str>(&found.stratum) {
                 found.baseline = stratum.schemes[0].pool().weighted_subset(found.baseline);
                 found.canary = stratum.schemes[1].pool().weighted_subset(found.canary);
             }
@@ -320,7 +328,7 @@ impl State {
     /// Returns the tally of a stratum, or of all together.
     fn tally(&self, subject: &Subject) -> Tally {
         let mut sum = Tally::default();
-        for (name, stratum) in &self.strata {
+        for (name, stratum) in self.strata.iter() {
             if subject.stratum.as_ref().is_none_or(|subject| subject == name) {
                 sum.merge(if subject.recent { &stratum.recent } else { &stratum.whole });
             }
@@ -376,7 +384,7 @@ impl State {
     /// Adds every stratum with its own counts, the subject first.
     fn add_strata(&self, subject: &Subject, evidence: &mut Evidence) {
         let mut strata: Vec<StratumEvidence> = Vec::with_capacity(self.strata.len());
-        for (name, stratum) in &self.strata {
+        for (name, stratum) in self.strata.iter() {
             let tally = if subject.recent { &stratum.recent } else { &stratum.whole };
             if let Some(started) = tally.started {
                 evidence.starts.push((Arc::clone(name), started));
@@ -532,7 +540,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

@@ -12,6 +12,8 @@
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
+use bellwether_stats::pack::Packer;
+use bellwether_stats::packed;
 use bellwether_stats::rhythm::{QUIET_FRACTION, RecentHour, Rhythm, TrafficLevel, ln_silence};
 
 use super::{DAY, DetectorState, HOUR, Past, Signal, Verdict};
@@ -139,6 +141,9 @@ impl Stretch {
     }
 }
 
+packed!(Stretch { started, slots, idle, runs, expected, effective, level, compared, series });
+packed_state!(Silence { day, rhythm, open, stretch, going, silent, members, excused, ended });
+
 // === impl State ===
 
 impl State {
@@ -176,7 +181,9 @@ impl State {
         let start = slot * self.settings.minutes;
         let day = start.div_euclid(DAY);
         if self.day != Some(day) {
-            (self.day, self.rhythm) = (Some(day), rhythm(past.hours, day).map(Arc::new));
+            let known = past.member.and_then(|member| member.rhythm(day));
+            self.rhythm = known.or_else(|| rhythm(past.hours, day).map(Arc::new));
+            self.day = Some(day);
         }
         let Some(rhythm) = self.rhythm.clone() else { return };
         self.slot(slot, runs, &rhythm, past);
@@ -379,7 +386,8 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        // The rhythm of a day is learned again from the same hours.
+        Self { day: None, rhythm: None, ..self.clone() }.put(to);
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
+use bellwether_stats::pack::Packer;
 use bellwether_stats::srm::{CONCENTRATION, log_e};
 
 use super::clusters::design_effect;
@@ -45,6 +46,8 @@ pub(super) struct State {
     /// α is spent once for each configured share.
     spent: bool,
 }
+
+packed_state!(Split { share_micros, arms, max_weight, groups, since, absence, spent });
 
 // === impl State ===
 
@@ -165,7 +168,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }

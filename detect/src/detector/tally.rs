@@ -1,6 +1,7 @@
 //! Totals over the blocks of a comparison: counts, evidence, and the common odds ratio.
 
 use bellwether_stats::e2x2::{Table, Test};
+use bellwether_stats::packed;
 use bellwether_stats::ratio_cs::Estimate;
 use bellwether_stats::sequential::EvidenceSums;
 
@@ -48,6 +49,10 @@ pub(super) struct Totals {
     /// Bad runs that the canary would have at the baseline's rate of each block.
     pub(super) expected: f64,
 }
+
+packed!(Block { start, baseline, canary });
+packed!(Tally { started, sums, baseline, canary, totals, odds });
+packed!(Totals { r, s, r_true, pr, pr_qs, qs, runs, expected });
 
 // === impl Tally ===
 

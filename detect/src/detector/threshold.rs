@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bellwether_stats::pack::Packer;
+
 use super::{DetectorState, Past, Signal, Verdict};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
@@ -68,6 +70,8 @@ pub(super) struct State {
     since: Option<Minute>,
 }
 
+packed_state!(Threshold { value, since });
+
 // === impl State ===
 
 impl State {
@@ -117,7 +121,7 @@ impl DetectorState for State {
         evidence
     }
 
-    fn clone_box(&self) -> Box<dyn DetectorState> {
-        Box::new(self.clone())
+    fn pack(&self, to: &mut Packer) {
+        self.put(to);
     }
 }
