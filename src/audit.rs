@@ -1,13 +1,13 @@
 //! `bellwether audit`: verifies that no event was lost or duplicated, and reports it as text or JSON.
 
+mod recompute;
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use bellwether_aggregate::recompute::{first_difference, folded_files, recompute_files, recompute_shards, saturated};
-use bellwether_audit::{Audited, Basis, Check, Findings, Progress, audit};
-use bellwether_base::{Clock, Error, ErrorKind, Result, SystemClock};
-use bellwether_lake::{AddedFile, Lake, Layout, Snapshot, app_of};
-use bellwether_tables::Table;
+use bellwether_audit::{Audited, Check, Findings, Progress, audit};
+use bellwether_base::{Clock, Result, SystemClock};
+use bellwether_lake::{Lake, app_of};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -49,6 +49,8 @@ enum ReportFormat {
               blank lines)
   progress    `metrics` has not read beyond the end of `events`
   metrics     with --recompute: `metrics` equals the same SQL over the `events` it read, bit for bit
+  rollups     with --recompute: `metrics_hourly` equals `metrics`, and `metrics_daily` equals
+              `metrics_hourly`, both folded, bit for bit
 
 Exit codes:
   0  every check passed
@@ -58,7 +60,8 @@ Exit codes:
   4  a table cannot be audited: it is missing, was not written by bellwether, or its log is damaged
 
 An audit writes nothing. It needs memory for four files, and 16 bytes for each range of consecutive
-offsets; --recompute holds all events in memory.
+offsets; --recompute holds all events in memory. It compares the windows of which
+everything is still kept.
 
 Examples:
   bellwether audit --root bellwether-data
@@ -83,7 +86,9 @@ pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode> {
     let mut audited = Box::pin(audit(&lake, &app_of(0), |progress| line.show(progress))).await?;
     if args.recompute {
         line.show_text("recomputing the metrics");
-        audited.checks.push(Box::pin(check_metrics(&lake, audited.basis.as_ref())).await?);
+        audited.checks.push(Box::pin(recompute::check_metrics(&lake, audited.basis.as_ref())).await?);
+        line.show_text("comparing the roll-ups");
+        audited.checks.push(Box::pin(recompute::check_rollups(&lake, audited.basis.as_ref())).await?);
     }
     line.clear();
     let text = match args.format {
@@ -102,63 +107,6 @@ fn code(audited: &Audited) -> u8 {
         (true, false) => exit::FAILED,
         (true, true) => 0,
     }
-}
-
-/// Checks that `metrics` equals the same SQL over the events it has read (L-4).
-async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
-    let Some(basis) = basis else {
-        return Ok(Check::skipped("metrics", "cannot determine which `events` the table `metrics` has read"));
-    };
-    let compared = async {
-        let table = folded_files(lake, &basis.metrics).await?;
-        let computed = match shards_of(lake, basis).await? {
-            Some(shards) => recompute_shards(lake, &shards).await?,
-            None => recompute_files(lake, &basis.events).await?,
-        };
-        Ok::<_, Error>((first_difference(&table, &computed), table.num_rows(), saturated(&table)))
-    };
-    let mut check = Check::new("metrics");
-    match compared.await {
-        Ok((difference, groups, saturated)) => {
-            check.counts.push(("groups", i64::try_from(groups).unwrap_or(i64::MAX)));
-            if saturated > 0 {
-                check.counts.push(("saturated", i64::try_from(saturated).unwrap_or(i64::MAX)));
-            }
-            check.counts.push(("events_version", basis.next - 1));
-            check.summary = match basis.next {
-                0 => "`metrics` is empty: aggregate has not read any `events` yet".to_owned(),
-                next => {
-                    format!("{groups} groups equal the same SQL over `events` up to version {}, bit for bit", next - 1)
-                }
-            };
-            if saturated > 0 {
-                check
-                    .summary
-                    .push_str(&format!(", except for {saturated} groups with saturated sums (column `saturated`)"));
-            }
-            if let Some(what) = difference {
-                let hint = "run `bellwether rebuild`, which recomputes `metrics` and `releases` from `events`";
-                check.findings.add("metrics", what, hint);
-            }
-        }
-        // The check `files` names the file.
-        Err(error) if matches!(error.kind(), ErrorKind::Data | ErrorKind::Bug) => {
-            check.skipped = Some(format!("cannot read the tables: {}", error.chain()));
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(check)
-}
-
-/// Returns the files of `events` that each shard has read, or `None` if there is only one shard.
-async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFile>>>> {
-    let metrics = Snapshot::new(0, basis.applications.clone());
-    let Some(layout) = Layout::of(&metrics).filter(|layout| layout.shards > 1) else { return Ok(None) };
-    let mut shards = Vec::new();
-    for (_, next) in layout.stands(&metrics) {
-        shards.push(if next == 0 { Vec::new() } else { lake.files_at(Table::Events, next - 1).await? });
-    }
-    Ok(Some(shards))
 }
 
 /// A progress line on standard error, shown if that is a terminal and the audit takes long.

@@ -64,6 +64,11 @@ impl Budget {
         self.bytes / 8
     }
 
+    /// Folding metrics by hour and by day.
+    pub(crate) fn rollup(self) -> usize {
+        self.bytes / 8
+    }
+
     /// Queries of rules on whole tables.
     pub(crate) fn rules(self) -> usize {
         self.bytes / 4

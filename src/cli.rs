@@ -35,10 +35,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run ingest, aggregate and watch in one process.
+    /// Run ingest, aggregate, rollup and watch in one process.
     ///
-    /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, and watch evaluates the rules
-    /// and writes alerts. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
+    /// by day, and watch evaluates the rules and writes alerts. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -51,13 +51,20 @@ pub(crate) enum Command {
   bellwether ingest --config bellwether.toml
   bellwether ingest --config bellwether.toml --until-caught-up")]
     Ingest(RoleArgs),
-    /// Run aggregate alone: compute metrics from new events.
+    /// Run aggregate and rollup: compute metrics from new events, and fold them by hour and by day.
     ///
     /// Needs no Kafka. If several processes are configured for one shard, one works and the others stand by.
     #[command(after_help = "Examples:
   bellwether aggregate --config bellwether.toml
   bellwether aggregate --config bellwether.toml --until-caught-up")]
     Aggregate(RoleArgs),
+    /// Run rollup alone: fold new metrics by hour and by day.
+    ///
+    /// Aggregate includes it. Needs no Kafka. If several processes run it, one works and the others stand by.
+    #[command(after_help = "Examples:
+  bellwether rollup --config bellwether.toml
+  bellwether rollup --config bellwether.toml --until-caught-up")]
+    Rollup(RoleArgs),
     /// Run watch alone: evaluate the rules and write alerts.
     ///
     /// Needs no Kafka.
@@ -71,7 +78,7 @@ pub(crate) enum Command {
     /// List, check, test and replay alert rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
-    /// Recompute `metrics` and `releases` from `events`.
+    /// Recompute `metrics`, its roll-ups and `releases` from `events`.
     ///
     /// Readers and a running aggregate role keep using the old rows until all new ones are ready; each table is then replaced
     /// in one commit. A rebuild that is stopped or killed changes nothing; start it again. `rolling_history` records past figures
@@ -304,6 +311,7 @@ mod tests {
             "run",
             "ingest",
             "aggregate",
+            "rollup",
             "watch",
             "alerts list",
             "alerts show",

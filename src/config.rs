@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use bellwether_aggregate::rollup::RollupSettings;
 use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
 use bellwether_event::Limits;
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     /// Limits of messages from `[ingest]`.
     pub(crate) limits: Limits,
     pub(crate) aggregate: AggregateSettings,
+    pub(crate) rollup: RollupSettings,
     pub(crate) serve: ServeSettings,
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
@@ -109,6 +111,7 @@ impl Config {
             kafka: kafka(&mut reader, defaults.kafka),
             limits: limits(&mut reader, &defaults.limits),
             aggregate: aggregate(&mut reader, &defaults.aggregate),
+            rollup: rollup(&mut reader, defaults.rollup),
             serve: ServeSettings {
                 address: reader.parsed("serve.address", "an address such as `127.0.0.1:9464`", defaults.serve.address),
                 stale_after: reader.duration("serve.stale_after", Duration::from_secs(1), defaults.serve.stale_after),
@@ -137,6 +140,7 @@ impl Config {
         config.aggregate.settings.index_memory_bytes = memory.index();
         config.aggregate.settings.memory_bytes = memory.sums();
         config.aggregate.settings.rolling_history_memory_bytes = memory.history();
+        config.rollup.memory_bytes = memory.rollup();
         config.alerts.watch.memory_bytes = memory.rules();
         config.queries.memory_bytes = memory.statement();
         config
@@ -274,6 +278,16 @@ fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> Agg
         },
         only_shards: shards(reader, "aggregate.only_shards"),
         handover_bytes: reader.bytes("aggregate.handover_bytes", 0, defaults.handover_bytes),
+    }
+}
+
+fn rollup(reader: &mut ConfigReader<'_>, defaults: RollupSettings) -> RollupSettings {
+    let least = Duration::from_millis(100);
+    RollupSettings {
+        interval: reader.duration("rollup.interval", least, defaults.interval),
+        days_interval: reader.duration("rollup.days_interval", least, defaults.days_interval),
+        memory_bytes: reader.bytes("rollup.memory_bytes", LEAST_MEMORY, defaults.memory_bytes),
+        ..defaults
     }
 }
 

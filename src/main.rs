@@ -2,7 +2,7 @@
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
-//! * `roles` holds ingest, aggregate, watch and maintain; `process` starts, drains and ends them at `signals`.
+//! * `roles` holds ingest, aggregate, rollup, watch and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
 //! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
@@ -76,6 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => run_roles(&args, None),
         Command::Ingest(args) => run_roles(&args, Some(roles::ingest::NAME)),
         Command::Aggregate(args) => run_roles(&args, Some(roles::aggregate::NAME)),
+        Command::Rollup(args) => run_roles(&args, Some(roles::rollup::NAME)),
         Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),

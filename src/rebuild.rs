@@ -1,10 +1,13 @@
-//! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`.
+//! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`, and the roll-ups from `metrics`.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use bellwether_base::Result;
+use bellwether_aggregate::rollup::{self, Rollup};
+use bellwether_base::{Error, Result};
+use bellwether_follow::Until;
 use bellwether_lake::{Lake, StorageOptions};
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RebuildArgs;
@@ -30,8 +33,16 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
     if terminal {
         drop(write!(std::io::stderr(), "\r\x1b[K"));
     }
+    let roll_up = Rollup { settings: config.rollup, ..Rollup::new(lake) };
+    Box::pin(rollup::run(roll_up, Registry::new(), Until::caught_up(), stop.clone())).await?;
+    if stop.is_cancelled() {
+        return Err(Error::unavailable(
+            "the rebuild was stopped: `metrics` and `releases` are rebuilt, the roll-ups are not",
+        )
+        .with_hint("a running role `rollup` makes them again, as does `bellwether rollup --until-caught-up`"));
+    }
     crate::print(&format!(
-        "rebuilt `metrics` and `releases` from {} rows of `events`, up to version {}, for {} shards (rebuild {})",
+        "rebuilt `metrics`, its roll-ups and `releases` from {} rows of `events`, up to version {}, for {} shards (rebuild {})",
         rebuilt.rows,
         rebuilt.events_version - 1,
         rebuilt.shards,

@@ -1,12 +1,13 @@
 //! The roles of a process.
 //!
-//! Each file below holds one role: `ingest`, `aggregate`, `watch` and `maintain`. To add a role, write a file that implements
+//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch` and `maintain`. To add a role, write a file that implements
 //! [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
 //! how far they are.
 
 pub(crate) mod aggregate;
 pub(crate) mod ingest;
 mod maintain;
+pub(crate) mod rollup;
 pub(crate) mod watch;
 
 use bellwether_base::{Error, Result};
@@ -25,7 +26,7 @@ type NewRole = fn(&Config) -> Box<dyn Role>;
 
 /// All roles, in the order of the data flow: with `--until-caught-up` each one ends once those before it have ended and it has
 /// read everything.
-const ROLES: &[NewRole] = &[ingest::new, aggregate::new, watch::new, maintain::new];
+const ROLES: &[NewRole] = &[ingest::new, aggregate::new, rollup::new, watch::new, maintain::new];
 
 /// The work of a role: ends when the role is stopped or has caught up.
 pub(crate) type Work = BoxFuture<'static, Result<()>>;
@@ -43,6 +44,11 @@ pub(crate) trait Role: Send + Sync {
     /// Returns true for a role that no process waits for: every process has it, and it ends with the process.
     fn is_background(&self) -> bool {
         false
+    }
+
+    /// Returns the name of a role that this one accompanies: every process that has that role has this one too.
+    fn accompanies(&self) -> Option<&'static str> {
+        None
     }
 
     /// Starts the role. It ends without an error once `shared.stop` is cancelled, or as `until` says.
@@ -74,9 +80,10 @@ pub(crate) fn all(config: &Config) -> Vec<Box<dyn Role>> {
     ROLES.iter().map(|new| new(config)).filter(|role| role.is_in_run()).collect()
 }
 
-/// Returns one role by name, with the background roles that every process has.
+/// Returns one role by name, with those that accompany it and the background roles that every process has.
 pub(crate) fn only(config: &Config, name: &str) -> Vec<Box<dyn Role>> {
-    ROLES.iter().map(|new| new(config)).filter(|role| role.name() == name || role.is_background()).collect()
+    let roles = ROLES.iter().map(|new| new(config));
+    roles.filter(|role| role.name() == name || role.accompanies() == Some(name) || role.is_background()).collect()
 }
 
 /// Returns the names of the roles that a process waits for, separated by commas.
@@ -120,11 +127,12 @@ mod tests {
     #[test]
     fn a_process_has_the_roles_of_its_command_in_the_order_of_the_data_flow() {
         let config = config(REFERENCE);
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "watch", "maintain"]);
-        assert_eq!(names(&all(&config)), "ingest, aggregate, watch");
-        for name in ["ingest", "aggregate", "watch"] {
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "maintain"]);
+        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch");
+        for name in ["ingest", "rollup", "watch"] {
             assert_eq!(list(&only(&config, name)), [name, "maintain"]);
         }
+        assert_eq!(list(&only(&config, "aggregate")), ["aggregate", "rollup", "maintain"]);
     }
 
     #[test]
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn run_leaves_watch_out_if_it_is_turned_off_but_the_command_watch_does_not() {
         let config = config("[alerts]\nwatch = false\n");
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "maintain"]);
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "maintain"]);
         assert_eq!(list(&only(&config, "watch")), ["watch", "maintain"]);
     }
 

@@ -7,19 +7,23 @@
 //!   crate.
 //! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, and
 //!   `exported` shows it as gauges.
-//! * `rebuild` recomputes everything and replaces each table in one commit.
+//! * [`rollup`] is the role that folds `metrics` by hour and by day.
+//! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.
 //! * [`recompute`] computes the metrics from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod aggregator;
+mod bounds;
 mod exported;
 mod files;
+mod kept;
 mod metrics;
 mod rebuild;
 pub mod recompute;
 mod releases;
 mod rolling_history;
+pub mod rollup;
 mod run_index;
 mod runs;
 mod settings;
@@ -31,6 +35,6 @@ mod tail;
 mod waiting;
 
 pub use aggregator::{Aggregate, AggregateSetup, Aggregator, run};
-pub use rebuild::{Rebuilt, rebuild};
+pub use rebuild::{Rebuilt, rebuild, recomputed_from};
 pub use settings::AggregatorSettings;
 pub use sql::event_columns;

@@ -2,12 +2,13 @@
 //!
 //! Readers and a working aggregator see all of the old rows until that commit, and all of the new ones from then on: no version
 //! of a table holds both. A rebuild that is killed has changed nothing, and the next one starts over. A rebuild can also change
-//! the number of shards. `rolling_history` records what was known at the time, and is kept.
+//! the number of shards. Windows of which some events are no longer kept stay as they are. `rolling_history` records what was known at the time, and is kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_lake::rollup::kept_from;
 use bellwether_lake::{
     AddedFile, Advance, Commit, CommitLog, DataFile, Lake, Layout, Outcome, Snapshot, app_of, settle,
 };
@@ -17,6 +18,7 @@ use prometheus::Registry;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::kept::{Split, whole_windows_from};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::runs::{Runs, Shard};
@@ -24,6 +26,10 @@ use crate::settings::AggregatorSettings;
 use crate::sql;
 use crate::sums::Definitions;
 use crate::tail::{FileRows, STEP_ROWS, Tail};
+
+/// The time by which an event may precede the end of its run, microseconds.
+const MARGIN_MICROS: i64 = DAY_MICROS;
+const DAY_MICROS: i64 = 24 * 3_600_000_000;
 
 /// The outcome of a rebuild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +52,7 @@ pub struct Rebuilt {
 pub async fn rebuild(
     lake: &Lake,
     settings: AggregatorSettings,
-    progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
     stop: &CancellationToken,
 ) -> Result<Rebuilt> {
     for table in [Table::Metrics, Table::Releases] {
@@ -58,23 +64,29 @@ pub async fn rebuild(
             ));
         }
     }
-    let mut rebuilding = Rebuilding {
-        definitions: Definitions::plan(&sql::session_within(settings.memory_bytes)?).await?,
-        tail: Tail::new(lake, None, Metrics::register(&Registry::new())?.read_back, 0),
-        lake: lake.clone(),
-        runs: Runs::new(&settings, Shard { number: 0, of: 1 }),
-        releases: Releases::default(),
-        files: BTreeMap::new(),
-        rows: 0,
-        progress,
-        stop,
-    };
-    rebuilding.begin().await?;
-    loop {
-        while rebuilding.step().await? {}
-        if let Some(rebuilt) = rebuilding.switch(settings.shards).await? {
-            return Ok(rebuilt);
+    let events = lake.log(Table::Events).load().await?;
+    let is_whole = kept_from(&events) == i64::MIN && lake.log(Table::Events).entry(0).await?.is_some();
+    if is_whole {
+        let mut rebuilding = Rebuilding::begin(lake, settings, &events, &mut progress, stop).await?;
+        match rebuilding.finish(settings.shards).await {
+            // Maintenance has merged files, and removed those that the first entries name.
+            Err(error) if error.kind() == ErrorKind::Data => {
+                tracing::info!(reason = %error.chain(), "reading the newest version of `events` instead of its log");
+            }
+            ended => return ended,
         }
+    }
+    let mut rebuilding = Rebuilding::begin(lake, settings, &events, &mut progress, stop).await?;
+    rebuilding.take_files().await?;
+    rebuilding.finish(settings.shards).await
+}
+
+/// Returns the start of the first window that can be recomputed from a version of `events`, microseconds since the epoch;
+/// `i64::MIN` if no event was removed.
+pub fn recomputed_from(events: &Snapshot) -> i64 {
+    match whole_windows_from(kept_from(events), DAY_MICROS) {
+        i64::MIN => i64::MIN,
+        whole => whole.saturating_add(MARGIN_MICROS),
     }
 }
 
@@ -87,18 +99,54 @@ struct Rebuilding<'a, P> {
     releases: Releases,
     files: BTreeMap<Table, Vec<DataFile>>,
     rows: u64,
+    /// Windows that start before this, microseconds since the epoch, stay as they are.
+    from_micros: i64,
     progress: P,
     stop: &'a CancellationToken,
 }
 
 // === impl Rebuilding ===
 
-impl<P: FnMut(u64)> Rebuilding<'_, P> {
-    /// Begins with the files of the newest version, if the log of `events` no longer reaches back to its first entry.
-    async fn begin(&mut self) -> Result<()> {
-        if self.lake.log(Table::Events).entry(0).await?.is_some() {
-            return Ok(());
+impl<'a, P: FnMut(u64)> Rebuilding<'a, P> {
+    async fn begin(
+        lake: &Lake,
+        settings: AggregatorSettings,
+        events: &Snapshot,
+        progress: P,
+        stop: &'a CancellationToken,
+    ) -> Result<Self> {
+        let mut rebuilding = Self {
+            definitions: Definitions::plan(&sql::session_within(settings.memory_bytes)?).await?,
+            tail: Tail::new(lake, None, Metrics::register(&Registry::new())?.read_back, 0),
+            lake: lake.clone(),
+            runs: Runs::new(&settings, Shard { number: 0, of: 1 }).summing_from(recomputed_from(events)),
+            releases: Releases::default(),
+            files: BTreeMap::new(),
+            rows: 0,
+            from_micros: recomputed_from(events),
+            progress,
+            stop,
+        };
+        if rebuilding.from_micros > i64::MIN {
+            let (releases, files) = Releases::seen_before(lake, rebuilding.from_micros).await?;
+            rebuilding.releases = releases;
+            rebuilding.files.insert(Table::Releases, files);
         }
+        Ok(rebuilding)
+    }
+
+    /// Reads on to the newest version, and puts everything in place.
+    async fn finish(&mut self, shards: u32) -> Result<Rebuilt> {
+        loop {
+            while self.step().await? {}
+            if let Some(rebuilt) = self.switch(shards).await? {
+                return Ok(rebuilt);
+            }
+        }
+    }
+
+    /// Takes in the files of the newest version of `events`, whenever their rows came.
+    async fn take_files(&mut self) -> Result<()> {
         let (version, mut files) = self.lake.active_files(Table::Events).await?;
         // Names begin with the time of writing, so this is roughly the order in which the rows arrived.
         files.sort_by(|a, b| a.path.rsplit('/').next().cmp(&b.path.rsplit('/').next()));
@@ -170,6 +218,10 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         let next = Layout { generation: now.generation + 1, shards };
         let mut advances = self.advances(&on_metrics, &apps);
         advances.push(next.advance(&on_metrics));
+        if kept_from(&on_metrics) > self.from_micros {
+            let app_id = AppId::KeptFrom.to_string();
+            advances.push(Advance { expected: on_metrics.next(&app_id), app_id, next: self.from_micros });
+        }
         // Releases come first, as always: every release that `metrics` names is in the table.
         let seen = self.advances(&on_releases, &apps[..1]);
         if !self.replace(Table::Releases, &on_releases, seen, next).await? {
@@ -200,6 +252,12 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
         let ours: HashSet<String> = new.iter().map(|file| file.path.clone()).collect();
         old.retain(|file| !ours.contains(&file.path));
         new.retain(|file| !there.contains(&file.path));
+        let mut written = Vec::new();
+        if table == Table::Metrics {
+            let split = Split::at(&self.lake, table, old, "window_start", self.from_micros).await?;
+            (old, written) = (split.removed, split.written);
+            new.extend(written.clone());
+        }
         let commit = Commit {
             uuid: self.lake.clock().unique_id(),
             advances,
@@ -213,6 +271,10 @@ impl<P: FnMut(u64)> Rebuilding<'_, P> {
             tracing::warn!(table = table.name(), reason, "the outcome of a commit is unknown; trying again")
         };
         let ask = || -> BoxFuture<'_, Result<Outcome>> { Box::pin(log.try_replace(on, &commit, &old)) };
-        Ok(settle(&*self.lake.clock(), ask, unclear).await?.is_some())
+        let replaced = settle(&*self.lake.clock(), ask, unclear).await?.is_some();
+        if !replaced {
+            self.lake.discard(table, &written).await;
+        }
+        Ok(replaced)
     }
 }

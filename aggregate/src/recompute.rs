@@ -103,6 +103,14 @@ fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
     Ok(concat_batches(&batch.schema(), [&batch])?)
 }
 
+/// Returns the rows with a window that starts at a moment, microseconds since the epoch, or later.
+///
+/// # Errors
+/// `Bug` if the rows have no column `window_start`.
+pub fn windows_since(rows: &RecordBatch, micros: i64) -> Result<RecordBatch> {
+    crate::kept::since(rows, "window_start", micros)
+}
+
 /// Returns the number of rows with a sum that does not fit its column.
 pub fn saturated(rows: &RecordBatch) -> usize {
     rows.column_by_name(bellwether_metrics::SATURATED).map_or(0, |column| column.as_boolean().true_count())
@@ -158,7 +166,7 @@ pub fn first_difference(table: &RecordBatch, computed: &RecordBatch) -> Option<S
 }
 
 /// Returns the key of a group as text.
-fn group(rows: &RecordBatch, row: usize) -> String {
+pub(crate) fn group(rows: &RecordBatch, row: usize) -> String {
     let named = |name: &&str| Some(format!("{name} {}", shown(rows.column_by_name(name)?, row)));
     bellwether_metrics::KEY.iter().filter_map(named).collect::<Vec<_>>().join(", ")
 }

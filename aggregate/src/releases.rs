@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use arrow::array::{Array, AsArray, RecordBatch, StringViewArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use bellwether_base::{Error, Result};
-use bellwether_lake::Lake;
+use bellwether_lake::{DataFile, Lake};
 use bellwether_tables::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::kept::before;
 use crate::sql;
 use crate::statement::StatementKind;
 use crate::tail::FileRows;
@@ -56,6 +57,24 @@ impl Releases {
     /// Returns true if all releases are held: no more than [`MOST_KNOWN`] have been noted or loaded.
     pub(crate) fn is_complete(&self) -> bool {
         self.is_complete
+    }
+
+    /// Returns the releases in the table that were first seen before a moment, microseconds since the epoch, and their rows as
+    /// new files that no log names yet.
+    pub(crate) async fn seen_before(lake: &Lake, micros: i64) -> Result<(Self, Vec<DataFile>)> {
+        let (_, files) = lake.active_files(Table::Releases).await?;
+        let (mut releases, mut kept, mut hashed) = (Self::default(), Vec::new(), Vec::new());
+        for file in &files {
+            for batch in lake.read(Table::Releases, file, None).await? {
+                let batch = before(&batch, "first_seen", micros)?;
+                let columns = key_columns(&batch)?;
+                (0..batch.num_rows()).for_each(|row| releases.know(hash(columns, row, &mut hashed)));
+                kept.push(batch);
+            }
+        }
+        let kept = concat_batches(&Table::Releases.arrow_schema(), &kept)?;
+        let written = lake.write(Table::Releases, &kept).await?;
+        Ok((releases, written.into_iter().map(|written| written.file).collect()))
     }
 
     /// Returns rows of `releases` for the releases that new rows of `events` name for the first time, and the hashes of their keys.

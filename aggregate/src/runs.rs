@@ -74,6 +74,8 @@ pub(crate) struct Runs {
     shard: Shard,
     horizon_micros: i64,
     corrected_at_once: usize,
+    /// Windows that start before this, microseconds since the epoch, are not summed.
+    from_micros: i64,
 }
 
 /// The parts of a row that the index needs.
@@ -102,7 +104,13 @@ impl Runs {
             shard,
             horizon_micros: i64::try_from(settings.horizon.as_micros()).unwrap_or(i64::MAX),
             corrected_at_once: settings.corrected_at_once.max(1),
+            from_micros: i64::MIN,
         }
+    }
+
+    /// Sums only windows that start at a moment, microseconds since the epoch, or later.
+    pub(crate) fn summing_from(self, from_micros: i64) -> Self {
+        Self { from_micros, ..self }
     }
 
     /// Loads the statements of files that have been aggregated already. As far as the bounds allow, the newest are held in the
@@ -214,7 +222,8 @@ impl Runs {
         let (changed, simple): (Vec<&NewStatement>, Vec<&NewStatement>) =
             statements.iter().partition(|new| again.contains(&new.run));
         counts.runs += simple.len() as u64;
-        let mut sums = Sums::new(lake, &definitions.metrics, self.corrected_at_once * SUMMED_A_CORRECTED, versions);
+        let mut sums = Sums::new(lake, &definitions.metrics, self.corrected_at_once * SUMMED_A_CORRECTED, versions)
+            .since(self.from_micros);
         for rows in picked(&batches, simple.into_iter().map(NewStatement::row).collect())? {
             sums.add(sql::with_sign(&sql::runs_as_they_stand(&rows)?, 1)?).await?;
         }

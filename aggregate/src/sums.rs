@@ -17,6 +17,7 @@ use bellwether_tables::Table;
 use datafusion::prelude::SessionContext;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::kept::since;
 use crate::recompute::saturated;
 use crate::rolling_history::newest_end_micros;
 use crate::sql;
@@ -41,6 +42,8 @@ pub(crate) struct Sums<'a> {
     definition: &'a sql::Definition,
     at_once: usize,
     versions: Range<i64>,
+    /// Windows that start before this, microseconds since the epoch, are left out.
+    from_micros: i64,
     /// Rows of the relation `contributions` that are not summed yet.
     rows: Vec<RecordBatch>,
     /// Rows of `metrics` that are not in a file yet.
@@ -78,10 +81,16 @@ impl<'a> Sums<'a> {
             definition,
             at_once,
             versions,
+            from_micros: i64::MIN,
             rows: Vec::new(),
             partials: Vec::new(),
             written: Written::default(),
         }
+    }
+
+    /// Leaves out windows that start before a moment, microseconds since the epoch.
+    pub(crate) fn since(self, from_micros: i64) -> Self {
+        Self { from_micros, ..self }
     }
 
     pub(crate) async fn add(&mut self, contributions: RecordBatch) -> Result<()> {
@@ -102,7 +111,8 @@ impl<'a> Sums<'a> {
                 ("events_from", sql::constant(self.versions.start, count)),
                 ("events_to", sql::constant(self.versions.end, count)),
             ];
-            self.partials.push(sql::rows_of(Table::Metrics, &answer, &provenance)?);
+            let rows = sql::rows_of(Table::Metrics, &answer, &provenance)?;
+            self.partials.push(since(&rows, "window_start", self.from_micros)?);
             if self.partials.iter().map(RecordBatch::num_rows).sum::<usize>() >= FILE_ROWS {
                 self.write().await?;
             }

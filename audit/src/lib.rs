@@ -20,11 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt};
 
 use bellwether_base::{Error, Result};
-use bellwether_lake::Lake;
 use bellwether_lake::inspect::LOG_FOLDER;
 use bellwether_lake::inspect::NAME_THE_ROOT;
+use bellwether_lake::rollup::{rolled_generation, rolled_to};
 use bellwether_lake::{AddedFile, Stored};
-use bellwether_tables::Table;
+use bellwether_lake::{Lake, RollUp, Snapshot};
+use bellwether_tables::{AppId, Table};
 use history::{ActiveFile, Found, History};
 use ranges::Reader;
 use rows::{Contents, check_rows};
@@ -113,6 +114,19 @@ pub struct Basis {
     pub events: Vec<AddedFile>,
     /// Files of `metrics`.
     pub metrics: Vec<AddedFile>,
+    /// Numbers of the applications of `events`.
+    pub events_applications: BTreeMap<String, i64>,
+    /// The roll-ups.
+    pub rollups: BTreeMap<Table, RollUpBasis>,
+}
+
+/// The input for comparing a roll-up with its source.
+#[derive(Clone, Debug, Default)]
+pub struct RollUpBasis {
+    /// Numbers of the applications of the roll-up.
+    pub applications: BTreeMap<String, i64>,
+    /// Files of the roll-up.
+    pub files: Vec<AddedFile>,
 }
 
 /// The result of an audit.
@@ -258,12 +272,14 @@ fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
     });
     let mut check = Check::new("tables");
     let mut histories = Histories::new();
+    let derivable: Vec<Table> =
+        RollUp::ALL.into_iter().filter(|each| can_be_made(*each, &found)).map(RollUp::table).collect();
     for (table, found) in found {
         match found {
             Found::Whole(history) => {
                 histories.insert(table, *history);
             }
-            Found::Missing if made => {
+            Found::Missing if made || derivable.contains(&table) => {
                 check.notes.push(format!("`{}` does not exist yet; the next start creates it", table.name()));
                 histories.insert(table, history::empty(0));
             }
@@ -276,6 +292,17 @@ fn check_tables(found: BTreeMap<Table, Found>) -> (Check, Histories) {
     let there = check.count("tables", histories.len());
     check.summary = format!("{there} of {} tables exist and have complete logs", Table::ALL.len());
     (check, histories)
+}
+
+/// Returns true if a missing roll-up can be made from its source as it was, because nothing of the source was removed. A root of
+/// a version without roll-ups has none.
+fn can_be_made(rollup: RollUp, found: &BTreeMap<Table, Found>) -> bool {
+    let kept_from = AppId::KeptFrom.to_string();
+    match found.get(&rollup.source()) {
+        Some(Found::Whole(source)) => !source.tracks.others.contains_key(&kept_from),
+        Some(Found::Missing) => rollup == RollUp::Days && can_be_made(RollUp::Hours, found),
+        _ => false,
+    }
 }
 
 /// Checks the logs, by the findings of their readers.
@@ -388,6 +415,7 @@ fn check_progress(histories: &Histories, follower: &str) -> Check {
             "the newest log entries of `events` are missing: restore them from a backup",
         );
     }
+    check_rollups(histories, &mut check);
     check.summary = match next {
         0 => "`metrics` has not read any `events` yet".to_owned(),
         _ => format!("`metrics` has read `events` up to version {} of {}", next - 1, events.version),
@@ -395,12 +423,42 @@ fn check_progress(histories: &Histories, follower: &str) -> Check {
     check
 }
 
+/// Checks that no roll-up is further than its source.
+fn check_rollups(histories: &Histories, check: &mut Check) {
+    for rollup in RollUp::ALL {
+        let at =
+            |table| histories.get(&table).map(|history| Snapshot::new(history.version, history.tracks.others.clone()));
+        let (Some(on), Some(source)) = (at(rollup.table()), at(rollup.source())) else { continue };
+        let (rolled, end) = (rolled_to(&on), rollup.source_end(&source));
+        if rolled > end && rolled_generation(&on) >= rollup.source_generation(&source) {
+            let what =
+                format!("it holds rows up to {rolled}, but its source `{}` ends at {end}", rollup.source().name());
+            check.findings.add(
+                rollup.table().name(),
+                what,
+                "restore both tables from backups of the same time, or run `bellwether rebuild`",
+            );
+        }
+    }
+}
+
 fn basis(histories: &Histories, follower: &str) -> Option<Basis> {
     let (metrics, events) = (histories.get(&Table::Metrics)?, histories.get(&Table::Events)?);
     let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
     let events = if next == 0 { Vec::new() } else { events.kept.clone()? };
-    let applications = metrics.tracks.others.clone();
-    Some(Basis { next, applications, events, metrics: metrics.files() })
+    let rollup = |table: Table| {
+        let history = histories.get(&table)?;
+        let applications = history.tracks.others.clone();
+        Some((table, RollUpBasis { applications, files: history.files() }))
+    };
+    Some(Basis {
+        next,
+        applications: metrics.tracks.others.clone(),
+        events,
+        metrics: metrics.files(),
+        events_applications: histories.get(&Table::Events)?.tracks.others.clone(),
+        rollups: RollUp::ALL.into_iter().filter_map(|each| rollup(each.table())).collect(),
+    })
 }
 
 fn partitions(events: &History) -> Vec<PartitionState> {

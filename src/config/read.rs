@@ -358,6 +358,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "kafka.properties",
         "ingest",
         "aggregate",
+        "rollup",
         "serve",
         "queries",
         "alerts",

@@ -46,7 +46,8 @@ pub(super) fn frequent_commits(broker: &Broker, topic: &str) -> Setup {
         brokers: &broker.address,
         topics: &[topic],
         kafka: "instance_id = \"worker\"\n",
-        extra: "[ingest]\nflush_interval = \"200ms\"\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n",
+        extra: "[ingest]\nflush_interval = \"200ms\"\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n\
+                [rollup]\ninterval = \"300ms\"\ndays_interval = \"700ms\"\n",
         ..ConfigText::default()
     })
 }

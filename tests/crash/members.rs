@@ -23,7 +23,8 @@ const PLAN: Plan = Plan { partitions: PARTITIONS, only_bad: None, burst: 3 };
 fn in_a_group(broker: &Broker, topic: &str, flush_interval: &str) -> Setup {
     let extra = format!(
         "[ingest]\nflush_interval = \"{flush_interval}\"\n\
-         [kafka.properties]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n"
+         [kafka.properties]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n\
+         [rollup]\ninterval = \"500ms\"\ndays_interval = \"1s\"\n"
     );
     Setup::with(&ConfigText { brokers: &broker.address, topics: &[topic], extra: &extra, ..ConfigText::default() })
 }

@@ -4,7 +4,8 @@
 //!   horizons.
 //! * `model` implements the rules as plain code and compares the tables with it.
 //! * `weighted` covers sampled runs, each of which counts for several.
-//! * `tau2` repeats the comparison with real agent runs; `rebuild` and `standby` cover the aggregators themselves.
+//! * `tau2` repeats the comparison with real agent runs; `rebuild`, `rollup` and `standby` cover the
+//!   aggregators themselves.
 //! * `groups` covers thousands of groups within bounds on memory.
 //! * `feed` commits statements to a lake as ingest would and queries it.
 
@@ -14,6 +15,7 @@ mod groups;
 mod model;
 mod order;
 mod rebuild;
+mod rollup;
 mod standby;
 mod tau2;
 mod weighted;

@@ -27,6 +27,10 @@ pub(crate) enum CrashPoint {
     AfterMetricsCommit,
     BeforeHistoryCommit,
     AfterHistoryCommit,
+    BeforeHoursCommit,
+    AfterHoursCommit,
+    BeforeDaysCommit,
+    AfterDaysCommit,
     BeforeCheckpoint,
     BeforeCheckpointIsNamed,
     AfterCheckpoint,
@@ -48,14 +52,18 @@ impl CrashPoint {
         Self::BeforeAcknowledgement,
     ];
 
-    /// Crash points of aggregation and maintenance.
-    pub(crate) const BEYOND: [Self; 13] = [
+    /// Crash points of aggregation, roll-ups and maintenance.
+    pub(crate) const BEYOND: [Self; 17] = [
         Self::BeforeReleasesCommit,
         Self::AfterReleasesCommit,
         Self::BeforeMetricsCommit,
         Self::AfterMetricsCommit,
         Self::BeforeHistoryCommit,
         Self::AfterHistoryCommit,
+        Self::BeforeHoursCommit,
+        Self::AfterHoursCommit,
+        Self::BeforeDaysCommit,
+        Self::AfterDaysCommit,
         Self::BeforeCheckpoint,
         Self::BeforeCheckpointIsNamed,
         Self::AfterCheckpoint,

@@ -33,6 +33,7 @@ const LISTED_AFTER_MICROS: i64 = 3_000_000;
 pub(crate) enum Role {
     Worker,
     Aggregate,
+    Rollup,
     Maintain,
 }
 
@@ -208,6 +209,12 @@ impl FaultyStore {
             }
             Role::Aggregate if entry && path.starts_with("rolling_history/") => {
                 both(At::BeforeHistoryCommit, At::AfterHistoryCommit)
+            }
+            Role::Rollup if entry && path.starts_with("metrics_hourly/") => {
+                both(At::BeforeHoursCommit, At::AfterHoursCommit)
+            }
+            Role::Rollup if entry && path.starts_with("metrics_daily/") => {
+                both(At::BeforeDaysCommit, At::AfterDaysCommit)
             }
             Role::Maintain if path.ends_with("_last_checkpoint") => {
                 both(At::BeforeCheckpointIsNamed, At::AfterCheckpoint)

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
+use bellwether_aggregate::rollup::compare::{Compared, Sides, compare};
+use bellwether_aggregate::rollup::{Rollup, RollupSettings};
 use bellwether_aggregate::{Aggregate, event_columns};
 use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
@@ -18,7 +20,8 @@ use bellwether_ingest::worker::commit_all;
 use bellwether_ingest::{BatchBuilder, FlushSettings, IngestMetrics};
 use bellwether_lake::commit::faulty::{Fault, FaultyLog};
 use bellwether_lake::commit::memory::MemoryLog;
-use bellwether_lake::{AddedFile, CommitLog, Handover, Lake, LogEntry, MaintainSettings};
+use bellwether_lake::rollup::{kept_from, rolled_to};
+use bellwether_lake::{AddedFile, CommitLog, Handover, Lake, LogEntry, MaintainSettings, RollUp};
 use bellwether_tables::Table;
 use futures::future::LocalBoxFuture;
 use prometheus::Registry;
@@ -48,7 +51,7 @@ pub(crate) enum Scene {
     Memory,
     /// Ingestion on the Delta log, in a faulty object store.
     Delta,
-    /// Like `Delta`, with aggregation and maintenance.
+    /// Like `Delta`, with aggregation, roll-ups and maintenance.
     Whole,
 }
 
@@ -88,6 +91,7 @@ enum Event {
 enum Part {
     Worker(usize),
     Aggregate,
+    Rollup,
     Maintain,
 }
 
@@ -213,6 +217,9 @@ impl World {
         (0..WORKERS).for_each(|number| self.start(Part::Worker(number)));
         if whole {
             self.start(Part::Aggregate);
+            // Two processes, of which the second competes without a lease: they fence each other.
+            self.start(Part::Rollup);
+            self.start(Part::Rollup);
             self.start(Part::Maintain);
         }
     }
@@ -235,6 +242,7 @@ impl World {
         let task: LocalBoxFuture<'static, Result<()>> = match part {
             Part::Worker(number) => Box::pin(self.worker(process, number)),
             Part::Aggregate => Box::pin(self.aggregate(process)),
+            Part::Rollup => Box::pin(self.rollup(process)),
             Part::Maintain => Box::pin(self.maintain(process)),
         };
         self.scheduler.spawn(process, async move {
@@ -312,6 +320,21 @@ impl World {
         }
     }
 
+    fn rollup(&self, process: ProcessId) -> impl Future<Output = Result<()>> + use<> {
+        let (store, clock) = (self.store(process, Role::Rollup), self.clock.clone());
+        async move {
+            let lake = Lake::on_store(store, Arc::new(clock)).await?;
+            let settings = RollupSettings {
+                interval: Duration::from_secs(2),
+                days_interval: Duration::from_secs(4),
+                ..RollupSettings::default()
+            };
+            let rollup = Rollup { settings, ..Rollup::new(lake) };
+            let stop = CancellationToken::new();
+            Box::pin(bellwether_aggregate::rollup::run(rollup, Registry::new(), Until::Stopped, stop)).await
+        }
+    }
+
     fn maintain(&self, process: ProcessId) -> impl Future<Output = Result<()>> + use<> {
         let (store, clock, control) = (self.store(process, Role::Maintain), self.clock.clone(), self.control.clone());
         async move {
@@ -320,7 +343,7 @@ impl World {
             loop {
                 let pause = control.chance(|chance| chance.between(SECOND, 4 * SECOND));
                 clock.sleep(Duration::from_micros(pause.unsigned_abs())).await;
-                for table in [Table::Events, Table::Metrics, Table::Quarantine] {
+                for table in [Table::Events, Table::Metrics, Table::MetricsHourly, Table::Quarantine] {
                     match Box::pin(lake.maintain(table, &settings)).await {
                         Ok(done) => control.note(process, format_args!("maintains {}: {done:?}", table.name())),
                         Err(error) if error.kind() == bellwether_base::ErrorKind::Unavailable => {
@@ -478,7 +501,33 @@ impl World {
                 return false;
             }
         }
+        for rollup in RollUp::ALL {
+            let source = reader.log(rollup.source()).load().await.expect("memory loads");
+            let on = reader.log(rollup.table()).load().await.expect("memory loads");
+            if rolled_to(&on) < rollup.source_end(&source) {
+                return false;
+            }
+        }
         true
+    }
+
+    /// Compares each roll-up with its source.
+    async fn check_rollups(reader: &Lake) -> Result<()> {
+        for rollup in RollUp::ALL {
+            let on = reader.log(rollup.table()).load().await?;
+            let source = reader.log(rollup.source()).load().await?;
+            let sides = Sides {
+                rollup,
+                files: reader.files_at(rollup.table(), on.version).await?,
+                source: reader.files_at(rollup.source(), source.version).await?,
+                rolled_to: rolled_to(&on),
+                kept_from: kept_from(&source),
+            };
+            if let Compared { difference: Some(what), .. } = compare(reader, sides).await? {
+                return Err(Error::bug(format!("`{}`: {what}", rollup.table().name())));
+            }
+        }
+        Ok(())
     }
 
     async fn at_the_end(&mut self) -> std::result::Result<(), Violation> {
@@ -493,6 +542,7 @@ impl World {
         if let Some(difference) = first_difference(&table, &computed) {
             return Err(Violation { rule: "L-4", what: difference });
         }
+        Self::check_rollups(reader).await.map_err(|error| Violation { rule: "L-4", what: error.chain() })?;
         let releases = read_all(reader, Table::Releases).await.map_err(gone)?;
         let mut seen = BTreeSet::new();
         for batch in &releases {

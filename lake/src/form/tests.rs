@@ -37,8 +37,8 @@ fn protocol(reader: i32, writer: i32, features: &[&str]) -> Protocol {
 #[test]
 fn each_table_is_known_by_its_columns_and_no_other_is_taken_for_it() {
     // The roll-ups have the columns of `metrics`, so that only their place tells these three apart.
-    let kind =
-        |table: Table| RollUp::ALL.map(RollUp::table).contains(&table).then_some(Table::Metrics).unwrap_or(table);
+    let is_rollup = |table: Table| RollUp::ALL.map(RollUp::table).contains(&table);
+    let kind = |table: Table| if is_rollup(table) { Table::Metrics } else { table };
     for table in Table::ALL {
         for other in Table::ALL {
             let fits = kind(table) == kind(other);
