@@ -3,6 +3,7 @@
 //! * `answers` tests docs/late-outcomes.md case by case; `order` varies order, repeats, commits, partitions, restarts and
 //!   horizons.
 //! * `model` implements the rules as plain code and compares the tables with it.
+//! * `spans` compares spans of days, hours and minutes with the minutes alone.
 //! * `weighted` covers sampled runs, each of which counts for several.
 //! * `tau2` repeats the comparison with real agent runs; `rebuild`, `rollup` and `standby` cover the
 //!   aggregators themselves.
@@ -16,6 +17,7 @@ mod model;
 mod order;
 mod rebuild;
 mod rollup;
+mod spans;
 mod standby;
 mod tau2;
 mod weighted;
