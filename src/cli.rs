@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, exit, rules, sql};
+use crate::{alerts, audit, exit, maintain, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -88,6 +88,11 @@ pub(crate) enum Command {
 
 A pipeline may keep running meanwhile. Run a rebuild after changing `aggregate.shards`, too.")]
     Rebuild(RebuildArgs),
+    /// Rewrite small files, and remove old log entries and files that are no longer needed.
+    ///
+    /// Does everything that is due, table by table, and reports it. Tables may be written and queried meanwhile, and several
+    /// processes may do this at once.
+    Maintain(maintain::MaintainArgs),
     /// Query the tables with SQL; without a query, open a prompt.
     Sql(sql::SqlArgs),
     /// Verify that no event was lost or duplicated.
@@ -320,6 +325,7 @@ mod tests {
             "rules test",
             "rules replay",
             "rebuild",
+            "maintain",
             "sql",
             "audit",
             "schema",

@@ -19,7 +19,7 @@ use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
 use bellwether_event::Limits;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
-use bellwether_lake::MOST_SHARDS;
+use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
 use crate::budget::{self, Budget};
 use crate::roles::aggregate::AggregateSettings;
@@ -38,6 +38,11 @@ const VERSION: u64 = 1;
 /// Bytes of messages that librdkafka fetches in advance by default.
 const FETCHED: usize = 64 << 20;
 
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Replaced files stay for so much longer than a statement may take: it opens its tables first.
+const LONGER_THAN_A_STATEMENT: Duration = Duration::from_secs(300);
+
 /// All settings of a process. Each part is a type of the crate or module that obeys it, with that type's defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
@@ -53,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) serve: ServeSettings,
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
+    pub(crate) maintain: MaintainSettings,
+    pub(crate) retention: Retention,
 }
 
 /// Location of the tables.
@@ -122,6 +129,8 @@ impl Config {
                 max_rows: reader.integer("queries.max_rows", 1..=i64::MAX.unsigned_abs(), defaults.queries.max_rows),
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
+            maintain: maintain(&mut reader, defaults.maintain),
+            retention: retention(&mut reader, &defaults.retention),
         };
         config.validate(&mut reader);
         reader.finish()?;
@@ -169,6 +178,29 @@ impl Config {
         }
         if self.kafka.job.contains(['/', '#']) {
             reader.problem("kafka.job", "contains `/` or `#`; use letters, digits, `-`, `_` and `.`");
+        }
+        // A statement that comes within its time must find its run, and a run that is sent again must be known. Who accepts older
+        // events than usual replays a history, and knows what is kept of it.
+        let age = self.limits.max_age_micros.min(Limits::default().max_age_micros);
+        let age = Duration::from_micros(age.unsigned_abs());
+        let horizon = age.max(self.aggregate.settings.horizon).saturating_add(DAY);
+        if self.retention.events.is_some_and(|keep| keep < horizon) {
+            let days = horizon.as_secs().div_ceil(DAY.as_secs());
+            reader.problem(
+                "retention.events",
+                &format!(
+                    "is too short for late events; it must be at least {days} days: one more than they may be late"
+                ),
+            );
+        }
+        if self.maintain.keep_replaced < self.queries.timeout.saturating_add(LONGER_THAN_A_STATEMENT) {
+            let timeout = humantime::format_duration(self.queries.timeout);
+            reader.problem(
+                "maintain.keep_replaced",
+                &format!(
+                    "is too short: a statement may read replaced files for `queries.timeout` ({timeout}); add 5 minutes"
+                ),
+            );
         }
         if self.kafka.flush.max_bytes < self.limits.max_bytes {
             reader.problem(
@@ -291,6 +323,29 @@ fn rollup(reader: &mut ConfigReader<'_>, defaults: RollupSettings) -> RollupSett
     }
 }
 
+fn maintain(reader: &mut ConfigReader<'_>, defaults: MaintainSettings) -> MaintainSettings {
+    MaintainSettings {
+        keep_replaced: reader.duration("maintain.keep_replaced", LONGER_THAN_A_STATEMENT, defaults.keep_replaced),
+        keep_unnamed: reader.duration("maintain.keep_unnamed", DAY, defaults.keep_unnamed),
+        ..defaults
+    }
+}
+
+fn retention(reader: &mut ConfigReader<'_>, defaults: &Retention) -> Retention {
+    let mut keep = |key: &str, default: Option<Duration>| match reader.text(key, "").as_str() {
+        "" => default,
+        "forever" => None,
+        _ => Some(reader.duration(key, DAY, default.unwrap_or(DAY))),
+    };
+    Retention {
+        events: keep("retention.events", defaults.events),
+        quarantine: keep("retention.quarantine", defaults.quarantine),
+        metrics: keep("retention.metrics", defaults.metrics),
+        metrics_hourly: keep("retention.metrics_hourly", defaults.metrics_hourly),
+        metrics_daily: keep("retention.metrics_daily", defaults.metrics_daily),
+    }
+}
+
 fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -> AlertsSettings {
     let watch = defaults.watch;
     AlertsSettings {
@@ -382,7 +437,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 38, "keys with a default");
+        assert_eq!(keys, 45, "keys with a default");
     }
 
     #[test]
@@ -459,6 +514,27 @@ mod tests {
         let zone = |name: &str| format!("[alerts]\ntime_zone = \"{name}\"\n");
         assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.watch.season.name(), "Europe/Berlin");
         assert!(refused(&zone("Berlin")).contains("alerts.time_zone` is `Berlin`"));
+    }
+
+    #[test]
+    fn replaced_files_stay_for_longer_than_a_statement_may_read_them() {
+        let config = parse("[maintain]\nkeep_replaced = \"90m\"\n").expect("valid");
+        assert_eq!(config.maintain.keep_replaced, Duration::from_secs(5400));
+        assert!(refused("[maintain]\nkeep_replaced = \"12m\"\n").contains("`maintain.keep_replaced` is too short"));
+        assert!(refused("[queries]\ntimeout = \"2h\"\n").contains("`queries.timeout` (2h)"));
+        assert!(refused("[maintain]\nkeep_unnamed = \"1h\"\n").contains("maintain.keep_unnamed"));
+    }
+
+    #[test]
+    fn rows_are_kept_for_longer_than_late_events_may_come() {
+        let events = |keep: &str| format!("[retention]\nevents = \"{keep}\"\n");
+        assert_eq!(parse(&events("forever")).expect("valid").retention.events, None);
+        assert_eq!(parse(&events("31d")).expect("valid").retention.events, Some(31 * DAY));
+        assert!(refused(&events("30d")).contains("`retention.events` is too short"));
+        assert!(refused("[aggregate]\nhorizon = \"100d\"\n").contains("`retention.events` is too short"));
+        parse("[ingest]\nmax_event_age = \"200d\"\n").expect("a history is replayed");
+        assert!(refused("[retention]\nmetrics = \"1h\"\n").contains("retention.metrics"));
+        assert!(refused("[retention]\nmetrics = \"long\"\n").contains("retention.metrics"));
     }
 
     #[test]

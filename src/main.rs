@@ -4,7 +4,7 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
-//! * `sql`, `audit`, `rebuild`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -18,6 +18,7 @@ mod demo;
 mod exit;
 mod health;
 mod logging;
+mod maintain;
 mod memory;
 mod process;
 mod progress;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         cli.command,
         Command::Demo(_)
             | Command::Rebuild(_)
+            | Command::Maintain(_)
             | Command::Sql(_)
             | Command::Audit(_)
             | Command::Check(_)
@@ -81,6 +83,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
+        Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),

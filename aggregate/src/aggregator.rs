@@ -3,9 +3,12 @@
 //! `metrics` records the version of `events` to read next, and advances it in the commit that adds the rows. After a crash
 //! the role continues from there, and of two aggregators of one shard only one can commit.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_follow::{Append, FollowHealth, Follower, Runner, Step, Until};
 use bellwether_lake::{Advance, CommitLog, DataFile, Handover, Lake, Layout, Snapshot, app_of};
 use bellwether_tables::Table;
@@ -49,7 +52,11 @@ pub struct Aggregate {
 pub struct AggregateSetup {
     aggregate: Aggregate,
     metrics: Metrics,
+    reopened: ReopenedAt,
 }
+
+/// The version of `events` at which an aggregator was last opened again because a file was gone; -1 before that.
+type ReopenedAt = Arc<AtomicI64>;
 
 /// The aggregator and its state.
 pub struct Aggregator {
@@ -71,6 +78,7 @@ pub struct Aggregator {
     on: Snapshot,
     /// Another process has committed since `releases` and `history` were loaded.
     stood_by: bool,
+    reopened: ReopenedAt,
 }
 
 /// Runs the role until it is stopped or, as `until` says, has caught up.
@@ -88,7 +96,8 @@ pub async fn run(aggregate: Aggregate, registry: Registry, until: Until, stop: C
         stop,
         ..Runner::new("aggregate", lake.clock(), metrics.follow.clone())
     };
-    runner.run::<Aggregator>(&AggregateSetup { aggregate, metrics }).await
+    let reopened = Arc::new(AtomicI64::new(-1));
+    runner.run::<Aggregator>(&AggregateSetup { aggregate, metrics, reopened }).await
 }
 
 // === impl Aggregate ===
@@ -113,24 +122,26 @@ impl Follower for Aggregator {
     type Setup = AggregateSetup;
 
     async fn open(setup: &AggregateSetup) -> Result<Self> {
-        Self::open_with(&setup.aggregate, setup.metrics.clone()).await
+        let mut aggregator = Self::open_with(&setup.aggregate, setup.metrics.clone()).await?;
+        aggregator.reopened = Arc::clone(&setup.reopened);
+        Ok(aggregator)
     }
 
     async fn step(&mut self) -> Result<Step> {
         if self.stood_by {
-            self.follow().await?;
+            self.follow().await.map_err(|error| self.or_reopen(error))?;
             self.releases = Releases::load(&self.lake).await?;
             self.history = RollingHistory::load(&self.lake).await?;
             self.stood_by = false;
         }
-        let more = self.take_next().await?;
+        let more = self.take_next().await.map_err(|error| self.or_reopen(error))?;
         self.keep_history(false).await?;
         Ok(if more { Step::More } else { Step::CaughtUp })
     }
 
     async fn stand_by(&mut self) -> Result<()> {
         self.stood_by = true;
-        self.follow().await
+        self.follow().await.map_err(|error| self.or_reopen(error))
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -200,9 +211,20 @@ impl Aggregator {
             runs,
             on,
             stood_by: false,
+            reopened: Arc::new(AtomicI64::new(-1)),
         };
         aggregator.set_gauges();
         Ok(aggregator)
+    }
+
+    /// A file that the index knows may be gone: its rows were rewritten and the file vacuumed, or they were removed for good. An
+    /// aggregator that is opened again knows only the files of today. If one of these is gone, opening again does not help.
+    fn or_reopen(&self, error: Error) -> Error {
+        let next = self.tail.next();
+        if error.kind() != ErrorKind::Data || self.reopened.swap(next, Ordering::Relaxed) == next {
+            return error;
+        }
+        Error::fenced("a file that the run index knew is no longer there; the index is built again").with_source(error)
     }
 
     /// Reads on until there is nothing new.
@@ -228,6 +250,7 @@ impl Aggregator {
         Box::pin(self.runs.hold(&self.lake, files)).await?;
         for entry in &entries {
             self.history.note(entry);
+            self.runs.forget(entry);
             self.runs.note(entry)?;
         }
         self.tail.advance_to(last.version + 1);
@@ -241,6 +264,7 @@ impl Aggregator {
         let Some(last) = entries.last() else { return Ok(false) };
         let (from, to) = (self.tail.next(), last.version + 1);
         for entry in &entries {
+            self.runs.forget(entry);
             self.history.note(entry);
         }
         if !new.is_empty() {

@@ -129,6 +129,28 @@ impl Files {
         gone
     }
 
+    /// Notes that files were removed for good, if a log entry did so. Returns the ordinals of those that are known.
+    pub(crate) fn removed(&mut self, entry: &LogEntry) -> BTreeSet<u32> {
+        if !entry.added.is_empty() {
+            return BTreeSet::new();
+        }
+        let gone: BTreeSet<u32> = entry.removed.iter().filter_map(|path| self.by_path.remove(path)).collect();
+        // Statements may have been read from files that were rewritten into these.
+        let mut all = gone.clone();
+        for ordinal in (0_u32..).take(self.taken.len()) {
+            if gone.contains(&self.now(ordinal)) {
+                all.insert(ordinal);
+            }
+        }
+        for ordinal in &all {
+            if let Some(taken) = self.taken.get_mut(*ordinal as usize) {
+                taken.held = false;
+                taken.path = String::new();
+            }
+        }
+        all
+    }
+
     /// Notes that rows moved to another file, if a log entry did so. Returns the files before and the file now.
     pub(crate) fn rewritten(&mut self, entry: &LogEntry) -> Result<Option<(Vec<u32>, u32)>> {
         let [added] = entry.added.as_slice() else { return Ok(None) };
@@ -191,6 +213,19 @@ mod tests {
         let mut files = files(&[100, 10, 200, 20]);
         assert_eq!(files.let_go(40, 0, 100, 150), BTreeSet::from([1, 3]));
         assert_eq!(files.let_go(20, 0, 100, 150), BTreeSet::new());
+    }
+
+    #[test]
+    fn files_that_were_removed_for_good_are_forgotten_with_those_that_they_were_made_of() {
+        let mut files = files(&[1, 2, 3]);
+        let mut entry = LogEntry { removed: vec!["0".to_owned(), "1".to_owned()], ..LogEntry::default() };
+        entry.added.push(added("one", false));
+        assert_eq!(files.removed(&entry), BTreeSet::new(), "a rewrite");
+        files.rewritten(&entry).expect("notes");
+        let entry = LogEntry { removed: vec!["one".to_owned(), "unknown".to_owned()], ..LogEntry::default() };
+        assert_eq!(files.removed(&entry), BTreeSet::from([0, 1, 3]));
+        assert_eq!(files.removed(&entry), BTreeSet::new(), "only once");
+        assert_eq!(files.let_go(10, 100, 44, i64::MAX), BTreeSet::from([2]), "the others are no longer held");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod aggregator;
 mod bounds;
 mod exported;
 mod files;
+mod fold;
 mod kept;
 mod metrics;
 mod rebuild;
@@ -35,6 +36,7 @@ mod tail;
 mod waiting;
 
 pub use aggregator::{Aggregate, AggregateSetup, Aggregator, run};
+pub use fold::PartialsFold;
 pub use rebuild::{Rebuilt, rebuild, recomputed_from};
 pub use settings::AggregatorSettings;
 pub use sql::event_columns;

@@ -221,6 +221,14 @@ impl RunIndex {
         (FILTERS * capacity).saturating_sub(used)
     }
 
+    /// Forgets files that were removed for good, with the statements in them.
+    pub(crate) fn removed(&mut self, files: &BTreeSet<u32>) {
+        self.let_go(files);
+        for segment in &mut self.segments {
+            segment.files.retain(|file| !files.contains(file));
+        }
+    }
+
     /// Replaces a file by the one that now has its rows.
     pub(crate) fn rewritten(&mut self, from: u32, to: u32) {
         for segment in &mut self.segments {
@@ -311,6 +319,11 @@ mod tests {
         }
         let in_vain = (2000..200_000).filter(|n| index.may_be_in(run(*n)).next().is_some()).count();
         assert!(in_vain < 5, "{in_vain} of 198,000 other runs would be looked up");
+        index.removed(&BTreeSet::from([2]));
+        assert_eq!(index.held(), 1000, "statements of a file that was removed are not held");
+        let files: BTreeSet<u32> =
+            index.may_be_in(run(2500)).flat_map(|segment| index.files_of(segment).collect::<Vec<_>>()).collect();
+        assert!(!files.contains(&2), "nor looked up in it");
         index.rewritten(0, 9);
         assert_eq!(index.files_of(0).collect::<Vec<_>>(), [1, 9]);
     }

@@ -186,6 +186,14 @@ impl Runs {
         );
     }
 
+    /// Forgets files that a log entry removed for good, before later rows are taken in.
+    pub(crate) fn forget(&mut self, entry: &LogEntry) {
+        let removed = self.files.removed(entry);
+        if !removed.is_empty() {
+            self.index.removed(&removed);
+        }
+    }
+
     /// Notes that rows moved to other files.
     pub(crate) fn note(&mut self, entry: &LogEntry) -> Result<()> {
         if let Some((from, to)) = self.files.rewritten(entry)? {

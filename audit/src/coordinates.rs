@@ -21,11 +21,21 @@ pub(crate) struct Taken {
     pub(crate) version: i64,
 }
 
+/// Rows between two offsets that retention or an erasure removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub(crate) from: i64,
+    pub(crate) next: i64,
+    pub(crate) rows: i64,
+}
+
 /// All that is known of one partition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     /// Ranges of the commits of all jobs.
     pub(crate) taken: Vec<Taken>,
+    /// Rows that were removed on purpose.
+    pub(crate) removed: Vec<Removed>,
     /// Offsets from before the first log entry, which may have rows: their number is unknown.
     pub(crate) before: Vec<Run>,
     /// Offsets that `quarantine` has committed and `events` has not: rejected messages may be in `quarantine` already.
@@ -60,6 +70,8 @@ pub(crate) struct Mismatch {
     pub(crate) rows: i64,
     /// Number of these without a message; `None` if a commit does not state it.
     pub(crate) passed_over: Option<i64>,
+    /// Number of these that were removed on purpose.
+    pub(crate) removed: i64,
     /// The first offsets without a row.
     pub(crate) empty: Vec<Run>,
 }
@@ -71,6 +83,8 @@ pub(crate) struct Verdict {
     pub(crate) events: i64,
     pub(crate) quarantined: i64,
     pub(crate) passed_over: i64,
+    /// Rows that were removed on purpose.
+    pub(crate) removed: i64,
     /// Rows of `quarantine` beyond the offset of `events`.
     pub(crate) pending: i64,
     pub(crate) surplus: Vec<Surplus>,
@@ -103,20 +117,23 @@ enum Of {
     Quarantine,
 }
 
-/// Commits with overlapping ranges; adjacent ranges do not overlap.
+/// Commits with overlapping ranges; adjacent ranges do not overlap. Removed rows join the commits that they may be of.
 struct Group {
     run: Run,
-    versions: (i64, i64),
+    /// None if there are only removed rows.
+    versions: Option<(i64, i64)>,
     offsets: i64,
     passed_over: Option<i64>,
+    removed: i64,
     rows: i64,
     empty: Vec<Run>,
 }
 
 /// Compares a partition's rows with its commits.
 pub(crate) fn judge(place: &Place) -> Verdict {
-    let mut groups = groups(&place.taken);
+    let mut groups = groups(place);
     let mut verdict = Verdict { offsets: groups.iter().map(|group| group.offsets).sum(), ..Verdict::default() };
+    verdict.removed = place.removed.iter().map(|removed| removed.rows).sum();
     verdict.passed_over = place.taken.iter().filter_map(|taken| taken.passed_over).sum();
     let edges = edges(place);
     let mut depth = [0_i64; 5];
@@ -131,16 +148,23 @@ pub(crate) fn judge(place: &Place) -> Verdict {
         }
         depth[of as usize] += step;
     }
-    let wrong = |group: &Group| group.rows + group.passed_over.unwrap_or(0) != group.offsets;
+    // Rows may have been removed of commits from before the first log entry, too: then no more than so many are missing.
+    let is_known = |group: &Group| place.before.iter().all(|before| before.end <= group.run.start);
+    let wrong = |group: &Group| {
+        let missing = group.offsets - group.rows - group.passed_over.unwrap_or(0);
+        let explained = if is_known(group) { group.removed..=group.removed } else { 0..=group.removed };
+        group.versions.is_some() && !explained.contains(&missing)
+    };
     verdict.mismatches = groups
         .into_iter()
         .filter(wrong)
-        .map(|Group { run, versions, offsets, passed_over, rows, empty }| Mismatch {
+        .map(|Group { run, versions, offsets, passed_over, removed, rows, empty }| Mismatch {
             run,
-            versions,
+            versions: versions.unwrap_or_default(),
             offsets,
             rows,
             passed_over,
+            removed,
             empty,
         })
         .collect();
@@ -182,27 +206,43 @@ fn segment(run: Run, depth: [i64; 5], group: Option<&mut Group>, verdict: &mut V
     }
 }
 
-/// Groups commits with overlapping ranges, in the order of their offsets.
-fn groups(taken: &[Taken]) -> Vec<Group> {
-    let mut sorted = taken.to_vec();
-    sorted.sort_unstable_by_key(|taken| (taken.from, taken.next));
+/// Returns the commits in the order of their offsets. Overlapping ones form a group, together with the removed rows between
+/// their offsets.
+fn groups(place: &Place) -> Vec<Group> {
+    let taken = place.taken.iter().map(|taken| Group {
+        run: Run { start: taken.from, end: taken.next },
+        versions: Some((taken.version, taken.version)),
+        offsets: taken.next - taken.from,
+        passed_over: taken.passed_over,
+        removed: 0,
+        rows: 0,
+        empty: Vec::new(),
+    });
+    let removed = place.removed.iter().map(|removed| Group {
+        run: Run { start: removed.from, end: removed.next },
+        versions: None,
+        offsets: 0,
+        passed_over: Some(0),
+        removed: removed.rows,
+        rows: 0,
+        empty: Vec::new(),
+    });
+    let mut sorted: Vec<Group> = taken.chain(removed).collect();
+    sorted.sort_unstable_by_key(|group| group.run);
     let mut groups: Vec<Group> = Vec::new();
-    for Taken { from, next, passed_over, version } in sorted {
+    for next in sorted {
         match groups.last_mut() {
-            Some(group) if from < group.run.end => {
-                group.run.end = group.run.end.max(next);
-                group.versions = (group.versions.0.min(version), group.versions.1.max(version));
-                group.offsets += next - from;
-                group.passed_over = group.passed_over.zip(passed_over).map(|(sum, more)| sum + more);
+            Some(group) if next.run.start < group.run.end => {
+                group.run.end = group.run.end.max(next.run.end);
+                group.versions = match (group.versions, next.versions) {
+                    (Some(known), Some(more)) => Some((known.0.min(more.0), known.1.max(more.1))),
+                    (known, more) => known.or(more),
+                };
+                group.offsets += next.offsets;
+                group.removed += next.removed;
+                group.passed_over = group.passed_over.zip(next.passed_over).map(|(sum, more)| sum + more);
             }
-            _ => groups.push(Group {
-                run: Run { start: from, end: next },
-                versions: (version, version),
-                offsets: next - from,
-                passed_over,
-                rows: 0,
-                empty: Vec::new(),
-            }),
+            _ => groups.push(next),
         }
     }
     groups
@@ -334,6 +374,32 @@ mod tests {
         let verdict = judge(&place);
         assert_eq!(verdict.mismatches, []);
         assert_eq!(verdict.surplus.iter().map(|one| one.run).collect::<Vec<_>>(), [run(7, 8)]);
+    }
+
+    #[test]
+    fn removed_rows_are_told_from_lost_ones() {
+        let removed = |rows| vec![Removed { from: 2, next: 14, rows }];
+        // Offsets 2, 3 and 13 were removed, of two of three commits.
+        let place = |removed| Place {
+            taken: vec![taken(0, 10, 0), taken(10, 15, 0), taken(15, 18, 0)],
+            removed,
+            events: vec![run(0, 2), run(4, 13), run(14, 18)],
+            ..Place::default()
+        };
+        let verdict = judge(&place(removed(3)));
+        assert_eq!((verdict.mismatches.len(), verdict.removed, verdict.events), (0, 3, 15), "{verdict:?}");
+        let [lost] = judge(&place(removed(2))).mismatches.try_into().expect("one");
+        assert_eq!((lost.run, lost.rows, lost.removed), (run(0, 15), 12, 2));
+        assert_eq!(judge(&place(removed(4))).mismatches.len(), 1, "more than are missing");
+        assert_eq!(judge(&place(Vec::new())).mismatches.len(), 2);
+        // Some of them may be of commits that nothing is known of.
+        let older = Place { before: vec![run(i64::MIN, 10)], taken: vec![taken(10, 15, 0)], ..place(removed(3)) };
+        let older = Place { events: vec![run(0, 2), run(4, 13), run(14, 15)], ..older };
+        assert_eq!(judge(&older).mismatches, []);
+        let older = Place { events: vec![run(0, 2), run(4, 10)], ..older };
+        assert_eq!(judge(&older).mismatches.len(), 1, "more is missing than was removed");
+        let only = Place { before: vec![run(i64::MIN, 20)], removed: removed(3), ..Place::default() };
+        assert_eq!(judge(&only).mismatches, []);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use object_store::ObjectStoreExt;
 use super::Findings;
 use super::ranges::{Rule, Tracks};
 use bellwether_base::{ErrorKind, Result};
+use bellwether_lake::CleanedLog;
 use bellwether_lake::Lake;
 use bellwether_lake::PartitionRange;
 use bellwether_lake::Stored;
@@ -26,6 +27,7 @@ use bellwether_tables::Table;
 const ENTRIES_AT_ONCE: usize = 16;
 
 const RESTORE: &str = "restore the table's `_delta_log` from a backup, or rebuild the table";
+const RESTORE_RECORD: &str = "restore that file from a copy";
 const NOT_OURS: &str = "check the root: another program's table may be in this place; otherwise undo the change";
 
 /// A file of the table, and the commit that added it.
@@ -44,6 +46,8 @@ pub(crate) struct History {
     pub(crate) version: i64,
     /// Version of the oldest entry in the log.
     pub(crate) first: i64,
+    /// True if everything before the first entry is known, from the record of a clean-up.
+    pub(crate) is_accounted: bool,
     pub(crate) entries: i64,
     pub(crate) active: BTreeMap<String, ActiveFile>,
     pub(crate) tracks: Tracks,
@@ -110,7 +114,25 @@ impl History {
 /// # Errors
 /// `Unavailable` if storage does not answer.
 pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result<Found> {
-    let listing = match list(lake, table).await {
+    loop {
+        let record = match lake.cleaned_log(table).await {
+            Ok(record) => record,
+            Err(error) if error.kind() == ErrorKind::Data => return Ok(Found::Broken(error.chain(), RESTORE_RECORD)),
+            Err(error) => return Err(error),
+        };
+        let known = record.as_ref().map(|record| record.version);
+        let found = Box::pin(read_after(lake, table, keep, record)).await?;
+        // An entry may be gone because maintenance has cleaned up meanwhile.
+        let is_broken = matches!(found, Found::Broken(..));
+        if !is_broken || lake.cleaned_log(table).await?.map(|record| record.version) == known {
+            return Ok(found);
+        }
+    }
+}
+
+/// Reads the entries of a table's log that a record does not account for.
+async fn read_after(lake: &Lake, table: Table, keep: Option<i64>, record: Option<CleanedLog>) -> Result<Found> {
+    let listing = match list(lake, table, record.as_ref()).await {
         Ok(listing) => listing,
         Err(error) if error.kind() == ErrorKind::Data => return Ok(Found::Broken(error.chain(), RESTORE)),
         Err(error) => return Err(error),
@@ -137,7 +159,13 @@ pub(crate) async fn read(lake: &Lake, table: Table, keep: Option<i64>) -> Result
         return Ok(Found::Broken(why, RESTORE));
     }
     match Walk::begin(lake, table, keep, first, listing.checkpoint).await {
-        Ok(walk) => walk.along(first, last).await,
+        Ok(mut walk) => {
+            if let Some(record) = record {
+                walk.history.is_accounted = record.since == 0;
+                walk.history.tracks.begin_with(record);
+            }
+            walk.along(first, last).await
+        }
         Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
         Err(error) => Ok(Found::Broken(format!("its log checkpoint cannot be read: {}", error.chain()), RESTORE)),
     }
@@ -271,6 +299,7 @@ pub(crate) fn empty(first: i64) -> History {
     History {
         version: first - 1,
         first,
+        is_accounted: first == 0,
         entries: 0,
         active: BTreeMap::new(),
         tracks: Tracks::default(),
@@ -323,14 +352,15 @@ async fn compare_checkpoint(
     Ok(())
 }
 
-async fn list(lake: &Lake, table: Table) -> Result<Listing> {
+async fn list(lake: &Lake, table: Table, record: Option<&CleanedLog>) -> Result<Listing> {
     let log = lake.log(table);
     // Read before the entries are listed, so that it cannot cover entries that are not listed.
     let checkpoint = log.last_checkpoint().await?;
     let folder = lake.table_path(table).join(LOG_FOLDER);
     let names: Vec<Option<i64>> =
         log.store.list(Some(&folder)).map_ok(|object| entry_version(&object.location)).try_collect().await.stored()?;
-    let versions: BTreeSet<i64> = names.into_iter().flatten().collect();
+    let is_new = |version: &i64| record.is_none_or(|record| *version > record.version);
+    let versions: BTreeSet<i64> = names.into_iter().flatten().filter(is_new).collect();
     let entries = versions.first().copied().zip(versions.last().copied());
     let mut hole = None;
     if let Some((first, last)) = entries {

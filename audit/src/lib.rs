@@ -312,9 +312,18 @@ fn check_log(histories: &Histories) -> Check {
     check.count("entries", entries);
     for (table, history) in histories {
         check.findings.append(&history.checkpoint_findings);
-        if history.first > 0 {
-            let (name, first) = (table.name(), history.first);
-            check.notes.push(format!("`{name}`: entries before {first} have been cleaned up; the audit starts there"));
+        let (name, first) = (table.name(), history.first);
+        match (first, history.is_accounted) {
+            (0, _) => {}
+            (_, true) => {
+                let note =
+                    format!("`{name}`: entries before {first} have been cleaned up; their offsets are on record");
+                check.notes.push(note);
+            }
+            (_, false) => {
+                let note = format!("`{name}`: entries before {first} have been cleaned up; the audit starts there");
+                check.notes.push(note);
+            }
         }
     }
     check.summary = format!("{entries} log entries are consecutive and match the log checkpoints");
@@ -470,7 +479,7 @@ fn partitions(events: &History) -> Vec<PartitionState> {
             partition: reader.partition,
             from: track.taken.first().map_or(next, |taken| taken.from),
             next,
-            commits: track.taken.len(),
+            commits: track.taken.len() + track.more_commits,
             passed_over: track.taken.iter().filter_map(|taken| taken.passed_over).sum(),
         })
     };

@@ -9,6 +9,7 @@ use super::coordinates::Taken;
 use bellwether_lake::LogEntry;
 use bellwether_lake::PartitionRange;
 use bellwether_lake::reading::START;
+use bellwether_lake::{CleanedLog, CleanedPartition, CleanedRange, RemovedRows};
 use bellwether_tables::{AppId, PartitionId};
 
 /// A partition, as one job reads it.
@@ -33,6 +34,8 @@ pub(crate) enum Rule {
 pub(crate) struct Track {
     /// Ranges of its commits, oldest first.
     pub(crate) taken: Vec<Taken>,
+    /// Commits of which only the sum is known, less one for each range: their log entries were cleaned up.
+    pub(crate) more_commits: usize,
     /// Its next offset.
     pub(crate) next: Option<i64>,
     /// Its first offset, if a commit fixed it before anything was read.
@@ -45,6 +48,8 @@ pub(crate) struct Tracks {
     pub(crate) of: BTreeMap<Reader, Track>,
     /// Numbers of applications that are not partitions: rewrites, readers of other tables, ids of topics.
     pub(crate) others: BTreeMap<String, i64>,
+    /// Rows that were removed on purpose, by topic and partition.
+    pub(crate) removed: Vec<RemovedRows>,
 }
 
 /// Returns the partition that an application's id names: `JOB/TOPIC/PARTITION`.
@@ -64,6 +69,29 @@ pub(crate) fn offsets(from: i64, next: i64) -> String {
 // === impl Tracks ===
 
 impl Tracks {
+    /// Takes in the record of log entries that were cleaned up.
+    pub(crate) fn begin_with(&mut self, record: CleanedLog) {
+        self.removed = record.removed;
+        for CleanedPartition { job, topic, partition, start, taken } in record.partitions {
+            let commits = taken.iter().map(|range| usize::try_from(range.commits).unwrap_or(1)).sum::<usize>();
+            let track = Track {
+                more_commits: commits.saturating_sub(taken.len()),
+                next: taken.last().map(|range| range.next).or(start),
+                start,
+                taken: taken
+                    .into_iter()
+                    .map(|CleanedRange { from, next, passed_over, .. }| Taken {
+                        from,
+                        next,
+                        passed_over,
+                        version: record.version,
+                    })
+                    .collect(),
+            };
+            self.of.insert(Reader { topic, partition, job }, track);
+        }
+    }
+
     /// Sets the numbers of the applications before the first remaining log entry.
     pub(crate) fn begin(&mut self, apps: impl IntoIterator<Item = (String, i64)>) {
         for (app_id, number) in apps {
@@ -90,6 +118,7 @@ impl Tracks {
 
     /// Adds an entry, and reports its violations.
     pub(crate) fn follow(&mut self, entry: &LogEntry, rule: Rule, findings: &mut Findings) {
+        self.removed.extend(entry.removed_rows.iter().cloned());
         let mut moved: Vec<(Reader, i64)> = Vec::new();
         for (app_id, number) in &entry.txns {
             match reader(app_id) {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::coordinates::{Mismatch, Place, Run, Surplus, judge};
+use super::coordinates::{Mismatch, Place, Removed, Run, Surplus, Verdict, judge};
 use super::files::{self, Looked, PlaceKey};
 use super::history::History;
 use super::ranges::{Reader, offsets};
 use super::{Check, Findings};
 use bellwether_base::Result;
-use bellwether_lake::Lake;
+use bellwether_lake::{Lake, RemovedRows};
 use bellwether_tables::Table;
 
 /// Number of findings about duplicates for which the files are looked up.
@@ -55,9 +55,14 @@ impl Contents {
             let of = places.entry(key(reader)).or_default();
             of.taken.extend(&track.taken);
             let begins = track.taken.first().map(|taken| taken.from).or(track.next);
-            if events.first > 0 {
+            if !events.is_accounted {
                 of.before.extend(begins.map(|end| Run { start: i64::MIN, end }));
             }
+        }
+        for removed in events.tracks.removed.iter().chain(&quarantine.tracks.removed) {
+            let RemovedRows { topic, partition, from, next, rows } = removed;
+            let of = places.entry((topic.as_str().into(), *partition)).or_default();
+            of.removed.push(Removed { from: *from, next: *next, rows: *rows });
         }
         for (reader, track) in &quarantine.tracks.of {
             let next = events.tracks.of.get(reader).and_then(|track| track.next);
@@ -81,11 +86,12 @@ pub(crate) async fn check_rows(
     mut contents: Contents,
 ) -> Result<[Check; 2]> {
     let (mut duplicates, mut rows) = (Check::new("duplicates"), Check::new("rows"));
-    let mut totals = [0_i64; 5];
+    let mut totals = [0_i64; 6];
     let mut surplus_offsets = 0;
     for (place, known) in contents.places(events, quarantine) {
         let verdict = judge(&known);
-        let counted = [verdict.offsets, verdict.events, verdict.quarantined, verdict.passed_over, verdict.pending];
+        let Verdict { offsets, events: in_events, quarantined, passed_over, pending, removed, .. } = verdict;
+        let counted = [offsets, in_events, quarantined, passed_over, pending, removed];
         totals.iter_mut().zip(counted).for_each(|(total, more)| *total += more);
         for surplus in &verdict.surplus {
             surplus_offsets += surplus.run.end - surplus.run.start;
@@ -101,7 +107,7 @@ pub(crate) async fn check_rows(
         }
     }
     duplicates.findings.append(&contents.astray);
-    let [offsets, in_events, quarantined, passed_over, pending] = totals;
+    let [offsets, in_events, quarantined, passed_over, pending, removed] = totals;
     duplicates.count("events", in_events);
     duplicates.count("quarantined", quarantined + pending);
     duplicates.count("surplus_offsets", surplus_offsets);
@@ -115,6 +121,10 @@ pub(crate) async fn check_rows(
     ];
     rows.summary =
         format!("{offsets} offsets = {in_events} events + {quarantined} quarantined + {passed_over} without a message");
+    if removed > 0 {
+        rows.counts.push(("removed", removed));
+        rows.summary.push_str(&format!(" + {removed} removed"));
+    }
     if pending > 0 {
         rows.notes.push(format!("{pending} rejected messages are in `quarantine` ahead of their commit to `events`"));
     }
@@ -138,7 +148,7 @@ fn describe_surplus(surplus: &Surplus) -> String {
 }
 
 fn describe_mismatch(mismatch: &Mismatch) -> String {
-    let Mismatch { run, versions: (first, last), offsets: taken, rows, passed_over, empty } = mismatch;
+    let Mismatch { run, versions: (first, last), offsets: taken, rows, passed_over, removed, empty } = mismatch;
     let commits = match first == last {
         true => format!("version {first} covers"),
         false => format!("versions {first} to {last} cover"),
@@ -147,6 +157,7 @@ fn describe_mismatch(mismatch: &Mismatch) -> String {
         Some(passed_over) => format!("{passed_over} of them without a message"),
         None => "without stating how many held no message".to_owned(),
     };
+    let said = if *removed > 0 { format!("{said} and {removed} removed") } else { said };
     let missing: Vec<String> = empty.iter().map(|run| offsets(run.start, run.end)).collect();
     let missing = if missing.is_empty() { String::new() } else { format!("; in no row: {}", missing.join(", ")) };
     format!(

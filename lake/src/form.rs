@@ -25,7 +25,7 @@ const HARMLESS: [&str; 10] = [
     "changeDataFeed",      // readers derive the changes of our commits from their files
     "timestampNtz",        // no column of ours has this type
     "v2Checkpoint",        // both forms of log checkpoints are read
-    "vacuumProtocolCheck", // nothing is vacuumed here
+    "vacuumProtocolCheck", // the protocol is read before anything is removed
     // The metadata shows whether these are in use, and is checked separately.
     "invariants",
     "checkConstraints",

@@ -52,8 +52,10 @@ pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};
 pub use handover::Handover;
 pub use layout::{Layout, MOST_SHARDS, app_of};
 pub use lease::Lease;
-pub use log::{AddedFile, LogEntry, Protocol, TableMetadata};
-pub use maintain::{MaintainSettings, Maintained};
+pub use log::{AddedFile, LogEntry, Protocol, RemovedRows, TableMetadata};
+pub use maintain::{
+    Act, Amount, CleanedLog, CleanedPartition, CleanedRange, Fold, MaintainSettings, Maintained, Retention, Waits,
+};
 pub use offsets::OffsetsOf;
 pub use reading::Reading;
 pub use rollup::{RollUp, Rolled};

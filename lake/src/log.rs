@@ -59,6 +59,8 @@ pub struct LogEntry {
     pub operation: String,
     /// Offset range of each Kafka partition.
     pub ranges: Vec<PartitionRange>,
+    /// Rows that the commit removed for good, by partition.
+    pub removed_rows: Vec<RemovedRows>,
     /// Metadata of the table, if the entry changes it.
     pub metadata: Option<TableMetadata>,
     /// Protocol of the table, if the entry changes it.
@@ -105,12 +107,30 @@ impl LogEntry {
     }
 }
 
+/// Rows of one partition that retention or an erasure removed: how many, and between which offsets. An audit then knows them
+/// from lost ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedRows {
+    /// Topic, or `file:NAME`.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Least offset among them.
+    pub from: i64,
+    /// Offset after the greatest.
+    pub next: i64,
+    /// Number.
+    pub rows: i64,
+}
+
 /// Our facts inside `commitInfo`.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     commit: Uuid,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<PartitionRange>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    removed: Vec<RemovedRows>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -192,12 +212,28 @@ pub(crate) fn creation(table: Table, now_ms: i64, id: Uuid) -> String {
 
 /// Writes the entry that adds columns to a table, with the new metadata.
 pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, id: Uuid) -> Result<String> {
+    described(metadata, "ADD COLUMNS", json!({ "columns": json!(added).to_string() }), now_ms, id)
+}
+
+/// The entry that gives a table a property: the metadata as it is to be.
+pub(crate) fn with_property(
+    metadata: &TableMetadata,
+    name: &str,
+    value: &str,
+    now_ms: i64,
+    id: Uuid,
+) -> Result<String> {
+    let properties = json!({ "properties": json!({ name: value }).to_string() });
+    described(metadata, "SET TBLPROPERTIES", properties, now_ms, id)
+}
+
+/// The entry that changes the metadata of a table.
+fn described(metadata: &TableMetadata, operation: &str, parameters: Value, now_ms: i64, id: Uuid) -> Result<String> {
     let bug = |source| Error::bug("a table's metadata cannot be written as JSON").with_source(source);
     let metadata = serde_json::to_value(metadata).map_err(bug)?;
     let lines = [
         json!({ "commitInfo": {
-            "timestamp": now_ms, "operation": "ADD COLUMNS",
-            "operationParameters": { "columns": json!(added).to_string() },
+            "timestamp": now_ms, "operation": operation, "operationParameters": parameters,
             "isBlindAppend": false, "engineInfo": ENGINE, "bellwether": { "commit": id },
         }}),
         json!({ "metaData": metadata }),
@@ -208,7 +244,8 @@ pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, 
 /// Writes the entry of a commit.
 pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     let bug = |source| Error::bug("a commit cannot be written as JSON").with_source(source);
-    let facts = Facts { commit: commit.uuid, ranges: commit.ranges.clone(), more: commit.facts.clone() };
+    let (ranges, removed) = (commit.ranges.clone(), Vec::new());
+    let facts = Facts { commit: commit.uuid, ranges, removed, more: commit.facts.clone() };
     let facts = serde_json::to_value(facts).map_err(bug)?;
     let mut text = format!(
         "{}\n",
@@ -311,6 +348,7 @@ pub(crate) fn read_entry(version: i64, text: &[u8]) -> Result<LogEntry> {
             if let Some(facts) = info.bellwether {
                 entry.uuid = Some(facts.commit);
                 entry.ranges = facts.ranges;
+                entry.removed_rows = facts.removed;
             }
         }
     }

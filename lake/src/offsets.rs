@@ -57,6 +57,9 @@ impl Lake {
         let mut found = BTreeSet::new();
         for version in (asked.after + 1..=asked.until).rev() {
             let Some(entry) = log.entry(version).await? else {
+                if log.number_at(version, &asked.app_id).await?.is_some_and(|next| next <= asked.from) {
+                    break; // Cleaned up: the checkpoint that stands for it says that nothing beyond was committed by then.
+                }
                 return Err(Error::data(format!(
                     "cannot determine which messages of `{}/{}` are in table `{}`: its log entry {version} is missing",
                     asked.topic,

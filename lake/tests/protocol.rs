@@ -268,7 +268,7 @@ async fn compaction_keeps_every_row_and_says_that_nothing_changed() {
     }
     let settings = MaintainSettings { checkpoint_versions: 6, compact_files: 5, ..MaintainSettings::default() };
     let done = lake.maintain(Table::Events, &settings).await.expect("maintains");
-    assert_eq!(done, Maintained { checkpointed: true, files_compacted: 5 });
+    assert!(done.checkpointed && done.files_compacted == 5 && done.bytes_compacted > 0, "{done:?}");
     let (_, files) = lake.active_files(Table::Events).await.expect("lists");
     assert_eq!(files.len(), 1);
     let read = lake.read(Table::Events, &files[0], Some(&["offset"])).await.expect("reads");

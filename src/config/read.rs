@@ -362,6 +362,8 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "serve",
         "queries",
         "alerts",
+        "maintain",
+        "retention",
     ];
     fn walk<'a>(prefix: &str, table: DeTable<'a>, values: &mut Values<'a>) {
         for (key, value) in table {

@@ -57,6 +57,9 @@ pub enum AppId {
     RolledGeneration,
     /// `maintain/rewrites`: the number of rewrites of files.
     Rewrites,
+    /// `maintain/unnamed`: a time in microseconds since the epoch. Files that were written before it, and that no commit had
+    /// named by then, are gone: a later commit cannot name them.
+    Unnamed,
     /// `maintain/kept_from`: a time in microseconds since the epoch. Everything from then on is in the table; older rows may
     /// have been removed because they were kept for long enough.
     KeptFrom,
@@ -124,6 +127,7 @@ impl fmt::Display for AppId {
             Self::RolledTo => f.write_str("rollup/to"),
             Self::RolledGeneration => f.write_str("rollup/generation"),
             Self::Rewrites => f.write_str("maintain/rewrites"),
+            Self::Unnamed => f.write_str("maintain/unnamed"),
             Self::KeptFrom => f.write_str("maintain/kept_from"),
             Self::Watch => f.write_str("watch/0"),
         }
@@ -139,6 +143,7 @@ impl FromStr for AppId {
             "rollup/to" => return Ok(Self::RolledTo),
             "rollup/generation" => return Ok(Self::RolledGeneration),
             "maintain/rewrites" => return Ok(Self::Rewrites),
+            "maintain/unnamed" => return Ok(Self::Unnamed),
             "maintain/kept_from" => return Ok(Self::KeptFrom),
             "watch/0" => return Ok(Self::Watch),
             _ => {}
@@ -198,6 +203,7 @@ mod tests {
             (AppId::RolledTo, "rollup/to"),
             (AppId::RolledGeneration, "rollup/generation"),
             (AppId::Rewrites, "maintain/rewrites"),
+            (AppId::Unnamed, "maintain/unnamed"),
             (AppId::KeptFrom, "maintain/kept_from"),
             (AppId::Watch, "watch/0"),
         ];

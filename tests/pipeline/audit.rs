@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
-use bellwether_lake::{Lake, MaintainSettings, StorageOptions};
+use bellwether_base::{Clock, ManualClock, SystemClock};
+use bellwether_lake::{Act, Advance, Commit, CommitLog, Lake, MaintainSettings, Outcome, StorageOptions};
 use bellwether_tables::Table;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -635,6 +636,61 @@ async fn tables_after_compaction_and_log_clean_up_pass() {
     fs::remove_file(path.join("_delta_log/_last_checkpoint")).expect("it exists");
     let answer = audit(tables.root(), &[]);
     answer.finds(4, &["tables", "offsets", "duplicates", "rows", "progress"], &["no log checkpoint covers"]);
+}
+
+/// Writes log checkpoints, rewrites small files, and cleans up the logs once everything is old enough.
+async fn clean_up(root: &Path) {
+    let clock = ManualClock::at(SystemClock.now_micros());
+    let lake = Lake::open_with_clock(text(root), &StorageOptions::default(), Arc::new(clock.clone())).await;
+    let lake = lake.expect("opens");
+    let settings = MaintainSettings { checkpoint_versions: 1, compact_files: 2, ..MaintainSettings::default() };
+    // The last entries may have no rows. Whoever passes over them does not record that.
+    let (newest, metrics) = (lake.log(Table::Events).latest_version().await.expect("loads"), lake.log(Table::Metrics));
+    let on = metrics.load().await.expect("loads");
+    let read = Advance { app_id: "aggregate/0".to_owned(), expected: on.next("aggregate/0"), next: newest + 1 };
+    let commit = Commit {
+        uuid: bellwether_base::unique_id(),
+        advances: vec![read],
+        files: Vec::new(),
+        operation: "aggregate",
+        ranges: Vec::new(),
+        facts: serde_json::Map::new(),
+    };
+    assert!(matches!(metrics.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+    for table in Table::ALL {
+        lake.checkpoint(table).await.expect("a checkpoint");
+        lake.clean_up(table, &settings, Act::Do).await.expect("a first round");
+        lake.compact(table, &settings).await.expect("compacts");
+    }
+    clock.advance(3 * 3600 * 1_000_000);
+    let done = lake.clean_up(Table::Events, &settings, Act::Do).await.expect("cleans up");
+    assert!(done.log.count > 3, "{done:?}");
+    for table in Table::ALL {
+        lake.clean_up(table, &settings, Act::Do).await.expect("cleans up");
+    }
+}
+
+#[tokio::test]
+async fn all_rows_are_held_against_all_offsets_after_the_log_was_cleaned_up() {
+    for lost in [false, true] {
+        let tables = TestTables::new();
+        if lost {
+            tables.rewrite("events", 2, without_last_row);
+        }
+        let before = audit(tables.root(), &[]);
+        clean_up(tables.root()).await;
+        assert!(!tables.entry_path("events", 2).exists(), "the entry that took these offsets is gone");
+        let answer = audit(tables.root(), &[]);
+        assert!(answer.check("log")["notes"].to_string().contains("are on record"), "{:#}", answer.body);
+        for name in ["offsets", "events", "quarantined", "passed_over"] {
+            assert_eq!(answer.count("rows", name), before.count("rows", name), "{name}: {:#}", answer.body);
+        }
+        assert_eq!(answer.body["partitions"], before.body["partitions"]);
+        match lost {
+            false => drop(clean(tables.root())),
+            true => answer.finds(1, &["rows"], &["file:runs.ndjson", "in no row:"]),
+        }
+    }
 }
 
 #[test]

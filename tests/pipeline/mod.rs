@@ -14,6 +14,7 @@ mod framing;
 mod gaps;
 mod life;
 mod limits;
+mod maintain;
 mod memory;
 mod one_definition;
 mod questions;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::Snapshot;
 use super::delta::DeltaLog;
 use crate::log::{LOG_FOLDER, LogEntry, read_entry};
+use crate::maintain::LogListing;
 use crate::parquet_file::column_indexes;
 use crate::stored::{Stored, from_store};
 use bellwether_base::{Error, Result};
@@ -24,6 +25,15 @@ pub struct LastCheckpoint {
     /// Version of the table that it holds.
     pub version: i64,
     parts: Option<usize>,
+}
+
+// === impl LastCheckpoint ===
+
+impl LastCheckpoint {
+    /// The log checkpoint of a version, in one file.
+    pub(crate) fn at(version: i64) -> Self {
+        Self { version, parts: None }
+    }
 }
 
 // === impl DeltaLog ===
@@ -74,6 +84,14 @@ impl DeltaLog {
             return Err(self.broken_checkpoint(last.version));
         }
         Ok(Snapshot::default().with(LogEntry { version: last.version, ..actions }))
+    }
+
+    /// The number of an application as of the oldest log checkpoint that stands for an entry; none if there is no such
+    /// checkpoint, or it has no such number.
+    pub(crate) async fn number_at(&self, version: i64, app_id: &str) -> Result<Option<i64>> {
+        let listing = LogListing::of(self).await?;
+        let Some(found) = listing.checkpoints(version..=i64::MAX).next() else { return Ok(None) };
+        Ok(self.checkpoint(&LastCheckpoint::at(found)).await?.next(app_id))
     }
 
     fn broken_checkpoint(&self, version: i64) -> Error {

@@ -11,12 +11,15 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use uuid::Uuid;
 
-use super::{Advance, Commit, CommitLog, Outcome, Snapshot};
-use crate::log::{AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, widening, write_entry};
+use super::{Advance, Commit, CommitLog, DataFile, Outcome, Snapshot};
+use crate::log::{
+    AddedFile, LOG_FOLDER, LogEntry, entry_path, read_entry, replace_entry, widening, with_property, write_entry,
+};
+use crate::maintain::written_micros;
 use crate::stored::{Stored, from_store};
 use bellwether_base::Clock;
 use bellwether_base::{Error, ErrorKind, Result};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 
 /// Number of attempts to read a version that exists according to the store but cannot be read yet: S3 answers 409 to one
 /// of two racing writers, and the winner's object may appear a moment later.
@@ -45,6 +48,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) advances: &'a [Advance],
     /// Files that it removes. If an earlier entry has removed one of them, this entry must not land.
     pub(crate) removed: &'a [AddedFile],
+    /// When the oldest of the files that it adds was written, microseconds since the epoch; none if it adds none.
+    pub(crate) written: Option<i64>,
     /// Its lines.
     pub(crate) text: &'a str,
 }
@@ -236,6 +241,9 @@ impl DeltaLog {
                     Err(error) => unclear(error)?,
                 });
             }
+            if let Some(gone) = self.files_are_gone(&base, entry) {
+                return Err(gone);
+            }
             if let Some(refusal) = base.form().refusal(self.table) {
                 // A later entry may have reverted the change.
                 let known = base.version;
@@ -275,6 +283,19 @@ impl DeltaLog {
                 Err(reason) => return Ok(Outcome::Unknown { reason }),
             }
         }
+    }
+
+    /// Why an entry cannot land: maintenance has removed the files that it names, because no commit named them for so long. The
+    /// table says so before they go, so that an entry which lands without having read that is among those that name them.
+    fn files_are_gone(&self, base: &Snapshot, entry: &Entry<'_>) -> Option<Error> {
+        let gone_before = base.next(&AppId::Unnamed.to_string())?;
+        entry.written.filter(|written| *written < gone_before)?;
+        let name = self.table.name();
+        let error =
+            Error::fenced(format!("files of table `{name}` waited too long for their commit, and were removed"));
+        Some(error.with_hint(
+            "it goes on from what the table says; `maintain.keep_unnamed` says how long such files are kept",
+        ))
     }
 
     /// Reads the entries of others from the next version on, which exists according to the store.
@@ -349,6 +370,26 @@ impl DeltaLog {
         )))
     }
 
+    /// Sets a property of the table, if it has none of that name. Returns true if it has one now.
+    ///
+    /// # Errors
+    /// `Data` where the table is one that this program does not write; `Unavailable` where storage does not answer.
+    pub(crate) async fn set_property(&self, name: &str, value: &str) -> Result<bool> {
+        let snapshot = self.load().await?;
+        if let Some(refusal) = snapshot.form().refusal(self.table) {
+            return Err(refusal);
+        }
+        let Some(metadata) = &snapshot.form().metadata else { return Ok(false) };
+        if metadata.configuration.contains_key(name) {
+            return Ok(true);
+        }
+        let mut metadata = metadata.clone();
+        metadata.configuration.insert(name.to_owned(), Some(value.to_owned()));
+        let text = with_property(&metadata, name, value, self.clock.now_micros() / 1000, self.clock.unique_id())?;
+        // If another was first, or the outcome is unclear, the next round looks again.
+        Ok(matches!(self.create(snapshot.version + 1, &text).await, Ok(Some(()))))
+    }
+
     /// Commits like [`CommitLog::try_commit`], and removes files of the snapshot in the same step.
     ///
     /// # Errors
@@ -360,7 +401,8 @@ impl DeltaLog {
             return Err(error.with_hint("unset this property while the table is being rebuilt"));
         }
         let text = replace_entry(commit, removed, self.clock.now_micros() / 1000)?;
-        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed, text: &text };
+        let written = oldest(&commit.files);
+        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed, written, text: &text };
         self.append(on, &entry).await
     }
 
@@ -392,6 +434,11 @@ pub fn entry_version(path: &Path) -> Option<i64> {
     path.filename()?.strip_suffix(".json")?.parse().ok()
 }
 
+/// When the oldest of some files was written, by their names.
+fn oldest(files: &[DataFile]) -> Option<i64> {
+    files.iter().filter_map(|file| written_micros(&file.path)).min()
+}
+
 /// Makes an outcome of an error: unknown if another attempt may resolve it, otherwise the error itself.
 fn unclear(error: Error) -> Result<Outcome> {
     match error.kind() {
@@ -416,7 +463,8 @@ impl CommitLog for DeltaLog {
 
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
         let text = write_entry(commit, self.clock.now_micros() / 1000)?;
-        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed: &[], text: &text };
+        let written = oldest(&commit.files);
+        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed: &[], written, text: &text };
         self.append(on, &entry).await
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Watched {
     pub(crate) down: AtomicBool,
     pub(crate) puts: AtomicUsize,
     pub(crate) gets: AtomicUsize,
+    /// How many more objects can be deleted until every call fails; none: any number.
+    pub(crate) deletes_left: Mutex<Option<usize>>,
+    /// Makes every write fail, as on a full disk.
+    pub(crate) full: AtomicBool,
     /// An object that is written just after the next data file.
     pub(crate) behind_a_file: Mutex<Option<(Path, String)>>,
 }
@@ -50,6 +54,9 @@ impl ObjectStore for Watched {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.call()?;
         self.puts.fetch_add(1, Ordering::Relaxed);
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Error::Generic { store: "Watched", source: "no space left on device".into() });
+        }
         let put = self.inner.put_opts(location, payload, options).await?;
         if location.as_ref().ends_with(".parquet") {
             let other = self.behind_a_file.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -72,7 +79,16 @@ impl ObjectStore for Watched {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let mut left = self.deletes_left.lock().unwrap_or_else(PoisonError::into_inner);
+        match left.as_mut() {
+            Some(0) => self.down.store(true, Ordering::Relaxed),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        match self.call() {
+            Ok(()) => self.inner.delete_stream(locations),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
