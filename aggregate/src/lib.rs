@@ -5,8 +5,8 @@
 //!   files.
 //! * `runs` turns new rows into signed contributions, and `sums` these into partials, by the one definition of the metrics
 //!   crate.
-//! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, and
-//!   `exported` shows it as gauges.
+//! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, `in_turn`
+//!   reads its tables one after the other, and `exported` shows it as gauges.
 //! * [`rollup`] is the role that folds `metrics` by hour and by day.
 //! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.
 //! * [`recompute`] computes the metrics from scratch, for audits.
@@ -18,6 +18,7 @@ mod bounds;
 mod exported;
 mod files;
 mod fold;
+mod in_turn;
 mod kept;
 mod metrics;
 mod rebuild;

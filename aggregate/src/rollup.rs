@@ -32,6 +32,9 @@ use metrics::{Metrics, ROLE};
 /// Rows that a commit folds at most, unless they are of one version of `events`: bounds what is done again after a crash.
 const STEP_ROWS: i64 = 1_000_000;
 
+/// How much more rarely than others this role renews its lease: answers do not wait for it.
+const LEASE_PACE: u32 = 5;
+
 /// Settings of the role.
 #[derive(Clone, Copy, Debug)]
 pub struct RollupSettings {
@@ -99,7 +102,7 @@ pub async fn run(rollup: Rollup, registry: Registry, until: Until, stop: Cancell
     let metrics = Metrics::register(&registry)?;
     let Rollup { settings, lake, lease, health, .. } = &rollup;
     let runner = Runner {
-        lease: lease.then(|| lake.lease(ROLE)),
+        lease: lease.then(|| lake.lease(ROLE).slower(LEASE_PACE)),
         health: health.clone(),
         interval: settings.interval,
         until,

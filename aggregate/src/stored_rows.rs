@@ -28,6 +28,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 
+use crate::in_turn::in_turn;
+
 /// Rows in a batch. A row of `metrics` is a few kilobytes wide, and merging what was spilled takes several batches.
 const BATCH_ROWS: usize = 512;
 
@@ -107,7 +109,8 @@ impl StoredRows {
                 self.context.register_table(table.name(), Arc::new(relation))?;
             }
             let query = rolling_spans_sql(AsOf::Micros(to_micros), &[span], self.rolled);
-            self.context.sql(&query).await?.collect().await
+            let plan = in_turn(self.context.sql(&query).await?.create_physical_plan().await?)?;
+            datafusion::physical_plan::collect(plan, self.context.task_ctx()).await
         };
         answer.await.map_err(failed)
     }

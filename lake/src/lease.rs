@@ -48,6 +48,8 @@ pub struct Lease {
     clock: Arc<dyn Clock>,
     name: String,
     me: Uuid,
+    /// Factor of all times.
+    pace: u32,
 }
 
 impl Lake {
@@ -59,6 +61,7 @@ impl Lake {
             clock: self.clock(),
             name: name.to_owned(),
             me: self.clock().unique_id(),
+            pace: 1,
         }
     }
 }
@@ -66,11 +69,19 @@ impl Lake {
 // === impl Lease ===
 
 impl Lease {
+    /// Renews the lease this many times as rarely, for work that may rest as much longer when its holder dies. Each renewal is
+    /// a request that S3 charges for.
+    #[must_use]
+    pub fn slower(mut self, times: u32) -> Self {
+        self.pace = times.max(1);
+        self
+    }
+
     /// Competes for the lease until stopped, and reports whether this process holds it; then releases it.
     pub async fn keep(self, held: watch::Sender<bool>, stop: CancellationToken) {
         let mut seen: Option<(Sign, i64)> = None;
         while !stop.is_cancelled() {
-            let pause = if *held.borrow() { BEAT } else { LOOK };
+            let pause = if *held.borrow() { BEAT } else { LOOK } * self.pace;
             match self.turn(&held, &mut seen).await {
                 Ok(()) => {}
                 Err(error) => {
@@ -120,7 +131,8 @@ impl Lease {
 
     /// Returns true if the lease has no holder, or if the holder's last heartbeat is too old.
     fn is_free(&self, found: Option<Sign>, seen: &mut Option<(Sign, i64)>) -> bool {
-        let (now, expires) = (self.clock.now_micros(), i64::try_from(EXPIRES.as_micros()).unwrap_or(i64::MAX));
+        let (now, expires) =
+            (self.clock.now_micros(), i64::try_from((EXPIRES * self.pace).as_micros()).unwrap_or(i64::MAX));
         let Some(found) = found else { return true };
         // A fast clock of the holder could make an old heartbeat look recent for ever, so one that has not changed while
         // this process watched is old as well.
