@@ -296,7 +296,7 @@ async fn a_table_in_which_our_rows_cannot_be_is_refused_in_open_and_append() {
     let cases: Vec<(Change, &str)> = vec![
         (Box::new(change("offset", "type", json!("integer"))), "column `offset` is integer, not long"),
         (Box::new(|fields: &mut Vec<Value>| fields.retain(|field| field["name"] != "reason")), "no column `reason`"),
-        (Box::new(|fields: &mut Vec<Value>| fields.push(theirs)), "may not be null"),
+        (Box::new(|fields: &mut Vec<Value>| fields.push(theirs)), "must not be null"),
     ];
     for (change, expected) in cases {
         let (folder, first) = lake().await;
