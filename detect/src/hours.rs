@@ -81,8 +81,8 @@ fn unpack(bytes: &[u8]) -> Vec<Hour> {
     let (pairs, all) = (two.count_ones() as usize, weighted.count_ones() as usize);
     let mut weights = [(); 2].map(|()| from.column(pairs).into_iter());
     let mut sums = [(); 4].map(|()| from.column(all - pairs).into_iter());
-    let mut number = 0;
-    for (place, hour) in hours.iter_mut().enumerate().filter(|(place, _)| weighted >> place & 1 == 1) {
+    let with_weights = hours.iter_mut().enumerate().filter(|(place, _)| weighted >> place & 1 == 1);
+    for (number, (place, hour)) in with_weights.enumerate() {
         debug_assert!(place < count);
         hour.sums = Some(if two >> number & 1 == 1 {
             let [bad, good] = weights.each_mut().map(|column| column.next().unwrap_or(0));
@@ -91,7 +91,6 @@ fn unpack(bytes: &[u8]) -> Vec<Hour> {
             let [events, runs, events_squares, runs_squares] = sums.each_mut().map(|column| column.next().unwrap_or(0));
             WeightSums { events, runs, events_squares, runs_squares }
         });
-        number += 1;
     }
     hours
 }

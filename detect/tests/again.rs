@@ -186,7 +186,7 @@ fn corrections_of_days_ago_lead_to_the_transitions_that_they_would_have_led_to_i
         for (seed, ago) in [(1, 1), (2, 3), (3, 6), (4, 12)] {
             let days = 15;
             let to = BEGIN + days * DAY;
-            let all = cells(&detector, seed, days, &[2..days]);
+            let all = cells(&detector, seed, days, std::slice::from_ref(&(2..days)));
             let name = format!("{}, {ago} days ago", detector.name());
             let mut live = Judged::new(&detector);
             live.feed(&all, to);
@@ -254,8 +254,8 @@ fn a_release_that_was_dropped_comes_back_as_if_it_had_stayed() {
 fn a_family_that_was_dropped_comes_back_as_if_it_had_stayed_and_keeps_its_place_in_the_budget() {
     for detector in detectors() {
         let (days, pause) = (6, 20);
-        let mut all = cells(&detector, 9, days, &[1..days]);
-        let later = cells(&detector, 10, days, &[0..days]);
+        let mut all = cells(&detector, 9, days, std::slice::from_ref(&(1..days)));
+        let later = cells(&detector, 10, days, std::slice::from_ref(&(0..days)));
         let shift = (days + pause) * DAY;
         let later: Vec<Cell> = later.into_iter().map(|cell| Cell { window: cell.window + shift, ..cell }).collect();
         let (end, to) = (BEGIN + days * DAY, BEGIN + shift + days * DAY);
@@ -290,7 +290,7 @@ fn a_family_that_was_dropped_comes_back_as_if_it_had_stayed_and_keeps_its_place_
 #[test]
 fn half_way_given_up_it_is_judged_from_the_beginning() {
     let detector = Detector::Regression(Arc::default());
-    let all = cells(&detector, 3, 6, &[1..6]);
+    let all = cells(&detector, 3, 6, std::slice::from_ref(&(1..6)));
     let to = BEGIN + 6 * DAY;
     let mut live = Judged::new(&detector);
     live.feed(&all, to);

@@ -168,7 +168,6 @@ macro_rules! integers {
                 (*self as $wide).pack(to);
             }
 
-            #[expect(clippy::cast_possible_truncation, reason = "it was packed from this type")]
             fn unpack(from: &mut Unpacker<'_>) -> Self {
                 <$wide>::unpack(from) as $small
             }

@@ -115,7 +115,7 @@ impl Side {
 /// Describes the first row at which both sides have different groups.
 fn other_group(table: &RecordBatch, computed: &RecordBatch) -> Option<String> {
     let differs = |name: &&str| table.column_by_name(name) != computed.column_by_name(name);
-    if !KEY.iter().any(|name| differs(&name)) {
+    if !KEY.iter().any(differs) {
         return None;
     }
     let row = (0..table.num_rows()).find(|row| group(table, *row) != group(computed, *row))?;

@@ -86,7 +86,7 @@ impl Backlog {
         for run in 0..bench.sizes.runs {
             let setup = Setup::new(bench, "none")?;
             let mut generator = Generator::of(self.fleet, bench.seed + run as u64);
-            self.fill(&setup.lake().await?, &mut generator, events).await?;
+            Box::pin(self.fill(&setup.lake().await?, &mut generator, events)).await?;
             let usage = setup.run(&["aggregate", "--until-caught-up"])?;
             counted(&setup, generator.drawn().map(|(group, runs)| (group.names(), runs)).collect())?;
             setup.remove();

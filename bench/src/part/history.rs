@@ -40,7 +40,7 @@ impl History {
         let hours = days * 24;
         let as_of = SystemClock.now_micros().div_euclid(HOUR_MICROS) * HOUR_MICROS;
         let lake = setup.lake().await?;
-        let runs = first_hour(&lake, seed, groups, as_of - hours * HOUR_MICROS).await?;
+        let runs = Box::pin(first_hour(&lake, seed, groups, as_of - hours * HOUR_MICROS)).await?;
         setup.run(&["aggregate", "--until-caught-up"])?;
         let hour = rows(&lake).await?;
         let mut rows: u64 = hour.iter().map(|batch| batch.num_rows() as u64).sum();

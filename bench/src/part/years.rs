@@ -32,7 +32,7 @@ const LOOKUP_FILES_A_DAY: i64 = 4;
 /// Turns of each statement.
 const TURNS: usize = 5;
 
-/// Parts of the day at which the table with a commit a second is measured, in 24ths.
+/// Parts of the day at which the table with a commit a second is measured, in hours.
 const HOURS: [i64; 6] = [1, 3, 6, 12, 18, 24];
 
 /// Sums by span (or model), task, release and stage.
