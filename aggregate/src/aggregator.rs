@@ -30,7 +30,7 @@ use crate::tail::Tail;
 /// values that people could have seen are worth recording.
 const HISTORY_EVERY_MICROS: i64 = 5_000_000;
 
-/// How many times longer than it took to write `rolling_history` nothing is written to it: with many groups, the record must
+/// Pause after a write of `rolling_history`, as a multiple of the time that the write took: with many groups, the record must
 /// not hold up a backlog.
 const HISTORY_SHARE: i64 = 10;
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use bellwether_base::{Error, Result};
 use bellwether_lake::{AddedFile, LogEntry};
 
@@ -167,13 +166,6 @@ impl Files {
         }
         Ok(Some((from, to)))
     }
-}
-
-/// Returns the newest event time in a file, from its statistics.
-pub(crate) fn newest_micros(file: &AddedFile) -> Option<i64> {
-    let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-    let text = stats.get("maxValues")?.get("event_time")?.as_str()?;
-    string_to_timestamp_nanos(text).ok().map(|nanos| nanos.div_euclid(1000))
 }
 
 #[cfg(test)]

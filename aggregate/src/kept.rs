@@ -7,8 +7,6 @@ use bellwether_base::{Error, Result};
 use bellwether_lake::{AddedFile, DataFile, Lake, RowEncoder};
 use bellwether_tables::Table;
 
-use crate::bounds::Bounds;
-
 /// Bytes of rows that were encoded before they become a file.
 pub(crate) const FILE_BYTES: usize = 8 << 20;
 
@@ -38,7 +36,7 @@ impl Split {
         let mut split = Self::default();
         let mut encoder = RowEncoder::new(table);
         for file in files {
-            let (least, greatest) = Bounds::of(&file).times(column).unwrap_or((i64::MIN, i64::MAX));
+            let (least, greatest) = file.bounds().times(column).unwrap_or((i64::MIN, i64::MAX));
             if greatest < micros {
                 continue;
             }

@@ -7,6 +7,7 @@
 //!   crate.
 //! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, `in_turn`
 //!   reads its tables one after the other, and `exported` shows it as gauges.
+//! * `pieces` reads stored files piece by piece, for these queries and for roll-ups.
 //! * [`rollup`] is the role that folds `metrics` by hour and by day.
 //! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.
 //! * [`recompute`] computes the metrics from scratch, for audits.
@@ -14,13 +15,13 @@
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod aggregator;
-mod bounds;
 mod exported;
 mod files;
 mod fold;
 mod in_turn;
 mod kept;
 mod metrics;
+mod pieces;
 mod rebuild;
 pub mod recompute;
 mod releases;

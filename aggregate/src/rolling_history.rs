@@ -44,7 +44,9 @@ impl RollingHistory {
     pub(crate) async fn load(lake: &Lake) -> Result<Self> {
         let mut history = Self::default();
         let (_, files) = lake.active_files(Table::RollingHistory).await?;
-        let mut by_age: Vec<(i64, AddedFile)> = files.into_iter().map(|file| (newest_as_of(&file), file)).collect();
+        // A file without statistics is read first.
+        let newest = |file: &AddedFile| file.bounds().newest("as_of").unwrap_or(i64::MAX);
+        let mut by_age: Vec<(i64, AddedFile)> = files.into_iter().map(|file| (newest(&file), file)).collect();
         by_age.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.path.cmp(&other.path)));
         for (newest, file) in &by_age {
             let passed = |span: &str| history.written.get(span).is_some_and(|written| written >= newest);
@@ -142,16 +144,6 @@ impl RollingHistory {
         let past = self.newest_event.values().filter(|newest| **newest >= moment_micros).count();
         if self.newest_event.is_empty() { 0.0 } else { past as f64 / self.newest_event.len() as f64 }
     }
-}
-
-/// Returns the newest boundary in a file by its statistics; without them, the greatest time of all.
-fn newest_as_of(file: &AddedFile) -> i64 {
-    let bound = || -> Option<i64> {
-        let stats: serde_json::Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-        let text = stats.get("maxValues")?.get("as_of")?.as_str()?;
-        arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text).ok().map(|nanos| nanos.div_euclid(1000))
-    };
-    bound().unwrap_or(i64::MAX)
 }
 
 /// Returns the end of the newest window in rows of `metrics`.

@@ -32,7 +32,7 @@ use metrics::{Metrics, ROLE};
 /// Rows that a commit folds at most, unless they are of one version of `events`: bounds what is done again after a crash.
 const STEP_ROWS: i64 = 1_000_000;
 
-/// How much more rarely than others this role renews its lease: answers do not wait for it.
+/// Factor by which this role renews its lease more rarely than others: no answer waits for it.
 const LEASE_PACE: u32 = 5;
 
 /// Settings of the role.
@@ -59,7 +59,7 @@ impl Default for RollupSettings {
     }
 }
 
-/// How many rows were folded so far: a sign of life during a long commit. Clones share it.
+/// The number of rows folded so far, a sign of life during a long commit. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Work(Arc<AtomicI64>);
 
@@ -78,7 +78,7 @@ pub struct Rollup {
     pub work: Work,
 }
 
-/// What followers are opened from, one after another.
+/// The setup that followers are opened from, one after another.
 pub struct RollupSetup {
     rollup: Rollup,
     metrics: Metrics,

@@ -22,7 +22,7 @@ use bellwether_lake::{AddedFile, Lake, LogEntry};
 use bellwether_tables::Table;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::files::{Files, newest_micros};
+use crate::files::Files;
 use crate::run_index::{Held, RowPlace, RunIndex};
 use crate::settings::AggregatorSettings;
 use crate::sql;
@@ -117,7 +117,7 @@ impl Runs {
     /// index; older ones go into its filters, and of the oldest only the file names are kept.
     pub(crate) async fn load(&mut self, lake: &Lake, files: Vec<AddedFile>) -> Result<()> {
         let mut by_age: Vec<(i64, AddedFile)> =
-            files.into_iter().map(|file| (newest_micros(&file).unwrap_or(i64::MAX), file)).collect();
+            files.into_iter().map(|file| (file.bounds().newest("event_time").unwrap_or(i64::MAX), file)).collect();
         by_age.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| other.path.cmp(&one.path)));
         let known = by_age.iter().map(|(newest, _)| *newest).find(|newest| *newest < i64::MAX);
         let cutoff = known.unwrap_or(0).saturating_sub(self.horizon_micros);

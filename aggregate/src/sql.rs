@@ -10,7 +10,7 @@ use bellwether_base::{Error, Result};
 use bellwether_metrics::{Planned, Relation};
 use bellwether_tables::Table;
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -30,7 +30,7 @@ pub fn event_columns() -> &'static [&'static str] {
 
 /// Makes a session with the functions of the metrics crate. It has one partition: a step is too small to gain from more.
 pub(crate) fn session() -> SessionContext {
-    within(RuntimeEnvBuilder::new().build_arc().unwrap_or_default())
+    within(RuntimeEnvBuilder::new().build_arc().unwrap_or_default(), SessionConfig::new())
 }
 
 /// Like [`session`], with a limit on the memory of its statements; beyond it, they spill to disk or fail.
@@ -40,12 +40,27 @@ pub(crate) fn session() -> SessionContext {
 pub(crate) fn session_within(memory_bytes: usize) -> Result<SessionContext> {
     // Granted first come, first served, as for queries: half of it for each sort and sum would mean to spill sooner.
     let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes), NonZeroUsize::MIN);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc();
-    Ok(within(runtime.map_err(|source| Error::config("the query engine cannot start").with_source(source))?))
+    session_over(Arc::new(pool), SessionConfig::new())
 }
 
-fn within(runtime: Arc<RuntimeEnv>) -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1);
+/// Like [`session`], for stored rows, which are a few kilobytes wide: with batches of so many rows, and a limit on memory that
+/// is divided fairly among the sorts and sums of a statement, so that each can spill.
+///
+/// # Errors
+/// As [`session_within`].
+pub(crate) fn spilling_session(memory_bytes: usize, batch_rows: usize) -> Result<SessionContext> {
+    let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), NonZeroUsize::MIN);
+    session_over(Arc::new(pool), SessionConfig::new().with_batch_size(batch_rows))
+}
+
+fn session_over(pool: Arc<dyn MemoryPool>, config: SessionConfig) -> Result<SessionContext> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
+    let runtime = runtime.map_err(|source| Error::config("the query engine cannot start").with_source(source))?;
+    Ok(within(runtime, config))
+}
+
+fn within(runtime: Arc<RuntimeEnv>, config: SessionConfig) -> SessionContext {
+    let mut config = config.with_target_partitions(1);
     config.options_mut().execution.sort_spill_reservation_bytes = SORT_RESERVATION_BYTES;
     let context = SessionContext::new_with_config_rt(config, runtime);
     bellwether_metrics::register(&context);

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bellwether_base::{Error, ErrorKind, Result};
@@ -18,23 +17,18 @@ use bellwether_tables::Table;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result as EngineResult};
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::{StreamExt, TryStreamExt};
+use datafusion::prelude::SessionContext;
 
 use crate::in_turn::in_turn;
+use crate::pieces::{StoredFiles, expected};
+use crate::sql;
 
 /// Rows in a batch. A row of `metrics` is a few kilobytes wide, and merging what was spilled takes several batches.
 const BATCH_ROWS: usize = 512;
-
-/// Memory that a sort sets aside for merging what it has spilled.
-const SORT_RESERVATION_BYTES: usize = 1 << 20;
 
 /// The tables that spans are made of, each roll-up before the table that it is made from.
 const TABLES: [Table; 3] = [Table::MetricsDaily, Table::MetricsHourly, Table::Metrics];
@@ -48,27 +42,14 @@ pub(crate) struct StoredRows {
 }
 
 /// Some files of a table as a relation.
-#[derive(Clone)]
-struct Files {
-    lake: Lake,
-    table: Table,
-    schema: SchemaRef,
-    files: Arc<[AddedFile]>,
-}
+struct Files(StoredFiles);
 
 // === impl StoredRows ===
 
 impl StoredRows {
     /// Lists the files of the tables at their newest versions, again if a roll-up moves on meanwhile.
     pub(crate) async fn open(lake: &Lake, memory_bytes: usize) -> Result<Self> {
-        let pool = Arc::new(FairSpillPool::new(memory_bytes));
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().map_err(failed)?;
-        let config = SessionConfig::new()
-            .with_target_partitions(1)
-            .with_batch_size(BATCH_ROWS)
-            .with_sort_spill_reservation_bytes(SORT_RESERVATION_BYTES);
-        let context = SessionContext::new_with_config_rt(config, runtime);
-        bellwether_metrics::register(&context);
+        let context = sql::spilling_session(memory_bytes, BATCH_ROWS)?;
         let mut before = bellwether_lake::Rolled::load(lake).await?;
         loop {
             let mut files = Vec::new();
@@ -99,12 +80,12 @@ impl StoredRows {
             for (table, files) in &self.files {
                 let counts = |bounds: &FileBounds| self.rolled.may_count(table.name(), span.1, to_micros, bounds);
                 let counted = files.iter().filter(|(bounds, _)| counts(bounds)).map(|(_, file)| file.clone());
-                let relation = Files {
+                let relation = Files(StoredFiles {
                     lake: self.lake.clone(),
                     table: *table,
                     schema: table.arrow_schema(),
                     files: counted.collect(),
-                };
+                });
                 self.context.deregister_table(table.name())?;
                 self.context.register_table(table.name(), Arc::new(relation))?;
             }
@@ -127,22 +108,15 @@ impl StoredRows {
 
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (table, files) = (self.table.name(), self.files.len());
+        let (table, files) = (self.0.table.name(), self.0.files.len());
         f.debug_struct("Files").field("table", &table).field("files", &files).finish_non_exhaustive()
-    }
-}
-
-impl Files {
-    async fn read(self, place: usize) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send> {
-        let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        self.lake.read_in_pieces(self.table, &self.files[place], Some(&columns)).await
     }
 }
 
 #[async_trait]
 impl TableProvider for Files {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(&self.0.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -157,55 +131,40 @@ impl TableProvider for Files {
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let schema = match projection {
-            Some(columns) => Arc::new(self.schema.project(columns)?),
-            None => Arc::clone(&self.schema),
+            Some(columns) => Arc::new(self.0.schema.project(columns)?),
+            None => Arc::clone(&self.0.schema),
         };
         // Only these columns are read.
-        let narrow = Self { schema: Arc::clone(&schema), ..self.clone() };
+        let narrow = Self(StoredFiles { schema: Arc::clone(&schema), ..self.0.clone() });
         StreamingTable::try_new(schema, vec![Arc::new(narrow)])?.scan(state, None, filters, limit).await
     }
 }
 
 impl PartitionStream for Files {
     fn schema(&self) -> &SchemaRef {
-        &self.schema
+        &self.0.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let files = self.clone();
-        let pieces = futures::stream::iter(0..self.files.len())
-            .then(move |place| files.clone().read(place))
-            .map_ok(futures::stream::iter)
-            .try_flatten()
-            .map_err(|error| DataFusionError::External(Box::new(error)));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), pieces))
+        self.0.stream(Ok)
     }
 }
 
-/// Returns the bounds of a file by its statistics.
+/// Returns the bounds of a file that decide whether a span reads it. A bound that is not stated rules nothing out.
 fn bounds(file: &AddedFile) -> FileBounds {
-    let stats: serde_json::Value =
-        file.stats.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let micros = |which: &str| {
-        let nanos = string_to_timestamp_nanos(stats.get(which)?.get("window_start")?.as_str()?).ok()?;
-        Some(nanos.div_euclid(1000))
-    };
-    let number = |which: &str| stats.get(which)?.get("events_to")?.as_i64();
+    let stated = file.bounds();
     FileBounds {
-        windows: (micros("minValues").unwrap_or(i64::MIN), micros("maxValues").unwrap_or(i64::MAX)),
-        events_to: (number("minValues").unwrap_or(i64::MIN), number("maxValues").unwrap_or(i64::MAX)),
+        windows: (stated.oldest("window_start").unwrap_or(i64::MIN), stated.newest("window_start").unwrap_or(i64::MAX)),
+        events_to: (
+            stated.least_number("events_to").unwrap_or(i64::MIN),
+            stated.greatest_number("events_to").unwrap_or(i64::MAX),
+        ),
     }
 }
 
 /// Returns the error of a span as one of this program: that of reading its rows as it was.
 fn failed(source: DataFusionError) -> Error {
-    let known = match source.find_root() {
-        DataFusionError::External(inner) => inner.downcast_ref::<Error>().map(|error| (error.kind(), error.chain())),
-        DataFusionError::ResourcesExhausted(_) => {
-            Some((ErrorKind::Unavailable, "a span of `rolling_history` needs more memory than it may have".to_owned()))
-        }
-        _ => None,
-    };
+    let known = expected(&source, "a span of `rolling_history` needs more memory than it may have");
     let (kind, message) =
         known.unwrap_or((ErrorKind::Bug, "a span of `rolling_history` cannot be computed".to_owned()));
     Error::new(kind, message).with_source(source)

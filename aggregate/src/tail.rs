@@ -152,7 +152,7 @@ impl Tail {
     }
 }
 
-/// What a step may still take.
+/// The rows, bytes and versions that a step may still take.
 struct Room {
     rows: usize,
     bytes: i64,

@@ -1,34 +1,64 @@
-//! The bounds of a file's columns, by its statistics in the log.
+//! The bounds of a file's columns, as its log entry states them.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
-use bellwether_lake::AddedFile;
 use serde_json::Value;
 
-/// Statistics of a file, read once.
-pub(crate) struct Bounds(Value);
+use crate::log::AddedFile;
 
-// === impl Bounds ===
+/// Statistics of a file, parsed once. A bound that is not stated is `None`. Times are microseconds since the epoch; the log
+/// rounds them outwards to milliseconds.
+pub struct StatedBounds(Value);
 
-impl Bounds {
-    /// Of a file without statistics, every bound is unknown.
-    pub(crate) fn of(file: &AddedFile) -> Self {
-        Self(file.stats.as_deref().and_then(|stats| serde_json::from_str(stats).ok()).unwrap_or_default())
+// === impl AddedFile ===
+
+impl AddedFile {
+    /// Parses the statistics.
+    pub fn bounds(&self) -> StatedBounds {
+        StatedBounds(self.stats.as_deref().and_then(|stats| serde_json::from_str(stats).ok()).unwrap_or_default())
+    }
+}
+
+// === impl StatedBounds ===
+
+impl StatedBounds {
+    /// Returns the least value of a column of numbers.
+    pub fn least_number(&self, column: &str) -> Option<i64> {
+        self.0["minValues"][column].as_i64()
+    }
+
+    /// Returns the greatest value of a column of numbers.
+    pub fn greatest_number(&self, column: &str) -> Option<i64> {
+        self.0["maxValues"][column].as_i64()
+    }
+
+    /// Returns the least value of a column of times.
+    pub fn oldest(&self, column: &str) -> Option<i64> {
+        micros(&self.0["minValues"][column])
+    }
+
+    /// Returns the greatest value of a column of times.
+    pub fn newest(&self, column: &str) -> Option<i64> {
+        micros(&self.0["maxValues"][column])
     }
 
     /// Returns the least and the greatest value of a column of numbers.
-    pub(crate) fn numbers(&self, column: &str) -> Option<(i64, i64)> {
-        Some((self.bound("minValues", column)?.as_i64()?, self.bound("maxValues", column)?.as_i64()?))
+    pub fn numbers(&self, column: &str) -> Option<(i64, i64)> {
+        Some((self.least_number(column)?, self.greatest_number(column)?))
     }
 
-    /// Returns the least and the greatest value of a column of times, microseconds since the epoch. They are rounded outwards.
-    pub(crate) fn times(&self, column: &str) -> Option<(i64, i64)> {
-        let micros = |text: &Value| Some(string_to_timestamp_nanos(text.as_str()?).ok()?.div_euclid(1000));
-        Some((micros(self.bound("minValues", column)?)?, micros(self.bound("maxValues", column)?)?))
+    /// Returns the least and the greatest value of a column of times.
+    pub fn times(&self, column: &str) -> Option<(i64, i64)> {
+        Some((self.oldest(column)?, self.newest(column)?))
     }
 
-    fn bound(&self, which: &str, column: &str) -> Option<&Value> {
-        self.0.get(which)?.get(column)
+    /// Returns the number of rows in which a column is null.
+    pub fn nulls(&self, column: &str) -> Option<i64> {
+        self.0["nullCount"][column].as_i64()
     }
+}
+
+fn micros(text: &Value) -> Option<i64> {
+    string_to_timestamp_nanos(text.as_str()?).ok().map(|nanos| nanos.div_euclid(1000))
 }
 
 #[cfg(test)]
@@ -49,11 +79,11 @@ mod tests {
             data_change: true,
             stats: Some(stats.to_owned()),
         };
-        let bounds = Bounds::of(&file);
+        let bounds = file.bounds();
         assert_eq!(bounds.numbers("events_to"), Some((3, 9)));
         assert_eq!(bounds.times("window_start"), Some((1_795_543_200_000_000, 1_795_543_500_001_000)));
         assert_eq!(bounds.numbers("events_from"), None);
         file.stats = None;
-        assert_eq!(Bounds::of(&file).numbers("events_to"), None);
+        assert_eq!(file.bounds().numbers("events_to"), None);
     }
 }

@@ -15,6 +15,7 @@
 //! it. An unclear commit is looked up in the log by its own id, never guessed. This crate knows neither Kafka nor SQL text
 //! nor alert rules.
 
+mod bounds;
 pub mod commit;
 mod delta;
 mod encoder;
@@ -46,6 +47,7 @@ pub mod inspect {
     pub use crate::store::NAME_THE_ROOT;
 }
 
+pub use bounds::StatedBounds;
 pub use commit::delta::DeltaLog;
 pub use commit::{Advance, Commit, CommitLog, DataFile, Outcome, PartitionRange, Snapshot, settle};
 pub use encoder::{Chunk, EncodedRows, RowEncoder, Span};

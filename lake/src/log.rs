@@ -1,7 +1,7 @@
 //! Writes and reads entries of a Delta log.
 //!
 //! The format is the Delta transaction protocol, one JSON action per line. Our own facts (the id of the commit and its
-//! offset range in each Kafka partition) are in `commitInfo.bellwether`, where the protocol allows free content.
+//! offset range in each Kafka partition) are in `commitInfo.bellwether`; the protocol allows free content there.
 //!
 //! This is our own code because the Delta library's writer cannot report whether an unclear commit landed
 //! (docs/decisions/0001).

@@ -71,7 +71,7 @@ impl Default for MaintainSettings {
     }
 }
 
-/// What maintenance may do.
+/// The modes of maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Everything that is due.
@@ -108,7 +108,7 @@ pub enum Waits {
     },
 }
 
-/// What maintenance did to a table, or would do.
+/// The changes that maintenance made to a table, or would make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
     /// A log checkpoint was written.
@@ -187,7 +187,7 @@ impl Lake {
         self.maintain_with(table, settings, None).await
     }
 
-    /// As [`Lake::maintain`]; folds partial rows while it rewrites their files, if it is told how.
+    /// As [`Lake::maintain`]; also folds partial rows while it rewrites their files, if `fold` is given.
     ///
     /// # Errors
     /// As [`Lake::maintain`], and those of the fold.

@@ -1,4 +1,4 @@
-//! How far the roll-ups of `metrics` go, by the logs of the tables.
+//! Reads from the logs of the tables how far the roll-ups of `metrics` go.
 //!
 //! `metrics_hourly` is made of `metrics`, and `metrics_daily` of `metrics_hourly`. In the commit that adds its rows, a
 //! roll-up records a number R (`rollup/to`): it holds exactly the rows of its source with `events_to` up to R. R never
@@ -38,7 +38,7 @@ pub enum RollUp {
     Days,
 }
 
-/// How far both roll-ups go. The default, zero, means that a roll-up holds nothing that can be used.
+/// The progress of both roll-ups. The default, zero, means that a roll-up holds no usable rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rolled {
     /// `metrics_hourly` holds exactly the rows of `metrics` with `events_to` up to this.

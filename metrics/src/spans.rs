@@ -18,7 +18,7 @@ const DAILY: &str = "metrics_daily";
 
 const EPOCH: &str = "TIMESTAMP '1970-01-01T00:00:00Z'";
 
-/// How far the roll-ups are that a query may use. By default there are none, and everything is read by the minute.
+/// The progress of the roll-ups that a query may use. By default there are none, and everything is read by the minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rolled {
     /// The rows of `metrics` with `events_to` up to this number are in `metrics_hourly`, and no others.

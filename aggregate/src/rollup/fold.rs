@@ -1,19 +1,16 @@
 //! Folds rows of a roll-up's source by the one definition, in bounded memory: what does not fit is spilled to disk.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::Result;
 use bellwether_lake::{DataFile, Lake, RollUp, RowEncoder};
 use bellwether_metrics::Window;
 use bellwether_tables::Table;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::streaming::PartitionStream;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
 use super::rows::{Rows, failed};
@@ -23,27 +20,12 @@ use crate::sql;
 /// Rows in a batch. A row is some kilobytes, because it has sketches and totals by random group.
 const BATCH_ROWS: usize = 2048;
 
-/// Memory that a sort sets aside for merging what it has spilled.
-const SORT_RESERVATION_BYTES: usize = 1 << 20;
-
-/// Memory consumers that are named when memory runs out.
-const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN;
-
 /// Name of the relation in the definitions.
 const RELATION: &str = "metrics";
 
 /// Makes a session for folds that has so much memory.
 pub(crate) fn session(memory_bytes: usize) -> Result<SessionContext> {
-    let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), NAMED_CONSUMERS);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc();
-    let runtime = runtime.map_err(|source| Error::bug("DataFusion does not start").with_source(source))?;
-    let config = SessionConfig::new()
-        .with_target_partitions(1)
-        .with_batch_size(BATCH_ROWS)
-        .with_sort_spill_reservation_bytes(SORT_RESERVATION_BYTES);
-    let context = SessionContext::new_with_config_rt(config, runtime);
-    bellwether_metrics::register(&context);
-    Ok(context)
+    sql::spilling_session(memory_bytes, BATCH_ROWS)
 }
 
 /// Returns the definition of a roll-up.

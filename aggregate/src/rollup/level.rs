@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bellwether_base::{Error, Result};
-use bellwether_follow::land;
+use bellwether_follow::Append;
 use bellwether_lake::rollup::{kept_from, rolled_generation, rolled_to};
 use bellwether_lake::{AddedFile, Advance, Commit, CommitLog, DataFile, Lake, Outcome, RollUp, Snapshot, settle};
 use bellwether_tables::{AppId, Table};
@@ -14,7 +14,6 @@ use serde_json::{Map, json};
 use super::metrics::Metrics;
 use super::rows::{Rows, Wanted};
 use super::{Work, fold};
-use crate::bounds::Bounds;
 use crate::kept::{Split, whole_windows_from};
 
 /// One roll-up, with its table and its source as they were last seen.
@@ -24,7 +23,10 @@ pub(crate) struct Level {
     source: Snapshot,
 }
 
-/// What the levels work with.
+/// Name of the operation in the history of the tables.
+const OPERATION: &str = "rollup";
+
+/// The tools that both levels share.
 pub(crate) struct Tools {
     pub(crate) lake: Lake,
     pub(crate) context: SessionContext,
@@ -100,10 +102,11 @@ impl Level {
         let to = cut(&files, from, end, tools.step_rows);
         let part = Part { generation, files };
         let (files, facts) = self.fold(tools, part, Wanted::between(from, to)).await?;
-        let commit = self.commit(tools, files, self.advances(generation, to), facts);
-        let log = tools.lake.log(self.rollup.table());
-        let landed = land(&log, &self.on, &commit, &*tools.lake.clock(), &tools.metrics.follow).await?;
-        self.landed(tools, landed, &commit).await
+        let (table, advances) = (self.rollup.table(), self.advances(generation, to));
+        let append = Append { table, on: &self.on, rows: None, advances, operation: OPERATION, facts };
+        let on = append.commit_files(&tools.lake, &tools.metrics.follow, files).await?;
+        self.landed(tools, on);
+        Ok(())
     }
 
     /// Makes everything again from a rebuilt source, and replaces the rows in one commit. Windows that the source no longer
@@ -122,7 +125,14 @@ impl Level {
             let app_id = AppId::KeptFrom.to_string();
             advances.push(Advance { expected: self.on.next(&app_id), app_id, next: whole_from });
         }
-        let commit = self.commit(tools, [split.written, folded].concat(), advances, facts);
+        let commit = Commit {
+            uuid: lake.clock().unique_id(),
+            advances,
+            files: [split.written, folded].concat(),
+            operation: OPERATION,
+            ranges: Vec::new(),
+            facts,
+        };
         let log = lake.log(table);
         let ask = || -> BoxFuture<'_, Result<Outcome>> { Box::pin(log.try_replace(&self.on, &commit, &split.removed)) };
         let unclear = |reason: &str| {
@@ -131,7 +141,12 @@ impl Level {
         };
         let landed = settle(&*lake.clock(), ask, unclear).await?;
         tools.metrics.renewed.inc();
-        self.landed(tools, landed, &commit).await
+        let Some(on) = landed else {
+            lake.discard(table, &commit.files).await;
+            return Err(Error::fenced(format!("another process has committed to `{}`", table.name())));
+        };
+        self.landed(tools, on);
+        Ok(())
     }
 
     async fn fold(
@@ -164,27 +179,11 @@ impl Level {
         vec![advance(AppId::RolledTo, to), advance(AppId::RolledGeneration, generation)]
     }
 
-    fn commit(
-        &self,
-        tools: &Tools,
-        files: Vec<DataFile>,
-        advances: Vec<Advance>,
-        facts: Map<String, serde_json::Value>,
-    ) -> Commit {
-        let uuid = tools.lake.clock().unique_id();
-        Commit { uuid, advances, files, operation: "rollup", ranges: Vec::new(), facts }
-    }
-
-    async fn landed(&mut self, tools: &Tools, landed: Option<Snapshot>, commit: &Commit) -> Result<()> {
-        let table = self.rollup.table();
-        let Some(on) = landed else {
-            tools.lake.discard(table, &commit.files).await;
-            return Err(Error::fenced(format!("another process has committed to `{}`", table.name())));
-        };
+    /// Notes the table just after a commit.
+    fn landed(&mut self, tools: &Tools, on: Snapshot) {
         self.on = on;
         tools.metrics.commits.inc();
         tools.metrics.show(self.rollup, self.rolled_to());
-        Ok(())
     }
 }
 
@@ -196,7 +195,7 @@ fn facts(generation: i64, rows: usize) -> Map<String, serde_json::Value> {
 async fn newest(lake: &Lake, table: Table, known: Snapshot) -> Result<Snapshot> {
     let (log, version) = (lake.log(table), known.version);
     let newest = log.catch_up(known).await?;
-    // Where the log was cleaned up beyond the known version, there is nothing to read on from.
+    // If the log was cleaned up beyond the known version, the next entry no longer exists.
     match newest.version == version && log.is_cleaned_up_at(version + 1).await? {
         true => log.load().await,
         false => Ok(newest),
@@ -208,7 +207,7 @@ async fn newest(lake: &Lake, table: Table, known: Snapshot) -> Result<Snapshot> 
 fn cut(files: &[AddedFile], from: i64, end: i64, most: i64) -> i64 {
     let mut parts: Vec<(i64, i64, i64)> = Vec::new();
     for file in files {
-        let (least, greatest) = Bounds::of(file).numbers("events_to").unwrap_or((i64::MIN, i64::MAX));
+        let (least, greatest) = file.bounds().numbers("events_to").unwrap_or((i64::MIN, i64::MAX));
         if greatest > from && least <= end {
             parts.push((greatest.min(end), least.max(from + 1), file.rows.unwrap_or(most)));
         }

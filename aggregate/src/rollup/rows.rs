@@ -6,16 +6,14 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
-use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_base::{Error, Result};
 use bellwether_lake::{AddedFile, Lake};
 use bellwether_tables::Table;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use futures::{StreamExt, TryStreamExt};
 
-use crate::bounds::Bounds;
+use crate::pieces::{StoredFiles, expected};
 
 /// Which rows of a table are wanted, by `events_to` and `window_start`.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +31,9 @@ pub(crate) struct Wanted {
 /// The wanted rows of some files of a table.
 #[derive(Clone)]
 pub(crate) struct Rows {
-    schema: SchemaRef,
-    lake: Lake,
-    table: Table,
-    files: Arc<[AddedFile]>,
+    stored: StoredFiles,
     wanted: Wanted,
-    /// Is told how many rows are read.
+    /// Takes the number of rows in each piece.
     note: Arc<dyn Fn(usize) + Send + Sync>,
 }
 
@@ -56,7 +51,7 @@ impl Wanted {
 
     /// Returns false only if the statistics of a file rule out wanted rows.
     fn may_be_in(&self, file: &AddedFile) -> bool {
-        let bounds = Bounds::of(file);
+        let bounds = file.bounds();
         let (least, greatest) = bounds.numbers("events_to").unwrap_or((i64::MIN, i64::MAX));
         let newest = bounds.times("window_start").map_or(i64::MAX, |(_, newest)| newest);
         newest >= self.since && least <= self.to && (greatest > self.after || newest >= self.all_since)
@@ -83,59 +78,42 @@ impl Rows {
         note: Arc<dyn Fn(usize) + Send + Sync>,
     ) -> Self {
         let files = files.into_iter().filter(|file| wanted.may_be_in(file)).collect();
-        Self { schema: table.arrow_schema(), lake: lake.clone(), table, files, wanted, note }
+        let stored = StoredFiles { schema: table.arrow_schema(), lake: lake.clone(), table, files };
+        Self { stored, wanted, note }
     }
 
     /// Returns true if no file may hold a wanted row.
     pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    async fn read(self, place: usize) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send> {
-        let Self { lake, table, files, wanted, note, .. } = self;
-        let pieces = lake.read_in_pieces(table, &files[place], None).await?;
-        Ok(pieces.map(move |rows| {
-            let rows = wanted.of(&rows?)?;
-            note(rows.num_rows());
-            Ok(rows)
-        }))
+        self.stored.files.is_empty()
     }
 }
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (table, files) = (self.table.name(), self.files.len());
+        let (table, files) = (self.stored.table.name(), self.stored.files.len());
         f.debug_struct("Rows").field("table", &table).field("files", &files).finish_non_exhaustive()
     }
 }
 
 impl PartitionStream for Rows {
     fn schema(&self) -> &SchemaRef {
-        &self.schema
+        &self.stored.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.clone();
-        let pieces = futures::stream::iter(0..self.files.len())
-            .then(move |place| rows.clone().read(place))
-            .map_ok(futures::stream::iter)
-            .try_flatten()
-            .map_err(|error| DataFusionError::External(Box::new(error)));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), pieces))
+        let (wanted, note) = (self.wanted, Arc::clone(&self.note));
+        self.stored.stream(move |rows| {
+            let rows = wanted.of(&rows)?;
+            note(rows.num_rows());
+            Ok(rows)
+        })
     }
 }
 
 /// Returns the error of a fold as one of this program: that of reading its rows as it was.
 pub(crate) fn failed(source: DataFusionError) -> Error {
-    let told = match source.find_root() {
-        DataFusionError::External(inner) => inner.downcast_ref::<Error>().map(|error| (error.kind(), error.chain())),
-        DataFusionError::ResourcesExhausted(_) => Some((
-            ErrorKind::Unavailable,
-            "a roll-up needs more memory or more room for spilled rows than it may have".to_owned(),
-        )),
-        _ => None,
-    };
-    match told {
+    let too_much = "a roll-up needs more memory or more room for spilled rows than it may have";
+    match expected(&source, too_much) {
         Some((kind, message)) => Error::new(kind, message),
         None => Error::bug("a roll-up cannot be folded").with_source(source),
     }

@@ -40,7 +40,7 @@ const LAST_HOURS: i64 = 3;
 const RECENT_HOURS: i64 = 26;
 const RECENT_WEIGHT: f64 = 0.25;
 
-/// How long, in minutes, and how many past silences are remembered.
+/// Time, in minutes, for which past silences are remembered, and their greatest number.
 const KEPT_MINUTES: i64 = 28 * DAY;
 const KEPT_SILENCES: usize = 24;
 

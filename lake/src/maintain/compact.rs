@@ -43,7 +43,7 @@ impl Lake {
         Ok(Box::pin(self.compact_some(table, settings, None)).await?.files)
     }
 
-    /// As [`Lake::compact`]; folds partial rows meanwhile, if it is told how.
+    /// As [`Lake::compact`]; also folds partial rows if `fold` is given.
     pub(crate) async fn compact_some(
         &self,
         table: Table,

@@ -11,7 +11,6 @@ use bellwether_base::{Error, Result};
 use bellwether_tables::Table;
 use bytes::Bytes;
 
-use super::retain::greatest_number;
 use crate::encoder::{EncodedRows, RowEncoder};
 use crate::log::AddedFile;
 use crate::parquet_file;
@@ -28,7 +27,7 @@ pub trait Fold: Send + Sync {
     async fn fold(&self, table: Table, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>>;
 }
 
-/// How rows of a table are folded.
+/// The fold of a table's rows.
 #[derive(Clone, Copy)]
 pub(super) struct Folding<'a> {
     fold: &'a dyn Fold,
@@ -41,7 +40,7 @@ pub(super) struct Folding<'a> {
 impl Folding<'_> {
     /// Returns true if all rows of a file can be folded.
     pub(super) fn has_all_of(&self, file: &AddedFile) -> bool {
-        greatest_number(file, "events_to").is_some_and(|greatest| greatest <= self.to)
+        file.bounds().greatest_number("events_to").is_some_and(|greatest| greatest <= self.to)
     }
 
     /// Returns the rows of files, folded.

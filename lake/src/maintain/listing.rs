@@ -14,7 +14,7 @@ use crate::stored::Stored;
 /// An object and its bytes.
 pub(crate) type Object = (Path, u64);
 
-/// What the folder of a log holds.
+/// The content of a log's folder.
 #[derive(Debug, Default)]
 pub(crate) struct LogListing {
     /// Entries.

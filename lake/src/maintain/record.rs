@@ -19,7 +19,7 @@ use crate::reading::START;
 use crate::root::Lake;
 use crate::stored::{Stored, from_store};
 
-/// What one job took of one partition, in entries that were cleaned up.
+/// The offsets of one partition that one job has committed, in log entries that were cleaned up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanedPartition {
     /// Job; `replay` for files.
@@ -28,38 +28,38 @@ pub struct CleanedPartition {
     pub topic: String,
     /// Partition.
     pub partition: i32,
-    /// Where a commit fixed that it begins, before anything was read.
+    /// First offset to read, if a commit set it before anything was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<i64>,
-    /// Ranges taken, in the order of the commits. Consecutive ones are one.
+    /// Committed ranges, in the order of the commits. Consecutive ranges are merged.
     pub taken: Vec<CleanedRange>,
 }
 
-/// Consecutive offsets that were taken.
+/// Consecutive committed offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanedRange {
     /// First offset.
     pub from: i64,
     /// Offset after the last.
     pub next: i64,
-    /// Those of them that held no message; none if a commit did not say.
+    /// Number of offsets without a message; none if a commit does not state it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<i64>,
     /// Commits.
     pub commits: u64,
 }
 
-/// What is known of a table's log entries up to a version.
+/// A summary of a table's log entries up to a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanedLog {
-    /// The version of the log checkpoint that stands for the entries. Entries up to it are accounted for here.
+    /// Version of the log checkpoint that replaces the entries. The summary covers entries up to it.
     pub version: i64,
-    /// The first entry that is accounted for: 0 unless another program had cleaned up the log before.
+    /// First entry that the summary covers: 0 unless another program had cleaned up the log before.
     #[serde(default)]
     pub since: i64,
     /// Number of entries.
     pub entries: u64,
-    /// What jobs took.
+    /// Committed offsets, by job and partition.
     pub partitions: Vec<CleanedPartition>,
     /// Rows that were removed for good, added up by partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

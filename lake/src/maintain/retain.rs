@@ -11,11 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arrow::array::AsArray;
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use arrow::datatypes::{Int32Type, Int64Type};
 use bellwether_base::{Error, Result};
 use bellwether_tables::{AppId, Table};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::{Act, Maintained};
 use crate::commit::{Advance, Commit, CommitLog, Outcome};
@@ -28,7 +27,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// Days by which a table's history may become shorter at once without being confirmed.
 const MOST_DAYS: i64 = 7;
 
-/// How long the rows of each table are kept; none: for ever. Tables that are not listed are kept for ever.
+/// The time for which the rows of each table are kept; none means for ever. Tables that are not listed are kept for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Events, by the time of the statement and the end of the run.
@@ -155,7 +154,7 @@ impl Lake {
             Table::Metrics | Table::MetricsHourly => {
                 let rolled = Rolled::load(self).await?;
                 let to = if table == Table::Metrics { rolled.hours } else { rolled.days };
-                files.retain(|file| greatest_number(file, "events_to").is_some_and(|greatest| greatest <= to));
+                files.retain(|file| file.bounds().greatest_number("events_to").is_some_and(|greatest| greatest <= to));
             }
             _ => {}
         }
@@ -202,30 +201,21 @@ fn span<'a>(times: impl Iterator<Item = &'a Times>) -> Option<(i64, i64)> {
 
 /// Returns the times by which a file's rows age; none if its statistics do not say.
 fn times(table: Table, file: &AddedFile) -> Option<Times> {
-    let stats: Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-    let time = |which: &str, column: &str| {
-        let nanos = string_to_timestamp_nanos(stats[which][column].as_str()?).ok()?;
-        Some(nanos.div_euclid(1000))
-    };
+    let stated = file.bounds();
     let column = match table {
         Table::Events => "event_time",
         Table::Quarantine => "quarantined_at",
         Table::Metrics | Table::MetricsHourly | Table::MetricsDaily => "window_start",
         Table::Releases | Table::RollingHistory | Table::Alerts => return None,
     };
-    let mut times = Times { least: time("minValues", column)?, greatest: time("maxValues", column)? };
+    let (least, greatest) = stated.times(column)?;
+    let mut times = Times { least, greatest };
     if table == Table::Events {
         // A run belongs to the window in which it ended, whenever that was stated. Other statements have no end.
-        let nulls = stats["nullCount"]["ended_at"].as_i64()?;
+        let nulls = stated.nulls("ended_at")?;
         if Some(nulls) != file.rows {
-            times.greatest = times.greatest.max(time("maxValues", "ended_at")?);
+            times.greatest = times.greatest.max(stated.newest("ended_at")?);
         }
     }
     Some(times)
-}
-
-/// Returns the greatest value of a column of numbers, by a file's statistics.
-pub(super) fn greatest_number(file: &AddedFile, column: &str) -> Option<i64> {
-    let stats: Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-    stats["maxValues"][column].as_i64()
 }

@@ -1,4 +1,4 @@
-//! How much time has surely passed. Age decides what maintenance removes, and a clock may jump: by an hour, by a year, back again.
+//! Measures the time that has certainly passed. Maintenance removes by age, and a clock may jump, by an hour or a year, and back.
 //!
 //! Each round of maintenance notes the time in a file under the root. As long as no two rounds are further apart than
 //! [`LONGEST_PAUSE`], time has passed as the clock says. After a longer step, or a step back, it counts from anew: something that
