@@ -143,7 +143,7 @@ pub trait DetectorState: Send + Sync {
     /// Returns the numbers behind the verdict.
     fn evidence(&self, thresholds: &Thresholds) -> Evidence;
 
-    /// Appends a copy, without the settings, for a checkpoint. [`Detector::unpack`] reads it.
+    /// Appends a copy, without the settings, for a checkpoint. `Detector::unpack` reads it.
     fn pack(&self, to: &mut Packer);
 }
 

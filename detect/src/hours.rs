@@ -1,7 +1,7 @@
 //! Counts by hour: the past of a series, packed, small enough to keep for months.
 //!
 //! Hours are kept in blocks of a few days. A block holds a column of bad runs and one of runs, in as many bits as they
-//! need (see [`crate::columns`]): an hour of a task with 600 runs takes two bytes. Of sampled runs, an hour in which all
+//! need (see `crate::columns`): an hour of a task with 600 runs takes two bytes. Of sampled runs, an hour in which all
 //! bad runs have one weight, and all good ones too, keeps these two weights.
 
 use std::collections::VecDeque;

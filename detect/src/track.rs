@@ -3,7 +3,7 @@
 //! A correction of an already judged window goes back to the checkpoint before it and folds again. The differences are
 //! reported: transitions that are new, that moved, or that no longer occur.
 //!
-//! Checkpoints are packed, and the older they are the further they lie apart (see [`spacing`]), back to [`REACH`]. The
+//! Checkpoints are packed, and the older they are the further they lie apart (see `spacing`), back to [`REACH`]. The
 //! windows since an old checkpoint are no longer in memory; whoever has them can feed them again.
 
 use bellwether_stats::pack::{Pack, Packed, Packer};

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellwether_aggregate::rollup::{Roller, RollupSettings};
 use bellwether_aggregate::{Aggregate, AggregatorSettings, PartialsFold};
 use bellwether_base::{Clock, ManualClock, SystemClock};
 use bellwether_follow::Until;
-use bellwether_lake::{Act, Advance, Commit, CommitLog, Lake, Layout, MaintainSettings, Outcome, StorageOptions};
+use bellwether_lake::{Act, CommitLog, Lake, Layout, MaintainSettings, StorageOptions};
 use bellwether_tables::Table;
 use prometheus::Registry;
 use serde_json::json;
@@ -111,7 +112,6 @@ async fn an_aggregator_goes_on_after_files_that_it_knew_were_removed() {
 }
 
 #[tokio::test]
-#[ignore = "fails since roll-ups and maintenance were joined; the cause is not known yet"]
 async fn another_engine_reads_the_tables_as_they_are_and_has_a_clear_error_for_versions_that_are_gone() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -149,7 +149,7 @@ async fn another_engine_reads_the_tables_as_they_are_and_has_a_clear_error_for_v
     let mut lines = answer.lines();
     assert_eq!(lines.next(), Some("32"), "{answer}{}", String::from_utf8_lossy(&output.stderr));
     let error = lines.next().unwrap_or_default();
-    assert!(error.contains("version") || error.contains("Version"), "{answer}");
+    assert!(error.contains("No files in log segment"), "{answer}");
     bellwether(&["audit", "--recompute", "--root", root]).succeeds();
 }
 
@@ -207,24 +207,12 @@ async fn expired_events_go_and_the_audit_and_a_standing_aggregator_know() {
     assert_eq!((&rows["counts"]["removed"], &rows["counts"]["events"]), (&json!(8), &json!(5)), "{rows:#}");
 }
 
-/// Records that `metrics_hourly` holds the rows of `metrics` up to a number.
-async fn rolled(lake: &Lake, to: i64) {
-    let log = lake.log(Table::MetricsHourly);
-    let on = log.load().await.expect("loads");
-    let advance = |app_id: &str, next| Advance { app_id: app_id.to_owned(), expected: on.next(app_id), next };
-    let commit = Commit {
-        uuid: bellwether_base::unique_id(),
-        advances: vec![advance("rollup/to", to), advance("rollup/generation", 0)],
-        files: Vec::new(),
-        operation: "rollup",
-        ranges: Vec::new(),
-        facts: serde_json::Map::new(),
-    };
-    assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+async fn roll_up(lake: &Lake) {
+    let roller = Roller::open(lake, RollupSettings::default(), &Registry::new()).await;
+    Box::pin(roller.expect("opens").run_until_caught_up()).await.expect("rolls up");
 }
 
 #[tokio::test]
-#[ignore = "fails since roll-ups and maintenance were joined; the cause is not known yet"]
 async fn partial_rows_become_one_for_each_window_and_group_once_they_are_rolled_up() {
     for all in [false, true] {
         let mut feed = Feed::new().await;
@@ -232,6 +220,9 @@ async fn partial_rows_become_one_for_each_window_and_group_once_they_are_rolled_
         for n in 0..6 {
             Box::pin(feed.commit_events(&old_runs(&format!("run-{n}"), 20))).await;
             Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
+            if all && n == 5 || !all && n == 2 {
+                roll_up(&feed.lake).await;
+            }
         }
         let rows = async || feed.sql("SELECT count(*) AS n FROM metrics").await[0]["n"].as_i64().expect("a number");
         let (before, folded) = (rows().await, feed.folded().await);
@@ -243,11 +234,8 @@ async fn partial_rows_become_one_for_each_window_and_group_once_they_are_rolled_
             (done.files_compacted, i64::try_from(done.rows_folded).expect("few"))
         };
         if all {
-            // Versions 1 to 6 of `events`.
-            rolled(&feed.lake, 7).await;
             assert_eq!(maintain(&few).await, (6, before - groups));
         } else {
-            rolled(&feed.lake, 4).await;
             assert_eq!(maintain(&few).await, (3, before / 2 - groups), "only rows that are rolled up");
             assert_eq!(maintain(&few).await, (0, 0), "the others wait");
         }
@@ -265,6 +253,7 @@ async fn partial_rows_become_one_for_each_window_and_group_once_they_are_rolled_
         Box::pin(feed.commit_events(&[review])).await;
         Box::pin(aggregator.run_until_caught_up()).await.expect("catches up");
         feed.folded().await;
+        roll_up(&feed.lake).await;
         bellwether(&["audit", "--recompute", "--root", text(feed.root())]).succeeds();
     }
 }
