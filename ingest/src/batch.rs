@@ -117,7 +117,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Also keeps these columns of `events` in memory, for a reader in the same process.
+    /// Keeps these columns of `events` in memory, for a reader in the same process.
     ///
     /// # Errors
     /// `Bug` if `events` lacks one of the columns.

@@ -83,9 +83,9 @@ pub trait TopicIds: Send + Sync {
 
 /// Observes the progress of the committer, for health and metrics.
 pub trait Observer: Send + Sync {
-    /// A step failed, or its outcome is unknown, and is retried.
+    /// Reports a step that failed or whose outcome is unknown, and that is retried.
     fn retrying(&self, step: &'static str, reason: &str);
-    /// The batch is in `events`.
+    /// Reports a batch that is in `events`.
     fn committed(&self, report: &CommitReport);
 }
 

@@ -241,7 +241,7 @@ pub const COLUMNS: &[Column] = &[
     optional("span_id", ColumnType::Text, "W3C span id").distinct(),
     optional("sampling_probability", ColumnType::Double, "probability with which the producer kept the run"),
     optional("sampling_reason", ColumnType::Text, "why it was sampled so"),
-    required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths; 1,000,000 if unsampled"),
+    required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths, rounded at random to two significant digits; 1,000,000 if unsampled"),
     optional("segments", ColumnType::TextMap, "free dimensions of the producer"),
     optional("steps_json", ColumnType::Text, "steps, as sent").distinct(),
     optional("content_json", ColumnType::Text, "content, as sent").distinct(),

@@ -229,7 +229,7 @@ impl Decoder {
         Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
     }
 
-    /// The fast pass. It reads a completed run, as nearly all messages are, in one go.
+    /// Reads a completed run, as nearly all messages are, in one pass.
     fn read<'a>(&mut self, text: &'a str, envelope: &Envelope<'a>) -> Parsed<Event<'a>> {
         let completed = |name: &str| EventType::from_name(name) == Some(EventType::Completed);
         if envelope.event_type.is_none_or(|name| EventType::from_cloud_event(name) == Some(EventType::Completed))
@@ -296,7 +296,6 @@ impl Decoder {
         let release = self.releases.get(run.release.ok_or(Malformed)?.0)?;
         let status = run.outcome.as_ref().and_then(|outcome| outcome.status).ok_or(Malformed)?.0;
         let stage = run.rollout.as_ref().map_or(Some("full"), |rollout| rollout.stage.map(|stage| stage.0));
-        let probability = run.sampling.as_ref().and_then(|sampling| sampling.probability);
         Ok(Completed {
             release,
             started_micros: run.started_at.ok_or(Malformed)?.0,
@@ -304,7 +303,6 @@ impl Decoder {
             status,
             stage: stage.ok_or(Malformed)?,
             attempt: run.attempt.map_or(1, |attempt| attempt.0),
-            weight_micros: run::weight_micros(probability),
             run,
         })
     }

@@ -27,6 +27,7 @@ mod schema;
 mod surrogate;
 pub mod units;
 pub mod value;
+mod weight;
 
 pub use decode::{Decoder, Envelope, Event, EventType, Limits, Payload};
 pub use ids::content_hash;

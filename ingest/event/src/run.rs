@@ -12,6 +12,7 @@ use crate::value::{
     Millis, Number, Positive, Probability, RawContent, RawList, RawObject, RawRelease, Risk, ScoreKind, Severity,
     Sha256Text, SpanId, Stage, StartTime, Status, Target, Text, Time, TraceId, UnreadJson,
 };
+use crate::weight;
 
 // Identity: malformed beyond its limit.
 type Name128<'a> = Text<'a, 1, 128>;
@@ -397,13 +398,18 @@ pub struct Completed<'a> {
     pub stage: &'static str,
     /// Attempt, from 1.
     pub attempt: i64,
-    /// 1 / sampling probability in millionths; 1,000,000 if the run was not sampled.
-    pub weight_micros: i64,
 }
 
 // === impl Completed ===
 
 impl Completed<'_> {
+    /// Returns the number of runs that the run represents, in millionths: 1 / sampling probability, rounded at random to one of a
+    /// bounded number of weights; 1,000,000 if the run was not sampled.
+    pub fn weight_micros(&self, run_id: &str) -> i64 {
+        let probability = self.run.sampling.as_ref().and_then(|sampling| sampling.probability);
+        probability.map_or(weight::ONE_MICROS, |probability| weight::weight_micros(probability.sent, run_id))
+    }
+
     /// Returns the duration in microseconds: the stated one, else the difference of the two times. Returns `None` if the run
     /// ends before it starts or lasts longer than [`units::MAX_SQUARED`].
     pub fn latency_total_micros(&self) -> Option<i64> {
@@ -411,12 +417,6 @@ impl Completed<'_> {
         let derived = || Some(self.ended_micros - self.started_micros?);
         stated.or_else(|| derived().filter(|micros| (0..=units::MAX_SQUARED).contains(micros)))
     }
-}
-
-/// Returns the weight, in millionths, of a run sampled with this probability.
-#[expect(clippy::cast_possible_truncation, reason = "the bound of the probability keeps it at or below 1e12")]
-pub(crate) fn weight_micros(probability: Option<Probability>) -> i64 {
-    probability.map_or(1_000_000, |probability| (1e6 / probability.sent.max(units::MIN_PROBABILITY)).round() as i64)
 }
 
 // === impl Validation ===

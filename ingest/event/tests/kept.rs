@@ -153,7 +153,7 @@ fn a_probability_below_its_bound_counts_as_the_bound() {
     let body = minimal_with(|event| event["data"]["sampling"] = json!({ "probability": 1e-9 }));
     accepted(&body, |event| {
         let Payload::Completed(completed) = &event.payload else { panic!("a completed run") };
-        assert_eq!(completed.weight_micros, 1_000_000_000_000);
+        assert_eq!(completed.weight_micros(""), 1_000_000_000_000);
         assert_eq!(truncated(event), [("/data/sampling/probability".to_owned(), "bounded")]);
     });
 }

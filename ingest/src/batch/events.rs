@@ -61,7 +61,7 @@ impl EventRows {
         };
         self.releases.append(completed.map(|completed| &completed.release));
         columns.attempt.put(row, completed.map_or(1, |completed| i32::try_from(completed.attempt).unwrap_or(i32::MAX)));
-        columns.weight_micros.put(row, completed.map_or(1_000_000, |completed| completed.weight_micros));
+        columns.weight_micros.put(row, completed.map_or(1_000_000, |completed| completed.weight_micros(&event.run_id)));
         if let Some(completed) = completed {
             append_completed(columns, row, completed);
         }

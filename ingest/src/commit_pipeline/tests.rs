@@ -66,7 +66,7 @@ impl DataStore for FakeStore {
         // The first commit is version 1.
         let commits = (1..).zip(self.quarantine.commits()).filter(|(version, commit)| {
             let moved = commit.advances.iter().map(|advance| advance.app_id.as_str());
-            (asked.after + 1..=asked.until).contains(version) && asked.concerns(moved)
+            (asked.after + 1..=asked.until).contains(version) && asked.matches(moved)
         });
         let files: Vec<String> = commits.flat_map(|(_, commit)| commit.files).map(|file| file.path).collect();
         let rows = written.iter().filter(|(path, _)| files.contains(path)).flat_map(|(_, rows)| rows);

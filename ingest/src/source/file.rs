@@ -361,7 +361,7 @@ mod tests {
         Ok(all)
     }
 
-    /// The events of a text, with their offsets.
+    /// Returns the events of a text, with their offsets.
     fn events(text: &str) -> Vec<(i64, String)> {
         let records = records(text.as_bytes(), 1000).expect("reads");
         records.into_iter().map(|(record, text)| (record.offset, String::from_utf8(text).expect("text"))).collect()
