@@ -231,7 +231,7 @@ mod tests {
         LogEntry { ranges, ..LogEntry::default() }
     }
 
-    /// A commit at a minute, with the moments up to which partitions were read.
+    /// Returns a commit at a minute, with the moments up to which partitions were read.
     fn marks(at: i64, job: &str, marks: &[(i32, i64, Option<i64>)]) -> LogEntry {
         let mut txns = Vec::new();
         for (partition, end, read_to) in marks {

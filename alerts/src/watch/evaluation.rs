@@ -1,11 +1,13 @@
 //! One evaluation: reads the versions that are new, judges them, and appends the transitions.
 
+use arrow::array::RecordBatch;
 use bellwether_base::{Error, Result};
 use bellwether_detect::Minute;
 use bellwether_follow::Cursor;
-use bellwether_lake::{Layout, Snapshot};
+use bellwether_lake::{Lake, Layout, LogEntry, Snapshot};
 use bellwether_queries::{Session, SessionSettings};
 use bellwether_tables::Table;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 
 use super::Watcher;
 use super::publish::Origin;
@@ -17,9 +19,23 @@ use crate::record::AlertRow;
 /// Most versions that one evaluation reads.
 const MOST_VERSIONS: usize = 500;
 
+/// Versions whose rows are read at the same time, far behind the end of a log. Each takes a few megabytes of memory if there are
+/// thousands of groups.
+const AT_ONCE: usize = 8;
+
 /// Returns how often all rows of `metrics` have been replaced.
 fn generation(metrics: &Snapshot) -> i64 {
     Layout::of(metrics).map_or(0, |layout| layout.generation)
+}
+
+/// Returns the rows of log entries, in their order. Some are read ahead, because a store may take tens of milliseconds for each.
+fn rows_of<'a>(
+    lake: &'a Lake,
+    table: Table,
+    entries: &'a [LogEntry],
+    columns: &'a [&'static str],
+) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Unpin + 'a {
+    stream::iter(entries).map(move |entry| read_entry(lake, table, entry, columns).boxed()).buffered(AT_ONCE)
 }
 
 // === impl Watcher ===
@@ -105,41 +121,44 @@ impl Watcher {
 
     /// Reads new rows of `metrics`. Returns the version of `events` up to which they count, and whether there may be more.
     async fn read_metrics(&mut self) -> Result<(i64, bool)> {
-        let mut cursor = Cursor::new(self.watch.lake.log(Table::Metrics), self.metrics_read.version + 1);
+        let cursor = Cursor::new(self.watch.lake.log(Table::Metrics), self.metrics_read.version + 1);
         let columns = self.engine.columns(Table::Metrics).await;
-        let (mut parts, mut read) = (Parts::of(Table::Metrics), 0);
-        while read < MOST_VERSIONS {
-            let Some(entry) = cursor.entry(0).await? else { break };
+        let mut parts = Parts::of(Table::Metrics);
+        let lake = self.watch.lake.clone();
+        let entries = cursor.entries(0, MOST_VERSIONS).await?;
+        let mut read = rows_of(&lake, Table::Metrics, &entries, &columns);
+        for entry in &entries {
             let after = self.metrics_read.after(entry.version, entry.txns.iter().cloned());
             if generation(&after) != generation(&self.metrics_read) {
                 self.is_outdated = true;
                 break;
             }
-            let rows = read_entry(&self.watch.lake, Table::Metrics, &entry, &columns).await?;
+            let rows = read.try_next().await?.unwrap_or_default();
             parts.add(&mut self.engine, rows).await?;
             self.metrics_read = after;
-            cursor.advance_to(entry.version + 1);
-            read += 1;
         }
         parts.take(&mut self.engine).await?;
-        Ok((Layout::reads_next(&self.metrics_read).max(self.events_next), read == MOST_VERSIONS))
+        Ok((Layout::reads_next(&self.metrics_read).max(self.events_next), entries.len() == MOST_VERSIONS))
     }
 
     /// Reads `events` up to a version: its rows if a rule needs them, and how far the sources are.
     async fn read_events(&mut self, to: i64) -> Result<()> {
-        let log = self.watch.lake.log(Table::Events);
+        let lake = self.watch.lake.clone();
         let columns = self.engine.columns(Table::Events).await;
         let mut parts = Parts::of(Table::Events);
         while self.events_next < to {
-            let Some(entry) = log.entry(self.events_next).await? else {
+            let most = usize::try_from(to - self.events_next).unwrap_or(MOST_VERSIONS).min(MOST_VERSIONS);
+            let entries = Cursor::new(lake.log(Table::Events), self.events_next).entries(0, most).await?;
+            if entries.is_empty() {
                 return Err(Error::data(format!("version {} of `events` is no longer in its log", self.events_next)));
-            };
-            self.progress.note(&entry);
-            if !columns.is_empty() {
-                let rows = read_entry(&self.watch.lake, Table::Events, &entry, &columns).await?;
-                parts.add(&mut self.engine, rows).await?;
             }
-            self.events_next += 1;
+            let mut read = rows_of(&lake, Table::Events, &entries, &columns);
+            for entry in &entries {
+                let rows = read.try_next().await?.unwrap_or_default();
+                self.progress.note(entry);
+                parts.add(&mut self.engine, rows).await?;
+                self.events_next = entry.version + 1;
+            }
         }
         parts.take(&mut self.engine).await
     }

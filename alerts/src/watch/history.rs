@@ -6,6 +6,7 @@ use bellwether_base::Result;
 use bellwether_detect::Minute;
 use bellwether_lake::{CommitLog, Layout, Reading};
 use bellwether_tables::Table;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Watcher;
 use super::publish::Origin;
@@ -14,6 +15,9 @@ use crate::record::micros;
 
 /// Entries of `events` before the first unread one that show how far the sources are.
 const ENTRIES_AT_START: i64 = 200;
+
+/// Of these, so many are read at the same time.
+const ENTRIES_AT_ONCE: usize = 16;
 
 /// Transitions of so many days in `alerts` are compared with those that come out when history is judged again.
 pub(super) const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
@@ -56,12 +60,15 @@ impl Watcher {
     /// Notes how far the sources are, from the newest entries of `events`.
     async fn note_sources(&mut self) -> Result<()> {
         let log = self.watch.lake.log(Table::Events);
-        for version in (self.events_next - ENTRIES_AT_START).max(0)..self.events_next {
+        let versions = (self.events_next - ENTRIES_AT_START).max(0)..self.events_next;
+        let mut entries = stream::iter(versions).map(|version| log.entry(version)).buffered(ENTRIES_AT_ONCE);
+        while let Some(entry) = entries.try_next().await? {
             // An entry that was cleaned up shows nothing any more.
-            if let Some(entry) = log.entry(version).await? {
+            if let Some(entry) = entry {
                 self.progress.note(&entry);
             }
         }
+        drop(entries);
         self.noted_next = self.progress.follow(&log, self.events_next).await?;
         let newest = log.load().await?;
         self.progress.note_known(Reading::all(&newest), newest.version < self.noted_next);
