@@ -49,7 +49,7 @@ impl Budget {
         self.bytes / 16
     }
 
-    /// The index of runs.
+    /// Returns the share of the index of runs.
     pub(crate) fn index(self) -> usize {
         self.bytes / 8
     }
@@ -59,12 +59,12 @@ impl Budget {
         self.bytes / 8
     }
 
-    /// The query that computes a span of `rolling_history`; it runs in turn with those of [`Budget::sums`].
+    /// Returns the share of the query that computes a span of `rolling_history`; it runs in turn with those of [`Budget::sums`].
     pub(crate) fn history(self) -> usize {
         self.bytes / 8
     }
 
-    /// Folding metrics by hour and by day.
+    /// Returns the share of folding metrics by hour and by day.
     pub(crate) fn rollup(self) -> usize {
         self.bytes / 8
     }
@@ -74,7 +74,7 @@ impl Budget {
         self.bytes / 4
     }
 
-    /// A statement of `bellwether sql`, which does nothing else.
+    /// Returns the share of a statement of `bellwether sql`, which does nothing else.
     pub(crate) fn statement(self) -> usize {
         self.bytes / 2
     }

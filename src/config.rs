@@ -415,7 +415,7 @@ mod tests {
         parse(text).expect_err("the text is invalid").message().to_owned()
     }
 
-    /// Everything that a configuration sets, as text.
+    /// Returns everything that a configuration sets, as text.
     fn shown(config: &Config) -> String {
         let Config { kafka, .. } = config;
         let hidden = (&kafka.flush, kafka.start, &kafka.instance_id, &kafka.properties, &config.tables.options);

@@ -56,7 +56,7 @@ impl RootArgs {
     }
 }
 
-/// The error of a command that needs tables if no argument names them.
+/// Makes the error of a command that needs tables if no argument names them.
 pub(crate) fn unnamed() -> Error {
     Error::config("no root of tables given").with_hint("add --root ROOT or --config FILE, or set BELLWETHER_ROOT")
 }

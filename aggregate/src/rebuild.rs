@@ -59,7 +59,7 @@ pub async fn rebuild(
         if lake.log(table).load().await?.form().has_unknown_columns(table) {
             let what = format!("`{}` has columns that this version does not know, and would leave out", table.name());
             return Err(Error::data(what).with_hint(
-                "rebuild with the version that knows them; if they are nobody's any more, drop them first \
+                "rebuild with the version that knows them; if no program needs them any more, drop them first \
                  (`ALTER TABLE ... DROP COLUMN`)",
             ));
         }

@@ -66,7 +66,7 @@ impl StoredRows {
         }
     }
 
-    /// The roll-ups that spans use.
+    /// Returns the roll-ups that spans use.
     pub(crate) fn rolled(&self) -> Rolled {
         self.rolled
     }

@@ -134,10 +134,10 @@ pub trait DetectorState: Send + Sync {
     /// Returns the current verdict.
     fn verdict(&self, thresholds: &Thresholds) -> Verdict;
 
-    /// Called when an alert fires; from then on, evidence of recovery is gathered.
+    /// Notes that an alert fires: from then on, evidence of recovery is gathered.
     fn on_fired(&mut self) {}
 
-    /// Called when the alert resolves; evidence starts from zero.
+    /// Notes that the alert resolves: evidence starts from zero.
     fn on_resolved(&mut self) {}
 
     /// Returns the numbers behind the verdict.

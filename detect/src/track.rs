@@ -4,7 +4,7 @@
 //! reported: transitions that are new, that moved, or that no longer occur.
 //!
 //! Checkpoints are packed, and the older they are the further they lie apart (see `spacing`), back to [`REACH`]. The
-//! windows since an old checkpoint are no longer in memory; whoever has them can feed them again.
+//! windows since an old checkpoint are no longer in memory; the caller can feed them again if it has them.
 
 use bellwether_stats::pack::{Pack, Packed, Packer};
 

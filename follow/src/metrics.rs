@@ -26,7 +26,7 @@ pub struct MetricRegistrar<'a> {
 // === impl MetricRegistrar ===
 
 impl<'a> MetricRegistrar<'a> {
-    /// Every metric carries the label, if there is one.
+    /// Makes the metrics. Each carries the label, if there is one.
     pub fn new(registry: &'a Registry, role: &'a str, label: Option<(&'a str, String)>) -> Self {
         Self { registry, role, label }
     }

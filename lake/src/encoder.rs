@@ -125,7 +125,7 @@ impl RowEncoder {
         Self { table, pages, schema, handed_on: None, files, spans, rows: 0, bytes: 0 }
     }
 
-    /// Also keeps these columns of every row in memory, for a reader in the same process. Without columns, keeps nothing.
+    /// Keeps these columns of every row in memory, for a reader in the same process. Without columns, keeps nothing.
     ///
     /// # Errors
     /// `Bug` if the table has no such column.

@@ -42,13 +42,13 @@ impl Layout {
     }
 
     /// Returns for each shard the version of `events` that it reads next.
-    pub fn stands(self, on: &Snapshot) -> impl Iterator<Item = (u32, i64)> {
+    pub fn positions(self, on: &Snapshot) -> impl Iterator<Item = (u32, i64)> {
         (0..self.shards).map(|shard| (shard, on.next(&app_of(shard)).unwrap_or(0)))
     }
 
     /// Returns the version of `events` that the shard furthest behind reads next: `metrics` covers all earlier ones.
     pub fn reads_next(on: &Snapshot) -> i64 {
-        Self::of(on).and_then(|layout| layout.stands(on).map(|(_, next)| next).min()).unwrap_or(0)
+        Self::of(on).and_then(|layout| layout.positions(on).map(|(_, next)| next).min()).unwrap_or(0)
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
             last = advance.next;
             let on = Snapshot::new(1, BTreeMap::from([(advance.app_id, advance.next), (app_of(0), 9)]));
             assert_eq!(Layout::of(&on), Some(layout));
-            assert_eq!(layout.stands(&on).next(), Some((0, 9)));
+            assert_eq!(layout.positions(&on).next(), Some((0, 9)));
             assert_eq!(Layout::reads_next(&on), if shards == 1 { 9 } else { 0 });
         }
     }

@@ -215,7 +215,7 @@ pub(crate) fn widening(metadata: &TableMetadata, added: &[String], now_ms: i64, 
     described(metadata, "ADD COLUMNS", json!({ "columns": json!(added).to_string() }), now_ms, id)
 }
 
-/// The entry that gives a table a property: the metadata as it is to be.
+/// Returns the entry that gives a table a property: the metadata as it is to be.
 pub(crate) fn with_property(
     metadata: &TableMetadata,
     name: &str,
@@ -227,7 +227,7 @@ pub(crate) fn with_property(
     described(metadata, "SET TBLPROPERTIES", properties, now_ms, id)
 }
 
-/// The entry that changes the metadata of a table.
+/// Returns the entry that changes the metadata of a table.
 fn described(metadata: &TableMetadata, operation: &str, parameters: Value, now_ms: i64, id: Uuid) -> Result<String> {
     let bug = |source| Error::bug("a table's metadata cannot be written as JSON").with_source(source);
     let metadata = serde_json::to_value(metadata).map_err(bug)?;

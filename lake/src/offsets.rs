@@ -34,7 +34,7 @@ pub struct OffsetsOf {
 
 impl OffsetsOf {
     /// Returns true if a commit that advances these applications is one of the application.
-    pub fn concerns<'a>(&self, mut moved: impl Iterator<Item = &'a str>) -> bool {
+    pub fn matches<'a>(&self, mut moved: impl Iterator<Item = &'a str>) -> bool {
         moved.any(|app_id| app_id == self.app_id || app_id == self.aside)
     }
 
@@ -71,7 +71,7 @@ impl Lake {
             if asked.begins_after(&entry) {
                 break;
             }
-            if asked.concerns(entry.txns.iter().map(|(app_id, _)| app_id.as_str())) {
+            if asked.matches(entry.txns.iter().map(|(app_id, _)| app_id.as_str())) {
                 for file in &entry.added {
                     self.collect_offsets(table, file, asked, &mut found).await?;
                 }

@@ -140,7 +140,7 @@ impl Catalog {
         self.itself.upgrade().ok_or_else(|| DataFusionError::Execution("the catalog is gone".to_owned()))
     }
 
-    /// The roll-ups of the snapshot.
+    /// Returns the roll-ups of the snapshot.
     pub(crate) fn rolled(&self) -> Rolled {
         self.snapshot.rolled
     }

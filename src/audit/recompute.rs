@@ -68,7 +68,7 @@ async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFil
     let metrics = Snapshot::new(0, basis.applications.clone());
     let Some(layout) = Layout::of(&metrics).filter(|layout| layout.shards > 1) else { return Ok(None) };
     let mut shards = Vec::new();
-    for (_, next) in layout.stands(&metrics) {
+    for (_, next) in layout.positions(&metrics) {
         shards.push(if next == 0 { Vec::new() } else { lake.files_at(Table::Events, next - 1).await? });
     }
     Ok(Some(shards))

@@ -136,7 +136,7 @@ impl Hypergeometric {
         if (k - self.mode).abs() <= WALK { self.ln_walked(k) } else { self.ln_saddle(k) }
     }
 
-    /// Near the mode: multiplies the ratios on the way, which is exact and quick.
+    /// Multiplies the ratios on the way from the mode, which is exact and quick near it.
     fn ln_walked(&self, k: f64) -> f64 {
         let (mut step, end) = (k.min(self.mode), k.max(self.mode));
         let (mut ln, mut product) = (0.0, 1.0_f64);
@@ -153,7 +153,7 @@ impl Hypergeometric {
         if k < self.mode { -up } else { up }
     }
 
-    /// Far from the mode: uses the product of two binomial probabilities with rates that have this odds ratio and means
+    /// Uses, far from the mode, the product of two binomial probabilities with rates that have this odds ratio and means
     /// near the mode, so that nothing cancels.
     fn ln_saddle(&self, k: f64) -> f64 {
         let odds_b = (self.mode + 0.5) / (self.total_b - self.mode + 0.5);

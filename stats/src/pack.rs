@@ -147,7 +147,7 @@ impl Pack for u128 {
 }
 
 impl Pack for i128 {
-    /// Small numbers of either sign take few bytes.
+    /// Maps numbers of either sign to few bytes if they are small.
     #[expect(clippy::cast_sign_loss, reason = "the bits are kept")]
     fn pack(&self, to: &mut Packer) {
         to.varint(((self << 1) ^ (self >> 127)) as u128);

@@ -120,7 +120,7 @@ impl FixedPoint {
         self.0 as f64 / UNITS
     }
 
-    /// Adds, saturating at the ends of the range.
+    /// Adds and saturates at the ends of the range.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))

@@ -136,7 +136,7 @@ impl DataStore for FaultyData {
         // The first commit is version 1.
         let commits = (1..).zip(self.quarantine.commits()).filter(|(version, commit)| {
             let moved = commit.advances.iter().map(|advance| advance.app_id.as_str());
-            (asked.after + 1..=asked.until).contains(version) && asked.concerns(moved)
+            (asked.after + 1..=asked.until).contains(version) && asked.matches(moved)
         });
         let files = commits.flat_map(|(_, commit)| commit.files);
         let rows = files.filter_map(|file| self.data.rows(&file.path)).flatten();

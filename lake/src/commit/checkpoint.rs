@@ -30,7 +30,7 @@ pub struct LastCheckpoint {
 // === impl LastCheckpoint ===
 
 impl LastCheckpoint {
-    /// The log checkpoint of a version, in one file.
+    /// Names the log checkpoint of a version, in one file.
     pub(crate) fn at(version: i64) -> Self {
         Self { version, parts: None }
     }
@@ -86,7 +86,7 @@ impl DeltaLog {
         Ok(Snapshot::default().with(LogEntry { version: last.version, ..actions }))
     }
 
-    /// The number of an application as of the oldest log checkpoint that stands for an entry; none if there is no such
+    /// Returns the number of an application as of the oldest log checkpoint that stands for an entry; none if there is no such
     /// checkpoint, or it has no such number.
     pub(crate) async fn number_at(&self, version: i64, app_id: &str) -> Result<Option<i64>> {
         let listing = LogListing::of(self).await?;

@@ -285,7 +285,7 @@ impl DeltaLog {
         }
     }
 
-    /// Why an entry cannot land: maintenance has removed the files that it names, because no commit named them for so long. The
+    /// Returns why an entry cannot land: maintenance has removed the files that it names, because no commit named them for so long. The
     /// table says so before they go, so that an entry which lands without having read that is among those that name them.
     fn files_are_gone(&self, base: &Snapshot, entry: &Entry<'_>) -> Option<Error> {
         let gone_before = base.next(&AppId::Unnamed.to_string())?;
@@ -434,7 +434,7 @@ pub fn entry_version(path: &Path) -> Option<i64> {
     path.filename()?.strip_suffix(".json")?.parse().ok()
 }
 
-/// When the oldest of some files was written, by their names.
+/// Returns when the oldest of some files was written, by their names.
 fn oldest(files: &[DataFile]) -> Option<i64> {
     files.iter().filter_map(|file| written_micros(&file.path)).min()
 }

@@ -143,7 +143,7 @@ impl Lake {
         Ok(Some(Cleaning { base, record, gone }))
     }
 
-    /// The table as of a log checkpoint.
+    /// Returns the table as of a log checkpoint.
     async fn state_at(&self, log: &DeltaLog, version: i64) -> Result<Replay> {
         let stands = log.checkpoint(&LastCheckpoint::at(version)).await?;
         let files = self.files_at(log.table(), version).await?;
@@ -203,7 +203,7 @@ impl Replay {
     }
 }
 
-/// The version that entries are replayed from: of a log checkpoint, or before the first entry.
+/// Returns the version that entries are replayed from: of a log checkpoint, or before the first entry.
 fn start(listing: &LogListing, record: Option<&CleanedLog>) -> Option<i64> {
     match (record, listing.first()?) {
         (Some(record), _) => Some(record.version),
@@ -213,7 +213,7 @@ fn start(listing: &LogListing, record: Option<&CleanedLog>) -> Option<i64> {
     }
 }
 
-/// The log checkpoint to clean up to: the newest one that is old enough and that no follower needs the entries before, within
+/// Chooses the log checkpoint to clean up to: the newest one that is old enough and that no follower needs the entries before, within
 /// the bound of a step. Also returns who an older one waits for.
 async fn choose(
     log: &DeltaLog,

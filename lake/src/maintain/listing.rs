@@ -40,12 +40,12 @@ impl LogListing {
         Ok(listing)
     }
 
-    /// The oldest entry.
+    /// Returns the oldest entry.
     pub(crate) fn first(&self) -> Option<i64> {
         self.entries.keys().next().copied()
     }
 
-    /// Versions, among these, of log checkpoints that are in one file of the usual name.
+    /// Returns the versions, among these, of log checkpoints that are in one file of the usual name.
     pub(crate) fn checkpoints(&self, versions: RangeInclusive<i64>) -> impl Iterator<Item = i64> {
         let is_whole = |(version, objects): &(&i64, &Vec<Object>)| {
             let name = format!("{version:020}.checkpoint.parquet");
@@ -57,7 +57,7 @@ impl LogListing {
     }
 }
 
-/// The version of an object of the log, by the number that its name begins with.
+/// Returns the version of an object of the log, by the number that its name begins with.
 fn version_of(path: &Path) -> Option<i64> {
     let (number, _) = path.filename()?.split_once('.')?;
     (number.len() == 20).then(|| number.parse().ok())?

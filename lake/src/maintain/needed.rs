@@ -18,7 +18,7 @@ pub(super) struct Needed {
 // === impl Lake ===
 
 impl Lake {
-    /// The first version of a table that some follower has still to read; none if the table has no followers with a recorded
+    /// Returns the first version of a table that some follower has still to read; none if the table has no followers with a recorded
     /// position. The watcher has none: if its next version is gone, it builds its state from the newest one.
     pub(super) async fn needed(&self, table: Table) -> Result<Option<Needed>> {
         match table {
@@ -37,7 +37,7 @@ impl Lake {
     }
 }
 
-/// The first version of `quarantine` that a new owner of a partition would read, to learn which messages beyond `events` were
+/// Returns the first version of `quarantine` that a new owner of a partition would read, to learn which messages beyond `events` were
 /// rejected. Of a partition that is not beyond `events`, it reads nothing.
 fn ahead(quarantine: &Snapshot, events: &Snapshot) -> Option<i64> {
     let since = |(app_id, next): (&str, i64)| {

@@ -69,7 +69,7 @@ pub struct CleanedLog {
 // === impl CleanedLog ===
 
 impl CleanedLog {
-    /// The record of no entries yet, of which the first is this one.
+    /// Returns the record of no entries yet, of which the first is this one.
     pub(super) fn since(first: i64) -> Self {
         Self { version: first - 1, since: first, ..Self::default() }
     }
@@ -134,7 +134,7 @@ impl CleanedPartition {
 // === impl Lake ===
 
 impl Lake {
-    /// The record of the entries of a table's log that were cleaned up by maintenance; none if there were none.
+    /// Returns the record of the entries of a table's log that were cleaned up by maintenance; none if there were none.
     ///
     /// # Errors
     /// `Unavailable` if storage does not answer; `Data` if the record cannot be read.

@@ -57,7 +57,7 @@ impl Lake {
         Ok(removed)
     }
 
-    /// The cutoff, or an earlier one if the newest commits say that it is earlier for other writers: a clock that is ahead must
+    /// Returns the cutoff, or an earlier one if the newest commits say that it is earlier for other writers: a clock that is ahead must
     /// not refuse their commits. None if nothing was committed for long enough to tell.
     async fn as_others_see_it(&self, table: Table, cutoff: i64, settings: &MaintainSettings) -> Result<Option<i64>> {
         let log = self.log(table);
@@ -89,7 +89,7 @@ impl Lake {
         Ok(old)
     }
 
-    /// Those files that neither the newest version nor any entry that is left names. A file that an entry takes out is removed
+    /// Returns those files that neither the newest version nor any entry that is left names. A file that an entry takes out is removed
     /// together with that entry.
     async fn without_named(&self, table: Table, files: Vec<(String, u64)>) -> Result<Vec<(String, u64)>> {
         let log = self.log(table);
@@ -134,7 +134,7 @@ impl Lake {
     }
 }
 
-/// When a file was written, microseconds since the epoch, by its name (`part-UUID.…`). None for a file of another writer.
+/// Returns when a file was written, microseconds since the epoch, by its name (`part-UUID.…`). None for a file of another writer.
 pub(crate) fn written_micros(path: &str) -> Option<i64> {
     let name = path.rsplit('/').next()?.strip_prefix("part-")?;
     let id = Uuid::parse_str(name.split('.').next()?).ok()?;

@@ -1,9 +1,9 @@
 //! Measures the time that has certainly passed. Maintenance removes by age, and a clock may jump, by an hour or a year, and back.
 //!
 //! Each round of maintenance notes the time in a file under the root. As long as no two rounds are further apart than
-//! [`LONGEST_PAUSE`], time has passed as the clock says. After a longer step, or a step back, it counts from anew: something that
-//! must be two hours old then stays until there were two hours of rounds. So a clock that is a year ahead removes nothing that a
-//! reader still has open, and neither does the first round after a year without one.
+//! [`LONGEST_PAUSE`], time has passed as the clock says. After a longer step, or a step back, counting starts again: something
+//! that must be two hours old then stays until there were two hours of rounds. So a clock that is a year ahead removes nothing
+//! that a reader still has open, and neither does the first round after a year without one.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(super) struct Witness {
 // === impl Witness ===
 
 impl Witness {
-    /// The latest time that is surely so long ago.
+    /// Returns the latest time that is surely so long ago.
     ///
     /// # Errors
     /// Until when there is none.
@@ -91,19 +91,19 @@ impl Lake {
         Ok(Witness { now_micros, since_micros, moved_micros })
     }
 
-    /// The folder of maintenance's own files.
+    /// Returns the folder of maintenance's own files.
     pub(super) fn own_folder(&self) -> Path {
         self.base().join("_bellwether")
     }
 }
 
-/// The note of a round.
+/// Makes the note of a round.
 fn after(found: Option<Noted>, now: i64) -> Noted {
-    let anew = |moved_micros| Noted { at_micros: now, since_micros: now, moved_micros };
-    let Some(found) = found else { return anew(None) };
+    let restarted = |moved_micros| Noted { at_micros: now, since_micros: now, moved_micros };
+    let Some(found) = found else { return restarted(None) };
     let moved = now.saturating_sub(found.at_micros);
     if moved > micros(LONGEST_PAUSE) || moved < -micros(STEP_BACK) {
-        return anew(Some(moved));
+        return restarted(Some(moved));
     }
     Noted { at_micros: now.max(found.at_micros), ..found }
 }
@@ -124,7 +124,7 @@ mod tests {
         Witness { now_micros, since_micros, moved_micros }
     }
 
-    /// The notes of rounds at these times.
+    /// Returns the notes of rounds at these times.
     fn rounds(times: &[i64]) -> Witness {
         let mut noted = None;
         for time in times {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_time_counts_anew_in_either_direction() {
+    fn after_a_jump_time_counts_again_in_either_direction() {
         let day = Duration::from_secs(86_400);
         let jumped = 400 * DAY;
         let moved = Some(jumped - 3 * DAY);
