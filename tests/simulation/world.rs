@@ -209,10 +209,13 @@ impl World {
             self.control.arm(self.random.of(&CrashPoint::INGEST), 1 + self.random.below(6));
         }
         if whole {
-            // Each point in turn, so that a few seeds reach all of them, and a random one.
-            let turn = CrashPoint::BEYOND[(self.plan.seed % CrashPoint::BEYOND.len() as u64) as usize];
+            // Points in turn, so that a few seeds reach all of them, and a random one. Two in each run, since not every run
+            // gets to every point.
+            let turn =
+                |shift: u64| CrashPoint::BEYOND[((self.plan.seed + shift) % CrashPoint::BEYOND.len() as u64) as usize];
             self.control.arm(self.random.of(&CrashPoint::BEYOND), 1 + self.random.below(3));
-            self.control.arm(turn, 1);
+            self.control.arm(turn(0), 1);
+            self.control.arm(turn(CrashPoint::BEYOND.len() as u64 / 2), 1);
         }
         (0..WORKERS).for_each(|number| self.start(Part::Worker(number)));
         if whole {
