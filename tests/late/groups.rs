@@ -65,8 +65,7 @@ async fn a_span_that_does_not_fit_its_memory_is_left_out_and_aggregation_goes_on
     let all = runs();
     let some: Vec<Value> = all[..200].iter().chain(all.last()).cloned().collect();
     let enough = AggregatorSettings::default();
-    for (settings, rows) in
-        [(AggregatorSettings { rolling_history_memory_bytes: 1 << 10, ..enough.clone() }, 0), (enough, 200)]
+    for (settings, rows) in [(AggregatorSettings { rolling_history_memory_bytes: 1 << 10, ..enough }, 0), (enough, 200)]
     {
         let mut feed = Feed::new().await;
         feed.commit_events(&some).await;
