@@ -56,7 +56,8 @@ pub use layout::{Layout, MOST_SHARDS, app_of};
 pub use lease::Lease;
 pub use log::{AddedFile, LogEntry, Protocol, RemovedRows, TableMetadata};
 pub use maintain::{
-    Act, Amount, CleanedLog, CleanedPartition, CleanedRange, Fold, MaintainSettings, Maintained, Retention, Waits,
+    Act, Amount, CleanedLog, CleanedPartition, CleanedRange, Edit, Edited, Fold, Held, Holder, MaintainSettings,
+    Maintained, Retention, Rewriting, Scanned, Tokens, Waits,
 };
 pub use offsets::OffsetsOf;
 pub use reading::Reading;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::commit::{Advance, Commit, DataFile, PartitionRange};
 use bellwether_base::{Error, Result};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 
 /// Folder of the log under a table.
 pub const LOG_FOLDER: &str = "_delta_log";
@@ -104,6 +104,17 @@ impl LogEntry {
     /// Returns true if the entry adds rows, instead of only rewriting them.
     pub fn brings_rows(&self) -> bool {
         self.added.iter().any(|file| file.data_change)
+    }
+
+    /// Returns true if the entry is an erasure in `events`, after which other erased contributions count.
+    pub fn erases(&self) -> bool {
+        self.txns.iter().any(|(app_id, _)| app_id.parse() == Ok(AppId::Erased))
+    }
+
+    /// Returns true if the entry removes rows for good and adds none: by retention, which removes whole files, or by an erasure,
+    /// which writes the other rows of its files again.
+    pub fn takes_rows(&self) -> bool {
+        !self.removed.is_empty() && !self.brings_rows() && (self.added.is_empty() || !self.removed_rows.is_empty())
     }
 }
 
@@ -243,6 +254,10 @@ fn described(metadata: &TableMetadata, operation: &str, parameters: Value, now_m
 
 /// Writes the entry of a commit.
 pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
+    entry_of(commit, now_ms, true)
+}
+
+fn entry_of(commit: &Commit, now_ms: i64, data_change: bool) -> Result<String> {
     let bug = |source| Error::bug("a commit cannot be written as JSON").with_source(source);
     let (ranges, removed) = (commit.ranges.clone(), Vec::new());
     let facts = Facts { commit: commit.uuid, ranges, removed, more: commit.facts.clone() };
@@ -261,18 +276,20 @@ pub(crate) fn write_entry(commit: &Commit, now_ms: i64) -> Result<String> {
     for file in &commit.files {
         let line = json!({ "add": {
             "path": file.path, "partitionValues": file.partition_values, "size": file.size,
-            "modificationTime": file.modification_time, "dataChange": true, "stats": file.stats,
+            "modificationTime": file.modification_time, "dataChange": data_change, "stats": file.stats,
         }});
         text.push_str(&format!("{line}\n"));
     }
     Ok(text)
 }
 
-/// Writes the entry of a commit that also removes files with their rows.
-pub(crate) fn replace_entry(commit: &Commit, removed: &[AddedFile], now_ms: i64) -> Result<String> {
-    let mut text = write_entry(commit, now_ms)?.replacen("\"isBlindAppend\":true", "\"isBlindAppend\":false", 1);
+/// Writes the entry of a commit that also removes files. `data_change` is false if readers that follow the log have nothing to
+/// read in the added files.
+pub(crate) fn replace_entry(commit: &Commit, removed: &[AddedFile], data_change: bool, now_ms: i64) -> Result<String> {
+    let text = entry_of(commit, now_ms, data_change)?;
+    let mut text = text.replacen("\"isBlindAppend\":true", "\"isBlindAppend\":false", 1);
     for file in removed {
-        text.push_str(&format!("{}\n", remove_line(file, now_ms, true)));
+        text.push_str(&format!("{}\n", remove_line(file, now_ms, data_change)));
     }
     Ok(text)
 }

@@ -6,6 +6,8 @@
 //!   `needed` says what followers still have to read.
 //! * `unnamed` removes files that were written and never committed.
 //! * `retain` removes rows that were kept for long enough.
+//! * `erase` writes files again without some rows, and `erased` keeps their contributions to `metrics`. `scan` searches all
+//!   objects for identifiers, which `tokens` finds as whole words.
 //! * `witness` decides whether the clock can be trusted with the age of anything.
 //!
 //! Rules: everything is checked before it counts. A rewritten file is read again and compared row by row, a checkpoint is opened
@@ -15,11 +17,15 @@
 mod checkpoint;
 mod clean;
 mod compact;
+mod erase;
+mod erased;
 mod fold;
 mod listing;
 mod needed;
 mod record;
 mod retain;
+mod scan;
+mod tokens;
 mod unnamed;
 mod witness;
 
@@ -32,10 +38,13 @@ use crate::commit::CommitLog;
 use crate::root::Lake;
 use compact::Compacted;
 
+pub use erase::{Edit, Edited, Rewriting};
 pub use fold::Fold;
 pub(crate) use listing::LogListing;
 pub use record::{CleanedLog, CleanedPartition, CleanedRange};
 pub use retain::Retention;
+pub use scan::{Held, Holder, Scanned};
+pub use tokens::Tokens;
 pub(crate) use unnamed::written_micros;
 
 /// Determines when maintenance does something.

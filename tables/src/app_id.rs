@@ -63,6 +63,11 @@ pub enum AppId {
     /// `maintain/kept_from`: a time in microseconds since the epoch. Everything from then on is in the table; older rows may
     /// have been removed because they were kept for long enough.
     KeptFrom,
+    /// `erase/contributions`, in `events`: names the file of erased runs' contributions to `metrics`.
+    Erased,
+    /// `erase/tenants`, in `events`, `metrics` and its roll-ups: the number of erased tenants. A table is behind while a tenant is
+    /// being erased.
+    ErasedTenants,
     /// `watch/0`: the number of evaluations.
     Watch,
 }
@@ -129,6 +134,8 @@ impl fmt::Display for AppId {
             Self::Rewrites => f.write_str("maintain/rewrites"),
             Self::Unnamed => f.write_str("maintain/unnamed"),
             Self::KeptFrom => f.write_str("maintain/kept_from"),
+            Self::Erased => f.write_str("erase/contributions"),
+            Self::ErasedTenants => f.write_str("erase/tenants"),
             Self::Watch => f.write_str("watch/0"),
         }
     }
@@ -145,6 +152,8 @@ impl FromStr for AppId {
             "maintain/rewrites" => return Ok(Self::Rewrites),
             "maintain/unnamed" => return Ok(Self::Unnamed),
             "maintain/kept_from" => return Ok(Self::KeptFrom),
+            "erase/contributions" => return Ok(Self::Erased),
+            "erase/tenants" => return Ok(Self::ErasedTenants),
             "watch/0" => return Ok(Self::Watch),
             _ => {}
         }
@@ -205,6 +214,8 @@ mod tests {
             (AppId::Rewrites, "maintain/rewrites"),
             (AppId::Unnamed, "maintain/unnamed"),
             (AppId::KeptFrom, "maintain/kept_from"),
+            (AppId::Erased, "erase/contributions"),
+            (AppId::ErasedTenants, "erase/tenants"),
             (AppId::Watch, "watch/0"),
         ];
         for (id, text) in golden {

@@ -48,6 +48,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) advances: &'a [Advance],
     /// Files that it removes. If an earlier entry has removed one of them, this entry must not land.
     pub(crate) removed: &'a [AddedFile],
+    /// It must not land after an entry that brings rows which its writer has not seen.
+    pub(crate) before_new_rows: bool,
     /// When the oldest of the files that it adds was written, microseconds since the epoch; none if it adds none.
     pub(crate) written: Option<i64>,
     /// Its lines.
@@ -60,7 +62,7 @@ enum Step {
     On,
     /// It is the same entry.
     Ours,
-    /// It removes a file that ours removes.
+    /// It removes a file that ours removes, or brings rows that ours must not follow.
     Taken,
 }
 
@@ -73,6 +75,7 @@ impl Entry<'_> {
         match () {
             () if found.uuid == Some(self.uuid) => Step::Ours,
             () if found.removed.iter().any(is_ours) => Step::Taken,
+            () if self.before_new_rows && found.brings_rows() => Step::Taken,
             () => Step::On,
         }
     }
@@ -395,15 +398,41 @@ impl DeltaLog {
     /// # Errors
     /// As [`CommitLog::try_commit`].
     pub async fn try_replace(&self, on: &Snapshot, commit: &Commit, removed: &[AddedFile]) -> Result<Outcome> {
-        if on.form().only_appends() && !removed.is_empty() {
-            let name = self.table.name();
-            let error = Error::config(format!("`delta.appendOnly` forbids removing files from table `{name}`"));
-            return Err(error.with_hint("unset this property while the table is being rebuilt"));
-        }
-        let text = replace_entry(commit, removed, self.clock.now_micros() / 1000)?;
+        self.may_remove(on, removed, "unset this property while the table is being rebuilt")?;
+        let text = replace_entry(commit, removed, true, self.clock.now_micros() / 1000)?;
         let written = oldest(&commit.files);
-        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed, written, text: &text };
+        let (uuid, advances) = (commit.uuid, &commit.advances);
+        let entry = Entry { uuid, advances, removed, before_new_rows: false, written, text: &text };
         self.append(on, &entry).await
+    }
+
+    /// Commits like [`DeltaLog::try_replace`], with files that hold nothing new for readers that follow the log. With
+    /// `before_new_rows`, the commit is fenced by one that has brought rows since the snapshot.
+    ///
+    /// # Errors
+    /// As [`CommitLog::try_commit`].
+    pub(crate) async fn try_rewrite(
+        &self,
+        on: &Snapshot,
+        commit: &Commit,
+        removed: &[AddedFile],
+        before_new_rows: bool,
+    ) -> Result<Outcome> {
+        self.may_remove(on, removed, "unset this property until the erasure is complete")?;
+        let text = replace_entry(commit, removed, false, self.clock.now_micros() / 1000)?;
+        let written = oldest(&commit.files);
+        let (uuid, advances) = (commit.uuid, &commit.advances);
+        let entry = Entry { uuid, advances, removed, before_new_rows, written, text: &text };
+        self.append(on, &entry).await
+    }
+
+    fn may_remove(&self, on: &Snapshot, removed: &[AddedFile], hint: &str) -> Result<()> {
+        if !on.form().only_appends() || removed.is_empty() {
+            return Ok(());
+        }
+        let name = self.table.name();
+        let error = Error::config(format!("`delta.appendOnly` forbids removing files from table `{name}`"));
+        Err(error.with_hint(hint))
     }
 
     /// Tries once to create a version; returns `None` if it exists already.
@@ -464,7 +493,8 @@ impl CommitLog for DeltaLog {
     async fn try_commit(&self, on: &Snapshot, commit: &Commit) -> Result<Outcome> {
         let text = write_entry(commit, self.clock.now_micros() / 1000)?;
         let written = oldest(&commit.files);
-        let entry = Entry { uuid: commit.uuid, advances: &commit.advances, removed: &[], written, text: &text };
+        let (uuid, advances) = (commit.uuid, &commit.advances);
+        let entry = Entry { uuid, advances, removed: &[], before_new_rows: false, written, text: &text };
         self.append(on, &entry).await
     }
 }

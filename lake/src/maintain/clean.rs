@@ -10,6 +10,7 @@
 //! Nothing goes that is younger than [`MaintainSettings::keep_replaced`], or that a follower has still to read (`needed`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_tables::Table;
@@ -60,13 +61,31 @@ impl Lake {
     /// `Unavailable` if storage does not answer; `Data` if a log checkpoint does not hold what the entries say, in which case
     /// nothing was removed.
     pub async fn clean_up(&self, table: Table, settings: &MaintainSettings, act: Act) -> Result<Maintained> {
+        self.clean_up_after(table, Some(settings.keep_replaced), act).await
+    }
+
+    /// Cleans up like [`Lake::clean_up`], whatever the age of entries and files: a reader that has an older version open finds files
+    /// gone. What followers have still to read stays.
+    ///
+    /// # Errors
+    /// As [`Lake::clean_up`].
+    pub async fn clean_up_at_once(&self, table: Table) -> Result<Maintained> {
+        self.clean_up_after(table, None, Act::Do).await
+    }
+
+    /// Cleans up what is so old; with none, of any age.
+    async fn clean_up_after(&self, table: Table, keep: Option<Duration>, act: Act) -> Result<Maintained> {
         let log = self.log(table);
         let Some(last) = log.last_checkpoint().await? else { return Ok(Maintained::default()) };
         let listing = LogListing::of(&log).await?;
         let record = self.cleaned_log(table).await?;
         let Some(start) = start(&listing, record.as_ref()) else { return Ok(Maintained::default()) };
         let mut done = Maintained::default();
-        let base = match self.witness(act == Act::Do).await?.ago(settings.keep_replaced) {
+        let cutoff = match keep {
+            Some(keep) => self.witness(act == Act::Do).await?.ago(keep),
+            None => Ok(i64::MAX),
+        };
+        let base = match cutoff {
             Ok(cutoff) => {
                 let needed = self.needed(table).await?;
                 let (base, waits) = choose(&log, &listing, start..last.version, cutoff, needed).await?;
@@ -93,8 +112,10 @@ impl Lake {
         done.replaced = self.remove_replaced(table, &cleaning, act).await?;
         if act == Act::Do {
             self.record_cleaned(table, &cleaning.record).await?;
-            let minutes = settings.keep_replaced.as_secs().div_ceil(60);
-            log.set_property(TOMBSTONES, &format!("interval {minutes} minutes")).await?;
+            if let Some(keep) = keep {
+                let minutes = keep.as_secs().div_ceil(60);
+                log.set_property(TOMBSTONES, &format!("interval {minutes} minutes")).await?;
+            }
         }
         done.log = self.remove_entries(&listing, base, act).await?;
         Ok(done)

@@ -88,7 +88,8 @@ impl Lake {
         let text = rewrite_entry(&rewrite, self.clock().now_micros() / 1000);
         let advances = std::slice::from_ref(&advance);
         let written = written_micros(&file.file.path);
-        let entry = Entry { uuid: rewrite.uuid, advances, removed: &small, written, text: &text };
+        let entry =
+            Entry { uuid: rewrite.uuid, advances, removed: &small, before_new_rows: false, written, text: &text };
         match log.append(&snapshot, &entry).await? {
             Outcome::Committed(_) => Ok(Compacted {
                 files: small.len(),
@@ -202,7 +203,7 @@ impl Lake {
     }
 }
 
-fn not_the_rows(table: Table) -> Error {
+pub(super) fn not_the_rows(table: Table) -> Error {
     Error::data(format!("the rewritten file of table `{}` does not hold the rows it replaces", table.name()))
         .with_hint("the new file is not used; check the disk or the object store")
 }
@@ -237,7 +238,7 @@ fn column_groups(table: Table, groups: usize) -> Vec<Vec<&'static str>> {
 }
 
 /// Returns true if both have the same rows in the same order, whatever their batches.
-fn same_rows(
+pub(super) fn same_rows(
     mut left: impl Iterator<Item = Result<RecordBatch>>,
     mut right: impl Iterator<Item = Result<RecordBatch>>,
 ) -> Result<bool> {

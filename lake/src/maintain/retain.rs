@@ -10,12 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type};
 use bellwether_base::{Error, Result};
 use bellwether_tables::{AppId, Table};
 use serde_json::{Map, json};
 
+use super::erase::count_by_partition;
 use super::{Act, Maintained};
 use crate::commit::{Advance, Commit, CommitLog, Outcome};
 use crate::log::{AddedFile, RemovedRows};
@@ -166,23 +165,10 @@ impl Lake {
         if !matches!(table, Table::Events | Table::Quarantine) {
             return Ok(Vec::new());
         }
-        let mut found: BTreeMap<(String, i32), RemovedRows> = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for file in files {
             for batch in self.read(table, file, Some(&["topic", "partition", "offset"])).await? {
-                let topics = batch.column(0).as_string_view();
-                let partitions = batch.column(1).as_primitive::<Int32Type>().values();
-                let offsets = batch.column(2).as_primitive::<Int64Type>().values();
-                for row in 0..batch.num_rows() {
-                    let (topic, partition, offset) = (topics.value(row), partitions[row], offsets[row]);
-                    let of = found.entry((topic.to_owned(), partition)).or_insert_with(|| RemovedRows {
-                        topic: topic.to_owned(),
-                        partition,
-                        from: offset,
-                        next: offset + 1,
-                        rows: 0,
-                    });
-                    (of.from, of.next, of.rows) = (of.from.min(offset), of.next.max(offset + 1), of.rows + 1);
-                }
+                count_by_partition(&batch, &mut found)?;
             }
         }
         Ok(found.into_values().collect())

@@ -22,6 +22,9 @@ use crate::log::LOG_FOLDER;
 use crate::root::Lake;
 use crate::stored::Stored;
 
+/// The time after which a file that no commit names is removed on demand.
+const LONGEST_COMMIT_MICROS: i64 = 600_000_000;
+
 /// Log entries that are read at a time.
 const AT_ONCE: i64 = 32;
 
@@ -53,6 +56,29 @@ impl Lake {
             if act == Act::Do {
                 delete(self, &self.file_path(table, path)?).await?;
             }
+        }
+        Ok(removed)
+    }
+
+    /// Removes some files of a table at once, of those that no commit names and that are old enough for their writer to have committed
+    /// them. A writer that still means to is refused, and reads its messages again.
+    ///
+    /// # Errors
+    /// As [`Lake::remove_unnamed`].
+    pub async fn remove_unnamed_now(&self, table: Table, paths: &[String]) -> Result<Amount> {
+        let cutoff = self.clock().now_micros().saturating_sub(LONGEST_COMMIT_MICROS);
+        let is_old = |path: &&String| written_micros(path).is_some_and(|written| written < cutoff);
+        let old: Vec<(String, u64)> = paths.iter().filter(is_old).map(|path| (path.clone(), 0)).collect();
+        let Some(newest) = old.iter().filter_map(|(path, _)| written_micros(path)).max() else {
+            return Ok(Amount::default());
+        };
+        if !self.announce(table, newest + 1).await? {
+            return Ok(Amount::default());
+        }
+        let mut removed = Amount::default();
+        for (path, bytes) in self.without_named(table, old).await? {
+            removed.add(bytes);
+            delete(self, &self.file_path(table, &path)?).await?;
         }
         Ok(removed)
     }
