@@ -250,7 +250,7 @@ impl Aggregator {
         Box::pin(self.runs.hold(&self.lake, files)).await?;
         for entry in &entries {
             self.history.note(entry);
-            self.runs.forget(entry);
+            Box::pin(self.runs.forget(&self.lake, entry)).await?;
             self.runs.note(entry)?;
         }
         self.tail.advance_to(last.version + 1);
@@ -263,9 +263,18 @@ impl Aggregator {
         let (entries, new) = self.tail.gather().await?;
         let Some(last) = entries.last() else { return Ok(false) };
         let (from, to) = (self.tail.next(), last.version + 1);
+        let mut takes_rows = false;
         for entry in &entries {
-            self.runs.forget(entry);
+            Box::pin(self.runs.forget(&self.lake, entry)).await?;
             self.history.note(entry);
+            takes_rows |= entry.takes_rows();
+        }
+        if takes_rows {
+            self.releases = Releases::load(&self.lake).await?;
+        }
+        if takes_rows && new.is_empty() && self.on.next(&self.app).is_some() {
+            // After this, no reader of earlier versions needs the removed files.
+            self.on = self.commit_metrics(Vec::new(), to).await?;
         }
         if !new.is_empty() {
             let (written, counts) = Box::pin(self.runs.take(&self.lake, &self.definitions, &new, from..to)).await?;

@@ -128,9 +128,10 @@ impl Files {
         gone
     }
 
-    /// Notes that files were removed for good, if a log entry did so. Returns the ordinals of those that are known.
+    /// Notes that files were removed for good, if a log entry did so, even if other files now have some of their rows. Returns the
+    /// ordinals of those that are known.
     pub(crate) fn removed(&mut self, entry: &LogEntry) -> BTreeSet<u32> {
-        if !entry.added.is_empty() {
+        if !entry.takes_rows() {
             return BTreeSet::new();
         }
         let gone: BTreeSet<u32> = entry.removed.iter().filter_map(|path| self.by_path.remove(path)).collect();
@@ -153,7 +154,7 @@ impl Files {
     /// Notes that rows moved to another file, if a log entry did so. Returns the files before and the file now.
     pub(crate) fn rewritten(&mut self, entry: &LogEntry) -> Result<Option<(Vec<u32>, u32)>> {
         let [added] = entry.added.as_slice() else { return Ok(None) };
-        if added.data_change || entry.removed.is_empty() {
+        if added.data_change || entry.removed.is_empty() || entry.takes_rows() {
             return Ok(None);
         }
         let from: Vec<u32> = entry.removed.iter().filter_map(|path| self.by_path.remove(path)).collect();

@@ -10,11 +10,13 @@
 //! * `pieces` reads stored files piece by piece, for these queries and for roll-ups.
 //! * [`rollup`] is the role that folds `metrics` by hour and by day.
 //! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.
+//! * [`erase`] removes a subject from every table, and keeps its contributions to the figures.
 //! * [`recompute`] computes the metrics from scratch, for audits.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod aggregator;
+pub mod erase;
 mod exported;
 mod files;
 mod fold;

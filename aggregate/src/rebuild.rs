@@ -2,7 +2,7 @@
 //!
 //! Readers and a working aggregator see all of the old rows until that commit, and all of the new ones from then on: no version
 //! of a table holds both. A rebuild that is killed has changed nothing, and the next one starts over. A rebuild can also change
-//! the number of shards. Windows of which some events are no longer kept stay as they are. `rolling_history` records what was known at the time, and is kept.
+//! the number of shards. Windows of which some events are no longer kept stay as they are, and the contributions of erased runs are added. `rolling_history` records what was known at the time, and is kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::ops::Range;
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::rollup::kept_from;
 use bellwether_lake::{
-    AddedFile, Advance, Commit, CommitLog, DataFile, Lake, Layout, Outcome, Snapshot, app_of, settle,
+    AddedFile, Advance, Commit, CommitLog, DataFile, Lake, Layout, LogEntry, Outcome, Snapshot, app_of, settle,
 };
 use bellwether_tables::{AppId, Table};
 use futures::future::BoxFuture;
@@ -18,7 +18,7 @@ use prometheus::Registry;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::kept::{Split, whole_windows_from};
+use crate::kept::{Split, since, whole_windows_from};
 use crate::metrics::Metrics;
 use crate::releases::Releases;
 use crate::runs::{Runs, Shard};
@@ -64,8 +64,27 @@ pub async fn rebuild(
             ));
         }
     }
+    loop {
+        match Box::pin(rebuild_once(lake, settings, &mut progress, stop)).await {
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                tracing::info!(reason = %error.chain(), "starting the rebuild again");
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn rebuild_once(
+    lake: &Lake,
+    settings: AggregatorSettings,
+    mut progress: impl FnMut(u64),
+    stop: &CancellationToken,
+) -> Result<Rebuilt> {
     let events = lake.log(Table::Events).load().await?;
-    let is_whole = kept_from(&events) == i64::MIN && lake.log(Table::Events).entry(0).await?.is_some();
+    // Once runs were erased, the log names rows that are no longer in the table.
+    let is_whole = Lake::erased_number(&events).is_none()
+        && kept_from(&events) == i64::MIN
+        && lake.log(Table::Events).entry(0).await?.is_some();
     if is_whole {
         let mut rebuilding = Rebuilding::begin(lake, settings, &events, &mut progress, stop).await?;
         match rebuilding.finish(settings.shards).await {
@@ -77,7 +96,7 @@ pub async fn rebuild(
         }
     }
     let mut rebuilding = Rebuilding::begin(lake, settings, &events, &mut progress, stop).await?;
-    rebuilding.take_files().await?;
+    rebuilding.take_files(&events).await?;
     rebuilding.finish(settings.shards).await
 }
 
@@ -88,6 +107,10 @@ pub fn recomputed_from(events: &Snapshot) -> i64 {
         i64::MIN => i64::MIN,
         whole => whole.saturating_add(MARGIN_MICROS),
     }
+}
+
+fn erased_meanwhile() -> Error {
+    Error::fenced("runs were erased during the rebuild")
 }
 
 /// A rebuild: the files written so far, which no log names yet.
@@ -127,8 +150,11 @@ impl<'a, P: FnMut(u64)> Rebuilding<'a, P> {
             progress,
             stop,
         };
-        if rebuilding.from_micros > i64::MIN {
-            let (releases, files) = Releases::seen_before(lake, rebuilding.from_micros).await?;
+        // A release stays although all its runs, or the first of them, were erased.
+        let erased = Lake::erased_number(events).map(|_| i64::MAX);
+        let seen_before = erased.unwrap_or(rebuilding.from_micros);
+        if seen_before > i64::MIN {
+            let (releases, files) = Releases::seen_before(lake, seen_before).await?;
             rebuilding.releases = releases;
             rebuilding.files.insert(Table::Releases, files);
         }
@@ -145,9 +171,23 @@ impl<'a, P: FnMut(u64)> Rebuilding<'a, P> {
         }
     }
 
-    /// Takes in the files of the newest version of `events`, whenever their rows came.
-    async fn take_files(&mut self) -> Result<()> {
-        let (version, mut files) = self.lake.active_files(Table::Events).await?;
+    /// Takes in the files of the newest version of `events`, whenever their rows came, and the contributions of erased runs.
+    async fn take_files(&mut self, events: &Snapshot) -> Result<()> {
+        let (on, mut files) = self.lake.snapshot_with_files(Table::Events).await?;
+        let version = on.version;
+        if Lake::erased_number(&on) != Lake::erased_number(events) {
+            return Err(erased_meanwhile());
+        }
+        for rows in self.lake.erased_rows(Lake::erased_number(events)).await? {
+            let rows = since(&rows, "window_start", self.from_micros)?;
+            let count = rows.num_rows();
+            // As the rows of events have, so that roll-ups take them.
+            let provenance =
+                [("events_from", sql::constant(0, count)), ("events_to", sql::constant(version + 1, count))];
+            let rows = sql::rows_of(Table::Metrics, &[rows], &provenance)?;
+            let written = self.lake.write(Table::Metrics, &rows).await?;
+            self.files.entry(Table::Metrics).or_default().extend(written.into_iter().map(|written| written.file));
+        }
         // Names begin with the time of writing, so this is roughly the order in which the rows arrived.
         files.sort_by(|a, b| a.path.rsplit('/').next().cmp(&b.path.rsplit('/').next()));
         let (mut new, mut rows) = (Vec::new(), 0);
@@ -168,6 +208,9 @@ impl<'a, P: FnMut(u64)> Rebuilding<'a, P> {
     async fn step(&mut self) -> Result<bool> {
         let (entries, new) = self.tail.gather().await?;
         let Some(last) = entries.last() else { return Ok(false) };
+        if entries.iter().any(LogEntry::erases) {
+            return Err(erased_meanwhile());
+        }
         let to = last.version + 1;
         self.take(new, self.tail.next()..to).await?;
         for entry in &entries {

@@ -18,19 +18,20 @@ fn ordered(sql: &str) -> String {
     format!("SELECT * FROM ({sql}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
 }
 
-/// Computes the metrics from all of `events`: one row for each window and group.
+/// Computes the metrics from all of `events` and the contributions of erased runs: one row for each window and group.
 ///
 /// # Errors
 /// If the files of `events` cannot be read.
 pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
-    recompute_files(lake, &lake.active_files(Table::Events).await?.1).await
+    let (on, files) = lake.snapshot_with_files(Table::Events).await?;
+    recompute_files(lake, &files, Lake::erased_number(&on)).await
 }
 
-/// Computes the metrics from some files of `events`: those of one version.
+/// Computes the metrics from some files of `events`: those of one version, and the number of its erased contributions.
 ///
 /// # Errors
 /// As [`recompute`].
-pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
+pub async fn recompute_files(lake: &Lake, files: &[AddedFile], erased: Option<i64>) -> Result<RecordBatch> {
     let context = sql::session();
     let mut rows = Vec::new();
     let columns = sql::events_columns();
@@ -41,14 +42,27 @@ pub async fn recompute_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordB
     let sql_text = ordered(bellwether_metrics::metrics_sql());
     let schema = sql::contributions_schema();
     let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
-    without_provenance(&answer)
+    with_erased(lake, without_provenance(&answer)?, erased).await
 }
 
-/// Computes the metrics for shards that have read different versions of `events`: for each, from the files of its version.
+/// Adds the contributions of erased runs to computed metrics.
+async fn with_erased(lake: &Lake, computed: RecordBatch, erased: Option<i64>) -> Result<RecordBatch> {
+    let mut rows = lake.erased_rows(erased).await?;
+    if rows.is_empty() {
+        return Ok(computed);
+    }
+    let count = computed.num_rows();
+    let provenance: Vec<_> = metrics::PROVENANCE.iter().map(|name| (*name, sql::constant(0, count))).collect();
+    rows.push(sql::rows_of(Table::Metrics, &[computed], &provenance)?);
+    fold(rows).await
+}
+
+/// Computes the metrics for shards that have read different versions of `events`: for each, from the files of its version. All
+/// these versions name the same erased contributions.
 ///
 /// # Errors
 /// As [`recompute`].
-pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<RecordBatch> {
+pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>], erased: Option<i64>) -> Result<RecordBatch> {
     let context = sql::session();
     let runs = sql::runs_definition(&context).await?;
     let of = u32::try_from(shards.len()).unwrap_or(1);
@@ -65,7 +79,8 @@ pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>]) -> Result<
     }
     let sql_text = ordered(bellwether_metrics::metrics_sql());
     let schema = sql::contributions_schema();
-    without_provenance(&sql::over(&context, "contributions", schema, contributions, &sql_text).await?)
+    let answer = sql::over(&context, "contributions", schema, contributions, &sql_text).await?;
+    with_erased(lake, without_provenance(&answer)?, erased).await
 }
 
 /// Folds the table `metrics` to one row for each window and group.
@@ -81,15 +96,19 @@ pub async fn folded(lake: &Lake) -> Result<RecordBatch> {
 /// # Errors
 /// As [`folded`].
 pub async fn folded_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
-    let context = sql::session();
     let mut rows = Vec::new();
     for file in files {
         rows.extend(lake.read(Table::Metrics, file, None).await?);
     }
+    fold(rows).await
+}
+
+/// Folds rows of `metrics` to one row for each window and group.
+async fn fold(rows: Vec<RecordBatch>) -> Result<RecordBatch> {
     let names = Table::Metrics.columns().iter().map(|column| column.name);
     let fold = bellwether_metrics::fold_sql(names.filter(|name| !metrics::PROVENANCE.contains(name)));
-    let answer = sql::over(&context, "metrics", Table::Metrics.arrow_schema(), rows, &ordered(&fold)).await?;
-    without_provenance(&answer)
+    let schema = Table::Metrics.arrow_schema();
+    without_provenance(&sql::over(&sql::session(), "metrics", schema, rows, &ordered(&fold)).await?)
 }
 
 fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
@@ -246,11 +265,7 @@ mod tests {
     }
 
     async fn fold(rows: Vec<RecordBatch>) -> RecordBatch {
-        let names = Table::Metrics.columns().iter().map(|column| column.name);
-        let fold = bellwether_metrics::fold_sql(names.filter(|name| !metrics::PROVENANCE.contains(name)));
-        let schema = Table::Metrics.arrow_schema();
-        let answer = sql::over(&sql::session(), "metrics", schema, rows, &ordered(&fold)).await.expect("folds");
-        without_provenance(&answer).expect("rows")
+        super::fold(rows).await.expect("folds")
     }
 
     fn value(rows: &RecordBatch, name: &str) -> String {

@@ -12,6 +12,8 @@ mod correction;
 mod earlier;
 mod new_rows;
 
+pub(crate) use correction::without_common_rows;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -186,12 +188,17 @@ impl Runs {
         );
     }
 
-    /// Forgets files that a log entry removed for good, before later rows are taken in.
-    pub(crate) fn forget(&mut self, entry: &LogEntry) {
+    /// Forgets files of which a log entry removed rows for good, before later rows are taken in. The rows that stay are in new
+    /// files, and are read from there.
+    pub(crate) async fn forget(&mut self, lake: &Lake, entry: &LogEntry) -> Result<()> {
+        if !entry.takes_rows() {
+            return Ok(());
+        }
         let removed = self.files.removed(entry);
         if !removed.is_empty() {
             self.index.removed(&removed);
         }
+        self.hold(lake, entry.added.clone()).await
     }
 
     /// Notes that rows moved to other files.

@@ -172,10 +172,15 @@ impl Room {
         self.rows > 0 && self.bytes > 0 && self.versions > 0
     }
 
-    /// Takes the first entries that certainly fit, to be read at the same time; the first in any case.
+    /// Takes the first entries that certainly fit, to be read at the same time; the first in any case. One that takes rows is a
+    /// step of its own: the rows of earlier entries are counted before it, and those of later ones after it.
     fn take_from(&mut self, entries: &mut VecDeque<LogEntry>) -> Vec<LogEntry> {
         let (mut fitting, mut rows) = (Vec::new(), 0_usize);
-        while let Some(entry) = entries.front() {
+        if entries.front().is_some_and(LogEntry::takes_rows) && self.versions == STEP_VERSIONS {
+            self.versions = 0;
+            return Vec::from_iter(entries.pop_front());
+        }
+        while let Some(entry) = entries.front().filter(|entry| !entry.takes_rows()) {
             let files = entry.added.iter().filter(|file| file.data_change && entry.brings_rows());
             // An entry of another program may not say how many rows a file has.
             let listed = files.clone().map(|file| file.rows.and_then(|rows| usize::try_from(rows).ok()));
@@ -227,5 +232,13 @@ mod tests {
         assert_eq!(taken(&[(10 * half, 10 * STEP_BYTES), (1, 1)]), 1, "the first one in any case");
         assert_eq!(taken(&vec![(0, 0); STEP_VERSIONS + 5]), STEP_VERSIONS, "versions");
         assert_eq!(taken(&[]), 0);
+        let mut entries = entries(&[(1, 1), (1, 1), (1, 1)]);
+        let takes = LogEntry { version: 3, removed: vec!["x".to_owned()], ..LogEntry::default() };
+        entries.insert(2, takes);
+        let mut room = Room::default();
+        assert_eq!((room.take_from(&mut entries).len(), room.take_from(&mut entries).len()), (2, 0), "before it");
+        let mut room = Room::default();
+        assert_eq!((room.take_from(&mut entries).len(), room.is_left()), (1, false), "alone");
+        assert_eq!(Room::default().take_from(&mut entries).len(), 1);
     }
 }

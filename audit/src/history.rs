@@ -21,7 +21,7 @@ use bellwether_lake::inspect::LastCheckpoint;
 use bellwether_lake::inspect::entry_version;
 use bellwether_lake::inspect::{LOG_FOLDER, entry_path};
 use bellwether_lake::{AddedFile, LogEntry};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
 
 /// Most log entries that are requested concurrently.
 const ENTRIES_AT_ONCE: usize = 16;
@@ -53,6 +53,8 @@ pub(crate) struct History {
     pub(crate) tracks: Tracks,
     /// The files at the requested version, or at a later one with the same rows.
     pub(crate) kept: Option<Vec<AddedFile>>,
+    /// The number of the erased contributions at the version of these files: with them, `metrics` is the same.
+    pub(crate) kept_erased: Option<i64>,
     /// Gaps and overlaps of offset ranges.
     pub(crate) findings: Findings,
     /// Differences between a log checkpoint and the log.
@@ -233,6 +235,7 @@ impl<'a> Walk<'a> {
         }
         if keep == Some(version) {
             walk.keeping = true;
+            walk.history.kept_erased = snapshot.next(&AppId::Erased.to_string());
             walk.history.kept = Some(walk.history.files());
         }
         Ok(walk)
@@ -279,7 +282,7 @@ impl<'a> Walk<'a> {
 
     fn step(&mut self, entry: LogEntry) {
         let version = entry.version;
-        // Entries that only rewrite files keep the same rows.
+        // Entries that only rewrite files keep the same rows, and what an erasure takes is in its contributions.
         self.keeping = self.keep == Some(version) || self.keeping && !entry.brings_rows();
         // The log checkpoint already includes the entries up to it.
         let counts = self.base.is_none_or(|base| version > base);
@@ -288,6 +291,11 @@ impl<'a> Walk<'a> {
         }
         let rule = if self.table == Table::Quarantine { Rule::Growing } else { Rule::Contiguous };
         self.history.take_in(entry, rule, counts);
+        if self.keeping {
+            let erased = AppId::Erased.to_string();
+            let known = self.history.tracks.others.get(&erased).or_else(|| self.unseen.get(&erased));
+            self.history.kept_erased = known.copied();
+        }
         if self.keeping && self.base.is_none_or(|base| version >= base) {
             self.history.kept = Some(self.history.files());
         }
@@ -304,6 +312,7 @@ pub(crate) fn empty(first: i64) -> History {
         active: BTreeMap::new(),
         tracks: Tracks::default(),
         kept: None,
+        kept_erased: None,
         findings: Findings::default(),
         checkpoint_findings: Findings::default(),
     }

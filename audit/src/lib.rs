@@ -116,6 +116,8 @@ pub struct Basis {
     pub metrics: Vec<AddedFile>,
     /// Numbers of the applications of `events`.
     pub events_applications: BTreeMap<String, i64>,
+    /// Number of the erased contributions that the version of these files names.
+    pub erased: Option<i64>,
     /// The roll-ups.
     pub rollups: BTreeMap<Table, RollUpBasis>,
 }
@@ -454,6 +456,7 @@ fn check_rollups(histories: &Histories, check: &mut Check) {
 fn basis(histories: &Histories, follower: &str) -> Option<Basis> {
     let (metrics, events) = (histories.get(&Table::Metrics)?, histories.get(&Table::Events)?);
     let next = metrics.tracks.others.get(follower).copied().unwrap_or(0);
+    let erased = if next == 0 { None } else { events.kept_erased };
     let events = if next == 0 { Vec::new() } else { events.kept.clone()? };
     let rollup = |table: Table| {
         let history = histories.get(&table)?;
@@ -465,6 +468,7 @@ fn basis(histories: &Histories, follower: &str) -> Option<Basis> {
         applications: metrics.tracks.others.clone(),
         events,
         metrics: metrics.files(),
+        erased,
         events_applications: histories.get(&Table::Events)?.tracks.others.clone(),
         rollups: RollUp::ALL.into_iter().filter_map(|each| rollup(each.table())).collect(),
     })

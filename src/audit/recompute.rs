@@ -11,18 +11,23 @@ use bellwether_audit::{Basis, Check};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::rollup::{kept_from, rolled_generation, rolled_to};
 use bellwether_lake::{AddedFile, Lake, Layout, RollUp, Snapshot};
-use bellwether_tables::Table;
+use bellwether_tables::{AppId, Table};
+
+const TENANT: &str = "a tenant is being erased: run `bellwether erase --tenant` again";
 
 /// Checks that `metrics` equals the same SQL over the events it has read (L-4).
 pub(super) async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<Check> {
     let Some(basis) = basis else {
         return Ok(Check::skipped("metrics", "cannot determine which `events` the table `metrics` has read"));
     };
+    if let Some(why) = being_erased(lake, basis).await? {
+        return Ok(Check::skipped("metrics", why));
+    }
     let compared = async {
         let table = folded_files(lake, &basis.metrics).await?;
         let computed = match shards_of(lake, basis).await? {
-            Some(shards) => recompute_shards(lake, &shards).await?,
-            None => recompute_files(lake, &basis.events).await?,
+            Some(shards) => recompute_shards(lake, &shards, erased_of(&basis.events_applications)).await?,
+            None => recompute_files(lake, &basis.events, basis.erased).await?,
         };
         // Older windows may lack events, or partial rows, that were kept for long enough.
         let kept =
@@ -72,6 +77,36 @@ async fn shards_of(lake: &Lake, basis: &Basis) -> Result<Option<Vec<Vec<AddedFil
         shards.push(if next == 0 { Vec::new() } else { lake.files_at(Table::Events, next - 1).await? });
     }
     Ok(Some(shards))
+}
+
+fn erased_of(events: &BTreeMap<String, i64>) -> Option<i64> {
+    events.get(&AppId::Erased.to_string()).copied()
+}
+
+fn tenants_of(applications: &BTreeMap<String, i64>) -> Option<i64> {
+    applications.get(&AppId::ErasedTenants.to_string()).copied()
+}
+
+/// Returns why `metrics` cannot be compared while an erasure is under way, if one is.
+async fn being_erased(lake: &Lake, basis: &Basis) -> Result<Option<&'static str>> {
+    if tenants_of(&basis.events_applications) != tenants_of(&basis.applications) {
+        return Ok(Some(TENANT));
+    }
+    let metrics = snapshot(&basis.applications);
+    let Some(layout) = Layout::of(&metrics).filter(|layout| layout.shards > 1) else { return Ok(None) };
+    if erased_of(&basis.events_applications).is_none() {
+        return Ok(None);
+    }
+    // What was erased is not known by shard: all must have read the newest erasure.
+    let log = lake.log(Table::Events);
+    let newest = log.latest_version().await?;
+    let first = layout.stands(&metrics).map(|(_, next)| next).min().unwrap_or(0);
+    for version in first..=newest {
+        if log.entry(version).await?.is_some_and(|entry| entry.erases()) {
+            return Ok(Some("an aggregator has not read an erasure yet; try again in a few seconds"));
+        }
+    }
+    Ok(None)
 }
 
 fn snapshot(applications: &BTreeMap<String, i64>) -> Snapshot {
@@ -130,6 +165,9 @@ fn sides(rollup: RollUp, basis: &Basis) -> std::result::Result<Sides, String> {
             (&hourly.applications, &hourly.files)
         }
     };
+    if tenants_of(&own.applications) != tenants_of(source_numbers) {
+        return Err(format!("`{name}`: {TENANT}"));
+    }
     let (on, source_on) = (snapshot(&own.applications), snapshot(source_numbers));
     let Some(generation) = rolled_generation(&on) else { return Err(format!("`{name}` holds nothing yet")) };
     if rollup.source_generation(&source_on) != Some(generation) {

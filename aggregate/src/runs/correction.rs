@@ -61,7 +61,7 @@ async fn runs_before(definition: &sql::Definition, before: Vec<RecordBatch>) -> 
 }
 
 /// Returns the rows of each batch that the other lacks: rows in both would be subtracted and added again.
-fn without_common_rows(old: &RecordBatch, new: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
+pub(crate) fn without_common_rows(old: &RecordBatch, new: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
     let fields = new.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
     let converter = RowConverter::new(fields)?;
     let (old_rows, new_rows) = (converter.convert_columns(old.columns())?, converter.convert_columns(new.columns())?);
