@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, exit, maintain, rules, sql};
+use crate::{alerts, audit, erase, exit, maintain, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -93,6 +93,8 @@ A pipeline may keep running meanwhile. Run a rebuild after changing `aggregate.s
     /// Does everything that is due, table by table, and reports it. Tables may be written and queried meanwhile, and several
     /// processes may do this at once.
     Maintain(maintain::MaintainArgs),
+    /// Erase a run, a user, a session or a tenant from all tables, and prove it.
+    Erase(erase::EraseArgs),
     /// Query the tables with SQL; without a query, open a prompt.
     Sql(sql::SqlArgs),
     /// Verify that no event was lost or duplicated.

@@ -13,6 +13,7 @@ pub(crate) const HELP: &str = "Exit codes:
   2    the command line or the configuration is invalid
   3    Kafka or the tables are unreachable, or a query exceeded its time, memory or row limit
   4    stored data is inconsistent and needs investigation
+  5    an erasure is not complete: objects that hold the subject are left
   70   internal error: a bug in bellwether
   130  stopped at once by a second signal";
 
@@ -27,6 +28,9 @@ pub(crate) const FAILED: u8 = 1;
 
 /// A broker or the tables are unreachable, or a limit was exceeded.
 pub(crate) const UNAVAILABLE: u8 = 3;
+
+/// Objects that hold an erased subject are left.
+pub(crate) const LEFT: u8 = 5;
 
 /// Ends the process at once, without running destructors or exit handlers.
 pub(crate) fn at_once(code: u8) -> ! {

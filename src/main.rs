@@ -15,6 +15,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod erase;
 mod exit;
 mod health;
 mod logging;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Demo(_)
             | Command::Rebuild(_)
             | Command::Maintain(_)
+            | Command::Erase(_)
             | Command::Sql(_)
             | Command::Audit(_)
             | Command::Check(_)
@@ -84,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
+        Command::Erase(args) => block_on(erase::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Audit(args) => block_on(audit::run(args)),
         Command::Schema => print(bellwether_event::schema()),

@@ -173,7 +173,7 @@ fn waits_for(waits: Waits, now_micros: i64) -> String {
 
 /// Describes a number of bytes.
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),

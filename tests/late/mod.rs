@@ -7,10 +7,12 @@
 //! * `weighted` covers sampled runs, each of which counts for several.
 //! * `tau2` repeats the comparison with real agent runs; `rebuild`, `rollup` and `standby` cover the
 //!   aggregators themselves.
+//! * `erase` erases runs between statements.
 //! * `groups` covers thousands of groups within bounds on memory.
 //! * `feed` commits statements to a lake as ingest would and queries it.
 
 mod answers;
+mod erase;
 pub(crate) mod feed;
 mod groups;
 mod model;

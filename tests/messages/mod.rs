@@ -55,9 +55,20 @@ fn summaries_of_commands() {
     let setup = setup("");
     let mut transcript = Transcript::new(&setup);
     transcript.run(&["-h"]);
-    for command in
-        ["run", "ingest", "aggregate", "watch", "alerts", "rules", "rebuild", "sql", "audit", "schema", "check"]
-    {
+    for command in [
+        "run",
+        "ingest",
+        "aggregate",
+        "watch",
+        "alerts",
+        "rules",
+        "rebuild",
+        "erase",
+        "sql",
+        "audit",
+        "schema",
+        "check",
+    ] {
         transcript.run(&[command, "-h"]);
     }
     for command in ["replay", "demo", "config"] {
@@ -77,6 +88,8 @@ fn errors_of_the_command_line() {
     let setup = setup("");
     let mut transcript = Transcript::new(&setup);
     transcript.run(&["ingset"]);
+    transcript.run(&["erase"]);
+    transcript.run(&["erase", "--tenant", "acme"]);
     transcript.run(&["run", "--config", "[dir]/nowhere.toml"]);
     transcript.run(&["replay", "[dir]/nowhere.ndjson", "--to", "tables", "--config", "[dir]/bellwether.toml"]);
     transcript.run(&["replay", "[dir]/bellwether.toml", "--to", "nowhere", "--config", "[dir]/bellwether.toml"]);

@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod bounds;
 mod demo;
+mod erase;
 mod evolution;
 mod exact;
 mod failing;
