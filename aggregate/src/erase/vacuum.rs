@@ -75,7 +75,7 @@ async fn follow(lake: &Lake, at_once: bool) -> Result<()> {
     let on = log.load().await?;
     let newest = lake.log(Table::Events).load().await?.version;
     let Some(layout) = Layout::of(&on) else { return Ok(()) };
-    let behind: Vec<(u32, i64)> = layout.stands(&on).filter(|(_, next)| *next <= newest).collect();
+    let behind: Vec<(u32, i64)> = layout.positions(&on).filter(|(_, next)| *next <= newest).collect();
     let Some(from) = behind.iter().map(|(_, next)| *next).min() else { return Ok(()) };
     if !at_once || brings_rows(lake, from, newest).await? {
         return Ok(());
