@@ -100,7 +100,7 @@ async fn being_erased(lake: &Lake, basis: &Basis) -> Result<Option<&'static str>
     // What was erased is not known by shard: all must have read the newest erasure.
     let log = lake.log(Table::Events);
     let newest = log.latest_version().await?;
-    let first = layout.stands(&metrics).map(|(_, next)| next).min().unwrap_or(0);
+    let first = layout.positions(&metrics).map(|(_, next)| next).min().unwrap_or(0);
     for version in first..=newest {
         if log.entry(version).await?.is_some_and(|entry| entry.erases()) {
             return Ok(Some("an aggregator has not read an erasure yet; try again in a few seconds"));
