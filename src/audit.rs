@@ -2,7 +2,7 @@
 
 mod recompute;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use bellwether_audit::{Audited, Check, Findings, Progress, audit};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::exit;
 use crate::root::RootArgs;
+use crate::status_line::StatusLine;
 
 /// Audits shorter than this show no progress, microseconds.
 const QUIET_MICROS: i64 = 1_000_000;
@@ -85,12 +86,12 @@ pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode> {
     let mut line = ProgressLine::new();
     let mut audited = Box::pin(audit(&lake, &app_of(0), |progress| line.show(progress))).await?;
     if args.recompute {
-        line.show_text("recomputing the metrics");
+        line.line.show("recomputing the metrics");
         audited.checks.push(Box::pin(recompute::check_metrics(&lake, audited.basis.as_ref())).await?);
-        line.show_text("comparing the roll-ups");
+        line.line.show("comparing the roll-ups");
         audited.checks.push(Box::pin(recompute::check_rollups(&lake, audited.basis.as_ref())).await?);
     }
-    line.clear();
+    line.line.clear();
     let text = match args.format {
         ReportFormat::Json => json_of(&lake, &audited).to_string(),
         ReportFormat::Text => {
@@ -109,9 +110,9 @@ fn code(audited: &Audited) -> u8 {
     }
 }
 
-/// A progress line on standard error, shown if that is a terminal and the audit takes long.
+/// A progress line, shown if the audit takes long.
 struct ProgressLine {
-    terminal: bool,
+    line: StatusLine,
     started: i64,
     shown: i64,
 }
@@ -121,26 +122,15 @@ struct ProgressLine {
 impl ProgressLine {
     fn new() -> Self {
         let now = SystemClock.now_micros();
-        Self { terminal: std::io::stderr().is_terminal(), started: now, shown: now }
+        Self { line: StatusLine::new(), started: now, shown: now }
     }
 
     fn show(&mut self, progress: Progress) {
         let now = SystemClock.now_micros();
         if now - self.started >= QUIET_MICROS && now - self.shown >= REFRESH_MICROS {
             self.shown = now;
-            self.show_text(&format!("files read: {} of {}", progress.files, progress.of));
+            self.line.show(&format!("files read: {} of {}", progress.files, progress.of));
         }
-    }
-
-    fn show_text(&self, text: &str) {
-        if self.terminal {
-            // Progress is optional: a closed standard error is fine.
-            drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
-        }
-    }
-
-    fn clear(&self) {
-        self.show_text("");
     }
 }
 

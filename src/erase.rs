@@ -2,7 +2,6 @@
 
 mod report;
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use clap::Args;
 
 use crate::exit;
 use crate::root::{self, RootArgs};
+use crate::status_line::StatusLine;
 use report::Report;
 
 /// Rounds of removing the objects that the search found: one round may uncover more run ids.
@@ -128,24 +128,24 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
     let maintain = found.config.as_ref().map(|config| config.maintain).unwrap_or_default();
     let as_it_is = root::open_to_read(&found.uri, &found.options).await?;
     let lake = if args.dry_run { as_it_is } else { Lake::open(&found.uri, &found.options).await? };
-    let progress = Progress { terminal: std::io::stderr().is_terminal() };
+    let line = StatusLine::new();
     let settings = EraseSettings { patience: args.wait, dry_run: args.dry_run };
-    let mut erasure = Box::pin(erase(&lake, &subject, settings, |at| progress.show(at))).await?;
-    let mut scanned = search(&lake, &subject, &mut erasure, &progress).await?;
+    let mut erasure = Box::pin(erase(&lake, &subject, settings, |at| show(&line, at))).await?;
+    let mut scanned = search(&lake, &subject, &mut erasure, &line).await?;
     let mut waiting = Vec::new();
     if args.now {
         for _ in 0..ROUNDS {
             let Some(tables) = removable(&scanned) else { break };
-            progress.write("removing replaced files");
+            line.show("removing replaced files");
             waiting = Box::pin(vacuum(&lake, &tables, args.wait)).await?;
             remove_unnamed(&lake, &scanned).await?;
-            scanned = search(&lake, &subject, &mut erasure, &progress).await?;
+            scanned = search(&lake, &subject, &mut erasure, &line).await?;
             if !waiting.is_empty() {
                 break;
             }
         }
     }
-    progress.clear();
+    line.clear();
     let report = Report { subject: &subject, erasure: &erasure, scanned: &scanned, dry_run: args.dry_run };
     let times = report::Times { now_micros: SystemClock.now_micros(), maintain: &maintain };
     crate::print(&format!("{}\n{}", lake.root_display(), report.text(&waiting, times)))?;
@@ -157,10 +157,10 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
 
 /// Searches all objects. If replaced files of `events` name further runs of the subject, of an erasure that was interrupted, searches
 /// again with their ids.
-async fn search(lake: &Lake, subject: &Subject, erasure: &mut Erasure, progress: &Progress) -> Result<Scanned> {
+async fn search(lake: &Lake, subject: &Subject, erasure: &mut Erasure, line: &StatusLine) -> Result<Scanned> {
     let show = |objects: u64| {
         if objects.is_multiple_of(50) {
-            progress.write(&format!("searched {objects} objects"));
+            line.show(&format!("searched {objects} objects"));
         }
     };
     let scanned = lake.scan(&erasure.tokens(), show).await?;
@@ -202,31 +202,11 @@ async fn remove_unnamed(lake: &Lake, scanned: &Scanned) -> Result<()> {
     Ok(())
 }
 
-/// A progress line on standard error, if that is a terminal.
-struct Progress {
-    terminal: bool,
-}
-
-// === impl Progress ===
-
-impl Progress {
-    fn show(&self, at: EraseProgress) {
-        match at {
-            EraseProgress::Waits { version } => {
-                self.write(&format!("waiting until aggregate has read version {version} of events"));
-            }
-            EraseProgress::Table(table) => self.write(table.name()),
+fn show(line: &StatusLine, at: EraseProgress) {
+    match at {
+        EraseProgress::Waits { version } => {
+            line.show(&format!("waiting until aggregate has read version {version} of events"));
         }
-    }
-
-    fn clear(&self) {
-        self.write("");
-    }
-
-    fn write(&self, text: &str) {
-        if self.terminal {
-            // Progress is optional: a closed standard error is fine.
-            drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
-        }
+        EraseProgress::Table(table) => line.show(table.name()),
     }
 }

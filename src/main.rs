@@ -32,6 +32,7 @@ mod screen;
 mod serve;
 mod signals;
 mod sql;
+mod status_line;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,6 +1,5 @@
 //! `bellwether maintain`: does what the role `maintain` does, at once and until nothing is left, and reports it.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use bellwether_aggregate::PartialsFold;
@@ -10,6 +9,7 @@ use bellwether_tables::Table;
 use clap::Args;
 
 use crate::root::{self, RootArgs};
+use crate::status_line::StatusLine;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -40,13 +40,13 @@ pub(crate) async fn run(args: MaintainArgs) -> Result<ExitCode> {
         true => format!("{} (dry run: nothing is changed)\n", lake.root_display()),
         false => format!("{}\n", lake.root_display()),
     };
-    let progress = Progress { terminal: std::io::stderr().is_terminal() };
+    let line = StatusLine::new();
     let mut failed: Option<Error> = None;
     for table in Table::ALL {
         let work = async {
             let mut done = match args.dry_run {
                 true => Box::pin(lake.plan_maintenance(table, &settings)).await?,
-                false => Box::pin(maintain(&lake, table, &settings, &progress)).await?,
+                false => Box::pin(maintain(&lake, table, &settings, &line)).await?,
             };
             if let Some(keep) = retention.of(table) {
                 let act = if args.dry_run { Act::Plan } else { Act::Do };
@@ -63,16 +63,17 @@ pub(crate) async fn run(args: MaintainArgs) -> Result<ExitCode> {
             }
         }
     }
-    progress.clear();
+    line.clear();
     crate::print(&text)?;
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Maintains a table until nothing is left to do.
-async fn maintain(lake: &Lake, table: Table, settings: &MaintainSettings, progress: &Progress) -> Result<Maintained> {
+async fn maintain(lake: &Lake, table: Table, settings: &MaintainSettings, line: &StatusLine) -> Result<Maintained> {
     let mut all = Maintained::default();
     loop {
-        progress.show(table, &all);
+        let (files, entries) = (all.files_compacted, all.log.count);
+        line.show(&format!("{}: {files} files rewritten, {entries} log entries removed", table.name()));
         let mut done = lake.maintain_with(table, settings, Some(&PartialsFold)).await?;
         let cleaned = lake.clean_up(table, settings, Act::Do).await?;
         done.add(cleaned);
@@ -83,31 +84,6 @@ async fn maintain(lake: &Lake, table: Table, settings: &MaintainSettings, progre
     }
     all.unnamed = lake.remove_unnamed(table, settings, Act::Do).await?;
     Ok(all)
-}
-
-/// A progress line on standard error, if that is a terminal.
-struct Progress {
-    terminal: bool,
-}
-
-// === impl Progress ===
-
-impl Progress {
-    fn show(&self, table: Table, so_far: &Maintained) {
-        let (files, entries) = (so_far.files_compacted, so_far.log.count);
-        self.write(&format!("{}: {files} files rewritten, {entries} log entries removed", table.name()));
-    }
-
-    fn clear(&self) {
-        self.write("");
-    }
-
-    fn write(&self, text: &str) {
-        if self.terminal {
-            // Progress is optional: a closed standard error is fine.
-            drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
-        }
-    }
 }
 
 /// Describes what was done to a table, or is to be done.

@@ -1,6 +1,5 @@
 //! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`, and the roll-ups from `metrics`.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use bellwether_aggregate::rollup::{self, Rollup};
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::RebuildArgs;
 use crate::config::Config;
+use crate::status_line::StatusLine;
 
 pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
@@ -23,16 +23,10 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
             interrupted.cancel();
         }
     });
-    let terminal = std::io::stderr().is_terminal();
-    let show = |rows: u64| {
-        if terminal {
-            drop(write!(std::io::stderr(), "\r\x1b[Krows read: {rows}")); // Progress is optional: a closed pipe is fine.
-        }
-    };
+    let line = StatusLine::new();
+    let show = |rows: u64| line.show(&format!("rows read: {rows}"));
     let rebuilt = Box::pin(bellwether_aggregate::rebuild(&lake, config.aggregate.settings, show, &stop)).await?;
-    if terminal {
-        drop(write!(std::io::stderr(), "\r\x1b[K"));
-    }
+    line.clear();
     let roll_up = Rollup { settings: config.rollup, ..Rollup::new(lake) };
     Box::pin(rollup::run(roll_up, Registry::new(), Until::caught_up(), stop.clone())).await?;
     if stop.is_cancelled() {
