@@ -342,9 +342,10 @@ impl World {
         let (store, clock, control) = (self.store(process, Role::Maintain), self.clock.clone(), self.control.clone());
         async move {
             let lake = Lake::on_store(store, Arc::new(clock.clone())).await?;
-            let settings = MaintainSettings { checkpoint_versions: 4, compact_files: 3, ..MaintainSettings::default() };
+            let settings = MaintainSettings { checkpoint_versions: 4, compact_files: 2, ..MaintainSettings::default() };
             loop {
-                let pause = control.chance(|chance| chance.between(SECOND, 4 * SECOND));
+                // Often, so that it rewrites files while there are still faults.
+                let pause = control.chance(|chance| chance.between(SECOND / 4, SECOND));
                 clock.sleep(Duration::from_micros(pause.unsigned_abs())).await;
                 for table in [Table::Events, Table::Metrics, Table::MetricsHourly, Table::Quarantine] {
                     match Box::pin(lake.maintain(table, &settings)).await {
