@@ -3,18 +3,10 @@
 //! A column holds its least value and the differences to it, each in the number of bits of the greatest difference.
 //! Equal values take no bits at all. Any integers can be kept, exactly.
 
+use bellwether_stats::varint::{put_varint, take_byte, take_varint};
+
 /// Widths from here on are written as whole 16-byte values.
 const WIDE: u8 = 64;
-
-/// Appends a varint.
-#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time are intended")]
-pub(crate) fn put_varint(to: &mut Vec<u8>, mut value: u128) {
-    while value >= 0x80 {
-        to.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    to.push(value as u8);
-}
 
 /// Appends a column. Its length is known to the reader.
 #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "the bits are kept")]
@@ -49,29 +41,12 @@ pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl Reader<'_> {
     fn byte(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((byte, rest)) => {
-                self.0 = rest;
-                *byte
-            }
-            None => {
-                debug_assert!(false, "columns are read as they were written");
-                0
-            }
-        }
+        take_byte(&mut self.0)
     }
 
     /// Reads a varint.
     pub(crate) fn varint(&mut self) -> u128 {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte();
-            value |= u128::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return value;
-            }
-            shift += 7;
-        }
+        take_varint(&mut self.0)
     }
 
     /// Reads a number of entries.

@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 
-use crate::columns::{Reader, put_column, put_varint};
+use bellwether_stats::varint::put_varint;
+
+use crate::columns::{Reader, put_column};
 use crate::observation::Measure;
 use crate::season::Season;
 use crate::weights::{Arm, ONE, WeightSums};

@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::columns::{Reader, put_column, put_varint};
+use bellwether_stats::varint::put_varint;
+
+use crate::columns::{Reader, put_column};
 use crate::observation::{Groups, Measure, Minute, RatioTotals};
 use crate::weights::{WeightSums, Weights};
 

@@ -6,7 +6,7 @@
 //! * [`interval`]: confidence intervals for rates, ratios and means.
 //! * [`clusters`]: confidence intervals for runs that are correlated within sessions.
 //! * [`figure`]: numbers formatted for people.
-//! * [`pack`]: packed copies of state.
+//! * [`pack`]: packed copies of state; [`varint`]: their integers.
 //!
 //! Detecting (DETECTION D1 to D12; evidence is in nats and remains valid however often it is inspected):
 //! * [`sequential`]: sums of evidence, e-detectors, thresholds; [`block`]: windows grouped for one judgement.
@@ -44,6 +44,7 @@ pub mod special;
 pub mod srm;
 #[cfg(test)]
 mod testing;
+pub mod varint;
 pub mod wander;
 pub mod weight;
 

@@ -8,6 +8,8 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::varint::{put_varint, take_byte, take_varint};
+
 /// A value that a packed copy shares with its original.
 #[derive(Clone)]
 enum Shared {
@@ -97,13 +99,8 @@ impl Packer {
         Packed { bytes: self.bytes.into_boxed_slice(), shared: self.shared.into_boxed_slice() }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time are intended")]
-    fn varint(&mut self, mut value: u128) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
+    fn varint(&mut self, value: u128) {
+        put_varint(&mut self.bytes, value);
     }
 }
 
@@ -111,28 +108,11 @@ impl Packer {
 
 impl Unpacker<'_> {
     fn byte(&mut self) -> u8 {
-        match self.bytes.split_first() {
-            Some((byte, rest)) => {
-                self.bytes = rest;
-                *byte
-            }
-            None => {
-                debug_assert!(false, "a packed copy is read as it was written");
-                0
-            }
-        }
+        take_byte(&mut self.bytes)
     }
 
     fn varint(&mut self) -> u128 {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte();
-            value |= u128::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return value;
-            }
-            shift += 7;
-        }
+        take_varint(&mut self.bytes)
     }
 }
 
