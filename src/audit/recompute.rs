@@ -97,7 +97,7 @@ async fn being_erased(lake: &Lake, basis: &Basis) -> Result<Option<&'static str>
     if erased_of(&basis.events_applications).is_none() {
         return Ok(None);
     }
-    // What was erased is not known by shard: all must have read the newest erasure.
+    // The record of erased contributions is not divided by shard, so every shard must have read the newest erasure.
     let log = lake.log(Table::Events);
     let newest = log.latest_version().await?;
     let first = layout.positions(&metrics).map(|(_, next)| next).min().unwrap_or(0);

@@ -208,7 +208,7 @@ async fn a_tenant_leaves_all_tables_with_its_figures() {
     }
     roll_up(&feed.lake).await;
     let root = feed.root().to_owned();
-    // What the tenant's erased runs contributed goes, too.
+    // The contributions of the tenant's erased runs go, too.
     erased(&root, &["--run-id", "run-a0-2", "--now"]);
     let (refused, code) = erased(&root, &["--tenant", "acme-corp"]);
     assert!(refused.contains("--yes") && code == Some(2), "{refused}");

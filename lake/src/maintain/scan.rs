@@ -51,13 +51,13 @@ pub struct Held {
     pub path: String,
     /// The table that it belongs to.
     pub table: Option<Table>,
-    /// What it is.
+    /// Its kind, which determines when it goes.
     pub holder: Holder,
     /// Columns with an identifier; empty if it is in other bytes.
     pub columns: BTreeSet<String>,
 }
 
-/// What an object with an identifier is, and why it is still there.
+/// The kind of an object that holds an identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
     /// A file of the newest version of a table.
@@ -78,7 +78,7 @@ pub enum Holder {
     Other,
 }
 
-/// What is known of the data files of a table.
+/// The data files that the log of a table names.
 #[derive(Default)]
 struct Names {
     live: BTreeSet<String>,
