@@ -104,6 +104,11 @@ torture: setup ## Kill a worker KILLS times (1000) at random moments; SEED=n rep
 	BELLWETHER_KILLS=$(or $(KILLS),1000) scripts/broker with \
 	  cargo test --workspace $(FEATURES) --test main crash::kill -- --nocapture
 
+.PHONY: properties
+properties: ## Run the property tests on other inputs, CASES=n each (2000); SEED=n repeats the same inputs
+	PROPTEST_RNG_SEED=$(or $(SEED),$(shell date +%s)) PROPTEST_CASES=$(or $(CASES),2000) \
+	  cargo test --workspace $(FEATURES) --lib --test detectors --test contract
+
 .PHONY: simulate
 simulate: ## Simulate ingest and aggregate with faults: SEEDS=n seeds (2000), or only SEED=n
 	SEEDS='$(or $(SEEDS),2000)' SEED='$(SEED)' cargo test --workspace $(FEATURES) --test main simulation::$(if $(SEED),every_seed) -- --nocapture

@@ -99,6 +99,15 @@ impl AlertState {
     }
 }
 
+// === impl Transition ===
+
+impl Transition {
+    /// Returns true if the table of alerts takes the two for the same: of one time, into one state.
+    pub fn is_reported_as(&self, other: &Self) -> bool {
+        (self.at, self.to, self.stale) == (other.at, other.to, other.stale)
+    }
+}
+
 // === impl AlertMachine ===
 
 impl AlertMachine {

@@ -391,13 +391,17 @@ impl Track {
         self.judged_to = judged_to.max(self.fold.next);
         let unaffected_to = self.rewound_to.take().map_or(judged_to, |to| to.min(judged_to));
         let mut previous = std::mem::take(&mut self.previous);
-        let mut changes = Vec::new();
+        let mut changed = Vec::new();
         for record in self.records.iter().filter(|record| record.transition.at > unaffected_to) {
-            let same = previous.iter().position(|old| old.transition == record.transition);
-            if let Some(place) = same {
-                previous.remove(place);
-                continue;
+            // The alert may have come from another state than before: the transition stands all the same.
+            let same = previous.iter().position(|old| old.transition.is_reported_as(&record.transition));
+            match same {
+                Some(place) => drop(previous.remove(place)),
+                None => changed.push(record),
             }
+        }
+        let mut changes = Vec::new();
+        for record in changed {
             let alike = |old: &TransitionRecord| {
                 let (old, new) = (old.transition, record.transition);
                 (old.from, old.to, old.stale) == (new.from, new.to, new.stale)

@@ -305,33 +305,43 @@ fn half_way_given_up_it_is_judged_from_the_beginning() {
     assert_eq!(live.seen, whole.seen);
 }
 
+/// Judges late cells one by one, after what has no runs any more was dropped, and compares with all cells in time.
+fn late_cells_lead_to_the_same(detector: &Detector, seed: u64, late: &[usize]) {
+    let days = 8;
+    let to = BEGIN + days * DAY;
+    let all = cells(detector, seed, days, &[1..3, 5..days]);
+    let late: Vec<Cell> = late.iter().map(|place| correction(&all[place % all.len()])).collect();
+    let mut live = Judged::new(detector);
+    live.feed(&all, to);
+    live.family.drop_idle(to - 3 * DAY);
+    for cell in &late {
+        live.family.add(cell.clone());
+        live.evaluate(to);
+    }
+    let with: Vec<Cell> = all.iter().chain(&late).cloned().collect();
+    if live.family.wants().is_some() {
+        live.again(&with);
+    }
+    let mut whole = Judged::new(detector);
+    whole.feed(&with, to);
+    assert_eq!(live.seen, whole.seen, "{}, seed {seed}, late {late:?}", detector.name());
+}
+
+#[test]
+fn a_transition_that_stands_but_comes_from_another_state_is_not_taken_back() {
+    late_cells_lead_to_the_same(
+        &Detector::Drift(Arc::new(Drift { least_hours: 24, ..Drift::default() })),
+        665,
+        &[0, 11, 1100],
+    );
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 6, ..ProptestConfig::default() })]
     #[test]
     fn any_late_cells_of_any_release_lead_to_the_same(
-        seed in 0_u64..1000, late in prop::collection::vec((0_usize..1500, 0_i64..30), 1..6), kind in 0_usize..4,
+        seed in 0_u64..1000, late in prop::collection::vec(0_usize..1500, 1..6), kind in 0_usize..8,
     ) {
-        let detector = detectors().swap_remove(kind);
-        let days = 8;
-        let to = BEGIN + days * DAY;
-        let all = cells(&detector, seed, days, &[1..3, 5..days]);
-        let late: Vec<Cell> = late
-            .iter()
-            .map(|(place, _)| correction(&all[place % all.len()]))
-            .collect();
-        let mut live = Judged::new(&detector);
-        live.feed(&all, to);
-        live.family.drop_idle(to - 3 * DAY);
-        for cell in &late {
-            live.family.add(cell.clone());
-            live.evaluate(to);
-        }
-        let with: Vec<Cell> = all.iter().chain(&late).cloned().collect();
-        if live.family.wants().is_some() {
-            live.again(&with);
-        }
-        let mut whole = Judged::new(&detector);
-        whole.feed(&with, to);
-        prop_assert_eq!(live.seen, whole.seen);
+        late_cells_lead_to_the_same(&detectors()[kind], seed, &late);
     }
 }

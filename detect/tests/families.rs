@@ -771,7 +771,7 @@ fn a_late_correction_upgrades_or_retracts_visibly() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 20, ..ProptestConfig::default() })]
     #[test]
     fn the_result_is_the_same_in_any_order_and_with_any_delay(seed in 0_u64..1000, bad in 0.05_f64..0.5, delays in proptest::collection::vec(0_i64..45, 7)) {
         let cells = canary(seed, 260, bad, 50);

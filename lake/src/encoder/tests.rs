@@ -47,7 +47,7 @@ fn offsets(batch: &RecordBatch) -> Vec<i64> {
 
 proptest! {
     // Few cases, because each writes some Parquet files.
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 10, ..ProptestConfig::default() })]
 
     #[test]
     fn however_rows_are_cut_into_chunks_they_come_out_as_they_went_in(
@@ -258,7 +258,6 @@ fn through_a_file(parts: &[(Vec<usize>, Vec<u8>)]) -> (ArrayRef, ArrayRef) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn records_of_lists_come_out_as_they_went_in_whatever_their_fields_have(
@@ -347,7 +346,6 @@ fn label(value: u8) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn labels_come_out_as_they_went_in_whatever_comes_between(parts in prop::collection::vec(part(), 1..6)) {
