@@ -302,7 +302,9 @@ impl Family {
         while at < to {
             let hour = at.div_euclid(HOUR);
             let end = ((hour + 1) * HOUR).min(to);
-            let sides = self.sides(hour * HOUR, end);
+            // Only the comparison with earlier weeks looks back over the hour, once it is over.
+            let whole = end == (hour + 1) * HOUR && matches!(self.detector, Detector::Regression(_));
+            let sides = self.sides(if whole { hour * HOUR } else { at }, end);
             self.note_incidents(tracks);
             for (release, track) in tracks.iter_mut().filter(|(_, track)| track.next().max(track.started()) < end) {
                 let key = series_key(&self.name, release);

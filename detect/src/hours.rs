@@ -2,7 +2,8 @@
 //!
 //! Hours are kept in blocks of a few days. A block holds a column of bad runs and one of runs, in as many bits as they
 //! need (see `crate::columns`): an hour of a task with 600 runs takes two bytes. Of sampled runs, an hour in which all
-//! bad runs have one weight, and all good ones too, keeps these two weights.
+//! bad runs have one weight, and all good ones too, keeps these two weights. The hour that was last added to is not packed
+//! before another one is: the windows of one hour mostly come in a row.
 
 use std::collections::VecDeque;
 
@@ -26,7 +27,7 @@ struct Hour {
 }
 
 /// Bad runs and runs by hour since the epoch, without gaps between the first and the last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Hours {
     season: Season,
     /// First hour, and the hour after the last one.
@@ -34,6 +35,8 @@ pub struct Hours {
     end: i64,
     /// Blocks from that of the first hour to that of the last one. Hours of the first block before `first` are 0.
     blocks: VecDeque<Box<[u8]>>,
+    /// The hour that was last added to, with its number: its place in its block is out of date.
+    open: Option<(i64, Hour)>,
 }
 
 /// Maximum span in hours: a larger gap means a wrong clock.
@@ -198,13 +201,11 @@ impl Hours {
         if hour >= self.end + keep {
             // All earlier hours are beyond the limit.
             self.blocks.clear();
-            (self.first, self.end) = (hour, hour);
+            (self.first, self.end, self.open) = (hour, hour, None);
         }
         self.extend_to(hour);
         self.forget_before(self.end - keep);
-        let Some(block) = self.block(hour).and_then(|block| self.blocks.get_mut(block)) else { return true };
-        let mut hours = unpack(block);
-        let slot = &mut hours[place(hour)];
+        let slot = self.open_hour(hour);
         let uniform = |slot: &Hour| WeightSums::uniform(i64::from(slot.events), i64::from(slot.runs), ONE);
         if more.sums.is_some() || slot.sums.is_some() {
             let mut sums = slot.sums.unwrap_or_else(|| uniform(slot));
@@ -213,8 +214,27 @@ impl Hours {
         }
         slot.events = slot.events.saturating_add(held(more.events));
         slot.runs = slot.runs.saturating_add(held(more.runs));
-        *block = pack(&hours);
         true
+    }
+
+    /// Returns an hour to add to, and packs the one before.
+    fn open_hour(&mut self, hour: i64) -> &mut Hour {
+        let stays = self.open.as_ref().is_some_and(|(open, _)| *open == hour);
+        if !stays {
+            self.close();
+            let block = self.block(hour).and_then(|block| self.blocks.get(block));
+            self.open = Some((hour, block.map_or_else(Hour::default, |block| unpack(block)[place(hour)])));
+        }
+        &mut self.open.get_or_insert_default().1
+    }
+
+    /// Packs the open hour.
+    fn close(&mut self) {
+        let Some((hour, open)) = self.open.take() else { return };
+        let Some(block) = self.block(hour).and_then(|block| self.blocks.get_mut(block)) else { return };
+        let mut hours = unpack(block);
+        hours[place(hour)] = open;
+        *block = pack(&hours);
     }
 
     fn extend_to(&mut self, hour: i64) {
@@ -233,6 +253,7 @@ impl Hours {
         if hour <= self.first {
             return;
         }
+        self.open = self.open.take().filter(|(open, _)| *open >= hour);
         for _ in self.first.div_euclid(BLOCK)..hour.div_euclid(BLOCK) {
             self.blocks.pop_front();
         }
@@ -275,6 +296,10 @@ impl Hours {
             .flat_map(move |number| {
                 let block = self.block(number * BLOCK + BLOCK - 1).and_then(|block| self.blocks.get(block));
                 (number * BLOCK..).zip(block.map(|block| unpack(block)).unwrap_or_default())
+            })
+            .map(|(number, hour)| match self.open {
+                Some((open, newest)) if open == number => (number, newest),
+                _ => (number, hour),
             })
             .filter(move |(hour, _)| (from..to).contains(hour))
     }

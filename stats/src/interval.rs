@@ -1,5 +1,7 @@
 //! Confidence intervals for rates, ratios and means, from counts and sums.
 
+use std::cell::Cell;
+
 use crate::special::ln_gamma;
 
 /// A two-sided interval.
@@ -174,12 +176,28 @@ pub(crate) fn normal_tail(x: f64) -> f64 {
     density / (x + fraction)
 }
 
+thread_local! {
+    /// The last quantile of Student's t distribution: probability, degrees of freedom and quantile. Statements ask for the same
+    /// one for each of their rows, and it takes thousands of powers.
+    static LAST_QUANTILE: Cell<[f64; 3]> = const { Cell::new([f64::NAN; 3]) };
+}
+
 /// Returns a quantile of Student's t distribution: Hill's expansion (Algorithm 396, CACM 13, 1970) refined by Newton's
 /// method on the exact distribution function; within 1e-9 from 3 degrees of freedom on.
 pub fn student_quantile(p: f64, degrees: f64) -> f64 {
     if p < 0.5 {
         return -student_quantile(1.0 - p, degrees);
     }
+    let [known_p, known_degrees, known] = LAST_QUANTILE.get();
+    if known_p.to_bits() == p.to_bits() && known_degrees.to_bits() == degrees.to_bits() {
+        return known;
+    }
+    let found = upper_student_quantile(p, degrees);
+    LAST_QUANTILE.set([p, degrees, found]);
+    found
+}
+
+fn upper_student_quantile(p: f64, degrees: f64) -> f64 {
     let z = normal_quantile(p);
     let mut t = z
         + (z.powi(3) + z) / (4.0 * degrees)
@@ -215,6 +233,8 @@ mod tests {
         close(student_quantile(0.975, 31.0), 2.039_513_446_396_408);
         close(student_quantile(0.975, 10.0), 2.228_138_851_964_939);
         close(student_quantile(0.95, 5.0), 2.015_048_372_669_157);
+        close(student_quantile(0.05, 5.0), -2.015_048_372_669_157);
+        close(student_quantile(0.975, 31.0), 2.039_513_446_396_408);
     }
 
     #[test]

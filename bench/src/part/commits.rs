@@ -9,7 +9,7 @@ use bellwether_bench::process::{cpu_seconds, memory};
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, RowBuilder};
 use bellwether_lake::{
-    Advance, Chunk, Commit, CommitLog, Lake, MaintainSettings, Outcome, RowEncoder, Snapshot, StorageOptions,
+    Advance, Chunk, Commit, CommitLog, Lake, MaintainSettings, Outcome, RowEncoder, Snapshot, StorageOptions, app_of,
 };
 use bellwether_tables::Table;
 
@@ -19,7 +19,7 @@ use crate::part::flow::Setup;
 /// Rows per commit, as in a quiet second.
 pub(crate) const ROWS: usize = 50;
 
-/// Commits between two rounds of maintenance: one commit per second, one round every 30 s.
+/// Commits between two rounds of maintenance: one commit per second, one round every 30 s, as in a service.
 const MAINTAIN_EVERY: i64 = 30;
 
 /// Numbers of commits at which the cost is measured.
@@ -40,10 +40,19 @@ pub(crate) struct Costs {
 pub(crate) struct Growing {
     lake: Lake,
     on: Snapshot,
+    /// `metrics`, which records how far `events` is aggregated.
+    followed: Snapshot,
     rows: Chunk,
     commits: i64,
     /// The clock that dates the commits, if it is not the system's: it advances by a second with each.
     seconds: Option<ManualClock>,
+}
+
+fn committed(outcome: Outcome) -> Result<Snapshot> {
+    match outcome {
+        Outcome::Committed(snapshot) => Ok(snapshot),
+        other => Err(Error::bug(format!("a commit without concurrent writers ended as {other:?}"))),
+    }
 }
 
 fn own_cpu_s() -> Result<f64> {
@@ -106,7 +115,8 @@ impl Growing {
     /// Starts with the table as it is.
     pub(crate) async fn new(lake: Lake, seed: u64, seconds: Option<ManualClock>) -> Result<Self> {
         let on = lake.log(Table::Events).load().await?;
-        Ok(Self { lake, on, rows: rows(seed)?, commits: 0, seconds })
+        let followed = lake.log(Table::Metrics).load().await?;
+        Ok(Self { lake, on, followed, rows: rows(seed)?, commits: 0, seconds })
     }
 
     /// Commits until there are `to` commits.
@@ -120,11 +130,30 @@ impl Growing {
             costs.commit_cpu_s += between - before;
             costs.commits += 1;
             if self.commits % MAINTAIN_EVERY == 0 {
+                self.follow().await?;
+                let between = own_cpu_s()?;
                 self.lake.maintain(Table::Events, &MaintainSettings::default()).await?;
                 costs.maintain_cpu_s += own_cpu_s()? - between;
             }
         }
         Ok(costs)
+    }
+
+    /// Records in `metrics` that aggregation keeps up, without rows: what it has still to read would stay in the log.
+    async fn follow(&mut self) -> Result<()> {
+        let log = self.lake.log(Table::Metrics);
+        let app_id = app_of(0);
+        let advance = Advance { expected: self.followed.next(&app_id), next: self.on.version + 1, app_id };
+        let commit = Commit {
+            uuid: unique_id(),
+            advances: vec![advance],
+            files: Vec::new(),
+            operation: "aggregate",
+            ranges: Vec::new(),
+            facts: serde_json::Map::new(),
+        };
+        self.followed = committed(log.try_commit(&self.followed, &commit).await?)?;
+        self.lake.maintain(Table::Metrics, &MaintainSettings::default()).await.map(drop)
     }
 
     async fn commit(&mut self) -> Result<()> {
@@ -141,10 +170,7 @@ impl Growing {
             ranges: Vec::new(),
             facts: serde_json::Map::new(),
         };
-        match self.lake.log(Table::Events).try_commit(&self.on, &commit).await? {
-            Outcome::Committed(snapshot) => self.on = snapshot,
-            other => return Err(Error::bug(format!("a commit without concurrent writers ended as {other:?}"))),
-        }
+        self.on = committed(self.lake.log(Table::Events).try_commit(&self.on, &commit).await?)?;
         self.commits += 1;
         if let Some(clock) = &self.seconds {
             clock.advance(1_000_000);

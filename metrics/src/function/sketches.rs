@@ -14,6 +14,9 @@ use datafusion::common::{Result, exec_datafusion_err};
 
 use super::fold::{Fold, longs, value};
 
+/// Places that are tried one by one before the rest is searched.
+const NEAR: usize = 4;
+
 /// A sketch under construction: the buckets that occur, in order, and their counts.
 #[derive(Debug, Default)]
 struct Buckets {
@@ -39,7 +42,14 @@ impl Default for Counts {
 impl Buckets {
     /// Adds to a bucket, which is searched from place `from` on. Returns its place.
     fn add(&mut self, bucket: u16, amount: Amount, from: usize) -> usize {
-        let place = from + self.numbers[from..].partition_point(|number| *number < bucket);
+        // Sketches of one quantity have mostly the same buckets: the next one is near.
+        let mut place = from;
+        while place < self.numbers.len().min(from + NEAR) && self.numbers[place] < bucket {
+            place += 1;
+        }
+        if place == from + NEAR {
+            place += self.numbers[place..].partition_point(|number| *number < bucket);
+        }
         if self.numbers.get(place) != Some(&bucket) {
             self.numbers.insert(place, bucket);
             match &mut self.counts {
