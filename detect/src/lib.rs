@@ -10,6 +10,7 @@
 //! * [`track`]: one series folded over its windows. Corrections go back to a checkpoint and fold again; the difference
 //!   is reported.
 //! * [`family`]: the releases of one task side by side, and the baseline of each.
+//! * [`gate`]: whether a release may go on.
 //! * [`budget`]: thresholds derived from "at most X false pages a month".
 //!
 //! Rule: the transitions of a series are a function of its windows alone. It makes no difference whether windows arrive
@@ -21,6 +22,7 @@ pub mod crowd;
 pub mod detector;
 pub mod evidence;
 pub mod family;
+pub mod gate;
 pub mod hours;
 pub mod machine;
 pub mod observation;
@@ -36,6 +38,7 @@ pub use crowd::{Crowd, CrowdMember};
 pub use detector::{Detector, DetectorState, Signal, Verdict};
 pub use evidence::{BaselineKind, Evidence, StratumEvidence};
 pub use family::{BaselinePolicy, Cell, Family, SeriesUpdate};
+pub use gate::{Comparison, Decision, Finding, Gate, GateReason, GateVerdict, Guardrail, Slice};
 pub use hours::Hours;
 pub use machine::{AlertMachine, AlertState, AlertTiming, Transition};
 pub use observation::{Groups, Measure, Minute, RatioTotals, StratumRow, Window, total_of};

@@ -2,6 +2,7 @@
 
 mod again;
 mod families;
+mod gate;
 mod random;
 mod sampled;
 mod silence;
