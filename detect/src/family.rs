@@ -302,9 +302,8 @@ impl Family {
         while at < to {
             let hour = at.div_euclid(HOUR);
             let end = ((hour + 1) * HOUR).min(to);
-            // Only the comparison with earlier weeks looks back over the hour, once it is over.
-            let whole = end == (hour + 1) * HOUR && matches!(self.detector, Detector::Regression(_));
-            let sides = self.sides(if whole { hour * HOUR } else { at }, end);
+            // Only the comparison with earlier weeks looks back over the hour.
+            let sides = self.sides(if self.compares_hour(hour, end) { hour * HOUR } else { at }, end);
             self.note_incidents(tracks);
             for (release, track) in tracks.iter_mut().filter(|(_, track)| track.next().max(track.started()) < end) {
                 let key = series_key(&self.name, release);
@@ -314,6 +313,11 @@ impl Family {
             at = self.windows.first_in(end, to).unwrap_or(to);
         }
         self.note_incidents(tracks);
+    }
+
+    /// Returns true if an hour is compared with earlier weeks when it has been judged up to `end`: it is over then.
+    fn compares_hour(&self, hour: i64, end: Minute) -> bool {
+        end == (hour + 1) * HOUR && matches!(self.detector, Detector::Regression(_))
     }
 
     /// Judges the windows of one hour up to `end`.
@@ -350,8 +354,7 @@ impl Family {
                 track.feed(&window, own, &thresholds);
             }
         }
-        if end == (hour + 1) * HOUR
-            && matches!(self.detector, Detector::Regression(_))
+        if self.compares_hour(hour, end)
             && let Some(window) = self.against_history(release, hour, started.div_euclid(HOUR), sides)
         {
             let thresholds = thresholds(track, window.start);

@@ -12,10 +12,11 @@
 //!
 //! Missing data holds; it never promotes. Evidence of a loss in one slice rolls back, however good the mean is.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::budget::Thresholds;
-use crate::detector::{Detector, Past, Ratio, Regression};
+use crate::detector::{Detector, DetectorState, Past, Ratio, Regression};
 use crate::evidence::Evidence;
 use crate::hours::Hours;
 use crate::observation::{StratumRow, Window};
@@ -184,7 +185,7 @@ impl Gate {
         let comparisons = slices.iter().map(Vec::len).sum::<usize>().max(1);
         let worse_alpha = self.roll_back_alpha / comparisons as f64;
         let mut reasons = Vec::with_capacity(comparisons);
-        let mut decision = Decision::Promote;
+        let mut decision = if self.guardrails.is_empty() { Decision::Hold } else { Decision::Promote };
         for (place, guardrail) in self.guardrails.iter().enumerate() {
             let all = slices.get(place).map_or(&[][..], Vec::as_slice);
             if all.is_empty() {
@@ -197,9 +198,6 @@ impl Gate {
                 reasons.push(GateReason { guardrail, slice, finding, evidence });
             }
         }
-        if self.guardrails.is_empty() {
-            decision = decision.max(Decision::Hold);
-        }
         GateVerdict { decision, reasons }
     }
 }
@@ -208,8 +206,9 @@ impl Gate {
 
 impl Guardrail {
     fn compare(&self, slice: &Slice<'_>, worse_alpha: f64, within_alpha: f64) -> (Finding, Evidence) {
-        let (log_e, evidence) = fold(&self.comparison.detector(), slice.windows.iter().cloned(), worse_alpha);
-        if log_e >= -worse_alpha.ln() {
+        let (worse, thresholds) = (fold(&self.comparison.detector(), slice.windows), release_thresholds(worse_alpha));
+        let (verdict, evidence) = (worse.verdict(&thresholds), worse.evidence(&thresholds));
+        if verdict.statistic >= verdict.threshold {
             return (Finding::Worse, evidence);
         }
         let arms = totals(slice.windows);
@@ -225,8 +224,9 @@ impl Guardrail {
             return (Finding::Within, evidence);
         }
         let exchanged = slice.windows.iter().map(exchange);
-        let (within, _) = fold(&self.comparison.exchanged().detector(), exchanged, within_alpha);
-        let missing = -within_alpha.ln() - within;
+        let within =
+            fold(&self.comparison.exchanged().detector(), exchanged).verdict(&release_thresholds(within_alpha));
+        let missing = within.threshold - within.statistic;
         let finding = match missing > 0.0 {
             true => Finding::Undecided { more_runs: self.more_runs(arms, missing, &evidence) },
             false => Finding::Within,
@@ -277,15 +277,18 @@ impl Finding {
     }
 }
 
-/// Folds windows and returns the evidence at their end, in nats, with its numbers.
-fn fold(detector: &Detector, windows: impl Iterator<Item = Window>, alpha: f64) -> (f64, Evidence) {
-    // Only evidence about the whole release counts: α is spent once.
-    let thresholds = Thresholds { e: -alpha.ln(), alpha, detector: f64::INFINITY, alarms_per_month: 0.0 };
+/// Returns thresholds by which only evidence about the whole release counts: α is spent once.
+fn release_thresholds(alpha: f64) -> Thresholds {
+    Thresholds { e: -alpha.ln(), alpha, detector: f64::INFINITY, alarms_per_month: 0.0 }
+}
+
+/// Folds windows.
+fn fold(detector: &Detector, windows: impl IntoIterator<Item = impl Borrow<Window>>) -> Box<dyn DetectorState> {
     let hours = Hours::default();
     let past = Past { hours: &hours, incidents: &[], member: None };
     let mut state = detector.start();
-    windows.for_each(|window| state.step(&window, &past));
-    (state.verdict(&thresholds).statistic, state.evidence(&thresholds))
+    windows.into_iter().for_each(|window| state.step(window.borrow(), &past));
+    state
 }
 
 /// Returns the window with the arms exchanged.

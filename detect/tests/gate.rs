@@ -76,13 +76,11 @@ fn all(windows: &[Window]) -> Slice<'_> {
     Slice { name: "", windows, coverage: Some(1.0) }
 }
 
-/// Asks every `every` windows. Returns the first decision that is not to hold, with the number of windows.
-fn polled(gate: &Gate, windows: &[Window], every: usize) -> (Decision, usize) {
-    let asked = (every..=windows.len()).step_by(every).map(|count| {
-        let verdict = gate.judge(&[vec![all(&windows[..count])]]);
-        (verdict.decision, count)
-    });
-    asked.into_iter().find(|(decision, _)| *decision != Decision::Hold).unwrap_or((Decision::Hold, windows.len()))
+/// Asks every `every` windows. Returns the first decision that is not to hold.
+fn polled(gate: &Gate, windows: &[Window], every: usize) -> Decision {
+    let asked = (every..=windows.len()).step_by(every);
+    let mut decisions = asked.map(|count| gate.judge(&[vec![all(&windows[..count])]]).decision);
+    decisions.find(|decision| *decision != Decision::Hold).unwrap_or(Decision::Hold)
 }
 
 fn finding(verdict: &GateVerdict, place: usize) -> Finding {
@@ -169,7 +167,7 @@ fn a_metric_that_need_not_be_shown_promotes_unless_it_is_worse() {
 fn errors_are_as_rare_as_stated_however_often_it_is_asked() {
     let (seeds, gate) = (300, gate(vec![success()]));
     let count = |rate: f64, error: Decision| {
-        let decided = |seed: u64| polled(&gate, &failures(seed, 150, 20, [0.1, rate]), 5).0;
+        let decided = |seed: u64| polled(&gate, &failures(seed, 150, 20, [0.1, rate]), 5);
         (0..seeds).filter(|seed| decided(1000 + seed) == error).count()
     };
     let (rolled_back, promoted) = (count(AT_MARGIN, Decision::RollBack), count(AT_MARGIN, Decision::Promote));

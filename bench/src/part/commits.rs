@@ -9,7 +9,8 @@ use bellwether_bench::process::{cpu_seconds, memory};
 use bellwether_event::Limits;
 use bellwether_ingest::{Message, RowBuilder};
 use bellwether_lake::{
-    Advance, Chunk, Commit, CommitLog, Lake, MaintainSettings, Outcome, RowEncoder, Snapshot, StorageOptions, app_of,
+    Advance, Chunk, Commit, CommitLog, DataFile, Lake, MaintainSettings, Outcome, RowEncoder, Snapshot, StorageOptions,
+    app_of,
 };
 use bellwether_tables::Table;
 
@@ -19,7 +20,7 @@ use crate::part::flow::Setup;
 /// Rows per commit, as in a quiet second.
 pub(crate) const ROWS: usize = 50;
 
-/// Commits between two rounds of maintenance: one commit per second, one round every 30 s, as in a service.
+/// Commits between two rounds of maintenance: one commit per second, one round every 30 s.
 const MAINTAIN_EVERY: i64 = 30;
 
 /// Numbers of commits at which the cost is measured.
@@ -46,6 +47,11 @@ pub(crate) struct Growing {
     commits: i64,
     /// The clock that dates the commits, if it is not the system's: it advances by a second with each.
     seconds: Option<ManualClock>,
+}
+
+fn commit_of(operation: &'static str, advance: Advance, files: Vec<DataFile>) -> Commit {
+    let (ranges, facts) = (Vec::new(), serde_json::Map::new());
+    Commit { uuid: unique_id(), advances: vec![advance], files, operation, ranges, facts }
 }
 
 fn committed(outcome: Outcome) -> Result<Snapshot> {
@@ -144,14 +150,7 @@ impl Growing {
         let log = self.lake.log(Table::Metrics);
         let app_id = app_of(0);
         let advance = Advance { expected: self.followed.next(&app_id), next: self.on.version + 1, app_id };
-        let commit = Commit {
-            uuid: unique_id(),
-            advances: vec![advance],
-            files: Vec::new(),
-            operation: "aggregate",
-            ranges: Vec::new(),
-            facts: serde_json::Map::new(),
-        };
+        let commit = commit_of("aggregate", advance, Vec::new());
         self.followed = committed(log.try_commit(&self.followed, &commit).await?)?;
         self.lake.maintain(Table::Metrics, &MaintainSettings::default()).await.map(drop)
     }
@@ -162,14 +161,8 @@ impl Growing {
         encoder.push(&self.rows)?;
         let files = self.lake.store(&encoder.finish()?).await?;
         let next = (self.commits + 1) * ROWS as i64;
-        let commit = Commit {
-            uuid: unique_id(),
-            advances: vec![Advance { app_id: APP.to_owned(), expected: self.on.next(APP), next }],
-            files: files.into_iter().map(|file| file.file).collect(),
-            operation: "ingest",
-            ranges: Vec::new(),
-            facts: serde_json::Map::new(),
-        };
+        let advance = Advance { app_id: APP.to_owned(), expected: self.on.next(APP), next };
+        let commit = commit_of("ingest", advance, files.into_iter().map(|file| file.file).collect());
         self.on = committed(self.lake.log(Table::Events).try_commit(&self.on, &commit).await?)?;
         self.commits += 1;
         if let Some(clock) = &self.seconds {

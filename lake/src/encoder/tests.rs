@@ -258,7 +258,6 @@ fn through_a_file(parts: &[(Vec<usize>, Vec<u8>)]) -> (ArrayRef, ArrayRef) {
 }
 
 proptest! {
-
     #[test]
     fn records_of_lists_come_out_as_they_went_in_whatever_their_fields_have(
         parts in prop::collection::vec(
@@ -346,7 +345,6 @@ fn label(value: u8) -> Option<String> {
 }
 
 proptest! {
-
     #[test]
     fn labels_come_out_as_they_went_in_whatever_comes_between(parts in prop::collection::vec(part(), 1..6)) {
         let mut encoder = RowEncoder::new(Table::Events).handing_on(&["task"]).expect("a column");
