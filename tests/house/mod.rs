@@ -99,6 +99,11 @@ const RULES: &[Rule] = &[
         ],
         must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion"],
     },
+    Rule {
+        name: "bellwether-sinks",
+        may_use: &["bellwether-base"],
+        must_not_use: &["rdkafka", "arrow", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",

@@ -1,0 +1,56 @@
+//! The interface of a sink.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::page::Page;
+
+/// One message: a page, or several that a route groups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Name of the route.
+    pub route: String,
+    /// The labels by which the route groups pages, in order; empty if it does not group.
+    pub group: Vec<(String, String)>,
+    /// At least one. Those that fire come first.
+    pub pages: Vec<Page>,
+    /// Incidents that began and ended while the sink could not be reached. They are one line, not pages.
+    pub missed: Vec<String>,
+}
+
+/// What a sink remembers of a message that it sent, such as the id of a chat message that is updated later. Kept in `deliveries`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The sink's own reference; empty if it has none.
+    pub reference: String,
+    /// What the service answered, in one line, without secrets.
+    pub answer: String,
+}
+
+/// A message that did not arrive, or of which it is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Try again, not before this time has passed: an outage, a time-out, a rate limit.
+    Later { reason: String, after: Option<Duration> },
+    /// The service refuses the message, and would refuse it again.
+    Refused { reason: String },
+}
+
+/// A service that carries pages to people.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// The kind of sink, as in the configuration, such as `slack`.
+    fn kind(&self) -> &'static str;
+
+    /// How often a firing incident is sent again although nothing has changed, for services that would otherwise resolve it.
+    fn resend_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Sends a message. `earlier` is the receipt of the last one about the same group, or, ungrouped, incident.
+    ///
+    /// A message may be sent twice, so that the service must recognise it by [`Page::incident`].
+    async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure>;
+}
