@@ -11,11 +11,12 @@
 //! * [`rollup`] is the role that folds `metrics` by hour and by day.
 //! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.
 //! * [`erase`] removes a subject from every table, and keeps its contributions to the figures.
-//! * [`recompute`] computes the metrics from scratch, for audits.
+//! * [`recompute`] computes the metrics from scratch, for audits; `compare` compares them with the table, as [`rollup`]s with theirs.
 //!
 //! This crate must not know Kafka or the delivery of alerts.
 
 mod aggregator;
+mod compare;
 pub mod erase;
 mod exported;
 mod files;
@@ -40,6 +41,7 @@ mod tail;
 mod waiting;
 
 pub use aggregator::{Aggregate, AggregateSetup, Aggregator, run};
+pub use compare::Compared;
 pub use fold::PartialsFold;
 pub use rebuild::{Rebuilt, rebuild, recomputed_from};
 pub use settings::AggregatorSettings;

@@ -1,21 +1,56 @@
 //! Computes the metrics from scratch, for audits: `metrics`, folded, equals the result bit for bit (L-4).
 
+mod parts;
+
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
 use bellwether_base::Result;
 use bellwether_lake::{AddedFile, Lake};
 use bellwether_tables::{Table, metrics};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
 
-use crate::runs::Shard;
+use crate::compare::Compared;
+use crate::rollup::fold;
+use crate::rollup::rows::{Rows, Wanted, failed};
 use crate::sql;
+use parts::Partials;
+
+/// Statements of a part, about: their partial rows are some kilobytes each.
+pub const PART_ROWS: i64 = 25_000;
+
+/// Memory for folding and sorting both sides; what does not fit is spilled to disk.
+const MEMORY_BYTES: usize = 256 << 20;
 
 /// Most characters of a value in a message: sketches are long.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// Orders rows by their group, so that two tables can be compared row by row.
-fn ordered(sql: &str) -> String {
-    format!("SELECT * FROM ({sql}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
+/// The rows of `events` of which `metrics` was made.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// For each shard, the files that it has read. All these versions of `events` name the same erased contributions.
+    pub shards: Vec<Vec<AddedFile>>,
+    /// The number of the contributions of erased runs, if there are any.
+    pub erased: Option<i64>,
+    /// Windows that start before this, microseconds since the epoch, are not compared: some of their events may be gone.
+    pub kept_from: i64,
+    /// Statements of a part, about; parts are computed one after the other. Usually [`PART_ROWS`].
+    pub part_rows: i64,
+}
+
+/// Compares files of `metrics` with the same SQL over `events`, both folded, in bounded memory.
+///
+/// # Errors
+/// `Unavailable` if storage does not answer, or there is not enough memory or room for temporary files; `Data` if a file is gone
+/// or unreadable.
+pub async fn compare(lake: &Lake, metrics: Vec<AddedFile>, sources: &Sources) -> Result<Compared> {
+    let context = fold::session(MEMORY_BYTES)?;
+    let table = stored(lake, &context, metrics, sources.kept_from).await?;
+    let computed = computed(lake, &context, sources).await?;
+    crate::compare::compare(table, computed).await
 }
 
 /// Computes the metrics from all of `events` and the contributions of erased runs: one row for each window and group.
@@ -24,63 +59,9 @@ fn ordered(sql: &str) -> String {
 /// If the files of `events` cannot be read.
 pub async fn recompute(lake: &Lake) -> Result<RecordBatch> {
     let (on, files) = lake.snapshot_with_files(Table::Events).await?;
-    recompute_files(lake, &files, Lake::erased_number(&on)).await
-}
-
-/// Computes the metrics from some files of `events`: those of one version, and the number of its erased contributions.
-///
-/// # Errors
-/// As [`recompute`].
-pub async fn recompute_files(lake: &Lake, files: &[AddedFile], erased: Option<i64>) -> Result<RecordBatch> {
-    let context = sql::session();
-    let mut rows = Vec::new();
-    let columns = sql::events_columns();
-    for file in files {
-        rows.extend(lake.read(Table::Events, file, Some(&columns)).await?);
-    }
-    let runs = sql::runs(&sql::runs_definition(&context).await?, rows).await?;
-    let sql_text = ordered(bellwether_metrics::metrics_sql());
-    let schema = sql::contributions_schema();
-    let answer = sql::over(&context, "contributions", schema, vec![sql::with_sign(&runs, 1)?], &sql_text).await?;
-    with_erased(lake, without_provenance(&answer)?, erased).await
-}
-
-/// Adds the contributions of erased runs to computed metrics.
-async fn with_erased(lake: &Lake, computed: RecordBatch, erased: Option<i64>) -> Result<RecordBatch> {
-    let mut rows = lake.erased_rows(erased).await?;
-    if rows.is_empty() {
-        return Ok(computed);
-    }
-    let count = computed.num_rows();
-    let provenance: Vec<_> = metrics::PROVENANCE.iter().map(|name| (*name, sql::constant(0, count))).collect();
-    rows.push(sql::rows_of(Table::Metrics, &[computed], &provenance)?);
-    fold(rows).await
-}
-
-/// Computes the metrics for shards that have read different versions of `events`: for each, from the files of its version. All
-/// these versions name the same erased contributions.
-///
-/// # Errors
-/// As [`recompute`].
-pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>], erased: Option<i64>) -> Result<RecordBatch> {
-    let context = sql::session();
-    let runs = sql::runs_definition(&context).await?;
-    let of = u32::try_from(shards.len()).unwrap_or(1);
-    let columns = sql::events_columns();
-    let mut contributions = Vec::new();
-    for (number, files) in (0..of).zip(shards) {
-        let mut rows = Vec::new();
-        for file in files {
-            for batch in lake.read(Table::Events, file, Some(&columns)).await? {
-                rows.push(sql::of_shard(&batch, Shard { number, of })?);
-            }
-        }
-        contributions.push(sql::with_sign(&sql::runs(&runs, rows).await?, 1)?);
-    }
-    let sql_text = ordered(bellwether_metrics::metrics_sql());
-    let schema = sql::contributions_schema();
-    let answer = sql::over(&context, "contributions", schema, contributions, &sql_text).await?;
-    with_erased(lake, without_provenance(&answer)?, erased).await
+    let sources =
+        Sources { shards: vec![files], erased: Lake::erased_number(&on), kept_from: i64::MIN, part_rows: PART_ROWS };
+    whole(computed(lake, &fold::session(MEMORY_BYTES)?, &sources).await?).await
 }
 
 /// Folds the table `metrics` to one row for each window and group.
@@ -88,46 +69,50 @@ pub async fn recompute_shards(lake: &Lake, shards: &[Vec<AddedFile>], erased: Op
 /// # Errors
 /// If the files of `metrics` cannot be read.
 pub async fn folded(lake: &Lake) -> Result<RecordBatch> {
-    folded_files(lake, &lake.active_files(Table::Metrics).await?.1).await
+    folded_files(lake, lake.active_files(Table::Metrics).await?.1).await
 }
 
 /// Folds some files of `metrics`: those of one version.
 ///
 /// # Errors
 /// As [`folded`].
-pub async fn folded_files(lake: &Lake, files: &[AddedFile]) -> Result<RecordBatch> {
-    let mut rows = Vec::new();
-    for file in files {
-        rows.extend(lake.read(Table::Metrics, file, None).await?);
-    }
-    fold(rows).await
+pub async fn folded_files(lake: &Lake, files: Vec<AddedFile>) -> Result<RecordBatch> {
+    whole(stored(lake, &fold::session(MEMORY_BYTES)?, files, i64::MIN).await?).await
 }
 
-/// Folds rows of `metrics` to one row for each window and group.
-async fn fold(rows: Vec<RecordBatch>) -> Result<RecordBatch> {
+async fn stored(
+    lake: &Lake,
+    context: &SessionContext,
+    files: Vec<AddedFile>,
+    since: i64,
+) -> Result<SendableRecordBatchStream> {
+    let wanted = Wanted { since, ..Wanted::between(i64::MIN, i64::MAX) };
+    let rows = Rows::new(lake, Table::Metrics, files, wanted, Arc::new(|_| {}));
+    fold::run(context, Arc::new(rows), &groups()).await
+}
+
+async fn computed(lake: &Lake, context: &SessionContext, sources: &Sources) -> Result<SendableRecordBatchStream> {
+    let rows = Box::pin(Partials::of(lake, sources, context.runtime_env())).await?;
+    fold::run(context, Arc::new(rows), &groups()).await
+}
+
+/// Returns the SQL that folds partial rows of `metrics`, in the order of their groups.
+fn groups() -> String {
     let names = Table::Metrics.columns().iter().map(|column| column.name);
     let fold = bellwether_metrics::fold_sql(names.filter(|name| !metrics::PROVENANCE.contains(name)));
-    let schema = Table::Metrics.arrow_schema();
-    without_provenance(&sql::over(&sql::session(), "metrics", schema, rows, &ordered(&fold)).await?)
+    format!("SELECT * FROM ({fold}) ORDER BY {}", bellwether_metrics::KEY.join(", "))
 }
 
-fn without_provenance(answer: &[RecordBatch]) -> Result<RecordBatch> {
+/// Collects rows with the types of the table, without provenance.
+async fn whole(answer: SendableRecordBatchStream) -> Result<RecordBatch> {
+    let answer: Vec<RecordBatch> = answer.try_collect().await.map_err(failed)?;
     let rows = answer.iter().map(RecordBatch::num_rows).sum();
     let provenance: Vec<_> = metrics::PROVENANCE.iter().map(|name| (*name, sql::constant(0, rows))).collect();
-    let whole = sql::rows_of(Table::Metrics, answer, &provenance)?;
+    let whole = sql::rows_of(Table::Metrics, &answer, &provenance)?;
     let kept: Vec<usize> = (0..whole.num_columns())
         .filter(|n| !metrics::PROVENANCE.contains(&whole.schema().field(*n).name().as_str()))
         .collect();
-    let batch = whole.project(&kept)?;
-    Ok(concat_batches(&batch.schema(), [&batch])?)
-}
-
-/// Returns the rows with a window that starts at a moment, microseconds since the epoch, or later.
-///
-/// # Errors
-/// `Bug` if the rows have no column `window_start`.
-pub fn windows_since(rows: &RecordBatch, micros: i64) -> Result<RecordBatch> {
-    crate::kept::since(rows, "window_start", micros)
+    Ok(whole.project(&kept)?)
 }
 
 /// Returns the number of rows with a sum that does not fit its column.

@@ -10,10 +10,10 @@
 //! apart, because a reader adds what is not rolled up yet from the source: a roll-up that lags is exact all the same.
 
 pub mod compare;
-mod fold;
+pub(crate) mod fold;
 mod level;
 mod metrics;
-mod rows;
+pub(crate) mod rows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

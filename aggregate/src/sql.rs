@@ -150,7 +150,7 @@ pub(crate) fn events_columns() -> Vec<&'static str> {
 }
 
 /// Returns the schema of the relation `events` in the definitions.
-fn events_schema() -> Result<SchemaRef> {
+pub(crate) fn events_schema() -> Result<SchemaRef> {
     schema_of(&events_columns())
 }
 

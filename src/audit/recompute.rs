@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bellwether_aggregate::recompute::{
-    first_difference, folded_files, recompute_files, recompute_shards, saturated, windows_since,
-};
-use bellwether_aggregate::recomputed_from;
-use bellwether_aggregate::rollup::compare::{Compared, Sides, compare};
+use bellwether_aggregate::recompute::{self, PART_ROWS, Sources};
+use bellwether_aggregate::rollup::compare::{Sides, compare};
+use bellwether_aggregate::{Compared, recomputed_from};
 use bellwether_audit::{Basis, Check};
-use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_base::{ErrorKind, Result};
 use bellwether_lake::rollup::{kept_from, rolled_generation, rolled_to};
 use bellwether_lake::{AddedFile, Lake, Layout, RollUp, Snapshot};
 use bellwether_tables::{AppId, Table};
@@ -24,20 +22,19 @@ pub(super) async fn check_metrics(lake: &Lake, basis: Option<&Basis>) -> Result<
         return Ok(Check::skipped("metrics", why));
     }
     let compared = async {
-        let table = folded_files(lake, &basis.metrics).await?;
-        let computed = match shards_of(lake, basis).await? {
-            Some(shards) => recompute_shards(lake, &shards, erased_of(&basis.events_applications)).await?,
-            None => recompute_files(lake, &basis.events, basis.erased).await?,
+        let sources = match shards_of(lake, basis).await? {
+            Some(shards) => (shards, erased_of(&basis.events_applications)),
+            None => (vec![basis.events.clone()], basis.erased),
         };
         // Older windows may lack events, or partial rows, that were kept for long enough.
-        let kept =
+        let kept_from =
             kept_from(&snapshot(&basis.applications)).max(recomputed_from(&snapshot(&basis.events_applications)));
-        let (table, computed) = (windows_since(&table, kept)?, windows_since(&computed, kept)?);
-        Ok::<_, Error>((first_difference(&table, &computed), table.num_rows(), saturated(&table)))
+        let sources = Sources { shards: sources.0, erased: sources.1, kept_from, part_rows: PART_ROWS };
+        Box::pin(recompute::compare(lake, basis.metrics.clone(), &sources)).await
     };
     let mut check = Check::new("metrics");
     match compared.await {
-        Ok((difference, groups, saturated)) => {
+        Ok(Compared { groups, saturated, difference }) => {
             check.counts.push(("groups", i64::try_from(groups).unwrap_or(i64::MAX)));
             if saturated > 0 {
                 check.counts.push(("saturated", i64::try_from(saturated).unwrap_or(i64::MAX)));

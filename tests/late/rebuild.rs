@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use bellwether_aggregate::recompute::{first_difference, folded, folded_files};
+use bellwether_aggregate::recompute::{Sources, compare, first_difference, folded, folded_files};
 use bellwether_aggregate::{Aggregate, Aggregator, AggregatorSettings, rebuild, run};
 use bellwether_base::{ErrorKind, unique_id};
 use bellwether_follow::Until;
@@ -74,6 +74,31 @@ async fn duplicate_rows(feed: &Feed) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_recomputed_in_many_parts_as_in_one() {
+    let mut feed = Feed::new().await;
+    feed.commit_events(&statements(0, 40)).await;
+    // Statements about runs of the first commit, which belong to the same parts.
+    feed.commit_events(&statements(20, 40)).await;
+    feed.aggregate(AggregatorSettings::default()).await;
+    let groups = feed.folded().await.num_rows();
+    let compared = async |part_rows: i64, files: usize| {
+        let metrics = feed.lake.active_files(Table::Metrics).await.expect("lists").1;
+        let events = feed.lake.active_files(Table::Events).await.expect("lists").1;
+        let shards = vec![events.into_iter().take(files).collect()];
+        let sources = Sources { shards, erased: None, kept_from: i64::MIN, part_rows };
+        Box::pin(compare(&feed.lake, metrics, &sources)).await.expect("compares")
+    };
+    for part_rows in [1, 7, 1_000_000] {
+        let whole = compared(part_rows, usize::MAX).await;
+        assert_eq!((whole.difference, whole.groups), (None, groups), "{part_rows} rows a part");
+        assert!(compared(part_rows, 1).await.difference.is_some(), "{part_rows} rows a part, one file is left out");
+    }
+    duplicate_rows(&feed).await;
+    let found = compared(7, usize::MAX).await.difference.expect("every row stands twice");
+    assert!(found.starts_with("column `runs` is"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_repairs_a_table_in_one_commit() {
     let mut feed = Feed::new().await;
     feed.commit_events(&statements(0, 40)).await;
@@ -91,7 +116,7 @@ async fn a_rebuild_repairs_a_table_in_one_commit() {
     assert_eq!(new.0, old.0 + 1, "one commit");
     assert!(new.1.iter().all(|file| !old.1.contains(file)), "no old file among the new");
     let at_the_old_version = feed.lake.files_at(Table::Metrics, old.0).await.expect("lists");
-    let seen = folded_files(&feed.lake, &at_the_old_version).await.expect("folds");
+    let seen = folded_files(&feed.lake, at_the_old_version).await.expect("folds");
     assert_eq!(first_difference(&seen, &wrong), None, "the old version still reads as it was");
     assert_eq!(first_difference(&feed.folded().await, &right), None);
     assert_ne!(rows(&reader, TOTAL).await, before, "an open reader moves on to the new version");

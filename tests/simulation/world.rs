@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bellwether_aggregate::Compared;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
-use bellwether_aggregate::rollup::compare::{Compared, Sides, compare};
+use bellwether_aggregate::rollup::compare::{Sides, compare};
 use bellwether_aggregate::rollup::{Rollup, RollupSettings};
 use bellwether_aggregate::{Aggregate, event_columns};
 use bellwether_base::{Clock, Error, Result};

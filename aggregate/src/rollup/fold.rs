@@ -13,7 +13,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
-use super::rows::{Rows, failed};
+use super::rows::failed;
 use crate::kept::FILE_BYTES;
 use crate::sql;
 
@@ -47,10 +47,14 @@ fn window(rollup: RollUp) -> Window {
 }
 
 /// Runs SQL over rows as relation `metrics`.
-pub(crate) async fn run(context: &SessionContext, rows: Rows, sql: &str) -> Result<SendableRecordBatchStream> {
+pub(crate) async fn run(
+    context: &SessionContext,
+    rows: Arc<dyn PartitionStream>,
+    sql: &str,
+) -> Result<SendableRecordBatchStream> {
     // Another fold of the session may be running: its plan holds the rows, not their name.
     let planned = async {
-        let table = StreamingTable::try_new(Arc::clone(rows.schema()), vec![Arc::new(rows)])?;
+        let table = StreamingTable::try_new(Arc::clone(rows.schema()), vec![rows])?;
         context.deregister_table(RELATION)?;
         context.register_table(RELATION, Arc::new(table))?;
         let plan = context.sql(sql).await?.create_physical_plan().await?;

@@ -164,7 +164,7 @@ impl Level {
         if rows.is_empty() {
             return Ok((Vec::new(), facts(part.generation, 0)));
         }
-        let answer = fold::run(&tools.context, rows, &fold::definition(self.rollup)).await?;
+        let answer = fold::run(&tools.context, Arc::new(rows), &fold::definition(self.rollup)).await?;
         let (files, written) = fold::write(&tools.lake, self.rollup.table(), answer).await?;
         tools.metrics.rows_written.inc_by(written as u64);
         Ok((files, facts(part.generation, written)))

@@ -112,9 +112,9 @@ impl PartitionStream for Rows {
 
 /// Returns the error of a fold as one of this program: that of reading its rows as it was.
 pub(crate) fn failed(source: DataFusionError) -> Error {
-    let too_much = "a roll-up needs more memory or more room for spilled rows than it may have";
+    let too_much = "a fold needs more memory or more room for spilled rows than it may have";
     match expected(&source, too_much) {
         Some((kind, message)) => Error::new(kind, message),
-        None => Error::bug("a roll-up cannot be folded").with_source(source),
+        None => Error::bug("rows of metrics cannot be folded").with_source(source),
     }
 }
