@@ -2,12 +2,14 @@
 //!
 //! * `ledger` publishes continuously and records what the broker acknowledged; `proof` compares the tables with it.
 //! * `kill` and `members` kill and suspend processes; `poison` publishes bad messages; `replay` reads messages again;
-//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` break the surroundings.
+//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` break the surroundings;
+//!   `erase` kills erasures.
 //!
 //! Rules: random choices come from a seed, and a test prints its seed with the command that repeats them; the timing of the
 //! processes is not repeatable. The tests need a real broker, because the embedded one drops messages.
 
 mod disk;
+mod erase;
 mod kill;
 mod ledger;
 mod members;

@@ -37,7 +37,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Returns the files under a root that hold some text, in a value or in their bytes.
-fn holding(root: &Path, what: &str) -> Vec<String> {
+pub(crate) fn holding(root: &Path, what: &str) -> Vec<String> {
     let holds = |path: &PathBuf| {
         let bytes = std::fs::read(path).expect("reads");
         let raw = bytes.windows(what.len()).any(|window| window == what.as_bytes());
@@ -47,7 +47,7 @@ fn holding(root: &Path, what: &str) -> Vec<String> {
     files(root).into_iter().filter(holds).map(relative).collect()
 }
 
-fn in_values(bytes: Vec<u8>, what: &str) -> bool {
+pub(crate) fn in_values(bytes: Vec<u8>, what: &str) -> bool {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).expect("a Parquet file");
     reader.build().expect("a reader").any(|batch| {
         let batch = batch.expect("rows");
@@ -62,7 +62,7 @@ fn at(seconds_ago: u64) -> String {
 }
 
 /// Runs of a user in a session, which ended some minutes before the feed's current time.
-fn runs_of(prefix: &str, count: usize, user: &str, session: &str) -> Vec<Value> {
+pub(crate) fn runs_of(prefix: &str, count: usize, user: &str, session: &str) -> Vec<Value> {
     let of = |(n, mut run): (usize, Value)| {
         let ago = 60 * (u64::try_from(n).expect("few") + 1);
         run["data"]["started_at"] = json!(at(ago + 2));
@@ -83,7 +83,7 @@ fn review(run_id: &str, id: &str, decision: &str) -> Value {
 }
 
 /// A feed with three users' runs in several files, two reviews, and the rewrites and checkpoints that maintenance makes.
-async fn fed() -> Feed {
+pub(crate) async fn fed() -> Feed {
     let mut feed = Feed::new().await;
     Box::pin(feed.commit_events(&runs_of("run-ada", 4, "usr-ada", "ses-one"))).await;
     Box::pin(feed.commit_events(&runs_of("run-bob", 5, "usr-bob", "ses-two"))).await;
@@ -112,13 +112,13 @@ async fn number(feed: &Feed, query: &str) -> i64 {
 }
 
 /// Erases by the program, and returns what it printed and its exit code.
-fn erased(root: &Path, arguments: &[&str]) -> (String, Option<i32>) {
+pub(crate) fn erased(root: &Path, arguments: &[&str]) -> (String, Option<i32>) {
     let ended = bellwether(&[&["erase", "--root", text(root)], arguments].concat());
     (format!("{}{}", ended.stdout, ended.stderr), ended.code)
 }
 
 /// Checks the tables: an audit and a rebuild find nothing that differs.
-async fn is_exact(feed: &Feed) {
+pub(crate) async fn is_exact(feed: &Feed) {
     bellwether(&["audit", "--recompute", "--root", text(feed.root())]).succeeds();
     let before = feed.folded().await;
     let stop = CancellationToken::new();

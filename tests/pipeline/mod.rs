@@ -5,7 +5,7 @@ mod audit;
 mod bad_input;
 mod bounds;
 mod demo;
-mod erase;
+pub(crate) mod erase;
 mod evolution;
 mod exact;
 mod failing;
