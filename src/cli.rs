@@ -72,7 +72,7 @@ pub(crate) enum Command {
   bellwether watch --config bellwether.toml
   bellwether watch --config bellwether.toml --until-caught-up")]
     Watch(RoleArgs),
-    /// List alerts and show their evidence.
+    /// List alerts, show their evidence, acknowledge and silence them.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
     /// List, check, test and replay alert rules.
@@ -322,6 +322,9 @@ mod tests {
             "watch",
             "alerts list",
             "alerts show",
+            "alerts ack",
+            "alerts silence",
+            "alerts feedback",
             "rules list",
             "rules check",
             "rules test",

@@ -22,6 +22,7 @@ use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
 use crate::budget::{self, Budget};
+use crate::hooks::pagerduty::Secrets as WebhookSecrets;
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
@@ -122,6 +123,7 @@ impl Config {
             serve: ServeSettings {
                 address: reader.parsed("serve.address", "an address such as `127.0.0.1:9464`", defaults.serve.address),
                 stale_after: reader.duration("serve.stale_after", Duration::from_secs(1), defaults.serve.stale_after),
+                pagerduty: pagerduty(&mut reader),
             },
             queries: SqlLimits {
                 memory_bytes: reader.bytes("queries.memory_bytes", LEAST_MEMORY, defaults.queries.memory_bytes),
@@ -378,6 +380,16 @@ fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -
             Contracts::new()
         }),
     }
+}
+
+/// Reads the secrets of PagerDuty's webhook.
+fn pagerduty(reader: &mut ConfigReader<'_>) -> WebhookSecrets {
+    let key = "serve.pagerduty_secret";
+    let Some(text) = reader.optional(key) else { return WebhookSecrets::default() };
+    WebhookSecrets::parse(&text).unwrap_or_else(|why| {
+        reader.problem(key, &why);
+        WebhookSecrets::default()
+    })
 }
 
 /// Reads a list of shard numbers.

@@ -36,9 +36,10 @@ Metrics keep their counts, which name no person; those of an erased tenant go. S
 
 A run and the scores, reviews and escalations about it are one subject. Their rows leave
 `events`, rejected messages that name the subject leave `quarantine`, and `erased` takes the
-place of an identifier in texts of `alerts`. Metrics keep their counts. With --tenant, the
-tenant's rows leave all tables, metrics included. The command may run beside everything
-else; it waits until aggregate has counted the rows. If it is interrupted, run it again.
+place of an identifier in texts of `alerts` and `alert_actions`. Metrics keep their counts.
+With --tenant, the tenant's rows leave all tables, metrics included. The command may run
+beside everything else; it waits until aggregate has counted the rows. If it is interrupted,
+run it again.
 
 The replaced files stay until maintenance removes them (`maintain.keep_replaced`, 2 hours),
 and until aggregate has read the erasure. With --now they go at once, together with older

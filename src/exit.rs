@@ -61,6 +61,12 @@ pub(crate) fn report(error: &Error) -> ExitCode {
     ExitCode::from(code(error.kind()))
 }
 
+/// Prints a warning to standard error.
+pub(crate) fn warn(what: &str, hint: &str) {
+    // If standard error is closed, no one reads it.
+    drop(std::io::stderr().write_all(format!("warning: {what}\n  hint: {hint}\n").as_bytes()));
+}
+
 fn render(error: &Error, colour: bool) -> String {
     let (red, dim, plain) = if colour { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     let mut text = format!("{red}error:{plain} {}\n", error.message());

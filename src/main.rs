@@ -3,7 +3,7 @@
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch and maintain; `process` starts, drains and ends them at `signals`.
-//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
+//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
 //! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
@@ -18,6 +18,7 @@ mod demo;
 mod erase;
 mod exit;
 mod health;
+mod hooks;
 mod logging;
 mod maintain;
 mod memory;

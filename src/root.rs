@@ -54,6 +54,16 @@ impl RootArgs {
         let root = self.resolve()?;
         open_to_read(&root.uri, &root.options).await
     }
+
+    /// Opens existing tables for writing.
+    ///
+    /// # Errors
+    /// As [`RootArgs::open_to_read`]; `Data` if this program cannot write to a table.
+    pub(crate) async fn open_to_write(&self) -> Result<Lake> {
+        let root = self.resolve()?;
+        open_to_read(&root.uri, &root.options).await?;
+        Lake::open(&root.uri, &root.options).await
+    }
 }
 
 /// Makes the error of a command that needs tables if no argument names them.

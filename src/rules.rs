@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use bellwether_alerts::engine::{Status, try_rule};
+use bellwether_alerts::hands::{Hands, Precision};
 use bellwether_alerts::history::{ReplayRequest, replayed};
 use bellwether_alerts::record::{ChangeKind, RULE_FAILING};
 use bellwether_alerts::rule::Source;
@@ -15,7 +16,7 @@ use bellwether_alerts::{Contracts, Rule, Rules, WatchSettings, test_file};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{Lake, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};
-use bellwether_stats::figure::number;
+use bellwether_stats::figure::{number, percent};
 use clap::{Args, Subcommand};
 
 use crate::config::Config;
@@ -183,10 +184,14 @@ async fn list(args: &RulesArgs) -> Result<ExitCode> {
         Some(lake) => Some(Box::pin(failing(lake)).await?),
         None => None,
     };
+    let precision = match &opened.lake {
+        Some(lake) => Some(Hands::load(lake).await?.precision()),
+        None => None,
+    };
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header(["rule", "severity", "detector", "rows of", "from", "state", "description"]);
+    table.set_header(["rule", "severity", "detector", "rows of", "from", "state", "useful", "description"]);
     for rule in &opened.rules.rules {
         table.add_row([
             rule.name.as_str(),
@@ -195,17 +200,27 @@ async fn list(args: &RulesArgs) -> Result<ExitCode> {
             rule.source.name(),
             rule.origin.as_str(),
             &state(failing.as_ref(), &rule.name),
+            &useful(precision.as_ref(), &rule.name),
             rule.doc.as_str(),
         ]);
     }
     for broken in &opened.rules.broken {
         let why = format!("invalid: {}", broken.why);
-        table.add_row([broken.name.as_str(), "", "", "", broken.origin.as_str(), "broken", &why]);
+        table.add_row([broken.name.as_str(), "", "", "", broken.origin.as_str(), "broken", "", &why]);
     }
     for name in &opened.rules.disabled {
-        table.add_row([name.as_str(), "", "", "", "", "disabled", ""]);
+        table.add_row([name.as_str(), "", "", "", "", "disabled", "", ""]);
     }
     crate::print(&table.to_string())
+}
+
+/// Describes the feedback on a rule: the share of useful firings with its 95 % interval.
+fn useful(precision: Option<&BTreeMap<String, Precision>>, rule: &str) -> String {
+    let Some(precision) = precision else { return String::new() };
+    let Some(found) = precision.get(rule) else { return "no feedback".to_owned() };
+    let (Some(share), Some(interval)) = (found.share(), found.interval()) else { return "no feedback".to_owned() };
+    let judged = found.useful + found.noise;
+    format!("{} of {judged} ({} to {})", percent(share), percent(interval.low), percent(interval.high))
 }
 
 /// Describes the state of a rule: whether its evaluations fail, since when, how often in a row, and why.

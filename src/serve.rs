@@ -1,4 +1,4 @@
-//! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`, and those of [`hooks`](crate::hooks).
 //!
 //! Both health endpoints respond with 200 or 503 and a JSON object that names stale or degraded roles, with the reason.
 
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Condition, Health};
+use crate::hooks::pagerduty::Secrets;
 
 /// Settings of the endpoints.
 #[derive(Clone, Debug)]
@@ -28,11 +29,17 @@ pub(crate) struct ServeSettings {
     pub(crate) address: SocketAddr,
     /// Time without progress after which a role with waiting work is stale.
     pub(crate) stale_after: Duration,
+    /// Secrets of PagerDuty's webhook; without any, there is no such endpoint.
+    pub(crate) pagerduty: Secrets,
 }
 
 impl Default for ServeSettings {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 9464)), stale_after: Duration::from_secs(60) }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            stale_after: Duration::from_secs(60),
+            pagerduty: Secrets::default(),
+        }
     }
 }
 
@@ -47,7 +54,7 @@ struct Served {
     registry: Registry,
 }
 
-/// Serves until `stop` is cancelled, with the metrics of the process added to `registry`. Returns the bound address and the
+/// Serves until `stop` is cancelled, with the metrics of the process added to `registry` and further endpoints. Returns the bound address and the
 /// server task.
 ///
 /// # Errors
@@ -56,6 +63,7 @@ pub(crate) async fn start(
     address: SocketAddr,
     health: Health,
     registry: Registry,
+    more: Router,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let refuse = |source: std::io::Error| {
@@ -75,7 +83,8 @@ pub(crate) async fn start(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(served);
+        .with_state(served)
+        .merge(more);
     let task = tokio::spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {

@@ -219,7 +219,7 @@ impl Alert {
     }
 
     /// Returns when the alert began to fire, each time.
-    fn fired(&self) -> impl Iterator<Item = i64> + '_ {
+    pub(crate) fn fired(&self) -> impl Iterator<Item = i64> + '_ {
         let mut before = "inactive";
         self.transitions.iter().filter_map(move |entry| {
             let begins = entry.state == "firing" && before != "firing";

@@ -7,6 +7,7 @@
 //! * `failing`: alerts about failing rules.
 //! * `ledger`: the transitions in the table; [`record`]: its rows; [`title`]: their titles; [`current`]: the present state of each alert.
 //! * `query`: SQL that returns the numbers of an alert again.
+//! * [`hands`]: what people do about alerts.
 //! * [`history`]: replays a rule; [`test_file`]: unit tests of rules.
 //!
 //! Invariants: a broken rule never stops the others; no transition is appended twice; the result is the same live, after a
@@ -16,6 +17,7 @@ pub mod contract;
 pub mod current;
 pub mod engine;
 mod failing;
+pub mod hands;
 pub mod history;
 mod ledger;
 mod metrics;

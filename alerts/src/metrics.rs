@@ -3,7 +3,7 @@
 use bellwether_base::{Error, Result};
 use bellwether_follow::FollowMetrics;
 use bellwether_tables::Table;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters and gauges of the watcher. Clones share them.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) pages_spent: Gauge,
     pub(crate) pages: IntGauge,
     pub(crate) pages_retracted: IntGauge,
+    pub(crate) feedback: IntGaugeVec,
+    pub(crate) precision: GaugeVec,
 }
 
 // === impl Metrics ===
@@ -99,6 +101,14 @@ impl Metrics {
                 "bellwether_alerts_pages_retracted_30d",
                 "Pages of the last 30 days that a correction retracted",
             )?,
+            feedback: made!(IntGaugeVec::new(
+                Opts::new("bellwether_alerts_feedback", "Firings of a rule that people have judged"),
+                &["rule", "verdict"]
+            )),
+            precision: made!(GaugeVec::new(
+                Opts::new("bellwether_alerts_precision", "Share of a rule's judged firings that were useful"),
+                &["rule"]
+            )),
         })
     }
 }

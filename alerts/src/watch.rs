@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::again::AgainPace;
 use crate::contract::Contracts;
 use crate::engine::{BudgetSettings, Engine};
+use crate::hands::Hands;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
@@ -107,6 +108,8 @@ pub struct Watcher {
     pace: Arc<RebuildPace>,
     engine: Engine,
     ledger: Ledger,
+    /// What people did about alerts; none until it was read.
+    hands: Option<Hands>,
     progress: Progress,
     /// `alerts` as of the last commit.
     alerts: Snapshot,
@@ -224,6 +227,7 @@ impl Watcher {
             metrics: setup.metrics.clone(),
             pace: Arc::clone(&setup.pace),
             ledger,
+            hands: None,
             progress: Progress::default(),
             alerts,
             metrics_read: Snapshot::default(),

@@ -35,6 +35,8 @@ const FILES: &[(&str, &str)] = &[
     ("completeness", include_str!("view/completeness.sql")),
     ("ingest_progress", include_str!("view/ingest_progress.sql")),
     ("quarantine_summary", include_str!("view/quarantine_summary.sql")),
+    ("silences", include_str!("view/silences.sql")),
+    ("rule_precision", include_str!("view/rule_precision.sql")),
 ];
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {

@@ -47,6 +47,10 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
             json!({ "alert_id": format!("{place}"), "rule": format!("rule-{task}"), "tenant": nullable, "task": task, "at": minute, "title": task }),
         ),
         (
+            Table::AlertActions,
+            json!({ "action_id": format!("{place}"), "kind": "silence", "rule": format!("rule-{task}"), "tenant": nullable, "person": task, "at": now }),
+        ),
+        (
             Table::Quarantine,
             json!({ "topic": format!("runs-{tenant}"), "offset": place, "quarantined_at": now, "head": task }),
         ),
@@ -83,6 +87,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM metrics",
     "SELECT count(*) FROM quarantine",
     "SELECT task, tenant FROM alerts ORDER BY task",
+    "SELECT person, tenant FROM alert_actions ORDER BY person",
     "SELECT task FROM releases ORDER BY task LIMIT 3",
     "SELECT task FROM rolling_history ORDER BY task DESC",
     // By conditions on the tenant.

@@ -70,6 +70,8 @@ pub enum AppId {
     ErasedTenants,
     /// `watch/0`: the number of evaluations.
     Watch,
+    /// `hands/actions`, in `alert_actions`: the number of actions.
+    Actions,
 }
 
 /// The error for a text that is not an application id of this program.
@@ -137,6 +139,7 @@ impl fmt::Display for AppId {
             Self::Erased => f.write_str("erase/contributions"),
             Self::ErasedTenants => f.write_str("erase/tenants"),
             Self::Watch => f.write_str("watch/0"),
+            Self::Actions => f.write_str("hands/actions"),
         }
     }
 }
@@ -155,6 +158,7 @@ impl FromStr for AppId {
             "erase/contributions" => return Ok(Self::Erased),
             "erase/tenants" => return Ok(Self::ErasedTenants),
             "watch/0" => return Ok(Self::Watch),
+            "hands/actions" => return Ok(Self::Actions),
             _ => {}
         }
         if let Ok(partition) = text.parse() {
@@ -217,6 +221,7 @@ mod tests {
             (AppId::Erased, "erase/contributions"),
             (AppId::ErasedTenants, "erase/tenants"),
             (AppId::Watch, "watch/0"),
+            (AppId::Actions, "hands/actions"),
         ];
         for (id, text) in golden {
             assert_eq!(id.to_string(), text);

@@ -7,6 +7,7 @@
 //! nano-units, with the currency in another column. Counts are `long`, and sums of quantities are `decimal(38,0)`; a sum
 //! beyond that range is saturated, and the row says so.
 
+pub mod alert_actions;
 pub mod alerts;
 mod app_id;
 pub mod events;
@@ -151,11 +152,13 @@ pub enum Table {
     RollingHistory,
     /// Every transition of every alert.
     Alerts,
+    /// Every action of a person on alerts.
+    AlertActions,
 }
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::Quarantine,
         Self::Metrics,
@@ -164,6 +167,7 @@ impl Table {
         Self::Releases,
         Self::RollingHistory,
         Self::Alerts,
+        Self::AlertActions,
     ];
 
     /// Returns the name, which is also the folder under the root and the name in SQL.
@@ -177,6 +181,7 @@ impl Table {
             Self::Releases => "releases",
             Self::RollingHistory => "rolling_history",
             Self::Alerts => "alerts",
+            Self::AlertActions => "alert_actions",
         }
     }
 
@@ -191,6 +196,7 @@ impl Table {
             Self::Releases => releases::DOC,
             Self::RollingHistory => rolling_history::DOC,
             Self::Alerts => alerts::DOC,
+            Self::AlertActions => alert_actions::DOC,
         }
     }
 
@@ -205,6 +211,7 @@ impl Table {
             Self::Releases => releases::COLUMNS,
             Self::RollingHistory => rolling_history::COLUMNS,
             Self::Alerts => alerts::COLUMNS,
+            Self::AlertActions => alert_actions::COLUMNS,
         }
     }
 

@@ -74,7 +74,10 @@ fn summaries_of_commands() {
     for command in ["replay", "demo", "config"] {
         transcript.run(&[command, "-h"]);
     }
-    for (command, sub) in [("alerts", "list"), ("alerts", "show"), ("check", "config"), ("check", "event")] {
+    for sub in ["list", "show", "ack", "unack", "silence", "unsilence", "feedback"] {
+        transcript.run(&["alerts", sub, "-h"]);
+    }
+    for (command, sub) in [("check", "config"), ("check", "event")] {
         transcript.run(&[command, sub, "-h"]);
     }
     for sub in ["list", "check", "test", "replay"] {
@@ -151,6 +154,23 @@ fn errors_of_sql_and_alerts() {
     }
     transcript.run(&["sql", "--root", "[dir]/tables", "--format", "xml", "SELECT 1"]);
     transcript.run(&["alerts", "show", "nothing", "--root", "[dir]/tables"]);
+    for wrong in [
+        &["list", "--label", "task"][..],
+        &["ack", "nothing"],
+        &["ack", "nothing", "--by", ""],
+        &["silence", "--for", "2h", "--reason", "test"],
+        &["silence", "task=~\".*\"", "--for", "2h", "--reason", "test"],
+        &["silence", "task=other", "--reason", "test"],
+        &["silence", "task=other", "--for", "9000h", "--reason", "test"],
+        &["silence", "task=~\"(\"", "--for", "2h", "--reason", "test"],
+        &["silence", "4f80", "task=other", "--for", "2h", "--reason", "test"],
+        &["unsilence", "nothing"],
+        &["feedback", "nothing", "useful"],
+        &["feedback", "nothing", "good"],
+    ] {
+        let person: &[&str] = if wrong[0] == "list" || wrong.contains(&"--by") { &[] } else { &["--by", "ada"] };
+        transcript.run(&[&["alerts"], wrong, person, &["--root", "[dir]/tables"]].concat());
+    }
     transcript.run(&[
         "rules",
         "replay",

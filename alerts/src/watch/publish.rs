@@ -1,5 +1,7 @@
 //! Appends transitions to `alerts`, logs them, and sets the gauges.
 
+use std::collections::BTreeMap;
+
 use bellwether_base::Result;
 use bellwether_detect::AlertState;
 use bellwether_follow::Append;
@@ -8,6 +10,7 @@ use bellwether_tables::{AppId, Table};
 use serde_json::Map;
 
 use super::Watcher;
+use crate::hands::{Hands, Precision};
 use crate::record::{AlertRow, Evaluation, RULE_FAILING, batch, micros};
 
 /// The source of transitions.
@@ -26,6 +29,7 @@ impl Watcher {
     pub(super) async fn publish(&mut self, rows: Vec<AlertRow>, origin: Origin) -> Result<()> {
         let new = self.ledger.add(rows);
         self.log(&new, origin);
+        self.read_feedback().await;
         self.set_gauges();
         if new.is_empty() {
             return Ok(());
@@ -79,6 +83,42 @@ impl Watcher {
                 new_transitions = new.len(),
                 "state of the alerts; list them with `bellwether alerts list`"
             );
+        }
+    }
+
+    /// Reads what people said since. A failure is harmless: it concerns two gauges only, and the next turn reads again.
+    async fn read_feedback(&mut self) {
+        let lake = &self.watch.lake;
+        let read = match &mut self.hands {
+            Some(hands) => hands.refresh(lake).await,
+            none => match Hands::load(lake).await {
+                Ok(hands) => {
+                    *none = Some(hands);
+                    Ok(true)
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match (read, &self.hands) {
+            (Ok(true), Some(hands)) => self.set_precision(&hands.precision()),
+            (Ok(_), _) => {}
+            (Err(error), _) => tracing::warn!(reason = %error.chain(), "feedback on alerts cannot be read"),
+        }
+    }
+
+    /// Sets the gauges of rules that are loaded, so that feedback on a rule of a former configuration makes no series.
+    fn set_precision(&self, precision: &BTreeMap<String, Precision>) {
+        self.metrics.feedback.reset();
+        self.metrics.precision.reset();
+        let is_known =
+            |rule: &str| rule == RULE_FAILING || self.watch.rules.rules.iter().any(|known| known.name == rule);
+        for (rule, found) in precision.iter().filter(|(rule, _)| is_known(rule)) {
+            let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.feedback.with_label_values(&[rule.as_str(), "useful"]).set(count(found.useful));
+            self.metrics.feedback.with_label_values(&[rule.as_str(), "noise"]).set(count(found.noise));
+            if let Some(share) = found.share() {
+                self.metrics.precision.with_label_values(&[rule.as_str()]).set(share);
+            }
         }
     }
 

@@ -71,7 +71,32 @@ impl Program {
         // Exit code 1: some events were rejected, as the recording intends.
         program.run(&[&"replay", &recording, &"--to", &"tables", &"--config", &config], 1)?;
         program.run(&[&"aggregate", &"--until-caught-up", &"--config", &config], 0)?;
+        program.run(&[&"watch", &"--until-caught-up", &"--config", &config], 0)?;
+        program.act()?;
         Ok(program)
+    }
+
+    /// Records actions on alerts: two silences, one of which is ended, and feedback that replaces earlier feedback.
+    fn act(&self) -> Result<()> {
+        let act = |arguments: &[&dyn AsRef<OsStr>]| {
+            let (alerts, who) = (["alerts"], ["--by", "ada", "--root"]);
+            let all = alerts.iter().map(|text| text as &dyn AsRef<OsStr>).chain(arguments.iter().copied());
+            let all = all.chain(who.iter().map(|text| text as &dyn AsRef<OsStr>));
+            self.run(&all.chain([&self.root as &dyn AsRef<OsStr>]).collect::<Vec<_>>(), 0)
+        };
+        let silence = |matcher: &str, key: &str| {
+            act(&[&"silence", &matcher, &"--for", &"300d", &"--reason", &"load test", &"--key", &key])
+        };
+        silence("task=refund", "kept")?;
+        silence("task=search", "ended")?;
+        act(&[&"unsilence", &"ended/"])?;
+        let query = "SELECT alert_id FROM alerts WHERE rule = 'policy_critical' AND state = 'firing' LIMIT 1";
+        let answer = self.run(&[&"sql", &"--root", &self.root, &"--format", &"json", &query], 0)?;
+        let rows: Vec<Value> = serde_json::from_str(&answer)?;
+        let id = rows.first().and_then(|row| row["alert_id"].as_str()).ok_or("the recording raises no alert")?;
+        act(&[&"feedback", &id, &"noise", &"--reason", &"a test"])?;
+        act(&[&"feedback", &id, &"useful"])?;
+        Ok(())
     }
 
     /// Runs the program, which must end with a code; returns what it printed.
