@@ -47,6 +47,10 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
             json!({ "alert_id": format!("{place}"), "rule": format!("rule-{task}"), "tenant": nullable, "task": task, "at": minute, "title": task }),
         ),
         (
+            Table::Deliveries,
+            json!({ "number": 1, "written_at": now, "alert_id": format!("{place}"), "tenant": nullable, "route": task, "at": minute }),
+        ),
+        (
             Table::Quarantine,
             json!({ "topic": format!("runs-{tenant}"), "offset": place, "quarantined_at": now, "head": task }),
         ),

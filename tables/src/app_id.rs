@@ -70,6 +70,10 @@ pub enum AppId {
     ErasedTenants,
     /// `watch/0`: the number of evaluations.
     Watch,
+    /// `deliver/0`: the number of commits to `deliveries`.
+    Deliver,
+    /// `deliver/evaluation`: the last evaluation in `alerts` of which all transitions are in `deliveries`.
+    Delivered,
 }
 
 /// The error for a text that is not an application id of this program.
@@ -137,6 +141,8 @@ impl fmt::Display for AppId {
             Self::Erased => f.write_str("erase/contributions"),
             Self::ErasedTenants => f.write_str("erase/tenants"),
             Self::Watch => f.write_str("watch/0"),
+            Self::Deliver => f.write_str("deliver/0"),
+            Self::Delivered => f.write_str("deliver/evaluation"),
         }
     }
 }
@@ -155,6 +161,8 @@ impl FromStr for AppId {
             "erase/contributions" => return Ok(Self::Erased),
             "erase/tenants" => return Ok(Self::ErasedTenants),
             "watch/0" => return Ok(Self::Watch),
+            "deliver/0" => return Ok(Self::Deliver),
+            "deliver/evaluation" => return Ok(Self::Delivered),
             _ => {}
         }
         if let Ok(partition) = text.parse() {
@@ -217,6 +225,8 @@ mod tests {
             (AppId::Erased, "erase/contributions"),
             (AppId::ErasedTenants, "erase/tenants"),
             (AppId::Watch, "watch/0"),
+            (AppId::Deliver, "deliver/0"),
+            (AppId::Delivered, "deliver/evaluation"),
         ];
         for (id, text) in golden {
             assert_eq!(id.to_string(), text);

@@ -9,6 +9,7 @@
 
 pub mod alerts;
 mod app_id;
+pub mod deliveries;
 pub mod events;
 pub mod metrics;
 pub mod quarantine;
@@ -151,11 +152,13 @@ pub enum Table {
     RollingHistory,
     /// Every transition of every alert.
     Alerts,
+    /// Each step of each delivery of an alert.
+    Deliveries,
 }
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::Quarantine,
         Self::Metrics,
@@ -164,6 +167,7 @@ impl Table {
         Self::Releases,
         Self::RollingHistory,
         Self::Alerts,
+        Self::Deliveries,
     ];
 
     /// Returns the name, which is also the folder under the root and the name in SQL.
@@ -177,6 +181,7 @@ impl Table {
             Self::Releases => "releases",
             Self::RollingHistory => "rolling_history",
             Self::Alerts => "alerts",
+            Self::Deliveries => "deliveries",
         }
     }
 
@@ -191,6 +196,7 @@ impl Table {
             Self::Releases => releases::DOC,
             Self::RollingHistory => rolling_history::DOC,
             Self::Alerts => alerts::DOC,
+            Self::Deliveries => deliveries::DOC,
         }
     }
 
@@ -205,6 +211,7 @@ impl Table {
             Self::Releases => releases::COLUMNS,
             Self::RollingHistory => rolling_history::COLUMNS,
             Self::Alerts => alerts::COLUMNS,
+            Self::Deliveries => deliveries::COLUMNS,
         }
     }
 
