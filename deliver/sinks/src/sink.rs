@@ -1,11 +1,20 @@
-//! The interface of a sink.
+//! The interface of a sink. One file below this one is one sink.
+
+pub(crate) mod alertmanager;
+pub(crate) mod email;
+pub(crate) mod inbox;
+pub(crate) mod opsgenie;
+pub(crate) mod pagerduty;
+pub(crate) mod slack;
+pub(crate) mod teams;
+pub(crate) mod webhook;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Page;
+use crate::page::{Change, Link, Page};
 
 /// One message: a page, or several that a route groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +47,21 @@ pub enum Failure {
     Refused { reason: String },
 }
 
+/// A release that went into production, for services that show changes beside incidents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseNotice {
+    pub release: String,
+    /// The release before it.
+    pub previous: Option<String>,
+    pub task: Option<String>,
+    pub tenant: Option<String>,
+    /// Time of its first run, microseconds since the epoch.
+    pub started_at: i64,
+    /// Differences of the configurations of the two releases.
+    pub changes: Vec<Change>,
+    pub links: Vec<Link>,
+}
+
 /// A service that carries pages to people.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -53,4 +77,46 @@ pub trait Sink: Send + Sync {
     ///
     /// A message may be sent twice, so that the service must recognise it by [`Page::incident`].
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure>;
+
+    /// Tells the service of a new release. Returns nothing if the service has no place for releases.
+    async fn announce(&self, _release: &ReleaseNotice) -> Result<Option<Receipt>, Failure> {
+        Ok(None)
+    }
+}
+
+/// The answers of a service that takes every page by itself.
+#[derive(Debug, Default)]
+pub(crate) struct PageAnswers {
+    last: String,
+    refused: Option<String>,
+}
+
+// === impl PageAnswers ===
+
+impl PageAnswers {
+    /// Adds an answer. A page that is refused holds up no other.
+    ///
+    /// # Errors
+    ///
+    /// A failure that ends later: the remaining pages would meet it too.
+    pub(crate) fn add(&mut self, answer: Result<String, Failure>) -> Result<(), Failure> {
+        match answer {
+            Ok(answer) => self.last = answer,
+            Err(Failure::Refused { reason }) => self.refused = self.refused.take().or(Some(reason)),
+            Err(later) => return Err(later),
+        }
+        Ok(())
+    }
+
+    /// Returns the receipt of all pages.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal.
+    pub(crate) fn receipt(self, reference: String) -> Result<Receipt, Failure> {
+        match self.refused {
+            Some(reason) => Err(Failure::Refused { reason }),
+            None => Ok(Receipt { reference, answer: self.last }),
+        }
+    }
 }
