@@ -1,6 +1,7 @@
 //! The section `[deliver]` of a configuration: sinks, routes and maintenance windows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -27,7 +28,7 @@ const LEAST_REPEAT: Duration = Duration::from_secs(60);
 const SIMILAR: f64 = 0.8;
 
 /// The section, validated.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct DeliverSettings {
     /// Settings of each sink by its name, as written.
     pub sinks: BTreeMap<String, toml::Value>,
@@ -35,6 +36,15 @@ pub struct DeliverSettings {
     pub routes: Vec<Route>,
     /// Maintenance windows.
     pub maintenance: Vec<Maintenance>,
+}
+
+/// Shows only the names of the sinks: their settings may hold secrets.
+impl fmt::Debug for DeliverSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("DeliverSettings");
+        shown.field("sinks", &self.sinks.keys());
+        shown.field("routes", &self.routes).field("maintenance", &self.maintenance).finish()
+    }
 }
 
 #[derive(Deserialize)]
@@ -294,11 +304,12 @@ mod tests {
 
     #[test]
     fn one_line_is_enough() {
-        let line = "deliver.sinks.chat = { kind = \"slack\", webhook_url = { file = \"/run/secrets/slack\" } }\n";
+        let line = "deliver.sinks.chat = { kind = \"slack\", url = { file = \"/run/secrets/slack\" } }\n";
         let settings = DeliverSettings::parse(line).expect("valid");
         let route = settings.route(DEFAULT_ROUTE).expect("the default route");
         assert_eq!(route.sinks, ["chat"]);
         assert!(settings.delivers() && settings.warnings().is_empty());
+        assert!(!format!("{settings:?}").contains("/run/secrets"), "{settings:?}");
         assert!(!DeliverSettings::parse("version = 1\n").expect("valid").delivers());
     }
 

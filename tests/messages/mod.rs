@@ -60,6 +60,7 @@ fn summaries_of_commands() {
         "ingest",
         "aggregate",
         "watch",
+        "deliver",
         "alerts",
         "rules",
         "rebuild",
@@ -74,7 +75,14 @@ fn summaries_of_commands() {
     for command in ["replay", "demo", "config"] {
         transcript.run(&[command, "-h"]);
     }
-    for (command, sub) in [("alerts", "list"), ("alerts", "show"), ("check", "config"), ("check", "event")] {
+    for (command, sub) in [
+        ("alerts", "list"),
+        ("alerts", "show"),
+        ("deliver", "routes"),
+        ("deliver", "test"),
+        ("check", "config"),
+        ("check", "event"),
+    ] {
         transcript.run(&[command, sub, "-h"]);
     }
     for sub in ["list", "check", "test", "replay"] {
