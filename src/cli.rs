@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, erase, exit, maintain, rules, sql};
+use crate::{alerts, audit, deliver, erase, exit, maintain, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -35,10 +35,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run ingest, aggregate, rollup and watch in one process.
+    /// Run ingest, aggregate, rollup, watch and deliver in one process.
     ///
     /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
-    /// by day, and watch evaluates the rules and writes alerts. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -72,6 +72,10 @@ pub(crate) enum Command {
   bellwether watch --config bellwether.toml
   bellwether watch --config bellwether.toml --until-caught-up")]
     Watch(RoleArgs),
+    /// Run deliver alone: send alerts to people by routes; or show and test the routes.
+    ///
+    /// Needs no Kafka. If several processes run it, one works and the others stand by.
+    Deliver(deliver::DeliverArgs),
     /// List alerts, show their evidence, acknowledge and silence them.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
@@ -320,6 +324,9 @@ mod tests {
             "aggregate",
             "rollup",
             "watch",
+            "deliver",
+            "deliver test",
+            "deliver routes",
             "alerts list",
             "alerts show",
             "alerts ack",

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bellwether_aggregate::rollup::RollupSettings;
 use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
+use bellwether_deliver::DeliverSettings;
 use bellwether_event::Limits;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
@@ -59,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) serve: ServeSettings,
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
+    pub(crate) deliver: DeliverSettings,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
 }
@@ -131,6 +133,7 @@ impl Config {
                 max_rows: reader.integer("queries.max_rows", 1..=i64::MAX.unsigned_abs(), defaults.queries.max_rows),
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
+            deliver: deliver(&mut reader, text),
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
         };
@@ -392,6 +395,19 @@ fn pagerduty(reader: &mut ConfigReader<'_>) -> WebhookSecrets {
     })
 }
 
+fn deliver(reader: &mut ConfigReader<'_>, text: &str) -> DeliverSettings {
+    let parsed = DeliverSettings::parse(text).and_then(|settings| match crate::deliver::problems(&settings) {
+        problems if problems.is_empty() => Ok(settings),
+        problems => Err(problems),
+    });
+    parsed.unwrap_or_else(|problems| {
+        for problem in problems {
+            reader.problem("deliver", &format!("is invalid: {problem}"));
+        }
+        DeliverSettings::default()
+    })
+}
+
 /// Reads a list of shard numbers.
 fn shards(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
@@ -526,6 +542,18 @@ mod tests {
         let zone = |name: &str| format!("[alerts]\ntime_zone = \"{name}\"\n");
         assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.watch.season.name(), "Europe/Berlin");
         assert!(refused(&zone("Berlin")).contains("alerts.time_zone` is `Berlin`"));
+    }
+
+    #[test]
+    fn deliveries_are_read_and_invalid_ones_reported() {
+        let sink = "deliver.sinks.file = { kind = \"inbox\", path = \"pages.ndjson\" }\n";
+        let config = parse(sink).expect("one line is enough");
+        assert_eq!(config.deliver.routes[0].sinks, ["file"]);
+        assert!(!parse("").expect("defaults").deliver.delivers());
+        let route = "[[deliver.routes]]\nname = \"r\"\nsinks = [\"fil\"]\n";
+        assert!(refused(&format!("{sink}{route}")).contains("`deliver` is invalid: route `r`"));
+        assert!(refused("deliver.sinks.a = { kind = \"pigeon\" }\n").contains("sink `a`"));
+        assert!(refused("[deliver]\nrouts = []\n").contains("routs"));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
-//! * `roles` holds ingest, aggregate, rollup, watch and maintain; `process` starts, drains and ends them at `signals`.
+//! * `roles` holds ingest, aggregate, rollup, watch, deliver and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -14,6 +14,7 @@ mod budget;
 mod check;
 mod cli;
 mod config;
+mod deliver;
 mod demo;
 mod erase;
 mod exit;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
             | Command::Check(_)
             | Command::Replay(_)
             | Command::Alerts(_)
+            | Command::Deliver(deliver::DeliverArgs { command: Some(_), .. })
             | Command::Rules(_)
     );
     logging::start(cli.log_format, quiet);
@@ -84,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Aggregate(args) => run_roles(&args, Some(roles::aggregate::NAME)),
         Command::Rollup(args) => run_roles(&args, Some(roles::rollup::NAME)),
         Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
+        Command::Deliver(args) => run_deliver(args),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
@@ -110,6 +113,18 @@ fn run_roles(args: &RoleArgs, name: Option<&str>) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let roles = name.map_or_else(|| roles::all(&config), |name| roles::only(&config, name));
     block_on(process::run(&config, roles, args.until_caught_up))
+}
+
+/// Runs the role `deliver`, or a command about its routes.
+fn run_deliver(args: deliver::DeliverArgs) -> Result<ExitCode> {
+    let config = args.config()?;
+    match args.command {
+        None => {
+            let roles = roles::only(&config, roles::deliver::NAME);
+            block_on(process::run(&config, roles, args.until_caught_up))
+        }
+        Some(command) => block_on(deliver::run(command, config)),
+    }
 }
 
 /// Runs a command on its own runtime.

@@ -127,6 +127,15 @@ impl Process {
         self.wait().await
     }
 
+    /// Waits until all roles have ended by themselves.
+    ///
+    /// # Errors
+    /// The first error of a role.
+    #[cfg(test)]
+    pub(crate) async fn ended(self) -> Result<()> {
+        self.wait().await
+    }
+
     /// Waits until all roles have ended, then ends everything else.
     async fn wait(mut self) -> Result<()> {
         let mut first = Ok(());

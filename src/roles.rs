@@ -1,10 +1,11 @@
 //! The roles of a process.
 //!
-//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch` and `maintain`. To add a role, write a file that implements
+//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver` and `maintain`. To add a role, write a file that implements
 //! [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
 //! how far they are.
 
 pub(crate) mod aggregate;
+pub(crate) mod deliver;
 pub(crate) mod ingest;
 mod maintain;
 pub(crate) mod rollup;
@@ -26,7 +27,7 @@ type NewRole = fn(&Config) -> Box<dyn Role>;
 
 /// All roles, in the order of the data flow: with `--until-caught-up` each one ends once those before it have ended and it has
 /// read everything.
-const ROLES: &[NewRole] = &[ingest::new, aggregate::new, rollup::new, watch::new, maintain::new];
+const ROLES: &[NewRole] = &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, maintain::new];
 
 /// The work of a role: ends when the role is stopped or has caught up.
 pub(crate) type Work = BoxFuture<'static, Result<()>>;
@@ -148,6 +149,13 @@ mod tests {
         let config = config("[alerts]\nwatch = false\n");
         assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "maintain"]);
         assert_eq!(list(&only(&config, "watch")), ["watch", "maintain"]);
+    }
+
+    #[test]
+    fn run_includes_deliver_if_there_is_a_sink() {
+        let config = config("deliver.sinks.file = { kind = \"inbox\", path = \"pages.ndjson\" }\n");
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "maintain"]);
+        assert_eq!(list(&only(&config, "deliver")), ["deliver", "maintain"]);
     }
 
     #[test]

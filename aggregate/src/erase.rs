@@ -3,7 +3,7 @@
 //! `metrics` = its definition over `events` + erased contributions, bit for bit, before and after any kill. In this order:
 //!
 //! 1. Everything that is to be erased is in `metrics` (`waiting`), so that later nothing is counted that is gone.
-//! 2. The subject is found (`subject`), and its identifiers leave `quarantine`, `alerts` and `alert_actions` (`edits`): once the runs are gone,
+//! 2. The subject is found (`subject`), and its identifiers leave `quarantine`, `alerts`, `deliveries` and `alert_actions` (`edits`): once the runs are gone,
 //!    nothing says any more which identifiers they were.
 //! 3. The loss of `metrics` by the erasure is computed (`contributions`) and stored, under a number that nothing names yet.
 //! 4. One commit takes the rows out of `events` and names that number. It is fenced by any rows about the subject, or its runs, that
@@ -128,7 +128,7 @@ pub async fn erase(
         let done = from_table(lake, Table::Quarantine, &quarantine, settings, &mut progress, None).await?;
         erasure.add(Table::Quarantine, done);
         let alerts = AlertsEdit { tokens, tenant: subject.tenant_erased().map(str::to_owned) };
-        for table in [Table::Alerts, Table::AlertActions] {
+        for table in [Table::Alerts, Table::Deliveries, Table::AlertActions] {
             let done = from_table(lake, table, &alerts, settings, &mut progress, None).await?;
             erasure.add(table, done);
         }

@@ -39,6 +39,7 @@ const FILES_AT_ONCE: usize = 4;
 /// The order in which tables are read.
 const ORDER: [Table; Table::ALL.len()] = [
     Table::AlertActions,
+    Table::Deliveries,
     Table::Alerts,
     Table::MetricsDaily,
     Table::MetricsHourly,

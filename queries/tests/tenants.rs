@@ -51,6 +51,10 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
             json!({ "action_id": format!("{place}"), "kind": "silence", "rule": format!("rule-{task}"), "tenant": nullable, "person": task, "at": now }),
         ),
         (
+            Table::Deliveries,
+            json!({ "number": 1, "written_at": now, "alert_id": format!("{place}"), "tenant": nullable, "route": task, "at": minute }),
+        ),
+        (
             Table::Quarantine,
             json!({ "topic": format!("runs-{tenant}"), "offset": place, "quarantined_at": now, "head": task }),
         ),

@@ -15,8 +15,8 @@ const SIMILAR: f64 = 0.8;
 /// Tables with arbitrary keys.
 const FREE: &[&str] = &["tables.options", "kafka.properties"];
 
-/// A table that the crate `alerts` reads itself.
-const CONTRACTS: &str = "contracts";
+/// Tables that the crates `alerts` and `deliver` read themselves.
+const READ_ELSEWHERE: [&str; 2] = ["contracts", "deliver"];
 
 /// Source of secrets, and of what the machine offers.
 pub(crate) trait Secrets {
@@ -77,7 +77,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     fn refuse_unknown(&mut self) {
-        let is_known = |key: &str| self.known.contains(key) || in_free_table(key) || key == CONTRACTS;
+        let is_known = |key: &str| self.known.contains(key) || in_free_table(key) || READ_ELSEWHERE.contains(&key);
         let unknown = self.values.iter().filter(|(key, _)| !is_known(key));
         let problems = unknown.map(|(key, value)| {
             let near = self

@@ -72,6 +72,10 @@ pub enum AppId {
     Watch,
     /// `hands/actions`, in `alert_actions`: the number of actions.
     Actions,
+    /// `deliver/0`: the number of commits to `deliveries`.
+    Deliver,
+    /// `deliver/evaluation`: the last evaluation in `alerts` of which all transitions are in `deliveries`.
+    Delivered,
 }
 
 /// The error for a text that is not an application id of this program.
@@ -140,6 +144,8 @@ impl fmt::Display for AppId {
             Self::ErasedTenants => f.write_str("erase/tenants"),
             Self::Watch => f.write_str("watch/0"),
             Self::Actions => f.write_str("hands/actions"),
+            Self::Deliver => f.write_str("deliver/0"),
+            Self::Delivered => f.write_str("deliver/evaluation"),
         }
     }
 }
@@ -159,6 +165,8 @@ impl FromStr for AppId {
             "erase/tenants" => return Ok(Self::ErasedTenants),
             "watch/0" => return Ok(Self::Watch),
             "hands/actions" => return Ok(Self::Actions),
+            "deliver/0" => return Ok(Self::Deliver),
+            "deliver/evaluation" => return Ok(Self::Delivered),
             _ => {}
         }
         if let Ok(partition) = text.parse() {
@@ -222,6 +230,8 @@ mod tests {
             (AppId::ErasedTenants, "erase/tenants"),
             (AppId::Watch, "watch/0"),
             (AppId::Actions, "hands/actions"),
+            (AppId::Deliver, "deliver/0"),
+            (AppId::Delivered, "deliver/evaluation"),
         ];
         for (id, text) in golden {
             assert_eq!(id.to_string(), text);

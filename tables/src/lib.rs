@@ -10,6 +10,7 @@
 pub mod alert_actions;
 pub mod alerts;
 mod app_id;
+pub mod deliveries;
 pub mod events;
 pub mod metrics;
 pub mod quarantine;
@@ -154,11 +155,13 @@ pub enum Table {
     Alerts,
     /// Every action of a person on alerts.
     AlertActions,
+    /// Each step of each delivery of an alert.
+    Deliveries,
 }
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Events,
         Self::Quarantine,
         Self::Metrics,
@@ -168,6 +171,7 @@ impl Table {
         Self::RollingHistory,
         Self::Alerts,
         Self::AlertActions,
+        Self::Deliveries,
     ];
 
     /// Returns the name, which is also the folder under the root and the name in SQL.
@@ -182,6 +186,7 @@ impl Table {
             Self::RollingHistory => "rolling_history",
             Self::Alerts => "alerts",
             Self::AlertActions => "alert_actions",
+            Self::Deliveries => "deliveries",
         }
     }
 
@@ -197,6 +202,7 @@ impl Table {
             Self::RollingHistory => rolling_history::DOC,
             Self::Alerts => alerts::DOC,
             Self::AlertActions => alert_actions::DOC,
+            Self::Deliveries => deliveries::DOC,
         }
     }
 
@@ -212,6 +218,7 @@ impl Table {
             Self::RollingHistory => rolling_history::COLUMNS,
             Self::Alerts => alerts::COLUMNS,
             Self::AlertActions => alert_actions::COLUMNS,
+            Self::Deliveries => deliveries::COLUMNS,
         }
     }
 

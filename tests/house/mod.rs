@@ -104,6 +104,11 @@ const RULES: &[Rule] = &[
         may_use: &["bellwether-base"],
         must_not_use: &["rdkafka", "arrow", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
     },
+    Rule {
+        name: "bellwether-deliver",
+        may_use: &["bellwether-base", "bellwether-tables", "bellwether-follow", "bellwether-lake", "bellwether-sinks"],
+        must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion", "reqwest", "lettre"],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",
@@ -140,6 +145,8 @@ const RULES: &[Rule] = &[
             "bellwether-aggregate",
             "bellwether-queries",
             "bellwether-alerts",
+            "bellwether-deliver",
+            "bellwether-sinks",
         ],
         must_not_use: &["deltalake", "object_store"],
     },

@@ -60,6 +60,7 @@ fn summaries_of_commands() {
         "ingest",
         "aggregate",
         "watch",
+        "deliver",
         "alerts",
         "rules",
         "rebuild",
@@ -77,7 +78,7 @@ fn summaries_of_commands() {
     for sub in ["list", "show", "ack", "unack", "silence", "unsilence", "feedback"] {
         transcript.run(&["alerts", sub, "-h"]);
     }
-    for (command, sub) in [("check", "config"), ("check", "event")] {
+    for (command, sub) in [("deliver", "routes"), ("deliver", "test"), ("check", "config"), ("check", "event")] {
         transcript.run(&[command, sub, "-h"]);
     }
     for sub in ["list", "check", "test", "replay"] {

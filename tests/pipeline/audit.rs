@@ -245,11 +245,14 @@ fn a_replayed_file_passes_and_its_blank_lines_are_counted() {
 fn a_missing_file_is_found_in_every_table() {
     for table in Table::ALL.map(Table::name) {
         let tables = TestTables::new();
-        // `rolling_history` has no rows before a window is complete, and `alerts` and `alert_actions` none before the first alert.
+        // `rolling_history` has no rows before a window is complete, and `alerts`, `deliveries` and `alert_actions` none before the first alert.
         let Some(version) = (1..=tables.newest(table))
             .find(|version| tables.entry(table, *version).iter().any(|line| line["add"].is_object()))
         else {
-            assert!(["rolling_history", "alerts", "alert_actions"].contains(&table), "`{table}` has no file");
+            assert!(
+                ["rolling_history", "alerts", "deliveries", "alert_actions"].contains(&table),
+                "`{table}` has no file"
+            );
             continue;
         };
         let name = tables.file(table, version);

@@ -15,7 +15,7 @@ use super::subject::split;
 /// Removes rejected messages that name an identifier.
 pub(super) struct QuarantineEdit(pub(super) Tokens);
 
-/// Replaces identifiers in the texts of alerts and of actions on them, and removes those of a tenant.
+/// Replaces identifiers in the texts of alerts, of their deliveries and of actions on them, and removes those of a tenant.
 pub(super) struct AlertsEdit {
     pub(super) tokens: Tokens,
     pub(super) tenant: Option<String>,

@@ -65,7 +65,7 @@ impl Retention {
             Table::Metrics => self.metrics,
             Table::MetricsHourly => self.metrics_hourly,
             Table::MetricsDaily => self.metrics_daily,
-            Table::Releases | Table::RollingHistory | Table::Alerts | Table::AlertActions => None,
+            Table::Releases | Table::RollingHistory | Table::Alerts | Table::Deliveries | Table::AlertActions => None,
         }
     }
 }
@@ -192,7 +192,9 @@ fn times(table: Table, file: &AddedFile) -> Option<Times> {
         Table::Events => "event_time",
         Table::Quarantine => "quarantined_at",
         Table::Metrics | Table::MetricsHourly | Table::MetricsDaily => "window_start",
-        Table::Releases | Table::RollingHistory | Table::Alerts | Table::AlertActions => return None,
+        Table::Releases | Table::RollingHistory | Table::Alerts | Table::Deliveries | Table::AlertActions => {
+            return None;
+        }
     };
     let (least, greatest) = stated.times(column)?;
     let mut times = Times { least, greatest };

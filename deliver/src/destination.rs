@@ -1,0 +1,208 @@
+//! Destinations: which state of a group of incidents a sink has received by one route, and which it has yet to receive.
+
+use std::collections::BTreeMap;
+
+use bellwether_sinks::Receipt;
+use bellwether_sinks::page::Status;
+
+use crate::incident::Incident;
+use crate::outbox::Kind;
+use crate::route::Route;
+
+/// A route, a sink, and the incidents that share messages: those of a group, or one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DestinationId {
+    pub(crate) route: String,
+    pub(crate) sink: String,
+    /// Labels by which the route groups.
+    pub(crate) group: BTreeMap<String, String>,
+    /// The incident, if the route does not group.
+    pub(crate) incident: Option<String>,
+}
+
+/// A transition that is planned and has no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) number: i64,
+    pub(crate) status: Status,
+    pub(crate) kind: Kind,
+    pub(crate) at: i64,
+    /// When it came about, and when it was planned; microseconds since the epoch.
+    pub(crate) noticed_at: i64,
+    pub(crate) planned_at: i64,
+}
+
+/// An incident as a destination knows it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Member {
+    /// Number of transitions that were planned.
+    pub(crate) planned: i64,
+    /// The last one.
+    pub(crate) status: Option<Status>,
+    /// Start of the incident by the last one that states it.
+    pub(crate) started_at: i64,
+    /// The service has had a message that it fires, or has refused one.
+    pub(crate) reported: bool,
+    /// A message that it fires may have arrived, although no answer says so.
+    pub(crate) maybe_reported: bool,
+    pub(crate) pending: Vec<Wanted>,
+    /// The reason for which it was held back, as last recorded.
+    pub(crate) suppressed: Option<String>,
+}
+
+/// The state of a destination.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Destination {
+    pub(crate) members: BTreeMap<String, Member>,
+    /// Time of the last message with news, and of the last message at all.
+    pub(crate) sent_at: Option<i64>,
+    pub(crate) resent_at: Option<i64>,
+    pub(crate) receipt: Option<Receipt>,
+    /// Attempts of the message that is due.
+    pub(crate) attempt: i64,
+    /// No attempt before this time.
+    pub(crate) not_before: i64,
+    pub(crate) in_flight: bool,
+}
+
+/// What is known about an incident besides its rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances<'a> {
+    /// The reason for which it is held back.
+    pub(crate) held: Option<&'a str>,
+    /// Still firing, and sent long enough ago to be sent again.
+    pub(crate) repeat: bool,
+    pub(crate) now: i64,
+}
+
+// === impl DestinationId ===
+
+impl DestinationId {
+    /// Returns the destination of an incident by a route and one of its sinks.
+    pub(crate) fn of(route: &Route, sink: &str, incident: &Incident) -> Self {
+        let value = |name: &String| (name.clone(), incident.alert.label(name).to_owned());
+        Self {
+            route: route.name.clone(),
+            sink: sink.to_owned(),
+            group: route.group_by.iter().map(value).collect(),
+            incident: route.group_by.is_empty().then(|| incident.key.clone()),
+        }
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// Returns true if something is still to be sent.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Returns true if the incident ended, and no answer says that the service knows of it.
+    pub(crate) fn is_missed(&self) -> bool {
+        !self.reported && self.status == Some(Status::Resolved)
+    }
+
+    /// Returns true if the service believes that the incident fires.
+    pub(crate) fn is_reported_firing(&self) -> bool {
+        self.reported && self.status != Some(Status::Resolved) && self.pending.is_empty()
+    }
+
+    /// Returns true if nothing more can come.
+    pub(crate) fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.status == Some(Status::Resolved)
+    }
+
+    /// Returns the transitions that are to be sent and not planned yet.
+    pub(crate) fn wants(&self, incident: &Incident, around: Circumstances<'_>) -> Vec<(Status, Kind, i64, i64)> {
+        let started = (incident.started_at, incident.noticed_at);
+        let end = incident.ended.map(|ended| {
+            let kind = if ended.corrected { Kind::Corrected } else { Kind::Ended };
+            (Status::Resolved, kind, ended.at, ended.noticed_at)
+        });
+        let acknowledged = incident.acknowledged.as_ref();
+        let taken_on = acknowledged.map(|ack| (Status::Acknowledged, Kind::Acknowledged, ack.at, ack.at));
+        let now = around.now;
+        let Some(status) = self.status else {
+            if around.held.is_some() || end.is_some() && self.suppressed.is_some() {
+                return Vec::new();
+            }
+            let first = (Status::Firing, Kind::New, started.0, started.1);
+            return std::iter::once(first).chain(taken_on.filter(|_| end.is_none())).chain(end).collect();
+        };
+        if status == Status::Resolved {
+            return Vec::new();
+        }
+        if let Some(end) = end {
+            return vec![end];
+        }
+        let mut wanted = Vec::new();
+        if self.started_at != started.0 {
+            wanted.push((status, Kind::Moved, started.0, started.1));
+        }
+        match (taken_on, status) {
+            (Some(taken_on), Status::Firing) => wanted.push(taken_on),
+            (None, Status::Acknowledged) => wanted.push((Status::Firing, Kind::Unacknowledged, now, now)),
+            (None, Status::Firing) if around.repeat && around.held.is_none() => {
+                wanted.push((Status::Firing, Kind::Repeated, now, now));
+            }
+            _ => {}
+        }
+        wanted
+    }
+
+    /// Takes in a planned transition.
+    pub(crate) fn plan(&mut self, wanted: Wanted) {
+        self.planned = self.planned.max(wanted.number);
+        self.status = Some(wanted.status);
+        if matches!(wanted.kind, Kind::New | Kind::Moved) {
+            self.started_at = wanted.at;
+        }
+        self.pending.push(wanted);
+    }
+
+    /// Takes in the result of a transition: the service has it, or does not want it.
+    pub(crate) fn settle(&mut self, number: i64) {
+        if let Some(place) = self.pending.iter().position(|wanted| wanted.number == number) {
+            let wanted = self.pending.remove(place);
+            self.reported |= wanted.status != Status::Resolved;
+        }
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// Returns true if all its news is missed incidents.
+    pub(crate) fn only_missed(&self) -> bool {
+        self.members.values().any(Member::is_missed)
+            && self.members.values().all(|member| member.pending.is_empty() || member.is_missed())
+    }
+
+    /// Returns when something new is due, microseconds since the epoch, if no attempt has failed.
+    pub(crate) fn news_due(&self, route: &Route) -> Option<i64> {
+        let planned = self.members.values().flat_map(|member| &member.pending).map(|wanted| wanted.planned_at).min()?;
+        Some(match self.sent_at {
+            None => planned.saturating_add(micros(route.group_wait)),
+            Some(sent) => planned.max(sent.saturating_add(micros(route.group_interval))),
+        })
+    }
+
+    /// Returns when the same is sent again, for services that forget.
+    pub(crate) fn resend_due(&self, every: Option<i64>) -> Option<i64> {
+        let last = self.sent_at.max(self.resent_at)?;
+        let fires = self.members.values().any(Member::is_reported_firing);
+        every.filter(|_| fires).map(|every| last.saturating_add(every))
+    }
+
+    /// Returns true if a person should be reminded of what still fires.
+    pub(crate) fn repeat_is_due(&self, route: &Route, now: i64) -> bool {
+        let (Some(every), Some(sent)) = (route.repeat_interval, self.sent_at) else { return false };
+        !self.in_flight && sent.saturating_add(micros(every)) <= now
+    }
+}
+
+/// Returns a duration in microseconds.
+pub(crate) fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

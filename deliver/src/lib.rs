@@ -1,0 +1,37 @@
+//! Delivery of alerts: the role that follows `alerts` and sends pages by routes.
+//!
+//! * [`settings`]: the section `[deliver]` of a configuration. [`route`]: routes and maintenance windows; [`matcher`] and [`hours`]:
+//!   their conditions.
+//! * [`alert`]: rows of `alerts`. `ledger`: the firings that follow from them. `incident`: these as incidents with keys.
+//! * [`inhibit`]: alerts that explain others. [`hands`]: the interface to silences and acknowledgements.
+//! * [`planner`]: decides what is sent, where and when. `destination`: what a sink knows of a group of incidents.
+//! * [`outbox`]: rows of `deliveries`.
+//! * [`page`]: a minimal page, and the interface of a builder of evidence. `send`: sends one message.
+//! * `deliverer`: the role.
+//!
+//! Rules: each transition that a route wants is sent at least once, under one key for each incident, and the last state that is sent
+//! is the present one. What is to be sent is committed before it is sent. A sink that fails delays no other, and is never turned off.
+//! This crate knows no vendor and no protocol: sinks do.
+
+pub mod alert;
+mod deliverer;
+mod destination;
+pub mod hands;
+pub mod hours;
+mod incident;
+pub mod inhibit;
+mod ledger;
+pub mod matcher;
+mod metrics;
+pub mod outbox;
+pub mod page;
+pub mod planner;
+pub mod route;
+mod send;
+pub mod settings;
+
+pub use deliverer::{Deliver, DeliverSetup, Deliverer, run};
+pub use hands::{Acknowledgement, Hands, NoHands, Silences};
+pub use page::{PageBuilder, RowOnly};
+pub use send::within;
+pub use settings::DeliverSettings;
