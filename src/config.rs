@@ -18,6 +18,7 @@ use bellwether_aggregate::rollup::RollupSettings;
 use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
 use bellwether_event::Limits;
+use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
@@ -58,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) serve: ServeSettings,
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
+    pub(crate) links: LinkSettings,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
 }
@@ -129,6 +131,7 @@ impl Config {
                 max_rows: reader.integer("queries.max_rows", 1..=i64::MAX.unsigned_abs(), defaults.queries.max_rows),
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
+            links: links(&mut reader),
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
         };
@@ -201,6 +204,9 @@ impl Config {
                     "is too short: a statement may read replaced files for `queries.timeout` ({timeout}); add 5 minutes"
                 ),
             );
+        }
+        for (key, problem) in self.links.problems() {
+            reader.problem(&format!("links.{key}"), &problem);
         }
         if self.kafka.flush.max_bytes < self.limits.max_bytes {
             reader.problem(
@@ -380,6 +386,15 @@ fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -
     }
 }
 
+fn links(reader: &mut ConfigReader<'_>) -> LinkSettings {
+    LinkSettings {
+        trace: reader.optional("links.trace"),
+        run: reader.optional("links.run"),
+        dashboard: reader.optional("links.dashboard"),
+        runbook: reader.optional("links.runbook"),
+    }
+}
+
 /// Reads a list of shard numbers.
 fn shards(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
@@ -514,6 +529,16 @@ mod tests {
         let zone = |name: &str| format!("[alerts]\ntime_zone = \"{name}\"\n");
         assert_eq!(parse(&zone("Europe/Berlin")).expect("a zone").alerts.watch.season.name(), "Europe/Berlin");
         assert!(refused(&zone("Berlin")).contains("alerts.time_zone` is `Berlin`"));
+    }
+
+    #[test]
+    fn templates_of_links_are_read_and_broken_ones_reported() {
+        let config = parse("[links]\nrun = \"https://runs.example/{run_id}\"\n").expect("a template");
+        assert_eq!(config.links.run.as_deref(), Some("https://runs.example/{run_id}"));
+        assert_eq!(config.links.trace, None);
+        let message = refused("[links]\nrun = \"https://runs.example/{run}\"\ntrace = \"ftp://x/{trace_id}\"\n");
+        assert!(message.contains("`links.run` has the unknown placeholder `{run}`"), "{message}");
+        assert!(message.contains("`links.trace` begins with `ftp:`"), "{message}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! * `simulation` drives the roles' own loops with time and randomness from a seed.
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
+//! * `evidence` covers the pages of alerts.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
@@ -16,6 +17,7 @@ mod clients;
 mod common;
 mod crash;
 mod earlier;
+mod evidence;
 mod examples;
 mod house;
 mod late;

@@ -104,6 +104,19 @@ const RULES: &[Rule] = &[
         may_use: &["bellwether-base"],
         must_not_use: &["rdkafka", "arrow", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
     },
+    Rule {
+        name: "bellwether-evidence",
+        may_use: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-stats",
+            "bellwether-lake",
+            "bellwether-queries",
+            "bellwether-alerts",
+            "bellwether-sinks",
+        ],
+        must_not_use: &["rdkafka", "reqwest", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",
@@ -140,6 +153,7 @@ const RULES: &[Rule] = &[
             "bellwether-aggregate",
             "bellwether-queries",
             "bellwether-alerts",
+            "bellwether-evidence",
         ],
         must_not_use: &["deltalake", "object_store"],
     },
