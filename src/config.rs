@@ -19,6 +19,7 @@ use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
 use bellwether_deliver::DeliverSettings;
 use bellwether_event::Limits;
+use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
@@ -61,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
     pub(crate) deliver: DeliverSettings,
+    pub(crate) links: LinkSettings,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
 }
@@ -134,6 +136,7 @@ impl Config {
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
             deliver: deliver(&mut reader, text),
+            links: links(&mut reader),
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
         };
@@ -206,6 +209,9 @@ impl Config {
                     "is too short: a statement may read replaced files for `queries.timeout` ({timeout}); add 5 minutes"
                 ),
             );
+        }
+        for (key, problem) in self.links.problems() {
+            reader.problem(&format!("links.{key}"), &problem);
         }
         if self.kafka.flush.max_bytes < self.limits.max_bytes {
             reader.problem(
@@ -408,6 +414,15 @@ fn deliver(reader: &mut ConfigReader<'_>, text: &str) -> DeliverSettings {
     })
 }
 
+fn links(reader: &mut ConfigReader<'_>) -> LinkSettings {
+    LinkSettings {
+        trace: reader.optional("links.trace"),
+        run: reader.optional("links.run"),
+        dashboard: reader.optional("links.dashboard"),
+        runbook: reader.optional("links.runbook"),
+    }
+}
+
 /// Reads a list of shard numbers.
 fn shards(reader: &mut ConfigReader<'_>, key: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
@@ -554,6 +569,16 @@ mod tests {
         assert!(refused(&format!("{sink}{route}")).contains("`deliver` is invalid: route `r`"));
         assert!(refused("deliver.sinks.a = { kind = \"pigeon\" }\n").contains("sink `a`"));
         assert!(refused("[deliver]\nrouts = []\n").contains("routs"));
+    }
+
+    #[test]
+    fn templates_of_links_are_read_and_broken_ones_reported() {
+        let config = parse("[links]\nrun = \"https://runs.example/{run_id}\"\n").expect("a template");
+        assert_eq!(config.links.run.as_deref(), Some("https://runs.example/{run_id}"));
+        assert_eq!(config.links.trace, None);
+        let message = refused("[links]\nrun = \"https://runs.example/{run}\"\ntrace = \"ftp://x/{trace_id}\"\n");
+        assert!(message.contains("`links.run` has the unknown placeholder `{run}`"), "{message}");
+        assert!(message.contains("`links.trace` begins with `ftp:`"), "{message}");
     }
 
     #[test]

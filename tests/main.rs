@@ -5,6 +5,7 @@
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
 //! * `hands` acknowledges, silences and judges alerts.
+//! * `evidence` covers the pages of alerts.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
@@ -17,6 +18,7 @@ mod clients;
 mod common;
 mod crash;
 mod earlier;
+mod evidence;
 mod examples;
 mod hands;
 mod house;

@@ -109,6 +109,19 @@ const RULES: &[Rule] = &[
         may_use: &["bellwether-base", "bellwether-tables", "bellwether-follow", "bellwether-lake", "bellwether-sinks"],
         must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion", "reqwest", "lettre"],
     },
+    Rule {
+        name: "bellwether-evidence",
+        may_use: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-stats",
+            "bellwether-lake",
+            "bellwether-queries",
+            "bellwether-alerts",
+            "bellwether-sinks",
+        ],
+        must_not_use: &["rdkafka", "reqwest", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",
@@ -147,6 +160,7 @@ const RULES: &[Rule] = &[
             "bellwether-alerts",
             "bellwether-deliver",
             "bellwether-sinks",
+            "bellwether-evidence",
         ],
         must_not_use: &["deltalake", "object_store"],
     },

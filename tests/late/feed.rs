@@ -1,11 +1,13 @@
 //! Commits statements to `events` as ingest would, and queries the tables.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, AggregatorSettings};
-use bellwether_base::unique_id;
+use bellwether_base::{ManualClock, unique_id};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
 use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions};
@@ -37,6 +39,8 @@ pub(crate) struct Feed {
     pub(crate) lake: Lake,
     next: [i64; PARTITIONS],
     root: std::path::PathBuf,
+    /// The newest event time that commits state, for the role `watch`.
+    pub(crate) newest_event_micros: Option<i64>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -53,7 +57,15 @@ impl Feed {
     /// Opens a lake under the caller's root.
     pub(crate) async fn at(root: std::path::PathBuf) -> Self {
         let lake = Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
-        Self { lake, next: [0; PARTITIONS], root, _folder: None }
+        Self { lake, next: [0; PARTITIONS], root, newest_event_micros: None, _folder: None }
+    }
+
+    /// Opens a lake with a clock that the test moves.
+    pub(crate) async fn with_clock(clock: ManualClock) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (root, options) = (folder.path().to_owned(), StorageOptions::default());
+        let lake = Lake::open_with_clock(root.to_str().expect("text"), &options, Arc::new(clock)).await.expect("opens");
+        Self { lake, next: [0; PARTITIONS], root, newest_event_micros: None, _folder: Some(folder) }
     }
 
     pub(crate) fn root(&self) -> &std::path::Path {
@@ -87,7 +99,7 @@ impl Feed {
             from: before[n],
             next: self.next[n],
             end_offset: None,
-            newest_event_micros: None,
+            newest_event_micros: self.newest_event_micros,
             passed_over: Some(0),
         };
         let ranges = (0..PARTITIONS).filter(|n| self.next[*n] > before[*n]).map(range).collect();

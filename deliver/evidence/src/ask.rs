@@ -1,0 +1,62 @@
+//! Statements and their answers: literals, and rows as values of a type.
+
+use arrow::array::RecordBatch;
+use bellwether_base::{Error, Result};
+use bellwether_queries::Session;
+use serde::de::DeserializeOwned;
+
+use crate::record::json_rows;
+
+/// Greatest time that a literal may have: the end of the year 9999, seconds since the epoch.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Returns a text as a SQL literal.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Returns a time, microseconds since the epoch, as a SQL literal.
+pub(crate) fn moment(micros: i64) -> String {
+    format!("TIMESTAMP '{}'", humantime::format_rfc3339_micros(time(micros)))
+}
+
+/// Returns a time, microseconds since the epoch, for people.
+pub(crate) fn shown(micros: i64) -> String {
+    humantime::format_rfc3339_seconds(time(micros)).to_string()
+}
+
+fn time(micros: i64) -> std::time::SystemTime {
+    let micros = u64::try_from(micros).unwrap_or(0).min(LAST_SECOND * 1_000_000);
+    std::time::UNIX_EPOCH + std::time::Duration::from_micros(micros)
+}
+
+/// Runs a statement and returns the batches of its answer.
+pub(crate) async fn batches(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
+    Box::pin(session.execute(sql)).await?.collect().await
+}
+
+/// Runs a statement and returns its rows as values of a type, whose fields have the names of the columns.
+pub(crate) async fn rows<T: DeserializeOwned>(session: &Session, sql: &str) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for batch in batches(session, sql).await? {
+        for row in json_rows(&batch)? {
+            all.push(serde_json::from_value(row).map_err(|source| {
+                Error::bug("the answer of a statement has other columns than expected").with_source(source)
+            })?);
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_stay_literals() {
+        assert_eq!(quoted("it's'; DROP TABLE events --"), "'it''s''; DROP TABLE events --'");
+        assert_eq!(moment(1_795_543_200_000_001), "TIMESTAMP '2026-11-24T18:00:00.000001Z'");
+        assert_eq!(moment(-1), "TIMESTAMP '1970-01-01T00:00:00.000000Z'");
+        assert_eq!(shown(i64::MAX), "9999-12-31T23:59:59Z");
+    }
+}

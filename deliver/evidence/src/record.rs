@@ -1,0 +1,200 @@
+//! A row of the table `alerts`, as a reader of the table sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::json::ArrayWriter;
+use bellwether_base::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+/// One transition of one alert: the columns of `alerts` that a page is made from. Times are microseconds since the epoch.
+///
+/// Fields have the names of the columns.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AlertRecord {
+    /// Number of the evaluation.
+    pub evaluation: i64,
+    /// Version of `metrics`.
+    pub metrics_version: i64,
+    /// Version of `events` after the last one that was read.
+    pub events_version: i64,
+    /// Windows before this time were complete.
+    pub complete_to: i64,
+    /// Time of the evaluation.
+    pub evaluated_at: i64,
+    pub alert_id: String,
+    pub rule: String,
+    pub severity: String,
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub runbook: Option<String>,
+    #[serde(deserialize_with = "with_values")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tenant: Option<String>,
+    #[serde(default)]
+    pub task: Option<String>,
+    #[serde(default)]
+    pub release_id: Option<String>,
+    #[serde(default)]
+    pub baseline_release: Option<String>,
+    /// End of the window that caused the transition.
+    pub at: i64,
+    pub state_from: String,
+    pub state: String,
+    pub stale: bool,
+    pub why: String,
+    pub change: String,
+    pub title: String,
+    pub detector: String,
+    /// Kind of baseline.
+    pub baseline: String,
+    #[serde(default)]
+    pub baseline_events: Option<i64>,
+    #[serde(default)]
+    pub baseline_runs: Option<i64>,
+    #[serde(default)]
+    pub canary_events: Option<i64>,
+    #[serde(default)]
+    pub canary_runs: Option<i64>,
+    #[serde(default)]
+    pub baseline_value: Option<f64>,
+    #[serde(default)]
+    pub canary_value: Option<f64>,
+    pub effect_kind: String,
+    #[serde(default)]
+    pub effect: Option<f64>,
+    #[serde(default)]
+    pub effect_low: Option<f64>,
+    #[serde(default)]
+    pub effect_high: Option<f64>,
+    #[serde(default)]
+    pub log_e: Option<f64>,
+    #[serde(default)]
+    pub threshold: Option<f64>,
+    #[serde(default)]
+    pub false_alarm: Option<f64>,
+    #[serde(default)]
+    pub false_alarm_unit: Option<String>,
+    #[serde(default)]
+    pub since: Option<i64>,
+    pub notes: String,
+    pub sql: String,
+}
+
+// === impl AlertRecord ===
+
+impl AlertRecord {
+    /// Reads the rows of a batch of `alerts`, which may have further columns.
+    ///
+    /// # Errors
+    /// `Data` if a column is missing or has another type.
+    pub fn read(batch: &RecordBatch) -> Result<Vec<Self>> {
+        json_rows(batch)?.into_iter().map(Self::from_json).collect()
+    }
+
+    /// Reads a row that was written as JSON, with times in microseconds since the epoch.
+    ///
+    /// # Errors
+    /// `Data` if a column is missing or has another type.
+    pub fn from_json(row: Value) -> Result<Self> {
+        serde_json::from_value(row)
+            .map_err(|source| Error::data("a row of `alerts` cannot be read").with_source(source))
+    }
+
+    /// Returns true if the alert fires by this row.
+    pub fn is_firing(&self) -> bool {
+        self.state == "firing"
+    }
+}
+
+/// Reads labels without those that have no value.
+fn with_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let all = BTreeMap::<String, Option<String>>::deserialize(from)?;
+    Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+/// Returns the rows of a batch as JSON objects, with times as microseconds since the epoch.
+pub(crate) fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
+    let wrong = |source| Error::data("rows cannot be read as JSON").with_source(source);
+    let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let column = match field.data_type() {
+            DataType::Timestamp(_, zone) => {
+                cast(&cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?, &DataType::Int64)?
+            }
+            _ => Arc::clone(column),
+        };
+        fields.push(Field::new(field.name(), column.data_type().clone(), true));
+        columns.push(column);
+    }
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    let mut writer = ArrayWriter::new(Vec::new());
+    writer.write(&batch).map_err(wrong)?;
+    writer.finish().map_err(wrong)?;
+    let text = writer.into_inner();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_slice(&text).map_err(|source| Error::data("rows cannot be read as JSON").with_source(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellwether_tables::{ColumnType, Table};
+    use serde_json::json;
+
+    /// Returns a row with a value in every column.
+    fn full() -> serde_json::Map<String, Value> {
+        let value = |kind| match kind {
+            ColumnType::Text => json!("text"),
+            ColumnType::Boolean => json!(true),
+            ColumnType::Double => json!(0.1),
+            ColumnType::TextMap => json!({"task": "refund \"triage\""}),
+            ColumnType::List(_) => json!([]),
+            _ => json!(1_795_543_200_000_001_i64),
+        };
+        Table::Alerts.columns().iter().map(|column| (column.name.to_owned(), value(column.kind))).collect()
+    }
+
+    fn batch(row: &serde_json::Map<String, Value>) -> RecordBatch {
+        let mut decoder =
+            arrow::json::ReaderBuilder::new(Table::Alerts.arrow_schema()).build_decoder().expect("a decoder");
+        decoder.serialize(std::slice::from_ref(row)).expect("fits");
+        decoder.flush().expect("fits").expect("a row")
+    }
+
+    #[test]
+    fn a_record_has_the_columns_of_the_table_and_their_values() {
+        let row = full();
+        let records = AlertRecord::read(&batch(&row)).expect("reads");
+        let Value::Object(read) = serde_json::to_value(&records[0]).expect("JSON") else { panic!("an object") };
+        for (name, value) in &read {
+            assert_eq!(row.get(name), Some(value), "{name}");
+        }
+        let left_out: Vec<&String> = row.keys().filter(|name| !read.contains_key(*name)).collect();
+        assert_eq!(left_out, ["strata", "was"], "columns that no page needs");
+    }
+
+    #[test]
+    fn optional_columns_may_be_null_and_a_missing_one_is_reported() {
+        let mut row = full();
+        for column in Table::Alerts.columns().iter().filter(|column| !column.required) {
+            row.remove(column.name);
+        }
+        let record = AlertRecord::read(&batch(&row)).expect("reads").remove(0);
+        assert_eq!((record.tenant, record.effect, record.since), (None, None, None));
+        row["labels"] = json!({"task": "t", "tenant": null});
+        let record = AlertRecord::read(&batch(&row)).expect("reads").remove(0);
+        assert_eq!(record.labels, BTreeMap::from([("task".to_owned(), "t".to_owned())]), "a label without a value");
+        let short = batch(&row).project(&[0, 1]).expect("columns");
+        let error = AlertRecord::read(&short).expect_err("columns are missing");
+        assert!(error.chain().contains("missing field"), "{}", error.chain());
+    }
+}
