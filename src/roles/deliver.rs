@@ -1,15 +1,19 @@
 //! The role `deliver`: follows `alerts` and sends pages by routes.
 
+mod connect;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_base::{Error, Result};
-use bellwether_deliver::{Deliver, DeliverSettings, NoHands, RowOnly};
+use bellwether_deliver::{Deliver, DeliverSettings};
+use bellwether_evidence::LinkSettings;
 use bellwether_follow::{FollowHealth, Lag, Until};
 use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use self::connect::{Evidence, People};
 use super::{Role, Shared, Work};
 use crate::config::Config;
 use crate::health::RoleReport;
@@ -22,11 +26,13 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 struct DeliverRole {
     settings: DeliverSettings,
+    links: LinkSettings,
     health: FollowHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
-    Box::new(DeliverRole { settings: config.deliver.clone(), health: FollowHealth::default() })
+    let (settings, links) = (config.deliver.clone(), config.links.clone());
+    Box::new(DeliverRole { settings, links, health: FollowHealth::default() })
 }
 
 // === impl DeliverRole ===
@@ -49,8 +55,8 @@ impl Role for DeliverRole {
             sinks: crate::deliver::sinks(&self.settings, &shared.lake.clock())?,
             settings: self.settings.clone(),
             lake: shared.lake.clone(),
-            builder: Arc::new(RowOnly),
-            hands: Arc::new(NoHands),
+            builder: Arc::new(Evidence::new(shared.lake.clone(), &self.links)),
+            hands: Arc::new(People::new(shared.lake.clone())),
             health: self.health.clone(),
             interval: INTERVAL,
         };
