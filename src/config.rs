@@ -310,6 +310,7 @@ fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> Agg
                 settings.poll_interval,
             ),
             rolling_history: reader.boolean("aggregate.rolling_history", settings.rolling_history),
+            exported_series: reader.number_of("aggregate.exported_series", 0..=1_000_000, settings.exported_series),
             memory_bytes: reader.bytes("aggregate.memory_bytes", LEAST_MEMORY, settings.memory_bytes),
             rolling_history_memory_bytes: reader.bytes(
                 "aggregate.rolling_history_memory_bytes",

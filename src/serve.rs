@@ -14,7 +14,7 @@ use axum::routing::get;
 use bellwether_base::{Error, Result};
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,15 @@ struct HealthReport {
 struct Served {
     health: Health,
     registry: Registry,
+    roles: RoleGauges,
+}
+
+/// The conditions of the roles as gauges.
+struct RoleGauges {
+    ready: IntGaugeVec,
+    fresh: IntGaugeVec,
+    degraded: IntGaugeVec,
+    waiting: IntGaugeVec,
 }
 
 /// Serves until `stop` is cancelled, with the metrics of the process added to `registry` and further endpoints. Returns the bound address and the
@@ -78,7 +87,9 @@ pub(crate) async fn start(
         .map_err(|source| Error::bug("cannot register the metrics of the process").with_source(source))?;
     let listener = TcpListener::bind(address).await.map_err(refuse)?;
     let bound = listener.local_addr().map_err(refuse)?;
-    let served = Arc::new(Served { health, registry });
+    let roles = RoleGauges::register(&registry)
+        .map_err(|source| Error::bug("cannot register the metrics of the roles").with_source(source))?;
+    let served = Arc::new(Served { health, registry, roles });
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -120,8 +131,37 @@ fn report(served: &Served, good: fn(&Condition) -> bool) -> Response {
 async fn metrics(State(served): State<Arc<Served>>) -> Response {
     let mut text = Vec::new();
     let encoder = TextEncoder::new();
+    served.roles.set(&served.health.conditions());
     match encoder.encode(&served.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+// === impl RoleGauges ===
+
+impl RoleGauges {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGaugeVec> {
+            let gauge = IntGaugeVec::new(Opts::new(format!("bellwether_role_{name}"), help), &["role"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        Ok(Self {
+            ready: gauge("ready", "1 once the role has done its first work")?,
+            fresh: gauge("fresh", "1 while the role makes progress or has nothing to do, 0 while it is stale")?,
+            degraded: gauge("degraded", "1 while a part of the role does not work; /readyz has the reason")?,
+            waiting: gauge("waiting", "Waiting work: messages for ingest, versions for roles that follow a table")?,
+        })
+    }
+
+    fn set(&self, conditions: &[Condition]) {
+        for condition in conditions {
+            let labels = &[condition.name];
+            self.ready.with_label_values(labels).set(condition.ready.into());
+            self.fresh.with_label_values(labels).set(condition.fresh.into());
+            self.degraded.with_label_values(labels).set(condition.why.is_some().into());
+            self.waiting.with_label_values(labels).set(condition.behind);
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
-//!   fills disks, and stops brokers and object stores.
+//!   fills disks, and stops brokers and object stores; `monitoring` has Prometheus's own tool check what Prometheus reads.
 //!
 //! Rules: a test that lacks a prerequisite (a broker, the data, a client's toolchain) prints `skipped: …` and how to get it;
 //! tests wait for a condition with a deadline, never for a fixed time; topics and folders have random names.
@@ -24,6 +24,7 @@ mod hands;
 mod house;
 mod late;
 mod messages;
+mod monitoring;
 mod pipeline;
 mod simulation;
 mod statistics;

@@ -87,7 +87,7 @@ pub struct Aggregator {
 /// `Config`, `Data` or `Bug` if no waiting can help. Unavailable storage is waited for.
 pub async fn run(aggregate: Aggregate, registry: Registry, until: Until, stop: CancellationToken) -> Result<()> {
     let Aggregate { settings, lake, lease, health, .. } = &aggregate;
-    let metrics = Metrics::register_shard(&registry, settings.shard, settings.shards)?;
+    let metrics = Metrics::register(&registry, settings)?;
     let runner = Runner {
         lease: lease.then(|| lake.lease(&app_of(settings.shard))),
         health: health.clone(),
@@ -141,6 +141,7 @@ impl Follower for Aggregator {
 
     async fn stand_by(&mut self) -> Result<()> {
         self.stood_by = true;
+        self.metrics.hide();
         self.follow().await.map_err(|error| self.or_reopen(error))
     }
 
@@ -174,7 +175,8 @@ impl Aggregator {
         registry: &Registry,
     ) -> Result<Self> {
         let aggregate = Aggregate { settings, handover, ..Aggregate::new(lake.clone()) };
-        Self::open_with(&aggregate, Metrics::register(registry)?).await
+        let metrics = Metrics::register(registry, &aggregate.settings)?;
+        Self::open_with(&aggregate, metrics).await
     }
 
     async fn open_with(aggregate: &Aggregate, metrics: Metrics) -> Result<Self> {
@@ -325,14 +327,14 @@ impl Aggregator {
             return Ok(());
         }
         let memory_bytes = self.settings.rolling_history_memory_bytes;
-        let (rows, written) = self.history.rows(&self.lake, &due, self.tail.next(), memory_bytes).await?;
-        if rows.num_rows() > 0 {
+        let new = self.history.rows(&self.lake, &due, self.tail.next(), memory_bytes).await?;
+        if new.rows.num_rows() > 0 {
             let on = self.lake.log(Table::RollingHistory).load().await?;
             let to = self.tail.next().max(on.next(&self.app).unwrap_or(0));
-            self.commit(Table::RollingHistory, &on, &rows, to).await?;
-            self.metrics.show(&rows)?;
+            self.commit(Table::RollingHistory, &on, &new.rows, to).await?;
+            self.metrics.show(&new.rows, &new.latency_sketches)?;
         }
-        self.history.written(&written);
+        self.history.written(&new.written);
         let end = self.lake.clock().now_micros();
         self.history_after = end + HISTORY_EVERY_MICROS.max((end - now).saturating_mul(HISTORY_SHARE));
         Ok(())

@@ -6,7 +6,7 @@
 //! * `runs` turns new rows into signed contributions, and `sums` these into partials, by the one definition of the metrics
 //!   crate.
 //! * `releases` and `rolling_history` keep the tables of these names; `stored_rows` runs the queries of the latter, `in_turn`
-//!   reads its tables one after the other, and `exported` shows it as gauges.
+//!   reads its tables one after the other, and `exported` shows it to Prometheus.
 //! * `pieces` reads stored files piece by piece, for these queries and for roll-ups.
 //! * [`rollup`] is the role that folds `metrics` by hour and by day.
 //! * `rebuild` recomputes everything and replaces each table in one commit; `kept` are the rows that it leaves.

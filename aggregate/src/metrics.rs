@@ -1,8 +1,6 @@
 //! Prometheus metrics of aggregation.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use bellwether_base::Result;
 use bellwether_follow::{FollowMetrics, MetricRegistrar};
 use bellwether_tables::Table;
@@ -10,6 +8,7 @@ use prometheus::{IntCounter, IntGauge, Registry};
 
 use crate::exported::Exported;
 use crate::runs::Counts;
+use crate::settings::AggregatorSettings;
 use crate::tail::FileRows;
 
 /// Counters and gauges of aggregation. Clones share them.
@@ -30,21 +29,18 @@ pub(crate) struct Metrics {
     pub(crate) index_runs: IntGauge,
     pub(crate) index_bytes: IntGauge,
     /// The rolling metrics; only of the shard that writes `rolling_history`.
-    tasks: Option<Arc<Mutex<Exported>>>,
+    tasks: Option<Exported>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self> {
-        Self::register_shard(registry, 0, 1)
-    }
-
     /// Registers the metrics of a shard, with its number as a label if there are several.
-    pub(crate) fn register_shard(registry: &Registry, shard: u32, of: u32) -> Result<Self> {
-        let label = (of > 1).then(|| ("shard", shard.to_string()));
+    pub(crate) fn register(registry: &Registry, settings: &AggregatorSettings) -> Result<Self> {
+        let label = (settings.shards > 1).then(|| ("shard", settings.shard.to_string()));
         let new = MetricRegistrar::new(registry, "aggregate", label.clone());
-        let tasks = if shard == 0 { Some(Arc::new(Mutex::new(Exported::register(registry)?))) } else { None };
+        let exports = settings.shard == 0 && settings.rolling_history;
+        let tasks = exports.then(|| Exported::register(registry, settings.exported_series)).transpose()?;
         Ok(Self {
             tasks,
             follow: FollowMetrics::register(registry, "aggregate", Table::Events, label)?,
@@ -83,11 +79,15 @@ impl Metrics {
         }
     }
 
-    /// Shows rows of `rolling_history` as gauges.
-    pub(crate) fn show(&self, rows: &RecordBatch) -> Result<()> {
-        match &self.tasks {
-            Some(tasks) => tasks.lock().unwrap_or_else(PoisonError::into_inner).show(rows),
-            None => Ok(()),
+    /// Shows rows of `rolling_history`, with the sketches of their latencies.
+    pub(crate) fn show(&self, rows: &RecordBatch, latency_sketches: &ArrayRef) -> Result<()> {
+        self.tasks.as_ref().map_or(Ok(()), |tasks| tasks.show(rows, latency_sketches))
+    }
+
+    /// Shows no rows of `rolling_history` any more, because another process writes newer ones.
+    pub(crate) fn hide(&self) {
+        if let Some(tasks) = &self.tasks {
+            tasks.hide();
         }
     }
 }

@@ -140,7 +140,7 @@ impl<'a, P: FnMut(u64)> Rebuilding<'a, P> {
     ) -> Result<Self> {
         let mut rebuilding = Self {
             definitions: Definitions::plan(&sql::session_within(settings.memory_bytes)?).await?,
-            tail: Tail::new(lake, None, Metrics::register(&Registry::new())?.read_back, 0),
+            tail: Tail::new(lake, None, Metrics::register(&Registry::new(), &settings)?.read_back, 0),
             lake: lake.clone(),
             runs: Runs::new(&settings, Shard { number: 0, of: 1 }).summing_from(recomputed_from(events)),
             releases: Releases::default(),

@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray, new_empty_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{AddedFile, Lake, LogEntry};
 use bellwether_metrics::SPANS;
@@ -36,6 +37,15 @@ pub(crate) struct RollingHistory {
 
 /// Spans that are due, each with the boundary that was passed.
 pub(crate) type Due = Vec<(&'static str, i64)>;
+
+/// The rows of spans that are due.
+pub(crate) struct DueRows {
+    pub(crate) rows: RecordBatch,
+    /// Sketch of the latencies of each row.
+    pub(crate) latency_sketches: ArrayRef,
+    /// The spans.
+    pub(crate) written: Due,
+}
 
 // === impl RollingHistory ===
 
@@ -89,7 +99,7 @@ impl RollingHistory {
             .collect()
     }
 
-    /// Returns the rows of the spans that are due, within a bound on memory, and these spans. A span that takes more memory is
+    /// Returns the rows of the spans that are due, within a bound on memory. A span that takes more memory is
     /// left out: people can still ask for it in view `rolling`, and nothing else waits for it. The longest spans stay due until
     /// there are roll-ups: minutes of months cost too much.
     pub(crate) async fn rows(
@@ -98,9 +108,9 @@ impl RollingHistory {
         due: &Due,
         events_version: i64,
         memory_bytes: usize,
-    ) -> Result<(RecordBatch, Due)> {
+    ) -> Result<DueRows> {
         let tables = StoredRows::open(lake, memory_bytes).await?;
-        let (mut batches, mut written) = (Vec::new(), Vec::new());
+        let (mut batches, mut sketches, mut written) = (Vec::new(), Vec::new(), Vec::new());
         for (span, boundary) in due {
             let Some(length) = SPANS.into_iter().find(|(name, _)| name == span) else { continue };
             if length.1 > MOST_MINUTES && tables.rolled().hourly.is_none() {
@@ -121,14 +131,23 @@ impl RollingHistory {
             };
             let count = answer.iter().map(RecordBatch::num_rows).sum();
             let written_at = TimestampMicrosecondArray::from(vec![lake.clock().now_micros(); count]);
-            let more: [(&str, arrow::array::ArrayRef); 3] = [
+            let more: [(&str, ArrayRef); 3] = [
                 ("events_version", sql::constant(events_version, count)),
                 ("completeness", Arc::new(Float64Array::from(vec![self.completeness(*boundary); count]))),
                 ("written_at", Arc::new(written_at.with_timezone("UTC"))),
             ];
             batches.push(sql::rows_of(Table::RollingHistory, &answer, &more)?);
+            for part in &answer {
+                let column = part.column_by_name("latency_sketch");
+                let column = column.ok_or_else(|| Error::bug("the rolling metrics lack column `latency_sketch`"))?;
+                sketches.push(cast(column, &DataType::Binary)?);
+            }
         }
-        Ok((arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?, written))
+        let rows = arrow::compute::concat_batches(&Table::RollingHistory.arrow_schema(), &batches)?;
+        let parts: Vec<&dyn Array> = sketches.iter().map(AsRef::as_ref).collect();
+        let latency_sketches =
+            if parts.is_empty() { new_empty_array(&DataType::Binary) } else { arrow::compute::concat(&parts)? };
+        Ok(DueRows { rows, latency_sketches, written })
     }
 
     /// Notes spans whose rows are in the table now.

@@ -13,6 +13,8 @@ pub struct AggregatorSettings {
     pub poll_interval: Duration,
     /// Writes the rolling metrics to `rolling_history`.
     pub rolling_history: bool,
+    /// Most Prometheus series of the rolling metrics; the groups with the most runs have them.
+    pub exported_series: usize,
     /// Memory of the queries that compute contributions and metrics; beyond it, they spill to disk.
     pub memory_bytes: usize,
     /// Memory of the query that computes a span of `rolling_history`; beyond it, the query spills to disk.
@@ -33,6 +35,7 @@ impl Default for AggregatorSettings {
             horizon: Duration::from_secs(24 * 3600),
             poll_interval: Duration::from_millis(500),
             rolling_history: true,
+            exported_series: 50_000,
             memory_bytes: 128 << 20,
             rolling_history_memory_bytes: 128 << 20,
             shards: 1,

@@ -282,17 +282,22 @@ pub enum AsOf {
 /// stage. It reads relation `metrics` and the roll-ups in `rolled`; [`AsOf::Newest`] reads all of `metrics`, so that it is
 /// better to find the moment first ([`newest_sql`]).
 pub fn rolling_sql(as_of: AsOf, rolled: Rolled) -> String {
-    rolling_spans_sql(as_of, &SPANS, rolled)
+    rolling_spans_with(as_of, &SPANS, rolled, "")
 }
 
-/// Like [`rolling_sql`], for some of the spans: names and lengths in minutes.
+/// Like [`rolling_sql`], for some of the spans, given by names and lengths in minutes, and with the sketch of the latencies of
+/// each row as column `latency_sketch`.
 pub fn rolling_spans_sql(as_of: AsOf, spans: &[(&str, i64)], rolled: Rolled) -> String {
+    rolling_spans_with(as_of, spans, rolled, ", latency_sketch")
+}
+
+fn rolling_spans_with(as_of: AsOf, spans: &[(&str, i64)], rolled: Rolled, more: &str) -> String {
     let source = match as_of {
         AsOf::Micros(micros) => spans::spans_to(&moment(micros), spans, rolled),
         AsOf::Newest => spans::spans_to_found(NEWEST, spans),
     };
     let key = "span, as_of, tenant, task, release_id, stage";
-    figures(&source, "span, as_of, ", key, "", "folded")
+    figures(&source, "span, as_of, ", key, more, "folded")
 }
 
 /// Returns the SQL expression of a moment, with the type of `window_start`.

@@ -181,6 +181,16 @@ impl Sketch {
         reached.map(|(bucket, _)| value_of(bucket))
     }
 
+    /// Returns the number of values at or below each bound, in millionths. A bucket counts for a bound that lies in it, so that
+    /// values up to 2 % above the bound may count too. Buckets with a negative count are ignored, as for quantiles.
+    pub fn counts_up_to(&self, bounds: &[u64]) -> Vec<i128> {
+        let up_to = |bound: &u64| {
+            let filled = self.counts.range(..=bucket_of(*bound)).map(|(_, micros)| (*micros).max(0));
+            filled.fold(0_i128, i128::saturating_add)
+        };
+        bounds.iter().map(up_to).collect()
+    }
+
     /// Returns the fraction of values in buckets that lie wholly above a threshold.
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than a double has")]
     pub fn fraction_above(&self, threshold: u64) -> Option<f64> {
@@ -458,6 +468,21 @@ mod tests {
         fn the_quick_search_finds_the_bucket(value in prop_oneof![any::<u64>(), 0..5000_u64, (0..64_u32).prop_map(|n| 1 << n)]) {
             let slow = BOUNDS.partition_point(|bound| *bound < value);
             prop_assert_eq!(usize::from(bucket_of(value)), slow);
+        }
+
+        #[test]
+        fn counts_up_to_a_bound_are_those_of_the_values_but_for_values_near_it(
+            list in values(),
+            mut limits in prop::collection::vec(any::<u64>(), 0..6),
+        ) {
+            limits.sort_unstable();
+            let (sketch, counts) = (of(&list), of(&list).counts_up_to(&limits));
+            prop_assert!(counts.windows(2).all(|pair| pair[0] <= pair[1]));
+            prop_assert_eq!(sketch.counts_up_to(&[u64::MAX]), vec![list.len() as i128 * ONE]);
+            for (limit, found) in limits.iter().zip(counts) {
+                let below = |most: f64| list.iter().filter(|value| (**value as f64) <= most).count() as i128 * ONE;
+                prop_assert!(below(*limit as f64) <= found && found <= below(*limit as f64 * GAMMA), "{limit}");
+            }
         }
 
         #[test]

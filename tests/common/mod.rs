@@ -37,6 +37,18 @@ pub(crate) fn cache(path: &str) -> PathBuf {
     cache.join(path)
 }
 
+/// Returns Prometheus's own checker, if it is installed.
+pub(crate) fn promtool() -> Option<PathBuf> {
+    let fetched = cache("prometheus/usr/bin/promtool");
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&paths).map(|folder| folder.join("promtool"));
+    let found = installed.chain([fetched]).find(|file| file.is_file());
+    if found.is_none() {
+        skipped("no promtool; `scripts/setup prometheus` downloads it");
+    }
+    found
+}
+
 /// Returns the Python interpreter that has the independent readers and the Kafka client, if `scripts/setup` installed it.
 pub(crate) fn python() -> Option<PathBuf> {
     let python = cache("venv/bin/python");

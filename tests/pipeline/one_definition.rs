@@ -227,12 +227,48 @@ async fn every_metric_has_the_same_value_everywhere() {
             !wanted["cost_per_completed_task"].is_null()
         );
     }
+    latencies_agree(&setup, &registry, as_of);
     for view in ["last_hour", "last_day"] {
         let wanted = reference(&setup, &python, as_of, 24 * 60, &["tenant", "task"]);
         compare(view, &by(setup.sql(&format!("SELECT * FROM {view}")), &["tenant", "task"]), &wanted, "marker");
     }
     rules_agree(&setup, &wanted);
     alerts_agree(&setup, &python);
+}
+
+/// Checks that the histograms of latency have the runs, the mean and the quantiles of the rows of the same span.
+fn latencies_agree(setup: &Setup, registry: &Registry, as_of: i64) {
+    let all = registry.gather();
+    let family = |name: &str| all.iter().find(|family| family.name() == name).expect("it is exported").get_metric();
+    let rows = setup
+        .sql(&format!("SELECT * FROM rolling_history WHERE span = '24h' AND as_of = to_timestamp_micros({as_of})"));
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    let is_of = |metric: &prometheus::proto::Metric, row: &Value| {
+        let same = |name: &str, value: &str| row.get(name).is_none_or(|wanted| wanted.as_str() == Some(value));
+        metric.get_label().iter().all(|pair| same(pair.name(), pair.value()))
+    };
+    for row in &rows {
+        let metrics = family("bellwether_task_latency_seconds");
+        let histogram =
+            metrics.iter().find(|metric| is_of(metric, row)).expect("the group is exported").get_histogram();
+        let count = histogram.get_sample_count();
+        assert_eq!(json!(count), row["latency_runs"], "{row}");
+        same("mean latency", &json!(histogram.get_sample_sum() * 1e3 / count as f64), &row["latency_ms_mean"], 1e-2);
+        // Every run takes 1.5 s.
+        let up_to = |bound: f64| histogram.get_bucket().iter().find(|bucket| bucket.upper_bound() == bound);
+        assert_eq!(
+            [1.0, 2.0].map(|bound| up_to(bound).map(|bucket| bucket.cumulative_count())),
+            [Some(0), Some(count)]
+        );
+        let summaries = family("bellwether_task_latency_quantiles_seconds");
+        let summary = summaries.iter().find(|metric| is_of(metric, row)).expect("the group is exported").get_summary();
+        let found: Vec<f64> = summary.get_quantile().iter().map(|quantile| quantile.value() * 1e3).collect();
+        let wanted = ["latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99"];
+        assert_eq!(found.len(), wanted.len(), "{row}");
+        for (column, found) in wanted.iter().zip(found) {
+            same(column, &json!(found), &row[*column], 1e-9);
+        }
+    }
 }
 
 /// Checks that the observations of the rules give the metrics.

@@ -32,8 +32,8 @@ impl Metrics {
             rows_written: new.counter("rows_written_total", "Rows of metrics_hourly and metrics_daily written")?,
             commits: new.counter("commits_total", "Commits to metrics_hourly and metrics_daily")?,
             renewed: new.counter("renewed_total", "Roll-ups made again after a rebuild of metrics")?,
-            hours: new.gauge("hours_events_to", "Version of events up to which metrics_hourly holds the metrics")?,
-            days: new.gauge("days_events_to", "Version of events up to which metrics_daily holds the metrics")?,
+            hours: new.gauge("hourly_events_to", "Version of events up to which metrics_hourly holds the metrics")?,
+            days: new.gauge("daily_events_to", "Version of events up to which metrics_daily holds the metrics")?,
         })
     }
 
