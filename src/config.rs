@@ -22,6 +22,7 @@ use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
 use crate::budget::{self, Budget};
+use crate::gate::http::GateConfig;
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
@@ -58,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) serve: ServeSettings,
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
+    pub(crate) gate: GateConfig,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
 }
@@ -129,6 +131,10 @@ impl Config {
                 max_rows: reader.integer("queries.max_rows", 1..=i64::MAX.unsigned_abs(), defaults.queries.max_rows),
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
+            gate: GateConfig {
+                policy: reader.optional("gate.policy").map(Into::into),
+                token_file: reader.optional("gate.token_file").map(Into::into),
+            },
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
         };

@@ -4,7 +4,7 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `gate` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -17,6 +17,7 @@ mod config;
 mod demo;
 mod erase;
 mod exit;
+mod gate;
 mod health;
 mod logging;
 mod maintain;
@@ -55,7 +56,7 @@ fn without_huge_pages() {
 
 fn main() -> ExitCode {
     without_huge_pages();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let quiet = matches!(
         cli.command,
         Command::Demo(_)
@@ -68,12 +69,24 @@ fn main() -> ExitCode {
             | Command::Replay(_)
             | Command::Alerts(_)
             | Command::Rules(_)
+            | Command::Gate(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => exit::report(&error),
     }
+}
+
+/// Reports an invalid command line, or prints help, and ends. For `bellwether gate` the usual exit code 2 means to roll back.
+fn refuse(error: &clap::Error) -> ! {
+    let names_gate = std::env::args_os().skip(1).any(|argument| argument == "gate");
+    if error.use_stderr() && names_gate {
+        // If standard error is closed, the exit code still reports the failure.
+        drop(error.print());
+        std::process::exit(i32::from(exit::MISUSED));
+    }
+    error.exit()
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -85,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
+        Command::Gate(args) => block_on(gate::run(args)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::progress::Probes;
 use crate::roles::{self, Role, Shared};
 use crate::signals::Signals;
-use crate::{exit, serve};
+use crate::{exit, gate, serve};
 
 /// A running process.
 pub(crate) struct Process {
@@ -76,8 +76,9 @@ impl Process {
         let lake = Lake::open(&config.tables.root, &StorageOptions(config.tables.options.clone())).await?;
         let (registry, health) = (Registry::new(), Health::new(config.serve.stale_after));
         let (stop, stop_service) = (CancellationToken::new(), CancellationToken::new());
+        let gate = gate::http::routes(config, &lake, config.serve.address)?;
         let (address, service) =
-            serve::start(config.serve.address, health.clone(), registry.clone(), stop_service.clone()).await?;
+            serve::start(config.serve.address, gate, health.clone(), registry.clone(), stop_service.clone()).await?;
         let handover = roles::handover(config, &roles);
         let shared = Shared { lake: lake.clone(), registry, handover, stop: stop.clone(), stop_now: stop_now.clone() };
         let (mut work, mut background) = (JoinSet::new(), JoinSet::new());

@@ -1,4 +1,4 @@
-//! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`, and those of the gate (`gate/http.rs`).
 //!
 //! Both health endpoints respond with 200 or 503 and a JSON object that names stale or degraded roles, with the reason.
 
@@ -47,13 +47,14 @@ struct Served {
     registry: Registry,
 }
 
-/// Serves until `stop` is cancelled, with the metrics of the process added to `registry`. Returns the bound address and the
+/// Serves the gate and the state of the process until `stop` is cancelled, with the metrics of the process added to `registry`. Returns the bound address and the
 /// server task.
 ///
 /// # Errors
 /// `Config` if the address cannot be bound, `Bug` if the registry already has metrics of the process.
 pub(crate) async fn start(
     address: SocketAddr,
+    gate: Router,
     health: Health,
     registry: Registry,
     stop: CancellationToken,
@@ -75,7 +76,8 @@ pub(crate) async fn start(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(served);
+        .with_state(served)
+        .merge(gate);
     let task = tokio::spawn(async move {
         let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {

@@ -5,6 +5,7 @@
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
 //! * `late` covers statements that arrive after the run they are about, or before it.
+//! * `gate` asks whether canaries may go on.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
 //!   fills disks, and stops brokers and object stores.
@@ -17,6 +18,7 @@ mod common;
 mod crash;
 mod earlier;
 mod examples;
+mod gate;
 mod house;
 mod late;
 mod messages;

@@ -1,11 +1,13 @@
 //! Commits statements to `events` as ingest would, and queries the tables.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, AggregatorSettings};
-use bellwether_base::unique_id;
+use bellwether_base::{Clock, unique_id};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
 use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions};
@@ -50,6 +52,14 @@ impl Feed {
         feed
     }
 
+    /// Opens a lake with a clock of the caller.
+    pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (root, options) = (folder.path().to_owned(), StorageOptions::default());
+        let lake = Lake::open_with_clock(root.to_str().expect("text"), &options, clock).await.expect("opens");
+        Self { lake, next: [0; PARTITIONS], root, _folder: Some(folder) }
+    }
+
     /// Opens a lake under the caller's root.
     pub(crate) async fn at(root: std::path::PathBuf) -> Self {
         let lake = Lake::open(root.to_str().expect("text"), &StorageOptions::default()).await.expect("opens");
@@ -87,7 +97,7 @@ impl Feed {
             from: before[n],
             next: self.next[n],
             end_offset: None,
-            newest_event_micros: None,
+            newest_event_micros: Some(NOW),
             passed_over: Some(0),
         };
         let ranges = (0..PARTITIONS).filter(|n| self.next[*n] > before[*n]).map(range).collect();
