@@ -145,6 +145,7 @@ else
 	'$(DETECTION)' run $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md --pictures docs \
 	  --json '$(CARGO_TARGET_DIR)/bench/detection.json' \
 	  $$(scripts/detection-peers run '$(CARGO_TARGET_DIR)/bench/series.json' '$(CARGO_TARGET_DIR)/bench/detection-peers' | sed 's/^/--peers /')
-	cargo build --release --workspace --bin bellwether-fleet $(FEATURES)
+	cargo build --release --workspace --bin bellwether-fleet --bin bellwether-detection $(FEATURES)
+	'$(CARGO_TARGET_DIR)/release/bellwether-detection' gates $(if $(SEEDS),--seeds $(SEEDS)) --page docs/gates.md
 	'$(CARGO_TARGET_DIR)/release/bellwether-fleet' $(if $(SEEDS),--seeds $(SEEDS)) --page docs/detection.md
 endif

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, deliver, erase, exit, maintain, rules, sql};
+use crate::{alerts, audit, deliver, erase, exit, gate, maintain, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -82,6 +82,11 @@ pub(crate) enum Command {
     /// List, check, test and replay alert rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Decide whether a release may go on: promote, hold or roll back.
+    ///
+    /// Compares a canary with its baseline on every metric of the policy and in every critical slice. The exit code is the
+    /// decision.
+    Gate(gate::GateArgs),
     /// Recompute `metrics`, its roll-ups and `releases` from `events`.
     ///
     /// Readers and a running aggregate role keep using the old rows until all new ones are ready; each table is then replaced
@@ -336,6 +341,7 @@ mod tests {
             "rules check",
             "rules test",
             "rules replay",
+            "gate",
             "rebuild",
             "maintain",
             "sql",

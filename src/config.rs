@@ -24,6 +24,7 @@ use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 
 use crate::budget::{self, Budget};
+use crate::gate::http::GateConfig;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::watch::AlertsSettings;
@@ -63,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) alerts: AlertsSettings,
     pub(crate) deliver: DeliverSettings,
     pub(crate) links: LinkSettings,
+    pub(crate) gate: GateConfig,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
 }
@@ -137,6 +139,10 @@ impl Config {
             alerts: alerts(&mut reader, text, defaults.alerts),
             deliver: deliver(&mut reader, text),
             links: links(&mut reader),
+            gate: GateConfig {
+                policy: reader.optional("gate.policy").map(Into::into),
+                token_file: reader.optional("gate.token_file").map(Into::into),
+            },
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
         };

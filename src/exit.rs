@@ -14,6 +14,7 @@ pub(crate) const HELP: &str = "Exit codes:
   3    Kafka or the tables are unreachable, or a query exceeded its time, memory or row limit
   4    stored data is inconsistent and needs investigation
   5    an erasure is not complete: objects that hold the subject are left
+  64   `bellwether gate` was asked wrongly: 0, 1 and 2 are its decisions
   70   internal error: a bug in bellwether
   130  stopped at once by a second signal";
 
@@ -31,6 +32,10 @@ pub(crate) const UNAVAILABLE: u8 = 3;
 
 /// Objects that hold an erased subject are left.
 pub(crate) const LEFT: u8 = 5;
+
+/// The command line, the configuration or the policy of a gate is invalid: `EX_USAGE` of sysexits.h. The usual code 2 would look like
+/// a decision to roll back.
+pub(crate) const MISUSED: u8 = 64;
 
 /// Ends the process at once, without running destructors or exit handlers.
 pub(crate) fn at_once(code: u8) -> ! {

@@ -4,7 +4,7 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch, deliver and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -18,6 +18,7 @@ mod deliver;
 mod demo;
 mod erase;
 mod exit;
+mod gate;
 mod health;
 mod hooks;
 mod logging;
@@ -57,7 +58,7 @@ fn without_huge_pages() {
 
 fn main() -> ExitCode {
     without_huge_pages();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let quiet = matches!(
         cli.command,
         Command::Demo(_)
@@ -71,12 +72,24 @@ fn main() -> ExitCode {
             | Command::Alerts(_)
             | Command::Deliver(deliver::DeliverArgs { command: Some(_), .. })
             | Command::Rules(_)
+            | Command::Gate(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => exit::report(&error),
     }
+}
+
+/// Reports an invalid command line, or prints help, and ends. For `bellwether gate` the usual exit code 2 means to roll back.
+fn refuse(error: &clap::Error) -> ! {
+    let names_gate = std::env::args_os().skip(1).any(|argument| argument == "gate");
+    if error.use_stderr() && names_gate {
+        // If standard error is closed, the exit code still reports the failure.
+        drop(error.print());
+        std::process::exit(i32::from(exit::MISUSED));
+    }
+    error.exit()
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -89,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Deliver(args) => run_deliver(args),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
+        Command::Gate(args) => block_on(gate::run(args)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

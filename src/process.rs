@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::progress::Probes;
 use crate::roles::{self, Role, Shared};
 use crate::signals::Signals;
-use crate::{exit, hooks, serve};
+use crate::{exit, gate, hooks, serve};
 
 /// A running process.
 pub(crate) struct Process {
@@ -77,8 +77,9 @@ impl Process {
         let (registry, health) = (Registry::new(), Health::new(config.serve.stale_after));
         let hooks = hooks::router(&config.serve, &lake);
         let (stop, stop_service) = (CancellationToken::new(), CancellationToken::new());
+        let more = hooks.merge(gate::http::routes(config, &lake, config.serve.address)?);
         let (address, service) =
-            serve::start(config.serve.address, health.clone(), registry.clone(), hooks, stop_service.clone()).await?;
+            serve::start(config.serve.address, health.clone(), registry.clone(), more, stop_service.clone()).await?;
         let handover = roles::handover(config, &roles);
         let shared = Shared { lake: lake.clone(), registry, handover, stop: stop.clone(), stop_now: stop_now.clone() };
         let (mut work, mut background) = (JoinSet::new(), JoinSet::new());

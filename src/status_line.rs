@@ -23,6 +23,11 @@ impl StatusLine {
         }
     }
 
+    /// Returns true if there is a terminal that shows the line.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.terminal
+    }
+
     /// Clears the line, before something else is printed.
     pub(crate) fn clear(&self) {
         self.show("");

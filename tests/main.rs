@@ -7,6 +7,7 @@
 //! * `hands` acknowledges, silences and judges alerts.
 //! * `evidence` covers the pages of alerts.
 //! * `late` covers statements that arrive after the run they are about, or before it.
+//! * `gate` asks whether canaries may go on.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
 //!   fills disks, and stops brokers and object stores; `monitoring` has Prometheus's own tool check what Prometheus reads.
@@ -20,6 +21,7 @@ mod crash;
 mod earlier;
 mod evidence;
 mod examples;
+mod gate;
 mod hands;
 mod house;
 mod late;

@@ -26,6 +26,7 @@ use crate::rule::{Broken, DetectorSettings, Rule, Rules, Severity, Source};
 use active_rule::{ActiveRule, SeriesRelease};
 pub(crate) use again::{Selection, Wanted};
 use asking::Asking;
+pub(crate) use asking::ask_rows;
 pub use asking::try_rule;
 use attempts::Attempts;
 pub use attempts::{FAILING_AFTER, Failures};

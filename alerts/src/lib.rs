@@ -6,6 +6,7 @@
 //! * [`watch`]: the role; follows the tables by version and writes `alerts`.
 //! * `failing`: alerts about failing rules.
 //! * `ledger`: the transitions in the table; [`record`]: its rows; [`title`]: their titles; [`current`]: the present state of each alert.
+//! * [`gate`]: whether a release may go on, by the metrics of the rules.
 //! * `query`: SQL that returns the numbers of an alert again.
 //! * [`hands`]: what people do about alerts.
 //! * [`history`]: replays a rule; [`test_file`]: unit tests of rules.
@@ -17,6 +18,7 @@ pub mod contract;
 pub mod current;
 pub mod engine;
 mod failing;
+pub mod gate;
 pub mod hands;
 pub mod history;
 mod ledger;

@@ -12,10 +12,17 @@ use std::collections::BTreeMap;
 use bellwether_base::Result;
 use bellwether_detect::Minute;
 use bellwether_lake::reading::readings;
-use bellwether_lake::{DeltaLog, LogEntry, Reading};
-use bellwether_tables::PartitionId;
+use bellwether_lake::{CommitLog, DeltaLog, Lake, LogEntry, Reading};
+use bellwether_tables::{PartitionId, Table};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::observe::MINUTE_MICROS;
+
+/// Entries of `events` before the first unread one that show how far the sources are.
+const ENTRIES_AT_START: i64 = 200;
+
+/// Of these, so many are read at the same time.
+const ENTRIES_AT_ONCE: usize = 16;
 
 /// A partition is idle if its newest event is this much older than the newest of all and it has nothing unread. An idle
 /// partition does not keep windows open.
@@ -55,6 +62,28 @@ struct PartitionState {
 // === impl Progress ===
 
 impl Progress {
+    /// Returns how far the sources are by the entries of `events` before a version, and by those after it without rows; and the
+    /// version after the last entry noted.
+    ///
+    /// # Errors
+    /// `Unavailable` if storage does not answer.
+    pub(crate) async fn at(lake: &Lake, events_next: i64) -> Result<(Self, i64)> {
+        let (mut progress, log) = (Self::default(), lake.log(Table::Events));
+        let versions = (events_next - ENTRIES_AT_START).max(0)..events_next;
+        let mut entries = stream::iter(versions).map(|version| log.entry(version)).buffered(ENTRIES_AT_ONCE);
+        while let Some(entry) = entries.try_next().await? {
+            // An entry that was cleaned up shows nothing any more.
+            if let Some(entry) = entry {
+                progress.note(&entry);
+            }
+        }
+        drop(entries);
+        let noted_next = progress.follow(&log, events_next).await?;
+        let newest = log.load().await?;
+        progress.note_known(Reading::all(&newest), newest.version < noted_next);
+        Ok((progress, noted_next))
+    }
+
     /// Notes the facts in a log entry of `events`.
     pub(crate) fn note(&mut self, entry: &LogEntry) {
         let committed_at = entry.timestamp_ms.saturating_mul(1000);

@@ -28,7 +28,7 @@ pub(crate) struct AlertEvidence<'a> {
 }
 
 /// Returns a text as a SQL literal.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -291,6 +291,7 @@ pub(crate) async fn ask_over_time(
     rows
 }
 
-fn moment(minute: Minute) -> String {
+/// Returns a moment as a SQL expression.
+pub(crate) fn moment(minute: Minute) -> String {
     format!("to_timestamp_micros({})", minute.saturating_mul(MINUTE_MICROS))
 }

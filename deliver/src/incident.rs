@@ -59,7 +59,9 @@ pub(crate) struct Incidents {
 impl Incident {
     fn new(alert: &Alert, episode: &Episode, evaluation: i64) -> Self {
         let row = alert.firing.clone();
-        let key = hash(&[&row.alert_id, &evaluation.to_string(), &episode.at.to_string()]);
+        // Begins with the id of the alert, so that an answer of the service that names the incident names the alert.
+        let key =
+            format!("{}-{}", row.alert_id, hash(&[&row.alert_id, &evaluation.to_string(), &episode.at.to_string()]));
         Self {
             key,
             birth: episode.births.first().copied().unwrap_or((evaluation, episode.at)),

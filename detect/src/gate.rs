@@ -38,10 +38,20 @@ pub struct Guardrail {
 }
 
 /// The comparison of a canary with its baseline.
+///
+/// Of pairs, only those whose runs differ are evidence: given that they do, the probability that the canary's run is the bad one is
+/// ψ / (1 + ψ) for an odds ratio of ψ, however hard the case is (McNemar, Psychometrika 12, 1947; Cox, Biometrika 45, 1958). This is
+/// the 2×2 e-process with a block for each case. Its increments are ln of ψ/(1 + ψ) or of 1/(1 + ψ) over the same at the margin, so
+/// that it is exact, and holds whenever it is asked. A case may have several runs of each release.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
     /// Of the rate of a bad outcome. The margin is an odds ratio.
     Rate(Regression),
+    /// Of the rate of a bad outcome, on the same cases. Each window has the runs of one case. The margin is an odds ratio.
+    Paired {
+        /// Largest acceptable odds ratio of the runs of a case.
+        margin: f64,
+    },
     /// Of a ratio of sums, such as cost per completed task. The margin is a ratio.
     Ratio(Ratio),
 }
@@ -128,6 +138,7 @@ impl Comparison {
     fn margin(&self) -> f64 {
         match self {
             Self::Rate(settings) => settings.margin,
+            Self::Paired { margin } => *margin,
             Self::Ratio(settings) => settings.margin,
         }
     }
@@ -135,6 +146,9 @@ impl Comparison {
     fn detector(&self) -> Detector {
         match self {
             Self::Rate(settings) => Detector::Regression(Arc::new(settings.clone())),
+            Self::Paired { margin } => {
+                Detector::Regression(Arc::new(Regression { margin: *margin, block_runs: 1, ..Regression::default() }))
+            }
             Self::Ratio(settings) => Detector::Ratio(Arc::new(settings.clone())),
         }
     }
@@ -143,6 +157,7 @@ impl Comparison {
     fn exchanged(&self) -> Self {
         match self {
             Self::Rate(settings) => Self::Rate(Regression { margin: 1.0 / settings.margin, ..settings.clone() }),
+            Self::Paired { margin } => Self::Paired { margin: 1.0 / margin },
             Self::Ratio(settings) => Self::Ratio(Ratio { margin: 1.0 / settings.margin, ..settings.clone() }),
         }
     }
@@ -228,7 +243,7 @@ impl Guardrail {
             fold(&self.comparison.exchanged().detector(), exchanged).verdict(&release_thresholds(within_alpha));
         let missing = within.threshold - within.statistic;
         let finding = match missing > 0.0 {
-            true => Finding::Undecided { more_runs: self.more_runs(arms, missing, &evidence) },
+            true => Finding::Undecided { more_runs: self.more_runs(slice.windows, missing, &evidence) },
             false => Finding::Within,
         };
         (finding, evidence)
@@ -238,22 +253,24 @@ impl Guardrail {
     /// as its baseline.
     ///
     /// The evidence of n runs for a log ratio of 0 against one of δ is about n δ² / 2v, with v the variance of the estimate for
-    /// one run: (1 + 1/r) / p(1 − p) for odds at rate p and r runs of the baseline for each of the canary. The variance of other
-    /// ratios follows from their interval.
+    /// one run: (1 + 1/r) / p(1 − p) for odds at rate p and r runs of the baseline for each of the canary. That of pairs is the
+    /// inverse of the variance of their tables, which is 1/4 for a pair that differs. The variance of other ratios follows from
+    /// their interval.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "numbers of runs are far below 2^53"
     )]
-    fn more_runs(&self, arms: [(u64, u64); 2], missing: f64, evidence: &Evidence) -> Option<u64> {
+    fn more_runs(&self, windows: &[Window], missing: f64, evidence: &Evidence) -> Option<u64> {
         let [(baseline_events, baseline), (canary_events, canary)] =
-            arms.map(|(events, runs)| (events as f64, runs as f64));
+            totals(windows).map(|(events, runs)| (events as f64, runs as f64));
         let variance = match &self.comparison {
             Comparison::Rate(_) => {
                 let rate = (baseline_events + canary_events + 0.5) / (baseline + canary + 1.0);
                 (1.0 + canary / baseline) / (rate * (1.0 - rate))
             }
+            Comparison::Paired { .. } => canary / windows.iter().map(table_variance).sum::<f64>(),
             Comparison::Ratio(_) => {
                 let (low, high) = evidence.interval.filter(|(low, high)| *low > 0.0 && high.is_finite())?;
                 // Its half-width is about two and a half standard errors.
@@ -299,6 +316,15 @@ fn exchange(window: &Window) -> Window {
         canary: row.baseline.clone(),
     };
     Window { rows: window.rows.iter().map(row).collect(), ..window.clone() }
+}
+
+/// Returns the variance of the canary's bad runs in a window, given those of both arms, if the odds are even.
+#[expect(clippy::cast_precision_loss, reason = "numbers of runs are far below 2^53")]
+fn table_variance(window: &Window) -> f64 {
+    let [(events_a, runs_a), (events_b, runs_b)] = totals(std::slice::from_ref(window));
+    let (events, runs) = ((events_a + events_b) as f64, (runs_a + runs_b) as f64);
+    let variance = runs_a as f64 * runs_b as f64 * events * (runs - events) / (runs * runs * (runs - 1.0));
+    if variance.is_finite() { variance } else { 0.0 }
 }
 
 /// Returns bad runs and runs of baseline and canary.

@@ -184,9 +184,14 @@ fn the_forecast_of_runs_is_about_right() {
     for (guardrail, make) in [
         (success(), (|seed| failures(seed, 400, 20, [0.1, 0.1])) as fn(u64) -> Vec<Window>),
         (cost(), |seed| costs(seed, 60, 5, 1.0)),
+        (paired(MARGIN), |seed| pairs(seed, 3000, 1.0)),
     ] {
         let gate = gate(vec![guardrail]);
-        let early = if gate.guardrails[0].name == "cost" { 12 } else { 10 };
+        let early = match gate.guardrails[0].comparison {
+            Comparison::Rate(_) => 10,
+            Comparison::Ratio(_) => 12,
+            Comparison::Paired { .. } => 200,
+        };
         let mut ratios: Vec<f64> = (0..41)
             .filter_map(|seed| {
                 let windows = make(seed);
@@ -204,6 +209,57 @@ fn the_forecast_of_runs_is_about_right() {
         let median = ratios[ratios.len() / 2];
         assert!(ratios.len() > 20 && (0.5..2.0).contains(&median), "{}: {ratios:?}", gate.guardrails[0].name);
     }
+}
+
+/// Pairs of runs of the same cases. Cases differ in difficulty: the runs of a pair are alike. `worse` is the odds ratio.
+fn pairs(seed: u64, cases: i64, worse: f64) -> Vec<Window> {
+    let mut random = Random(seed);
+    (0..cases)
+        .map(|case| {
+            let difficulty = [0.02, 0.1, 0.5, 0.9][usize::try_from(random.binomial(3, 0.3)).expect("few")];
+            let odds = worse * difficulty / (1.0 - difficulty);
+            let mut run = |rate| Measure::from_counts(random.binomial(1, rate), 1);
+            window(case, run(difficulty), run(odds / (1.0 + odds)))
+        })
+        .collect()
+}
+
+fn paired(margin: f64) -> Guardrail {
+    Guardrail { comparison: Comparison::Paired { margin }, ..success() }
+}
+
+#[test]
+fn pairs_are_judged_by_those_that_differ() {
+    let windows = pairs(5, 1000, 5.0);
+    let differing = |bad: [i64; 2]| {
+        windows.iter().filter(|it| [it.rows[0].baseline.events, it.rows[0].canary.events] == bad).count() as f64
+    };
+    let (only_baseline, only_canary) = (differing([1, 0]), differing([0, 1]));
+    // The formula of the pairs that differ, with the alternatives of the 2x2 test: ψ times the margin.
+    let share = |odds: f64| odds / (1.0 + odds);
+    let of_alternative = |ratio: f64| {
+        let (odds, null) = (share(ratio * MARGIN), share(MARGIN));
+        only_canary * (odds / null).ln() + only_baseline * ((1.0 - odds) / (1.0 - null)).ln()
+    };
+    let evidence: Vec<f64> = bellwether_stats::e2x2::ODDS_RATIOS.iter().map(|ratio| of_alternative(*ratio)).collect();
+    let expected = bellwether_stats::special::log_mean_exp(&evidence);
+    let verdict = gate(vec![paired(MARGIN)]).judge(&[vec![all(&windows)]]);
+    let found = verdict.reasons[0].evidence.log_e.expect("it has evidence");
+    assert!((found - expected).abs() < 1e-3, "{found} and {expected} of {only_baseline} and {only_canary}");
+    assert_eq!(verdict.decision, Decision::RollBack);
+}
+
+#[test]
+fn pairs_are_as_seldom_judged_wrongly_as_stated() {
+    let (seeds, gate) = (100, gate(vec![paired(MARGIN)]));
+    let count = |worse: f64, decision: Decision| {
+        (0..seeds).filter(|seed| polled(&gate, &pairs(4000 + seed, 2000, worse), 200) == decision).count()
+    };
+    let (rolled_back, promoted) = (count(MARGIN, Decision::RollBack), count(MARGIN, Decision::Promote));
+    // Three standard deviations above 5 % of 100.
+    assert!(rolled_back <= 11 && promoted <= 11, "{rolled_back} rolled back, {promoted} promoted of {seeds}");
+    let (twins, bad) = (count(1.0, Decision::Promote), count(4.0, Decision::RollBack));
+    assert!(twins > 60 && bad > 95, "{twins} twins promoted and {bad} bad releases rolled back of {seeds}");
 }
 
 #[test]

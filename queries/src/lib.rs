@@ -39,7 +39,7 @@ mod view;
 mod weighing;
 
 pub use analysis::Analysis;
-pub use bellwether_metrics::Planned;
+pub use bellwether_metrics::{CONTRIBUTION_COLUMNS, Planned, metrics_sql};
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
 pub use datafusion::scalar::ScalarValue;
 pub use engine::Engine;

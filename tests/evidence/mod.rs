@@ -3,6 +3,7 @@
 //! A canary's prompt went from version 17 to 18. Its runs in the EU fail three times in ten, because a tool fails there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bellwether_aggregate::AggregatorSettings;
 use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings, Watcher};
@@ -133,7 +134,7 @@ fn watch(feed: &Feed) -> Watch {
 
 /// Returns a lake with events, up to alerts.
 async fn watched(events: &[Value]) -> Feed {
-    let mut feed = Feed::with_clock(ManualClock::at(NOW)).await;
+    let mut feed = Feed::with_clock(Arc::new(ManualClock::at(NOW))).await;
     add(&mut feed, events).await;
     let watch = watch(&feed);
     let run = bellwether_alerts::run(watch, Registry::new(), Until::caught_up(), CancellationToken::new());
@@ -321,7 +322,7 @@ async fn hostile_names_inject_nothing_and_missing_costs_are_left_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_correction_is_said_and_its_numbers_are_those_of_its_own_version() {
-    let mut feed = Feed::with_clock(ManualClock::at(NOW)).await;
+    let mut feed = Feed::with_clock(Arc::new(ManualClock::at(NOW))).await;
     add(&mut feed, &traffic(NAMES, |_| false)).await;
     let mut watcher = Box::pin(Watcher::open(&watch(&feed), &Registry::new())).await.expect("opens");
     Box::pin(watcher.turn()).await.expect("evaluates");

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use bellwether_aggregate::recompute::{first_difference, folded, recompute};
 use bellwether_aggregate::{Aggregator, AggregatorSettings};
-use bellwether_base::{ManualClock, unique_id};
+use bellwether_base::{Clock, unique_id};
 use bellwether_event::Limits;
 use bellwether_ingest::{BatchBuilder, Message};
 use bellwether_lake::{Advance, Commit, CommitLog, Handover, Lake, Outcome, PartitionRange, StorageOptions};
@@ -60,11 +60,11 @@ impl Feed {
         Self { lake, next: [0; PARTITIONS], root, newest_event_micros: None, _folder: None }
     }
 
-    /// Opens a lake with a clock that the test moves.
-    pub(crate) async fn with_clock(clock: ManualClock) -> Self {
+    /// Opens a lake with a clock of the caller.
+    pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (root, options) = (folder.path().to_owned(), StorageOptions::default());
-        let lake = Lake::open_with_clock(root.to_str().expect("text"), &options, Arc::new(clock)).await.expect("opens");
+        let lake = Lake::open_with_clock(root.to_str().expect("text"), &options, clock).await.expect("opens");
         Self { lake, next: [0; PARTITIONS], root, newest_event_micros: None, _folder: Some(folder) }
     }
 

@@ -295,6 +295,20 @@ fn read(rule: &Rule, answer: &[RecordBatch], now: Minute) -> std::result::Result
     Ok(folded(found))
 }
 
+/// Runs a rule's query, and returns an observation for each row of its result.
+///
+/// # Errors
+/// Describes why the query failed.
+pub(crate) async fn ask_rows(session: &Session, rule: &Rule) -> std::result::Result<Vec<Observation>, String> {
+    let answer = session.execute(&rule.sql).await.map_err(error_text)?;
+    check_columns(rule, &answer.schema)?;
+    let mut found = Vec::new();
+    for batch in answer.collect().await.map_err(error_text)? {
+        found.append(&mut observations(rule, &batch, 0)?);
+    }
+    Ok(found)
+}
+
 /// Runs a rule's query once, for `rules check`. Returns the number of observations.
 ///
 /// # Errors

@@ -4,20 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_base::Result;
 use bellwether_detect::Minute;
-use bellwether_lake::{CommitLog, Layout, Reading};
+use bellwether_lake::{CommitLog, Layout};
 use bellwether_tables::Table;
-use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Watcher;
 use super::publish::Origin;
+use crate::progress::Progress;
 use crate::read::{ReplaySpan, replay};
 use crate::record::micros;
-
-/// Entries of `events` before the first unread one that show how far the sources are.
-const ENTRIES_AT_START: i64 = 200;
-
-/// Of these, so many are read at the same time.
-const ENTRIES_AT_ONCE: usize = 16;
 
 /// Transitions of so many days in `alerts` are compared with those that come out when history is judged again.
 pub(super) const CONFIRMED_MICROS: i64 = 7 * 86_400 * 1_000_000;
@@ -32,7 +26,7 @@ impl Watcher {
         self.events_next = Layout::reads_next(&metrics);
         let metrics_version = metrics.version;
         self.metrics_read = metrics;
-        self.note_sources().await?;
+        (self.progress, self.noted_next) = Progress::at(&lake, self.events_next).await?;
         self.resume_alerts();
         self.engine.at(lake.clock().now_micros(), false);
         let to = self.complete();
@@ -54,24 +48,6 @@ impl Watcher {
         self.publish(rows, Origin::History).await?;
         self.too_late = self.engine.totals(0).rebuild;
         self.drop_idle();
-        Ok(())
-    }
-
-    /// Notes how far the sources are, from the newest entries of `events`.
-    async fn note_sources(&mut self) -> Result<()> {
-        let log = self.watch.lake.log(Table::Events);
-        let versions = (self.events_next - ENTRIES_AT_START).max(0)..self.events_next;
-        let mut entries = stream::iter(versions).map(|version| log.entry(version)).buffered(ENTRIES_AT_ONCE);
-        while let Some(entry) = entries.try_next().await? {
-            // An entry that was cleaned up shows nothing any more.
-            if let Some(entry) = entry {
-                self.progress.note(&entry);
-            }
-        }
-        drop(entries);
-        self.noted_next = self.progress.follow(&log, self.events_next).await?;
-        let newest = log.load().await?;
-        self.progress.note_known(Reading::all(&newest), newest.version < self.noted_next);
         Ok(())
     }
 

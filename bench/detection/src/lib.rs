@@ -7,6 +7,7 @@
 //! * [`trial`] and [`series`] run one seed of a release and of a series; [`suite`] has the scenarios with their
 //!   targets; [`tally`] aggregates seeds with confidence intervals.
 //! * [`fleet`] is a company's tasks over six weeks, for all rules together.
+//! * [`gates`] measures the gate beside other ways to decide about a canary.
 //! * [`export`] writes the same series for peers that are Python packages, and reads their results.
 //! * [`page`] writes the tables of `docs/detection.md`, [`picture`] its pictures.
 //!
@@ -18,6 +19,7 @@ pub mod detector;
 pub mod event;
 pub mod export;
 pub mod fleet;
+pub mod gates;
 pub mod page;
 pub mod peer;
 pub mod picture;

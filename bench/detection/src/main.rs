@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bellwether_bench_detection::event::{self, USUAL};
 use bellwether_bench_detection::export::{self, PeerAnswers};
+use bellwether_bench_detection::gates;
 use bellwether_bench_detection::page::{self, RunInfo};
 use bellwether_bench_detection::picture;
 use bellwether_bench_detection::suite::{self, HELD_OUT, Plan};
@@ -58,6 +59,18 @@ enum Command {
         #[arg(long, default_value_t = HELD_OUT)]
         first: u64,
     },
+    /// Measure the gate: false promotions and roll-backs, and the runs that it needs, beside other methods
+    Gates {
+        /// Canaries of each kind
+        #[arg(long, default_value_t = 400)]
+        seeds: u64,
+        /// First seed
+        #[arg(long, default_value_t = HELD_OUT)]
+        first: u64,
+        /// Page to update: its generated part is replaced
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
     /// Print run events: a release at 50 runs a minute, with a tenth of them on a canary that is worse
     Events {
         /// Seed
@@ -94,6 +107,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
             let world = World::new(seed, Traffic::new(50.0).canary(0.1)).with(change);
             event::events(&world, start, start + minutes, USUAL).iter().for_each(|event| println!("{event}"));
         }
+        Command::Gates { seeds, first, page } => measure_gates(seeds, first, page.as_deref())?,
         Command::Run { quick, seeds, first, peers, page, pictures, json } => {
             let command = format!(
                 "make bench-detection{}{}",
@@ -107,6 +121,26 @@ fn run(command: Command) -> Result<ExitCode, String> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure_gates(seeds: u64, first: u64, page: Option<&Path>) -> Result<(), String> {
+    let begun = now();
+    let rows = gates::run(first..first + seeds, |what| {
+        eprintln!("{:>5} s  {what}", now().saturating_sub(begun).as_secs());
+    });
+    let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + begun).to_string();
+    let measured = format!(
+        "Measured {} on {}, `bellwether-detection gates --seeds {seeds}`, {seeds} canaries of each kind.",
+        date.split('T').next().unwrap_or_default(),
+        machine()
+    );
+    let part = gates::part(&rows, &measured);
+    println!("{part}");
+    let Some(file) = page else { return Ok(()) };
+    let text = fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
+    let text =
+        gates::replaced(&text, &part).ok_or_else(|| format!("`{}` has no line `{}`", file.display(), gates::BEGIN))?;
+    write(file, &text)
 }
 
 /// Input and output files.

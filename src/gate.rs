@@ -1,0 +1,217 @@
+//! `bellwether gate`: asks whether a release may go on, and says so by its exit code.
+
+pub(crate) mod http;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bellwether_alerts::gate::{GateAnswer, GateDecision, GateReader, GateSettings, Policy, Question};
+use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_lake::Lake;
+use clap::Args;
+
+use crate::config::Config;
+use crate::root::{RootArgs, open_to_read};
+use crate::status_line::StatusLine;
+use crate::{exit, screen};
+
+/// Time between two questions with `--wait`.
+const POLL: Duration = Duration::from_secs(10);
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bellwether gate --root bellwether-data --task refunds --canary 2026-11-12.3
+  bellwether gate --config bellwether.toml --task refunds --canary v18 --baseline v17 --wait 30m
+  bellwether gate --config bellwether.toml --task refunds --canary v18 --offline --json
+  bellwether gate --print-policy > gate.toml
+
+Exit codes:
+  0    promote
+  1    hold: something is not known yet, or the task or release has no runs
+  2    roll back
+  3    the tables are unreachable, or a query exceeded a limit
+  4    stored data is inconsistent
+  64   the command line, the configuration or the policy is invalid
+  70   internal error
+
+It may be asked at any time, and as often as you like: the bounds on its errors hold nevertheless.")]
+pub(crate) struct GateArgs {
+    /// Task.
+    #[arg(long, value_name = "TASK", required_unless_present = "print_policy")]
+    task: Option<String>,
+    /// Release on trial.
+    #[arg(long, value_name = "RELEASE", required_unless_present = "print_policy")]
+    canary: Option<String>,
+    /// Release to compare with [default: the contract's baseline, or the release with most runs before].
+    #[arg(long, value_name = "RELEASE")]
+    baseline: Option<String>,
+    /// Policy file [default: gate.policy, or the shipped policy].
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Compare only the runs of a tenant.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Leave out earlier runs: a time such as 2026-11-12T08:00:00Z, or a duration before now such as 6h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Compare runs of stage offline_eval, case by case, before any traffic.
+    #[arg(long)]
+    offline: bool,
+    /// Ask again until the answer is not to hold, for at most this long.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Print the shipped policy, and exit.
+    #[arg(long)]
+    print_policy: bool,
+    #[command(flatten)]
+    root: RootArgs,
+}
+
+/// Runs the command. An error never has the exit code of a decision.
+pub(crate) async fn run(args: GateArgs) -> Result<ExitCode> {
+    match decide(args).await {
+        Err(error) if error.kind() == ErrorKind::Config || error.kind() == ErrorKind::BadEvent => {
+            exit::report(&error);
+            Ok(ExitCode::from(exit::MISUSED))
+        }
+        decided => decided,
+    }
+}
+
+async fn decide(args: GateArgs) -> Result<ExitCode> {
+    if args.print_policy {
+        crate::print(Policy::SHIPPED)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let root = args.root.resolve()?;
+    let reader = reader(root.config.as_ref(), args.policy.as_deref())?;
+    let lake = open_to_read(&root.uri, &root.options).await?;
+    let since = args.since.as_deref().map(|text| since(text, lake.clock().now_micros())).transpose()?;
+    let question = Question {
+        task: args.task.unwrap_or_default(),
+        canary: args.canary,
+        baseline: args.baseline,
+        tenant: args.tenant,
+        since,
+        offline: args.offline,
+    };
+    let answer = wait_for(&reader, &lake, &question, args.wait).await?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&answer)
+            .map_err(|source| Error::bug("cannot write the answer as JSON").with_source(source))?;
+        crate::print(&text)?;
+    } else {
+        crate::print(&table::answer(&answer, screen::width()))?;
+    }
+    Ok(code(answer.decision))
+}
+
+/// Returns the exit code of a decision.
+fn code(decision: GateDecision) -> ExitCode {
+    ExitCode::from(match decision {
+        GateDecision::Promote => 0,
+        GateDecision::Hold => 1,
+        GateDecision::RollBack => 2,
+    })
+}
+
+/// Makes the reader: with the contracts and limits of a configuration, and a policy.
+///
+/// # Errors
+/// `Config` with every problem of the policy.
+pub(crate) fn reader(config: Option<&Config>, policy: Option<&Path>) -> Result<GateReader> {
+    let file = policy.or_else(|| config.and_then(|config| config.gate.policy.as_deref()));
+    let settings = config.map_or_else(GateSettings::default, |config| GateSettings {
+        grace: config.alerts.watch.grace,
+        memory_bytes: config.alerts.watch.memory_bytes,
+        ..GateSettings::default()
+    });
+    let contracts = config.map(|config| config.alerts.contracts.clone()).unwrap_or_default();
+    Ok(GateReader { policy: file.map_or_else(|| Ok(Policy::default()), policy_of)?, contracts, settings })
+}
+
+fn policy_of(file: &Path) -> Result<Policy> {
+    let text = std::fs::read_to_string(file).map_err(|source| {
+        Error::config(format!("cannot read the policy `{}`", file.display()))
+            .with_hint("write one with `bellwether gate --print-policy > gate.toml`")
+            .with_source(source)
+    })?;
+    Policy::parse(&text).map_err(|problems| {
+        Error::config(format!("the policy `{}` is invalid:\n  {}", file.display(), problems.join("\n  ")))
+            .with_hint("`bellwether gate --print-policy` prints one with every key")
+    })
+}
+
+/// Asks until the answer is not to hold, or the time is over.
+async fn wait_for(reader: &GateReader, lake: &Lake, question: &Question, wait: Option<Duration>) -> Result<GateAnswer> {
+    let clock = lake.clock();
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let deadline = wait.map(|wait| clock.now_micros().saturating_add(micros(wait)));
+    let (line, mut shown) = (StatusLine::new(), String::new());
+    loop {
+        let answer = Box::pin(reader.ask(lake, question)).await?;
+        let Some(deadline) = deadline.filter(|_| answer.decision == GateDecision::Hold) else {
+            line.clear();
+            return Ok(answer);
+        };
+        let text = screen::one_line(&format!("hold; {}", answer.summary));
+        line.show(&screen::cut(&text, 100));
+        // A log of a pipeline gets a line whenever something changed.
+        if text != shown && !line.is_shown() {
+            eprintln!("{text}");
+            shown = text;
+        }
+        let left = deadline.saturating_sub(clock.now_micros());
+        if left <= 0 {
+            line.clear();
+            return Ok(answer);
+        }
+        clock.sleep(POLL.min(Duration::from_micros(u64::try_from(left).unwrap_or(0)))).await;
+    }
+}
+
+/// Parses a moment, or a duration before now, into microseconds since the epoch.
+pub(crate) fn since(text: &str, now: i64) -> Result<i64> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        let since_epoch = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        return Ok(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX));
+    }
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        Error::config(format!("`{text}` is neither a time nor a duration"))
+            .with_hint("give a time such as 2026-11-12T08:00:00Z, or a duration before now such as 6h")
+    })?;
+    Ok(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_absolute_or_before_now() {
+        let now = 1_795_543_200_000_000;
+        assert_eq!(since("2026-11-24T17:00:00Z", now).expect("a time"), now - 3_600_000_000);
+        assert_eq!(since("1h", now).expect("a duration"), now - 3_600_000_000);
+        assert!(since("yesterday", now).expect_err("neither").message().contains("`yesterday`"));
+    }
+
+    #[test]
+    fn an_invalid_policy_is_reported_with_every_problem() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("gate.toml");
+        let text = Policy::SHIPPED.replace("promote_alpha = 0.05", "promote_alpha = 7");
+        std::fs::write(&file, text.replacen("margin = 1.5", "margin = 0.2", 1)).expect("written");
+        let error = reader(None, Some(&file)).expect_err("invalid");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        for part in ["gate.toml", "promote_alpha is `7`", "`metrics.success.margin` is `0.2`"] {
+            assert!(error.message().contains(part), "{}", error.message());
+        }
+        assert!(reader(None, Some(Path::new("/nowhere/gate.toml"))).is_err());
+        assert_eq!(reader(None, None).expect("shipped").policy, Policy::default());
+    }
+}
