@@ -147,19 +147,25 @@ fn policy_of(file: &Path) -> Result<Policy> {
     })
 }
 
-/// Asks until the answer is not to hold, or the time is over.
+/// Asks until the answer is not to hold, or the time is over. Tables that do not answer are asked again, too.
 async fn wait_for(reader: &GateReader, lake: &Lake, question: &Question, wait: Option<Duration>) -> Result<GateAnswer> {
     let clock = lake.clock();
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let deadline = wait.map(|wait| clock.now_micros().saturating_add(micros(wait)));
     let (line, mut shown) = (StatusLine::new(), String::new());
     loop {
-        let answer = Box::pin(reader.ask(lake, question)).await?;
-        let Some(deadline) = deadline.filter(|_| answer.decision == GateDecision::Hold) else {
-            line.clear();
-            return Ok(answer);
+        let answered = Box::pin(reader.ask(lake, question)).await;
+        let text = match &answered {
+            Ok(answer) if answer.decision == GateDecision::Hold => format!("hold; {}", answer.summary),
+            // The tables may answer again before the deadline.
+            Err(error) if error.kind() == ErrorKind::Unavailable => error.chain(),
+            _ => String::new(),
         };
-        let text = screen::one_line(&format!("hold; {}", answer.summary));
+        let Some(deadline) = deadline.filter(|_| !text.is_empty()) else {
+            line.clear();
+            return answered;
+        };
+        let text = screen::one_line(&text);
         line.show(&screen::cut(&text, 100));
         // A log of a pipeline gets a line whenever something changed.
         if text != shown && !line.is_shown() {
@@ -169,7 +175,7 @@ async fn wait_for(reader: &GateReader, lake: &Lake, question: &Question, wait: O
         let left = deadline.saturating_sub(clock.now_micros());
         if left <= 0 {
             line.clear();
-            return Ok(answer);
+            return answered;
         }
         clock.sleep(POLL.min(Duration::from_micros(u64::try_from(left).unwrap_or(0)))).await;
     }

@@ -125,7 +125,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
 
 fn measure_gates(seeds: u64, first: u64, page: Option<&Path>) -> Result<(), String> {
     let begun = now();
-    let rows = gates::run(first..first + seeds, |what| {
+    let rows = gates::run(first..first + seeds, &gates::all_points(), |what| {
         eprintln!("{:>5} s  {what}", now().saturating_sub(begun).as_secs());
     });
     let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + begun).to_string();
