@@ -94,8 +94,8 @@ generate: ## Write the generated pages, and the answers in the .slt files
 	@cargo run --quiet --locked $(SQL_TESTS) -- write '$(PROGRAM)'
 
 .PHONY: snapshots
-snapshots: ## Write the snapshots of messages and titles; read the diff
-	INSTA_UPDATE=always cargo test --workspace $(FEATURES) --test main messages
+snapshots: ## Write the snapshots of messages, titles and pages; read the diff
+	INSTA_UPDATE=always cargo test --workspace $(FEATURES) --test main -- messages evidence
 
 # --- Longer suites; `make test` runs a short form of each
 
