@@ -188,6 +188,7 @@ fn shown(column: &ArrayRef, row: usize) -> String {
 #[cfg(test)]
 mod tests {
     use bellwether_tables::{ColumnType, Table};
+    use datafusion::datasource::MemTable;
     use serde_json::{Map, Value, json};
 
     use super::*;
@@ -250,7 +251,11 @@ mod tests {
     }
 
     async fn fold(rows: Vec<RecordBatch>) -> RecordBatch {
-        super::fold(rows).await.expect("folds")
+        let table = MemTable::try_new(Table::Metrics.arrow_schema(), vec![rows]).expect("rows of the table");
+        let context = sql::session();
+        context.register_table("metrics", Arc::new(table)).expect("is registered");
+        let answer = context.sql(&groups()).await.expect("is planned");
+        whole(answer.execute_stream().await.expect("runs")).await.expect("folds")
     }
 
     fn value(rows: &RecordBatch, name: &str) -> String {

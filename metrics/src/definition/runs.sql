@@ -134,18 +134,22 @@ about AS (
 -- person who judges the runs of two tenants states two facts. A higher revision replaces a lower one even if it no
 -- longer sets an outcome; otherwise a statement without an outcome withdraws nothing.
 fact AS (
-    SELECT * EXCEPT (place) FROM (
+    SELECT * EXCEPT (place, fact_id) FROM (
         SELECT
             *,
             row_number() OVER (
                 PARTITION BY
-                    run_id, run_tenant, run_source, event_type, source,
-                    CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END,
+                    run_id, run_tenant, run_source, event_type, source, fact_id,
                     score_name, score_evaluator_id, score_target, score_target_id, score_identifier
                 ORDER BY
                     revision DESC, takes_part DESC, event_time DESC, content_hash DESC, topic, partition, "offset"
             ) AS place
-        FROM about
+        FROM (
+            -- A column, because a filter by a caller replaces literals in PARTITION BY (docs/decisions/0010).
+            SELECT
+                *, CASE event_type WHEN 'run.review' THEN review_id WHEN 'run.score' THEN '' ELSE event_id END AS fact_id
+            FROM about
+        )
     ) WHERE place = 1 AND (takes_part OR event_type <> 'run.review')
 ),
 -- A person's statement about a run replaces earlier statements of the same person about it.
