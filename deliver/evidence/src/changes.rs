@@ -83,16 +83,16 @@ pub(crate) async fn changes(session: &Session, record: &AlertRecord) -> Result<C
         all.dedup();
         all
     };
-    let (befores, afters) = (of(&before), of(&after));
+    let (earlier, later) = (of(&before), of(&after));
     let mut notes = Vec::new();
-    if afters.len() > 1 {
+    if later.len() > 1 {
         notes.push(format!(
             "Release {} has run with {} configurations; the newest is compared.",
             cut(&after),
-            afters.len()
+            later.len()
         ));
     }
-    let (Some(old), Some(new)) = (befores.last(), afters.last()) else { return Ok(Changes::default()) };
+    let (Some(old), Some(new)) = (earlier.last(), later.last()) else { return Ok(Changes::default()) };
     let changes = differences(old, new);
     if changes.is_empty() {
         notes.push(format!("The configurations of {} and {} do not differ.", cut(&before), cut(&after)));

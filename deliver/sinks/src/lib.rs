@@ -4,7 +4,7 @@
 //! * [`sink`]: the interface of a sink, and what it answers; below it one file for each sink.
 //! * [`settings`]: the settings of a sink, and the sink that is made of them.
 //! * [`secret`]: secrets in files and the environment.
-//! * [`render`](mod@render): a page in words, once for all sinks; [`terminal`] shows it.
+//! * `render`: a page in words, once for all sinks; [`terminal`] shows it.
 //!
 //! Rules: a sink decides nothing. Whether, when and where a page is sent is decided by its caller, which also keeps what the sink
 //! answered. Text of a page comes from events, so that every sink escapes it for its format. A message that is too long for a service

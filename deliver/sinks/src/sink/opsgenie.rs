@@ -37,7 +37,7 @@ const MAX_DETAILS: usize = 8000;
 pub struct OpsgenieSettings {
     /// The key of an API integration.
     pub api_key: Secret,
-    /// "https://api.eu.opsgenie.com" for accounts in the EU.
+    /// `https://api.eu.opsgenie.com` for accounts in the EU.
     #[serde(default = "default_url")]
     pub url: String,
     /// Names of the teams that are notified; without any, the integration decides.

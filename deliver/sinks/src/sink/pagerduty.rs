@@ -30,7 +30,7 @@ const MAX_EVENT_BYTES: usize = 500 * 1024;
 pub struct PagerdutySettings {
     /// The integration key of an "Events API v2" integration.
     pub routing_key: Secret,
-    /// "https://events.eu.pagerduty.com" for accounts in the EU.
+    /// `https://events.eu.pagerduty.com` for accounts in the EU.
     #[serde(default = "default_url")]
     pub url: String,
     #[serde(flatten)]

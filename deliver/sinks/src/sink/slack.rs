@@ -39,7 +39,7 @@ pub struct SlackSettings {
     /// The channel in which the bot posts: its id, or its name with `#`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
-    /// The address of the Web API; "https://slack-gov.com/api" for GovSlack.
+    /// The address of the Web API; `https://slack-gov.com/api` for GovSlack.
     #[serde(default = "default_api")]
     pub api: String,
     #[serde(flatten)]
