@@ -36,7 +36,8 @@ To process alerts in a program, query the table:
     /// Show one alert: its transitions, its evidence, and SQL that reproduces the numbers.
     #[command(after_help = "Examples:
   bellwether alerts show 4f80a64e --root bellwether-data
-  bellwether alerts show 4f80a64e --root bellwether-data --json")]
+  bellwether alerts show 4f80a64e --root bellwether-data --json
+  bellwether alerts show 4f80a64e --page --config bellwether.toml")]
     Show {
         /// Id of the alert, or a unique prefix of it.
         #[arg(value_name = "ID")]
@@ -44,6 +45,10 @@ To process alerts in a program, query the table:
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Print the page as a chat message shows it: with slices, examples, changes of the release and cost. Links come
+        /// from `[links]` of the configuration.
+        #[arg(long, conflicts_with = "json")]
+        page: bool,
         #[command(flatten)]
         root: RootArgs,
     },
@@ -107,7 +112,8 @@ impl From<Error> for Stop {
 pub(crate) async fn run(command: AlertsCommand) -> Result<ExitCode> {
     let ended = match command {
         AlertsCommand::List(args) => Box::pin(list::run(args)).await,
-        AlertsCommand::Show { id, json, root } => Box::pin(show::run(&root, &id, json)).await,
+        AlertsCommand::Show { id, page: true, root, .. } => Box::pin(show::page(&root, &id)).await,
+        AlertsCommand::Show { id, json, root, .. } => Box::pin(show::run(&root, &id, json)).await,
         AlertsCommand::Ack(args) => Box::pin(hands::ack(args)).await,
         AlertsCommand::Unack(args) => Box::pin(hands::unack(args)).await,
         AlertsCommand::Silence(args) => Box::pin(hands::silence(args)).await,

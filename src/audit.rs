@@ -60,10 +60,10 @@ Exit codes:
   3  the tables are unreachable
   4  a table cannot be audited: it is missing, was not written by bellwether, or its log is damaged
 
-An audit writes nothing to the tables. It needs memory for four files, and 16 bytes for each range of
-consecutive offsets. --recompute needs about 500 MB, whatever the number of events, and
-temporary files about as large as the columns of `events` that it reads; TMPDIR says where. It compares
-the windows of which everything is still kept.
+An audit writes nothing to the tables. It needs memory for four files, and 16 bytes for each range
+of consecutive offsets. --recompute needs about 500 MB, whatever the number of events, and
+temporary files about as large as the columns of `events` that it reads; TMPDIR says where. It
+compares the windows of which everything is still kept.
 
 Examples:
   bellwether audit --root bellwether-data

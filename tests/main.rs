@@ -5,7 +5,7 @@
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
 //! * `hands` acknowledges, silences and judges alerts.
-//! * `evidence` covers the pages of alerts.
+//! * `deliver` sends alerts by the program; `evidence` covers their pages.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `gate` asks whether canaries may go on.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
@@ -18,6 +18,7 @@
 mod clients;
 mod common;
 mod crash;
+mod deliver;
 mod earlier;
 mod evidence;
 mod examples;

@@ -1,9 +1,12 @@
 //! `bellwether alerts show`.
 
+use std::io::IsTerminal;
+
 use arrow::array::RecordBatch;
 use bellwether_alerts::current::{CurrentAlert, current_alerts};
 use bellwether_alerts::hands::{Action, ActionKind, Hands};
 use bellwether_base::{Error, Result};
+use bellwether_evidence::{AlertRecord, LinkSettings, Links, PageSource};
 use bellwether_queries::{Session, SessionSettings};
 use serde_json::{Value, json};
 
@@ -11,8 +14,11 @@ use super::find::find;
 use super::list::{in_json, state, title};
 use super::marks::Marks;
 use super::{Stop, evidence, when};
-use crate::root::RootArgs;
+use crate::root::{RootArgs, open_to_read};
 use crate::screen;
+
+/// Width of a page that does not go to a terminal, columns.
+const PAGE_WIDTH: usize = 100;
 
 pub(super) async fn run(root: &RootArgs, id: &str, as_json: bool) -> Result<(), Stop> {
     let lake = root.open_to_read().await?;
@@ -71,7 +77,25 @@ async fn evidence_row(session: &Session, alert: &CurrentAlert) -> Result<Vec<Rec
     session.execute(&sql).await?.collect().await
 }
 
-/// Formats the evidence in a row of `alerts`. A richer page takes its place here.
+/// Prints the page of an alert.
+pub(super) async fn page(root: &RootArgs, id: &str) -> Result<(), Stop> {
+    let root = root.resolve()?;
+    let lake = open_to_read(&root.uri, &root.options).await?;
+    let alerts = current_alerts(&lake).await?;
+    let alert = find(&alerts, id)?;
+    let session = Session::open(&lake, SessionSettings::default()).await?;
+    let rows = evidence_row(&session, alert).await?;
+    let records = rows.iter().map(AlertRecord::read).collect::<Result<Vec<_>>>()?;
+    let record = records.into_iter().flatten().next();
+    let record = record.ok_or_else(|| Error::bug(format!("alert `{}` has no row in `alerts`", alert.alert_id)))?;
+    let links = root.config.map_or_else(LinkSettings::default, |config| config.links);
+    let page = Box::pin(PageSource::new(lake, Links::new(&links)).page(&record)).await;
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    crate::print(&bellwether_sinks::terminal(&page, screen::width().unwrap_or(PAGE_WIDTH), colour))?;
+    Ok(())
+}
+
+/// Formats the evidence in a row of `alerts`.
 fn evidence_text(row: &[RecordBatch], now: i64, width: Option<usize>) -> Result<String> {
     let (fields, sql) = (evidence::fields(row, now, width)?, evidence::sql(row)?);
     Ok(format!("\nEvidence\n{fields}\n\nTo reproduce the numbers, run this in `bellwether sql`:\n{sql}"))

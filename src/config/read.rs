@@ -363,6 +363,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "queries",
         "alerts",
         "gate",
+        "links",
         "maintain",
         "retention",
     ];

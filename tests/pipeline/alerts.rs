@@ -33,7 +33,7 @@ fn run(id: String, task: &str, release: &str, stage: &str, minute: u64, success:
 }
 
 /// Builds four canary runs and eight baseline runs per minute; every `bad`th canary run fails.
-fn canary(task: &str, minutes: u64, bad: u64) -> Vec<Value> {
+pub(crate) fn canary(task: &str, minutes: u64, bad: u64) -> Vec<Value> {
     let mut events = Vec::new();
     for minute in 0..minutes {
         for n in 0..8 {

@@ -1,6 +1,6 @@
 //! Events from Kafka, or from a file, to the results of SQL queries.
 
-mod alerts;
+pub(crate) mod alerts;
 mod audit;
 mod bad_input;
 mod bounds;
