@@ -487,7 +487,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 48, "keys with a default");
+        assert_eq!(keys, 49, "keys with a default");
     }
 
     #[test]

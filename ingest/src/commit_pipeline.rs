@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwether_base::{Clock, Result, SystemClock};
+use bellwether_base::{Backoff, Clock, Result, SystemClock};
 use bellwether_lake::{
     Advance, Commit, CommitLog, DataFile, EncodedRows, Handover, Lake, OffsetsOf, PartitionRange, RowEncoder, Snapshot,
     WrittenFile,
@@ -160,6 +160,8 @@ pub struct Committer {
     on_quarantine: Option<Snapshot>,
     /// Claims on the partitions that this committer has taken over.
     held: BTreeMap<TopicPartition, Claim>,
+    /// Pauses while another owner takes the same partitions again and again; none after a commit.
+    contest: Option<Backoff>,
 }
 
 /// Returns the application id of a partition in `events` and `quarantine`.
@@ -204,6 +206,7 @@ impl Committer {
             on_events: None,
             on_quarantine: None,
             held: BTreeMap::new(),
+            contest: None,
         }
     }
 
@@ -300,6 +303,7 @@ impl Committer {
         self.on_events = Some(on);
         self.forget_passed(&partitions);
         report.committed = partitions.into_iter().map(|part| part.range).collect();
+        self.contest = None;
         self.observer.committed(&report);
         Ok(report)
     }

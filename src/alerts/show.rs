@@ -1,6 +1,7 @@
 //! `bellwether alerts show`.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bellwether_alerts::current::{CurrentAlert, current_alerts};
@@ -16,6 +17,9 @@ use super::marks::Marks;
 use super::{Stop, evidence, when};
 use crate::root::{RootArgs, open_to_read};
 use crate::screen;
+
+/// Longest time for one part of a page: a person waits for it, and can end it.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(60);
 
 /// Width of a page that does not go to a terminal, columns.
 const PAGE_WIDTH: usize = 100;
@@ -89,7 +93,8 @@ pub(super) async fn page(root: &RootArgs, id: &str) -> Result<(), Stop> {
     let record = records.into_iter().flatten().next();
     let record = record.ok_or_else(|| Error::bug(format!("alert `{}` has no row in `alerts`", alert.alert_id)))?;
     let links = root.config.map_or_else(LinkSettings::default, |config| config.links);
-    let page = Box::pin(PageSource::new(lake, Links::new(&links)).page(&record)).await;
+    let source = PageSource::new(lake, Links::new(&links)).patient(LONGEST_STATEMENT);
+    let page = Box::pin(source.page(&record)).await;
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     crate::print(&bellwether_sinks::terminal(&page, screen::width().unwrap_or(PAGE_WIDTH), colour))?;
     Ok(())

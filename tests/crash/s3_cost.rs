@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_secs(40);
 
 /// Most requests of `run` with all roles in a minute in which nothing happens, by price: those that write or list, those that
 /// read.
-const IDLE_MINUTE: [f64; 2] = [170.0, 650.0];
+const IDLE_MINUTE: [f64; 2] = [190.0, 680.0];
 
 /// Most further requests for each commit of ingest.
 const COMMIT: [f64; 2] = [8.0, 45.0];

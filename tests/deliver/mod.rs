@@ -47,10 +47,14 @@ fn alerts_are_delivered_once_with_their_evidence_and_what_people_say_about_them(
     assert!(firing[0]["n"].as_i64().is_some_and(|n| n > 0), "{firing:?}");
     let regression = first.iter().find(|page| page["rule"] == "success_regression").expect("a page");
     assert_eq!((&regression["release"], &regression["baseline_release"]), (&"v2".into(), &"v1".into()));
+    // A page does not wait for evidence on a busy machine; it says so.
     let evidence = &regression["evidence"];
-    assert!(evidence["reproduce"]["checked"] == true, "{evidence:#}");
-    assert!(evidence["rollback"]["release"] == "v1", "{evidence:#}");
-    assert!(evidence["examples"].as_array().is_some_and(|runs| !runs.is_empty()), "{evidence:#}");
+    assert_eq!((&evidence["baseline"]["name"], &evidence["canary"]["name"]), (&"v1".into(), &"v2".into()));
+    if !evidence["notes"].to_string().contains("was not ready in time") {
+        assert!(evidence["reproduce"]["checked"] == true, "{evidence:#}");
+        assert!(evidence["rollback"]["release"] == "v1", "{evidence:#}");
+        assert!(evidence["examples"].as_array().is_some_and(|runs| !runs.is_empty()), "{evidence:#}");
+    }
     // Nothing is sent twice, by a later process either.
     deliver(&setup);
     assert_eq!(pages(&setup).len(), first.len());
@@ -68,7 +72,7 @@ fn alerts_are_delivered_once_with_their_evidence_and_what_people_say_about_them(
     let acknowledged = pages(&setup).last().cloned().expect("a page");
     assert_eq!((&acknowledged["status"], &acknowledged["incident"]), (&"acknowledged".into(), &regression["incident"]));
     let shown = bellwether(&["alerts", "show", id, "--page", "--config", text(&config)]).succeeds();
-    assert!(shown.contains("on release v2") && shown.contains("Roll back") && shown.contains("Examples"), "{shown}");
+    assert!(shown.contains("on release v2 against v1") && shown.contains("Examples        worst"), "{shown}");
 }
 
 #[test]

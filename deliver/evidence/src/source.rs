@@ -16,7 +16,7 @@ use crate::record::AlertRecord;
 /// Memory that the statements of one page may take.
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// Longest time for one statement. A part that takes longer is absent.
+/// Longest time for one statement, unless the caller is patient. A part that takes longer is absent.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
 
 /// The tables at the time of one evaluation. Its alerts share them.
@@ -30,6 +30,7 @@ struct Opened {
 pub struct PageSource {
     lake: Lake,
     links: Links,
+    longest_statement: Duration,
     opened: Mutex<Option<Opened>>,
 }
 
@@ -38,7 +39,13 @@ pub struct PageSource {
 impl PageSource {
     /// Creates a source of pages over a lake.
     pub fn new(lake: Lake, links: Links) -> Self {
-        Self { lake, links, opened: Mutex::new(None) }
+        Self { lake, links, longest_statement: LONGEST_STATEMENT, opened: Mutex::new(None) }
+    }
+
+    /// Lets each statement take so long, for a person who waits for the page.
+    #[must_use]
+    pub fn patient(self, longest_statement: Duration) -> Self {
+        Self { longest_statement, ..self }
     }
 
     /// Returns the page of an alert from its row alone.
@@ -49,7 +56,7 @@ impl PageSource {
     /// Returns the page of an alert, with a note in place of what cannot be read. The caller owns the deadline.
     pub async fn page(&self, record: &AlertRecord) -> Page {
         let opened = Box::pin(self.open(record)).await.and_then(|(engine, versions)| {
-            let settings = SessionSettings { timeout: Some(LONGEST_STATEMENT), ..SessionSettings::default() };
+            let settings = SessionSettings { timeout: Some(self.longest_statement), ..SessionSettings::default() };
             Ok((engine.session(settings)?, versions))
         });
         match opened {

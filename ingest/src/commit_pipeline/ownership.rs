@@ -15,6 +15,7 @@
 //! own, by which they are found.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bellwether_base::{Backoff, ErrorKind, Result};
 use bellwether_lake::{Advance, Commit, EncodedRows, OffsetsOf, Snapshot, WrittenFile};
@@ -22,6 +23,11 @@ use bellwether_tables::{AppId, PartitionId, Table};
 
 use super::{CommitReport, Committer, PartitionBatch};
 use crate::topic_partition::TopicPartition;
+
+/// Pauses of a committer that has lost its claims before it could commit. Taking over takes seconds on a slow store, so that two
+/// owners that never paused would fence each other for ever.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A committer's claim on a partition.
 #[derive(Clone, Debug)]
@@ -77,6 +83,13 @@ impl Committer {
         let new: Vec<PartitionBatch> = partitions.iter().filter(|part| !self.holds(&on, part)).cloned().collect();
         if new.is_empty() {
             return Ok(on);
+        }
+        if new.iter().any(|part| self.held.contains_key(&part.topic_partition())) {
+            let new = || Backoff::between(FIRST_PAUSE, LONGEST_PAUSE, &*self.clock);
+            let mut contest = self.contest.take().unwrap_or_else(new);
+            let waited = self.wait("claim", "another owner has taken the same partitions", &mut contest).await;
+            self.contest = Some(contest);
+            waited?;
         }
         let mut claimed: Vec<(PartitionBatch, i64)>;
         loop {
