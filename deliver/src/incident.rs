@@ -59,9 +59,9 @@ pub(crate) struct Incidents {
 impl Incident {
     fn new(alert: &Alert, episode: &Episode, evaluation: i64) -> Self {
         let row = alert.firing.clone();
-        // Begins with the id of the alert, so that an answer of the service that names the incident names the alert.
-        let key =
-            format!("{}-{}", row.alert_id, hash(&[&row.alert_id, &evaluation.to_string(), &episode.at.to_string()]));
+        // Ends with the id of the alert, so that an answer of the service that names the incident names the alert.
+        let unique = hash(&[&row.alert_id, &evaluation.to_string(), &episode.at.to_string()]);
+        let key = format!("{unique}-{}", row.alert_id);
         Self {
             key,
             birth: episode.births.first().copied().unwrap_or((evaluation, episode.at)),
