@@ -14,10 +14,10 @@ const WINDOW: Duration = Duration::from_secs(40);
 
 /// Most requests of `run` with all roles in a minute in which nothing happens, by price: those that write or list, those that
 /// read.
-const IDLE_MINUTE: [f64; 2] = [190.0, 680.0];
+const IDLE_MINUTE: [f64; 2] = [215.0, 800.0];
 
 /// Most further requests for each commit of ingest.
-const COMMIT: [f64; 2] = [8.0, 45.0];
+const COMMIT: [f64; 2] = [10.0, 55.0];
 
 /// Dollars for a million requests in us-east-1, by list price: PUT, POST and LIST; GET and HEAD. DELETE is free.
 const PRICE: [f64; 2] = [5.0, 0.4];
