@@ -109,6 +109,16 @@ async fn run_all(work: Vec<Work>) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the roles upstream if a role ends once it has caught up, and returns when it ends; none if it is stopped first.
+async fn once_upstream_ended(until: Until, stop: &CancellationToken) -> Option<Until> {
+    let Until::CaughtUp(upstream) = until else { return Some(until) };
+    tokio::select! {
+        biased; // Stopping wins over waiting.
+        () = stop.cancelled() => None,
+        () = upstream.cancelled() => Some(Until::caught_up()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -41,7 +41,7 @@ use crate::rule::{Rule, Rules};
 /// Minutes of a day: so many are read at once.
 const DAY: i64 = 1440;
 
-/// What to compare.
+/// The comparison to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// The task.
@@ -96,7 +96,7 @@ struct Pair<'a> {
     pairing: Option<Pairing>,
 }
 
-/// What was read of one slice, with its name.
+/// The rows of one slice, with its name.
 type NamedSlice = (String, Slice);
 
 /// A metric that is judged: in which of the slices that were read, and by what.
@@ -376,7 +376,7 @@ impl<'a> SliceReader<'a> {
             };
             let metrics = metrics.iter().map(with_rule).collect::<Result<Vec<_>>>()?;
             let observer = Observer { memory: self.memory, releases: self.pair.releases, metrics };
-            // What the runs state was counted with the other metrics.
+            // The other metrics counted the runs that state a value.
             let stated = slice.stated.clone();
             for sql in self.queries(kind, unapproved) {
                 let answer = self.session.execute(&sql).await?;

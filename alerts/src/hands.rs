@@ -1,4 +1,4 @@
-//! What people do about alerts: acknowledge, silence, judge.
+//! Actions of people on alerts: acknowledge, silence, judge.
 //!
 //! * `action`: one action, and its row of `alert_actions`.
 //! * `matcher`: labels that a silence matches, in Alertmanager's notation.

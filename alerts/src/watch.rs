@@ -108,7 +108,7 @@ pub struct Watcher {
     pace: Arc<RebuildPace>,
     engine: Engine,
     ledger: Ledger,
-    /// What people did about alerts; none until it was read.
+    /// The actions of people on alerts; none until they were read.
     hands: Option<Hands>,
     progress: Progress,
     /// `alerts` as of the last commit.

@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use self::connect::{Evidence, People};
-use super::{Role, Shared, Work};
+use super::{Role, Shared, Work, once_upstream_ended};
 use crate::config::Config;
 use crate::health::RoleReport;
 use crate::progress::{Probe, TableViews};
@@ -62,16 +62,7 @@ impl Role for DeliverRole {
         };
         let (registry, stop) = (shared.registry.clone(), shared.stop.clone());
         Ok(Box::pin(async move {
-            let until = match until {
-                Until::Stopped => Until::Stopped,
-                Until::CaughtUp(upstream) => {
-                    tokio::select! {
-                        biased; // Stopping wins over waiting.
-                        () = stop.cancelled() => return Ok(()),
-                        () = upstream.cancelled() => Until::caught_up(),
-                    }
-                }
-            };
+            let Some(until) = once_upstream_ended(until, &stop).await else { return Ok(()) };
             Box::pin(bellwether_deliver::run(deliver, registry, until, stop)).await
         }))
     }

@@ -10,7 +10,7 @@ use bellwether_tables::Table;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Role, Shared, Work};
+use super::{Role, Shared, Work, once_upstream_ended};
 use crate::config::Config;
 use crate::health::RoleReport;
 use crate::progress::{Probe, TableViews};
@@ -78,16 +78,7 @@ impl Role for WatchRole {
         };
         let (registry, stop) = (shared.registry.clone(), shared.stop.clone());
         Ok(Box::pin(async move {
-            let until = match until {
-                Until::Stopped => Until::Stopped,
-                Until::CaughtUp(upstream) => {
-                    tokio::select! {
-                        biased; // Stopping wins over waiting.
-                        () = stop.cancelled() => return Ok(()),
-                        () = upstream.cancelled() => Until::caught_up(),
-                    }
-                }
-            };
+            let Some(until) = once_upstream_ended(until, &stop).await else { return Ok(()) };
             Box::pin(bellwether_alerts::run(watch, registry, until, stop)).await
         }))
     }

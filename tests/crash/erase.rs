@@ -25,15 +25,7 @@ async fn an_erasure_killed_at_any_moment_beside_a_watcher_can_be_repeated() {
     let feed = Box::pin(fed()).await;
     let (root, before) = (feed.root().to_owned(), feed.folded().await);
     let tables = format!("root = \"{}\"\n", text(&root));
-    let topics = &["unused"];
-    let brokers = "127.0.0.1:9";
-    let setup = Setup::with(&ConfigText {
-        brokers,
-        topics,
-        tables: Some(&tables),
-        extra: KEEP_HISTORY,
-        ..ConfigText::default()
-    });
+    let setup = with_tables(&tables);
     setup.catch_up_role("watch");
     let alerts = || setup.number("SELECT count(*) FROM alerts");
     let alerted = alerts();
@@ -61,6 +53,12 @@ async fn an_erasure_killed_at_any_moment_beside_a_watcher_can_be_repeated() {
     is_exact(&feed).await;
 }
 
+/// Configures commands that read and write these tables, and no broker.
+fn with_tables(tables: &str) -> Setup {
+    let (brokers, topics) = ("127.0.0.1:9", &["unused"]);
+    Setup::with(&ConfigText { brokers, topics, tables: Some(tables), extra: KEEP_HISTORY, ..ConfigText::default() })
+}
+
 /// Returns the paths of the objects of a store that hold some text.
 async fn objects_holding(address: &str, what: &str) -> Vec<String> {
     let builder = AmazonS3Builder::new().with_endpoint(format!("http://{address}")).with_allow_http(true);
@@ -83,15 +81,7 @@ async fn objects_holding(address: &str, what: &str) -> Vec<String> {
 async fn a_user_leaves_every_object_of_a_store() {
     let Some(server) = Server::start() else { return };
     let tables = s3::tables(&server.address);
-    let topics = &["unused"];
-    let brokers = "127.0.0.1:9";
-    let setup = Setup::with(&ConfigText {
-        brokers,
-        topics,
-        tables: Some(&tables),
-        extra: KEEP_HISTORY,
-        ..ConfigText::default()
-    });
+    let setup = with_tables(&tables);
     let mut events = runs_of("run-ada", 4, "usr-ada", "ses-one");
     events.extend(runs_of("run-bob", 3, "usr-bob", "ses-two"));
     setup.replay_and_watch(&events);

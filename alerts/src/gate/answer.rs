@@ -79,7 +79,7 @@ pub struct GateComparison {
     pub metric: Metric,
     /// The slice; empty for all runs.
     pub slice: String,
-    /// What is compared.
+    /// The compared quantity.
     pub of: String,
     /// `worse`, `within`, `undecided`, `thin` or `uncovered`.
     pub finding: &'static str,

@@ -14,7 +14,7 @@ const UNAPPROVED: &str = "unapproved_action";
 /// The stage of runs before any traffic.
 pub(super) const OFFLINE: &str = "offline_eval";
 
-/// What the rows are about.
+/// The subject of the rows.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
     /// All runs.

@@ -27,7 +27,7 @@ type Arms = BTreeMap<Minute, [Measure; 2]>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Latencies(Vec<f64>);
 
-/// What was read of one slice.
+/// The rows of one slice.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slice {
     /// By metric, and currency for costs.
@@ -35,7 +35,7 @@ pub(super) struct Slice {
     pub(super) stated: [Stated; 2],
 }
 
-/// What to observe.
+/// The quantity to observe.
 pub(super) struct Observer<'a> {
     /// For rows in memory.
     pub(super) memory: &'a Session,

@@ -31,7 +31,7 @@ pub enum ActionKind {
     Feedback,
 }
 
-/// Where an action came from.
+/// The origin of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {

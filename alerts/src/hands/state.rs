@@ -42,7 +42,7 @@ pub struct Ack {
     pub origin: Origin,
 }
 
-/// What people have done about alerts.
+/// The actions of people on alerts, and their effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hands {
     /// By time and id, the order in which they count.

@@ -1,4 +1,4 @@
-//! What changed in a release: the differences of its configuration from that of its baseline, from the table `releases`.
+//! Changes in a release: how its configuration differs from that of its baseline, by the table `releases`.
 //!
 //! An alert without a baseline is compared with the release that ran before in the task. An alert that is about no release is only
 //! explained by one that began near the change.

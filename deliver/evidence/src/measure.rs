@@ -7,7 +7,7 @@
 use crate::ask::quoted;
 use crate::record::AlertRecord;
 
-/// What the rule of an alert measures of a run.
+/// The quantity of a run that the rule of an alert measures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Measure {
     /// Amount of one run, such as 1 for a bad one, and its units, such as 1 for a run that was judged.

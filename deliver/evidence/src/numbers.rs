@@ -1,4 +1,4 @@
-//! What the row itself says, in words: both sides, the effect with its interval, and the bound on false alarms.
+//! The statements of the row itself, in words: both sides, the effect with its interval, and the bound on false alarms.
 
 use bellwether_alerts::Rules;
 use bellwether_alerts::title::MeasuredValue;

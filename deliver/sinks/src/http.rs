@@ -181,7 +181,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// What the answer, or its absence, means.
+    /// The meaning of the answer, or of its absence.
     pub(crate) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let Call { service, redactor, credential, .. } = call;
         if call.body.len() > MAX_BODY_BYTES {
