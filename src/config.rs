@@ -22,11 +22,14 @@ use bellwether_event::Limits;
 use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
+use bellwether_sinks::PingSettings;
 
 use crate::budget::{self, Budget};
 use crate::gate::http::GateConfig;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
+use crate::roles;
 use crate::roles::aggregate::AggregateSettings;
+use crate::roles::heartbeat::HeartbeatSettings;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
 use crate::sql::{LEAST_MEMORY, SqlLimits};
@@ -67,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) gate: GateConfig,
     pub(crate) maintain: MaintainSettings,
     pub(crate) retention: Retention,
+    pub(crate) heartbeat: HeartbeatSettings,
 }
 
 /// Location of the tables.
@@ -116,7 +120,7 @@ impl Config {
         let usual = Budget::within(secrets.usable_bytes());
         let memory = Budget { bytes: reader.bytes("memory.budget_bytes", budget::LEAST, usual.bytes) };
         let defaults = Self::divided(memory);
-        let config = Self {
+        let mut config = Self {
             memory,
             tables: TablesSettings {
                 root: reader.text("tables.root", &defaults.tables.root),
@@ -145,7 +149,11 @@ impl Config {
             },
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
+            heartbeat: heartbeat(&mut reader, defaults.heartbeat),
         };
+        // Heartbeats come back only if these roles say how far they are.
+        config.aggregate.settings.record_progress = config.heartbeat.send;
+        config.alerts.watch.record_progress = config.heartbeat.send;
         config.validate(&mut reader);
         reader.finish()?;
         Ok(config)
@@ -218,6 +226,23 @@ impl Config {
         }
         for (key, problem) in self.links.problems() {
             reader.problem(&format!("links.{key}"), &problem);
+        }
+        let heartbeat = &self.heartbeat;
+        if let Some(name) = &heartbeat.alertmanager
+            && roles::heartbeat::alertmanager(&self.deliver, name).is_none()
+        {
+            let problem = format!("is `{name}`, but no sink of kind alertmanager has that name in `deliver.sinks`");
+            reader.problem("heartbeat.alertmanager", &problem);
+        }
+        for (key, is_set) in
+            [("alertmanager", heartbeat.alertmanager.is_some()), ("ping_url", heartbeat.ping.is_some())]
+        {
+            if is_set && !heartbeat.send {
+                reader.problem(
+                    &format!("heartbeat.{key}"),
+                    "is set, but no heartbeat is sent; set `heartbeat.send = true`",
+                );
+            }
         }
         if self.kafka.flush.max_bytes < self.limits.max_bytes {
             reader.problem(
@@ -341,6 +366,24 @@ fn rollup(reader: &mut ConfigReader<'_>, defaults: RollupSettings) -> RollupSett
     }
 }
 
+/// Reads the settings of heartbeats. `Config::validate` checks that the named sink exists.
+fn heartbeat(reader: &mut ConfigReader<'_>, defaults: HeartbeatSettings) -> HeartbeatSettings {
+    let least = Duration::from_secs(1);
+    HeartbeatSettings {
+        send: reader.boolean("heartbeat.send", defaults.send),
+        interval: reader.duration("heartbeat.interval", least, defaults.interval),
+        deadline: reader.duration("heartbeat.deadline", least, defaults.deadline),
+        alertmanager: reader.optional("heartbeat.alertmanager"),
+        ping: {
+            let allow_private = reader.boolean("heartbeat.allow_private", false);
+            reader.optional("heartbeat.ping_url").and_then(|url| {
+                let settings = PingSettings::new("ping_url", &url, allow_private);
+                settings.map_err(|problem| reader.problem("heartbeat.ping_url", &format!("is refused: {problem}"))).ok()
+            })
+        },
+    }
+}
+
 fn maintain(reader: &mut ConfigReader<'_>, defaults: MaintainSettings) -> MaintainSettings {
     MaintainSettings {
         keep_replaced: reader.duration("maintain.keep_replaced", LONGER_THAN_A_STATEMENT, defaults.keep_replaced),
@@ -380,6 +423,7 @@ fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -
             grace: reader.duration("alerts.grace", Duration::ZERO, watch.grace),
             history_days: reader.number_of("alerts.history_days", 1..=366, watch.history_days),
             memory_bytes: reader.bytes("alerts.memory_bytes", LEAST_MEMORY, watch.memory_bytes),
+            record_progress: watch.record_progress,
             season: {
                 let name = reader.text("alerts.time_zone", watch.season.name());
                 Season::from_name(&name).unwrap_or_else(|_| {
@@ -487,7 +531,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 49, "keys with a default");
+        assert_eq!(keys, 53, "keys with a default");
     }
 
     #[test]

@@ -99,7 +99,8 @@ pub(crate) fn problems(settings: &DeliverSettings) -> Vec<String> {
     problems
 }
 
-fn read(name: &str, value: &toml::Value) -> std::result::Result<SinkSettings, String> {
+/// Reads the settings of one sink.
+pub(crate) fn read(name: &str, value: &toml::Value) -> std::result::Result<SinkSettings, String> {
     value.clone().try_into::<SinkSettings>().map_err(|error| format!("sink `{name}`: {}", error.message()))
 }
 

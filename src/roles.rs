@@ -1,11 +1,12 @@
 //! The roles of a process.
 //!
-//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver` and `maintain`. To add a role, write a file that implements
-//! [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
+//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver`, `maintain` and `heartbeat`. To add a role, write
+//! a file that implements [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
 //! how far they are.
 
 pub(crate) mod aggregate;
 pub(crate) mod deliver;
+pub(crate) mod heartbeat;
 pub(crate) mod ingest;
 mod maintain;
 pub(crate) mod rollup;
@@ -27,7 +28,8 @@ type NewRole = fn(&Config) -> Box<dyn Role>;
 
 /// All roles, in the order of the data flow: with `--until-caught-up` each one ends once those before it have ended and it has
 /// read everything.
-const ROLES: &[NewRole] = &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, maintain::new];
+const ROLES: &[NewRole] =
+    &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, maintain::new, heartbeat::new];
 
 /// The work of a role: ends when the role is stopped or has caught up.
 pub(crate) type Work = BoxFuture<'static, Result<()>>;
@@ -166,6 +168,14 @@ mod tests {
         let config = config("deliver.sinks.file = { kind = \"inbox\", path = \"pages.ndjson\" }\n");
         assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "maintain"]);
         assert_eq!(list(&only(&config, "deliver")), ["deliver", "maintain"]);
+    }
+
+    #[test]
+    fn every_process_sends_heartbeats_if_they_are_turned_on() {
+        let config = config("[heartbeat]\nsend = true\n");
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "maintain", "heartbeat"]);
+        assert_eq!(list(&only(&config, "ingest")), ["ingest", "maintain", "heartbeat"]);
+        assert!(config.aggregate.settings.record_progress && config.alerts.watch.record_progress);
     }
 
     #[test]

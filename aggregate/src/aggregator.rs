@@ -274,8 +274,9 @@ impl Aggregator {
         if takes_rows {
             self.releases = Releases::load(&self.lake).await?;
         }
-        if takes_rows && new.is_empty() && self.on.next(&self.app).is_some() {
-            // After this, no reader of earlier versions needs the removed files.
+        let removes_files = takes_rows && self.on.next(&self.app).is_some();
+        if new.is_empty() && (removes_files || self.settings.record_progress) {
+            // After this, no reader of earlier versions needs removed files, and heartbeats are past this role.
             self.on = self.commit_metrics(Vec::new(), to).await?;
         }
         if !new.is_empty() {

@@ -15,6 +15,8 @@ pub struct AggregatorSettings {
     pub rolling_history: bool,
     /// Most Prometheus series of the rolling metrics; the groups with the most runs have them.
     pub exported_series: usize,
+    /// Records in `metrics` that versions of `events` without rows were read, too: heartbeats wait for that.
+    pub record_progress: bool,
     /// Memory of the queries that compute contributions and metrics; beyond it, they spill to disk.
     pub memory_bytes: usize,
     /// Memory of the query that computes a span of `rolling_history`; beyond it, the query spills to disk.
@@ -36,6 +38,7 @@ impl Default for AggregatorSettings {
             poll_interval: Duration::from_millis(500),
             rolling_history: true,
             exported_series: 50_000,
+            record_progress: false,
             memory_bytes: 128 << 20,
             rolling_history_memory_bytes: 128 << 20,
             shards: 1,

@@ -57,6 +57,8 @@ pub struct WatchSettings {
     pub history_days: i64,
     /// Memory of queries over whole tables.
     pub memory_bytes: usize,
+    /// Records in `alerts` how far `events` was read: heartbeats wait for that.
+    pub record_progress: bool,
     /// Time zone of the weekly season, unless a task's contract names another.
     pub season: Season,
 }
@@ -69,6 +71,7 @@ impl Default for WatchSettings {
             grace: Duration::from_secs(30),
             history_days: 84,
             memory_bytes: 256 << 20,
+            record_progress: false,
             season: Season::default(),
         }
     }
@@ -126,6 +129,8 @@ pub struct Watcher {
     too_late: u64,
     /// All rows of `metrics` were replaced since state was built.
     is_outdated: bool,
+    /// When progress is recorded again, microseconds since the epoch.
+    record_after: i64,
 }
 
 /// Runs the role until it is stopped, or until `until` says.
@@ -238,6 +243,7 @@ impl Watcher {
             again: AgainPace::default(),
             too_late: 0,
             is_outdated: false,
+            record_after: i64::MIN,
         };
         Box::pin(watcher.build()).await?;
         Ok(watcher)

@@ -52,6 +52,8 @@ pub struct Deliver {
     pub health: FollowHealth,
     /// Time between two looks for new transitions.
     pub interval: Duration,
+    /// Records in `deliveries` how far `alerts` was read: heartbeats wait for that.
+    pub record_progress: bool,
 }
 
 /// The setup that deliverers are opened from, one after another.
@@ -265,7 +267,8 @@ impl Deliverer {
     /// Commits the rows, and how far `alerts` was read.
     async fn commit(&mut self) -> Result<()> {
         let evaluation = self.planner.evaluation().or(Some(0));
-        if self.rows.is_empty() && evaluation == self.position {
+        let progress = self.progress();
+        if self.rows.is_empty() && evaluation == self.position && progress.is_none() {
             return Ok(());
         }
         let (app_id, read_id) = (AppId::Deliver.to_string(), AppId::Delivered.to_string());
@@ -279,10 +282,13 @@ impl Deliverer {
             table: Table::Deliveries,
             on: &self.on,
             rows: (!self.rows.is_empty()).then_some(&batch),
-            advances: vec![
+            advances: [
                 Advance { expected: self.on.next(&app_id), app_id, next: number },
                 Advance { expected: self.on.next(&read_id), app_id: read_id, next: evaluation.unwrap_or(0) },
-            ],
+            ]
+            .into_iter()
+            .chain(progress)
+            .collect(),
             operation: "deliver",
             facts: Map::from_iter([("alerts_version".to_owned(), alerts_version.into())]),
         };
@@ -290,6 +296,17 @@ impl Deliverer {
         self.rows.clear();
         self.position = evaluation;
         Ok(())
+    }
+
+    /// Returns the version of `alerts` to read next, if it is to be recorded and is not yet.
+    fn progress(&self) -> Option<Advance> {
+        let app_id = AppId::DeliverAlerts.to_string();
+        let (expected, next) = (self.on.next(&app_id), self.alerts.next_version());
+        (self.deliver.record_progress && expected.is_none_or(|recorded| recorded < next)).then_some(Advance {
+            app_id,
+            expected,
+            next,
+        })
     }
 
     /// Starts to send what is due. Returns true if there was anything.

@@ -187,6 +187,7 @@ impl Tables {
         let text: String = sinks.iter().map(|(name, _)| format!("[deliver.sinks.{name}]\n")).collect();
         let sinks = sinks.iter().map(|(name, sink)| ((*name).to_owned(), Arc::clone(sink) as Arc<dyn Sink>));
         Deliver {
+            record_progress: false,
             settings: DeliverSettings::parse(&text).expect("valid"),
             lake: self.lake.clone(),
             sinks: sinks.collect::<BTreeMap<_, _>>(),

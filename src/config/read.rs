@@ -364,6 +364,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "alerts",
         "gate",
         "links",
+        "heartbeat",
         "maintain",
         "retention",
     ];

@@ -27,12 +27,13 @@ const INTERVAL: Duration = Duration::from_millis(500);
 struct DeliverRole {
     settings: DeliverSettings,
     links: LinkSettings,
+    record_progress: bool,
     health: FollowHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
     let (settings, links) = (config.deliver.clone(), config.links.clone());
-    Box::new(DeliverRole { settings, links, health: FollowHealth::default() })
+    Box::new(DeliverRole { settings, links, record_progress: config.heartbeat.send, health: FollowHealth::default() })
 }
 
 // === impl DeliverRole ===
@@ -59,6 +60,7 @@ impl Role for DeliverRole {
             hands: Arc::new(People::new(shared.lake.clone())),
             health: self.health.clone(),
             interval: INTERVAL,
+            record_progress: self.record_progress,
         };
         let (registry, stop) = (shared.registry.clone(), shared.stop.clone());
         Ok(Box::pin(async move {

@@ -76,6 +76,10 @@ pub enum AppId {
     Deliver,
     /// `deliver/evaluation`: the last evaluation in `alerts` of which all transitions are in `deliveries`.
     Delivered,
+    /// `watch/events`: the version of `events` that a watcher reads next, recorded for heartbeats.
+    WatchEvents,
+    /// `deliver/alerts`: the version of `alerts` that a deliverer reads next, recorded for heartbeats.
+    DeliverAlerts,
 }
 
 /// The error for a text that is not an application id of this program.
@@ -146,6 +150,8 @@ impl fmt::Display for AppId {
             Self::Actions => f.write_str("hands/actions"),
             Self::Deliver => f.write_str("deliver/0"),
             Self::Delivered => f.write_str("deliver/evaluation"),
+            Self::WatchEvents => f.write_str("watch/events"),
+            Self::DeliverAlerts => f.write_str("deliver/alerts"),
         }
     }
 }
@@ -167,6 +173,8 @@ impl FromStr for AppId {
             "hands/actions" => return Ok(Self::Actions),
             "deliver/0" => return Ok(Self::Deliver),
             "deliver/evaluation" => return Ok(Self::Delivered),
+            "watch/events" => return Ok(Self::WatchEvents),
+            "deliver/alerts" => return Ok(Self::DeliverAlerts),
             _ => {}
         }
         if let Ok(partition) = text.parse() {
@@ -232,6 +240,8 @@ mod tests {
             (AppId::Actions, "hands/actions"),
             (AppId::Deliver, "deliver/0"),
             (AppId::Delivered, "deliver/evaluation"),
+            (AppId::WatchEvents, "watch/events"),
+            (AppId::DeliverAlerts, "deliver/alerts"),
         ];
         for (id, text) in golden {
             assert_eq!(id.to_string(), text);

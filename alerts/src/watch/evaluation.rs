@@ -64,6 +64,7 @@ impl Watcher {
         }
         let rows = self.judge(now, more);
         self.publish(rows, Origin::NewRows).await?;
+        self.record_progress(now).await?;
         if !more {
             self.drop_idle();
             self.judge_again().await?;

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use bellwether_base::Result;
 use bellwether_detect::AlertState;
-use bellwether_follow::Append;
-use bellwether_lake::Advance;
+use bellwether_follow::{Append, land};
+use bellwether_lake::{Advance, Commit, CommitLog};
 use bellwether_tables::{AppId, Table};
 use serde_json::Map;
 
 use super::Watcher;
 use crate::hands::{Hands, Precision};
 use crate::record::{AlertRow, Evaluation, RULE_FAILING, batch, micros};
+
+/// Least time between two records of progress.
+const RECORD_MICROS: i64 = 20_000_000;
 
 /// The source of transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,40 @@ impl Watcher {
             facts: Map::from_iter([("metrics_version".to_owned(), evaluation.metrics_version.into())]),
         };
         self.alerts = append.commit(lake, &self.metrics.follow).await?;
+        Ok(())
+    }
+
+    /// Records the version of `events` to read next, at most every few seconds.
+    pub(super) async fn record_progress(&mut self, now: i64) -> Result<()> {
+        if !self.watch.settings.record_progress || now < self.record_after {
+            return Ok(());
+        }
+        let (lake, app_id) = (&self.watch.lake, AppId::WatchEvents.to_string());
+        let log = lake.log(Table::Alerts);
+        let expected = self.alerts.next(&app_id);
+        if expected.is_some_and(|recorded| recorded >= self.events_next) {
+            return Ok(());
+        }
+        let commit = Commit {
+            uuid: lake.clock().unique_id(),
+            advances: vec![Advance { app_id, expected, next: self.events_next }],
+            files: Vec::new(),
+            operation: "watch",
+            ranges: Vec::new(),
+            facts: Map::new(),
+        };
+        // If another watcher was faster, it has recorded about the same.
+        let landed = land(&log, &self.alerts, &commit, &*lake.clock(), &self.metrics.follow).await?;
+        let newest = match landed {
+            Some(newest) => newest,
+            None => log.load().await?,
+        };
+        // If another watcher has appended transitions, the old snapshot fences the next ones of this watcher.
+        let evaluations = AppId::Watch.to_string();
+        if newest.next(&evaluations) == self.alerts.next(&evaluations) {
+            self.alerts = newest;
+        }
+        self.record_after = now.saturating_add(RECORD_MICROS);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! * [`page`]: a page about one alert with its evidence, as a structure that every sink renders in its own form.
 //! * [`sink`]: the interface of a sink, and what it answers; below it one file for each sink.
 //! * [`settings`]: the settings of a sink, and the sink that is made of them.
+//! * [`ping`]: pings of a service that raises an alarm without them.
 //! * [`secret`]: secrets in files and the environment.
 //! * `render`: a page in words, once for all sinks; [`terminal`] shows it.
 //!
@@ -15,6 +16,7 @@ mod document;
 mod duration;
 mod http;
 pub mod page;
+pub mod ping;
 mod render;
 pub mod secret;
 pub mod settings;
@@ -23,6 +25,7 @@ mod text;
 mod time;
 
 pub use page::Page;
+pub use ping::{Ping, PingSettings};
 pub use render::terminal;
 pub use secret::Secret;
 pub use settings::SinkSettings;

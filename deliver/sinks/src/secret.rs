@@ -157,6 +157,11 @@ impl<'de> Visitor<'de> for SecretVisitor {
 // === impl SecretValue ===
 
 impl SecretValue {
+    /// Makes a secret of a text that was read elsewhere.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Returns the secret itself, for a request.
     pub(crate) fn expose(&self) -> &str {
         &self.0

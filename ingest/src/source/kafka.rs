@@ -241,7 +241,7 @@ impl Poller {
             burst.messages += 1;
             burst.bytes += message.payload_len() as u64;
             burst.gaps += u64::try_from(taken.gap).unwrap_or(0);
-            if let Pushed::Quarantined(reason) = taken.pushed {
+            if let Some(Pushed::Quarantined(reason)) = taken.pushed {
                 burst.quarantined += 1;
                 self.metrics.quarantined.with_label_values(&[reason]).inc();
             }

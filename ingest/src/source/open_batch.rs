@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::batch::{BatchBuilder, Pushed};
 use crate::commit_pipeline::{Batch, CommitReport, PartitionBatch, ReadMark};
 use crate::decode::Message;
+use crate::heartbeat::is_heartbeat;
 use crate::source::kafka::settings::FlushSettings;
 use crate::source::read_progress::ReadProgress;
 use crate::topic_partition::TopicPartition;
@@ -38,8 +39,8 @@ pub enum CommitReply {
 /// The result of taking a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    /// The row that the message became.
-    pub pushed: Pushed,
+    /// The row that the message became; none if it is a heartbeat.
+    pub pushed: Option<Pushed>,
     /// Offsets before it that hold no message.
     pub gap: i64,
 }
@@ -81,7 +82,7 @@ struct OpenRange {
     next: i64,
     expected: Option<i64>,
     newest_event_micros: Option<i64>,
-    /// Offsets that hold no message.
+    /// Offsets that hold no message, or a heartbeat.
     passed_over: i64,
 }
 
@@ -178,23 +179,24 @@ impl OpenBatch {
         if position.halted || position.fenced || expected.is_some_and(|next| message.offset < next) {
             return None;
         }
-        let pushed = self.builder.push(message, now_micros);
+        let pushed = (!is_heartbeat(message)).then(|| self.builder.push(message, now_micros));
         let newest_event_micros = match pushed {
-            Pushed::Event(time_micros) => Some(time_micros),
-            Pushed::Quarantined(_) => None,
+            Some(Pushed::Event(time_micros)) => Some(time_micros),
+            Some(Pushed::Quarantined(_)) | None => None,
         };
         let (from, next) = (expected.unwrap_or(message.offset), message.offset + 1);
         let gap = message.offset - from;
+        let passed_over = gap + i64::from(pushed.is_none());
         position.next = Some(next);
         self.since_micros.get_or_insert(now_micros);
         match self.ranges.get_mut(topic_partition) {
             Some(range) => {
                 range.next = next;
-                range.passed_over += gap;
+                range.passed_over += passed_over;
                 range.newest_event_micros = range.newest_event_micros.max(newest_event_micros);
             }
             None => {
-                let range = OpenRange { from, next, expected, newest_event_micros, passed_over: gap };
+                let range = OpenRange { from, next, expected, newest_event_micros, passed_over };
                 self.ranges.insert(topic_partition.clone(), range);
             }
         }
@@ -442,6 +444,31 @@ mod tests {
         assert!(open.hand_over().expect("has room"));
         let again = waiting.try_recv().expect("read again");
         assert_eq!((offsets(&again), again.quarantine.rows()), (vec![(0, 5, 6)], 1), "one row, not two");
+    }
+
+    #[test]
+    fn a_heartbeat_advances_the_offset_and_becomes_no_row() {
+        let (batches, mut waiting) = tokio::sync::mpsc::channel(1);
+        let (_reply, replies) = std::sync::mpsc::channel();
+        let mut open = OpenBatch::new(BatchBuilder::new(Limits::default()), batches, replies, 1);
+        let topic_partition = TopicPartition::new("t", 0);
+        open.assign(&topic_partition, Some(5));
+        let envelope =
+            bellwether_event::Envelope { event_type: Some(crate::heartbeat::EVENT_TYPE), ..Default::default() };
+        let payload = Some(&b"poison"[..]);
+        let mut take = |offset: i64, envelope| {
+            let message = Message { topic: "t", offset, payload, envelope, ..Message::default() };
+            open.take(&topic_partition, &message, 1).expect("is to be read").pushed
+        };
+        // Offset 6 holds no message.
+        assert_eq!(take(5, envelope), None);
+        assert_eq!(take(7, envelope), None);
+        assert!(matches!(take(8, bellwether_event::Envelope::default()), Some(Pushed::Quarantined(_))));
+        assert!(open.hand_over().expect("has room"));
+        let batch = waiting.try_recv().expect("it is handed over");
+        assert_eq!(offsets(&batch), [(0, 5, 9)]);
+        assert_eq!(batch.partitions[0].range.passed_over, Some(3));
+        assert_eq!((batch.events.rows(), batch.quarantine.rows()), (0, 1));
     }
 
     #[test]
