@@ -5,6 +5,8 @@
 //! * [`weight`]: exact counts of sampled runs.
 //! * [`interval`]: confidence intervals for rates, ratios and means.
 //! * [`clusters`]: confidence intervals for runs that are correlated within sessions.
+//! * [`survey`]: totals and shares from samples with known inclusion probabilities; [`agreement`]: raters beyond chance;
+//!   [`judge`]: success corrected for the errors of a judge.
 //! * [`figure`]: numbers formatted for people.
 //! * [`pack`]: packed copies of state; [`varint`]: their integers.
 //!
@@ -21,6 +23,7 @@
 //! Explaining:
 //! * [`attribution`]: the slices of traffic responsible for a change (D10).
 
+pub mod agreement;
 pub mod attribution;
 pub mod block;
 pub mod burn_rate;
@@ -33,6 +36,7 @@ pub mod figure;
 pub mod histogram_e;
 pub mod interval;
 mod invalid;
+pub mod judge;
 pub mod liveness;
 pub mod pack;
 pub mod rare;
@@ -42,6 +46,7 @@ pub mod sequential;
 pub mod sketch;
 pub mod special;
 pub mod srm;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 pub mod varint;

@@ -35,6 +35,11 @@ const RULES: &[Rule] = &[
         must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
     Rule {
+        name: "bellwether-sample",
+        may_use: &["bellwether-stats"],
+        must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
+    },
+    Rule {
         name: "bellwether-base",
         may_use: &[],
         must_not_use: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],
