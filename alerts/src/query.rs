@@ -78,7 +78,11 @@ pub(crate) fn evidence_sql(alert: &AlertEvidence<'_>) -> String {
     }
     let starts = alert.evidence.starts.iter();
     let of_subject = |name: &Arc<str>| alert.evidence.stratum.as_ref().is_none_or(|subject| subject == name);
-    let from = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(alert.from);
+    let first = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(alert.from);
+    let from = match alert.evidence.detector_from {
+        Some(begun) if is_detected(alert) => begun,
+        _ => first,
+    };
     conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(alert.to)));
     match alert.detector {
         Detector::Regression(settings) => regression(alert, settings, &conditions),
@@ -196,18 +200,75 @@ fn counted(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
                 condition(name)
             )
         }
-        None if evidence.recent && evidence.starts.len() > 1 => {
-            let starts: Vec<String> = evidence
-                .starts
-                .iter()
-                .map(|(name, start)| format!("        WHEN {} THEN {}", quoted(name), moment(*start)))
-                .collect();
+        None if evidence.recent && evidence.starts.len() > 1 && !is_detected(alert) => {
             format!(
-                "counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n    WHERE window_start >= CASE stratum\n{}\n    END\n)",
-                starts.join("\n")
+                "counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n    WHERE window_start >= {}\n)",
+                starts_by_stratum(evidence)
             )
         }
         None => format!("counted AS (\n    SELECT window_start, stratum, {columns}\n    FROM arms\n)"),
+    }
+}
+
+/// Returns true if the evidence is that of the e-detector over all strata.
+fn is_detected(alert: &AlertEvidence<'_>) -> bool {
+    alert.evidence.detector_from.is_some() && alert.evidence.stratum.is_none()
+}
+
+/// Returns the SQL expression for the first window of the numbers of a stratum.
+fn starts_by_stratum(evidence: &Evidence) -> String {
+    let of = |(name, start): &(Arc<str>, Minute)| format!("        WHEN {} THEN {}", quoted(name), moment(*start));
+    format!("CASE stratum\n{}\n    END", evidence.starts.iter().map(of).collect::<Vec<_>>().join("\n"))
+}
+
+/// Returns the end of the query of a comparison if its evidence is that of the e-detector: the evidence is of all blocks, in the
+/// order in which they closed, and the counts are of those since the change.
+fn detected(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
+    let evidence = alert.evidence;
+    let since = match evidence.starts.as_slice() {
+        [(_, start)] if evidence.recent => format!(" AND starts >= {}", moment(*start)),
+        [_, _, ..] if evidence.recent => format!(" AND starts >= {}", starts_by_stratum(evidence)),
+        _ => String::new(),
+    };
+    format!(
+        "blocks AS (\n    SELECT stratum, block, min(window_start) AS starts, max(window_start) AS ends, sum(events_a) AS events_a, sum(runs_a) AS runs_a,\n        \
+         sum(events_b) AS events_b, sum(runs_b) AS runs_b\n    FROM numbered\n    GROUP BY stratum, block\n),\n\
+         -- A block closes when both arms have enough runs, or when a window comes that is too late for it.\n\
+         closed AS (\n    SELECT *, CASE WHEN least(runs_a, runs_b) >= {runs} THEN ends\n        \
+         ELSE lead(starts) OVER (PARTITION BY stratum ORDER BY block) END AS closed_at\n    FROM blocks\n),\n\
+         steps AS (\n    SELECT closed_at, sum_increments(e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS increments\n    \
+         FROM closed\n    WHERE closed_at IS NOT NULL\n    GROUP BY closed_at\n),\n\
+         detector AS (\n    SELECT closed_at, esr(increments) OVER (ORDER BY closed_at) AS log_e\n    FROM steps\n)\n\
+         {note}-- The evidence is that of a change at an unknown time since the release began.\n\
+         SELECT (SELECT greatest(log_e, 0) FROM detector ORDER BY closed_at DESC LIMIT 1) AS log_e,\n    \
+         sum(events_a) AS baseline_events, sum(runs_a) AS baseline_runs, sum(events_b) AS canary_events, sum(runs_b) AS canary_runs\n\
+         FROM closed\nWHERE closed_at IS NOT NULL AND runs_a > 0 AND runs_b > 0{since}",
+        runs = settings.block_runs,
+        margin = margin(evidence, settings.margin),
+        note = sampled_note(evidence),
+    )
+}
+
+/// Returns the end of the query of a comparison if its evidence is that of the same blocks as its counts.
+fn judged(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
+    format!(
+        "blocks AS (\n    SELECT stratum, block, sum(events_a) AS events_a, sum(runs_a) AS runs_a, sum(events_b) AS events_b, sum(runs_b) AS runs_b,\n        \
+         max(block) OVER (PARTITION BY stratum) AS last_block\n    FROM numbered\n    GROUP BY stratum, block\n)\n\
+         {note}SELECT stratified_log_e(stratum, e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS log_e,\n    \
+         sum(events_a) AS baseline_events, sum(runs_a) AS baseline_runs, sum(events_b) AS canary_events, sum(runs_b) AS canary_runs\n\
+         FROM blocks\n-- A block that still fills is no evidence, and neither is one without runs in both arms.\n\
+         WHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
+        runs = settings.block_runs,
+        margin = margin(alert.evidence, settings.margin),
+        note = sampled_note(alert.evidence),
+    )
+}
+
+fn sampled_note(evidence: &Evidence) -> &'static str {
+    if evidence.sampling.is_empty() {
+        ""
+    } else {
+        "-- Sampled runs, against the odds ratio that sampling turns the margin into.\n"
     }
 }
 
@@ -243,12 +304,7 @@ fn regression(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[St
          FROM placed\n    WHERE own OR other\n    GROUP BY window_start, stratum\n),\n\
          {counted},\n\
          numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (PARTITION BY stratum ORDER BY window_start) AS block\n    FROM counted\n    WHERE runs_a + runs_b > 0\n),\n\
-         blocks AS (\n    SELECT stratum, block, sum(events_a) AS events_a, sum(runs_a) AS runs_a, sum(events_b) AS events_b, sum(runs_b) AS runs_b,\n        \
-         max(block) OVER (PARTITION BY stratum) AS last_block\n    FROM numbered\n    GROUP BY stratum, block\n)\n\
-         {note}SELECT stratified_log_e(stratum, e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS log_e,\n    \
-         sum(events_a) AS baseline_events, sum(runs_a) AS baseline_runs, sum(events_b) AS canary_events, sum(runs_b) AS canary_runs\n\
-         FROM blocks\n-- A block that still fills is no evidence, and neither is one without runs in both arms.\n\
-         WHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
+         {judged}",
         sql = rule.sql,
         stratum = stratum(rule),
         ea = bad(sum("events", "other"), sum("runs", "other")),
@@ -259,11 +315,6 @@ fn regression(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[St
         counted = counted(alert, settings),
         runs = settings.block_runs,
         minutes = settings.block_minutes,
-        margin = margin(alert.evidence, settings.margin),
-        note = if alert.evidence.sampling.is_empty() {
-            ""
-        } else {
-            "-- Sampled runs, against the odds ratio that sampling turns the margin into.\n"
-        },
+        judged = if is_detected(alert) { detected(alert, settings) } else { judged(alert, settings) },
     )
 }

@@ -76,6 +76,9 @@ pub struct Evidence {
     pub recent: bool,
     /// First window of the numbers, by stratum.
     pub starts: Vec<(Arc<str>, Minute)>,
+    /// First window of `log_e` if it is that of an e-detector, which looks for a change at an unknown time since then; none if it
+    /// is that of the same blocks as the numbers.
+    pub detector_from: Option<Minute>,
     /// The quantile that the values are, if the detector chooses it: `median`, `95th percentile`.
     pub of: Option<&'static str>,
     /// Strata, the subject first, then by evidence.
@@ -109,6 +112,7 @@ impl Evidence {
             also: 0,
             recent: false,
             starts: Vec::new(),
+            detector_from: None,
             of: None,
             strata: Vec::new(),
             notes: Vec::new(),

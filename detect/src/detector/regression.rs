@@ -524,6 +524,8 @@ impl DetectorState for State {
         evidence.false_alarm =
             Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_per_month, "a_month") });
         evidence.since = self.since;
+        let begun = self.strata.values().filter_map(|stratum| stratum.whole.started).min();
+        evidence.detector_from = begun.filter(|_| !by_release);
         self.add_strata(&subject, &mut evidence);
         if tempering < 1.0 {
             evidence
