@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, deliver, erase, exit, gate, maintain, rules, sql};
+use crate::{alerts, audit, deliver, erase, exit, gate, maintain, report, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     /// Compares a canary with its baseline on every metric of the policy and in every critical slice. The exit code is the
     /// decision.
     Gate(gate::GateArgs),
+    #[command(subcommand)]
+    Report(report::ReportCommand),
     /// Recompute `metrics`, its roll-ups and `releases` from `events`.
     ///
     /// Readers and a running aggregate role keep using the old rows until all new ones are ready; each table is then replaced

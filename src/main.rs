@@ -4,7 +4,7 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch, deliver and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -28,6 +28,7 @@ mod process;
 mod progress;
 mod rebuild;
 mod replay;
+mod report;
 mod roles;
 mod root;
 mod rules;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
             | Command::Deliver(deliver::DeliverArgs { command: Some(_), .. })
             | Command::Rules(_)
             | Command::Gate(_)
+            | Command::Report(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
@@ -103,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Gate(args) => block_on(gate::run(args)),
+        Command::Report(command) => block_on(report::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

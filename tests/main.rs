@@ -29,5 +29,6 @@ mod late;
 mod messages;
 mod monitoring;
 mod pipeline;
+mod report;
 mod simulation;
 mod statistics;

@@ -351,6 +351,13 @@ pub fn task_sql(minutes: i64, rolled: Rolled) -> String {
     figures(&spans::last_minutes(minutes, rolled), "", "tenant, task", "", "folded")
 }
 
+/// Returns the SQL of every metric of each task between two moments, microseconds since the epoch, with canaries and full
+/// rollouts combined: one row per tenant and task. It reads relation `metrics` and the roll-ups in `rolled`.
+pub fn tasks_between_sql(from: i64, to: i64, rolled: Rolled) -> String {
+    let minutes = to.saturating_sub(from) / 60_000_000;
+    figures(&spans::live_between(&moment(from), &moment(to), minutes, rolled), "", "tenant, task", "", "folded")
+}
+
 /// Partial rows are folded exactly before they are weighted, and the weights are applied exactly too: the figures depend
 /// neither on how the partial rows are split nor on how the windows are rolled up. `before` is a list of columns that `source`
 /// has before those of the group, `key` the columns by which the figures are grouped, and `joined` relation `folded` with

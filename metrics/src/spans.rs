@@ -190,9 +190,18 @@ pub(crate) fn all_minutes() -> String {
 /// Returns relation `source` of the canaries and full rollouts of the last `minutes`. Windows of a producer whose clock is
 /// ahead are included.
 pub(crate) fn last_minutes(minutes: i64, rolled: Rolled) -> String {
-    let bounds = Bounds { from: Some(format!("(now() - INTERVAL '{minutes} minutes')")), to: None };
+    live(&Bounds { from: Some(format!("(now() - INTERVAL '{minutes} minutes')")), to: None }, minutes, rolled)
+}
+
+/// Returns relation `source` of the canaries and full rollouts between two moments, which are SQL expressions; `minutes` is
+/// the time between them.
+pub(crate) fn live_between(from: &str, to: &str, minutes: i64, rolled: Rolled) -> String {
+    live(&Bounds { from: Some(from.to_owned()), to: Some(to.to_owned()) }, minutes, rolled)
+}
+
+fn live(bounds: &Bounds, minutes: i64, rolled: Rolled) -> String {
     let live = |row: String| format!("{row} AND stage IN ('canary', 'full')");
-    let all = rows("", &columns(), &bounds, rolled.for_minutes(minutes)).into_iter().map(live);
+    let all = rows("", &columns(), bounds, rolled.for_minutes(minutes)).into_iter().map(live);
     union("source", &all.collect::<Vec<_>>())
 }
 

@@ -96,7 +96,7 @@ impl Engine {
         Ok(Self(Arc::new(Shared { settings, base, functions, tables, catalogs: Mutex::default() })))
     }
 
-    /// Plans view `rolling` for its columns, which the function `rolling_at` needs beforehand.
+    /// Plans view `rolling` for its columns, which the functions over times need beforehand.
     async fn prepare(&self) -> Result<()> {
         let catalog = self.catalog(&Scope::default());
         catalog.prepare().await.map_err(|source| explain(source, &[]))

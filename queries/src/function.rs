@@ -1,10 +1,11 @@
-//! The SQL functions: those of crate `metrics`, those of detection, `rolling_at`, and DataFusion's own, with their
+//! The SQL functions: those of crate `metrics`, those of detection, those over times, and DataFusion's own, with their
 //! documentation.
 //!
 //! * `arguments` holds types, documentation and values of arguments; `scalar`, `aggregate`, `window` and `table` give each
 //!   kind of function one form, and `identity` has their common part.
 //! * `bounded` holds DataFusion's functions to a session's memory; `json` adds functions of JSON texts.
-//! * `evidence` and `measure` are the scalar functions themselves; `attribution` explains changes.
+//! * `evidence` and `measure` are the scalar functions themselves; `attribution` explains changes;
+//!   `spans` has the functions over metrics of chosen times.
 
 mod aggregate;
 mod arguments;
@@ -16,8 +17,8 @@ mod info;
 mod json;
 mod map_key;
 mod measure;
-mod rolling_at;
 mod scalar;
+mod spans;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use datafusion::logical_expr::Documentation;
 use datafusion::prelude::SessionContext;
 
 pub use info::{FunctionInfo, FunctionKind};
-pub(crate) use rolling_at::register as register_rolling_at;
+pub(crate) use spans::register as register_spans;
 
 /// Registers our own functions and lists all of them.
 pub(crate) fn register(context: &SessionContext, memory_limit_bytes: usize) -> Vec<FunctionInfo> {
@@ -47,8 +48,7 @@ pub(crate) fn register(context: &SessionContext, memory_limit_bytes: usize) -> V
         json::document(function);
     }
     // DataFusion keeps no documentation of table functions.
-    let tables: Vec<FunctionInfo> =
-        table::ALL.iter().map(table::TableFunction::info).chain([rolling_at::info()]).collect();
+    let tables: Vec<FunctionInfo> = table::ALL.iter().map(table::TableFunction::info).chain(spans::infos()).collect();
     functions.retain(|function| {
         function.kind != FunctionKind::Table || tables.iter().all(|table| table.name != function.name)
     });

@@ -8,6 +8,7 @@
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake; `prepared` binds parameters.
 //! * `analysis` reads facts about a statement off its plan; `rows` is a table over rows in memory.
 //! * `function` lists the SQL functions and holds those of detection.
+//! * `typed` reads rows as values of a type.
 //! * `older` adds missing columns to tables of an earlier version.
 //! * `explain` turns DataFusion's errors into one message with a hint.
 //! * [`reference_markdown`] generates the reference of all this.
@@ -35,6 +36,7 @@ mod settings;
 mod statement;
 mod tables;
 mod tenant;
+mod typed;
 mod view;
 mod weighing;
 
@@ -50,4 +52,5 @@ pub use reference::reference_markdown;
 pub use session::{Answer, Session};
 pub use settings::{EngineSettings, Gauge, Present, SessionSettings};
 pub use statement::split;
+pub use typed::json_rows;
 pub use view::{View, views};

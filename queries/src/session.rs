@@ -158,7 +158,7 @@ impl Session {
     fn state(&self) -> SessionState {
         let catalog = self.catalog();
         let mut state = catalog.state();
-        function::register_rolling_at(&mut state, &catalog);
+        function::register_spans(&mut state, &catalog);
         state.config_mut().options_mut().execution.target_partitions = self.threads();
         if self.settings.memory_limit_bytes < self.engine.settings().memory_limit_bytes {
             function::bound(&mut state, self.settings.memory_limit_bytes);

@@ -130,6 +130,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT span, tenant, task, runs FROM rolling ORDER BY span, task",
     "SELECT span, tenant, task, runs FROM rolling_at('{now}') ORDER BY span, task",
     "SELECT CAST(task AS BIGINT) FROM rolling_at('{now}') WHERE span = '24h' ORDER BY 1",
+    "SELECT tenant, task, runs FROM tasks_between('2020-01-01', '{now}') ORDER BY task",
     "SELECT table_name, topic, table_rows FROM freshness ORDER BY table_name, topic",
     "SELECT count(*), max(partitions), sum(runs) FROM completeness",
     "SELECT count(*) FROM ingest_progress",
@@ -202,6 +203,7 @@ async fn plans_and_their_figures_tell_nothing_of_others() {
         "EXPLAIN ANALYZE SELECT task FROM events WHERE task = 'secret-globex'",
         "EXPLAIN ANALYZE SELECT * FROM rolling",
         "EXPLAIN ANALYZE SELECT * FROM rolling_at('2100-01-01')",
+        "EXPLAIN ANALYZE SELECT * FROM tasks_between('2000-01-01', '2100-01-01')",
     ] {
         let plan = ask(&session, sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain())).join("\n");
         assert!(plan.contains("TenantRows") && !plan.contains("parquet"), "{sql}: {plan}");

@@ -127,6 +127,20 @@ const RULES: &[Rule] = &[
         ],
         must_not_use: &["rdkafka", "reqwest", "datafusion", "deltalake", "object_store", "parquet", "prometheus"],
     },
+    Rule {
+        name: "bellwether-report",
+        may_use: &["bellwether-base", "bellwether-stats", "bellwether-lake", "bellwether-queries", "bellwether-alerts"],
+        must_not_use: &[
+            "rdkafka",
+            "reqwest",
+            "arrow",
+            "datafusion",
+            "deltalake",
+            "object_store",
+            "parquet",
+            "prometheus",
+        ],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",
@@ -166,6 +180,7 @@ const RULES: &[Rule] = &[
             "bellwether-deliver",
             "bellwether-sinks",
             "bellwether-evidence",
+            "bellwether-report",
         ],
         must_not_use: &["deltalake", "object_store"],
     },

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use bellwether_aggregate::AggregatorSettings;
 use bellwether_aggregate::rollup::{Roller, RollupSettings};
 use bellwether_lake::Rolled;
-use bellwether_metrics::{AsOf, release_summary_sql, rolling_sql};
+use bellwether_metrics::{AsOf, release_summary_sql, rolling_sql, tasks_between_sql};
 use bellwether_queries::Session;
 use prometheus::Registry;
 use rand::rngs::StdRng;
@@ -93,6 +93,10 @@ async fn compare(feed: &Feed, random: &mut StdRng, moments: usize) {
         let found = format!("SELECT * FROM rolling_at(to_timestamp_micros({moment}))");
         let wanted = rolling_sql(AsOf::Micros(moment), bellwether_metrics::Rolled::default());
         assert_same(&session, &text_of(moment), &found, &wanted, order).await;
+        let from = moment - random.random_range(1..DAYS * DAY_MINUTES) * MINUTE_MICROS;
+        let found = format!("SELECT * FROM tasks_between(to_timestamp_micros({from}), to_timestamp_micros({moment}))");
+        let wanted = tasks_between_sql(from, moment, bellwether_metrics::Rolled::default());
+        assert_same(&session, &text_of(from), &found, &wanted, "tenant, task").await;
     }
     let minutes = bellwether_metrics::Rolled::default();
     let wanted = rolling_sql(AsOf::Newest, minutes);
