@@ -27,7 +27,7 @@ use crate::hands::Hands;
 use crate::metrics::Metrics;
 use crate::outbox::{self, DeliveryRow};
 use crate::page::PageBuilder;
-use crate::planner::{Outcome, Planner};
+use crate::planner::{Outcome, Planner, Resend};
 use crate::send::{Sent, send};
 use crate::settings::DeliverSettings;
 
@@ -128,7 +128,8 @@ impl Follower for Deliverer {
         let position = on.next(&AppId::Delivered.to_string());
         let deliveries = outbox::load(lake).await?;
         let (version, alerts) = all_alerts(lake).await?;
-        let sinks = deliver.sinks.iter().map(|(name, sink)| (name.clone(), sink.resend_every()));
+        let again = |sink: &dyn Sink| Resend { every: sink.resend_every(), ended_for: sink.resend_ended_for() };
+        let sinks = deliver.sinks.iter().map(|(name, sink)| (name.clone(), again(&**sink)));
         let mut planner = Planner::new(deliver.settings.clone(), sinks);
         let rows = planner.restore(&deliveries, &alerts, position, lake.clock().now_micros())?;
         Ok(Self {

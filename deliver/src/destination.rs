@@ -46,6 +46,8 @@ pub(crate) struct Member {
     /// A message that it fires may have arrived, although no answer says so.
     pub(crate) maybe_reported: bool,
     pub(crate) pending: Vec<Wanted>,
+    /// Time at which the service accepted its end, microseconds since the epoch.
+    pub(crate) ended_sent_at: Option<i64>,
     /// The reason for which it was held back, as last recorded.
     pub(crate) suppressed: Option<String>,
 }
@@ -161,11 +163,21 @@ impl Member {
         self.pending.push(wanted);
     }
 
-    /// Takes in the result of a transition: the service has it, or does not want it.
-    pub(crate) fn settle(&mut self, number: i64) {
+    /// Returns true if the service has had the end of an incident that it knew of, no longer than `ended_for` microseconds ago, so
+    /// that the end is sent again.
+    pub(crate) fn is_kept(&self, ended_for: Option<i64>, now: i64) -> bool {
+        let until = self.ended_sent_at.zip(ended_for).map(|(sent, ended_for)| sent.saturating_add(ended_for));
+        self.is_done() && self.reported && until.is_some_and(|until| now < until)
+    }
+
+    /// Takes in the result of a transition: the service has it, since `sent_at`, or does not want it.
+    pub(crate) fn settle(&mut self, number: i64, sent_at: Option<i64>) {
         if let Some(place) = self.pending.iter().position(|wanted| wanted.number == number) {
             let wanted = self.pending.remove(place);
-            self.reported |= wanted.status != Status::Resolved;
+            match wanted.status {
+                Status::Resolved => self.ended_sent_at = sent_at,
+                Status::Firing | Status::Acknowledged => self.reported = true,
+            }
         }
     }
 }
@@ -182,7 +194,11 @@ impl Destination {
     /// Returns when something new is due, microseconds since the epoch, if no attempt has failed.
     pub(crate) fn news_due(&self, route: &Route) -> Option<i64> {
         let planned = self.members.values().flat_map(|member| &member.pending).map(|wanted| wanted.planned_at).min()?;
-        Some(match self.sent_at {
+        // Incidents whose end is only repeated are no group that a new one joins.
+        let is_first = |member: &Member| usize::try_from(member.planned).is_ok_and(|n| n == member.pending.len());
+        let is_group = !self.members.values().any(Member::is_done)
+            || self.members.values().any(|member| !member.is_done() && !is_first(member));
+        Some(match self.sent_at.filter(|_| is_group) {
             None => planned.saturating_add(micros(route.group_wait)),
             Some(sent) => planned.max(sent.saturating_add(micros(route.group_interval))),
         })
@@ -191,8 +207,9 @@ impl Destination {
     /// Returns when the same is sent again, for services that forget.
     pub(crate) fn resend_due(&self, every: Option<i64>) -> Option<i64> {
         let last = self.sent_at.max(self.resent_at)?;
-        let fires = self.members.values().any(Member::is_reported_firing);
-        every.filter(|_| fires).map(|every| last.saturating_add(every))
+        // Members that are done are only here to be sent again.
+        let known = self.members.values().any(|member| member.is_reported_firing() || member.is_done());
+        every.filter(|_| known).map(|every| last.saturating_add(every))
     }
 
     /// Returns true if a person should be reminded of what still fires.

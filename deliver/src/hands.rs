@@ -4,17 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bellwether_base::Result;
+pub use bellwether_sinks::page::Acknowledgement;
 
 use crate::alert::AlertRow;
-
-/// A person has taken an alert on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acknowledgement {
-    /// When, microseconds since the epoch.
-    pub at: i64,
-    pub person: String,
-    pub note: Option<String>,
-}
 
 /// Silences and acknowledgements at one moment.
 pub trait Silences: Send + Sync {

@@ -208,6 +208,11 @@ impl Incidents {
         self.all.get_mut(key)
     }
 
+    /// Returns true if an alert fires.
+    pub(crate) fn is_open(&self, alert_id: &str) -> bool {
+        self.open.contains_key(alert_id)
+    }
+
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Incident> {
         self.all.values_mut()
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bellwether_base::Result;
-use bellwether_sinks::page::{Arm, Coverage, Effect, Evidence, Link, Reproduce, Status, Suppressed};
+use bellwether_sinks::page::{Acknowledgement, Arm, Coverage, Effect, Evidence, Link, Reproduce, Status, Suppressed};
 use bellwether_sinks::{Notice, Page};
 
 use crate::alert::AlertRow;
@@ -44,7 +44,7 @@ pub fn test_notice(route: &str, incident: String, status: Status, now: i64) -> N
         started_at: now,
         ended_at: (status == Status::Resolved).then_some(now),
         corrected: false,
-        acknowledged: None,
+        acknowledgement: None,
         suppressed: Vec::new(),
     };
     let page = Page { test: true, ..minimal(&alert, shown) };
@@ -60,7 +60,7 @@ pub(crate) struct Shown {
     pub(crate) ended_at: Option<i64>,
     /// It ended because a correction of the data took it back.
     pub(crate) corrected: bool,
-    pub(crate) acknowledged: Option<String>,
+    pub(crate) acknowledgement: Option<Acknowledgement>,
     pub(crate) suppressed: Vec<Suppressed>,
 }
 
@@ -72,7 +72,10 @@ pub(crate) fn minimal(alert: &AlertRow, shown: Shown) -> Page {
         title = format!("corrected: {title}");
         evidence.notes.insert(0, "Late data corrected the figures: by them, the alert did not fire.".to_owned());
     }
-    evidence.notes.extend(shown.acknowledged);
+    evidence.notes.extend(shown.acknowledgement.as_ref().map(|ack| match &ack.note {
+        Some(note) => format!("Acknowledged by {}: {note}", ack.person),
+        None => format!("Acknowledged by {}.", ack.person),
+    }));
     let runbook = alert.runbook.iter().map(|url| Link { name: "runbook".to_owned(), url: url.clone() });
     Page {
         incident: shown.incident,
@@ -89,6 +92,7 @@ pub(crate) fn minimal(alert: &AlertRow, shown: Shown) -> Page {
         title,
         started_at: shown.started_at,
         ended_at: shown.ended_at,
+        acknowledgement: shown.acknowledgement,
         test: false,
         evidence,
         links: runbook.collect(),
@@ -183,7 +187,7 @@ mod tests {
             started_at: 7,
             ended_at: corrected.then_some(9),
             corrected,
-            acknowledged: None,
+            acknowledgement: None,
             suppressed: Vec::new(),
         }
     }

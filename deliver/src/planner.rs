@@ -38,12 +38,23 @@ const AT_ONCE: usize = 4;
 /// The state of a sink.
 #[derive(Clone, Debug, Default)]
 struct SinkState {
-    /// How often a firing incident is sent again, microseconds; none if once is enough.
+    /// How often an incident is sent again, microseconds; none if once is enough.
     resend_every: Option<i64>,
+    /// For how long one that has ended is sent again, microseconds.
+    ended_for: Option<i64>,
     in_flight: usize,
     /// The reason for which its last message failed.
     failing: Option<String>,
     not_before: i64,
+}
+
+/// When the same is sent again to a sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resend {
+    /// How often; none if once is enough.
+    pub every: Option<Duration>,
+    /// For how long an incident that has ended is sent again; none if its end is sent once.
+    pub ended_for: Option<Duration>,
 }
 
 /// The destinations of an incident.
@@ -77,14 +88,18 @@ pub struct Planner {
 // === impl Planner ===
 
 impl Planner {
-    /// Makes a planner without state. Each sink comes with the interval at which a firing incident is sent again.
-    pub fn new(settings: DeliverSettings, sinks: impl IntoIterator<Item = (String, Option<Duration>)>) -> Self {
-        let state = |every: Option<Duration>| SinkState { resend_every: every.map(micros), ..SinkState::default() };
+    /// Makes a planner without state, for sinks by their names.
+    pub fn new(settings: DeliverSettings, sinks: impl IntoIterator<Item = (String, Resend)>) -> Self {
+        let state = |again: Resend| SinkState {
+            resend_every: again.every.map(micros),
+            ended_for: again.every.and(again.ended_for).map(micros),
+            ..SinkState::default()
+        };
         Self {
             settings,
             incidents: Incidents::default(),
             destinations: BTreeMap::new(),
-            sinks: sinks.into_iter().map(|(name, every)| (name, state(every))).collect(),
+            sinks: sinks.into_iter().map(|(name, again)| (name, state(again))).collect(),
             explained: BTreeMap::new(),
         }
     }
@@ -115,7 +130,7 @@ impl Planner {
             let known = places.get(key).map(|place| &place.destinations);
             self.plan_incident(key, known, held.get(key).map(String::as_str), now, &mut rows);
         }
-        self.forget();
+        self.forget(now);
         rows
     }
 
@@ -218,11 +233,13 @@ impl Planner {
     }
 
     /// Drops what has come to its end.
-    fn forget(&mut self) {
-        for destination in self.destinations.values_mut().filter(|destination| !destination.in_flight) {
+    fn forget(&mut self, now: i64) {
+        for (id, destination) in self.destinations.iter_mut().filter(|(_, destination)| !destination.in_flight) {
+            let ended_for = self.sinks.get(&id.sink).and_then(|sink| sink.ended_for);
             destination.members.retain(|key, member| {
                 let has_ended = self.incidents.get(key).is_none_or(|incident| incident.ended.is_some());
-                !(member.is_done() || member.planned == 0 && (has_ended || member.suppressed.is_none()))
+                let is_over = member.is_done() && !member.is_kept(ended_for, now);
+                !(is_over || member.planned == 0 && (has_ended || member.suppressed.is_none()))
             });
         }
         self.destinations.retain(|_, destination| destination.in_flight || !destination.members.is_empty());
@@ -276,7 +293,7 @@ impl Planner {
                 });
             }
             match is_final {
-                true => member.settle(cover.number),
+                true => member.settle(cover.number, receipt.map(|_| now)),
                 false => member.maybe_reported |= cover.fires,
             }
         }
@@ -295,7 +312,7 @@ impl Planner {
                 incident.page = Some(page);
             }
         }
-        self.forget();
+        self.forget(now);
         rows
     }
 

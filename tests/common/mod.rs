@@ -39,12 +39,26 @@ pub(crate) fn cache(path: &str) -> PathBuf {
 
 /// Returns Prometheus's own checker, if it is installed.
 pub(crate) fn promtool() -> Option<PathBuf> {
-    let fetched = cache("prometheus/usr/bin/promtool");
+    service(&["promtool"], "prometheus/usr/bin/promtool")
+}
+
+/// Returns Prometheus, if it is installed.
+pub(crate) fn prometheus() -> Option<PathBuf> {
+    service(&["prometheus"], "prometheus/usr/bin/prometheus")
+}
+
+/// Returns Alertmanager, if it is installed: as Debian names it, or as its project does.
+pub(crate) fn alertmanager() -> Option<PathBuf> {
+    service(&["prometheus-alertmanager", "alertmanager"], "services/usr/bin/prometheus-alertmanager")
+}
+
+/// Finds a program by one of its names, or at the place to which `scripts/setup services` unpacks it.
+fn service(names: &[&str], fetched: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&paths).map(|folder| folder.join("promtool"));
-    let found = installed.chain([fetched]).find(|file| file.is_file());
+    let installed = std::env::split_paths(&paths).flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+    let found = installed.chain([cache(fetched)]).find(|file| file.is_file());
     if found.is_none() {
-        skipped("no promtool; `scripts/setup prometheus` downloads it");
+        skipped(&format!("no {}; `scripts/setup services` downloads it", names[0]));
     }
     found
 }

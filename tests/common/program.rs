@@ -254,23 +254,36 @@ impl Running {
     /// Requests a path of its health and metrics service. Returns status and body; none while it is not listening.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let printed = self.printed();
-        let (_, rest) = printed.split_once("http://")?;
-        let address: String =
-            rest.chars().take_while(|letter| letter.is_ascii_digit() || matches!(letter, '.' | ':')).collect();
-        let mut stream = TcpStream::connect(&address).ok()?;
-        stream.set_read_timeout(Some(patience())).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split_whitespace().nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+        get(&address_in(&printed)?, path)
+    }
+
+    /// Returns the address of its health and metrics service; none while it is not listening.
+    pub(crate) fn address(&self) -> Option<String> {
+        address_in(&self.printed())
     }
 
     /// Returns the value of one of its metrics; none while it does not answer.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
         metric(&self.get("/metrics")?.1, name)
     }
+}
+
+fn address_in(printed: &str) -> Option<String> {
+    let (_, rest) = printed.split_once("http://")?;
+    Some(rest.chars().take_while(|letter| letter.is_ascii_digit() || matches!(letter, '.' | ':')).collect())
+}
+
+/// Requests a path of a service. Returns status and body; none while it is not listening.
+pub(crate) fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(patience())).ok()?;
+    // By version 1.0, the body comes in one piece.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
 }
 
 /// Finds a metric by name, labels included or not, in the text of `/metrics`.

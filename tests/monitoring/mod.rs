@@ -1,6 +1,7 @@
 //! What Prometheus reads: the text of `/metrics`, and the rules in `deploy/prometheus`, checked by Prometheus's own tool.
 
 mod heartbeat;
+mod services;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

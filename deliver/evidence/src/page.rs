@@ -65,6 +65,7 @@ pub fn minimal(record: &AlertRecord, links: &Links) -> Page {
         title: record.title.clone(),
         started_at: record.at,
         ended_at: (status == Status::Resolved).then_some(record.at),
+        acknowledgement: None,
         test: false,
         evidence,
         links: page_links(record, links),

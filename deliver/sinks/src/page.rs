@@ -48,6 +48,9 @@ pub struct Page {
     pub started_at: i64,
     /// Time at which it was resolved.
     pub ended_at: Option<i64>,
+    /// The person who has taken it on; none unless the status is `Acknowledged`.
+    #[serde(default)]
+    pub acknowledgement: Option<Acknowledgement>,
     /// True for the message of `bellwether deliver test`: the incident is not real.
     pub test: bool,
     pub evidence: Evidence,
@@ -55,6 +58,17 @@ pub struct Page {
     pub links: Vec<Link>,
     /// Alerts that are not sent because this one explains them.
     pub suppressed: Vec<Suppressed>,
+}
+
+/// A person has taken an alert on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    pub person: String,
+    /// When, microseconds since the epoch.
+    pub at: i64,
+    /// Its end, microseconds since the epoch; none if it holds until the alert ends.
+    pub until: Option<i64>,
+    pub note: Option<String>,
 }
 
 /// A page to open.

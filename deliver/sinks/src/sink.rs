@@ -73,6 +73,11 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// For how long a resolved incident is sent again, for services that may have missed its end.
+    fn resend_ended_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Sends a message. `earlier` is the receipt of the last one about the same group, or, ungrouped, incident.
     ///
     /// A message may be sent twice, so that the service must recognise it by [`Page::incident`].

@@ -124,7 +124,15 @@ impl Planner {
     fn message(&mut self, id: &DestinationId) -> Option<Delivery> {
         let destination = self.destinations.get(id)?;
         let is_resend = !destination.members.values().any(Member::has_news);
-        let reported = destination.members.iter().filter(|(_, member)| !member.is_missed() && member.planned > 0);
+        // The end of an earlier incident must not follow the page of a later one about the same alert.
+        let is_past = |key: &String, member: &Member| {
+            member.is_done()
+                && self.incidents.get(key).is_none_or(|incident| self.incidents.is_open(&incident.alert.alert_id))
+        };
+        let reported = destination
+            .members
+            .iter()
+            .filter(|(key, member)| !member.is_missed() && member.planned > 0 && !is_past(key, member));
         let mut shown: Vec<Part> = reported.map(|(key, _)| (id.clone(), key.clone())).collect();
         let mut lines: Vec<Part> = Vec::new();
         if !is_resend {
@@ -216,24 +224,25 @@ impl Planner {
         let incident = self.incidents.get(key)?;
         let member = self.destinations.get(id)?.members.get(key)?;
         let suppressed: Vec<Suppressed> = self.explained.get(key).cloned().unwrap_or_default();
-        let acknowledged = incident.acknowledged.as_ref().map(|ack| match &ack.note {
-            Some(note) => format!("Acknowledged by {}: {note}", ack.person),
-            None => format!("Acknowledged by {}.", ack.person),
-        });
         let shown = Shown {
             incident: incident.key.clone(),
             status: incident.status(),
             started_at: incident.started_at,
             ended_at: incident.ended.map(|ended| ended.at),
             corrected: incident.ended.is_some_and(|ended| ended.corrected),
-            acknowledged,
+            acknowledgement: incident.acknowledged.clone(),
             suppressed,
         };
         let fresh = minimal(&incident.alert, shown);
         let built = incident.page.clone().filter(|page| !member.has_news() && page.status == fresh.status);
         let is_built = built.is_some();
         let page = match built {
-            Some(built) => Page { suppressed: fresh.suppressed, started_at: fresh.started_at, ..built },
+            Some(built) => Page {
+                suppressed: fresh.suppressed,
+                started_at: fresh.started_at,
+                acknowledgement: fresh.acknowledgement,
+                ..built
+            },
             None => fresh,
         };
         Some(Draft { page, alert: incident.alert.clone(), is_built })

@@ -6,7 +6,7 @@ use bellwether_sinks::page::Status;
 
 use super::Planner;
 use crate::alert::AlertRow;
-use crate::destination::{DestinationId, Wanted};
+use crate::destination::{DestinationId, Member, Wanted};
 use crate::incident::Ended;
 use crate::outbox::{DeliveryRow, DeliveryStep, Kind};
 
@@ -35,7 +35,7 @@ impl Planner {
         }
         self.incidents.evaluation = self.incidents.evaluation.max(position);
         for row in deliveries {
-            self.remember(row);
+            self.remember(row, now);
         }
         // The end of an incident is its last transition, wherever it is planned.
         let mut newest: Vec<&DeliveryRow> = deliveries.iter().collect();
@@ -58,7 +58,7 @@ impl Planner {
     }
 
     /// Takes in a row of `deliveries`.
-    fn remember(&mut self, row: &DeliveryRow) {
+    fn remember(&mut self, row: &DeliveryRow, now: i64) {
         let grouped = !row.group_labels.is_empty();
         let id = DestinationId {
             route: row.route.clone(),
@@ -80,7 +80,8 @@ impl Planner {
             }),
             DeliveryStep::Failed => destination.attempt = destination.attempt.max(row.attempt),
             DeliveryStep::Sent | DeliveryStep::Refused => {
-                member.settle(row.transition);
+                let sent_at = (row.step == DeliveryStep::Sent && row.missed != Some(true)).then_some(row.written_at);
+                member.settle(row.transition, sent_at);
                 if row.missed != Some(true) {
                     (destination.sent_at, destination.attempt) = (Some(row.written_at), 0);
                 }
@@ -93,7 +94,9 @@ impl Planner {
                 destination.members.remove(&row.incident);
             }
         }
-        if destination.members.get(&row.incident).is_some_and(|member| member.is_done()) {
+        let ended_for = self.sinks.get(&row.sink).and_then(|sink| sink.ended_for);
+        let is_over = |member: &Member| member.is_done() && !member.is_kept(ended_for, now);
+        if destination.members.get(&row.incident).is_some_and(is_over) {
             destination.members.remove(&row.incident);
         }
         if destination.members.is_empty() {

@@ -10,6 +10,9 @@ use crate::hands::{Acknowledgement, NoHands};
 
 const SECOND: i64 = 1_000_000;
 
+/// For how long ends are repeated, to sinks that get repetitions.
+const ENDED_FOR: Duration = Duration::from_secs(900);
+
 fn settings(text: &str) -> DeliverSettings {
     DeliverSettings::parse(text).expect("valid")
 }
@@ -209,8 +212,9 @@ impl World {
     }
 }
 
-fn sinks(settings: &DeliverSettings, resend: Option<Duration>) -> Vec<(String, Option<Duration>)> {
-    settings.sinks.keys().map(|name| (name.clone(), resend)).collect()
+fn sinks(settings: &DeliverSettings, every: Option<Duration>) -> Vec<(String, Resend)> {
+    let again = Resend { every, ended_for: Some(ENDED_FOR) };
+    settings.sinks.keys().map(|name| (name.clone(), again)).collect()
 }
 
 const TWO: &str = "[deliver.sinks.chat]\n[deliver.sinks.pager]\n[[deliver.routes]]\nname = \"pager\"\nsinks = [\"pager\"]\ncontinue = true\n\
@@ -359,6 +363,40 @@ fn a_service_that_forgets_is_told_again_without_rows() {
     assert_eq!(pages_of(&world, 0)[0].incident, pages_of(&world, 1)[0].incident);
 }
 
+#[test]
+fn the_end_is_repeated_for_a_while_but_not_once_the_alert_fires_again() {
+    for again in [false, true] {
+        let mut world = World::with_resend(settings(ONE), Some(Duration::from_secs(60)));
+        world.fire("a");
+        world.step(Fate::Works);
+        world.resolve("a");
+        world.step(Fate::Works);
+        let (sent, rows) = (world.accepted.len(), world.deliveries.len());
+        for _ in 0..10 {
+            world.now += 60 * SECOND;
+            world.restart();
+            world.step(Fate::Works);
+        }
+        let ends = |world: &World| world.accepted[sent..].iter().flat_map(|(_, notice)| notice.pages.clone()).collect();
+        let repeated: Vec<Page> = ends(&world);
+        assert!(repeated.len() == 10 && repeated.iter().all(|page| page.status == Status::Resolved), "{repeated:#?}");
+        assert_eq!(world.deliveries.len(), rows, "repetitions are no rows");
+        if again {
+            world.fire("a");
+            world.step(Fate::Works);
+        }
+        let before = world.accepted.len();
+        for _ in 0..20 {
+            world.now += 60 * SECOND;
+            world.step(Fate::Works);
+        }
+        let statuses: Vec<Status> = world.accepted[before..].iter().map(|(_, notice)| notice.pages[0].status).collect();
+        // Fifteen minutes in all.
+        let expected = if again { vec![Status::Firing; 20] } else { vec![Status::Resolved; 4] };
+        assert_eq!(statuses, expected);
+    }
+}
+
 struct Said {
     silenced: bool,
     acknowledged: bool,
@@ -372,7 +410,7 @@ impl Silences for Said {
     fn acknowledged(&self, _: &AlertRow, since: i64, at: i64) -> Option<Acknowledgement> {
         assert!(since <= at);
         let (person, note) = ("ada".to_owned(), Some("on it".to_owned()));
-        self.acknowledged.then_some(Acknowledgement { at, person, note })
+        self.acknowledged.then_some(Acknowledgement { person, at, until: None, note })
     }
 }
 
@@ -547,9 +585,11 @@ proptest! {
     fn whatever_happens_services_end_with_the_present_state_and_each_incident_is_told(
         events in proptest::collection::vec(event(), 1..60),
         grouped in any::<bool>(),
+        resends in any::<bool>(),
     ) {
         let group = if grouped { "group_by = [\"severity\"]\n" } else { "" };
-        let mut world = World::new(settings(&TWO.replace("name = \"chat\"\n", &format!("name = \"chat\"\n{group}"))));
+        let text = TWO.replace("name = \"chat\"\n", &format!("name = \"chat\"\n{group}"));
+        let mut world = World::with_resend(settings(&text), resends.then_some(Duration::from_secs(60)));
         let fired = events.iter().filter(|event| happen(&mut world, event)).count();
         world.settle();
 
@@ -580,6 +620,19 @@ proptest! {
                 let alert = format!("alert{id}");
                 let firing = believed.get(&(sink.to_owned(), alert.clone())).map_or(0, Vec::len);
                 prop_assert_eq!(firing, usize::from(world.firing.contains_key(&alert)), "{} at {}", alert, sink);
+            }
+        }
+        // A service that knows alerts by their labels believes what it heard last.
+        if resends {
+            let mut last: BTreeMap<(&str, &str), Status> = BTreeMap::new();
+            for (sink, notice) in &world.accepted {
+                // Of several pages about one alert in a message, it takes the first.
+                for page in notice.pages.iter().rev() {
+                    last.insert((sink, &page.alert_id), page.status);
+                }
+            }
+            for ((sink, alert), status) in last {
+                prop_assert_eq!(status == Status::Firing, world.firing.contains_key(alert), "{} at {}", alert, sink);
             }
         }
         prop_assert_eq!(world.planner.reported().len(), world.firing.len() * 2);

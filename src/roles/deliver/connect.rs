@@ -73,7 +73,7 @@ impl Silences for Present {
 
     fn acknowledged(&self, alert: &AlertRow, since: i64, at: i64) -> Option<Acknowledgement> {
         let ack = self.0.acknowledged(&alert.alert_id, since, at)?;
-        Some(Acknowledgement { at: ack.at, person: ack.person.clone(), note: ack.reason.clone() })
+        Some(Acknowledgement { person: ack.person.clone(), at: ack.at, until: ack.until, note: ack.reason.clone() })
     }
 }
 

@@ -103,6 +103,7 @@ fn notice(job: &str, since: i64, seconds: f64) -> Notice {
         title: format!("Bellwether works: a heartbeat came back after {seconds:.0} s"),
         started_at: since,
         ended_at: None,
+        acknowledgement: None,
         test: false,
         evidence: Evidence {
             notes: vec!["This alert always fires. Raise an alarm if it stops.".to_owned()],

@@ -2,7 +2,11 @@
 //!
 //! * Every peer of a cluster gets every alert; one that accepts it is enough, because peers tell each other.
 //! * A firing alert is sent again all the time, with an end some intervals ahead: if this program stops, the alert ends by itself.
+//! * A resolved alert is sent again for a while: a peer that missed its end learns of it.
+//! * An alert that a person has acknowledged is silenced: `alertmanager/silence.rs`.
 //! * The labels are the identity of an alert: the same from the first page of an incident to its last. Numbers are annotations.
+
+mod silence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +37,9 @@ const DEFAULT_RESEND: Duration = Duration::from_secs(60);
 /// An alert ends after as many intervals without a repetition, as with Prometheus.
 const INTERVALS_AHEAD: u32 = 4;
 
+/// Prometheus sends the end of an alert again for as long.
+const ENDED_FOR: Duration = Duration::from_secs(15 * 60);
+
 /// Size of one request. Proxies often refuse more than 1 MB.
 const MAX_BATCH_BYTES: usize = 512 * 1024;
 
@@ -51,6 +58,9 @@ pub struct AlertmanagerSettings {
     /// How often a firing alert is sent again.
     #[serde(default = "default_resend", with = "duration")]
     pub resend_every: Duration,
+    /// Silences the alerts that a person has acknowledged.
+    #[serde(default = "default_silences")]
+    pub silences: bool,
     /// Bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
@@ -68,6 +78,10 @@ pub(crate) struct Alertmanager {
     peers: Vec<Url>,
     http: Http,
     clock: Arc<dyn Clock>,
+}
+
+fn default_silences() -> bool {
+    true
 }
 
 fn default_resend() -> Duration {
@@ -105,7 +119,7 @@ impl AlertmanagerSettings {
 impl Alertmanager {
     pub(crate) fn new(settings: AlertmanagerSettings, clock: Arc<dyn Clock>) -> Result<Self> {
         let http = Http::new(&settings.network, Arc::clone(&clock))?;
-        let peers = settings.urls.iter().filter_map(|url| endpoint(url)).collect();
+        let peers = settings.urls.iter().filter_map(|url| Url::parse(url).ok()).collect();
         Ok(Self { settings, peers, http, clock })
     }
 
@@ -128,22 +142,26 @@ impl Alertmanager {
     }
 
     async fn send_to(&self, peer: &Url, batches: &[Vec<u8>]) -> Result<(), Failure> {
-        let (authorization, redactor) = self.credentials().await?;
+        let url = endpoint(peer, &["alerts"]);
         for batch in batches {
-            let mut headers = vec![("content-type", "application/json".to_owned())];
-            headers.extend(authorization.clone().map(|value| ("authorization", value)));
-            let call = Call {
-                service: "Alertmanager",
-                method: Method::POST,
-                url: peer.clone(),
-                headers,
-                body: batch.clone(),
-                redactor: &redactor,
-                credential: "urls",
-            };
-            self.http.send(call).await?;
+            self.call(Method::POST, url.clone(), batch.clone()).await?;
         }
         Ok(())
+    }
+
+    /// Makes one request and returns the body of the answer.
+    async fn call(&self, method: Method, url: Url, body: Vec<u8>) -> Result<String, Failure> {
+        let (authorization, redactor) = self.credentials().await?;
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        let (service, credential) = ("Alertmanager", "urls");
+        let call = Call { service, method, url, headers, body, redactor: &redactor, credential };
+        Ok(self.http.send(call).await?.body)
+    }
+
+    /// Returns how long an alert or silence holds without a repetition, microseconds.
+    fn ahead(&self) -> i64 {
+        i64::try_from((self.settings.resend_every * INTERVALS_AHEAD).as_micros()).unwrap_or(i64::MAX)
     }
 }
 
@@ -157,8 +175,12 @@ impl Sink for Alertmanager {
         Some(self.settings.resend_every)
     }
 
-    async fn send(&self, notice: &Notice, _earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
-        let alerts = alerts(notice, self.clock.now_micros(), self.settings.resend_every);
+    fn resend_ended_for(&self) -> Option<Duration> {
+        Some(ENDED_FOR)
+    }
+
+    async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
+        let alerts = alerts(notice, self.clock.now_micros(), self.ahead());
         let batches = batches(&alerts);
         let answers = join_all(self.peers.iter().map(|peer| self.send_to(peer, &batches))).await;
         let failed: Vec<(&Url, Failure)> = self
@@ -167,15 +189,18 @@ impl Sink for Alertmanager {
             .zip(answers)
             .filter_map(|(peer, answer)| answer.err().map(|failure| (peer, failure)))
             .collect();
-        summary(self.peers.len(), failed)
+        let receipt = summary(self.peers.len(), failed)?;
+        self.keep_silences(notice, earlier, receipt).await
     }
 }
 
-/// Returns the address to which alerts are sent. The path of the setting is kept: a proxy may serve several Alertmanagers.
-fn endpoint(url: &str) -> Option<Url> {
-    let mut url = Url::parse(url).ok()?;
-    url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "v2", "alerts"]);
-    Some(url)
+/// Returns an address of the API. The path of the setting is kept: a proxy may serve several Alertmanagers.
+fn endpoint(peer: &Url, path: &[&str]) -> Url {
+    let mut url = peer.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(["api", "v2"]).extend(path);
+    }
+    url
 }
 
 /// One peer that accepts the alerts is enough. If none does, they are sent again unless all refuse.
@@ -223,8 +248,15 @@ fn batches(alerts: &[Value]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the alerts of a notice.
-fn alerts(notice: &Notice, now: i64, resend_every: Duration) -> Vec<Value> {
-    let mut alerts: Vec<Value> = notice.pages.iter().map(|page| alert(page, notice, now, resend_every)).collect();
+fn alerts(notice: &Notice, now: i64, ahead: i64) -> Vec<Value> {
+    let mut alerts: Vec<Value> = Vec::new();
+    for page in &notice.pages {
+        let alert = alert(page, notice, now, ahead);
+        // The end of an earlier incident would end the later one, which has the same labels and comes first.
+        if alerts.iter().all(|earlier| earlier["labels"] != alert["labels"]) {
+            alerts.push(alert);
+        }
+    }
     let missed = Message::new(notice, Detail { pages: 0, ..Detail::FULL }).missed;
     if let (Some(first), Some(missed)) = (alerts.first_mut(), missed) {
         first["annotations"]["missed"] = missed.into();
@@ -232,8 +264,7 @@ fn alerts(notice: &Notice, now: i64, resend_every: Duration) -> Vec<Value> {
     alerts
 }
 
-fn alert(page: &Page, notice: &Notice, now: i64, resend_every: Duration) -> Value {
-    let ahead = i64::try_from((resend_every * INTERVALS_AHEAD).as_micros()).unwrap_or(i64::MAX);
+fn alert(page: &Page, notice: &Notice, now: i64, ahead: i64) -> Value {
     let ends_at = match page.status {
         Status::Firing | Status::Acknowledged => now.saturating_add(ahead),
         Status::Resolved => page.ended_at.unwrap_or(now),

@@ -55,7 +55,18 @@ impl Running {
     }
 
     async fn alerts(&self) -> Vec<Value> {
-        let answer = get(&format!("{}/api/v2/alerts", self.url)).await.expect("an answer");
+        self.list("alerts").await
+    }
+
+    /// Returns the silences in force.
+    async fn silences(&self) -> Vec<Value> {
+        let mut silences = self.list("silences").await;
+        silences.retain(|silence| silence["status"]["state"] != "expired");
+        silences
+    }
+
+    async fn list(&self, of: &str) -> Vec<Value> {
+        let answer = get(&format!("{}/api/v2/{of}", self.url)).await.expect("an answer");
         let text = answer.text().await.expect("text");
         serde_json::from_str(&text).expect("JSON")
     }
@@ -112,7 +123,10 @@ async fn an_alert_keeps_its_labels_from_its_first_page_to_its_last() {
     for page in [page(), acknowledged(later.clone()), resolved(later)] {
         sink.send(&notice(vec![page]), None).await.unwrap();
     }
-    let requests = server.requests();
+    let mut requests = server.requests();
+    let asked = requests.iter().filter(|request| request.target.starts_with("/api/v2/silences?filter=")).count();
+    assert_eq!(asked, 1, "the acknowledged alert may have a silence already");
+    requests.retain(|request| !request.target.starts_with("/api/v2/silences"));
     let schema = schema("alertmanager.post_alerts");
     for request in &requests {
         assert_eq!(request.target, "/api/v2/alerts");
@@ -191,7 +205,8 @@ async fn many_alerts_are_sent_in_batches_with_credentials() {
     let with = format!("{}username = \"bellwether\"\npassword = {password}\n", text(&[server.url()]));
     let mut large = page();
     large.labels.extend((0..20).map(|index| (format!("label_{index}"), "x".repeat(400))));
-    sink(&with).send(&notice(vec![large; 150]), None).await.unwrap();
+    let pages = (0..150).map(|index| Page { alert_id: format!("a{index}"), ..large.clone() }).collect();
+    sink(&with).send(&notice(pages), None).await.unwrap();
     let requests = server.requests();
     let sizes: Vec<usize> = requests.iter().map(|request| request.json().as_array().unwrap().len()).collect();
     assert!(sizes.len() > 1 && sizes.iter().sum::<usize>() == 150, "{sizes:?}");
@@ -217,7 +232,7 @@ async fn a_real_alertmanager_fires_and_resolves() {
     let receipt = sink.send(&notice(vec![present(page())]), None).await.unwrap();
     assert!(receipt.answer.starts_with("accepted by 1 of 2 peers"), "{}", receipt.answer);
     // Sent again, it is still one alert.
-    sink.send(&notice(vec![present(acknowledged(page()))]), None).await.unwrap();
+    let taken_on = sink.send(&notice(vec![present(acknowledged(page()))]), Some(&receipt)).await.unwrap();
     let alerts = alertmanager.alerts().await;
     assert_eq!(alerts.len(), 1, "{alerts:#?}");
     assert_eq!(alerts[0]["labels"]["alertname"], "release-regression");
@@ -226,10 +241,93 @@ async fn a_real_alertmanager_fires_and_resolves() {
     let status = |request: &crate::common::server::Recorded| request.json()["status"].as_str().unwrap_or("").to_owned();
     until("the alert is delivered", async || receiver.requests().iter().any(|request| status(request) == "firing"))
         .await;
-    sink.send(&notice(vec![present(resolved(page()))]), None).await.unwrap();
+    sink.send(&notice(vec![present(resolved(page()))]), Some(&taken_on)).await.unwrap();
     until("the end is delivered", async || receiver.requests().iter().any(|request| status(request) == "resolved"))
         .await;
     assert!(alertmanager.alerts().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_later_incident_is_not_ended_by_an_earlier_one_in_the_same_message() {
+    let server = Server::start(Vec::new()).await;
+    let mut later = page();
+    later.incident = "a1b2c3/2".to_owned();
+    sink(&text(&[server.url()])).send(&notice(vec![later, resolved(page())]), None).await.unwrap();
+    let alerts = server.request().json();
+    assert_eq!(alerts.as_array().map(Vec::len), Some(1), "{alerts:#}");
+    assert_eq!(alerts[0]["endsAt"], "2026-09-21T14:17:20.000Z");
+}
+
+#[tokio::test]
+async fn a_real_alertmanager_silences_what_a_person_has_acknowledged_and_no_longer() {
+    let receiver = Server::start(Vec::new()).await;
+    let Some(alertmanager) = Running::start(&receiver.url()).await else { return };
+    let absent = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let urls = [format!("http://127.0.0.1:{absent}"), alertmanager.url.clone()];
+    let new = || settings(&text(&urls)).build(Arc::new(SystemClock)).unwrap();
+    let other = Page { alert_id: "other".to_owned(), incident: "other/1".to_owned(), ..present(page()) };
+    new().send(&notice(vec![other]), None).await.unwrap();
+    let first = new().send(&notice(vec![present(page())]), None).await.unwrap();
+    assert!(alertmanager.silences().await.is_empty());
+
+    // Acknowledged, and sent again by another process that has no receipt.
+    let taken_on = notice(vec![present(acknowledged(page()))]);
+    let receipt = new().send(&taken_on, Some(&first)).await.unwrap();
+    new().send(&taken_on, None).await.unwrap();
+    let silences = alertmanager.silences().await;
+    assert_eq!(silences.len(), 1, "{silences:#?}");
+    assert_eq!(silences[0]["createdBy"], "Ada");
+    assert_eq!(silences[0]["comment"], "looking at the refund tool [Bellwether incident a1b2c3/1789999000000000]");
+    assert!(silences[0]["matchers"].as_array().is_some_and(|matchers| matchers.len() >= 5), "{silences:#?}");
+    let states = async || {
+        let alerts = alertmanager.alerts().await.into_iter();
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let state = |alert: Value| (text(&alert["labels"]["alert_id"]), text(&alert["status"]["state"]));
+        alerts.map(state).collect::<std::collections::BTreeSet<_>>()
+    };
+    until("only its alert is silenced", async || {
+        let expected =
+            [("a1b2c3", "suppressed"), ("other", "active")].map(|(id, state)| (id.to_owned(), state.to_owned()));
+        states().await == expected.into()
+    })
+    .await;
+
+    // An end that a person has set is kept.
+    let mut ends = acknowledged(page());
+    let until_then = SystemClock.now_micros() + 90 * SECOND;
+    ends.acknowledgement.as_mut().unwrap().until = Some(until_then);
+    new().send(&notice(vec![present(ends)]), Some(&receipt)).await.unwrap();
+    let silences = alertmanager.silences().await;
+    assert_eq!(silences.len(), 1, "{silences:#?}");
+    let end = silences[0]["endsAt"].as_str().unwrap().to_owned();
+    let expected = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_micros(until_then as u64));
+    assert_eq!(end[..19], expected.to_string()[..19]);
+
+    // Taken back: the silence ends, and so does one of an incident that is resolved.
+    let receipt = new().send(&notice(vec![present(page())]), Some(&receipt)).await.unwrap();
+    assert!(alertmanager.silences().await.is_empty());
+    assert_eq!(receipt.reference, "");
+    let receipt = new().send(&taken_on, Some(&receipt)).await.unwrap();
+    assert_eq!(alertmanager.silences().await.len(), 1);
+    new().send(&notice(vec![present(resolved(page()))]), Some(&receipt)).await.unwrap();
+    assert!(alertmanager.silences().await.is_empty());
+
+    // Without silences in the settings there are none.
+    let without = settings(&(text(&urls) + "silences = false\n")).build(Arc::new(SystemClock)).unwrap();
+    without.send(&taken_on, None).await.unwrap();
+    assert!(alertmanager.silences().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_silence_is_said_and_a_silence_that_must_wait_is_tried_again() {
+    let server = Server::start(vec![Reply::new(200, "{}"), Reply::new(403, "no silences here")]).await;
+    let sink = sink(&text(&[server.url()]));
+    let taken_on = notice(vec![acknowledged(page())]);
+    let receipt = sink.send(&taken_on, None).await.unwrap();
+    assert!(receipt.answer.contains("the silence is refused") && receipt.answer.contains("no silences here"));
+    let server = Server::start(vec![Reply::new(200, "{}"), Reply::new(503, "")]).await;
+    let failure = crate::common::sink(&text(&[server.url()])).send(&taken_on, None).await.unwrap_err();
+    assert!(matches!(failure, Failure::Later { .. }), "{failure:?}");
 }
 
 #[tokio::test]

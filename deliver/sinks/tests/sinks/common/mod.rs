@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bellwether_base::{Clock, ManualClock};
 use bellwether_sinks::page::{
-    Arm, Change, CostImpact, Coverage, Effect, Evidence, ExampleRun, Link, Mix, Page, Reproduce, Rollback, Severity,
-    SliceShare, Status, Suppressed,
+    Acknowledgement, Arm, Change, CostImpact, Coverage, Effect, Evidence, ExampleRun, Link, Mix, Page, Reproduce,
+    Rollback, Severity, SliceShare, Status, Suppressed,
 };
 use bellwether_sinks::{Notice, Sink, SinkSettings};
 use jsonschema::Validator;
@@ -102,6 +102,7 @@ pub(crate) fn page() -> Page {
             .to_owned(),
         started_at: NOW - 10 * MINUTE,
         ended_at: None,
+        acknowledgement: None,
         test: false,
         evidence: evidence(),
         links: vec![
@@ -126,6 +127,8 @@ pub(crate) fn resolved(mut page: Page) -> Page {
 /// Returns the page once it is acknowledged.
 pub(crate) fn acknowledged(mut page: Page) -> Page {
     page.status = Status::Acknowledged;
+    let (person, note) = ("Ada".to_owned(), Some("looking at the refund tool".to_owned()));
+    page.acknowledgement = Some(Acknowledgement { person, at: NOW - 2 * MINUTE, until: None, note });
     page
 }
 
@@ -216,6 +219,12 @@ pub(crate) fn page_of(text: &str, count: usize) -> Page {
         title: text(),
         started_at: i64::MAX,
         ended_at: Some(i64::MIN),
+        acknowledgement: Some(Acknowledgement {
+            person: text(),
+            at: i64::MIN,
+            until: Some(i64::MAX),
+            note: Some(text()),
+        }),
         test: false,
         links: links(),
         suppressed: (0..count).map(|_| Suppressed { alert_id: text(), title: text(), reason: text() }).collect(),
