@@ -4,6 +4,9 @@
 //! * [`allocate`]: the plan that divides a weekly budget among signatures and strata. [`inclusion`]: the probability
 //!   with which a plan takes a run.
 //! * [`population`]: the candidates of a week, and the sample that a plan draws from them.
+//! * [`signature`]: explainable failure signatures. [`mask`]: the parts of a message that vary, replaced.
+//! * [`similar`]: near-duplicates by MinHash. [`split`]: clusters, and a division of them into regression and hold-out
+//!   sets that never splits one.
 //! * Estimates from a sample ([`survey`]), agreement of reviewers ([`agreement`]) and the correction of judges
 //!   ([`judge`]) are in the crate `bellwether-stats`, and exported here.
 //!
@@ -26,12 +29,17 @@
 
 pub mod allocate;
 pub mod inclusion;
+pub mod mask;
 pub mod population;
 pub mod run;
+pub mod signature;
+pub mod similar;
+pub mod split;
 pub mod weight;
 
 pub use allocate::{Budget, Cell, Kind, Plan, plan};
 pub use bellwether_stats::{Interval, Invalid, agreement, judge, survey};
 pub use population::{Candidate, Population, Sample, Taken};
 pub use run::Run;
+pub use signature::{Failure, Signature};
 pub use weight::Weight;

@@ -115,6 +115,18 @@ mod tests {
     }
 
     #[test]
+    fn hashes_match_their_published_vectors() {
+        // Computed by the Python package xxhash from the layout at the top of this module.
+        for (run, salt, hash) in [
+            (run("acme", "desk", "run-1", 1), "2026-W14", 0xc2a5_d2da_2a0b_05e0),
+            (run("", "", "", 0), "", 0x114d_dfda_264d_5aa9),
+            (run("", "büro", "run-1", -1), "2026-W14", 0xbd95_da5c_e3a2_49c7),
+        ] {
+            assert_eq!(run.hash(salt), hash, "{run:?}");
+        }
+    }
+
+    #[test]
     fn fields_are_kept_apart_and_each_counts() {
         let all = [
             run("", "app", "r1", 1),
