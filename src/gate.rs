@@ -1,6 +1,7 @@
 //! `bellwether gate`: asks whether a release may go on, and says so by its exit code.
 
 pub(crate) mod http;
+mod notify;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
 use clap::Args;
 
+use self::notify::Notifier;
 use crate::config::Config;
 use crate::root::{RootArgs, open_to_read};
 use crate::status_line::StatusLine;
@@ -25,6 +27,7 @@ const POLL: Duration = Duration::from_secs(10);
   bellwether gate --root bellwether-data --task refunds --canary 2026-11-12.3
   bellwether gate --config bellwether.toml --task refunds --canary v18 --baseline v17 --wait 30m
   bellwether gate --config bellwether.toml --task refunds --canary v18 --offline --json
+  bellwether gate --config bellwether.toml --task refunds --canary v18 --notify flags
   bellwether gate --print-policy > gate.toml
 
 Exit codes:
@@ -62,6 +65,9 @@ pub(crate) struct GateArgs {
     /// Ask again until the answer is not to hold, for at most this long.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
+    /// Send a signed webhook, once for each canary, if the answer is to roll back: a sink of the configuration.
+    #[arg(long, value_name = "SINK")]
+    notify: Option<String>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -91,6 +97,8 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
     let root = args.root.resolve()?;
     let reader = reader(root.config.as_ref(), args.policy.as_deref())?;
     let lake = open_to_read(&root.uri, &root.options).await?;
+    let notifier = args.notify.as_deref().map(|name| Notifier::find(name, root.config.as_ref(), &lake.clock()));
+    let notifier = notifier.transpose()?;
     let since = args.since.as_deref().map(|text| since(text, lake.clock().now_micros())).transpose()?;
     let question = Question {
         task: args.task.unwrap_or_default(),
@@ -107,6 +115,12 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
         crate::print(&text)?;
     } else {
         crate::print(&table::answer(&answer, screen::width()))?;
+    }
+    // A webhook that does not answer changes no decision.
+    if let Some(notifier) = notifier
+        && let Err(error) = notifier.tell(&lake, &answer).await
+    {
+        exit::report(&error);
     }
     Ok(code(answer.decision))
 }

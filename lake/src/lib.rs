@@ -27,6 +27,7 @@ mod log;
 mod lookup;
 mod maintain;
 mod offsets;
+mod once;
 mod parquet_file;
 pub mod reading;
 pub mod rollup;

@@ -2,12 +2,14 @@
 //!
 //! * `canary` has canaries in production; `offline` evaluations before any traffic.
 //! * `command` asks by the command line, `http` as Argo Rollouts and Flagger do.
+//! * `notify` hears of rollbacks as a service for flags does.
 //! * `examples` reads the manifests in `deploy/examples`.
 
 mod canary;
 mod command;
 mod examples;
 mod http;
+mod notify;
 mod offline;
 
 use std::sync::{Arc, LazyLock};

@@ -15,15 +15,15 @@ const CONFIG: &str =
     "[heartbeat]\nsend = true\ninterval = \"1s\"\ndeadline = \"90s\"\n[alerts]\ninterval = \"500ms\"\n";
 
 /// A server that accepts every request, and keeps them.
-struct Listener {
-    address: String,
+pub(crate) struct Listener {
+    pub(crate) address: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 // === impl Listener ===
 
 impl Listener {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let requests = Arc::<Mutex<Vec<String>>>::default();
@@ -49,7 +49,7 @@ impl Listener {
     }
 
     /// Returns the requests that begin with a text.
-    fn with(&self, start: &str) -> Vec<String> {
+    pub(crate) fn with(&self, start: &str) -> Vec<String> {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.iter().filter(|request| request.starts_with(start)).cloned().collect()
     }

@@ -1,6 +1,6 @@
 //! What Prometheus reads: the text of `/metrics`, and the rules in `deploy/prometheus`, checked by Prometheus's own tool.
 
-mod heartbeat;
+pub(crate) mod heartbeat;
 mod services;
 
 use std::collections::BTreeSet;

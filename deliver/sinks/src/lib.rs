@@ -29,4 +29,4 @@ pub use ping::{Ping, PingSettings};
 pub use render::terminal;
 pub use secret::Secret;
 pub use settings::SinkSettings;
-pub use sink::{Failure, Notice, Receipt, ReleaseNotice, Sink};
+pub use sink::{Failure, Notice, Receipt, ReleaseNotice, RollbackNotice, Sink};

@@ -62,6 +62,21 @@ pub struct ReleaseNotice {
     pub links: Vec<Link>,
 }
 
+/// The verdict that a canary is to be rolled back, for services that turn flags off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RollbackNotice {
+    pub task: String,
+    /// The release to turn off.
+    pub canary: String,
+    /// The release to go back to.
+    pub baseline: String,
+    pub tenant: Option<String>,
+    /// The reason in one sentence.
+    pub summary: String,
+    /// The whole answer of the gate, as `bellwether gate --json` prints it.
+    pub answer: serde_json::Value,
+}
+
 /// A service that carries pages to people.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -86,6 +101,21 @@ pub trait Sink: Send + Sync {
     /// Tells the service of a new release. Returns nothing if the service has no place for releases.
     async fn announce(&self, _release: &ReleaseNotice) -> Result<Option<Receipt>, Failure> {
         Ok(None)
+    }
+
+    /// Tells the service that a canary is to be rolled back. Returns nothing if the service has no place for it.
+    async fn roll_back(&self, _rollback: &RollbackNotice) -> Result<Option<Receipt>, Failure> {
+        Ok(None)
+    }
+}
+
+// === impl RollbackNotice ===
+
+impl RollbackNotice {
+    /// Returns a key that is the same for every verdict on a canary.
+    pub fn key(&self) -> String {
+        let parts = [self.tenant.as_deref().unwrap_or_default(), &self.task, &self.canary];
+        crate::text::hash(&serde_json::json!(["rollback", parts]).to_string())
     }
 }
 

@@ -18,11 +18,16 @@ use url::Url;
 use crate::document::{SCHEMA, document};
 use crate::http::{Call, Http, NetworkSettings};
 use crate::secret::{Redactor, Secret, SecretValue};
-use crate::sink::{Failure, Notice, Receipt, Sink};
+use crate::sink::{Failure, Notice, Receipt, RollbackNotice, Sink};
 use crate::{text, time};
 
 const KIND: &str = "webhook";
 const EVENT_TYPE: &str = "bellwether.page";
+const ROLLBACK_TYPE: &str = "bellwether.rollback";
+
+/// Name and version of the document about a rollback, and the address of its schema.
+const ROLLBACK_FORMAT: &str = "bellwether.rollback/1";
+const ROLLBACK_SCHEMA: &str = "urn:bellwether:rollback:1";
 const DEFAULT_SOURCE: &str = "bellwether";
 
 /// Receivers often refuse more than 1 MB.
@@ -115,27 +120,8 @@ impl Webhook {
         }
     }
 
-    /// Returns the header with one signature for each key, or none without keys.
-    async fn signatures(&self, signed: &Signed<'_>, redactor: &mut Redactor) -> Result<Option<String>, Failure> {
-        let mut signatures = Vec::new();
-        for key in &self.settings.keys {
-            let key = key.read().await?;
-            redactor.add(&key);
-            signatures.push(format!("v1,{}", signed.by(&key_bytes(&key)?)));
-        }
-        Ok((!signatures.is_empty()).then(|| signatures.join(" ")))
-    }
-}
-
-#[async_trait]
-impl Sink for Webhook {
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-
-    async fn send(&self, notice: &Notice, _earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
-        let now = self.clock.now_micros();
-        let event = event(notice, &self.settings.source, now);
+    /// Sends an event, signed.
+    async fn post(&self, event: &Value, now: i64) -> Result<Receipt, Failure> {
         let id = event["id"].as_str().unwrap_or_default().to_owned();
         let body = event.to_string();
         let timestamp = now.div_euclid(1_000_000);
@@ -166,6 +152,50 @@ impl Sink for Webhook {
         let answer = self.http.send(call).await?;
         let said = redactor.line(&answer.body, 200);
         Ok(Receipt { reference: id, answer: format!("{} {said}", answer.status).trim_end().to_owned() })
+    }
+
+    /// Returns the header with one signature for each key, or none without keys.
+    async fn signatures(&self, signed: &Signed<'_>, redactor: &mut Redactor) -> Result<Option<String>, Failure> {
+        let mut signatures = Vec::new();
+        for key in &self.settings.keys {
+            let key = key.read().await?;
+            redactor.add(&key);
+            signatures.push(format!("v1,{}", signed.by(&key_bytes(&key)?)));
+        }
+        Ok((!signatures.is_empty()).then(|| signatures.join(" ")))
+    }
+}
+
+#[async_trait]
+impl Sink for Webhook {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    async fn send(&self, notice: &Notice, _earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
+        let now = self.clock.now_micros();
+        let event = event(notice, &self.settings.source, now);
+        self.post(&event, now).await
+    }
+
+    async fn roll_back(&self, rollback: &RollbackNotice) -> Result<Option<Receipt>, Failure> {
+        let now = self.clock.now_micros();
+        let mut data = json!({"format": ROLLBACK_FORMAT});
+        if let (Value::Object(data), Ok(Value::Object(fields))) = (&mut data, serde_json::to_value(rollback)) {
+            data.extend(fields);
+        }
+        let event = json!({
+            "specversion": "1.0",
+            "id": rollback.key(),
+            "source": self.settings.source,
+            "type": ROLLBACK_TYPE,
+            "subject": text::key(&rollback.canary, 200),
+            "time": time::rfc3339(now),
+            "datacontenttype": "application/json",
+            "dataschema": ROLLBACK_SCHEMA,
+            "data": data,
+        });
+        self.post(&event, now).await.map(Some)
     }
 }
 
