@@ -100,9 +100,10 @@ snapshots: ## Write the snapshots of messages, titles and pages; read the diff
 # --- Longer suites; `make test` runs a short form of each
 
 .PHONY: torture
-torture: setup ## Kill a worker KILLS times (1000) at random moments; SEED=n repeats the same moments
+torture: setup ## Kill a worker KILLS times (1000), and deliverers, at random moments; SEED=n repeats the same moments
 	BELLWETHER_KILLS=$(or $(KILLS),1000) scripts/broker with \
-	  cargo test --workspace $(FEATURES) --test main crash::kill -- --nocapture
+	  cargo test --workspace $(FEATURES) --test main -- crash::kill deliver::torture --nocapture
+	PROPTEST_CASES=$(or $(CASES),5000) cargo test -p bellwether-deliver --lib planner
 
 .PHONY: properties
 properties: ## Run the property tests on other inputs, CASES=n each (2000); SEED=n repeats the same inputs

@@ -30,13 +30,13 @@ use rand::{RngExt, SeedableRng};
 use crate::common::say;
 
 /// Randomness from a seed.
-struct Random(StdRng);
+pub(crate) struct Random(StdRng);
 
 // === impl Random ===
 
 impl Random {
     /// Takes the seed from the variable `SEED`, or draws one, and prints it.
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let given = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
         // The first bits of an id are the time; the last ones are random.
         let drawn = || bellwether_base::unique_id().as_u64_pair().1;
@@ -46,12 +46,12 @@ impl Random {
     }
 
     /// Draws a number from 0 to `below`, exclusive.
-    fn number(&mut self, below: usize) -> usize {
+    pub(crate) fn number(&mut self, below: usize) -> usize {
         self.0.random_range(0..below)
     }
 
     /// Sleeps for a random time. There is no condition to wait for: the test is about the moment itself.
-    fn sleep_up_to(&mut self, longest: Duration) {
+    pub(crate) fn sleep_up_to(&mut self, longest: Duration) {
         std::thread::sleep(longest.mul_f64(self.0.random_range(0.0..1.0)));
     }
 }

@@ -1,5 +1,7 @@
 //! Delivery by the program: real alerts reach a sink with their evidence, once for each transition, whatever is killed.
 
+mod torture;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

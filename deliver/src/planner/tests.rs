@@ -523,6 +523,8 @@ enum Event {
     Retract(u8),
     Stale(u8),
     Pass(u8),
+    /// So many hours in which no service answers.
+    Outage(u8),
     Step(Fate),
 }
 
@@ -542,6 +544,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u8..4).prop_map(Event::Retract),
         1 => (0u8..4).prop_map(Event::Stale),
         3 => (0u8..90).prop_map(Event::Pass),
+        1 => (1u8..6).prop_map(Event::Outage),
         6 => fate.prop_map(Event::Step),
     ]
 }
@@ -572,6 +575,12 @@ fn happen(world: &mut World, event: &Event) -> bool {
             world.stale.entry(name(id)).or_default().push(now);
         }
         Event::Pass(seconds) => world.now += i64::from(*seconds) * SECOND,
+        Event::Outage(hours) => {
+            for _ in 0..i64::from(*hours) * 6 {
+                world.now += 600 * SECOND;
+                world.step(Fate::Outage);
+            }
+        }
         Event::Step(fate) => world.step(*fate),
         Event::Fire(_) | Event::Resolve(_) | Event::Stale(_) => {}
     }
