@@ -40,6 +40,11 @@ const RULES: &[Rule] = &[
         must_not_use: &["tokio", "rdkafka", "arrow", "datafusion", "deltalake", "serde"],
     },
     Rule {
+        name: "bellwether-redact",
+        may_use: &[],
+        must_not_use: &["tokio", "rdkafka", "arrow", "parquet", "datafusion", "deltalake", "object_store", "chrono"],
+    },
+    Rule {
         name: "bellwether-base",
         may_use: &[],
         must_not_use: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],

@@ -1,0 +1,115 @@
+//! Bad input: binary and bidirectional text, great lengths, texts that slow down backtracking, documents that are not JSON.
+
+use std::time::{Duration, Instant};
+
+use bellwether_redact::{NOT_JSON, Policy, Redactor, TOO_LONG};
+use proptest::prelude::*;
+
+use crate::{redacted, redacted_json};
+
+#[test]
+fn nul_right_to_left_and_emoji_around_a_value_do_not_hide_it() {
+    assert_eq!(redacted("\0a@x.org\0"), "\0[EMAIL_1]\0");
+    assert_eq!(redacted("דוא״ל: \u{202e}a@x.org\u{202c} ✉️"), "דוא״ל: \u{202e}[EMAIL_1]\u{202c} ✉️");
+    assert_eq!(redacted("💳4111111111111111💳"), "💳[CARD_1]💳");
+    assert_eq!(redacted("📞+442079460958👨‍👩‍👧"), "📞[PHONE_1]👨‍👩‍👧");
+}
+
+#[test]
+fn a_text_above_the_limit_is_replaced_and_one_at_the_limit_is_searched() {
+    let policy = Policy { max_text_bytes: 1 << 20, ..Policy::default() };
+    let redactor = Redactor::new(&policy).expect("compiles");
+    let mut text = "word ".repeat((1 << 20) / 5);
+    text.truncate((1 << 20) - 8);
+    text.push_str(" a@x.org");
+    assert_eq!(text.len(), 1 << 20);
+    assert!(redactor.session().text(&text).ends_with(" [EMAIL_1]"));
+    text.push('!');
+    let mut session = redactor.session();
+    assert_eq!(session.text(&text), TOO_LONG);
+    assert_eq!(session.counts().collect::<Vec<_>>(), [("UNREAD", 1)]);
+}
+
+#[test]
+fn a_document_that_is_not_json_is_replaced() {
+    for document in ["", "{", r#"{"a":"a@x.org""#, "a@x.org", &"[".repeat(1000)] {
+        assert_eq!(redacted_json(document), format!("\"{NOT_JSON}\""), "{document}");
+    }
+}
+
+#[test]
+fn nested_documents_are_redacted_at_each_depth() {
+    let document = format!("{}\"a@x.org\"{}", r#"{"a":["#.repeat(30), "]}".repeat(30));
+    assert_eq!(redacted_json(&document), document.replace("a@x.org", "[EMAIL_1]"));
+}
+
+/// Texts that take a backtracking expression quadratic time or more.
+#[test]
+fn adversarial_texts_take_time_in_proportion_to_their_length() {
+    let parts = [
+        "a",
+        "a.",
+        "a@",
+        "a@a.",
+        "1",
+        "1 ",
+        "1-",
+        "1 2345 ",
+        "+1",
+        "::",
+        "1:",
+        "1.1.",
+        "eyJ",
+        "eyJ.",
+        "sk-1/",
+        "://",
+        "a://b:",
+        "a:@",
+        "-----BEGIN ",
+        "-----BEGIN -----END ",
+        "password=",
+        "password: [",
+        "GB82 ",
+        "GB82WEST1234",
+        "[EMAIL_",
+        "aA1",
+        "bearer ",
+        "XX 11 ",
+        "4111 1111 ",
+    ];
+    let redactor = Redactor::new(&Policy::default()).expect("compiles");
+    let (short, factor) = (1 << 14, 16_u32);
+    for part in parts {
+        let of = |length: usize| {
+            let text = part.repeat(length / part.len());
+            (0..3).map(|_| seconds(|| drop(redactor.session().text(&text).into_owned()))).min().expect("three")
+        };
+        let _warm = of(short);
+        let (one, many) = (of(short), of(short * 16));
+        // Quadratic time would be 256 times as long; a linear one is 16 times.
+        let most = one * factor * 5 + Duration::from_millis(50);
+        assert!(many < most, "`{part}`: {one:?} for {short} bytes, {many:?} for {factor} times as many");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test compares two times of one machine")]
+fn seconds(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_and_a_second_pass_changes_nothing(text in "(\\PC|[0-9 .:@+/\\-_]|[A-Za-z]){0,80}") {
+        let once = redacted(&text);
+        prop_assert_eq!(&redacted(&once), &once);
+    }
+
+    #[test]
+    fn redacted_json_is_json(text in "\\PC{0,60}") {
+        let document = serde_json::json!({"a": [text, {"b": "a@x.org"}]}).to_string();
+        let answer: serde_json::Value = serde_json::from_str(&redacted_json(&document)).expect("JSON");
+        prop_assert!(answer["a"][1]["b"].as_str().expect("text").starts_with("[EMAIL_"));
+    }
+}
