@@ -10,8 +10,10 @@ use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings, Watcher};
 use bellwether_base::ManualClock;
 use bellwether_evidence::{AlertRecord, LinkSettings, Links, PageSource, minimal};
 use bellwether_follow::{FollowHealth, Until};
+use bellwether_lake::Lake;
 use bellwether_sinks::Page;
 use bellwether_sinks::page::Status;
+use bellwether_tables::Table;
 use insta::assert_json_snapshot;
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -157,6 +159,22 @@ fn links() -> Links {
         dashboard: Some("https://grafana.example/d/x?task={task}&release={release}&from={from}&to={to}".to_owned()),
         runbook: Some("https://wiki.example".to_owned()),
     })
+}
+
+/// Returns the page of an alert that a watcher raised: of the last row of a rule by which one fires.
+pub(crate) async fn page_of_raised(lake: &Lake, rule: &str) -> (AlertRecord, Page) {
+    let (_, files) = lake.active_files(Table::Alerts).await.expect("lists");
+    let mut found: Option<AlertRecord> = None;
+    for file in &files {
+        for batch in lake.read(Table::Alerts, file, None).await.expect("reads") {
+            let rows = AlertRecord::read(&batch).expect("rows of the table");
+            let fires = rows.into_iter().filter(|row| row.rule == rule && row.state == "firing");
+            found = fires.chain(found).max_by_key(|row| row.evaluation);
+        }
+    }
+    let record = found.unwrap_or_else(|| panic!("{rule} fires"));
+    let page = Box::pin(PageSource::new(lake.clone(), links()).page(&record)).await;
+    (record, page)
 }
 
 async fn page(feed: &Feed, record: &AlertRecord) -> Page {

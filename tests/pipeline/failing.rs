@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use bellwether_lake::{Lake, StorageOptions};
 use serde_json::{Value, json};
 
 use crate::common::event::rfc3339;
 use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether, until};
+use crate::evidence::page_of_raised;
 
 /// 2026-01-05 00:00 UTC, a Monday.
 const BEGIN_S: u64 = 1_767_571_200;
@@ -67,6 +69,29 @@ fn a_rule_that_fails_on_one_task_is_reported_until_it_is_fixed() {
     let line = listed.lines().find(|line| line.contains("mine")).expect("it is listed");
     assert!(line.contains("failing since") && line.contains("in a row"), "{line}");
     assert!(listed.lines().filter(|line| line.contains("failing since")).count() == 1, "{listed}");
+
+    // The pages of the alerts that were raised: of the failure itself, and of a rule that compares with no baseline.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let ((_, broken), (own, bare)) = runtime.block_on(async {
+        let (root, options) = (setup.root(), StorageOptions::default());
+        let lake = Lake::open(text(&root), &options).await.expect("opens");
+        (Box::pin(page_of_raised(&lake, "rule_failing")).await, Box::pin(page_of_raised(&lake, "mine")).await)
+    });
+    assert!(broken.title.contains("rule fails"), "{}", broken.title);
+    let evidence = &broken.evidence;
+    assert!(evidence.changes.is_empty() && evidence.slices.is_empty() && evidence.examples.is_empty(), "{evidence:#?}");
+    assert_eq!((&evidence.cost, &evidence.rollback, &broken.task), (&None, &None, &None));
+    assert!(evidence.notes.iter().any(|note| note.contains("The check of the SQL cannot be shown:")), "{evidence:#?}");
+    assert!(evidence.reproduce.as_ref().is_some_and(|sql| !sql.checked), "{evidence:#?}");
+    let evidence = &bare.evidence;
+    assert_eq!(
+        (&bare.baseline_release, &evidence.rollback, evidence.mix),
+        (&None, &None, None),
+        "no release is implicated"
+    );
+    assert_eq!(bare.task, own.task);
+    assert!(evidence.slices.is_empty() && evidence.canary.is_some(), "{evidence:#?}");
 
     // The health of a watching process names the rule, and the metrics count its failures.
     let running = setup.start("watch");

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::event::{now, rfc3339, run, runs};
 use crate::common::program::{ConfigText, Running, text};
 use crate::common::{Broker, Setup, bellwether, broker, real_broker, until_or};
+use crate::evidence::page_of_raised;
 
 const MINUTE: i64 = 60_000_000;
 
@@ -152,6 +153,17 @@ async fn stopped_ingest_is_reported_as_lag_and_not_as_silence() {
         roles.pass(&mut watcher, 3).await;
     }
     assert_eq!(roles.firing().await, ["silent_producer"]);
+
+    // Its page says that runs are missing, and explains nothing by runs that are not there.
+    let (record, page) = page_of_raised(&roles.lake, "silent_producer").await;
+    let evidence = &page.evidence;
+    assert_eq!((page.title.as_str(), page.task.as_ref()), (record.title.as_str(), record.task.as_ref()));
+    assert!(evidence.baseline.is_some() && evidence.since.is_some(), "{evidence:#?}");
+    assert!(evidence.notes.iter().any(|note| note.contains("are usual at this time")), "{evidence:#?}");
+    assert!(evidence.slices.is_empty() && evidence.examples.is_empty() && evidence.mix.is_none(), "{evidence:#?}");
+    assert_eq!((&evidence.cost, &evidence.rollback), (&None, &None));
+    assert!(evidence.notes.iter().all(|note| !note.contains("cannot be shown")), "{evidence:#?}");
+    assert!(evidence.reproduce.as_ref().is_some_and(|sql| sql.checked), "{evidence:#?}");
 }
 
 /// Returns the unread messages of a topic's partitions, and the earliest time in microseconds up to which one was read.
