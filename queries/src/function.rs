@@ -17,6 +17,7 @@ mod info;
 mod json;
 mod map_key;
 mod measure;
+mod samples;
 mod scalar;
 mod spans;
 mod table;
@@ -66,7 +67,8 @@ pub(crate) fn bound(state: &mut SessionState, memory_limit_bytes: usize) {
 fn register_detection(context: &SessionContext) {
     let scalars = [evidence::all(), measure::all(), attribution::scalars()];
     scalars.into_iter().flatten().for_each(|function| context.register_udf(function));
-    aggregate::all().into_iter().for_each(|function| context.register_udaf(function));
+    let aggregates = [aggregate::all(), samples::all()];
+    aggregates.into_iter().flatten().for_each(|function| context.register_udaf(function));
     let windows = [window::all(), attribution::windows()];
     windows.into_iter().flatten().for_each(|function| context.register_udwf(function));
     table::ALL.iter().for_each(|table| context.register_udtf(table.name, table.function()));

@@ -20,7 +20,7 @@ use super::identity::known_by_name;
 use super::scalar::{Value, column};
 
 /// The state of a group while rows arrive.
-trait State: Default + fmt::Debug + Send + Sync + 'static {
+pub(super) trait State: Default + fmt::Debug + Send + Sync + 'static {
     const OUTPUT: ArgumentKind;
     /// True if rows can be removed again, so that sliding frames cost little.
     const RETRACTS: bool = false;
@@ -115,31 +115,35 @@ static SEASONAL_BASELINE: Spec = Spec {
 
 /// Writes a state as consecutive little-endian integers.
 #[derive(Default)]
-struct StateWriter(Vec<u8>);
+pub(super) struct StateWriter(Vec<u8>);
 
 // === impl StateWriter ===
 
 impl StateWriter {
-    fn long(&mut self, value: i64) {
+    pub(super) fn long(&mut self, value: i64) {
         self.0.extend(value.to_le_bytes());
     }
 
-    fn wide(&mut self, value: i128) {
+    pub(super) fn wide(&mut self, value: i128) {
         self.0.extend(value.to_le_bytes());
     }
 
-    fn length(&mut self, value: usize) {
+    pub(super) fn float(&mut self, value: f64) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    pub(super) fn length(&mut self, value: usize) {
         self.long(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.length(text.len());
         self.0.extend(text.as_bytes());
     }
 }
 
 /// Reads a state that [`StateWriter`] wrote.
-struct StateReader<'a>(&'a [u8]);
+pub(super) struct StateReader<'a>(&'a [u8]);
 
 // === impl StateReader ===
 
@@ -151,21 +155,26 @@ impl<'a> StateReader<'a> {
         Ok(head)
     }
 
-    fn long(&mut self) -> Result<i64> {
+    pub(super) fn long(&mut self) -> Result<i64> {
         let bytes = self.take(8)?;
         Ok(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
     }
 
-    fn wide(&mut self) -> Result<i128> {
+    pub(super) fn wide(&mut self) -> Result<i128> {
         let bytes = self.take(16)?;
         Ok(i128::from_le_bytes(bytes.try_into().unwrap_or_default()))
     }
 
-    fn length(&mut self) -> Result<usize> {
+    pub(super) fn float(&mut self) -> Result<f64> {
+        let bytes = self.take(8)?;
+        Ok(f64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    }
+
+    pub(super) fn length(&mut self) -> Result<usize> {
         usize::try_from(self.long()?).map_err(|_| exec_datafusion_err!("a partial state has a negative length"))
     }
 
-    fn text(&mut self) -> Result<String> {
+    pub(super) fn text(&mut self) -> Result<String> {
         let length = self.length()?;
         String::from_utf8(self.take(length)?.to_vec()).map_err(|_| exec_datafusion_err!("a partial state is not text"))
     }
@@ -385,7 +394,7 @@ impl State for SeasonalBaseline {
     }
 }
 
-fn udaf<S: State>(spec: &'static Spec) -> AggregateUDF {
+pub(super) fn udaf<S: State>(spec: &'static Spec) -> AggregateUDF {
     let signature = Signature::user_defined(Volatility::Immutable);
     AggregateUDF::from(Function::<S> { spec, signature, documentation: spec.documentation(), state: PhantomData })
 }

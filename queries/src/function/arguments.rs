@@ -221,6 +221,11 @@ impl<'a> ArgumentRow<'a> {
         self.column(place).map_or("", |column| column.as_string::<i32>().value(self.row))
     }
 
+    /// Returns true or false; `None` for null.
+    pub(super) fn fact(&self, place: usize) -> Option<bool> {
+        self.column(place).map(|column| column.as_boolean().value(self.row))
+    }
+
     pub(super) fn bytes(&self, place: usize) -> &'a [u8] {
         self.column(place).map_or(&[], |column| column.as_binary::<i32>().value(self.row))
     }
