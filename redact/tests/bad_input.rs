@@ -92,7 +92,6 @@ fn adversarial_texts_take_time_in_proportion_to_their_length() {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test compares two times of one machine")]
 fn seconds(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();

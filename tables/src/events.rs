@@ -68,7 +68,7 @@ pub const POLICY_EXCEPTION: &[Column] = &[
     optional("source", ColumnType::Text, "input, output, tool_input, ... (open)"),
     optional("component", ColumnType::Text, "component that raised it"),
     optional("native_result_type", ColumnType::Text, "result type of the guard"),
-    optional("native_result_value", ColumnType::Text, "the guard's own result"),
+    optional("native_result_value", ColumnType::Text, "the guard's own result, redacted"),
     optional("risk_score", ColumnType::Double, "the guard's own score"),
     optional("step", ColumnType::Text, "step in which it was raised"),
     required("derived", ColumnType::Boolean, "true if Bellwether derived it (`unapproved_action`)"),
@@ -78,7 +78,7 @@ pub const POLICY_EXCEPTION: &[Column] = &[
 pub const FIELD_ERROR: &[Column] = &[
     required("path", ColumnType::Text, "JSON pointer into the answer"),
     optional("rule", ColumnType::Text, "schema rule that failed"),
-    optional("message", ColumnType::Text, "the validator's message"),
+    optional("message", ColumnType::Text, "the validator's message, redacted"),
 ];
 
 /// One score, from `run.score` or inside a completed run.
@@ -100,8 +100,8 @@ pub const SCORE: &[Column] = &[
     optional("identifier", ColumnType::Text, "upsert key of the producer"),
     required("sets_outcome", ColumnType::Boolean, "the score decides the run's outcome"),
     optional("weight", ColumnType::Double, "weight"),
-    optional("reference_json", ColumnType::Text, "reference item, as sent"),
-    optional("explanation", ColumnType::Text, "explanation").distinct(),
+    optional("reference_json", ColumnType::Text, "reference item, redacted"),
+    optional("explanation", ColumnType::Text, "explanation, redacted").distinct(),
     optional("cost_nanos", ColumnType::Long, "cost of the scoring, nano-units"),
     optional("cost_currency", ColumnType::Text, "its currency"),
 ];
@@ -233,7 +233,7 @@ pub const COLUMNS: &[Column] = &[
     optional("review_duration_micros", ColumnType::Long, "time the reviewer took, µs"),
     optional("review_sampling_weight", ColumnType::Double, "1 / probability with which the run was sampled for review"),
     optional("review_rubric_version", ColumnType::Text, "version of the rubric"),
-    optional("review_json", ColumnType::Text, "labels, expected and expected_ref, as sent"),
+    optional("review_json", ColumnType::Text, "labels, expected and expected_ref, redacted"),
     // Session, user, trace and sampling.
     optional("session_id", ColumnType::Text, "session; runs of one session are one cluster").distinct(),
     optional("user_key", ColumnType::Text, "keyed hash of the user").distinct(),
@@ -243,13 +243,13 @@ pub const COLUMNS: &[Column] = &[
     optional("sampling_reason", ColumnType::Text, "why it was sampled so"),
     required("weight_micros", ColumnType::Long, "1 / sampling probability, in millionths, rounded at random to two significant digits; 1,000,000 if unsampled"),
     optional("segments", ColumnType::TextMap, "free dimensions of the producer"),
-    optional("steps_json", ColumnType::Text, "steps, as sent").distinct(),
-    optional("content_json", ColumnType::Text, "content, as sent").distinct(),
+    optional("steps_json", ColumnType::Text, "steps, redacted").distinct(),
+    optional("content_json", ColumnType::Text, "content, redacted").distinct(),
     optional(
         "extra",
         ColumnType::Text,
         "fields without a column, and values that were left out, as a JSON object with the nesting of the event; a list \
-         becomes an object keyed by index; at most 8 KiB",
+         becomes an object keyed by index; at most 8 KiB before redaction",
     ).distinct(),
     // Added by later versions.
     optional("tokens_by_modality", ColumnType::TextMap, "tokens by modality, whole numbers as text"),
@@ -263,5 +263,11 @@ pub const COLUMNS: &[Column] = &[
         ColumnType::TextMap,
         "values that are not kept as sent, by JSON pointer: `cut` at their limit, `left out` because they were malformed, \
          `bounded`, `dropped` because `extra` was full, or `stated` by the producer",
+    ),
+    optional(
+        "redaction",
+        ColumnType::TextMap,
+        "`policy`, the version of the redaction policy, and the number of values redacted by kind, such as `EMAIL`, whole numbers \
+         as text",
     ),
 ];

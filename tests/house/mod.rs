@@ -76,7 +76,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "bellwether-ingest",
-        may_use: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake"],
+        may_use: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake", "bellwether-redact"],
         must_not_use: &["datafusion", "deltalake", "object_store"],
     },
     Rule {

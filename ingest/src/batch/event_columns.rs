@@ -202,4 +202,5 @@ column_set!(EventColumns {
     tokens_by_modality: TextMap,
     cost_breakdown: TextMap,
     truncated: TextMap,
+    redaction: TextMap,
 });

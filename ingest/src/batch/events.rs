@@ -10,6 +10,7 @@ use bellwether_event::{
     Validation,
 };
 use bellwether_lake::Chunk;
+use bellwether_redact::{Policy, Redactor, Session};
 use bellwether_tables::Table;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -28,6 +29,7 @@ const FIELDS_KEPT: usize = 128;
 pub(super) struct EventRows {
     columns: EventColumns,
     releases: ReleaseRows,
+    redactor: Redactor,
     rows: usize,
 }
 
@@ -35,7 +37,8 @@ pub(super) struct EventRows {
 
 impl EventRows {
     pub(super) fn new() -> Self {
-        Self { columns: EventColumns::new(), releases: ReleaseRows::default(), rows: 0 }
+        let redactor = Redactor::new(&Policy::default()).expect("the default policy has no names and no key");
+        Self { columns: EventColumns::new(), releases: ReleaseRows::default(), redactor, rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -54,6 +57,9 @@ impl EventRows {
         let row = self.rows;
         self.rows += 1;
         let columns = &mut self.columns;
+        let session = &mut self.redactor.session();
+        // Placeholders that the producer wrote keep their meaning.
+        session.reserve(&String::from_utf8_lossy(message.payload.unwrap_or_default()));
         append_envelope(columns, row, message, event, now_micros);
         let completed = match &event.payload {
             Payload::Completed(completed) => Some(completed.as_ref()),
@@ -63,13 +69,13 @@ impl EventRows {
         columns.attempt.put(row, completed.map_or(1, |completed| i32::try_from(completed.attempt).unwrap_or(i32::MAX)));
         columns.weight_micros.put(row, completed.map_or(1_000_000, |completed| completed.weight_micros(&event.run_id)));
         if let Some(completed) = completed {
-            append_completed(columns, row, completed);
+            append_completed(columns, row, completed, session);
         }
         let run = completed.map(|completed| &*completed.run);
         append_tool_calls(columns, row, run);
         append_retrieval(columns, row, run);
-        append_exceptions(columns, row, run, &event.payload);
-        append_scores(columns, row, run, &event.payload);
+        append_exceptions(columns, row, run, &event.payload, session);
+        append_scores(columns, row, run, &event.payload, session);
         let escalation = match &event.payload {
             Payload::Escalated(escalation) => Some(&**escalation),
             _ => run.and_then(|run| run.escalation.as_ref()),
@@ -79,12 +85,15 @@ impl EventRows {
             append_escalation(columns, row, escalation);
         }
         if let Payload::Review(review) = &event.payload {
-            append_review(columns, row, review);
+            append_review(columns, row, review, session);
         }
-        columns.extra.put_option(row, event.extra.as_deref());
+        columns.extra.put_option(row, event.extra.as_deref().map(|extra| session.json(extra)));
         if !event.truncated.is_empty() {
             columns.truncated.put(row, event.truncated.iter().map(|(pointer, done)| (&**pointer, *done)));
         }
+        let counts: Vec<_> = session.counts().map(|(kind, count)| (kind, count.to_string())).collect();
+        let counts = counts.iter().map(|(kind, count)| (*kind, count.as_str()));
+        columns.redaction.put(row, std::iter::once(("policy", self.redactor.version())).chain(counts));
     }
 }
 
@@ -108,7 +117,7 @@ fn append_envelope(columns: &mut EventColumns, row: usize, message: &Message<'_>
 }
 
 /// Appends the columns of a completed run, except for its lists.
-fn append_completed(columns: &mut EventColumns, row: usize, completed: &Completed<'_>) {
+fn append_completed(columns: &mut EventColumns, row: usize, completed: &Completed<'_>, session: &mut Session<'_>) {
     let run = &*completed.run;
     columns.task.put_option(row, run.task.as_deref());
     columns.task_version.put_option(row, run.task_version.as_deref());
@@ -122,8 +131,8 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     columns.turns.put_option(row, run.turns.map(|n| n.0));
     columns.session_id.put_option(row, run.session_id.as_deref());
     columns.user_key.put_option(row, run.user_key.as_deref());
-    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| steps.get()));
-    columns.content_json.put_option(row, run.content.as_ref().map(|content| content.get()));
+    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| session.json(steps.get())));
+    columns.content_json.put_option(row, run.content.as_ref().map(|content| session.json(content.get())));
     if let Some(rollout) = &run.rollout {
         columns.cohort.put_option(row, rollout.cohort.as_deref());
         columns.flag_key.put_option(row, rollout.flag_key.as_deref());
@@ -142,7 +151,7 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
         columns.failure_error_type.put_option(row, failure.error_type.as_deref());
     }
     if let Some(validation) = &run.validation {
-        append_validation(columns, row, validation);
+        append_validation(columns, row, validation, session);
     }
     if let Some(tokens) = &run.tokens {
         columns.tokens_input.put_option(row, tokens.input.map(|n| n.0));
@@ -187,7 +196,7 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     }
 }
 
-fn append_validation(columns: &mut EventColumns, row: usize, validation: &Validation<'_>) {
+fn append_validation(columns: &mut EventColumns, row: usize, validation: &Validation<'_>, session: &mut Session<'_>) {
     columns.validation_applicable.put_option(row, validation.is_applicable());
     columns.validation_valid.put_option(row, validation.valid);
     columns.validation_first_attempt_valid.put_option(row, validation.first_attempt_valid);
@@ -205,7 +214,7 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
         let errors = &mut columns.field_errors.records;
         errors.path.put(at, field.path.as_deref().unwrap_or_default());
         errors.rule.put_option(at, field.rule.as_deref());
-        errors.message.put_option(at, field.message.as_deref());
+        errors.message.put_option(at, field.message.as_deref().map(|message| session.text(message)).as_deref());
     }
 }
 
@@ -236,7 +245,13 @@ fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>
     columns.retrieval_errors.put(row, count(calls.iter().filter(failed).count()));
 }
 
-fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, payload: &Payload<'_>) {
+fn append_exceptions(
+    columns: &mut EventColumns,
+    row: usize,
+    run: Option<&Run<'_>>,
+    payload: &Payload<'_>,
+    session: &mut Session<'_>,
+) {
     let mut by_severity = [0_i64; 5];
     let mut tally = |severity: &str| {
         let index = ["info", "low", "medium", "high", "critical"].iter().position(|known| *known == severity);
@@ -254,7 +269,7 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
     };
     for exception in kept(list).iter().chain(single) {
         let at = columns.policy_exceptions.add(row);
-        tally(append_exception(&mut columns.policy_exceptions.records, at, exception));
+        tally(append_exception(&mut columns.policy_exceptions.records, at, exception, session));
     }
     let calls = run.and_then(|run| run.tool_calls.as_ref());
     for (index, _) in entries(calls).iter().enumerate().filter(|(_, call)| call.unapproved()) {
@@ -272,7 +287,13 @@ fn append_exceptions(columns: &mut EventColumns, row: usize, run: Option<&Run<'_
     columns.policy_exceptions_critical.put(row, critical);
 }
 
-fn append_scores(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, payload: &Payload<'_>) {
+fn append_scores(
+    columns: &mut EventColumns,
+    row: usize,
+    run: Option<&Run<'_>>,
+    payload: &Payload<'_>,
+    session: &mut Session<'_>,
+) {
     let sent = kept(run.and_then(|run| run.scores.as_ref()));
     let single = match payload {
         Payload::Score(score) => Some(score.as_ref()),
@@ -280,7 +301,7 @@ fn append_scores(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, 
     };
     for score in sent.iter().chain(single) {
         let at = columns.scores.add(row);
-        append_score(&mut columns.scores.records, at, score);
+        append_score(&mut columns.scores.records, at, score, session);
     }
 }
 
@@ -296,7 +317,7 @@ fn append_escalation(columns: &mut EventColumns, row: usize, escalation: &Escala
     columns.escalation_handle_micros.put_option(row, escalation.handle.map(|n| n.0));
 }
 
-fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>) {
+fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>, session: &mut Session<'_>) {
     columns.review_id.put_option(row, review.review_id.as_deref());
     columns.review_queue.put_option(row, review.queue.as_deref());
     columns.reviewer.put_option(row, review.reviewer.as_deref());
@@ -308,7 +329,7 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>) {
     columns.review_duration_micros.put_option(row, review.duration.map(|n| n.0));
     columns.review_sampling_weight.put_option(row, review.sampling_weight.map(|n| n.0));
     columns.review_rubric_version.put_option(row, review.rubric_version.as_deref());
-    columns.review_json.put_option(row, review_json(review));
+    columns.review_json.put_option(row, review_json(review).map(|json| session.json(&json).into_owned()));
 }
 
 /// Converts to days since the epoch. The decoder bounds times, so the fallback, the epoch, is never used.
@@ -361,7 +382,12 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
 }
 
 /// Appends an exception, and returns its severity.
-fn append_exception(columns: &mut PolicyExceptions, row: usize, exception: &PolicyException<'_>) -> &'static str {
+fn append_exception(
+    columns: &mut PolicyExceptions,
+    row: usize,
+    exception: &PolicyException<'_>,
+    session: &mut Session<'_>,
+) -> &'static str {
     let severity = exception.severity.map_or("info", |severity| severity.0);
     columns.policy_id.put(row, exception.policy_id.as_deref().unwrap_or_default());
     columns.policy_version.put_option(row, exception.policy_version.as_deref());
@@ -371,7 +397,8 @@ fn append_exception(columns: &mut PolicyExceptions, row: usize, exception: &Poli
     columns.source.put_option(row, exception.source.as_deref());
     columns.component.put_option(row, exception.component.as_deref());
     columns.native_result_type.put_option(row, exception.native_result_type.as_deref());
-    columns.native_result_value.put_option(row, exception.native_result_value.as_deref());
+    let result = exception.native_result_value.as_deref().map(|result| session.text(result));
+    columns.native_result_value.put_option(row, result.as_deref());
     columns.risk_score.put_option(row, exception.risk_score.map(|n| n.0));
     columns.step.put_option(row, exception.step.as_deref());
     columns.derived.put(row, false);
@@ -389,7 +416,7 @@ fn append_unapproved(columns: &mut PolicyExceptions, row: usize, call: &ToolCall
     columns.derived.put(row, true);
 }
 
-fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>) {
+fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>, session: &mut Session<'_>) {
     let evaluator = score.evaluator.as_ref();
     columns.name.put(row, score.name.as_deref().unwrap_or_default());
     columns.value.put_option(row, score.value.map(|n| n.0));
@@ -408,8 +435,10 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>) {
     columns.identifier.put_option(row, score.identifier.as_deref());
     columns.sets_outcome.put(row, score.sets_outcome.unwrap_or(false));
     columns.weight.put_option(row, score.weight.map(|n| n.0));
-    columns.reference_json.put_option(row, score.reference.as_ref().map(|reference| reference.get()));
-    columns.explanation.put_option(row, score.explanation.as_deref());
+    let reference = score.reference.as_ref().map(|reference| session.json(reference.get()));
+    columns.reference_json.put_option(row, reference.as_deref());
+    let explanation = score.explanation.as_deref().map(|explanation| session.text(explanation));
+    columns.explanation.put_option(row, explanation.as_deref());
     let cost = score.cost.as_ref().map(|cost| &cost.0);
     columns.cost_nanos.put_option(row, cost.and_then(|cost| cost.amount).map(|amount| amount.0));
     columns.cost_currency.put_option(row, cost.and_then(|cost| cost.currency.as_deref()));

@@ -352,3 +352,37 @@ proptest! {
         prop_assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }
+
+#[test]
+fn content_is_redacted_before_it_becomes_a_row_and_counted_by_kind() {
+    let secret = "ann@example.org";
+    let event = serde_json::json!({
+        "spec": "run-event/1", "run_id": "r-1", "data": {
+            "task": "t", "release": {"id": "1"}, "outcome": {"status": "failure"},
+            "started_at": "2026-11-23T10:00:00Z", "ended_at": "2026-11-23T10:00:01Z",
+            "content": {"input": format!("write to {secret}, not to [EMAIL_4]")},
+            "steps": [{"name": "s", "note": secret}],
+            "validation": {"valid": false, "fields": [{"path": "/a", "valid": false, "message": format!("{secret} is wrong")}]},
+            "policy_exceptions": [{"policy_id": "p", "severity": "low", "native_result": {"type": "t", "value": secret}}],
+            "scores": [{"name": "n", "kind": "code", "evaluator": {"id": "e"}, "value": 1.0, "explanation": format!("{secret} is right"), "reference": {"to": secret}}],
+            "unknown": {"card": "4111 1111 1111 1111", "to": secret},
+        }
+    });
+    let mut builder = BatchBuilder::new(Limits::default());
+    let pushed = builder.push(&message(0, event.to_string().as_bytes()), NOW);
+    assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}");
+    let events = table(&builder.finish().expect("finishes").0);
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(&events).expect("writes");
+    writer.finish().expect("finishes");
+    let row: serde_json::Value = serde_json::from_slice(&writer.into_inner()).expect("JSON");
+    let row = &row[0];
+    assert!(!row.to_string().contains(secret) && !row.to_string().contains("4111 1111"), "{row}");
+    assert_eq!(row["content_json"], r#"{"input":"write to [EMAIL_5], not to [EMAIL_4]"}"#);
+    assert_eq!(row["steps_json"], r#"[{"name":"s","note":"[EMAIL_5]"}]"#);
+    assert_eq!(row["field_errors"][0]["message"], "[EMAIL_5] is wrong");
+    assert_eq!(row["scores"][0]["explanation"], "[EMAIL_5] is right", "{row}");
+    assert_eq!(row["redaction"]["policy"], "1");
+    assert_eq!(row["redaction"]["CARD"], "1");
+    assert!(row["redaction"]["EMAIL"].as_str().expect("a count").parse::<u64>().expect("a number") >= 5, "{row}");
+}
