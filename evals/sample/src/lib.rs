@@ -14,7 +14,7 @@
 //!
 //! Every run has a rank, E / weight, with E = −ln u exponential and u a hash of its identity. A group of runs takes the
 //! `k` smallest ranks: bottom-k sampling without replacement with probability proportional to size (Cohen & Kaplan,
-//! "Summarizing data using bottom-k sketches", PODC 2007; Efraimidis & Spirakis 2006). The rank of a run depends on no
+//! "… data using bottom-k sketches", PODC 2007; Efraimidis & Spirakis 2006). The rank of a run depends on no
 //! other run, so any order, any split into shards and any replay gives the same sample, and one run more changes at
 //! most one place of each group whose plan stays the same.
 //!
