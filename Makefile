@@ -133,6 +133,11 @@ bench-peers: ## Compare with other stream processors
 # hundred fleets take half an hour of CPU time with the release profile, and many times as much without.
 DETECTION = $(CARGO_TARGET_DIR)/debug/bellwether-detection
 
+.PHONY: exports
+exports: ## Install evaluation tools, and load exports with them
+	@scripts/exports fetch
+	@BELLWETHER_EXPORTS=all cargo test --locked -p bellwether-evalsets --test main tools -- --nocapture
+
 .PHONY: bench-detection
 bench-detection: ## Measure how well detection works, and compare with peers; QUICK=1 is shorter, SEEDS=n
 	cargo build --workspace --bin bellwether-detection --bin bellwether-fleet $(FEATURES)

@@ -45,6 +45,11 @@ const RULES: &[Rule] = &[
         must_not_use: &["tokio", "rdkafka", "arrow", "parquet", "datafusion", "deltalake", "object_store", "chrono"],
     },
     Rule {
+        name: "bellwether-evalsets",
+        may_use: &["bellwether-base"],
+        must_not_use: &["tokio", "rdkafka", "datafusion", "deltalake", "object_store"],
+    },
+    Rule {
         name: "bellwether-base",
         may_use: &[],
         must_not_use: &["rdkafka", "datafusion", "deltalake", "object_store", "parquet", "prometheus", "serde_json"],
