@@ -122,5 +122,5 @@ fn time(value: &Value, name: &str) -> Result<DateTime<Utc>> {
 /// Makes the error of a result without the id of its case.
 fn unnamed(number: usize) -> Error {
     Error::config(format!("result {number} names no case"))
-        .with_hint("evaluate an export of `bellwether evalset export`: it has `case_id` in the metadata of each case")
+        .with_hint("evaluate an exported set: it has `case_id` in the metadata of each case")
 }

@@ -156,7 +156,7 @@ impl EvalSet {
     pub fn without(&self, id: &str) -> Result<Self> {
         if !self.cases.iter().any(|case| case.id == id) {
             return Err(Error::config(format!("`{}` v{} has no case `{id}`", self.name, self.version))
-                .with_hint("`bellwether evalset status --cases` lists them"));
+                .with_hint("its manifest lists them"));
         }
         self.next(self.cases.iter().filter(|case| case.id != id).cloned().collect())
     }
