@@ -69,6 +69,11 @@ impl Budget {
         self.bytes / 8
     }
 
+    /// Queries that sample runs for review.
+    pub(crate) fn samples(self) -> usize {
+        self.bytes / 8
+    }
+
     /// Queries of rules on whole tables.
     pub(crate) fn rules(self) -> usize {
         self.bytes / 4

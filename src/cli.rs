@@ -35,10 +35,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run ingest, aggregate, rollup, watch and deliver in one process.
+    /// Run ingest, aggregate, rollup, watch, deliver and evals in one process.
     ///
     /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
-    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. evals samples runs for review. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -76,6 +76,14 @@ pub(crate) enum Command {
     ///
     /// Needs no Kafka. If several processes run it, one works and the others stand by.
     Deliver(deliver::DeliverArgs),
+    /// Run evals alone: sample runs for review, week by week.
+    ///
+    /// Needs no Kafka. If several processes run it, one works and the others stand by.
+    #[command(after_help = "Examples:
+  bellwether evals --config bellwether.toml
+  bellwether evals --config bellwether.toml --until-caught-up
+  bellwether sql --root bellwether-data \"SELECT * FROM candidates\"    list the sampled runs")]
+    Evals(RoleArgs),
     /// List alerts, show their evidence, acknowledge and silence them.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),

@@ -18,6 +18,7 @@ use bellwether_aggregate::rollup::RollupSettings;
 use bellwether_alerts::{BudgetSettings, Contracts, Season, contract};
 use bellwether_base::{Error, Result};
 use bellwether_deliver::DeliverSettings;
+use bellwether_evals::EvalsSettings;
 use bellwether_event::Limits;
 use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
@@ -29,6 +30,7 @@ use crate::gate::http::GateConfig;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
 use crate::roles;
 use crate::roles::aggregate::AggregateSettings;
+use crate::roles::evals::EvalsConfig;
 use crate::roles::heartbeat::HeartbeatSettings;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
@@ -66,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) queries: SqlLimits,
     pub(crate) alerts: AlertsSettings,
     pub(crate) deliver: DeliverSettings,
+    pub(crate) evals: EvalsConfig,
     pub(crate) links: LinkSettings,
     pub(crate) gate: GateConfig,
     pub(crate) maintain: MaintainSettings,
@@ -142,6 +145,7 @@ impl Config {
             },
             alerts: alerts(&mut reader, text, defaults.alerts),
             deliver: deliver(&mut reader, text),
+            evals: evals(&mut reader, defaults.evals),
             links: links(&mut reader),
             gate: GateConfig {
                 policy: reader.optional("gate.policy").map(Into::into),
@@ -173,6 +177,7 @@ impl Config {
         config.aggregate.settings.rolling_history_memory_bytes = memory.history();
         config.rollup.memory_bytes = memory.rollup();
         config.alerts.watch.memory_bytes = memory.rules();
+        config.evals.sampler.memory_bytes = memory.samples();
         config.queries.memory_bytes = memory.statement();
         config
     }
@@ -404,6 +409,22 @@ fn retention(reader: &mut ConfigReader<'_>, defaults: &Retention) -> Retention {
         metrics: keep("retention.metrics", defaults.metrics),
         metrics_hourly: keep("retention.metrics_hourly", defaults.metrics_hourly),
         metrics_daily: keep("retention.metrics_daily", defaults.metrics_daily),
+    }
+}
+
+fn evals(reader: &mut ConfigReader<'_>, defaults: EvalsConfig) -> EvalsConfig {
+    let sampler = defaults.sampler;
+    EvalsConfig {
+        is_in_run: reader.boolean("evals.sample", defaults.is_in_run),
+        sampler: EvalsSettings {
+            weekly_budget: reader.number_of("evals.weekly_budget", 1..=10_000, sampler.weekly_budget),
+            per_signature: reader.number_of("evals.per_signature", 1..=10_000, sampler.per_signature),
+            success_share: reader.number("evals.success_share", 0.0..=1.0, sampler.success_share),
+            uncertain_share: reader.number("evals.uncertain_share", 0.0..=1.0, sampler.uncertain_share),
+            outlier_factor: reader.number("evals.outlier_factor", 1.0..=1000.0, sampler.outlier_factor),
+            interval: reader.duration("evals.interval", Duration::from_millis(100), sampler.interval),
+            memory_bytes: reader.bytes("evals.memory_bytes", LEAST_MEMORY, sampler.memory_bytes),
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
-//! * `roles` holds ingest, aggregate, rollup, watch, deliver and maintain; `process` starts, drains and ends them at `signals`.
+//! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
 //! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report` and `demo` are commands.
 //!
@@ -102,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rollup(args) => run_roles(&args, Some(roles::rollup::NAME)),
         Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
         Command::Deliver(args) => run_deliver(args),
+        Command::Evals(args) => run_roles(&args, Some(roles::evals::NAME)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Gate(args) => block_on(gate::run(args)),

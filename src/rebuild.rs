@@ -1,10 +1,11 @@
-//! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`, and the roll-ups from `metrics`.
+//! `bellwether rebuild`: recomputes `metrics` and `releases` from `events`, the roll-ups from `metrics`, and samples for review.
 
 use std::process::ExitCode;
 
 use bellwether_aggregate::rollup::{self, Rollup};
 use bellwether_base::{Error, Result};
-use bellwether_follow::Until;
+use bellwether_evals::Sample;
+use bellwether_follow::{FollowHealth, Until};
 use bellwether_lake::{Lake, StorageOptions};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
     let show = |rows: u64| line.show(&format!("rows read: {rows}"));
     let rebuilt = Box::pin(bellwether_aggregate::rebuild(&lake, config.aggregate.settings, show, &stop)).await?;
     line.clear();
-    let roll_up = Rollup { settings: config.rollup, ..Rollup::new(lake) };
+    let roll_up = Rollup { settings: config.rollup, ..Rollup::new(lake.clone()) };
     Box::pin(rollup::run(roll_up, Registry::new(), Until::caught_up(), stop.clone())).await?;
     if stop.is_cancelled() {
         return Err(Error::unavailable(
@@ -35,8 +36,10 @@ pub(crate) async fn run(args: &RebuildArgs) -> Result<ExitCode> {
         )
         .with_hint("a running role `rollup` makes them again, as does `bellwether rollup --until-caught-up`"));
     }
+    let sample = Sample { settings: config.evals.sampler, lake, health: FollowHealth::default() };
+    let changed = Box::pin(bellwether_evals::resample(sample, &Registry::new())).await?;
     crate::print(&format!(
-        "rebuilt `metrics`, its roll-ups and `releases` from {} rows of `events`, up to version {}, for {} shards (rebuild {})",
+        "rebuilt `metrics`, its roll-ups and `releases` from {} rows of `events`, up to version {}, for {} shards (rebuild {}); rows added to `candidates`: {changed}",
         rebuilt.rows,
         rebuilt.events_version - 1,
         rebuilt.shards,

@@ -1,11 +1,12 @@
 //! The roles of a process.
 //!
-//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver`, `maintain` and `heartbeat`. To add a role, write
+//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver`, `evals`, `maintain` and `heartbeat`. To add a role, write
 //! a file that implements [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
 //! how far they are.
 
 pub(crate) mod aggregate;
 pub(crate) mod deliver;
+pub(crate) mod evals;
 pub(crate) mod heartbeat;
 pub(crate) mod ingest;
 mod maintain;
@@ -29,7 +30,7 @@ type NewRole = fn(&Config) -> Box<dyn Role>;
 /// All roles, in the order of the data flow: with `--until-caught-up` each one ends once those before it have ended and it has
 /// read everything.
 const ROLES: &[NewRole] =
-    &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, maintain::new, heartbeat::new];
+    &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, evals::new, maintain::new, heartbeat::new];
 
 /// The work of a role: ends when the role is stopped or has caught up.
 pub(crate) type Work = BoxFuture<'static, Result<()>>;
@@ -140,9 +141,9 @@ mod tests {
     #[test]
     fn a_process_has_the_roles_of_its_command_in_the_order_of_the_data_flow() {
         let config = config(REFERENCE);
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "maintain"]);
-        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch");
-        for name in ["ingest", "rollup", "watch"] {
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "evals", "maintain"]);
+        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch, evals");
+        for name in ["ingest", "rollup", "watch", "evals"] {
             assert_eq!(list(&only(&config, name)), [name, "maintain"]);
         }
         assert_eq!(list(&only(&config, "aggregate")), ["aggregate", "rollup", "maintain"]);
@@ -159,14 +160,14 @@ mod tests {
     #[test]
     fn run_leaves_watch_out_if_it_is_turned_off_but_the_command_watch_does_not() {
         let config = config("[alerts]\nwatch = false\n");
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "maintain"]);
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "evals", "maintain"]);
         assert_eq!(list(&only(&config, "watch")), ["watch", "maintain"]);
     }
 
     #[test]
     fn run_includes_deliver_if_there_is_a_sink() {
         let config = config("deliver.sinks.file = { kind = \"inbox\", path = \"pages.ndjson\" }\n");
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "maintain"]);
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "evals", "maintain"]);
         assert_eq!(list(&only(&config, "deliver")), ["deliver", "maintain"]);
     }
 

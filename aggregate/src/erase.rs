@@ -3,7 +3,7 @@
 //! `metrics` = its definition over `events` + erased contributions, bit for bit, before and after any kill. In this order:
 //!
 //! 1. Everything that is to be erased is in `metrics` (`waiting`), so that later nothing is counted that is gone.
-//! 2. The subject is found (`subject`), and its identifiers leave `quarantine`, `alerts`, `deliveries` and `alert_actions` (`edits`): once the runs are gone,
+//! 2. The subject is found (`subject`), and its identifiers leave `quarantine`, `alerts`, `deliveries`, `alert_actions` and `candidates` (`edits`): once the runs are gone,
 //!    nothing says any more which identifiers they were.
 //! 3. The loss of `metrics` by the erasure is computed (`contributions`) and stored, under a number that nothing names yet.
 //! 4. One commit takes the rows out of `events` and names that number. It is fenced by any rows about the subject, or its runs, that
@@ -26,7 +26,7 @@ use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::{AddedFile, Advance, CommitLog, Edit, Lake, Rewriting, Snapshot, Tokens};
 use bellwether_tables::{AppId, Table};
 
-use edits::{AlertsEdit, QuarantineEdit, TenantEdit};
+use edits::{AlertsEdit, CandidatesEdit, QuarantineEdit, TenantEdit};
 use subject::Found;
 pub use subject::Subject;
 pub use vacuum::{Waiting, vacuum};
@@ -132,6 +132,10 @@ pub async fn erase(
             let done = from_table(lake, table, &alerts, settings, &mut progress, None).await?;
             erasure.add(table, done);
         }
+        let candidates =
+            CandidatesEdit { tokens: erasure.tokens(), tenant: subject.tenant_erased().map(str::to_owned) };
+        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, None).await?;
+        erasure.add(Table::Candidates, done);
         if let Some(tenant) = subject.tenant_erased() {
             // An aggregator reads this table again when it sees the erasure, so that the tenant's later releases are new to it.
             let edit = TenantEdit::all(tenant);

@@ -40,6 +40,7 @@ const FILES_AT_ONCE: usize = 4;
 const ORDER: [Table; Table::ALL.len()] = [
     Table::AlertActions,
     Table::Deliveries,
+    Table::Candidates,
     Table::Alerts,
     Table::MetricsDaily,
     Table::MetricsHourly,

@@ -252,7 +252,7 @@ fn up_to_now(table: Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn T
         Table::Quarantine => col("quarantined_at").lt_eq(now()),
         Table::Alerts => col("evaluated_at").lt_eq(now()),
         Table::AlertActions => col("at").lt_eq(now()),
-        Table::Deliveries => col("written_at").lt_eq(now()),
+        Table::Deliveries | Table::Candidates => col("written_at").lt_eq(now()),
     };
     let scan = LogicalPlanBuilder::scan(table.name(), provider_as_source(provider), None)?;
     Ok(Arc::new(ViewTable::new(scan.filter(existed)?.build()?, None)))

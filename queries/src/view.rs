@@ -37,6 +37,9 @@ const FILES: &[(&str, &str)] = &[
     ("quarantine_summary", include_str!("view/quarantine_summary.sql")),
     ("silences", include_str!("view/silences.sql")),
     ("rule_precision", include_str!("view/rule_precision.sql")),
+    ("current_candidates", include_str!("view/current_candidates.sql")),
+    ("review_queue", include_str!("view/review_queue.sql")),
+    ("review_throughput", include_str!("view/review_throughput.sql")),
 ];
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {

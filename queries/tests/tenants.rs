@@ -55,6 +55,10 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
             json!({ "number": 1, "written_at": now, "alert_id": format!("{place}"), "tenant": nullable, "route": task, "at": minute }),
         ),
         (
+            Table::Candidates,
+            json!({ "number": 1, "written_at": now, "change": "taken", "week": "2026-W49", "candidate_id": format!("{place}"), "tenant": tenant, "task": task, "run_id": format!("run-{tenant}-{place}"), "ended_at": minute }),
+        ),
+        (
             Table::Quarantine,
             json!({ "topic": format!("runs-{tenant}"), "offset": place, "quarantined_at": now, "head": task }),
         ),

@@ -80,6 +80,10 @@ pub enum AppId {
     WatchEvents,
     /// `deliver/alerts`: the version of `alerts` that a deliverer reads next, recorded for heartbeats.
     DeliverAlerts,
+    /// `evals/0`: the number of commits to `candidates`.
+    Evals,
+    /// `evals/events`: the version of `events` that the sampler reads next.
+    EvalsEvents,
 }
 
 /// The error for a text that is not an application id of this program.
@@ -152,6 +156,8 @@ impl fmt::Display for AppId {
             Self::Delivered => f.write_str("deliver/evaluation"),
             Self::WatchEvents => f.write_str("watch/events"),
             Self::DeliverAlerts => f.write_str("deliver/alerts"),
+            Self::Evals => f.write_str("evals/0"),
+            Self::EvalsEvents => f.write_str("evals/events"),
         }
     }
 }
@@ -175,6 +181,8 @@ impl FromStr for AppId {
             "deliver/evaluation" => return Ok(Self::Delivered),
             "watch/events" => return Ok(Self::WatchEvents),
             "deliver/alerts" => return Ok(Self::DeliverAlerts),
+            "evals/0" => return Ok(Self::Evals),
+            "evals/events" => return Ok(Self::EvalsEvents),
             _ => {}
         }
         if let Ok(partition) = text.parse() {
@@ -242,6 +250,8 @@ mod tests {
             (AppId::Delivered, "deliver/evaluation"),
             (AppId::WatchEvents, "watch/events"),
             (AppId::DeliverAlerts, "deliver/alerts"),
+            (AppId::Evals, "evals/0"),
+            (AppId::EvalsEvents, "evals/events"),
         ];
         for (id, text) in golden {
             assert_eq!(id.to_string(), text);

@@ -10,6 +10,7 @@
 pub mod alert_actions;
 pub mod alerts;
 mod app_id;
+pub mod candidates;
 pub mod deliveries;
 pub mod events;
 pub mod metrics;
@@ -157,11 +158,13 @@ pub enum Table {
     AlertActions,
     /// Each step of each delivery of an alert.
     Deliveries,
+    /// Runs that were sampled for review.
+    Candidates,
 }
 
 impl Table {
     /// All tables, in the order in which data flows through them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Events,
         Self::Quarantine,
         Self::Metrics,
@@ -172,6 +175,7 @@ impl Table {
         Self::Alerts,
         Self::AlertActions,
         Self::Deliveries,
+        Self::Candidates,
     ];
 
     /// Returns the name, which is also the folder under the root and the name in SQL.
@@ -187,6 +191,7 @@ impl Table {
             Self::Alerts => "alerts",
             Self::AlertActions => "alert_actions",
             Self::Deliveries => "deliveries",
+            Self::Candidates => "candidates",
         }
     }
 
@@ -203,6 +208,7 @@ impl Table {
             Self::Alerts => alerts::DOC,
             Self::AlertActions => alert_actions::DOC,
             Self::Deliveries => deliveries::DOC,
+            Self::Candidates => candidates::DOC,
         }
     }
 
@@ -219,6 +225,7 @@ impl Table {
             Self::Alerts => alerts::COLUMNS,
             Self::AlertActions => alert_actions::COLUMNS,
             Self::Deliveries => deliveries::COLUMNS,
+            Self::Candidates => candidates::COLUMNS,
         }
     }
 

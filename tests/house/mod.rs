@@ -151,6 +151,18 @@ const RULES: &[Rule] = &[
             "prometheus",
         ],
     },
+    Rule {
+        name: "bellwether-evals",
+        may_use: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-follow",
+            "bellwether-lake",
+            "bellwether-queries",
+            "bellwether-sample",
+        ],
+        must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion", "reqwest"],
+    },
     // Measures the others; only tests use it.
     Rule {
         name: "bellwether-bench",
@@ -191,6 +203,7 @@ const RULES: &[Rule] = &[
             "bellwether-sinks",
             "bellwether-evidence",
             "bellwether-report",
+            "bellwether-evals",
         ],
         must_not_use: &["deltalake", "object_store"],
     },

@@ -21,6 +21,12 @@ pub(super) struct AlertsEdit {
     pub(super) tenant: Option<String>,
 }
 
+/// Removes candidates for review that name an identifier, and those of a tenant.
+pub(super) struct CandidatesEdit {
+    pub(super) tokens: Tokens,
+    pub(super) tenant: Option<String>,
+}
+
 /// Removes the rows of a tenant.
 pub(super) struct TenantEdit {
     tenant: String,
@@ -49,6 +55,37 @@ const QUARANTINE_TEXTS: [&str; 3] = ["pointer", "message", "head"];
 impl Edit for QuarantineEdit {
     fn columns(&self) -> Option<&[&'static str]> {
         Some(&QUARANTINE_TEXTS)
+    }
+
+    fn touches(&self, rows: &RecordBatch) -> Result<bool> {
+        Ok(self.mask(rows)?.true_count() > 0)
+    }
+
+    fn edit(&self, rows: &RecordBatch) -> Result<Edited> {
+        split(rows, &self.mask(rows)?)
+    }
+}
+
+// === impl CandidatesEdit ===
+
+impl CandidatesEdit {
+    fn mask(&self, rows: &RecordBatch) -> Result<BooleanArray> {
+        let mut mask = match &self.tenant {
+            Some(tenant) => of_tenant(rows, tenant)?,
+            None => BooleanArray::from(vec![false; rows.num_rows()]),
+        };
+        for column in rows.columns() {
+            let Some(texts) = column.as_string_view_opt() else { continue };
+            let named = |text: Option<&str>| text.is_some_and(|text| self.tokens.are_in(text.as_bytes()));
+            mask = mask.iter().zip(texts).map(|(goes, text)| Some(goes == Some(true) || named(text))).collect();
+        }
+        Ok(mask)
+    }
+}
+
+impl Edit for CandidatesEdit {
+    fn columns(&self) -> Option<&[&'static str]> {
+        Some(&["tenant", "run_id", "signature"])
     }
 
     fn touches(&self, rows: &RecordBatch) -> Result<bool> {

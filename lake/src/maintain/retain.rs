@@ -65,7 +65,12 @@ impl Retention {
             Table::Metrics => self.metrics,
             Table::MetricsHourly => self.metrics_hourly,
             Table::MetricsDaily => self.metrics_daily,
-            Table::Releases | Table::RollingHistory | Table::Alerts | Table::Deliveries | Table::AlertActions => None,
+            Table::Releases
+            | Table::RollingHistory
+            | Table::Alerts
+            | Table::Deliveries
+            | Table::AlertActions
+            | Table::Candidates => None,
         }
     }
 }
@@ -192,7 +197,12 @@ fn times(table: Table, file: &AddedFile) -> Option<Times> {
         Table::Events => "event_time",
         Table::Quarantine => "quarantined_at",
         Table::Metrics | Table::MetricsHourly | Table::MetricsDaily => "window_start",
-        Table::Releases | Table::RollingHistory | Table::Alerts | Table::Deliveries | Table::AlertActions => {
+        Table::Releases
+        | Table::RollingHistory
+        | Table::Alerts
+        | Table::Deliveries
+        | Table::AlertActions
+        | Table::Candidates => {
             return None;
         }
     };

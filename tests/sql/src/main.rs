@@ -72,6 +72,7 @@ impl Program {
         program.run(&[&"replay", &recording, &"--to", &"tables", &"--config", &config], 1)?;
         program.run(&[&"aggregate", &"--until-caught-up", &"--config", &config], 0)?;
         program.run(&[&"watch", &"--until-caught-up", &"--config", &config], 0)?;
+        program.run(&[&"evals", &"--until-caught-up", &"--config", &config], 0)?;
         program.act()?;
         Ok(program)
     }

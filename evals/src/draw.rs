@@ -1,0 +1,410 @@
+//! The sample of a week: which of its runs are reviewed, and with which probability each was taken.
+//!
+//! Runs stream by once, in any order. For each cell (kind, stratum, signature) the draw counts the runs by weight and keeps those
+//! with the least ranks, as many as a plan can take. The plan then follows from the counts, and the sample from the plan: it is
+//! the sample that [`bellwether_sample::Population`] draws, in memory that depends on the number of cells and the budget.
+//!
+//! Cells are bounded too. If signatures or strata are too many, the draw starts again with coarser ones ([`Detail`]). Whether it
+//! does depends on the runs alone, not on their order.
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use bellwether_sample::allocate::Group;
+use bellwether_sample::inclusion::probabilities;
+use bellwether_sample::run::Rank;
+use bellwether_sample::weight::{LEVELS, Novelty};
+use bellwether_sample::{Budget, Cell, Kind, Plan, Run, Weight, plan};
+
+use crate::class::Judgement;
+use crate::facts::RunFacts;
+
+/// Most cells of a draw.
+const MOST_CELLS: usize = 4096;
+
+/// Most runs that are taken whatever the budget. Beyond this many critical exceptions a week, a sample of them is taken.
+const MOST_CRITICAL: usize = 2000;
+
+/// How finely signatures and strata are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Task, release, stage and class; signatures as they are.
+    Full,
+    /// Signatures by task and class only.
+    Signatures,
+    /// Strata by stage and class only.
+    Strata,
+}
+
+/// A run with its judgement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub run: RunFacts,
+    pub judgement: Judgement,
+    pub weight: Weight,
+}
+
+/// A run in the sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    pub judged: Judged,
+    /// Signature by which it was drawn.
+    pub signature: String,
+    pub must_take: bool,
+    /// Probability with which the plan takes it.
+    pub probability: f64,
+    /// Runs among which it was drawn.
+    pub group_members: u64,
+    /// Runs of its signature, and those of them in the sample.
+    pub signature_members: u64,
+    pub signature_taken: u64,
+}
+
+/// A run that a cell keeps, in the order in which a plan takes runs.
+struct Kept {
+    rank: Rank,
+    id: Run,
+    judged: Judged,
+}
+
+/// The runs with the least ranks.
+struct Least {
+    most: usize,
+    kept: BinaryHeap<Kept>,
+}
+
+struct Members {
+    cell: Cell,
+    least: Least,
+}
+
+/// A draw under way.
+pub struct Draw {
+    salt: String,
+    detail: Detail,
+    budget: Budget,
+    outlier_factor: f64,
+    critical: Least,
+    criticals: u64,
+    cells: BTreeMap<(Kind, String, String), Members>,
+}
+
+/// A draw has more cells than it may keep: it must start again with this detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFine(pub Detail);
+
+// === impl Kept ===
+
+impl Kept {
+    fn order(&self) -> (Rank, &Run) {
+        (self.rank, &self.id)
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Kept {}
+
+impl PartialOrd for Kept {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Kept {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+// === impl Least ===
+
+impl Least {
+    fn new(most: usize) -> Self {
+        Self { most, kept: BinaryHeap::new() }
+    }
+
+    fn push(&mut self, one: Kept) {
+        let full = self.kept.len() >= self.most;
+        if full && self.kept.peek().is_none_or(|greatest| *greatest <= one) {
+            return;
+        }
+        if full {
+            self.kept.pop();
+        }
+        self.kept.push(one);
+    }
+
+    fn in_order(self) -> Vec<Kept> {
+        self.kept.into_sorted_vec()
+    }
+}
+
+// === impl Draw ===
+
+impl Draw {
+    /// Starts a draw. The salt names the sample.
+    pub fn new(salt: &str, budget: Budget, outlier_factor: f64, detail: Detail) -> Self {
+        Self {
+            salt: salt.to_owned(),
+            detail,
+            budget,
+            outlier_factor,
+            critical: Least::new(MOST_CRITICAL),
+            criticals: 0,
+            cells: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a run.
+    ///
+    /// # Errors
+    /// [`TooFine`] if there are too many cells: the draw is of no use.
+    pub fn add(&mut self, run: RunFacts) -> Result<(), TooFine> {
+        let judgement = Judgement::of(&run, self.outlier_factor);
+        let weight = Weight::of(judgement.severity, Novelty::Known, judgement.uncertainty);
+        let id = Run {
+            tenant: run.tenant.clone(),
+            source: run.source.clone(),
+            run_id: run.run_id.clone(),
+            attempt: run.attempt,
+        };
+        let is_critical = run.policy_exceptions.iter().any(|one| one.severity == "critical");
+        let (kind, stratum, signature) = self.cell_of(&run, &judgement);
+        let most = usize::try_from(self.budget.items).unwrap_or(usize::MAX);
+        let cells = self.cells.len();
+        let key = (kind, signature.clone(), stratum.clone());
+        if !self.cells.contains_key(&key) && cells >= MOST_CELLS {
+            return match self.detail {
+                Detail::Full => Err(TooFine(Detail::Signatures)),
+                Detail::Signatures | Detail::Strata => Err(TooFine(Detail::Strata)),
+            };
+        }
+        let members = self.cells.entry(key).or_insert_with(|| Members {
+            cell: Cell { kind, stratum, signature, must_take: 0, members: [0; LEVELS] },
+            least: Least::new(most),
+        });
+        let rank = Rank::of(id.hash(&self.salt), if is_critical { Weight::ONE } else { weight });
+        let kept = Kept { rank, id, judged: Judged { run, judgement, weight } };
+        if is_critical {
+            members.cell.must_take += 1;
+            self.criticals += 1;
+            self.critical.push(kept);
+        } else {
+            members.cell.members[weight.level()] += 1;
+            members.least.push(kept);
+        }
+        Ok(())
+    }
+
+    fn cell_of(&self, run: &RunFacts, judgement: &Judgement) -> (Kind, String, String) {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let class = judgement.class().name();
+        let stratum = match self.detail {
+            Detail::Full | Detail::Signatures => {
+                [text(&run.task), text(&run.release_id), text(&run.stage), class.to_owned()].join(" / ")
+            }
+            Detail::Strata => [text(&run.stage), class.to_owned()].join(" / "),
+        };
+        let signature = match (judgement.kind(), self.detail) {
+            (Kind::Failure, Detail::Full) => judgement.signature.clone(),
+            (Kind::Failure, Detail::Signatures) => format!("{class} task={}", text(&run.task)),
+            (Kind::Failure, Detail::Strata) => class.to_owned(),
+            _ => String::new(),
+        };
+        (judgement.kind(), stratum, signature)
+    }
+
+    /// Returns the plan of the budget, and the sample.
+    pub fn finish(self) -> (Plan, Vec<Drawn>) {
+        let mut cells: Vec<Members> = self.cells.into_values().collect();
+        let counts: Vec<Cell> = cells.iter().map(|members| members.cell.clone()).collect();
+        let plan = plan(&counts, &self.budget);
+        let named = |cell: &Cell| (cell.kind, cell.signature.clone(), cell.stratum.clone());
+        let places: BTreeMap<_, _> = plan.cells.iter().map(named).zip(plan.group_of_cells()).collect();
+        let mut drawn = criticals(self.critical, self.criticals);
+        let mut groups: Vec<Vec<(Kept, String)>> = plan.groups.iter().map(|_| Vec::new()).collect();
+        for members in &mut cells {
+            if let Some(Some(group)) = places.get(&named(&members.cell)) {
+                let least = std::mem::replace(&mut members.least, Least::new(0));
+                groups[*group].extend(least.kept.into_iter().map(|kept| (kept, members.cell.signature.clone())));
+            }
+        }
+        for (group, mut kept) in plan.groups.iter().zip(groups) {
+            kept.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            kept.truncate(usize::try_from(group.take).unwrap_or(usize::MAX));
+            drawn.extend(kept.into_iter().map(|(kept, signature)| of_group(kept, signature, group)));
+        }
+        count_signatures(&plan, &mut drawn);
+        (plan, drawn)
+    }
+}
+
+/// Returns the runs that are taken whatever the budget. If there are too many, a sample of them, each with the same probability.
+fn criticals(least: Least, all: u64) -> Vec<Drawn> {
+    let mut counts = [0; LEVELS];
+    counts[Weight::ONE.level()] = all;
+    let kept = least.in_order();
+    let probability = probabilities(&counts, kept.len() as u64)[Weight::ONE.level()];
+    let of = |kept: Kept| Drawn {
+        signature: kept.judged.judgement.signature.clone(),
+        must_take: true,
+        probability,
+        group_members: all,
+        signature_members: 0,
+        signature_taken: 0,
+        judged: kept.judged,
+    };
+    kept.into_iter().map(of).collect()
+}
+
+fn of_group(kept: Kept, signature: String, group: &Group) -> Drawn {
+    Drawn {
+        signature,
+        must_take: false,
+        probability: group.probability[kept.judged.weight.level()],
+        group_members: group.members.iter().sum(),
+        signature_members: 0,
+        signature_taken: 0,
+        judged: kept.judged,
+    }
+}
+
+fn count_signatures(plan: &Plan, drawn: &mut [Drawn]) {
+    let mut taken: BTreeMap<String, u64> = BTreeMap::new();
+    for one in drawn.iter() {
+        *taken.entry(one.signature.clone()).or_default() += 1;
+    }
+    for one in drawn {
+        one.signature_taken = taken.get(&one.signature).copied().unwrap_or(1);
+        let members = plan.signatures.get(&one.signature).map(|share| share.members);
+        one.signature_members = members.unwrap_or(one.group_members).max(one.signature_taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::facts::PolicyException;
+    use crate::settings::EvalsSettings;
+
+    fn run(number: usize, outcome: &str) -> RunFacts {
+        RunFacts {
+            source: "app".to_owned(),
+            run_id: format!("r{number}"),
+            attempt: 1,
+            task: Some(format!("t{}", number % 3)),
+            outcome_status: Some(outcome.to_owned()),
+            failure_error_type: Some(format!("E{}", number % 2)),
+            ..RunFacts::default()
+        }
+    }
+
+    fn critical(number: usize) -> RunFacts {
+        let policy = PolicyException { policy_id: "pii".to_owned(), severity: "critical".to_owned() };
+        RunFacts { policy_exceptions: vec![policy], ..run(number, "success") }
+    }
+
+    fn drawn(runs: impl IntoIterator<Item = RunFacts>) -> (Plan, Vec<Drawn>) {
+        let settings = EvalsSettings::default();
+        let mut draw = Draw::new("2026-W49", settings.budget(), settings.outlier_factor, Detail::Full);
+        for run in runs {
+            draw.add(run).expect("few cells");
+        }
+        draw.finish()
+    }
+
+    fn ids(drawn: &[Drawn]) -> Vec<String> {
+        let mut ids: Vec<String> = drawn.iter().map(|one| one.judged.run.run_id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn mixed() -> Vec<RunFacts> {
+        let of = |number: usize| match number % 10 {
+            0..=5 => run(number, "success"),
+            6 | 7 => run(number, "failure"),
+            8 => run(number, "timeout"),
+            _ if number.is_multiple_of(50) => critical(number),
+            _ => run(number, "unknown"),
+        };
+        (0..1000).map(of).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn the_order_of_runs_changes_nothing(runs in Just(mixed()).prop_shuffle()) {
+            let (plan, sample) = drawn(mixed());
+            let (other_plan, mut other) = drawn(runs);
+            let by_id = |one: &Drawn| one.judged.run.run_id.clone();
+            let mut sample = sample;
+            sample.sort_by_key(by_id);
+            other.sort_by_key(by_id);
+            prop_assert_eq!(plan, other_plan);
+            prop_assert_eq!(sample, other);
+        }
+    }
+
+    #[test]
+    fn the_budget_is_used_and_each_signature_is_seen() {
+        let (plan, sample) = drawn(mixed());
+        assert_eq!(sample.len(), 50);
+        assert_eq!(plan.taken(), 50);
+        for (name, share) in &plan.signatures {
+            assert!(share.covered && sample.iter().any(|one| one.signature == *name), "{name}");
+        }
+        assert!(sample.iter().any(|one| one.judged.judgement.kind() == Kind::Control));
+        assert!(sample.iter().any(|one| one.judged.judgement.kind() == Kind::Uncertain));
+    }
+
+    #[test]
+    fn all_critical_exceptions_are_taken_beyond_the_budget() {
+        let runs = (0..120).map(critical).chain((120..400).map(|number| run(number, "failure")));
+        let (_, sample) = drawn(runs);
+        let of_critical = sample.iter().filter(|one| one.must_take);
+        assert_eq!(of_critical.clone().count(), 120);
+        assert!(of_critical.clone().all(|one| one.probability == 1.0));
+        assert_eq!(sample.len(), 120, "they use up the budget");
+    }
+
+    #[test]
+    fn a_flood_of_critical_exceptions_is_sampled_with_a_known_probability() {
+        let (_, sample) = drawn((0..2 * MOST_CRITICAL).map(critical));
+        assert_eq!(sample.len(), MOST_CRITICAL);
+        assert!(sample.iter().all(|one| (one.probability - 0.5).abs() < 1e-9), "{}", sample[0].probability);
+    }
+
+    #[test]
+    fn too_many_signatures_make_the_draw_coarser_and_memory_stays_bounded() {
+        let settings = EvalsSettings::default();
+        let runs = || {
+            (0..MOST_CELLS + 10)
+                .map(|number| RunFacts { failure_error_type: Some(number.to_string()), ..run(number, "failure") })
+        };
+        let add = |detail: Detail| {
+            let mut draw = Draw::new("w", settings.budget(), settings.outlier_factor, detail);
+            runs().try_for_each(|run| draw.add(run)).map(|()| draw.finish().1)
+        };
+        assert_eq!(add(Detail::Full).expect_err("too fine"), TooFine(Detail::Signatures));
+        let coarse = add(Detail::Signatures).expect("three signatures");
+        assert_eq!(coarse.len(), 15, "five of each");
+    }
+
+    #[test]
+    fn a_run_that_leaves_makes_room_for_the_next_one_of_its_group() {
+        let failures: Vec<RunFacts> = (0..40).map(|number| run(number * 21, "failure")).collect();
+        let (_, before) = drawn(failures.clone());
+        let gone = before[0].judged.run.run_id.clone();
+        let (_, after) = drawn(failures.into_iter().filter(|run| run.run_id != gone));
+        let stay: Vec<String> = ids(&before).into_iter().filter(|id| *id != gone).collect();
+        assert_eq!(after.len(), before.len());
+        assert!(stay.iter().all(|id| ids(&after).contains(id)), "the others stay");
+    }
+}

@@ -1,0 +1,148 @@
+//! One evaluation of a week: draws its sample from `events`, and compares it with the candidates in the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bellwether_base::{Error, Result};
+use bellwether_queries::Session;
+use bellwether_sample::Plan;
+use futures::StreamExt;
+use serde::Deserialize;
+
+use crate::draw::{Detail, Draw, Drawn, TooFine};
+use crate::facts::{RunFacts, facts_sql, span, values_of};
+use crate::row::{CandidateRow, Change};
+use crate::settings::EvalsSettings;
+use crate::week::Week;
+
+/// Run ids of one query for their weeks.
+const IDS_AT_ONCE: usize = 500;
+
+/// Draws the sample of a week.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn sample(session: &Session, week: Week, settings: &EvalsSettings) -> Result<(Plan, Vec<Drawn>)> {
+    let sql = facts_sql(week);
+    let mut detail = Detail::Full;
+    loop {
+        match Box::pin(drawn(session, &sql, week, settings, detail)).await? {
+            Ok(draw) => return Ok(draw.finish()),
+            Err(TooFine(coarser)) if coarser > detail => detail = coarser,
+            Err(_) => {
+                return Err(Error::data(format!("runs of {} have too many stages and classes to sample", week.name())));
+            }
+        }
+    }
+}
+
+async fn drawn(
+    session: &Session,
+    sql: &str,
+    week: Week,
+    settings: &EvalsSettings,
+    detail: Detail,
+) -> Result<std::result::Result<Draw, TooFine>> {
+    let mut draw = Draw::new(&week.name(), settings.budget(), settings.outlier_factor, detail);
+    let mut answer = session.execute(sql).await?;
+    while let Some(batch) = answer.batches.next().await {
+        for run in values_of::<RunFacts>(&batch?)? {
+            if let Err(too_fine) = draw.add(run) {
+                return Ok(Err(too_fine));
+            }
+        }
+    }
+    Ok(Ok(draw))
+}
+
+/// Reads the candidates of a week that are in the table: of several rows about one run, the last.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn known(session: &Session, week: Week) -> Result<BTreeMap<String, CandidateRow>> {
+    let sql = format!("SELECT * FROM candidates WHERE week = '{}'", week.name());
+    let mut known: BTreeMap<String, CandidateRow> = BTreeMap::new();
+    let mut answer = session.execute(&sql).await?;
+    while let Some(batch) = answer.batches.next().await {
+        for row in values_of::<CandidateRow>(&batch?)? {
+            match known.get(&row.candidate_id) {
+                Some(other) if other.number >= row.number => {}
+                _ => {
+                    known.insert(row.candidate_id.clone(), row);
+                }
+            }
+        }
+    }
+    known.retain(|_, row| row.change == Change::Taken);
+    Ok(known)
+}
+
+/// Returns the rows that turn the candidates in the table into those of a sample. Their commit is not known yet.
+pub fn changes(week: Week, mut known: BTreeMap<String, CandidateRow>, sample: Vec<Drawn>) -> Vec<CandidateRow> {
+    let mut rows: Vec<CandidateRow> = Vec::new();
+    for drawn in sample {
+        let row = CandidateRow::of(week, drawn);
+        match known.remove(&row.candidate_id) {
+            Some(before) if before.says_the_same(&row) => {}
+            _ => rows.push(row),
+        }
+    }
+    rows.extend(known.into_values().map(|row| CandidateRow { change: Change::Withdrawn, ..row }));
+    rows.sort_by(|left, right| left.candidate_id.cmp(&right.candidate_id));
+    rows
+}
+
+#[derive(Deserialize)]
+struct Moment {
+    at: i64,
+}
+
+/// Returns the weeks in which runs with these ids ended.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn weeks_of(session: &Session, run_ids: &BTreeSet<String>) -> Result<BTreeSet<Week>> {
+    let ids: Vec<String> = run_ids.iter().map(|id| format!("'{}'", id.replace('\'', "''"))).collect();
+    let mut weeks = BTreeSet::new();
+    for some in ids.chunks(IDS_AT_ONCE) {
+        weeks.extend(weeks_where(session, &format!("run_id IN ({})", some.join(", "))).await?);
+    }
+    Ok(weeks)
+}
+
+/// Returns all weeks in which runs ended.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn all_weeks(session: &Session) -> Result<BTreeSet<Week>> {
+    Box::pin(weeks_where(session, "true")).await
+}
+
+async fn weeks_where(session: &Session, condition: &str) -> Result<BTreeSet<Week>> {
+    let sql = format!(
+        "SELECT DISTINCT date_trunc('week', ended_at) AS at FROM events \
+         WHERE event_type = 'run.completed' AND ended_at IS NOT NULL AND {condition}"
+    );
+    let mut weeks = BTreeSet::new();
+    for batch in session.execute(&sql).await?.collect().await? {
+        weeks.extend(values_of::<Moment>(&batch)?.into_iter().map(|moment| Week::of(moment.at)));
+    }
+    Ok(weeks)
+}
+
+/// Returns the weeks that have rows in `candidates`.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn sampled_weeks(session: &Session) -> Result<BTreeSet<Week>> {
+    let mut weeks = BTreeSet::new();
+    let sql = "SELECT DISTINCT date_trunc('week', ended_at) AS at FROM candidates";
+    for batch in session.execute(sql).await?.collect().await? {
+        weeks.extend(values_of::<Moment>(&batch)?.into_iter().map(|moment| Week::of(moment.at)));
+    }
+    Ok(weeks)
+}
+
+/// Returns the condition for the runs of a week.
+pub fn in_week(week: Week) -> String {
+    span("ended_at", week)
+}

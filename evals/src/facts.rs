@@ -1,0 +1,129 @@
+//! Runs as the classification sees them, and the SQL that reads them.
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::json::ArrayWriter;
+use bellwether_base::{Error, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::week::Week;
+
+/// Least number of runs of a task from which a median is computed.
+const LEAST_RUNS: u32 = 20;
+
+/// A run with the statements about it, as they count without reviews. Times are microseconds since the epoch.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RunFacts {
+    pub tenant: String,
+    pub source: String,
+    pub run_id: String,
+    pub attempt: i64,
+    pub ended_at: i64,
+    pub task: Option<String>,
+    pub release_id: Option<String>,
+    pub release_fingerprint: Option<String>,
+    pub stage: Option<String>,
+    pub outcome_status: Option<String>,
+    pub outcome_reason_code: Option<String>,
+    pub failure_component: Option<String>,
+    pub failure_step: Option<String>,
+    pub failure_error_type: Option<String>,
+    pub validation_valid: Option<bool>,
+    pub escalated: bool,
+    pub escalation_reason_code: Option<String>,
+    pub latency_total_micros: Option<i64>,
+    pub cost_nanos: Option<i64>,
+    pub tool_calls_failed: i64,
+    pub sampling_probability: Option<f64>,
+    pub field_errors: Vec<FieldError>,
+    pub tool_calls: Vec<ToolCall>,
+    pub policy_exceptions: Vec<PolicyException>,
+    /// Verdicts of models and code, of people, and of users.
+    pub judges_good: i64,
+    pub judges_bad: i64,
+    pub people_good: i64,
+    pub people_bad: i64,
+    pub feedback_bad: i64,
+    /// A retrieved document was older than one seen before.
+    pub stale: bool,
+    /// Medians of its task in the week; none if it has too few runs.
+    pub median_latency: Option<f64>,
+    pub median_cost: Option<f64>,
+}
+
+/// An invalid field of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FieldError {
+    pub path: String,
+    pub rule: Option<String>,
+}
+
+/// A tool call.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ToolCall {
+    pub name: String,
+    pub status: String,
+    pub failed: bool,
+    pub error_type: Option<String>,
+}
+
+/// A policy exception.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PolicyException {
+    pub policy_id: String,
+    pub severity: String,
+}
+
+// === impl RunFacts ===
+
+impl RunFacts {
+    /// Returns the outcome; `unknown` if there is none.
+    pub fn outcome(&self) -> &str {
+        self.outcome_status.as_deref().unwrap_or("unknown")
+    }
+}
+
+/// The query for the runs of a week. `{runs}` stands for the definition of the view `runs`, which reads `events` without reviews.
+const FACTS: &str = include_str!("facts.sql");
+
+/// Returns the query for the runs of a week.
+pub fn facts_sql(week: Week) -> String {
+    let views = bellwether_queries::views();
+    let runs = views.iter().find(|view| view.name == "runs").map_or("", |view| view.sql.as_str());
+    FACTS.replace("{week}", &span("ended_at", week)).replace("{least}", &LEAST_RUNS.to_string()).replace("{runs}", runs)
+}
+
+/// Returns a condition for times in a week.
+pub(crate) fn span(column: &str, week: Week) -> String {
+    let time = |micros: i64| format!("arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
+    format!("{column} >= {} AND {column} < {}", time(week.start()), time(week.end()))
+}
+
+/// Turns the rows of a batch into values, by the names of its columns. Times become numbers.
+///
+/// # Errors
+/// `Data` if the rows do not fit the type.
+pub(crate) fn values_of<T: DeserializeOwned>(batch: &RecordBatch) -> Result<Vec<T>> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let is_time = matches!(field.data_type(), DataType::Timestamp(..));
+        let kind = if is_time { DataType::Int64 } else { field.data_type().clone() };
+        columns.push(if is_time { cast(column, &kind)? } else { column.clone() });
+        fields.push(Field::new(field.name(), kind, field.is_nullable()));
+    }
+    let numbers = RecordBatch::try_new(Schema::new(fields).into(), columns)?;
+    let mut writer = ArrayWriter::new(Vec::new());
+    writer.write(&numbers)?;
+    writer.finish()?;
+    match writer.into_inner() {
+        text if text.is_empty() => Ok(Vec::new()),
+        text => serde_json::from_slice(&text)
+            .map_err(|source| Error::data("rows of a table cannot be read as candidates").with_source(source)),
+    }
+}

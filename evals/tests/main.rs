@@ -1,0 +1,205 @@
+//! The role over tables on disk: replays, restarts, corrections and late statements lead to the same candidates.
+
+use std::collections::BTreeMap;
+
+use bellwether_evals::row::CandidateRow;
+use bellwether_evals::{EvalsSettings, Sample, SampleSetup, Sampler, Week, evaluate, resample};
+use bellwether_follow::{FollowHealth, FollowMetrics, Runner, Until};
+use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, StorageOptions};
+use bellwether_queries::{Session, SessionSettings};
+use bellwether_tables::{ColumnType, Table};
+use prometheus::Registry;
+use serde_json::{Map, Value, json};
+
+/// Monday, 23 November 2026, 00:00 UTC.
+const MONDAY: i64 = 1_795_392_000_000_000;
+const HOUR: i64 = 3_600_000_000;
+
+struct Tables {
+    lake: Lake,
+    folder: tempfile::TempDir,
+    version: i64,
+}
+
+impl Tables {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().to_str().expect("UTF-8");
+        let lake = Lake::open(root, &StorageOptions::default()).await.expect("opens");
+        Self { lake, folder, version: 0 }
+    }
+
+    /// Appends events in one commit.
+    async fn append(&mut self, events: &[Value]) {
+        let usual = |kind: ColumnType| match kind {
+            ColumnType::Text => json!(""),
+            ColumnType::Boolean => json!(false),
+            ColumnType::List(_) => json!([]),
+            ColumnType::TextMap => json!({}),
+            ColumnType::Date => json!("2026-11-23"),
+            _ => json!(0),
+        };
+        let required = Table::Events.columns().iter().filter(|column| column.required);
+        let base: Map<String, Value> = required.map(|column| (column.name.to_owned(), usual(column.kind))).collect();
+        let rows: Vec<Map<String, Value>> = events
+            .iter()
+            .enumerate()
+            .map(|(place, event)| {
+                let mut row = base.clone();
+                row.insert("offset".to_owned(), json!(self.version * 10_000 + i64::try_from(place).expect("few")));
+                row.extend(event.as_object().expect("an object").clone());
+                row
+            })
+            .collect();
+        let reader = arrow::json::ReaderBuilder::new(Table::Events.arrow_schema());
+        let mut decoder = reader.build_decoder().expect("a decoder");
+        decoder.serialize(&rows).expect("rows");
+        let batch = decoder.flush().expect("rows").expect("some");
+        let files = self.lake.write(Table::Events, &batch).await.expect("writes");
+        let log = self.lake.log(Table::Events);
+        let on = log.load().await.expect("loads");
+        let app_id = "main/t/0".to_owned();
+        let commit = Commit {
+            uuid: self.lake.clock().unique_id(),
+            advances: vec![Advance { expected: on.next(&app_id), app_id, next: self.version + 1 }],
+            files: files.into_iter().map(|written| written.file).collect(),
+            operation: "test",
+            ranges: Vec::new(),
+            facts: Map::new(),
+        };
+        assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+        self.version += 1;
+    }
+
+    fn sample(&self) -> Sample {
+        let settings = EvalsSettings { weekly_budget: 12, ..EvalsSettings::default() };
+        Sample { settings, lake: self.lake.clone(), health: FollowHealth::default() }
+    }
+
+    /// Runs the role until it has caught up.
+    async fn follow(&self) {
+        let registry = Registry::new();
+        let setup = SampleSetup::new(self.sample(), &registry).expect("once");
+        let metrics = FollowMetrics::register(&Registry::new(), "evals", Table::Events, None).expect("once");
+        let runner = Runner { until: Until::caught_up(), ..Runner::new("evals", self.lake.clock(), metrics) };
+        runner.run::<Sampler>(&setup).await.expect("runs");
+    }
+
+    async fn known(&self) -> BTreeMap<String, CandidateRow> {
+        let session = Session::open(&self.lake, SessionSettings::default()).await.expect("opens");
+        let known = evaluate::known(&session, Week::of(MONDAY)).await.expect("reads");
+        let bare = |row: CandidateRow| CandidateRow { number: 0, events_version: 0, written_at: 0, ..row };
+        known.into_values().map(|row| (row.run_id.clone(), bare(row))).collect()
+    }
+}
+
+fn run(number: i64, outcome: &str) -> Value {
+    let at = MONDAY + number * HOUR / 10;
+    json!({
+        "event_type": "run.completed", "event_id": format!("e{number}"), "run_id": format!("r{number}"), "source": "app",
+        "attempt": 1, "task": "refund", "release_id": "v1", "stage": "full", "outcome_status": outcome, "event_time": at,
+        "started_at": at, "ended_at": at, "ingested_at": at, "weight_micros": 1_000_000, "content_hash": number,
+        "failure_error_type": if outcome == "success" { Value::Null } else { json!(format!("E{}", number % 3)) },
+    })
+}
+
+fn score(run: i64, passed: bool, revision: i64) -> Value {
+    let at = MONDAY + 200 * HOUR;
+    json!({
+        "event_type": "run.score", "event_id": format!("s{run}-{revision}"), "run_id": format!("r{run}"), "source": "judge",
+        "event_time": at, "ingested_at": at, "revision": revision, "content_hash": 7,
+        "scores": [{ "name": "quality", "kind": "llm", "evaluator_id": "j", "sets_outcome": false, "passed": passed }],
+    })
+}
+
+fn review(run: i64, decision: &str) -> Value {
+    let at = MONDAY + 210 * HOUR;
+    json!({
+        "event_type": "run.review", "event_id": format!("v{run}"), "run_id": format!("r{run}"), "source": "people",
+        "event_time": at, "ingested_at": at, "review_id": format!("v{run}"), "reviewer": "ada", "review_decision": decision,
+        "review_sets_outcome": true,
+    })
+}
+
+fn traffic() -> Vec<Value> {
+    let outcome = |number: i64| match number % 4 {
+        0 => "failure",
+        1 if number % 8 == 1 => "timeout",
+        _ => "success",
+    };
+    (0..80).map(|number| run(number, outcome(number))).collect()
+}
+
+#[tokio::test]
+async fn batches_order_and_restarts_do_not_change_the_candidates() {
+    let (mut at_once, mut in_parts) = (Tables::new().await, Tables::new().await);
+    at_once.append(&traffic()).await;
+    at_once.follow().await;
+    let mut backwards = traffic();
+    backwards.reverse();
+    for part in backwards.chunks(30) {
+        in_parts.append(part).await;
+        in_parts.follow().await;
+    }
+    let known = at_once.known().await;
+    assert_eq!(known.len(), 12, "the budget");
+    assert_eq!(known, in_parts.known().await);
+    assert_eq!(resample(in_parts.sample(), &Registry::new()).await.expect("draws"), 0, "a rebuild changes nothing");
+    assert!(in_parts.folder.path().join("candidates").is_dir());
+}
+
+#[tokio::test]
+async fn late_verdicts_add_and_withdraw_candidates() {
+    let mut tables = Tables::new().await;
+    tables.append(&(0..40).map(|number| run(number, "success")).collect::<Vec<_>>()).await;
+    tables.follow().await;
+    assert!(tables.known().await.values().all(|row| row.class == "success"));
+    tables.append(&[score(17, false, 0)]).await;
+    tables.follow().await;
+    let judged = tables.known().await;
+    assert_eq!((judged["r17"].class.as_str(), judged["r17"].kind.as_str()), ("judged_bad", "failure"));
+    assert_eq!(judged["r17"].inclusion_probability, 1.0, "the only one of its signature");
+    tables.append(&[score(17, true, 1)]).await;
+    tables.follow().await;
+    assert!(tables.known().await.get("r17").is_none_or(|row| row.class == "success"));
+    let mut fresh = Tables::new().await;
+    fresh.append(&[score(17, true, 1), score(17, false, 0)]).await;
+    fresh.append(&(0..40).map(|number| run(number, "success")).collect::<Vec<_>>()).await;
+    fresh.follow().await;
+    assert_eq!(fresh.known().await, tables.known().await, "statements before their runs");
+}
+
+#[tokio::test]
+async fn a_review_changes_neither_the_sample_nor_its_probabilities() {
+    let mut tables = Tables::new().await;
+    tables.append(&traffic()).await;
+    tables.follow().await;
+    let before = tables.known().await;
+    tables.append(&[review(0, "accept"), review(2, "reject")]).await;
+    tables.follow().await;
+    resample(tables.sample(), &Registry::new()).await.expect("draws");
+    assert_eq!(before, tables.known().await);
+}
+
+#[tokio::test]
+async fn a_run_that_a_correction_moves_to_another_week_leaves_its_sample() {
+    let mut tables = Tables::new().await;
+    tables.append(&[run(0, "failure"), run(1, "success")]).await;
+    tables.follow().await;
+    assert!(tables.known().await.contains_key("r0"));
+    let mut moved = run(0, "failure");
+    (moved["revision"], moved["ended_at"]) = (json!(1), json!(MONDAY + 200 * HOUR));
+    tables.append(&[moved]).await;
+    tables.follow().await;
+    assert!(!tables.known().await.contains_key("r0"));
+}
+
+#[tokio::test]
+async fn offline_evaluations_are_not_sampled() {
+    let mut tables = Tables::new().await;
+    let mut offline = run(0, "failure");
+    offline["stage"] = json!("offline_eval");
+    tables.append(&[offline, run(1, "failure")]).await;
+    tables.follow().await;
+    assert_eq!(tables.known().await.keys().collect::<Vec<_>>(), ["r1"]);
+}
