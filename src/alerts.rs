@@ -13,6 +13,8 @@ mod show;
 mod until;
 mod when;
 
+pub(crate) use show::page_of;
+
 use std::process::ExitCode;
 
 use bellwether_base::{Error, Result};

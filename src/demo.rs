@@ -1,25 +1,31 @@
 //! The demo: an embedded broker, three simulated apps, the real pipeline, and a live summary.
 //!
 //! * `apps` generates the events, `traffic` publishes them, `observe` reads the tables with SQL.
+//! * `pages` reads what was delivered, `gates` asks whether the canaries may go on.
 //! * `screen` draws the live summary in a terminal, `headless` prints a bounded scenario.
 //!
 //! Rule: everything between the broker and the SQL result is the real program, not a copy of it.
 
 pub(crate) mod apps;
+mod gates;
 mod headless;
 mod observe;
+mod pages;
 mod screen;
 mod traffic;
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bellwether_alerts::gate::GateReader;
 use bellwether_base::{Clock, Error, Result, SystemClock};
 use rdkafka::mocking::MockCluster;
 use tokio_util::sync::CancellationToken;
 
+use self::pages::PageFiles;
 use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::process::Process;
@@ -36,6 +42,8 @@ pub(crate) struct Demo {
     pub(crate) process: Process,
     pub(crate) brokers: String,
     pub(crate) progress: Arc<traffic::TrafficProgress>,
+    pub(crate) pages: PageFiles,
+    pub(crate) gate: Arc<GateReader>,
 }
 
 impl Demo {
@@ -78,18 +86,20 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
         .create_topic(TOPIC, PARTITIONS, 1)
         .map_err(|source| unavailable("cannot create a topic on the embedded broker", source))?;
     let brokers = cluster.bootstrap_servers();
-    let config = configure(&args, &brokers);
+    let root = root(&args);
+    let pages = PageFiles::beside(&root);
+    let config = configure(&args, &brokers, &root, &pages)?;
     let process = Process::start(&config, roles::all(&config), false, &CancellationToken::new()).await?;
     let progress = Arc::new(traffic::TrafficProgress::new(args.history));
     let producer = traffic::start(&brokers, args.seed, Arc::clone(&progress))?;
-    let demo = Demo { process, brokers, progress };
+    let demo = Demo { process, brokers, progress, pages, gate: Arc::new(crate::gate::reader(Some(&config), None)?) };
     let shown = if args.headless || !std::io::stdout().is_terminal() {
         headless::run(&demo, args.duration).await
     } else {
         screen::run(&demo).await
     };
     demo.progress.stop();
-    let (root, command) = (demo.root(), demo.sql_command());
+    let (root, command, pages) = (demo.root(), demo.sql_command(), demo.pages);
     let finished = demo.process.finish().await;
     // The thread checks the flag between messages, so this is quick.
     let produced = tokio::task::spawn_blocking(move || producer.join()).await;
@@ -99,18 +109,28 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     if !matches!(produced, Ok(Ok(()))) {
         return Err(Error::bug("the simulated apps panicked"));
     }
-    crate::print(&format!("\nThe tables are in {root}\nTo query them: {command}"))
+    crate::print(&format!("\nThe tables are in {root}\nTo query them: {command}"))?;
+    if pages.inbox.exists() {
+        crate::print(&format!("The pages are in {}", pages.inbox.display()))?;
+    }
+    if pages.slack.exists() {
+        crate::print(&format!("The page as a message for Slack: {}", pages.slack.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn configure(args: &DemoArgs, brokers: &str) -> Config {
-    let mut config = Config::default();
-    config.tables.root = match &args.root {
-        Some(root) => root.display().to_string(),
-        None => {
-            let now = humantime::format_rfc3339_seconds(now()).to_string();
-            format!("bellwether-data/demo-{}", now.replace([':', '-', 'Z'], "").replace('T', "-"))
-        }
-    };
+/// Returns the folder of the tables.
+fn root(args: &DemoArgs) -> PathBuf {
+    args.root.clone().unwrap_or_else(|| {
+        let now = humantime::format_rfc3339_seconds(now()).to_string();
+        let name = format!("demo-{}", now.replace([':', '-', 'Z'], "").replace('T', "-"));
+        Path::new("bellwether-data").join(name)
+    })
+}
+
+fn configure(args: &DemoArgs, brokers: &str, root: &Path, pages: &PageFiles) -> Result<Config> {
+    let mut config = Config { deliver: pages.settings()?, ..Config::default() };
+    config.tables.root = root.display().to_string();
     config.kafka.brokers = brokers.to_owned();
     config.kafka.topics = vec![TOPIC.to_owned()];
     config.kafka.flush.interval = Duration::from_millis(800);
@@ -119,7 +139,7 @@ fn configure(args: &DemoArgs, brokers: &str) -> Config {
     config.serve.address = args.serve;
     // The embedded broker and its offsets are lost at the end, so every demo on the same root needs a job of its own.
     config.kafka.job = format!("demo-{}", SystemClock.now_micros() / 1_000_000);
-    config
+    Ok(config)
 }
 
 /// Returns the time of day by the clock that the tables use.

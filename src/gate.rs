@@ -114,7 +114,7 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
             .map_err(|source| Error::bug("cannot write the answer as JSON").with_source(source))?;
         crate::print(&text)?;
     } else {
-        crate::print(&table::answer(&answer, screen::width()))?;
+        crate::print(&shown(&answer, screen::width()))?;
     }
     // A webhook that does not answer changes no decision.
     if let Some(notifier) = notifier
@@ -123,6 +123,11 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
         exit::report(&error);
     }
     Ok(code(answer.decision))
+}
+
+/// Returns an answer for people, fitted to a width.
+pub(crate) fn shown(answer: &GateAnswer, width: Option<usize>) -> String {
+    table::answer(answer, width)
 }
 
 /// Returns the exit code of a decision.

@@ -33,5 +33,5 @@ pub mod settings;
 pub use deliverer::{Deliver, DeliverSetup, Deliverer, run};
 pub use hands::{Acknowledgement, Hands, NoHands, Silences};
 pub use page::{PageBuilder, RowOnly};
-pub use send::within;
+pub use send::{NO_EVIDENCE, within};
 pub use settings::DeliverSettings;

@@ -18,7 +18,9 @@ const EVIDENCE_TIME: Duration = Duration::from_secs(2);
 const SINK_TIME: Duration = Duration::from_secs(30);
 
 /// The note of a page for which there was no time.
-const NO_EVIDENCE: &str = "Evidence from the tables was not ready in time; these are the figures of the alert alone.";
+/// Note on a page that was sent without evidence from the tables.
+pub const NO_EVIDENCE: &str =
+    "Evidence from the tables was not ready in time; these are the figures of the alert alone.";
 
 /// A message that was handed to its sink.
 pub(crate) struct Sent {

@@ -8,7 +8,9 @@ use bellwether_alerts::current::{CurrentAlert, current_alerts};
 use bellwether_alerts::hands::{Action, ActionKind, Hands};
 use bellwether_base::{Error, Result};
 use bellwether_evidence::{AlertRecord, LinkSettings, Links, PageSource};
+use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_sinks::Page;
 use serde_json::{Value, json};
 
 use super::find::find;
@@ -87,17 +89,25 @@ pub(super) async fn page(root: &RootArgs, id: &str) -> Result<(), Stop> {
     let lake = open_to_read(&root.uri, &root.options).await?;
     let alerts = current_alerts(&lake).await?;
     let alert = find(&alerts, id)?;
+    let links = root.config.map_or_else(LinkSettings::default, |config| config.links);
+    let page = Box::pin(page_of(lake, alert, &links)).await?;
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    crate::print(&bellwether_sinks::terminal(&page, screen::width().unwrap_or(PAGE_WIDTH), colour))?;
+    Ok(())
+}
+
+/// Makes the page of an alert with all its evidence, however long that takes.
+///
+/// # Errors
+/// `Unavailable` if the tables do not answer.
+pub(crate) async fn page_of(lake: Lake, alert: &CurrentAlert, links: &LinkSettings) -> Result<Page> {
     let session = Session::open(&lake, SessionSettings::default()).await?;
     let rows = evidence_row(&session, alert).await?;
     let records = rows.iter().map(AlertRecord::read).collect::<Result<Vec<_>>>()?;
     let record = records.into_iter().flatten().next();
     let record = record.ok_or_else(|| Error::bug(format!("alert `{}` has no row in `alerts`", alert.alert_id)))?;
-    let links = root.config.map_or_else(LinkSettings::default, |config| config.links);
-    let source = PageSource::new(lake, Links::new(&links)).patient(LONGEST_STATEMENT);
-    let page = Box::pin(source.page(&record)).await;
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    crate::print(&bellwether_sinks::terminal(&page, screen::width().unwrap_or(PAGE_WIDTH), colour))?;
-    Ok(())
+    let source = PageSource::new(lake, Links::new(links)).patient(LONGEST_STATEMENT);
+    Ok(Box::pin(source.page(&record)).await)
 }
 
 /// Formats the evidence in a row of `alerts`.

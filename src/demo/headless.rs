@@ -1,5 +1,6 @@
 //! The demo without a terminal: publishes the history and some live traffic, then prints the tables.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellwether_base::Result;
@@ -7,8 +8,9 @@ use bellwether_stats::figure::number;
 
 use super::apps::{INVOICE_CANARY, SUPPORT_CANARY};
 use super::observe::{Observer, TextResult};
-use super::{Demo, QUERIES};
-use crate::roles::{aggregate, watch};
+use super::{Demo, QUERIES, gates, pages};
+use crate::roles::{aggregate, deliver, watch};
+use crate::screen;
 
 /// Time between two looks at the tables.
 const TICK: Duration = Duration::from_millis(500);
@@ -18,6 +20,12 @@ const LINE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the last messages to be committed.
 const SETTLE: Duration = Duration::from_secs(60);
+
+/// Longest wait for the page after that.
+const DELIVERED: Duration = Duration::from_secs(15);
+
+/// Width of pages and alerts that do not go to a terminal, columns.
+const WIDTH: usize = 100;
 
 pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
     let mut text = format!("tables  {}\nbroker  {}  topic {}\n", demo.root(), demo.brokers, super::TOPIC);
@@ -29,7 +37,8 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
     settle(demo, &mut observer).await?;
     observer.look("1h").await?;
     for line in observer.view().news.iter().rev() {
-        crate::print(&format!("  {line}"))?;
+        // All of it was read at the end, so that its time says nothing.
+        crate::print(&format!("  {}", line.split_once("  ").map_or(line.as_str(), |(_, text)| text)))?;
     }
     show(&observer, "Rolling metrics, last hour", "SELECT task, release_id, stage, runs, round(success_rate, 3) AS success, \
         round(success_rate_low, 3) AS low, round(success_rate_high, 3) AS high, round(schema_adherence, 3) AS schema_ok, \
@@ -62,7 +71,9 @@ pub(crate) async fn run(demo: &Demo, live: Duration) -> Result<()> {
     )
     .await?;
     print_alerts(&observer).await?;
-    crate::print("Queries to try")?;
+    print_page(demo).await?;
+    print_gates(demo).await?;
+    crate::print("\nQueries to try")?;
     for (question, sql) in QUERIES {
         crate::print(&format!("  {question:<28} {sql}"))?;
     }
@@ -102,7 +113,11 @@ async fn settle(demo: &Demo, observer: &mut Observer) -> Result<()> {
     while begun.elapsed() < SETTLE && !demo.process.is_stopping() {
         observer.count(demo).await?;
         let committed = demo.progress.committed() >= demo.progress.published();
-        if committed && probes.behind(aggregate::NAME).await? == 0 && probes.behind(watch::NAME).await? == 0 {
+        let mut is_behind = !committed;
+        for role in [aggregate::NAME, watch::NAME, deliver::NAME] {
+            is_behind |= probes.behind(role).await? != 0;
+        }
+        if !is_behind {
             break;
         }
         tokio::time::sleep(TICK).await;
@@ -118,7 +133,8 @@ async fn print_alerts(observer: &Observer) -> Result<()> {
              WHERE release_id = '{release}' AND state = 'firing' AND NOT stale AND change <> 'retracted' ORDER BY at, rule"
         )
     };
-    crate::print("Alerts")?;
+    crate::print("\nAlerts")?;
+    let width = screen::width().unwrap_or(WIDTH);
     let bad = observer.ask(&fired(INVOICE_CANARY)).await?;
     for cells in &bad.rows {
         if let [severity, rule, at, canary, baseline, bound, unit, title] = cells.as_slice() {
@@ -128,19 +144,47 @@ async fn print_alerts(observer: &Observer) -> Result<()> {
                 "a_month" => format!("at most {} false alarms per month", number(bound)),
                 _ => "no bound on false alarms".to_owned(),
             };
-            crate::print(&format!("  {severity:<7} {rule:<24} {title}"))?;
-            crate::print(&format!(
-                "          fired at {at} on {canary} canary runs against {baseline} baseline runs; {promise}"
-            ))?;
+            crate::print(&format!("  {severity:<7} {rule}"))?;
+            let fired = format!("fired at {at} on {canary} canary runs against {baseline} baseline runs; {promise}");
+            for line in [title, &fired].into_iter().flat_map(|text| screen::wrap(text, width.saturating_sub(10))) {
+                crate::print(&format!("          {line}"))?;
+            }
         }
     }
     let twin = observer.ask(&fired(SUPPORT_CANARY)).await?;
     let first = bad.rows.first().map_or("not caught", |_| "caught");
     crate::print(&format!(
-        "  Bad canary {INVOICE_CANARY}: {first}. Harmless canary {SUPPORT_CANARY}: {} alerts.\n",
+        "  Bad canary {INVOICE_CANARY}: {first}. Harmless canary {SUPPORT_CANARY}: {} alerts.",
         twin.rows.len()
     ))?;
     Ok(())
+}
+
+/// Prints the page about the bad canary, and writes it as a message for Slack.
+async fn print_page(demo: &Demo) -> Result<()> {
+    crate::print("\nThe page, as it arrives")?;
+    let begun = Instant::now();
+    loop {
+        // Delivery takes up to some seconds for the evidence.
+        let pages = demo.pages.read();
+        if let Some(page) = pages::about(&pages, INVOICE_CANARY) {
+            let page = Box::pin(pages::complete(&demo.process.lake, page)).await?;
+            demo.pages.write_slack(&page)?;
+            let width = screen::width().unwrap_or(WIDTH);
+            return crate::print(&pages::shown(&page, width, pages::colour())).map(|_| ());
+        }
+        if begun.elapsed() >= DELIVERED || demo.process.is_stopping() {
+            return crate::print("  none: the canary had too few runs to be judged").map(|_| ());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Prints whether the canaries may go on.
+async fn print_gates(demo: &Demo) -> Result<()> {
+    crate::print("\nThe gate: may a release go on?")?;
+    let answers = gates::ask(Arc::clone(&demo.gate), demo.process.lake.clone()).await?;
+    crate::print(gates::shown(demo, &answers, screen::width()).trim_end()).map(|_| ())
 }
 
 async fn show(observer: &Observer, title: &str, sql: &str) -> Result<()> {

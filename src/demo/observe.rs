@@ -8,9 +8,12 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
 use bellwether_queries::{Session, SessionSettings};
+use bellwether_sinks::Page;
+use bellwether_sinks::page::{Severity, Status};
 use bellwether_tables::Table;
 
 use super::Demo;
+use super::pages::PageFiles;
 use crate::roles::ingest;
 
 /// Points of a release's sparkline.
@@ -21,6 +24,9 @@ const NEWS: usize = 100;
 
 /// Memory of the demo's own queries.
 const MEMORY_BYTES: usize = 256 << 20;
+
+/// Time without progress after which the rate is zero, seconds.
+const STILL: f64 = 10.0;
 
 /// Runs that a release needs before the news mentions its rates.
 const ENOUGH: f64 = 30.0;
@@ -74,6 +80,7 @@ pub(crate) struct Observer {
     view: View,
     at: Instant,
     known: BTreeMap<String, bool>,
+    pages: PageFiles,
 }
 
 // === impl Observer ===
@@ -89,7 +96,7 @@ impl Observer {
         };
         let session = Session::open(&lake, settings).await?;
         let view = View { span: "5m", ..View::default() };
-        Ok(Self { session, lake, view, at: Instant::now(), known: BTreeMap::new() })
+        Ok(Self { session, lake, view, at: Instant::now(), known: BTreeMap::new(), pages: demo.pages.clone() })
     }
 
     /// Updates the number of committed messages, which the producer waits for. Cheap.
@@ -97,7 +104,8 @@ impl Observer {
         let events = self.lake.log(Table::Events).latest_version().await?;
         let committed = u64::try_from(demo.process.health.progress(ingest::NAME)).unwrap_or(0);
         let passed = self.at.elapsed().as_secs_f64();
-        if passed >= 1.0 {
+        // Ingest reports its progress every few seconds; in between, the rate does not drop to zero.
+        if (passed >= 1.0 && committed > self.view.committed) || passed >= STILL {
             let rate = committed.saturating_sub(self.view.committed) as f64 / passed;
             self.view.per_second = rate;
             self.view.committed = committed;
@@ -114,6 +122,9 @@ impl Observer {
         let answer = self.ask(&rolling_sql(span)).await?;
         self.view.rows = answer.rows.iter().map(|cells| release_row(cells)).collect();
         self.add_news();
+        for page in self.pages.read() {
+            self.once(format!("page {} {:?}", page.incident, page.status), heading(&page));
+        }
         let quarantine =
             self.ask("SELECT reason, count(*) AS n FROM quarantine GROUP BY reason ORDER BY reason").await?;
         let mut total = 0;
@@ -200,6 +211,21 @@ impl Observer {
             self.view.news.truncate(NEWS);
         }
     }
+}
+
+/// Returns the urgency of a page, its state and its title.
+fn heading(page: &Page) -> String {
+    let severity = match page.severity {
+        Severity::Page => "page",
+        Severity::Ticket => "ticket",
+        Severity::Info => "info",
+    };
+    let state = match page.status {
+        Status::Firing => "",
+        Status::Acknowledged => "acknowledged: ",
+        Status::Resolved => "resolved: ",
+    };
+    format!("{severity}: {state}{}", page.title)
 }
 
 fn rolling_sql(span: &str) -> String {

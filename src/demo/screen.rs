@@ -3,6 +3,7 @@
 //! One loop reads the tables, draws them and reads keys. The terminal is restored however the loop ends, also after a panic
 //! (by ratatui's hook).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_base::{Error, Result};
@@ -12,9 +13,11 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Gauge, Paragraph, Row, Sparkline, Table};
+use tokio::task::JoinSet;
 
-use super::observe::{Observer, TextResult, View};
-use super::{Demo, QUERIES};
+use super::apps::INVOICE_CANARY;
+use super::observe::{Observer, View};
+use super::{Demo, QUERIES, gates, pages};
 use crate::memory;
 
 /// Longest wait for a key before the screen is redrawn.
@@ -22,6 +25,12 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// Time between two reads of the metrics.
 const LOOK: Duration = Duration::from_millis(1500);
+
+/// Title of the gate's answers.
+const GATE: &str = "the gate: may a release go on?";
+
+/// Lines of a step through a long answer.
+const PAGE: i32 = 20;
 
 /// A canary is shown in red if its success rate is lower than its baseline's by more than this.
 const WORSE: f64 = 0.05;
@@ -31,13 +40,23 @@ struct Screen {
     view: View,
     long_span: bool,
     input: Option<String>,
-    answer: Option<(String, std::result::Result<TextResult, String>)>,
+    answer: Option<Answer>,
+}
+
+/// A text over the screen.
+struct Answer {
+    title: String,
+    text: String,
+    /// First line that is shown.
+    top: u16,
 }
 
 enum Action {
     Nothing,
     Quit,
     Ask(String),
+    Page,
+    Gates,
 }
 
 pub(crate) async fn run(demo: &Demo) -> Result<()> {
@@ -54,6 +73,7 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
     let broken = |source: std::io::Error| Error::unavailable("lost the terminal").with_source(source);
     let mut screen = Screen { view: observer.view(), ..Screen::default() };
     let mut looked = std::time::Instant::now();
+    let mut asking = JoinSet::new();
     while !demo.process.is_stopping() {
         terminal.draw(|frame| draw(frame, demo, &screen)).map_err(broken)?;
         // Waiting for a key may block this worker thread; no other task needs it.
@@ -64,13 +84,28 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
                 Action::Nothing => {}
                 Action::Quit => return Ok(()),
                 Action::Ask(sql) => {
-                    let answer = observer.ask(&sql).await.map_err(|error| match error.hint() {
-                        Some(hint) => format!("{error}\nhint: {hint}"),
-                        None => error.to_string(),
-                    });
-                    screen.answer = Some((sql, answer));
+                    let answer = observer.ask(&sql).await;
+                    screen.answer = Some(Answer::to(
+                        sql,
+                        answer.map(|answer| match answer.rows.is_empty() {
+                            true => "no rows".to_owned(),
+                            false => super::headless::table(&answer),
+                        }),
+                    ));
+                }
+                Action::Page => screen.answer = Some(Box::pin(page(demo, width_inside(terminal))).await?),
+                Action::Gates => {
+                    // It takes some seconds, and the screen goes on meanwhile.
+                    asking.spawn(gates::ask(Arc::clone(&demo.gate), demo.process.lake.clone()));
+                    screen.answer = Some(Answer::to(GATE.to_owned(), Ok("asking …".to_owned())));
                 }
             }
+        }
+        if let Some(Ok(answers)) = asking.try_join_next()
+            && let Some(answer) = screen.answer.as_mut().filter(|answer| answer.title == GATE)
+        {
+            let width = width_inside(terminal);
+            *answer = Answer::to(GATE.to_owned(), answers.map(|answers| gates::shown(demo, &answers, Some(width))));
         }
         let read = refresh(demo, observer, &screen, &mut looked).await;
         match read {
@@ -82,6 +117,25 @@ async fn show(demo: &Demo, observer: &mut Observer, terminal: &mut ratatui::Defa
     Ok(())
 }
 
+/// Returns the columns inside of an answer.
+fn width_inside(terminal: &ratatui::DefaultTerminal) -> usize {
+    terminal.size().map_or(80, |size| usize::from(size.width).saturating_sub(6))
+}
+
+/// Returns the page about the bad canary, and writes it as a message for Slack.
+async fn page(demo: &Demo, width: usize) -> Result<Answer> {
+    let pages = demo.pages.read();
+    let text = match pages::about(&pages, INVOICE_CANARY) {
+        Some(page) => {
+            let page = Box::pin(pages::complete(&demo.process.lake, page)).await?;
+            demo.pages.write_slack(&page)?;
+            format!("{}\nas a message for Slack: {}", pages::shown(&page, width, false), demo.pages.slack.display())
+        }
+        None => "no page yet: the canary has too few runs to be judged".to_owned(),
+    };
+    Ok(Answer { title: "the page, as it arrives".to_owned(), text, top: 0 })
+}
+
 async fn refresh(demo: &Demo, observer: &mut Observer, screen: &Screen, looked: &mut std::time::Instant) -> Result<()> {
     observer.count(demo).await?;
     let span = if screen.long_span { "1h" } else { "5m" };
@@ -90,6 +144,25 @@ async fn refresh(demo: &Demo, observer: &mut Observer, screen: &Screen, looked: 
         *looked = std::time::Instant::now();
     }
     Ok(())
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn to(title: String, text: Result<String>) -> Self {
+        let text = text.unwrap_or_else(|error| match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        });
+        Self { title, text, top: 0 }
+    }
+
+    /// Moves down by some lines, or up, but not beyond the text.
+    fn scroll(&mut self, lines: i32) {
+        let last = i32::try_from(self.text.lines().count()).unwrap_or(i32::MAX).saturating_sub(1);
+        let top = i32::from(self.top).saturating_add(lines).clamp(0, last.max(0));
+        self.top = u16::try_from(top).unwrap_or(u16::MAX);
+    }
 }
 
 // === impl Screen ===
@@ -117,9 +190,20 @@ impl Screen {
             }
             return Action::Nothing;
         }
+        if let Some(answer) = &mut self.answer {
+            match key.code {
+                KeyCode::Down => answer.scroll(1),
+                KeyCode::Up => answer.scroll(-1),
+                KeyCode::PageDown | KeyCode::Char(' ') => answer.scroll(PAGE),
+                KeyCode::PageUp => answer.scroll(-PAGE),
+                _ => {}
+            }
+        }
         match key.code {
             KeyCode::Esc if self.answer.is_some() => self.answer = None,
             KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
+            KeyCode::Char('p') => return Action::Page,
+            KeyCode::Char('g') => return Action::Gates,
             KeyCode::Char('s') => self.long_span = !self.long_span,
             KeyCode::Char(':') | KeyCode::Enter => {
                 self.answer = None;
@@ -154,23 +238,22 @@ fn draw(frame: &mut Frame<'_>, demo: &Demo, screen: &Screen) {
     sparks(frame, &screen.view, left);
     frame.render_widget(news(&screen.view), right);
     frame.render_widget(footer(demo, screen), foot);
-    if let Some((sql, answer)) = &screen.answer {
-        let area = Rect {
-            x: 2,
-            y: 5,
-            width: frame.area().width.saturating_sub(4),
-            height: frame.area().height.saturating_sub(10),
-        };
-        let text = match answer {
-            Ok(answer) if answer.rows.is_empty() => "no rows".to_owned(),
-            Ok(answer) => super::headless::table(answer),
-            Err(error) => error.clone(),
-        };
-        frame.render_widget(Clear, area);
-        let block =
-            Block::bordered().title(format!(" {sql} ")).title_bottom(" esc closes ").border_style(Style::new().cyan());
-        frame.render_widget(Paragraph::new(text).block(block), area);
+    if let Some(answer) = &screen.answer {
+        over(frame, answer);
     }
+}
+
+/// Draws a text over the screen, as high as it needs.
+fn over(frame: &mut Frame<'_>, answer: &Answer) {
+    let lines = u16::try_from(answer.text.lines().count()).unwrap_or(u16::MAX);
+    let all = frame.area();
+    let height = lines.saturating_add(2).min(all.height.saturating_sub(2));
+    let area = Rect { x: 2.min(all.width), y: 1.min(all.height), width: all.width.saturating_sub(4), height };
+    let keys = if lines.saturating_add(2) > height { " ↑ ↓ space scroll  esc closes " } else { " esc closes " };
+    let block = Block::bordered().title(format!(" {} ", answer.title)).title_bottom(keys);
+    let paragraph = Paragraph::new(answer.text.as_str()).scroll((answer.top, 0));
+    frame.render_widget(Clear, area);
+    frame.render_widget(paragraph.block(block.border_style(Style::new().cyan())), area);
 }
 
 fn header<'a>(demo: &Demo, view: &View) -> Paragraph<'a> {
@@ -281,11 +364,13 @@ fn news<'a>(view: &View) -> Paragraph<'a> {
     let lines: Vec<Line<'a>> = view
         .news
         .iter()
-        .map(
-            |text| {
-                if text.contains("worse") { Line::from(text.clone().red().bold()) } else { Line::from(text.clone()) }
-            },
-        )
+        .map(|text| {
+            if text.contains("worse") || text.contains("  page: ") {
+                Line::from(text.clone().red().bold())
+            } else {
+                Line::from(text.clone())
+            }
+        })
         .collect();
     Paragraph::new(lines).block(Block::bordered().title(" news "))
 }
@@ -301,7 +386,8 @@ fn footer<'a>(demo: &Demo, screen: &Screen) -> Paragraph<'a> {
             lines.push(Line::from(vec![format!("{} ", index + 1).cyan(), Span::from(*sql).dim()]));
         }
     }
-    Paragraph::new(lines).block(Block::bordered().title(" q quit  s span  : enter SQL  1–8 run a query "))
+    Paragraph::new(lines)
+        .block(Block::bordered().title(" q quit  p page  g gate  s span  : enter SQL  1–8 run a query "))
 }
 
 #[cfg(test)]
@@ -309,6 +395,26 @@ mod tests {
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+
+    #[test]
+    fn a_long_answer_scrolls_within_its_lines_and_escape_closes_it() {
+        let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
+        let text = (0..30).map(|line| format!("line {line}\n")).collect();
+        let mut screen = Screen { answer: Some(Answer::to("t".to_owned(), Ok(text))), ..Screen::default() };
+        let top = |screen: &Screen| screen.answer.as_ref().map(|answer| answer.top);
+        for (code, expected) in [(KeyCode::Up, 0), (KeyCode::PageDown, 20), (KeyCode::Char(' '), 29), (KeyCode::Up, 28)]
+        {
+            screen.press(key(code));
+            assert_eq!(top(&screen), Some(expected), "{code:?}");
+        }
+        let mut terminal = Terminal::new(TestBackend::new(60, 12)).expect("a test terminal");
+        terminal.draw(|frame| over(frame, screen.answer.as_ref().expect("open"))).expect("draws");
+        let shown: String = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
+        assert!(shown.contains("line 28") && shown.contains("scroll") && !shown.contains("line 27"), "{shown}");
+        screen.press(key(KeyCode::Esc));
+        assert_eq!(top(&screen), None);
+        assert!(matches!(screen.press(key(KeyCode::Char('p'))), Action::Page));
+    }
 
     #[test]
     fn a_bad_canary_stands_out_in_the_table() {

@@ -1,5 +1,7 @@
 //! The demo, without a terminal.
 
+use serde_json::Value;
+
 use crate::common::bellwether;
 use crate::common::program::text;
 
@@ -17,6 +19,21 @@ fn the_demo_prints_its_tables_and_ends() {
     // The bad canary fires, with its time, number of runs and certainty; its good twin does not.
     let verdict = "Bad canary extract-7.4: caught. Harmless canary 2026-11-23.1: 0 alerts.";
     assert!(shown.contains(verdict), "{shown}");
+    // The page says what broke, since when, what to do; the payload is a message for Slack.
+    for part in ["on release extract-7.4 against extract-7.3", "Firing · ", "Certainty", "Since", "Numbers"] {
+        assert!(shown.contains(part), "`{part}` is missing from\n{shown}");
+    }
+    let slack = folder.path().join("tables-slack.json");
+    assert!(shown.contains(text(&slack)), "{shown}");
+    let payload: Value = serde_json::from_slice(&std::fs::read(&slack).expect("a file")).expect("JSON");
+    assert!(payload["text"].as_str().is_some_and(|text| text.contains("extract-7.4")), "{payload:#}");
+    assert!(payload["blocks"].as_array().is_some_and(|blocks| blocks.len() > 2), "{payload:#}");
+    assert!(folder.path().join("tables-pages.ndjson").is_file());
+    // The gate rolls the bad canary back. Its twin goes on, or the gate says how many more runs it needs.
+    assert!(shown.contains("roll back: invoice_extraction extract-7.4 against extract-7.3"), "{shown}");
+    let twin = shown.split("--canary 2026-11-23.1\n").nth(1).expect("the twin is asked about");
+    let held = twin.starts_with("hold: refund_triage") && twin.contains("more canary runs");
+    assert!(held || twin.starts_with("promote: refund_triage"), "{twin}");
     assert!(shown.contains("canary runs against") && shown.contains("releases alerts falsely"), "{shown}");
     let listed = bellwether(&["alerts", "list", "--root", text(&root)]).succeeds();
     let line =

@@ -29,4 +29,5 @@ pub use ping::{Ping, PingSettings};
 pub use render::terminal;
 pub use secret::Secret;
 pub use settings::SinkSettings;
+pub use sink::slack::slack_message;
 pub use sink::{Failure, Notice, Receipt, ReleaseNotice, RollbackNotice, Sink};

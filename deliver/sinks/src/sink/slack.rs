@@ -89,6 +89,11 @@ impl SlackSettings {
     }
 }
 
+/// Returns the body of a message for a webhook of Slack, in Block Kit.
+pub fn slack_message(notice: &Notice) -> Value {
+    blocks::message(notice)
+}
+
 // === impl Slack ===
 
 impl Slack {
