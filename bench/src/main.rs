@@ -91,6 +91,9 @@ struct Sizes {
     watched_hours: i64,
     /// Measured ticks.
     watched_ticks: i64,
+    /// Tasks with a bad canary, and seconds of their traffic.
+    paged_tasks: usize,
+    paged_s: u64,
     /// Runs in the run index.
     late_runs: usize,
     /// The backlogs of `groups` have one in this many of their events.
@@ -122,6 +125,8 @@ const FULL: Sizes = Sizes {
     watched_tasks: 1000,
     watched_hours: 96,
     watched_ticks: 20,
+    paged_tasks: 100,
+    paged_s: 300,
     late_runs: 10_000_000,
     backlog_part: 1,
     fleet_tasks: 500,
@@ -144,6 +149,8 @@ const QUICK: Sizes = Sizes {
     watched_tasks: 1000,
     watched_hours: 80,
     watched_ticks: 5,
+    paged_tasks: 20,
+    paged_s: 180,
     late_runs: 500_000,
     backlog_part: 10,
     fleet_tasks: 500,
@@ -166,6 +173,8 @@ const TINY: Sizes = Sizes {
     watched_tasks: 10,
     watched_hours: 3,
     watched_ticks: 2,
+    paged_tasks: 2,
+    paged_s: 1,
     late_runs: 3_000,
     backlog_part: 1_000,
     fleet_tasks: 4,

@@ -8,6 +8,7 @@ mod groups;
 mod history;
 mod idle;
 mod late;
+mod page;
 mod peers;
 mod watch;
 mod whole;
@@ -40,6 +41,8 @@ pub(crate) enum Part {
     Commits,
     /// A tick of all shipped rules over thousands of series
     Watch,
+    /// From the transition of an alert to its delivery, and from the event that completes the evidence to the page
+    Page,
     /// Late outcomes: the run index, verdicts within and beyond its horizon, takeover by a standby
     Late,
     /// Thousands of groups: aggregate, catching up, live traffic, the watcher
@@ -69,6 +72,7 @@ impl Part {
             Self::Workers => "workers",
             Self::Commits => "commits",
             Self::Watch => "watch",
+            Self::Page => "page",
             Self::Late => "late",
             Self::Groups => "groups",
             Self::Years => "years",
@@ -78,7 +82,7 @@ impl Part {
     }
 
     fn needs_a_broker(self) -> bool {
-        matches!(self, Self::Whole | Self::Freshness | Self::Idle | Self::Workers | Self::Peers)
+        matches!(self, Self::Whole | Self::Freshness | Self::Idle | Self::Workers | Self::Page | Self::Peers)
     }
 
     /// Measures the part, or records why it was skipped.
@@ -103,6 +107,7 @@ impl Part {
             Self::Workers => Box::pin(workers::run(bench)).await,
             Self::Commits => Box::pin(commits::run(bench)).await,
             Self::Watch => Box::pin(watch::run(bench)).await,
+            Self::Page => Box::pin(page::run(bench)).await,
             Self::Late => Box::pin(late::run(bench)).await,
             Self::Groups => Box::pin(groups::run(bench)).await,
             Self::Years => Box::pin(years::run(bench)).await,

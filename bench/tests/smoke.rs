@@ -51,11 +51,12 @@ fn the_crates_are_measured() {
 
 #[test]
 fn the_program_is_measured_on_a_broker() {
-    let (whole, written) = bench(&["whole", "freshness", "idle", "commits"]);
+    let (whole, written) = bench(&["whole", "freshness", "idle", "page", "commits"]);
     if whole {
         assert!(measures(&written, "whole") >= 16);
         assert!(measures(&written, "freshness") >= 4);
         assert!(measures(&written, "idle") >= 2);
+        assert!(measures(&written, "page") >= 5);
         assert!(measures(&written, "commits") >= 6);
     } else {
         assert!(written.contains("BELLWETHER_TEST_KAFKA"), "{written}");
