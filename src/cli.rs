@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, deliver, erase, exit, gate, maintain, report, rules, sql};
+use crate::{alerts, audit, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -35,10 +35,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run ingest, aggregate, rollup, watch, deliver and evals in one process.
+    /// Run ingest, aggregate, rollup, watch and deliver in one process.
     ///
     /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
-    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. evals samples runs for review. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. If `evals.sample` is on, evals samples runs for review. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Gate(gate::GateArgs),
     #[command(subcommand)]
     Report(report::ReportCommand),
+    #[command(subcommand)]
+    Evalset(evalset::EvalsetCommand),
     /// Recompute `metrics`, its roll-ups and `releases` from `events`.
     ///
     /// Readers and a running aggregate role keep using the old rows until all new ones are ready; each table is then replaced

@@ -552,7 +552,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 53, "keys with a default");
+        assert_eq!(keys, 61, "keys with a default");
     }
 
     #[test]

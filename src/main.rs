@@ -4,7 +4,7 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report`, `evalset` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
@@ -17,6 +17,7 @@ mod config;
 mod deliver;
 mod demo;
 mod erase;
+mod evalset;
 mod exit;
 mod gate;
 mod health;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
             | Command::Rules(_)
             | Command::Gate(_)
             | Command::Report(_)
+            | Command::Evalset(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
@@ -107,6 +109,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Gate(args) => block_on(gate::run(args)),
         Command::Report(command) => block_on(report::run(command)),
+        Command::Evalset(command) => evalset::run(command),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

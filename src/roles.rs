@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn a_process_has_the_roles_of_its_command_in_the_order_of_the_data_flow() {
         let config = config(REFERENCE);
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "evals", "maintain"]);
-        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch, evals");
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "maintain"]);
+        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch");
         for name in ["ingest", "rollup", "watch", "evals"] {
             assert_eq!(list(&only(&config, name)), [name, "maintain"]);
         }
@@ -160,15 +160,22 @@ mod tests {
     #[test]
     fn run_leaves_watch_out_if_it_is_turned_off_but_the_command_watch_does_not() {
         let config = config("[alerts]\nwatch = false\n");
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "evals", "maintain"]);
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "maintain"]);
         assert_eq!(list(&only(&config, "watch")), ["watch", "maintain"]);
     }
 
     #[test]
     fn run_includes_deliver_if_there_is_a_sink() {
         let config = config("deliver.sinks.file = { kind = \"inbox\", path = \"pages.ndjson\" }\n");
-        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "evals", "maintain"]);
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "deliver", "maintain"]);
         assert_eq!(list(&only(&config, "deliver")), ["deliver", "maintain"]);
+    }
+
+    #[test]
+    fn run_includes_evals_if_it_is_turned_on() {
+        let config = config("[evals]\nsample = true\n");
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "evals", "maintain"]);
+        assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch, evals");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod common;
 mod crash;
 mod deliver;
 mod earlier;
+mod evalset;
 mod evidence;
 mod examples;
 mod gate;

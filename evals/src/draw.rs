@@ -84,7 +84,7 @@ pub struct Draw {
     budget: Budget,
     outlier_factor: f64,
     critical: Least,
-    criticals: u64,
+    critical_runs: u64,
     cells: BTreeMap<(Kind, String, String), Members>,
 }
 
@@ -154,7 +154,7 @@ impl Draw {
             budget,
             outlier_factor,
             critical: Least::new(MOST_CRITICAL),
-            criticals: 0,
+            critical_runs: 0,
             cells: BTreeMap::new(),
         }
     }
@@ -191,7 +191,7 @@ impl Draw {
         let kept = Kept { rank, id, judged: Judged { run, judgement, weight } };
         if is_critical {
             members.cell.must_take += 1;
-            self.criticals += 1;
+            self.critical_runs += 1;
             self.critical.push(kept);
         } else {
             members.cell.members[weight.level()] += 1;
@@ -225,7 +225,7 @@ impl Draw {
         let plan = plan(&counts, &self.budget);
         let named = |cell: &Cell| (cell.kind, cell.signature.clone(), cell.stratum.clone());
         let places: BTreeMap<_, _> = plan.cells.iter().map(named).zip(plan.group_of_cells()).collect();
-        let mut drawn = criticals(self.critical, self.criticals);
+        let mut drawn = critical_runs(self.critical, self.critical_runs);
         let mut groups: Vec<Vec<(Kept, String)>> = plan.groups.iter().map(|_| Vec::new()).collect();
         for members in &mut cells {
             if let Some(Some(group)) = places.get(&named(&members.cell)) {
@@ -244,7 +244,7 @@ impl Draw {
 }
 
 /// Returns the runs that are taken whatever the budget. If there are too many, a sample of them, each with the same probability.
-fn criticals(least: Least, all: u64) -> Vec<Drawn> {
+fn critical_runs(least: Least, all: u64) -> Vec<Drawn> {
     let mut counts = [0; LEVELS];
     counts[Weight::ONE.level()] = all;
     let kept = least.in_order();

@@ -362,6 +362,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "serve",
         "queries",
         "alerts",
+        "evals",
         "gate",
         "links",
         "heartbeat",

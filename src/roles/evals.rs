@@ -17,17 +17,11 @@ use crate::progress::{Probe, TableViews};
 pub(crate) const NAME: &str = "evals";
 
 /// Settings of the role.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct EvalsConfig {
     /// `bellwether run` includes the role.
     pub(crate) is_in_run: bool,
     pub(crate) sampler: EvalsSettings,
-}
-
-impl Default for EvalsConfig {
-    fn default() -> Self {
-        Self { is_in_run: true, sampler: EvalsSettings::default() }
-    }
 }
 
 struct EvalsRole {

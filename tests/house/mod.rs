@@ -203,6 +203,8 @@ const RULES: &[Rule] = &[
             "bellwether-sinks",
             "bellwether-evidence",
             "bellwether-report",
+            "bellwether-redact",
+            "bellwether-evalsets",
             "bellwether-evals",
         ],
         must_not_use: &["deltalake", "object_store"],

@@ -1,0 +1,349 @@
+//! `bellwether evalset`: versioned eval sets in a folder, and their exchange with evaluation tools.
+
+mod store;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bellwether_base::{Error, Result};
+use bellwether_evalsets::{
+    CaseKind, EvalCase, EvalSet, Imported, Keyed, ResultFormat, TARGET, coverage, export, formats, import, leaks,
+};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::screen;
+use store::Store;
+
+/// Eval sets: versioned collections of eval cases.
+#[derive(Subcommand, Debug)]
+pub(crate) enum EvalsetCommand {
+    /// Create a set from cases, or its next version with more cases.
+    ///
+    /// Cases are JSON lines; docs/evals.md describes them. A version is written once: cases with other contents or new ids make the next
+    /// one. A case is never edited: its next version states in `provenance.supersedes` which version it replaces, and why.
+    #[command(after_help = "Examples:
+  bellwether evalset create refunds --from accepted.jsonl
+  bellwether evalset freeze refunds
+  bellwether evalset export refunds --format promptfoo --output evals/refunds")]
+    Create(CreateArgs),
+    /// Show the cases of each task and kind, what is missing, and leaks.
+    Status(StatusArgs),
+    /// Show how two versions differ.
+    Diff(DiffArgs),
+    /// Release the newest version: exports and gates use it.
+    Freeze(SetArgs),
+    /// Take cases out of use, in the next version.
+    Retire(RetireArgs),
+    /// Write a version in the format of an evaluation tool.
+    Export(ExportArgs),
+    /// Print the results of an evaluation as run events of stage offline_eval.
+    ///
+    /// Publish the lines to the topic, or read them with `bellwether replay`. `bellwether gate --offline` then compares two releases
+    /// case by case.
+    #[command(after_help = "Examples:
+  promptfoo eval --output results.json
+  bellwether evalset import-results results.json --format promptfoo --task refunds --release v18 > runs.jsonl
+  bellwether replay --help")]
+    ImportResults(ImportArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SetArgs {
+    /// Name of the set.
+    name: String,
+    /// Folder of all sets.
+    #[arg(long, default_value = "evalsets", value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
+    sets: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// File of cases, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Version [default: the newest].
+    #[arg(long, value_name = "N")]
+    version: Option<u32>,
+    /// Fewest cases of a task.
+    #[arg(long, default_value_t = TARGET.0, value_name = "N")]
+    target: usize,
+    /// File of few-shot examples, one JSON string or object with `input` a line: cases that a prompt knows are leaks.
+    #[arg(long, value_name = "FILE")]
+    few_shots: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Earlier version [default: the one before].
+    #[arg(long, value_name = "N")]
+    from: Option<u32>,
+    /// Later version [default: the newest].
+    #[arg(long, value_name = "N")]
+    to: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RetireArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Ids of cases.
+    #[arg(required = true)]
+    cases: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Version [default: the newest that was released, otherwise the newest].
+    #[arg(long, value_name = "N")]
+    version: Option<u32>,
+    /// Format.
+    #[arg(long, value_parser = PossibleValuesParser::new(formats().iter().map(|format| format.name())))]
+    format: String,
+    /// Folder to write; it must be new, empty, or an earlier export in the same format.
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
+}
+
+/// A tool whose results can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Results {
+    Promptfoo,
+    Inspect,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// File of results.
+    file: PathBuf,
+    /// The tool that wrote it.
+    #[arg(long, value_enum)]
+    format: Results,
+    /// Task of the runs [default: the task of each case].
+    #[arg(long)]
+    task: Option<String>,
+    /// Release that was evaluated.
+    #[arg(long)]
+    release: String,
+    /// Source of the events.
+    #[arg(long, default_value = "offline-evaluation")]
+    source: String,
+}
+
+pub(crate) fn run(command: EvalsetCommand) -> Result<ExitCode> {
+    match command {
+        EvalsetCommand::Create(args) => create(&args),
+        EvalsetCommand::Status(args) => show_status(&args),
+        EvalsetCommand::Diff(args) => diff(&args),
+        EvalsetCommand::Freeze(args) => {
+            let store = args.store();
+            let set = store.version(None)?;
+            store.release(&set)?;
+            crate::print(&format!("released {} v{}: {} cases", set.name, set.version, set.cases().len()))
+        }
+        EvalsetCommand::Retire(args) => {
+            let store = args.set.store();
+            let mut cases = store.version(None)?.without(&args.cases[0])?;
+            for id in &args.cases[1..] {
+                let version = cases.version;
+                cases = cases.without(id)?;
+                cases.version = version;
+            }
+            store.write(&cases)?;
+            crate::print(&format!("{} v{} has {} cases", cases.name, cases.version, cases.cases().len()))
+        }
+        EvalsetCommand::Export(args) => write_export(&args),
+        EvalsetCommand::ImportResults(args) => import_results(&args),
+    }
+}
+
+// === impl SetArgs ===
+
+impl SetArgs {
+    fn store(&self) -> Store {
+        Store::new(&self.sets, &self.name)
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|source| Error::config(format!("cannot read `{}`", file.display())).with_source(source))
+}
+
+fn create(args: &CreateArgs) -> Result<ExitCode> {
+    let cases = bellwether_evalsets::set::parse_cases(&read(&args.from)?, &args.from.display().to_string())?;
+    let store = args.set.store();
+    let set = if store.exists() {
+        let newest = store.version(None)?;
+        let mut all: BTreeMap<String, EvalCase> =
+            newest.cases().iter().map(|case| (case.id.clone(), case.clone())).collect();
+        // Two cases with one id in the file are refused as such, not merged.
+        EvalSet::new(&args.set.name, 1, cases.clone())?;
+        all.extend(cases.into_iter().map(|case| (case.id.clone(), case)));
+        let next = newest.next(all.into_values().collect())?;
+        if next.cases() == newest.cases() {
+            return crate::print(&format!("{} v{} has all of these cases", newest.name, newest.version));
+        }
+        next
+    } else {
+        EvalSet::new(&args.set.name, 1, cases)?
+    };
+    store.write(&set)?;
+    crate::print(&format!("{} v{} has {} cases", set.name, set.version, set.cases().len()))?;
+    crate::print(&store.path(set.version).display().to_string())
+}
+
+fn show_status(args: &StatusArgs) -> Result<ExitCode> {
+    let set = args.set.store().version(args.version)?;
+    let tasks = coverage(set.cases(), args.target);
+    let mut inputs: Vec<Keyed> = set.cases().iter().map(keyed).collect();
+    if let Some(file) = &args.few_shots {
+        inputs.extend(few_shots(&read(file)?)?);
+    }
+    let leaks = leaks(&inputs);
+    if args.json {
+        let answer =
+            json!({ "name": set.name, "version": set.version, "released": set.frozen, "tasks": tasks, "leaks": leaks });
+        return crate::print(&format!("{answer:#}"));
+    }
+    let state = if set.frozen { "released" } else { "not released" };
+    crate::print(&format!("{} v{}, {state}: {} cases", set.name, set.version, set.cases().len()))?;
+    let number = |number: usize| screen::Value { text: number.to_string(), whole: true, right: true };
+    let row = |task: &bellwether_evalsets::Coverage| {
+        let mut row = vec![screen::Value { text: task.task.clone(), ..screen::Value::default() }, number(task.cases)];
+        row.extend(task.by_kind.map(number));
+        row
+    };
+    let mut headers = vec!["task".to_owned(), "cases".to_owned()];
+    headers.extend(CaseKind::ALL.map(|kind| kind.name().to_owned()));
+    let rows: Vec<Vec<screen::Value>> = tasks.iter().map(row).collect();
+    crate::print(&screen::table(&headers, &rows, screen::width().unwrap_or(usize::MAX)).text)?;
+    for task in &tasks {
+        let mut needs = Vec::new();
+        if task.wanted > 0 {
+            needs.push(format!("{} more cases (start with {} to {})", task.wanted, TARGET.0, TARGET.1));
+        }
+        needs.extend(task.missing.iter().map(|kind| format!("a case of kind {kind}")));
+        if task.without_content > 0 {
+            needs.push(format!("the content of {} cases", task.without_content));
+        }
+        if !needs.is_empty() {
+            crate::print(&format!("{} needs {}", screen::one_line(&task.task), needs.join(", ")))?;
+        }
+    }
+    for leak in &leaks {
+        let alike = if leak.exact { "has the input of" } else { "is near to" };
+        let other = if leak.few_shot { "few-shot example" } else { "case" };
+        crate::print(&format!("leak: case {} {alike} {other} {}", leak.case, leak.other))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a case with its keys: its input without regard to case and white space, and its signature's bands of near-duplicates.
+fn keyed(case: &EvalCase) -> Keyed {
+    let text: Vec<&str> = case.input.iter().map(|message| message.content.as_str()).collect();
+    let text = if text.is_empty() { case.id.clone() } else { text.join("\n") };
+    Keyed { id: case.id.clone(), split: Some(case.split), exact: normalised(&text), near: asked(case) }
+}
+
+/// Returns the last question of a conversation, as a key of near-duplicates: a few-shot example has no system prompt.
+fn asked(case: &EvalCase) -> Vec<String> {
+    let last = case.input.iter().rfind(|message| message.role == bellwether_evalsets::Role::User);
+    last.map(|message| normalised(&message.content)).into_iter().collect()
+}
+
+/// Returns a text in lower case with single spaces, to compare texts.
+fn normalised(text: &str) -> String {
+    text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+}
+
+/// Reads few-shot examples.
+fn few_shots(text: &str) -> Result<Vec<Keyed>> {
+    let input = |(place, line): (usize, &str)| {
+        let value: Option<Value> = serde_json::from_str(line).ok();
+        let input = value.as_ref().and_then(|value| value.as_str().or_else(|| value["input"].as_str()));
+        let Some(input) = input.map(normalised) else {
+            let what = "is neither a JSON string nor an object with `input`";
+            return Err(Error::config(format!("line {} of the few-shot examples {what}", place + 1)));
+        };
+        Ok(Keyed { id: (place + 1).to_string(), split: None, exact: input.clone(), near: vec![input] })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(input).collect()
+}
+
+fn diff(args: &DiffArgs) -> Result<ExitCode> {
+    let store = args.set.store();
+    let later = store.version(args.to)?;
+    let earlier = args.from.unwrap_or(later.version.saturating_sub(1));
+    if earlier == 0 {
+        return Err(Error::config(format!("`{}` has one version only", later.name)));
+    }
+    let earlier = store.version(Some(earlier))?;
+    let difference = earlier.difference(&later);
+    if args.json {
+        let answer = json!({ "from": earlier.version, "to": later.version, "difference": difference });
+        return crate::print(&format!("{answer:#}"));
+    }
+    let mut lines = vec![format!(
+        "{} v{} to v{}: {} cases are unchanged",
+        later.name, earlier.version, later.version, difference.unchanged
+    )];
+    lines.extend(difference.added.iter().map(|id| format!("+ {id}")));
+    lines.extend(difference.superseded.iter().map(|id| format!("~ {id} has a later version")));
+    lines.extend(difference.removed.iter().map(|id| format!("- {id}")));
+    crate::print(&lines.join("\n"))
+}
+
+fn write_export(args: &ExportArgs) -> Result<ExitCode> {
+    let store = args.set.store();
+    let version = args.version.or_else(|| store.newest_released());
+    let set = store.version(version)?;
+    let redactor = bellwether_redact::Redactor::new(&bellwether_redact::Policy::default())
+        .map_err(|error| Error::bug("the default policy of redaction is invalid").with_source(error))?;
+    let session = RefCell::new(redactor.session());
+    let redact = |text: &str| Ok(session.borrow_mut().text(text).into_owned());
+    let exported = export(&set, &args.format, &redact)?;
+    store::write_export(&args.output, &exported)?;
+    let paths: Vec<String> =
+        exported.files.iter().map(|file| args.output.join(&file.path).display().to_string()).collect();
+    let about = formats().iter().find(|format| format.name() == args.format).map_or("", |format| format.about());
+    crate::print(&format!(
+        "wrote the {} cases of {} v{}:\n  {}\n{about}",
+        set.cases().len(),
+        set.name,
+        set.version,
+        paths.join("\n  ")
+    ))
+}
+
+fn import_results(args: &ImportArgs) -> Result<ExitCode> {
+    let format = match args.format {
+        Results::Promptfoo => ResultFormat::Promptfoo,
+        Results::Inspect => ResultFormat::Inspect,
+    };
+    let of = Imported { source: args.source.clone(), release: args.release.clone(), task: args.task.clone() };
+    let events = import(&read(&args.file)?, format, &of)?;
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    crate::print(&lines.join("\n"))
+}

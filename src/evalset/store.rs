@@ -1,0 +1,156 @@
+//! Eval sets and exports in folders. A version is written once, and files of others are never touched.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use bellwether_base::{Error, Result};
+use bellwether_evalsets::export::{ExportManifest, MANIFEST_FILE};
+use bellwether_evalsets::set::check_name;
+use bellwether_evalsets::{EvalSet, Exported, Manifest};
+
+const CASES: &str = "cases.jsonl";
+const MANIFEST: &str = "manifest.json";
+/// Marks a version that was released.
+const RELEASED: &str = "released";
+
+/// The versions of one set, in the folders `v1`, `v2` and so on.
+pub(super) struct Store {
+    folder: PathBuf,
+    name: String,
+}
+
+// === impl Store ===
+
+impl Store {
+    pub(super) fn new(sets: &Path, name: &str) -> Self {
+        Self { folder: sets.join(name), name: name.to_owned() }
+    }
+
+    /// Returns the folder of a version.
+    pub(super) fn path(&self, version: u32) -> PathBuf {
+        self.folder.join(format!("v{version}"))
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        check_name(&self.name).is_ok() && !self.versions().is_empty()
+    }
+
+    /// Returns the versions that are complete: their manifest is written last.
+    fn versions(&self) -> BTreeSet<u32> {
+        let version = |entry: std::fs::DirEntry| {
+            let version = entry.file_name().to_str()?.strip_prefix('v')?.parse().ok()?;
+            entry.path().join(MANIFEST).is_file().then_some(version)
+        };
+        std::fs::read_dir(&self.folder).into_iter().flatten().flatten().filter_map(version).collect()
+    }
+
+    /// Returns the newest version that was released.
+    pub(super) fn newest_released(&self) -> Option<u32> {
+        self.versions().into_iter().rfind(|version| self.path(*version).join(RELEASED).is_file())
+    }
+
+    /// Reads a version, or the newest one.
+    ///
+    /// # Errors
+    /// `Config` if there is no such version, `Data` if its files were edited.
+    pub(super) fn version(&self, version: Option<u32>) -> Result<EvalSet> {
+        // A path is made from a valid name only.
+        check_name(&self.name)?;
+        let Some(version) = version.or_else(|| self.versions().last().copied()) else {
+            let sets = self.folder.parent().unwrap_or(&self.folder);
+            return Err(Error::config(format!("no eval set `{}` in `{}`", self.name, sets.display()))
+                .with_hint("make one with `bellwether evalset create`, or name the folder with --sets"));
+        };
+        let folder = self.path(version);
+        let read = |name: &str| {
+            std::fs::read_to_string(folder.join(name))
+                .map_err(|source| Error::config(format!("cannot read `{}` v{version}", self.name)).with_source(source))
+        };
+        let manifest: Manifest = serde_json::from_str(&read(MANIFEST)?).map_err(|source| {
+            Error::data(format!("the manifest of `{}` v{version} cannot be read", self.name)).with_source(source)
+        })?;
+        if manifest.name != self.name || manifest.version != version {
+            return Err(Error::data(format!("`{}` holds `{}` v{}", folder.display(), manifest.name, manifest.version)));
+        }
+        EvalSet::verified(&manifest, &read(CASES)?, folder.join(RELEASED).is_file())
+    }
+
+    /// Writes a new version.
+    ///
+    /// # Errors
+    /// `Config` if the version exists, or the folder cannot be written.
+    pub(super) fn write(&self, set: &EvalSet) -> Result<()> {
+        let folder = self.path(set.version);
+        if folder.join(MANIFEST).is_file() {
+            return Err(Error::config(format!("`{}` v{} exists", set.name, set.version)));
+        }
+        let manifest = serde_json::to_string_pretty(&set.manifest()?)
+            .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
+        replace(&folder.join(CASES), set.to_jsonl()?.as_bytes())?;
+        replace(&folder.join(MANIFEST), format!("{manifest}\n").as_bytes())
+    }
+
+    /// Marks a version as released.
+    ///
+    /// # Errors
+    /// `Config` if the folder cannot be written.
+    pub(super) fn release(&self, set: &EvalSet) -> Result<()> {
+        replace(&self.path(set.version).join(RELEASED), b"")
+    }
+}
+
+/// Writes an export. A folder with other files is refused, so that none of them is lost or mistaken for a part of it.
+///
+/// # Errors
+/// `Config` if the folder has other files or another export, or cannot be written.
+pub(super) fn write_export(folder: &Path, exported: &Exported) -> Result<()> {
+    let manifest = |bytes: &[u8]| serde_json::from_slice::<ExportManifest>(bytes).ok();
+    let new = exported.files.iter().find(|file| file.path == MANIFEST_FILE).and_then(|file| manifest(&file.bytes));
+    let old = std::fs::read(folder.join(MANIFEST_FILE)).ok().and_then(|bytes| manifest(&bytes));
+    if let (Some(old), Some(new)) = (&old, &new)
+        && (&old.set, &old.format) != (&new.set, &new.format)
+    {
+        return Err(Error::config(format!("`{}` is an export of {} as {}", folder.display(), old.set, old.format))
+            .with_hint("name another folder"));
+    }
+    let known: BTreeSet<PathBuf> =
+        old.iter().flat_map(|old| &old.files).map(|file| PathBuf::from(&file.path)).collect();
+    if let Some(other) = other_file(folder, folder, &known) {
+        return Err(Error::config(format!("`{}` has another file: {}", folder.display(), other.display()))
+            .with_hint("name a new or empty folder"));
+    }
+    for file in &exported.files {
+        replace(&folder.join(&file.path), &file.bytes)?;
+    }
+    // Files of an earlier version that this one does not have.
+    for old in known.iter().filter(|old| exported.files.iter().all(|file| Path::new(&file.path) != old.as_path())) {
+        std::fs::remove_file(folder.join(old)).ok();
+    }
+    Ok(())
+}
+
+/// Returns a file in a folder that is not a known part of an export, by its path below the folder.
+fn other_file(top: &Path, folder: &Path, known: &BTreeSet<PathBuf>) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        let below = path.strip_prefix(top).unwrap_or(&path).to_owned();
+        if path.is_dir() {
+            if let Some(other) = other_file(top, &path, known) {
+                return Some(other);
+            }
+        } else if below != Path::new(MANIFEST_FILE) && !known.contains(&below) {
+            return Some(below);
+        }
+    }
+    None
+}
+
+/// Writes a file as a whole: a reader sees the old bytes or the new ones.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+        let part = path.with_file_name(format!("{}.part", path.file_name().unwrap_or_default().to_string_lossy()));
+        std::fs::write(&part, bytes)?;
+        std::fs::rename(&part, path)
+    });
+    written.map_err(|source| Error::config(format!("cannot write `{}`", path.display())).with_source(source))
+}

@@ -1,0 +1,97 @@
+//! `bellwether evalset`: versions that never change, exports, and results that are valid events.
+//!
+//! `make exports` loads the exports with the evaluation tools themselves.
+
+use serde_json::json;
+
+use crate::common::bellwether;
+use crate::common::program::text;
+
+/// Two cases of a task.
+fn cases() -> String {
+    let good = json!({ "id": "good", "task": "refunds", "input": [{ "role": "user", "content": "Say exactly: shipped {{x}}" }],
+        "expected": "shipped", "provenance": { "reviewer": "ana", "inclusion_probability": 0.25 } });
+    let bad = json!({ "id": "bad", "task": "refunds", "kind": "failure", "split": "holdout", "failure_class": "judged_bad",
+        "input": [{ "role": "system", "content": "You refund." }, { "role": "user", "content": "Refund 7 to ana@example.com" }],
+        "expected": "refused" });
+    format!("{good}\n{bad}\n")
+}
+
+#[test]
+fn versions_are_written_once_superseded_and_exported_without_personal_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    let sets = path("sets");
+    let evalset = |arguments: &[&str]| bellwether(&[&["evalset"], arguments, &["--sets", &sets]].concat());
+    let write = |name: &str, content: &str| std::fs::write(path(name), content).expect("writes");
+    write("cases", &cases());
+    let said = evalset(&["create", "refunds", "--from", &path("cases")]).exits_with(0);
+    assert!(said.starts_with("refunds v1 has 2 cases"), "{said}");
+    let said = evalset(&["create", "refunds", "--from", &path("cases")]).exits_with(0);
+    assert!(said.starts_with("refunds v1 has all of these cases"), "{said}");
+    write("shots", "{\"input\": \"say  EXACTLY: shipped {{x}}\"}\n");
+    let said = evalset(&["status", "refunds", "--few-shots", &path("shots")]).exits_with(0);
+    assert!(said.contains("refunds needs 18 more cases (start with 20 to 50)"), "{said}");
+    assert!(said.contains("leak: case good has the input of few-shot example 1"), "{said}");
+    evalset(&["freeze", "refunds"]).exits_with(0);
+    let before = std::fs::read(path("sets/refunds/v1/cases.jsonl")).expect("reads");
+
+    // An edited case is refused; a version that supersedes it makes version 2.
+    let line = cases().lines().next().expect("a case").replace("\"shipped\"", "\"sent\"");
+    write("edited", &line);
+    let ended = evalset(&["create", "refunds", "--from", &path("edited")]);
+    assert!(ended.stderr.contains("case `good` version 1 was edited") && ended.code == Some(2), "{}", ended.stderr);
+    let newer = line.replace("\"reviewer\":\"ana\"", "\"supersedes\":{\"version\":1,\"reason\":\"new wording\"}");
+    write("newer", &newer.replace("\"id\":\"good\"", "\"id\":\"good\",\"version\":2"));
+    evalset(&["create", "refunds", "--from", &path("newer")]).exits_with(0);
+    let said = evalset(&["diff", "refunds"]).exits_with(0);
+    assert_eq!(said.trim(), "refunds v1 to v2: 1 cases are unchanged\n~ good has a later version");
+    evalset(&["retire", "refunds", "bad"]).exits_with(0);
+    assert_eq!(evalset(&["diff", "refunds"]).exits_with(0).trim(), "refunds v2 to v3: 1 cases are unchanged\n- bad");
+    assert_eq!(std::fs::read(path("sets/refunds/v1/cases.jsonl")).expect("reads"), before, "a version stays");
+
+    // Without --version, the released version is exported: twice with the same bytes, and redacted.
+    let export = |format: &str| evalset(&["export", "refunds", "--format", format, "--output", &path("out")]);
+    let said = export("inspect").exits_with(0);
+    assert!(said.starts_with("wrote the 2 cases of refunds v1:"), "{said}");
+    let samples = || std::fs::read_to_string(path("out/samples.jsonl")).expect("reads");
+    let first = samples();
+    assert!(!first.contains("ana@example.com") && first.contains("[EMAIL_1]"), "{first}");
+    export("inspect").exits_with(0);
+    assert_eq!(samples(), first);
+    let ended = export("csv");
+    assert!(ended.stderr.contains("is an export of refunds as inspect") && ended.code == Some(2), "{}", ended.stderr);
+    write("out/mine", "x");
+    let ended = export("inspect");
+    assert!(ended.stderr.contains("has another file: mine") && ended.code == Some(2), "{}", ended.stderr);
+
+    // Damage is found, and a wrong name goes nowhere.
+    write("sets/refunds/v1/cases.jsonl", &cases().replace("shipped", "Shipped"));
+    let ended = evalset(&["status", "refunds", "--version", "1"]);
+    assert!(ended.stderr.contains("differ from their manifest"), "{}", ended.stderr);
+    for (name, expected) in [("../refunds", "is not a name of an eval set"), ("none", "no eval set `none`")] {
+        let ended = evalset(&["status", name]);
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn results_of_a_tool_are_valid_events_with_their_cases() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    let log = json!({ "version": 2, "status": "success",
+        "eval": { "eval_id": "e1", "run_id": "r1", "task": "refunds", "model": "mockllm/model", "created": "2026-11-20T09:00:00+00:00" },
+        "stats": { "started_at": "2026-11-20T09:00:00+00:00", "completed_at": "2026-11-20T09:00:05+00:00" },
+        "samples": [
+            { "id": "a", "epoch": 1, "metadata": { "case_id": "a" }, "scores": { "match": { "value": "C" } }, "total_time": 0.5, "started_at": "2026-11-20T09:00:00+00:00", "completed_at": "2026-11-20T09:00:01+00:00" },
+            { "id": "b", "epoch": 1, "metadata": { "case_id": "b" }, "scores": { "match": { "value": "I" } }, "total_time": 0.5, "started_at": "2026-11-20T09:00:00+00:00", "completed_at": "2026-11-20T09:00:01+00:00" },
+        ] });
+    std::fs::write(path("log.json"), log.to_string()).expect("writes");
+    let file = path("log.json");
+    let arguments = ["evalset", "import-results", &file, "--format", "inspect", "--task", "t", "--release", "v2"];
+    let lines = bellwether(&arguments).exits_with(0);
+    assert!(lines.contains("\"case_id\":\"a\"") && lines.contains("\"stage\":\"offline_eval\""), "{lines}");
+    std::fs::write(path("runs.jsonl"), lines).expect("writes");
+    let said = bellwether(&["check", "event", &path("runs.jsonl")]).exits_with(0);
+    assert!(said.contains("2 of 2 events accepted, 0 rejected"), "{said}");
+}
