@@ -149,9 +149,25 @@ pub(crate) fn find(name: &str, text: &str, found: &mut Vec<Finding>) {
     numbers(name, text, &cluster, found);
 }
 
-/// Returns true if these bytes join two groups of digits.
+/// Returns true if these bytes join two groups of digits: ASCII signs, a no-break space, or one of the hyphens from U+2010 to the en
+/// dash, U+2013.
 fn joins(between: &[u8]) -> bool {
-    matches!(between, [b' ' | b'-' | b'.' | b'/' | b'(' | b')'] | b") " | b" (" | b")-" | b" -" | b"- " | b"\xc2\xa0")
+    matches!(
+        between,
+        [b' ' | b'-' | b'.' | b'/' | b'(' | b')']
+            | b") "
+            | b" ("
+            | b")-"
+            | b" -"
+            | b"- "
+            | b"\xc2\xa0"
+            | [0xe2, 0x80, 0x90..=0x93]
+    )
+}
+
+/// Returns true for a decimal number: two groups with a point between them.
+fn is_decimal(text: &str, groups: &[Group]) -> bool {
+    matches!(groups, [whole, fraction] if &text.as_bytes()[whole.end..fraction.start] == b".")
 }
 
 /// Finds the numbers of a cluster.
@@ -185,6 +201,12 @@ impl<'a> Number<'a> {
         let digits = bytes.map(|byte| byte - b'0').collect();
         let number = Self { text, name, groups, digits };
         let (first, end) = (groups[0].start, groups[groups.len() - 1].end);
+        // The digits after a decimal sign are a part of a number, and so is a decimal number as a whole.
+        let before = &text.as_bytes()[..first];
+        let is_fraction = matches!(before, [.., b'0'..=b'9', b'.' | b',']);
+        if is_fraction || is_decimal(text, groups) {
+            return None;
+        }
         // Part of a word, such as a hash.
         let word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
         let bytes = text.as_bytes();

@@ -86,11 +86,11 @@ const NAMES: &[&str] = &[
     "cookie",
 ];
 
-/// A word that names a secret, and the value after it.
+/// A word that names a secret, and the value after it. After `is`, only a value with a digit counts: `the password is wrong` is prose.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let words = "password|passwd|passphrase|pwd|secret|api[_-]?key|access[_-]?key|access[_-]?token|auth[_-]?token|refresh[_-]?token";
     let pattern = format!(
-        r#"(?i)(?:{words})["']?[ \t]{{0,4}}(?:[:=]|\bis\b)[ \t]{{0,4}}["']?([^\s"',;<>\[\]]{{4,256}})|\bbearer[ ]([a-z0-9._~+/=-]{{8,256}})"#
+        r#"(?i)(?:{words})["']?[ \t]{{0,4}}(?:[:=][ \t]{{0,4}}["']?([^\s"',;<>\[\]]{{4,256}})|is[ \t]{{1,4}}["']?([^\s"',;<>\[\]]{{0,255}}[0-9][^\s"',;<>\[\]]{{0,255}}))|\bbearer[ ]([a-z0-9._~+/=-]{{8,256}})"#
     );
     Regex::new(&pattern).expect("the pattern is constant")
 });
@@ -108,7 +108,7 @@ pub(crate) fn find(name: &str, text: &str, found: &mut Vec<Finding>) {
     pem(text, found);
     urls(text, found);
     for named in NAMED.captures_iter(text) {
-        let value = named.get(1).or_else(|| named.get(2));
+        let value = (1..=3).find_map(|group| named.get(group));
         found.extend(value.map(|value| Finding { start: value.start(), end: value.end(), kind: Kind::Secret }));
     }
     words(text, found);

@@ -12,6 +12,8 @@ fn each_detector_finds_its_examples() {
         ("call +44 20 7946 0958 now", "call [PHONE_1] now"),
         ("(415) 555-2671 or 415-555-2671", "[PHONE_1] or [PHONE_1]"),
         ("phone: 5551234567", "phone: [PHONE_1]"),
+        ("415\u{2011}555\u{2011}2671 or 415\u{2013}555\u{2013}2671", "[PHONE_1] or [PHONE_1]"),
+        ("the password is hunter22", "the password is [SECRET_1]"),
         ("card 4111 1111 1111 1111, exp", "card [CARD_1], exp"),
         ("card 378282246310005", "card [CARD_1]"),
         ("IBAN GB82 WEST 1234 5698 7654 32 or DE89370400440532013000", "IBAN [IBAN_1] or [IBAN_2]"),
@@ -54,6 +56,8 @@ fn ordinary_text_stays() {
         "sk-learn-something-or-other, task-scheduler-for-everything",
         "see https://example.org/a/b?c=d and std::net::Ipv4Addr at 127.0.0.1",
         "ConversationSummaryBufferMemoryRetriever",
+        "scores 0.1234567890, 0.44051401359 and 0,44051401359 of 12.52998224725",
+        "the password is wrong, and your secret is safe",
         "at noon @home, 50% @ 3 a.m.",
         "[EMAIL_1] and [CARD_2]",
     ];

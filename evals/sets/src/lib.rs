@@ -5,8 +5,8 @@
 //! * [`status`]: how many cases of each kind a task has, against a target.
 //! * [`leakage`]: cases that are equal or near to few-shot examples, or to cases of the other split.
 //! * [`redact`]: the hook of a second redaction before an export.
-//! * [`export`]: projections of a set onto the formats of evaluation tools, one file each.
-//! * [`import`]: results of evaluation tools as `run.completed` events of stage `offline_eval`.
+//! * [`mod@export`]: projections of a set onto the formats of evaluation tools, one file each.
+//! * [`mod@import`]: results of evaluation tools as `run.completed` events of stage `offline_eval`.
 //!
 //! Rules: the same set gives the same bytes in every export. A value that a format cannot hold is an error that names
 //! the case and the limit, never a value cut without notice.
