@@ -146,6 +146,9 @@ pub async fn erase(
             continue;
         };
         erasure.add(Table::Events, done);
+        // A sampler that read `events` before may have added a run again.
+        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, None).await?;
+        erasure.add(Table::Candidates, done);
         (erasure.runs, erasure.statements) = (found.runs(), found.statements());
         if let Some(tenant) = subject.tenant_erased() {
             Box::pin(from_derived(lake, tenant, next, settings, &mut erasure, &mut progress)).await?;

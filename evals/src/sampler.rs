@@ -70,6 +70,8 @@ struct Pending {
     run_ids: BTreeSet<String>,
     /// All weeks are to be drawn again.
     everything: bool,
+    /// Runs were erased.
+    erased: bool,
 }
 
 /// Runs the role until it is stopped, or until `until` says.
@@ -184,6 +186,7 @@ impl Sampler {
 
     async fn note(&mut self, entry: &LogEntry) -> Result<()> {
         self.pending.everything |= entry.erases();
+        self.pending.erased |= entry.erases();
         if !entry.brings_rows() {
             return Ok(());
         }
@@ -222,22 +225,14 @@ impl Sampler {
         }
         let clock = self.sample.lake.clock();
         let started = clock.now_micros();
-        let settings = SessionSettings {
-            memory_limit_bytes: self.sample.settings.memory_bytes,
-            threads: Some(1),
-            ..SessionSettings::default()
+        let (read, pending) = (self.events.next_version(), std::mem::take(&mut self.pending));
+        let written = match self.draw_and_commit(&pending, read).await {
+            Ok(written) => written,
+            Err(error) => {
+                self.pending.add(pending);
+                return Err(error);
+            }
         };
-        let session = Session::open(&self.sample.lake, settings).await?;
-        let weeks = self.weeks(&session).await?;
-        let mut rows = Vec::new();
-        for week in weeks {
-            let before = known(&session, week).await?;
-            let (_, drawn) = sample(&session, week, &self.sample.settings).await?;
-            rows.extend(changes(week, before, drawn));
-        }
-        let written = rows.len() as u64;
-        self.commit(rows).await?;
-        self.pending = Pending::default();
         let ended = clock.now_micros();
         let rest = (ended - started).saturating_mul(REST);
         let interval = i64::try_from(self.sample.settings.interval.as_micros()).unwrap_or(i64::MAX);
@@ -245,21 +240,48 @@ impl Sampler {
         Ok(written)
     }
 
+    /// Draws the samples of the weeks that `pending` names, from events at least up to version `read`.
+    async fn draw_and_commit(&mut self, pending: &Pending, read: i64) -> Result<u64> {
+        let settings = SessionSettings {
+            memory_limit_bytes: self.sample.settings.memory_bytes,
+            threads: Some(1),
+            ..SessionSettings::default()
+        };
+        let session = Session::open(&self.sample.lake, settings).await?;
+        let weeks = self.weeks(&session, pending).await?;
+        let mut rows = Vec::new();
+        for week in weeks {
+            let before = known(&session, week).await?;
+            let (_, drawn) = sample(&session, week, &self.sample.settings).await?;
+            rows.extend(changes(week, before, drawn));
+        }
+        // The rows may name runs that were erased in the meantime. An erasure edits `candidates` once more after `events`, so rows that
+        // are committed before that are edited as well.
+        while self.read().await? {}
+        if self.pending.erased {
+            return Err(Error::unavailable("runs were erased while the sample was drawn"));
+        }
+        let written = rows.len() as u64;
+        self.commit(rows, read).await?;
+        Ok(written)
+    }
+
     /// Returns the weeks to draw again: only those of which all events are kept.
-    async fn weeks(&self, session: &Session) -> Result<BTreeSet<Week>> {
-        let mut weeks = self.pending.weeks.clone();
-        if self.pending.everything {
+    async fn weeks(&self, session: &Session, pending: &Pending) -> Result<BTreeSet<Week>> {
+        let mut weeks = pending.weeks.clone();
+        if pending.everything {
             weeks.extend(all_weeks(session).await?);
             weeks.extend(sampled_weeks(session).await?);
         } else {
-            weeks.extend(weeks_of(session, &self.pending.run_ids).await?);
+            weeks.extend(weeks_of(session, &pending.run_ids).await?);
         }
         let kept_from = self.sample.lake.log(Table::Events).load().await?.next(&AppId::KeptFrom.to_string());
         weeks.retain(|week| kept_from.is_none_or(|kept| week.start() >= kept));
         Ok(weeks)
     }
 
-    async fn commit(&mut self, mut rows: Vec<CandidateRow>) -> Result<()> {
+    /// Commits rows, and that events before version `next` have been read.
+    async fn commit(&mut self, mut rows: Vec<CandidateRow>, next: i64) -> Result<()> {
         let lake = &self.sample.lake;
         let newest = lake.log(Table::Candidates).catch_up(self.on.clone()).await?;
         if newest.version != self.on.version
@@ -268,7 +290,7 @@ impl Sampler {
             return Err(Error::fenced("another process has committed to `candidates`"));
         }
         let (app_id, read_id) = (AppId::Evals.to_string(), AppId::EvalsEvents.to_string());
-        let (number, next) = (self.on.next(&app_id).unwrap_or(0) + 1, self.events.next_version());
+        let number = self.on.next(&app_id).unwrap_or(0) + 1;
         let now = lake.clock().now_micros();
         for row in &mut rows {
             (row.number, row.events_version, row.written_at) = (number, next - 1, now);
@@ -295,6 +317,16 @@ impl Sampler {
 impl Pending {
     fn is_empty(&self) -> bool {
         self.weeks.is_empty() && self.run_ids.is_empty() && !self.everything
+    }
+
+    /// Adds what another one names. An erasure is noted once: it makes everything pending.
+    fn add(&mut self, other: Self) {
+        self.weeks.extend(other.weeks);
+        self.everything |= other.everything || self.erased;
+        self.erased = false;
+        for run_id in &other.run_ids {
+            self.add_run(run_id);
+        }
     }
 
     fn add_run(&mut self, run_id: &str) {

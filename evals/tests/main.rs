@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bellwether_evals::row::CandidateRow;
 use bellwether_evals::{EvalsSettings, Sample, SampleSetup, Sampler, Week, evaluate, resample};
-use bellwether_follow::{FollowHealth, FollowMetrics, Runner, Until};
+use bellwether_follow::{FollowHealth, FollowMetrics, Follower, Runner, Until};
 use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};
-use bellwether_tables::{ColumnType, Table};
+use bellwether_tables::{AppId, ColumnType, Table};
 use prometheus::Registry;
 use serde_json::{Map, Value, json};
 
@@ -146,6 +146,30 @@ async fn batches_order_and_restarts_do_not_change_the_candidates() {
     assert_eq!(known, in_parts.known().await);
     assert_eq!(resample(in_parts.sample(), &Registry::new()).await.expect("draws"), 0, "a rebuild changes nothing");
     assert!(in_parts.folder.path().join("candidates").is_dir());
+}
+
+#[tokio::test]
+async fn a_sample_that_was_drawn_beside_an_erasure_is_not_written() {
+    let mut tables = Tables::new().await;
+    tables.append(&traffic()).await;
+    let setup = SampleSetup::new(tables.sample(), &Registry::new()).expect("once");
+    let mut sampler = Sampler::open(&setup).await.expect("opens");
+    let log = tables.lake.log(Table::Events);
+    let on = log.load().await.expect("loads");
+    let erasure = Commit {
+        uuid: tables.lake.clock().unique_id(),
+        advances: vec![Advance { expected: None, app_id: AppId::Erased.to_string(), next: 2 }],
+        files: Vec::new(),
+        operation: "erase",
+        ranges: Vec::new(),
+        facts: Map::new(),
+    };
+    assert!(matches!(log.try_commit(&on, &erasure).await, Ok(Outcome::Committed(_))));
+    let error = sampler.finish().await.expect_err("has read runs that may be erased");
+    assert!(error.message().contains("runs were erased"), "{}", error.chain());
+    assert!(tables.known().await.is_empty());
+    sampler.finish().await.expect("draws again");
+    assert_eq!(tables.known().await.len(), 12);
 }
 
 #[tokio::test]
