@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::{AlertRow, values_of};
+use crate::announce::Announcer;
 use crate::destination::{DestinationId, micros};
 use crate::hands::Hands;
 use crate::metrics::Metrics;
@@ -68,6 +69,7 @@ pub struct Deliverer {
     metrics: Metrics,
     planner: Planner,
     alerts: Cursor,
+    releases: Announcer,
     /// `deliveries` as of the last commit.
     on: Snapshot,
     /// Rows to commit, and the evaluation that was last committed.
@@ -136,6 +138,7 @@ impl Follower for Deliverer {
             metrics: setup.metrics.clone(),
             planner,
             alerts: Cursor::new(lake.log(Table::Alerts), version + 1),
+            releases: Announcer::open(lake, &deliver.sinks).await?,
             on,
             rows,
             position,
@@ -165,6 +168,7 @@ impl Follower for Deliverer {
         self.rows.extend(planned);
         self.commit().await?;
         let has_sent = self.dispatch().await?;
+        self.releases.step(&self.deliver.lake, &self.deliver.sinks).await?;
         self.report();
         if has_read || has_sent || self.planner.in_flight() == 0 {
             return Ok(if has_read || has_sent { Step::More } else { Step::CaughtUp });

@@ -7,6 +7,7 @@
 //! * [`planner`]: decides what is sent, where and when. `destination`: what a sink knows of a group of incidents.
 //! * [`outbox`]: rows of `deliveries`.
 //! * [`page`]: a minimal page, and the interface of a builder of evidence. `send`: sends one message.
+//! * `announce`: new releases, for sinks that show changes beside incidents.
 //! * `deliverer`: the role.
 //!
 //! Rules: each transition that a route wants is sent at least once, under one key for each incident, and the last state that is sent
@@ -14,6 +15,7 @@
 //! This crate knows no vendor and no protocol: sinks do.
 
 pub mod alert;
+mod announce;
 mod deliverer;
 mod destination;
 pub mod hands;

@@ -17,7 +17,6 @@ const EVIDENCE_TIME: Duration = Duration::from_secs(2);
 /// Time for a sink to answer. Longer than any client's own time limit.
 const SINK_TIME: Duration = Duration::from_secs(30);
 
-/// The note of a page for which there was no time.
 /// Note on a page that was sent without evidence from the tables.
 pub const NO_EVIDENCE: &str =
     "Evidence from the tables was not ready in time; these are the figures of the alert alone.";
@@ -64,10 +63,7 @@ async fn page(draft: &Draft, builder: &dyn PageBuilder, clock: &dyn Clock) -> Pa
 }
 
 /// Waits for the answer of a sink. One that does not come in time may have arrived all the same.
-pub async fn within(
-    sending: impl Future<Output = Result<Receipt, Failure>>,
-    clock: &dyn Clock,
-) -> Result<Receipt, Failure> {
+pub async fn within<T>(sending: impl Future<Output = Result<T, Failure>>, clock: &dyn Clock) -> Result<T, Failure> {
     at_most(sending, SINK_TIME, clock).await.unwrap_or_else(|| {
         let reason = format!("no answer within {} s", SINK_TIME.as_secs());
         Err(Failure::Later { reason, after: None })

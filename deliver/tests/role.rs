@@ -17,7 +17,7 @@ use bellwether_deliver::{Deliver, DeliverSettings, DeliverSetup, Deliverer, NoHa
 use bellwether_follow::{FollowHealth, Follower, Step, Until};
 use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, PartitionRange, StorageOptions};
 use bellwether_sinks::page::Status;
-use bellwether_sinks::{Failure, Notice, Page, Receipt, Sink};
+use bellwether_sinks::{Failure, Notice, Page, Receipt, ReleaseNotice, Sink};
 use bellwether_tables::Table;
 use common::{BEGIN, Cell, cell, default_value, rows};
 use prometheus::Registry;
@@ -36,11 +36,12 @@ enum Answer {
 struct Recorder {
     answer: Mutex<Answer>,
     seen: Mutex<Vec<(Notice, Option<Receipt>)>>,
+    announced: Mutex<Vec<ReleaseNotice>>,
 }
 
 impl Recorder {
     fn new(answer: Answer) -> Arc<Self> {
-        Arc::new(Self { answer: Mutex::new(answer), seen: Mutex::default() })
+        Arc::new(Self { answer: Mutex::new(answer), seen: Mutex::default(), announced: Mutex::default() })
     }
 
     fn answers(&self, answer: Answer) {
@@ -64,6 +65,14 @@ impl Recorder {
 impl Sink for Recorder {
     fn kind(&self) -> &'static str {
         "recorder"
+    }
+
+    async fn announce(&self, release: &ReleaseNotice) -> std::result::Result<Option<Receipt>, Failure> {
+        if *self.answer.lock().expect("no test panics here") == Answer::Fails {
+            return Err(Failure::Later { reason: "503 Service Unavailable".to_owned(), after: None });
+        }
+        self.announced.lock().expect("no test panics here").push(release.clone());
+        Ok(Some(Receipt::default()))
     }
 
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> std::result::Result<Receipt, Failure> {
@@ -113,6 +122,25 @@ impl Tables {
         let advances = vec![Advance { app_id: app.to_owned(), expected: on.next(app), next }];
         let commit = Commit { uuid: unique_id(), advances, files, operation: "test", ranges, facts: Map::new() };
         assert!(matches!(log.try_commit(&on, &commit).await, Ok(Outcome::Committed(_))));
+    }
+
+    /// Appends a row to `releases`.
+    async fn release(&self, id: &str, stage: &str, first_seen: i64) {
+        let columns = Table::Releases.columns().iter().filter(|column| column.required);
+        let mut row: Map<String, Value> =
+            columns.map(|column| (column.name.to_owned(), default_value(column.name, column.kind))).collect();
+        let stated = [
+            ("release_id", json!(id)),
+            ("task", json!("refunds")),
+            ("stage", json!(stage)),
+            ("first_seen", json!(first_seen)),
+        ];
+        row.extend(stated.map(|(name, value)| (name.to_owned(), value)));
+        let mut decoder =
+            arrow::json::ReaderBuilder::new(Table::Releases.arrow_schema()).build_decoder().expect("a decoder");
+        decoder.serialize(&[row]).expect("a row");
+        let batch = decoder.flush().expect("a row").expect("some");
+        self.commit(Table::Releases, "aggregate/0", None, Some(&batch), Vec::new()).await;
     }
 
     /// Appends a transition to `alerts`, as an evaluation of its own.
@@ -403,4 +431,39 @@ async fn a_page_is_not_held_back_by_its_evidence() {
         (Some("202 Accepted"), Some("message 1"), 1)
     );
     assert!(row.written_at - row.noticed_at < 10_000_000, "within seconds");
+}
+
+#[tokio::test]
+async fn a_recent_release_is_announced_once_to_each_sink_whatever_restarts() {
+    let tables = Tables::new().await;
+    let (hour, now) = (3_600_000_000, tables.lake.clock().now_micros());
+    tables.release("v0", "full", now - 72 * hour).await;
+    tables.release("v1", "full", now - 48 * hour).await;
+    tables.release("v2", "canary", now - hour).await;
+    tables.release("v3", "internal", now - hour).await;
+    let (down, up) = (Recorder::new(Answer::Fails), Recorder::new(Answer::Accepts));
+    let announced = |sink: &Recorder| -> Vec<(String, Option<String>)> {
+        let all = sink.announced.lock().expect("no test panics here");
+        all.iter().map(|notice| (notice.release.clone(), notice.previous.clone())).collect()
+    };
+    let once = [("v2".to_owned(), Some("v1".to_owned()))];
+    let mut deliverer = tables.open(tables.deliver(&[("down", &down), ("up", &up)])).await;
+    while announced(&up).is_empty() {
+        deliverer.step().await.expect("a sink that fails stops nothing");
+        tokio::task::yield_now().await;
+    }
+    // The note of the success comes with a later step.
+    for _ in 0..20 {
+        deliverer.step().await.expect("goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(deliverer);
+    // After a restart, only the sink that has failed hears of it.
+    down.answers(Answer::Accepts);
+    let mut deliverer = tables.open(tables.deliver(&[("down", &down), ("up", &up)])).await;
+    while announced(&down).is_empty() {
+        deliverer.step().await.expect("goes on");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((announced(&up), announced(&down)), (once.to_vec(), once.to_vec()));
 }

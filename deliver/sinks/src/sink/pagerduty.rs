@@ -33,6 +33,9 @@ pub struct PagerdutySettings {
     /// `https://events.eu.pagerduty.com` for accounts in the EU.
     #[serde(default = "default_url")]
     pub url: String,
+    /// Write a change event for each new release.
+    #[serde(default = "yes")]
+    pub releases: bool,
     #[serde(flatten)]
     pub network: NetworkSettings,
 }
@@ -40,6 +43,10 @@ pub struct PagerdutySettings {
 pub(crate) struct Pagerduty {
     settings: PagerdutySettings,
     http: Http,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_url() -> String {
@@ -112,6 +119,9 @@ impl Sink for Pagerduty {
     }
 
     async fn announce(&self, release: &ReleaseNotice) -> Result<Option<Receipt>, Failure> {
+        if !self.settings.releases {
+            return Ok(None);
+        }
         let answer = self.post(&["v2", "change", "enqueue"], change(release)).await?;
         Ok(Some(Receipt { reference: String::new(), answer }))
     }
