@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
+use crate::{alerts, audit, candidates, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Gate(gate::GateArgs),
     #[command(subcommand)]
     Report(report::ReportCommand),
+    #[command(subcommand)]
+    Candidates(candidates::CandidatesCommand),
     #[command(subcommand)]
     Evalset(evalset::EvalsetCommand),
     /// Recompute `metrics`, its roll-ups and `releases` from `events`.

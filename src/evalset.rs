@@ -46,7 +46,7 @@ pub(crate) enum EvalsetCommand {
     /// case by case.
     #[command(after_help = "Examples:
   promptfoo eval --output results.json
-  bellwether evalset import-results results.json --format promptfoo --task refunds --release v18 > runs.jsonl
+  bellwether evalset import-results results.json --format promptfoo --release v18 > runs.jsonl
   bellwether replay --help")]
     ImportResults(ImportArgs),
 }

@@ -4,13 +4,14 @@
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals and maintain; `process` starts, drains and ends them at `signals`.
 //! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
-//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report`, `evalset` and `demo` are commands.
+//! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report`, `candidates`, `evalset` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
 mod alerts;
 mod audit;
 mod budget;
+mod candidates;
 mod check;
 mod cli;
 mod config;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
             | Command::Gate(_)
             | Command::Report(_)
             | Command::Evalset(_)
+            | Command::Candidates(_)
     );
     logging::start(cli.log_format, quiet);
     match run(cli.command) {
@@ -109,6 +111,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rules(command) => block_on(rules::run(command)),
         Command::Gate(args) => block_on(gate::run(args)),
         Command::Report(command) => block_on(report::run(command)),
+        Command::Candidates(command) => block_on(candidates::run(command)),
         Command::Evalset(command) => evalset::run(command),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),

@@ -1,10 +1,11 @@
 //! `bellwether replay`: sends recorded events to Kafka or writes them directly to the tables, with progress.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bellwether_base::{Error, Result, SystemClock};
+use bellwether_base::{Error, Result, SystemClock, unique_id};
 use bellwether_ingest::replay::{self, Pace, Progress, ToKafka, ToTables};
 use bellwether_ingest::worker::CommitObserver;
 use bellwether_ingest::{IngestHealth, IngestMetrics};
@@ -81,22 +82,48 @@ async fn to_kafka(args: &ReplayArgs, config: &Config, stop: CancellationToken) -
         (None, None, true) => Pace::Recorded(1.0),
         (None, None, false) => Pace::Fastest,
     };
+    let target = ToKafka { pace, shift_to_now: args.shift_to_now, ..target(config)? };
+    let files = args.files.clone();
+    send(files, target, stop, progress_printer()).await
+}
+
+/// Returns the first topic of a configuration as a target, without a pace.
+fn target(config: &Config) -> Result<ToKafka> {
     let topic = config
         .kafka
         .topics
         .first()
         .cloned()
         .ok_or_else(|| Error::config("`kafka.topics` is empty").with_hint("name at least one topic"))?;
-    let target = ToKafka {
-        client: replay::producer_config(&config.kafka.brokers, &config.kafka.properties),
-        topic,
-        pace,
-        shift_to_now: args.shift_to_now,
-    };
-    let files = args.files.clone();
-    tokio::task::spawn_blocking(move || replay::to_kafka(&files, target, &SystemClock, &stop, progress_printer()))
+    let client = replay::producer_config(&config.kafka.brokers, &config.kafka.properties);
+    Ok(ToKafka { client, topic, pace: Pace::Fastest, shift_to_now: false })
+}
+
+async fn send(
+    files: Vec<PathBuf>,
+    target: ToKafka,
+    stop: CancellationToken,
+    report: impl FnMut(&Progress) + Send + 'static,
+) -> Result<Progress> {
+    tokio::task::spawn_blocking(move || replay::to_kafka(&files, target, &SystemClock, &stop, report))
         .await
         .map_err(|source| Error::bug("the replay panicked").with_source(source))?
+}
+
+/// Sends one event, a line of JSON, to the first topic of a configuration, and waits until the broker has it.
+///
+/// # Errors
+/// `Unavailable` if the broker does not accept it.
+pub(crate) async fn publish(config: &Config, event: &str) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("bellwether-event-{}.jsonl", unique_id()));
+    std::fs::write(&file, format!("{event}\n"))
+        .map_err(|source| Error::unavailable("cannot write a temporary file").with_source(source))?;
+    let sent = send(vec![file.clone()], target(config)?, CancellationToken::new(), |_| ()).await;
+    std::fs::remove_file(&file).ok();
+    match sent?.done {
+        1 => Ok(()),
+        _ => Err(Error::unavailable("the broker did not accept the event")),
+    }
 }
 
 fn positive(name: &str, number: f64) -> Result<f64> {

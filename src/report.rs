@@ -30,8 +30,8 @@ pub(crate) enum ReportCommand {
   bellwether report weekly --config bellwether.toml --week 2026-W47 --output reports
   bellwether report weekly --root bellwether-data --task refunds --format markdown --output -
 
-The default week is the last one that is over, from Monday to Sunday in UTC or, if nothing ran in it,
-the current one.")]
+The default week is the last one that is over, from Monday to Sunday in UTC; if nothing ran in
+it, the current one.")]
     Weekly(WeeklyArgs),
 }
 

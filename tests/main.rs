@@ -15,6 +15,7 @@
 //! Rules: a test that lacks a prerequisite (a broker, the data, a client's toolchain) prints `skipped: …` and how to get it;
 //! tests wait for a condition with a deadline, never for a fixed time; topics and folders have random names.
 
+mod candidates;
 mod clients;
 mod common;
 mod crash;
