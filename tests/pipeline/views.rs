@@ -52,10 +52,12 @@ fn every_view_has_rows_and_every_example_runs() {
     let setup = full();
     let (config, rules) = (setup.config(), ["task=refund_triage", "--for", "1h", "--by", "kim", "--reason", "known"]);
     bellwether(&[&["alerts", "silence", "--config", text(&config)], &rules[..]].concat()).succeeds();
+    setup.catch_up_role("evals");
+    // No alert fires here, and nobody reviews a run; the answers of these views are in `tests/sql`.
+    let without = ["rule_precision", "review_throughput"];
     for view in views() {
         let rows = setup.sql(&format!("SELECT * FROM {}", view.name));
-        // No alert fires here; its answers are in `tests/sql`.
-        assert!(!rows.is_empty() || view.name == "rule_precision", "view `{}` is empty", view.name);
+        assert!(!rows.is_empty() || without.contains(&view.name), "view `{}` is empty", view.name);
         setup.sql(view.example.as_deref().expect("every view has an example"));
     }
     let one = |query: &str| setup.sql(query).first().cloned().unwrap_or(Value::Null);
