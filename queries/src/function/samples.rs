@@ -165,8 +165,8 @@ estimate!(
     "krippendorff_alpha",
     "Krippendorff's α for categories, the agreement of any number of raters beyond chance, from one row for each rating; \
      ratings may be missing. Null if all ratings are the same, or if no item has two.",
-    "(item, category) AS alpha FROM (VALUES ('a', 'x'), ('a', 'x'), ('b', 'y'), ('b', 'x'), ('c', 'y')) \
-     AS t(item, category)",
+    "(item, category) AS alpha FROM (VALUES ('a', 'x'), ('a', 'x'), ('b', 'y'), ('b', 'x'), ('c', 'y'), ('c', 'y'), \
+     ('d', 'x'), ('d', 'x'), ('e', 'y')) AS t(item, category)",
     KRIPPENDORFF_ALPHA,
     KRIPPENDORFF_ALPHA_LOW,
     KRIPPENDORFF_ALPHA_HIGH
