@@ -24,7 +24,7 @@ const MOST_CELLS: usize = 4096;
 /// Most runs that are taken whatever the budget. Beyond this many critical exceptions a week, a sample of them is taken.
 const MOST_CRITICAL: usize = 2000;
 
-/// How finely signatures and strata are told apart.
+/// The detail in which signatures and strata are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
     /// Task, release, stage and class; signatures as they are.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_base::{Error, Result};
-use bellwether_queries::Session;
+use bellwether_queries::{Session, values_of};
 use bellwether_sample::Plan;
 use futures::StreamExt;
 use serde::Deserialize;
 
 use crate::draw::{Detail, Draw, Drawn, TooFine};
-use crate::facts::{RunFacts, facts_sql, span, values_of};
+use crate::facts::{RunFacts, facts_sql, span};
 use crate::row::{CandidateRow, Change};
 use crate::settings::EvalsSettings;
 use crate::week::Week;

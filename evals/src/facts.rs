@@ -1,12 +1,6 @@
 //! Runs as the classification sees them, and the SQL that reads them.
 
-use arrow::array::RecordBatch;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::json::ArrayWriter;
-use bellwether_base::{Error, Result};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::week::Week;
 
@@ -103,27 +97,4 @@ pub fn facts_sql(week: Week) -> String {
 pub(crate) fn span(column: &str, week: Week) -> String {
     let time = |micros: i64| format!("arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
     format!("{column} >= {} AND {column} < {}", time(week.start()), time(week.end()))
-}
-
-/// Turns the rows of a batch into values, by the names of its columns. Times become numbers.
-///
-/// # Errors
-/// `Data` if the rows do not fit the type.
-pub(crate) fn values_of<T: DeserializeOwned>(batch: &RecordBatch) -> Result<Vec<T>> {
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let is_time = matches!(field.data_type(), DataType::Timestamp(..));
-        let kind = if is_time { DataType::Int64 } else { field.data_type().clone() };
-        columns.push(if is_time { cast(column, &kind)? } else { column.clone() });
-        fields.push(Field::new(field.name(), kind, field.is_nullable()));
-    }
-    let numbers = RecordBatch::try_new(Schema::new(fields).into(), columns)?;
-    let mut writer = ArrayWriter::new(Vec::new());
-    writer.write(&numbers)?;
-    writer.finish()?;
-    match writer.into_inner() {
-        text if text.is_empty() => Ok(Vec::new()),
-        text => serde_json::from_slice(&text)
-            .map_err(|source| Error::data("rows of a table cannot be read as candidates").with_source(source)),
-    }
 }

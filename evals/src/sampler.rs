@@ -62,7 +62,7 @@ pub struct Sampler {
     rests_until: i64,
 }
 
-/// What has changed since the last evaluation.
+/// Changes since the last evaluation.
 #[derive(Default)]
 struct Pending {
     weeks: BTreeSet<Week>,

@@ -8,7 +8,6 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::arrow::json::ArrayWriter;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::session::Session;
 
@@ -23,21 +22,28 @@ impl Session {
     pub async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>> {
         let mut all = Vec::new();
         for batch in Box::pin(self.execute(sql)).await?.collect().await? {
-            for row in json_rows(&batch)? {
-                all.push(serde_json::from_value(row).map_err(|source| {
-                    Error::bug("the answer of a statement has other columns than expected").with_source(source)
-                })?);
-            }
+            all.extend(parsed(&json(&batch)?).map_err(|source| {
+                Error::bug("the answer of a statement has other columns than expected").with_source(source)
+            })?);
         }
         Ok(all)
     }
 }
 
-/// Returns the rows of a batch as JSON objects, with times as microseconds since the epoch.
+/// Returns the rows of a batch as values of a type, whose fields have the names of the columns. Times are microseconds since the epoch.
 ///
 /// # Errors
-/// `Data` if a value has no form in JSON.
-pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
+/// `Data` if a value has no form in JSON, or the rows do not fit the type.
+pub fn values_of<T: DeserializeOwned>(batch: &RecordBatch) -> Result<Vec<T>> {
+    parsed(&json(batch)?).map_err(|source| Error::data("rows cannot be read as JSON").with_source(source))
+}
+
+fn parsed<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Vec<T>> {
+    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_slice(text) }
+}
+
+/// Writes the rows of a batch as a JSON array of objects, with times as microseconds since the epoch; nothing for no rows.
+fn json(batch: &RecordBatch) -> Result<Vec<u8>> {
     let refused = |source| Error::data("rows cannot be read as JSON").with_source(source);
     let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
@@ -54,11 +60,7 @@ pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(refused)?;
     let mut writer = ArrayWriter::new(Vec::new());
     writer.write(&batch).and_then(|()| writer.finish()).map_err(refused)?;
-    let text = writer.into_inner();
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_slice(&text).map_err(|source| Error::data("rows cannot be read as JSON").with_source(source))
+    Ok(writer.into_inner())
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ fn addresses(text: &str, found: &mut Vec<Finding>) {
     }
 }
 
-/// Returns true for an address of a machine: not a loopback or unspecified one, which identify nobody.
+/// Returns true for an address that identifies a machine, unlike loopback and unspecified ones.
 fn is_address(word: &str) -> bool {
     if let Ok(address) = word.parse::<Ipv4Addr>() {
         return !address.is_loopback() && !address.is_unspecified();

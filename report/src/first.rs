@@ -1,4 +1,4 @@
-//! What deserves attention first.
+//! The items that deserve attention first.
 
 use crate::alarms::Alarms;
 use crate::failures::Failures;

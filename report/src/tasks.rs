@@ -46,7 +46,7 @@ pub(crate) struct Change {
     pub(crate) currency: String,
 }
 
-/// What changed between two weeks.
+/// The clear changes between two weeks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Changes {
     pub(crate) worse: Vec<Change>,

@@ -60,7 +60,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
             tokio::time::sleep(TICK).await;
         }
         traffic.join().map_err(|_| Error::bug("the producer panicked"))??;
-        // What is under way arrives before the program stops.
+        // Messages under way arrive before the program stops.
         tokio::time::sleep(SETTLE.min(window)).await;
         stop(worker)?;
         let (mut after_transition, mut after_event) = times(&setup.query(SENT)?.0)?;

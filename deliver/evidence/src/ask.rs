@@ -1,11 +1,8 @@
-//! Statements and their answers: literals, and rows as values of a type.
+//! Statements and their answers: literals, times for people, and batches.
 
 use arrow::array::RecordBatch;
-use bellwether_base::{Error, Result};
+use bellwether_base::Result;
 use bellwether_queries::Session;
-use serde::de::DeserializeOwned;
-
-use crate::record::json_rows;
 
 /// Greatest time that a literal may have: the end of the year 9999, seconds since the epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -33,19 +30,6 @@ fn time(micros: i64) -> std::time::SystemTime {
 /// Runs a statement and returns the batches of its answer.
 pub(crate) async fn batches(session: &Session, sql: &str) -> Result<Vec<RecordBatch>> {
     Box::pin(session.execute(sql)).await?.collect().await
-}
-
-/// Runs a statement and returns its rows as values of a type, whose fields have the names of the columns.
-pub(crate) async fn rows<T: DeserializeOwned>(session: &Session, sql: &str) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    for batch in batches(session, sql).await? {
-        for row in json_rows(&batch)? {
-            all.push(serde_json::from_value(row).map_err(|source| {
-                Error::bug("the answer of a statement has other columns than expected").with_source(source)
-            })?);
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

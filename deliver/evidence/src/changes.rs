@@ -11,7 +11,7 @@ use bellwether_sinks::page::Change;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ask::{moment, quoted, rows};
+use crate::ask::{moment, quoted};
 use crate::comparison;
 use crate::record::AlertRecord;
 use crate::slices::cut;
@@ -76,7 +76,7 @@ pub(crate) async fn changes(session: &Session, record: &AlertRecord) -> Result<C
         quoted(&after),
         moment(record.at.max(record.complete_to).saturating_add(1)),
     );
-    let found: Vec<Configuration> = rows(session, &query).await?;
+    let found: Vec<Configuration> = session.rows(&query).await?;
     let of = |release: &str| {
         let json = found.iter().filter(|row| row.release_id == release).map(|row| row.release_json.as_str());
         let mut all: Vec<BTreeMap<String, String>> = json.filter_map(fields).collect();
@@ -143,7 +143,7 @@ async fn releases_of_task(session: &Session, record: &AlertRecord) -> Result<Vec
         part("metrics", MINUTES),
         part("metrics_hourly", HOURS)
     );
-    rows(session, &query).await
+    session.rows(&query).await
 }
 
 /// Returns the fields of a configuration by their paths; lists are one value.

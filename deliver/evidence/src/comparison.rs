@@ -7,7 +7,7 @@ use bellwether_base::Result;
 use bellwether_queries::Session;
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted, rows};
+use crate::ask::{moment, quoted};
 use crate::record::AlertRecord;
 
 /// The value by which a rule names all series of a level.
@@ -100,7 +100,7 @@ impl Comparison {
         let mut narrow = self.clone();
         for earlier in distances {
             narrow = Self { earlier: *earlier, from: self.from.max(self.to.saturating_sub(LONGEST)), ..self.clone() };
-            let counted = rows::<Counted>(session, &narrow.counting()).await?;
+            let counted = session.rows::<Counted>(&narrow.counting()).await?;
             narrow.keep_newest(&counted);
             if counted.iter().any(|piece| piece.other > 0) {
                 break;

@@ -11,7 +11,7 @@ use bellwether_sinks::page::CostImpact;
 use bellwether_stats::figure;
 use serde::Deserialize;
 
-use crate::ask::{rows, shown};
+use crate::ask::shown;
 use crate::comparison::Comparison;
 use crate::measure::{Kind, Measure};
 
@@ -44,7 +44,7 @@ pub(crate) async fn impact(
          FROM metrics WHERE cost_currency <> '' AND ({own} OR {}) GROUP BY 1, 2",
         comparison.is_other("window_start")
     );
-    let costs: Vec<Costs> = rows(session, &query).await?;
+    let costs: Vec<Costs> = session.rows(&query).await?;
     Ok(estimate(&costs, measure.kind, comparison))
 }
 

@@ -4,7 +4,6 @@ use bellwether_base::Result;
 use bellwether_queries::Session;
 use serde::Deserialize;
 
-use crate::ask::rows;
 use crate::comparison::Comparison;
 use crate::measure::Measure;
 
@@ -21,7 +20,7 @@ pub(crate) async fn stated(session: &Session, comparison: &Comparison, measure: 
         "SELECT weighted_sum({stated}, weight_micros) AS stated, weighted_sum(runs, weight_micros) AS runs FROM metrics WHERE {}",
         comparison.is_own("window_start")
     );
-    let found = rows::<Stated>(session, &query).await?.into_iter().next();
+    let found = session.rows::<Stated>(&query).await?.into_iter().next();
     let share = found.and_then(|found| Some(found.stated? / found.runs.filter(|runs| *runs > 0.0)?));
     Ok(share.map(|share| share.clamp(0.0, 1.0)))
 }

@@ -6,7 +6,7 @@ use bellwether_sinks::Page;
 use bellwether_sinks::page::{Coverage, Link, Severity, Status};
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted, rows, shown};
+use crate::ask::{moment, quoted, shown};
 use crate::changes::changes;
 use crate::comparison::Comparison;
 use crate::cost;
@@ -177,7 +177,7 @@ async fn began(session: &Session, record: &AlertRecord) -> Result<Option<i64>> {
         record.evaluation,
         moment(record.at)
     );
-    Ok(rows::<Began>(session, &query).await?.first().and_then(|began| began.at))
+    Ok(session.rows::<Began>(&query).await?.first().and_then(|began| began.at))
 }
 
 fn incident(record: &AlertRecord, began: i64) -> String {

@@ -1,13 +1,10 @@
 //! A row of the table `alerts`, as a reader of the table sees it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use arrow::json::ArrayWriter;
+use arrow::array::RecordBatch;
 use bellwether_base::{Error, Result};
+use bellwether_queries::values_of;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -95,7 +92,7 @@ impl AlertRecord {
     /// # Errors
     /// `Data` if a column is missing or has another type.
     pub fn read(batch: &RecordBatch) -> Result<Vec<Self>> {
-        json_rows(batch)?.into_iter().map(Self::from_json).collect()
+        values_of(batch)?.into_iter().map(Self::from_json).collect()
     }
 
     /// Reads a row that was written as JSON, with times in microseconds since the epoch.
@@ -117,31 +114,6 @@ impl AlertRecord {
 fn with_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     let all = BTreeMap::<String, Option<String>>::deserialize(from)?;
     Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
-}
-
-/// Returns the rows of a batch as JSON objects, with times as microseconds since the epoch.
-pub(crate) fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
-    let wrong = |source| Error::data("rows cannot be read as JSON").with_source(source);
-    let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let column = match field.data_type() {
-            DataType::Timestamp(_, zone) => {
-                cast(&cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?, &DataType::Int64)?
-            }
-            _ => Arc::clone(column),
-        };
-        fields.push(Field::new(field.name(), column.data_type().clone(), true));
-        columns.push(column);
-    }
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    let mut writer = ArrayWriter::new(Vec::new());
-    writer.write(&batch).map_err(wrong)?;
-    writer.finish().map_err(wrong)?;
-    let text = writer.into_inner();
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_slice(&text).map_err(|source| Error::data("rows cannot be read as JSON").with_source(source))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bellwether_queries::Session;
 use bellwether_sinks::page::Rollback;
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted, rows};
+use crate::ask::{moment, quoted};
 use crate::comparison;
 use crate::record::AlertRecord;
 use crate::slices::cut;
@@ -62,7 +62,7 @@ async fn serving(session: &Session, record: &AlertRecord, release: &str) -> Resu
         moment(record.at.saturating_sub(RECENT)),
         moment(record.at)
     );
-    Ok(rows::<Served>(session, &query).await?.into_iter().next())
+    Ok(session.rows::<Served>(&query).await?.into_iter().next())
 }
 
 /// Returns true if an alert about a release may fire: if it does by its last row, or by its last transition.
@@ -75,5 +75,5 @@ async fn is_blamed(session: &Session, release: &str) -> Result<bool> {
         ) AS numbered WHERE state = 'firing' AND (by_row = 1 OR by_time = 1)",
         quoted(release)
     );
-    Ok(rows::<Count>(session, &query).await?.first().is_none_or(|count| count.number > 0))
+    Ok(session.rows::<Count>(&query).await?.first().is_none_or(|count| count.number > 0))
 }

@@ -31,7 +31,7 @@ impl PingSettings {
     /// Checks an address, which must be public and encrypted unless `allow_private` says otherwise. `name` is the setting.
     ///
     /// # Errors
-    /// What is wrong with it, without the address.
+    /// The problem with it, without the address.
     pub fn new(name: &str, url: &str, allow_private: bool) -> std::result::Result<Self, String> {
         let network = NetworkSettings { allow_private, ..NetworkSettings::default() };
         let mut problems = Vec::new();

@@ -74,7 +74,7 @@ pub enum Split {
     Holdout,
 }
 
-/// What a case tests.
+/// The kind of input that a case tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CaseKind {

@@ -19,7 +19,7 @@ pub enum ResultFormat {
     Inspect,
 }
 
-/// What the events say besides the results.
+/// Facts that the events state besides the results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// Source of the events.
