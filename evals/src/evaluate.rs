@@ -1,6 +1,7 @@
 //! One evaluation of a week: draws its sample from `events`, and compares it with the candidates in the table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use bellwether_base::{Error, Result};
 use bellwether_queries::{Session, values_of};
@@ -9,7 +10,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 
 use crate::draw::{Detail, Draw, Drawn, TooFine};
-use crate::facts::{RunFacts, facts_sql, span};
+use crate::facts::{Medians, RunFacts, facts_sql};
 use crate::row::{CandidateRow, Change};
 use crate::settings::EvalsSettings;
 use crate::week::Week;
@@ -22,36 +23,40 @@ const IDS_AT_ONCE: usize = 500;
 /// # Errors
 /// As the session's statements.
 pub async fn sample(session: &Session, week: Week, settings: &EvalsSettings) -> Result<(Plan, Vec<Drawn>)> {
-    let sql = facts_sql(week);
     let mut detail = Detail::Full;
     loop {
-        match Box::pin(drawn(session, &sql, week, settings, detail)).await? {
-            Ok(draw) => return Ok(draw.finish()),
-            Err(TooFine(coarser)) if coarser > detail => detail = coarser,
-            Err(_) => {
+        let mut draw = Draw::new(&week.name(), settings.budget(), settings.outlier_factor, detail);
+        let add = |run| draw.add(run).map_or_else(ControlFlow::Break, ControlFlow::Continue);
+        match Box::pin(runs(session, week, add)).await? {
+            None => return Ok(draw.finish()),
+            Some(TooFine(coarser)) if coarser > detail => detail = coarser,
+            Some(_) => {
                 return Err(Error::data(format!("runs of {} have too many stages and classes to sample", week.name())));
             }
         }
     }
 }
 
-async fn drawn(
+/// Reads the runs of a week one after another, in any order, until `each` breaks. Returns what it broke with.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn runs<B>(
     session: &Session,
-    sql: &str,
     week: Week,
-    settings: &EvalsSettings,
-    detail: Detail,
-) -> Result<std::result::Result<Draw, TooFine>> {
-    let mut draw = Draw::new(&week.name(), settings.budget(), settings.outlier_factor, detail);
-    let mut answer = session.execute(sql).await?;
+    mut each: impl FnMut(RunFacts) -> ControlFlow<B>,
+) -> Result<Option<B>> {
+    let medians = Medians::read(session, week).await?;
+    let mut answer = session.execute(&facts_sql(week)).await?;
     while let Some(batch) = answer.batches.next().await {
-        for run in values_of::<RunFacts>(&batch?)? {
-            if let Err(too_fine) = draw.add(run) {
-                return Ok(Err(too_fine));
+        for mut run in values_of::<RunFacts>(&batch?)? {
+            medians.give(&mut run);
+            if let ControlFlow::Break(with) = each(run) {
+                return Ok(Some(with));
             }
         }
     }
-    Ok(Ok(draw))
+    Ok(None)
 }
 
 /// Reads the candidates of a week that are in the table: of several rows about one run, the last.
@@ -140,9 +145,4 @@ pub async fn sampled_weeks(session: &Session) -> Result<BTreeSet<Week>> {
         weeks.extend(values_of::<Moment>(&batch)?.into_iter().map(|moment| Week::of(moment.at)));
     }
     Ok(weeks)
-}
-
-/// Returns the condition for the runs of a week.
-pub fn in_week(week: Week) -> String {
-    span("ended_at", week)
 }

@@ -1,20 +1,8 @@
--- The runs of a week with everything that their classification needs. Reviews are left out: a review of a candidate must not
--- change the sample that it was drawn in.
-WITH events AS (
-    SELECT * FROM events WHERE event_type <> 'run.review'
-),
-runs AS (
-    {runs}
-),
-run AS (
-    SELECT
-        tenant, source, run_id, attempt, ended_at, task, release_id, release_fingerprint, stage, outcome_status,
-        outcome_reason_code, failure_component, failure_step, failure_error_type, validation_valid, escalated,
-        escalation_reason_code, latency_total_micros, cost_nanos, cost_currency, tool_calls_failed, sampling_probability,
-        field_errors, CASE WHEN tool_calls_failed > 0 THEN tool_calls END AS tool_calls, policy_exceptions, scores, retrieval,
-        retrieval_calls
-    FROM runs
-    WHERE {week} AND coalesce(stage, '') <> 'offline_eval'
+-- The runs of a week with everything that their classification needs, but medians.
+{run},
+-- Ids of all runs of the week, superseded ones included. The CTE `run` costs much more, and each use of it is computed again.
+named AS (
+    SELECT DISTINCT run_id, tenant FROM events WHERE event_type = 'run.completed' AND {week}
 ),
 -- Verdicts inside runs, and later ones. A later statement about a run id counts for each run with that id of the same tenant.
 own AS (
@@ -27,7 +15,7 @@ stated AS (
     UNION ALL
     SELECT run_id, tenant, event_time, revision, content_hash, scores[1]
     FROM events
-    WHERE event_type = 'run.score' AND run_id IN (SELECT run_id FROM run)
+    WHERE event_type = 'run.score' AND run_id IN (SELECT run_id FROM named)
 ),
 -- Of several statements of one evaluator about one thing, the greatest counts.
 newest AS (
@@ -58,67 +46,48 @@ said AS (
     SELECT
         r.run_id, r.tenant, sum(v.judges_good) AS judges_good, sum(v.judges_bad) AS judges_bad,
         sum(v.people_good) AS people_good, sum(v.people_bad) AS people_bad, sum(v.feedback_bad) AS feedback_bad
-    FROM (SELECT DISTINCT run_id, tenant FROM run) AS r
+    FROM named AS r
     JOIN verdicts AS v ON v.run_id = r.run_id AND (v.tenant = r.tenant OR v.tenant = '')
     GROUP BY r.run_id, r.tenant
 ),
--- Documents older than a version that was seen before in the week. Versions are ordered by when they were first seen.
+-- Documents of which a version was returned that is older than one seen before in the week. Versions are ordered by when they were
+-- first seen.
 calls AS (
     SELECT tenant, source, run_id, attempt, ended_at, unnest(retrieval) AS call FROM run WHERE retrieval_calls > 0
 ),
 returned AS (
     SELECT tenant, source, run_id, attempt, ended_at, call['source_id'] AS source_id, unnest(call['documents']) AS document
     FROM calls
+    WHERE call['source_id'] IS NOT NULL
 ),
 documents AS (
     SELECT tenant, source, run_id, attempt, ended_at, source_id, document['id'] AS document_id, document['version'] AS version
     FROM returned
-    WHERE document['version'] IS NOT NULL
+    WHERE document['id'] IS NOT NULL AND document['version'] IS NOT NULL
 ),
 versions AS (
-    SELECT tenant, source_id, document_id, version, min(ended_at) AS first_seen
+    SELECT
+        tenant, source, run_id, attempt, ended_at, source_id, document_id,
+        min(ended_at) OVER (PARTITION BY tenant, source_id, document_id, version) AS first_seen
     FROM documents
-    GROUP BY tenant, source_id, document_id, version
 ),
-moments AS (
-    SELECT tenant, source_id, document_id, first_seen,
-        lead(first_seen) OVER (PARTITION BY tenant, source_id, document_id ORDER BY first_seen) AS superseded_at
-    FROM (SELECT DISTINCT tenant, source_id, document_id, first_seen FROM versions)
+seen AS (
+    SELECT
+        tenant, source, run_id, attempt, first_seen,
+        max(first_seen) OVER (PARTITION BY tenant, source_id, document_id ORDER BY ended_at) AS newest_first_seen
+    FROM versions
 ),
 stale AS (
-    SELECT DISTINCT d.tenant, d.source, d.run_id, d.attempt
-    FROM documents AS d
-    JOIN versions AS v
-        ON d.tenant = v.tenant AND d.source_id = v.source_id AND d.document_id = v.document_id AND d.version = v.version
-    JOIN moments AS m
-        ON v.tenant = m.tenant AND v.source_id = m.source_id AND v.document_id = m.document_id
-        AND v.first_seen = m.first_seen
-    WHERE d.ended_at >= m.superseded_at
-),
-latencies AS (
-    SELECT tenant, task, median(CAST(latency_total_micros AS DOUBLE)) AS median_latency
-    FROM run
-    WHERE latency_total_micros IS NOT NULL
-    GROUP BY tenant, task
-    HAVING count(*) >= {least}
-),
-costs AS (
-    SELECT tenant, task, cost_currency, median(CAST(cost_nanos AS DOUBLE)) AS median_cost
-    FROM run
-    WHERE cost_nanos IS NOT NULL
-    GROUP BY tenant, task, cost_currency
-    HAVING count(*) >= {least}
+    SELECT DISTINCT tenant, source, run_id, attempt FROM seen WHERE newest_first_seen > first_seen
 )
 SELECT
     r.tenant, r.source, r.run_id, r.attempt, r.ended_at, r.task, r.release_id, r.release_fingerprint, r.stage, r.outcome_status,
     r.outcome_reason_code, r.failure_component, r.failure_step, r.failure_error_type, r.validation_valid, r.escalated,
-    r.escalation_reason_code, r.latency_total_micros, r.cost_nanos, r.tool_calls_failed, r.sampling_probability,
+    r.escalation_reason_code, r.latency_total_micros, r.cost_nanos, r.cost_currency, r.tool_calls_failed, r.sampling_probability,
     r.field_errors, r.tool_calls, r.policy_exceptions,
     coalesce(s.judges_good, 0) AS judges_good, coalesce(s.judges_bad, 0) AS judges_bad,
     coalesce(s.people_good, 0) AS people_good, coalesce(s.people_bad, 0) AS people_bad,
-    coalesce(s.feedback_bad, 0) AS feedback_bad, o.run_id IS NOT NULL AS stale, l.median_latency, c.median_cost
+    coalesce(s.feedback_bad, 0) AS feedback_bad, o.run_id IS NOT NULL AS stale
 FROM run AS r
 LEFT JOIN said AS s ON s.run_id = r.run_id AND s.tenant = r.tenant
 LEFT JOIN stale AS o ON o.tenant = r.tenant AND o.source = r.source AND o.run_id = r.run_id AND o.attempt = r.attempt
-LEFT JOIN latencies AS l ON l.tenant = r.tenant AND l.task = r.task
-LEFT JOIN costs AS c ON c.tenant = r.tenant AND c.task = r.task AND c.cost_currency = r.cost_currency
