@@ -27,6 +27,7 @@ use bellwether_sinks::PingSettings;
 
 use crate::budget::{self, Budget};
 use crate::gate::http::GateConfig;
+use crate::gate::notify::is_webhook;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
 use crate::roles;
 use crate::roles::aggregate::AggregateSettings;
@@ -150,6 +151,7 @@ impl Config {
             gate: GateConfig {
                 policy: reader.optional("gate.policy").map(Into::into),
                 token_file: reader.optional("gate.token_file").map(Into::into),
+                notify: reader.optional("gate.notify"),
             },
             maintain: maintain(&mut reader, defaults.maintain),
             retention: retention(&mut reader, &defaults.retention),
@@ -231,6 +233,12 @@ impl Config {
         }
         for (key, problem) in self.links.problems() {
             reader.problem(&format!("links.{key}"), &problem);
+        }
+        if let Some(name) = &self.gate.notify
+            && !is_webhook(&self.deliver, name)
+        {
+            let problem = format!("is `{name}`, but no sink of kind webhook has that name in `deliver.sinks`");
+            reader.problem("gate.notify", &problem);
         }
         let heartbeat = &self.heartbeat;
         if let Some(name) = &heartbeat.alertmanager

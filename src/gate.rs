@@ -1,7 +1,7 @@
 //! `bellwether gate`: asks whether a release may go on, and says so by its exit code.
 
 pub(crate) mod http;
-mod notify;
+pub(crate) mod notify;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
 use clap::Args;
 
-use self::notify::Notifier;
+use self::notify::{Notifier, Patience};
 use crate::config::Config;
 use crate::root::{RootArgs, open_to_read};
 use crate::status_line::StatusLine;
@@ -97,8 +97,8 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
     let root = args.root.resolve()?;
     let reader = reader(root.config.as_ref(), args.policy.as_deref())?;
     let lake = open_to_read(&root.uri, &root.options).await?;
-    let notifier = args.notify.as_deref().map(|name| Notifier::find(name, root.config.as_ref(), &lake.clock()));
-    let notifier = notifier.transpose()?;
+    let find = |name: &str| Notifier::find(name, root.config.as_ref(), &lake.clock(), Patience::COMMAND);
+    let notifier = args.notify.as_deref().map(find).transpose()?;
     let since = args.since.as_deref().map(|text| since(text, lake.clock().now_micros())).transpose()?;
     let question = Question {
         task: args.task.unwrap_or_default(),

@@ -5,7 +5,9 @@
 //! * `POST /api/v1/gate/flagger/confirm` and `…/rollback` are webhooks of Flagger (flagger, docs/gitbook/usage/webhooks.md: a POST
 //!   of `{name, namespace, phase, metadata}`; a 2xx confirms or rolls back, anything else does not). The question is in `metadata`.
 //!
-//! Rules: an error never looks like a decision. Beyond loopback the gate is served only to those who have the token.
+//! With `gate.notify`, an answer to roll back also reaches a webhook, once for each canary (`notify.rs`).
+//!
+//! Rules: an error never looks like a decision, and no answer waits for a webhook. Beyond loopback the gate is served only to those who have the token.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +27,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::notify::{Background, Notifier, Patience};
 use crate::config::Config;
 
 /// Questions that are answered at the same time; each may take the memory of a query.
@@ -43,6 +46,8 @@ pub(crate) struct GateConfig {
     pub(crate) policy: Option<PathBuf>,
     /// The file with the bearer token.
     pub(crate) token_file: Option<PathBuf>,
+    /// The webhook that hears of rollbacks.
+    pub(crate) notify: Option<String>,
 }
 
 /// Everything that answers requests.
@@ -52,6 +57,7 @@ struct Service {
     token_file: Option<PathBuf>,
     is_exposed: bool,
     slots: Semaphore,
+    notify: Option<Background>,
 }
 
 /// The question in a request.
@@ -129,14 +135,17 @@ impl From<Error> for Refused {
 /// Returns the routes of the gate.
 ///
 /// # Errors
-/// `Config` if the policy is invalid, or the token cannot be read or is too short.
+/// `Config` if the policy is invalid, the token cannot be read or is too short, or `gate.notify` is no webhook.
 pub(crate) fn routes(config: &Config, lake: &Lake, address: SocketAddr) -> bellwether_base::Result<Router> {
+    let find = |name: &String| Notifier::find(name, Some(config), &lake.clock(), Patience::SERVED);
+    let notifier = config.gate.notify.as_ref().map(find).transpose()?;
     let service = Service {
         reader: super::reader(Some(config), None)?,
         lake: lake.clone(),
         token_file: config.gate.token_file.clone(),
         is_exposed: !address.ip().is_loopback(),
         slots: Semaphore::new(AT_ONCE),
+        notify: notifier.map(|notifier| Background::new(notifier, lake)),
     };
     service.token()?;
     Ok(Router::new()
@@ -214,7 +223,11 @@ impl Service {
             let why = "the gate is answering other questions; ask again in some seconds";
             return Err(Refused(StatusCode::TOO_MANY_REQUESTS, why.to_owned()));
         };
-        Ok(Box::pin(self.reader.ask(&self.lake, &question)).await?)
+        let answer = Box::pin(self.reader.ask(&self.lake, &question)).await?;
+        if let Some(notify) = &self.notify {
+            notify.tell(&answer);
+        }
+        Ok(answer)
     }
 
     async fn hook(&self, headers: &HeaderMap, body: &Bytes) -> Answered<GateAnswer> {

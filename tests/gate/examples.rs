@@ -19,6 +19,8 @@ fn every_example_of_the_gate_is_tested() {
         ("argo-rollouts", vec!["analysis-template.yaml", "rollout.yaml"]),
         ("flagger", vec!["canary.yaml"]),
         ("github-action", vec!["action.yml", "release.yml"]),
+        // `flags.rs` beside this file runs these.
+        ("flags", vec!["bellwether.toml", "flags.json", "receiver.py"]),
     ] {
         let entries = std::fs::read_dir(repository("deploy/examples").join(folder)).expect("the folder can be read");
         let mut names: Vec<String> =

@@ -12,7 +12,7 @@ use crate::common::{Setup, until_or};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Returns the address that a process serves.
-fn address(process: &Running) -> String {
+pub(super) fn address(process: &Running) -> String {
     until_or(
         || {
             let printed = process.printed();
@@ -24,7 +24,7 @@ fn address(process: &Running) -> String {
 }
 
 /// Sends a request; returns the status, the head and the body.
-fn send(address: &str, request: &str, headers: &[&str], body: &str) -> (u16, String, String) {
+pub(super) fn send(address: &str, request: &str, headers: &[&str], body: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let length = body.len();
@@ -41,7 +41,7 @@ fn send(address: &str, request: &str, headers: &[&str], body: &str) -> (u16, Str
 }
 
 /// The payload of a webhook, as in Flagger's documentation (fluxcd/flagger, docs/gitbook/usage/webhooks.md).
-fn webhook(metadata: Value) -> String {
+pub(super) fn webhook(metadata: Value) -> String {
     json!({ "name": "podinfo", "namespace": "test", "phase": "Progressing", "checksum": "85d557f47b", "metadata": metadata })
         .to_string()
 }

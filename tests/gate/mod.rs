@@ -2,12 +2,13 @@
 //!
 //! * `canary` has canaries in production; `offline` evaluations before any traffic.
 //! * `command` asks by the command line, `http` as Argo Rollouts and Flagger do.
-//! * `notify` hears of rollbacks as a service for flags does.
+//! * `notify` hears of rollbacks as a service for flags does; `flags` runs the example that turns a flag off.
 //! * `examples` reads the manifests in `deploy/examples`.
 
 mod canary;
 mod command;
 mod examples;
+mod flags;
 mod http;
 mod notify;
 mod offline;
