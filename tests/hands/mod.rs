@@ -120,6 +120,30 @@ fn a_silence_covers_matching_alerts_until_it_is_ended() {
 }
 
 #[test]
+fn a_silence_of_everything_must_be_confirmed() {
+    let setup = setup();
+    let root = setup.root();
+    let silence = |about: &[&str]| {
+        let rest = ["--for", "1h", "--reason", "x", "--by", "ada", "--root", text(&root)];
+        bellwether(&[&["alerts", "silence"], about, &rest].concat())
+    };
+    for (about, expected) in [
+        (&["task=~\".*\""][..], "matches about every alert"),
+        (&["rule!=none"], "matches about every alert"),
+        (&["task=~\".+\"", "rule!=none"], "matches about every alert"),
+        (&[], "nothing to silence was named"),
+        (&["task=~\"(\""], "`(` is not a regular expression"),
+    ] {
+        let ended = silence(about);
+        assert!(ended.stderr.contains(expected) && ended.stderr.contains("hint: "), "{about:?}: {}", ended.stderr);
+        ended.exits_with(2);
+    }
+    assert_eq!(setup.number("SELECT count(*) FROM alert_actions"), 0);
+    silence(&["--everything"]).succeeds();
+    assert!(listed(&setup, &[]).iter().all(|alert| !alert["silenced"].is_null()));
+}
+
+#[test]
 fn feedback_gives_the_precision_of_a_rule() {
     let setup = setup();
     let useful = firing(&setup, "success_regression");

@@ -8,7 +8,7 @@ use bellwether_sinks::{Failure, Sink};
 use insta::assert_json_snapshot;
 
 use crate::common::server::{Reply, Server};
-use crate::common::{acknowledged, assert_valid, notice, page, resolved, schema, secret, sink};
+use crate::common::{acknowledged, notice, page, resolved, secret, sink};
 
 const POSTED: &str = "{\"ok\":true,\"channel\":\"C0123\",\"ts\":\"1503435956.000247\"}";
 
@@ -30,7 +30,6 @@ async fn a_webhook_of_slack_gets_a_message_within_block_kit() {
     assert_eq!((receipt.reference.as_str(), receipt.answer.as_str()), ("", "ok"));
     let request = server.request();
     assert_eq!(request.target, "/services/T0000000/B0000000/XXXXXXXX");
-    assert_valid(&schema("slack.message"), &request.json());
     assert_json_snapshot!("slack_firing", request.json());
 }
 
@@ -43,7 +42,6 @@ async fn a_group_is_one_message_of_slack() {
     group.missed = vec!["checkout: latency".to_owned(), "search: latency".to_owned()];
     bot(&server, dir.path()).send(&group, None).await.unwrap();
     let request = server.request();
-    assert_valid(&schema("slack.message"), &request.json());
     assert_json_snapshot!("slack_group", request.json());
 }
 
@@ -60,9 +58,7 @@ async fn a_bot_updates_its_message_and_replies_in_the_thread() {
     let methods: Vec<&str> = requests.iter().map(|request| request.target.as_str()).collect();
     let (post, update) = ("/api/chat.postMessage", "/api/chat.update");
     assert_eq!(methods, [post, update, post, update, post]);
-    let schema = schema("slack.message");
     for request in &requests {
-        assert_valid(&schema, &request.json());
         assert_eq!(request.header("authorization"), "Bearer xoxb-1234567890");
     }
     assert_eq!(requests[0].json()["channel"], "#on-call");
@@ -120,7 +116,6 @@ async fn a_workflow_of_teams_gets_a_card() {
     assert_eq!(receipt.answer, "202");
     let request = server.request();
     assert_eq!(request.target, "/workflows/abcdefgh/triggers/manual?sig=qwertyuiop");
-    assert_valid(&schema("teams.workflow"), &request.json());
     assert_json_snapshot!("teams_firing", request.json());
 }
 

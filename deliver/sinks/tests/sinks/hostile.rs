@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::server::Server;
-use crate::common::{assert_valid, notice, page_of, schema, secret, sink};
+use crate::common::{notice, page_of, secret, sink};
 
 const HOSTILE: &str = "<!channel> <@U1> <https://evil.example|click> &lt; *bold* _it_ ~no~ `code` ```\n> quote\r\n\u{0}\u{1b}[31m\u{202e} \
     [a](javascript:alert(1)) <script> {{DATE(2026-01-01,SHORT)}} ${x} <at>all</at> \" ' \\ %0a";
@@ -26,7 +26,6 @@ async fn slack_shows_hostile_text_as_text() {
     let sink = sink(&format!("kind = \"slack\"\nurl = {url}\nallow_private = true"));
     sink.send(&notice(vec![page_of(HOSTILE, 4)]), None).await.unwrap();
     let request = server.request().json();
-    assert_valid(&schema("slack.message"), &request);
     let mut mrkdwn = strings(&request["text"]);
     for block in request["blocks"].as_array().unwrap() {
         // A header is plain text, which knows no markup.
@@ -59,8 +58,7 @@ async fn teams_shows_hostile_text_as_text() {
     let sink = sink(&format!("kind = \"teams\"\nurl = {url}\nallow_private = true"));
     sink.send(&notice(vec![page_of(HOSTILE, 4)]), None).await.unwrap();
     let request = server.request().json();
-    // The schema allows runs of text only, which know no Markdown.
-    assert_valid(&schema("teams.workflow"), &request);
+    // The contract, which the server checks, allows runs of text only, which know no Markdown.
     for text in strings(&request) {
         assert!(!text.contains("{{") && !text.contains("${") && !text.contains("<at>"), "{text}");
     }
@@ -72,22 +70,13 @@ async fn the_others_get_one_line_without_control_characters() {
     let server = Server::start(Vec::new()).await;
     let key = secret(dir.path(), "key", "0123456789");
     let (url, allow) = (server.url(), "allow_private = true");
-    for (text, schema_name, one_line) in [
-        (
-            format!("kind = \"pagerduty\"\nrouting_key = {key}\nurl = \"{url}\"\n{allow}"),
-            "pagerduty.event",
-            "/payload/summary",
-        ),
-        (format!("kind = \"opsgenie\"\napi_key = {key}\nurl = \"{url}\"\n{allow}"), "opsgenie.create", "/message"),
-        (
-            format!("kind = \"alertmanager\"\nurls = [\"{url}\"]\n{allow}"),
-            "alertmanager.post_alerts",
-            "/0/annotations/summary",
-        ),
+    for (text, one_line) in [
+        (format!("kind = \"pagerduty\"\nrouting_key = {key}\nurl = \"{url}\"\n{allow}"), "/payload/summary"),
+        (format!("kind = \"opsgenie\"\napi_key = {key}\nurl = \"{url}\"\n{allow}"), "/message"),
+        (format!("kind = \"alertmanager\"\nurls = [\"{url}\"]\n{allow}"), "/0/annotations/summary"),
     ] {
         sink(&text).send(&notice(vec![page_of(HOSTILE, 4)]), None).await.unwrap();
         let request = server.request().json();
-        assert_valid(&schema(schema_name), &request);
         let summary = request.pointer(one_line).and_then(Value::as_str).unwrap();
         assert!(!summary.contains('\n') && summary.contains("<!channel>"), "{summary}");
         for text in strings(&request) {

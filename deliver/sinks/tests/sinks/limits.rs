@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use bellwether_sinks::page::{Page, Severity, Status};
 use bellwether_sinks::{Notice, Sink};
-use jsonschema::Validator;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::common::server::{Recorded, Server};
-use crate::common::{assert_valid, page_of, schema, secret, sink};
+use crate::common::{page_of, secret, sink};
 
-/// A sink, the schema of its requests, and the greatest size of one.
+/// A sink, and the greatest size of a request.
 struct Limited {
     sink: Arc<dyn Sink>,
-    schema: Option<Validator>,
     bytes: usize,
 }
 
@@ -24,22 +22,14 @@ fn limited(server: &Server, dir: &Path) -> Vec<Limited> {
     let key = secret(dir, "key", "a-key-of-at-least-24-bytes");
     let url = server.url();
     let address = secret(dir, "url", &url);
-    let kind = |text: String, name: Option<&str>, bytes: usize| Limited {
-        sink: sink(&format!("{text}\nallow_private = true")),
-        schema: name.map(schema),
-        bytes,
-    };
+    let kind = |text: String, bytes: usize| Limited { sink: sink(&format!("{text}\nallow_private = true")), bytes };
     vec![
-        kind(format!("kind = \"slack\"\nurl = {address}"), Some("slack.message"), 60_000),
-        kind(format!("kind = \"teams\"\nurl = {address}"), Some("teams.workflow"), 28 * 1024),
-        kind(format!("kind = \"alertmanager\"\nurls = [\"{url}\"]"), Some("alertmanager.post_alerts"), 2 * 1024 * 1024),
-        kind(
-            format!("kind = \"pagerduty\"\nrouting_key = {key}\nurl = \"{url}\""),
-            Some("pagerduty.event"),
-            512 * 1024,
-        ),
-        kind(format!("kind = \"opsgenie\"\napi_key = {key}\nurl = \"{url}\""), Some("opsgenie.create"), 128 * 1024),
-        kind(format!("kind = \"webhook\"\nurl = \"{url}\"\nkeys = [{key}]"), Some("cloudevents"), 600 * 1024),
+        kind(format!("kind = \"slack\"\nurl = {address}"), 60_000),
+        kind(format!("kind = \"teams\"\nurl = {address}"), 28 * 1024),
+        kind(format!("kind = \"alertmanager\"\nurls = [\"{url}\"]"), 2 * 1024 * 1024),
+        kind(format!("kind = \"pagerduty\"\nrouting_key = {key}\nurl = \"{url}\""), 512 * 1024),
+        kind(format!("kind = \"opsgenie\"\napi_key = {key}\nurl = \"{url}\""), 128 * 1024),
+        kind(format!("kind = \"webhook\"\nurl = \"{url}\"\nkeys = [{key}]"), 600 * 1024),
     ]
 }
 
@@ -66,16 +56,13 @@ fn text_units(value: &Value) -> usize {
     }
 }
 
-/// Sends a notice to all sinks and checks what arrives.
+/// Sends a notice to all sinks and checks what arrives. The server checks the contracts.
 async fn check(notice: &Notice, server: &Server, sinks: &[Limited]) {
     for limited in sinks {
         let kind = limited.sink.kind();
         limited.sink.send(notice, None).await.unwrap_or_else(|failure| panic!("{kind}: {failure:?}"));
         for request in server.requests() {
             assert!(request.body.len() <= limited.bytes, "{kind}: {} bytes", request.body.len());
-            if let Some(schema) = &limited.schema {
-                assert_valid(schema, &request.json());
-            }
             check_totals(kind, &request);
         }
     }

@@ -4,7 +4,7 @@ use bellwether_sinks::page::{Severity, Status};
 use bellwether_sinks::{Failure, terminal};
 use serde_json::Value;
 
-use crate::common::{NOW, notice, page, page_of, resolved, sink};
+use crate::common::{NOW, assert_valid, notice, page, page_of, published, resolved, sink};
 
 #[tokio::test]
 async fn the_inbox_appends_lines_even_after_one_that_was_cut_off() {
@@ -25,6 +25,9 @@ async fn the_inbox_appends_lines_even_after_one_that_was_cut_off() {
         (first["format"].as_str(), first["time"].as_str()),
         (Some("bellwether.page/1"), Some("2026-09-21T14:13:20.000Z"))
     );
+    for line in [&lines[0], &lines[2]] {
+        assert_valid(&published("page"), line.as_ref().unwrap());
+    }
     assert!(lines[1].is_none(), "the line that was cut off is kept as it is");
     assert_eq!(lines[2].as_ref().unwrap()["pages"][0]["status"], "resolved");
 }

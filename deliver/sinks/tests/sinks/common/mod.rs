@@ -1,5 +1,6 @@
 //! Helpers that the tests share.
 
+pub(crate) mod contract;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
@@ -62,12 +63,31 @@ pub(crate) fn schema(name: &str) -> Validator {
     validator(&read_json(&path))
 }
 
-pub(crate) fn read_json(path: &Path) -> Value {
+/// Returns a validator of a published schema of Bellwether's own that also refuses fields that the schema does not name.
+pub(crate) fn published(name: &str) -> Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(format!("{name}.schema.json"));
+    let mut schema = read_json(&path);
+    close(&mut schema);
+    validator(&schema)
+}
+
+fn close(schema: &mut Value) {
+    if let Value::Object(fields) = schema {
+        if fields.contains_key("properties") && !fields.contains_key("additionalProperties") {
+            fields.insert("additionalProperties".to_owned(), false.into());
+        }
+        fields.values_mut().for_each(close);
+    } else if let Value::Array(values) = schema {
+        values.iter_mut().for_each(close);
+    }
+}
+
+fn read_json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("JSON")
 }
 
-pub(crate) fn validator(schema: &Value) -> Validator {
+fn validator(schema: &Value) -> Validator {
     jsonschema::options().should_validate_formats(true).build(schema).expect("a schema")
 }
 

@@ -1,4 +1,4 @@
-//! A server on loopback that records requests and gives the answers that a test wants.
+//! A server on loopback that records requests, checks them, and gives the answers that a test wants.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::Value;
 use tokio::net::TcpListener;
+
+use super::contract::violations;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -37,7 +39,11 @@ pub(crate) struct Server {
 
 #[derive(Default)]
 struct Exchange {
+    /// The requests are not those of a sink, so that no contract is theirs.
+    is_unchecked: bool,
     requests: Vec<Recorded>,
+    /// Requests that broke the contract of their service, and how.
+    violations: Vec<String>,
     replies: VecDeque<Reply>,
 }
 
@@ -77,9 +83,18 @@ impl Reply {
 impl Server {
     /// Starts a server that gives these answers, and 200 after the last one.
     pub(crate) async fn start(replies: Vec<Reply>) -> Self {
+        Self::with(Exchange { replies: replies.into(), ..Exchange::default() }).await
+    }
+
+    /// Starts a server for requests of others than sinks, such as the notifications of a real Alertmanager.
+    pub(crate) async fn of_others() -> Self {
+        Self::with(Exchange { is_unchecked: true, ..Exchange::default() }).await
+    }
+
+    async fn with(exchange: Exchange) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(Mutex::new(Exchange { requests: Vec::new(), replies: replies.into() }));
+        let state = Arc::new(Mutex::new(exchange));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { port, state }
@@ -89,9 +104,14 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Takes the requests that have arrived.
+    /// Takes the requests that have arrived. Fails if one broke the contract of its service.
     pub(crate) fn requests(&self) -> Vec<Recorded> {
-        std::mem::take(&mut self.state.lock().expect("a lock").requests)
+        let (requests, violations) = {
+            let mut state = self.state.lock().expect("a lock");
+            (std::mem::take(&mut state.requests), std::mem::take(&mut state.violations))
+        };
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
+        requests
     }
 
     /// Takes the only request that has arrived.
@@ -107,14 +127,19 @@ async fn answer(State(state): State<Arc<Mutex<Exchange>>>, request: Request) -> 
     let bytes = to_bytes(body, usize::MAX).await.expect("a body");
     let headers = parts.headers.iter();
     let reply = {
-        let mut state = state.lock().expect("a lock");
-        state.requests.push(Recorded {
+        let recorded = Recorded {
             target: parts.uri.to_string(),
             headers: headers
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
                 .collect(),
             body: String::from_utf8(bytes.to_vec()).expect("text"),
-        });
+        };
+        let broken = violations(&recorded);
+        let mut state = state.lock().expect("a lock");
+        state.requests.push(recorded);
+        if !state.is_unchecked {
+            state.violations.extend(broken);
+        }
         state.replies.pop_front().unwrap_or_else(|| Reply::new(200, "ok"))
     };
     tokio::time::sleep(reply.after).await;
