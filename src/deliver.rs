@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
-use bellwether_deliver::alert::AlertRow;
 use bellwether_deliver::page::test_notice;
 use bellwether_deliver::route::{Route, taken};
 use bellwether_deliver::{DeliverSettings, within};
+use bellwether_evidence::AlertRecord;
 use bellwether_sinks::page::Status;
 use bellwether_sinks::{Failure, Sink, SinkSettings};
 use clap::{Args, Subcommand};
@@ -175,7 +175,7 @@ fn routes(settings: &DeliverSettings, labels: Vec<(String, String)>) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let now = SystemClock.now_micros();
-    let alert = AlertRow::of_labels(labels.into_iter().collect());
+    let alert = AlertRecord::of_labels(labels.into_iter().collect());
     let taken = taken(&settings.routes, &alert, now);
     let held = settings.maintenance.iter().find(|window| window.holds(&alert, now));
     match shown(&taken) {

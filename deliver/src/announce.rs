@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use bellwether_base::{Backoff, Result};
 use bellwether_follow::Cursor;
-use bellwether_lake::{AddedFile, Lake};
+use bellwether_lake::{AddedFile, Lake, values_of};
 use bellwether_sinks::{Failure, Receipt, ReleaseNotice, Sink};
 use bellwether_tables::Table;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
-use crate::alert::values_of;
 use crate::destination::micros;
 use crate::send::within;
 

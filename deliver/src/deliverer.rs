@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bellwether_base::{Backoff, Error, Result};
+use bellwether_evidence::{AlertRecord, Links};
 use bellwether_follow::{Append, Cursor, FollowHealth, Follower, Runner, Step, Until};
 use bellwether_lake::{Advance, CommitLog, Lake, LogEntry, Snapshot};
 use bellwether_sinks::{Failure, Sink};
@@ -21,7 +22,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::{AlertRow, values_of};
 use crate::announce::Announcer;
 use crate::destination::{DestinationId, micros};
 use crate::hands::Hands;
@@ -48,6 +48,8 @@ pub struct Deliver {
     /// Sinks by name, as in the settings.
     pub sinks: BTreeMap<String, Arc<dyn Sink>>,
     pub builder: Arc<dyn PageBuilder>,
+    /// Links of every page, also of one without evidence.
+    pub links: Links,
     pub hands: Arc<dyn Hands>,
     /// Condition of the role, for the process's health report.
     pub health: FollowHealth,
@@ -132,7 +134,7 @@ impl Follower for Deliverer {
         let (version, alerts) = all_alerts(lake).await?;
         let again = |sink: &dyn Sink| Resend { every: sink.resend_every(), ended_for: sink.resend_ended_for() };
         let sinks = deliver.sinks.iter().map(|(name, sink)| (name.clone(), again(&**sink)));
-        let mut planner = Planner::new(deliver.settings.clone(), sinks);
+        let mut planner = Planner::new(deliver.settings.clone(), sinks).with_links(deliver.links.clone());
         let rows = planner.restore(&deliveries, &alerts, position, lake.clock().now_micros())?;
         Ok(Self {
             metrics: setup.metrics.clone(),
@@ -350,12 +352,12 @@ impl Deliverer {
 }
 
 /// Reads all rows of `alerts`, in the order in which they were written, and the version of the table.
-async fn all_alerts(lake: &Lake) -> Result<(i64, Vec<AlertRow>)> {
+async fn all_alerts(lake: &Lake) -> Result<(i64, Vec<AlertRecord>)> {
     let (version, files) = lake.active_files(Table::Alerts).await?;
-    let mut rows: Vec<AlertRow> = Vec::new();
+    let mut rows: Vec<AlertRecord> = Vec::new();
     for file in &files {
         for batch in lake.read(Table::Alerts, file, None).await? {
-            rows.extend(values_of::<AlertRow>(&batch)?);
+            rows.extend(AlertRecord::read(&batch)?);
         }
     }
     // Files are in no order, but the rows of one evaluation are.
@@ -364,12 +366,12 @@ async fn all_alerts(lake: &Lake) -> Result<(i64, Vec<AlertRow>)> {
 }
 
 /// Reads the new rows of a log entry; an entry that only rewrites files has none.
-async fn rows_of(lake: &Lake, entry: &LogEntry) -> Result<Vec<AlertRow>> {
+async fn rows_of(lake: &Lake, entry: &LogEntry) -> Result<Vec<AlertRecord>> {
     let mut rows = Vec::new();
     if entry.brings_rows() {
         for file in entry.added.iter().filter(|file| file.data_change) {
             for batch in lake.read(Table::Alerts, file, None).await? {
-                rows.extend(values_of::<AlertRow>(&batch)?);
+                rows.extend(AlertRecord::read(&batch)?);
             }
         }
     }

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bellwether_base::Result;
+use bellwether_evidence::AlertRecord;
 pub use bellwether_sinks::page::Acknowledgement;
-
-use crate::alert::AlertRow;
 
 /// Silences and acknowledgements at one moment.
 pub trait Silences: Send + Sync {
     /// Returns the reason for which an alert is silenced at a moment, as one sentence; none if it is not.
-    fn silenced(&self, alert: &AlertRow, at: i64) -> Option<String>;
+    fn silenced(&self, alert: &AlertRecord, at: i64) -> Option<String>;
 
     /// Returns the acknowledgement of an alert that holds at a moment, if it is about the firing that began at `since`.
-    fn acknowledged(&self, alert: &AlertRow, since: i64, at: i64) -> Option<Acknowledgement>;
+    fn acknowledged(&self, alert: &AlertRecord, since: i64, at: i64) -> Option<Acknowledgement>;
 }
 
 /// The place in which silences and acknowledgements are kept.
@@ -34,11 +33,11 @@ pub struct NoHands;
 // === impl NoHands ===
 
 impl Silences for NoHands {
-    fn silenced(&self, _: &AlertRow, _: i64) -> Option<String> {
+    fn silenced(&self, _: &AlertRecord, _: i64) -> Option<String> {
         None
     }
 
-    fn acknowledged(&self, _: &AlertRow, _: i64, _: i64) -> Option<Acknowledgement> {
+    fn acknowledged(&self, _: &AlertRecord, _: i64, _: i64) -> Option<Acknowledgement> {
         None
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_base::Result;
+use bellwether_evidence::AlertRecord;
 use bellwether_sinks::Page;
 use bellwether_sinks::page::Status;
 
-use crate::alert::AlertRow;
 use crate::hands::Acknowledgement;
 use crate::ledger::{Alert, Birth, Episode, Ledger};
 use crate::outbox::hash;
@@ -32,7 +32,7 @@ pub(crate) struct Incident {
     pub(crate) key: String,
     birth: Birth,
     /// The row that describes it best.
-    pub(crate) alert: AlertRow,
+    pub(crate) alert: AlertRecord,
     /// Start, event time, microseconds since the epoch.
     pub(crate) started_at: i64,
     /// Time at which the last change of its start was written to `alerts`.
@@ -74,7 +74,7 @@ impl Incident {
         }
     }
 
-    fn end(&mut self, at: i64, corrected: bool, last: &AlertRow) {
+    fn end(&mut self, at: i64, corrected: bool, last: &AlertRecord) {
         self.ended = Some(Ended { at, corrected, noticed_at: last.evaluated_at });
         // The last row has the figures at the end; that of a retraction those of the firing that it takes back.
         if !corrected {
@@ -99,7 +99,7 @@ impl Incidents {
     ///
     /// # Errors
     /// `Data` if a newer version has written it.
-    pub(crate) fn learn(&mut self, row: &AlertRow) -> Result<()> {
+    pub(crate) fn learn(&mut self, row: &AlertRecord) -> Result<()> {
         self.evaluation = self.evaluation.max(Some(row.evaluation));
         self.ledger.apply(row)
     }
@@ -123,7 +123,7 @@ impl Incidents {
     ///
     /// # Errors
     /// `Data` if a newer version has written them.
-    pub(crate) fn take(&mut self, rows: &[AlertRow]) -> Result<()> {
+    pub(crate) fn take(&mut self, rows: &[AlertRecord]) -> Result<()> {
         let mut ids = BTreeSet::new();
         for row in rows {
             self.learn(row)?;
@@ -176,7 +176,7 @@ impl Incidents {
 
     /// Adds an incident that `deliveries` knows: an open one, or one that has ended. `row` says what is known of it without `alerts`;
     /// its time is the start.
-    pub(crate) fn restore(&mut self, key: &str, alert_id: &str, row: AlertRow, ended: Option<Ended>) {
+    pub(crate) fn restore(&mut self, key: &str, alert_id: &str, row: AlertRecord, ended: Option<Ended>) {
         let alert = self.ledger.get(alert_id);
         let episode = alert.and_then(|alert| alert.episodes().pop()).filter(|episode| episode.end.is_none());
         // An alert that is no longer in the table fires no more.
@@ -231,8 +231,8 @@ impl Incidents {
 mod tests {
     use super::*;
 
-    fn row(evaluation: i64, at: i64, from: &str, state: &str, change: &str, was: Option<i64>) -> AlertRow {
-        AlertRow {
+    fn row(evaluation: i64, at: i64, from: &str, state: &str, change: &str, was: Option<i64>) -> AlertRecord {
+        AlertRecord {
             evaluation,
             evaluated_at: evaluation * 100,
             at,
@@ -241,11 +241,11 @@ mod tests {
             state_from: from.to_owned(),
             state: state.to_owned(),
             change: change.to_owned(),
-            ..AlertRow::default()
+            ..AlertRecord::default()
         }
     }
 
-    fn fires(evaluation: i64, at: i64) -> AlertRow {
+    fn fires(evaluation: i64, at: i64) -> AlertRecord {
         row(evaluation, at, "pending", "firing", "new", None)
     }
 

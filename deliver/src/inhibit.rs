@@ -6,9 +6,8 @@
 //!
 //! Rules: an alert never hides a more urgent one. Both are of one tenant. An alert of which the rows do not show this hides nothing.
 
+use bellwether_evidence::AlertRecord;
 use bellwether_sinks::page::Severity;
-
-use crate::alert::AlertRow;
 
 /// Detectors that fire because data is missing.
 const MISSING_DATA: [&str; 1] = ["silence"];
@@ -27,7 +26,7 @@ const COST_PER_SUCCESS: [&str; 2] = ["cost_regression", "cost_ceiling"];
 const OF_RELEASE: [&str; 1] = ["release_success"];
 
 /// Returns the reason for which an alert explains another one, as one sentence; none if it does not.
-pub fn explains(source: &AlertRow, target: &AlertRow) -> Option<String> {
+pub fn explains(source: &AlertRecord, target: &AlertRecord) -> Option<String> {
     if source.alert_id == target.alert_id || source.tenant != target.tenant || less_urgent(source, target) {
         return None;
     }
@@ -59,16 +58,16 @@ pub fn explains(source: &AlertRow, target: &AlertRow) -> Option<String> {
 }
 
 /// Returns true if a page about the source would be less urgent than one about the target.
-fn less_urgent(source: &AlertRow, target: &AlertRow) -> bool {
+fn less_urgent(source: &AlertRecord, target: &AlertRecord) -> bool {
     let (source, target): (Severity, Severity) = (source.urgency(), target.urgency());
     source < target
 }
 
-fn is_missing_data(alert: &AlertRow) -> bool {
+fn is_missing_data(alert: &AlertRecord) -> bool {
     alert.label("area") == "data" && MISSING_DATA.contains(&alert.detector.as_str())
 }
 
-fn is_of_release(alert: &AlertRow) -> bool {
+fn is_of_release(alert: &AlertRecord) -> bool {
     OF_RELEASE.contains(&alert.rule.as_str()) || alert.release_id.is_some() && alert.task.is_none()
 }
 
@@ -78,17 +77,17 @@ mod tests {
 
     use super::*;
 
-    fn alert(rule: &str, severity: &str, area: &str, task: Option<&str>, release: Option<&str>) -> AlertRow {
-        AlertRow {
+    fn alert(rule: &str, severity: &str, area: &str, task: Option<&str>, release: Option<&str>) -> AlertRecord {
+        AlertRecord {
             alert_id: format!("{rule} {task:?} {release:?}"),
             rule: rule.to_owned(),
             severity: severity.to_owned(),
-            labels: BTreeMap::from([("area".to_owned(), Some(area.to_owned()))]),
+            labels: BTreeMap::from([("area".to_owned(), area.to_owned())]),
             tenant: Some("acme".to_owned()),
             task: task.map(str::to_owned),
             release_id: release.map(str::to_owned),
             detector: if rule == "silent_producer" { "silence" } else { "regression" }.to_owned(),
-            ..AlertRow::default()
+            ..AlertRecord::default()
         }
     }
 
@@ -100,11 +99,11 @@ mod tests {
         assert_eq!(explains(&drop, &silent), None);
         let other_task = alert("success_drift", "page", "quality", Some("search"), None);
         assert_eq!(explains(&silent, &other_task), None);
-        let other_tenant = AlertRow { tenant: None, ..drop.clone() };
+        let other_tenant = AlertRecord { tenant: None, ..drop.clone() };
         assert_eq!(explains(&silent, &other_tenant), None);
         let policy = alert("policy_critical", "page", "policy", Some("refunds"), None);
         assert_eq!(explains(&silent, &policy), None, "an exception that happened did happen");
-        let surprise = AlertRow { detector: "threshold".to_owned(), ..silent };
+        let surprise = AlertRecord { detector: "threshold".to_owned(), ..silent };
         assert_eq!(explains(&surprise, &drop), None, "not every alert about data is about missing data");
     }
 

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_base::{Error, Result};
-
-use crate::alert::AlertRow;
+use bellwether_evidence::AlertRecord;
 
 /// The row that brought a transition: evaluation and time. It stays the same when a correction moves the transition.
 pub(crate) type Birth = (i64, i64);
@@ -37,9 +36,9 @@ pub(crate) struct Episode {
 pub(crate) struct Alert {
     transitions: BTreeSet<Entry>,
     /// The last row.
-    pub(crate) last: AlertRow,
+    pub(crate) last: AlertRecord,
     /// The last row by which it began to fire or its start moved; the last row if there is none.
-    pub(crate) firing: AlertRow,
+    pub(crate) firing: AlertRecord,
 }
 
 /// All alerts.
@@ -56,7 +55,7 @@ impl Ledger {
     ///
     /// # Errors
     /// `Data` if a newer version has written it.
-    pub(crate) fn apply(&mut self, row: &AlertRow) -> Result<()> {
+    pub(crate) fn apply(&mut self, row: &AlertRecord) -> Result<()> {
         self.order += 1;
         let order = self.order;
         let alert = self.alerts.entry(row.alert_id.clone()).or_default();
@@ -136,8 +135,8 @@ impl Alert {
 mod tests {
     use super::*;
 
-    fn row(evaluation: i64, at: i64, from: &str, state: &str, change: &str, was: Option<i64>) -> AlertRow {
-        AlertRow {
+    fn row(evaluation: i64, at: i64, from: &str, state: &str, change: &str, was: Option<i64>) -> AlertRecord {
+        AlertRecord {
             evaluation,
             at,
             was,
@@ -145,11 +144,11 @@ mod tests {
             state_from: from.to_owned(),
             state: state.to_owned(),
             change: change.to_owned(),
-            ..AlertRow::default()
+            ..AlertRecord::default()
         }
     }
 
-    fn ledger(rows: &[AlertRow]) -> Ledger {
+    fn ledger(rows: &[AlertRecord]) -> Ledger {
         let mut ledger = Ledger::default();
         for row in rows {
             ledger.apply(row).expect("a row of the table");

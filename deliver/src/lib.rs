@@ -2,11 +2,11 @@
 //!
 //! * [`settings`]: the section `[deliver]` of a configuration. [`route`]: routes and maintenance windows; [`matcher`] and [`hours`]:
 //!   their conditions.
-//! * [`alert`]: rows of `alerts`. `ledger`: the firings that follow from them. `incident`: these as incidents with keys.
+//! * `ledger`: the firings that follow from the rows of `alerts`. `incident`: these as incidents with keys.
 //! * [`inhibit`]: alerts that explain others. [`hands`]: the interface to silences and acknowledgements.
 //! * [`planner`]: decides what is sent, where and when. `destination`: what a sink knows of a group of incidents.
 //! * [`outbox`]: rows of `deliveries`.
-//! * [`page`]: a minimal page, and the interface of a builder of evidence. `send`: sends one message.
+//! * [`page`]: pages of incidents, and the interface of a builder of evidence. `send`: sends one message.
 //! * `announce`: new releases, for sinks that show changes beside incidents.
 //! * `deliverer`: the role.
 //!
@@ -14,7 +14,6 @@
 //! is the present one. What is to be sent is committed before it is sent. A sink that fails delays no other, and is never turned off.
 //! This crate knows no vendor and no protocol: sinks do.
 
-pub mod alert;
 mod announce;
 mod deliverer;
 mod destination;

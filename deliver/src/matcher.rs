@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_evidence::AlertRecord;
 use regex::Regex;
 use serde::Deserialize;
-
-use crate::alert::AlertRow;
 
 /// Longest pattern. Longer ones are lists that belong into a list of values.
 const LONGEST: usize = 1000;
@@ -107,7 +106,7 @@ impl Matcher {
     }
 
     /// Returns true if the alert fulfils all conditions.
-    pub fn matches(&self, alert: &AlertRow) -> bool {
+    pub fn matches(&self, alert: &AlertRecord) -> bool {
         self.0.iter().all(|(label, patterns)| any(patterns, alert.label(label)))
     }
 
@@ -130,13 +129,13 @@ mod tests {
         Matcher::parse(&toml::from_str(text).expect("TOML"))
     }
 
-    fn alert() -> AlertRow {
-        AlertRow {
+    fn alert() -> AlertRecord {
+        AlertRecord {
             rule: "success_regression".to_owned(),
             severity: "page".to_owned(),
             task: Some("refund_triage".to_owned()),
-            labels: BTreeMap::from([("area".to_owned(), Some("quality".to_owned()))]),
-            ..AlertRow::default()
+            labels: BTreeMap::from([("area".to_owned(), "quality".to_owned())]),
+            ..AlertRecord::default()
         }
     }
 

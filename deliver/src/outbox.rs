@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use bellwether_base::{Error, Result};
-use bellwether_lake::Lake;
+use bellwether_lake::{Lake, values_of};
 use bellwether_sinks::page::Status;
 use bellwether_tables::Table;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::alert::values_of;
 
 /// A step of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

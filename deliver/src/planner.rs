@@ -18,10 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bellwether_base::Result;
+use bellwether_evidence::{AlertRecord, Links};
 use bellwether_sinks::page::{Status, Suppressed};
 use bellwether_sinks::{Failure, Page, Receipt};
 
-use crate::alert::AlertRow;
 use crate::destination::{Circumstances, Destination, DestinationId, Wanted, micros};
 use crate::hands::Silences;
 use crate::incident::{Incident, Incidents};
@@ -78,6 +78,7 @@ pub struct Outcome {
 /// Everything that is to be sent, and everything that was.
 pub struct Planner {
     settings: DeliverSettings,
+    links: Links,
     incidents: Incidents,
     destinations: BTreeMap<DestinationId, Destination>,
     sinks: BTreeMap<String, SinkState>,
@@ -97,11 +98,18 @@ impl Planner {
         };
         Self {
             settings,
+            links: Links::default(),
             incidents: Incidents::default(),
             destinations: BTreeMap::new(),
             sinks: sinks.into_iter().map(|(name, again)| (name, state(again))).collect(),
             explained: BTreeMap::new(),
         }
+    }
+
+    /// Puts these links on pages.
+    #[must_use]
+    pub fn with_links(self, links: Links) -> Self {
+        Self { links, ..self }
     }
 
     /// Returns the last evaluation that was taken in.
@@ -113,7 +121,7 @@ impl Planner {
     ///
     /// # Errors
     /// `Data` if a newer version has written them.
-    pub fn take(&mut self, rows: &[AlertRow]) -> Result<()> {
+    pub fn take(&mut self, rows: &[AlertRecord]) -> Result<()> {
         for evaluation in rows.chunk_by(|a, b| a.evaluation == b.evaluation) {
             self.incidents.take(evaluation)?;
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::alert::AlertRow;
+use bellwether_evidence::AlertRecord;
+
 use crate::hours::Hours;
 use crate::matcher::Matcher;
 
@@ -62,13 +63,13 @@ impl Route {
     }
 
     /// Returns true if the route takes an alert at a moment, microseconds since the epoch.
-    pub fn takes(&self, alert: &AlertRow, at: i64) -> bool {
+    pub fn takes(&self, alert: &AlertRecord, at: i64) -> bool {
         self.hours.as_ref().is_none_or(|hours| hours.contains(at)) && self.matcher.matches(alert)
     }
 }
 
 /// Returns the routes that an alert takes at a moment: the first that takes it, and later ones as far as each says that they may.
-pub fn taken<'a>(routes: &'a [Route], alert: &AlertRow, at: i64) -> Vec<&'a Route> {
+pub fn taken<'a>(routes: &'a [Route], alert: &AlertRecord, at: i64) -> Vec<&'a Route> {
     let mut taken = Vec::new();
     for route in routes.iter().filter(|route| route.takes(alert, at)) {
         taken.push(route);
@@ -83,7 +84,7 @@ pub fn taken<'a>(routes: &'a [Route], alert: &AlertRow, at: i64) -> Vec<&'a Rout
 
 impl Maintenance {
     /// Returns true if an alert is held back at a moment.
-    pub fn holds(&self, alert: &AlertRow, at: i64) -> bool {
+    pub fn holds(&self, alert: &AlertRecord, at: i64) -> bool {
         let is_now = match &self.period {
             Period::Once { from, until } => (*from..*until).contains(&at),
             Period::Weekly(hours) => hours.contains(at),
@@ -97,8 +98,8 @@ mod tests {
     use super::*;
     use crate::settings::DeliverSettings;
 
-    fn alert(severity: &str, task: &str) -> AlertRow {
-        AlertRow { severity: severity.to_owned(), task: Some(task.to_owned()), ..AlertRow::default() }
+    fn alert(severity: &str, task: &str) -> AlertRecord {
+        AlertRecord { severity: severity.to_owned(), task: Some(task.to_owned()), ..AlertRecord::default() }
     }
 
     /// 2026-07-06, a Monday, at an hour UTC.

@@ -11,9 +11,9 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings};
 use bellwether_base::{ErrorKind, Result, unique_id};
-use bellwether_deliver::alert::AlertRow;
 use bellwether_deliver::outbox::{self, DeliveryStep, Kind};
 use bellwether_deliver::{Deliver, DeliverSettings, DeliverSetup, Deliverer, NoHands, PageBuilder, RowOnly, run};
+use bellwether_evidence::{AlertRecord, Links};
 use bellwether_follow::{FollowHealth, Follower, Step, Until};
 use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, PartitionRange, StorageOptions};
 use bellwether_sinks::page::Status;
@@ -220,6 +220,7 @@ impl Tables {
             lake: self.lake.clone(),
             sinks: sinks.collect::<BTreeMap<_, _>>(),
             builder: Arc::new(RowOnly),
+            links: Links::default(),
             hands: Arc::new(NoHands),
             health: FollowHealth::default(),
             interval: Duration::from_millis(50),
@@ -410,7 +411,7 @@ struct Slow;
 
 #[async_trait]
 impl PageBuilder for Slow {
-    async fn build(&self, _: Page, _: &AlertRow) -> Result<Page> {
+    async fn build(&self, _: Page, _: &AlertRecord) -> Result<Page> {
         std::future::pending().await
     }
 }

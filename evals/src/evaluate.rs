@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bellwether_base::{Error, Result};
-use bellwether_queries::{Session, values_of};
+use bellwether_lake::values_of;
+use bellwether_queries::Session;
 use bellwether_sample::Plan;
 use futures::StreamExt;
 use serde::Deserialize;

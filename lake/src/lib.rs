@@ -8,6 +8,7 @@
 //!   [`Lease`] decides which of several processes works.
 //! * [`Rolled`] reports which rows of `metrics` its roll-ups hold, and how to read a span from them.
 //! * [`Handover`] passes freshly committed rows to a reader in the same process.
+//! * [`values_of`] turns rows into values of a type.
 //! * [`inspect`] opens the log's parts to the crate that audits it.
 //! * Opening a table for writing adds the columns that later versions introduced (`form`).
 //!
@@ -35,6 +36,7 @@ mod root;
 mod statistics;
 mod store;
 mod stored;
+mod values;
 mod work;
 
 /// Parts of a log and of data files, for a crate that inspects a root and writes nothing.
@@ -66,3 +68,4 @@ pub use rollup::{RollUp, Rolled};
 pub use root::{Lake, WrittenFile};
 pub use store::StorageOptions;
 pub use stored::{Stored, is_permanent};
+pub use values::values_of;

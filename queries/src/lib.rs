@@ -52,5 +52,4 @@ pub use reference::reference_markdown;
 pub use session::{Answer, Session};
 pub use settings::{EngineSettings, Gauge, Present, SessionSettings};
 pub use statement::split;
-pub use typed::values_of;
 pub use view::{View, views};

@@ -1,12 +1,7 @@
 //! Rows of an answer as values of a type.
 
-use std::sync::Arc;
-
 use bellwether_base::{Error, Result};
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use datafusion::arrow::json::ArrayWriter;
+use bellwether_lake::values_of;
 use serde::de::DeserializeOwned;
 
 use crate::session::Session;
@@ -22,45 +17,12 @@ impl Session {
     pub async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>> {
         let mut all = Vec::new();
         for batch in Box::pin(self.execute(sql)).await?.collect().await? {
-            all.extend(parsed(&json(&batch)?).map_err(|source| {
+            all.extend(values_of(&batch).map_err(|source| {
                 Error::bug("the answer of a statement has other columns than expected").with_source(source)
             })?);
         }
         Ok(all)
     }
-}
-
-/// Returns the rows of a batch as values of a type, whose fields have the names of the columns. Times are microseconds since the epoch.
-///
-/// # Errors
-/// `Data` if a value has no form in JSON, or the rows do not fit the type.
-pub fn values_of<T: DeserializeOwned>(batch: &RecordBatch) -> Result<Vec<T>> {
-    parsed(&json(batch)?).map_err(|source| Error::data("rows cannot be read as JSON").with_source(source))
-}
-
-fn parsed<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Vec<T>> {
-    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_slice(text) }
-}
-
-/// Writes the rows of a batch as a JSON array of objects, with times as microseconds since the epoch; nothing for no rows.
-fn json(batch: &RecordBatch) -> Result<Vec<u8>> {
-    let refused = |source| Error::data("rows cannot be read as JSON").with_source(source);
-    let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let column = match field.data_type() {
-            DataType::Timestamp(_, zone) => {
-                let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-                cast(&cast(column, &micros).map_err(refused)?, &DataType::Int64).map_err(refused)?
-            }
-            _ => Arc::clone(column),
-        };
-        fields.push(Field::new(field.name(), column.data_type().clone(), true));
-        columns.push(column);
-    }
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(refused)?;
-    let mut writer = ArrayWriter::new(Vec::new());
-    writer.write(&batch).and_then(|()| writer.finish()).map_err(refused)?;
-    Ok(writer.into_inner())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bellwether_base::{Error, Result};
 use bellwether_deliver::{Deliver, DeliverSettings};
-use bellwether_evidence::LinkSettings;
+use bellwether_evidence::{LinkSettings, Links};
 use bellwether_follow::{FollowHealth, Lag, Until};
 use bellwether_tables::Table;
 use futures::FutureExt;
@@ -52,11 +52,13 @@ impl Role for DeliverRole {
             return Err(Error::config("there is nowhere to deliver to")
                 .with_hint("add a sink under `deliver.sinks`; docs/delivery.md shows how"));
         }
+        let links = Links::new(&self.links);
         let deliver = Deliver {
             sinks: crate::deliver::sinks(&self.settings, &shared.lake.clock())?,
             settings: self.settings.clone(),
             lake: shared.lake.clone(),
-            builder: Arc::new(Evidence::new(shared.lake.clone(), &self.links)),
+            builder: Arc::new(Evidence::new(shared.lake.clone(), links.clone())),
+            links,
             hands: Arc::new(People::new(shared.lake.clone())),
             health: self.health.clone(),
             interval: INTERVAL,

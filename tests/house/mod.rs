@@ -121,7 +121,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "bellwether-deliver",
-        may_use: &["bellwether-base", "bellwether-tables", "bellwether-follow", "bellwether-lake", "bellwether-sinks"],
+        may_use: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-follow",
+            "bellwether-lake",
+            "bellwether-sinks",
+            "bellwether-evidence",
+        ],
         must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion", "reqwest", "lettre"],
     },
     Rule {

@@ -3,7 +3,7 @@
 use bellwether_base::Result;
 use bellwether_queries::Session;
 use bellwether_sinks::Page;
-use bellwether_sinks::page::{Coverage, Link, Severity, Status};
+use bellwether_sinks::page::{Coverage, Link, Status};
 use serde::Deserialize;
 
 use crate::ask::{moment, quoted, shown};
@@ -41,7 +41,7 @@ struct Began {
 /// Makes the page of an alert from its row alone, for when there is no time to read tables.
 pub fn minimal(record: &AlertRecord, links: &Links) -> Page {
     let mut evidence = numbers::evidence(record);
-    evidence.coverage = Some(Coverage { complete_to: record.complete_to, stated: None });
+    evidence.coverage = (record.complete_to > 0).then_some(Coverage { complete_to: record.complete_to, stated: None });
     evidence.reproduce = reproduce::reproduce(record, false);
     evidence.notes.extend(links.problems().iter().cloned());
     let status = if ["firing", "pending"].contains(&record.state.as_str()) { Status::Firing } else { Status::Resolved };
@@ -49,12 +49,7 @@ pub fn minimal(record: &AlertRecord, links: &Links) -> Page {
         incident: incident(record, record.at),
         alert_id: record.alert_id.clone(),
         status,
-        severity: match record.severity.as_str() {
-            "info" => Severity::Info,
-            "ticket" => Severity::Ticket,
-            // An unknown one is not overlooked.
-            _ => Severity::Page,
-        },
+        severity: record.urgency(),
         rule: record.rule.clone(),
         owner: record.owner.clone(),
         labels: record.labels.clone(),

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use bellwether_base::{Error, Result};
-use bellwether_queries::values_of;
+use bellwether_lake::values_of;
+use bellwether_sinks::page::Severity;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
-/// One transition of one alert: the columns of `alerts` that a page is made from. Times are microseconds since the epoch.
-///
-/// Fields have the names of the columns.
+/// One transition of one alert: the columns of `alerts` that delivery and pages need, by their names. Times are microseconds since
+/// the epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
     /// Number of the evaluation.
@@ -46,7 +45,11 @@ pub struct AlertRecord {
     pub state: String,
     pub stale: bool,
     pub why: String,
+    /// What the row does to earlier ones: `new`, `late`, `restated`, `moved` or `retracted`.
     pub change: String,
+    /// Earlier time of a transition that moved.
+    #[serde(default)]
+    pub was: Option<i64>,
     pub title: String,
     pub detector: String,
     /// Kind of baseline.
@@ -92,21 +95,51 @@ impl AlertRecord {
     /// # Errors
     /// `Data` if a column is missing or has another type.
     pub fn read(batch: &RecordBatch) -> Result<Vec<Self>> {
-        values_of(batch)?.into_iter().map(Self::from_json).collect()
+        values_of(batch).map_err(|source| Error::data("rows of `alerts` cannot be read").with_source(source))
     }
 
-    /// Reads a row that was written as JSON, with times in microseconds since the epoch.
-    ///
-    /// # Errors
-    /// `Data` if a column is missing or has another type.
-    pub fn from_json(row: Value) -> Result<Self> {
-        serde_json::from_value(row)
-            .map_err(|source| Error::data("a row of `alerts` cannot be read").with_source(source))
+    /// Makes an alert that has these labels, to see who would be told about it.
+    pub fn of_labels(labels: BTreeMap<String, String>) -> Self {
+        let named = |name: &str| labels.get(name).cloned();
+        Self {
+            rule: named("rule").unwrap_or_default(),
+            severity: named("severity").unwrap_or_else(|| "page".to_owned()),
+            owner: named("owner"),
+            tenant: named("tenant"),
+            task: named("task"),
+            release_id: named("release_id"),
+            labels,
+            ..Self::default()
+        }
     }
 
     /// Returns true if the alert fires by this row.
     pub fn is_firing(&self) -> bool {
         self.state == "firing"
+    }
+
+    /// Returns the severity. One that this version does not know counts as a page, so that it is not overlooked.
+    pub fn urgency(&self) -> Severity {
+        match self.severity.as_str() {
+            "info" => Severity::Info,
+            "ticket" => Severity::Ticket,
+            _ => Severity::Page,
+        }
+    }
+
+    /// Returns the label by which routes, groups and maintenance windows know this alert: a label of the rule or series, or one of
+    /// `rule`, `severity`, `owner`, `tenant`, `task`, `release_id`. An absent one is empty.
+    pub fn label(&self, name: &str) -> &str {
+        let named = match name {
+            "rule" => Some(self.rule.as_str()),
+            "severity" => Some(self.severity.as_str()),
+            "owner" => self.owner.as_deref(),
+            "tenant" => self.tenant.as_deref(),
+            "task" => self.task.as_deref(),
+            "release_id" => self.release_id.as_deref(),
+            _ => None,
+        };
+        named.or_else(|| self.labels.get(name).map(String::as_str)).unwrap_or_default()
     }
 }
 
@@ -120,7 +153,7 @@ fn with_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, St
 mod tests {
     use super::*;
     use bellwether_tables::{ColumnType, Table};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     /// Returns a row with a value in every column.
     fn full() -> serde_json::Map<String, Value> {
@@ -151,7 +184,7 @@ mod tests {
             assert_eq!(row.get(name), Some(value), "{name}");
         }
         let left_out: Vec<&String> = row.keys().filter(|name| !read.contains_key(*name)).collect();
-        assert_eq!(left_out, ["strata", "was"], "columns that no page needs");
+        assert_eq!(left_out, ["strata"], "columns that no page needs");
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Pages from the tables of a lake, as they were when an alert was evaluated.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bellwether_base::Result;
@@ -7,7 +11,7 @@ use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, SessionSettings};
 use bellwether_sinks::Page;
 use bellwether_tables::Table;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use crate::links::Links;
 use crate::page::{Versions, build, minimal};
@@ -19,19 +23,29 @@ const MEMORY_BYTES: usize = 256 << 20;
 /// Longest time for one statement, unless the caller is patient. A part that takes longer is absent.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
 
+/// Evaluations whose tables stay open: pages of the one before may still be under way.
+const OPEN_EVALUATIONS: usize = 3;
+
 /// The tables at the time of one evaluation. Its alerts share them.
+#[derive(Clone)]
 struct Opened {
     evaluation: i64,
     versions: Versions,
     engine: Engine,
+    pages: Arc<Mutex<BTreeMap<Transition, Arc<OnceCell<Page>>>>>,
 }
+
+/// A row of one evaluation: its alert, its time, its state and what it does to earlier rows.
+type Transition = (String, i64, String, String);
 
 /// Builds pages from a lake.
 pub struct PageSource {
     lake: Lake,
     links: Links,
     longest_statement: Duration,
-    opened: Mutex<Option<Opened>>,
+    opened: Mutex<VecDeque<Opened>>,
+    /// Pages are built a few at a time: if all were built at once, all would be late.
+    building: Semaphore,
 }
 
 // === impl PageSource ===
@@ -39,7 +53,14 @@ pub struct PageSource {
 impl PageSource {
     /// Creates a source of pages over a lake.
     pub fn new(lake: Lake, links: Links) -> Self {
-        Self { lake, links, longest_statement: LONGEST_STATEMENT, opened: Mutex::new(None) }
+        let at_once = available_parallelism().map_or(1, NonZero::get);
+        Self {
+            lake,
+            links,
+            longest_statement: LONGEST_STATEMENT,
+            opened: Mutex::default(),
+            building: Semaphore::new(at_once),
+        }
     }
 
     /// Lets each statement take so long, for a person who waits for the page.
@@ -53,20 +74,31 @@ impl PageSource {
         minimal(record, &self.links)
     }
 
-    /// Returns the page of an alert, with a note in place of what cannot be read. The caller owns the deadline.
+    /// Returns the page of an alert, with a note in place of what cannot be read. It is built once for all its receivers. The caller
+    /// owns the deadline.
     pub async fn page(&self, record: &AlertRecord) -> Page {
-        let opened = Box::pin(self.open(record)).await.and_then(|(engine, versions)| {
+        let opened = match Box::pin(self.open(record)).await {
+            Ok(opened) => opened,
+            Err(error) => return self.without_tables(record, error.message()),
+        };
+        let transition = (record.alert_id.clone(), record.at, record.state.clone(), record.change.clone());
+        let page = Arc::clone(opened.pages.lock().await.entry(transition).or_default());
+        let build = async {
+            // The semaphore is never closed.
+            let _permit = self.building.acquire().await.ok();
             let settings = SessionSettings { timeout: Some(self.longest_statement), ..SessionSettings::default() };
-            Ok((engine.session(settings)?, versions))
-        });
-        match opened {
-            Ok((session, versions)) => Box::pin(build(&session, &versions, record, &self.links)).await,
-            Err(error) => {
-                let mut page = self.minimal(record);
-                page.evidence.notes.push(format!("The tables cannot be read: {}.", error.message()));
-                page
+            match opened.engine.session(settings) {
+                Ok(session) => Box::pin(build(&session, &opened.versions, record, &self.links)).await,
+                Err(error) => self.without_tables(record, error.message()),
             }
-        }
+        };
+        page.get_or_init(|| build).await.clone()
+    }
+
+    fn without_tables(&self, record: &AlertRecord, reason: &str) -> Page {
+        let mut page = self.minimal(record);
+        page.evidence.notes.push(format!("The tables cannot be read: {reason}."));
+        page
     }
 
     /// Adds the evidence to a page that was made from the row alone, for a caller that keeps incidents: incident, status, times, title
@@ -81,10 +113,10 @@ impl PageSource {
     }
 
     /// Opens the tables as an alert saw them or, if these are gone, the newest ones.
-    async fn open(&self, record: &AlertRecord) -> Result<(Engine, Versions)> {
-        let mut opened = self.opened.lock().await;
-        if let Some(opened) = opened.as_ref().filter(|opened| opened.evaluation == record.evaluation) {
-            return Ok((opened.engine.clone(), opened.versions.clone()));
+    async fn open(&self, record: &AlertRecord) -> Result<Opened> {
+        let mut all = self.opened.lock().await;
+        if let Some(opened) = all.iter().find(|opened| opened.evaluation == record.evaluation) {
+            return Ok(opened.clone());
         }
         let settings = EngineSettings { memory_limit_bytes: MEMORY_BYTES, ..EngineSettings::default() };
         // The row states the version after the last one of `events` that was read.
@@ -93,7 +125,9 @@ impl PageSource {
             Ok(engine) => (engine, Versions::OfAlert),
             Err(_) => (Box::pin(Engine::frozen(&self.lake, settings, &[])).await?, Versions::Newest),
         };
-        *opened = Some(Opened { evaluation: record.evaluation, versions: versions.clone(), engine: engine.clone() });
-        Ok((engine, versions))
+        let opened = Opened { evaluation: record.evaluation, versions, engine, pages: Arc::default() };
+        all.push_front(opened.clone());
+        all.truncate(OPEN_EVALUATIONS);
+        Ok(opened)
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use bellwether_evidence::AlertRecord;
 use bellwether_sinks::page::{Status, Suppressed};
 use bellwether_sinks::{Notice, Page, Receipt};
 
 use super::{AT_ONCE, Planner};
-use crate::alert::AlertRow;
 use crate::destination::{DestinationId, Member};
 use crate::incident::Incident;
-use crate::page::{Shown, minimal};
+use crate::page::{Shown, page_of};
 
 /// Most lines about missed incidents in one message.
 const MISSED_LINES: usize = 50;
@@ -27,7 +27,7 @@ type Part = (DestinationId, String);
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub page: Page,
-    pub alert: AlertRow,
+    pub alert: AlertRecord,
     /// It has its evidence already.
     pub is_built: bool,
 }
@@ -233,7 +233,7 @@ impl Planner {
             acknowledgement: incident.acknowledged.clone(),
             suppressed,
         };
-        let fresh = minimal(&incident.alert, shown);
+        let fresh = page_of(&incident.alert, &self.links, shown);
         let built = incident.page.clone().filter(|page| !member.has_news() && page.status == fresh.status);
         let is_built = built.is_some();
         let page = match built {

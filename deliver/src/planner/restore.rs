@@ -1,11 +1,11 @@
 //! The state of a planner from the tables.
 
 use bellwether_base::Result;
+use bellwether_evidence::AlertRecord;
 use bellwether_sinks::Receipt;
 use bellwether_sinks::page::Status;
 
 use super::Planner;
-use crate::alert::AlertRow;
 use crate::destination::{DestinationId, Member, Wanted};
 use crate::incident::Ended;
 use crate::outbox::{DeliveryRow, DeliveryStep, Kind};
@@ -24,7 +24,7 @@ impl Planner {
     pub fn restore(
         &mut self,
         deliveries: &[DeliveryRow],
-        alerts: &[AlertRow],
+        alerts: &[AlertRecord],
         position: Option<i64>,
         now: i64,
     ) -> Result<Vec<DeliveryRow>> {
@@ -113,14 +113,14 @@ impl Planner {
         let members = self.destinations.values().filter_map(|destination| destination.members.get(&row.incident));
         let started_at = members.map(|member| member.started_at).max().filter(|at| *at != 0).unwrap_or(row.at);
         // If the alert is no longer in its table, this is all that is known about it.
-        let described = AlertRow {
+        let described = AlertRecord {
             alert_id: row.alert_id.clone(),
             tenant: row.tenant.clone(),
             title: format!("alert {}", row.alert_id),
             severity: "page".to_owned(),
             at: started_at,
             evaluated_at: row.noticed_at,
-            ..AlertRow::default()
+            ..AlertRecord::default()
         };
         self.incidents.restore(&row.incident, &row.alert_id, described, ended);
     }

@@ -24,7 +24,7 @@ struct World {
     planner: Planner,
     now: i64,
     evaluation: i64,
-    alerts: Vec<AlertRow>,
+    alerts: Vec<AlertRecord>,
     /// Rows of `alerts` that the process has read.
     read: usize,
     deliveries: Vec<DeliveryRow>,
@@ -96,11 +96,11 @@ impl World {
     }
 
     /// Appends a row to `alerts`, as an evaluation of its own.
-    fn add(&mut self, id: &str, row: AlertRow) {
+    fn add(&mut self, id: &str, row: AlertRecord) {
         self.evaluation += 1;
         let severity = if row.severity.is_empty() { "page".to_owned() } else { row.severity.clone() };
         let title = format!("{id} fires");
-        let row = AlertRow {
+        let row = AlertRecord {
             alert_id: id.to_owned(),
             severity,
             title,
@@ -112,13 +112,13 @@ impl World {
     }
 
     fn transition(&mut self, id: &str, at: i64, from: &str, state: &str, change: &str) {
-        let row = AlertRow {
+        let row = AlertRecord {
             at,
             state_from: from.to_owned(),
             state: state.to_owned(),
             change: change.to_owned(),
             task: Some(id.to_owned()),
-            ..AlertRow::default()
+            ..AlertRecord::default()
         };
         self.add(id, row);
     }
@@ -403,11 +403,11 @@ struct Said {
 }
 
 impl Silences for Said {
-    fn silenced(&self, _: &AlertRow, _: i64) -> Option<String> {
+    fn silenced(&self, _: &AlertRecord, _: i64) -> Option<String> {
         self.silenced.then(|| "silenced by ada: known".to_owned())
     }
 
-    fn acknowledged(&self, _: &AlertRow, since: i64, at: i64) -> Option<Acknowledgement> {
+    fn acknowledged(&self, _: &AlertRecord, since: i64, at: i64) -> Option<Acknowledgement> {
         assert!(since <= at);
         let (person, note) = ("ada".to_owned(), Some("on it".to_owned()));
         self.acknowledged.then_some(Acknowledgement { person, at, until: None, note })
@@ -453,16 +453,16 @@ fn an_acknowledgement_updates_the_incident_and_ends_its_repetitions() {
 
 #[test]
 fn an_explained_alert_waits_and_is_sent_once_its_explanation_ends() {
-    let alert = |rule: &str, area: &str, severity: &str| AlertRow {
+    let alert = |rule: &str, area: &str, severity: &str| AlertRecord {
         rule: rule.to_owned(),
         severity: severity.to_owned(),
         task: Some("refunds".to_owned()),
-        labels: BTreeMap::from([("area".to_owned(), Some(area.to_owned()))]),
+        labels: BTreeMap::from([("area".to_owned(), area.to_owned())]),
         state_from: "pending".to_owned(),
         state: "firing".to_owned(),
         change: "new".to_owned(),
         at: 1,
-        ..AlertRow::default()
+        ..AlertRecord::default()
     };
     let mut world = World::new(settings(ONE));
     world.add("cost", alert("cost_ceiling", "cost", "ticket"));
@@ -474,7 +474,7 @@ fn an_explained_alert_waits_and_is_sent_once_its_explanation_ends() {
     assert!(suppressed[0].reason.contains("raises the cost"), "{suppressed:?}");
     assert_eq!(world.steps(DeliveryStep::Suppressed).len(), 1);
     world.restart();
-    let ends = AlertRow {
+    let ends = AlertRecord {
         state_from: "firing".to_owned(),
         state: "resolved".to_owned(),
         at: 2,

@@ -1,14 +1,12 @@
 //! Connects the role to what people say about alerts, and to the evidence in the tables.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bellwether_alerts::hands::{Hands as Said, matched_labels};
-use bellwether_base::{Error, Result};
-use bellwether_deliver::alert::AlertRow;
+use bellwether_base::Result;
 use bellwether_deliver::{Acknowledgement, Hands, PageBuilder, Silences};
-use bellwether_evidence::{AlertRecord, LinkSettings, Links, PageSource};
+use bellwether_evidence::{AlertRecord, Links, PageSource};
 use bellwether_lake::Lake;
 use bellwether_sinks::Page;
 use tokio::sync::Mutex;
@@ -62,16 +60,14 @@ impl Hands for People {
 // === impl Present ===
 
 impl Silences for Present {
-    fn silenced(&self, alert: &AlertRow, at: i64) -> Option<String> {
-        let labels = alert.labels.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        let labels: BTreeMap<String, String> = labels.collect();
-        let labels = matched_labels(&alert.rule, &alert.severity, &labels);
+    fn silenced(&self, alert: &AlertRecord, at: i64) -> Option<String> {
+        let labels = matched_labels(&alert.rule, &alert.severity, &alert.labels);
         let silence = self.0.silenced(&labels, &alert.alert_id, at)?;
         let reason = silence.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         Some(format!("silenced by {}{reason}", silence.person))
     }
 
-    fn acknowledged(&self, alert: &AlertRow, since: i64, at: i64) -> Option<Acknowledgement> {
+    fn acknowledged(&self, alert: &AlertRecord, since: i64, at: i64) -> Option<Acknowledgement> {
         let ack = self.0.acknowledged(&alert.alert_id, since, at)?;
         Some(Acknowledgement { person: ack.person.clone(), at: ack.at, until: ack.until, note: ack.reason.clone() })
     }
@@ -80,16 +76,14 @@ impl Silences for Present {
 // === impl Evidence ===
 
 impl Evidence {
-    pub(super) fn new(lake: Lake, links: &LinkSettings) -> Self {
-        Self(PageSource::new(lake, Links::new(links)))
+    pub(super) fn new(lake: Lake, links: Links) -> Self {
+        Self(PageSource::new(lake, links))
     }
 }
 
 #[async_trait]
 impl PageBuilder for Evidence {
-    async fn build(&self, page: Page, alert: &AlertRow) -> Result<Page> {
-        let row =
-            serde_json::to_value(alert).map_err(|source| Error::bug("a row cannot be written").with_source(source));
-        Ok(Box::pin(self.0.complete(page, &AlertRecord::from_json(row?)?)).await)
+    async fn build(&self, page: Page, alert: &AlertRecord) -> Result<Page> {
+        Ok(Box::pin(self.0.complete(page, alert)).await)
     }
 }
