@@ -9,6 +9,7 @@ mod active_rule;
 mod again;
 mod asking;
 mod attempts;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use asking::ask_rows;
 pub use asking::try_rule;
 use attempts::Attempts;
 pub use attempts::{FAILING_AFTER, Failures};
+use names::Names;
 
 /// Memory of queries over new rows.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -150,6 +152,7 @@ impl Engine {
                     dropped: BTreeMap::new(),
                     status: Status::Waiting,
                     refused: BTreeMap::new(),
+                    names: Names::default(),
                     asked: None,
                     analysis: None,
                     planned: None,

@@ -52,7 +52,7 @@ pub struct Budget {
     /// Maximum number of updates of a series per month.
     updates_per_month: f64,
     /// First windows of all series, with their keys, in order.
-    started: Vec<(Minute, String)>,
+    started: Vec<(Minute, Box<str>)>,
 }
 
 // === impl Budget ===
@@ -72,12 +72,16 @@ impl Budget {
     /// Registers the first window of a series.
     pub fn register(&mut self, key: &str, started: Minute) {
         if let Err(place) = self.place(key, started) {
-            self.started.insert(place, (started, key.to_owned()));
+            // There are many, and a list that doubles would leave half of its room unused.
+            if self.started.len() == self.started.capacity() {
+                self.started.reserve_exact(self.started.len() / 8 + 1);
+            }
+            self.started.insert(place, (started, key.into()));
         }
     }
 
     fn place(&self, key: &str, started: Minute) -> Result<usize, usize> {
-        self.started.binary_search_by(|(at, name)| (*at, name.as_str()).cmp(&(started, key)))
+        self.started.binary_search_by(|(at, name)| (*at, &**name).cmp(&(started, key)))
     }
 
     /// Returns the number of series that began before a time.

@@ -5,8 +5,6 @@
 //! bad runs have one weight, and all good ones too, keeps these two weights. The hour that was last added to is not packed
 //! before another one is: the windows of one hour mostly come in a row.
 
-use std::collections::VecDeque;
-
 use bellwether_stats::varint::put_varint;
 
 use crate::columns::{Reader, put_column};
@@ -34,9 +32,16 @@ pub struct Hours {
     first: i64,
     end: i64,
     /// Blocks from that of the first hour to that of the last one. Hours of the first block before `first` are 0.
-    blocks: VecDeque<Box<[u8]>>,
-    /// The hour that was last added to, with its number: its place in its block is out of date.
-    open: Option<(i64, Hour)>,
+    blocks: Vec<Box<[u8]>>,
+    /// The hour that was last added to: its place in its block is out of date.
+    open: Option<Box<Open>>,
+}
+
+/// An hour with its number.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    number: i64,
+    hour: Hour,
 }
 
 /// Maximum span in hours: a larger gap means a wrong clock.
@@ -219,32 +224,40 @@ impl Hours {
 
     /// Returns an hour to add to, and packs the one before.
     fn open_hour(&mut self, hour: i64) -> &mut Hour {
-        let stays = self.open.as_ref().is_some_and(|(open, _)| *open == hour);
+        let stays = self.open.as_ref().is_some_and(|open| open.number == hour);
         if !stays {
             self.close();
             let block = self.block(hour).and_then(|block| self.blocks.get(block));
-            self.open = Some((hour, block.map_or_else(Hour::default, |block| unpack(block)[place(hour)])));
+            let known = block.map_or_else(Hour::default, |block| unpack(block)[place(hour)]);
+            self.open = Some(Box::new(Open { number: hour, hour: known }));
         }
-        &mut self.open.get_or_insert_default().1
+        &mut self.open.get_or_insert_default().hour
     }
 
-    /// Packs the open hour.
+    /// Packs the hour that was last added to if it is before `hour`: no more runs are expected in it.
+    pub(crate) fn close_before(&mut self, hour: i64) {
+        if self.open.as_ref().is_some_and(|open| open.number < hour) {
+            self.close();
+        }
+    }
+
     fn close(&mut self) {
-        let Some((hour, open)) = self.open.take() else { return };
-        let Some(block) = self.block(hour).and_then(|block| self.blocks.get_mut(block)) else { return };
+        let Some(open) = self.open.take() else { return };
+        let Some(block) = self.block(open.number).and_then(|block| self.blocks.get_mut(block)) else { return };
         let mut hours = unpack(block);
-        hours[place(hour)] = open;
+        hours[place(open.number)] = open.hour;
         *block = pack(&hours);
     }
 
     fn extend_to(&mut self, hour: i64) {
         let (first, last) = (self.first.min(hour), self.end.max(hour + 1) - 1);
         let (old, new) = (self.first.div_euclid(BLOCK), first.div_euclid(BLOCK));
-        (0..if self.blocks.is_empty() { 0 } else { old - new }).for_each(|_| self.blocks.push_front(Box::default()));
-        let count = last.div_euclid(BLOCK) - new + 1;
-        while i64::try_from(self.blocks.len()).unwrap_or(i64::MAX) < count {
-            self.blocks.reserve_exact(1);
-            self.blocks.push_back(Box::default());
+        let before = usize::try_from(if self.blocks.is_empty() { 0 } else { old - new }).unwrap_or(0);
+        let count = usize::try_from(last.div_euclid(BLOCK) - new + 1).unwrap_or(0);
+        if before > 0 || self.blocks.len() < count {
+            self.blocks.reserve_exact(before + count.saturating_sub(before + self.blocks.len()));
+            drop(self.blocks.splice(..0, std::iter::repeat_n(Box::default(), before)));
+            self.blocks.resize(count.max(self.blocks.len()), Box::default());
         }
         (self.first, self.end) = (first, last + 1);
     }
@@ -253,12 +266,11 @@ impl Hours {
         if hour <= self.first {
             return;
         }
-        self.open = self.open.take().filter(|(open, _)| *open >= hour);
-        for _ in self.first.div_euclid(BLOCK)..hour.div_euclid(BLOCK) {
-            self.blocks.pop_front();
-        }
+        self.open = self.open.take().filter(|open| open.number >= hour);
+        let gone = usize::try_from(hour.div_euclid(BLOCK) - self.first.div_euclid(BLOCK)).unwrap_or(0);
+        self.blocks.drain(..gone.min(self.blocks.len()));
         self.first = hour;
-        if let Some(block) = self.blocks.front_mut().filter(|block| !block.is_empty()) {
+        if let Some(block) = self.blocks.first_mut().filter(|block| !block.is_empty()) {
             let mut hours = unpack(block);
             hours[..place(hour)].fill(Hour::default());
             *block = pack(&hours);
@@ -297,8 +309,8 @@ impl Hours {
                 let block = self.block(number * BLOCK + BLOCK - 1).and_then(|block| self.blocks.get(block));
                 (number * BLOCK..).zip(block.map(|block| unpack(block)).unwrap_or_default())
             })
-            .map(|(number, hour)| match self.open {
-                Some((open, newest)) if open == number => (number, newest),
+            .map(|(number, hour)| match &self.open {
+                Some(open) if open.number == number => (number, open.hour),
                 _ => (number, hour),
             })
             .filter(move |(hour, _)| (from..to).contains(hour))
@@ -324,7 +336,8 @@ impl Hours {
 
     /// Returns the bytes that they take.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.blocks.iter().map(|block| size_of::<Box<[u8]>>() + block.len()).sum::<usize>()
+        let open = self.open.as_ref().map_or(0, |_| size_of::<Open>());
+        size_of::<Self>() + open + self.blocks.iter().map(|block| size_of::<Box<[u8]>>() + block.len()).sum::<usize>()
     }
 }
 

@@ -17,6 +17,7 @@
 //! one by one, late, or all at once after a restart; changes caused by a late correction are reported as such.
 
 pub mod budget;
+mod checkpoints;
 mod columns;
 pub mod crowd;
 pub mod detector;

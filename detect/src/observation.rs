@@ -104,7 +104,7 @@ impl Pack for Measure {
 
 /// A measure in few bytes, for sums that are seldom read.
 #[derive(Clone, Debug)]
-pub(crate) struct SmallMeasure(Packed);
+pub(crate) struct SmallMeasure(Box<[u8]>);
 
 impl Default for SmallMeasure {
     fn default() -> Self {
@@ -114,13 +114,13 @@ impl Default for SmallMeasure {
 
 impl From<&Measure> for SmallMeasure {
     fn from(measure: &Measure) -> Self {
-        Self(Packed::of(measure))
+        Self(Packed::of(measure).bytes)
     }
 }
 
 impl SmallMeasure {
     pub(crate) fn measure(&self) -> Measure {
-        Measure::unpack(&mut self.0.unpacker())
+        Measure::unpack(&mut Unpacker::new(&self.0, &[]))
     }
 
     pub(crate) fn add(&mut self, more: &Measure) {
@@ -137,6 +137,33 @@ impl Pack for SmallMeasure {
 
     fn unpack(from: &mut Unpacker<'_>) -> Self {
         Self::from(&Measure::unpack(from))
+    }
+}
+
+/// Totals by group in few bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SmallGroups(Box<[u8]>);
+
+impl SmallGroups {
+    pub(crate) fn groups(&self) -> Groups {
+        if self.0.is_empty() { Groups::default() } else { Groups::unpack(&mut Unpacker::new(&self.0, &[])) }
+    }
+
+    pub(crate) fn add(&mut self, more: &Groups) {
+        let mut sum = self.groups();
+        sum.add(&more.events, &more.runs);
+        self.0 = Packed::of(&sum).bytes;
+    }
+}
+
+impl Pack for SmallGroups {
+    fn pack(&self, to: &mut Packer) {
+        self.groups().pack(to);
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Self {
+        let groups = Groups::unpack(from);
+        if groups == Groups::default() { Self::default() } else { Self(Packed::of(&groups).bytes) }
     }
 }
 

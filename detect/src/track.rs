@@ -4,11 +4,13 @@
 //! reported: transitions that are new, that moved, or that no longer occur.
 //!
 //! Checkpoints are packed, and the older they are the further they lie apart (see `spacing`), back to [`REACH`]. The
-//! windows since an old checkpoint are no longer in memory; the caller can feed them again if it has them.
+//! windows since an old checkpoint are no longer in memory; the caller can feed them again if it has them. While a series
+//! has nothing to judge, its newest checkpoint is all that is kept of it.
 
-use bellwether_stats::pack::{Pack, Packed, Packer};
+use bellwether_stats::pack::{Pack, Packed, Packer, Unpacker};
 
 use crate::budget::Thresholds;
+use crate::checkpoints::Checkpoints;
 use crate::crowd::CrowdMember;
 use crate::detector::{DAY, Detector, DetectorState, HOUR, Past, Verdict};
 use crate::evidence::Evidence;
@@ -91,7 +93,8 @@ impl<'a> TrackContext<'a> {
 struct Fold {
     /// All windows before this have been processed.
     next: Minute,
-    judge: Box<dyn DetectorState>,
+    /// None while it is that of the newest checkpoint.
+    judge: Option<Box<dyn DetectorState>>,
     machine: AlertMachine,
     /// Periods of firing, excluded from baselines.
     incidents: Vec<(Minute, Minute)>,
@@ -99,31 +102,35 @@ struct Fold {
     last_own: Minute,
 }
 
-/// A packed copy of a [`Fold`].
-struct Checkpoint {
-    next: Minute,
-    packed: Packed,
-}
-
 impl Fold {
-    fn checkpoint(&self) -> Checkpoint {
+    /// Returns a packed copy; none if the newest checkpoint is one.
+    fn packed(&self) -> Option<Packed> {
+        let judge = self.judge.as_ref()?;
         let mut to = Packer::default();
         self.last_own.pack(&mut to);
         self.incidents.pack(&mut to);
         self.machine.pack(&mut to);
-        self.judge.pack(&mut to);
-        Checkpoint { next: self.next, packed: to.finish() }
+        judge.pack(&mut to);
+        Some(to.finish())
     }
 
-    /// Goes back to a checkpoint.
-    fn restore(&mut self, checkpoint: &Checkpoint, detector: &Detector) {
-        let mut from = checkpoint.packed.unpacker();
-        self.next = checkpoint.next;
+    /// Goes back to a checkpoint, the newest one.
+    fn restore(&mut self, next: Minute, packed: &Packed) {
+        let mut from = packed.unpacker();
+        self.next = next;
         self.last_own = Pack::unpack(&mut from);
         self.incidents = Pack::unpack(&mut from);
         self.machine = self.machine.unpack(&mut from);
-        self.judge = detector.unpack(&mut from);
+        self.judge = None;
     }
+}
+
+/// Returns the detector's state in a packed copy of a [`Fold`].
+fn judge_in(packed: &Packed, machine: AlertMachine, detector: &Detector) -> Box<dyn DetectorState> {
+    let mut from: Unpacker<'_> = packed.unpacker();
+    let (_, _): (Minute, Vec<(Minute, Minute)>) = Pack::unpack(&mut from);
+    machine.unpack(&mut from);
+    detector.unpack(&mut from)
 }
 
 /// One series.
@@ -131,13 +138,35 @@ pub struct Track {
     detector: Detector,
     started: Minute,
     fold: Fold,
-    checkpoints: Vec<Checkpoint>,
+    checkpoints: Checkpoints,
     records: Vec<TransitionRecord>,
     /// Transitions reported earlier for the time that is being judged again.
     previous: Vec<TransitionRecord>,
     judged_to: Minute,
     /// The earliest point that corrections since then rewound to.
     rewound_to: Option<Minute>,
+}
+
+/// Returns which checkpoints stay, by their times: not those that lie too close together for their age, nor those beyond
+/// the reach but the last of them. The newest two stay.
+fn kept(times: &[Minute]) -> Vec<bool> {
+    let newest = times.last().copied().unwrap_or(Minute::MIN);
+    let mut before = None;
+    let mut stay: Vec<bool> = Vec::with_capacity(times.len());
+    for (place, at) in times.iter().enumerate() {
+        let period = spacing(newest.saturating_sub(*at));
+        let first = before.is_none_or(|before: Minute| before.div_euclid(period) != at.div_euclid(period));
+        let stays = place == 0 || place + 2 >= times.len() || first;
+        if stays {
+            before = Some(*at);
+        }
+        stay.push(stays);
+    }
+    // Of those beyond the reach, the last one stays.
+    let places: Vec<usize> = (0..times.len()).filter(|place| stay[*place]).collect();
+    let beyond = places.iter().skip(1).take_while(|place| times[**place] <= newest.saturating_sub(REACH)).count();
+    places.iter().take(beyond).for_each(|place| stay[*place] = false);
+    stay
 }
 
 fn past<'a>(context: TrackContext<'a>, incidents: &'a [(Minute, Minute)]) -> Past<'a> {
@@ -151,23 +180,23 @@ impl Track {
     pub fn new(detector: &Detector, timing: AlertTiming, started: Minute) -> Self {
         let fold = Fold {
             next: Minute::MIN,
-            judge: detector.start(),
+            judge: Some(detector.start()),
             machine: AlertMachine::new(timing),
             incidents: Vec::new(),
             last_own: started,
         };
-        let checkpoints = vec![fold.checkpoint()];
-        let (detector, judged_to) = (detector.clone(), Minute::MIN);
-        Self {
-            detector,
+        let mut track = Self {
+            detector: detector.clone(),
             started,
             fold,
-            checkpoints,
+            checkpoints: Checkpoints::default(),
             records: Vec::new(),
             previous: Vec::new(),
-            judged_to,
+            judged_to: Minute::MIN,
             rewound_to: None,
-        }
+        };
+        track.add_checkpoint();
+        track
     }
 
     /// Changes the first window, after a correction.
@@ -180,7 +209,9 @@ impl Track {
         self.fold.machine.resume(at);
         self.fold.next = at;
         self.fold.incidents.push((at, Minute::MAX));
-        self.checkpoints = vec![self.fold.checkpoint()];
+        self.open();
+        self.checkpoints = Checkpoints::default();
+        self.add_checkpoint();
         self.judged_to = at;
     }
 
@@ -196,7 +227,7 @@ impl Track {
 
     /// Returns the time of the earliest checkpoint.
     pub fn earliest_checkpoint(&self) -> Minute {
-        self.checkpoints.first().map_or(self.fold.next, |checkpoint| checkpoint.next)
+        self.checkpoints.times().next().unwrap_or(self.fold.next)
     }
 
     /// Returns the time of the checkpoint that a correction of a window goes back to, the present if it was not judged
@@ -205,7 +236,7 @@ impl Track {
         if corrected >= self.fold.next {
             return Some(self.fold.next);
         }
-        self.checkpoints.iter().rev().map(|checkpoint| checkpoint.next).find(|next| *next <= corrected)
+        self.checkpoints.times().rev().find(|next| *next <= corrected)
     }
 
     /// Returns the last window in which the series itself had runs.
@@ -235,12 +266,30 @@ impl Track {
 
     /// Returns the verdict of its detector.
     pub fn verdict(&self, thresholds: &Thresholds) -> Verdict {
-        self.fold.judge.verdict(thresholds)
+        match &self.fold.judge {
+            Some(judge) => judge.verdict(thresholds),
+            None => self.judge_now().verdict(thresholds),
+        }
     }
 
     /// Returns the numbers behind the verdict.
     pub fn evidence(&self, thresholds: &Thresholds) -> Evidence {
-        self.fold.judge.evidence(thresholds)
+        match &self.fold.judge {
+            Some(judge) => judge.evidence(thresholds),
+            None => self.judge_now().evidence(thresholds),
+        }
+    }
+
+    /// Returns the detector's state in the newest checkpoint.
+    fn judge_now(&self) -> Box<dyn DetectorState> {
+        let newest = self.checkpoints.newest();
+        newest.map_or_else(|| self.detector.start(), |(_, packed)| judge_in(&packed, self.fold.machine, &self.detector))
+    }
+
+    /// Returns the detector's state, for a change.
+    fn open(&mut self) -> &mut dyn DetectorState {
+        let judge = self.fold.judge.take().unwrap_or_else(|| self.judge_now());
+        self.fold.judge.insert(judge).as_mut()
     }
 
     /// Rewinds to before a corrected window. Returns false if the window is older than every checkpoint: it then
@@ -252,10 +301,9 @@ impl Track {
         if self.earliest_checkpoint() > corrected {
             return false;
         }
-        let later = self.checkpoints.partition_point(|checkpoint| checkpoint.next <= corrected);
-        self.checkpoints.truncate(later.max(1));
-        if let Some(checkpoint) = self.checkpoints.last() {
-            self.fold.restore(checkpoint, &self.detector);
+        self.checkpoints.drop_after(corrected);
+        if let Some((next, packed)) = self.checkpoints.newest() {
+            self.fold.restore(next, &packed);
         }
         let keep = self.records.partition_point(|record| record.transition.at <= self.fold.next);
         let mut again = self.records.split_off(keep);
@@ -267,7 +315,7 @@ impl Track {
 
     /// Processes a window from before the series began.
     pub fn prime(&mut self, window: &Window) {
-        self.fold.judge.prime(window);
+        self.open().prime(window);
     }
 
     /// Judges the next window.
@@ -281,41 +329,28 @@ impl Track {
             self.fold.last_own = window.start;
         }
         let incidents = std::mem::take(&mut self.fold.incidents);
-        self.fold.judge.step(window, &past(context, &incidents));
+        self.open().step(window, &past(context, &incidents));
         self.fold.incidents = incidents;
         self.judge(window.start + 1, thresholds);
         self.fold.next = self.fold.next.max(window.start + 1);
     }
 
     /// Keeps a copy from time to time. It includes everything up to its time, so transitions recorded after it are
-    /// later.
-    fn checkpoint(&mut self, start: Minute) {
-        if self.checkpoints.last().is_some_and(|last| start.saturating_sub(last.next) < CHECKPOINT_MINUTES) {
-            return;
+    /// later. Returns true if there is a new one.
+    fn checkpoint(&mut self, start: Minute) -> bool {
+        if self.checkpoints.times().next_back().is_some_and(|last| start.saturating_sub(last) < CHECKPOINT_MINUTES) {
+            return false;
         }
         self.fold.next = self.fold.next.max(start);
-        self.checkpoints.push(self.fold.checkpoint());
-        self.thin();
+        self.add_checkpoint();
+        true
     }
 
-    /// Drops checkpoints that lie too close together for their age, and those beyond the reach. The newest two stay.
-    fn thin(&mut self) {
-        let (newest, newer) = (self.fold.next, self.checkpoints.len().saturating_sub(2));
-        let (mut place, mut before) = (0, None);
-        self.checkpoints.retain(|checkpoint| {
-            let period = spacing(newest.saturating_sub(checkpoint.next));
-            let first =
-                before.is_none_or(|before: Minute| before.div_euclid(period) != checkpoint.next.div_euclid(period));
-            let stays = place == 0 || place >= newer || first;
-            place += 1;
-            if stays {
-                before = Some(checkpoint.next);
-            }
-            stays
-        });
-        let beyond = self.checkpoints.iter().skip(1).take_while(|checkpoint| checkpoint.next <= newest - REACH).count();
-        self.checkpoints.drain(..beyond);
-        self.checkpoints.shrink_to_fit();
+    fn add_checkpoint(&mut self) {
+        match self.fold.packed() {
+            Some(packed) => self.checkpoints.add(self.fold.next, packed, kept),
+            None => self.checkpoints.repeat(self.fold.next, kept),
+        }
     }
 
     /// Returns true if the series has had no runs for a day and no alert is firing: there is nothing to judge.
@@ -325,7 +360,9 @@ impl Track {
 
     /// Skips a window of a dormant series.
     pub fn pass(&mut self, start: Minute) {
-        self.checkpoint(start);
+        if self.checkpoint(start) {
+            self.fold.judge = None;
+        }
         self.fold.next = self.fold.next.max(start + 1);
     }
 
@@ -333,15 +370,19 @@ impl Track {
     fn wait(&mut self, until: Minute, context: TrackContext<'_>, thresholds: &Thresholds) {
         self.advance(until, context, thresholds);
         if let Some(transition) = self.fold.machine.wait(until) {
-            let verdict = self.fold.judge.verdict(thresholds);
+            let verdict = self.open().verdict(thresholds);
             self.record(transition, verdict, thresholds);
         }
     }
 
     fn advance(&mut self, until: Minute, context: TrackContext<'_>, thresholds: &Thresholds) {
+        // A comparison of releases has nothing to judge without a window.
+        if self.fold.judge.is_none() && self.detector.compares_releases() {
+            return;
+        }
         loop {
             let incidents = std::mem::take(&mut self.fold.incidents);
-            let at = self.fold.judge.advance(until, &past(context, &incidents));
+            let at = self.open().advance(until, &past(context, &incidents));
             self.fold.incidents = incidents;
             match at {
                 Some(at) => self.judge(at, thresholds),
@@ -351,25 +392,25 @@ impl Track {
     }
 
     fn judge(&mut self, at: Minute, thresholds: &Thresholds) {
-        let verdict = self.fold.judge.verdict(thresholds);
+        let verdict = self.open().verdict(thresholds);
         for transition in self.fold.machine.step(at, verdict.signal) {
             self.record(transition, verdict, thresholds);
         }
     }
 
     fn record(&mut self, transition: Transition, verdict: Verdict, thresholds: &Thresholds) {
-        let evidence = self.fold.judge.evidence(thresholds);
+        let evidence = self.open().evidence(thresholds);
         match (transition.from, transition.to) {
             (AlertState::Pending, AlertState::Firing) => {
                 let since = evidence.since.unwrap_or(transition.at).min(transition.at);
                 self.fold.incidents.push((since, Minute::MAX));
-                self.fold.judge.on_fired();
+                self.open().on_fired();
             }
             (AlertState::Firing, AlertState::Resolved) => {
                 if let Some(last) = self.fold.incidents.last_mut() {
                     last.1 = transition.at;
                 }
-                self.fold.judge.on_resolved();
+                self.open().on_resolved();
             }
             _ => {}
         }
@@ -378,8 +419,7 @@ impl Track {
 
     /// Returns the bytes that it takes, roughly: without the allocations of its present state.
     pub(crate) fn bytes(&self) -> usize {
-        let checkpoints = self.checkpoints.iter().map(|checkpoint| size_of::<Checkpoint>() + checkpoint.packed.bytes());
-        size_of::<Self>() + checkpoints.sum::<usize>() + self.records.len() * size_of::<TransitionRecord>()
+        size_of::<Self>() + self.checkpoints.bytes() + self.records.len() * size_of::<TransitionRecord>()
     }
 
     /// Finishes an evaluation after all windows before `to` have been fed. Returns new transitions and those that

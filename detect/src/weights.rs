@@ -86,13 +86,13 @@ pub(crate) struct MaxWeight {
 }
 
 /// Mean weights of bad and good runs as last observed, for windows that lack runs of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SamplingScheme {
     bad: Option<f64>,
     good: Option<f64>,
     all: Option<f64>,
     /// All observed runs.
-    pool: Arm,
+    pool: SmallArm,
 }
 
 /// An arm in few bytes: weight sums are kept only if they are not those of runs of weight 1.
@@ -454,23 +454,23 @@ impl SamplingScheme {
 
     /// Returns true if every run has weight 1.
     pub(crate) fn is_plain(&self) -> bool {
-        self.pool.weight().is_some_and(|weight| weight == ONE || weight == 0)
+        self.pool().weight().is_some_and(|weight| weight == ONE || weight == 0)
     }
 
     /// Returns all observed runs.
-    pub(crate) fn pool(&self) -> &Arm {
-        &self.pool
+    pub(crate) fn pool(&self) -> Arm {
+        self.pool.arm()
     }
 
     /// Returns the ratio of the odds of kept runs to the true odds: w̄(good)/w̄(bad).
     pub(crate) fn factor(&self) -> Factor {
-        Factor::new(self.good.zip(self.bad).map(|(good, bad)| good / bad), self.pool.evenness())
+        Factor::new(self.good.zip(self.bad).map(|(good, bad)| good / bad), self.pool().evenness())
     }
 
     /// Like [`SamplingScheme::factor`] for rates of events per run: w̄(runs)/w̄(events).
     pub(crate) fn rate_factor(&self) -> Factor {
         let ratio = self.all.zip(self.bad).map(|(all, bad)| all / bad);
-        Factor::new(ratio, self.pool.bad().map_or(1.0, WeightTotals::kish))
+        Factor::new(ratio, self.pool().bad().map_or(1.0, WeightTotals::kish))
     }
 
     /// Returns the ratio of the odds ratio of kept runs, this arm to the baseline, to the true one. 1 if either arm has
@@ -478,7 +478,7 @@ impl SamplingScheme {
     pub(crate) fn against(&self, baseline: &Self) -> Factor {
         let known = |scheme: &Self| scheme.good.zip(scheme.bad).map(|(good, bad)| good / bad);
         let ratio = known(self).zip(known(baseline)).map(|(own, others)| own / others);
-        Factor::new(ratio, self.pool.evenness().min(baseline.pool.evenness()))
+        Factor::new(ratio, self.pool().evenness().min(baseline.pool().evenness()))
     }
 }
 
@@ -578,7 +578,7 @@ mod tests {
         scheme.note(&arm(&[(10, 100, ONE), (10, 100, 9 * ONE)]));
         // (1 + 9)² / (2 (1 + 81)).
         assert!((scheme.factor().tempering - 100.0 / 164.0).abs() < 1e-12);
-        assert!(note(&[*scheme.pool()], scheme.factor().tempering).is_some_and(|text| text.contains("approximately")));
+        assert!(note(&[scheme.pool()], scheme.factor().tempering).is_some_and(|text| text.contains("approximately")));
         assert_eq!(note(&[arm(&[(1, 5, ONE)])], 1.0), None);
     }
 

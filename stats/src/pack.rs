@@ -2,7 +2,8 @@
 //!
 //! A detector is copied at every checkpoint, and there are many more checkpoints than detectors. A packed copy holds
 //! integers as varints and floats without their trailing zeros, so that it takes the bytes that its numbers need. Large
-//! values that never change, such as a learned baseline, are shared with the original.
+//! values that never change, such as a learned baseline, are shared with the original; copies side by side can be compressed,
+//! because their bytes hold everything else.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,17 +12,15 @@ use std::sync::Arc;
 use crate::varint::{put_varint, take_byte, take_varint};
 
 /// A value that a packed copy shares with its original.
-#[derive(Clone)]
-enum Shared {
-    Text(Arc<str>),
-    Value(Arc<dyn Any + Send + Sync>),
-}
+pub type Shared = Arc<dyn Any + Send + Sync>;
 
 /// A packed copy.
 #[derive(Clone, Default)]
 pub struct Packed {
-    bytes: Box<[u8]>,
-    shared: Box<[Shared]>,
+    /// Its numbers and texts.
+    pub bytes: Box<[u8]>,
+    /// The values that it shares, in order.
+    pub shared: Box<[Shared]>,
 }
 
 /// Collects the parts of a packed copy, in order.
@@ -82,12 +81,7 @@ impl Packed {
 
     /// Returns a reader of its parts.
     pub fn unpacker(&self) -> Unpacker<'_> {
-        Unpacker { bytes: &self.bytes, shared: self.shared.iter() }
-    }
-
-    /// Returns the number of bytes that it takes, without the values that it shares.
-    pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.bytes.len() + size_of_val(&*self.shared)
+        Unpacker::new(&self.bytes, &self.shared)
     }
 }
 
@@ -106,7 +100,12 @@ impl Packer {
 
 // === impl Unpacker ===
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    /// Creates a reader of the parts of a packed copy.
+    pub fn new(bytes: &'a [u8], shared: &'a [Shared]) -> Self {
+        Self { bytes, shared: shared.iter() }
+    }
+
     fn byte(&mut self) -> u8 {
         take_byte(&mut self.bytes)
     }
@@ -264,13 +263,18 @@ impl<T: Pack> Pack for Box<T> {
 
 impl Pack for Arc<str> {
     fn pack(&self, to: &mut Packer) {
-        to.shared.push(Shared::Text(Self::clone(self)));
+        self.len().pack(to);
+        to.bytes.extend(self.as_bytes());
     }
 
     fn unpack(from: &mut Unpacker<'_>) -> Self {
-        match from.shared.next() {
-            Some(Shared::Text(text)) => Self::clone(text),
-            _ => unreachable!("a packed copy is read as it was written"),
+        let length = usize::unpack(from).min(from.bytes.len());
+        let (text, rest) = from.bytes.split_at(length);
+        from.bytes = rest;
+        match std::str::from_utf8(text) {
+            Ok("") => Self::default(),
+            Ok(text) => Self::from(text),
+            Err(_) => unreachable!("a packed copy is read as it was written"),
         }
     }
 }
@@ -278,16 +282,12 @@ impl Pack for Arc<str> {
 /// Shared with the original, not copied.
 impl<T: Any + Send + Sync> Pack for Arc<T> {
     fn pack(&self, to: &mut Packer) {
-        let value: Arc<dyn Any + Send + Sync> = Self::clone(self);
-        to.shared.push(Shared::Value(value));
+        to.shared.push(Self::clone(self));
     }
 
     fn unpack(from: &mut Unpacker<'_>) -> Self {
-        match from.shared.next() {
-            Some(Shared::Value(value)) => match Arc::clone(value).downcast::<T>() {
-                Ok(value) => value,
-                Err(_) => unreachable!("a packed copy is read as it was written"),
-            },
+        match from.shared.next().map(|value| Arc::clone(value).downcast::<T>()) {
+            Some(Ok(value)) => value,
             _ => unreachable!("a packed copy is read as it was written"),
         }
     }
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn small_numbers_take_few_bytes() {
-        let size = |packed: Packed| packed.bytes() - size_of::<Packed>();
+        let size = |packed: Packed| packed.bytes.len();
         assert_eq!(size(Packed::of(&vec![0.0; 6])), 7);
         assert_eq!(size(Packed::of(&[1.0, f64::NEG_INFINITY])), 6);
         assert_eq!(size(Packed::of(&[-1_i64, 63, 64])), 4);

@@ -6,8 +6,12 @@ use std::path::Path;
 use crate::common::repository;
 
 /// Files with unsafe code, and how many lines of each begin an unsafe block, function or implementation.
-const UNSAFE: &[(&str, usize)] =
-    &[("ingest/src/source/kafka/topic_id.rs", 1), ("src/exit.rs", 1), ("src/memory.rs", 10)];
+const UNSAFE: &[(&str, usize)] = &[
+    ("alerts/tests/memory.rs", 5),
+    ("ingest/src/source/kafka/topic_id.rs", 1),
+    ("src/exit.rs", 1),
+    ("src/memory.rs", 10),
+];
 
 /// Counts the lines with unsafe code in the Rust files below a folder.
 fn count(folder: &Path, found: &mut BTreeMap<String, usize>) {

@@ -13,6 +13,7 @@ use bellwether_tables::Table;
 
 use super::Status;
 use super::attempts::Attempts;
+use super::names::Names;
 use crate::contract::Contracts;
 use crate::observe::{Observation, SEPARATOR};
 use crate::query;
@@ -29,6 +30,8 @@ pub(super) struct ActiveRule {
     pub(super) status: Status,
     /// Why some series are not judged, by series.
     pub(super) refused: BTreeMap<String, String>,
+    /// Names of releases and strata.
+    pub(super) names: Names,
     pub(super) asked: Option<Minute>,
     /// The columns that its query reads and returns; none before it is planned, and for rules on whole tables.
     pub(super) analysis: Option<Analysis>,
@@ -98,7 +101,8 @@ fn settle(crowd: &mut Crowd, to: Minute, families: &mut BTreeMap<Arc<str>, Box<E
 
 impl ActiveRule {
     pub(super) fn add(&mut self, found: Vec<Observation>, contracts: &Contracts) {
-        for observation in found {
+        for mut observation in found {
+            self.names.share(&mut observation.cell);
             self.add_to_crowd(&observation, contracts);
             if let Some(entry) = self.entry(&observation.series, contracts) {
                 entry.family.add(observation.cell);

@@ -69,7 +69,8 @@ impl ActiveRule {
     }
 
     fn add_again(&mut self, found: Vec<Observation>, chosen: &BTreeMap<Arc<str>, Chosen>) {
-        for observation in found {
+        for mut observation in found {
+            self.names.share(&mut observation.cell);
             let name = observation.series.join(&SEPARATOR.to_string());
             let from = chosen.get(name.as_str()).map(|chosen| chosen.from);
             if from.is_some_and(|from| observation.cell.window >= from)
@@ -98,6 +99,7 @@ impl ActiveRule {
                 self.dropped.insert(name, entry.family.retire());
             }
         }
+        self.names.forget_unused();
     }
 }
 

@@ -112,7 +112,7 @@ impl State {
             let long = self.arm(end, i64::from(windows.long_minutes), past);
             let short = self.arm(end, i64::from(windows.short_minutes), past);
             // A window without good runs, or without bad ones, does not show how these are sampled.
-            let mut scheme = self.scheme;
+            let mut scheme = self.scheme.clone();
             scheme.note(&long);
             let factor = scheme.factor();
             let rates = [&long, &short].map(|arm| arm.rate().unwrap_or(0.0));
@@ -163,6 +163,9 @@ impl DetectorState for State {
             self.slots.pop_front();
         }
         if self.slots.back().is_none_or(|last| last.number != slot) {
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(8);
+            }
             self.slots.push_back(Slot { number: slot, arm: SmallArm::default() });
         }
         for row in &window.rows {

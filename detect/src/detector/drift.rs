@@ -265,7 +265,7 @@ impl DetectorState for State {
     }
 
     fn on_resolved(&mut self) {
-        let (reference, day, scheme) = (self.reference.take(), self.day, self.scheme);
+        let (reference, day, scheme) = (self.reference.take(), self.day, std::mem::take(&mut self.scheme));
         *self = Self { reference, day, scheme, ..Self::new(Arc::clone(&self.settings)) };
     }
 

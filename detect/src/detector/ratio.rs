@@ -14,7 +14,7 @@ use bellwether_stats::ratio_cs::{
 use super::{Absence, DetectorState, Past, RECOVERED, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
-use crate::observation::{Measure, Minute, RatioTotals, Window, count};
+use crate::observation::{Measure, Minute, RatioTotals, SmallMeasure, Window, count};
 use crate::weights::{Arm, ONE};
 
 /// Fraction of an increase that falling success must explain to be reported as its cause.
@@ -51,9 +51,9 @@ impl Ratio {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     settings: Arc<Ratio>,
-    arms: [Measure; 2],
+    arms: [SmallMeasure; 2],
     /// Sums since the alert fired.
-    after: Option<[Measure; 2]>,
+    after: Option<[SmallMeasure; 2]>,
     absence: Absence,
     since: Option<Minute>,
     /// α is spent once: after an alert has resolved, the release is no longer judged by this detector.
@@ -141,6 +141,10 @@ fn compared(arms: &[Measure; 2]) -> Option<Estimate> {
     Some(difference(&estimate(&arms[0])?, &estimate(&arms[1])?))
 }
 
+fn opened(arms: &[SmallMeasure; 2]) -> [Measure; 2] {
+    arms.each_ref().map(SmallMeasure::measure)
+}
+
 impl DetectorState for State {
     fn step(&mut self, window: &Window, _: &Past<'_>) {
         if window.historical {
@@ -169,9 +173,9 @@ impl DetectorState for State {
             log_e(estimate, margin, TIGHTEST_AT, thresholds.alpha, Sides::One).unwrap_or(0.0)
         };
         let unknown = Verdict { signal: Signal::Unknown, statistic: 0.0, threshold: thresholds.e };
-        let Some(estimate) = compared(&self.arms).filter(|_| !self.spent) else { return unknown };
+        let Some(estimate) = compared(&opened(&self.arms)).filter(|_| !self.spent) else { return unknown };
         let mut verdict = weigh(evidence(&estimate, margin), thresholds.e);
-        let better = self.after.as_ref().and_then(compared);
+        let better = self.after.as_ref().and_then(|after| compared(&opened(after)));
         if self.absence.has_left() {
             verdict.signal = Signal::Gone;
         } else if better.is_some_and(|it| evidence(&Estimate { value: -it.value, ..it }, -margin) >= RECOVERED) {
@@ -189,7 +193,8 @@ impl DetectorState for State {
     }
 
     fn evidence(&self, thresholds: &Thresholds) -> Evidence {
-        let arms = [Arm::from_measure(&self.arms[0]), Arm::from_measure(&self.arms[1])];
+        let measures = opened(&self.arms);
+        let arms = measures.each_ref().map(Arm::from_measure);
         let mut evidence =
             Evidence::new("ratio", BaselineKind::Concurrent, "ratio").with_arms(Some(&arms[0]), &arms[1], 1.0);
         // Completed runs among all runs.
@@ -197,14 +202,14 @@ impl DetectorState for State {
             let completed = totals(measure).map_or(0, |[_, _, x]| x.round().max(0.0) as u64);
             Some((completed, Arm::from_measure(measure).weighted_counts().1))
         };
-        (evidence.baseline_counts, evidence.canary_counts) = (counts(&self.arms[0]), counts(&self.arms[1]));
+        (evidence.baseline_counts, evidence.canary_counts) = (counts(&measures[0]), counts(&measures[1]));
         let value = |measure: &Measure| {
             let [y, _, x] = totals(measure)?;
             (x > 0.0).then(|| y / x * self.settings.scale)
         };
-        evidence.baseline_value = value(&self.arms[0]);
-        evidence.canary_value = value(&self.arms[1]);
-        if let Some(estimate) = compared(&self.arms) {
+        evidence.baseline_value = value(&measures[0]);
+        evidence.canary_value = value(&measures[1]);
+        if let Some(estimate) = compared(&measures) {
             evidence.effect = Some(estimate.value.exp());
             evidence.interval =
                 interval(&estimate, TIGHTEST_AT, 0.05).ok().map(|interval| (interval.low.exp(), interval.high.exp()));
@@ -214,7 +219,7 @@ impl DetectorState for State {
         evidence.threshold = Some(verdict.threshold);
         evidence.false_alarm = Some((thresholds.alpha, "per_release"));
         evidence.since = self.since;
-        if let (Some(a), Some(b)) = (totals(&self.arms[0]), totals(&self.arms[1]))
+        if let (Some(a), Some(b)) = (totals(&measures[0]), totals(&measures[1]))
             && let Some((by_size, by_success)) = decompose(a, b)
         {
             let percent = |change: f64| (change.exp() - 1.0) * 100.0;

@@ -21,7 +21,7 @@ use super::tally::{Block, Tally};
 use super::{AS_LIKELY, Absence, DetectorState, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence, StratumEvidence};
-use crate::observation::{Groups, Measure, Minute, Window};
+use crate::observation::{Measure, Minute, SmallGroups, Window};
 use crate::sorted::Sorted;
 use crate::weights::{Arm, Factor, SamplingScheme};
 
@@ -80,8 +80,8 @@ pub(super) struct State {
     strata: Sorted<Arc<str>, Stratum>,
     /// The detector over the combined increments of all strata.
     detector: EDetector,
-    groups: [Groups; 2],
-    fired: Option<Fired>,
+    groups: [SmallGroups; 2],
+    fired: Option<Box<Fired>>,
     absence: Absence,
     historical: bool,
     restarted: bool,
@@ -168,7 +168,7 @@ impl State {
 
     /// Returns the tempering for correlation within sessions, estimated from the runs before this block.
     fn tempering(&self) -> f64 {
-        tempering(&self.groups)
+        tempering(&self.groups.each_ref().map(SmallGroups::groups))
     }
 
     fn stratum(&mut self, name: &Arc<str>) -> Arc<str> {
@@ -271,10 +271,10 @@ impl State {
                 *sum = if self.settings.shared_runs {
                     let more = scheme.pool();
                     let mut events = *sum;
-                    events.add(more);
-                    Arm::joined(events, if more.runs > sum.runs { *more } else { *sum })
+                    events.add(&more);
+                    Arm::joined(events, if more.runs > sum.runs { more } else { *sum })
                 } else {
-                    sum.add(scheme.pool());
+                    sum.add(&scheme.pool());
                     *sum
                 };
             }
@@ -294,7 +294,7 @@ impl State {
         for row in &window.rows {
             for (to, from) in self.groups.iter_mut().zip([&row.baseline, &row.canary]) {
                 if let Some(groups) = &from.groups {
-                    to.add(&groups.events, &groups.runs);
+                    to.add(groups);
                 }
             }
         }
@@ -488,7 +488,7 @@ impl DetectorState for State {
     fn on_fired(&mut self) {
         let (subject, watched) = self.subject();
         let sums = self.tally(&Subject { stratum: watched.clone(), recent: subject.recent }).sums;
-        self.fired = Some(Fired { subject, watched, recovery: Recovery::from_sums(&sums) });
+        self.fired = Some(Box::new(Fired { subject, watched, recovery: Recovery::from_sums(&sums) }));
     }
 
     fn on_resolved(&mut self) {

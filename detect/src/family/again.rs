@@ -128,6 +128,8 @@ impl Family {
         let oldest = self.evaluated.div_euclid(HOUR) - keep;
         let kept = self.hours.len();
         self.hours.retain(|_, hours| hours.end().is_some_and(|end| end > oldest));
+        let hour = self.evaluated.div_euclid(HOUR);
+        self.hours.values_mut().for_each(|hours| hours.close_before(hour));
         if self.tracks.len() < count || self.hours.len() < kept {
             self.windows.forget_keys();
         }
