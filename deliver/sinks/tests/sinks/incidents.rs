@@ -114,7 +114,6 @@ async fn opsgenie_creates_acknowledges_and_closes_by_alias() {
     );
     assert_eq!(requests[0].header("authorization"), "GenieKey eb243592-faa2-4ba2-a551q-1afdf565c889");
     assert_json_snapshot!("opsgenie_create", requests[0].json());
-    for request in &requests[1..] {}
 }
 
 #[tokio::test]
