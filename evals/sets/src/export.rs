@@ -158,7 +158,7 @@ fn within(case: &EvalCase, format: &str, limits: Limits) -> Result<()> {
     }
     if json.len() > limits.case_bytes {
         let what = format!("it has {} bytes; the limit is {}", json.len(), limits.case_bytes);
-        return refuse(&what, "shorten the case, or export as JSONL of another tool".to_owned());
+        return refuse(&what, "shorten the case, or export as inspect".to_owned());
     }
     Ok(())
 }

@@ -1,17 +1,25 @@
 //! Exports, without the tools.
 
-use bellwether_base::Error;
-use bellwether_evalsets::{EvalSet, export, formats};
+use std::sync::Arc;
 
-use super::{as_it_is, awkward, case};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Schema};
+use bellwether_base::Error;
+use bellwether_evalsets::case::INPUT_BYTES;
+use bellwether_evalsets::{EvalSet, ExportFile, export, formats};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use super::{AWKWARD, as_it_is, awkward, case, text_for};
 
 #[test]
 fn every_export_is_the_same_whatever_the_order_of_the_cases() {
-    let mut turned = awkward().cases().to_vec();
+    let mut turned = awkward(AWKWARD).cases().to_vec();
     turned.reverse();
     let turned = EvalSet::new("refunds", 3, turned).expect("a set");
     for format in formats() {
-        let first = export(&awkward(), format.name(), &as_it_is).expect("an export");
+        let first = export(&awkward(AWKWARD), format.name(), &as_it_is).expect("an export");
         assert_eq!(first, export(&turned, format.name(), &as_it_is).expect("again"), "{}", format.name());
         assert!(first.files.len() >= 2, "{}: files and a manifest", format.name());
     }
@@ -35,6 +43,90 @@ fn every_text_of_every_export_passes_the_second_redaction() {
     }
     let fails = |_: &str| Err(Error::unavailable("no redactor"));
     assert!(export(&set, "csv", &fails).is_err(), "fail closed");
+}
+
+/// Adds the texts of a JSON value, and those of JSON inside of them.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            found.push(text.clone());
+            if let Ok(inner @ (Value::Array(_) | Value::Object(_))) = serde_json::from_str(text) {
+                texts(&inner, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        Value::Object(fields) => fields.values().for_each(|field| texts(field, found)),
+        _ => {}
+    }
+}
+
+/// Returns all texts of a file.
+fn texts_of(file: &ExportFile) -> Vec<String> {
+    let mut found = Vec::new();
+    if file.path.ends_with(".parquet") {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).expect("Parquet");
+        for batch in reader.build().expect("a reader") {
+            for column in batch.expect("rows").columns() {
+                found.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+            }
+        }
+        return found;
+    }
+    let text = String::from_utf8(file.bytes.clone()).expect("UTF-8");
+    if file.path.ends_with(".csv") {
+        let mut reader = arrow::csv::ReaderBuilder::new(cells()).with_header(true).build(text.as_bytes()).expect("CSV");
+        let rows = reader.next().expect("rows").expect("rows");
+        found.extend(
+            rows.columns().iter().flat_map(|column| column.as_string::<i32>().iter().flatten().map(str::to_owned)),
+        );
+        return found;
+    }
+    match serde_json::from_str(&text) {
+        Ok(value) => texts(&value, &mut found),
+        // A line break inside a text is escaped, so that each line is one value.
+        Err(_) if file.path.ends_with(".jsonl") => {
+            text.split_terminator('\n').for_each(|line| texts(&serde_json::from_str(line).expect("JSON"), &mut found));
+        }
+        Err(_) => assert!(file.path.ends_with(".md"), "{}", file.path),
+    }
+    found
+}
+
+fn cells() -> Arc<Schema> {
+    Arc::new(Schema::new((0..11).map(|n| Field::new(n.to_string(), DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+#[test]
+fn awkward_texts_come_through_every_format_unchanged() {
+    for format in formats() {
+        let text = text_for(*format);
+        let exported = export(&awkward(&text), format.name(), &as_it_is).expect("an export");
+        let found: Vec<String> = exported.files.iter().flat_map(texts_of).collect();
+        assert!(found.contains(&text), "{}: {found:#?}", format.name());
+        let conversation = found.iter().any(|text| text.contains("مرحبا 🦀 {{ braces }} {% x %}"));
+        assert!(conversation, "{}: {found:#?}", format.name());
+    }
+}
+
+#[test]
+fn a_case_beyond_the_size_of_a_format_is_refused_by_name_and_fits_others() {
+    // Each of these characters takes six bytes of JSON.
+    let set = EvalSet::new("refunds", 1, vec![case("case-1", &"\u{1}".repeat(INPUT_BYTES))]).expect("a set");
+    for format in formats() {
+        let limit = format.limits().case_bytes;
+        match export(&set, format.name(), &as_it_is) {
+            Ok(_) => assert!(limit > 6 * INPUT_BYTES, "{}", format.name()),
+            Err(error) => {
+                assert!(limit <= 6 * INPUT_BYTES, "{}: {error}", format.name());
+                let says = format!("case `case-1` as {}: it has 62", format.name());
+                assert!(error.message().contains(&says) && error.message().contains(&limit.to_string()), "{error}");
+                assert_eq!(error.hint(), Some("shorten the case, or export as inspect"));
+            }
+        }
+    }
+    for name in ["braintrust", "langfuse"] {
+        assert!(export(&set, name, &as_it_is).is_err(), "{name}");
+    }
 }
 
 #[test]
@@ -67,6 +159,6 @@ fn values_that_a_format_cannot_hold_are_refused_by_name() {
         case.content_ref = Some("s3://runs/r1".to_owned());
     });
     refused(missing, "csv", "not stored here");
-    let error = export(&awkward(), "excel", &as_it_is).expect_err("unknown");
+    let error = export(&awkward(AWKWARD), "excel", &as_it_is).expect_err("unknown");
     assert!(error.hint().expect("names").contains("huggingface"));
 }

@@ -4,7 +4,7 @@ use bellwether_evalsets::case::EXPECTED_BYTES;
 use bellwether_evalsets::{EvalSet, Keyed, Leak, Split, TARGET, coverage, leaks};
 use serde_json::json;
 
-use super::{awkward, case};
+use super::{AWKWARD, awkward, case};
 
 #[test]
 fn an_edited_case_is_refused_and_a_superseding_one_is_not() {
@@ -27,7 +27,7 @@ fn an_edited_case_is_refused_and_a_superseding_one_is_not() {
 
 #[test]
 fn a_stored_version_that_was_changed_is_not_read() {
-    let set = awkward();
+    let set = awkward(AWKWARD);
     let (manifest, text) = (set.manifest().expect("one"), set.to_jsonl().expect("text"));
     assert_eq!(EvalSet::verified(&manifest, &text, false).expect("as written"), set);
     let error = EvalSet::verified(&manifest, &text.replace("yes", "no!"), false).expect_err("changed");
@@ -36,7 +36,7 @@ fn a_stored_version_that_was_changed_is_not_read() {
 
 #[test]
 fn retiring_a_case_makes_the_next_version_without_it() {
-    let next = awkward().without("case-2").expect("the next version");
+    let next = awkward(AWKWARD).without("case-2").expect("the next version");
     assert_eq!((next.version, next.cases().len()), (4, 1));
     assert!(next.without("case-9").is_err());
 }
@@ -64,7 +64,7 @@ fn limits_and_missing_fields_are_named() {
 
 #[test]
 fn coverage_counts_kinds_and_says_which_are_missing() {
-    let found = coverage(awkward().cases(), TARGET.0);
+    let found = coverage(awkward(AWKWARD).cases(), TARGET.0);
     assert_eq!((found[0].by_kind, found[0].wanted), ([0, 0, 2, 0], 18));
     assert_eq!(found[0].missing, ["normal", "edge", "must_fail_safely"]);
 }

@@ -1,4 +1,5 @@
-//! Exports, loaded by the tools themselves: those of `TOOLS` and promptfoo. `scripts/exports fetch` installs the tools; without it a test says so and skips.
+//! Exports, loaded by the tools themselves: those of `TOOLS` and promptfoo. `scripts/exports fetch` installs the tools; without it
+//! a test says so and skips.
 //!
 //! The light tools run always; with BELLWETHER_EXPORTS=all (`make exports`) all do.
 
@@ -9,10 +10,10 @@ use bellwether_evalsets::{ResultFormat, export, import};
 use serde_json::Value;
 
 use super::results::{of, valid};
-use super::{as_it_is, awkward};
+use super::{as_it_is, awkward, text_for};
 
 /// Exports, and the environment that loads each.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 14] = [
     ("inspect", "inspect"),
     ("langsmith", "langsmith"),
     ("csv", "huggingface"),
@@ -22,6 +23,11 @@ const TOOLS: [(&str, &str); 9] = [
     ("deepeval", "deepeval"),
     ("langfuse", "langfuse"),
     ("mlflow", "mlflow"),
+    ("openai-api", "openai"),
+    ("openai-evals", "openai-evals"),
+    ("opik", "opik"),
+    ("phoenix", "phoenix"),
+    ("ragas", "ragas"),
 ];
 /// As many of these, from the beginning, run in the ordinary tests.
 const LIGHT: usize = 2;
@@ -39,12 +45,17 @@ fn environment(name: &str) -> Option<PathBuf> {
 
 fn written(format: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    for file in export(&awkward(), format, &as_it_is).expect(format).files {
+    for file in export(&awkward(&text(format)), format, &as_it_is).expect(format).files {
         let path = folder.path().join(&file.path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
         std::fs::write(path, file.bytes).expect("a file");
     }
     folder
+}
+
+/// Returns the text of the first case of an export.
+fn text(format: &str) -> String {
+    text_for(super::format(format))
 }
 
 /// Runs load.py, and returns its last line.
@@ -65,12 +76,12 @@ fn each_tool_loads_its_export() {
         let Some(environment) = environment(tool) else { continue };
         let folder = written(format);
         let loaded = std::panic::catch_unwind(|| {
-            let text = load(&environment, format, folder.path());
-            let loaded: Value = serde_json::from_str(&text).expect(&text);
+            let said = load(&environment, format, folder.path());
+            let loaded: Value = serde_json::from_str(&said).expect(&said);
             eprintln!("{format}: loaded {} cases by {tool} {}", loaded["cases"], loaded["version"]);
             assert_eq!(loaded["cases"], 2, "{format}");
             assert_eq!(loaded["id"], "case-1", "{format}");
-            assert_eq!(loaded["input"], "May I return \"this\"?\r\n{{ x }}", "{format}");
+            assert_eq!(loaded["input"], text(format), "{format}");
             assert_eq!(loaded["expected"], "yes", "{format}");
         });
         if loaded.is_err() {
@@ -131,6 +142,6 @@ fn promptfoo_runs_a_case_to_a_passing_and_a_failing_grade_and_its_results_come_b
         let file: Value = serde_json::from_str(&results).expect("JSON");
         let prompt = file["results"]["results"][0]["prompt"]["raw"].as_str().expect("a prompt");
         let messages: Value = serde_json::from_str(prompt).expect("messages");
-        assert_eq!(messages[0]["content"], "May I return \"this\"?\r\n{{ x }}", "the text is no template");
+        assert_eq!(messages[0]["content"], text("promptfoo"), "the text is no template");
     }
 }
