@@ -138,6 +138,10 @@ exports: ## Install evaluation tools, and load exports with them
 	@scripts/exports fetch
 	@BELLWETHER_EXPORTS=all cargo test --locked -p bellwether-evalsets --test main tools -- --nocapture
 
+.PHONY: sampling
+sampling: ## Measure the sample for review on real runs, and write its tables in docs/evals.md
+	BELLWETHER_WRITE=1 cargo test --workspace $(FEATURES) --test main -- late::sampled
+
 .PHONY: bench-detection
 bench-detection: ## Measure how well detection works, and compare with peers; QUICK=1 is shorter, SEEDS=n
 	cargo build --workspace --bin bellwether-detection --bin bellwether-fleet $(FEATURES)

@@ -7,6 +7,7 @@
 //! * `weighted` covers sampled runs, each of which counts for several.
 //! * `tau2` repeats the comparison with real agent runs; `rebuild`, `rollup` and `standby` cover the
 //!   aggregators themselves.
+//! * `sampled` draws the sample for review from real agent runs.
 //! * `erase` erases runs between statements.
 //! * `groups` covers thousands of groups within bounds on memory.
 //! * `feed` commits statements to a lake as ingest would and queries it.
@@ -19,6 +20,7 @@ mod model;
 mod order;
 mod rebuild;
 mod rollup;
+mod sampled;
 mod spans;
 mod standby;
 mod tau2;

@@ -42,7 +42,7 @@ fn data(file: &str) -> Option<PathBuf> {
 }
 
 /// Reads the recorded runs.
-pub(super) fn recorded() -> Option<Vec<Value>> {
+pub(crate) fn recorded() -> Option<Vec<Value>> {
     let lines = std::fs::read_to_string(data("tau2_runs.jsonl")?).expect("the runs can be read");
     Some(lines.lines().map(|line| serde_json::from_str(line).expect("a line is one object")).collect())
 }
@@ -52,7 +52,7 @@ pub(crate) fn events() -> Option<Vec<Value>> {
     Some(recorded()?.iter().map(event).collect())
 }
 
-pub(super) fn event(recorded: &Value) -> Value {
+pub(crate) fn event(recorded: &Value) -> Value {
     let tool_calls: Vec<Value> =
         recorded["tools"].as_array().expect("tools are a list").iter().map(tool_call).collect();
     let success = recorded["success"] == true;
