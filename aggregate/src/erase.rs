@@ -9,7 +9,10 @@
 //! 4. One commit takes the rows out of `events` and names that number. It is fenced by any rows about the subject, or its runs, that
 //!    were added since step 1; then all starts over. So a statement about a run is either counted and erased, or later than the
 //!    erasure: then it is a statement without a run, as after retention.
-//! 5. For a tenant, the rows of the other tables follow.
+//! 5. A sampler may have read `events` before, and add a candidate of an erased run later. `candidates` is therefore edited once more, in
+//!    a commit that takes the number of the sampler's next one, even if there is nothing to edit: the sampler is fenced, reads the
+//!    erasure and draws again.
+//! 6. For a tenant, the rows of the other tables follow.
 //!
 //! `vacuum` removes the replaced files at once.
 
@@ -67,6 +70,16 @@ pub struct Erasure {
     pub identifiers: HashSet<String>,
 }
 
+/// What the commit of an edit records beside its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Nothing,
+    /// The number of tenants erased so far, unless the table has it.
+    Tenants(i64),
+    /// The number of the sampler's next commit. It is recorded even if no row is edited.
+    Sampler,
+}
+
 /// A step of an erasure, for a progress line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EraseProgress {
@@ -102,6 +115,25 @@ impl Erasure {
     }
 }
 
+// === impl Mark ===
+
+impl Mark {
+    /// Returns what a commit on a snapshot is to record; none if the snapshot has it.
+    fn advance(self, on: &Snapshot) -> Option<Advance> {
+        let advance = |app: AppId, next: &dyn Fn(i64) -> i64| {
+            let app_id = app.to_string();
+            let expected = on.next(&app_id);
+            Advance { expected, app_id, next: next(expected.unwrap_or(0)) }
+        };
+        match self {
+            Self::Nothing => None,
+            Self::Tenants(number) => Some(advance(AppId::ErasedTenants, &|_| number))
+                .filter(|advance| advance.expected.is_none_or(|known| known < number)),
+            Self::Sampler => Some(advance(AppId::Evals, &|known| known + 1)),
+        }
+    }
+}
+
 /// Removes a subject from every table. Calls `progress` before each part.
 ///
 /// # Errors
@@ -125,29 +157,30 @@ pub async fn erase(
         }
         let tokens = erasure.tokens();
         let quarantine = QuarantineEdit(tokens.clone());
-        let done = from_table(lake, Table::Quarantine, &quarantine, settings, &mut progress, None).await?;
+        let done = from_table(lake, Table::Quarantine, &quarantine, settings, &mut progress, Mark::Nothing).await?;
         erasure.add(Table::Quarantine, done);
         let alerts = AlertsEdit { tokens, tenant: subject.tenant_erased().map(str::to_owned) };
         for table in [Table::Alerts, Table::Deliveries, Table::AlertActions] {
-            let done = from_table(lake, table, &alerts, settings, &mut progress, None).await?;
+            let done = from_table(lake, table, &alerts, settings, &mut progress, Mark::Nothing).await?;
             erasure.add(table, done);
         }
         let candidates =
             CandidatesEdit { tokens: erasure.tokens(), tenant: subject.tenant_erased().map(str::to_owned) };
-        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, None).await?;
+        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, Mark::Nothing).await?;
         erasure.add(Table::Candidates, done);
         if let Some(tenant) = subject.tenant_erased() {
             // An aggregator reads this table again when it sees the erasure, so that the tenant's later releases are new to it.
             let edit = TenantEdit::all(tenant);
-            let done = from_table(lake, Table::Releases, &edit, settings, &mut progress, None).await?;
+            let done = from_table(lake, Table::Releases, &edit, settings, &mut progress, Mark::Nothing).await?;
             erasure.add(Table::Releases, done);
         }
         let Some((done, next)) = Box::pin(from_events(lake, subject, &on, &files, &found, settings)).await? else {
             continue;
         };
         erasure.add(Table::Events, done);
-        // A sampler that read `events` before may have added a run again.
-        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, None).await?;
+        // Of a subject that is unknown, nothing changes.
+        let mark = if found.is_empty() { Mark::Nothing } else { Mark::Sampler };
+        let done = from_table(lake, Table::Candidates, &candidates, settings, &mut progress, mark).await?;
         erasure.add(Table::Candidates, done);
         (erasure.runs, erasure.statements) = (found.runs(), found.statements());
         if let Some(tenant) = subject.tenant_erased() {
@@ -267,24 +300,20 @@ async fn land(
     Err(contended(Table::Events))
 }
 
-/// Edits a table, again if another process replaces its files at the same moment. `number` is the tenants' number to set.
+/// Edits a table, again if another process replaces its files or moves the mark at the same moment.
 async fn from_table(
     lake: &Lake,
     table: Table,
     edit: &dyn Edit,
     settings: EraseSettings,
     progress: &mut impl FnMut(EraseProgress),
-    number: Option<i64>,
+    mark: Mark,
 ) -> Result<ErasedFrom> {
     progress(EraseProgress::Table(table));
     for _ in 0..ATTEMPTS {
         let (on, files) = lake.snapshot_with_files(table).await?;
         let touched = lake.touched(table, &files, edit).await?;
-        let app_id = AppId::ErasedTenants.to_string();
-        let known = on.next(&app_id);
-        let advance = number.filter(|number| known.is_none_or(|known| known < *number));
-        let advances: Vec<Advance> =
-            advance.map(|next| Advance { app_id, expected: known, next }).into_iter().collect();
+        let advances: Vec<Advance> = mark.advance(&on).into_iter().collect();
         if touched.is_empty() && (advances.is_empty() || settings.dry_run) {
             return Ok(ErasedFrom::default());
         }
@@ -317,14 +346,14 @@ async fn from_derived(
     progress: &mut impl FnMut(EraseProgress),
 ) -> Result<()> {
     let events = lake.log(Table::Events).load().await?;
-    let number = events.next(&AppId::ErasedTenants.to_string());
+    let mark = events.next(&AppId::ErasedTenants.to_string()).map_or(Mark::Nothing, Mark::Tenants);
     for table in [Table::Metrics, Table::MetricsHourly, Table::MetricsDaily] {
         let edit = TenantEdit::partials(tenant, next);
-        let done = from_table(lake, table, &edit, settings, progress, number).await?;
+        let done = from_table(lake, table, &edit, settings, progress, mark).await?;
         erasure.add(table, done);
     }
     let edit = TenantEdit::all(tenant);
-    let done = from_table(lake, Table::RollingHistory, &edit, settings, progress, None).await?;
+    let done = from_table(lake, Table::RollingHistory, &edit, settings, progress, Mark::Nothing).await?;
     erasure.add(Table::RollingHistory, done);
     Ok(())
 }

@@ -255,8 +255,8 @@ impl Sampler {
             let (_, drawn) = sample(&session, week, &self.sample.settings).await?;
             rows.extend(changes(week, before, drawn));
         }
-        // The rows may name runs that were erased in the meantime. An erasure edits `candidates` once more after `events`, so rows that
-        // are committed before that are edited as well.
+        // The rows may name runs that were erased in the meantime. Of an erasure that is not seen here, the last commit to `candidates`
+        // takes the number of the next commit, so that this one is fenced or, if it comes first, edited.
         while self.read().await? {}
         if self.pending.erased {
             return Err(Error::unavailable("runs were erased while the sample was drawn"));

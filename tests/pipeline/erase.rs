@@ -4,6 +4,9 @@
 //! values and bytes.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -12,14 +15,16 @@ use bellwether_aggregate::erase::{EraseSettings, Subject, erase, vacuum};
 use bellwether_aggregate::recompute::{first_difference, folded};
 use bellwether_aggregate::rollup::{Roller, RollupSettings};
 use bellwether_aggregate::{Aggregate, AggregatorSettings, rebuild};
-use bellwether_base::unique_id;
-use bellwether_follow::Until;
+use bellwether_base::{Clock, ErrorKind, SystemClock, unique_id};
+use bellwether_evals::{EvalsSettings, Sample, SampleSetup, Sampler};
+use bellwether_follow::{FollowHealth, Follower, Until};
 use bellwether_lake::{Act, Advance, Commit, CommitLog, DataFile, Lake, MaintainSettings, Outcome, StorageOptions};
 use bellwether_tables::Table;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prometheus::Registry;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::common::event::{rfc3339, runs};
 use crate::common::program::{KEEP_HISTORY, text};
@@ -348,6 +353,58 @@ async fn a_verdict_about_an_erased_run_changes_no_figure_and_stops_nothing() {
         assert_eq!(holding(feed.root(), id), [""; 0]);
     }
     is_exact(&feed).await;
+}
+
+/// The machine's clock, which can hold up a writer when it gives its next commit or file a name.
+struct HoldingClock {
+    holds: AtomicBool,
+    reached: Sender<()>,
+    released: Mutex<Receiver<()>>,
+}
+
+impl Clock for HoldingClock {
+    fn now_micros(&self) -> i64 {
+        SystemClock.now_micros()
+    }
+
+    fn unique_id(&self) -> Uuid {
+        if self.holds.swap(false, Ordering::SeqCst) {
+            self.reached.send(()).expect("the test waits");
+            self.released.lock().expect("one writer").recv().expect("the test goes on");
+        }
+        SystemClock.unique_id()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sampler_between_its_last_look_and_its_commit_adds_no_erased_run() {
+    let ((reached, reaches), (release, released)) = (channel(), channel());
+    let clock = Arc::new(HoldingClock { holds: AtomicBool::new(false), reached, released: Mutex::new(released) });
+    let mut feed = Feed::with_clock(clock.clone()).await;
+    let mut standing = Box::pin(feed.aggregator(AggregatorSettings::default(), None)).await;
+    Box::pin(feed.commit_events(&runs_of("run-ada", 4, "usr-ada", "ses-one"))).await;
+    Box::pin(feed.commit_events(&runs_of("run-bob", 3, "usr-bob", "ses-two"))).await;
+    Box::pin(standing.run_until_caught_up()).await.expect("catches up");
+    let sample =
+        Sample { settings: EvalsSettings::default(), lake: feed.lake.clone(), health: FollowHealth::default() };
+    let setup = SampleSetup::new(sample, &Registry::new()).expect("once");
+    let mut sampler = Box::pin(Sampler::open(&setup)).await.expect("opens");
+    clock.holds.store(true, Ordering::SeqCst);
+    let drawing = tokio::spawn(async move { Box::pin(sampler.finish()).await });
+    tokio::task::spawn_blocking(move || reaches.recv().expect("the sampler has drawn")).await.expect("waits");
+    let settings = EraseSettings { patience: Duration::from_secs(5), dry_run: false };
+    let ada = Subject::User("usr-ada".to_owned());
+    let done = Box::pin(erase(&feed.lake, &ada, settings, |_| {})).await.expect("erases");
+    assert_eq!(done.runs, 4);
+    release.send(()).expect("the sampler waits");
+    let error = drawing.await.expect("ends").expect_err("its rows name erased runs");
+    assert_eq!(error.kind(), ErrorKind::Fenced, "{}", error.chain());
+    let candidates = "SELECT run_id FROM candidates ORDER BY run_id";
+    assert_eq!(feed.sql(candidates).await, [json!(null); 0]);
+    let mut sampler = Box::pin(Sampler::open(&setup)).await.expect("opens again");
+    Box::pin(sampler.finish()).await.expect("draws again");
+    let expected = ["run-bob-0", "run-bob-1", "run-bob-2"].map(|run_id| json!({ "run_id": run_id }));
+    assert_eq!(feed.sql(candidates).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
