@@ -133,6 +133,11 @@ bench-peers: ## Compare with other stream processors
 # hundred fleets take half an hour of CPU time with the release profile, and many times as much without.
 DETECTION = $(CARGO_TARGET_DIR)/debug/bellwether-detection
 
+.PHONY: privacy
+privacy: ## Measure redaction on generated values, and write the tables of docs/privacy.md
+	@scripts/setup privacy
+	BELLWETHER_WRITE=1 cargo test --locked -p bellwether-redact --test main measured -- --nocapture
+
 .PHONY: exports
 exports: ## Install evaluation tools, and load exports with them
 	@scripts/exports fetch

@@ -12,6 +12,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_aggregate::rollup::RollupSettings;
@@ -23,6 +24,7 @@ use bellwether_event::Limits;
 use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
+use bellwether_redact::{Kind, Policy, Redactor, Setting};
 use bellwether_sinks::PingSettings;
 
 use crate::budget::{self, Budget};
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) kafka: KafkaSettings,
     /// Limits of messages from `[ingest]`.
     pub(crate) limits: Limits,
+    /// The compiled policy from `[redaction]`. Its debug text shows neither names nor the key.
+    pub(crate) redactor: Arc<Redactor>,
     pub(crate) aggregate: AggregateSettings,
     pub(crate) rollup: RollupSettings,
     pub(crate) serve: ServeSettings,
@@ -132,6 +136,7 @@ impl Config {
             },
             kafka: kafka(&mut reader, defaults.kafka),
             limits: limits(&mut reader, &defaults.limits),
+            redactor: Arc::new(redaction(&mut reader)),
             aggregate: aggregate(&mut reader, &defaults.aggregate),
             rollup: rollup(&mut reader, defaults.rollup),
             serve: ServeSettings {
@@ -342,6 +347,35 @@ fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
     }
 }
 
+/// Reads and compiles the policy of redaction. Messages show neither names nor the key.
+fn redaction(reader: &mut ConfigReader<'_>) -> Redactor {
+    let mut keep = Vec::new();
+    for text in reader.list("redaction.keep", &[]) {
+        match Kind::named(&text).filter(|kind| Kind::CHOICES.contains(kind)) {
+            Some(kind) => keep.push(kind),
+            None => {
+                let kinds: Vec<String> = Kind::CHOICES.iter().map(|kind| kind.name().to_lowercase()).collect();
+                let problem = format!("contains `{text}`; a kind is one of `{}`", kinds.join("`, `"));
+                reader.problem("redaction.keep", &problem);
+            }
+        }
+    }
+    // A file has a name a line.
+    let entries = reader.list("redaction.names", &[]);
+    let lines = entries.iter().flat_map(|text| text.lines()).map(str::trim);
+    let names = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let key = reader.secret_only("redaction.key").map(String::into_bytes);
+    let policy = Policy { names, keep, key, ..Policy::default() };
+    Redactor::new(&policy).unwrap_or_else(|error| {
+        let key = match error.setting {
+            Setting::Names => "redaction.names",
+            Setting::Key => "redaction.key",
+        };
+        reader.problem(key, &error.to_string());
+        Redactor::default()
+    })
+}
+
 fn aggregate(reader: &mut ConfigReader<'_>, defaults: &AggregateSettings) -> AggregateSettings {
     let settings = &defaults.settings;
     AggregateSettings {
@@ -525,8 +559,13 @@ mod tests {
         fn env(&self, name: &str) -> Option<String> {
             (name == "KAFKA_PASSWORD").then(|| "s3cret".to_owned())
         }
-        fn file(&self, _: &str) -> std::io::Result<String> {
-            Ok("from a file\n".to_owned())
+        fn file(&self, path: &str) -> std::io::Result<String> {
+            Ok(match path {
+                "/names" => "another\n\n  from a file that begins \n",
+                "/key" => "the key of 16 bytes or more\n",
+                _ => "from a file\n",
+            }
+            .to_owned())
         }
     }
 
@@ -560,7 +599,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 61, "keys with a default");
+        assert_eq!(keys, 63, "keys with a default");
     }
 
     #[test]
@@ -613,6 +652,49 @@ mod tests {
         assert_eq!(config.kafka.properties["sasl.username"], "from a file");
         assert!(!format!("{config:?}").contains("s3cret"));
         assert!(refused("[kafka]\ngroup = { env = \"NOT_THERE\" }\n").contains("NOT_THERE"));
+    }
+
+    #[test]
+    fn the_policy_of_redaction_is_read_and_shows_neither_names_nor_the_key() {
+        let text =
+            "[redaction]\nkeep = [\"ip\"]\nnames = [\"Ann Lee\", { file = \"/names\" }]\nkey = { file = \"/key\" }\n";
+        let config = parse(text).expect("valid");
+        let redacted = |text: &str| config.redactor.session().text(text).into_owned();
+        assert_eq!(redacted("203.0.113.9"), "203.0.113.9");
+        let answer = redacted("ANN LEE, another from a file that begins");
+        assert!(answer.starts_with("[NAME_") && !answer.contains("another"), "{answer}");
+        let shown = format!("{config:?}");
+        for hidden in ["Ann Lee", "another", "key of 16"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+        assert_ne!(config.redactor.version(), Redactor::default().version());
+    }
+
+    #[test]
+    fn each_problem_of_the_policy_of_redaction_is_reported_with_its_key_and_without_its_value() {
+        for (line, expected) in [
+            ("keep = [\"emails\"]", "`redaction.keep` contains `emails`; a kind is one of `pem`, `url_credentials`,"),
+            ("keep = [\"unread\"]", "`redaction.keep` contains `unread`"),
+            ("keep = 7", "`redaction.keep` is a number"),
+            (
+                "names = [\"Ann\", \"B\"]",
+                "`redaction.names` has an invalid entry at position 2; a name must have letters",
+            ),
+            (
+                "key = \"a key in the open file\"",
+                "`redaction.key` is in the configuration itself; use { file = \"…\" }",
+            ),
+            ("key = { env = \"KAFKA_PASSWORD\" }", "`redaction.key` has 6 bytes; a key must have at least 16"),
+            (
+                "key = { env = \"NOT_THERE\" }",
+                "`redaction.key` reads the environment variable `NOT_THERE`, which is not set",
+            ),
+            ("name = []", "unknown key `redaction.name`; did you mean `redaction.names`?"),
+        ] {
+            let message = refused(&format!("[redaction]\n{line}\n"));
+            assert!(message.contains("test.toml:2: ") && message.contains(expected), "{line}: {message}");
+            assert!(!message.contains("a key in the open") && !message.contains("s3cret"), "{message}");
+        }
     }
 
     #[test]

@@ -70,8 +70,8 @@ async fn into_tables(args: &ReplayArgs, config: &Config, stop: CancellationToken
         health: IngestHealth::default(),
         clock: lake.clock(),
     };
-    let (limits, flush) = (config.limits, &config.kafka.flush);
-    let tables = ToTables { lake: &lake, limits, flush, observer: Arc::new(observer), stop };
+    let (limits, redactor, flush) = (config.limits, Arc::clone(&config.redactor), &config.kafka.flush);
+    let tables = ToTables { lake: &lake, limits, redactor, flush, observer: Arc::new(observer), stop };
     Box::pin(tables.run(&args.files, progress_printer())).await
 }
 

@@ -5,6 +5,7 @@
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
 //! * `hands` acknowledges, silences and judges alerts.
+//! * `redaction` looks for planted values in all that the program writes.
 //! * `deliver` sends alerts by the program; `evidence` covers their pages.
 //! * `late` covers statements that arrive after the run they are about, or before it.
 //! * `gate` asks whether canaries may go on.
@@ -31,6 +32,7 @@ mod late;
 mod messages;
 mod monitoring;
 mod pipeline;
+mod redaction;
 mod report;
 mod simulation;
 mod statistics;

@@ -9,9 +9,12 @@ mod events;
 mod quarantine;
 mod releases;
 
+use std::sync::Arc;
+
 use bellwether_base::{Error, Result};
 use bellwether_event::{Decoder, Limits, Rejection};
 use bellwether_lake::{Chunk, EncodedRows, RowEncoder};
+use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 
 use crate::batch::events::EventRows;
@@ -43,6 +46,7 @@ pub struct RowBuilder {
     decoder: Decoder,
     events: EventRows,
     quarantine: QuarantineRows,
+    redactor: Arc<Redactor>,
     bytes: usize,
 }
 
@@ -58,16 +62,22 @@ pub struct BatchBuilder {
 // === impl RowBuilder ===
 
 impl RowBuilder {
-    /// Creates an empty builder.
+    /// Creates an empty builder with the default policy of redaction.
     pub fn new(limits: Limits) -> Self {
-        Self { decoder: Decoder::new(limits), events: EventRows::new(), quarantine: QuarantineRows::new(), bytes: 0 }
+        let (events, quarantine) = (EventRows::new(), QuarantineRows::new());
+        Self { decoder: Decoder::new(limits), events, quarantine, redactor: Arc::default(), bytes: 0 }
+    }
+
+    /// Redacts by this policy.
+    pub fn redacting(self, redactor: Arc<Redactor>) -> Self {
+        Self { redactor, ..self }
     }
 
     /// Decodes a message and appends exactly one row.
     pub fn push(&mut self, message: &Message<'_>, now_micros: i64) -> Pushed {
         let size = message.payload.map_or(0, <[u8]>::len);
         match decode(&mut self.decoder, message, now_micros, |event| {
-            self.events.append(message, event, now_micros);
+            self.events.append(message, event, &self.redactor, now_micros);
             event.time_micros
         }) {
             Ok(time_micros) => {
@@ -76,7 +86,7 @@ impl RowBuilder {
             }
             Err(rejection) => {
                 self.bytes += size.min(crate::redact::HEAD_BYTES) + ROW_BYTES;
-                Pushed::Quarantined(self.quarantine.append(message, &rejection, now_micros))
+                Pushed::Quarantined(self.quarantine.append(message, &rejection, &self.redactor, now_micros))
             }
         }
     }
@@ -84,7 +94,7 @@ impl RowBuilder {
     /// Rejects a message that was not read completely, such as an overlong line of a file.
     pub fn reject(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> Pushed {
         self.bytes += ROW_BYTES;
-        Pushed::Quarantined(self.quarantine.append(message, rejection, now_micros))
+        Pushed::Quarantined(self.quarantine.append(message, rejection, &self.redactor, now_micros))
     }
 
     /// Returns the number of rows.
@@ -107,7 +117,7 @@ impl RowBuilder {
 // === impl BatchBuilder ===
 
 impl BatchBuilder {
-    /// Creates an empty builder.
+    /// Creates an empty builder with the default policy of redaction.
     pub fn new(limits: Limits) -> Self {
         Self {
             open: RowBuilder::new(limits),
@@ -115,6 +125,11 @@ impl BatchBuilder {
             quarantine: RowEncoder::new(Table::Quarantine),
             failed: None,
         }
+    }
+
+    /// Redacts by this policy.
+    pub fn redacting(self, redactor: Arc<Redactor>) -> Self {
+        Self { open: self.open.redacting(redactor), ..self }
     }
 
     /// Keeps these columns of `events` in memory, for a reader in the same process.

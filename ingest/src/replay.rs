@@ -10,6 +10,7 @@ use bellwether_base::{Clock, Error, Result, unique_id};
 use bellwether_event::units::rfc3339_micros;
 use bellwether_event::{Limits, Problem, Reason, Rejection, replace_lone_surrogates};
 use bellwether_lake::{CommitLog, Lake, PartitionRange};
+use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use chrono::{DateTime, SecondsFormat};
 use rdkafka::ClientContext;
@@ -82,6 +83,7 @@ pub struct ToKafka {
 pub struct ToTables<'a> {
     pub lake: &'a Lake,
     pub limits: Limits,
+    pub redactor: Arc<Redactor>,
     pub flush: &'a FlushSettings,
     pub observer: Arc<dyn Observer>,
     /// Stops the replay after the current event.
@@ -108,7 +110,7 @@ impl ToTables<'_> {
     /// `Config` for an unreadable file, `Data` for a truncated one (the events before that are in the tables), and the errors of
     /// the committer.
     pub async fn run(self, files: &[PathBuf], mut report: impl FnMut(&Progress)) -> Result<Progress> {
-        let Self { lake, limits, flush, observer, stop } = self;
+        let Self { lake, limits, redactor, flush, observer, stop } = self;
         let mut progress = Progress::default();
         let clock = lake.clock();
         let started = clock.now_micros();
@@ -121,7 +123,7 @@ impl ToTables<'_> {
             let mut file = OpenFile {
                 committer: &mut committer,
                 progress: &mut progress,
-                builder: BatchBuilder::new(limits),
+                builder: BatchBuilder::new(limits).redacting(Arc::clone(&redactor)),
                 topic,
                 from: expected.unwrap_or(0),
                 expected,

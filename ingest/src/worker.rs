@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
 use bellwether_lake::{CommitLog, Handover, Lake};
+use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
@@ -25,6 +26,7 @@ pub struct Ingest {
     pub lake: Lake,
     pub kafka: KafkaSettings,
     pub limits: Limits,
+    pub redactor: Arc<Redactor>,
     /// Passes rows to an aggregator in the same process.
     pub handover: Option<Handover>,
     pub metrics: IngestMetrics,
@@ -108,6 +110,7 @@ impl Ingest {
         let options = PollerOptions {
             settings: self.kafka,
             limits: self.limits,
+            redactor: self.redactor,
             handed_on,
             health: self.health,
             metrics: self.metrics.clone(),

@@ -1,127 +1,162 @@
-//! Finds everything that a text must not contain: runs the detectors that the characters of a text call for.
+//! Searches one text: looks at its bytes once for the signs that detectors begin with, and runs only those detectors.
+//!
+//! A detector walks a bounded distance from its sign, by the methods of [`Search`], which count the bytes that are looked at. A test
+//! holds this count to a multiple of the length, for texts made to cost much.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use memchr::memchr_iter;
-
-use crate::{Finding, Kind, Redactor, numbers, secrets};
-
-/// Longest local part of an e-mail address, characters.
-const LOCAL: usize = 64;
-
-/// Longest domain, characters.
-const DOMAIN: usize = 253;
-
-/// Longest IPv6 address, bytes.
-const IPV6: usize = 45;
+use crate::classes::{self, Signs};
+use crate::context::{self, Context};
+use crate::{Finding, Kind, Redactor, addresses, numbers, secrets};
 
 /// Bytes before a number in which a word such as `phone` is looked for.
 const BEFORE: usize = 32;
 
-/// Returns the findings in a text in ascending order, without overlaps.
-pub(crate) fn all(redactor: &Redactor, name: &str, text: &str) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let bytes = text.as_bytes();
-    if bytes.contains(&b'@') {
-        emails(text, &mut found);
-    }
-    if bytes.iter().any(u8::is_ascii_digit) {
-        numbers::find(name, text, &mut found);
-        addresses(text, &mut found);
-    }
-    secrets::find(name, text, &mut found);
-    if let Some(names) = redactor.names() {
-        let all = names.find_iter(text);
-        found.extend(all.map(|one| Finding { start: one.start(), end: one.end(), kind: Kind::Name }));
-    }
-    found.retain(|finding| !redactor.keeps(finding.kind));
-    merged(found)
+/// Longest name of a text that is looked at, bytes.
+const NAME: usize = 256;
+
+/// Shortest text that can contain anything but a name of the list, bytes: `a@b.cd`.
+const SHORTEST: usize = 6;
+
+/// A detector of everything, as [`all`].
+pub(crate) type Find = for<'t> fn(&Redactor, &mut Search<'t>);
+
+/// A text that is searched, and the findings in it.
+pub(crate) struct Search<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) bytes: &'t [u8],
+    /// Name of the text, such as its key in a JSON object.
+    pub(crate) name: &'t str,
+    findings: Vec<Finding>,
+    /// What the name says, once it was asked for.
+    named: Option<Context>,
+    /// What the text before an index says, for the last one that was asked for.
+    near: (usize, Context),
+    looked: usize,
 }
 
-/// Joins overlapping findings.
-fn merged(mut found: Vec<Finding>) -> Vec<Finding> {
-    found.sort_by_key(|finding| (finding.start, finding.end));
-    let mut joined: Vec<Finding> = Vec::with_capacity(found.len());
-    for finding in found {
-        match joined.last_mut() {
-            Some(last) if finding.start < last.end => {
-                last.end = last.end.max(finding.end);
-                last.kind = last.kind.min(finding.kind);
+/// Returns true if a text contains nothing but perhaps a name of the list: most texts.
+pub(crate) fn is_plain(name: &str, text: &str) -> bool {
+    let bytes = text.as_bytes();
+    !secrets::may_name(name)
+        && (bytes.len() < SHORTEST
+            || Signs::of(bytes) == Signs::default()
+                && (bytes.len() < secrets::WORD || classes::next_long_word(bytes, 0).is_none()))
+}
+
+/// Searches a text for everything that it must not contain.
+pub(crate) fn all(redactor: &Redactor, search: &mut Search<'_>) {
+    if let Some(names) = &redactor.names {
+        names.find(search);
+    }
+    if secrets::whole(search) {
+        return;
+    }
+    let signs = Signs::of(search.bytes);
+    let long = classes::next_long_word(search.bytes, 0);
+    search.looked(2 * search.bytes.len());
+    if signs.at {
+        addresses::emails(search);
+    }
+    if signs.digit {
+        numbers::find(search);
+    }
+    if signs.sign {
+        secrets::after_signs(search);
+        addresses::ipv6(search);
+    }
+    if signs.hyphen {
+        secrets::pem(search);
+    }
+    if signs.digit || long.is_some() {
+        secrets::after_words(search);
+    }
+    if let Some(start) = long {
+        secrets::words(search, start);
+    }
+}
+
+// === impl Search ===
+
+impl<'t> Search<'t> {
+    pub(crate) fn new(name: &'t str, text: &'t str) -> Self {
+        Self { text, bytes: text.as_bytes(), name, findings: Vec::new(), named: None, near: (0, 0), looked: 0 }
+    }
+
+    /// Records a finding.
+    pub(crate) fn found(&mut self, start: usize, end: usize, kind: Kind) {
+        self.findings.push(Finding { start, end, kind });
+    }
+
+    /// Counts bytes that were looked at.
+    pub(crate) fn looked(&mut self, bytes: usize) {
+        self.looked += bytes;
+    }
+
+    pub(crate) fn bytes_looked_at(&self) -> usize {
+        self.looked
+    }
+
+    /// Returns the byte at an index, or zero beyond the text.
+    pub(crate) fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(0)
+    }
+
+    /// Returns the byte before an index, or zero before the text.
+    pub(crate) fn before(&self, at: usize) -> u8 {
+        at.checked_sub(1).map_or(0, |at| self.byte(at))
+    }
+
+    /// Returns the end of the bytes from `at` on of which `of` is true, at most `most` of them.
+    pub(crate) fn end_of(&mut self, at: usize, most: usize, of: impl Fn(u8) -> bool) -> usize {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let length = rest.iter().take(most).take_while(|byte| of(**byte)).count();
+        self.looked += length + 1;
+        at + length
+    }
+
+    /// Returns the start of the bytes before `at` of which `of` is true, at most `most` of them.
+    pub(crate) fn start_of(&mut self, at: usize, most: usize, of: impl Fn(u8) -> bool) -> usize {
+        let before = self.bytes.get(..at).unwrap_or_default();
+        let length = before.iter().rev().take(most).take_while(|byte| of(**byte)).count();
+        self.looked += length + 1;
+        at - length
+    }
+
+    /// Returns true if words in the name of the text, or in the text shortly before `at`, say one of these.
+    pub(crate) fn near(&mut self, at: usize, wanted: Context) -> bool {
+        let named = match self.named {
+            Some(named) => named,
+            None => {
+                let short = self.name.len() <= NAME;
+                self.looked += if short { self.name.len() } else { 0 };
+                *self.named.insert(if short { context::of(self.name.as_bytes()) } else { 0 })
             }
-            _ => joined.push(finding),
+        };
+        if named & wanted != 0 {
+            return true;
         }
+        if self.near.0 != at {
+            let before = &self.bytes[at.saturating_sub(BEFORE)..at];
+            self.looked += before.len();
+            self.near = (at, context::of(before));
+        }
+        self.near.1 & wanted != 0
     }
-    joined
-}
 
-/// Returns true if the name of a text, or the text shortly before `at`, contains one of the words.
-pub(crate) fn near(name: &str, text: &str, at: usize, words: &[&str]) -> bool {
-    let before = &text.as_bytes()[at.saturating_sub(BEFORE)..at];
-    let contains = |bytes: &[u8]| {
-        let lower = bytes.to_ascii_lowercase();
-        words.iter().any(|word| memchr::memmem::find(&lower, word.as_bytes()).is_some())
-    };
-    contains(before) || name.len() <= 256 && contains(name.as_bytes())
-}
-
-fn emails(text: &str, found: &mut Vec<Finding>) {
-    for at in memchr_iter(b'@', text.as_bytes()) {
-        let local = |one: &char| one.is_alphanumeric() || ".!#$%&'*+/=?^_{|}~-".contains(*one);
-        let before = text[..at].chars().rev().take(LOCAL).take_while(local).map(char::len_utf8).sum::<usize>();
-        let domain = |one: &char| one.is_alphanumeric() || matches!(one, '.' | '-');
-        let after = text[at + 1..].chars().take(DOMAIN).take_while(domain).map(char::len_utf8).sum::<usize>();
-        let host = text[at + 1..at + 1 + after].trim_end_matches(['.', '-']);
-        let last = host.rsplit_once('.').map(|(_, last)| last);
-        let real = last.is_some_and(|last| last.chars().count() >= 2 && last.chars().any(char::is_alphabetic));
-        if before > 0 && real {
-            found.push(Finding { start: at - before, end: at + 1 + host.len(), kind: Kind::Email });
+    /// Returns the findings in ascending order, without those of kinds that are kept; overlapping ones are joined.
+    pub(crate) fn finish(&mut self, redactor: &Redactor) -> Vec<Finding> {
+        let mut found = std::mem::take(&mut self.findings);
+        found.retain(|finding| !redactor.keeps(finding.kind));
+        found.sort_by_key(|finding| (finding.start, finding.end));
+        let mut joined: Vec<Finding> = Vec::with_capacity(found.len());
+        for finding in found {
+            match joined.last_mut() {
+                Some(last) if finding.start < last.end => {
+                    last.end = last.end.max(finding.end);
+                    last.kind = last.kind.min(finding.kind);
+                }
+                _ => joined.push(finding),
+            }
         }
+        joined
     }
-}
-
-/// Finds IP addresses.
-fn addresses(text: &str, found: &mut Vec<Finding>) {
-    let bytes = text.as_bytes();
-    let part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-    let mut at = 0;
-    while at < bytes.len() {
-        let length = bytes[at..].iter().take_while(|byte| part(byte)).count();
-        if length == 0 {
-            at += 1;
-            continue;
-        }
-        let (start, end) = (at, at + length);
-        at = end;
-        let outside = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-        let whole = &text[start..end];
-        let word = whole.trim_end_matches(['.', ':']).trim_start_matches('.');
-        if word.len() < 7 && !word.contains("::") || !outside(bytes.get(end)) {
-            continue;
-        }
-        let from = start + whole.len() - whole.trim_start_matches('.').len();
-        if !outside(start.checked_sub(1).and_then(|before| bytes.get(before))) {
-            continue;
-        }
-        if word.len() <= IPV6 && is_address(word) {
-            found.push(Finding { start: from, end: from + word.len(), kind: Kind::Ip });
-        } else if let Some(port) = word.find(':')
-            && is_address(&word[..port])
-        {
-            found.push(Finding { start: from, end: from + port, kind: Kind::Ip });
-        } else if let Some(colon) = word.rfind(':')
-            && is_address(&word[colon + 1..])
-        {
-            found.push(Finding { start: from + colon + 1, end: from + word.len(), kind: Kind::Ip });
-        }
-    }
-}
-
-/// Returns true for an address that identifies a machine, unlike loopback and unspecified ones.
-fn is_address(word: &str) -> bool {
-    if let Ok(address) = word.parse::<Ipv4Addr>() {
-        return !address.is_loopback() && !address.is_unspecified();
-    }
-    let digits = word.bytes().any(|byte| byte.is_ascii_digit());
-    let address = if digits && word.len() >= 6 { word.parse::<Ipv6Addr>() } else { return false };
-    address.is_ok_and(|address| !address.is_loopback() && !address.is_unspecified())
 }

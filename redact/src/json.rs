@@ -1,9 +1,10 @@
-//! Redacts the values of a JSON document in its text, so that all else stays byte for byte: keys, their order, numbers, spaces.
+//! Redacts the keys and values of a JSON document in its text, so that all else stays byte for byte: their order, numbers, spaces.
 //!
-//! The document is first checked by a parser, then scanned without recursion. A string is redacted without its escapes.
+//! The document is scanned without recursion. A string is redacted without its escapes.
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 use crate::{NOT_JSON, Session};
@@ -11,11 +12,22 @@ use crate::{NOT_JSON, Session};
 /// Least digits of a number that is searched.
 const DIGITS: usize = 9;
 
+/// Bytes of a string that are looked at one after the other.
+const SHORT: usize = 16;
+
+/// The key of each open object or list; a list has that of the object around it.
+#[derive(Default)]
+struct Keys<'t> {
+    current: Cow<'t, str>,
+    outer: Vec<Cow<'t, str>>,
+}
+
+/// Returns true for a valid document.
+pub(crate) fn is_valid(document: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(document).is_ok()
+}
+
 pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t, str> {
-    if serde_json::from_str::<IgnoredAny>(document).is_err() {
-        session.unread();
-        return Cow::Owned(format!("\"{NOT_JSON}\""));
-    }
     let mut redacted = String::new();
     let (mut copied, mut at) = (0, 0);
     let mut keys = Keys::default();
@@ -24,13 +36,16 @@ pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t
         let start = at;
         let replaced = match bytes[at] {
             b'"' => {
-                at = end_of_string(bytes, at);
+                let escaped;
+                (at, escaped) = end_of_string(bytes, at);
+                let text = unquoted(&document[start..at], escaped);
                 let next = bytes[at..].iter().find(|byte| !byte.is_ascii_whitespace());
                 if next == Some(&b':') {
-                    keys.name(&document[start..at]);
-                    None
+                    let replaced = string(session, "", &text);
+                    keys.current = text;
+                    replaced
                 } else {
-                    value(session, keys.current(), &document[start..at])
+                    string(session, keys.current(), &text)
                 }
             }
             b'-' | b'0'..=b'9' => {
@@ -68,27 +83,11 @@ pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t
     Cow::Owned(redacted)
 }
 
-/// The key of each open object or list; a list has that of the object around it.
-#[derive(Default)]
-struct Keys<'t> {
-    current: Cow<'t, str>,
-    outer: Vec<Cow<'t, str>>,
-}
-
 // === impl Keys ===
 
 impl<'t> Keys<'t> {
     fn current(&self) -> &str {
         &self.current
-    }
-
-    fn name(&mut self, quoted: &'t str) {
-        let plain = &quoted[1..quoted.len() - 1];
-        self.current = if plain.contains('\\') {
-            serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(plain), Cow::Owned)
-        } else {
-            Cow::Borrowed(plain)
-        };
     }
 
     fn open(&mut self) {
@@ -100,33 +99,40 @@ impl<'t> Keys<'t> {
     }
 }
 
-/// Returns the index after the string that begins at `start`.
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
+/// Returns the index after the string that begins at `start`, and whether it has escapes.
+fn end_of_string(bytes: &[u8], start: usize) -> (usize, bool) {
+    let (mut at, mut escaped) = (start + 1, false);
+    // Most strings are short: a search by vectors would cost more to begin.
+    for (offset, byte) in bytes[at..].iter().take(SHORT).enumerate() {
+        match byte {
+            b'"' => return (at + offset + 1, false),
+            b'\\' => break,
+            _ => {}
         }
     }
-    bytes.len()
+    while let Some(offset) = memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += offset;
+        match bytes[at] {
+            b'"' => return (at + 1, escaped),
+            _ => (at, escaped) = (at + 2, true),
+        }
+    }
+    (bytes.len(), escaped)
+}
+
+/// Returns the text of a string. A lone surrogate is no character: the escapes of such a string are searched as text.
+fn unquoted(quoted: &str, escaped: bool) -> Cow<'_, str> {
+    let plain = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    if !escaped {
+        return Cow::Borrowed(plain);
+    }
+    serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(plain), Cow::Owned)
 }
 
 /// Returns the redacted string, quoted, or `None` if it stays.
-fn value(session: &mut Session<'_>, name: &str, quoted: &str) -> Option<String> {
-    let plain = &quoted[1..quoted.len() - 1];
-    let text = if plain.contains('\\') {
-        match serde_json::from_str::<String>(quoted) {
-            Ok(text) => Cow::Owned(text),
-            // A lone surrogate, which is no character: its escapes are searched as text.
-            Err(_) => Cow::Borrowed(plain),
-        }
-    } else {
-        Cow::Borrowed(plain)
-    };
-    match session.text_of(name, &text) {
-        redacted if *redacted == *text => None,
+fn string(session: &mut Session<'_>, name: &str, text: &str) -> Option<String> {
+    match session.text_of(name, text) {
+        Cow::Borrowed(same) if std::ptr::eq(same, text) => None,
         redacted => Some(serde_json::to_string(&*redacted).unwrap_or_else(|_| format!("\"{NOT_JSON}\""))),
     }
 }
@@ -136,7 +142,7 @@ fn number(session: &mut Session<'_>, name: &str, text: &str) -> Option<String> {
         return None;
     }
     match session.text_of(name, text) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(redacted) => serde_json::to_string(&redacted).ok(),
+        Cow::Borrowed(same) if std::ptr::eq(same, text) => None,
+        redacted => serde_json::to_string(&*redacted).ok(),
     }
 }

@@ -45,6 +45,20 @@ impl Kind {
         Self::Unread,
     ];
 
+    /// The kinds that a policy may keep: those that detectors find by themselves.
+    pub const CHOICES: [Self; 10] = [
+        Self::Pem,
+        Self::UrlCredentials,
+        Self::Jwt,
+        Self::Secret,
+        Self::Ip,
+        Self::Iban,
+        Self::Card,
+        Self::NationalId,
+        Self::Email,
+        Self::Phone,
+    ];
+
     /// Returns the name in placeholders and counts.
     pub const fn name(self) -> &'static str {
         match self {

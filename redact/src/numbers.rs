@@ -1,152 +1,83 @@
-//! Finds numbers: cards, phones, IBANs and national ids.
+//! Finds numbers: cards, phones and national ids of digits alone. Words with digits go on to `ids` and `addresses`.
 //!
 //! A *cluster* is a sequence of groups of digits with one or two separators between them. Numbers are searched among whole groups, so the
 //! end of a long number is never taken for a short one. A number with a weak check digit, or none, is an id only in its usual
 //! grouping or after a word that names it.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
 use crate::checksum as check;
-use crate::find::near;
-use crate::{Finding, Kind};
+use crate::context::Context;
+use crate::find::Search;
+use crate::{Kind, addresses, classes, context, ids};
 
 /// Most groups of one number.
 const GROUPS: usize = 8;
 
-/// Most digits of one number.
+/// Fewest and most digits of one number.
+const LEAST: usize = 7;
 const DIGITS: usize = 19;
 
 /// Most digits of a phone number.
 const PHONE: usize = 15;
 
-/// Ids that contain letters.
-static LETTERED: LazyLock<Regex> = LazyLock::new(|| {
-    let nino = r"(?P<nino>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D])";
-    let dni = r"(?P<dni>(?:[XYZ][ -]?[0-9]{7}|[0-9]{8})[ -]?[A-Z])";
-    let fiscal = r"(?P<fiscal>[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z])";
-    let pan = r"(?P<pan>[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z])";
-    let nir = r"(?P<nir>[12][ ]?[0-9]{2}[ ]?[0-9]{2}[ ]?2[AB][ ]?[0-9]{3}[ ]?[0-9]{3}[ ]?[0-9]{2})";
-    Regex::new(&format!(r"(?-u:\b)(?i:{nino}|{dni}|{fiscal}|{pan}|{nir})(?-u:\b)")).expect("the pattern is constant")
-});
+/// Most letters beside a card number that are looked at, to tell an identifier from a hash.
+const BESIDE: usize = 16;
 
-/// Length of an IBAN by country.
-const IBAN: &[(&[u8; 2], usize)] = &[
-    (b"AD", 24),
-    (b"AE", 23),
-    (b"AL", 28),
-    (b"AT", 20),
-    (b"AZ", 28),
-    (b"BA", 20),
-    (b"BE", 16),
-    (b"BG", 22),
-    (b"BH", 22),
-    (b"BR", 29),
-    (b"CH", 21),
-    (b"CR", 22),
-    (b"CY", 28),
-    (b"CZ", 24),
-    (b"DE", 22),
-    (b"DK", 18),
-    (b"DO", 28),
-    (b"EE", 20),
-    (b"EG", 29),
-    (b"ES", 24),
-    (b"FI", 18),
-    (b"FO", 18),
-    (b"FR", 27),
-    (b"GB", 22),
-    (b"GE", 22),
-    (b"GI", 23),
-    (b"GL", 18),
-    (b"GR", 27),
-    (b"GT", 28),
-    (b"HR", 21),
-    (b"HU", 28),
-    (b"IE", 22),
-    (b"IL", 23),
-    (b"IQ", 23),
-    (b"IS", 26),
-    (b"IT", 27),
-    (b"JO", 30),
-    (b"KW", 30),
-    (b"KZ", 20),
-    (b"LB", 28),
-    (b"LI", 21),
-    (b"LT", 20),
-    (b"LU", 20),
-    (b"LV", 21),
-    (b"MC", 27),
-    (b"MD", 24),
-    (b"ME", 22),
-    (b"MK", 19),
-    (b"MR", 27),
-    (b"MT", 31),
-    (b"MU", 30),
-    (b"NL", 18),
-    (b"NO", 15),
-    (b"PK", 24),
-    (b"PL", 28),
-    (b"PS", 29),
-    (b"PT", 25),
-    (b"QA", 29),
-    (b"RO", 24),
-    (b"RS", 22),
-    (b"SA", 24),
-    (b"SE", 24),
-    (b"SI", 19),
-    (b"SK", 24),
-    (b"SM", 27),
-    (b"TN", 24),
-    (b"TR", 26),
-    (b"UA", 29),
-    (b"VG", 24),
-    (b"XK", 20),
-];
+/// Most digits of the extension of a phone number.
+const EXTENSION: usize = 6;
 
-/// A group of digits.
-#[derive(Clone, Copy)]
+/// Digits of the shortest cards. They are rare, and barcodes have as many: such a number is a card only after a word for one.
+const SHORT_CARD: usize = 13;
+
+/// Length of a UUID.
+const UUID: usize = 36;
+
+/// A group of digits, as a range of bytes.
+#[derive(Clone, Copy, Debug)]
 struct Group {
     start: usize,
     end: usize,
 }
 
 /// Some groups that follow each other, as one number.
-struct Number<'a> {
-    text: &'a str,
-    name: &'a str,
-    groups: &'a [Group],
-    digits: Vec<u8>,
+struct Number<'g> {
+    groups: &'g [Group],
+    /// Its digits, and lengths of its groups; the rest is zero.
+    all_digits: [u8; DIGITS],
+    length: usize,
+    lengths: [usize; GROUPS],
+    /// Start with the plus sign and the parenthesis of a phone number.
+    start: usize,
+    plus: bool,
+    /// The number is a part of a word, such as an identifier or a hash.
+    inside: bool,
 }
 
 /// Finds the numbers of a text.
-pub(crate) fn find(name: &str, text: &str, found: &mut Vec<Finding>) {
-    ibans(text, found);
-    for letters in LETTERED.captures_iter(text) {
-        if let Some(whole) = letters.get(0)
-            && is_lettered_id(&letters)
-        {
-            found.push(Finding { start: whole.start(), end: whole.end(), kind: Kind::NationalId });
+pub(crate) fn find(search: &mut Search<'_>) {
+    let digit = |byte: u8| byte.is_ascii_digit();
+    let (mut cluster, mut at, mut word_end) = (Vec::new(), 0, 0);
+    while let Some(start) = classes::next_digit(search.bytes, at) {
+        search.looked(start - at);
+        let end = search.end_of(start, usize::MAX, digit);
+        at = end;
+        if start >= word_end {
+            let alphanumeric = |byte: u8| byte.is_ascii_alphanumeric();
+            let word = search.start_of(start, start - word_end, alphanumeric);
+            word_end = search.end_of(end, usize::MAX, alphanumeric);
+            ids::find(search, word, word_end);
         }
-    }
-    let bytes = text.as_bytes();
-    let (mut cluster, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if length == 0 {
-            at += 1;
-            continue;
+        if search.byte(end) == b'.' && end - start <= 3 {
+            addresses::ipv4(search, start);
         }
-        let group = Group { start: at, end: at + length };
-        if cluster.last().is_some_and(|last: &Group| !joins(&bytes[last.end..group.start])) {
-            numbers(name, text, &cluster, found);
+        let group = Group { start, end };
+        if cluster.last().is_some_and(|last: &Group| !joins(&search.bytes[last.end..start])) {
+            numbers(search, &cluster);
             cluster.clear();
         }
         cluster.push(group);
-        at = group.end;
     }
-    numbers(name, text, &cluster, found);
+    search.looked(search.bytes.len() - at);
+    numbers(search, &cluster);
 }
 
 /// Returns true if these bytes join two groups of digits: ASCII signs, a no-break space, or one of the hyphens from U+2010 to the en
@@ -165,23 +96,26 @@ fn joins(between: &[u8]) -> bool {
     )
 }
 
-/// Returns true for a decimal number: two groups with a point between them.
-fn is_decimal(text: &str, groups: &[Group]) -> bool {
-    matches!(groups, [whole, fraction] if &text.as_bytes()[whole.end..fraction.start] == b".")
-}
-
 /// Finds the numbers of a cluster.
-fn numbers(name: &str, text: &str, cluster: &[Group], found: &mut Vec<Finding>) {
+fn numbers(search: &mut Search<'_>, cluster: &[Group]) {
     let mut from = 0;
     while from < cluster.len() {
-        let most = cluster.len().min(from + GROUPS);
+        // Numbers from here on by their count of groups, as far as their digits may be one number.
+        let (mut digits, mut most) = (0, from);
+        while most < cluster.len().min(from + GROUPS) && digits + cluster[most].end - cluster[most].start <= DIGITS {
+            digits += cluster[most].end - cluster[most].start;
+            most += 1;
+        }
         // The longest number that begins here counts, and the next one begins after it.
         let longest = (from + 1..=most).rev().find_map(|to| {
-            let number = Number::new(name, text, &cluster[from..to])?;
-            Some((to, number.start(), number.kind()?))
+            let number = Number::new(search, &cluster[from..to])?;
+            let kind = number.kind(search)?;
+            let end = cluster[to - 1].end;
+            let end = if kind == Kind::Phone { extension(search, end).unwrap_or(end) } else { end };
+            Some((to, number.start, end, kind))
         });
-        if let Some((to, start, kind)) = longest {
-            found.push(Finding { start, end: cluster[to - 1].end, kind });
+        if let Some((to, start, end, kind)) = longest {
+            search.found(start, end, kind);
             from = to;
         } else {
             from += 1;
@@ -189,170 +123,177 @@ fn numbers(name: &str, text: &str, cluster: &[Group], found: &mut Vec<Finding>) 
     }
 }
 
+/// Returns the end of an extension after a phone number: `x123`.
+fn extension(search: &mut Search<'_>, end: usize) -> Option<usize> {
+    if !matches!(search.byte(end), b'x' | b'X') {
+        return None;
+    }
+    let last = search.end_of(end + 1, EXTENSION, |byte| byte.is_ascii_digit());
+    (last > end + 1 && !is_word(search.byte(last))).then_some(last)
+}
+
+/// Returns true if the bytes are a part of a UUID.
+fn is_in_uuid(search: &mut Search<'_>, start: usize, end: usize) -> bool {
+    let hyphen = |byte| byte == b'-';
+    if !hyphen(search.before(start)) && !hyphen(search.byte(end)) && end - start != UUID {
+        return false;
+    }
+    let part = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    let (from, to) = (search.start_of(start, UUID, part), search.end_of(end, UUID, part));
+    let word = &search.bytes[from..to];
+    word.len() == UUID && [8, 13, 18, 23].iter().all(|at| word[*at] == b'-')
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
 // === impl Number ===
 
-impl<'a> Number<'a> {
-    fn new(name: &'a str, text: &'a str, groups: &'a [Group]) -> Option<Self> {
+impl<'g> Number<'g> {
+    fn new(search: &mut Search<'_>, groups: &'g [Group]) -> Option<Self> {
+        let (first, end) = (groups.first()?.start, groups.last()?.end);
         let length: usize = groups.iter().map(|group| group.end - group.start).sum();
-        if !(7..=DIGITS).contains(&length) {
+        if !(LEAST..=DIGITS).contains(&length) {
             return None;
         }
-        let bytes = groups.iter().flat_map(|group| &text.as_bytes()[group.start..group.end]);
-        let digits = bytes.map(|byte| byte - b'0').collect();
-        let number = Self { text, name, groups, digits };
-        let (first, end) = (groups[0].start, groups[groups.len() - 1].end);
+        let bytes = search.bytes;
         // The digits after a decimal sign are a part of a number, and so is a decimal number as a whole.
-        let before = &text.as_bytes()[..first];
-        let is_fraction = matches!(before, [.., b'0'..=b'9', b'.' | b',']);
-        if is_fraction || is_decimal(text, groups) {
+        let is_fraction = matches!(bytes[..first], [.., b'0'..=b'9', b'.' | b',']);
+        let is_decimal = matches!(groups, [whole, fraction] if &bytes[whole.end..fraction.start] == b".");
+        if is_fraction || is_decimal {
             return None;
         }
-        // Part of a word, such as a hash.
-        let word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-        let bytes = text.as_bytes();
-        if word(first.checked_sub(1).and_then(|at| bytes.get(at))) || word(bytes.get(end)) {
-            None
-        } else {
-            Some(number)
+        if is_in_uuid(search, first, end) {
+            return None;
         }
-    }
-
-    /// Returns the start, with the plus sign and the parenthesis of a phone number.
-    fn start(&self) -> usize {
-        let mut start = self.groups[0].start;
+        search.looked(length);
+        let (mut all_digits, mut lengths) = ([0; DIGITS], [0; GROUPS]);
+        let digits = groups.iter().flat_map(|group| &bytes[group.start..group.end]);
+        digits.zip(&mut all_digits).for_each(|(byte, digit)| *digit = byte - b'0');
+        groups.iter().zip(&mut lengths).for_each(|(group, length)| *length = group.end - group.start);
+        let mut start = first;
         for sign in [b'(', b'+'] {
-            if start > 0 && self.text.as_bytes()[start - 1] == sign {
-                start -= 1;
-            }
+            start -= usize::from(search.before(start) == sign);
         }
-        start
+        let inside = is_word(search.before(first)) || is_word(search.byte(end)) && extension(search, end).is_none();
+        Some(Self { groups, all_digits, length, lengths, start, plus: bytes[start..first].contains(&b'+'), inside })
     }
 
-    fn shape(&self) -> Vec<usize> {
-        self.groups.iter().map(|group| group.end - group.start).collect()
+    fn digits(&self) -> &[u8] {
+        &self.all_digits[..self.length]
+    }
+
+    /// Returns the lengths of the groups.
+    fn shape(&self) -> &[usize] {
+        &self.lengths[..self.groups.len()]
     }
 
     /// Returns true if single spaces join the groups: American phone numbers of the same shape have other separators.
-    fn is_spaced(&self) -> bool {
-        let between = |pair: &[Group]| &self.text[pair[0].end..pair[1].start] == " ";
-        self.start() == self.groups[0].start && self.groups.windows(2).all(between)
+    fn is_spaced(&self, search: &Search<'_>) -> bool {
+        let between = |pair: &[Group]| &search.bytes[pair[0].end..pair[1].start] == b" ";
+        self.start == self.groups[0].start && self.groups.windows(2).all(between)
     }
 
-    fn near(&self, words: &[&str]) -> bool {
-        near(self.name, self.text, self.groups[0].start, words)
+    fn near(&self, search: &mut Search<'_>, says: Context) -> bool {
+        search.near(self.groups[0].start, says)
     }
 
-    fn kind(&self) -> Option<Kind> {
-        let plus = self.text.as_bytes()[self.start()..self.groups[0].start].contains(&b'+');
-        if !plus && self.is_card() {
+    fn kind(&self, search: &mut Search<'_>) -> Option<Kind> {
+        if self.inside {
+            let card = self.length != SHORT_CARD && self.is_card() && self.is_in_identifier(search);
+            return card.then_some(Kind::Card);
+        }
+        if !self.plus && self.is_card() && (self.length != SHORT_CARD || self.near(search, context::CARD)) {
             Some(Kind::Card)
-        } else if !plus && self.is_national_id() {
+        } else if !self.plus && self.is_national_id(search) {
             Some(Kind::NationalId)
-        } else if self.is_phone(plus) {
+        } else if self.is_phone(search) {
             Some(Kind::Phone)
         } else {
             None
         }
     }
 
+    /// Returns true for the prefix and length of an issuer, and the check digit.
     fn is_card(&self) -> bool {
-        let prefix = self.digits.iter().take(2).fold(0, |prefix, digit| prefix * 10 + digit);
-        let issuer = matches!(prefix, 22..=27 | 30 | 34..=69);
+        let prefix =
+            |length: usize| self.digits().iter().take(length).fold(0_u32, |all, digit| all * 10 + u32::from(*digit));
+        let (two, three, four) = (prefix(2), prefix(3), prefix(4));
+        let issued = match self.length {
+            13 => two / 10 == 4,
+            14 => matches!(two, 36 | 38 | 39) || matches!(three, 300..=305),
+            15 => matches!(two, 34 | 37),
+            16 => two / 10 == 4 || matches!(two, 50..=69) || matches!(four, 2200..=2204 | 2221..=2720 | 3528..=3589),
+            17..=19 => two / 10 == 4 || matches!(two, 50 | 56..=58 | 60..=69),
+            _ => false,
+        };
         let shape = self.shape();
-        let grouped = shape.len() == 1 || shape.iter().all(|length| (2..=6).contains(length));
-        (13..=19).contains(&self.digits.len()) && issuer && grouped && check::luhn(&self.digits)
+        let grouped = shape.len() == 1 || shape.iter().all(|length| (1..=6).contains(length)) && shape[0] >= 3;
+        issued && grouped && check::luhn(self.digits())
     }
 
-    fn is_national_id(&self) -> bool {
-        let (digits, shape) = (&*self.digits, self.shape());
+    /// Returns true if the word around a number is an identifier such as `card_4111111111111111`, and no hash: its letters beside the
+    /// digits are not all hexadecimal.
+    fn is_in_identifier(&self, search: &mut Search<'_>) -> bool {
+        let [group] = self.groups else { return false };
+        let letter = |byte: u8| byte.is_ascii_alphanumeric();
+        let left = search.start_of(group.start, BESIDE, letter);
+        let right = search.end_of(group.end, BESIDE, letter);
+        let beside = [&search.bytes[left..group.start], &search.bytes[group.end..right]].concat();
+        beside.is_empty() || beside.iter().any(|byte| !byte.is_ascii_hexdigit())
+    }
+
+    fn is_national_id(&self, search: &mut Search<'_>) -> bool {
+        let (digits, shape) = (self.digits(), self.shape());
+        let mut near = |says: Context| self.near(search, says | context::ID);
         match digits.len() {
             9 => {
-                let ssn = shape == [3, 2, 4] || self.near(&["ssn", "social sec", "itin", "taxpayer", "tax id"]);
-                let bsn = self.near(&["bsn", "burgerservice", "sofi", "citizen service"]);
-                ssn && check::ssn(digits) || bsn && check::bsn(digits)
+                let american = check::ssn(digits) && (shape == [3, 2, 4] || near(context::SSN));
+                american || check::bsn(digits) && near(context::BSN)
             }
-            10 => (shape == [3, 3, 4] && self.is_spaced() || self.near(&["nhs"])) && check::nhs(digits),
+            10 => {
+                check::nhs(digits) && (shape == [3, 3, 4] && self.is_spaced(search) || self.near(search, context::NHS))
+            }
             11 => {
-                let german = shape == [2, 3, 3, 3] || self.near(&["steuer", "tax id", "idnr", "tin"]);
-                german && check::steuer_id(digits) || check::pesel(digits) || check::cpf(digits)
+                check::steuer_id(digits) && (shape == [2, 3, 3, 3] || near(context::STEUER))
+                    || check::pesel(digits) && near(context::PESEL)
+                    || check::cpf(digits) && (matches!(shape, [3, 3, 3, 2] | [9, 2]) || near(context::CPF))
             }
-            12 => (shape == [4, 4, 4] || self.near(&["aadhaar", "aadhar", "uidai"])) && check::aadhaar(digits),
+            12 => check::aadhaar(digits) && (shape == [4, 4, 4] || near(context::AADHAAR)),
             15 => check::nir(digits),
             _ => false,
         }
     }
 
-    fn is_phone(&self, plus: bool) -> bool {
-        let (length, shape) = (self.digits.len(), self.shape());
-        if length > PHONE || !plus && self.is_date() {
+    fn is_phone(&self, search: &mut Search<'_>) -> bool {
+        let (digits, shape) = (self.digits(), self.shape());
+        let length = digits.len();
+        if length > PHONE || !self.plus && self.is_date() {
             return false;
         }
-        let american = matches!(shape[..], [3, 3, 4] | [1, 3, 3, 4]) && (self.digits[0] == 1 || self.digits[0] >= 2);
-        let national = self.digits[0] == 0 && shape.len() > 1 && (9..=14).contains(&length) && shape[0] >= 2;
-        let words = ["phone", "tel", "mobile", "cell", "call", "fax", "whatsapp", "sms"];
-        plus && length >= 8 || american || national || length <= 13 && self.near(&words)
+        // The end of a longer number, such as an ISBN, is no phone.
+        let is_end = search.before(self.start) == b'-' && search.before(self.start - 1).is_ascii_digit();
+        let national = digits[0] == 0 && shape.len() > 1 && (9..=14).contains(&length) && shape[0] >= 2;
+        let in_parentheses = search.byte(self.start) == b'(';
+        let known = match *shape {
+            [3, 3, 4] => digits[0] >= 1,
+            [1, 3, 3, 4] => digits[0] == 1,
+            [3, 3, 3, 4] => digits[..3] == [0, 0, 1],
+            // Brazil.
+            [2, 4 | 5, 4] => in_parentheses,
+            // India.
+            [5, 5] => digits[0] >= 6,
+            _ => false,
+        };
+        self.plus && length >= 8 || (known || national) && !is_end || length <= 13 && self.near(search, context::PHONE)
     }
 
     /// Returns true for groups that can be a date, with or without a time.
     fn is_date(&self) -> bool {
         matches!(
-            self.shape()[..],
+            self.shape(),
             [4, 2, 2, ..] | [2, 2, 4] | [2, 2, 4, 2, 2, ..] | [1, 2, 4] | [2, 1, 4] | [1, 1, 4] | [4, 1 | 2, 1 | 2]
         )
-    }
-}
-
-fn is_lettered_id(letters: &regex::Captures<'_>) -> bool {
-    let plain = |name: &str| -> Option<Vec<u8>> {
-        let text = letters.name(name)?.as_str();
-        Some(text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).collect())
-    };
-    let digits = |text: &[u8]| -> Vec<u8> { text.iter().map(|byte| byte.wrapping_sub(b'0')).collect() };
-    if let Some(nino) = plain("nino") {
-        return ![b"BG", b"GB", b"KN", b"NK", b"NT", b"TN", b"ZZ"].iter().any(|bad| nino.starts_with(&bad[..]));
-    }
-    if let Some(mut dni) = plain("dni") {
-        let letter = dni.pop().unwrap_or_default();
-        if let first @ b'X'..=b'Z' = dni[0] {
-            dni[0] = first - b'X' + b'0';
-        }
-        return check::dni(&digits(&dni), letter);
-    }
-    if let Some(fiscal) = plain("fiscal") {
-        return check::codice_fiscale(&fiscal);
-    }
-    if let Some(nir) = plain("nir") {
-        // Corsica: the department 2A counts as 19, and 2B as 18.
-        let department: &[u8] = if nir.get(6) == Some(&b'A') { b"19" } else { b"18" };
-        let all = [&nir[..5], department, &nir[7..]].concat();
-        return check::nir(&digits(&all));
-    }
-    // A number of the Indian income tax has no published check digit; its shape is rare in other text. It is matched only in
-    // upper case.
-    letters.name("pan").is_some_and(|pan| !pan.as_str().bytes().any(|byte| byte.is_ascii_lowercase()))
-}
-
-fn ibans(text: &str, found: &mut Vec<Finding>) {
-    let bytes = text.as_bytes();
-    for at in 0..bytes.len().saturating_sub(14) {
-        let boundary = at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
-        if !boundary || !bytes[at].is_ascii_alphabetic() || !bytes[at + 2].is_ascii_digit() {
-            continue;
-        }
-        let country = [bytes[at].to_ascii_uppercase(), bytes[at + 1].to_ascii_uppercase()];
-        let Some((_, length)) = IBAN.iter().find(|(code, _)| **code == country) else { continue };
-        let (mut plain, mut end) = (Vec::with_capacity(*length), at);
-        while plain.len() < *length {
-            match bytes.get(end) {
-                Some(byte) if byte.is_ascii_alphanumeric() => plain.push(byte.to_ascii_uppercase()),
-                Some(b' ' | b'-') if end > at && bytes[end - 1].is_ascii_alphanumeric() => {}
-                _ => break,
-            }
-            end += 1;
-        }
-        let ends = !bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-        if plain.len() == *length && ends && check::iban(&plain) {
-            found.push(Finding { start: at, end, kind: Kind::Iban });
-        }
     }
 }

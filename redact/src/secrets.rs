@@ -5,10 +5,12 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem;
-use regex::Regex;
+use memchr::memmem::Finder;
+use memchr::{memchr2_iter, memmem};
 
-use crate::{Finding, Kind};
+use crate::Kind;
+use crate::classes::{self, is_part};
+use crate::find::Search;
 
 /// Prefixes of keys and tokens, with the least length of the whole.
 const PREFIXES: &[(&str, usize)] = &[
@@ -52,11 +54,50 @@ const PREFIXES: &[(&str, usize)] = &[
     ("AGE-SECRET-KEY-", 50),
 ];
 
-/// Least length of a random word.
+/// Least length of a word with a known prefix, of a random one, and of a password of letters, bytes. `classes` finds such words.
+pub(crate) const WORD: usize = 15;
+
+/// Least length of a random word with digits, and of one of letters alone.
 const RANDOM: usize = 20;
+const RANDOM_LETTERS: usize = 24;
+
+/// Least length of base64 with slashes.
+const BASE64: usize = 32;
+
+/// Prefixes of ids that are random words.
+const IDS: &[&str] = &[
+    "call_",
+    "toolu_",
+    "chatcmpl-",
+    "cmpl-",
+    "resp_",
+    "msg_",
+    "req_",
+    "run_",
+    "asst_",
+    "thread_",
+    "step_",
+    "file-",
+    "file_",
+    "fc_",
+    "rs_",
+    "gen-",
+    "item_",
+    "evt_",
+    "batch_",
+    "ftjob-",
+    "fp_",
+    "tooluse_",
+    "trace_",
+    "span_",
+    "session_",
+];
 
 /// Least entropy of a random word, bits a character.
 const BITS: f64 = 3.6;
+
+/// Longest piece of a word that is judged, bytes: the beginning of a longer one says enough.
+const PIECE: usize = 256;
 
 /// Least length of a token of three parts.
 const JWT: usize = 40;
@@ -64,54 +105,92 @@ const JWT: usize = 40;
 /// Longest user, password and host of a URL that is searched, bytes.
 const AUTHORITY: usize = 1024;
 
-/// Keys of JSON values that are secrets as a whole.
-const NAMES: &[&str] = &[
-    "password",
-    "passwd",
-    "pwd",
-    "passphrase",
-    "secret",
-    "client_secret",
-    "api_key",
-    "apikey",
-    "x-api-key",
-    "access_token",
-    "refresh_token",
-    "auth_token",
-    "id_token",
-    "bearer_token",
-    "private_key",
-    "authorization",
-    "set-cookie",
-    "cookie",
+/// Longest value after a word that names a secret, bytes.
+const VALUE: usize = 256;
+
+/// Most blanks between a word, a sign and a value.
+const BLANKS: usize = 4;
+
+/// Words with the same last two bytes, each with the least length of a secret after it.
+type Words = ([u8; 2], &'static [(&'static str, usize)]);
+
+/// Words that name a secret, at their end, without `_`, `-` and spaces, by their last two bytes. The value after one is a secret if it
+/// has at least so many characters; those of 12 and more must also look like a key.
+const WORDS: &[Words] = &[
+    (*b"rd", &[("password", 4), ("wachtwoord", 4)]),
+    (*b"wd", &[("passwd", 4), ("pwd", 4)]),
+    (*b"se", &[("passphrase", 4), ("motdepasse", 4)]),
+    (*b"rt", &[("passwort", 4), ("kennwort", 4)]),
+    (*b"et", &[("secret", 4)]),
+    (*b"ha", &[("senha", 4)]),
+    (*b"\xb1a", &[("contraseña", 4)]),
+    (*b"\x82o", &[("hasło", 4)]),
+    (*b"ey", &[("apikey", 4), ("accesskey", 4), ("secretkey", 4), ("privatekey", 4), ("key", 12)]),
+    (
+        *b"en",
+        &[("accesstoken", 4), ("authtoken", 4), ("refreshtoken", 4), ("idtoken", 4), ("bearertoken", 4), ("token", 12)],
+    ),
+    (*b"al", &[("credential", 12)]),
+    (*b"ls", &[("credentials", 12)]),
 ];
 
-/// A word that names a secret, and the value after it. After `is`, only a value with a digit counts: `the password is wrong` is prose.
-static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    let words = "password|passwd|passphrase|pwd|secret|api[_-]?key|access[_-]?key|access[_-]?token|auth[_-]?token|refresh[_-]?token";
-    let pattern = format!(
-        r#"(?i)(?:{words})["']?[ \t]{{0,4}}(?:[:=][ \t]{{0,4}}["']?([^\s"',;<>\[\]]{{4,256}})|is[ \t]{{1,4}}["']?([^\s"',;<>\[\]]{{0,255}}[0-9][^\s"',;<>\[\]]{{0,255}}))|\bbearer[ ]([a-z0-9._~+/=-]{{8,256}})"#
-    );
-    Regex::new(&pattern).expect("the pattern is constant")
-});
+/// Names of values that are secrets as a whole, beside those that end with a word above of four characters; by their last two bytes.
+const NAMES: &[([u8; 2], &str)] = &[(*b"on", "authorization"), (*b"ie", "setcookie"), (*b"ie", "cookie")];
 
-/// Finds the secrets of a text.
-pub(crate) fn find(name: &str, text: &str, found: &mut Vec<Finding>) {
-    let plain = name.replace('-', "_");
-    if !text.is_empty()
-        && !is_placeholder(text)
-        && NAMES.iter().any(|known| known.replace('-', "_").eq_ignore_ascii_case(&plain))
-    {
-        found.push(Finding { start: 0, end: text.len(), kind: Kind::Secret });
-        return;
+/// Longest name, and longest word before a value, that is looked at, bytes.
+const NAME: usize = 40;
+
+static PEM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"-----BEGIN "));
+static IS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b" is "));
+static BEARER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"earer "));
+static BASIC: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b": Basic "));
+
+/// Records a text that is a secret because of its name. Returns true if it is.
+pub(crate) fn whole(search: &mut Search<'_>) -> bool {
+    if search.name.is_empty() || search.name.len() > NAME || search.text.is_empty() || is_placeholder(search.text) {
+        return false;
     }
-    pem(text, found);
-    urls(text, found);
-    for named in NAMED.captures_iter(text) {
-        let value = (1..=3).find_map(|group| named.get(group));
-        found.extend(value.map(|value| Finding { start: value.start(), end: value.end(), kind: Kind::Secret }));
+    let Some(last) = last_two(search.name.as_bytes()).filter(|_| may_name(search.name)) else { return false };
+    let (plain, length) = plain(search.name.as_bytes());
+    search.looked(search.name.len());
+    let plain = &plain[..length];
+    let secret = match least(last, plain) {
+        Some(4) => true,
+        Some(least) => search.text.len() >= least && is_key(search.bytes),
+        None => NAMES.iter().any(|(_, name)| name.as_bytes() == plain),
+    };
+    if secret {
+        search.found(0, search.text.len(), Kind::Secret);
     }
-    words(text, found);
+    secret
+}
+
+/// Returns true if a name may be that of a secret, by its last two bytes.
+pub(crate) fn may_name(name: &str) -> bool {
+    last_two(name.as_bytes())
+        .is_some_and(|last| NAMES.iter().any(|(end, _)| *end == last) || WORDS.iter().any(|(end, _)| *end == last))
+}
+
+/// Returns a word in small letters and without `_`, `-` and spaces, and its length. It has at most [`NAME`] bytes.
+fn plain(word: &[u8]) -> ([u8; NAME], usize) {
+    let (mut plain, mut length) = ([0; NAME], 0);
+    for byte in word.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b' ')).take(NAME) {
+        plain[length] = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    (plain, length)
+}
+
+/// Returns the last two bytes of a word, in small letters.
+fn last_two(word: &[u8]) -> Option<[u8; 2]> {
+    let [.., before, last] = word else { return None };
+    Some([before.to_ascii_lowercase(), last.to_ascii_lowercase()])
+}
+
+/// Returns the least length of the secret that a word names.
+fn least(last: [u8; 2], plain: &[u8]) -> Option<usize> {
+    let (_, words) = WORDS.iter().find(|(end, _)| *end == last)?;
+    words.iter().find(|(word, _)| plain.ends_with(word.as_bytes())).map(|(_, least)| *least)
 }
 
 /// Returns true for a placeholder alone.
@@ -124,87 +203,183 @@ fn is_placeholder(text: &str) -> bool {
     })
 }
 
-fn pem(text: &str, found: &mut Vec<Finding>) {
-    let mut from = 0;
-    while let Some(begin) = memmem::find(&text.as_bytes()[from..], b"-----BEGIN ") {
+/// Finds PEM blocks.
+pub(crate) fn pem(search: &mut Search<'_>) {
+    search.looked(search.bytes.len());
+    let (bytes, mut from) = (search.bytes, 0);
+    while let Some(begin) = PEM.find(&bytes[from..]) {
         let start = from + begin;
-        let rest = &text.as_bytes()[start..];
+        let rest = &bytes[start..];
         // A block without an end is redacted up to the end of the text.
-        let end = memmem::find(rest, b"-----END ").map_or(text.len(), |at| {
+        let end = memmem::find(rest, b"-----END ").map_or(bytes.len(), |at| {
             let label = start + at + "-----END ".len();
-            memmem::find(&text.as_bytes()[label..], b"-----").map_or(text.len(), |end| label + end + "-----".len())
+            memmem::find(&bytes[label..], b"-----").map_or(bytes.len(), |end| label + end + "-----".len())
         });
-        found.push(Finding { start, end, kind: Kind::Pem });
+        search.looked(end - start);
+        search.found(start, end, Kind::Pem);
         from = end;
     }
 }
 
-fn urls(text: &str, found: &mut Vec<Finding>) {
-    let bytes = text.as_bytes();
-    let mut last = 0;
-    for at in memmem::find_iter(bytes, b"://") {
-        let scheme = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'-');
-        let start = at - bytes[last..at].iter().rev().take(32).take_while(scheme).count();
-        last = at + 3;
-        let ends =
-            |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'"' | b'<' | b'>' | b'\'' | b'?' | b'#');
-        let length = bytes[last..].iter().take(AUTHORITY).position(ends).unwrap_or((bytes.len() - last).min(AUTHORITY));
-        let authority = &bytes[last..last + length];
-        let Some(sign) = authority.iter().rposition(|byte| *byte == b'@') else { continue };
-        if authority[..sign].contains(&b':') && start < at {
-            let mut end = last + length;
-            while !text.is_char_boundary(end) {
-                end += 1;
-            }
-            // Punctuation after a URL is not part of it.
-            while end > last + sign + 1 && matches!(bytes[end - 1], b',' | b'.' | b';' | b')' | b']' | b'}') {
-                end -= 1;
-            }
-            found.push(Finding { start, end, kind: Kind::UrlCredentials });
+/// Finds URLs with credentials, and values after `password:` and the like.
+pub(crate) fn after_signs(search: &mut Search<'_>) {
+    let bytes = search.bytes;
+    search.looked(bytes.len());
+    let mut last_url = 0;
+    for at in memchr2_iter(b':', b'=', bytes) {
+        if bytes[at..].starts_with(b"://") {
+            last_url = url(search, at, last_url);
+        } else {
+            let start = search.start_of(at, BLANKS, is_blank);
+            let word = start - usize::from(matches!(search.before(start), b'"' | b'\''));
+            named(search, word, at + 1, |_| true);
+        }
+    }
+    for at in BASIC.find_iter(bytes) {
+        let value = at + BASIC.needle().len();
+        let end = search.end_of(value, VALUE, is_token);
+        let named = at.checked_sub(13).is_some_and(|start| bytes[start..at].eq_ignore_ascii_case(b"authorization"));
+        if named && end - value >= 8 {
+            search.found(value, end, Kind::Secret);
         }
     }
 }
 
-/// Finds secrets that are one word.
-fn words(text: &str, found: &mut Vec<Finding>) {
-    let bytes = text.as_bytes();
-    let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'/' | b'~');
-    let mut at = 0;
-    while at < bytes.len() {
-        let length = bytes[at..].iter().take_while(|byte| part(byte)).count();
-        if length < 15 {
-            at += length.max(1);
+/// Finds values after `the password is` and `Bearer`.
+pub(crate) fn after_words(search: &mut Search<'_>) {
+    let bytes = search.bytes;
+    search.looked(2 * bytes.len());
+    for at in IS.find_iter(bytes) {
+        // The password is wrong: prose, unlike a value with a digit or with capitals inside.
+        named(search, at, at + " is ".len(), |value| {
+            value.iter().any(u8::is_ascii_digit) || value.len() >= WORD && changes(value) >= 3 || is_key(value)
+        });
+    }
+    for at in BEARER.find_iter(bytes) {
+        let start = at.saturating_sub(1);
+        if !matches!(bytes[start], b'b' | b'B') || search.before(start).is_ascii_alphanumeric() {
             continue;
         }
-        let (start, mut end) = (at, at + length);
-        end += bytes[end..].iter().take(2).take_while(|byte| **byte == b'=').count();
-        at = end;
-        let word = &text[start..end];
-        if word.starts_with("eyJ") && word.len() >= JWT && word.matches('.').count() >= 2 {
-            found.push(Finding { start, end, kind: Kind::Jwt });
-        } else if let Some(offset) = prefixed(word) {
-            found.push(Finding { start: start + offset, end, kind: Kind::Secret });
-        } else if word.split(['/', '.']).any(|piece| is_random(piece.as_bytes())) {
-            found.push(Finding { start, end, kind: Kind::Secret });
+        let value = at + BEARER.needle().len();
+        let end = search.end_of(value, VALUE, is_token);
+        let word = &bytes[value..end];
+        if word.len() >= 20 || word.len() >= 8 && word.iter().any(u8::is_ascii_digit) {
+            search.found(value, end, Kind::Secret);
         }
     }
+}
+
+/// Finds the value that begins near `from` if a word that names a secret ends at `word_end`, and the value passes.
+fn named(search: &mut Search<'_>, word_end: usize, from: usize, passes: impl Fn(&[u8]) -> bool) {
+    let bytes = search.bytes;
+    let Some(last) = last_two(&bytes[..word_end]).filter(|last| WORDS.iter().any(|(end, _)| end == last)) else {
+        return;
+    };
+    let start = word_end.saturating_sub(NAME);
+    let (word, length) = plain(&bytes[start..word_end]);
+    search.looked(word_end - start);
+    let Some(least) = least(last, &word[..length]) else { return };
+    let mut value = search.end_of(from, BLANKS, is_blank);
+    value += usize::from(matches!(search.byte(value), b'"' | b'\''));
+    let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"',;<>[]".contains(&byte);
+    let mut end = search.end_of(value, VALUE, |byte| !ends(byte));
+    while !search.text.is_char_boundary(end) {
+        end += 1;
+    }
+    let found = &bytes[value..end];
+    if found.len() >= least && passes(found) && (least == 4 || is_key(found)) {
+        search.found(value, end, Kind::Secret);
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte)
+}
+
+/// Finds the URL around `://` at `at` if it has credentials. Returns where its authority begins.
+fn url(search: &mut Search<'_>, at: usize, last: usize) -> usize {
+    let scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'-');
+    let start = search.start_of(at, (at - last).min(32), scheme);
+    let from = at + 3;
+    let ends = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'"' | b'<' | b'>' | b'\'' | b'?' | b'#');
+    let mut end = search.end_of(from, AUTHORITY, |byte| !ends(byte));
+    let authority = &search.bytes[from..end];
+    if let Some(sign) = memchr::memrchr(b'@', authority)
+        && authority[..sign].contains(&b':')
+        && start < at
+    {
+        while !search.text.is_char_boundary(end) {
+            end += 1;
+        }
+        // Punctuation after a URL is not part of it.
+        while end > from + sign + 1 && matches!(search.before(end), b',' | b'.' | b';' | b')' | b']' | b'}') {
+            end -= 1;
+        }
+        search.found(start, end, Kind::UrlCredentials);
+    }
+    from
+}
+
+/// Finds secrets that are one word, from the first word of at least [`WORD`] characters on.
+pub(crate) fn words(search: &mut Search<'_>, first: usize) {
+    let mut next = Some(first);
+    while let Some(start) = next {
+        let end = search.end_of(start, usize::MAX, is_part);
+        let padded = search.end_of(end, 2, |byte| byte == b'=');
+        word(search, start, padded);
+        next = classes::next_long_word(search.bytes, end);
+        search.looked(next.unwrap_or(search.bytes.len()) - end);
+    }
+}
+
+fn word(search: &mut Search<'_>, start: usize, end: usize) {
+    let bytes = &search.bytes[start..end];
+    search.looked(2 * bytes.len());
+    if bytes.starts_with(b"eyJ") && bytes.len() >= JWT && bytes.iter().filter(|byte| **byte == b'.').count() >= 2 {
+        search.found(start, end, Kind::Jwt);
+    } else if let Some(offset) = prefixed(bytes) {
+        search.found(start + offset, end, Kind::Secret);
+    } else if !is_id(search.name.as_bytes(), bytes) && has_random(bytes) {
+        search.found(start, end, Kind::Secret);
+    }
+}
+
+/// Returns true for an id by its name or its prefix: it identifies a call or a response, and opens nothing.
+fn is_id(name: &[u8], word: &[u8]) -> bool {
+    let named = matches!(
+        name,
+        [.., b'_' | b'-', b'i' | b'I', b'd' | b'D'] | [.., b'I', b'd'] | [.., b'a'..=b'z', b'I', b'D'] | b"id"
+    );
+    named || IDS.iter().any(|prefix| word.starts_with(prefix.as_bytes()))
+}
+
+/// Returns true if a part of a word looks drawn at random, or all of it, as base64 with slashes.
+fn has_random(word: &[u8]) -> bool {
+    let short = |piece: &[u8]| is_random(&piece[..piece.len().min(PIECE)]);
+    if word.split(|byte| matches!(byte, b'/' | b'.')).any(short) {
+        return true;
+    }
+    // The folders of a path are words in small letters.
+    let small = |letters: &[u8]| letters.iter().all(u8::is_ascii_lowercase);
+    word.contains(&b'/') && !word.contains(&b'.') && !word.windows(5).any(small) && word.len() >= BASE64 && short(word)
 }
 
 /// Returns the start of a key with a known prefix.
-fn prefixed(word: &str) -> Option<usize> {
-    let bytes = word.as_bytes();
-    (0..bytes.len()).find(|at| {
-        let begins = *at == 0 || matches!(bytes[at - 1], b'/' | b'.');
-        let key = &bytes[*at..];
-        begins
-            && PREFIXES.iter().any(|(prefix, least)| {
-                // Words such as `sk-learn-something-or-other` have no digit.
-                key.starts_with(prefix.as_bytes()) && key.len() >= *least && key.iter().any(u8::is_ascii_digit)
-            })
+fn prefixed(word: &[u8]) -> Option<usize> {
+    // Words such as `sk-learn-something-or-other` have no digit.
+    let digit = word.iter().rposition(u8::is_ascii_digit)?;
+    (0..=digit).find(|at| {
+        let begins = *at == 0 || matches!(word[at - 1], b'/' | b'.');
+        let key = &word[*at..];
+        begins && PREFIXES.iter().any(|(prefix, least)| key.starts_with(prefix.as_bytes()) && key.len() >= *least)
     })
 }
 
-/// Returns true if a word has digits and letters of both cases, and looks drawn at random.
+/// Returns true if a word has letters of both cases, and digits or many changes between cases, and looks drawn at random.
 fn is_random(word: &[u8]) -> bool {
     let word = word.strip_suffix(b"==").unwrap_or(word);
     if word.len() < RANDOM {
@@ -213,10 +388,47 @@ fn is_random(word: &[u8]) -> bool {
     let count = |of: fn(&u8) -> bool| word.iter().filter(|byte| of(byte)).count();
     let (digits, lower, upper) =
         (count(u8::is_ascii_digit), count(u8::is_ascii_lowercase), count(u8::is_ascii_uppercase));
+    if lower < 3 || upper < 3 {
+        return false;
+    }
     // Names in camel case have few digits, and change between classes only at the start of their words.
+    if digits >= 2 {
+        return changes(word) * 5 >= word.len() * 2 && entropy(word) >= BITS;
+    }
+    // Of letters alone, a quarter of all pairs is of two capitals, and a quarter of two small letters.
+    let pairs = |of: fn(&u8) -> bool| word.windows(2).filter(|pair| pair.iter().all(of)).count();
+    word.len() >= RANDOM_LETTERS
+        && digits + lower + upper == word.len()
+        && changes(word) * 3 >= word.len()
+        && pairs(u8::is_ascii_uppercase) * 12 >= word.len()
+        && pairs(u8::is_ascii_lowercase) * 12 >= word.len()
+        && entropy(word) >= BITS
+}
+
+/// Returns true if a value after a word such as `key` is one: a mixture of digits and letters, or letters that are no word. Numbers
+/// and hexadecimal hashes are no keys.
+fn is_key(value: &[u8]) -> bool {
+    if value.len() > VALUE || value.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
+        return false;
+    }
+    let count = |of: fn(&u8) -> bool| value.iter().filter(|byte| of(byte)).count();
+    let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
+    if digits + letters + count(|byte| b"_-+/=".contains(byte)) < value.len() || letters < 4 {
+        return false;
+    }
+    let vowels = count(|byte| b"aeiouAEIOU".contains(byte));
+    let capitals = count(u8::is_ascii_uppercase);
+    // Of letters drawn at random a fifth is vowels, of those of words two fifths. Small letters with hyphens are words.
+    let strange =
+        vowels * 4 <= letters || capitals == letters && value.len() >= 16 || changes(value) * 3 >= value.len();
+    let hyphens = count(|byte| matches!(byte, b'-' | b'_'));
+    digits >= 2 && hyphens <= 1 && changes(value) >= 4 || letters == value.len() && value.len() >= 16 && strange
+}
+
+/// Returns how often neighbouring bytes differ in class: digit, capital, small letter, other.
+fn changes(word: &[u8]) -> usize {
     let class = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase(), byte.is_ascii_lowercase());
-    let changes = word.windows(2).filter(|pair| class(&pair[0]) != class(&pair[1])).count();
-    digits >= 2 && lower >= 3 && upper >= 3 && changes * 5 >= word.len() * 2 && entropy(word) >= BITS
+    word.windows(2).filter(|pair| class(&pair[0]) != class(&pair[1])).count()
 }
 
 /// Returns the entropy of the bytes of a word, bits a byte.

@@ -1,17 +1,18 @@
-//! Tests of the redactor on examples, generated data and bad input.
+//! Tests of the redactor on examples, generated data, recorded conversations and bad input.
 
 mod bad_input;
 mod corpus;
 mod examples;
+mod measured;
 
-use bellwether_redact::{Policy, Redactor};
+use bellwether_redact::Redactor;
 
 /// Redacts a text by the default policy.
 fn redacted(text: &str) -> String {
-    Redactor::new(&Policy::default()).expect("compiles").session().text(text).into_owned()
+    Redactor::default().session().text(text).into_owned()
 }
 
 /// Redacts a JSON document by the default policy.
 fn redacted_json(text: &str) -> String {
-    Redactor::new(&Policy::default()).expect("compiles").session().json(text).into_owned()
+    Redactor::default().session().json(text).into_owned()
 }

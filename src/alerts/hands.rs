@@ -2,10 +2,13 @@
 
 mod silence;
 
+use std::sync::Arc;
+
 use bellwether_alerts::current::{CurrentAlert, current_alerts};
 use bellwether_alerts::hands::{Action, ActionKind, Hands, Origin, Verdict, append};
 use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
+use bellwether_redact::Redactor;
 use clap::{Args, ValueEnum};
 
 use super::find::find;
@@ -103,6 +106,7 @@ struct Bench {
     person: String,
     key: Option<String>,
     now: i64,
+    redactor: Arc<Redactor>,
 }
 
 // === impl Bench ===
@@ -114,9 +118,10 @@ impl Bench {
 
     async fn open_as(who: &Who, person: String) -> Result<Self> {
         let lake = who.root.open_to_write().await?;
+        let redactor = who.root.resolve()?.config.map_or_else(Arc::default, |config| config.redactor);
         let (hands, alerts) = (Hands::load(&lake).await?, current_alerts(&lake).await?);
         let now = lake.clock().now_micros();
-        Ok(Self { lake, hands, alerts, person, key: who.key.clone(), now })
+        Ok(Self { lake, hands, alerts, person, key: who.key.clone(), now, redactor })
     }
 
     /// Makes an action on an alert.
@@ -127,9 +132,14 @@ impl Bench {
             rule: Some(alert.rule.clone()),
             tenant: alert.labels.get("tenant").cloned(),
             firing_since: alert.fired_at,
-            reason: reason.cloned(),
+            reason: reason.map(|reason| self.redacted(reason)),
             ..Action::new(self.id(kind, Some(&alert.alert_id)), kind, &self.person, at, Origin::Cli)
         }
+    }
+
+    /// Returns what a person wrote, redacted: it is stored, and sent to others.
+    fn redacted(&self, text: &str) -> String {
+        self.redactor.session().text(text).into_owned()
     }
 
     /// Returns the id of a new action: random, or by the key and the alert or silence, since one command may act on several.

@@ -140,6 +140,17 @@ impl<'a> ConfigReader<'a> {
         self.optional(key).unwrap_or_else(|| default.to_owned())
     }
 
+    /// Reads an optional secret, which must be in a file or the environment. Messages do not show it.
+    pub(crate) fn secret_only(&mut self, key: &str) -> Option<String> {
+        match self.value(key)? {
+            DeValue::Table(table) => self.secret(key, &table),
+            _ => {
+                self.problem(key, "is in the configuration itself; use { file = \"…\" } or { env = \"…\" }");
+                None
+            }
+        }
+    }
+
     fn string(&mut self, key: &str, value: &DeValue<'_>) -> Option<String> {
         match value {
             DeValue::String(text) => Some(text.to_string()),
@@ -357,6 +368,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "kafka.security",
         "kafka.properties",
         "ingest",
+        "redaction",
         "aggregate",
         "rollup",
         "serve",

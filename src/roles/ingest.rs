@@ -1,10 +1,13 @@
 //! The role `ingest`: Kafka into `events` and `quarantine`.
 
+use std::sync::Arc;
+
 use bellwether_base::Result;
 use bellwether_event::Limits;
 use bellwether_follow::Until;
 use bellwether_ingest::worker::Ingest;
 use bellwether_ingest::{IngestHealth, IngestMetrics, KafkaSettings};
+use bellwether_redact::Redactor;
 use bellwether_tables::{PartitionId, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,12 +22,14 @@ pub(crate) const NAME: &str = "ingest";
 struct IngestRole {
     kafka: KafkaSettings,
     limits: Limits,
+    redactor: Arc<Redactor>,
     health: IngestHealth,
 }
 
 pub(super) fn new(config: &Config) -> Box<dyn Role> {
     let health = IngestHealth::default();
-    Box::new(IngestRole { kafka: config.kafka.clone(), limits: config.limits, health })
+    let (kafka, redactor) = (config.kafka.clone(), Arc::clone(&config.redactor));
+    Box::new(IngestRole { kafka, limits: config.limits, redactor, health })
 }
 
 // === impl IngestRole ===
@@ -39,6 +44,7 @@ impl Role for IngestRole {
             lake: shared.lake.clone(),
             kafka: self.kafka.clone(),
             limits: self.limits,
+            redactor: Arc::clone(&self.redactor),
             handover: shared.handover.clone(),
             metrics: IngestMetrics::register(&shared.registry)?,
             health: self.health.clone(),

@@ -179,6 +179,7 @@ const RULES: &[Rule] = &[
             "bellwether-event",
             "bellwether-lake",
             "bellwether-ingest",
+            "bellwether-redact",
             "bellwether-aggregate",
             "bellwether-alerts",
             "bellwether-stats",

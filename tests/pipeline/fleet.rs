@@ -117,7 +117,14 @@ async fn ingest(lake: &Lake, files: &[PathBuf]) {
     let metrics = IngestMetrics::register(&Registry::new()).expect("registers");
     let observer = CommitObserver { metrics, health: IngestHealth::default(), clock: lake.clock() };
     let (flush, stop) = (FlushSettings::default(), CancellationToken::new());
-    let tables = ToTables { lake, limits: Limits::default(), flush: &flush, observer: Arc::new(observer), stop };
+    let tables = ToTables {
+        lake,
+        limits: Limits::default(),
+        redactor: Arc::default(),
+        flush: &flush,
+        observer: Arc::new(observer),
+        stop,
+    };
     assert_eq!(Box::pin(tables.run(files, |_| {})).await.expect("reads").rejected, 0);
 }
 

@@ -84,6 +84,7 @@ impl Roles {
             lake: self.lake.clone(),
             kafka: self.kafka.clone(),
             limits: Limits::default(),
+            redactor: Arc::default(),
             handover: None,
             metrics: IngestMetrics::register(&Registry::new()).expect("registers"),
             health: bellwether_ingest::IngestHealth::default(),

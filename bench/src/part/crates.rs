@@ -1,5 +1,6 @@
 //! Measures single crates within this process: decoding, writing Parquet, aggregating.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_aggregate::{Aggregator, AggregatorSettings, event_columns};
@@ -12,6 +13,7 @@ use bellwether_ingest::{Message, Pushed, RowBuilder};
 use bellwether_lake::{
     Advance, Chunk, Commit, CommitLog, EncodedRows, Handover, Lake, Outcome, RowEncoder, StorageOptions, WrittenFile,
 };
+use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use prometheus::Registry;
 use uuid::Uuid;
@@ -103,6 +105,28 @@ pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
     ])
 }
 
+/// Measures what redaction adds to JSON text to rows, where events have content: CPU times of both, in turns, within one run.
+fn redaction(bench: &mut Bench) -> Result<()> {
+    let events = events(bench.seed, Size::Large, (bench.sizes.crate_events / 16).max(1));
+    let rounds = (bench.sizes.crate_events / events.len()).max(1);
+    let mut with = RowBuilder::new(Limits::default());
+    let mut without = RowBuilder::new(Limits::default()).redacting(Arc::new(Redactor::that_redacts_nothing()));
+    let cpu_s = |builder: &mut RowBuilder| -> Result<f64> {
+        let before = own_cpu_s()?;
+        (0..rounds).try_for_each(|_| decode_all(&events, builder, drop))?;
+        Ok((own_cpu_s()? - before).max(0.01))
+    };
+    // The first round of each warms up.
+    let mut shares = Vec::new();
+    for _ in 0..=bench.sizes.runs {
+        let plain = cpu_s(&mut without)?;
+        shares.push(cpu_s(&mut with)? / plain - 1.0);
+    }
+    let name = format!("redaction, {}", name_of(Size::Large));
+    bench.report.section("decode").note(name, &shares[1..], "of decoding without it", Some(Bound::AtMost(0.25)));
+    Ok(())
+}
+
 /// Measures JSON text to rows.
 pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
     for (size, count, required) in [
@@ -138,7 +162,7 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
         bench.report.section("decode").note(format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
         bench.report.section("decode").note(format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
     }
-    Ok(())
+    redaction(bench)
 }
 
 async fn fresh_lake(bench: &Bench) -> Result<Lake> {

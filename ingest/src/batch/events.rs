@@ -3,6 +3,8 @@
 //! A row is appended only after its event has been decoded completely, and always to every column, so a rejected message never
 //! leaves part of a row behind.
 
+use std::borrow::Cow;
+
 use bellwether_event::record::{entries, kept};
 use bellwether_event::units::amount_text;
 use bellwether_event::{
@@ -10,7 +12,7 @@ use bellwether_event::{
     Validation,
 };
 use bellwether_lake::Chunk;
-use bellwether_redact::{Policy, Redactor, Session};
+use bellwether_redact::{Redactor, Session};
 use bellwether_tables::Table;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -29,7 +31,6 @@ const FIELDS_KEPT: usize = 128;
 pub(super) struct EventRows {
     columns: EventColumns,
     releases: ReleaseRows,
-    redactor: Redactor,
     rows: usize,
 }
 
@@ -37,8 +38,7 @@ pub(super) struct EventRows {
 
 impl EventRows {
     pub(super) fn new() -> Self {
-        let redactor = Redactor::new(&Policy::default()).expect("the default policy has no names and no key");
-        Self { columns: EventColumns::new(), releases: ReleaseRows::default(), redactor, rows: 0 }
+        Self { columns: EventColumns::new(), releases: ReleaseRows::default(), rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -52,14 +52,13 @@ impl EventRows {
         Chunk { rows, columns }
     }
 
-    /// Appends one event.
-    pub(super) fn append(&mut self, message: &Message<'_>, event: &Event<'_>, now_micros: i64) {
+    /// Appends one event, redacted.
+    pub(super) fn append(&mut self, message: &Message<'_>, event: &Event<'_>, redactor: &Redactor, now_micros: i64) {
         let row = self.rows;
         self.rows += 1;
         let columns = &mut self.columns;
-        let session = &mut self.redactor.session();
         // Placeholders that the producer wrote keep their meaning.
-        session.reserve(&String::from_utf8_lossy(message.payload.unwrap_or_default()));
+        let session = &mut redactor.session_of(message.payload.unwrap_or_default());
         append_envelope(columns, row, message, event, now_micros);
         let completed = match &event.payload {
             Payload::Completed(completed) => Some(completed.as_ref()),
@@ -72,8 +71,8 @@ impl EventRows {
             append_completed(columns, row, completed, session);
         }
         let run = completed.map(|completed| &*completed.run);
-        append_tool_calls(columns, row, run);
-        append_retrieval(columns, row, run);
+        append_tool_calls(columns, row, run, session);
+        append_retrieval(columns, row, run, session);
         append_exceptions(columns, row, run, &event.payload, session);
         append_scores(columns, row, run, &event.payload, session);
         let escalation = match &event.payload {
@@ -82,18 +81,20 @@ impl EventRows {
         };
         columns.escalated.put(row, escalation.is_some());
         if let Some(escalation) = escalation {
-            append_escalation(columns, row, escalation);
+            append_escalation(columns, row, escalation, session);
         }
         if let Payload::Review(review) = &event.payload {
             append_review(columns, row, review, session);
         }
-        columns.extra.put_option(row, event.extra.as_deref().map(|extra| session.json(extra)));
+        columns.extra.put_option(row, event.extra.as_deref().map(|extra| session.parsed_json(extra)));
         if !event.truncated.is_empty() {
-            columns.truncated.put(row, event.truncated.iter().map(|(pointer, done)| (&**pointer, *done)));
+            let pointers: Vec<_> =
+                event.truncated.iter().map(|(pointer, done)| (session.text(pointer), *done)).collect();
+            columns.truncated.put(row, pointers.iter().map(|(pointer, done)| (&**pointer, *done)));
         }
         let counts: Vec<_> = session.counts().map(|(kind, count)| (kind, count.to_string())).collect();
         let counts = counts.iter().map(|(kind, count)| (*kind, count.as_str()));
-        columns.redaction.put(row, std::iter::once(("policy", self.redactor.version())).chain(counts));
+        columns.redaction.put(row, std::iter::once(("policy", redactor.version())).chain(counts));
     }
 }
 
@@ -131,8 +132,8 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     columns.turns.put_option(row, run.turns.map(|n| n.0));
     columns.session_id.put_option(row, run.session_id.as_deref());
     columns.user_key.put_option(row, run.user_key.as_deref());
-    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| session.json(steps.get())));
-    columns.content_json.put_option(row, run.content.as_ref().map(|content| session.json(content.get())));
+    columns.steps_json.put_option(row, run.steps.as_ref().map(|steps| session.parsed_json(steps.get())));
+    columns.content_json.put_option(row, run.content.as_ref().map(|content| session.parsed_json(content.get())));
     if let Some(rollout) = &run.rollout {
         columns.cohort.put_option(row, rollout.cohort.as_deref());
         columns.flag_key.put_option(row, rollout.flag_key.as_deref());
@@ -142,13 +143,13 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     }
     if let Some(outcome) = &run.outcome {
         columns.outcome_source.put_option(row, outcome.source.as_deref());
-        columns.outcome_reason_code.put_option(row, outcome.reason_code.as_deref());
-        columns.finish_reason.put_option(row, outcome.finish_reason.as_deref());
+        columns.outcome_reason_code.put_option(row, redacted(session, outcome.reason_code.as_deref()).as_deref());
+        columns.finish_reason.put_option(row, redacted(session, outcome.finish_reason.as_deref()).as_deref());
     }
     if let Some(failure) = &run.failure_point {
-        columns.failure_component.put_option(row, failure.component.as_deref());
-        columns.failure_step.put_option(row, failure.step.as_deref());
-        columns.failure_error_type.put_option(row, failure.error_type.as_deref());
+        columns.failure_component.put_option(row, redacted(session, failure.component.as_deref()).as_deref());
+        columns.failure_step.put_option(row, redacted(session, failure.step.as_deref()).as_deref());
+        columns.failure_error_type.put_option(row, redacted(session, failure.error_type.as_deref()).as_deref());
     }
     if let Some(validation) = &run.validation {
         append_validation(columns, row, validation, session);
@@ -189,10 +190,12 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     }
     if let Some(sampling) = &run.sampling {
         columns.sampling_probability.put_option(row, sampling.probability.map(|probability| probability.sent));
-        columns.sampling_reason.put_option(row, sampling.reason.as_deref());
+        columns.sampling_reason.put_option(row, redacted(session, sampling.reason.as_deref()).as_deref());
     }
     if let Some(segments) = &run.segments {
-        columns.segments.put(row, segments.0.iter().map(|(name, value)| (&**name, &**value)));
+        let pairs: Vec<_> =
+            segments.0.iter().map(|(name, value)| (session.text(name), session.text_of(name, value))).collect();
+        columns.segments.put(row, pairs.iter().map(|(name, value)| (&**name, &**value)));
     }
 }
 
@@ -212,28 +215,33 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
     for field in invalid().take(FIELDS_KEPT) {
         let at = columns.field_errors.add(row);
         let errors = &mut columns.field_errors.records;
-        errors.path.put(at, field.path.as_deref().unwrap_or_default());
-        errors.rule.put_option(at, field.rule.as_deref());
-        errors.message.put_option(at, field.message.as_deref().map(|message| session.text(message)).as_deref());
+        errors.path.put(at, &session.text(field.path.as_deref().unwrap_or_default()));
+        errors.rule.put_option(at, redacted(session, field.rule.as_deref()).as_deref());
+        errors.message.put_option(at, redacted(session, field.message.as_deref()).as_deref());
     }
 }
 
-fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
+/// Redacts a text that may be missing.
+fn redacted<'t>(session: &mut Session<'_>, text: Option<&'t str>) -> Option<Cow<'t, str>> {
+    text.map(|text| session.text(text))
+}
+
+fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, session: &mut Session<'_>) {
     let list = run.and_then(|run| run.tool_calls.as_ref());
     for call in kept(list) {
         let at = columns.tool_calls.add(row);
-        append_tool_call(&mut columns.tool_calls.records, at, call);
+        append_tool_call(&mut columns.tool_calls.records, at, call, session);
     }
     let calls = entries(list);
     columns.tool_calls_total.put(row, count(calls.len()));
     columns.tool_calls_failed.put(row, count(calls.iter().filter(|call| call.failed()).count()));
 }
 
-fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>) {
+fn append_retrieval(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, session: &mut Session<'_>) {
     let list = run.and_then(|run| run.retrieval.as_ref());
     for call in kept(list) {
         let at = columns.retrieval.add(row);
-        append_retrieval_call(&mut columns.retrieval.records, at, call);
+        append_retrieval_call(&mut columns.retrieval.records, at, call, session);
     }
     let calls = entries(list);
     let failed = |call: &&Retrieval<'_>| matches!(call.status.as_deref(), Some("error" | "timeout"));
@@ -305,14 +313,14 @@ fn append_scores(
     }
 }
 
-fn append_escalation(columns: &mut EventColumns, row: usize, escalation: &Escalation<'_>) {
-    columns.escalation_reason_code.put_option(row, escalation.reason_code.as_deref());
-    columns.escalation_initiated_by.put_option(row, escalation.initiated_by.as_deref());
-    columns.escalation_to.put_option(row, escalation.to.as_deref());
-    columns.escalation_phase.put_option(row, escalation.phase.as_deref());
+fn append_escalation(columns: &mut EventColumns, row: usize, escalation: &Escalation<'_>, session: &mut Session<'_>) {
+    columns.escalation_reason_code.put_option(row, redacted(session, escalation.reason_code.as_deref()).as_deref());
+    columns.escalation_initiated_by.put_option(row, redacted(session, escalation.initiated_by.as_deref()).as_deref());
+    columns.escalation_to.put_option(row, redacted(session, escalation.to.as_deref()).as_deref());
+    columns.escalation_phase.put_option(row, redacted(session, escalation.phase.as_deref()).as_deref());
     columns.escalation_ticket_id.put_option(row, escalation.ticket_id.as_deref());
     columns.escalation_resolved.put_option(row, escalation.resolved);
-    columns.escalation_resolution.put_option(row, escalation.resolution.as_deref());
+    columns.escalation_resolution.put_option(row, redacted(session, escalation.resolution.as_deref()).as_deref());
     columns.escalation_wait_micros.put_option(row, escalation.wait.map(|n| n.0));
     columns.escalation_handle_micros.put_option(row, escalation.handle.map(|n| n.0));
 }
@@ -322,7 +330,7 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>, se
     columns.review_queue.put_option(row, review.queue.as_deref());
     columns.reviewer.put_option(row, review.reviewer.as_deref());
     columns.review_decision.put_option(row, review.decision.map(|decision| decision.0));
-    columns.review_failure_mode.put_option(row, review.failure_mode.as_deref());
+    columns.review_failure_mode.put_option(row, redacted(session, review.failure_mode.as_deref()).as_deref());
     columns.review_severity.put_option(row, review.severity.map(|severity| severity.0));
     columns.review_sets_outcome.put(row, review.sets_outcome.unwrap_or(true));
     columns.review_make_eval_case.put_option(row, review.make_eval_case);
@@ -341,14 +349,14 @@ fn count(entries: usize) -> i64 {
     i64::try_from(entries).unwrap_or(i64::MAX)
 }
 
-fn append_tool_call(columns: &mut ToolCalls, row: usize, call: &ToolCall<'_>) {
+fn append_tool_call(columns: &mut ToolCalls, row: usize, call: &ToolCall<'_>, session: &mut Session<'_>) {
     columns.name.put(row, call.name.as_deref().unwrap_or_default());
     columns.id.put_option(row, call.id.as_deref());
     columns.kind.put_option(row, call.kind.as_deref());
     columns.schema_version.put_option(row, call.schema_version.as_deref());
     columns.status.put(row, call.status.as_deref().unwrap_or_default());
     columns.failed.put(row, call.failed());
-    columns.error_type.put_option(row, call.error_type.as_deref());
+    columns.error_type.put_option(row, redacted(session, call.error_type.as_deref()).as_deref());
     columns.args_valid.put_option(row, call.args_valid);
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.attempt.put_option(row, call.attempt.map(|n| i32::try_from(n.0).unwrap_or(i32::MAX)));
@@ -361,7 +369,7 @@ fn append_tool_call(columns: &mut ToolCalls, row: usize, call: &ToolCall<'_>) {
     columns.approval_wait_micros.put_option(row, approval.and_then(|approval| approval.wait).map(|n| n.0));
 }
 
-fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<'_>) {
+fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<'_>, session: &mut Session<'_>) {
     columns.source_id.put(row, call.source_id.as_deref().unwrap_or_default());
     columns.index_version.put_option(row, call.index_version.as_deref());
     columns.query_sha256.put_option(row, call.query_sha256.as_deref());
@@ -370,7 +378,7 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
     columns.top_score.put_option(row, call.top_score.map(|n| n.0));
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.status.put_option(row, call.status.as_deref());
-    columns.error_type.put_option(row, call.error_type.as_deref());
+    columns.error_type.put_option(row, redacted(session, call.error_type.as_deref()).as_deref());
     for document in kept(call.documents.as_ref()) {
         let at = columns.documents.add(row);
         let documents = &mut columns.documents.records;
@@ -392,15 +400,15 @@ fn append_exception(
     columns.policy_id.put(row, exception.policy_id.as_deref().unwrap_or_default());
     columns.policy_version.put_option(row, exception.policy_version.as_deref());
     columns.severity.put(row, severity);
-    columns.category.put_option(row, exception.category.as_deref());
-    columns.action.put_option(row, exception.action.as_deref());
-    columns.source.put_option(row, exception.source.as_deref());
-    columns.component.put_option(row, exception.component.as_deref());
+    columns.category.put_option(row, redacted(session, exception.category.as_deref()).as_deref());
+    columns.action.put_option(row, redacted(session, exception.action.as_deref()).as_deref());
+    columns.source.put_option(row, redacted(session, exception.source.as_deref()).as_deref());
+    columns.component.put_option(row, redacted(session, exception.component.as_deref()).as_deref());
     columns.native_result_type.put_option(row, exception.native_result_type.as_deref());
-    let result = exception.native_result_value.as_deref().map(|result| session.text(result));
+    let result = redacted(session, exception.native_result_value.as_deref());
     columns.native_result_value.put_option(row, result.as_deref());
     columns.risk_score.put_option(row, exception.risk_score.map(|n| n.0));
-    columns.step.put_option(row, exception.step.as_deref());
+    columns.step.put_option(row, redacted(session, exception.step.as_deref()).as_deref());
     columns.derived.put(row, false);
     severity
 }
@@ -420,7 +428,7 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>, session: &m
     let evaluator = score.evaluator.as_ref();
     columns.name.put(row, score.name.as_deref().unwrap_or_default());
     columns.value.put_option(row, score.value.map(|n| n.0));
-    columns.label.put_option(row, score.label.as_deref());
+    columns.label.put_option(row, redacted(session, score.label.as_deref()).as_deref());
     columns.passed.put_option(row, score.passed);
     columns.min.put_option(row, score.min.map(|n| n.0));
     columns.max.put_option(row, score.max.map(|n| n.0));
@@ -435,10 +443,9 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>, session: &m
     columns.identifier.put_option(row, score.identifier.as_deref());
     columns.sets_outcome.put(row, score.sets_outcome.unwrap_or(false));
     columns.weight.put_option(row, score.weight.map(|n| n.0));
-    let reference = score.reference.as_ref().map(|reference| session.json(reference.get()));
+    let reference = score.reference.as_ref().map(|reference| session.parsed_json(reference.get()));
     columns.reference_json.put_option(row, reference.as_deref());
-    let explanation = score.explanation.as_deref().map(|explanation| session.text(explanation));
-    columns.explanation.put_option(row, explanation.as_deref());
+    columns.explanation.put_option(row, redacted(session, score.explanation.as_deref()).as_deref());
     let cost = score.cost.as_ref().map(|cost| &cost.0);
     columns.cost_nanos.put_option(row, cost.and_then(|cost| cost.amount).map(|amount| amount.0));
     columns.cost_currency.put_option(row, cost.and_then(|cost| cost.currency.as_deref()));

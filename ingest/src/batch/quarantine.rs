@@ -2,6 +2,7 @@
 
 use bellwether_event::Rejection;
 use bellwether_lake::Chunk;
+use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use sha2::{Digest, Sha256};
 
@@ -38,10 +39,17 @@ impl QuarantineRows {
     }
 
     /// Appends a rejected message, and returns its reason code.
-    pub(super) fn append(&mut self, message: &Message<'_>, rejection: &Rejection, now_micros: i64) -> &'static str {
+    pub(super) fn append(
+        &mut self,
+        message: &Message<'_>,
+        rejection: &Rejection,
+        redactor: &Redactor,
+        now_micros: i64,
+    ) -> &'static str {
         let (row, columns) = (self.rows, &mut self.columns);
         self.rows += 1;
         let body = message.payload.unwrap_or_default();
+        let session = &mut redactor.session_of(body);
         let first = rejection.first();
         let reason = first.map_or("not_json", |problem| problem.reason.code());
         columns.topic.put(row, message.topic);
@@ -50,13 +58,14 @@ impl QuarantineRows {
         columns.kafka_timestamp.put_option(row, message.timestamp_micros);
         columns.quarantined_at.put(row, now_micros);
         columns.reason.put(row, reason);
-        columns.pointer.put(row, first.map_or("", |problem| &problem.pointer));
-        columns.message.put(row, first.map_or("", |problem| &problem.message));
+        // A pointer has keys of the message. Problems quote no values; if one ever does, it is redacted as well.
+        columns.pointer.put(row, session.text(first.map_or("", |problem| &problem.pointer)));
+        columns.message.put(row, session.text(first.map_or("", |problem| &problem.message)));
         columns.problems.put(row, i64::try_from(rejection.problems.len()).unwrap_or(i64::MAX));
         columns.size_bytes.put(row, i64::try_from(body.len()).unwrap_or(i64::MAX));
         let digest = Sha256::digest(body);
         columns.sha256.put(row, digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-        columns.head.put(row, masked_head(body));
+        columns.head.put(row, masked_head(body, session));
         reason
     }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 use bellwether_base::{Clock, Error, Result};
 use bellwether_event::Limits;
 use bellwether_lake::PartitionRange;
+use bellwether_redact::Redactor;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -92,6 +93,7 @@ pub(crate) struct CommitChannels {
 pub(crate) struct PollerOptions {
     pub(crate) settings: KafkaSettings,
     pub(crate) limits: Limits,
+    pub(crate) redactor: Arc<Redactor>,
     /// Columns of `events` for an aggregator in the same process.
     pub(crate) handed_on: &'static [&'static str],
     pub(crate) health: IngestHealth,
@@ -116,9 +118,19 @@ pub fn client_config(settings: &KafkaSettings) -> ClientConfig {
 impl Poller {
     /// Connects and joins the group.
     pub(crate) fn start(options: PollerOptions, channels: CommitChannels, assigner: Assigner) -> Result<Self> {
-        let PollerOptions { settings, limits, handed_on, health, metrics, clock, stop, stop_now, until_caught_up } =
-            options;
-        let builder = BatchBuilder::new(limits).handing_on(handed_on)?;
+        let PollerOptions {
+            settings,
+            limits,
+            redactor,
+            handed_on,
+            health,
+            metrics,
+            clock,
+            stop,
+            stop_now,
+            until_caught_up,
+        } = options;
+        let builder = BatchBuilder::new(limits).redacting(redactor).handing_on(handed_on)?;
         let open = OpenBatch::new(builder, channels.batches, channels.replies, settings.flush.channel_batches);
         let context = Context::new(open, assigner, health.clone(), metrics.clone(), Arc::clone(&clock));
         let refuse = |source: KafkaError| {

@@ -117,7 +117,7 @@ pub(in crate::alerts) async fn silence(args: SilenceArgs) -> Result<(), Stop> {
     let base = |bench: &Bench, alert: Option<&str>| Action {
         starts_at: Some(start),
         until: Some(end),
-        reason: Some(args.reason.clone()),
+        reason: Some(bench.redacted(&args.reason)),
         ..Action::new(bench.id(ActionKind::Silence, alert), ActionKind::Silence, &bench.person, bench.now, Origin::Cli)
     };
     let (actions, matched) = match about {
@@ -195,7 +195,7 @@ pub(in crate::alerts) async fn unsilence(args: UnsilenceArgs) -> Result<(), Stop
     let action = Action {
         silence_id: Some(silence.id.clone()),
         tenant: silence.tenant.clone(),
-        reason: args.reason.clone(),
+        reason: args.reason.as_deref().map(|reason| bench.redacted(reason)),
         ..Action::new(
             bench.id(ActionKind::Unsilence, Some(&silence.id)),
             ActionKind::Unsilence,
