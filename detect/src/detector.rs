@@ -56,7 +56,7 @@ pub use drift::Drift;
 pub use histogram::{Histogram, Shape};
 pub use occurrence::Occurrence;
 pub use ratio::Ratio;
-pub use regression::Regression;
+pub use regression::{COMBINED_STRATUM, Regression};
 pub use silence::Silence;
 pub use split::Split;
 pub use threshold::{MICRO, Threshold};

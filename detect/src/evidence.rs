@@ -76,9 +76,10 @@ pub struct Evidence {
     pub recent: bool,
     /// First window of the numbers, by stratum.
     pub starts: Vec<(Arc<str>, Minute)>,
-    /// First window of `log_e` if it is that of an e-detector, which looks for a change at an unknown time since then; none if it
-    /// is that of the same blocks as the numbers.
-    pub detector_from: Option<Minute>,
+    /// First window of `log_e`, if it may differ from that of the numbers: `log_e` is of all strata since the release began.
+    pub log_e_from: Option<Minute>,
+    /// True if `log_e` is that of an e-detector, which looks for a change at an unknown time since then.
+    pub is_detected: bool,
     /// The quantile that the values are, if the detector chooses it: `median`, `95th percentile`.
     pub of: Option<&'static str>,
     /// Strata, the subject first, then by evidence.
@@ -112,7 +113,8 @@ impl Evidence {
             also: 0,
             recent: false,
             starts: Vec::new(),
-            detector_from: None,
+            log_e_from: None,
+            is_detected: false,
             of: None,
             strata: Vec::new(),
             notes: Vec::new(),

@@ -1,5 +1,6 @@
 //! Rules and alerts through the whole pipeline: which problems they report, which they do not, and each only once.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -106,6 +107,80 @@ fn an_alert_is_reported_once_and_its_sql_reproduces_its_numbers() {
         reported.contains("per month") && reported.contains("delay:") && reported.contains("at most"),
         "{reported}"
     );
+}
+
+/// Builds runs of a tenant: four of the canary and eight of the baseline per minute. Runs for which `canary_fails` returns a reason fail.
+fn of_tenant(tenant: &str, task: &str, minutes: u64, canary_fails: impl Fn(u64) -> Option<&'static str>) -> Vec<Value> {
+    let mut events = Vec::new();
+    let mut add = |release: &str, stage: &str, index: u64, minute: u64, reason: Option<&str>| {
+        let id = format!("{tenant}-{task}-{release}-{index}");
+        let mut event = run(id, task, release, stage, minute, reason.is_none());
+        event["tenant"] = json!(tenant);
+        if let Some(reason) = reason {
+            event["data"]["outcome"]["reason_code"] = json!(reason);
+        }
+        events.push(event);
+    };
+    for minute in 0..minutes {
+        for index in minute * 8..minute * 8 + 8 {
+            add("v1", "full", index, minute, index.is_multiple_of(12).then_some("no_answer"));
+        }
+        for index in minute * 4..minute * 4 + 4 {
+            add("v2", "canary", index, minute, canary_fails(index));
+        }
+    }
+    events
+}
+
+#[test]
+fn the_sql_of_an_alert_about_one_task_or_failure_returns_the_evidence_of_all() {
+    let setup = Setup::new("127.0.0.1:9", "unused", KEEP_HISTORY);
+    let usual = |index: u64| index.is_multiple_of(12).then_some("no_answer");
+    let mut events = Vec::new();
+    // Tenant `early`: one of three tasks is bad from the beginning, and a fourth has too few runs to be judged.
+    events.extend(of_tenant("early", "checkout", 150, |index| index.is_multiple_of(3).then_some("wrong_amount")));
+    events.extend(["orders", "search"].iter().flat_map(|task| of_tenant("early", task, 150, usual)));
+    events.extend(of_tenant("early", "rare", 1, usual));
+    // Tenant `later`: one of two tasks gets bad after six hours.
+    let turns =
+        |index: u64| if index < 4 * 360 { usual(index) } else { index.is_multiple_of(2).then_some("lost_tool") };
+    events.extend(of_tenant("later", "checkout", 420, turns));
+    events.extend(of_tenant("later", "search", 420, usual));
+    setup.replay_and_watch(&events);
+    let alerts = setup.sql(
+        "SELECT rule, tenant, notes, log_e, baseline_events, baseline_runs, canary_events, canary_runs, sql FROM alerts \
+         WHERE state = 'firing' AND rule IN ('release_success', 'new_failure_signature', 'success_regression')",
+    );
+    let mut subjects = BTreeSet::new();
+    for alert in &alerts {
+        let again = &setup.sql(alert["sql"].as_str().expect("SQL"))[0];
+        for column in ["log_e", "baseline_events", "baseline_runs", "canary_events", "canary_runs"] {
+            let number = |of: &Value| of[column].as_f64().unwrap_or_else(|| panic!("{column} of {of:#}"));
+            let (stated, found) = (number(alert), number(again));
+            assert!(
+                (stated - found).abs() <= 1e-9 * stated.abs().max(1.0),
+                "{column}: {stated} and {found}\n{alert:#}"
+            );
+        }
+        // The evidence of the stratum alone is another number; the note says which.
+        if let Some(alone) = again.get("stratum_log_e").and_then(Value::as_f64) {
+            assert!(
+                alert["notes"].as_str().is_some_and(|notes| notes.contains(&format!("with a log_e of {alone:.1};"))),
+                "{alone} {alert:#}"
+            );
+            assert!((alone - again["log_e"].as_f64().expect("a number")).abs() > 0.1, "{again}");
+            subjects.insert((alert["rule"].to_string(), alert["tenant"].to_string()));
+        }
+    }
+    for wanted in [
+        ("release_success", "early"),
+        ("release_success", "later"),
+        ("new_failure_signature", "early"),
+        ("new_failure_signature", "later"),
+    ] {
+        let wanted = (format!("{:?}", wanted.0), format!("{:?}", wanted.1));
+        assert!(subjects.contains(&wanted), "{wanted:?} in {subjects:?}\n{alerts:#?}");
+    }
 }
 
 #[test]

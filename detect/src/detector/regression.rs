@@ -29,7 +29,7 @@ use crate::weights::{Arm, Factor, SamplingScheme};
 const MAX_STRATA: usize = 64;
 
 /// Name of the stratum that combines the later ones.
-const OTHER: &str = "(other)";
+pub const COMBINED_STRATUM: &str = "(other)";
 
 /// Minimum margin against a historical baseline.
 const HISTORICAL_MARGIN: f64 = 1.2;
@@ -175,7 +175,7 @@ impl State {
         if self.strata.contains_key::<str>(name) {
             return Arc::clone(name);
         }
-        let name = if self.strata.len() < MAX_STRATA { Arc::clone(name) } else { Arc::from(OTHER) };
+        let name = if self.strata.len() < MAX_STRATA { Arc::clone(name) } else { Arc::from(COMBINED_STRATUM) };
         let order = self.strata.len() + 1;
         self.strata.get_or_insert_with(&name, || Stratum { order, ..Stratum::default() });
         name
@@ -260,12 +260,15 @@ impl State {
     fn weigh(&self, subject: Option<&Arc<str>>, evidence: &mut Evidence) {
         let mut arms: [Arm; 2] = Default::default();
         let mut tempering = 1.0_f64;
-        for (name, stratum) in self.strata.iter().filter(|(name, _)| subject.is_none_or(|subject| subject == *name)) {
+        for (name, stratum) in self.strata.iter() {
             let factor = stratum.factor();
-            tempering = tempering.min(factor.tempering);
             if factor != Factor::EVEN {
                 evidence.sampling.push((Arc::clone(name), factor.odds, factor.tempering));
             }
+            if subject.is_some_and(|subject| subject != name) {
+                continue;
+            }
+            tempering = tempering.min(factor.tempering);
             for (sum, scheme) in arms.iter_mut().zip(&stratum.schemes) {
                 // Strata that share their runs have the same runs.
                 *sum = if self.settings.shared_runs {
@@ -460,7 +463,8 @@ impl DetectorState for State {
                 let mut events: BTreeMap<Arc<str>, [Arm; 2]> =
                     self.strata.keys().map(|name| (Arc::clone(name), Default::default())).collect();
                 for row in window.rows.iter().filter(|row| !row.stratum.is_empty()) {
-                    let found = events.entry(Arc::clone(&row.stratum)).or_default();
+                    // The strata that are combined have the runs once, like any other.
+                    let found = events.entry(self.stratum(&row.stratum)).or_default();
                     found[0].add(&Arm::from_measure(&row.baseline));
                     found[1].add(&Arm::from_measure(&row.canary));
                 }
@@ -524,8 +528,8 @@ impl DetectorState for State {
         evidence.false_alarm =
             Some(if by_release { (thresholds.alpha, "per_release") } else { (thresholds.alarms_per_month, "a_month") });
         evidence.since = self.since;
-        let begun = self.strata.values().filter_map(|stratum| stratum.whole.started).min();
-        evidence.detector_from = begun.filter(|_| !by_release);
+        evidence.log_e_from = self.strata.values().filter_map(|stratum| stratum.whole.started).min();
+        evidence.is_detected = !by_release;
         self.add_strata(&subject, &mut evidence);
         if tempering < 1.0 {
             evidence
