@@ -2,6 +2,7 @@
 //!
 //! * `apps` generates the events, `traffic` publishes them, `observe` reads the tables with SQL.
 //! * `pages` reads what was delivered, `gates` asks whether the canaries may go on.
+//! * `reviews` samples the runs at the end and writes the weekly report.
 //! * `screen` draws the live summary in a terminal, `headless` prints a bounded scenario.
 //!
 //! Rule: everything between the broker and the SQL result is the real program, not a copy of it.
@@ -11,6 +12,7 @@ mod gates;
 mod headless;
 mod observe;
 mod pages;
+mod reviews;
 mod screen;
 mod traffic;
 
@@ -100,6 +102,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     };
     demo.progress.stop();
     let (root, command, pages) = (demo.root(), demo.sql_command(), demo.pages);
+    let lake = demo.process.lake.clone();
     let finished = demo.process.finish().await;
     // The thread checks the flag between messages, so this is quick.
     let produced = tokio::task::spawn_blocking(move || producer.join()).await;
@@ -116,7 +119,13 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode> {
     if pages.slack.exists() {
         crate::print(&format!("The page as a message for Slack: {}", pages.slack.display()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    tokio::select! {
+        reviews = reviews::prepare(&lake, &demo.gate, &pages.report) => {
+            crate::print(&reviews?.shown(&root))
+        }
+        // Until here, the process listened to it.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Returns the folder of the tables.

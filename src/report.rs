@@ -7,7 +7,7 @@ use std::time::Duration;
 use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, SessionSettings};
-use bellwether_report::{Sources, Week, WeeklyReport, default_week, gather, html, markdown};
+use bellwether_report::{MOST_VERDICTS, Sources, Week, WeeklyReport, default_week, gather, html, markdown};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::config::Config;
@@ -119,7 +119,7 @@ async fn gathered(args: &WeeklyArgs, lake: &Lake, config: Option<&Config>) -> Re
     let session = Engine::open(lake, engine).await?.session(settings)?;
     let gate = gate::reader(config, None)?;
     let (tasks, tenant) = (args.task.clone(), args.tenant.clone());
-    let sources = Sources { lake, session: &session, gate: &gate, tasks, tenant };
+    let sources = Sources { lake, session: &session, gate: &gate, most_verdicts: MOST_VERDICTS, tasks, tenant };
     let line = StatusLine::new();
     line.show("reading: weeks");
     let week = match args.week {

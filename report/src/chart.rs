@@ -1,9 +1,10 @@
-//! Line charts of a task by day, as SVG inside the page.
+//! Charts as SVG inside the page: a task by day as a line, eval cases by week as bars.
 
 use plotters::prelude::*;
 
 use crate::change::Figure;
 use crate::tasks::Day;
+use crate::week::Week;
 
 /// Size of a chart in units of its own; the page scales it to the width of the reader's screen.
 const SIZE: (u32, u32) = (340, 130);
@@ -41,10 +42,44 @@ fn draw(figures: &[Option<Figure>], title: &str, greatest: Option<f64>, label: &
     let mut text = String::new();
     let drawn = paint(&mut text, figures, (low, high), label);
     // A picture that cannot be drawn is left out; its figures are in the table.
-    if drawn.is_err() {
+    if drawn.is_err() { String::new() } else { titled(&text, title) }
+}
+
+/// Draws the number of eval cases at the end of each week as bars; nothing if there are none.
+pub(crate) fn growth(weeks: &[(Week, i64)]) -> String {
+    let most = weeks.iter().map(|(_, cases)| *cases).max().unwrap_or(0);
+    if most == 0 {
         return String::new();
     }
-    text.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(title)), 1)
+    let mut text = String::new();
+    let drawn = bars(&mut text, weeks, most);
+    if drawn.is_err() { String::new() } else { titled(&text, "Eval cases from reviews by week") }
+}
+
+fn titled(picture: &str, title: &str) -> String {
+    picture.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(title)), 1)
+}
+
+fn bars(text: &mut String, weeks: &[(Week, i64)], most: i64) -> Result<(), Box<dyn std::error::Error>> {
+    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    // Room for the number above the highest bar.
+    let height = most + (most + 3) / 4;
+    let count = i32::try_from(weeks.len()).unwrap_or(1);
+    let mut chart = ChartBuilder::on(&area).margin(6).x_label_area_size(18).build_cartesian_2d(0..count, 0..height)?;
+    chart.configure_mesh().disable_mesh().axis_style(RULE).x_labels(0).y_labels(0).draw()?;
+    let small = ("sans-serif", 11).into_font().color(&INK);
+    for (place, (week, cases)) in (0..).zip(weeks) {
+        let mut bar = Rectangle::new([(place, 0), (place + 1, *cases)], LINE.mix(0.6).filled());
+        bar.set_margin(0, 0, 4, 4);
+        chart.draw_series([bar])?;
+        let (x, top) = chart.backend_coord(&(place, *cases));
+        area.draw(&Text::new(cases.to_string(), (x + 6, top - 13), small.clone()))?;
+        let name = week.to_string();
+        let name = name.split_once('-').map_or(name.as_str(), |(_, name)| name);
+        area.draw(&Text::new(name.to_owned(), (x + 6, i32::try_from(SIZE.1)? - 18), small.clone()))?;
+    }
+    area.present()?;
+    Ok(())
 }
 
 fn paint(
@@ -141,6 +176,16 @@ mod tests {
         assert!(picture.contains("aria-label=\"Task success of a&lt;b by day\""), "{picture}");
         assert_eq!(cost(&days, "t"), "");
         assert_eq!((success(&[], "t"), success(&[day(0.5)], "t")), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn each_week_has_a_bar_with_its_number() {
+        let week: Week = "2026-W48".parse().expect("a week");
+        let picture = growth(&[(week.before(), 7), (week, 12)]);
+        for part in ["W47", "W48", ">\n7\n<", ">\n12\n<", "aria-label=\"Eval cases from reviews by week\""] {
+            assert!(picture.contains(part), "{part}: {picture}");
+        }
+        assert_eq!(growth(&[(week, 0)]), "");
     }
 
     #[test]

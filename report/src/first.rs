@@ -1,9 +1,7 @@
 //! The items that deserve attention first.
 
-use crate::alarms::Alarms;
-use crate::failures::Failures;
-use crate::releases::{NewRelease, Verdict};
-use crate::tasks::{Changes, TaskWeek};
+use crate::gathered::WeeklyReport;
+use crate::releases::Verdict;
 use crate::words::{self, count, percent};
 
 /// Most items.
@@ -15,14 +13,9 @@ const OF_A_KIND: usize = 3;
 /// Coverage of outcomes below which nothing certain can be said of success.
 const LOW_COVERAGE: f64 = 0.5;
 
-/// Returns at most seven sentences, the most urgent one first.
-pub(crate) fn items(
-    alarms: &Alarms,
-    releases: &[NewRelease],
-    changes: &Changes,
-    failures: &Failures,
-    tasks: &[TaskWeek],
-) -> Vec<String> {
+/// Returns at most seven sentences about a report, the most urgent one first.
+pub(crate) fn items(report: &WeeklyReport) -> Vec<String> {
+    let WeeklyReport { alarms, releases, changes, failures, tasks, .. } = report;
     let firing = alarms
         .listed
         .iter()
@@ -44,6 +37,14 @@ pub(crate) fn items(
             signature.signature
         )
     });
+    let reviews = report.candidates.all();
+    let critical = (reviews.critical > 0).then(|| match reviews.critical {
+        1 => "One critical run of the sample waits for a review.".to_owned(),
+        critical => format!("{critical} critical runs of the sample wait for a review."),
+    });
+    let open = reviews.sampled - reviews.decided;
+    let undecided = (!report.is_partial() && 2 * open > reviews.sampled)
+        .then(|| format!("{open} of the {} sampled runs wait for a review.", reviews.sampled));
     let unknown = tasks.iter().filter_map(|task| {
         let coverage = task.now.as_ref()?.number("coverage")?;
         let say = || format!("Only {} of the runs of {} have a known outcome.", percent(coverage), task.key.1);
@@ -52,7 +53,9 @@ pub(crate) fn items(
     let mut items: Vec<String> = firing.take(OF_A_KIND).collect();
     items.extend(bad.take(OF_A_KIND));
     items.extend(worse.take(OF_A_KIND));
+    items.extend(critical);
     items.extend(new.take(OF_A_KIND));
+    items.extend(undecided);
     items.extend(unknown.take(OF_A_KIND));
     items.truncate(MOST);
     items

@@ -8,11 +8,15 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Deserialize;
 
 use crate::alarms::{self, Alarms};
+use crate::candidates::{self, Candidates};
 use crate::failures::{self, Failures};
 use crate::first;
 use crate::releases::{self, NewRelease};
 use crate::tasks::{self, Changes, TaskWeek};
 use crate::week::Week;
+
+/// Usual number of releases about which the gate is asked at most: each question reads all runs of two releases.
+pub const MOST_VERDICTS: usize = 12;
 
 /// Everything that a report is gathered from.
 pub struct Sources<'a> {
@@ -22,6 +26,8 @@ pub struct Sources<'a> {
     pub session: &'a Session,
     /// The gate that is asked about new releases.
     pub gate: &'a GateReader,
+    /// Most releases about which it is asked.
+    pub most_verdicts: usize,
     /// The only tasks that are reported; all if it is empty.
     pub tasks: Vec<String>,
     /// The name of the only tenant, for the heading.
@@ -41,6 +47,7 @@ pub struct WeeklyReport {
     pub(crate) failures: Failures,
     pub(crate) alarms: Alarms,
     pub(crate) reviews: Reviews,
+    pub(crate) candidates: Candidates,
     pub(crate) first: Vec<String>,
 }
 
@@ -117,16 +124,21 @@ pub async fn gather(sources: &Sources<'_>, week: Week, progress: impl Fn(&str)) 
     progress("releases");
     let mut releases = Box::pin(releases::read(session, week, &scope)).await?;
     progress("verdicts");
-    Box::pin(releases::judge(&mut releases, sources.lake, sources.gate)).await;
+    Box::pin(releases::judge(&mut releases, sources.lake, sources.gate, sources.most_verdicts)).await;
     progress("failures");
     let failures = Box::pin(failures::read(session, week, &scope, &tasks)).await?;
     progress("alerts");
     let alarms = Box::pin(alarms::read(session, sources.lake, week, &scope)).await?;
     let reviews = Box::pin(reviews(session, week, &scope)).await?;
-    let first = first::items(&alarms, &releases, &changes, &failures, &tasks);
+    progress("runs to review");
+    let candidates = Box::pin(candidates::read(session, week, &scope)).await?;
     let made_at = sources.lake.clock().now_micros();
     let tenant = sources.tenant.clone();
-    Ok(WeeklyReport { week, made_at, tenant, tasks, changes, releases, failures, alarms, reviews, first })
+    let first = Vec::new();
+    let mut report =
+        WeeklyReport { week, made_at, tenant, tasks, changes, releases, failures, alarms, reviews, candidates, first };
+    report.first = first::items(&report);
+    Ok(report)
 }
 
 async fn reviews(session: &Session, week: Week, scope: &Scope) -> Result<Reviews> {

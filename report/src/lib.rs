@@ -2,13 +2,15 @@
 //!
 //! * [`Week`] is an ISO week in UTC. [`gather`] asks the tables and returns a [`WeeklyReport`], a structure of plain values.
 //! * `tasks` has the metrics of both weeks, `change` decides which differences are clear, `releases` asks the gate, `failures` groups
-//!   failed runs and exceptions, `alarms` counts alerts, and `first` orders what deserves attention.
+//!   failed runs and exceptions, `alarms` counts alerts, `candidates` reads the sample for review, and `first` orders what deserves
+//!   attention.
 //! * [`html`] and [`markdown`] render the structure; `chart` draws, `words` formats numbers.
 //!
 //! Rules: a figure comes from the views and functions of crate `queries`, never from a formula of its own; this crate writes no
 //! file and knows no Kafka.
 
 mod alarms;
+mod candidates;
 mod change;
 mod chart;
 mod failures;
@@ -20,6 +22,6 @@ mod tasks;
 mod week;
 mod words;
 
-pub use gathered::{Sources, WeeklyReport, default_week, gather};
+pub use gathered::{MOST_VERDICTS, Sources, WeeklyReport, default_week, gather};
 pub use render::{html, markdown};
 pub use week::Week;

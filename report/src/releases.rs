@@ -9,9 +9,6 @@ use serde::Deserialize;
 use crate::gathered::{Scope, moment};
 use crate::week::Week;
 
-/// Most releases about which the gate is asked: each question reads all runs of two releases.
-const MOST_ASKED: usize = 12;
-
 /// A release that had its first run in a task in the week.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct NewRelease {
@@ -65,10 +62,12 @@ pub(crate) async fn read(session: &Session, week: Week, scope: &Scope) -> Result
     session.rows(&sql).await
 }
 
-/// Asks the gate about each release that has users.
-pub(crate) async fn judge(releases: &mut [NewRelease], lake: &Lake, gate: &GateReader) {
+/// Asks the gate about at most `most` releases that have users, canaries first.
+pub(crate) async fn judge(releases: &mut [NewRelease], lake: &Lake, gate: &GateReader, most: usize) {
     let live = |release: &&mut NewRelease| ["canary", "full"].iter().any(|stage| release.stages.contains(stage));
-    for release in releases.iter_mut().filter(live).take(MOST_ASKED) {
+    let mut asked: Vec<&mut NewRelease> = releases.iter_mut().filter(live).collect();
+    asked.sort_by_key(|release| !release.stages.contains("canary"));
+    for release in asked.into_iter().take(most) {
         let question = Question {
             task: release.task.clone(),
             canary: Some(release.release_id.clone()),

@@ -1,5 +1,7 @@
 //! The report as one HTML page and as Markdown.
 
+mod candidates;
+
 use bellwether_base::{Error, Result};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
@@ -13,6 +15,7 @@ use crate::gathered::{Reviews, WeeklyReport};
 use crate::releases::{NewRelease, Verdict};
 use crate::tasks::{Change, Changes, Day, Metrics, TaskWeek};
 use crate::words::{self, count, day, percent, shown, time};
+use candidates::CandidatesView;
 
 /// Measures in the table of a task, by their columns.
 const IN_TABLE: [&str; 4] = ["success_rate", "schema_adherence", "escalation_rate", "cost_per_completed_task"];
@@ -109,6 +112,7 @@ struct View {
     precision: Vec<PrecisionRow>,
     coverage: Vec<(String, String, String)>,
     reviews_sentence: String,
+    sample: CandidatesView,
 }
 
 /// Renders a report as one HTML page that loads nothing else.
@@ -222,6 +226,7 @@ impl WeeklyReport {
             precision: self.alarms.precision.iter().map(Precision::row).collect(),
             coverage: self.coverage(),
             reviews_sentence: self.reviews.sentence(),
+            sample: CandidatesView::of(&self.candidates, charts),
         }
     }
 

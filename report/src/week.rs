@@ -32,6 +32,11 @@ impl Week {
         Self { monday: self.monday - Days::new(7) }
     }
 
+    /// Returns the number of weeks from an earlier one to this one.
+    pub(crate) fn since(self, earlier: Self) -> i64 {
+        (self.monday - earlier.monday).num_weeks()
+    }
+
     /// Returns its first moment, microseconds since the epoch.
     pub fn from(self) -> i64 {
         self.monday.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros()
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(Week::containing(week.from() - 1), week.before());
         assert_eq!("2026-W53".parse::<Week>().expect("a week"), week);
         assert_eq!(week.day(-1).1, week.from());
+        assert_eq!(week.since(week.before().before()), 2);
     }
 
     #[test]

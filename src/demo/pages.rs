@@ -24,6 +24,8 @@ pub(crate) struct PageFiles {
     pub(crate) inbox: PathBuf,
     /// The body of the message about the bad canary for Slack.
     pub(crate) slack: PathBuf,
+    /// The folder of the weekly report.
+    pub(crate) report: PathBuf,
 }
 
 /// The part of a document that is read back.
@@ -41,7 +43,7 @@ impl PageFiles {
             Some(name) => root.with_file_name(format!("{}-{end}", name.to_string_lossy())),
             None => root.join(end),
         };
-        Self { inbox: named("pages.ndjson"), slack: named("slack.json") }
+        Self { inbox: named("pages.ndjson"), slack: named("slack.json"), report: named("report") }
     }
 
     /// Returns the settings that deliver every page and ticket to the file.

@@ -47,4 +47,17 @@ fn the_demo_prints_its_tables_and_ends() {
         assert!(evidence.contains(part), "`{part}` is missing from\n{evidence}");
     }
     assert!(root.join("events/_delta_log").is_dir());
+    // It ends with runs to review and the report of the week.
+    let waiting = shown.lines().find(|line| line.contains(" runs wait for a review, with ")).expect("candidates");
+    let command = format!("bellwether candidates list --root {}", text(&root));
+    let queue = bellwether(&["candidates", "list", "--json", "--limit", "1000", "--root", text(&root)]).succeeds();
+    let queue: Vec<Value> = serde_json::from_str(&queue).expect("JSON");
+    // People have reviewed some of the 50 already. Six hours of history may be in two weeks, each with a sample of its own.
+    assert!(queue.len() >= 25, "{} runs", queue.len());
+    assert!(waiting.starts_with(&format!("{} runs wait", queue.len())) && waiting.contains(&command), "{waiting}");
+    let page = shown.lines().find_map(|line| line.strip_prefix("The weekly report is in ")).expect("a report");
+    let report = std::fs::read_to_string(page).expect("the page");
+    for part in ["Look at first", "extract-7.4", "Runs to review", "The sample has "] {
+        assert!(report.contains(part), "`{part}` is missing from {page}");
+    }
 }

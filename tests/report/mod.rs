@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bellwether_aggregate::AggregatorSettings;
 use bellwether_base::ManualClock;
+use bellwether_evals::{EvalsSettings, Sample, resample};
+use bellwether_follow::FollowHealth;
 use bellwether_report::Week;
+use prometheus::Registry;
 use serde_json::{Value, json};
 
 use crate::common::bellwether;
@@ -96,10 +99,29 @@ async fn tables(runs: &[Value]) -> Feed {
     feed
 }
 
+/// Draws the samples, and has a person judge two runs in the week of the report, one of them as an eval case.
+async fn reviewed(feed: &mut Feed) {
+    let sample =
+        Sample { settings: EvalsSettings::default(), lake: feed.lake.clone(), health: FollowHealth::default() };
+    assert_eq!(Box::pin(resample(sample, &Registry::new())).await.expect("draws"), 100, "two weeks");
+    let query = format!("SELECT run_id FROM candidates WHERE week = '{}' AND signature LIKE '%tool_loop%'", week());
+    let failed = feed.sql(&query).await;
+    let review = |(place, run): (usize, &Value)| {
+        json!({
+            "spec": "run-event/1", "type": "run.review", "run_id": run["run_id"], "source": "app",
+            "time": rfc3339(week().to() - 1),
+            "data": { "review_id": format!("v{place}"), "reviewer": "ana", "decision": "reject", "make_eval_case": place == 0 },
+        })
+    };
+    let reviews: Vec<Value> = failed.iter().take(2).enumerate().map(review).collect();
+    feed.commit_events(&reviews).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_says_what_the_events_say_and_first_what_matters() {
     let runs = runs();
-    let feed = tables(&runs).await;
+    let mut feed = tables(&runs).await;
+    reviewed(&mut feed).await;
     let folder = tempfile::tempdir().expect("a folder");
     let week = week().to_string();
     let (root, output) = (text(feed.root()), text(folder.path()));
@@ -127,6 +149,16 @@ async fn a_report_says_what_the_events_say_and_first_what_matters() {
     let better: Vec<&str> = plain.lines().skip_while(|line| *line != "Better:").take(4).collect();
     assert!(better.join("\n").contains("Task success of search rose from 50.0 % to 90.0 % (+40.0 points)"), "{plain}");
     assert!(plain.contains("| escalated: asked\\_for\\_a\\_person | search | 42 | 210 |"), "{plain}");
+    // The sample, its new signature, what people decided and the eval case that came of it.
+    assert!(
+        plain.contains("The sample has 50 runs, which stand for 1,680. People have decided about 2 of them (4.0 %)."),
+        "{plain}"
+    );
+    let signature =
+        plain.lines().find(|line| line.contains("message=tool\\_loop (new) | refunds |")).expect("a new signature");
+    assert!(signature.contains(" | 0 | 2 of "), "{signature}");
+    assert!(plain.contains("1 eval case has come of reviews, in this week."), "{plain}");
+    assert!(first.iter().any(|line| line.contains("48 of the 50 sampled runs wait for a review.")), "{said}");
     // The task that did not change is not listed as changed.
     assert!(!plain.contains("of \\<script\\>alert(1)\\</script\\>\\|\\[x\\](https://example.com) fell"), "{plain}");
 
@@ -136,7 +168,7 @@ async fn a_report_says_what_the_events_say_and_first_what_matters() {
         assert!(!page.contains(attribute), "{attribute}");
     }
     assert!(plain.contains("\\<script\\>alert(1)\\</script\\>\\|\\[x\\](https://example.com)"), "{plain}");
-    assert_eq!(page.matches("<svg role=\"img\"").count(), 6, "two charts a task");
+    assert_eq!(page.matches("<svg role=\"img\"").count(), 7, "two charts a task, and the eval cases");
 
     // One task, on standard output.
     let one = weekly(&["--task", "search", "--format", "markdown", "--output", "-"]).exits_with(0);
