@@ -28,6 +28,7 @@ use bellwether_redact::{Kind, Policy, Redactor, Setting};
 use bellwether_sinks::PingSettings;
 
 use crate::budget::{self, Budget};
+use crate::candidates::CONTENT_PLACE;
 use crate::gate::http::GateConfig;
 use crate::gate::notify::is_webhook;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
@@ -467,6 +468,14 @@ fn evals(reader: &mut ConfigReader<'_>, defaults: EvalsConfig) -> EvalsConfig {
             interval: reader.duration("evals.interval", Duration::from_millis(100), sampler.interval),
             memory_bytes: reader.bytes("evals.memory_bytes", LEAST_MEMORY, sampler.memory_bytes),
         },
+        fetch_content: {
+            let command = reader.list("evals.fetch_content", &defaults.fetch_content);
+            if !command.is_empty() && !command.iter().skip(1).any(|argument| argument.contains(CONTENT_PLACE)) {
+                let problem = format!("has no argument with `{CONTENT_PLACE}`, the place of the reference");
+                reader.problem("evals.fetch_content", &problem);
+            }
+            command
+        },
     }
 }
 
@@ -741,6 +750,17 @@ mod tests {
         let message = refused("[links]\nrun = \"https://runs.example/{run}\"\ntrace = \"ftp://x/{trace_id}\"\n");
         assert!(message.contains("`links.run` has the unknown placeholder `{run}`"), "{message}");
         assert!(message.contains("`links.trace` begins with `ftp:`"), "{message}");
+    }
+
+    #[test]
+    fn a_command_that_fetches_content_has_a_place_for_the_reference() {
+        let config =
+            parse("[evals]\nfetch_content = [\"aws\", \"s3\", \"cp\", \"{ref}\", \"-\"]\n").expect("a command");
+        assert_eq!(config.evals.fetch_content, ["aws", "s3", "cp", "{ref}", "-"]);
+        for wrong in ["[\"cat\"]", "[\"{ref}\"]"] {
+            let message = refused(&format!("[evals]\nfetch_content = {wrong}\n"));
+            assert!(message.contains("`evals.fetch_content` has no argument with `{ref}`"), "{message}");
+        }
     }
 
     #[test]

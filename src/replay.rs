@@ -110,19 +110,19 @@ async fn send(
         .map_err(|source| Error::bug("the replay panicked").with_source(source))?
 }
 
-/// Sends one event, a line of JSON, to the first topic of a configuration, and waits until the broker has it.
+/// Sends events, each a line of JSON, to the first topic of a configuration in their order, and waits until the broker has them.
 ///
 /// # Errors
-/// `Unavailable` if the broker does not accept it.
-pub(crate) async fn publish(config: &Config, event: &str) -> Result<()> {
+/// `Unavailable` if the broker does not accept them.
+pub(crate) async fn publish(config: &Config, events: &[String]) -> Result<()> {
     let file = std::env::temp_dir().join(format!("bellwether-event-{}.jsonl", unique_id()));
-    std::fs::write(&file, format!("{event}\n"))
+    std::fs::write(&file, format!("{}\n", events.join("\n")))
         .map_err(|source| Error::unavailable("cannot write a temporary file").with_source(source))?;
     let sent = send(vec![file.clone()], target(config)?, CancellationToken::new(), |_| ()).await;
     std::fs::remove_file(&file).ok();
-    match sent?.done {
-        1 => Ok(()),
-        _ => Err(Error::unavailable("the broker did not accept the event")),
+    match sent?.done == events.len() as u64 {
+        true => Ok(()),
+        false => Err(Error::unavailable("the broker did not accept the event")),
     }
 }
 

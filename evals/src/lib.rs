@@ -3,6 +3,7 @@
 //! * [`settings`]: the section `[evals]` of a configuration. [`week`]: the weeks that are sampled.
 //! * [`facts`]: runs as the classification sees them, and the SQL that reads them. [`class`]: failure classes.
 //! * [`draw`]: the sample of a week, in memory that depends on the budget and not on the traffic.
+//! * [`outlook`]: what a budget would give in a week.
 //! * [`row`]: rows of `candidates`. [`evaluate`]: the change from the candidates in the table to those of a new sample.
 //! * `sampler`: the role.
 //!
@@ -15,6 +16,7 @@ pub mod class;
 pub mod draw;
 pub mod evaluate;
 pub mod facts;
+pub mod outlook;
 pub mod row;
 mod sampler;
 pub mod settings;

@@ -118,7 +118,8 @@ pub fn candidate_id(tenant: &str, source: &str, run_id: &str, attempt: i64) -> S
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-const fn kind(kind: Kind) -> &'static str {
+/// Returns the name of a kind, as in the table.
+pub(crate) const fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Failure => "failure",
         Kind::Uncertain => "uncertain",

@@ -1,6 +1,6 @@
 //! Weeks: from Monday, 00:00 UTC, for seven days.
 
-use chrono::{DateTime, Datelike};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Weekday};
 
 /// Days of a week, and microseconds of a day.
 const DAYS: i64 = 7;
@@ -37,6 +37,13 @@ impl Week {
         let monday = DateTime::from_timestamp_micros(self.start()).unwrap_or_default().iso_week();
         format!("{:04}-W{:02}", monday.year(), monday.week())
     }
+
+    /// Returns the week with a name as [`Week::name`] writes it, or `None` if there is no such week.
+    pub fn named(name: &str) -> Option<Self> {
+        let (year, week) = name.split_once("-W")?;
+        let monday = NaiveDate::from_isoywd_opt(year.parse().ok()?, week.parse().ok()?, Weekday::Mon)?;
+        Some(Self::of(monday.and_time(NaiveTime::MIN).and_utc().timestamp_micros())).filter(|week| week.name() == name)
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +69,10 @@ mod tests {
             assert_eq!(Week::of(week.start()), week);
             assert_eq!(Week::of(week.end() - 1), week);
             assert_ne!(Week::of(week.end()), week);
+            assert_eq!(Week::named(name), Some(week));
+        }
+        for wrong in ["", "2026", "2026-W", "2026-W00", "2026-W54", "2026-W7", "26-W07", "2026-W07 ", "2026-Wxx"] {
+            assert_eq!(Week::named(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The role over tables on disk: replays, restarts, corrections and late statements lead to the same candidates.
 
+mod reviews;
+
 use std::collections::BTreeMap;
 
 use bellwether_evals::row::CandidateRow;

@@ -105,8 +105,8 @@ fn runs() -> View {
         {} * EXCEPT (
             event_type, supersedes, review_id, review_queue, reviewer, review_decision, review_failure_mode,
             review_severity, review_sets_outcome, review_make_eval_case, review_duration_micros,
-            review_sampling_weight, review_rubric_version, review_json, verdict_at, label_delay_micros, late_decides,
-            policy_exceptions, late_exceptions, {}, {}
+            review_sampling_weight, review_rubric_version, review_leased_until, review_retired, review_json, verdict_at,
+            label_delay_micros, late_decides, policy_exceptions, late_exceptions, {}, {}
         )",
         all(&|name| match name {
             RESOLVED => format!("coalesce({name}, CAST(late_{name} AS BOOLEAN)) AS {name},"),

@@ -1,21 +1,19 @@
-//! Decisions about candidates, as `run.review` events.
+//! Decisions about candidates by command: take, accept, edit, reject, unsure, skip, reopen, retire.
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bellwether_base::{Clock, Error, Result, SystemClock, unique_id};
-use bellwether_queries::{Session, SessionSettings};
+use bellwether_base::{Error, Result};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Candidate, find};
-use crate::config::Config;
-use crate::replay::publish;
-use crate::root::open_to_read;
+use super::desk::{Desk, DeskArgs, not_arrived};
+use super::statement::{Decision, Review, Statement, now};
+use super::{answer, find, minutes};
 
-/// Longest expected answer, bytes.
-const LONGEST_ANSWER: u64 = 256 << 10;
+/// Candidates of a crowded queue that one command tries to take.
+const TRIES: usize = 5;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -26,12 +24,8 @@ The decision goes to the topic as an event `run.review`; ingest brings it into t
 pub(crate) struct DecideArgs {
     /// Id of the candidate, or its first characters.
     id: String,
-    /// Configuration file that names the tables and Kafka.
-    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
-    config: PathBuf,
-    /// Your pseudonym; it is stored.
-    #[arg(long, value_name = "NAME", env = "BELLWETHER_REVIEWER")]
-    reviewer: String,
+    #[command(flatten)]
+    desk: DeskArgs,
     /// How the run failed, such as wrong_amount.
     #[arg(long, value_name = "MODE")]
     failure_mode: Option<String>,
@@ -46,97 +40,118 @@ pub(crate) struct DecideArgs {
     print: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct TakeArgs {
+    /// Id of a candidate, or its first characters [default: the first one of the queue].
+    id: Option<String>,
+    #[command(flatten)]
+    desk: DeskArgs,
+    /// How long nobody else may take it.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = minutes)]
+    lease: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RetireArgs {
+    /// Id of the candidate, or its first characters.
+    id: String,
+    #[command(flatten)]
+    desk: DeskArgs,
+    /// Print the event instead of sending it.
+    #[arg(long)]
+    print: bool,
+}
+
 /// Publishes a decision.
 ///
 /// # Errors
-/// `Config` if there is no such candidate, or the expected answer is invalid; `Unavailable` if the broker does not accept it.
-pub(super) async fn run(args: &DecideArgs, decision: &str) -> Result<ExitCode> {
-    let config = Config::load(&args.config)?;
-    let lake =
-        open_to_read(&config.tables.root, &bellwether_lake::StorageOptions(config.tables.options.clone())).await?;
-    let session = Session::open(&lake, SessionSettings::default()).await?;
-    let candidate = find(&session, &args.id).await?;
-    let expected = expected(args, decision)?;
-    let event = event(args, &candidate, decision, expected.as_ref());
-    if args.print {
-        return crate::print(&event.to_string());
-    }
-    publish(&config, &event.to_string()).await?;
-    let others =
-        candidate.reviewers.as_deref().map_or_else(String::new, |names| format!(", reviewed before by {names}"));
-    crate::print(&format!("sent {decision} of candidate {} (run {}){others}", candidate.candidate_id, candidate.run_id))
-}
-
-/// Reads the expected answer from its file, or from an editor.
-fn expected(args: &DecideArgs, decision: &str) -> Result<Option<Value>> {
-    let text = match &args.expected {
-        Some(file) => read(file)?,
-        None if decision == "edit" => edited()?,
-        None => return Ok(None),
+/// `Config` if there is no such candidate, its state does not allow the decision, or the expected answer is invalid; `Unavailable`
+/// if the broker does not accept it.
+pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCode> {
+    let desk = Desk::open(&args.desk).await?;
+    let case = Box::pin(desk.checked(&args.id, args.eval_case)).await?;
+    let expected = match &args.expected {
+        Some(file) => Some(answer::from_file(file)?),
+        None if decision == Decision::Edit => Some(answer::edited(&case.output())?),
+        None => None,
     };
-    if text.trim().is_empty() {
-        return Err(Error::config("the expected answer is empty").with_hint("nothing was sent"));
+    let review =
+        Review { failure_mode: args.failure_mode.clone(), expected, eval_case: args.eval_case, ..Review::of(decision) };
+    let statement = Statement::Review(review);
+    if args.print {
+        return crate::print(&statement.event(&case.candidate, &desk.reviewer, now()).to_string());
     }
-    Ok(Some(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim_end().to_owned()))))
+    let candidate = &case.candidate;
+    desk.send([(candidate, statement)]).await?;
+    let others = candidate
+        .reviewers
+        .as_deref()
+        .map_or_else(String::new, |names| format!(", reviewed before by {}", crate::screen::one_line(names)));
+    let name = decision.name();
+    crate::print(&format!("sent {name} of candidate {} (run {}){others}", candidate.candidate_id, candidate.run_id))
 }
 
-fn read(file: &Path) -> Result<String> {
-    let unreadable = |source| Error::config(format!("cannot read `{}`", file.display())).with_source(source);
-    let bytes = std::fs::metadata(file).map_err(unreadable)?.len();
-    if bytes > LONGEST_ANSWER {
-        return Err(Error::config(format!("the expected answer has {bytes} bytes; {LONGEST_ANSWER} are allowed"))
-            .with_hint("keep the part that an evaluation compares"));
+/// Takes a candidate, so that nobody else gets it for a while.
+///
+/// # Errors
+/// `Config` if there is none to take; `Unavailable` if the lease does not arrive.
+pub(super) async fn take(args: &TakeArgs) -> Result<ExitCode> {
+    let desk = Desk::open(&args.desk).await?;
+    let wanted = match &args.id {
+        Some(id) => vec![find(&desk.session, id).await?],
+        None => desk.free(&std::collections::BTreeSet::new(), TRIES).await?,
+    };
+    let mut others = Vec::new();
+    for candidate in wanted {
+        let taken = desk.take(vec![candidate], args.lease).await?;
+        if let Some((candidate, _)) = taken.unseen.first() {
+            return Err(not_arrived(candidate));
+        }
+        if let Some((candidate, lease)) = taken.mine.first() {
+            let (id, until) = (&candidate.candidate_id, crate::rules::time(lease.until));
+            if args.json {
+                let taken = json!({ "candidate_id": id, "run_id": candidate.run_id, "leased_until": until });
+                return crate::print(&format!("{taken:#}"));
+            }
+            return crate::print(&format!(
+                "you have candidate {id} until {until}\n\
+                 read it: bellwether candidates show {}\n\
+                 then decide: bellwether candidates accept|edit|reject|unsure|skip {}",
+                &id[..8],
+                &id[..8]
+            ));
+        }
+        others.extend(taken.lost.into_iter().map(|(_, by)| crate::screen::one_line(&by)));
     }
-    std::fs::read_to_string(file).map_err(unreadable)
+    match (others.first(), &args.id) {
+        (Some(other), Some(id)) => Err(Error::config(format!("{other} has taken candidate {id}"))
+            .with_hint("take another one, or wait until the lease ends: `bellwether candidates list`")),
+        (Some(_), None) => Err(Error::unavailable("others were quicker to take each candidate that was tried")
+            .with_hint("run the command again")),
+        (None, _) => Err(Error::config("there is no candidate for you to take")
+            .with_hint("`bellwether candidates list` shows who has which; a second review is for another person")),
+    }
 }
 
-/// Lets the reviewer write the answer in `$EDITOR`.
-fn edited() -> Result<String> {
-    let hint = "give it by --expected FILE";
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::config("an edit needs the expected answer").with_hint(hint));
+/// Retires the eval case of a run.
+///
+/// # Errors
+/// `Config` if there is no such candidate, or it is no eval case; `Unavailable` if the broker does not accept it.
+pub(super) async fn retire(args: &RetireArgs) -> Result<ExitCode> {
+    let desk = Desk::open(&args.desk).await?;
+    let candidate = find(&desk.session, &args.id).await?;
+    let id = &candidate.candidate_id;
+    if candidate.state != "eval_case" {
+        let state = candidate.state.replace('_', " ");
+        return Err(Error::config(format!("candidate {id} is {state}; only an eval case can be retired"))
+            .with_hint("`bellwether candidates list --all` shows the states"));
     }
-    let editor = std::env::var("EDITOR").unwrap_or_else(|_| "vi".to_owned());
-    let file = std::env::temp_dir().join(format!("bellwether-answer-{}.txt", unique_id()));
-    std::fs::write(&file, "").map_err(|source| Error::config("cannot write a temporary file").with_source(source))?;
-    // An editor may have arguments, as in `code --wait`.
-    let status = std::process::Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(&file).status();
-    let text = read(&file);
-    std::fs::remove_file(&file).ok();
-    match status {
-        Ok(status) if status.success() => text,
-        _ => Err(Error::config(format!("the editor `{editor}` failed")).with_hint(hint)),
+    if args.print {
+        return crate::print(&Statement::Retired.event(&candidate, &desk.reviewer, now()).to_string());
     }
-}
-
-fn event(args: &DecideArgs, candidate: &Candidate, decision: &str, expected: Option<&Value>) -> Value {
-    let id = unique_id().to_string();
-    let mut data = json!({
-        "review_id": id,
-        "queue": "candidates",
-        "reviewer": args.reviewer,
-        "decision": decision,
-        "severity": candidate.severity,
-        "make_eval_case": args.eval_case,
-        "sampling_weight": 1.0 / candidate.inclusion_probability,
-    });
-    if let Some(mode) = &args.failure_mode {
-        data["failure_mode"] = json!(mode);
-    }
-    if let Some(expected) = expected {
-        data["expected"] = expected.clone();
-    }
-    let mut event = json!({
-        "spec": "run-event/1",
-        "type": "run.review",
-        "source": "bellwether-review",
-        "id": id,
-        "run_id": candidate.run_id,
-        "time": crate::rules::time(SystemClock.now_micros()),
-        "data": data,
-    });
-    if !candidate.tenant.is_empty() {
-        event["tenant"] = json!(candidate.tenant);
-    }
-    event
+    desk.send([(&candidate, Statement::Retired)]).await?;
+    crate::print(&format!("sent the retirement of eval case {id} (run {})", candidate.run_id))
 }

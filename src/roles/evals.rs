@@ -22,6 +22,8 @@ pub(crate) struct EvalsConfig {
     /// `bellwether run` includes the role.
     pub(crate) is_in_run: bool,
     pub(crate) sampler: EvalsSettings,
+    /// Command that prints content that is stored elsewhere; empty if there is none.
+    pub(crate) fetch_content: Vec<String>,
 }
 
 struct EvalsRole {

@@ -233,6 +233,12 @@ pub const COLUMNS: &[Column] = &[
     optional("review_duration_micros", ColumnType::Long, "time the reviewer took, µs"),
     optional("review_sampling_weight", ColumnType::Double, "1 / probability with which the run was sampled for review"),
     optional("review_rubric_version", ColumnType::Text, "version of the rubric"),
+    optional(
+        "review_leased_until",
+        ColumnType::Timestamp,
+        "end of a lease: the reviewer takes the run until then, and has not reviewed it",
+    ),
+    optional("review_retired", ColumnType::Boolean, "the eval case of the run is out of use; not a review"),
     optional("review_json", ColumnType::Text, "labels, expected and expected_ref, redacted"),
     // Session, user, trace and sampling.
     optional("session_id", ColumnType::Text, "session; runs of one session are one cluster").distinct(),

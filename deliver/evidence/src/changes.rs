@@ -42,11 +42,11 @@ const NAMES: [(&str, &str); 7] = [
     ("retrieval.config_version", "retrieval"),
 ];
 
-/// The differences of two releases.
+/// The differences of two releases, and notes about the comparison.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Changes {
-    pub(crate) changes: Vec<Change>,
-    pub(crate) notes: Vec<String>,
+pub struct Changes {
+    pub changes: Vec<Change>,
+    pub notes: Vec<String>,
 }
 
 /// A release that ran in a task.
@@ -64,17 +64,62 @@ struct Configuration {
     release_json: String,
 }
 
+/// A release whose configuration is asked about. Times are microseconds since the epoch.
+struct Question<'a> {
+    task: Option<&'a str>,
+    tenant: Option<&'a str>,
+    /// The release; none means the newest one, if it began near `since`.
+    release: Option<&'a str>,
+    /// The release to compare with; none means the one that ran before.
+    baseline: Option<&'a str>,
+    since: i64,
+    /// Only releases that ran before this time are known.
+    at: i64,
+    /// Only configurations that were seen before this time are known; none means all of them.
+    seen_before: Option<i64>,
+}
+
 /// Returns the differences of the release of an alert from its baseline.
 pub(crate) async fn changes(session: &Session, record: &AlertRecord) -> Result<Changes> {
-    let Some((before, after)) = pair(session, record).await? else { return Ok(Changes::default()) };
-    let tenant = comparison::tenant(record).map_or_else(String::new, |tenant| {
+    let question = Question {
+        task: comparison::task(record),
+        tenant: comparison::tenant(record),
+        release: record.release_id.as_deref(),
+        baseline: record.baseline_release.as_deref(),
+        since: record.since.unwrap_or(record.at),
+        at: record.at,
+        seen_before: Some(record.at.max(record.complete_to).saturating_add(1)),
+    };
+    answer(session, &question).await
+}
+
+/// Returns the differences of a release from the one that ran before in a task, in words: the part, its value before and after. The
+/// release is looked for in the time before `at`, microseconds since the epoch; none if it is not found.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn changes_of_release(
+    session: &Session,
+    tenant: Option<&str>,
+    task: &str,
+    release: &str,
+    at: i64,
+) -> Result<Changes> {
+    let question =
+        Question { task: Some(task), tenant, release: Some(release), baseline: None, since: at, at, seen_before: None };
+    answer(session, &question).await
+}
+
+async fn answer(session: &Session, question: &Question<'_>) -> Result<Changes> {
+    let Some((before, after)) = pair(session, question).await? else { return Ok(Changes::default()) };
+    let tenant = question.tenant.map_or_else(String::new, |tenant| {
         format!(" AND (coalesce(tenant, '') = {} OR coalesce(tenant, '') = '')", quoted(tenant))
     });
+    let seen = question.seen_before.map_or_else(String::new, |at| format!(" AND first_seen < {}", moment(at)));
     let query = format!(
-        "SELECT release_id, release_json FROM releases WHERE release_id IN ({}, {}) AND first_seen < {}{tenant} ORDER BY first_seen, release_json",
+        "SELECT release_id, release_json FROM releases WHERE release_id IN ({}, {}){seen}{tenant} ORDER BY first_seen, release_json",
         quoted(&before),
         quoted(&after),
-        moment(record.at.max(record.complete_to).saturating_add(1)),
     );
     let found: Vec<Configuration> = session.rows(&query).await?;
     let of = |release: &str| {
@@ -97,44 +142,40 @@ pub(crate) async fn changes(session: &Session, record: &AlertRecord) -> Result<C
     if changes.is_empty() {
         notes.push(format!("The configurations of {} and {} do not differ.", cut(&before), cut(&after)));
     }
-    if record.baseline_release.is_none() {
+    if question.baseline.is_none() {
         notes.push(format!("The configuration is compared with that of {}, which ran before.", cut(&before)));
     }
     Ok(Changes { changes, notes })
 }
 
 /// Returns the releases to compare, the earlier one first.
-async fn pair(session: &Session, record: &AlertRecord) -> Result<Option<(String, String)>> {
-    if let (Some(before), Some(after)) = (&record.baseline_release, &record.release_id) {
-        return Ok(Some((before.clone(), after.clone())));
+async fn pair(session: &Session, question: &Question<'_>) -> Result<Option<(String, String)>> {
+    if let (Some(before), Some(after)) = (question.baseline, question.release) {
+        return Ok(Some((before.to_owned(), after.to_owned())));
     }
-    let mut ran = releases_of_task(session, record).await?;
+    let mut ran = releases_of_task(session, question).await?;
     ran.sort_by(|a, b| a.first.cmp(&b.first).then(a.release_id.cmp(&b.release_id)));
-    let after = match &record.release_id {
-        Some(release) => ran.iter().find(|ran| ran.release_id == *release),
+    let after = match question.release {
+        Some(release) => ran.iter().find(|ran| ran.release_id == release),
         // The newest release, if it began near the change.
-        None => {
-            let change = record.since.unwrap_or(record.at);
-            ran.last().filter(|ran| ran.first >= change.saturating_sub(NEAR))
-        }
+        None => ran.last().filter(|ran| ran.first >= question.since.saturating_sub(NEAR)),
     };
     let Some(after) = after.cloned() else { return Ok(None) };
     let before = ran.iter().filter(|other| other.first < after.first).max_by_key(|other| other.last);
     Ok(before.map(|before| (before.release_id.clone(), after.release_id)))
 }
 
-/// Returns the releases that ran in the task of an alert, with their first and last windows. Older ones are in the roll-ups.
-async fn releases_of_task(session: &Session, record: &AlertRecord) -> Result<Vec<Ran>> {
-    let Some(task) = comparison::task(record) else { return Ok(Vec::new()) };
-    let tenant =
-        comparison::tenant(record).map_or_else(String::new, |tenant| format!(" AND tenant = {}", quoted(tenant)));
+/// Returns the releases that ran in a task, with their first and last windows. Older ones are in the roll-ups.
+async fn releases_of_task(session: &Session, question: &Question<'_>) -> Result<Vec<Ran>> {
+    let Some(task) = question.task else { return Ok(Vec::new()) };
+    let tenant = question.tenant.map_or_else(String::new, |tenant| format!(" AND tenant = {}", quoted(tenant)));
     let part = |table: &str, back: i64| {
         format!(
             "SELECT release_id, window_start FROM {table} WHERE task = {}{tenant} AND stage IN ('canary', 'full') AND runs > 0 \
              AND window_start >= {} AND window_start < {}",
             quoted(task),
-            moment(record.at.saturating_sub(back)),
-            moment(record.at)
+            moment(question.at.saturating_sub(back)),
+            moment(question.at)
         )
     };
     let query = format!(

@@ -29,6 +29,7 @@ mod runs;
 mod slices;
 pub mod source;
 
+pub use changes::{Changes, changes_of_release};
 pub use links::{LinkSettings, Links};
 pub use page::{Versions, build, minimal};
 pub use record::AlertRecord;

@@ -330,6 +330,8 @@ record! {
         rubric_version: Text128<'a> = "rubric_version",
         sets_outcome: bool = "sets_outcome" strict,
         sampling_weight: AtLeastOne = "sampling_weight",
+        leased_until: Time = "leased_until",
+        retired: bool = "retired",
     }
 }
 record! {

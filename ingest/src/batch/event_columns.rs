@@ -187,6 +187,8 @@ column_set!(EventColumns {
     review_duration_micros: Long,
     review_sampling_weight: Double,
     review_rubric_version: Labels,
+    review_leased_until: Time,
+    review_retired: Flag,
     review_json: Text,
     session_id: Text,
     user_key: Text,

@@ -337,6 +337,8 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>, se
     columns.review_duration_micros.put_option(row, review.duration.map(|n| n.0));
     columns.review_sampling_weight.put_option(row, review.sampling_weight.map(|n| n.0));
     columns.review_rubric_version.put_option(row, review.rubric_version.as_deref());
+    columns.review_leased_until.put_option(row, review.leased_until.map(|time| time.0));
+    columns.review_retired.put_option(row, review.retired);
     columns.review_json.put_option(row, review_json(review).map(|json| session.json(&json).into_owned()));
 }
 

@@ -271,6 +271,28 @@ fn the_expected_answer_of_a_review_is_kept_as_sent() {
 }
 
 #[test]
+fn leases_and_retirements_are_kept_and_a_malformed_end_is_left_out() {
+    let stated = |fields: &str| {
+        format!(
+            r#"{{"spec":"run-event/1","type":"run.review","run_id":"r-1","time":"2026-11-23T10:00:00Z",
+            "data":{{"review_id":"v-1","decision":"skip","sets_outcome":false,{fields}}}}}"#
+        )
+    };
+    let sent = [r#""leased_until":"2026-11-23T10:15:00Z""#, r#""retired":true"#, r#""leased_until":"soon""#];
+    let mut builder = BatchBuilder::new(Limits::default());
+    for (offset, fields) in (0..).zip(sent) {
+        let pushed = builder.push(&message(offset, stated(fields).as_bytes()), NOW);
+        assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}: {fields}");
+    }
+    let events = table(&builder.finish().expect("finishes").0);
+    let until = events.column_by_name("review_leased_until").expect("a column");
+    let until = until.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+    let retired = events.column_by_name("review_retired").expect("a column").as_boolean();
+    assert_eq!(until.iter().collect::<Vec<_>>(), [Some(1_795_428_900_000_000), None, None]);
+    assert_eq!(retired.iter().collect::<Vec<_>>(), [None, Some(true), None]);
+}
+
+#[test]
 fn rows_keep_their_own_release_among_many() {
     let mut builder = RowBuilder::new(Limits::default());
     for _chunk in 0..2 {

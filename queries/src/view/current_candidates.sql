@@ -1,10 +1,12 @@
 -- The runs in the samples for review, with their reviews so far. One row per run that `candidates` has in the sample of its week.
--- column state: queued: needs a decision; second_review: needs another person, because it is critical or its reviewers are tied; decided; eval_case: decided, and a reviewer asked for an eval case
+-- column state: queued: needs a decision; leased: somebody has taken it, and its lease has not run out; second_review: needs another person, because it is critical or its reviewers are tied; decided; eval_case: decided, and a reviewer asked for an eval case; retired: its eval case is out of use
 -- column decision: decision of the majority: accept, reject or edit; reject and edit both say that the run was wrong; null if it is tied
 -- column reviews: people who reviewed it, undecided ones included; of several reviews by one person the latest counts
 -- column decisions: of these, people who decided
 -- column reviewers: their names, in order
 -- column last_reviewed: time of the latest review
+-- column leased_by: person who has taken it; null unless it is leased
+-- column leased_until: end of that lease
 -- column queue_age_s: time since the run entered the sample, s; null once it is decided
 -- column priority: place in the queue by severity, then rarity of the signature; smaller first
 -- example: SELECT candidate_id, state, class, severity, signature, inclusion_probability FROM current_candidates ORDER BY priority LIMIT 10
@@ -16,25 +18,34 @@ WITH newest AS (
     ) WHERE place = 1 AND change = 'taken'
 ),
 said AS (
-    SELECT run_id, tenant, reviewer, event_time, review_decision, review_make_eval_case, review_id, revision, content_hash
+    SELECT
+        run_id, tenant, reviewer, coalesce(reviewer, review_id) AS person, review_id, event_time, revision, content_hash,
+        review_decision, coalesce(review_make_eval_case, false) AS wants, coalesce(review_retired, false) AS retires,
+        -- No lease blocks a run for longer than a day, whatever it says.
+        CASE WHEN review_leased_until IS NOT NULL THEN least(review_leased_until, event_time + INTERVAL '1 day') END AS leased_until,
+        -- All statements about a run with one key are in one partition: its offsets say who was first.
+        row_number() OVER (ORDER BY topic, partition, "offset") AS position
     FROM events
     WHERE event_type = 'run.review' AND run_id IN (SELECT run_id FROM newest)
 ),
--- Of several revisions of a review the greatest counts, and of several reviews by one person the latest.
+-- Of several revisions of a statement the greatest counts. A lease that was prolonged keeps its place.
 fact AS (
     SELECT * FROM (
-        SELECT *, row_number() OVER (
-            PARTITION BY run_id, tenant, reviewer, review_id ORDER BY revision DESC, event_time DESC, content_hash DESC
-        ) AS place
+        SELECT * EXCEPT (position), min(position) OVER (PARTITION BY run_id, tenant, person, review_id) AS position,
+            row_number() OVER (
+                PARTITION BY run_id, tenant, person, review_id ORDER BY revision DESC, event_time DESC, content_hash DESC
+            ) AS place
         FROM said
     ) WHERE place = 1
 ),
+-- Of several reviews by one person the latest counts. A lease or a retirement is no review.
 voice AS (
     SELECT * FROM (
         SELECT * EXCEPT (place), row_number() OVER (
-            PARTITION BY run_id, tenant, coalesce(reviewer, review_id) ORDER BY event_time DESC, revision DESC, content_hash DESC
+            PARTITION BY run_id, tenant, person ORDER BY event_time DESC, revision DESC, content_hash DESC
         ) AS place
         FROM fact
+        WHERE leased_until IS NULL AND NOT retires
     ) WHERE place = 1
 ),
 reviewed AS (
@@ -45,11 +56,34 @@ reviewed AS (
         count(*) FILTER (WHERE v.review_decision = 'accept') AS accepts,
         count(*) FILTER (WHERE v.review_decision = 'reject') AS rejects,
         count(*) FILTER (WHERE v.review_decision = 'edit') AS edits,
-        bool_or(coalesce(v.review_make_eval_case, false) AND v.review_decision IN ('accept', 'reject', 'edit')) AS wanted,
+        max(v.event_time) FILTER (WHERE v.wants AND v.review_decision IN ('accept', 'reject', 'edit')) AS wanted_at,
         string_agg(coalesce(v.reviewer, 'unknown'), ', ' ORDER BY v.reviewer) AS reviewers,
         max(v.event_time) AS last_reviewed
     FROM newest AS c
     JOIN voice AS v ON v.run_id = c.run_id AND (v.tenant = c.tenant OR v.tenant = '')
+    GROUP BY c.candidate_id
+),
+-- Leases that have not run out. A review of the same person ends its leases, and of several people the first one holds the run.
+lease AS (
+    SELECT f.run_id, f.tenant, f.person, min(f.position) AS position, max(f.leased_until) AS leased_until
+    FROM fact AS f
+    LEFT JOIN voice AS v ON v.run_id = f.run_id AND v.tenant = f.tenant AND v.person = f.person AND v.event_time >= f.event_time
+    WHERE f.leased_until > now() AND v.person IS NULL
+    GROUP BY f.run_id, f.tenant, f.person
+),
+held AS (
+    SELECT
+        c.candidate_id,
+        first_value(l.person ORDER BY l.position) AS leased_by, first_value(l.leased_until ORDER BY l.position) AS leased_until
+    FROM newest AS c
+    JOIN lease AS l ON l.run_id = c.run_id AND (l.tenant = c.tenant OR l.tenant = '')
+    GROUP BY c.candidate_id
+),
+gone AS (
+    SELECT c.candidate_id, max(f.event_time) AS retired_at
+    FROM newest AS c
+    JOIN fact AS f ON f.run_id = c.run_id AND (f.tenant = c.tenant OR f.tenant = '')
+    WHERE f.retires
     GROUP BY c.candidate_id
 ),
 judged AS (
@@ -57,22 +91,33 @@ judged AS (
         c.* EXCEPT (place, change, number, events_version, written_at),
         coalesce(r.reviews, 0) AS reviews, coalesce(r.decisions, 0) AS decisions,
         coalesce(r.accepts, 0) AS accepts, coalesce(r.rejects, 0) AS rejects, coalesce(r.edits, 0) AS edits,
-        coalesce(r.wanted, false) AS wanted, r.reviewers, r.last_reviewed
+        r.wanted_at, r.reviewers, r.last_reviewed, h.leased_by, h.leased_until, g.retired_at
     FROM newest AS c
     LEFT JOIN reviewed AS r ON r.candidate_id = c.candidate_id
+    LEFT JOIN held AS h ON h.candidate_id = c.candidate_id
+    LEFT JOIN gone AS g ON g.candidate_id = c.candidate_id
 ),
-placed AS (
+needed AS (
     SELECT
         *,
         CASE
+            WHEN retired_at >= wanted_at THEN 'retired'
             WHEN decisions = 0 THEN 'queued'
             -- A third person settles a disagreement of two.
             WHEN accepts = rejects + edits THEN 'second_review'
             WHEN severity = 'critical' AND decisions < 2 THEN 'second_review'
-            WHEN wanted THEN 'eval_case'
+            WHEN wanted_at IS NOT NULL THEN 'eval_case'
             ELSE 'decided'
-        END AS state
+        END AS need
     FROM judged
+),
+placed AS (
+    SELECT
+        * EXCEPT (leased_by, leased_until, need), need IN ('queued', 'second_review') AS waits,
+        CASE WHEN need IN ('queued', 'second_review') AND leased_by IS NOT NULL THEN 'leased' ELSE need END AS state,
+        CASE WHEN need IN ('queued', 'second_review') THEN leased_by END AS leased_by,
+        CASE WHEN need IN ('queued', 'second_review') THEN leased_until END AS leased_until
+    FROM needed
 )
 SELECT
     candidate_id, week, state,
@@ -81,11 +126,11 @@ SELECT
         WHEN accepts < rejects + edits AND rejects > 0 THEN 'reject'
         WHEN accepts < rejects + edits THEN 'edit'
     END AS decision,
-    reviews, decisions, reviewers, last_reviewed,
+    reviews, decisions, reviewers, last_reviewed, leased_by, leased_until,
     tenant, source, run_id, attempt, ended_at, task, release_id, release_fingerprint, stage, outcome_status,
     kind, class, classes, severity, signature, must_take, probability, inclusion_probability,
     1 / inclusion_probability AS weight, signature_members, signature_taken,
-    CASE WHEN state IN ('queued', 'second_review') THEN date_part('epoch', now()) - date_part('epoch', entered_at) END AS queue_age_s,
+    CASE WHEN waits THEN date_part('epoch', now()) - date_part('epoch', entered_at) END AS queue_age_s,
     row_number() OVER (
         ORDER BY
             CASE severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 WHEN 'medium' THEN 2 ELSE 3 END,

@@ -1,4 +1,4 @@
--- Reviews by UTC day and reviewer. Each review counts once, with its last revision.
+-- Reviews by UTC day and reviewer. Each review counts once, with its last revision. Leases and retirements are no reviews.
 -- column day: UTC day of the reviews
 -- column reviews: reviews, undecided ones included
 -- column decided: accept, reject or edit
@@ -6,12 +6,13 @@
 -- example: SELECT day, reviewer, reviews, decided, minutes FROM review_throughput ORDER BY day DESC
 WITH fact AS (
     SELECT * FROM (
-        SELECT tenant, reviewer, event_time, review_decision, review_duration_micros, row_number() OVER (
-            PARTITION BY run_id, tenant, reviewer, review_id ORDER BY revision DESC, event_time DESC, content_hash DESC
-        ) AS place
+        SELECT tenant, reviewer, event_time, review_decision, review_duration_micros, review_leased_until, review_retired,
+            row_number() OVER (
+                PARTITION BY run_id, tenant, reviewer, review_id ORDER BY revision DESC, event_time DESC, content_hash DESC
+            ) AS place
         FROM events
         WHERE event_type = 'run.review'
-    ) WHERE place = 1
+    ) WHERE place = 1 AND review_leased_until IS NULL AND NOT coalesce(review_retired, false)
 )
 SELECT
     date_trunc('day', event_time) AS day, tenant, coalesce(reviewer, 'unknown') AS reviewer,
