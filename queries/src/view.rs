@@ -37,9 +37,16 @@ const FILES: &[(&str, &str)] = &[
     ("quarantine_summary", include_str!("view/quarantine_summary.sql")),
     ("silences", include_str!("view/silences.sql")),
     ("rule_precision", include_str!("view/rule_precision.sql")),
+    ("reviews", include_str!("view/reviews.sql")),
     ("current_candidates", include_str!("view/current_candidates.sql")),
     ("review_queue", include_str!("view/review_queue.sql")),
+    ("review_backlog", include_str!("view/review_backlog.sql")),
     ("review_throughput", include_str!("view/review_throughput.sql")),
+    ("reviewer_agreement", include_str!("view/reviewer_agreement.sql")),
+    ("failure_classes", include_str!("view/failure_classes.sql")),
+    ("judge_verdicts", include_str!("view/judge_verdicts.sql")),
+    ("overturned_verdicts", include_str!("view/overturned_verdicts.sql")),
+    ("judge_success", include_str!("view/judge_success.sql")),
 ];
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {

@@ -1,6 +1,8 @@
 -- The runs in the samples for review, with their reviews so far. One row per run that `candidates` has in the sample of its week.
 -- column state: queued: needs a decision; leased: somebody has taken it, and its lease has not run out; second_review: needs another person, because it is critical or its reviewers are tied; decided; eval_case: decided, and a reviewer asked for an eval case; retired: its eval case is out of use
 -- column decision: decision of the majority: accept, reject or edit; reject and edit both say that the run was wrong; null if it is tied
+-- column passed: true if the majority accepts the run; false if it rejects or edits it; null if it is tied or has no decision
+-- column review_probability: probability that a run like it is in the sample and decided: `inclusion_probability` times the share of decided candidates of its week, tenant, task, class and severity; null if none is decided
 -- column reviews: people who reviewed it, undecided ones included; of several reviews by one person the latest counts
 -- column decisions: of these, people who decided
 -- column reviewers: their names, in order
@@ -19,8 +21,8 @@ WITH newest AS (
 ),
 said AS (
     SELECT
-        run_id, tenant, reviewer, coalesce(reviewer, review_id) AS person, review_id, event_time, revision, content_hash,
-        review_decision, coalesce(review_make_eval_case, false) AS wants, coalesce(review_retired, false) AS retires,
+        run_id, tenant, coalesce(reviewer, review_id) AS person, coalesce(reviewer, 'unknown') AS reviewer, review_id, event_time,
+        revision, content_hash, coalesce(review_retired, false) AS retires,
         -- No lease blocks a run for longer than a day, whatever it says.
         CASE WHEN review_leased_until IS NOT NULL THEN least(review_leased_until, event_time + INTERVAL '1 day') END AS leased_until,
         -- All statements about a run with one key are in one partition: its offsets say who was first.
@@ -38,37 +40,27 @@ fact AS (
         FROM said
     ) WHERE place = 1
 ),
--- Of several reviews by one person the latest counts. A lease or a retirement is no review.
-voice AS (
-    SELECT * FROM (
-        SELECT * EXCEPT (place), row_number() OVER (
-            PARTITION BY run_id, tenant, person ORDER BY event_time DESC, revision DESC, content_hash DESC
-        ) AS place
-        FROM fact
-        WHERE leased_until IS NULL AND NOT retires
-    ) WHERE place = 1
-),
 reviewed AS (
     SELECT
-        c.candidate_id,
+        candidate_id,
         count(*) AS reviews,
-        count(*) FILTER (WHERE v.review_decision IN ('accept', 'reject', 'edit')) AS decisions,
-        count(*) FILTER (WHERE v.review_decision = 'accept') AS accepts,
-        count(*) FILTER (WHERE v.review_decision = 'reject') AS rejects,
-        count(*) FILTER (WHERE v.review_decision = 'edit') AS edits,
-        max(v.event_time) FILTER (WHERE v.wants AND v.review_decision IN ('accept', 'reject', 'edit')) AS wanted_at,
-        string_agg(coalesce(v.reviewer, 'unknown'), ', ' ORDER BY v.reviewer) AS reviewers,
-        max(v.event_time) AS last_reviewed
-    FROM newest AS c
-    JOIN voice AS v ON v.run_id = c.run_id AND (v.tenant = c.tenant OR v.tenant = '')
-    GROUP BY c.candidate_id
+        count(passed) AS decisions,
+        count(*) FILTER (WHERE decision = 'accept') AS accepts,
+        count(*) FILTER (WHERE decision = 'reject') AS rejects,
+        count(*) FILTER (WHERE decision = 'edit') AS edits,
+        max(reviewed_at) FILTER (WHERE make_eval_case AND passed IS NOT NULL) AS wanted_at,
+        string_agg(reviewer, ', ' ORDER BY reviewer) AS reviewers,
+        max(reviewed_at) AS last_reviewed
+    FROM reviews
+    GROUP BY candidate_id
 ),
 -- Leases that have not run out. A review of the same person ends its leases, and of several people the first one holds the run.
 lease AS (
     SELECT f.run_id, f.tenant, f.person, min(f.position) AS position, max(f.leased_until) AS leased_until
     FROM fact AS f
-    LEFT JOIN voice AS v ON v.run_id = f.run_id AND v.tenant = f.tenant AND v.person = f.person AND v.event_time >= f.event_time
-    WHERE f.leased_until > now() AND v.person IS NULL
+    LEFT JOIN reviews AS v
+        ON v.run_id = f.run_id AND (v.tenant = f.tenant OR f.tenant = '') AND v.reviewer = f.reviewer AND v.reviewed_at >= f.event_time
+    WHERE f.leased_until > now() AND v.candidate_id IS NULL
     GROUP BY f.run_id, f.tenant, f.person
 ),
 held AS (
@@ -108,7 +100,12 @@ needed AS (
             WHEN severity = 'critical' AND decisions < 2 THEN 'second_review'
             WHEN wanted_at IS NOT NULL THEN 'eval_case'
             ELSE 'decided'
-        END AS need
+        END AS need,
+        CASE
+            WHEN accepts > rejects + edits THEN 'accept'
+            WHEN accepts < rejects + edits AND rejects > 0 THEN 'reject'
+            WHEN accepts < rejects + edits THEN 'edit'
+        END AS decision
     FROM judged
 ),
 placed AS (
@@ -120,15 +117,12 @@ placed AS (
     FROM needed
 )
 SELECT
-    candidate_id, week, state,
-    CASE
-        WHEN accepts > rejects + edits THEN 'accept'
-        WHEN accepts < rejects + edits AND rejects > 0 THEN 'reject'
-        WHEN accepts < rejects + edits THEN 'edit'
-    END AS decision,
-    reviews, decisions, reviewers, last_reviewed, leased_by, leased_until,
+    candidate_id, week, state, decision, decision = 'accept' AS passed, reviews, decisions, reviewers, last_reviewed,
+    leased_by, leased_until,
     tenant, source, run_id, attempt, ended_at, task, release_id, release_fingerprint, stage, outcome_status,
     kind, class, classes, severity, signature, must_take, probability, inclusion_probability,
+    inclusion_probability * nullif(count(decision) OVER (PARTITION BY week, tenant, task, class, severity), 0)
+        / count(*) OVER (PARTITION BY week, tenant, task, class, severity) AS review_probability,
     1 / inclusion_probability AS weight, signature_members, signature_taken,
     CASE WHEN waits THEN date_part('epoch', now()) - date_part('epoch', entered_at) END AS queue_age_s,
     row_number() OVER (
