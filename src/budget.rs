@@ -74,6 +74,11 @@ impl Budget {
         self.bytes / 8
     }
 
+    /// Returns the share of the statements of all who ask the server. It is off by default.
+    pub(crate) fn served(self) -> usize {
+        self.bytes / 4
+    }
+
     /// Queries of rules on whole tables.
     pub(crate) fn rules(self) -> usize {
         self.bytes / 4

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::LogFormat;
-use crate::{alerts, audit, candidates, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
+use crate::{alerts, api, audit, candidates, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
 
 /// Monitor LLM applications in production.
 ///
@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Run ingest, aggregate, rollup, watch and deliver in one process.
     ///
     /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
-    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. If `evals.sample` is on, evals samples runs for review. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. If `evals.sample` is on, evals samples runs for review. If `api.serve` is on, serve answers queries over HTTP. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -84,6 +84,10 @@ pub(crate) enum Command {
   bellwether evals --config bellwether.toml --until-caught-up
   bellwether sql --root bellwether-data \"SELECT * FROM candidates\"    list the sampled runs")]
     Evals(RoleArgs),
+    /// Answer queries over HTTP: SQL, and endpoints for pages and scripts; or make and revoke tokens.
+    ///
+    /// Needs no Kafka, and only reads the tables. Without tokens, it answers this machine alone.
+    Serve(api::ServeArgs),
     /// List alerts, show their evidence, acknowledge and silence them.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
@@ -346,6 +350,10 @@ mod tests {
             "deliver",
             "deliver test",
             "deliver routes",
+            "serve",
+            "serve token add",
+            "serve token list",
+            "serve token revoke",
             "alerts list",
             "alerts show",
             "alerts ack",

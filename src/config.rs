@@ -25,17 +25,19 @@ use bellwether_evidence::LinkSettings;
 use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 use bellwether_redact::{Kind, Policy, Redactor, Setting};
+use bellwether_serve::ServerSettings;
 use bellwether_sinks::PingSettings;
 
 use crate::budget::{self, Budget};
 use crate::candidates::CONTENT_PLACE;
-use crate::gate::http::GateConfig;
+use crate::gate::GateConfig;
 use crate::gate::notify::is_webhook;
 use crate::hooks::pagerduty::Secrets as WebhookSecrets;
 use crate::roles;
 use crate::roles::aggregate::AggregateSettings;
 use crate::roles::evals::EvalsConfig;
 use crate::roles::heartbeat::HeartbeatSettings;
+use crate::roles::serve::ApiConfig;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
 use crate::sql::{LEAST_MEMORY, SqlLimits};
@@ -75,6 +77,7 @@ pub(crate) struct Config {
     pub(crate) alerts: AlertsSettings,
     pub(crate) deliver: DeliverSettings,
     pub(crate) evals: EvalsConfig,
+    pub(crate) api: ApiConfig,
     pub(crate) links: LinkSettings,
     pub(crate) gate: GateConfig,
     pub(crate) maintain: MaintainSettings,
@@ -153,6 +156,7 @@ impl Config {
             alerts: alerts(&mut reader, text, defaults.alerts),
             deliver: deliver(&mut reader, text),
             evals: evals(&mut reader, defaults.evals),
+            api: api(&mut reader, defaults.api),
             links: links(&mut reader),
             gate: GateConfig {
                 policy: reader.optional("gate.policy").map(Into::into),
@@ -186,6 +190,7 @@ impl Config {
         config.rollup.memory_bytes = memory.rollup();
         config.alerts.watch.memory_bytes = memory.rules();
         config.evals.sampler.memory_bytes = memory.samples();
+        config.api.server.memory_bytes = memory.served();
         config.queries.memory_bytes = memory.statement();
         config
     }
@@ -228,14 +233,17 @@ impl Config {
                 ),
             );
         }
-        if self.maintain.keep_replaced < self.queries.timeout.saturating_add(LONGER_THAN_A_STATEMENT) {
-            let timeout = humantime::format_duration(self.queries.timeout);
-            reader.problem(
-                "maintain.keep_replaced",
-                &format!(
-                    "is too short: a statement may read replaced files for `queries.timeout` ({timeout}); add 5 minutes"
-                ),
-            );
+        for (key, timeout) in [("queries.timeout", self.queries.timeout), ("api.timeout", self.api.server.timeout)] {
+            if self.maintain.keep_replaced < timeout.saturating_add(LONGER_THAN_A_STATEMENT) {
+                let timeout = humantime::format_duration(timeout);
+                let what =
+                    format!("is too short: a statement may read replaced files for `{key}` ({timeout}); add 5 minutes");
+                reader.problem("maintain.keep_replaced", &what);
+            }
+        }
+        if let Err(error) = self.api.server.check() {
+            let hint = error.hint().unwrap_or_default();
+            reader.problem("api.address", &format!("is refused: {}; {hint}", error.message()));
         }
         for (key, problem) in self.links.problems() {
             reader.problem(&format!("links.{key}"), &problem);
@@ -479,6 +487,27 @@ fn evals(reader: &mut ConfigReader<'_>, defaults: EvalsConfig) -> EvalsConfig {
     }
 }
 
+fn api(reader: &mut ConfigReader<'_>, defaults: ApiConfig) -> ApiConfig {
+    let server = defaults.server;
+    ApiConfig {
+        is_in_run: reader.boolean("api.serve", defaults.is_in_run),
+        server: ServerSettings {
+            address: reader.parsed("api.address", "an address such as `127.0.0.1:9465`", server.address),
+            certificate: reader.optional("api.certificate_file").map(Into::into),
+            key: reader.optional("api.key_file").map(Into::into),
+            tokens: reader.optional("api.tokens_file").map(Into::into),
+            audit: reader.optional("api.audit_file").map(Into::into),
+            memory_bytes: reader.bytes("api.memory_bytes", 2 * LEAST_MEMORY, server.memory_bytes),
+            statements: reader.number_of("api.statements", 1..=1000, server.statements),
+            timeout: reader.duration("api.timeout", Duration::from_millis(1), server.timeout),
+            max_rows: reader.integer("api.max_rows", 1..=i64::MAX.unsigned_abs(), server.max_rows),
+            max_bytes: reader.bytes("api.max_bytes", 1 << 10, server.max_bytes),
+            connections: reader.number_of("api.connections", 1..=100_000, server.connections),
+            patience: server.patience,
+        },
+    }
+}
+
 fn alerts(reader: &mut ConfigReader<'_>, text: &str, defaults: AlertsSettings) -> AlertsSettings {
     let watch = defaults.watch;
     AlertsSettings {
@@ -608,7 +637,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 63, "keys with a default");
+        assert_eq!(keys, 71, "keys with a default");
     }
 
     #[test]
@@ -770,6 +799,17 @@ mod tests {
         assert!(refused("[maintain]\nkeep_replaced = \"12m\"\n").contains("`maintain.keep_replaced` is too short"));
         assert!(refused("[queries]\ntimeout = \"2h\"\n").contains("`queries.timeout` (2h)"));
         assert!(refused("[maintain]\nkeep_unnamed = \"1h\"\n").contains("maintain.keep_unnamed"));
+    }
+
+    #[test]
+    fn queries_beyond_this_machine_need_tls_and_tokens() {
+        let open = "[api]\naddress = \"0.0.0.0:9465\"\n";
+        assert!(refused(open).contains("`api.address` is refused"), "{}", refused(open));
+        let safe = format!("{open}certificate_file = \"/c\"\nkey_file = \"/k\"\ntokens_file = \"/t\"\n");
+        assert!(parse(&safe).expect("TLS and tokens").api.server.tokens.is_some());
+        assert!(refused("[api]\ncertificate_file = \"/c\"\n").contains("both a certificate and its key"));
+        assert!(refused("[api]\ntimeout = \"2h\"\n").contains("`api.timeout` (2h)"));
+        assert!(refused("[api]\nstatements = 0\n").contains("`api.statements`"));
     }
 
     #[test]

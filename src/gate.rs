@@ -1,6 +1,5 @@
 //! `bellwether gate`: asks whether a release may go on, and says so by its exit code.
 
-pub(crate) mod http;
 pub(crate) mod notify;
 mod table;
 
@@ -11,9 +10,10 @@ use std::time::Duration;
 use bellwether_alerts::gate::{GateAnswer, GateDecision, GateReader, GateSettings, Policy, Question};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
+use bellwether_serve::{Told, since};
 use clap::Args;
 
-use self::notify::{Notifier, Patience};
+use self::notify::{Background, Notifier, Patience};
 use crate::config::Config;
 use crate::root::{RootArgs, open_to_read};
 use crate::status_line::StatusLine;
@@ -21,6 +21,17 @@ use crate::{exit, screen};
 
 /// Time between two questions with `--wait`.
 const POLL: Duration = Duration::from_secs(10);
+
+/// Settings of the gate.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GateConfig {
+    /// The policy; none for the shipped one.
+    pub(crate) policy: Option<PathBuf>,
+    /// The file with the bearer token of the gate beside health and metrics.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The webhook that hears of rollbacks.
+    pub(crate) notify: Option<String>,
+}
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -99,13 +110,13 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
     let lake = open_to_read(&root.uri, &root.options).await?;
     let find = |name: &str| Notifier::find(name, root.config.as_ref(), &lake.clock(), Patience::COMMAND);
     let notifier = args.notify.as_deref().map(find).transpose()?;
-    let since = args.since.as_deref().map(|text| since(text, lake.clock().now_micros())).transpose()?;
+    let from = args.since.as_deref().map(|text| since(text, lake.clock().now_micros())).transpose()?;
     let question = Question {
         task: args.task.unwrap_or_default(),
         canary: args.canary,
         baseline: args.baseline,
         tenant: args.tenant,
-        since,
+        since: from,
         offline: args.offline,
     };
     let answer = wait_for(&reader, &lake, &question, args.wait).await?;
@@ -154,6 +165,21 @@ pub(crate) fn reader(config: Option<&Config>, policy: Option<&Path>) -> Result<G
     Ok(GateReader { policy: file.map_or_else(|| Ok(Policy::default()), policy_of)?, contracts, settings })
 }
 
+/// Returns the endpoints of the gate beside health and metrics.
+///
+/// # Errors
+/// `Config` if the policy is invalid, the token cannot be read or is too short, or `gate.notify` is no webhook.
+pub(crate) fn routes(config: &Config, lake: &Lake) -> Result<axum::Router> {
+    let reader = reader(Some(config), None)?;
+    let find = |name: &String| Notifier::find(name, Some(config), &lake.clock(), Patience::SERVED);
+    let notifier = config.gate.notify.as_ref().map(find).transpose()?;
+    let told = notifier.map(|notifier| {
+        let background = Background::new(notifier, lake);
+        Box::new(move |answer: &GateAnswer| background.tell(answer)) as Told
+    });
+    bellwether_serve::gate_routes(reader, lake, config.gate.token_file.clone(), config.serve.address, told)
+}
+
 fn policy_of(file: &Path) -> Result<Policy> {
     let text = std::fs::read_to_string(file).map_err(|source| {
         Error::config(format!("cannot read the policy `{}`", file.display()))
@@ -200,30 +226,9 @@ async fn wait_for(reader: &GateReader, lake: &Lake, question: &Question, wait: O
     }
 }
 
-/// Parses a moment, or a duration before now, into microseconds since the epoch.
-pub(crate) fn since(text: &str, now: i64) -> Result<i64> {
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
-        let since_epoch = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        return Ok(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX));
-    }
-    let ago = humantime::parse_duration(text).map_err(|_| {
-        Error::config(format!("`{text}` is neither a time nor a duration"))
-            .with_hint("give a time such as 2026-11-12T08:00:00Z, or a duration before now such as 6h")
-    })?;
-    Ok(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_absolute_or_before_now() {
-        let now = 1_795_543_200_000_000;
-        assert_eq!(since("2026-11-24T17:00:00Z", now).expect("a time"), now - 3_600_000_000);
-        assert_eq!(since("1h", now).expect("a duration"), now - 3_600_000_000);
-        assert!(since("yesterday", now).expect_err("neither").message().contains("`yesterday`"));
-    }
 
     #[test]
     fn an_invalid_policy_is_reported_with_every_problem() {

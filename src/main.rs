@@ -2,13 +2,14 @@
 //!
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
-//! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals and maintain; `process` starts, drains and ends them at `signals`.
-//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services.
+//! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals, serve and maintain; `process` starts, drains and ends them at `signals`.
+//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services, `api` is the command that answers queries.
 //! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report`, `candidates`, `evalset` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
 
 mod alerts;
+mod api;
 mod audit;
 mod budget;
 mod candidates;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
             | Command::Replay(_)
             | Command::Alerts(_)
             | Command::Deliver(deliver::DeliverArgs { command: Some(_), .. })
+            | Command::Serve(api::ServeArgs { command: Some(_), .. })
             | Command::Rules(_)
             | Command::Gate(_)
             | Command::Report(_)
@@ -106,6 +108,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rollup(args) => run_roles(&args, Some(roles::rollup::NAME)),
         Command::Watch(args) => run_roles(&args, Some(roles::watch::NAME)),
         Command::Deliver(args) => run_deliver(args),
+        Command::Serve(args) => api::run(args),
         Command::Evals(args) => run_roles(&args, Some(roles::evals::NAME)),
         Command::Alerts(command) => block_on(alerts::run(command)),
         Command::Rules(command) => block_on(rules::run(command)),

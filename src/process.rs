@@ -77,7 +77,7 @@ impl Process {
         let (registry, health) = (Registry::new(), Health::new(config.serve.stale_after));
         let hooks = hooks::router(&config.serve, &lake);
         let (stop, stop_service) = (CancellationToken::new(), CancellationToken::new());
-        let more = hooks.merge(gate::http::routes(config, &lake, config.serve.address)?);
+        let more = hooks.merge(gate::routes(config, &lake)?);
         let (address, service) =
             serve::start(config.serve.address, health.clone(), registry.clone(), more, stop_service.clone()).await?;
         let handover = roles::handover(config, &roles);

@@ -1,6 +1,6 @@
 //! The roles of a process.
 //!
-//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver`, `evals`, `maintain` and `heartbeat`. To add a role, write
+//! Each file below holds one role: `ingest`, `aggregate`, `rollup`, `watch`, `deliver`, `evals`, `serve`, `maintain` and `heartbeat`. To add a role, write
 //! a file that implements [`Role`] and add a line to [`ROLES`]. `crate::process` starts roles, drains them and ends them; `crate::progress` watches
 //! how far they are.
 
@@ -11,6 +11,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod ingest;
 mod maintain;
 pub(crate) mod rollup;
+pub(crate) mod serve;
 pub(crate) mod watch;
 
 use bellwether_base::{Error, Result};
@@ -29,8 +30,17 @@ type NewRole = fn(&Config) -> Box<dyn Role>;
 
 /// All roles, in the order of the data flow: with `--until-caught-up` each one ends once those before it have ended and it has
 /// read everything.
-const ROLES: &[NewRole] =
-    &[ingest::new, aggregate::new, rollup::new, watch::new, deliver::new, evals::new, maintain::new, heartbeat::new];
+const ROLES: &[NewRole] = &[
+    ingest::new,
+    aggregate::new,
+    rollup::new,
+    watch::new,
+    deliver::new,
+    evals::new,
+    serve::new,
+    maintain::new,
+    heartbeat::new,
+];
 
 /// The work of a role: ends when the role is stopped or has caught up.
 pub(crate) type Work = BoxFuture<'static, Result<()>>;
@@ -143,7 +153,7 @@ mod tests {
         let config = config(REFERENCE);
         assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "maintain"]);
         assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch");
-        for name in ["ingest", "rollup", "watch", "evals"] {
+        for name in ["ingest", "rollup", "watch", "evals", "serve"] {
             assert_eq!(list(&only(&config, name)), [name, "maintain"]);
         }
         assert_eq!(list(&only(&config, "aggregate")), ["aggregate", "rollup", "maintain"]);
@@ -176,6 +186,12 @@ mod tests {
         let config = config("[evals]\nsample = true\n");
         assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "evals", "maintain"]);
         assert_eq!(names(&all(&config)), "ingest, aggregate, rollup, watch, evals");
+    }
+
+    #[test]
+    fn run_answers_queries_if_it_is_turned_on() {
+        let config = config("[api]\nserve = true\n");
+        assert_eq!(list(&all(&config)), ["ingest", "aggregate", "rollup", "watch", "serve", "maintain"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`, and those of [`hooks`](crate::hooks) and of the gate
-//! (`gate/http.rs`).
+//! (`bellwether_serve`).
 //!
 //! Both health endpoints respond with 200 or 503 and a JSON object that names stale or degraded roles, with the reason.
 

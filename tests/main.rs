@@ -8,7 +8,7 @@
 //! * `redaction` looks for planted values in all that the program writes.
 //! * `deliver` sends alerts by the program; `evidence` covers their pages.
 //! * `late` covers statements that arrive after the run they are about, or before it.
-//! * `gate` asks whether canaries may go on.
+//! * `gate` asks whether canaries may go on; `serve` starts the server of queries.
 //! * `pipeline` follows events from Kafka to SQL results; `clients` runs the README's first events; `statistics` compares
 //!   the detection functions with independent libraries; `house` enforces the edges between crates; `crash` kills workers,
 //!   fills disks, and stops brokers and object stores; `monitoring` has Prometheus's own tool check what Prometheus reads.
@@ -34,5 +34,6 @@ mod monitoring;
 mod pipeline;
 mod redaction;
 mod report;
+mod serve;
 mod simulation;
 mod statistics;

@@ -116,6 +116,11 @@ impl Engine {
         self.0.tables.refresh(&self.0.base).await
     }
 
+    /// Returns the versions of the stored tables that the next statement sees at least; none of tables in memory.
+    pub fn versions(&self) -> BTreeMap<Table, i64> {
+        self.0.tables.snapshot().versions.clone()
+    }
+
     /// Returns the memory that statements of all sessions hold, in bytes, as far as the pool accounts for it.
     pub fn used_bytes(&self) -> usize {
         self.0.base.runtime_env().memory_pool.reserved()

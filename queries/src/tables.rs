@@ -59,6 +59,8 @@ pub(crate) struct Snapshot {
     tables: BTreeMap<&'static str, Arc<dyn TableProvider>>,
     /// Number of replacements of tables, so that a view planned over older ones is not kept.
     pub(crate) generation: u64,
+    /// The versions of the stored tables; none of tables in memory.
+    pub(crate) versions: BTreeMap<Table, i64>,
     /// True if the tables are those of a lake: their rows are the same for as long as the snapshot.
     pub(crate) stored: bool,
     /// The roll-ups that queries may use.
@@ -161,7 +163,7 @@ impl Tables {
             let events = newest.iter().find(|(table, _)| *table == Table::Events).map(|(_, snapshot)| snapshot);
             tables.push(numbers(&events.map(Reading::all).unwrap_or_default())?);
             let RollUps { hours, days } = rolled(&newest);
-            self.replace(tables, Some(Rolled::up_to(hours, days)));
+            self.replace(tables, refreshed.versions.clone(), Some(Rolled::up_to(hours, days)));
             break;
         }
         refreshed.answered = asked;
@@ -172,11 +174,12 @@ impl Tables {
     pub(crate) async fn open_at(&self, state: &SessionState, lake: &Lake, at: &[(Table, i64)]) -> Result<()> {
         let version = |table| at.iter().find(|(name, _)| *name == table).map(|(_, version)| *version);
         let opened = future::try_join_all(Table::ALL.map(|table| open(state, lake, table, version(table)))).await?;
+        let versions = opened.iter().map(|(table, version, _)| (*table, *version)).collect();
         let mut tables: Vec<_> = opened.into_iter().map(|(table, _, provider)| (table.name(), provider)).collect();
         // The progress of ingest at an older version is not recorded.
         tables.push(numbers(&[])?);
         // Roll-ups belong to the newest version of `metrics` only.
-        self.replace(tables, Some(Rolled::default()));
+        self.replace(tables, versions, Some(Rolled::default()));
         Ok(())
     }
 
@@ -188,7 +191,7 @@ impl Tables {
         }
         let fresh = RowsTable::new(schema);
         fresh.put(rows);
-        self.replace(vec![(table.name(), Arc::new(fresh.clone()))], None);
+        self.replace(vec![(table.name(), Arc::new(fresh.clone()))], BTreeMap::new(), None);
         in_memory.insert(table, fresh);
     }
 
@@ -197,16 +200,22 @@ impl Tables {
         for table in Table::ALL {
             self.put(table, table.arrow_schema(), Vec::new());
         }
-        self.replace(vec![numbers(&[])?], None);
+        self.replace(vec![numbers(&[])?], BTreeMap::new(), None);
         Ok(())
     }
 
     /// Replaces tables; `rolled` is how far the roll-ups go if the tables are those of a lake.
-    fn replace(&self, tables: Vec<(&'static str, Arc<dyn TableProvider>)>, rolled: Option<Rolled>) {
+    fn replace(
+        &self,
+        tables: Vec<(&'static str, Arc<dyn TableProvider>)>,
+        versions: BTreeMap<Table, i64>,
+        rolled: Option<Rolled>,
+    ) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = Snapshot::clone(&current);
         next.tables.extend(tables);
         next.generation += 1;
+        next.versions = versions;
         next.stored = rolled.is_some();
         next.rolled = rolled.unwrap_or_default();
         *current = Arc::new(next);

@@ -375,6 +375,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "queries",
         "alerts",
         "evals",
+        "api",
         "gate",
         "links",
         "heartbeat",

@@ -1,4 +1,4 @@
-//! Output formats: tables and records for people; csv, json, ndjson and parquet for programs.
+//! Output formats: tables and records for people; those of [`Encoder`] for programs.
 //!
 //! Tables are fitted to the terminal by cutting texts and leaving out columns; records show everything. The formats for
 //! programs are written as rows arrive, so that results may be larger than memory.
@@ -10,17 +10,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_base::{Error, Result};
 use bellwether_queries::Answer;
+use bellwether_serve::{EncodeError, Encoder, Format as ForPrograms};
 use bellwether_stats::figure;
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use futures::StreamExt;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
 
 use crate::screen::{self, Value};
 
@@ -41,6 +38,8 @@ pub(crate) enum Format {
     Json,
     /// One JSON object per line.
     Ndjson,
+    /// Stream of Arrow's interprocess communication; needs --output or a pipe.
+    Arrow,
     /// Apache Parquet; needs --output or a pipe.
     Parquet,
 }
@@ -48,8 +47,13 @@ pub(crate) enum Format {
 /// Writes a result. Returns false if the pipe it goes to is closed.
 pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -> Result<bool> {
     let terminal = file.is_none() && io::stdout().is_terminal();
-    if format == Format::Parquet && terminal {
-        return Err(Error::config("refusing to write Parquet to a terminal").with_hint("add --output FILE"));
+    let binary = match format {
+        Format::Parquet => Some("Parquet"),
+        Format::Arrow => Some("Arrow"),
+        _ => None,
+    };
+    if let Some(name) = binary.filter(|_| terminal) {
+        return Err(Error::config(format!("refusing to write {name} to a terminal")).with_hint("add --output FILE"));
     }
     let target: Box<dyn Write + Send> = match file {
         Some(path) => Box::new(
@@ -63,10 +67,11 @@ pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -
         Format::Table if terminal => table(answer, &mut target, screen::width()).await,
         Format::Table => table(answer, &mut target, None).await,
         Format::Record => records(answer, &mut target, screen::width().filter(|_| terminal)).await,
-        Format::Csv => csv(answer, &mut target).await,
-        Format::Json => json(answer, &mut target).await,
-        Format::Ndjson => ndjson(answer, &mut target).await,
-        Format::Parquet => columns(answer, &mut target).await,
+        Format::Csv => encoded(answer, ForPrograms::Csv, &mut target).await,
+        Format::Json => encoded(answer, ForPrograms::Json, &mut target).await,
+        Format::Ndjson => encoded(answer, ForPrograms::Ndjson, &mut target).await,
+        Format::Arrow => encoded(answer, ForPrograms::Arrow, &mut target).await,
+        Format::Parquet => encoded(answer, ForPrograms::Parquet, &mut target).await,
     };
     match done.and_then(|()| target.flush().map_err(Failed::from)) {
         Ok(()) => Ok(true),
@@ -106,77 +111,24 @@ impl From<arrow::error::ArrowError> for Failed {
     }
 }
 
-impl From<parquet::errors::ParquetError> for Failed {
-    fn from(source: parquet::errors::ParquetError) -> Self {
-        Self::Other(Error::unavailable("cannot write the result as Parquet").with_source(source))
+impl From<EncodeError> for Failed {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Io(source) => source.into(),
+            EncodeError::Other(error) => Self::Other(error),
+        }
     }
 }
 
 type Written = Result<(), Failed>;
 
-async fn csv(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(target);
-    let mut empty = true;
+/// Writes rows as they arrive.
+async fn encoded(mut answer: Answer, format: ForPrograms, target: &mut (impl Write + Send)) -> Written {
+    let mut encoder = Encoder::new(format, Arc::clone(&answer.schema), target)?;
     while let Some(batch) = answer.batches.next().await {
-        writer.write(&flat(&batch?)?)?;
-        empty = false;
+        encoder.write(&batch?)?;
     }
-    if empty {
-        writer.write(&flat(&RecordBatch::new_empty(answer.schema))?)?;
-    }
-    Ok(())
-}
-
-async fn json(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
-    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *target);
-    while let Some(batch) = answer.batches.next().await {
-        writer.write(&batch?)?;
-    }
-    writer.finish()?;
-    drop(writer);
-    writeln!(target)?;
-    Ok(())
-}
-
-async fn ndjson(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
-    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(target);
-    while let Some(batch) = answer.batches.next().await {
-        writer.write(&batch?)?;
-    }
-    writer.finish()?;
-    Ok(())
-}
-
-async fn columns(mut answer: Answer, target: &mut (impl Write + Send)) -> Written {
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(parquet::basic::ZstdLevel::try_new(3)?)).build();
-    let mut writer = ArrowWriter::try_new(target, answer.schema, Some(properties))?;
-    while let Some(batch) = answer.batches.next().await {
-        writer.write(&batch?)?;
-    }
-    writer.close()?;
-    Ok(())
-}
-
-/// Replaces nested columns, which CSV cannot hold, by their text.
-fn flat(batch: &RecordBatch) -> Result<RecordBatch, Failed> {
-    let schema = batch.schema();
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        if !column.data_type().is_nested() {
-            fields.push(field.as_ref().clone());
-            columns.push(ArrayRef::clone(column));
-            continue;
-        }
-        let formatter = ArrayFormatter::try_new(column.as_ref(), &FormatOptions::default())?;
-        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
-        fields.push(arrow::datatypes::Field::new(field.name(), DataType::Utf8, true));
-        columns.push(Arc::new(texts.collect::<arrow::array::StringArray>()));
-    }
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
-    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    Ok(encoder.finish()?)
 }
 
 async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Written {

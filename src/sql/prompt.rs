@@ -203,7 +203,9 @@ impl Prompt<'_> {
                 println(if self.format == Format::Record { "output format: record" } else { "output format: table" });
             }
             "\\o" => match <Format as clap::ValueEnum>::from_str(argument, true) {
-                Ok(Format::Parquet) | Err(_) => println("choose one of table, record, csv, json, ndjson"),
+                Ok(Format::Parquet | Format::Arrow) | Err(_) => {
+                    println("choose one of table, record, csv, json, ndjson")
+                }
                 Ok(format) => self.format = format,
             },
             "\\watch" => self.watch(argument).await,

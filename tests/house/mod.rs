@@ -159,6 +159,17 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        name: "bellwether-serve",
+        may_use: &[
+            "bellwether-base",
+            "bellwether-tables",
+            "bellwether-lake",
+            "bellwether-queries",
+            "bellwether-alerts",
+        ],
+        must_not_use: &["rdkafka", "deltalake", "object_store", "datafusion", "reqwest"],
+    },
+    Rule {
         name: "bellwether-evals",
         may_use: &[
             "bellwether-base",
@@ -211,6 +222,7 @@ const RULES: &[Rule] = &[
             "bellwether-sinks",
             "bellwether-evidence",
             "bellwether-report",
+            "bellwether-serve",
             "bellwether-redact",
             "bellwether-evalsets",
             "bellwether-evals",

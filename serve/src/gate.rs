@@ -4,15 +4,16 @@
 //!   (argo-rollouts, docs/analysis/web.md: a GET, optional headers, a JSON body).
 //! * `POST /api/v1/gate/flagger/confirm` and `…/rollback` are webhooks of Flagger (flagger, docs/gitbook/usage/webhooks.md: a POST
 //!   of `{name, namespace, phase, metadata}`; a 2xx confirms or rolls back, anything else does not). The question is in `metadata`.
+//! * `GET /v1/gate` of the server of queries asks the same question, for callers by its tokens.
 //!
-//! With `gate.notify`, an answer to roll back also reaches a webhook, once for each canary (`notify.rs`).
-//!
-//! Rules: an error never looks like a decision, and no answer waits for a webhook. Beyond loopback the gate is served only to those who have the token.
+//! Rules: an error never looks like a decision, and no answer waits for those who are told of it. Beyond loopback the gate is served only to those who have a token.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,14 +22,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bellwether_alerts::gate::{GateAnswer, GateDecision, GateReader, Question};
-use bellwether_base::{Error, ErrorKind};
+use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::notify::{Background, Notifier, Patience};
-use crate::config::Config;
+use crate::refused::{Answered, Refused};
 
 /// Questions that are answered at the same time; each may take the memory of a query.
 const AT_ONCE: usize = 2;
@@ -39,31 +39,28 @@ const BODY_BYTES: usize = 64 << 10;
 /// Shortest token: a shorter one can be guessed.
 const TOKEN_CHARACTERS: usize = 16;
 
-/// Settings of the gate.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct GateConfig {
-    /// The policy; none for the shipped one.
-    pub(crate) policy: Option<PathBuf>,
-    /// The file with the bearer token.
-    pub(crate) token_file: Option<PathBuf>,
-    /// The webhook that hears of rollbacks.
-    pub(crate) notify: Option<String>,
-}
-
-/// Everything that answers requests.
-struct Service {
+/// Answers questions of one server.
+pub(crate) struct Gate {
     reader: GateReader,
     lake: Lake,
+    slots: Semaphore,
+}
+
+/// The gate beside health and metrics, with its own token.
+struct Service {
+    gate: Gate,
     token_file: Option<PathBuf>,
     is_exposed: bool,
-    slots: Semaphore,
-    notify: Option<Background>,
+    told: Option<Told>,
 }
+
+/// Hears of each answer of the gate beside health and metrics, at once and without delay.
+pub type Told = Box<dyn Fn(&GateAnswer) + Send + Sync>;
 
 /// The question in a request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub(crate) struct Asked {
     #[serde(default)]
     task: String,
     canary: Option<String>,
@@ -74,6 +71,9 @@ struct Asked {
     mode: Option<String>,
     /// For webhooks, which cannot send headers.
     token: Option<String>,
+    /// The one who asks must not learn the names of other tenants.
+    #[serde(skip)]
+    is_restricted: bool,
 }
 
 /// The body of a webhook of Flagger. It may get more fields.
@@ -85,12 +85,6 @@ struct Webhook {
     metadata: BTreeMap<String, String>,
 }
 
-/// A request that is refused: the status, and the reason.
-#[derive(Debug)]
-struct Refused(StatusCode, String);
-
-type Answered<T> = Result<T, Refused>;
-
 // === impl Asked ===
 
 impl Asked {
@@ -98,55 +92,44 @@ impl Asked {
     fn of(pairs: &BTreeMap<String, String>) -> serde_json::Result<Self> {
         serde_json::to_value(pairs).and_then(serde_json::from_value)
     }
-}
 
-// === impl Refused ===
-
-impl Refused {
-    fn bad(why: impl Into<String>) -> Self {
-        Self(StatusCode::BAD_REQUEST, why.into())
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": self.1 }).to_string();
-        let mut response = (self.0, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-        if self.0 == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    /// Reads the question from the part of an address after `?`.
+    pub(crate) fn of_query(query: &str) -> Answered<Self> {
+        let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let asked = Self::of(&pairs).map_err(|error| Refused::bad(format!("the query: {error}")))?;
+        if asked.token.is_some() {
+            let why = "a token in an address ends up in logs; send the header `Authorization: Bearer TOKEN`";
+            return Err(Refused::bad(why));
         }
-        response
+        Ok(asked)
     }
-}
 
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            ErrorKind::Config | ErrorKind::BadEvent => StatusCode::BAD_REQUEST,
-            ErrorKind::Unavailable | ErrorKind::Fenced => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Data | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        tracing::warn!(reason = %error.chain(), "the gate could not answer");
-        let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        Self(status, format!("{}{hint}", error.message()))
+    /// Restricts the question to a tenant; another one cannot be asked about.
+    pub(crate) fn restrict(&mut self, tenant: &str) -> Answered<()> {
+        if self.tenant.as_deref().is_some_and(|asked| asked != tenant) {
+            return Err(Refused::new(
+                StatusCode::FORBIDDEN,
+                format!("this token sees the runs of tenant `{tenant}` alone"),
+            ));
+        }
+        (self.tenant, self.is_restricted) = (Some(tenant.to_owned()), true);
+        Ok(())
     }
 }
 
 /// Returns the routes of the gate.
 ///
 /// # Errors
-/// `Config` if the policy is invalid, the token cannot be read or is too short, or `gate.notify` is no webhook.
-pub(crate) fn routes(config: &Config, lake: &Lake, address: SocketAddr) -> bellwether_base::Result<Router> {
-    let find = |name: &String| Notifier::find(name, Some(config), &lake.clock(), Patience::SERVED);
-    let notifier = config.gate.notify.as_ref().map(find).transpose()?;
-    let service = Service {
-        reader: super::reader(Some(config), None)?,
-        lake: lake.clone(),
-        token_file: config.gate.token_file.clone(),
-        is_exposed: !address.ip().is_loopback(),
-        slots: Semaphore::new(AT_ONCE),
-        notify: notifier.map(|notifier| Background::new(notifier, lake)),
-    };
+/// `Config` if the policy is invalid, or the token cannot be read or is too short.
+pub fn gate_routes(
+    reader: GateReader,
+    lake: &Lake,
+    token_file: Option<PathBuf>,
+    address: SocketAddr,
+    told: Option<Told>,
+) -> Result<Router> {
+    let service =
+        Service { gate: Gate::new(reader, lake.clone()), token_file, is_exposed: !address.ip().is_loopback(), told };
     service.token()?;
     Ok(Router::new()
         .route("/api/v1/gate", get(answer))
@@ -156,11 +139,66 @@ pub(crate) fn routes(config: &Config, lake: &Lake, address: SocketAddr) -> bellw
         .with_state(Arc::new(service)))
 }
 
+/// Parses a moment, or a duration before now, into microseconds since the epoch.
+///
+/// # Errors
+/// `Config` if the text is neither.
+pub fn since(text: &str, now: i64) -> Result<i64> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        return Ok(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX));
+    }
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        Error::config(format!("`{text}` is neither a time nor a duration"))
+            .with_hint("give a time such as 2026-11-12T08:00:00Z, or a duration before now such as 6h")
+    })?;
+    Ok(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
+}
+
+// === impl Gate ===
+
+impl Gate {
+    pub(crate) fn new(reader: GateReader, lake: Lake) -> Self {
+        Self { reader, lake, slots: Semaphore::new(AT_ONCE) }
+    }
+
+    pub(crate) async fn ask(&self, asked: Asked) -> Answered<GateAnswer> {
+        if asked.task.is_empty() {
+            return Err(Refused::bad("`task` is missing"));
+        }
+        let offline = match asked.mode.as_deref() {
+            None | Some("live") => false,
+            Some("offline") => true,
+            Some(other) => {
+                return Err(Refused::bad(format!("`mode` is `{other}`; it must be `live` or `offline`")));
+            }
+        };
+        let since = asked.since.as_deref().map(|text| since(text, self.lake.clock().now_micros())).transpose()?;
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let question = Question {
+            task: asked.task,
+            canary: given(asked.canary),
+            baseline: given(asked.baseline),
+            tenant: given(asked.tenant),
+            since,
+            offline,
+        };
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(Refused::busy("the gate is answering other questions"));
+        };
+        let mut reader = Cow::Borrowed(&self.reader);
+        if asked.is_restricted {
+            reader.to_mut().policy.slices.tenants.clear();
+        }
+        Ok(Box::pin(reader.ask(&self.lake, &question)).await?)
+    }
+}
+
 // === impl Service ===
 
 impl Service {
     /// Returns the token, if one is required. The file is read each time, so that a token can be replaced.
-    fn token(&self) -> bellwether_base::Result<Option<String>> {
+    fn token(&self) -> Result<Option<String>> {
         let Some(file) = &self.token_file else { return Ok(None) };
         let text = std::fs::read_to_string(file).map_err(|source| {
             Error::config(format!("cannot read the token in `{}`", file.display()))
@@ -181,11 +219,11 @@ impl Service {
     fn admit(&self, headers: &HeaderMap, also: Option<&str>) -> Answered<()> {
         let wanted = self.token().map_err(|error| {
             tracing::error!(reason = %error.chain(), "the gate answers no one");
-            Refused(StatusCode::SERVICE_UNAVAILABLE, "the token of the gate cannot be read".to_owned())
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the token of the gate cannot be read")
         })?;
         let Some(wanted) = wanted else {
             let why = "the gate is not served beyond loopback without a token; set `gate.token_file`";
-            return if self.is_exposed { Err(Refused(StatusCode::FORBIDDEN, why.to_owned())) } else { Ok(()) };
+            return if self.is_exposed { Err(Refused::new(StatusCode::FORBIDDEN, why)) } else { Ok(()) };
         };
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
@@ -194,38 +232,13 @@ impl Service {
         if bearer.or(also).is_some_and(is_right) {
             return Ok(());
         }
-        Err(Refused(StatusCode::UNAUTHORIZED, "the gate needs the header `Authorization: Bearer TOKEN`".to_owned()))
+        Err(Refused::new(StatusCode::UNAUTHORIZED, "the gate needs the header `Authorization: Bearer TOKEN`"))
     }
 
     async fn ask(&self, asked: Asked) -> Answered<GateAnswer> {
-        if asked.task.is_empty() {
-            return Err(Refused::bad("`task` is missing"));
-        }
-        let offline = match asked.mode.as_deref() {
-            None | Some("live") => false,
-            Some("offline") => true,
-            Some(other) => {
-                return Err(Refused::bad(format!("`mode` is `{other}`; it must be `live` or `offline`")));
-            }
-        };
-        let since =
-            asked.since.as_deref().map(|text| super::since(text, self.lake.clock().now_micros())).transpose()?;
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let question = Question {
-            task: asked.task,
-            canary: given(asked.canary),
-            baseline: given(asked.baseline),
-            tenant: given(asked.tenant),
-            since,
-            offline,
-        };
-        let Ok(_slot) = self.slots.try_acquire() else {
-            let why = "the gate is answering other questions; ask again in some seconds";
-            return Err(Refused(StatusCode::TOO_MANY_REQUESTS, why.to_owned()));
-        };
-        let answer = Box::pin(self.reader.ask(&self.lake, &question)).await?;
-        if let Some(notify) = &self.notify {
-            notify.tell(&answer);
+        let answer = self.gate.ask(asked).await?;
+        if let Some(told) = &self.told {
+            told(&answer);
         }
         Ok(answer)
     }
@@ -247,17 +260,15 @@ async fn answer(
     RawQuery(query): RawQuery,
 ) -> Answered<Response> {
     service.admit(&headers, None)?;
-    let pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
-    let asked =
-        Asked::of(&pairs.into_owned().collect()).map_err(|error| Refused::bad(format!("the query: {error}")))?;
-    if asked.token.is_some() {
-        let why = "a token in an address ends up in logs; send the header `Authorization: Bearer TOKEN`";
-        return Err(Refused::bad(why));
-    }
-    let answer = service.ask(asked).await?;
+    let asked = Asked::of_query(query.as_deref().unwrap_or_default())?;
+    written(&service.ask(asked).await?)
+}
+
+/// Returns an answer as JSON.
+pub(crate) fn written(answer: &GateAnswer) -> Answered<Response> {
     let is_unknown = answer.unknown.as_ref().is_some_and(|unknown| unknown.what == "task");
     let status = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    let body = serde_json::to_string(&answer)
+    let body = serde_json::to_string(answer)
         .map_err(|source| Error::bug("cannot write the answer as JSON").with_source(source))?;
     Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -277,4 +288,17 @@ async fn roll_back(State(service): State<Arc<Service>>, headers: HeaderMap, body
 fn said(answer: &GateAnswer, yes: bool) -> Response {
     let status = if yes { StatusCode::OK } else { StatusCode::FORBIDDEN };
     (status, format!("{}: {}", answer.decision.words(), answer.summary)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_absolute_or_before_now() {
+        let now = 1_795_543_200_000_000;
+        assert_eq!(since("2026-11-24T17:00:00Z", now).expect("a time"), now - 3_600_000_000);
+        assert_eq!(since("1h", now).expect("a duration"), now - 3_600_000_000);
+        assert!(since("yesterday", now).expect_err("neither").message().contains("`yesterday`"));
+    }
 }

@@ -1,0 +1,3 @@
+//! `bellwether serve`. The tests of the crate `serve` cover its answers.
+
+mod command;
