@@ -1,8 +1,11 @@
-//! A table that does not accept filters on nested columns.
+//! A table that does not accept filters on nested columns, or on no column at all.
 //!
 //! A filter that is pushed into the scan is evaluated against the types in the files, in which every nested field may be null;
 //! the plan expects the types of the table. DataFusion asserts in debug builds that they agree. Refusing costs nothing, because
 //! nested columns have no statistics to skip files by.
+//!
+//! A condition such as `a = NULL` folds to null, which holds for no row. The table of deltalake takes it for a condition on partition
+//! columns, because it names no other, claims to apply it, and returns all rows.
 
 use std::sync::Arc;
 
@@ -13,19 +16,17 @@ use datafusion::common::{Constraints, Result, Statistics};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-/// A table of the lake that refuses filters on nested columns.
+/// A table of the lake that refuses some filters; they are applied to its rows.
 #[derive(Debug)]
 pub(crate) struct Guarded(pub(crate) Arc<dyn TableProvider>);
 
 // === impl Guarded ===
 
 impl Guarded {
-    fn is_nested(&self, filter: &Expr) -> bool {
-        let schema = self.0.schema();
-        filter
-            .column_refs()
-            .iter()
-            .any(|column| schema.field_with_name(&column.name).is_ok_and(|field| field.data_type().is_nested()))
+    fn is_refused(&self, filter: &Expr) -> bool {
+        let (schema, columns) = (self.0.schema(), filter.column_refs());
+        let is_nested = |name: &str| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_nested());
+        columns.is_empty() || columns.iter().any(|column| is_nested(&column.name))
     }
 }
 
@@ -54,7 +55,7 @@ impl TableProvider for Guarded {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let inner = self.0.supports_filters_pushdown(filters)?;
         let kept = filters.iter().zip(inner).map(|(filter, inner)| {
-            if self.is_nested(filter) { TableProviderFilterPushDown::Unsupported } else { inner }
+            if self.is_refused(filter) { TableProviderFilterPushDown::Unsupported } else { inner }
         });
         Ok(kept.collect())
     }

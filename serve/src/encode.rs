@@ -52,7 +52,7 @@ pub enum EncodeError {
 pub struct Encoder<W: Write + Send>(Writer<W>);
 
 enum Writer<W: Write + Send> {
-    Csv { writer: CsvWriter<W>, schema: Option<SchemaRef> },
+    Csv { writer: Box<CsvWriter<W>>, schema: Option<SchemaRef> },
     Json(JsonWriter<W, JsonArray>),
     Ndjson(JsonWriter<W, LineDelimited>),
     Arrow(StreamWriter<W>),
@@ -134,7 +134,7 @@ impl<W: Write + Send> Encoder<W> {
         Ok(Self(match format {
             Format::Csv => {
                 let writer = arrow::csv::WriterBuilder::new().with_header(true).build(target);
-                Writer::Csv { writer, schema: Some(schema) }
+                Writer::Csv { writer: Box::new(writer), schema: Some(schema) }
             }
             Format::Json => Writer::Json(json.build(target)),
             Format::Ndjson => Writer::Ndjson(json.build(target)),

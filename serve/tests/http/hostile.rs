@@ -38,7 +38,7 @@ fn head(length: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_requests_end_and_keep_nobody_else_waiting() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, ServerSettings { connections: 20, ..settings() }).await;
     ended(&served, "").await;
     ended(&served, "POST /v1/sql HT").await;
@@ -65,7 +65,7 @@ async fn half_requests_end_and_keep_nobody_else_waiting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_too_long_or_deep_are_refused() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, settings()).await;
     let long = "x".repeat(10 << 20);
     // The server does not read it all, so that the client may see the connection end before the answer.
@@ -89,7 +89,7 @@ async fn requests_that_are_too_long_or_deep_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_or_goes_away_leaves_nothing_behind() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, ServerSettings { statements: 1, ..settings() }).await;
     let ask = async |sql: &str| {
         let mut stream = connect(&served).await;

@@ -141,7 +141,7 @@ async fn tables() -> Feed {
     let mut feed = Feed::new(*NOW).await;
     let mut runs: Vec<Value> = (0..100).map(|number| run("acme", number)).collect();
     runs.extend((0..150).map(|number| run(RIVAL, number)));
-    feed.commit(&runs).await;
+    Box::pin(feed.commit(&runs)).await;
     feed
 }
 

@@ -7,7 +7,7 @@ use super::{MINUTE, NOW, Served, answer, run, settings, tables, text, text_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_endpoint_answers_with_the_rows_of_its_view() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, settings()).await;
     let (from, to) = (text_of(*NOW - 29 * MINUTE), text_of(*NOW - 25 * MINUTE));
     for (path, sql) in [
@@ -44,7 +44,7 @@ async fn each_endpoint_answers_with_the_rows_of_its_view() {
     assert_eq!((&gate["decision"], &gate["canary"]), (&json!("hold"), &json!("acme-v2")), "{gate}");
     for (path, status, expected) in [
         ("/v1/rolling?span=2h", 400, "5m, 1h, 24h"),
-        ("/v1/rolling?taks=x", 400, "there is no parameter `taks`"),
+        ("/v1/rolling?colour=x", 400, "there is no parameter `colour`"),
         ("/v1/rolling?task=a&task=b", 400, "given twice"),
         ("/v1/rolling?limit=0", 400, "1 to 10000"),
         ("/v1/series", 400, "`task` is missing"),
@@ -67,7 +67,7 @@ async fn each_endpoint_answers_with_the_rows_of_its_view() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_sent_again_only_once_the_tables_have_changed() {
-    let mut feed = tables().await;
+    let mut feed = Box::pin(tables()).await;
     let served = Served::start(&feed, settings()).await;
     let path = "/v1/rolling?span=90d&tenant=acme";
     let response = served.get(path).send().await.expect("answers");
@@ -83,7 +83,7 @@ async fn an_answer_is_sent_again_only_once_the_tables_have_changed() {
     let other = Served::start(&feed, settings()).await;
     let response = other.get(path).header("if-none-match", &tag).send().await.expect("answers");
     assert_eq!(response.status(), 304, "another server of the same tables knows the tag");
-    feed.commit(&[run("acme", 200)]).await;
+    Box::pin(feed.commit(&[run("acme", 200)])).await;
     let changed = loop {
         let response = again().await.expect("answers");
         if response.status() == 200 {
@@ -101,7 +101,7 @@ async fn an_answer_is_sent_again_only_once_the_tables_have_changed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_document_of_the_endpoints_is_true_and_so_is_the_page() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, settings()).await;
     let (_, document) = answer(served.get("/v1/openapi.json")).await;
     assert_eq!(document["openapi"], "3.1.0");
@@ -132,7 +132,7 @@ async fn the_document_of_the_endpoints_is_true_and_so_is_the_page() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_small_reads_share_one_computation() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let served = Served::start(&feed, settings()).await;
     let began = std::time::Instant::now();
     let reads = (0..1000).map(|_| served.get("/v1/rolling?span=24h&tenant=acme").send());

@@ -74,7 +74,7 @@ const STATEMENTS: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_tenant_asks_returns_a_word_of_another() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens.toml");
     let texts = tokens(
@@ -145,7 +145,7 @@ async fn nothing_that_a_tenant_asks_returns_a_word_of_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_of_one_tenant_are_not_kept_for_another() {
-    let feed = tables().await;
+    let feed = Box::pin(tables()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens.toml");
     let texts = tokens(
