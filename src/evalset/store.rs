@@ -1,7 +1,7 @@
 //! Eval sets and exports in folders. A version is written once, and files of others are never touched.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bellwether_base::{Error, Result};
 use bellwether_evalsets::export::{ExportManifest, MANIFEST_FILE};
@@ -115,6 +115,13 @@ pub(super) fn write_export(folder: &Path, exported: &Exported) -> Result<()> {
     }
     let known: BTreeSet<PathBuf> =
         old.iter().flat_map(|old| &old.files).map(|file| PathBuf::from(&file.path)).collect();
+    if let Some(outside) = known.iter().find(|path| !is_below(path)) {
+        let (folder, outside) = (folder.display(), outside.display());
+        return Err(Error::config(format!(
+            "the manifest in `{folder}` names `{outside}`, which is not in that folder"
+        ))
+        .with_hint("name another folder"));
+    }
     if let Some(other) = other_file(folder, folder, &known) {
         return Err(Error::config(format!("`{}` has another file: {}", folder.display(), other.display()))
             .with_hint("name a new or empty folder"));
@@ -129,12 +136,17 @@ pub(super) fn write_export(folder: &Path, exported: &Exported) -> Result<()> {
     Ok(())
 }
 
-/// Returns a file in a folder that is not a known part of an export, by its path below the folder.
+/// Returns true if a path leads nowhere but below the folder that it is relative to.
+fn is_below(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Returns a file in a folder that is not a known part of an export, by its path below the folder. A link is a file, wherever it leads.
 fn other_file(top: &Path, folder: &Path, known: &BTreeSet<PathBuf>) -> Option<PathBuf> {
     for entry in std::fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
         let below = path.strip_prefix(top).unwrap_or(&path).to_owned();
-        if path.is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if let Some(other) = other_file(top, &path, known) {
                 return Some(other);
             }
@@ -153,4 +165,49 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::rename(&part, path)
     });
     written.map_err(|source| Error::config(format!("cannot write `{}`", path.display())).with_source(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use bellwether_evalsets::export::ExportedFile;
+
+    use super::*;
+
+    /// Writes a manifest of an earlier export, as anybody may who can write to the folder.
+    fn manifest(folder: &Path, path: &str) {
+        let file = ExportedFile { path: path.to_owned(), sha256: String::new() };
+        let (format, set) = ("csv".to_owned(), "refunds".to_owned());
+        let manifest = ExportManifest { format, set, version: 1, cases: 1, files: vec![file] };
+        let text = serde_json::to_vec(&manifest).expect("JSON");
+        std::fs::write(folder.join(MANIFEST_FILE), text).expect("writes");
+    }
+
+    #[test]
+    fn an_export_removes_nothing_outside_its_folder() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (folder, other) = (place.path().join("export"), place.path().join("mine"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(&other, "mine").expect("writes");
+        for path in ["../mine", &other.display().to_string(), "a/../../mine"] {
+            manifest(&folder, path);
+            let error = write_export(&folder, &Exported { files: Vec::new() }).expect_err("leads elsewhere");
+            assert!(error.message().contains("not in that folder"), "{}", error.chain());
+        }
+        assert_eq!(std::fs::read_to_string(&other).expect("is there"), "mine");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_folder_is_a_file_of_somebody_else() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (folder, other) = (place.path().join("export"), place.path().join("others"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::create_dir(&other).expect("a folder");
+        std::fs::write(other.join("old.csv"), "mine").expect("writes");
+        std::os::unix::fs::symlink(&other, folder.join("data")).expect("links");
+        manifest(&folder, "data/old.csv");
+        let error = write_export(&folder, &Exported { files: Vec::new() }).expect_err("a link");
+        assert!(error.message().contains("another file: data"), "{}", error.chain());
+        assert!(other.join("old.csv").exists());
+    }
 }
