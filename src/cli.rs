@@ -84,7 +84,7 @@ pub(crate) enum Command {
   bellwether evals --config bellwether.toml --until-caught-up
   bellwether sql --root bellwether-data \"SELECT * FROM candidates\"    list the sampled runs")]
     Evals(RoleArgs),
-    /// Answer queries over HTTP: SQL, and endpoints for pages and scripts; or make and revoke tokens.
+    /// Answer SQL and endpoints for pages over HTTP; or make and revoke tokens.
     ///
     /// Needs no Kafka, and only reads the tables. Without tokens, it answers this machine alone.
     Serve(api::ServeArgs),

@@ -36,7 +36,8 @@ const DRAIN: Duration = Duration::from_secs(60);
   bellwether candidates next -c bellwether.toml --reviewer ana
   EDITOR='code --wait' bellwether candidates next -c bellwether.toml --reviewer ana --lease 30m
 
-Each candidate is yours until the lease ends; it is prolonged while you work. The screen shows its keys.")]
+Each candidate is yours until the lease ends; it is prolonged while you work.
+The screen shows its keys.")]
 pub(crate) struct NextArgs {
     #[command(flatten)]
     desk: DeskArgs,

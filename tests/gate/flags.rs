@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bellwether_base::{Clock, SystemClock};
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -52,8 +52,7 @@ async fn the_example_turns_the_canary_off_once_the_gate_says_so_and_obeys_no_one
 
     // Messages that are forged, replayed later, or not signed change nothing.
     let body = json!({ "type": "bellwether.rollback", "data": { "canary": "v18", "baseline": "v17" } }).to_string();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
-    let now = i64::try_from(now).expect("in range");
+    let now = SystemClock.now_micros() / 1_000_000;
     let before = flag(&flags);
     let refused = [
         (signed(&body, now, &[8; 32]), "signature is wrong"),

@@ -523,7 +523,7 @@ pub(super) mod tests {
         let why = "the broker is gone".to_owned();
         screen.receive(News::NotSent { id: id.clone(), why, again: true }, NOON);
         assert_eq!((on_screen(&screen), screen.reviewed()), (id.clone(), 0));
-        assert_eq!(screen.unsent(), [id.clone()]);
+        assert_eq!(screen.unsent(), std::slice::from_ref(&id));
         screen.press(key(KeyCode::Char('r')), NOON);
         screen.receive(News::Sent(id.clone()), NOON);
         assert!(screen.unsent().is_empty());

@@ -14,6 +14,9 @@ fn changed(mut body: Value, place: &str, value: Value) -> Value {
     body
 }
 
+/// Places in a request, as JSON pointers, and the values there that break the contract.
+type Breaches = Vec<(&'static str, Value)>;
+
 #[test]
 fn a_contract_takes_a_good_request_and_refuses_each_breach() {
     let event = json!({
@@ -36,7 +39,7 @@ fn a_contract_takes_a_good_request_and_refuses_each_breach() {
         json!({ "matchers": [matcher], "startsAt": time, "endsAt": time, "createdBy": "Ada", "comment": "c" });
     let cloud = json!({ "specversion": "1.0", "id": "1", "source": "bellwether", "type": "t", "time": time });
     let post = json!([{ "labels": { "alertname": "x" }, "startsAt": time }]);
-    let breaches: [(&str, Value, Vec<(&str, Value)>); 9] = [
+    let breaches: [(&str, Value, Breaches); 9] = [
         (
             "pagerduty.event",
             event,
