@@ -56,7 +56,11 @@ fn rows_of(place: usize, tenant: &str, task: &str) -> Vec<(Table, Value)> {
         ),
         (
             Table::Candidates,
-            json!({ "number": 1, "written_at": now, "change": "taken", "week": "2026-W49", "candidate_id": format!("{place}"), "tenant": tenant, "task": task, "run_id": format!("run-{tenant}-{place}"), "ended_at": minute }),
+            json!({
+                "number": 1, "written_at": now, "change": "taken", "week": "2026-W49", "candidate_id": format!("{place}"), "tenant": tenant,
+                "task": task, "run_id": format!("run-{tenant}-{place}"), "ended_at": minute, "sampling_probability": 1.0,
+                "probability": 0.5, "inclusion_probability": 0.5,
+            }),
         ),
         (
             Table::Quarantine,
