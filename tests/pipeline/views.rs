@@ -1,9 +1,11 @@
 //! Runs every view, function and example of the SQL reference.
 
+use std::time::Duration;
+
 use bellwether_queries::views;
 use serde_json::{Value, json};
 
-use crate::common::event::{run, runs};
+use crate::common::event::{now, rfc3339, run, runs};
 use crate::common::program::{KEEP_HISTORY, text};
 use crate::common::{Setup, bellwether};
 
@@ -15,8 +17,10 @@ pub(crate) fn full() -> Setup {
     for (n, version) in ["1", "2", "1"].iter().enumerate() {
         let mut cited = run(&format!("cites-{n}"));
         cited["data"]["retrieval"] = document(version);
-        // Three consecutive minutes, so that the third cites a document that the second has replaced.
-        let at = |second: usize| json!(format!("2026-11-23T10:0{n}:{second:02}Z"));
+        // Three consecutive minutes, so that the third cites a document that the second has replaced. They are hours ago, so that the
+        // span of a week that ends at the last full hour has rows.
+        let minute = now() - Duration::from_secs((120 - n as u64) * 60);
+        let at = |second: u64| json!(rfc3339(minute + Duration::from_secs(second)));
         (cited["data"]["started_at"], cited["data"]["ended_at"]) = (at(0), at(1));
         events.push(cited);
     }
