@@ -55,7 +55,7 @@ pub(crate) enum CandidatesCommand {
     Show(ShowArgs),
     /// Review one candidate after another on a screen, with one key for each decision.
     Next(NextArgs),
-    /// Take a candidate, so that nobody else gets it for a while.
+    /// Take a candidate: it is reserved for you until the lease ends.
     Take(TakeArgs),
     /// Decide that the answer is good.
     Accept(DecideArgs),

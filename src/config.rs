@@ -360,10 +360,10 @@ fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
 fn redaction(reader: &mut ConfigReader<'_>) -> Redactor {
     let mut keep = Vec::new();
     for text in reader.list("redaction.keep", &[]) {
-        match Kind::named(&text).filter(|kind| Kind::CHOICES.contains(kind)) {
+        match Kind::named(&text).filter(|kind| Kind::choices().any(|choice| choice == *kind)) {
             Some(kind) => keep.push(kind),
             None => {
-                let kinds: Vec<String> = Kind::CHOICES.iter().map(|kind| kind.name().to_lowercase()).collect();
+                let kinds: Vec<String> = Kind::choices().map(|kind| kind.name().to_lowercase()).collect();
                 let problem = format!("contains `{text}`; a kind is one of `{}`", kinds.join("`, `"));
                 reader.problem("redaction.keep", &problem);
             }

@@ -70,7 +70,7 @@ pub struct Erasure {
     pub identifiers: HashSet<String>,
 }
 
-/// What the commit of an edit records beside its rows.
+/// The progress that the commit of an edit records besides its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Nothing,

@@ -15,7 +15,7 @@ use crate::row::kind;
 use crate::settings::EvalsSettings;
 use crate::week::Week;
 
-/// What a budget gives in a week.
+/// The sample that a budget gives in a week.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outlook {
     /// ISO week, such as `2026-W49`.
@@ -36,7 +36,7 @@ pub struct Outlook {
     pub strata: Vec<Stratum>,
 }
 
-/// What a budget gives to runs of one task, release, stage and class.
+/// The sampled runs of one task, release, stage and class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stratum {
     /// failure, uncertain or control.

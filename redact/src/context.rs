@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-/// What the words about a number say, as a set of the constants below.
+/// The kinds of value that the words near a number suggest, as a set of the constants below.
 pub(crate) type Context = u32;
 
 pub(crate) const PHONE: Context = 1;

@@ -26,9 +26,9 @@ pub(crate) struct Search<'t> {
     /// Name of the text, such as its key in a JSON object.
     pub(crate) name: &'t str,
     findings: Vec<Finding>,
-    /// What the name says, once it was asked for.
+    /// The kinds of value that the name suggests, computed on first use.
     named: Option<Context>,
-    /// What the text before an index says, for the last one that was asked for.
+    /// The kinds of value that the text before an index suggests, kept for the last index.
     near: (usize, Context),
     looked: usize,
 }

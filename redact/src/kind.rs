@@ -45,19 +45,10 @@ impl Kind {
         Self::Unread,
     ];
 
-    /// The kinds that a policy may keep: those that detectors find by themselves.
-    pub const CHOICES: [Self; 10] = [
-        Self::Pem,
-        Self::UrlCredentials,
-        Self::Jwt,
-        Self::Secret,
-        Self::Ip,
-        Self::Iban,
-        Self::Card,
-        Self::NationalId,
-        Self::Email,
-        Self::Phone,
-    ];
+    /// Returns the kinds that a policy may keep: those that detectors find by themselves.
+    pub fn choices() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| !matches!(kind, Self::Name | Self::Unread))
+    }
 
     /// Returns the name in placeholders and counts.
     pub const fn name(self) -> &'static str {

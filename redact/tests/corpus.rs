@@ -111,7 +111,7 @@ fn value(kind: &str, random: &mut Random) -> String {
         }
         "IP" => {
             let rest: Vec<_> = (0..3).map(|_| random.below(255).to_string()).collect();
-            // Loopback and unspecified addresses identify nobody, and stay.
+            // Loopback and unspecified addresses identify nobody and are kept.
             format!("{}.{}", 128 + random.below(90), rest.join("."))
         }
         "SECRET" => format!("{}{}", random.pick(&["ghp_", "hf_", ""]), random.of(MIXED, 36)),

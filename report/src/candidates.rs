@@ -6,17 +6,12 @@ use bellwether_base::Result;
 use bellwether_queries::Session;
 use serde::Deserialize;
 
+use crate::failures::{MOST, WEEKS_BEFORE};
 use crate::gathered::{Scope, moment};
 use crate::week::Week;
 
-/// Weeks before the week that are looked at, to tell whether a signature is gone.
-const WEEKS_BEFORE: u32 = 4;
-
 /// Weeks whose eval cases are drawn.
 const WEEKS_OF_GROWTH: usize = 8;
-
-/// Most rows of one table.
-const MOST: usize = 12;
 
 /// The sample of a week, what was decided about it, and the eval cases so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,7 +67,7 @@ pub(crate) struct Signature {
     pub(crate) history: History,
 }
 
-/// What samples of weeks before say about a signature.
+/// Whether a signature appeared in the samples of earlier weeks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum History {
     /// It was in the sample of the week before, or its task was in none: all of its signatures would be new.

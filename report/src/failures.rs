@@ -10,11 +10,11 @@ use crate::gathered::{Scope, moment};
 use crate::tasks::TaskWeek;
 use crate::week::Week;
 
-/// Weeks before the week that are looked at, to tell whether a signature is new.
-const WEEKS_BEFORE: i64 = 4;
+/// Weeks before the week that are looked at, to tell whether a signature is new or gone.
+pub(crate) const WEEKS_BEFORE: i64 = 4;
 
 /// Most rows of one table.
-const MOST: usize = 12;
+pub(crate) const MOST: usize = 12;
 
 /// Fewest runs a week before for a signature without any in the week to count as gone.
 const GONE_A_WEEK: f64 = 1.25;

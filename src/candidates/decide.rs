@@ -46,7 +46,7 @@ pub(crate) struct TakeArgs {
     id: Option<String>,
     #[command(flatten)]
     desk: DeskArgs,
-    /// How long nobody else may take it.
+    /// How long the candidate is reserved for you.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = minutes)]
     lease: Duration,
     /// Print JSON.
@@ -94,7 +94,7 @@ pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCod
     crate::print(&format!("sent {name} of candidate {} (run {}){others}", candidate.candidate_id, candidate.run_id))
 }
 
-/// Takes a candidate, so that nobody else gets it for a while.
+/// Reserves a candidate for one reviewer.
 ///
 /// # Errors
 /// `Config` if there is none to take; `Unavailable` if the lease does not arrive.

@@ -41,7 +41,7 @@ The screen shows its keys.")]
 pub(crate) struct NextArgs {
     #[command(flatten)]
     desk: DeskArgs,
-    /// How long nobody else may take a candidate that you have.
+    /// How long each candidate is reserved for you.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = minutes)]
     lease: Duration,
 }

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use super::{Arm, runs_of, tables};
-use crate::common::program::{ConfigText, Running};
-use crate::common::{Setup, until_or};
+use super::{Arm, runs_of, setup_over, tables};
+use crate::common::program::Running;
+use crate::common::until_or;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -54,13 +54,7 @@ async fn argo_rollouts_and_flagger_get_what_their_documents_say() {
         Arm { minutes: (109, 10), ..Arm::canary("bad", 7) },
     ]))
     .await;
-    let tables = format!("root = \"{}\"\n", feed.root().display());
-    let setup = Setup::with(&ConfigText {
-        brokers: "127.0.0.1:1",
-        topics: &["t"],
-        tables: Some(&tables),
-        ..ConfigText::default()
-    });
+    let setup = setup_over(&feed, "");
     let process = setup.start("aggregate");
     let address = address(&process);
 
@@ -115,17 +109,7 @@ async fn argo_rollouts_and_flagger_get_what_their_documents_say() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_required_and_beyond_loopback_there_is_no_gate_without_one() {
     let feed = tables(runs_of(&[Arm { per_minute: 1, ..Arm::default() }])).await;
-    let tables = format!("root = \"{}\"\n", feed.root().display());
-    let with = |extra: &str| {
-        let config = ConfigText {
-            brokers: "127.0.0.1:1",
-            topics: &["t"],
-            tables: Some(&tables),
-            extra,
-            ..ConfigText::default()
-        };
-        Setup::with(&config)
-    };
+    let with = |extra: &str| setup_over(&feed, extra);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).expect("written");

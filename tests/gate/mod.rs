@@ -21,7 +21,9 @@ use bellwether_alerts::gate::{GateAnswer, GateComparison, GateReader, GateSettin
 use bellwether_base::ManualClock;
 use serde_json::{Value, json};
 
+use crate::common::Setup;
 use crate::common::event::now;
+use crate::common::program::{ConfigText, text};
 use crate::late::feed::{Feed, NOW as ARRIVAL};
 
 const MINUTE: i64 = 60_000_000;
@@ -32,6 +34,13 @@ static NOW: LazyLock<i64> = LazyLock::new(|| {
     let ago = i64::try_from(real).expect("in range") - 90 * MINUTE;
     ARRIVAL.min(ago).div_euclid(MINUTE) * MINUTE
 });
+
+/// Makes a configuration with the tables of a feed, without a broker.
+fn setup_over(feed: &Feed, extra: &str) -> Setup {
+    let tables = format!("root = \"{}\"\n", text(feed.root()));
+    let (brokers, topics) = ("127.0.0.1:1", ["t"].as_slice());
+    Setup::with(&ConfigText { brokers, topics, tables: Some(&tables), extra, ..ConfigText::default() })
+}
 
 /// Runs of a release: how many of every ten fail, and further fields.
 #[derive(Clone, Debug)]

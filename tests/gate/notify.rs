@@ -11,9 +11,9 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::http::{address, send};
-use super::{Arm, runs_of, tables};
-use crate::common::program::{ConfigText, Running, text};
-use crate::common::{Setup, bellwether, repository, until};
+use super::{Arm, runs_of, setup_over, tables};
+use crate::common::program::{Running, text};
+use crate::common::{bellwether, repository, until};
 use crate::monitoring::heartbeat::Listener;
 
 const KEY: &str = "a key of at least twenty-four bytes";
@@ -139,17 +139,7 @@ async fn a_polled_gate_notifies_once_and_goes_on_until_the_webhook_answers() {
     let folder = tempfile::tempdir().expect("a folder");
     let (key, free) = (folder.path().join("key"), free_address());
     std::fs::write(&key, KEY).expect("written");
-    let tables = format!("root = \"{}\"\n", text(feed.root()));
-    let with = |extra: &str| {
-        let config = ConfigText {
-            brokers: "127.0.0.1:1",
-            topics: &["t"],
-            tables: Some(&tables),
-            extra,
-            ..ConfigText::default()
-        };
-        Setup::with(&config)
-    };
+    let with = |extra: &str| setup_over(&feed, extra);
     let setup = with(&format!("[gate]\nnotify = \"flags\"\n{}", webhook("flags", &free, &key)));
     let process = setup.start("aggregate");
     let gate = address(&process);

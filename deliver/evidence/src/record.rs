@@ -45,7 +45,7 @@ pub struct AlertRecord {
     pub state: String,
     pub stale: bool,
     pub why: String,
-    /// What the row does to earlier ones: `new`, `late`, `restated`, `moved` or `retracted`.
+    /// How the row changes earlier ones: `new`, `late`, `restated`, `moved` or `retracted`.
     pub change: String,
     /// Earlier time of a transition that moved.
     #[serde(default)]
@@ -98,7 +98,7 @@ impl AlertRecord {
         values_of(batch).map_err(|source| Error::data("rows of `alerts` cannot be read").with_source(source))
     }
 
-    /// Makes an alert that has these labels, to see who would be told about it.
+    /// Creates an alert with these labels, to see who would be notified.
     pub fn of_labels(labels: BTreeMap<String, String>) -> Self {
         let named = |name: &str| labels.get(name).cloned();
         Self {

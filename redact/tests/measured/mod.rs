@@ -9,7 +9,7 @@ use std::process::Command;
 use bellwether_redact::Redactor;
 use serde::Deserialize;
 
-/// Where the tables begin and end in docs/privacy.md.
+/// The lines that mark the start and the end of the tables in docs/privacy.md.
 const MARKS: [&str; 2] = ["<!-- measured: begin -->\n", "<!-- measured: end -->\n"];
 
 /// Set to write the tables instead of comparing them.
