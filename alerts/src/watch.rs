@@ -67,7 +67,7 @@ impl Default for WatchSettings {
     fn default() -> Self {
         Self {
             budget: BudgetSettings::default(),
-            interval: Duration::from_secs(10),
+            interval: Duration::from_secs(5),
             grace: Duration::from_secs(30),
             history_days: 84,
             memory_bytes: 256 << 20,

@@ -33,6 +33,7 @@ mod reference;
 mod rows;
 mod session;
 mod settings;
+mod small_files;
 mod statement;
 mod tables;
 mod tenant;

@@ -37,11 +37,20 @@ pub struct EngineSettings {
     /// Reports the memory that the process holds, so that memory which the pool does not account for is held within a
     /// session's limit as well. For a process that runs one statement at a time and does nothing else.
     pub gauge: Option<Gauge>,
+    /// Bytes of small files of which a frozen engine reads the rows once, into memory beside the limit; 0 means none. For many
+    /// statements over tables that were just written: each commit has left a file, and opening it costs more than its rows.
+    pub small_files_bytes: u64,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { memory_limit_bytes: MEMORY_LIMIT_BYTES, spill_limit_bytes: None, batch_rows: BATCH_ROWS, gauge: None }
+        Self {
+            memory_limit_bytes: MEMORY_LIMIT_BYTES,
+            spill_limit_bytes: None,
+            batch_rows: BATCH_ROWS,
+            gauge: None,
+            small_files_bytes: 0,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
-use futures::future;
+use futures::{FutureExt, TryFutureExt, future};
 use tokio::sync::Mutex;
 
 use crate::explain::explain;
@@ -25,6 +25,7 @@ use crate::guarded::Guarded;
 use crate::ingest_numbers;
 use crate::older::with_all_columns;
 use crate::rows::RowsTable;
+use crate::small_files;
 
 /// Time after which the logs are listed again, microseconds: far less than entries stay in a log.
 const LISTED_AGAIN_MICROS: i64 = 60_000_000;
@@ -146,7 +147,7 @@ impl Tables {
                 break;
             }
             let of_metrics = moved.iter().any(|table| METRICS.contains(table));
-            let opened = moved.into_iter().map(|table| open(state, lake, table, None));
+            let opened = moved.into_iter().map(|table| open(state, lake, table, None, 0));
             let opened = future::try_join_all(opened).await?;
             // The tables of metrics belong together only if the roll-ups stayed where they were.
             if of_metrics && RollUps::load(lake).await? != rolled(&newest) {
@@ -170,10 +171,18 @@ impl Tables {
         Ok(())
     }
 
-    /// Opens every table of a lake once: some at a version, the others at their newest.
-    pub(crate) async fn open_at(&self, state: &SessionState, lake: &Lake, at: &[(Table, i64)]) -> Result<()> {
+    /// Opens every table of a lake once: some at a version, the others at their newest. The rows of small files, up to so many
+    /// bytes of each table, are read into memory.
+    pub(crate) async fn open_at(
+        &self,
+        state: &SessionState,
+        lake: &Lake,
+        at: &[(Table, i64)],
+        small_files_bytes: u64,
+    ) -> Result<()> {
         let version = |table| at.iter().find(|(name, _)| *name == table).map(|(_, version)| *version);
-        let opened = future::try_join_all(Table::ALL.map(|table| open(state, lake, table, version(table)))).await?;
+        let open = |table| open(state, lake, table, version(table), small_files_bytes);
+        let opened = future::try_join_all(Table::ALL.map(open)).await?;
         let versions = opened.iter().map(|(table, version, _)| (*table, *version)).collect();
         let mut tables: Vec<_> = opened.into_iter().map(|(table, _, provider)| (table.name(), provider)).collect();
         // The progress of ingest at an older version is not recorded.
@@ -273,12 +282,13 @@ fn numbers(readings: &[Reading]) -> Result<(&'static str, Arc<dyn TableProvider>
     Ok((ingest_numbers::NAME, ingest_numbers::table(readings).map_err(|source| explain(source, &[]))?))
 }
 
-/// Opens a table at a version, or at its newest.
+/// Opens a table at a version, or at its newest, with the rows of its small files in memory.
 async fn open(
     state: &SessionState,
     lake: &Lake,
     table: Table,
     version: Option<i64>,
+    small_files_bytes: u64,
 ) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
     let delta = match version {
         Some(version) => lake.delta_table_at(table, version).await?,
@@ -287,8 +297,16 @@ async fn open(
     let version = i64::try_from(delta.snapshot().stored()?.version())
         .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
     delta.update_datafusion_session(state).stored()?;
-    let provider = delta.table_provider().await.map_err(|source| explain(source, &[]))?;
-    let provider: Arc<dyn TableProvider> = Arc::new(Guarded(provider));
+    let open = |paths: Option<Vec<String>>| {
+        let builder = delta.table_provider();
+        let builder = if let Some(paths) = paths { builder.with_file_paths(paths) } else { builder };
+        let provider = async move { builder.await.map_err(|source| explain(source, &[])) };
+        provider.map_ok(|provider| Arc::new(Guarded(provider)) as Arc<dyn TableProvider>).boxed()
+    };
+    let provider = match small_files_bytes {
+        0 => open(None).await?,
+        most => small_files::provider(state, lake.files_at(table, version).await?, most, open).await?,
+    };
     let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
     Ok((table, version, provider))
 }

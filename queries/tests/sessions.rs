@@ -167,3 +167,56 @@ async fn parameters_have_types_and_are_never_sql() {
     let named = session.prepare("SELECT * FROM metrics WHERE task = $task", &[]).await.expect_err("is refused");
     assert!(named.hint().is_some_and(|hint| hint.contains("$1")), "{}", named.chain());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_small_files_in_memory_give_the_same_answers_as_the_files() {
+    let (_folder, lake) = lake().await;
+    let minute = |n: i64| 1_764_000_000_000_000_i64 / 60_000_000 * 60_000_000 + n * 60_000_000;
+    let day = |n: i64| minute(n).div_euclid(86_400_000_000);
+    for n in 0..24 {
+        // Some files have more rows, so that a bound of bytes keeps the others.
+        let rows = (0..if n % 3 == 0 { 60 } else { 2 }).map(
+            |row| json!({ "window_start": minute(n), "task": format!("task-{row:03}"), "runs": n, "success": row }),
+        );
+        append(&lake, Table::Metrics, &rows.collect::<Vec<_>>()).await;
+        append(
+            &lake,
+            Table::Events,
+            &[json!({
+                "event_type": "run.completed", "run_id": format!("r{n}"), "event_time": minute(n), "event_date": day(n),
+                "task": "task-001", "offset": n, "segments": { "plan": if n % 2 == 0 { "free" } else { "paid" } },
+            })],
+        )
+        .await;
+    }
+    let newest = lake.active_files(Table::Metrics).await.expect("lists");
+    let mut sizes: Vec<u64> = newest.1.iter().map(|file| u64::try_from(file.size).expect("positive")).collect();
+    sizes.sort_unstable();
+    let half: u64 = sizes[..12].iter().sum();
+    let at = [(Table::Metrics, newest.0 - 2)];
+    let mut engines = Vec::new();
+    for small_files_bytes in [0, half, u64::MAX] {
+        let settings = EngineSettings { small_files_bytes, ..EngineSettings::default() };
+        engines.push(Engine::frozen(&lake, settings, &at).await.expect("opens"));
+    }
+    // What is written later is not seen.
+    append(&lake, Table::Events, &[json!({ "event_type": "run.completed", "run_id": "later", "event_date": day(0) })])
+        .await;
+    for sql in [
+        "SELECT * FROM metrics ORDER BY window_start, task",
+        "SELECT task, sum(runs), sum(success), count(*) FROM metrics WHERE success > 1 GROUP BY task ORDER BY task",
+        "SELECT count(*), min(event_time), max(event_date) FROM events WHERE event_date >= DATE '2025-11-24'",
+        "SELECT run_id, segments['plan'] FROM events WHERE segments['plan'] = 'free' ORDER BY run_id",
+        "SELECT * FROM runs ORDER BY run_id",
+        "SELECT count(*) FROM events AS one JOIN metrics AS other ON one.task = other.task",
+        "SELECT count(*) FROM metrics WHERE task = NULL",
+    ] {
+        let mut answers = Vec::new();
+        for engine in &engines {
+            let session = engine.session(SessionSettings::default()).expect("opens");
+            answers.push(ask(&session, sql).await.expect(sql));
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{sql}: {answers:?}");
+        assert!(!answers[0].is_empty(), "{sql}");
+    }
+}

@@ -55,6 +55,8 @@ pub struct Delivery {
     pub earlier: Option<Receipt>,
     /// When the oldest transition in it came about; none if it only repeats, for a service that forgets.
     pub noticed_at: Option<i64>,
+    /// Since when it is due, microseconds since the epoch.
+    pub due_at: i64,
     /// Transitions that it settles.
     pub(super) covers: Vec<Cover>,
     /// Further destinations of the same route and sink, whose missed incidents it names.
@@ -106,14 +108,14 @@ impl Planner {
         // Missed incidents come last: an earlier message names them, or the newest of them does.
         due.sort();
         let mut deliveries = Vec::new();
-        for (_, _, _, id) in due {
+        for (_, _, due_at, id) in due {
             let free = self.destinations.get(&id).is_some_and(|destination| !destination.in_flight);
             let sink = self.sinks.entry(id.sink.clone()).or_default();
             let most = if sink.failing.is_some() { 1 } else { AT_ONCE };
             if !free || sink.in_flight >= most {
                 continue;
             }
-            if let Some(delivery) = self.message(&id) {
+            if let Some(delivery) = self.message(&id, due_at) {
                 deliveries.push(delivery);
             }
         }
@@ -121,7 +123,7 @@ impl Planner {
     }
 
     /// Makes the message of a destination, and takes it as under way.
-    fn message(&mut self, id: &DestinationId) -> Option<Delivery> {
+    fn message(&mut self, id: &DestinationId, due_at: i64) -> Option<Delivery> {
         let destination = self.destinations.get(id)?;
         let is_resend = !destination.members.values().any(Member::has_news);
         // The end of an earlier incident must not follow the page of a later one about the same alert.
@@ -163,6 +165,7 @@ impl Planner {
             missed: self.lines(&lines),
             earlier: self.destinations.get(id).and_then(|destination| destination.receipt.clone()),
             noticed_at: covers.iter().map(|(noticed_at, _)| *noticed_at).min(),
+            due_at,
             covers: covers.into_iter().map(|(_, cover)| cover).collect(),
             others: all.into_iter().filter(|other| *other != id).cloned().collect(),
         };
