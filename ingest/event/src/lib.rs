@@ -39,3 +39,4 @@ pub use run::{
 };
 pub use schema::{check, problems, schema};
 pub use surrogate::replace_lone_surrogates;
+pub use value::CutText;

@@ -110,14 +110,30 @@ impl<'a, const MIN: usize, const MAX: usize> FromText<'a> for Text<'a, MIN, MAX>
 
 read_as_text!(Text<'a, MIN, MAX>, [const MIN: usize, const MAX: usize]);
 
-/// A string of at least MIN Unicode characters that is cut after MAX, and noted.
+/// A string of at least MIN Unicode characters that is cut after MAX, and noted. It dereferences to the part that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CutText<'a, const MIN: usize, const MAX: usize>(Cow<'a, str>);
+pub struct CutText<'a, const MIN: usize, const MAX: usize> {
+    sent: Cow<'a, str>,
+    /// Length of the part that is kept, bytes.
+    end: usize,
+}
+
+impl<const MIN: usize, const MAX: usize> CutText<'_, MIN, MAX> {
+    /// Changes the text as it was sent, and cuts the result. A value that the limit cuts in two is only recognised in the whole text.
+    pub fn changed<'t>(&'t self, change: impl FnOnce(&'t str) -> Cow<'t, str>) -> Cow<'t, str> {
+        let changed = change(&self.sent);
+        if self.end == self.sent.len() {
+            return changed;
+        }
+        let end = end_of(&changed, MAX).unwrap_or(changed.len());
+        until(changed, end)
+    }
+}
 
 impl<const MIN: usize, const MAX: usize> Deref for CutText<'_, MIN, MAX> {
     type Target = str;
     fn deref(&self) -> &str {
-        &self.0
+        &self.sent[..self.end]
     }
 }
 
@@ -125,19 +141,27 @@ impl<'a, const MIN: usize, const MAX: usize> FromJson<'a> for CutText<'a, MIN, M
     #[inline]
     fn read(json: &mut JsonReader<'a, '_>) -> Parsed<Self> {
         let from = json.start();
-        let text = json.text()?;
-        if text.len() > MAX {
-            return Ok(Self(cut(text, MAX, from, json)));
+        let sent = json.text()?;
+        let mut end = sent.len();
+        if end > MAX {
+            if let Some(cut) = end_of(&sent, MAX) {
+                json.note(from, Mark::Cut);
+                end = cut;
+            }
+        } else if MIN > 0 && sent.is_empty() {
+            return Err(Malformed);
         }
-        if MIN == 0 || !text.is_empty() { Ok(Self(text)) } else { Err(Malformed) }
+        Ok(Self { sent, end })
     }
 }
 
-/// Cuts a string that began at `from` after `most` characters, and notes it.
+/// Returns the index after this many characters of a text with more.
 #[cold]
-fn cut<'a>(text: Cow<'a, str>, most: usize, from: usize, json: &mut JsonReader<'a, '_>) -> Cow<'a, str> {
-    let Some((end, _)) = text.char_indices().nth(most) else { return text };
-    json.note(from, Mark::Cut);
+fn end_of(text: &str, characters: usize) -> Option<usize> {
+    text.char_indices().nth(characters).map(|(end, _)| end)
+}
+
+fn until(text: Cow<'_, str>, end: usize) -> Cow<'_, str> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
         Cow::Owned(mut text) => {

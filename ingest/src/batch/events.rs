@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use bellwether_event::record::{entries, kept};
 use bellwether_event::units::amount_text;
 use bellwether_event::{
-    Completed, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall, UNAPPROVED,
-    Validation,
+    Completed, CutText, Escalation, Event, Payload, PolicyException, Retrieval, Review, Run, Score, ToolCall,
+    UNAPPROVED, Validation,
 };
 use bellwether_lake::Chunk;
 use bellwether_redact::{Redactor, Session};
@@ -143,13 +143,13 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     }
     if let Some(outcome) = &run.outcome {
         columns.outcome_source.put_option(row, outcome.source.as_deref());
-        columns.outcome_reason_code.put_option(row, redacted(session, outcome.reason_code.as_deref()).as_deref());
-        columns.finish_reason.put_option(row, redacted(session, outcome.finish_reason.as_deref()).as_deref());
+        columns.outcome_reason_code.put_option(row, redacted(session, outcome.reason_code.as_ref()).as_deref());
+        columns.finish_reason.put_option(row, redacted(session, outcome.finish_reason.as_ref()).as_deref());
     }
     if let Some(failure) = &run.failure_point {
-        columns.failure_component.put_option(row, redacted(session, failure.component.as_deref()).as_deref());
-        columns.failure_step.put_option(row, redacted(session, failure.step.as_deref()).as_deref());
-        columns.failure_error_type.put_option(row, redacted(session, failure.error_type.as_deref()).as_deref());
+        columns.failure_component.put_option(row, redacted(session, failure.component.as_ref()).as_deref());
+        columns.failure_step.put_option(row, redacted(session, failure.step.as_ref()).as_deref());
+        columns.failure_error_type.put_option(row, redacted(session, failure.error_type.as_ref()).as_deref());
     }
     if let Some(validation) = &run.validation {
         append_validation(columns, row, validation, session);
@@ -190,11 +190,14 @@ fn append_completed(columns: &mut EventColumns, row: usize, completed: &Complete
     }
     if let Some(sampling) = &run.sampling {
         columns.sampling_probability.put_option(row, sampling.probability.map(|probability| probability.sent));
-        columns.sampling_reason.put_option(row, redacted(session, sampling.reason.as_deref()).as_deref());
+        columns.sampling_reason.put_option(row, redacted(session, sampling.reason.as_ref()).as_deref());
     }
     if let Some(segments) = &run.segments {
-        let pairs: Vec<_> =
-            segments.0.iter().map(|(name, value)| (session.text(name), session.text_of(name, value))).collect();
+        let pairs: Vec<_> = segments
+            .0
+            .iter()
+            .map(|(name, value)| (session.text(name), value.changed(|sent| session.text_of(name, sent))))
+            .collect();
         columns.segments.put(row, pairs.iter().map(|(name, value)| (&**name, &**value)));
     }
 }
@@ -215,15 +218,18 @@ fn append_validation(columns: &mut EventColumns, row: usize, validation: &Valida
     for field in invalid().take(FIELDS_KEPT) {
         let at = columns.field_errors.add(row);
         let errors = &mut columns.field_errors.records;
-        errors.path.put(at, &session.text(field.path.as_deref().unwrap_or_default()));
-        errors.rule.put_option(at, redacted(session, field.rule.as_deref()).as_deref());
-        errors.message.put_option(at, redacted(session, field.message.as_deref()).as_deref());
+        errors.path.put(at, redacted(session, field.path.as_ref()).as_deref().unwrap_or_default());
+        errors.rule.put_option(at, redacted(session, field.rule.as_ref()).as_deref());
+        errors.message.put_option(at, redacted(session, field.message.as_ref()).as_deref());
     }
 }
 
-/// Redacts a text that may be missing.
-fn redacted<'t>(session: &mut Session<'_>, text: Option<&'t str>) -> Option<Cow<'t, str>> {
-    text.map(|text| session.text(text))
+/// Redacts a text that may be missing, before its limit cuts it.
+fn redacted<'t, const MIN: usize, const MAX: usize>(
+    session: &mut Session<'_>,
+    text: Option<&'t CutText<'_, MIN, MAX>>,
+) -> Option<Cow<'t, str>> {
+    text.map(|text| text.changed(|sent| session.text(sent)))
 }
 
 fn append_tool_calls(columns: &mut EventColumns, row: usize, run: Option<&Run<'_>>, session: &mut Session<'_>) {
@@ -314,13 +320,13 @@ fn append_scores(
 }
 
 fn append_escalation(columns: &mut EventColumns, row: usize, escalation: &Escalation<'_>, session: &mut Session<'_>) {
-    columns.escalation_reason_code.put_option(row, redacted(session, escalation.reason_code.as_deref()).as_deref());
-    columns.escalation_initiated_by.put_option(row, redacted(session, escalation.initiated_by.as_deref()).as_deref());
-    columns.escalation_to.put_option(row, redacted(session, escalation.to.as_deref()).as_deref());
-    columns.escalation_phase.put_option(row, redacted(session, escalation.phase.as_deref()).as_deref());
+    columns.escalation_reason_code.put_option(row, redacted(session, escalation.reason_code.as_ref()).as_deref());
+    columns.escalation_initiated_by.put_option(row, redacted(session, escalation.initiated_by.as_ref()).as_deref());
+    columns.escalation_to.put_option(row, redacted(session, escalation.to.as_ref()).as_deref());
+    columns.escalation_phase.put_option(row, redacted(session, escalation.phase.as_ref()).as_deref());
     columns.escalation_ticket_id.put_option(row, escalation.ticket_id.as_deref());
     columns.escalation_resolved.put_option(row, escalation.resolved);
-    columns.escalation_resolution.put_option(row, redacted(session, escalation.resolution.as_deref()).as_deref());
+    columns.escalation_resolution.put_option(row, redacted(session, escalation.resolution.as_ref()).as_deref());
     columns.escalation_wait_micros.put_option(row, escalation.wait.map(|n| n.0));
     columns.escalation_handle_micros.put_option(row, escalation.handle.map(|n| n.0));
 }
@@ -330,7 +336,7 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>, se
     columns.review_queue.put_option(row, review.queue.as_deref());
     columns.reviewer.put_option(row, review.reviewer.as_deref());
     columns.review_decision.put_option(row, review.decision.map(|decision| decision.0));
-    columns.review_failure_mode.put_option(row, redacted(session, review.failure_mode.as_deref()).as_deref());
+    columns.review_failure_mode.put_option(row, redacted(session, review.failure_mode.as_ref()).as_deref());
     columns.review_severity.put_option(row, review.severity.map(|severity| severity.0));
     columns.review_sets_outcome.put(row, review.sets_outcome.unwrap_or(true));
     columns.review_make_eval_case.put_option(row, review.make_eval_case);
@@ -339,7 +345,7 @@ fn append_review(columns: &mut EventColumns, row: usize, review: &Review<'_>, se
     columns.review_rubric_version.put_option(row, review.rubric_version.as_deref());
     columns.review_leased_until.put_option(row, review.leased_until.map(|time| time.0));
     columns.review_retired.put_option(row, review.retired);
-    columns.review_json.put_option(row, review_json(review).map(|json| session.json(&json).into_owned()));
+    columns.review_json.put_option(row, review_json(review, session));
 }
 
 /// Converts to days since the epoch. The decoder bounds times, so the fallback, the epoch, is never used.
@@ -358,7 +364,7 @@ fn append_tool_call(columns: &mut ToolCalls, row: usize, call: &ToolCall<'_>, se
     columns.schema_version.put_option(row, call.schema_version.as_deref());
     columns.status.put(row, call.status.as_deref().unwrap_or_default());
     columns.failed.put(row, call.failed());
-    columns.error_type.put_option(row, redacted(session, call.error_type.as_deref()).as_deref());
+    columns.error_type.put_option(row, redacted(session, call.error_type.as_ref()).as_deref());
     columns.args_valid.put_option(row, call.args_valid);
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.attempt.put_option(row, call.attempt.map(|n| i32::try_from(n.0).unwrap_or(i32::MAX)));
@@ -380,7 +386,7 @@ fn append_retrieval_call(columns: &mut Retrievals, row: usize, call: &Retrieval<
     columns.top_score.put_option(row, call.top_score.map(|n| n.0));
     columns.latency_micros.put_option(row, call.latency.map(|n| n.0));
     columns.status.put_option(row, call.status.as_deref());
-    columns.error_type.put_option(row, redacted(session, call.error_type.as_deref()).as_deref());
+    columns.error_type.put_option(row, redacted(session, call.error_type.as_ref()).as_deref());
     for document in kept(call.documents.as_ref()) {
         let at = columns.documents.add(row);
         let documents = &mut columns.documents.records;
@@ -402,15 +408,15 @@ fn append_exception(
     columns.policy_id.put(row, exception.policy_id.as_deref().unwrap_or_default());
     columns.policy_version.put_option(row, exception.policy_version.as_deref());
     columns.severity.put(row, severity);
-    columns.category.put_option(row, redacted(session, exception.category.as_deref()).as_deref());
-    columns.action.put_option(row, redacted(session, exception.action.as_deref()).as_deref());
-    columns.source.put_option(row, redacted(session, exception.source.as_deref()).as_deref());
-    columns.component.put_option(row, redacted(session, exception.component.as_deref()).as_deref());
+    columns.category.put_option(row, redacted(session, exception.category.as_ref()).as_deref());
+    columns.action.put_option(row, redacted(session, exception.action.as_ref()).as_deref());
+    columns.source.put_option(row, redacted(session, exception.source.as_ref()).as_deref());
+    columns.component.put_option(row, redacted(session, exception.component.as_ref()).as_deref());
     columns.native_result_type.put_option(row, exception.native_result_type.as_deref());
-    let result = redacted(session, exception.native_result_value.as_deref());
+    let result = redacted(session, exception.native_result_value.as_ref());
     columns.native_result_value.put_option(row, result.as_deref());
     columns.risk_score.put_option(row, exception.risk_score.map(|n| n.0));
-    columns.step.put_option(row, redacted(session, exception.step.as_deref()).as_deref());
+    columns.step.put_option(row, redacted(session, exception.step.as_ref()).as_deref());
     columns.derived.put(row, false);
     severity
 }
@@ -430,7 +436,7 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>, session: &m
     let evaluator = score.evaluator.as_ref();
     columns.name.put(row, score.name.as_deref().unwrap_or_default());
     columns.value.put_option(row, score.value.map(|n| n.0));
-    columns.label.put_option(row, redacted(session, score.label.as_deref()).as_deref());
+    columns.label.put_option(row, redacted(session, score.label.as_ref()).as_deref());
     columns.passed.put_option(row, score.passed);
     columns.min.put_option(row, score.min.map(|n| n.0));
     columns.max.put_option(row, score.max.map(|n| n.0));
@@ -447,16 +453,17 @@ fn append_score(columns: &mut Scores, row: usize, score: &Score<'_>, session: &m
     columns.weight.put_option(row, score.weight.map(|n| n.0));
     let reference = score.reference.as_ref().map(|reference| session.parsed_json(reference.get()));
     columns.reference_json.put_option(row, reference.as_deref());
-    columns.explanation.put_option(row, redacted(session, score.explanation.as_deref()).as_deref());
+    columns.explanation.put_option(row, redacted(session, score.explanation.as_ref()).as_deref());
     let cost = score.cost.as_ref().map(|cost| &cost.0);
     columns.cost_nanos.put_option(row, cost.and_then(|cost| cost.amount).map(|amount| amount.0));
     columns.cost_currency.put_option(row, cost.and_then(|cost| cost.currency.as_deref()));
 }
 
-/// Returns the fields of a review without columns of their own.
-fn review_json(review: &Review<'_>) -> Option<String> {
-    let labels: Option<Vec<&str>> =
-        review.labels.as_ref().map(|labels| labels.kept().iter().map(|label| &**label).collect());
+/// Returns the fields of a review without columns of their own, redacted.
+fn review_json(review: &Review<'_>, session: &mut Session<'_>) -> Option<String> {
+    let labels = review.labels.as_ref();
+    let labels: Option<Vec<Cow<'_, str>>> =
+        labels.map(|labels| labels.kept().iter().filter_map(|label| redacted(session, Some(label))).collect());
     if labels.is_none() && review.expected.is_none() && review.expected_ref.is_none() {
         return None;
     }
@@ -464,9 +471,11 @@ fn review_json(review: &Review<'_>) -> Option<String> {
     struct Fields<'a> {
         expected: Option<&'a RawValue>,
         expected_ref: Option<&'a str>,
-        labels: Option<Vec<&'a str>>,
+        labels: Option<Vec<Cow<'a, str>>>,
     }
     // Kept as sent.
     let expected = review.expected.as_ref().and_then(|expected| serde_json::from_str(expected.get()).ok());
-    serde_json::to_string(&Fields { expected, expected_ref: review.expected_ref.as_deref(), labels }).ok()
+    let expected_ref = redacted(session, review.expected_ref.as_ref());
+    let json = serde_json::to_string(&Fields { expected, expected_ref: expected_ref.as_deref(), labels }).ok()?;
+    Some(session.json(&json).into_owned())
 }

@@ -375,6 +375,55 @@ proptest! {
     }
 }
 
+fn first_row(batch: &RecordBatch) -> serde_json::Value {
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(batch).expect("writes");
+    writer.finish().expect("finishes");
+    let rows: serde_json::Value = serde_json::from_slice(&writer.into_inner()).expect("JSON");
+    rows[0].clone()
+}
+
+#[test]
+fn a_value_that_a_limit_would_cut_in_two_is_redacted_as_a_whole() {
+    // The limit is in the middle of the address or of the card, which a part of it would not be recognised as.
+    let across = |limit: usize, value: &str| format!("{} {value}, and more", "é".repeat(limit - 1 - value.len() / 2));
+    let (address, card) = ("annabel.lee@example.org", "4111 1111 1111 1111");
+    let event = serde_json::json!({
+        "spec": "run-event/1", "run_id": "r-1", "data": {
+            "task": "t", "release": {"id": "1"},
+            "outcome": {"status": "failure", "reason_code": across(64, address)},
+            "started_at": "2026-11-23T10:00:00Z", "ended_at": "2026-11-23T10:00:01Z",
+            "validation": {"valid": false, "fields": [
+                {"path": across(512, address), "valid": false, "message": across(512, card)},
+            ]},
+            "scores": [{"name": "n", "kind": "code", "evaluator": {"id": "e"}, "value": 1.0, "explanation": across(1024, address)}],
+            "segments": {"a": across(128, card), "b": "é".repeat(200)},
+        }
+    });
+    let mut builder = BatchBuilder::new(Limits::default());
+    let pushed = builder.push(&message(0, event.to_string().as_bytes()), NOW);
+    assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}");
+    let row = first_row(&table(&builder.finish().expect("finishes").0));
+    for part in ["annabel", "lee", "4111", "1111"] {
+        assert!(!row.to_string().contains(part), "{part}: {row}");
+    }
+    let length = |value: &serde_json::Value| value.as_str().expect("a text").chars().count();
+    let error = &row["field_errors"][0];
+    for (text, limit, kind) in [
+        (&row["outcome_reason_code"], 64, "EMAIL"),
+        (&error["path"], 512, "EMAIL"),
+        (&error["message"], 512, "CARD"),
+        (&row["scores"][0]["explanation"], 1024, "EMAIL"),
+        (&row["segments"]["a"], 128, "CARD"),
+        (&row["segments"]["b"], 128, ""),
+    ] {
+        assert!(length(text) <= limit && length(text) > limit - 20, "{limit}: {text}");
+        assert!(kind.is_empty() || text.to_string().contains(&format!("[{kind}")), "{text}");
+    }
+    assert_eq!(row["truncated"]["/data/outcome/reason_code"], "cut", "{row}");
+    assert_eq!(row["redaction"]["EMAIL"], "3");
+}
+
 #[test]
 fn content_is_redacted_before_it_becomes_a_row_and_counted_by_kind() {
     let secret = "ann@example.org";
@@ -393,12 +442,7 @@ fn content_is_redacted_before_it_becomes_a_row_and_counted_by_kind() {
     let mut builder = BatchBuilder::new(Limits::default());
     let pushed = builder.push(&message(0, event.to_string().as_bytes()), NOW);
     assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}");
-    let events = table(&builder.finish().expect("finishes").0);
-    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
-    writer.write(&events).expect("writes");
-    writer.finish().expect("finishes");
-    let row: serde_json::Value = serde_json::from_slice(&writer.into_inner()).expect("JSON");
-    let row = &row[0];
+    let row = first_row(&table(&builder.finish().expect("finishes").0));
     assert!(!row.to_string().contains(secret) && !row.to_string().contains("4111 1111"), "{row}");
     assert_eq!(row["content_json"], r#"{"input":"write to [EMAIL_5], not to [EMAIL_4]"}"#);
     assert_eq!(row["steps_json"], r#"[{"name":"s","note":"[EMAIL_5]"}]"#);
