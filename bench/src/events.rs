@@ -4,6 +4,8 @@
 //! Rules: every event is valid and belongs to a run of its own; the same seed and calls give the same bytes; no clock
 //! is read. Amounts of money are integer micro-units, so that any program can add them exactly.
 
+mod conversation;
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
@@ -16,6 +18,9 @@ pub enum Size {
     Small,
     /// About 3 kB: retrieval, approvals, validation, steps, scores, and the text of question and answer too.
     Large,
+    /// About 9 kB: as [`Self::Large`], with the messages of a conversation instead: results of tools as JSON in strings, full of ids,
+    /// dates, times and amounts.
+    Conversation,
 }
 
 /// One message to publish.
@@ -281,7 +286,7 @@ impl Generator {
         self.outcome(&mut json, &draw);
         self.usage(&mut json, &draw);
         self.tools(&mut json, &draw);
-        if self.size == Size::Large {
+        if self.size != Size::Small {
             self.details(&mut json, &draw);
         }
         json.push_str("}}");
@@ -321,7 +326,7 @@ impl Generator {
             r#"{{"spec":"run-event/1.0","type":"run.completed","source":"{}","run_id":"{run_id}","time":"{ended}","data":{{"task":"{}","environment":"production","release":{{"id":"{release}","prompt":{{"name":"{}","version":"{prompt}"}},"model":{{"provider":"{provider}","requested":"{model}","responded":"{model}"}}"#,
             task.source, name, task.name,
         ));
-        if self.size == Size::Large {
+        if self.size != Size::Small {
             json.push_str(r#","params":{"temperature":0.2,"max_tokens":900},"retrieval":{"index_version":"2026-11-19","top_k":6},"code":{"version":"5.2.1","commit":"9f1c2e7"}"#);
         }
         if self.left_in_session == 0 {
@@ -370,7 +375,7 @@ impl Generator {
             micros % 1_000_000,
             draw.latency_ms,
         ));
-        if self.size == Size::Large {
+        if self.size != Size::Small {
             let (trace, span) = (self.text_of(32, HEX), self.text_of(16, HEX));
             let user = self.text_of(24, HEX);
             json.push_str(&format!(
@@ -397,7 +402,7 @@ impl Generator {
             let status = if ok { r#""ok""# } else { r#""error","error_type":"upstream_timeout""# };
             let comma = if index > 0 { "," } else { "" };
             json.push_str(&format!(r#"{comma}{{"name":"{name}","status":{status},"latency_ms":{latency:.1}"#));
-            if self.size == Size::Large {
+            if self.size != Size::Small {
                 let id = self.text_of(20, BASE32);
                 json.push_str(&format!(r#","id":"call_{id}","args_valid":true,"attempt":1"#));
             }
@@ -448,7 +453,12 @@ impl Generator {
             let latency = draw.latency_ms * self.rng.random_range(0.05..0.4);
             json.push_str(&format!(r#"{comma}{{"name":"{name}","status":"ok","latency_ms":{latency:.1}}}"#));
         }
-        json.push_str(&format!(r#"],"content":{{"input":"{}","output":"{}"}}"#, self.sentence(30), self.sentence(75),));
+        json.push_str(r#"],"content":"#);
+        if self.size == Size::Conversation {
+            self.conversation(json);
+        } else {
+            json.push_str(&format!(r#"{{"input":"{}","output":"{}"}}"#, self.sentence(30), self.sentence(75)));
+        }
     }
 
     /// Generates a text of roughly `words` words, varying by half in both directions.
@@ -538,7 +548,7 @@ mod tests {
 
     #[test]
     fn every_event_is_valid_unique_and_of_the_stated_size() {
-        for (size, bytes) in [(Size::Small, 800.0), (Size::Large, 3000.0)] {
+        for (size, bytes) in [(Size::Small, 800.0), (Size::Large, 3000.0), (Size::Conversation, 9000.0)] {
             let events = events(1, size, 2000);
             let mut builder = BatchBuilder::new(Limits::default());
             for event in &events {

@@ -13,6 +13,12 @@ const LOCAL: usize = 64;
 /// Longest domain, characters.
 const DOMAIN: usize = 253;
 
+/// Groups of digits of an IPv4 address.
+pub(crate) const IPV4_GROUPS: usize = 4;
+
+/// Colons of an IPv6 address, unless two of them stand for the groups that are left out; one fewer before an IPv4 address.
+const IPV6_COLONS: usize = 7;
+
 /// Longest IPv6 address, bytes.
 const IPV6: usize = 45;
 
@@ -46,7 +52,7 @@ pub(crate) fn ipv4(search: &mut Search<'_>, start: usize) {
         return;
     }
     let mut end = start;
-    for part in 0..4 {
+    for part in 0..IPV4_GROUPS {
         if part > 0 {
             if search.byte(end) != b'.' {
                 return;
@@ -78,7 +84,7 @@ pub(crate) fn ipv6(search: &mut Search<'_>) {
     let part = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let mut done = 0;
     for at in memchr_iter(b':', search.bytes) {
-        if at < done {
+        if at < done || !part(search.before(at)) && !part(search.byte(at + 1)) {
             continue;
         }
         let start = search.start_of(at, (at - done).min(IPV6), part);
@@ -99,7 +105,8 @@ pub(crate) fn ipv6(search: &mut Search<'_>) {
 /// Returns true for an address that identifies a machine, unlike loopback and unspecified ones.
 fn is_ipv6(word: &str) -> bool {
     let digits = word.bytes().any(|byte| byte.is_ascii_digit());
-    if !digits || !(6..=IPV6).contains(&word.len()) {
+    let colons = word.bytes().filter(|byte| *byte == b':').count();
+    if !digits || !(6..=IPV6).contains(&word.len()) || colons + 1 < IPV6_COLONS && !word.contains("::") {
         return false;
     }
     word.parse::<Ipv6Addr>().is_ok_and(|address| !address.is_loopback() && !address.is_unspecified())

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// The kinds of value that the words near a number suggest, as a set of the constants below.
 pub(crate) type Context = u32;
@@ -93,7 +93,11 @@ static AUTOMATON: LazyLock<(AhoCorasick, Vec<Word>)> = LazyLock::new(|| {
         plain.push(word.trim_matches('*'));
         words.push(Word { says, inside: [word.starts_with('*'), word.ends_with('*')] });
     }
-    let built = AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(plain);
+    let built = AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::Standard)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(plain);
     (built.expect("the words are constant"), words)
 });
 

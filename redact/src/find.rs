@@ -1,11 +1,11 @@
-//! Searches one text: looks at its bytes once for the signs that detectors begin with, and runs only those detectors.
+//! Searches one text: looks at the classes of its bytes, and runs the detectors that begin with one of them.
 //!
 //! A detector walks a bounded distance from its sign, by the methods of [`Search`], which count the bytes that are looked at. A test
 //! holds this count to a multiple of the length, for texts made to cost much.
 
-use crate::classes::{self, Signs};
+use crate::classes::{self, Masks};
 use crate::context::{self, Context};
-use crate::{Finding, Kind, Redactor, addresses, numbers, secrets};
+use crate::{Finding, Kind, Redactor, addresses, numbers, prefilter, secrets};
 
 /// Bytes before a number in which a word such as `phone` is looked for.
 const BEFORE: usize = 32;
@@ -36,10 +36,11 @@ pub(crate) struct Search<'t> {
 /// Returns true if a text contains nothing but perhaps a name of the list: most texts.
 pub(crate) fn is_plain(name: &str, text: &str) -> bool {
     let bytes = text.as_bytes();
-    !secrets::may_name(name)
-        && (bytes.len() < SHORTEST
-            || Signs::of(bytes) == Signs::default()
-                && (bytes.len() < secrets::WORD || classes::next_long_word(bytes, 0).is_none()))
+    if secrets::may_name(name) || bytes.len() < SHORTEST {
+        return !secrets::may_name(name);
+    }
+    let passed = prefilter::next(bytes, 0, false);
+    passed.next == bytes.len() && !(passed.has_values && secrets::is_introduced(bytes))
 }
 
 /// Searches a text for everything that it must not contain.
@@ -50,23 +51,23 @@ pub(crate) fn all(redactor: &Redactor, search: &mut Search<'_>) {
     if secrets::whole(search) {
         return;
     }
-    let signs = Signs::of(search.bytes);
+    let masks = classes::blocks(search.bytes).fold(Masks::default(), Masks::or);
     let long = classes::next_long_word(search.bytes, 0);
     search.looked(2 * search.bytes.len());
-    if signs.at {
+    if masks.at != 0 {
         addresses::emails(search);
     }
-    if signs.digit {
+    if masks.digits != 0 {
         numbers::find(search);
     }
-    if signs.sign {
+    if masks.signs != 0 {
         secrets::after_signs(search);
         addresses::ipv6(search);
     }
-    if signs.hyphen {
+    if masks.hyphens != 0 {
         secrets::pem(search);
     }
-    if signs.digit || long.is_some() {
+    if masks.digits != 0 || long.is_some() {
         secrets::after_words(search);
     }
     if let Some(start) = long {

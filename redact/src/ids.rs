@@ -7,10 +7,13 @@ use crate::{Finding, Kind, context};
 /// Longest prefix of an id that is a word of its own: `AB 12 34 56 C`, `X-1234567-L`.
 const PREFIX: usize = 2;
 
+/// Fewest digits of an id of several groups.
+pub(crate) const DIGITS: usize = 6;
+
 /// Most characters of an id without separators.
 const PLAIN: usize = 16;
 
-/// Length of an IBAN by country.
+/// Length of an IBAN by country, in ascending order.
 const IBAN: &[(&[u8; 2], usize)] = &[
     (b"AD", 24),
     (b"AE", 23),
@@ -208,14 +211,20 @@ fn fiscal(search: &mut Search<'_>, start: usize) {
     }
 }
 
+/// Returns the length of the IBANs of a country, by its code in any case.
+pub(crate) fn iban_length(country: [u8; 2]) -> Option<usize> {
+    let country = country.map(|letter| letter.to_ascii_uppercase());
+    let place = IBAN.binary_search_by(|(code, _)| (**code).cmp(&country)).ok()?;
+    Some(IBAN[place].1)
+}
+
 fn iban(search: &mut Search<'_>, start: usize) {
     if search.before(start) == b'_' {
         return;
     }
-    let country = [search.byte(start).to_ascii_uppercase(), search.byte(start + 1).to_ascii_uppercase()];
-    let Some((_, length)) = IBAN.iter().find(|(code, _)| **code == country) else { return };
-    let (mut plain, mut end, mut grouped) = (Vec::with_capacity(*length), start, false);
-    while plain.len() < *length {
+    let Some(length) = iban_length([search.byte(start), search.byte(start + 1)]) else { return };
+    let (mut plain, mut end, mut grouped) = (Vec::with_capacity(length), start, false);
+    while plain.len() < length {
         match search.byte(end) {
             // In groups, each has four characters.
             byte if byte.is_ascii_alphanumeric() && grouped && plain.len().is_multiple_of(4) => {
@@ -236,7 +245,7 @@ fn iban(search: &mut Search<'_>, start: usize) {
         end += 1;
     }
     search.looked(end - start);
-    if plain.len() == *length && !search.byte(end).is_ascii_alphanumeric() && check::iban(&plain) {
+    if plain.len() == length && !search.byte(end).is_ascii_alphanumeric() && check::iban(&plain) {
         search.found(start, end, Kind::Iban);
     }
 }

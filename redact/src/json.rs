@@ -4,22 +4,41 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
 use serde::de::IgnoredAny;
 
-use crate::{NOT_JSON, Session};
+use crate::{NOT_JSON, Session, classes, prefilter, secrets};
 
 /// Least digits of a number that is searched.
 const DIGITS: usize = 9;
 
-/// Bytes of a string that are looked at one after the other.
-const SHORT: usize = 16;
+/// A string of the document, quoted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Quoted<'t> {
+    text: &'t str,
+    has_escapes: bool,
+}
+
+/// A key, as it is written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Key<'t> {
+    quoted: Quoted<'t>,
+    /// The key may name a secret.
+    is_secret: bool,
+}
 
 /// The key of each open object or list; a list has that of the object around it.
 #[derive(Default)]
 struct Keys<'t> {
-    current: Cow<'t, str>,
-    outer: Vec<Cow<'t, str>>,
+    current: Key<'t>,
+    outer: Vec<Key<'t>>,
+}
+
+/// The places of a document that are worth a search.
+struct Suspects<'t> {
+    bytes: &'t [u8],
+    /// The next place, or the length.
+    next: usize,
+    all: bool,
 }
 
 /// Returns true for a valid document.
@@ -28,32 +47,40 @@ pub(crate) fn is_valid(document: &str) -> bool {
 }
 
 pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t, str> {
+    let bytes = document.as_bytes();
+    let mut suspects = Suspects::of(session, bytes);
+    if suspects.are_none() && bytes.len() <= session.max_text_bytes() {
+        return Cow::Borrowed(document);
+    }
     let mut redacted = String::new();
     let (mut copied, mut at) = (0, 0);
     let mut keys = Keys::default();
-    let bytes = document.as_bytes();
     while at < bytes.len() {
         let start = at;
         let replaced = match bytes[at] {
             b'"' => {
-                let escaped;
-                (at, escaped) = end_of_string(bytes, at);
-                let text = unquoted(&document[start..at], escaped);
+                let has_escapes;
+                (at, has_escapes) = classes::end_of_string(bytes, at);
+                let quoted = Quoted { text: &document[start..at], has_escapes };
+                let is_suspect = suspects.is_before(at) || quoted.text.len() > session.max_text_bytes();
                 let next = bytes[at..].iter().find(|byte| !byte.is_ascii_whitespace());
                 if next == Some(&b':') {
-                    let replaced = string(session, "", &text);
-                    keys.current = text;
-                    replaced
+                    keys.current = Key::of(quoted);
+                    if is_suspect { string(session, "", quoted) } else { None }
+                } else if is_suspect || keys.current.is_secret {
+                    string(session, &keys.current.quoted.unquoted(), quoted)
                 } else {
-                    string(session, keys.current(), &text)
+                    None
                 }
             }
             b'-' | b'0'..=b'9' => {
-                at += bytes[at..]
-                    .iter()
-                    .take_while(|byte| !matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'))
-                    .count();
-                number(session, keys.current(), &document[start..at])
+                let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+                at += bytes[at..].iter().take_while(|byte| !ends(byte)).count();
+                if suspects.is_before(at) || keys.current.is_secret {
+                    number(session, keys.current, &document[start..at])
+                } else {
+                    None
+                }
             }
             b'{' | b'[' => {
                 keys.open();
@@ -70,6 +97,7 @@ pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t
                 None
             }
         };
+        suspects.pass(session, at);
         if let Some(replaced) = replaced {
             redacted.push_str(&document[copied..start]);
             redacted.push_str(&replaced);
@@ -85,13 +113,9 @@ pub(crate) fn redact<'t>(session: &mut Session<'_>, document: &'t str) -> Cow<'t
 
 // === impl Keys ===
 
-impl<'t> Keys<'t> {
-    fn current(&self) -> &str {
-        &self.current
-    }
-
+impl Keys<'_> {
     fn open(&mut self) {
-        self.outer.push(self.current.clone());
+        self.outer.push(self.current);
     }
 
     fn close(&mut self) {
@@ -99,49 +123,78 @@ impl<'t> Keys<'t> {
     }
 }
 
-/// Returns the index after the string that begins at `start`, and whether it has escapes.
-fn end_of_string(bytes: &[u8], start: usize) -> (usize, bool) {
-    let (mut at, mut escaped) = (start + 1, false);
-    // Most strings are short: a search by vectors would cost more to begin.
-    for (offset, byte) in bytes[at..].iter().take(SHORT).enumerate() {
-        match byte {
-            b'"' => return (at + offset + 1, false),
-            b'\\' => break,
-            _ => {}
-        }
+// === impl Key ===
+
+impl<'t> Key<'t> {
+    fn of(quoted: Quoted<'t>) -> Self {
+        Self { quoted, is_secret: secrets::may_name(&quoted.unquoted()) }
     }
-    while let Some(offset) = memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
-        at += offset;
-        match bytes[at] {
-            b'"' => return (at + 1, escaped),
-            _ => (at, escaped) = (at + 2, true),
-        }
-    }
-    (bytes.len(), escaped)
 }
 
-/// Returns the text of a string. A lone surrogate is no character: the escapes of such a string are searched as text.
-fn unquoted(quoted: &str, escaped: bool) -> Cow<'_, str> {
-    let plain = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
-    if !escaped {
-        return Cow::Borrowed(plain);
+// === impl Suspects ===
+
+impl<'t> Suspects<'t> {
+    fn of(session: &mut Session<'_>, bytes: &'t [u8]) -> Self {
+        let mut suspects = Self { bytes, next: 0, all: session.searches_all() };
+        if !suspects.all {
+            let has_values = suspects.find(session, 0) || !suspects.are_none();
+            suspects.all = has_values && secrets::is_introduced(bytes);
+        }
+        suspects
     }
-    serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(plain), Cow::Owned)
+
+    /// Returns true if there are digits or long words before the next suspect.
+    fn find(&mut self, session: &mut Session<'_>, from: usize) -> bool {
+        let passed = prefilter::next(self.bytes, from, true);
+        session.looked(passed.next - from);
+        self.next = passed.next;
+        passed.has_values
+    }
+
+    fn are_none(&self) -> bool {
+        !self.all && self.next == self.bytes.len()
+    }
+
+    /// Returns true if a suspect is before an index, the end of a string or number.
+    fn is_before(&self, end: usize) -> bool {
+        self.all || self.next < end
+    }
+
+    /// Goes on to the next suspect if the one found last is before an index.
+    fn pass(&mut self, session: &mut Session<'_>, at: usize) {
+        if !self.all && self.next < at {
+            self.find(session, at);
+        }
+    }
+}
+
+// === impl Quoted ===
+
+impl<'t> Quoted<'t> {
+    /// Returns the text of a string. A lone surrogate is no character: the escapes of such a string are searched as text.
+    fn unquoted(self) -> Cow<'t, str> {
+        let plain = self.text.get(1..self.text.len().saturating_sub(1)).unwrap_or_default();
+        if !self.has_escapes {
+            return Cow::Borrowed(plain);
+        }
+        serde_json::from_str::<String>(self.text).map_or(Cow::Borrowed(plain), Cow::Owned)
+    }
 }
 
 /// Returns the redacted string, quoted, or `None` if it stays.
-fn string(session: &mut Session<'_>, name: &str, text: &str) -> Option<String> {
-    match session.text_of(name, text) {
-        Cow::Borrowed(same) if std::ptr::eq(same, text) => None,
+fn string(session: &mut Session<'_>, name: &str, quoted: Quoted<'_>) -> Option<String> {
+    let text = quoted.unquoted();
+    match session.searched(name, &text) {
+        Cow::Borrowed(same) if std::ptr::eq(same, &*text) => None,
         redacted => Some(serde_json::to_string(&*redacted).unwrap_or_else(|_| format!("\"{NOT_JSON}\""))),
     }
 }
 
-fn number(session: &mut Session<'_>, name: &str, text: &str) -> Option<String> {
+fn number(session: &mut Session<'_>, key: Key<'_>, text: &str) -> Option<String> {
     if text.len() < DIGITS || text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E' | b'-')) {
         return None;
     }
-    match session.text_of(name, text) {
+    match session.searched(&key.quoted.unquoted(), text) {
         Cow::Borrowed(same) if std::ptr::eq(same, text) => None,
         redacted => serde_json::to_string(&*redacted).ok(),
     }

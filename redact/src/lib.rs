@@ -23,6 +23,7 @@ mod kind;
 mod names;
 mod numbers;
 mod policy;
+mod prefilter;
 mod secrets;
 mod session;
 

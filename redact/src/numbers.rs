@@ -13,7 +13,7 @@ use crate::{Kind, addresses, classes, context, ids};
 const GROUPS: usize = 8;
 
 /// Fewest and most digits of one number.
-const LEAST: usize = 7;
+pub(crate) const LEAST: usize = 7;
 const DIGITS: usize = 19;
 
 /// Most digits of a phone number.
@@ -26,7 +26,7 @@ const BESIDE: usize = 16;
 const EXTENSION: usize = 6;
 
 /// Digits of the shortest cards. They are rare, and barcodes have as many: such a number is a card only after a word for one.
-const SHORT_CARD: usize = 13;
+pub(crate) const SHORT_CARD: usize = 13;
 
 /// Length of a UUID.
 const UUID: usize = 36;
@@ -54,46 +54,50 @@ struct Number<'g> {
 
 /// Finds the numbers of a text.
 pub(crate) fn find(search: &mut Search<'_>) {
-    let digit = |byte: u8| byte.is_ascii_digit();
     let (mut cluster, mut at, mut word_end) = (Vec::new(), 0, 0);
     while let Some(start) = classes::next_digit(search.bytes, at) {
         search.looked(start - at);
-        let end = search.end_of(start, usize::MAX, digit);
-        at = end;
-        if start >= word_end {
-            let alphanumeric = |byte: u8| byte.is_ascii_alphanumeric();
-            let word = search.start_of(start, start - word_end, alphanumeric);
-            word_end = search.end_of(end, usize::MAX, alphanumeric);
-            ids::find(search, word, word_end);
+        cluster.clear();
+        let (mut next, mut digits) = (Some(start), 0);
+        while let Some(start) = next {
+            at = search.end_of(start, usize::MAX, |byte| byte.is_ascii_digit());
+            cluster.push(Group { start, end: at });
+            digits += at - start;
+            next = next_group(search.bytes, at);
         }
-        if search.byte(end) == b'.' && end - start <= 3 {
-            addresses::ipv4(search, start);
+        for group in &cluster {
+            let is_beside_letter =
+                search.before(group.start).is_ascii_alphabetic() || search.byte(group.end).is_ascii_alphabetic();
+            // Ids with few digits are words with letters.
+            if group.start >= word_end && (digits >= ids::DIGITS || is_beside_letter) {
+                let alphanumeric = |byte: u8| byte.is_ascii_alphanumeric();
+                let word = search.start_of(group.start, group.start - word_end, alphanumeric);
+                word_end = search.end_of(group.end, usize::MAX, alphanumeric);
+                ids::find(search, word, word_end);
+            }
+            let is_short = group.end - group.start <= 3;
+            if cluster.len() >= addresses::IPV4_GROUPS && is_short && search.byte(group.end) == b'.' {
+                addresses::ipv4(search, group.start);
+            }
         }
-        let group = Group { start, end };
-        if cluster.last().is_some_and(|last: &Group| !joins(&search.bytes[last.end..start])) {
+        if digits >= LEAST {
             numbers(search, &cluster);
-            cluster.clear();
         }
-        cluster.push(group);
     }
     search.looked(search.bytes.len() - at);
-    numbers(search, &cluster);
 }
 
-/// Returns true if these bytes join two groups of digits: ASCII signs, a no-break space, or one of the hyphens from U+2010 to the en
-/// dash, U+2013.
-fn joins(between: &[u8]) -> bool {
-    matches!(
-        between,
-        [b' ' | b'-' | b'.' | b'/' | b'(' | b')']
-            | b") "
-            | b" ("
-            | b")-"
-            | b" -"
-            | b"- "
-            | b"\xc2\xa0"
-            | [0xe2, 0x80, 0x90..=0x93]
-    )
+/// Returns the start of the group of digits that follows one that ends at `end`: ASCII signs join two groups, and so do a no-break
+/// space, and one of the hyphens from U+2010 to the en dash, U+2013.
+pub(crate) fn next_group(bytes: &[u8], end: usize) -> Option<usize> {
+    let rest = bytes.get(end..)?;
+    let between = match rest {
+        [b' ' | b'-' | b'.' | b'/' | b'(' | b')', b'0'..=b'9', ..] => 1,
+        [b')' | b'-', b' ', ..] | [b' ', b'(' | b'-', ..] | [b')', b'-', ..] | [0xc2, 0xa0, ..] => 2,
+        [0xe2, 0x80, 0x90..=0x93, ..] => 3,
+        _ => return None,
+    };
+    rest.get(between)?.is_ascii_digit().then_some(end + between)
 }
 
 /// Finds the numbers of a cluster.

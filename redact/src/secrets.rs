@@ -109,7 +109,10 @@ const AUTHORITY: usize = 1024;
 const VALUE: usize = 256;
 
 /// Most blanks between a word, a sign and a value.
-const BLANKS: usize = 4;
+pub(crate) const BLANKS: usize = 4;
+
+/// The beginning of a PEM block.
+pub(crate) const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 /// Words with the same last two bytes, each with the least length of a secret after it.
 type Words = ([u8; 2], &'static [(&'static str, usize)]);
@@ -140,7 +143,18 @@ const NAMES: &[([u8; 2], &str)] = &[(*b"on", "authorization"), (*b"ie", "setcook
 /// Longest name, and longest word before a value, that is looked at, bytes.
 const NAME: usize = 40;
 
-static PEM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"-----BEGIN "));
+/// The last bytes of the words above: by the very last one, the low five bits of those before it.
+const ENDS: [u32; 256] = {
+    let (mut ends, mut at) = ([0; 256], 0);
+    while at < WORDS.len() + NAMES.len() {
+        let end = if at < WORDS.len() { WORDS[at].0 } else { NAMES[at - WORDS.len()].0 };
+        ends[end[1] as usize] |= 1 << (end[0] & 31);
+        at += 1;
+    }
+    ends
+};
+
+static PEM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PEM_BEGIN));
 static IS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b" is "));
 static BEARER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"earer "));
 static BASIC: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b": Basic "));
@@ -150,7 +164,7 @@ pub(crate) fn whole(search: &mut Search<'_>) -> bool {
     if search.name.is_empty() || search.name.len() > NAME || search.text.is_empty() || is_placeholder(search.text) {
         return false;
     }
-    let Some(last) = last_two(search.name.as_bytes()).filter(|_| may_name(search.name)) else { return false };
+    let Some(last) = last_two(search.name.as_bytes()) else { return false };
     let (plain, length) = plain(search.name.as_bytes());
     search.looked(search.name.len());
     let plain = &plain[..length];
@@ -167,24 +181,47 @@ pub(crate) fn whole(search: &mut Search<'_>) -> bool {
 
 /// Returns true if a name may be that of a secret, by its last two bytes.
 pub(crate) fn may_name(name: &str) -> bool {
-    last_two(name.as_bytes())
-        .is_some_and(|last| NAMES.iter().any(|(end, _)| *end == last) || WORDS.iter().any(|(end, _)| *end == last))
+    last_two(name.as_bytes()).is_some()
+}
+
+/// Returns true if a word that names a secret ends with these bytes, so that the value after it may be one.
+pub(crate) fn names_value(bytes: &[u8]) -> bool {
+    let Some(last) = last_two(bytes) else { return false };
+    let ends_with = |word: &str| {
+        let near = &bytes[bytes.len().saturating_sub(NAME)..];
+        let mut letters = near.iter().rev().filter(|byte| !is_separator(**byte)).map(u8::to_ascii_lowercase);
+        word.bytes().rev().all(|letter| letters.next() == Some(letter))
+    };
+    let mut words = WORDS.iter().filter(|(end, _)| *end == last).flat_map(|(_, words)| words.iter());
+    words.any(|(word, _)| ends_with(word)) || NAMES.iter().any(|(end, name)| *end == last && ends_with(name))
+}
+
+/// Returns true for a byte that separates the parts of a name: `api_key`.
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, b'_' | b'-' | b' ')
+}
+
+/// Returns true if `is` or `bearer` may introduce a secret.
+pub(crate) fn is_introduced(bytes: &[u8]) -> bool {
+    IS.find_iter(bytes).any(|at| names_value(&bytes[..at]))
+        || BEARER.find_iter(bytes).any(|at| at > 0 && matches!(bytes[at - 1], b'b' | b'B'))
 }
 
 /// Returns a word in small letters and without `_`, `-` and spaces, and its length. It has at most [`NAME`] bytes.
 fn plain(word: &[u8]) -> ([u8; NAME], usize) {
     let (mut plain, mut length) = ([0; NAME], 0);
-    for byte in word.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b' ')).take(NAME) {
+    for byte in word.iter().filter(|byte| !is_separator(**byte)).take(NAME) {
         plain[length] = byte.to_ascii_lowercase();
         length += 1;
     }
     (plain, length)
 }
 
-/// Returns the last two bytes of a word, in small letters.
+/// Returns the last two bytes of a word, in small letters, if they may be those of a word that names a secret.
 fn last_two(word: &[u8]) -> Option<[u8; 2]> {
     let [.., before, last] = word else { return None };
-    Some([before.to_ascii_lowercase(), last.to_ascii_lowercase()])
+    let (before, last) = (before.to_ascii_lowercase(), last.to_ascii_lowercase());
+    (ENDS[usize::from(last)] >> (before & 31) & 1 != 0).then_some([before, last])
 }
 
 /// Returns the least length of the secret that a word names.
@@ -272,9 +309,7 @@ pub(crate) fn after_words(search: &mut Search<'_>) {
 /// Finds the value that begins near `from` if a word that names a secret ends at `word_end`, and the value passes.
 fn named(search: &mut Search<'_>, word_end: usize, from: usize, passes: impl Fn(&[u8]) -> bool) {
     let bytes = search.bytes;
-    let Some(last) = last_two(&bytes[..word_end]).filter(|last| WORDS.iter().any(|(end, _)| end == last)) else {
-        return;
-    };
+    let Some(last) = last_two(&bytes[..word_end]) else { return };
     let start = word_end.saturating_sub(NAME);
     let (word, length) = plain(&bytes[start..word_end]);
     search.looked(word_end - start);
@@ -339,7 +374,7 @@ pub(crate) fn words(search: &mut Search<'_>, first: usize) {
 fn word(search: &mut Search<'_>, start: usize, end: usize) {
     let bytes = &search.bytes[start..end];
     search.looked(2 * bytes.len());
-    if bytes.starts_with(b"eyJ") && bytes.len() >= JWT && bytes.iter().filter(|byte| **byte == b'.').count() >= 2 {
+    if is_jwt(bytes) {
         search.found(start, end, Kind::Jwt);
     } else if let Some(offset) = prefixed(bytes) {
         search.found(start + offset, end, Kind::Secret);
@@ -348,13 +383,27 @@ fn word(search: &mut Search<'_>, start: usize, end: usize) {
     }
 }
 
+/// Returns true if a word of at least [`WORD`] characters is a secret, in a text of this name.
+pub(crate) fn is_secret(name: &[u8], word: &[u8]) -> bool {
+    is_jwt(word) || prefixed(word).is_some() || !is_id(name, word) && has_random(word)
+}
+
+fn is_jwt(word: &[u8]) -> bool {
+    word.starts_with(b"eyJ") && word.len() >= JWT && word.iter().filter(|byte| **byte == b'.').count() >= 2
+}
+
 /// Returns true for an id by its name or its prefix: it identifies a call or a response, and opens nothing.
 fn is_id(name: &[u8], word: &[u8]) -> bool {
     let named = matches!(
         name,
         [.., b'_' | b'-', b'i' | b'I', b'd' | b'D'] | [.., b'I', b'd'] | [.., b'a'..=b'z', b'I', b'D'] | b"id"
     );
-    named || IDS.iter().any(|prefix| word.starts_with(prefix.as_bytes()))
+    named || IDS.iter().any(|prefix| begins_with(word, prefix))
+}
+
+/// As `starts_with`; most prefixes differ in their first byte.
+fn begins_with(word: &[u8], prefix: &str) -> bool {
+    word.first() == prefix.as_bytes().first() && word.starts_with(prefix.as_bytes())
 }
 
 /// Returns true if a part of a word looks drawn at random, or all of it, as base64 with slashes.
@@ -372,10 +421,10 @@ fn has_random(word: &[u8]) -> bool {
 fn prefixed(word: &[u8]) -> Option<usize> {
     // Words such as `sk-learn-something-or-other` have no digit.
     let digit = word.iter().rposition(u8::is_ascii_digit)?;
-    (0..=digit).find(|at| {
-        let begins = *at == 0 || matches!(word[at - 1], b'/' | b'.');
+    let mut begins = std::iter::once(0).chain(memchr2_iter(b'/', b'.', &word[..digit]).map(|at| at + 1));
+    begins.find(|at| {
         let key = &word[*at..];
-        begins && PREFIXES.iter().any(|(prefix, least)| key.starts_with(prefix.as_bytes()) && key.len() >= *least)
+        PREFIXES.iter().any(|(prefix, least)| begins_with(key, prefix) && key.len() >= *least)
     })
 }
 
@@ -386,9 +435,12 @@ fn is_random(word: &[u8]) -> bool {
         return false;
     }
     let count = |of: fn(&u8) -> bool| word.iter().filter(|byte| of(byte)).count();
-    let (digits, lower, upper) =
-        (count(u8::is_ascii_digit), count(u8::is_ascii_lowercase), count(u8::is_ascii_uppercase));
-    if lower < 3 || upper < 3 {
+    let upper = count(u8::is_ascii_uppercase);
+    if upper < 3 {
+        return false;
+    }
+    let (digits, lower) = (count(u8::is_ascii_digit), count(u8::is_ascii_lowercase));
+    if lower < 3 {
         return false;
     }
     // Names in camel case have few digits, and change between classes only at the start of their words.

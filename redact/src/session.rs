@@ -51,15 +51,37 @@ impl<'a> Session<'a> {
 
     /// Redacts a text that has a name, such as the key of a JSON object. The name says which numbers are ids: `bsn`, `ssn`.
     pub fn text_of<'t>(&mut self, name: &str, text: &'t str) -> Cow<'t, str> {
-        let Some(find) = self.redactor.find else { return Cow::Borrowed(text) };
-        if text.len() > self.redactor.max_text_bytes {
+        if self.redactor.find.is_none() {
+            return Cow::Borrowed(text);
+        }
+        if text.len() <= self.redactor.max_text_bytes && !self.searches_all() && is_plain(name, text) {
+            self.looked += text.len() as u64;
+            return Cow::Borrowed(text);
+        }
+        self.searched(name, text)
+    }
+
+    /// Returns true if each text must be searched: a name of the list may be in it.
+    pub(crate) fn searches_all(&self) -> bool {
+        self.redactor.names.is_some()
+    }
+
+    pub(crate) fn max_text_bytes(&self) -> usize {
+        self.redactor.max_text_bytes
+    }
+
+    /// Counts bytes that were looked at.
+    pub(crate) fn looked(&mut self, bytes: usize) {
+        self.looked += bytes as u64;
+    }
+
+    /// Redacts a text by all detectors.
+    pub(crate) fn searched<'t>(&mut self, name: &str, text: &'t str) -> Cow<'t, str> {
+        let redactor = self.redactor;
+        let Some(find) = redactor.find else { return Cow::Borrowed(text) };
+        if text.len() > redactor.max_text_bytes {
             self.unread();
             return Cow::Borrowed(TOO_LONG);
-        }
-        let redactor = self.redactor;
-        if redactor.names.is_none() && is_plain(name, text) {
-            self.looked += 2 * text.len() as u64;
-            return Cow::Borrowed(text);
         }
         // The state of a search is dropped if it panics, so none that is broken can be seen.
         let searched = catch_unwind(AssertUnwindSafe(|| {
@@ -194,10 +216,10 @@ mod tests {
         let mut session = redactor.session();
         let document = r#"{"a":"poison of ann@example.org","b":["bob@example.org",7]}"#;
         assert_eq!(session.json(document), r#"{"a":"[REDACTION_FAILED]","b":["[EMAIL_1]",7]}"#);
-        assert_eq!(session.text("poison 7"), FAILED);
+        assert_eq!(session.text("poison 5551234567"), FAILED);
         assert_eq!(session.text("bob@example.org"), "[EMAIL_1]");
         assert_eq!(session.counts().collect::<Vec<_>>(), [("EMAIL", 2), ("UNREAD", 2)]);
-        let key = session.json(r#"{"poison 7":1}"#).into_owned();
+        let key = session.json(r#"{"poison 5551234567":1}"#).into_owned();
         assert_eq!(key, r#"{"[REDACTION_FAILED]":1}"#);
     }
 
@@ -207,7 +229,7 @@ mod tests {
             search.found(1, 2, Kind::Name);
         }
         let redactor = Redactor { find: Some(splits), ..Redactor::default() };
-        assert_eq!(redactor.session().text("éé 1234"), FAILED);
-        assert_eq!(redactor.session().text("abc 1234"), "a[NAME_1]c 1234");
+        assert_eq!(redactor.session().text("éé 5551234567"), FAILED);
+        assert_eq!(redactor.session().text("abc 5551234567"), "a[NAME_1]c 5551234567");
     }
 }

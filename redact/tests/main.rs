@@ -4,6 +4,7 @@ mod bad_input;
 mod corpus;
 mod examples;
 mod measured;
+mod passed_over;
 
 use bellwether_redact::Redactor;
 

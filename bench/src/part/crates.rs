@@ -40,6 +40,7 @@ fn name_of(size: Size) -> &'static str {
     match size {
         Size::Small => "events of 0.8 kB",
         Size::Large => "events of 3 kB",
+        Size::Conversation => "conversations of 9 kB",
     }
 }
 
@@ -106,8 +107,8 @@ pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
 }
 
 /// Measures what redaction adds to JSON text to rows, where events have content: CPU times of both, in turns, within one run.
-fn redaction(bench: &mut Bench) -> Result<()> {
-    let events = events(bench.seed, Size::Large, (bench.sizes.crate_events / 16).max(1));
+fn redaction(bench: &mut Bench, size: Size) -> Result<()> {
+    let events = events(bench.seed, size, (bench.sizes.crate_events / 16).max(1));
     let rounds = (bench.sizes.crate_events / events.len()).max(1);
     let mut with = RowBuilder::new(Limits::default());
     let mut without = RowBuilder::new(Limits::default()).redacting(Arc::new(Redactor::that_redacts_nothing()));
@@ -122,7 +123,7 @@ fn redaction(bench: &mut Bench) -> Result<()> {
         let plain = cpu_s(&mut without)?;
         shares.push(cpu_s(&mut with)? / plain - 1.0);
     }
-    let name = format!("redaction, {}", name_of(Size::Large));
+    let name = format!("redaction, {}", name_of(size));
     bench.report.section("decode").note(name, &shares[1..], "of decoding without it", Some(Bound::AtMost(0.25)));
     Ok(())
 }
@@ -162,7 +163,8 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
         bench.report.section("decode").note(format!("JSON to rows, {name}"), &rates, "events / CPU-s", required);
         bench.report.section("decode").note(format!("JSON to rows, {name}"), &megabytes, "MB / CPU-s", None);
     }
-    redaction(bench)
+    redaction(bench, Size::Large)?;
+    redaction(bench, Size::Conversation)
 }
 
 async fn fresh_lake(bench: &Bench) -> Result<Lake> {
