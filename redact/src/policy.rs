@@ -9,7 +9,7 @@ use crate::names::Names;
 use crate::{Kind, Session};
 
 /// Version of the detectors. It rises when a detector changes.
-pub const DETECTORS: &str = "2";
+pub const DETECTORS: &str = "3";
 
 /// Least length of a key, bytes: a shorter one can be guessed, and with it the values behind the placeholders.
 pub const LEAST_KEY_BYTES: usize = 16;

@@ -448,7 +448,7 @@ fn content_is_redacted_before_it_becomes_a_row_and_counted_by_kind() {
     assert_eq!(row["steps_json"], r#"[{"name":"s","note":"[EMAIL_5]"}]"#);
     assert_eq!(row["field_errors"][0]["message"], "[EMAIL_5] is wrong");
     assert_eq!(row["scores"][0]["explanation"], "[EMAIL_5] is right", "{row}");
-    assert_eq!(row["redaction"]["policy"], "2");
+    assert_eq!(row["redaction"]["policy"], "3");
     assert_eq!(row["redaction"]["CARD"], "1");
     assert!(row["redaction"]["EMAIL"].as_str().expect("a count").parse::<u64>().expect("a number") >= 5, "{row}");
 }

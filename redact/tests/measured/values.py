@@ -8,6 +8,7 @@ import base64
 import json
 import random
 import string
+from pathlib import Path
 
 from faker import Faker
 
@@ -174,7 +175,20 @@ def ordinary(country, fake):
         of("milliseconds since the epoch", str(draw.randint(1_600_000_000_000, 1_800_000_000_000)))
 
 
+def presidio():
+    """The values of presidio.tsv: those that Presidio finds, and those that it must not."""
+    for line in Path(__file__).with_name("presidio.tsv").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        kind, of, label, value = line.split("\t")
+        if kind == "invalid":
+            write("ordinary", "invalid values of Presidio", value, "order")
+        else:
+            write(kind, f"Presidio: {of}", value, label)
+
+
 for country, fake in fakers.items():
     personal(country, fake)
     ordinary(country, fake)
 secret()
+presidio()
