@@ -10,7 +10,8 @@ use std::time::Duration;
 use bellwether_alerts::gate::{GateAnswer, GateDecision, GateReader, GateSettings, Policy, Question};
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
-use bellwether_serve::{Told, since};
+use bellwether_queries::since;
+use bellwether_serve::Told;
 use clap::Args;
 
 use self::notify::{Background, Notifier, Patience};

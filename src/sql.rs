@@ -1,7 +1,8 @@
-//! `bellwether sql`: runs one statement, several, or opens a prompt.
+//! `bellwether sql`: runs one statement, several, or a saved question; or opens a prompt.
 
 mod output;
 mod prompt;
+mod questions;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ impl SqlLimits {
   bellwether sql --root bellwether-data --format record \"SELECT * FROM runs LIMIT 1\"
   bellwether sql --root bellwether-data --format parquet --output runs.parquet \"SELECT * FROM runs\"
   echo 'SELECT count(*) FROM events' | bellwether sql --root bellwether-data -
+  bellwether sql --list                              list the saved questions
+  bellwether sql --root bellwether-data --name weekly_quality_review --param task=refund_triage
   bellwether sql --root bellwether-data              open a prompt: \\? prints help, \\d lists tables
 
 Tables are fitted to the terminal: long texts are cut, then columns are left out; --format record
@@ -72,6 +75,18 @@ pub(crate) struct SqlArgs {
     /// Read the statements from a file.
     #[arg(long, short, value_name = "FILE", conflicts_with = "query")]
     file: Option<PathBuf>,
+    /// Ask a saved question.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["query", "file"])]
+    name: Option<String>,
+    /// Value of a parameter of the question; repeat for more.
+    #[arg(long, value_name = "NAME=VALUE", requires = "name", value_parser = questions::pair)]
+    param: Vec<(String, String)>,
+    /// Folder with questions of your own, one file NAME.sql each.
+    #[arg(long, value_name = "DIR", env = "BELLWETHER_QUESTIONS")]
+    questions: Option<PathBuf>,
+    /// List the saved questions with their parameters.
+    #[arg(long, conflicts_with_all = ["query", "file", "name"])]
+    list: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
@@ -90,6 +105,13 @@ pub(crate) struct SqlArgs {
 }
 
 pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
+    if args.list {
+        return questions::list(args.questions.as_deref());
+    }
+    let question = match &args.name {
+        Some(name) => Some(questions::named(name, args.questions.as_deref())?),
+        None => None,
+    };
     quiet_panics();
     let (lake, limits) = open(&args).await?;
     let memory_limit_bytes = args.memory_limit.unwrap_or(limits.memory_bytes);
@@ -101,7 +123,10 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
         ..SessionSettings::default()
     };
     let session = Engine::open(&lake, engine).await?.session(settings)?;
+    let asked =
+        question.map(|question| questions::sql(&question, &args.param, lake.clock().now_micros())).transpose()?;
     let text = match (&args.query, &args.file) {
+        _ if asked.is_some() => asked,
         (Some(query), _) if query == "-" => Some(standard_input()?),
         (Some(query), _) => Some(query.clone()),
         (None, Some(file)) => Some(

@@ -6,6 +6,7 @@
 //!   the boundary between tenants. `view/*.sql` are the views; `ingest_numbers` is a relation of ingest's progress.
 //! * `limits` holds a statement to its time, memory and rows; `pool` holds a session to its memory.
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake; `prepared` binds parameters.
+//! * `question` holds the saved questions; `question/*.sql` are those that the program brings along.
 //! * `analysis` reads facts about a statement off its plan; `rows` is a table over rows in memory.
 //! * `function` lists the SQL functions and holds those of detection.
 //! * `typed` reads rows as values of a type.
@@ -29,6 +30,7 @@ mod limits;
 mod older;
 mod pool;
 mod prepared;
+mod question;
 mod reference;
 mod rows;
 mod session;
@@ -49,6 +51,7 @@ pub use engine::Engine;
 pub use function::{FunctionInfo, FunctionKind};
 pub use limits::{Canceller, timed_out};
 pub use prepared::Prepared;
+pub use question::{Parameter, Question, questions, since};
 pub use reference::reference_markdown;
 pub use session::{Answer, Session};
 pub use settings::{EngineSettings, Gauge, Present, SessionSettings};

@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -24,6 +23,7 @@ use axum::routing::{get, post};
 use bellwether_alerts::gate::{GateAnswer, GateDecision, GateReader, Question};
 use bellwether_base::{Error, Result};
 use bellwether_lake::Lake;
+use bellwether_queries::since;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -137,22 +137,6 @@ pub fn gate_routes(
         .route("/api/v1/gate/flagger/rollback", post(roll_back))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(Arc::new(service)))
-}
-
-/// Parses a moment, or a duration before now, into microseconds since the epoch.
-///
-/// # Errors
-/// `Config` if the text is neither.
-pub fn since(text: &str, now: i64) -> Result<i64> {
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
-        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        return Ok(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX));
-    }
-    let ago = humantime::parse_duration(text).map_err(|_| {
-        Error::config(format!("`{text}` is neither a time nor a duration"))
-            .with_hint("give a time such as 2026-11-12T08:00:00Z, or a duration before now such as 6h")
-    })?;
-    Ok(now.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
 }
 
 // === impl Gate ===
@@ -288,17 +272,4 @@ async fn roll_back(State(service): State<Arc<Service>>, headers: HeaderMap, body
 fn said(answer: &GateAnswer, yes: bool) -> Response {
     let status = if yes { StatusCode::OK } else { StatusCode::FORBIDDEN };
     (status, format!("{}: {}", answer.decision.words(), answer.summary)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_absolute_or_before_now() {
-        let now = 1_795_543_200_000_000;
-        assert_eq!(since("2026-11-24T17:00:00Z", now).expect("a time"), now - 3_600_000_000);
-        assert_eq!(since("1h", now).expect("a duration"), now - 3_600_000_000);
-        assert!(since("yesterday", now).expect_err("neither").message().contains("`yesterday`"));
-    }
 }

@@ -30,7 +30,7 @@ mod statement;
 mod token;
 
 pub use encode::{EncodeError, Encoder, Format};
-pub use gate::{Told, gate_routes, since};
+pub use gate::{Told, gate_routes};
 pub use server::{Listening, listen};
 pub use settings::ServerSettings;
 pub use token::{Scope, Token, Tokens, expiry};

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bellwether_alerts::current::current_alerts;
 use bellwether_base::Error;
-use bellwether_queries::{ScalarValue, SessionSettings};
+use bellwether_queries::{ScalarValue, SessionSettings, since};
 use bellwether_tables::Table;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -21,7 +21,6 @@ use crate::access::Caller;
 use crate::cache::Kept;
 use crate::encode::{Encoder, Format};
 use crate::endpoint::{Endpoint, Kind, Parameter, Select};
-use crate::gate::since;
 use crate::refused::{Answered, Refused};
 use crate::server::{Server, format_of, json};
 

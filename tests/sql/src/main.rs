@@ -5,6 +5,8 @@
 //! bellwether-sql-tests write PROGRAM    # writes the present answers into the files; read the diff before committing it
 //! ```
 //!
+//! In `questions/NAME.slt`, which belongs to the saved question of that name, a query `ask NAME=VALUE …` asks it, over the recording
+//! and `questions/events.ndjson`: a week before, a canary that is worse and cheaper, and actions without an approval.
 //! `views/NAME.slt` belongs to the view of that name; so does `live/NAME.slt`, for views that look back from the present, over
 //! the same recording with its times shifted to now. In `functions/*.slt`, a comment line `# NAME(…` introduces the queries
 //! of a function. `docs/sql.md` says which views and functions there are. Floating-point numbers are compared to six
@@ -37,6 +39,8 @@ const SETTINGS: &str = "[kafka]\nbrokers = [\"127.0.0.1:9\"]\ntopics = [\"unused
 struct Program {
     file: PathBuf,
     root: PathBuf,
+    /// The question that `ask` asks.
+    question: Option<String>,
 }
 
 /// The program refused a statement; the text is what it printed.
@@ -67,7 +71,7 @@ impl Program {
     fn with_tables(file: &Path, recording: &Path, folder: &Path) -> Result<Self> {
         let (root, config) = (folder.join("tables"), folder.join("bellwether.toml"));
         std::fs::write(&config, format!("[tables]\nroot = \"{}\"\n{SETTINGS}", root.display()))?;
-        let program = Self { file: file.to_owned(), root };
+        let program = Self { file: file.to_owned(), root, question: None };
         // Exit code 1: some events were rejected, as the recording intends.
         program.run(&[&"replay", &recording, &"--to", &"tables", &"--config", &config], 1)?;
         program.run(&[&"aggregate", &"--until-caught-up", &"--config", &config], 0)?;
@@ -100,6 +104,21 @@ impl Program {
         Ok(())
     }
 
+    /// Answers a statement, or a question, as JSON.
+    fn answer(&self, sql: &str) -> std::result::Result<String, Refused> {
+        let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"sql", &"--root", &self.root, &"--format", &"json"];
+        let Some(question) = self.question.as_ref().filter(|_| sql == "ask" || sql.starts_with("ask ")) else {
+            arguments.push(&sql);
+            return self.run(&arguments, 0);
+        };
+        arguments.extend([&"--name" as &dyn AsRef<OsStr>, question]);
+        let pairs: Vec<&str> = sql.split_whitespace().skip(1).collect();
+        for pair in &pairs {
+            arguments.extend([&"--param" as &dyn AsRef<OsStr>, pair]);
+        }
+        self.run(&arguments, 0)
+    }
+
     /// Runs the program, which must end with a code; returns what it printed.
     fn run(&self, arguments: &[&dyn AsRef<OsStr>], code: i32) -> std::result::Result<String, Refused> {
         let mut command = Command::new(&self.file);
@@ -119,7 +138,7 @@ impl DB for Program {
     type ColumnType = DefaultColumnType;
 
     fn run(&mut self, sql: &str) -> std::result::Result<DBOutput<DefaultColumnType>, Refused> {
-        let answer = Program::run(self, &[&"sql", &"--root", &self.root, &"--format", &"json", &sql], 0)?;
+        let answer = self.answer(sql)?;
         let rows: Vec<Value> = serde_json::from_str(&answer).map_err(|error| Refused(format!("{error}: {answer}")))?;
         let cells = |row: &Value| row.as_object().map(|row| row.values().cloned().collect()).unwrap_or_default();
         let rows: Vec<Vec<Value>> = rows.iter().map(cells).collect();
@@ -188,6 +207,9 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Runs one file, or writes the present answers into it; returns what is wrong.
 fn run_file(program: &Program, file: &Path, mode: Mode) -> Option<String> {
+    let in_questions = file.parent().is_some_and(|folder| folder.ends_with("questions"));
+    let question = file.file_stem().and_then(OsStr::to_str).filter(|_| in_questions).map(str::to_owned);
+    let program = Program { question, ..program.clone() };
     let mut runner = Runner::new(|| async { Ok(program.clone()) });
     runner.with_column_validator(strict_column_validator);
     match mode {
@@ -230,12 +252,19 @@ fn heading(line: &str) -> Option<&str> {
     name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_').then_some(name)
 }
 
-/// Views and functions without queries, and files and headings without a view or function.
-fn not_covered(reference: &str, views: &[PathBuf], functions: &[PathBuf]) -> Result<Vec<String>> {
+/// Views, questions and functions without queries, and files and headings without a view, question or function.
+fn not_covered(
+    reference: &str,
+    views: &[PathBuf],
+    questions: &[PathBuf],
+    functions: &[PathBuf],
+) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let named: BTreeSet<&str> = views.iter().filter_map(|file| file.file_stem()?.to_str()).collect();
-    for name in listed(reference, "* Views: ")?.symmetric_difference(&named) {
-        wrong.push(format!("views/{name}.slt and view `{name}`: one of the two is missing"));
+    for (what, title, files) in [("view", "* Views: ", views), ("question", "* Saved questions: ", questions)] {
+        let named: BTreeSet<&str> = files.iter().filter_map(|file| file.file_stem()?.to_str()).collect();
+        for name in listed(reference, title)?.symmetric_difference(&named) {
+            wrong.push(format!("{what}s/{name}.slt and {what} `{name}`: one of the two is missing"));
+        }
     }
     let texts = functions.iter().map(std::fs::read_to_string).collect::<std::io::Result<Vec<_>>>()?;
     // Of each heading, whether a query under it calls the function.
@@ -259,20 +288,26 @@ fn not_covered(reference: &str, views: &[PathBuf], functions: &[PathBuf]) -> Res
 
 fn run(mode: Mode, program: &Path) -> Result<Vec<String>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (views, live, functions) =
-        (files(&here.join("views"))?, files(&here.join("live"))?, files(&here.join("functions"))?);
+    let of = |folder: &str| files(&here.join(folder));
+    let (views, live, questions, functions) = (of("views")?, of("live")?, of("questions")?, of("functions")?);
     let (folder, recording) = (tempfile::tempdir()?, here.join("events.ndjson"));
-    let (dated, shifted) = (folder.path().join("dated"), folder.path().join("shifted"));
-    std::fs::create_dir(&dated)?;
-    std::fs::create_dir(&shifted)?;
+    let [dated, shifted, asked] = ["dated", "shifted", "asked"].map(|name| folder.path().join(name));
+    for folder in [&dated, &shifted, &asked] {
+        std::fs::create_dir(folder)?;
+    }
+    let recorded = std::fs::read_to_string(&recording)?;
     let events = shifted.join("events.ndjson");
-    std::fs::write(&events, shifted_to_now(&std::fs::read_to_string(&recording)?)?)?;
+    std::fs::write(&events, shifted_to_now(&recorded)?)?;
+    let more = asked.join("events.ndjson");
+    std::fs::write(&more, recorded + &std::fs::read_to_string(here.join("questions/events.ndjson"))?)?;
+    let asked = Program::with_tables(program, &more, &asked)?;
     let dated = Program::with_tables(program, &recording, &dated)?;
     let shifted = Program::with_tables(program, &events, &shifted)?;
     let reference = std::fs::read_to_string(here.join("../../docs/sql.md"))?;
     let all_views: Vec<PathBuf> = views.iter().chain(&live).cloned().collect();
-    let mut wrong = not_covered(&reference, &all_views, &functions)?;
+    let mut wrong = not_covered(&reference, &all_views, &questions, &functions)?;
     wrong.extend(run_files(&dated, &[views, functions].concat(), mode));
+    wrong.extend(run_files(&asked, &questions, mode));
     wrong.extend(run_files(&shifted, &live, mode));
     Ok(wrong)
 }
