@@ -130,7 +130,8 @@ impl Lake {
         base: i64,
         mut record: CleanedLog,
     ) -> Result<Option<Cleaning>> {
-        let mut replay = if start < 0 { Replay::empty() } else { self.state_at(log, start).await? };
+        let begins = if start < 0 { Some(Replay::empty()) } else { self.state_at(log, start).await? };
+        let Some(mut replay) = begins else { return Ok(None) };
         let mut gone = BTreeMap::new();
         let mut next = start + 1;
         while next <= base {
@@ -152,7 +153,8 @@ impl Lake {
             next = until + 1;
         }
         let stands = match self.state_at(log, base).await {
-            Ok(stands) => stands,
+            Ok(Some(stands)) => stands,
+            Ok(None) => return Ok(None),
             // Deleted by another process, or never written to its end.
             Err(error) if error.kind() == ErrorKind::Data => return Err(differs(log.table(), base).with_source(error)),
             Err(error) => return Err(error),
@@ -164,15 +166,23 @@ impl Lake {
         Ok(Some(Cleaning { base, record, gone }))
     }
 
-    /// Returns the table as of a log checkpoint.
-    async fn state_at(&self, log: &DeltaLog, version: i64) -> Result<Replay> {
-        let stands = log.checkpoint(&LastCheckpoint::at(version)).await?;
-        let files = self.files_at(log.table(), version).await?;
-        let size = |bytes| u64::try_from(bytes).unwrap_or(0);
-        Ok(Replay {
-            files: files.into_iter().map(|file| (file.path, size(file.size))).collect(),
-            apps: stands.apps().map(|(app, next)| (app.to_owned(), next)).collect(),
-        })
+    /// Returns the table as of a log checkpoint; none if another process has cleaned up the log beyond it.
+    async fn state_at(&self, log: &DeltaLog, version: i64) -> Result<Option<Replay>> {
+        let read: Result<Replay> = async {
+            let stands = log.checkpoint(&LastCheckpoint::at(version)).await?;
+            let files = self.files_at(log.table(), version).await?;
+            let size = |bytes| u64::try_from(bytes).unwrap_or(0);
+            Ok(Replay {
+                files: files.into_iter().map(|file| (file.path, size(file.size))).collect(),
+                apps: stands.apps().map(|(app, next)| (app.to_owned(), next)).collect(),
+            })
+        }
+        .await;
+        match read {
+            Ok(replay) => Ok(Some(replay)),
+            Err(error) if error.kind() == ErrorKind::Data && !log.reaches_back_to(version).await? => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the files that cleaned entries took out, and that the newest version does not name again.
