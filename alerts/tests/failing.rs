@@ -1,17 +1,15 @@
 //! Rules that fail to evaluate: the rows that they can be judged on are judged at once, the others later, and other rules are
 //! not affected.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{BEGIN, Cell, cell, rows};
 use bellwether_alerts::engine::Status;
 use bellwether_alerts::record::AlertRow;
 use bellwether_alerts::{BudgetSettings, Contracts, Engine, Rule, Rules};
 use bellwether_base::{Clock, SystemClock};
 use bellwether_queries::{Session, SessionSettings};
 use bellwether_tables::Table;
-use common::{BEGIN, Cell, cell, rows};
 
 /// An hour, microseconds.
 const HOUR: i64 = 3_600_000_000;

@@ -1,10 +1,9 @@
 //! The watcher on tables of its own: versions that are gone, other watchers, restarts.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::common::{BEGIN, Cell, cell, default_value, rows};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use bellwether_alerts::current::current_alerts;
@@ -15,7 +14,6 @@ use bellwether_lake::{
     Advance, Commit, CommitLog, Lake, Layout, MaintainSettings, Outcome, PartitionRange, StorageOptions,
 };
 use bellwether_tables::Table;
-use common::{BEGIN, Cell, cell, default_value, rows};
 use prometheus::Registry;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;

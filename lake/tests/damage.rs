@@ -1,19 +1,15 @@
 //! Damage is reported as an error of kind `Data` that names the place and the remedy; passing failures are retried.
 
-mod common;
-#[path = "common/store.rs"]
-mod store;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::common::store::watched;
+use crate::common::{commit, lake, rows};
 use bellwether_base::{Error, ErrorKind};
 use bellwether_lake::{AddedFile, CommitLog, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions};
 use bellwether_tables::Table;
-use common::{commit, lake, rows};
-use store::watched;
 
 fn log_path(root: &Path, name: &str) -> PathBuf {
     root.join("events/_delta_log").join(name)

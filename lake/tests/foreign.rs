@@ -1,21 +1,17 @@
 //! Other programs that write to the same tables: protocol changes, and rewrites and clean-ups between our commits.
 
-mod common;
-#[path = "common/store.rs"]
-mod store;
-
 use std::sync::PoisonError;
 
+use crate::common::store::{Watched, watched};
+use crate::common::{commit, lake, rows};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use bellwether_base::ErrorKind;
 use bellwether_lake::{AddedFile, CommitLog, DeltaLog, Lake, MaintainSettings, Outcome, Snapshot, StorageOptions};
 use bellwether_tables::Table;
-use common::{commit, lake, rows};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde_json::{Value, json};
-use store::{Watched, watched};
 
 fn entry_path(table: Table, version: i64) -> Path {
     Path::from(format!("{}/_delta_log/{version:020}.json", table.name()))

@@ -1,17 +1,13 @@
 //! Maintenance over a long time: logs and folders stay small, nothing that anyone needs is removed, and a maintainer may be
 //! killed, run twice, or have a wrong clock.
 
-#[expect(dead_code, reason = "these tables have a clock that tests move")]
-mod common;
-#[expect(dead_code, reason = "these tables have a clock that tests move")]
-#[path = "common/store.rs"]
-mod store;
-
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::common::store::Watched;
+use crate::common::{commit, rows};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;
 use bellwether_base::{Clock, ErrorKind, ManualClock, SystemClock};
@@ -20,10 +16,8 @@ use bellwether_lake::{
     StorageOptions, Waits,
 };
 use bellwether_tables::Table;
-use common::{commit, rows};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use store::Watched;
 use uuid::{NoContext, Timestamp, Uuid};
 
 const SECOND: i64 = 1_000_000;

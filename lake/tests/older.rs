@@ -1,18 +1,16 @@
 //! Tables of earlier and later versions of the program, with missing columns and unknown columns.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::common::{commit, lake, rows};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
 use bellwether_base::ErrorKind;
 use bellwether_lake::{AddedFile, CommitLog, DataFile, Lake, MaintainSettings, Outcome, StorageOptions, WrittenFile};
 use bellwether_tables::Table;
-use common::{commit, lake, rows};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Tests the exactly-once protocol and the files in a real folder.
 
-mod common;
-
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Int64Type;
@@ -13,7 +11,7 @@ use bellwether_lake::{
 };
 use bellwether_tables::Table;
 
-use common::{commit, lake, rows};
+use crate::common::{commit, lake, rows};
 
 #[tokio::test]
 async fn rows_read_back_as_written_and_are_split_by_day() {

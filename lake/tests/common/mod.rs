@@ -1,5 +1,7 @@
 //! Creates a lake in a folder, rows and commits.
 
+pub(crate) mod store;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch};
