@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bellwether_base::{Error, Result};
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use clap::Subcommand;
 use serde::Deserialize;
 
@@ -114,10 +114,6 @@ pub(crate) async fn run(command: CandidatesCommand) -> Result<ExitCode> {
         CandidatesCommand::Skip(args) => decide::run(&args, Decision::Skip).await,
         CandidatesCommand::Retire(args) => decide::retire(&args).await,
     }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Reads the length of a lease.

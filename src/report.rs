@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, Result, Week};
 use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, SessionSettings};
-use bellwether_report::{MOST_VERDICTS, Sources, Week, WeeklyReport, default_week, gather, html, markdown};
+use bellwether_report::{MOST_VERDICTS, Sources, WeeklyReport, default_week, gather, html, markdown};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::config::Config;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bellwether_detect::crowd::ALL;
 use bellwether_detect::detector::{Histogram, Ratio};
 use bellwether_detect::{Detector, Evidence, Minute};
+use bellwether_queries::quoted;
 
 use crate::record::Subject;
 use crate::rule::Source;
@@ -27,11 +28,6 @@ pub(crate) struct AlertEvidence<'a> {
     /// Windows from this moment to another.
     pub(crate) from: Minute,
     pub(crate) to: Minute,
-}
-
-/// Returns a text as a SQL literal.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Returns texts as a SQL list.

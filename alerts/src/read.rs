@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Date32Type, Int64Type};
 use bellwether_base::Result;
 use bellwether_detect::Minute;
 use bellwether_lake::{Lake, LogEntry};
-use bellwether_queries::{Present, Session, SessionSettings};
+use bellwether_queries::{Present, Session, SessionSettings, quoted};
 use bellwether_tables::Table;
 use futures::TryStreamExt;
 
@@ -161,7 +161,7 @@ fn span_sql(
     }
     conditions.extend(end.map(|end| format!("{time} < {}", moment(end))));
     if let Some(tasks) = tasks {
-        let tasks: Vec<String> = tasks.iter().map(|task| format!("'{}'", task.replace('\'', "''"))).collect();
+        let tasks: Vec<String> = tasks.iter().map(|task| quoted(task)).collect();
         conditions.push(format!("task IN ({})", tasks.join(", ")));
     }
     let columns: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();

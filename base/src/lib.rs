@@ -1,9 +1,11 @@
-//! Errors, time and back-off, for every crate above the leaf crates. Knows neither storage nor tables.
+//! Errors, time, weeks and back-off, for every crate above the leaf crates. Knows neither storage nor tables.
 
 mod backoff;
 mod clock;
 mod error;
+mod week;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock, unique_id};
 pub use error::{Error, ErrorKind, Result};
+pub use week::Week;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, Result, Week};
 use bellwether_lake::values_of;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use bellwether_sample::Plan;
 use futures::StreamExt;
 use serde::Deserialize;
@@ -14,7 +14,6 @@ use crate::draw::{Detail, Draw, Drawn, TooFine};
 use crate::facts::{Medians, RunFacts, facts_sql};
 use crate::row::{CandidateRow, Change};
 use crate::settings::EvalsSettings;
-use crate::week::Week;
 
 /// Run ids of one query for their weeks.
 const IDS_AT_ONCE: usize = 500;
@@ -26,13 +25,13 @@ const IDS_AT_ONCE: usize = 500;
 pub async fn sample(session: &Session, week: Week, settings: &EvalsSettings) -> Result<(Plan, Vec<Drawn>)> {
     let mut detail = Detail::Full;
     loop {
-        let mut draw = Draw::new(&week.name(), settings.budget(), settings.outlier_factor, detail);
+        let mut draw = Draw::new(&week.to_string(), settings.budget(), settings.outlier_factor, detail);
         let add = |run| draw.add(run).map_or_else(ControlFlow::Break, ControlFlow::Continue);
         match Box::pin(runs(session, week, add)).await? {
             None => return Ok(draw.finish()),
             Some(TooFine(coarser)) if coarser > detail => detail = coarser,
             Some(_) => {
-                return Err(Error::data(format!("runs of {} have too many stages and classes to sample", week.name())));
+                return Err(Error::data(format!("runs of {week} have too many stages and classes to sample")));
             }
         }
     }
@@ -65,7 +64,7 @@ pub async fn runs<B>(
 /// # Errors
 /// As the session's statements.
 pub async fn known(session: &Session, week: Week) -> Result<BTreeMap<String, CandidateRow>> {
-    let sql = format!("SELECT * FROM candidates WHERE week = '{}'", week.name());
+    let sql = format!("SELECT * FROM candidates WHERE week = '{week}'");
     let mut known: BTreeMap<String, CandidateRow> = BTreeMap::new();
     let mut answer = session.execute(&sql).await?;
     while let Some(batch) = answer.batches.next().await {
@@ -107,7 +106,7 @@ struct Moment {
 /// # Errors
 /// As the session's statements.
 pub async fn weeks_of(session: &Session, run_ids: &BTreeSet<String>) -> Result<BTreeSet<Week>> {
-    let ids: Vec<String> = run_ids.iter().map(|id| format!("'{}'", id.replace('\'', "''"))).collect();
+    let ids: Vec<String> = run_ids.iter().map(|id| quoted(id)).collect();
     let mut weeks = BTreeSet::new();
     for some in ids.chunks(IDS_AT_ONCE) {
         weeks.extend(weeks_where(session, &format!("run_id IN ({})", some.join(", "))).await?);

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
 use serde::Deserialize;
-
-use crate::week::Week;
 
 /// Least number of runs of a task from which a median is computed.
 const LEAST_RUNS: i64 = 20;

@@ -1,6 +1,6 @@
 //! From production runs to candidates for review: the role that follows `events` and writes the table `candidates`.
 //!
-//! * [`settings`]: the section `[evals]` of a configuration. [`week`]: the weeks that are sampled.
+//! * [`settings`]: the section `[evals]` of a configuration.
 //! * [`facts`]: runs as the classification sees them, and the SQL that reads them. [`class`]: failure classes.
 //! * [`draw`]: the sample of a week, in memory that depends on the budget and not on the traffic.
 //! * [`outlook`]: what a budget would give in a week.
@@ -20,8 +20,6 @@ pub mod outlook;
 pub mod row;
 mod sampler;
 pub mod settings;
-pub mod week;
 
 pub use sampler::{Sample, SampleSetup, Sampler, resample, run};
 pub use settings::EvalsSettings;
-pub use week::Week;

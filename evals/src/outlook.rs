@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
 use bellwether_sample::weight::LEVELS;
 use bellwether_sample::{Cell, Kind, Plan};
@@ -13,7 +13,6 @@ use serde::Serialize;
 use crate::evaluate::sample;
 use crate::row::kind;
 use crate::settings::EvalsSettings;
-use crate::week::Week;
 
 /// The sample that a budget gives in a week.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,7 +68,7 @@ pub async fn outlook(session: &Session, week: Week, settings: &EvalsSettings) ->
 fn planned(plan: &Plan, week: Week, settings: &EvalsSettings) -> Outlook {
     let budget = settings.budget();
     Outlook {
-        week: week.name(),
+        week: week.to_string(),
         runs: plan.cells.iter().map(|cell| cell.must_take + cell.sampled()).sum(),
         budget: budget.items,
         per_signature: budget.per_signature,

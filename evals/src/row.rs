@@ -1,7 +1,7 @@
 //! Rows of the table `candidates`.
 
 use arrow::array::RecordBatch;
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, Result, Week};
 use bellwether_sample::Kind;
 use bellwether_sample::weight::Severity;
 use bellwether_tables::Table;
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::draw::Drawn;
-use crate::week::Week;
 
 /// Whether a run entered the sample or left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +72,7 @@ impl CandidateRow {
             events_version: 0,
             written_at: 0,
             change: Change::Taken,
-            week: week.name(),
+            week: week.to_string(),
             candidate_id: candidate_id(&run.tenant, &run.source, &run.run_id, run.attempt),
             tenant: run.tenant.clone(),
             source: run.source.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
-use bellwether_base::{Error, ErrorKind, Result};
+use bellwether_base::{Error, ErrorKind, Result, Week};
 use bellwether_follow::{Append, Cursor, FollowHealth, FollowMetrics, Follower, Runner, Step, Until};
 use bellwether_lake::{Advance, CommitLog, Lake, LogEntry, Snapshot};
 use bellwether_queries::{Session, SessionSettings};
@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::evaluate::{all_weeks, changes, known, sample, sampled_weeks, weeks_of};
 use crate::row::{CandidateRow, batch};
 use crate::settings::EvalsSettings;
-use crate::week::Week;
 
 /// Most log entries of `events` that one step reads.
 const MOST_VERSIONS: usize = 256;

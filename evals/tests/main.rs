@@ -4,8 +4,9 @@ mod reviews;
 
 use std::collections::BTreeMap;
 
+use bellwether_base::Week;
 use bellwether_evals::row::CandidateRow;
-use bellwether_evals::{EvalsSettings, Sample, SampleSetup, Sampler, Week, evaluate, resample};
+use bellwether_evals::{EvalsSettings, Sample, SampleSetup, Sampler, evaluate, resample};
 use bellwether_follow::{FollowHealth, FollowMetrics, Follower, Runner, Until};
 use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, StorageOptions};
 use bellwether_queries::{Session, SessionSettings};

@@ -55,5 +55,5 @@ pub use question::{Parameter, Question, questions, since};
 pub use reference::reference_markdown;
 pub use session::{Answer, Session};
 pub use settings::{EngineSettings, Gauge, Present, SessionSettings};
-pub use statement::split;
+pub use statement::{quoted, split};
 pub use view::{View, views};

@@ -56,6 +56,11 @@ pub fn split(text: &str) -> Result<Vec<String>> {
     Ok(statements)
 }
 
+/// Returns a text as a SQL literal. Only a quotation mark means anything in one.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// Parses exactly one statement and refuses it unless it only reads.
 pub(crate) fn parse(text: &str) -> Result<Statement> {
     refuse_chains(text)?;
@@ -290,6 +295,11 @@ mod tests {
         assert_eq!(split(text).expect("splits"), ["SELECT ';' AS a", "-- one; two\nSELECT \"x;y\" FROM t /* ; */"]);
         assert_eq!(split("SELECT 'it''s'").expect("splits"), ["SELECT 'it''s'"]);
         assert!(split("SELECT 'open").is_err());
+    }
+
+    #[test]
+    fn a_quoted_text_stays_one_literal() {
+        assert_eq!(quoted("it's'; DROP TABLE events --"), "'it''s''; DROP TABLE events --'");
     }
 
     #[test]

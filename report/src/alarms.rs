@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use bellwether_alerts::current::current_alerts;
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_lake::Lake;
 use bellwether_queries::Session;
 use serde::Deserialize;
 
 use crate::gathered::{Scope, moment};
-use crate::week::Week;
 
 /// Most alerts that are listed.
 const MOST: usize = 20;
@@ -67,8 +66,8 @@ pub(crate) async fn read(session: &Session, lake: &Lake, week: Week, scope: &Sco
             GROUP BY alert_id, rule, severity, task
         ) WHERE times > 0",
         scope = scope.condition(),
-        from = moment(week.from()),
-        to = moment(week.to()),
+        from = moment(week.start()),
+        to = moment(week.end()),
     );
     let mut alarms: Vec<Alarm> = session.rows(&sql).await?;
     let states: BTreeMap<String, String> =

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
 use serde::Deserialize;
 
 use crate::failures::{MOST, WEEKS_BEFORE};
 use crate::gathered::{Scope, moment};
-use crate::week::Week;
 
 /// Weeks whose eval cases are drawn.
 const WEEKS_OF_GROWTH: usize = 8;
@@ -97,7 +96,7 @@ pub(crate) async fn read(session: &Session, week: Week, scope: &Scope) -> Result
         signature.history = match signature.seen_before {
             None if sampled_before.contains(signature.task.as_str()) => History::New,
             None => History::Known,
-            Some(seen) => match week.since(Week::containing(seen)) {
+            Some(seen) => match week.since(Week::of(seen)) {
                 0 | 1 => History::Known,
                 weeks => History::Back(weeks - 1),
             },
@@ -139,8 +138,8 @@ async fn sampled(session: &Session, week: Week, scope: &Scope) -> Result<Vec<Sam
         GROUP BY 1
         ORDER BY 1",
         scope = scope.condition(),
-        from = moment(week.from()),
-        to = moment(week.to()),
+        from = moment(week.start()),
+        to = moment(week.end()),
     );
     session.rows(&sql).await
 }
@@ -176,13 +175,13 @@ async fn growth(session: &Session, week: Week, scope: &Scope) -> Result<Vec<(Wee
         "SELECT date_trunc('week', last_reviewed) AS at, count(*) AS cases FROM current_candidates
         WHERE {} AND state = 'eval_case' AND last_reviewed < {} GROUP BY 1",
         scope.condition(),
-        moment(week.to())
+        moment(week.end())
     );
     let made: Vec<Cases> = session.rows(&sql).await?;
     let mut weeks: Vec<Week> =
         std::iter::successors(Some(week), |week| Some(week.before())).take(WEEKS_OF_GROWTH).collect();
     weeks.reverse();
-    let up_to = |week: Week| made.iter().filter(|made| made.at < week.to()).map(|made| made.cases).sum();
+    let up_to = |week: Week| made.iter().filter(|made| made.at < week.end()).map(|made| made.cases).sum();
     Ok(weeks.into_iter().map(|week| (week, up_to(week))).collect())
 }
 

@@ -1,10 +1,10 @@
 //! Charts as SVG inside the page: a task by day as a line, eval cases by week as bars.
 
+use bellwether_base::Week;
 use plotters::prelude::*;
 
 use crate::change::Figure;
 use crate::tasks::Day;
-use crate::week::Week;
 
 /// Size of a chart in units of its own; the page scales it to the width of the reader's screen.
 const SIZE: (u32, u32) = (340, 130);

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
 use serde::Deserialize;
 
 use crate::gathered::{Scope, moment};
 use crate::tasks::TaskWeek;
-use crate::week::Week;
 
 /// Weeks before the week that are looked at, to tell whether a signature is new or gone.
 pub(crate) const WEEKS_BEFORE: i64 = 4;
@@ -101,7 +100,7 @@ pub(crate) async fn read(session: &Session, week: Week, scope: &Scope, tasks: &[
 }
 
 async fn signatures(session: &Session, week: Week, scope: &Scope) -> Result<Vec<Signature>> {
-    let (from, to) = (moment(week.from()), moment(week.to()));
+    let (from, to) = (moment(week.start()), moment(week.end()));
     let sql = format!(
         "SELECT
             task,
@@ -116,7 +115,7 @@ async fn signatures(session: &Session, week: Week, scope: &Scope) -> Result<Vec<
         GROUP BY task, signature
         ORDER BY runs DESC, task, signature",
         scope = scope.condition(),
-        earliest = moment(week.from() - WEEKS_BEFORE * (week.to() - week.from())),
+        earliest = moment(week.start() - WEEKS_BEFORE * (week.end() - week.start())),
     );
     session.rows(&sql).await
 }
@@ -140,9 +139,9 @@ async fn reasons(
         ORDER BY greatest(runs, before) DESC, task, reason
         LIMIT {MOST}",
         scope = scope.condition(),
-        from = moment(week.from()),
-        to = moment(week.to()),
-        earliest = moment(week.before().from()),
+        from = moment(week.start()),
+        to = moment(week.end()),
+        earliest = moment(week.before().start()),
     );
     session.rows(&sql).await
 }

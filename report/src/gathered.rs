@@ -1,9 +1,9 @@
 //! The report as a structure, and how it is gathered.
 
 use bellwether_alerts::gate::GateReader;
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_lake::Lake;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use chrono::{DateTime, SecondsFormat};
 use serde::Deserialize;
 
@@ -13,7 +13,6 @@ use crate::failures::{self, Failures};
 use crate::first;
 use crate::releases::{self, NewRelease};
 use crate::tasks::{self, Changes, TaskWeek};
-use crate::week::Week;
 
 /// Usual number of releases about which the gate is asked at most: each question reads all runs of two releases.
 pub const MOST_VERDICTS: usize = 12;
@@ -72,8 +71,8 @@ impl Scope {
         if self.tasks.is_empty() {
             return "true".to_owned();
         }
-        let quoted: Vec<String> = self.tasks.iter().map(|task| format!("'{}'", task.replace('\'', "''"))).collect();
-        format!("task IN ({})", quoted.join(", "))
+        let tasks: Vec<String> = self.tasks.iter().map(|task| quoted(task)).collect();
+        format!("task IN ({})", tasks.join(", "))
     }
 }
 
@@ -97,7 +96,7 @@ impl WeeklyReport {
 
     /// Returns true if the week was not over when the report was gathered.
     pub(crate) fn is_partial(&self) -> bool {
-        self.made_at < self.week.to()
+        self.made_at < self.week.end()
     }
 }
 
@@ -106,10 +105,10 @@ impl WeeklyReport {
 /// # Errors
 /// `Unavailable` if the tables cannot be read, or a limit of the session is reached.
 pub async fn default_week(sources: &Sources<'_>) -> Result<Week> {
-    let current = Week::containing(sources.lake.clock().now_micros());
+    let current = Week::of(sources.lake.clock().now_micros());
     let over = current.before();
     let scope = Scope { tasks: sources.tasks.clone() };
-    Ok(if tasks::any_run(sources.session, (over.from(), over.to()), &scope).await? { over } else { current })
+    Ok(if tasks::any_run(sources.session, (over.start(), over.end()), &scope).await? { over } else { current })
 }
 
 /// Gathers the report of a week. `progress` hears the name of each part before it is read.
@@ -146,8 +145,8 @@ async fn reviews(session: &Session, week: Week, scope: &Scope) -> Result<Reviews
         "SELECT count(*) AS reviews, count(DISTINCT run_id) AS runs, count(DISTINCT reviewer) AS reviewers FROM events
         WHERE event_type = 'run.review' AND {} AND event_time >= {} AND event_time < {}",
         scope.condition(),
-        moment(week.from()),
-        moment(week.to())
+        moment(week.start()),
+        moment(week.end())
     );
     let rows: Vec<Reviews> = session.rows(&sql).await?;
     Ok(rows.into_iter().next().unwrap_or_default())

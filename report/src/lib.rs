@@ -1,6 +1,6 @@
 //! The report of a week: what got worse and better, the releases and their verdicts, failures, alerts and reviews.
 //!
-//! * [`Week`] is an ISO week in UTC. [`gather`] asks the tables and returns a [`WeeklyReport`], a structure of plain values.
+//! * [`gather`] asks the tables about an ISO week, in UTC, and returns a [`WeeklyReport`], a structure of plain values.
 //! * `tasks` has the metrics of both weeks, `change` decides which differences are clear, `releases` asks the gate, `failures` groups
 //!   failed runs and exceptions, `alarms` counts alerts, `candidates` reads the sample for review, and `first` orders what deserves
 //!   attention.
@@ -19,9 +19,7 @@ mod gathered;
 mod releases;
 mod render;
 mod tasks;
-mod week;
 mod words;
 
 pub use gathered::{MOST_VERDICTS, Sources, WeeklyReport, default_week, gather};
 pub use render::{html, markdown};
-pub use week::Week;

@@ -1,13 +1,12 @@
 //! The releases that began in a week, their figures, and the verdict of the gate.
 
 use bellwether_alerts::gate::{GateDecision, GateReader, Question};
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_lake::Lake;
 use bellwether_queries::Session;
 use serde::Deserialize;
 
 use crate::gathered::{Scope, moment};
-use crate::week::Week;
 
 /// A release that had its first run in a task in the week.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,9 +54,9 @@ pub(crate) async fn read(session: &Session, week: Week, scope: &Scope) -> Result
         GROUP BY b.tenant, b.task, b.release_id, b.first_day
         ORDER BY b.first_day DESC, runs DESC, b.task, b.release_id",
         scope = scope.condition(),
-        end = moment(week.to()),
-        from = moment(week.from()),
-        to = moment(week.to()),
+        end = moment(week.end()),
+        from = moment(week.start()),
+        to = moment(week.end()),
     );
     session.rows(&sql).await
 }

@@ -231,8 +231,7 @@ impl WeeklyReport {
     }
 
     fn heading(&self) -> String {
-        let (monday, sunday) = self.week.dates();
-        format!("Week {}: {monday} to {sunday}", self.week)
+        format!("Week {}: {}", self.week, words::dates(self.week))
     }
 
     fn subtitle(&self) -> String {

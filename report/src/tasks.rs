@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bellwether_base::Result;
+use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
 use serde_json::{Map, Value};
 
 use crate::change::{Difference, Figure, MEASURES, Measure};
 use crate::gathered::{Scope, moment};
-use crate::week::{DAYS, Week};
 
 /// A tenant and a task.
 pub(crate) type TaskKey = (String, String);
@@ -97,13 +96,14 @@ impl TaskWeek {
 
 /// Reads the tasks of a week, most runs first.
 pub(crate) async fn read(session: &Session, week: Week, scope: &Scope) -> Result<Vec<TaskWeek>> {
-    let mut now = between(session, (week.from(), week.to()), scope).await?;
-    let mut before = between(session, (week.before().from(), week.before().to()), scope).await?;
+    let mut now = between(session, (week.start(), week.end()), scope).await?;
+    let mut before = between(session, (week.before().start(), week.before().end()), scope).await?;
     let keys: std::collections::BTreeSet<TaskKey> = now.keys().chain(before.keys()).cloned().collect();
     let mut days: BTreeMap<TaskKey, Vec<Day>> = BTreeMap::new();
-    for (place, day) in (-DAYS..DAYS).enumerate() {
+    for (place, day) in (-Week::DAYS..Week::DAYS).enumerate() {
         for (key, metrics) in between(session, week.day(day), scope).await? {
-            let all = days.entry(key).or_insert_with(|| vec![Day::default(); 2 * usize::try_from(DAYS).unwrap_or(7)]);
+            let all =
+                days.entry(key).or_insert_with(|| vec![Day::default(); 2 * usize::try_from(Week::DAYS).unwrap_or(7)]);
             all[place] = Day {
                 success: Figure::of(&metrics.0, "success_rate"),
                 cost: Figure::of(&metrics.0, "cost_per_completed_task"),

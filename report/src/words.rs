@@ -1,5 +1,6 @@
 //! Numbers and changes in words.
 
+use bellwether_base::Week;
 use bellwether_stats::figure;
 use chrono::DateTime;
 
@@ -77,6 +78,12 @@ pub(crate) fn day(micros: i64) -> String {
     DateTime::from_timestamp_micros(micros).unwrap_or_default().format("%-d %B").to_string()
 }
 
+/// Writes the first and the last day of a week, for example 28 December to 3 January 2027.
+pub(crate) fn dates(week: Week) -> String {
+    let sunday = DateTime::from_timestamp_micros(week.day(Week::DAYS - 1).0).unwrap_or_default();
+    format!("{} to {}", day(week.start()), sunday.format("%-d %B %Y"))
+}
+
 /// Writes a time in UTC.
 pub(crate) fn time(micros: i64) -> String {
     DateTime::from_timestamp_micros(micros).unwrap_or_default().format("%Y-%m-%d %H:%M UTC").to_string()
@@ -114,6 +121,11 @@ mod tests {
         assert_eq!([0.0, 0.011_111_1, 12.345, 98_765.4].map(money), ["0", "0.0111", "12.3", "98765"]);
         assert_eq!(moved(&change(5, 0.0, 0.03)), "from zero");
         assert_eq!(sentence(&change(6, 1000.0, 1500.0)), "Mean latency of refunds rose from 1 s to 1.5 s");
+    }
+
+    #[test]
+    fn the_last_week_of_a_year_ends_in_the_next_one() {
+        assert_eq!(dates("2026-W53".parse().expect("a week")), "28 December to 3 January 2027");
     }
 
     #[test]

@@ -5,12 +5,12 @@
 
 use bellwether_base::Result;
 use bellwether_evidence::{Changes, changes_of_release};
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use serde_json::{Map, Value};
 
+use super::Candidate;
 use super::content::{Part, parts};
 use super::statement::Said;
-use super::{Candidate, quoted};
 
 /// Most neighbours of a case.
 const NEIGHBOURS: usize = 6;

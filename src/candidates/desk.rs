@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bellwether_base::{Error, Result};
 use bellwether_lake::StorageOptions;
-use bellwether_queries::{Session, SessionSettings};
+use bellwether_queries::{Session, SessionSettings, quoted};
 use clap::Args;
 
 use super::case::Case;
 use super::statement::{Lease, Review, Statement, allowed, now};
-use super::{Candidate, find, quoted, statement};
+use super::{Candidate, find, statement};
 use crate::config::Config;
 use crate::replay::publish;
 use crate::root::open_to_read;

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use bellwether_base::Result;
-use bellwether_queries::{Session, SessionSettings};
+use bellwether_queries::{Session, SessionSettings, quoted};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::{Candidate, WIDE, quoted};
+use super::{Candidate, WIDE};
 use crate::root::RootArgs;
 use crate::screen;
 

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, Result, Week};
 use bellwether_evals::outlook::{Outlook, Stratum, outlook};
-use bellwether_evals::{EvalsSettings, Week, evaluate};
+use bellwether_evals::{EvalsSettings, evaluate};
 use bellwether_queries::{Session, SessionSettings};
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub(crate) struct PlanArgs {
     per_signature: Option<u32>,
     /// Week, such as 2026-W48 [default: the newest week that has runs].
     #[arg(long, value_name = "WEEK")]
-    week: Option<String>,
+    week: Option<Week>,
     /// Most strata in the table.
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
@@ -51,7 +51,7 @@ pub(super) async fn run(args: &PlanArgs) -> Result<ExitCode> {
     };
     let lake = open_to_read(&root.uri, &root.options).await?;
     let session = Session::open(&lake, SessionSettings::default()).await?;
-    let week = week(&session, args.week.as_deref()).await?;
+    let week = week(&session, args.week).await?;
     let outlook = Box::pin(outlook(&session, week, &settings)).await?;
     if args.json {
         let json = serde_json::to_string_pretty(&outlook)
@@ -62,20 +62,17 @@ pub(super) async fn run(args: &PlanArgs) -> Result<ExitCode> {
 }
 
 /// Returns the week to plan: the named one, or the newest.
-async fn week(session: &Session, name: Option<&str>) -> Result<Week> {
+async fn week(session: &Session, named: Option<Week>) -> Result<Week> {
     let weeks = evaluate::all_weeks(session).await?;
     let newest = weeks.last().copied().ok_or_else(|| {
         Error::config("there are no runs to sample").with_hint("`bellwether ingest` reads them from Kafka")
     })?;
-    let Some(name) = name else { return Ok(newest) };
-    let week = Week::named(name).ok_or_else(|| {
-        Error::config(format!("`{name}` is not a week")).with_hint(format!("name it like `{}`", newest.name()))
-    })?;
+    let week = named.unwrap_or(newest);
     if weeks.contains(&week) {
         return Ok(week);
     }
-    let known: Vec<String> = weeks.iter().rev().take(5).map(|week| week.name()).collect();
-    Err(Error::config(format!("no run ended in {name}"))
+    let known: Vec<String> = weeks.iter().rev().take(5).map(Week::to_string).collect();
+    Err(Error::config(format!("no run ended in {week}"))
         .with_hint(format!("the newest weeks are {}", known.join(", "))))
 }
 

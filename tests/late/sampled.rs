@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
+use bellwether_base::Week;
 use bellwether_evals::class::{Class, Judgement};
 use bellwether_evals::draw::{Detail, Draw, Drawn};
 use bellwether_evals::facts::RunFacts;
-use bellwether_evals::{EvalsSettings, Week, evaluate};
+use bellwether_evals::{EvalsSettings, evaluate};
 use bellwether_stats::figure::percent;
 use bellwether_stats::survey::{Estimate, Survey};
 use serde_json::{Value, json};

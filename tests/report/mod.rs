@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use bellwether_aggregate::AggregatorSettings;
-use bellwether_base::ManualClock;
+use bellwether_base::{ManualClock, Week};
 use bellwether_evals::{EvalsSettings, Sample, resample};
 use bellwether_follow::FollowHealth;
-use bellwether_report::Week;
 use prometheus::Registry;
 use serde_json::{Value, json};
 
@@ -22,7 +21,7 @@ const HOSTILE: &str = "<script>alert(1)</script>|[x](https://example.com)";
 
 /// The week before the one of the last events.
 fn week() -> Week {
-    Week::containing(NOW).before()
+    Week::of(NOW).before()
 }
 
 fn rfc3339(micros: i64) -> String {
@@ -57,7 +56,7 @@ fn runs() -> Vec<Value> {
     for day in 0..14_i64 {
         for number in 0..60_usize {
             let place = i64::try_from(number).expect("few");
-            let ended = week().before().from() + day * DAY + 9 * 60 * MINUTE + place * MINUTE;
+            let ended = week().before().start() + day * DAY + 9 * 60 * MINUTE + place * MINUTE;
             let all = usize::try_from(day).expect("few") * 60 + number;
             let bad = |share: usize| (number * 7 + number / 10) % 10 < share;
             let later = day >= 7;
@@ -81,7 +80,7 @@ fn runs() -> Vec<Value> {
 
 /// Counts runs of a task in the week of the report, and the successful ones.
 fn counted(runs: &[Value], task: &str) -> (usize, usize) {
-    let (from, to) = (rfc3339(week().from()), rfc3339(week().to()));
+    let (from, to) = (rfc3339(week().start()), rfc3339(week().end()));
     let of_week = runs.iter().filter(|run| {
         let ended = run["data"]["ended_at"].as_str().expect("a time");
         run["data"]["task"] == task && ended >= from.as_str() && ended < to.as_str()
@@ -109,7 +108,7 @@ async fn reviewed(feed: &mut Feed) {
     let review = |(place, run): (usize, &Value)| {
         json!({
             "spec": "run-event/1", "type": "run.review", "run_id": run["run_id"], "source": "app",
-            "time": rfc3339(week().to() - 1),
+            "time": rfc3339(week().end() - 1),
             "data": { "review_id": format!("v{place}"), "reviewer": "ana", "decision": "reject", "make_eval_case": place == 0 },
         })
     };

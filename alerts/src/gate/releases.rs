@@ -7,12 +7,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use bellwether_base::Result;
 use bellwether_detect::Minute;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 
 use super::answer::{BaselineChoice, Unknown};
 use super::rows::OFFLINE;
 use crate::observe::MINUTE_MICROS;
-use crate::query::quoted;
 use crate::read::moment;
 
 /// Minutes before a canary in which the traffic of other releases counts.

@@ -3,9 +3,8 @@
 //! The rows get into memory, and the queries of the shipped rules run over them as they do in the watcher.
 
 use bellwether_detect::Minute;
-use bellwether_queries::{CONTRIBUTION_COLUMNS, metrics_sql};
+use bellwether_queries::{CONTRIBUTION_COLUMNS, metrics_sql, quoted};
 
-use crate::query::quoted;
 use crate::read::moment;
 
 /// The policy of exceptions that Bellwether derives from high-risk calls without an approval.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bellwether_detect::detector::{COMBINED_STRATUM, Regression};
 use bellwether_detect::{Evidence, Minute};
+use bellwether_queries::quoted;
 
-use super::{AlertEvidence, arms, list, moment, quoted};
+use super::{AlertEvidence, arms, list, moment};
 use crate::rule::Rule;
 
 /// Returns the query for the blocks of a comparison and their evidence.

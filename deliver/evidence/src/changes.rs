@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use bellwether_base::Result;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use bellwether_sinks::page::Change;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ask::{moment, quoted};
+use crate::ask::moment;
 use crate::comparison;
 use crate::record::AlertRecord;
 use crate::slices::cut;

@@ -4,10 +4,10 @@
 //! hours one week earlier or, if it had no runs then, one day earlier. The conditions hold for `metrics` and for view `runs`.
 
 use bellwether_base::Result;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted};
+use crate::ask::moment;
 use crate::record::AlertRecord;
 
 /// The value by which a rule names all series of a level.

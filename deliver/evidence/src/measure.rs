@@ -4,7 +4,8 @@
 //! Both follow the definitions in crate `metrics`. A rule that is not listed, such as a custom one, has no bad runs that this crate
 //! could know, so its pages have neither slices nor examples.
 
-use crate::ask::quoted;
+use bellwether_queries::quoted;
+
 use crate::record::AlertRecord;
 
 /// The quantity of a run that the rule of an alert measures.

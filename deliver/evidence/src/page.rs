@@ -1,12 +1,12 @@
 //! The page of an alert: what its row says, and the parts that the tables tell.
 
 use bellwether_base::Result;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use bellwether_sinks::Page;
 use bellwether_sinks::page::{Coverage, Link, Status};
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted, shown};
+use crate::ask::{moment, shown};
 use crate::changes::changes;
 use crate::comparison::Comparison;
 use crate::cost;

@@ -4,11 +4,11 @@
 //! traffic, and if no alert fires about it.
 
 use bellwether_base::Result;
-use bellwether_queries::Session;
+use bellwether_queries::{Session, quoted};
 use bellwether_sinks::page::Rollback;
 use serde::Deserialize;
 
-use crate::ask::{moment, quoted};
+use crate::ask::moment;
 use crate::comparison;
 use crate::record::AlertRecord;
 use crate::slices::cut;

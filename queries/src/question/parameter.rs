@@ -4,6 +4,8 @@ use std::time::UNIX_EPOCH;
 
 use bellwether_base::{Error, Result};
 
+use crate::statement::quoted;
+
 /// The default of a parameter that may be left out: null, with which a query leaves out its condition.
 const ANY: &str = "any";
 
@@ -139,9 +141,4 @@ impl Parameter {
             Kind::OneOf(words) => Err(is_not("one of its values", &format!("give one of {}", words.join(", ")))),
         }
     }
-}
-
-/// Returns a text as a literal. Only a quotation mark means anything in one.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
