@@ -27,7 +27,7 @@ use bellwether_queries::{Session, quoted};
 use clap::Subcommand;
 use serde::Deserialize;
 
-pub(crate) use content::PLACE as CONTENT_PLACE;
+pub(crate) use content::{PLACE as CONTENT_PLACE, Part, parts};
 pub(crate) use decide::{DecideArgs, RetireArgs, TakeArgs};
 pub(crate) use list::ListArgs;
 pub(crate) use next::NextArgs;

@@ -1,36 +1,51 @@
 //! `bellwether evalset`: versioned eval sets in a folder, and their exchange with evaluation tools.
 
+mod candidates;
 mod store;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bellwether_base::{Error, Result};
 use bellwether_evalsets::{
     CaseKind, EvalCase, EvalSet, Imported, Keyed, ResultFormat, TARGET, coverage, export, formats, import, leaks,
 };
+use bellwether_redact::Redactor;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::config::Config;
+use crate::root::RootArgs;
 use crate::screen;
 use store::Store;
+
+/// Cases without content that `status` names.
+const MISSING_SHOWN: usize = 5;
 
 /// Eval sets: versioned collections of eval cases.
 #[derive(Subcommand, Debug)]
 pub(crate) enum EvalsetCommand {
-    /// Create a set from cases, or its next version with more cases.
+    /// Create a set from candidates or from a file of cases, or its next version with more cases.
     ///
-    /// Cases are JSON lines; docs/evals.md describes them. A version is written once: cases with other contents or new ids make the next
-    /// one. A case is never edited: its next version states in `provenance.supersedes` which version it replaces, and why.
+    /// With --from-candidates, a run that people accepted becomes a case with its own answer, and an edited run one with the edited
+    /// answer. In a file, cases are JSON lines; docs/evals.md describes them.
+    ///
+    /// A version is written once: cases with other contents or new ids make the next one. A case is never edited: its next version
+    /// states in `provenance.supersedes` which version it replaces, and why. Personal data and secrets are redacted by [redaction] of
+    /// --config, or by the default policy.
     #[command(after_help = "Examples:
+  bellwether evalset create refunds --from-candidates --root bellwether-data --task refunds
   bellwether evalset create refunds --from accepted.jsonl
   bellwether evalset freeze refunds
   bellwether evalset export refunds --format promptfoo --output evals/refunds")]
     Create(CreateArgs),
     /// Show the cases of each task and kind, what is missing, and leaks.
+    ///
+    /// With --root or --config it also says how many cases are ready, and which candidates to review to fill the gaps.
     Status(StatusArgs),
     /// Show how two versions differ.
     Diff(DiffArgs),
@@ -65,8 +80,10 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     set: SetArgs,
     /// File of cases, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_candidates", conflicts_with = "from_candidates")]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    candidates: candidates::FromCandidates,
 }
 
 #[derive(Args, Debug)]
@@ -85,6 +102,8 @@ pub(crate) struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    root: RootArgs,
 }
 
 #[derive(Args, Debug)]
@@ -124,6 +143,9 @@ pub(crate) struct ExportArgs {
     /// Folder to write; it must be new, empty, or an earlier export in the same format.
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
+    /// Configuration whose [redaction] applies [default: the default policy].
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 /// A tool whose results can be read.
@@ -151,16 +173,17 @@ pub(crate) struct ImportArgs {
     source: String,
 }
 
-pub(crate) fn run(command: EvalsetCommand) -> Result<ExitCode> {
+pub(crate) async fn run(command: EvalsetCommand) -> Result<ExitCode> {
     match command {
-        EvalsetCommand::Create(args) => create(&args),
-        EvalsetCommand::Status(args) => show_status(&args),
+        EvalsetCommand::Create(args) => create(&args).await,
+        EvalsetCommand::Status(args) => show_status(&args).await,
         EvalsetCommand::Diff(args) => diff(&args),
         EvalsetCommand::Freeze(args) => {
             let store = args.store();
             let set = store.version(None)?;
             store.release(&set)?;
-            crate::print(&format!("released {} v{}: {} cases", set.name, set.version, set.cases().len()))
+            let cases = counted(set.cases().len(), "case", "cases");
+            crate::print(&format!("released {} v{}: {cases}", set.name, set.version))
         }
         EvalsetCommand::Retire(args) => {
             let store = args.set.store();
@@ -171,7 +194,8 @@ pub(crate) fn run(command: EvalsetCommand) -> Result<ExitCode> {
                 cases.version = version;
             }
             store.write(&cases)?;
-            crate::print(&format!("{} v{} has {} cases", cases.name, cases.version, cases.cases().len()))
+            let left = counted(cases.cases().len(), "case", "cases");
+            crate::print(&format!("{} v{} has {left}", cases.name, cases.version))
         }
         EvalsetCommand::Export(args) => write_export(&args),
         EvalsetCommand::ImportResults(args) => import_results(&args),
@@ -191,15 +215,55 @@ fn read(file: &Path) -> Result<String> {
         .map_err(|source| Error::config(format!("cannot read `{}`", file.display())).with_source(source))
 }
 
-fn create(args: &CreateArgs) -> Result<ExitCode> {
-    let cases = bellwether_evalsets::set::parse_cases(&read(&args.from)?, &args.from.display().to_string())?;
+/// Returns the policy of redaction: that of a configuration, or the default one.
+fn redactor(config: Option<&Path>) -> Result<Arc<Redactor>> {
+    Ok(match config {
+        Some(file) => Config::load(file)?.redactor,
+        None => Arc::default(),
+    })
+}
+
+/// Redacts a case. Its placeholders depend on the case alone, and differ from those that it has already.
+fn redacted(case: &EvalCase, redactor: &Redactor) -> Result<EvalCase> {
+    let whole = serde_json::to_vec(case).map_err(|source| Error::bug("a case is not JSON").with_source(source))?;
+    let session = RefCell::new(redactor.session_of(&whole));
+    case.redacted(&|text: &str| Ok(session.borrow_mut().text(text).into_owned()))
+}
+
+/// Returns a number with a noun, such as `1 case` or `2 cases`.
+fn counted(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
+}
+
+async fn create(args: &CreateArgs) -> Result<ExitCode> {
+    let redactor = redactor(args.candidates.root.config())?;
+    let Some(file) = &args.from else { return candidates::create(args, &redactor).await };
     let store = args.set.store();
+    let old = if store.exists() { store.version(None)?.cases().to_vec() } else { Vec::new() };
+    let mut cases = bellwether_evalsets::set::parse_cases(&read(file)?, &file.display().to_string())?;
+    for case in &mut cases {
+        // A text that is too long to be redacted becomes a short one.
+        case.check()?;
+        *case = redacted(case, &redactor)?;
+        // A case that another policy redacted is still the same.
+        if let Some(same) = old.iter().find(|old| old.id == case.id)
+            && redacted(same, &redactor)? == *case
+        {
+            *case = same.clone();
+        }
+    }
+    write_next(&args.set, cases)
+}
+
+/// Writes the first version of a set, or the next one with these cases in place of those with the same ids.
+fn write_next(args: &SetArgs, cases: Vec<EvalCase>) -> Result<ExitCode> {
+    let store = args.store();
     let set = if store.exists() {
         let newest = store.version(None)?;
         let mut all: BTreeMap<String, EvalCase> =
             newest.cases().iter().map(|case| (case.id.clone(), case.clone())).collect();
         // Two cases with one id in the file are refused as such, not merged.
-        EvalSet::new(&args.set.name, 1, cases.clone())?;
+        EvalSet::new(&args.name, 1, cases.clone())?;
         all.extend(cases.into_iter().map(|case| (case.id.clone(), case)));
         let next = newest.next(all.into_values().collect())?;
         if next.cases() == newest.cases() {
@@ -207,28 +271,34 @@ fn create(args: &CreateArgs) -> Result<ExitCode> {
         }
         next
     } else {
-        EvalSet::new(&args.set.name, 1, cases)?
+        EvalSet::new(&args.name, 1, cases)?
     };
     store.write(&set)?;
-    crate::print(&format!("{} v{} has {} cases", set.name, set.version, set.cases().len()))?;
+    crate::print(&format!("{} v{} has {}", set.name, set.version, counted(set.cases().len(), "case", "cases")))?;
     crate::print(&store.path(set.version).display().to_string())
 }
 
-fn show_status(args: &StatusArgs) -> Result<ExitCode> {
-    let set = args.set.store().version(args.version)?;
+async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
+    let store = args.set.store();
+    let set = store.version(args.version)?;
     let tasks = coverage(set.cases(), args.target);
     let mut inputs: Vec<Keyed> = set.cases().iter().map(keyed).collect();
     if let Some(file) = &args.few_shots {
         inputs.extend(few_shots(&read(file)?)?);
     }
     let leaks = leaks(&inputs);
+    let proposed = match args.root.is_named() {
+        true => Some(candidates::propose(&set, &store.taken_out(&set)?, &tasks, &args.root).await?),
+        false => None,
+    };
     if args.json {
-        let answer =
-            json!({ "name": set.name, "version": set.version, "released": set.frozen, "tasks": tasks, "leaks": leaks });
+        let answer = json!({ "name": set.name, "version": set.version, "released": set.frozen, "tasks": tasks, "leaks": leaks,
+            "proposed": proposed });
         return crate::print(&format!("{answer:#}"));
     }
     let state = if set.frozen { "released" } else { "not released" };
-    crate::print(&format!("{} v{}, {state}: {} cases", set.name, set.version, set.cases().len()))?;
+    let cases = counted(set.cases().len(), "case", "cases");
+    crate::print(&format!("{} v{}, {state}: {cases}", set.name, set.version))?;
     let number = |number: usize| screen::Value { text: number.to_string(), whole: true, right: true };
     let row = |task: &bellwether_evalsets::Coverage| {
         let mut row = vec![screen::Value { text: task.task.clone(), ..screen::Value::default() }, number(task.cases)];
@@ -246,16 +316,23 @@ fn show_status(args: &StatusArgs) -> Result<ExitCode> {
         }
         needs.extend(task.missing.iter().map(|kind| format!("a case of kind {kind}")));
         if task.without_content > 0 {
-            needs.push(format!("the content of {} cases", task.without_content));
+            needs.push(format!("the content of {}", counted(task.without_content, "case", "cases")));
         }
         if !needs.is_empty() {
             crate::print(&format!("{} needs {}", screen::one_line(&task.task), needs.join(", ")))?;
         }
     }
+    let missing = set.cases().iter().filter_map(|case| Some((&case.id, case.missing_content()?)));
+    for (id, missing) in missing.take(MISSING_SHOWN) {
+        crate::print(&format!("case {id} has no input: {}", screen::one_line(&missing)))?;
+    }
     for leak in &leaks {
         let alike = if leak.exact { "has the input of" } else { "is near to" };
         let other = if leak.few_shot { "few-shot example" } else { "case" };
         crate::print(&format!("leak: case {} {alike} {other} {}", leak.case, leak.other))?;
+    }
+    for line in proposed.iter().flat_map(|proposed| proposed.lines(&set.name)) {
+        crate::print(&line)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -306,8 +383,11 @@ fn diff(args: &DiffArgs) -> Result<ExitCode> {
         return crate::print(&format!("{answer:#}"));
     }
     let mut lines = vec![format!(
-        "{} v{} to v{}: {} cases are unchanged",
-        later.name, earlier.version, later.version, difference.unchanged
+        "{} v{} to v{}: {} unchanged",
+        later.name,
+        earlier.version,
+        later.version,
+        counted(difference.unchanged, "case is", "cases are")
     )];
     lines.extend(difference.added.iter().map(|id| format!("+ {id}")));
     lines.extend(difference.superseded.iter().map(|id| format!("~ {id} has a later version")));
@@ -319,9 +399,8 @@ fn write_export(args: &ExportArgs) -> Result<ExitCode> {
     let store = args.set.store();
     let version = args.version.or_else(|| store.newest_released());
     let set = store.version(version)?;
-    let redactor = bellwether_redact::Redactor::new(&bellwether_redact::Policy::default())
-        .map_err(|error| Error::bug("the default policy of redaction is invalid").with_source(error))?;
-    let session = RefCell::new(redactor.session());
+    let (redactor, whole) = (redactor(args.config.as_deref())?, set.to_jsonl()?);
+    let session = RefCell::new(redactor.session_of(whole.as_bytes()));
     let redact = |text: &str| Ok(session.borrow_mut().text(text).into_owned());
     let exported = export(&set, &args.format, &redact)?;
     store::write_export(&args.output, &exported)?;
@@ -329,8 +408,8 @@ fn write_export(args: &ExportArgs) -> Result<ExitCode> {
         exported.files.iter().map(|file| args.output.join(&file.path).display().to_string()).collect();
     let about = formats().iter().find(|format| format.name() == args.format).map_or("", |format| format.about());
     crate::print(&format!(
-        "wrote the {} cases of {} v{}:\n  {}\n{about}",
-        set.cases().len(),
+        "wrote the {} of {} v{}:\n  {}\n{about}",
+        counted(set.cases().len(), "case", "cases"),
         set.name,
         set.version,
         paths.join("\n  ")

@@ -115,7 +115,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gate(args) => block_on(gate::run(args)),
         Command::Report(command) => block_on(report::run(command)),
         Command::Candidates(command) => block_on(candidates::run(command)),
-        Command::Evalset(command) => evalset::run(command),
+        Command::Evalset(command) => block_on(evalset::run(command)),
         Command::Rebuild(args) => block_on(rebuild::run(&args)),
         Command::Maintain(args) => block_on(maintain::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

@@ -30,6 +30,16 @@ pub(crate) struct Root {
 // === impl RootArgs ===
 
 impl RootArgs {
+    /// Returns whether an argument names the root.
+    pub(crate) fn is_named(&self) -> bool {
+        self.root.is_some() || self.config.is_some()
+    }
+
+    /// Returns the configuration file, if one is named.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Returns the root.
     ///
     /// # Errors

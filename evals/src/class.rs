@@ -79,6 +79,12 @@ impl Class {
         }
     }
 
+    /// Returns the class of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self::FAILURES.into_iter().chain([Self::Uncertain, Self::Success]);
+        all.into_iter().find(|class| class.name() == name)
+    }
+
     fn holds(self, run: &RunFacts, outlier_factor: f64) -> bool {
         let exceeds = |value: Option<i64>, median: Option<f64>| match (value, median) {
             #[expect(clippy::cast_precision_loss, reason = "latencies and costs are far below 2^53")]

@@ -29,7 +29,7 @@ mod session;
 
 pub use kind::Kind;
 pub use policy::{DETECTORS, LEAST_KEY_BYTES, Policy, PolicyError, Redactor, Setting};
-pub use session::{FAILED, NOT_JSON, Session, TOO_LONG};
+pub use session::{FAILED, NOT_JSON, Session, TOO_LONG, may_be_redacted};
 
 /// A part of a text that is redacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -231,7 +231,7 @@ fn least(last: [u8; 2], plain: &[u8]) -> Option<usize> {
 }
 
 /// Returns true for a placeholder alone.
-fn is_placeholder(text: &str) -> bool {
+pub(crate) fn is_placeholder(text: &str) -> bool {
     let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     inside.and_then(|inside| inside.rsplit_once('_')).is_some_and(|(kind, end)| {
         Kind::named(kind).is_some()

@@ -8,6 +8,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::find::{Search, is_plain};
+use crate::secrets::is_placeholder;
 use crate::{Finding, Kind, Redactor, json};
 
 /// The text that stands for a text longer than [`crate::Policy::max_text_bytes`].
@@ -189,6 +190,26 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Returns true if `redacted` may be `text` with placeholders in place of some values, by whatever policy.
+pub fn may_be_redacted(redacted: &str, text: &str) -> bool {
+    let (mut kept, mut from) = (Vec::new(), 0);
+    for (at, _) in redacted.match_indices('[') {
+        let end = redacted[at..].find(']').map(|length| at + length + 1);
+        if let Some(end) = end.filter(|end| at >= from && is_placeholder(&redacted[at..*end])) {
+            kept.push(&redacted[from..at]);
+            from = end;
+        }
+    }
+    let last = &redacted[from..];
+    let Some((first, middle)) = kept.split_first() else { return redacted == text };
+    let Some(mut rest) = text.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else { return false };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
 /// Returns letters only, so that no detector of numbers finds anything in a placeholder.
 fn keyed(key: &[u8], kind: Kind, value: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
@@ -203,6 +224,25 @@ fn keyed(key: &[u8], kind: Kind, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redacted_text_is_recognised_whatever_the_policy_was() {
+        let text = "Ask Zed or ann@x.org, not Zed.";
+        for redacted in [
+            text,
+            "Ask [NAME_1] or ann@x.org, not [NAME_1].",
+            "Ask Zed or [EMAIL_ponmlkjihgfedcba], not Zed.",
+            "Ask [NAME_1] or [EMAIL_1], not Zed.",
+        ] {
+            assert!(may_be_redacted(redacted, text), "{redacted}");
+        }
+        for other in
+            ["Ask [NAME_1] or bob@x.org, not Zed.", "[NAME_1] or [EMAIL_1]!", "Ask [1] or ann@x.org, not Zed.", ""]
+        {
+            assert!(!may_be_redacted(other, text), "{other}");
+        }
+        assert!(!may_be_redacted("a[NAME_1]a", "a"), "both ends need their own text");
+    }
 
     /// Fails on some texts, as a detector with a fault would.
     fn faulty(redactor: &Redactor, search: &mut Search<'_>) {

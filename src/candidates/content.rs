@@ -21,7 +21,7 @@ pub(crate) const PLACE: &str = "{ref}";
 
 /// Input or output of a run.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// Stored with the run, redacted.
     Stored(Value),
     /// Kept elsewhere by the producer.
@@ -35,7 +35,7 @@ pub(super) enum Part {
 }
 
 /// Returns input and output of a run from the column `content_json`.
-pub(super) fn parts(content: Option<&str>) -> [(&'static str, Part); 2] {
+pub(crate) fn parts(content: Option<&str>) -> [(&'static str, Part); 2] {
     let content: Value = content.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     ["input", "output"].map(|name| {
         let text = |field: &str| content[format!("{name}_{field}")].as_str().map(str::to_owned);
@@ -73,7 +73,7 @@ impl Part {
     /// # Errors
     /// `Config` if the part is not elsewhere, or the reference looks like an option; `Unavailable` if the command fails, takes too
     /// long or prints too much; `Data` if the content does not have the hash that the event states, or is not text.
-    pub(super) fn fetch(&self, command: &[String]) -> Result<String> {
+    pub(crate) fn fetch(&self, command: &[String]) -> Result<String> {
         let Self::Elsewhere { reference, sha256 } = self else {
             return Err(Error::config("there is no reference to fetch"));
         };

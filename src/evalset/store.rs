@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use bellwether_base::{Error, Result};
 use bellwether_evalsets::export::{ExportManifest, MANIFEST_FILE};
 use bellwether_evalsets::set::check_name;
-use bellwether_evalsets::{EvalSet, Exported, Manifest};
+use bellwether_evalsets::{EvalCase, EvalSet, Exported, Manifest};
 
 const CASES: &str = "cases.jsonl";
 const MANIFEST: &str = "manifest.json";
@@ -73,6 +73,20 @@ impl Store {
             return Err(Error::data(format!("`{}` holds `{}` v{}", folder.display(), manifest.name, manifest.version)));
         }
         EvalSet::verified(&manifest, &read(CASES)?, folder.join(RELEASED).is_file())
+    }
+
+    /// Returns the cases that an earlier version had and a set does not, each as its last version had it.
+    ///
+    /// # Errors
+    /// As [`Store::version`].
+    pub(super) fn taken_out(&self, set: &EvalSet) -> Result<Vec<EvalCase>> {
+        let mut seen: BTreeSet<String> = set.cases().iter().map(|case| case.id.clone()).collect();
+        let mut taken_out = Vec::new();
+        for version in self.versions().range(..set.version).rev() {
+            let earlier = self.version(Some(*version))?;
+            taken_out.extend(earlier.cases().iter().filter(|case| seen.insert(case.id.clone())).cloned());
+        }
+        Ok(taken_out)
     }
 
     /// Writes a new version.

@@ -1,5 +1,7 @@
 //! From a failed run to a decision: sampled, listed, shown, decided by people over Kafka, and decided in the tables.
 
+mod cases;
+
 use serde_json::{Value, json};
 
 use crate::common::broker::broker;

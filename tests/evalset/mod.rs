@@ -41,13 +41,20 @@ fn versions_are_written_once_superseded_and_exported_without_personal_data() {
     write("edited", &line);
     let ended = evalset(&["create", "refunds", "--from", &path("edited")]);
     assert!(ended.stderr.contains("case `good` version 1 was edited") && ended.code == Some(2), "{}", ended.stderr);
+    write("long", &cases().replace("\"refused\"", &format!("\"{}\"", "x".repeat(2 << 20))));
+    let ended = evalset(&["create", "refunds", "--from", &path("long")]);
+    assert!(
+        ended.stderr.contains("has 2097152 bytes; the limit is 262144") && ended.code == Some(2),
+        "{}",
+        ended.stderr
+    );
     let newer = line.replace("\"reviewer\":\"ana\"", "\"supersedes\":{\"version\":1,\"reason\":\"new wording\"}");
     write("newer", &newer.replace("\"id\":\"good\"", "\"id\":\"good\",\"version\":2"));
     evalset(&["create", "refunds", "--from", &path("newer")]).exits_with(0);
     let said = evalset(&["diff", "refunds"]).exits_with(0);
-    assert_eq!(said.trim(), "refunds v1 to v2: 1 cases are unchanged\n~ good has a later version");
+    assert_eq!(said.trim(), "refunds v1 to v2: 1 case is unchanged\n~ good has a later version");
     evalset(&["retire", "refunds", "bad"]).exits_with(0);
-    assert_eq!(evalset(&["diff", "refunds"]).exits_with(0).trim(), "refunds v2 to v3: 1 cases are unchanged\n- bad");
+    assert_eq!(evalset(&["diff", "refunds"]).exits_with(0).trim(), "refunds v2 to v3: 1 case is unchanged\n- bad");
     assert_eq!(std::fs::read(path("sets/refunds/v1/cases.jsonl")).expect("reads"), before, "a version stays");
 
     // Without --version, the released version is exported: twice with the same bytes, and redacted.

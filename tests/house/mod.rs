@@ -178,6 +178,8 @@ const RULES: &[Rule] = &[
             "bellwether-lake",
             "bellwether-queries",
             "bellwether-sample",
+            "bellwether-evalsets",
+            "bellwether-redact",
         ],
         must_not_use: &["rdkafka", "deltalake", "object_store", "parquet", "datafusion", "reqwest"],
     },

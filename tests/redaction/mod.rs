@@ -121,7 +121,7 @@ fn no_planted_value_reaches_a_table_a_page_a_log_or_an_export() {
     let mut logs = format!("{}\n{}", ended.stdout, ended.stderr);
     let counted = setup.sql("SELECT redaction['policy'] AS policy, count(*) AS n FROM events GROUP BY 1");
     assert_eq!(counted.len(), 1, "one policy: {counted:?}");
-    assert!(counted[0]["policy"].as_str().is_some_and(|policy| policy.starts_with("2-")), "{counted:?}");
+    assert!(counted[0]["policy"].as_str().is_some_and(|policy| policy.starts_with("3-")), "{counted:?}");
     assert_eq!(setup.number("SELECT count(*) FROM quarantine"), 4 * PLANTED.len() as i64);
     assert!(setup.number("SELECT count(*) FROM candidates") > 0);
     assert!(inbox.exists(), "alerts were delivered");
@@ -141,7 +141,7 @@ fn no_planted_value_reaches_a_table_a_page_a_log_or_an_export() {
             let input = [json!({ "role": "user", "content": run["content_json"] })];
             json!({ "id": run["run_id"], "task": "checkout", "input": input, "expected": "x" }).to_string()
         })
-        .chain(PLANTED.iter().filter(|(value, _)| !value.contains("Quill")).enumerate().map(|(at, (value, _))| {
+        .chain(PLANTED.iter().enumerate().map(|(at, (value, _))| {
             let input = [json!({ "role": "user", "content": format!("say {value} twice") })];
             json!({ "id": format!("typed-{at}"), "task": "checkout", "input": input, "expected": value }).to_string()
         }))
@@ -151,11 +151,13 @@ fn no_planted_value_reaches_a_table_a_page_a_log_or_an_export() {
     std::fs::write(&from, cases.join("\n")).expect("writes");
     let evalset =
         |arguments: &[&str]| bellwether(&[&["evalset"], arguments, &["--sets", text(&sets)]].concat()).succeeds();
-    evalset(&["create", "checkout", "--from", text(&from)]);
+    evalset(&["create", "checkout", "--from", text(&from), "--config", text(&config)]);
     evalset(&["freeze", "checkout"]);
-    evalset(&["export", "checkout", "--format", "inspect", "--output", text(&export)]);
+    let made = files(&sets);
+    evalset(&["export", "checkout", "--format", "inspect", "--output", text(&export), "--config", text(&config)]);
 
-    let mut places: Vec<String> = files(&setup.root()).iter().chain(&files(&export)).map(|path| said(path)).collect();
+    let written = [files(&setup.root()), made, files(&export)].concat();
+    let mut places: Vec<String> = written.iter().map(|path| said(path)).collect();
     places.extend([said(&inbox), logs]);
     let checked = bellwether(&["check", "config", text(&config)]).succeeds();
     places.push(checked);

@@ -32,6 +32,8 @@ pub struct Case {
     pub accepted: i64,
     /// Fingerprint of its input.
     pub fingerprint: Fingerprint,
+    /// The side of a case that was placed before, whatever is near it now.
+    pub fixed: Option<Side>,
 }
 
 /// Place of a case.
@@ -63,10 +65,11 @@ pub fn split(cases: &[Case], holdout_share: f64, salt: &str) -> BTreeMap<String,
     for (place, case) in order.iter().enumerate() {
         let near = known.near(place);
         let beside: BTreeSet<Side> = near.iter().map(|other| sides[*other]).collect();
-        let side = match (beside.first(), beside.len()) {
-            (None, _) if drawn(case, salt) < holdout_share => Side::HoldOut,
-            (None, _) => Side::Regression,
-            (Some(side), 1) => *side,
+        let side = match (case.fixed, beside.first(), beside.len()) {
+            (Some(side), ..) => side,
+            (None, None, _) if drawn(case, salt) < holdout_share => Side::HoldOut,
+            (None, None, _) => Side::Regression,
+            (None, Some(side), 1) => *side,
             _ => Side::Bridge,
         };
         sides.push(side);
@@ -159,7 +162,7 @@ mod tests {
     }
 
     fn case(n: i64, text: &str) -> Case {
-        Case { id: format!("case-{n}"), accepted: n, fingerprint: Fingerprint::of(text) }
+        Case { id: format!("case-{n}"), accepted: n, fingerprint: Fingerprint::of(text), fixed: None }
     }
 
     #[test]

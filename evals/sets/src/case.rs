@@ -103,6 +103,9 @@ pub enum Grading {
 pub struct Provenance {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIdentity>,
+    /// All runs with this input that had been decided when the case was made, if there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,9 +159,18 @@ impl EvalCase {
         Ok(hex(&Sha256::digest(text)))
     }
 
-    /// Returns whether the content is only referred to.
-    pub fn content_is_missing(&self) -> bool {
-        self.input.is_empty()
+    /// Says which content is missing, and how to get it; none if the input is stored.
+    pub fn missing_content(&self) -> Option<String> {
+        if !self.input.is_empty() {
+            return None;
+        }
+        let hash = self.content_sha256.as_ref().map_or_else(String::new, |hash| format!(" (SHA-256 {hash})"));
+        let from = match (&self.content_ref, &self.provenance.run) {
+            (Some(reference), _) => reference.clone(),
+            (None, Some(run)) => format!("the producer `{}`, for run `{}`", run.source, run.run_id),
+            (None, None) => "its producer".to_owned(),
+        };
+        Some(format!("fetch the content{hash} from {from}, and add a version of the case with `input`"))
     }
 
     /// Returns the rules by which an answer is graded: those stated, or equality with the expected answer.
@@ -229,6 +241,18 @@ impl EvalCase {
                 "add `provenance.supersedes` with `version` and `reason`",
             ),
             _ => Ok(()),
+        }
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
         }
     }
 }

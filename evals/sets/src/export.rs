@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::case::{EvalCase, hex};
-use crate::redact::{Redactor, redacted};
+use crate::redact::Redactor;
 use crate::set::EvalSet;
 
 /// File that lists the others of an export. A folder that has it belongs to an export.
@@ -115,7 +115,7 @@ pub fn export(set: &EvalSet, format: &str, redactor: &dyn Redactor) -> Result<Ex
         return Err(Error::config(format!("`{format}` is not an export format"))
             .with_hint(format!("use one of {}", names.join(", "))));
     };
-    let cases = set.cases().iter().map(|case| redacted(case, redactor)).collect::<Result<Vec<_>>>()?;
+    let cases = set.cases().iter().map(|case| case.redacted(redactor)).collect::<Result<Vec<_>>>()?;
     for case in &cases {
         within(case, format.name(), format.limits())?;
     }
@@ -141,13 +141,9 @@ fn within(case: &EvalCase, format: &str, limits: Limits) -> Result<()> {
     let refuse = |what: &str, hint: String| {
         Err(Error::config(format!("cannot export case `{}` as {format}: {what}", case.id)).with_hint(hint))
     };
-    if case.content_is_missing() {
-        let place = case.content_ref.as_deref().unwrap_or("the producer's storage");
-        let hash = case.content_sha256.as_deref().unwrap_or("unknown");
-        return refuse(
-            "its input is not stored here",
-            format!("fetch the content from {place} (SHA-256 {hash}), and add a version of the case with `input`"),
-        );
+    if let Some(missing) = case.missing_content() {
+        let hint = format!("{missing}; or take the case out with `bellwether evalset retire`");
+        return refuse("its input is not stored here", hint);
     }
     if limits.needs_expected && case.expected.is_none() {
         return refuse("the format needs an expected answer", "add `expected`, or export as promptfoo".to_owned());

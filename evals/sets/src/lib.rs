@@ -4,7 +4,7 @@
 //! * [`set`]: a versioned list of cases with a manifest of content hashes; the difference between two versions.
 //! * [`status`]: how many cases of each kind a task has, against a target.
 //! * [`leakage`]: cases that are equal or near to few-shot examples, or to cases of the other split.
-//! * [`redact`]: the hook of a second redaction before an export.
+//! * [`redact`]: the hook of redaction before a set or an export is written.
 //! * [`mod@export`]: projections of a set onto the formats of evaluation tools, one file each.
 //! * [`mod@import`]: results of evaluation tools as `run.completed` events of stage `offline_eval`.
 //!

@@ -30,7 +30,7 @@ pub fn coverage(cases: &[EvalCase], target: usize) -> Vec<Coverage> {
     for case in cases {
         let (by_kind, without_content) = tasks.entry(&case.task).or_default();
         by_kind[case.kind as usize] += 1;
-        *without_content += usize::from(case.content_is_missing());
+        *without_content += usize::from(case.input.is_empty());
     }
     let one = |(task, (by_kind, without_content)): (&str, ([usize; 4], usize))| {
         let cases = by_kind.iter().sum();

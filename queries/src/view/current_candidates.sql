@@ -7,6 +7,8 @@
 -- column decisions: of these, people who decided
 -- column reviewers: their names, in order
 -- column last_reviewed: time of the latest review
+-- column wanted_at: time of the latest review that decides it and asks for an eval case
+-- column retired_at: time of the latest retirement of its eval case
 -- column leased_by: person who has taken it; null unless it is leased
 -- column leased_until: end of that lease
 -- column queue_age_s: time since the run entered the sample, s; null once it is decided
@@ -118,7 +120,7 @@ placed AS (
 )
 SELECT
     candidate_id, week, state, decision, decision = 'accept' AS passed, reviews, decisions, reviewers, last_reviewed,
-    leased_by, leased_until,
+    wanted_at, retired_at, leased_by, leased_until,
     tenant, source, run_id, attempt, ended_at, task, release_id, release_fingerprint, stage, outcome_status,
     kind, class, classes, severity, signature, must_take, probability, inclusion_probability,
     inclusion_probability * nullif(count(decision) OVER (PARTITION BY week, tenant, task, class, severity), 0)
