@@ -65,7 +65,7 @@ pub use maintain::{
 pub use offsets::OffsetsOf;
 pub use reading::Reading;
 pub use rollup::{RollUp, Rolled};
-pub use root::{Lake, WrittenFile};
+pub use root::{Lake, WrittenFile, files_of};
 pub use store::StorageOptions;
 pub use stored::{Stored, is_permanent};
 pub use values::values_of;

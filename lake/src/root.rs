@@ -414,8 +414,11 @@ impl Lake {
     }
 }
 
-/// Returns the version and the files of a snapshot.
-fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
+/// Returns the version and the files of an opened table.
+///
+/// # Errors
+/// `Data` if another program has deleted single rows of a file.
+pub fn files_of(delta: &DeltaTable) -> Result<(i64, Vec<AddedFile>)> {
     let snapshot = delta.snapshot().stored()?;
     let mut files = Vec::new();
     for view in snapshot.log_data().iter() {

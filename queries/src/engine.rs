@@ -74,9 +74,9 @@ impl Engine {
     /// # Errors
     /// `Unavailable` if the tables cannot be read, or a version no longer exists.
     pub async fn frozen(lake: &Lake, settings: EngineSettings, at: &[(Table, i64)]) -> Result<Self> {
-        let small_files_bytes = settings.small_files_bytes;
+        let small_files = settings.small_files;
         let engine = Self::new(Tables::fixed(), settings)?;
-        Box::pin(engine.0.tables.open_at(&engine.0.base, lake, at, small_files_bytes)).await?;
+        Box::pin(engine.0.tables.open_at(&engine.0.base, lake, at, small_files)).await?;
         engine.prepare().await?;
         Ok(engine)
     }

@@ -54,6 +54,6 @@ pub use prepared::Prepared;
 pub use question::{Parameter, Question, questions, since};
 pub use reference::reference_markdown;
 pub use session::{Answer, Session};
-pub use settings::{EngineSettings, Gauge, Present, SessionSettings};
+pub use settings::{EngineSettings, Gauge, Present, SessionSettings, SmallFiles};
 pub use statement::{quoted, split};
 pub use view::{View, views};

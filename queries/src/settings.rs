@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bellwether_tables::Table;
 use chrono::{DateTime, Utc};
 
 /// Default memory of an engine, and of a session, which fits on a laptop.
@@ -24,6 +25,15 @@ pub struct Gauge {
     pub give_up: fn(),
 }
 
+/// Small files whose rows are kept in memory; by default none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SmallFiles {
+    /// The tables.
+    pub tables: &'static [Table],
+    /// Bytes of files of each table. The rows take several times as much.
+    pub bytes: u64,
+}
+
 /// Limits of an engine, which all its sessions share.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -37,9 +47,9 @@ pub struct EngineSettings {
     /// Reports the memory that the process holds, so that memory which the pool does not account for is held within a
     /// session's limit as well. For a process that runs one statement at a time and does nothing else.
     pub gauge: Option<Gauge>,
-    /// Bytes of small files of which a frozen engine reads the rows once, into memory beside the limit; 0 means none. For many
-    /// statements over tables that were just written: each commit has left a file, and opening it costs more than its rows.
-    pub small_files_bytes: u64,
+    /// Tables of which a frozen engine keeps the rows of small files in memory, beside the limit. For many statements over tables
+    /// that were just written: each commit has left a file, and opening it costs more than its rows.
+    pub small_files: SmallFiles,
 }
 
 impl Default for EngineSettings {
@@ -49,7 +59,7 @@ impl Default for EngineSettings {
             spill_limit_bytes: None,
             batch_rows: BATCH_ROWS,
             gauge: None,
-            small_files_bytes: 0,
+            small_files: SmallFiles::default(),
         }
     }
 }

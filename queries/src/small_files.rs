@@ -7,15 +7,16 @@
 use std::sync::Arc;
 
 use bellwether_base::Result;
-use bellwether_lake::AddedFile;
+use bellwether_lake::{AddedFile, Lake};
+use bellwether_tables::Table;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::physical_plan::collect;
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::explain::explain;
 use crate::rows::RowsTable;
@@ -26,12 +27,18 @@ const SMALL_BYTES: i64 = 1 << 20;
 /// Fewest small files that are worth it.
 const LEAST_FILES: usize = 8;
 
+/// Files that are read at the same time.
+const AT_ONCE: usize = 8;
+
+/// Rows of a batch, as in the engine.
+const BATCH_ROWS: usize = 8192;
+
 /// Name of the table in the plan that combines both parts.
 const NAME: &str = "part";
 
 /// Splits the files of a table into those whose rows are kept, up to so many bytes in all, and the others. The first list is empty if
 /// it is not worth it.
-fn split(mut files: Vec<AddedFile>, most_bytes: u64) -> (Vec<String>, Vec<String>) {
+fn split(mut files: Vec<AddedFile>, most_bytes: u64) -> (Vec<AddedFile>, Vec<String>) {
     files.sort_by(|a, b| (a.size, &a.path).cmp(&(b.size, &b.path)));
     let mut sum = 0_u64;
     let fits = |file: &&AddedFile| {
@@ -41,47 +48,46 @@ fn split(mut files: Vec<AddedFile>, most_bytes: u64) -> (Vec<String>, Vec<String
     let small = files.iter().take_while(fits).count();
     let small = if small < LEAST_FILES { 0 } else { small };
     let others = files.split_off(small);
-    let paths = |files: Vec<AddedFile>| files.into_iter().map(|file| file.path).collect();
-    (paths(files), paths(others))
+    (files, others.into_iter().map(|file| file.path).collect())
 }
 
-/// Returns a table with the rows of its small files in memory, up to so many bytes of files. `open` opens the table, or some of its
+/// Returns a table with the rows of its small files in memory, up to so many bytes of files. `open` opens the table with some of its
 /// files.
 ///
 /// # Errors
-/// `Unavailable` if the files cannot be read.
-pub(crate) async fn provider(
-    state: &SessionState,
+/// `Unavailable` if the files cannot be read; `Data` if one is damaged.
+pub(crate) async fn kept(
+    lake: &Lake,
+    table: Table,
+    whole: Arc<dyn TableProvider>,
     files: Vec<AddedFile>,
     most_bytes: u64,
     open: impl Fn(Option<Vec<String>>) -> BoxFuture<'static, Result<Arc<dyn TableProvider>>>,
 ) -> Result<Arc<dyn TableProvider>> {
+    let known = table.arrow_schema();
+    // Our reader knows no columns that other programs have added.
+    let is_ours = whole.schema().fields().iter().all(|field| known.field_with_name(field.name()).is_ok());
     let (small, others) = split(files, most_bytes);
-    if small.is_empty() {
-        return open(None).await;
+    if small.is_empty() || !is_ours {
+        return Ok(whole);
     }
-    let small = open(Some(small)).await?;
-    let rows = read(state, &*small).await.map_err(|source| explain(source, &[]))?;
+    let rows = RowsTable::new(whole.schema());
+    rows.put(read(lake, table, small).await?);
     if others.is_empty() {
         return Ok(Arc::new(rows));
     }
     let others = open(Some(others)).await?;
-    let both = both(others, Arc::new(rows)).map_err(|source| explain(source, &[]))?;
-    Ok(Arc::new(both))
+    Ok(Arc::new(both(others, Arc::new(rows)).map_err(|source| explain(source, &[]))?))
 }
 
-/// Reads all rows of a table into memory.
-async fn read(state: &SessionState, table: &dyn TableProvider) -> std::result::Result<RowsTable, DataFusionError> {
-    let plan = table.scan(state, None, &[], None).await?;
-    let schema = plan.schema();
-    let batches = collect(plan, state.task_ctx()).await?;
-    // One batch for each file would cost every operator more than the rows.
-    let whole = concat_batches(&schema, &batches)?;
-    let most = state.config().batch_size().max(1);
-    let pieces = (0..whole.num_rows()).step_by(most).map(|from| whole.slice(from, most.min(whole.num_rows() - from)));
-    let rows = RowsTable::new(table.schema());
-    rows.put(pieces.collect());
-    Ok(rows)
+/// Reads the rows of files. A batch for each file would cost every operator more than the rows.
+async fn read(lake: &Lake, table: Table, files: Vec<AddedFile>) -> Result<Vec<RecordBatch>> {
+    let read = |file: AddedFile| async move { lake.read(table, &file, None).await };
+    let batches: Vec<Vec<RecordBatch>> = stream::iter(files).map(read).buffered(AT_ONCE).try_collect().await?;
+    let joined = concat_batches(&table.arrow_schema(), batches.iter().flatten());
+    let joined = joined.map_err(|source| explain(DataFusionError::from(source), &[]))?;
+    let piece = |from: usize| joined.slice(from, BATCH_ROWS.min(joined.num_rows() - from));
+    Ok((0..joined.num_rows()).step_by(BATCH_ROWS).map(piece).collect())
 }
 
 fn both(

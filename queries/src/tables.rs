@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bellwether_base::{Error, Result};
-use bellwether_lake::{CommitLog, Lake, Reading, Rolled as RollUps, Snapshot as TableVersion, Stored};
+use bellwether_lake::{CommitLog, Lake, Reading, Rolled as RollUps, Snapshot as TableVersion, Stored, files_of};
 use bellwether_metrics::Rolled;
 use bellwether_tables::Table;
 use datafusion::arrow::array::RecordBatch;
@@ -25,6 +25,7 @@ use crate::guarded::Guarded;
 use crate::ingest_numbers;
 use crate::older::with_all_columns;
 use crate::rows::RowsTable;
+use crate::settings::SmallFiles;
 use crate::small_files;
 
 /// Time after which the logs are listed again, microseconds: far less than entries stay in a log.
@@ -147,7 +148,7 @@ impl Tables {
                 break;
             }
             let of_metrics = moved.iter().any(|table| METRICS.contains(table));
-            let opened = moved.into_iter().map(|table| open(state, lake, table, None, 0));
+            let opened = moved.into_iter().map(|table| open(state, lake, table, None, SmallFiles::default()));
             let opened = future::try_join_all(opened).await?;
             // The tables of metrics belong together only if the roll-ups stayed where they were.
             if of_metrics && RollUps::load(lake).await? != rolled(&newest) {
@@ -171,17 +172,16 @@ impl Tables {
         Ok(())
     }
 
-    /// Opens every table of a lake once: some at a version, the others at their newest. The rows of small files, up to so many
-    /// bytes of each table, are read into memory.
+    /// Opens every table of a lake once: some at a version, the others at their newest. The rows of small files are read into memory.
     pub(crate) async fn open_at(
         &self,
         state: &SessionState,
         lake: &Lake,
         at: &[(Table, i64)],
-        small_files_bytes: u64,
+        small_files: SmallFiles,
     ) -> Result<()> {
         let version = |table| at.iter().find(|(name, _)| *name == table).map(|(_, version)| *version);
-        let open = |table| open(state, lake, table, version(table), small_files_bytes);
+        let open = |table| open(state, lake, table, version(table), small_files);
         let opened = future::try_join_all(Table::ALL.map(open)).await?;
         let versions = opened.iter().map(|(table, version, _)| (*table, *version)).collect();
         let mut tables: Vec<_> = opened.into_iter().map(|(table, _, provider)| (table.name(), provider)).collect();
@@ -288,7 +288,7 @@ async fn open(
     lake: &Lake,
     table: Table,
     version: Option<i64>,
-    small_files_bytes: u64,
+    small_files: SmallFiles,
 ) -> Result<(Table, i64, Arc<dyn TableProvider>)> {
     let delta = match version {
         Some(version) => lake.delta_table_at(table, version).await?,
@@ -303,9 +303,10 @@ async fn open(
         let provider = async move { builder.await.map_err(|source| explain(source, &[])) };
         provider.map_ok(|provider| Arc::new(Guarded(provider)) as Arc<dyn TableProvider>).boxed()
     };
-    let provider = match small_files_bytes {
-        0 => open(None).await?,
-        most => small_files::provider(state, lake.files_at(table, version).await?, most, open).await?,
+    let whole = open(None).await?;
+    let provider = match small_files.tables.contains(&table) {
+        true => small_files::kept(lake, table, whole, files_of(&delta)?.1, small_files.bytes, open).await?,
+        false => whole,
     };
     let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
     Ok((table, version, provider))

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bellwether_base::ErrorKind;
-use bellwether_queries::{Engine, EngineSettings, ScalarValue, SessionSettings};
+use bellwether_queries::{Engine, EngineSettings, ScalarValue, SessionSettings, SmallFiles};
 use bellwether_tables::Table;
 use common::{append, ask, lake, text};
 use datafusion::arrow::datatypes::DataType;
@@ -195,8 +195,9 @@ async fn rows_of_small_files_in_memory_give_the_same_answers_as_the_files() {
     let half: u64 = sizes[..12].iter().sum();
     let at = [(Table::Metrics, newest.0 - 2)];
     let mut engines = Vec::new();
-    for small_files_bytes in [0, half, u64::MAX] {
-        let settings = EngineSettings { small_files_bytes, ..EngineSettings::default() };
+    for bytes in [0, half, u64::MAX] {
+        let small_files = SmallFiles { tables: &[Table::Events, Table::Metrics], bytes };
+        let settings = EngineSettings { small_files, ..EngineSettings::default() };
         engines.push(Engine::frozen(&lake, settings, &at).await.expect("opens"));
     }
     // What is written later is not seen.

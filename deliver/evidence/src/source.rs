@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bellwether_base::Result;
 use bellwether_lake::Lake;
-use bellwether_queries::{Engine, EngineSettings, SessionSettings};
+use bellwether_queries::{Engine, EngineSettings, SessionSettings, SmallFiles};
 use bellwether_sinks::Page;
 use bellwether_tables::Table;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
@@ -20,9 +20,9 @@ use crate::record::AlertRecord;
 /// Memory that the statements of one page may take.
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// Bytes of small files of each table that are read once for all pages of an evaluation. They become about ten times as large in
-/// memory.
-const SMALL_FILES_BYTES: u64 = 8 << 20;
+/// Small files that are read once for all pages of an evaluation: nearly all statements are about these tables. Their rows take about
+/// ten times as much memory.
+const SMALL_FILES: SmallFiles = SmallFiles { tables: &[Table::Events, Table::Metrics], bytes: 8 << 20 };
 
 /// Longest time for one statement, unless the caller is patient. A part that takes longer is absent.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
@@ -122,11 +122,8 @@ impl PageSource {
         if let Some(opened) = all.iter().find(|opened| opened.evaluation == record.evaluation) {
             return Ok(opened.clone());
         }
-        let settings = EngineSettings {
-            memory_limit_bytes: MEMORY_BYTES,
-            small_files_bytes: SMALL_FILES_BYTES,
-            ..EngineSettings::default()
-        };
+        let settings =
+            EngineSettings { memory_limit_bytes: MEMORY_BYTES, small_files: SMALL_FILES, ..EngineSettings::default() };
         // The row states the version after the last one of `events` that was read.
         let at = [(Table::Metrics, record.metrics_version), (Table::Events, (record.events_version - 1).max(0))];
         let (engine, versions) = match Box::pin(Engine::frozen(&self.lake, settings.clone(), &at)).await {
