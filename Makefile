@@ -11,6 +11,7 @@ export CARGO_TARGET_DIR ?= $(BELLWETHER_CACHE)/target
 OPENSSL := $(shell pkg-config --exists openssl 2>/dev/null && echo yes || (echo '\#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1 && echo yes))
 FEATURES := $(if $(OPENSSL),,--features vendored-openssl)
 PROGRAM := $(CARGO_TARGET_DIR)/debug/bellwether
+RELEASE := $(CARGO_TARGET_DIR)/release/bellwether
 SQL_TESTS := --manifest-path tests/sql/Cargo.toml
 
 # The whole workspace decides the features of libraries, so that no command compiles them a second time (bench/Cargo.toml).
@@ -39,6 +40,28 @@ demo: ## Build and run the demo in the terminal; q quits
 record: build ## Record the demo's screen as docs/demo.svg
 	scripts/record-demo '$(PROGRAM)'
 
+# --- Deploy
+
+.PHONY: release
+release: ## Build the program for production, with its commit
+	cargo build --release --locked --workspace --bin bellwether $(FEATURES)
+
+.PHONY: packages
+packages: ## Build the wheel, the npm and Debian packages, the SBOM and licences from a release build, and install each
+	@scripts/setup packaging
+	@[ -x '$(RELEASE)' ] || $(MAKE) --no-print-directory release
+	scripts/packages build '$(RELEASE)' '$(CARGO_TARGET_DIR)/packages'
+	scripts/packages test '$(CARGO_TARGET_DIR)/packages'
+
+.PHONY: deploy-tests
+deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook
+	@scripts/setup services containers
+	scripts/broker with deploy/test/systemd '$(CARGO_TARGET_DIR)/packages'
+	scripts/broker with deploy/test/container '$(RELEASE)'
+	deploy/test/wiring '$(RELEASE)'
+	deploy/test/wiring '$(RELEASE)' s3
+	deploy/test/runbook '$(RELEASE)'
+
 # --- Check
 
 .PHONY: setup
@@ -54,6 +77,7 @@ lint: ## Check format, spelling, dependencies, clippy and rustdoc
 	cargo fmt --all --check
 	cargo fmt $(SQL_TESTS) --check
 	@scripts/lint spelling
+	@scripts/lint deploy
 	@scripts/lint dependencies
 	@scripts/lint exceptions | tail -n 1
 	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings

@@ -1,4 +1,6 @@
-//! `bellwether check`: reports every problem of events or of a configuration.
+//! `bellwether check`: reports every problem of events, of a configuration, or of a running process (`health`).
+
+pub(crate) mod health;
 
 use std::path::Path;
 use std::process::ExitCode;

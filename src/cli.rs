@@ -9,6 +9,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::logging::LogFormat;
 use crate::{alerts, api, audit, candidates, deliver, erase, evalset, exit, gate, maintain, report, rules, sql};
 
+/// Text of `--version`; `-V` prints the first word. `build.rs` sets the parts.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("BELLWETHER_COMMIT"),
+    "\nfeatures: ",
+    env!("BELLWETHER_FEATURES"),
+    "\ntarget: ",
+    env!("BELLWETHER_TARGET")
+);
+
 /// Monitor LLM applications in production.
 ///
 /// Reads run events from Kafka into exactly-once Delta tables, keeps rolling metrics, answers SQL queries and raises alerts.
@@ -16,6 +27,7 @@ use crate::{alerts, api, audit, candidates, deliver, erase, evalset, exit, gate,
 #[command(
     name = "bellwether",
     version,
+    long_version = LONG_VERSION,
     propagate_version = true,
     after_help = "Examples:
   bellwether demo                                     try it; nothing else is needed
@@ -204,6 +216,36 @@ Exit codes:
         #[arg(long)]
         connect: bool,
     },
+    /// Ask a running process whether it works.
+    ///
+    /// Reads the health of its roles from `serve.address`, and lists each role with its problem. By default, a role that has work and
+    /// makes no progress is a problem.
+    #[command(after_help = "Examples:
+  bellwether check health                              ask the process at 127.0.0.1:9464
+  bellwether check health --config bellwether.toml     ask the one with this configuration
+  bellwether check health --address 10.0.0.7:9464 --ready
+
+Exit codes:
+  0  it works
+  1  it does not
+  3  it cannot be reached")]
+    Health(CheckHealthArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckHealthArgs {
+    /// Address of the health endpoints [default: the configured one, or 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<SocketAddr>,
+    /// Configuration file that names the address.
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Fail also if a role has done no work yet, or if a part of it does not work.
+    #[arg(long)]
+    pub(crate) ready: bool,
+    /// Fail only if a restart may help: a role is stuck, and neither Kafka nor storage is the reason.
+    #[arg(long, conflicts_with = "ready")]
+    pub(crate) live: bool,
 }
 
 #[derive(Args, Debug)]
@@ -371,6 +413,7 @@ mod tests {
             "schema",
             "check event",
             "check config",
+            "check health",
             "replay",
             "demo",
         ] {

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use bellwether_base::Error;
 use serde::Serialize;
 
+/// Name under which health reports whether the tables can be read.
+pub(crate) const STORAGE: &str = "storage";
+
 /// The report of a role about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RoleReport {
@@ -93,9 +96,21 @@ impl Health {
         self.lock().iter().map(|state| self.condition(state)).collect()
     }
 
+    /// Returns true if a role is stale and nothing says why, so that a restart may help. A role that waits for Kafka or for storage is
+    /// not stuck, and neither is one whose progress cannot be read because storage fails.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let roles = self.lock();
+        let storage_fails = roles.iter().any(|state| state.name == STORAGE && state.report.error.is_some());
+        !storage_fails && roles.iter().any(|state| state.report.error.is_none() && !self.is_fresh(state))
+    }
+
+    fn is_fresh(&self, state: &RoleState) -> bool {
+        state.moved.elapsed() <= self.stale_after + state.report.pace
+    }
+
     fn condition(&self, state: &RoleState) -> Condition {
         let (report, idle) = (&state.report, state.moved.elapsed());
-        let fresh = idle <= self.stale_after + report.pace;
+        let fresh = self.is_fresh(state);
         let why = match (&report.error, fresh) {
             (Some(error), _) => Some(error.clone()),
             (None, false) => Some(format!("no progress for {} s with {} waiting", idle.as_secs(), report.behind)),
@@ -160,6 +175,23 @@ mod tests {
         let condition = health.conditions().remove(0);
         assert!(!condition.ready && !condition.fresh);
         assert_eq!(condition.why.as_deref(), Some("Kafka is unreachable"));
+    }
+
+    #[test]
+    fn a_role_is_stuck_if_it_is_stale_and_nothing_says_why() {
+        let health = Health::new(Duration::from_millis(50));
+        assert!(!health.is_stuck(), "no role has reported yet");
+        health.record(STORAGE, report(1, 0));
+        health.record("aggregate", report(1, 5));
+        assert!(!health.is_stuck(), "it has just moved");
+        std::thread::sleep(Duration::from_millis(60));
+        health.record(STORAGE, report(1, 0));
+        assert!(health.is_stuck());
+        health.record_error(STORAGE, &Error::unavailable("storage does not respond"));
+        assert!(!health.is_stuck(), "nobody knows whether it moves");
+        health.record(STORAGE, report(1, 0));
+        health.record_error("aggregate", &Error::unavailable("Kafka is unreachable"));
+        assert!(!health.is_stuck(), "it says what it waits for");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! * `cli` defines the command line, `config` reads the configuration, `exit` reports errors and maps them to exit codes.
 //! * `budget` divides the memory of the process; `memory` is the counting allocator; `screen` lays out text for a terminal; `root` opens the tables for a command.
 //! * `roles` holds ingest, aggregate, rollup, watch, deliver, evals, serve and maintain; `process` starts, drains and ends them at `signals`.
-//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services, `api` is the command that answers queries.
+//! * `progress` watches the roles and records their `health`; `serve` answers health and metrics requests, `hooks` those of other services, `api` is the command that answers queries; `systemd` hears of the health, too.
 //! * `sql`, `audit`, `rebuild`, `maintain`, `check`, `replay`, `alerts`, `rules`, `deliver`, `gate`, `report`, `candidates`, `evalset` and `demo` are commands.
 //!
 //! Rule: this crate wires the other crates together and holds no business rules.
@@ -40,6 +40,7 @@ mod serve;
 mod signals;
 mod sql;
 mod status_line;
+mod systemd;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -124,6 +125,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Schema => print(bellwether_event::schema()),
         Command::Check(Check::Event(args)) => check::event(&args),
         Command::Check(Check::Config { file, connect }) => block_on(check::config(&file, connect)),
+        Command::Check(Check::Health(args)) => block_on(check::health::run(&args)),
         Command::Replay(args) => block_on(replay::run(&args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Config(ConfigCommand::Reference) => print(config::REFERENCE),

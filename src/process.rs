@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::progress::Probes;
 use crate::roles::{self, Role, Shared};
 use crate::signals::Signals;
-use crate::{exit, gate, hooks, serve};
+use crate::{exit, gate, hooks, serve, systemd};
 
 /// A running process.
 pub(crate) struct Process {
@@ -43,7 +43,7 @@ pub(crate) async fn run(config: &Config, roles: Vec<Box<dyn Role>>, until_caught
     // First of all: until then a signal ends the process at once, with an exit code of the system.
     let mut signals = Signals::listen()?;
     let names = roles::names(&roles);
-    let process = tokio::select! {
+    let mut process = tokio::select! {
         process = Process::start(config, roles, until_caught_up, &stop_now) => process?,
         () = signals.next() => {
             tracing::info!("stopped during start-up");
@@ -54,6 +54,7 @@ pub(crate) async fn run(config: &Config, roles: Vec<Box<dyn Role>>, until_caught
     let budget_bytes = config.memory.bytes;
     tracing::info!(roles = names, tables = process.lake.root_display(), health, budget_bytes, "bellwether started");
     let stop = process.stop.clone();
+    process.background.spawn(systemd::report(process.health.clone(), stop.clone()));
     tokio::select! {
         ended = process.wait() => ended.map(|()| ExitCode::SUCCESS),
         () = signals.stop_then_return(stop) => Ok(ExitCode::from(exit::INTERRUPTED)),

@@ -9,13 +9,10 @@ use bellwether_lake::{CommitLog, Lake, Snapshot};
 use bellwether_tables::Table;
 use futures::future::BoxFuture;
 
-use crate::health::{Health, RoleReport};
+use crate::health::{Health, RoleReport, STORAGE};
 
 /// Time between two rounds of probes. Each asks the logs of two tables, which costs requests on S3.
 const ROUND: Duration = Duration::from_secs(2);
-
-/// Name under which health reports whether the tables can be read.
-const STORAGE: &str = "storage";
 
 /// Looks at one role.
 pub(crate) trait Probe: Send {

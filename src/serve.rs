@@ -1,7 +1,7 @@
-//! The HTTP endpoints of a process: `/healthz`, `/readyz`, `/metrics`, and those of [`hooks`](crate::hooks) and of the gate
+//! The HTTP endpoints of a process: `/healthz`, `/livez`, `/readyz`, `/metrics`, and those of [`hooks`](crate::hooks) and of the gate
 //! (`bellwether_serve`).
 //!
-//! Both health endpoints respond with 200 or 503 and a JSON object that names stale or degraded roles, with the reason.
+//! The health endpoints respond with 200 or 503 and a JSON object that names stale or degraded roles, with the reason.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,6 +93,7 @@ pub(crate) async fn start(
     let served = Arc::new(Served { health, registry, roles });
     let app = Router::new()
         .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(served)
@@ -107,16 +108,24 @@ pub(crate) async fn start(
 }
 
 async fn healthz(State(served): State<Arc<Served>>) -> Response {
-    report(&served, |condition| condition.fresh)
+    let conditions = served.health.conditions();
+    let healthy = !conditions.is_empty() && conditions.iter().all(|condition| condition.fresh);
+    report(conditions, healthy)
+}
+
+/// For a supervisor that restarts the process: a start takes its time, and no restart brings Kafka or storage back.
+async fn livez(State(served): State<Arc<Served>>) -> Response {
+    report(served.health.conditions(), !served.health.is_stuck())
 }
 
 async fn readyz(State(served): State<Arc<Served>>) -> Response {
-    report(&served, |condition| condition.ready && condition.fresh && condition.why.is_none())
+    let conditions = served.health.conditions();
+    let works = |condition: &Condition| condition.ready && condition.fresh && condition.why.is_none();
+    let ready = !conditions.is_empty() && conditions.iter().all(works);
+    report(conditions, ready)
 }
 
-fn report(served: &Served, good: fn(&Condition) -> bool) -> Response {
-    let conditions = served.health.conditions();
-    let healthy = !conditions.is_empty() && conditions.iter().all(good);
+fn report(conditions: Vec<Condition>, healthy: bool) -> Response {
     let degraded = conditions.iter().any(|condition| condition.why.is_some());
     let (code, status) = match (healthy, conditions.is_empty()) {
         // The role goes on and a part of it fails: a restart would not help.

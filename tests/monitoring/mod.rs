@@ -1,7 +1,9 @@
 //! What Prometheus reads: the text of `/metrics`, and the rules in `deploy/prometheus`, checked by Prometheus's own tool.
+//! `supervised` is what a service manager hears.
 
 pub(crate) mod heartbeat;
 mod services;
+mod supervised;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -67,12 +69,12 @@ fn promtool_accepts_the_metrics_and_every_metric_of_a_rule_exists() {
     let names: BTreeSet<&str> = exposed.lines().filter_map(|line| line.split([' ', '{']).next()).collect();
     let rules = std::fs::read_to_string(repository(RULES)).expect("the rules can be read");
     let sources = sources();
-    for name in metrics_of(&rules) {
+    for name in metrics_of(&(rules + &dashboards())) {
         // A metric with labels is exposed once it has a series. The names of those are literals in the sources.
         let known = names.contains(name.as_str()) || sources.contains(&format!("\"{name}\""));
         // The rules on deliveries are older than the role that delivers.
         let later = name.starts_with("bellwether_deliver") && !repository("deliver/src").exists();
-        assert!(known || later, "no metric is called `{name}`; {RULES} reads it");
+        assert!(known || later, "no metric is called `{name}`; {RULES} or a dashboard reads it");
     }
     for role in ["ingest", "aggregate", "rollup", "watch"] {
         let fresh = format!("bellwether_role_fresh{{role=\"{role}\"}}");
@@ -107,7 +109,13 @@ fn every_rule_has_a_test() {
     }
 }
 
-/// Returns the names of Bellwether's metrics in the expressions of rules, without those of recording rules.
+/// Returns the texts of Grafana's dashboards.
+fn dashboards() -> String {
+    let entries = std::fs::read_dir(repository("deploy/grafana/dashboards")).expect("the folder can be read");
+    entries.map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).expect("a dashboard")).collect()
+}
+
+/// Returns the names of Bellwether's metrics in the expressions of rules and dashboards, without those of recording rules.
 fn metrics_of(rules: &str) -> BTreeSet<String> {
     let of_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | ':');
     let words = rules.split(|letter| !of_name(letter)).filter(|word| word.starts_with("bellwether_"));
