@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A row represents one row of the rule's table in every minute from `from` to `to`, or in one of every few with `every`. A
-//! list of numbers repeats. Columns without a value are 0 or empty; `runs` is the sum of the outcomes.
+//! list of numbers repeats, and `{n}` in a text is the number of the row, from 0. Columns without a value are 0 or empty; `runs` is the
+//! sum of the outcomes.
 //!
 //! For a rule with source `tables`, each row names its `table`. The rule is evaluated as often as live: a row exists from its
 //! minute on, and `now()` is the minute of the evaluation.
@@ -269,7 +270,11 @@ fn made(
             }
             value => value,
         };
-        made.insert(key.clone(), serde_json::to_value(value).map_err(|error| error.to_string())?);
+        let value = match value {
+            toml::Value::String(text) => json!(text.replace("{n}", &index.to_string())),
+            other => serde_json::to_value(other).map_err(|error| error.to_string())?,
+        };
+        made.insert(key.clone(), value);
     }
     if table == Table::Metrics && !row.contains_key("runs") {
         let outcomes = ["success", "failure", "error", "timeout", "abandoned", "unknown"];

@@ -47,6 +47,7 @@ const FILES: &[(&str, &str)] = &[
     ("judge_verdicts", include_str!("view/judge_verdicts.sql")),
     ("overturned_verdicts", include_str!("view/overturned_verdicts.sql")),
     ("judge_success", include_str!("view/judge_success.sql")),
+    ("judge_drift", include_str!("view/judge_drift.sql")),
 ];
 
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {

@@ -8,6 +8,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 /// Columns that state the number of runs for which a row stands; one of them is enough.
 const WEIGHTS: [&str; 2] = ["weight_micros", "sampling_probability"];
 
+/// Column of `candidates` by which reviewed runs are weighted. It includes the sampling of the producer.
+const INCLUSION: &str = "inclusion_probability";
+
 /// Aggregates that add rows up, so that weights matter.
 const ADDING: [&str; 3] = ["sum", "count", "avg"];
 
@@ -20,6 +23,11 @@ pub(crate) fn unweighted(plan: &LogicalPlan) -> Result<Vec<&'static str>> {
             let tables = [Table::Metrics, Table::MetricsHourly, Table::MetricsDaily, Table::Events];
             let table = tables.into_iter().find(|table| scan.table_name.table() == table.name());
             let has = WEIGHTS.iter().any(|name| scan.projected_schema.has_column_with_unqualified_name(name));
+            if scan.table_name.table() == Table::Candidates.name()
+                && scan.projected_schema.has_column_with_unqualified_name(INCLUSION)
+            {
+                weighted.push(Table::Events.name());
+            }
             if let Some(table) = table {
                 let list = if has { &mut weighted } else { &mut read };
                 list.push(table.name());
@@ -66,6 +74,8 @@ mod tests {
             ("SELECT topic, max(kafka_timestamp) AS value FROM events GROUP BY topic", &["events"], false),
             ("SELECT count(*) AS value FROM runs", &["events"], true),
             ("SELECT sum(weight) AS value FROM runs", &[], true),
+            ("SELECT max(evidence) AS value, sum(errors) FROM judge_drift", &[], true),
+            ("SELECT count(*) AS value FROM judge_verdicts", &["events"], true),
             ("SELECT task, count(*) AS value FROM releases GROUP BY task", &[], true),
         ] {
             assert_eq!(session.unweighted(sql, false).await.expect(sql), tables, "{sql}");

@@ -4,7 +4,7 @@ mod common;
 
 use bellwether_queries::{Present, Session, SessionSettings};
 use bellwether_tables::Table;
-use common::{append, ask, lake};
+use common::{append, lake};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -166,6 +166,108 @@ async fn corrected_shares_cover_the_truth_although_reviewers_prefer_failures() {
     assert!(bias.abs() < 0.012, "the corrected share is off by {bias} on average");
     let whole = |row: &Success| row.runs_observed == runs as u64 && row.reviews > 40 && row.review_coverage == 1.0;
     assert!(found.iter().all(whole), "every run is like a reviewed one");
-    let sql = "SELECT sum(overturned) = (SELECT count(*) FROM overturned_verdicts) FROM judge_success";
-    assert_eq!(ask(&session, sql).await.expect("answers"), ["true"]);
+}
+
+/// What happens to a judge after some weeks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It passes 60 % of the wrong runs instead of 10 %.
+    Lenient,
+    /// It fails half of the right runs instead of 5 %.
+    Harsh,
+    /// The odds of both errors rise by a quarter, which counts as unchanged.
+    Tolerated,
+    Stable,
+}
+
+// === impl Fate ===
+
+impl Fate {
+    /// Returns the fate of a tenant's judge.
+    const fn of(tenant: usize) -> Self {
+        match tenant {
+            0..10 => Self::Lenient,
+            10..20 => Self::Harsh,
+            20..50 => Self::Tolerated,
+            _ => Self::Stable,
+        }
+    }
+
+    /// Returns the share of wrong runs that the judge passes, and of right ones that it fails, once its fate has come.
+    fn errs(self) -> [f64; 2] {
+        let more = |share: f64| 1.25 * share / (1.0 + 0.25 * share);
+        match self {
+            Self::Lenient => [0.6, 0.05],
+            Self::Harsh => [0.1, 0.5],
+            Self::Tolerated => [more(0.1), more(0.05)],
+            Self::Stable => [0.1, 0.05],
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_that_got_worse_is_found_and_others_raise_no_more_alarms_than_designed() {
+    let (mut random, mut all) = (Random(11), Rows::default());
+    let (tenants, weeks, change) = (80, 30, 14);
+    for tenant in 0..tenants {
+        for week in 0..weeks {
+            let fate = if week < change { Fate::Stable } else { Fate::of(tenant) };
+            for n in 0..60 {
+                let run = Run::new(tenant, week, n, &mut random, (0.6, fate.errs()));
+                // Busy weeks are sampled more thinly: shares among reviewed runs change, though the judge does not.
+                let probability = match (run.passed, week % 2) {
+                    (false, _) => 0.5,
+                    (true, 0) => 0.25,
+                    _ => 0.4,
+                };
+                if random.uniform() < probability {
+                    all.push(&run);
+                    all.sample(&run, probability);
+                    all.review(&run);
+                }
+            }
+        }
+    }
+    let (_folder, session) = all.session().await;
+    let sql =
+        "SELECT tenant, error, min(week) AS first FROM judge_drift WHERE evidence > ln(1000.0) GROUP BY tenant, error";
+    let found: Vec<Alarm> = session.rows(sql).await.expect("answers");
+    let judged: Vec<Judged> = session
+        .rows("SELECT count(evidence) AS weeks, count(DISTINCT tenant || error) AS series, count(*) AS rows FROM judge_drift")
+        .await
+        .expect("answers");
+    eprintln!("{judged:?}: {found:?}");
+    let changed = |alarm: &&Alarm| match Fate::of(alarm.tenant[1..].parse().expect("a number")) {
+        Fate::Lenient => alarm.error == "lenient" && alarm.first >= MONDAY + change * WEEK,
+        Fate::Harsh => alarm.error == "harsh" && alarm.first >= MONDAY + change * WEEK,
+        Fate::Tolerated | Fate::Stable => false,
+    };
+    let (right, wrong): (Vec<&Alarm>, Vec<&Alarm>) = found.iter().partition(changed);
+    let within = |error: &str, weeks: i64| {
+        let end = MONDAY + (change + weeks) * WEEK;
+        right.iter().filter(|alarm| alarm.error == error && alarm.first < end).count()
+    };
+    // The judge passes fewer wrong runs than right ones, so that fewer reviews show its lenience.
+    let caught = (within("harsh", 8), within("lenient", weeks - change));
+    assert!(caught.0 >= 9 && caught.1 >= 7, "of 10 and 10 changes, {caught:?} are found");
+    // Once in 1,000 weeks of evidence on average, or less often.
+    let expected = judged[0].weeks / 1000;
+    assert!(judged[0].series == 2 * tenants as u64 && judged[0].weeks > judged[0].rows / 2, "{judged:?}");
+    assert!(wrong.len() as u64 <= expected, "{} false alarms, at most {expected} by design: {wrong:?}", wrong.len());
+}
+
+/// The first alarm of a series.
+#[derive(Debug, Deserialize)]
+struct Alarm {
+    tenant: String,
+    error: String,
+    first: i64,
+}
+
+/// Weeks with evidence, series of weeks, and all weeks.
+#[derive(Debug, Deserialize)]
+struct Judged {
+    weeks: u64,
+    series: u64,
+    rows: u64,
 }

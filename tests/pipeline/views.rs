@@ -65,6 +65,7 @@ fn every_view_has_rows_and_every_example_runs() {
         "reviewer_agreement",
         "overturned_verdicts",
         "judge_success",
+        "judge_drift",
     ];
     for view in views() {
         let rows = setup.sql(&format!("SELECT * FROM {}", view.name));

@@ -9,6 +9,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("escalation_drift", include_str!("../../rules/escalation_drift.toml")),
     ("escalation_regression", include_str!("../../rules/escalation_regression.toml")),
     ("fingerprint_surprise", include_str!("../../rules/fingerprint_surprise.toml")),
+    ("judge_drift", include_str!("../../rules/judge_drift.toml")),
     ("lag", include_str!("../../rules/lag.toml")),
     ("latency_distance", include_str!("../../rules/latency_distance.toml")),
     ("latency_regression", include_str!("../../rules/latency_regression.toml")),

@@ -123,8 +123,9 @@ mod tests {
     use bellwether_alerts::Rules;
 
     /// Shipped rules about the arrival of data, whole tables or releases. They judge no runs.
-    const WITHOUT: [&str; 7] = [
+    const WITHOUT: [&str; 8] = [
         "fingerprint_surprise",
+        "judge_drift",
         "lag",
         "retrieval_staleness",
         "sample_ratio",
