@@ -1,10 +1,8 @@
 //! Views about judges and reviews, over simulated runs of which the truth is known. Each tenant is one repetition.
 
-mod common;
-
+use crate::common::{append, lake};
 use bellwether_queries::{Present, Session, SessionSettings};
 use bellwether_tables::Table;
-use common::{append, lake};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

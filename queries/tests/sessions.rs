@@ -1,13 +1,11 @@
 //! Many sessions of one engine: their shared memory, their own limits, and cancelling one.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{append, ask, lake, text};
 use bellwether_base::ErrorKind;
 use bellwether_queries::{Engine, EngineSettings, ScalarValue, SessionSettings, SmallFiles};
 use bellwether_tables::Table;
-use common::{append, ask, lake, text};
 use datafusion::arrow::datatypes::DataType;
 use futures::StreamExt;
 use serde_json::json;
@@ -132,8 +130,10 @@ async fn every_session_sees_each_commit_and_a_statement_sees_one_version() {
 #[tokio::test]
 async fn parameters_have_types_and_are_never_sql() {
     let engine = engine(1 << 28);
-    let rows =
-        common::rows(Table::Metrics, &[json!({ "task": "pay", "runs": 3 }), json!({ "task": "' OR ''='", "runs": 4 })]);
+    let rows = crate::common::rows(
+        Table::Metrics,
+        &[json!({ "task": "pay", "runs": 3 }), json!({ "task": "' OR ''='", "runs": 4 })],
+    );
     engine.put(Table::Metrics, Table::Metrics.arrow_schema(), vec![rows]);
     let session = engine.session(SessionSettings::default()).expect("opens");
     let by_task =

@@ -3,14 +3,12 @@
 //! Two sessions are compared: one with a tenant, over the rows of all tenants, and one without, over a lake with only that
 //! tenant's rows.
 
-mod common;
-
+use crate::common::{append, ask, lake};
 use bellwether_base::{Clock, SystemClock};
 use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, Session, SessionSettings, views};
 use bellwether_tables::Table;
 use chrono::DateTime;
-use common::{append, ask, lake};
 use serde_json::{Value, json};
 
 /// Tasks, by tenant. Those of others are not numbers, so that a cast that reaches them fails, and names them.
