@@ -35,7 +35,7 @@ pub(crate) enum EvalsetCommand {
     /// answer. In a file, cases are JSON lines; docs/evals.md describes them.
     ///
     /// A version is written once: cases with other contents or new ids make the next one. A case is never edited: its next version
-    /// states in `provenance.supersedes` which version it replaces, and why. Personal data and secrets are redacted by [redaction] of
+    /// states in `provenance.supersedes` which version it replaces, and why. Personal data and secrets are redacted by `[redaction]` of
     /// --config, or by the default policy.
     #[command(after_help = "Examples:
   bellwether evalset create refunds --from-candidates --root bellwether-data --task refunds
@@ -143,7 +143,7 @@ pub(crate) struct ExportArgs {
     /// Folder to write; it must be new, empty, or an earlier export in the same format.
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Configuration whose [redaction] applies [default: the default policy].
+    /// Configuration whose `[redaction]` applies [default: the default policy].
     #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     config: Option<PathBuf>,
 }
