@@ -43,7 +43,7 @@ pub(crate) enum TokenCommand {
         /// Name of the token, as in the audit log.
         #[arg(value_name = "NAME")]
         name: String,
-        /// What the token permits.
+        /// Requests that the token permits.
         #[arg(long, value_enum, default_value_t, value_name = "SCOPE")]
         scope: Permitted,
         /// Let the token see the rows of this tenant alone.

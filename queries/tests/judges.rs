@@ -166,7 +166,7 @@ async fn corrected_shares_cover_the_truth_although_reviewers_prefer_failures() {
     assert!(found.iter().all(whole), "every run is like a reviewed one");
 }
 
-/// What happens to a judge after some weeks.
+/// The way in which a judge changes after some weeks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It passes 60 % of the wrong runs instead of 10 %.

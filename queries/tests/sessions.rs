@@ -200,7 +200,7 @@ async fn rows_of_small_files_in_memory_give_the_same_answers_as_the_files() {
         let settings = EngineSettings { small_files, ..EngineSettings::default() };
         engines.push(Engine::frozen(&lake, settings, &at).await.expect("opens"));
     }
-    // What is written later is not seen.
+    // The engines do not see rows that are written later.
     append(&lake, Table::Events, &[json!({ "event_type": "run.completed", "run_id": "later", "event_date": day(0) })])
         .await;
     for sql in [

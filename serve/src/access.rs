@@ -16,7 +16,7 @@ use crate::token::{Scope, Tokens};
 /// The name of those who ask without a token.
 const LOCAL: &str = "local";
 
-/// Who asks.
+/// The client that makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// Name of the token.
@@ -38,7 +38,7 @@ struct TokenFile {
     loaded: Mutex<(Stamp, Arc<Tokens>)>,
 }
 
-/// What changes when a file is replaced or written: its time, its length and, on Unix, its number.
+/// Properties that change when a file is replaced or written: its time, its length and, on Unix, its inode number.
 type Stamp = (Option<SystemTime>, u64, u64);
 
 // === impl Access ===
@@ -63,7 +63,7 @@ impl Access {
             };
         };
         let tokens = file.current().map_err(|error| {
-            tracing::error!(reason = %error.chain(), "the tokens cannot be read; nobody gets an answer");
+            tracing::error!(reason = %error.chain(), "the file of tokens cannot be read; all requests are refused");
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the tokens of the server cannot be read")
         })?;
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -20,7 +20,7 @@ pub(crate) enum Verb {
     Delete,
 }
 
-/// What answers a request.
+/// The work that an endpoint does for a request.
 #[derive(Debug)]
 pub(crate) enum Work {
     Sql,

@@ -6,7 +6,8 @@
 //!   of `{name, namespace, phase, metadata}`; a 2xx confirms or rolls back, anything else does not). The question is in `metadata`.
 //! * `GET /v1/gate` of the server of queries asks the same question, for callers by its tokens.
 //!
-//! Rules: an error never looks like a decision, and no answer waits for those who are told of it. Beyond loopback the gate is served only to those who have a token.
+//! Rules: an error never looks like a decision, and no answer waits for a notification about it. Beyond loopback the gate is served
+//! only to those who have a token.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -195,7 +195,7 @@ async fn answer(
         duration_ms: Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)),
         ..Record::of(&caller, &id, &connection.client)
     };
-    // What is not on record is not answered.
+    // A request that cannot be recorded gets no answer.
     server.audit.write(&record).map_or_else(|error| Refused::from(error).into_response(), |()| response)
 }
 

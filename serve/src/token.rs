@@ -26,7 +26,7 @@ const NAME_CHARACTERS: usize = 64;
 const HEADER: &str =
     "# Tokens of the server of queries, written by `bellwether serve token`. Holds hashes, no secrets.\n";
 
-/// What a token permits. Each scope includes those before it.
+/// The requests that a token permits. Each scope includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -44,7 +44,7 @@ pub struct Token {
     pub name: String,
     /// Hash of the token: `sha256:` and 64 hexadecimal digits.
     pub hash: String,
-    /// What it permits.
+    /// The requests that it permits.
     pub scope: Scope,
     /// The only tenant whose rows exist for it; none for all rows.
     #[serde(skip_serializing_if = "Option::is_none")]

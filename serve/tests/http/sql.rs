@@ -16,7 +16,7 @@ use super::{Served, answer, settings, tables, text, tokens};
 pub(super) const LONG: &str = "SELECT count(*) AS n FROM unnest(range(0, 200000)) AS a(i), unnest(range(0, 200000)) AS b(j) \
                                WHERE (i * j) % 7 = 3";
 
-/// Has as many rows of a kilobyte as it is told.
+/// Returns a statement that answers so many thousands of rows of a kilobyte.
 fn wide(thousands: u32) -> String {
     format!("SELECT repeat('x', 1000) AS x FROM unnest(range(0, 1000)) AS a(i), unnest(range(0, {thousands})) AS b(j)")
 }
