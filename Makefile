@@ -53,6 +53,13 @@ packages: ## Build the wheel, the npm and Debian packages, the SBOM and licences
 	scripts/packages build '$(RELEASE)' '$(CARGO_TARGET_DIR)/packages'
 	scripts/packages test '$(CARGO_TARGET_DIR)/packages'
 
+.PHONY: sbom
+sbom: ## Write the SBOM and the list of licences of a debug build
+	@scripts/setup packaging
+	@$(BUILD) --quiet
+	@mkdir -p '$(CARGO_TARGET_DIR)/sbom'
+	'$(BELLWETHER_CACHE)/packaging/bin/python' scripts/sbom '$(PROGRAM)' '$(CARGO_TARGET_DIR)/sbom'
+
 .PHONY: deploy-tests
 deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook
 	@scripts/setup services containers
