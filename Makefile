@@ -60,14 +60,21 @@ sbom: ## Write the SBOM and the list of licences of a debug build
 	@mkdir -p '$(CARGO_TARGET_DIR)/sbom'
 	'$(BELLWETHER_CACHE)/packaging/bin/python' scripts/sbom '$(PROGRAM)' '$(CARGO_TARGET_DIR)/sbom'
 
+.PHONY: chart
+chart: ## Check the Helm chart: lint, templates, schemas of Kubernetes, refused values
+	@scripts/setup kubernetes
+	@$(BUILD) --quiet
+	deploy/test/helm '$(PROGRAM)'
+
 .PHONY: deploy-tests
-deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook
-	@scripts/setup services containers
+deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook; check the chart
+	@scripts/setup services containers kubernetes
 	scripts/broker with deploy/test/systemd '$(CARGO_TARGET_DIR)/packages'
 	scripts/broker with deploy/test/container '$(RELEASE)'
 	deploy/test/wiring '$(RELEASE)'
 	deploy/test/wiring '$(RELEASE)' s3
 	deploy/test/runbook '$(RELEASE)'
+	deploy/test/helm '$(RELEASE)'
 
 # --- Check
 
