@@ -67,13 +67,14 @@ chart: ## Check the Helm chart: lint, templates, schemas of Kubernetes, refused 
 	deploy/test/helm '$(PROGRAM)'
 
 .PHONY: deploy-tests
-deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook; check the chart
+deploy-tests: packages ## Start what deploy/ has: systemd, container, the wiring of compose, runbook; check access and the chart
 	@scripts/setup services containers kubernetes
 	scripts/broker with deploy/test/systemd '$(CARGO_TARGET_DIR)/packages'
 	scripts/broker with deploy/test/container '$(RELEASE)'
 	deploy/test/wiring '$(RELEASE)'
 	deploy/test/wiring '$(RELEASE)' s3
 	deploy/test/runbook '$(RELEASE)'
+	deploy/test/access '$(RELEASE)'
 	deploy/test/helm '$(RELEASE)'
 
 # --- Check
