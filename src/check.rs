@@ -165,7 +165,7 @@ fn topics(kafka: &KafkaSettings) -> Result<Vec<(String, usize)>> {
             metadata.topics().iter().find(|known| known.name() == topic).map_or(0, |known| known.partitions().len());
         if partitions == 0 {
             return Err(Error::config(format!("topic `{topic}` does not exist on brokers `{brokers}`"))
-                .with_hint("create the topic, or change `kafka.topics`"));
+                .with_hint("create it, change `kafka.topics`, or give this user the right to describe it"));
         }
         found.push((topic.clone(), partitions));
     }

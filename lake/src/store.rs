@@ -138,7 +138,7 @@ fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     }
     let store = builder.build().map_err(|e| {
         Error::config(format!("the S3 store of `{root}` cannot be set up"))
-            .with_hint("check [tables.storage_options] and the AWS_* variables")
+            .with_hint("check [tables.options] and the AWS_* variables")
             .with_source(e)
     })?;
     let base = Path::from_url_path(url.path()).map_err(object_store::Error::from).stored()?;
