@@ -18,8 +18,8 @@ pub enum Size {
     Small,
     /// About 3 kB: retrieval, approvals, validation, steps, scores, and the text of question and answer too.
     Large,
-    /// About 9 kB: as [`Self::Large`], with the messages of a conversation instead: results of tools as JSON in strings, full of ids,
-    /// dates, times and amounts.
+    /// About 11 kB: as [`Self::Large`], with the messages of a conversation instead. Results of tools are JSON in strings, full of
+    /// ids, dates, times and amounts.
     Conversation,
 }
 
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn every_event_is_valid_unique_and_of_the_stated_size() {
-        for (size, bytes) in [(Size::Small, 800.0), (Size::Large, 3000.0), (Size::Conversation, 9000.0)] {
+        for (size, bytes) in [(Size::Small, 800.0), (Size::Large, 3000.0), (Size::Conversation, 11_000.0)] {
             let events = events(1, size, 2000);
             let mut builder = BatchBuilder::new(Limits::default());
             for event in &events {

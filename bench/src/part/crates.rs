@@ -40,7 +40,7 @@ fn name_of(size: Size) -> &'static str {
     match size {
         Size::Small => "events of 0.8 kB",
         Size::Large => "events of 3 kB",
-        Size::Conversation => "conversations of 9 kB",
+        Size::Conversation => "conversations of 11 kB",
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let broker = bench.broker.clone().unwrap_or_default();
     let (tasks, window) = (bench.sizes.paged_tasks, Duration::from_secs(bench.sizes.paged_s));
     let (mut pages, mut delivery, mut whole) = (Vec::new(), [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut with_evidence = Vec::new();
     for run in 0..bench.sizes.runs {
         let topic = kafka::topic(&broker)?;
         let inbox = bench.scratch.join(format!("{topic}.ndjson"));
@@ -69,6 +70,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
             delivery[index].push(at(&mut after_transition, share));
             whole[index].push(at(&mut after_event, share));
         }
+        with_evidence.push(share_with_evidence(&std::fs::read_to_string(&inbox).unwrap_or_default()));
         setup.remove();
         // A file that cannot be removed is deleted with the temporary folder.
         drop(std::fs::remove_file(&inbox));
@@ -80,6 +82,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         "messages",
         None,
     );
+    section.note("pages with evidence from the tables", &with_evidence, "%", None);
     // Without a page, no bound was tried.
     let bound = |seconds: f64| pages.iter().any(|count| *count > 0.0).then_some(Bound::AtMost(seconds));
     section.note("transition to delivery, median", &delivery[0], "s", None);
@@ -140,6 +143,15 @@ fn times(answer: &str) -> Result<(Vec<f64>, Vec<f64>)> {
         after_event.push((written_at - at - grace) as f64 / 1e6);
     }
     Ok((after_transition, after_event))
+}
+
+/// Returns how many of the pages in an inbox had their evidence in time, per cent. The statement of such a page was run and checked.
+fn share_with_evidence(inbox: &str) -> f64 {
+    let messages = inbox.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let pages: Vec<serde_json::Value> =
+        messages.filter_map(|message| message["pages"].as_array().cloned()).flatten().collect();
+    let checked = pages.iter().filter(|page| page["evidence"]["reproduce"]["checked"] == true).count();
+    100.0 * checked as f64 / pages.len().max(1) as f64
 }
 
 /// Returns the value that a share of all values does not exceed; 0 without values.
