@@ -280,7 +280,7 @@ impl Lake {
     /// # Errors
     /// As [`Lake::files_at`].
     pub async fn delta_table_at(&self, table: Table, version: i64) -> Result<DeltaTable> {
-        let mut delta = self.delta_table(table).await?;
+        let mut delta = self.unloaded(table)?;
         let wanted = u64::try_from(version)
             .map_err(|source| Error::bug(format!("version {version} was requested")).with_source(source))?;
         match self.work.whole(delta.load_version(wanted)).await {
@@ -304,6 +304,15 @@ impl Lake {
     /// # Errors
     /// `Unavailable` if storage does not answer; `Data` if the table's log is torn.
     pub async fn delta_table(&self, table: Table) -> Result<DeltaTable> {
+        let mut delta = self.unloaded(table)?;
+        match self.work.whole(delta.load()).await {
+            Ok(()) => Ok(delta),
+            Err(source) => Err(self.why_closed(table, source).await),
+        }
+    }
+
+    /// Returns a table of the Delta library, of which no version is loaded.
+    fn unloaded(&self, table: Table) -> Result<DeltaTable> {
         let path = self.table_path(table);
         let url = self
             .root
@@ -312,11 +321,7 @@ impl Lake {
             .map_err(|source| Error::bug("a table has no valid address").with_source(source))?;
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.root.store), path));
         let log_store = default_logstore(prefixed, Arc::clone(&self.root.store), &url, &StorageConfig::default());
-        let mut delta = DeltaTable::new(Arc::new(BoundedReads(log_store)));
-        match self.work.whole(delta.load()).await {
-            Ok(()) => Ok(delta),
-            Err(source) => Err(self.why_closed(table, source).await),
-        }
+        Ok(DeltaTable::new(Arc::new(BoundedReads(log_store))))
     }
 
     /// Explains why the Delta library cannot open a table. Our own reader finds all permanent damage too and describes it

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 const MEMORY_LIMIT_BYTES: usize = 512 << 20;
 
 /// Rows of a batch, as in the engine's own default. Fewer cost speed, more cost memory.
-const BATCH_ROWS: usize = 8192;
+pub(crate) const BATCH_ROWS: usize = 8192;
 
 /// Access to the memory of a process that does nothing but run statements.
 #[derive(Clone, Copy, Debug)]

@@ -20,6 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::explain::explain;
 use crate::rows::RowsTable;
+use crate::settings::BATCH_ROWS;
 
 /// Size of a file that counts as small, bytes.
 const SMALL_BYTES: i64 = 1 << 20;
@@ -29,9 +30,6 @@ const LEAST_FILES: usize = 8;
 
 /// Files that are read at the same time.
 const AT_ONCE: usize = 8;
-
-/// Rows of a batch, as in the engine.
-const BATCH_ROWS: usize = 8192;
 
 /// Name of the table in the plan that combines both parts.
 const NAME: &str = "part";
@@ -62,7 +60,7 @@ pub(crate) async fn kept(
     whole: Arc<dyn TableProvider>,
     files: Vec<AddedFile>,
     most_bytes: u64,
-    open: impl Fn(Option<Vec<String>>) -> BoxFuture<'static, Result<Arc<dyn TableProvider>>>,
+    open: impl Fn(Vec<String>) -> BoxFuture<'static, Result<Arc<dyn TableProvider>>>,
 ) -> Result<Arc<dyn TableProvider>> {
     let known = table.arrow_schema();
     // Our reader knows no columns that other programs have added.
@@ -76,7 +74,7 @@ pub(crate) async fn kept(
     if others.is_empty() {
         return Ok(Arc::new(rows));
     }
-    let others = open(Some(others)).await?;
+    let others = open(others).await?;
     Ok(Arc::new(both(others, Arc::new(rows)).map_err(|source| explain(source, &[]))?))
 }
 

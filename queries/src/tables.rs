@@ -16,8 +16,10 @@ use bellwether_tables::Table;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
-use futures::{FutureExt, TryFutureExt, future};
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
 use tokio::sync::Mutex;
 
 use crate::explain::explain;
@@ -297,17 +299,22 @@ async fn open(
     let version = i64::try_from(delta.snapshot().stored()?.version())
         .map_err(|source| Error::data("a table version is out of range").with_source(source))?;
     delta.update_datafusion_session(state).stored()?;
-    let open = |paths: Option<Vec<String>>| {
-        let builder = delta.table_provider();
-        let builder = if let Some(paths) = paths { builder.with_file_paths(paths) } else { builder };
-        let provider = async move { builder.await.map_err(|source| explain(source, &[])) };
-        provider.map_ok(|provider| Arc::new(Guarded(provider)) as Arc<dyn TableProvider>).boxed()
-    };
-    let whole = open(None).await?;
-    let provider = match small_files.tables.contains(&table) {
-        true => small_files::kept(lake, table, whole, files_of(&delta)?.1, small_files.bytes, open).await?,
-        false => whole,
-    };
+    let mut provider = guarded(delta.table_provider()).await?;
+    if small_files.tables.contains(&table) {
+        let open = |paths| guarded(delta.table_provider().with_file_paths(paths));
+        // Another program may have deleted rows within files, which the engine reads and our reader does not.
+        let files = files_of(&delta).map(|(_, files)| files).unwrap_or_default();
+        provider = small_files::kept(lake, table, provider, files, small_files.bytes, open).await?;
+    }
     let provider = with_all_columns(table, provider).map_err(|source| explain(source, &[]))?;
     Ok((table, version, provider))
+}
+
+/// Opens what is built, behind the filters that it may take.
+fn guarded<B>(builder: B) -> BoxFuture<'static, Result<Arc<dyn TableProvider>>>
+where
+    B: IntoFuture<Output = std::result::Result<Arc<dyn TableProvider>, DataFusionError>, IntoFuture: Send + 'static>,
+{
+    let built = builder.into_future();
+    built.map(|built| built.map_err(|source| explain(source, &[])).map(|table| Arc::new(Guarded(table)) as _)).boxed()
 }
