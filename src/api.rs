@@ -1,4 +1,4 @@
-//! `bellwether serve`: answers queries over HTTP, and makes and revokes the tokens of those who ask.
+//! `bellwether serve`: answers queries over HTTP and by the protocol of Postgres, and makes and revokes the tokens of those who ask.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

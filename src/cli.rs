@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Run ingest, aggregate, rollup, watch and deliver in one process.
     ///
     /// Ingest reads run events from Kafka into the tables, aggregate computes metrics from them, rollup folds these by hour and
-    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. If `evals.sample` is on, evals samples runs for review. If `api.serve` is on, serve answers queries over HTTP. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
+    /// by day, and watch evaluates the rules and writes alerts. If sinks are configured, deliver sends these by routes. If `evals.sample` is on, evals samples runs for review. If `api.serve` is on, serve answers queries. Health and Prometheus metrics are served at `serve.address`. The first SIGINT or SIGTERM drains and
     /// commits; a second one stops at once.
     #[command(after_help = "Examples:
   bellwether run --config bellwether.toml
@@ -96,7 +96,7 @@ pub(crate) enum Command {
   bellwether evals --config bellwether.toml --until-caught-up
   bellwether sql --root bellwether-data \"SELECT * FROM candidates\"    list the sampled runs")]
     Evals(RoleArgs),
-    /// Answer SQL and endpoints for pages over HTTP; or make and revoke tokens.
+    /// Answer SQL over HTTP and to clients of Postgres; or make and revoke tokens.
     ///
     /// Needs no Kafka, and only reads the tables. Without tokens, it answers this machine alone.
     Serve(api::ServeArgs),

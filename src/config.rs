@@ -243,7 +243,10 @@ impl Config {
         }
         if let Err(error) = self.api.server.check() {
             let hint = error.hint().unwrap_or_default();
-            reader.problem("api.address", &format!("is refused: {}; {hint}", error.message()));
+            let server = &self.api.server;
+            let is_local = server.postgres.is_some() && server.address.ip().is_loopback();
+            let key = if is_local { "api.postgres_address" } else { "api.address" };
+            reader.problem(key, &format!("is refused: {}; {hint}", error.message()));
         }
         for (key, problem) in self.links.problems() {
             reader.problem(&format!("links.{key}"), &problem);
@@ -493,6 +496,7 @@ fn api(reader: &mut ConfigReader<'_>, defaults: ApiConfig) -> ApiConfig {
         is_in_run: reader.boolean("api.serve", defaults.is_in_run),
         server: ServerSettings {
             address: reader.parsed("api.address", "an address such as `127.0.0.1:9465`", server.address),
+            postgres: reader.parsed_if_given("api.postgres_address", "an address such as `127.0.0.1:5433`"),
             certificate: reader.optional("api.certificate_file").map(Into::into),
             key: reader.optional("api.key_file").map(Into::into),
             tokens: reader.optional("api.tokens_file").map(Into::into),
@@ -807,6 +811,10 @@ mod tests {
         assert!(refused(open).contains("`api.address` is refused"), "{}", refused(open));
         let safe = format!("{open}certificate_file = \"/c\"\nkey_file = \"/k\"\ntokens_file = \"/t\"\n");
         assert!(parse(&safe).expect("TLS and tokens").api.server.tokens.is_some());
+        assert!(refused("[api]\npostgres_address = \"0.0.0.0:5433\"\n").contains("`api.postgres_address` is refused"));
+        let local = parse("[api]\npostgres_address = \"127.0.0.1:5433\"\n").expect("valid").api.server.postgres;
+        assert_eq!(local.map(|address| address.port()), Some(5433));
+        assert!(refused("[api]\npostgres_address = \"here\"\n").contains("it must be an address such as"));
         assert!(refused("[api]\ncertificate_file = \"/c\"\n").contains("both a certificate and its key"));
         assert!(refused("[api]\ntimeout = \"2h\"\n").contains("`api.timeout` (2h)"));
         assert!(refused("[api]\nstatements = 0\n").contains("`api.statements`"));

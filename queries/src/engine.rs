@@ -25,6 +25,7 @@ use crate::catalog::{CATALOG, Catalog, SCHEMA, Scope};
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
 use crate::pool::SessionPool;
+use crate::postgres::Postgres;
 use crate::settings::EngineSettings;
 use crate::tables::Tables;
 use crate::{division, held};
@@ -44,6 +45,7 @@ struct Shared {
     /// Functions, rules and runtime; without tables.
     base: Arc<SessionState>,
     functions: Vec<FunctionInfo>,
+    postgres: Postgres,
     tables: Arc<Tables>,
     catalogs: Mutex<Catalogs>,
 }
@@ -93,8 +95,8 @@ impl Engine {
 
     fn new(tables: Tables, settings: EngineSettings) -> Result<Self> {
         let (base, functions) = base(&settings)?;
-        let (base, tables) = (Arc::new(base), Arc::new(tables));
-        Ok(Self(Arc::new(Shared { settings, base, functions, tables, catalogs: Mutex::default() })))
+        let (base, tables, postgres) = (Arc::new(base), Arc::new(tables), Postgres::new(&functions));
+        Ok(Self(Arc::new(Shared { settings, base, functions, postgres, tables, catalogs: Mutex::default() })))
     }
 
     /// Plans view `rolling` for its columns, which the functions over times need beforehand.
@@ -130,6 +132,11 @@ impl Engine {
     /// Returns every function, Bellwether's own first.
     pub(crate) fn functions(&self) -> &[FunctionInfo] {
         &self.0.functions
+    }
+
+    /// Returns what Postgres clients expect to find.
+    pub(crate) fn postgres(&self) -> &Postgres {
+        &self.0.postgres
     }
 
     pub(crate) fn settings(&self) -> &EngineSettings {

@@ -8,6 +8,7 @@
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake; `prepared` binds parameters.
 //! * `question` holds the saved questions; `question/*.sql` are those that the program brings along.
 //! * `analysis` reads facts about a statement off its plan; `rows` is a table over rows in memory.
+//! * `postgres` is the schema `pg_catalog` and the types that clients of Postgres know.
 //! * `function` lists the SQL functions and holds those of detection.
 //! * `typed` reads rows as values of a type.
 //! * `older` adds missing columns to tables of an earlier version.
@@ -29,6 +30,7 @@ mod ingest_numbers;
 mod limits;
 mod older;
 mod pool;
+mod postgres;
 mod prepared;
 mod question;
 mod reference;
@@ -50,6 +52,7 @@ pub use datafusion::scalar::ScalarValue;
 pub use engine::Engine;
 pub use function::{FunctionInfo, FunctionKind};
 pub use limits::{Canceller, timed_out};
+pub use postgres::{PgType, SERVER_VERSION};
 pub use prepared::Prepared;
 pub use question::{Parameter, Question, questions, since};
 pub use reference::reference_markdown;

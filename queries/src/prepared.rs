@@ -1,9 +1,12 @@
 //! Statements with parameters: `$1`, `$2`, … stand for values, never for SQL text.
 
+use std::collections::HashMap;
+
 use bellwether_base::{Error, Result};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement;
 
@@ -21,14 +24,16 @@ pub struct Prepared {
 // === impl Prepared ===
 
 impl Prepared {
-    /// Determines the types of a statement's parameters and of its answer.
+    /// Determines the types of a statement's parameters and of its answer. A parameter whose type is not known has the type
+    /// `otherwise`.
     pub(crate) fn new(
         statement: Statement,
         plan: LogicalPlan,
         declared: &[Option<DataType>],
+        otherwise: Option<DataType>,
     ) -> std::result::Result<Result<Self>, DataFusionError> {
-        let found = plan.get_parameter_types()?;
-        let mut count = 0;
+        let (found, casts) = (plan.get_parameter_types()?, casts(&plan)?);
+        let mut count = declared.len().min(MOST_PARAMETERS);
         for name in found.keys() {
             match number(name) {
                 Some(number) => count = count.max(number),
@@ -41,7 +46,8 @@ impl Prepared {
             let stated = declared.get(place).cloned().flatten();
             // A parameter that the statement does not use accepts any value.
             let left_out = (!found.contains_key(&name)).then_some(DataType::Null);
-            match stated.or_else(|| found.get(&name).cloned().flatten()).or(left_out) {
+            let inferred = || found.get(&name).cloned().flatten().or_else(|| casts.get(&name).cloned());
+            match stated.or_else(inferred).or(left_out).or_else(|| otherwise.clone()) {
                 Some(kind) => parameters.push(kind),
                 None => return Ok(Err(no_type(&name))),
             }
@@ -88,6 +94,24 @@ impl Prepared {
         };
         values.iter().zip(&self.parameters).enumerate().map(cast).collect()
     }
+}
+
+/// Returns the types to which a statement casts its parameters: the engine itself takes no type from `CAST($1 AS BIGINT)`.
+fn casts(plan: &LogicalPlan) -> std::result::Result<HashMap<String, DataType>, DataFusionError> {
+    let mut casts = HashMap::new();
+    plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
+                {
+                    casts.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(casts)
 }
 
 /// Returns the number in a parameter's name, from 1.

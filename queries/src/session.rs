@@ -26,6 +26,7 @@ use crate::engine::Engine;
 use crate::explain::explain;
 use crate::function::{self, FunctionInfo};
 use crate::limits::{self, Canceller, Limits, ended_badly};
+use crate::postgres;
 use crate::prepared::Prepared;
 use crate::settings::{EngineSettings, SessionSettings};
 use crate::statement::{self, Described};
@@ -154,10 +155,23 @@ impl Session {
         self.engine.catalog(&self.scope)
     }
 
+    /// Parses one statement.
+    fn parse(&self, sql: &str) -> Result<Statement> {
+        let mut statement = statement::parse(sql)?;
+        if self.settings.postgres {
+            postgres::rewrite(&mut statement)?;
+        }
+        Ok(statement)
+    }
+
     /// Returns the engine's state for one statement, over one snapshot of the tables.
     fn state(&self) -> SessionState {
         let catalog = self.catalog();
         let mut state = catalog.state();
+        if self.settings.postgres {
+            // A state takes any function and schema; without them, statements that need them would not plan.
+            drop(self.engine.postgres().register(&mut state, &catalog));
+        }
         function::register_spans(&mut state, &catalog);
         state.config_mut().options_mut().execution.target_partitions = self.threads();
         if self.settings.memory_limit_bytes < self.engine.settings().memory_limit_bytes {
@@ -189,7 +203,7 @@ impl Session {
     /// # Errors
     /// `Config` if the statement is wrong or could write.
     pub async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let statement = statement::parse(sql)?;
+        let statement = self.parse(sql)?;
         self.refresh().await?;
         plan(&self.state(), statement).await.map_err(|source| self.explain(source))
     }
@@ -266,7 +280,7 @@ impl Session {
     /// `Config` if the statement is wrong or could write; `Unavailable` if it is cancelled, takes too long or too much
     /// memory, or has too many rows. The stream reports these as well.
     pub async fn execute(&self, sql: &str) -> Result<Answer> {
-        self.execute_with(statement::parse(sql)?, Vec::new()).await
+        self.execute_with(self.parse(sql)?, Vec::new()).await
     }
 
     /// Prepares a statement with parameters `$1`, `$2`, … for [`Session::execute_prepared`]. A parameter has the type that
@@ -275,10 +289,12 @@ impl Session {
     /// # Errors
     /// As [`Session::plan`]; `Config` if the type of a parameter is not known.
     pub async fn prepare(&self, sql: &str, types: &[Option<DataType>]) -> Result<Prepared> {
-        let statement = statement::parse(sql)?;
+        let statement = self.parse(sql)?;
         self.refresh().await?;
         let plan = plan(&self.state(), statement.clone()).await.map_err(|source| self.explain(source))?;
-        Prepared::new(statement, plan, types).map_err(|source| self.explain(source))?
+        // Postgres takes a parameter for text if nothing says what it is.
+        let otherwise = self.settings.postgres.then_some(DataType::Utf8);
+        Prepared::new(statement, plan, types, otherwise).map_err(|source| self.explain(source))?
     }
 
     /// Runs a prepared statement with a value for each of its parameters, which is cast to the parameter's type.

@@ -95,6 +95,8 @@ pub struct SessionSettings {
     pub present: Option<Present>,
     /// Restricts the session to the rows of one tenant; `None` means all rows. Rows without a tenant belong to no tenant.
     pub tenant: Option<String>,
+    /// Serves a client of Postgres: there is a schema `pg_catalog`, and statements may have the forms of SQL by which clients read it.
+    pub postgres: bool,
 }
 
 impl Default for SessionSettings {
@@ -106,6 +108,7 @@ impl Default for SessionSettings {
             threads: None,
             present: None,
             tenant: None,
+            postgres: false,
         }
     }
 }

@@ -155,6 +155,9 @@ async fn parameters_have_types_and_are_never_sql() {
     // A type that the statement does not determine must be declared.
     let unknown = session.prepare("SELECT $1 AS x", &[]).await.expect_err("is refused");
     assert!(unknown.hint().is_some_and(|hint| hint.contains("CAST($1")), "{}", unknown.chain());
+    let cast =
+        session.prepare("SELECT CAST($1 AS BIGINT) AS x, (SELECT $2::date) AS y", &[]).await.expect("as it hints");
+    assert_eq!(cast.parameters(), [DataType::Int64, DataType::Date32]);
     let declared = session.prepare(
         "SELECT $1 AS x, task FROM metrics ORDER BY runs LIMIT $2",
         &[Some(DataType::Int64), Some(DataType::Int64)],

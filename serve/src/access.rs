@@ -52,26 +52,38 @@ impl Access {
         Ok(Self { clock, file: file.map(TokenFile::open).transpose()? })
     }
 
+    /// Returns true if a caller needs a token.
+    pub(crate) fn needs_token(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Returns who sends a request with these headers.
     pub(crate) fn caller(&self, uri: &Uri, headers: &HeaderMap) -> Answered<Caller> {
+        if !self.needs_token() && !names_this_machine(uri, headers) {
+            return Err(Refused::new(StatusCode::FORBIDDEN, "without tokens, the server answers this machine alone")
+                .with_hint("ask http://127.0.0.1 or http://localhost, or set `api.tokens_file`"));
+        }
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.holder(given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim)).map_err(|refused| {
+            match refused.status {
+                StatusCode::UNAUTHORIZED if refused.hint.is_none() => refused.with_hint(
+                    "send the header `Authorization: Bearer TOKEN`; `bellwether serve token add` makes a token",
+                ),
+                _ => refused,
+            }
+        })
+    }
+
+    /// Returns who has a token; without tokens, whoever is on this machine.
+    pub(crate) fn holder(&self, given: Option<&str>) -> Answered<Caller> {
         let Some(file) = &self.file else {
-            return if names_this_machine(uri, headers) {
-                Ok(Caller { name: LOCAL.into(), scope: Scope::Admin, tenant: None })
-            } else {
-                Err(Refused::new(StatusCode::FORBIDDEN, "without tokens, the server answers this machine alone")
-                    .with_hint("ask http://127.0.0.1 or http://localhost, or set `api.tokens_file`"))
-            };
+            return Ok(Caller { name: LOCAL.into(), scope: Scope::Admin, tenant: None });
         };
         let tokens = file.current().map_err(|error| {
             tracing::error!(reason = %error.chain(), "the file of tokens cannot be read; all requests are refused");
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the tokens of the server cannot be read")
         })?;
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-        let unknown = || {
-            Refused::new(StatusCode::UNAUTHORIZED, "the request has no valid token")
-                .with_hint("send the header `Authorization: Bearer TOKEN`; `bellwether serve token add` makes a token")
-        };
+        let unknown = || Refused::new(StatusCode::UNAUTHORIZED, "the request has no valid token");
         let token = given.and_then(|text| tokens.find(text)).ok_or_else(unknown)?;
         if token.has_expired(self.clock.now_micros()) {
             return Err(Refused::new(StatusCode::UNAUTHORIZED, format!("the token `{}` has expired", token.name))

@@ -1,9 +1,11 @@
-//! The server of queries: SQL and read endpoints over HTTP, and the gate for controllers that release software.
+//! The server of queries: SQL and read endpoints over HTTP, SQL by the protocol of Postgres, and the gate for controllers that release
+//! software.
 //!
 //! * `server` brings each request in: by `access` (tokens of `token`), within the limits of `settings`, and on record in `audit`.
 //!   `listener` and `stall` bound what a client can hold by not sending and not reading.
 //! * `endpoint` is the table of endpoints, of which the router and the document of `openapi` are made.
-//! * `statement` runs SQL and sends its answer part by part; `running` lists what runs, and cancels it.
+//! * `statement` runs SQL and sends its answer part by part; `recorded` keeps it on record; `running` lists what runs, and cancels it.
+//! * `postgres` answers clients of Postgres, with the same access, limits and records.
 //! * `read` answers the other endpoints with the help of `cache`; `gate` asks whether a release may go on.
 //! * [`Encoder`] writes rows in the forms that programs read, for the command line as well.
 //!
@@ -20,7 +22,9 @@ mod gate;
 mod listener;
 mod metrics;
 mod openapi;
+mod postgres;
 mod read;
+mod recorded;
 mod refused;
 mod running;
 mod server;

@@ -1,5 +1,8 @@
 //! Connections: their number, TLS, and time limits for clients that do not send or do not read.
+//!
+//! A [`Listener`] accepts the connections of one protocol; all share the places for connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,16 +47,33 @@ pub(crate) struct Connection {
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
-    pub(crate) most: usize,
+    pub(crate) places: Arc<Semaphore>,
     pub(crate) patience: Duration,
     pub(crate) metrics: Metrics,
 }
 
-/// Reads the certificate and its key, if the settings name them.
+/// Binds an address that `key` names in the configuration.
+///
+/// # Errors
+/// `Config` if it cannot be used.
+pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<(TcpListener, SocketAddr)> {
+    let bound = async {
+        let socket = TcpListener::bind(address).await?;
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    };
+    bound.await.map_err(|source: std::io::Error| {
+        Error::config(format!("cannot listen on `{address}`"))
+            .with_hint(format!("change `{key}`, or stop the process that uses it; port 0 picks any free port"))
+            .with_source(source)
+    })
+}
+
+/// Reads the certificate and its key, if the settings name them, for the protocol that clients name in TLS (ALPN).
 ///
 /// # Errors
 /// `Config` if a file cannot be read, or the two do not belong together.
-pub(crate) fn tls(settings: &ServerSettings) -> Result<Option<TlsAcceptor>> {
+pub(crate) fn tls(settings: &ServerSettings, protocol: &str) -> Result<Option<TlsAcceptor>> {
     let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else { return Ok(None) };
     let unread = |key: &str, source: rustls::pki_types::pem::Error| {
         Error::config(format!("`{key}` names no readable PEM file")).with_source(source)
@@ -68,22 +88,35 @@ pub(crate) fn tls(settings: &ServerSettings) -> Result<Option<TlsAcceptor>> {
     let mut config = config.map_err(|source| {
         Error::config("`api.certificate_file` and `api.key_file` make no server certificate").with_source(source)
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 // === impl Listener ===
 
 impl Listener {
-    /// Serves until `stop` is cancelled, and then until the requests that run are answered, or for as long as its patience.
+    /// Answers requests over HTTP until `stop` is cancelled, and then until those that run are answered, or for as long as its
+    /// patience.
     pub(crate) async fn run(self, router: Router, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.most));
+        let ending = stop.clone();
+        self.accept(stop, |listener, stream, connection| {
+            listener.serve(stream, connection, router.clone(), ending.clone())
+        })
+        .await;
+    }
+
+    /// Serves connections until `stop` is cancelled, and then until they end, or for as long as its patience.
+    pub(crate) async fn accept<F>(self, stop: CancellationToken, serve: impl Fn(&Self, TcpStream, Connection) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
+            // The place comes second: a listener that waits for clients must not take one from another.
             let accepted = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, self.socket.accept().await)
+                let accepted = self.socket.accept().await;
+                (Arc::clone(&self.places).acquire_owned().await, accepted)
             };
             let (slot, accepted) = tokio::select! {
                 biased; // Stopping wins over new connections.
@@ -93,7 +126,9 @@ impl Listener {
             match accepted {
                 Ok((stream, client)) => {
                     let connection = Connection { client: client.to_string().into(), cut: CancellationToken::new() };
-                    let served = self.serve(stream, connection, router.clone(), stop.clone());
+                    // Small answers must not wait for more.
+                    drop(stream.set_nodelay(true));
+                    let served = serve(&self, stream, connection);
                     let open = self.metrics.connections.clone();
                     open.inc();
                     connections.spawn(async move {
@@ -123,8 +158,6 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + use<> {
         let (patience, tls) = (self.patience, self.tls.clone());
         async move {
-            // Small answers must not wait for more.
-            drop(stream.set_nodelay(true));
             let stream = Impatient::new(stream, patience);
             match tls {
                 None => exchange(stream, connection, router, (patience, stop)).await,

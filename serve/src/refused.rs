@@ -34,6 +34,11 @@ impl Refused {
         Self::new(StatusCode::TOO_MANY_REQUESTS, message).with_hint("send it again in some seconds")
     }
 
+    /// The answer is larger than one may be.
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

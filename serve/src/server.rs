@@ -14,11 +14,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use bellwether_alerts::gate::GateReader;
-use bellwether_base::{Clock, Error, Result, unique_id};
+use bellwether_base::{Clock, Result, unique_id};
 use bellwether_lake::Lake;
 use bellwether_queries::{Engine, EngineSettings, SessionSettings};
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +29,7 @@ use crate::endpoint::{ENDPOINTS, Endpoint, Verb, Work};
 use crate::gate::Gate;
 use crate::listener::{self, Connection, Listener};
 use crate::metrics::Metrics;
+use crate::postgres::PostgresListener;
 use crate::refused::{Answered, Refused};
 use crate::running::Running;
 use crate::settings::ServerSettings;
@@ -51,7 +51,7 @@ pub(crate) struct Server {
     pub(crate) gate: Gate,
     pub(crate) cache: Cache,
     pub(crate) running: Running,
-    access: Access,
+    pub(crate) access: Access,
     clock: Arc<dyn Clock>,
     slots: Arc<Semaphore>,
     reads: Semaphore,
@@ -64,6 +64,7 @@ pub struct Listening {
     is_encrypted: bool,
     listener: Listener,
     router: Router,
+    postgres: Option<(SocketAddr, PostgresListener)>,
 }
 
 /// Opens the tables and begins to listen; [`Listening::run`] answers.
@@ -73,7 +74,7 @@ pub struct Listening {
 /// the registry has metrics of a server.
 pub async fn listen(lake: Lake, gate: GateReader, settings: ServerSettings, registry: &Registry) -> Result<Listening> {
     settings.check()?;
-    let tls = listener::tls(&settings)?;
+    let tls = listener::tls(&settings, "http/1.1")?;
     let engine = EngineSettings { memory_limit_bytes: settings.memory_bytes, ..EngineSettings::default() };
     let engine = Engine::open(&lake, engine).await?;
     let (clock, metrics) = (lake.clock(), Metrics::new(registry)?);
@@ -93,16 +94,20 @@ pub async fn listen(lake: Lake, gate: GateReader, settings: ServerSettings, regi
         clock,
     });
     let settings = &server.settings;
-    let refuse = |source: std::io::Error| {
-        Error::config(format!("cannot listen on `{}`", settings.address))
-            .with_hint("change `api.address`, or stop the process that uses it; port 0 picks any free port")
-            .with_source(source)
+    let (socket, address) = listener::bind(settings.address, "api.address").await?;
+    let (is_encrypted, patience) = (tls.is_some(), settings.patience);
+    let places = Arc::new(Semaphore::new(settings.connections));
+    let postgres = match settings.postgres {
+        Some(address) => {
+            let (socket, address) = listener::bind(address, "api.postgres_address").await?;
+            let tls = listener::tls(settings, "postgresql")?;
+            let listener = Listener { socket, tls, places: Arc::clone(&places), patience, metrics: metrics.clone() };
+            Some((address, PostgresListener::new(Arc::clone(&server), listener)))
+        }
+        None => None,
     };
-    let socket = TcpListener::bind(settings.address).await.map_err(refuse)?;
-    let address = socket.local_addr().map_err(refuse)?;
-    let (is_encrypted, most, patience) = (tls.is_some(), settings.connections, settings.patience);
-    let listener = Listener { socket, tls, most, patience, metrics };
-    Ok(Listening { address, is_encrypted, listener, router: router(server) })
+    let listener = Listener { socket, tls, places, patience, metrics };
+    Ok(Listening { address, is_encrypted, listener, router: router(server), postgres })
 }
 
 // === impl Listening ===
@@ -113,9 +118,19 @@ impl Listening {
         format!("{}://{}", if self.is_encrypted { "https" } else { "http" }, self.address)
     }
 
+    /// Returns the address at which clients of Postgres are answered, if they are.
+    pub fn postgres(&self) -> Option<SocketAddr> {
+        self.postgres.as_ref().map(|(address, _)| *address)
+    }
+
     /// Answers until `stop` is cancelled, and then until the requests that run are answered or too much time has passed.
     pub async fn run(self, stop: CancellationToken) {
-        self.listener.run(self.router, stop).await;
+        let postgres = async {
+            if let Some((_, listener)) = self.postgres {
+                listener.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(self.listener.run(self.router, stop.clone()), postgres);
     }
 }
 
@@ -243,11 +258,12 @@ pub(crate) fn json(value: &serde_json::Value) -> Response {
 // === impl Server ===
 
 impl Server {
-    /// Returns the limits of a caller's session: its tenant, and half of the memory of all.
+    /// Returns the limits of a caller's session: its tenant, the limits of a statement, and half of the memory of all.
     pub(crate) fn session_settings(&self, caller: &Caller) -> SessionSettings {
         SessionSettings {
             memory_limit_bytes: self.settings.memory_bytes / 2,
             timeout: Some(self.settings.timeout),
+            max_rows: Some(self.settings.max_rows),
             tenant: caller.tenant.as_deref().map(str::to_owned),
             ..SessionSettings::default()
         }

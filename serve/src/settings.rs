@@ -9,8 +9,10 @@ use bellwether_base::{Error, Result};
 /// Settings of the server.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// Address to listen on.
+    /// Address to listen on for HTTP.
     pub address: SocketAddr,
+    /// Address to listen on for clients of Postgres; none for no such clients.
+    pub postgres: Option<SocketAddr>,
     /// File with the certificate chain, PEM.
     pub certificate: Option<PathBuf>,
     /// File with the certificate's private key, PEM.
@@ -39,6 +41,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 9465)),
+            postgres: None,
             certificate: None,
             key: None,
             tokens: None,
@@ -60,16 +63,18 @@ impl ServerSettings {
     /// Checks the rules that span several settings. Does no I/O.
     ///
     /// # Errors
-    /// `Config` if the address is not on loopback and TLS or tokens are missing, or only one file of TLS is named.
+    /// `Config` if an address is not on loopback and TLS or tokens are missing, or only one file of TLS is named.
     pub fn check(&self) -> Result<()> {
         if self.certificate.is_some() != self.key.is_some() {
             return Err(Error::config("TLS needs both a certificate and its key")
                 .with_hint("set `api.certificate_file` and `api.key_file`, or neither"));
         }
-        if self.address.ip().is_loopback() || self.certificate.is_some() && self.tokens.is_some() {
+        let mut addresses = [Some(self.address), self.postgres].into_iter().flatten();
+        let exposed = addresses.find(|address| !address.ip().is_loopback());
+        let Some(exposed) = exposed.filter(|_| self.certificate.is_none() || self.tokens.is_none()) else {
             return Ok(());
-        }
-        Err(Error::config(format!("`{}` is not on loopback, and queries there need TLS and tokens", self.address))
+        };
+        Err(Error::config(format!("`{exposed}` is not on loopback, and queries there need TLS and tokens"))
             .with_hint("set `api.certificate_file`, `api.key_file` and `api.tokens_file`; docs/serve.md shows how"))
     }
 }
@@ -84,7 +89,9 @@ mod tests {
         let file = || Some(PathBuf::from("file"));
         let tls = ServerSettings { certificate: file(), key: file(), ..open.clone() };
         let tokens = ServerSettings { tokens: file(), ..open.clone() };
-        for refused in [&open, &tls, &tokens] {
+        let postgres =
+            ServerSettings { address: ([127, 0, 0, 1], 9465).into(), postgres: Some(open.address), ..tls.clone() };
+        for refused in [&open, &tls, &tokens, &postgres] {
             let error = refused.check().expect_err("refused");
             assert!(error.message().contains("0.0.0.0:9465") && error.message().contains("TLS and tokens"));
         }

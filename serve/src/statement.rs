@@ -6,13 +6,13 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bellwether_base::{Error, Result, unique_id};
-use bellwether_queries::{Answer, ScalarValue, Session, SessionSettings};
+use bellwether_base::{Error, Result};
+use bellwether_queries::{Answer, ScalarValue, Session};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
@@ -21,9 +21,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
 use crate::access::Caller;
-use crate::audit::Record;
 use crate::encode::{Encoder, Format};
 use crate::listener::Connection;
+use crate::recorded::Recorded;
 use crate::refused::{Answered, Refused};
 use crate::server::{Server, format_of};
 
@@ -57,7 +57,7 @@ pub(crate) async fn run(server: Arc<Server>, caller: Caller, request: Request<Bo
         let connection = parts.extensions.get::<Connection>().cloned().unwrap_or_default();
         let asked = read(&server, &parts.headers, body).await?;
         let slot = server.slot().await?;
-        let mut statement = Statement::begin(&server, &caller, &connection, &asked.sql)?;
+        let mut statement = Recorded::begin(&server, &caller, &connection, (ENDPOINT, &asked.sql))?;
         let answered = sent(&mut statement, asked, format).await;
         match answered {
             Ok(sending) => sending.respond(statement, slot, format).await,
@@ -96,17 +96,10 @@ async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Answered<Aske
 }
 
 /// Starts a statement.
-async fn sent(statement: &mut Statement, asked: Asked, format: Format) -> Answered<Sending> {
-    let server = &statement.server;
-    let settings = SessionSettings {
-        timeout: Some(server.settings.timeout),
-        max_rows: Some(server.settings.max_rows),
-        ..server.session_settings(&statement.caller)
-    };
-    let session = server.engine.session(settings)?;
-    let started_at = server.now_text();
-    server.running.add(&statement.id, &statement.caller, &asked.sql, started_at, session.canceller());
-    statement.is_running = true;
+async fn sent(statement: &mut Recorded, asked: Asked, format: Format) -> Answered<Sending> {
+    let server = Arc::clone(&statement.server);
+    let session = server.engine.session(server.session_settings(&statement.caller))?;
+    statement.run(&asked.sql, session.canceller());
     let answer = execute(&session, &asked).await?;
     Ok(Sending::new(answer, format, server.settings.max_bytes)?)
 }
@@ -136,79 +129,6 @@ fn value((place, value): (usize, &Value)) -> Answered<ScalarValue> {
             return Err(Refused::bad(message).with_hint("give text, a number, true, false or null"));
         }
     })
-}
-
-/// A statement from its first record in the audit log to its last, which is written when this is dropped.
-struct Statement {
-    server: Arc<Server>,
-    caller: Caller,
-    id: String,
-    connection: Connection,
-    began: Instant,
-    is_running: bool,
-    /// Status, rows, bytes and error; a status of none means that the client went away.
-    status: Option<u16>,
-    rows: u64,
-    bytes: u64,
-    error: Option<String>,
-}
-
-// === impl Statement ===
-
-impl Statement {
-    /// Records the statement.
-    fn begin(server: &Arc<Server>, caller: &Caller, connection: &Connection, sql: &str) -> Result<Self> {
-        let id = unique_id().simple().to_string();
-        let record = Record::of(caller, &id, &connection.client);
-        server.audit.write(&Record { event: "asked", endpoint: ENDPOINT, text: Some(sql), ..record })?;
-        server.metrics.statements.inc();
-        let (server, caller, connection) = (Arc::clone(server), caller.clone(), connection.clone());
-        let began = Instant::now();
-        Ok(Self {
-            server,
-            caller,
-            id,
-            connection,
-            began,
-            is_running: false,
-            status: None,
-            rows: 0,
-            bytes: 0,
-            error: None,
-        })
-    }
-
-    fn refuse(&mut self, refused: Refused) -> Refused {
-        self.status = Some(refused.status.as_u16());
-        self.error = Some(refused.message.clone());
-        refused
-    }
-}
-
-impl Drop for Statement {
-    fn drop(&mut self) {
-        self.server.metrics.statements.dec();
-        if self.is_running {
-            self.server.running.remove(&self.id);
-        }
-        if self.status.is_none() {
-            self.server.metrics.cut.inc();
-            self.error.get_or_insert_with(|| "the client went away".to_owned());
-        }
-        let record = Record {
-            event: "answered",
-            endpoint: ENDPOINT,
-            status: self.status,
-            rows: Some(self.rows),
-            bytes: Some(self.bytes),
-            duration_ms: Some(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
-            error: self.error.as_deref(),
-            ..Record::of(&self.caller, &self.id, &self.connection.client)
-        };
-        if let Err(error) = self.server.audit.write(&record) {
-            tracing::error!(reason = %error.chain(), "the end of a statement cannot be recorded");
-        }
-    }
 }
 
 /// An answer on its way: rows that become bytes.
@@ -273,7 +193,7 @@ impl Sending {
             let ready = self.buffer.len();
             if self.bytes.saturating_add(ready as u64) > self.max_bytes as u64 {
                 let message = format!("the answer has more than {} bytes", self.max_bytes);
-                return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, message).with_hint(
+                return Err(Refused::too_large(message).with_hint(
                     "select fewer rows or columns, ask for Parquet, or raise `api.max_bytes` of the server",
                 ));
             }
@@ -289,7 +209,7 @@ impl Sending {
     /// Answers with the whole rows if they are few, otherwise part by part.
     async fn respond(
         mut self,
-        mut statement: Statement,
+        mut statement: Recorded,
         slot: OwnedSemaphorePermit,
         format: Format,
     ) -> Answered<Response> {
@@ -323,7 +243,7 @@ impl Sending {
 /// An answer that is sent part by part, with everything that it holds.
 struct Streaming {
     sending: Sending,
-    statement: Statement,
+    statement: Recorded,
     _slot: OwnedSemaphorePermit,
     /// Ends the connection of a client that reads too slowly.
     _end: EndAfter,

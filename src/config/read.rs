@@ -204,11 +204,17 @@ impl<'a> ConfigReader<'a> {
 
     /// Reads a text that parses as `T`; `expected` describes it.
     pub(crate) fn parsed<T: FromStr>(&mut self, key: &str, expected: &str, default: T) -> T {
-        let Some(text) = self.optional(key) else { return default };
-        text.parse().unwrap_or_else(|_| {
+        self.parsed_if_given(key, expected).unwrap_or(default)
+    }
+
+    /// Reads an optional value that is written as text.
+    pub(crate) fn parsed_if_given<T: FromStr>(&mut self, key: &str, expected: &str) -> Option<T> {
+        let text = self.optional(key)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
             self.problem(key, &format!("is `{text}`; it must be {expected}"));
-            default
-        })
+        }
+        parsed
     }
 
     /// Reads a whole number.

@@ -1,4 +1,4 @@
-//! The role `serve`: answers queries over HTTP.
+//! The role `serve`: answers queries over HTTP, and by the protocol of Postgres.
 //!
 //! It has threads of its own. A statement may compute for long without a pause, and must not keep ingest waiting for a thread.
 
@@ -84,7 +84,8 @@ impl Role for ServeRole {
 }
 
 async fn serve(listening: Listening, stop: CancellationToken) -> Result<()> {
-    tracing::info!(url = listening.url(), "queries are answered");
+    let postgres = listening.postgres().map(|address| address.to_string());
+    tracing::info!(url = listening.url(), postgres, "queries are answered");
     listening.run(stop).await;
     Ok(())
 }

@@ -24,7 +24,7 @@ fn url(process: &Running) -> String {
 }
 
 /// Returns tables with runs of two tenants.
-async fn tables() -> Feed {
+pub(super) async fn tables() -> Feed {
     let mut feed = Feed::new().await;
     let run = |tenant: &str, number: i64| {
         let text = |micros: i64| {
@@ -47,7 +47,7 @@ async fn tables() -> Feed {
     feed
 }
 
-fn with(feed: &Feed, extra: &str) -> Setup {
+pub(super) fn with(feed: &Feed, extra: &str) -> Setup {
     let tables = format!("root = \"{}\"\n", feed.root().display());
     let config =
         ConfigText { brokers: "127.0.0.1:1", topics: &["t"], tables: Some(&tables), extra, ..ConfigText::default() };
@@ -55,7 +55,7 @@ fn with(feed: &Feed, extra: &str) -> Setup {
 }
 
 /// Writes a certificate for the name `bellwether.test`, and its key.
-fn certificate(folder: &Path) -> String {
+pub(super) fn certificate(folder: &Path) -> String {
     let made = rcgen::generate_simple_self_signed(["bellwether.test".to_owned()]).expect("a certificate");
     let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
     std::fs::write(&certificate, made.cert.pem()).expect("written");

@@ -1,3 +1,4 @@
 //! `bellwether serve`. The tests of the crate `serve` cover its answers.
 
 mod command;
+mod postgres;

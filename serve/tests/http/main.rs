@@ -1,18 +1,21 @@
-//! The server of queries over tables that ingest and aggregate wrote, asked by a real HTTP client.
+//! The server of queries over tables that ingest and aggregate wrote, asked by a real HTTP client, and by the protocol of Postgres.
 //!
-//! * `sql` runs statements; `reads` asks the other endpoints.
+//! * `sql` runs statements; `reads` asks the other endpoints; `postgres` and its `client` speak the other protocol.
 //! * `tenants` attacks the boundary between tenants.
 //! * `hostile` are clients that send too much, too slowly or nothing, and that do not read.
 //! * `feed` commits runs as ingest does.
 //!
 //! `tests/serve` starts the program, with TLS and tokens.
 
+mod client;
 mod feed;
 mod hostile;
+mod postgres;
 mod reads;
 mod sql;
 mod tenants;
 
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -40,6 +43,7 @@ const RIVAL: &str = "globex";
 /// A server in this process.
 struct Served {
     url: String,
+    postgres: Option<SocketAddr>,
     client: Client,
     registry: Registry,
     stop: CancellationToken,
@@ -60,9 +64,14 @@ impl Served {
         let (registry, stop) = (Registry::new(), CancellationToken::new());
         let listening = Box::pin(listen(feed.lake.clone(), gate, settings, &registry)).await;
         let listening = listening.unwrap_or_else(|error| panic!("{}", error.chain()));
-        let url = listening.url();
+        let (url, postgres) = (listening.url(), listening.postgres());
         tokio::spawn(listening.run(stop.clone()));
-        Self { url, client: Client::new(), registry, stop }
+        Self { url, postgres, client: Client::new(), registry, stop }
+    }
+
+    /// Returns the address for clients of Postgres.
+    fn postgres(&self) -> SocketAddr {
+        self.postgres.expect("the settings name it")
     }
 
     fn get(&self, path: &str) -> RequestBuilder {

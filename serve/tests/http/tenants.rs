@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{RIVAL, Served, settings, tables, text, tokens};
 
 /// Statements by which somebody may hope to see more.
-const STATEMENTS: &[&str] = &[
+pub(super) const STATEMENTS: &[&str] = &[
     "SELECT * FROM runs",
     "SELECT * FROM events",
     "SELECT * FROM metrics",

@@ -1,0 +1,110 @@
+//! `bellwether serve` answers the clients of Postgres that people use: psql, psycopg, asyncpg and SQLAlchemy.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::program::{Running, text};
+use crate::common::{bellwether, python, skipped, until_or};
+
+use super::command::{certificate, tables, with};
+
+/// Commands of psql, with parts of what it shows.
+const PSQL: &[(&str, &[&str])] = &[
+    ("\\conninfo", &["SSL connection"]),
+    ("\\d", &["public|events|table|bellwether", "public|rolling|view|bellwether"]),
+    ("\\dt", &["public|metrics|table|bellwether"]),
+    ("\\dv", &["public|tool_calls|view|bellwether"]),
+    ("\\d runs", &["task|text", "started_at|timestamp with time zone", "segments|json"]),
+    ("\\d events", &["run_id|text||not null"]),
+    ("\\d+ rolling", &["success_rate|double precision"]),
+    ("\\dn", &["public|bellwether"]),
+    ("\\l", &["bellwether|bellwether|UTF8"]),
+    ("\\df e2x2*", &["public|e2x2_log_e|"]),
+    ("\\dti", &["metrics"]),
+    ("SELECT count(*) FROM runs", &["20"]),
+    ("SELECT tenant, count(*) AS n FROM events GROUP BY 1", &["acme|20"]),
+    ("SHOW server_version", &["14.0"]),
+    ("BEGIN; SELECT 1 AS a; COMMIT", &["1"]),
+];
+
+fn address(process: &Running) -> String {
+    until_or(
+        || {
+            let printed = process.printed();
+            let (_, rest) = printed.split_once("postgres=\"")?;
+            rest.split_once('"').map(|(address, _)| address.to_owned())
+        },
+        || process.printed(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clients_of_postgres_that_people_use_are_answered() {
+    let (psql, python) = (Command::new("psql").arg("--version").output().is_ok(), python());
+    if !psql {
+        skipped("no psql; `scripts/setup system` installs it");
+    }
+    if !psql && python.is_none() {
+        return;
+    }
+    let feed = tables().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens = folder.path().join("tokens.toml");
+    let api = format!(
+        "[api]\naddress = \"127.0.0.1:0\"\npostgres_address = \"127.0.0.1:0\"\ntokens_file = \"{}\"\n{}",
+        tokens.display(),
+        certificate(folder.path())
+    );
+    let setup = with(&feed, &api);
+    let add =
+        ["serve", "token", "add", "acme", "--tenant", "acme", "--config", text(&setup.config())].map(str::to_owned);
+    let token = bellwether(&add.each_ref().map(String::as_str)).succeeds().trim_end().to_owned();
+    let process = setup.start("serve");
+    let served = address(&process);
+    let port = served.rsplit(':').next().expect("a port");
+    let pem = folder.path().join("tls.crt");
+    if psql {
+        with_psql(port, &pem, &token);
+    }
+    if let Some(python) = python {
+        let mut clients = Command::new(python);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/serve/postgres.py");
+        clients.args([script, "bellwether.test", port]).arg(&pem).arg(&token);
+        if psql {
+            clients.arg("terminal");
+        }
+        let ended = clients.output().expect("starts");
+        let shown = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && shown.contains("all clients were answered"), "{shown}");
+    }
+    process.stop();
+}
+
+fn with_psql(port: &str, pem: &Path, token: &str) {
+    let ask = |password: &str, mode: &str, commands: &[&str]| {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-A", "-t", "-h", "bellwether.test", "-p", port, "-U", "anybody", "-d", "bellwether"]);
+        psql.env("PGHOSTADDR", "127.0.0.1")
+            .env("PGPASSWORD", password)
+            .env("PGSSLMODE", mode)
+            .env("PGSSLROOTCERT", pem);
+        for command in commands {
+            psql.args(["-c", command, "-c", "\\echo ---"]);
+        }
+        let ended = psql.output().expect("starts");
+        (String::from_utf8_lossy(&ended.stdout).into_owned(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let commands: Vec<&str> = PSQL.iter().map(|(command, _)| *command).collect();
+    let (shown, errors) = ask(token, "verify-full", &commands);
+    assert_eq!(errors, "", "{shown}");
+    for ((command, parts), shown) in PSQL.iter().zip(shown.split("---\n")) {
+        for part in *parts {
+            assert!(shown.contains(part), "no `{part}` after `{command}`:\n{shown}");
+        }
+        assert!(!shown.contains("globex"), "{command}: {shown}");
+    }
+    let (_, refused) = ask("bellwether_0", "verify-full", &["SELECT 1"]);
+    assert!(refused.contains("no valid token"), "{refused}");
+    let (_, refused) = ask(token, "disable", &["SELECT 1"]);
+    assert!(refused.contains("TLS alone"), "{refused}");
+}
