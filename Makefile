@@ -32,9 +32,9 @@ build: ## Build the program
 .PHONY: demo
 demo: ## Build and run the demo in the terminal; q quits
 	@echo 'Building the program; the first build takes some minutes.'
-	@$(BUILD)
+	@$(BUILD) --profile demo
 	@echo 'Starting the demo: an embedded broker, three simulated apps, six hours of history, then live traffic.'
-	@'$(PROGRAM)' demo
+	@'$(CARGO_TARGET_DIR)/demo/bellwether' demo
 
 .PHONY: record
 record: build ## Record the demo's screen as docs/demo.svg
@@ -106,6 +106,9 @@ advisories: ## Check dependencies for known vulnerabilities
 .PHONY: exceptions
 exceptions: ## List unsafe code and lint exceptions
 	@scripts/lint exceptions
+
+# Many tests wait for processes, so one more than there are cores runs at a time.
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 
 .PHONY: test
 test: setup ## Run every test on a real Kafka broker, and check the generated pages

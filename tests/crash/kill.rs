@@ -10,7 +10,7 @@ use crate::common::wait::patience;
 use crate::common::{Broker, Setup, real_broker, say};
 
 /// Default number of kills; `BELLWETHER_KILLS` overrides it.
-const KILLS: usize = 50;
+const KILLS: usize = 30;
 
 /// Maximum age at which a process is killed while it starts.
 const STARTING: Duration = Duration::from_millis(1500);
