@@ -372,6 +372,9 @@ async fn runs_of_two_tenants_with_the_same_id_have_separate_verdicts() {
     assert_eq!(releases, ["a", "b"].map(|tenant| json!({ "tenant": tenant, "release_id": "v1" })));
 }
 
+/// What a case is about, its events, the statuses of its runs, and the reasons why statements have none.
+type Meant<'a> = (&'a str, Vec<Value>, &'a [&'a str], &'a [&'a str]);
+
 #[tokio::test]
 async fn a_statement_without_a_tenant_counts_only_if_one_tenant_can_be_meant() {
     let (a, b) = (of_tenant("a", run("success")), of_tenant("b", run("success")));
@@ -383,7 +386,7 @@ async fn a_statement_without_a_tenant_counts_only_if_one_tenant_can_be_meant() {
     // Reviews by one person with and without the tenant are about one run, so the later replaces the earlier.
     let first = review("11:00:00", "rv-1", "ann", "reject");
     let second = of_tenant("a", review("12:00:00", "rv-2", "ann", "unsure"));
-    let cases: [(&str, Vec<Value>, &[&str], &[&str]); 8] = [
+    let cases: [Meant<'_>; 8] = [
         ("only one tenant has the run", vec![a.clone(), no.clone()], &["failure"], &[]),
         ("two have it", vec![a.clone(), b.clone(), no.clone()], &["success", "success"], &["several_tenants"]),
         (
