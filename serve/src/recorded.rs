@@ -62,7 +62,7 @@ impl Recorded {
         })
     }
 
-    /// Lists it among those that run, where it can be cancelled.
+    /// Adds it to the list of running statements, so that it can be cancelled.
     pub(crate) fn run(&mut self, sql: &str, canceller: Canceller) {
         let started_at = self.server.now_text();
         self.server.running.add(&self.id, &self.caller, sql, started_at, canceller);

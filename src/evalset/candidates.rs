@@ -53,7 +53,7 @@ pub(super) struct FromCandidates {
     pub(super) root: RootArgs,
 }
 
-/// What a set lacks, and what would give it.
+/// The cases that a set lacks, and the runs or reviews that would supply them.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Proposals {
     /// Cases that `create --from-candidates` would add.

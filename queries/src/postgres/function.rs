@@ -33,7 +33,7 @@ struct PgFunction {
     signature: Signature,
 }
 
-/// What a function returns.
+/// The result of a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Body {
     /// The same for all arguments.

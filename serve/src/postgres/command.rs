@@ -5,7 +5,7 @@
 
 use super::failure::Failure;
 
-/// Settings that are shown, and those that clients are told of at the begin.
+/// The settings that `SHOW` answers. The first ones are also sent when a connection starts.
 pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("server_version", bellwether_queries::SERVER_VERSION),
     ("server_encoding", "UTF8"),
@@ -23,7 +23,7 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("max_identifier_length", "63"),
 ];
 
-/// How many of the settings clients are told of.
+/// Number of settings that are sent when a connection starts.
 pub(super) const REPORTED: usize = 10;
 
 /// A statement about the connection.

@@ -462,7 +462,7 @@ fn unknown_portal(name: &str) -> Failure {
     Failure::new("34000", format!("there is no portal `{name}`, or it waited for too long"))
 }
 
-/// Checks that an answer has the columns that its client was told of.
+/// Checks that an answer has the columns that were described to its client.
 fn check_columns(told: &Schema, found: &Schema) -> Result<(), Failure> {
     let kinds = |schema: &Schema| -> Vec<PgType> {
         schema.fields().iter().map(|field| PgType::of(field.data_type())).collect()

@@ -24,7 +24,7 @@ pub(super) struct Statement {
     pub(super) declared: Vec<u32>,
 }
 
-/// What a statement does.
+/// The work of a prepared statement.
 pub(super) enum Work {
     Nothing,
     Command(Command),
@@ -75,7 +75,7 @@ impl From<Failure> for End {
 // === impl Statement ===
 
 impl Statement {
-    /// Returns the types of the parameters, as the client is told.
+    /// Returns the types of the parameters, as they are described to the client.
     pub(super) fn parameters(&self) -> Vec<u32> {
         let Work::Query(prepared) = &self.work else { return Vec::new() };
         let kinds = prepared.parameters().iter().enumerate();

@@ -1,4 +1,4 @@
-//! The begin of a connection: TLS, the token, and the settings that a client is told of.
+//! Starts a connection: TLS, the token, and the settings that are sent to the client.
 //!
 //! Nothing that a client sends before TLS is taken for a part of what it sends after, because each message is read for itself.
 

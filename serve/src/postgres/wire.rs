@@ -31,7 +31,7 @@ pub(super) struct Wire {
     patience: Duration,
 }
 
-/// What comes from a client.
+/// The result of waiting for a client's message.
 #[derive(Debug)]
 pub(super) enum Received {
     /// A message: its letter and its body.

@@ -16,7 +16,7 @@ pub(super) struct Client {
     pub(super) key: (u32, u32),
 }
 
-/// What came for a request.
+/// The answer to a request.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     /// Rows as text; null values are `NULL`.

@@ -20,7 +20,7 @@ async fn connect(served: &Served) -> TcpStream {
     TcpStream::connect(served.url.trim_start_matches("http://")).await.expect("connects")
 }
 
-/// Sends the begin of a request, and returns what comes until the server ends the connection.
+/// Sends the first bytes of a request, and returns what comes until the server ends the connection.
 async fn ended(served: &Served, text: &str) -> String {
     let mut stream = connect(served).await;
     stream.write_all(text.as_bytes()).await.expect("sends");

@@ -132,7 +132,7 @@ async fn errors_have_their_codes_and_hostile_clients_leave_nothing_behind() {
     assert!(answer(served.get("/v1/statements")).await.1 == json!([]));
     assert_eq!(client.query("SELECT 1 AS a").await.rows, [["1"]], "the one place is free again");
     served.stop.cancel();
-    assert_eq!(client.reply().await.code(), "57P01", "a client is told that the server stops");
+    assert_eq!(client.reply().await.code(), "57P01", "the server says that it stops");
 }
 
 async fn running(served: &Served) {
@@ -209,7 +209,7 @@ async fn portals(client: &mut Client) {
     assert_eq!(client.ask(&[odd, message(b'S', b"")].concat()).await.code(), "0A000");
 }
 
-/// Half and wrong beginnings end, and keep nobody else waiting.
+/// A connection that starts incompletely or wrongly is closed, and no other client waits for it.
 async fn beginnings(address: SocketAddr) {
     let garbage: [&[u8]; 7] = [
         b"",
@@ -234,7 +234,7 @@ async fn beginnings(address: SocketAddr) {
     // An older version of the protocol gets an error that it can show.
     let mut old = Client { stream: TcpStream::connect(address).await.expect("connects"), key: (0, 0) };
     assert_eq!(old.ask(b"\0\0\0\x09\0\x02\0\0\0").await.code(), "08P01");
-    // A newer one is told which is spoken.
+    // The answer to a client of a newer version names the version in use.
     let mut new = Client { stream: TcpStream::connect(address).await.expect("connects"), key: (0, 0) };
     let reply = new.ask(b"\0\0\0\x10\0\x03\0\x02user\0a\0\0").await;
     assert!(reply.letters.starts_with("vR") && reply.state == Some(b'I'), "{}", reply.letters);
