@@ -3,21 +3,23 @@
 //! A release is announced once to each sink: a note under the root says so, which outlives the process. After a kill between the message and
 //! its note it is announced again. Releases older than [`RECENT`] at the start are not announced, so that a first start is quiet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_base::{Backoff, Result};
+use bellwether_evidence::AlertRecord;
 use bellwether_follow::Cursor;
 use bellwether_lake::{AddedFile, Lake, values_of};
-use bellwether_sinks::{Failure, Receipt, ReleaseNotice, Sink};
+use bellwether_sinks::{Failure, Receipt, ReleaseNotice};
 use bellwether_tables::Table;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
+use crate::deliverer::Deliver;
 use crate::destination::micros;
-use crate::send::within;
+use crate::send::{at_most, within};
 
 /// Age up to which a release is announced.
 const RECENT: Duration = Duration::from_secs(24 * 3600);
@@ -27,6 +29,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Most log entries of `releases` that are read at once.
 const MOST_VERSIONS: usize = 256;
+
+/// Time for finding out what a release changes. After it, the release is announced without.
+const DESCRIPTION_TIME: Duration = Duration::from_secs(10);
 
 /// Pauses after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -75,7 +80,8 @@ impl Announcer {
     ///
     /// # Errors
     /// `Unavailable` if storage does not answer.
-    pub(crate) async fn open(lake: &Lake, sinks: &BTreeMap<String, Arc<dyn Sink>>) -> Result<Self> {
+    pub(crate) async fn open(deliver: &Deliver) -> Result<Self> {
+        let lake = &deliver.lake;
         let (version, files) = lake.active_files(Table::Releases).await?;
         let mut announcer = Self {
             releases: Cursor::new(lake.log(Table::Releases), version + 1),
@@ -86,7 +92,7 @@ impl Announcer {
             pause: Backoff::between(FIRST_PAUSE, LONGEST_PAUSE, &*lake.clock()),
             rests_until: i64::MIN,
         };
-        announcer.take(lake, sinks, &files).await?;
+        announcer.take(deliver, &files).await?;
         Ok(announcer)
     }
 
@@ -94,22 +100,22 @@ impl Announcer {
     ///
     /// # Errors
     /// `Unavailable` if storage does not answer.
-    pub(crate) async fn step(&mut self, lake: &Lake, sinks: &BTreeMap<String, Arc<dyn Sink>>) -> Result<()> {
-        let now = lake.clock().now_micros();
+    pub(crate) async fn step(&mut self, deliver: &Deliver) -> Result<()> {
+        let now = deliver.lake.clock().now_micros();
         if now >= self.looks_at {
             self.looks_at = now.saturating_add(micros(INTERVAL));
-            self.look(lake, sinks).await?;
+            self.look(deliver).await?;
         }
-        self.settle(lake).await?;
-        self.send_next(lake, sinks).await
+        self.settle(&deliver.lake).await?;
+        self.send_next(deliver).await
     }
 
     /// Reads new rows of `releases`.
-    async fn look(&mut self, lake: &Lake, sinks: &BTreeMap<String, Arc<dyn Sink>>) -> Result<()> {
+    async fn look(&mut self, deliver: &Deliver) -> Result<()> {
         for entry in self.releases.entries(0, MOST_VERSIONS).await? {
             if entry.brings_rows() {
                 let files: Vec<AddedFile> = entry.added.iter().filter(|file| file.data_change).cloned().collect();
-                self.take(lake, sinks, &files).await?;
+                self.take(deliver, &files).await?;
             }
             self.releases.advance_to(entry.version + 1);
         }
@@ -117,7 +123,8 @@ impl Announcer {
     }
 
     /// Takes in rows, the oldest first, and plans what is recent.
-    async fn take(&mut self, lake: &Lake, sinks: &BTreeMap<String, Arc<dyn Sink>>, files: &[AddedFile]) -> Result<()> {
+    async fn take(&mut self, deliver: &Deliver, files: &[AddedFile]) -> Result<()> {
+        let lake = &deliver.lake;
         let mut rows: Vec<ReleaseRow> = Vec::new();
         for file in files {
             for batch in lake.read(Table::Releases, file, None).await? {
@@ -144,8 +151,8 @@ impl Announcer {
                 started_at: row.first_seen,
                 ..ReleaseNotice::default()
             };
-            let to_each = sinks.keys().map(|sink| Announcement { sink: sink.clone(), notice: notice.clone() });
-            self.waiting.extend(to_each);
+            let announced = told(deliver, &notice);
+            self.waiting.extend(announced.into_iter().map(|sink| Announcement { sink, notice: notice.clone() }));
         }
         Ok(())
     }
@@ -176,19 +183,43 @@ impl Announcer {
     }
 
     /// Sends the next announcement that no process has sent.
-    async fn send_next(&mut self, lake: &Lake, sinks: &BTreeMap<String, Arc<dyn Sink>>) -> Result<()> {
+    async fn send_next(&mut self, deliver: &Deliver) -> Result<()> {
+        let lake = &deliver.lake;
         while self.sending.is_none() && self.rests_until <= lake.clock().now_micros() {
             let Some(announcement) = self.waiting.pop_front() else { return Ok(()) };
-            let Some(sink) = sinks.get(&announcement.sink).cloned() else { continue };
+            let Some(sink) = deliver.sinks.get(&announcement.sink).cloned() else { continue };
             if lake.is_done(&name_of(&announcement)).await? {
                 continue;
             }
-            let (notice, clock) = (announcement.notice.clone(), lake.clock());
-            let result = tokio::spawn(async move { within(sink.announce(&notice), &*clock).await });
+            let (notice, clock, builder) = (announcement.notice.clone(), lake.clock(), Arc::clone(&deliver.builder));
+            let result = tokio::spawn(async move {
+                let described = at_most(builder.describe(notice.clone()), DESCRIPTION_TIME, &*clock).await;
+                let notice = match described {
+                    Some(Ok(described)) => described,
+                    Some(Err(_)) | None => notice,
+                };
+                within(sink.announce(&notice), &*clock).await
+            });
             self.sending = Some(Sending { announcement, result });
         }
         Ok(())
     }
+}
+
+/// Returns the sinks that show releases and to which an alert about this one could go, whatever its urgency and the hour.
+fn told(deliver: &Deliver, release: &ReleaseNotice) -> BTreeSet<String> {
+    let alert = |severity: &str| AlertRecord {
+        severity: severity.to_owned(),
+        tenant: release.tenant.clone(),
+        task: release.task.clone(),
+        release_id: Some(release.release.clone()),
+        ..AlertRecord::default()
+    };
+    let alerts = ["page", "ticket", "info"].map(alert);
+    let routes = deliver.settings.routes.iter();
+    let routes = routes.filter(|route| alerts.iter().any(|alert| route.matcher.matches(alert)));
+    let shows = |sink: &&String| deliver.sinks.get(*sink).is_some_and(|sink| sink.shows_releases());
+    routes.flat_map(|route| &route.sinks).filter(shows).cloned().collect()
 }
 
 /// Returns the name of the note that a release was announced to a sink.

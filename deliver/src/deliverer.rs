@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
+use crate::builds::Builds;
 use crate::destination::{DestinationId, micros};
 use crate::hands::Hands;
 use crate::metrics::Metrics;
@@ -78,7 +79,8 @@ pub struct Deliverer {
     rows: Vec<DeliveryRow>,
     position: Option<i64>,
     under_way: JoinSet<Sent>,
-    /// Wakes the role when a message has a result.
+    evidence: Builds,
+    /// Wakes the role when a message has a result, or a page its evidence.
     answered: Arc<Notify>,
     destination_pauses: BTreeMap<DestinationId, Backoff>,
     sink_pauses: BTreeMap<String, Backoff>,
@@ -132,20 +134,26 @@ impl Follower for Deliverer {
         let position = on.next(&AppId::Delivered.to_string());
         let deliveries = outbox::load(lake).await?;
         let (version, alerts) = all_alerts(lake).await?;
-        let again = |sink: &dyn Sink| Resend { every: sink.resend_every(), ended_for: sink.resend_ended_for() };
+        let again = |sink: &dyn Sink| Resend {
+            every: sink.resend_every(),
+            ended_for: sink.resend_ended_for(),
+            late_evidence: sink.takes_late_evidence(),
+        };
         let sinks = deliver.sinks.iter().map(|(name, sink)| (name.clone(), again(&**sink)));
         let mut planner = Planner::new(deliver.settings.clone(), sinks).with_links(deliver.links.clone());
         let rows = planner.restore(&deliveries, &alerts, position, lake.clock().now_micros())?;
+        let answered: Arc<Notify> = Arc::default();
         Ok(Self {
             metrics: setup.metrics.clone(),
             planner,
             alerts: Cursor::new(lake.log(Table::Alerts), version + 1),
-            releases: Announcer::open(lake, &deliver.sinks).await?,
+            releases: Announcer::open(&deliver).await?,
             on,
             rows,
             position,
             under_way: JoinSet::new(),
-            answered: Arc::default(),
+            evidence: Builds::new(Arc::clone(&deliver.builder), lake.clock(), Arc::clone(&answered)),
+            answered,
             destination_pauses: BTreeMap::new(),
             sink_pauses: BTreeMap::new(),
             has_stood_by: false,
@@ -170,9 +178,11 @@ impl Follower for Deliverer {
         self.rows.extend(planned);
         self.commit().await?;
         let has_sent = self.dispatch().await?;
-        self.releases.step(&self.deliver.lake, &self.deliver.sinks).await?;
+        self.evidence.follow(&self.planner);
+        self.releases.step(&self.deliver).await?;
         self.report();
-        if has_read || has_sent || self.planner.in_flight() == 0 {
+        let is_idle = self.planner.in_flight() == 0 && !self.evidence.are_under_way();
+        if has_read || has_sent || is_idle {
             return Ok(if has_read || has_sent { Step::More } else { Step::CaughtUp });
         }
         // Something is under way: its result is more to take in.
@@ -211,8 +221,11 @@ impl Deliverer {
         Ok(entries.len() == MOST_VERSIONS)
     }
 
-    /// Takes in the results of messages.
+    /// Takes in the results of messages, and the pages that have their evidence now.
     fn collect(&mut self) -> Result<()> {
+        for completed in self.evidence.completed() {
+            self.planner.complete(completed.evaluation, completed.page);
+        }
         while let Some(ended) = self.under_way.try_join_next() {
             match ended {
                 Ok(sent) => self.take_in(sent),
@@ -226,7 +239,7 @@ impl Deliverer {
     fn take_in(&mut self, sent: Sent) {
         let clock = self.deliver.lake.clock();
         let now = clock.now_micros();
-        let Sent { delivery, pages, result } = sent;
+        let Sent { delivery, incomplete, result } = sent;
         let (sink, route) = (delivery.sink().to_owned(), delivery.destination.route.clone());
         let count = |result: &str| self.metrics.messages.with_label_values(&[sink.as_str(), result]).inc();
         let (mut destination_after, mut sink_after) = (now, now);
@@ -238,7 +251,15 @@ impl Deliverer {
                 if let Some(noticed_at) = delivery.noticed_at {
                     let seconds = now.saturating_sub(noticed_at).max(0) as f64 / 1e6;
                     self.metrics.seconds.with_label_values(&[sink.as_str()]).observe(seconds);
-                    tracing::info!(route, sink, pages = pages.len(), seconds, answer = receipt.answer, "delivered");
+                    let (pages, without_evidence) = (delivery.drafts.len(), incomplete.len());
+                    tracing::info!(route, sink, pages, without_evidence, seconds, answer = receipt.answer, "delivered");
+                } else if delivery.is_evidence() {
+                    tracing::info!(
+                        route,
+                        sink,
+                        answer = receipt.answer,
+                        "delivered the evidence of an earlier message"
+                    );
                 }
             }
             Err(Failure::Later { reason, after }) => {
@@ -266,7 +287,7 @@ impl Deliverer {
                 }
             }
         }
-        let outcome = Outcome { result, pages, destination_after, sink_after };
+        let outcome = Outcome { result, incomplete, destination_after, sink_after };
         let rows = self.planner.settle(delivery, outcome, now);
         self.rows.extend(rows);
     }
@@ -330,10 +351,12 @@ impl Deliverer {
         }
         for delivery in due {
             let sink = self.deliver.sinks.get(delivery.sink()).cloned();
-            let builder = Arc::clone(&self.deliver.builder);
+            let builds =
+                delivery.drafts.iter().map(|draft| (!draft.is_built).then(|| self.evidence.for_message(draft)));
+            let builds = builds.collect();
             let (clock, answered) = (Arc::clone(&clock), Arc::clone(&self.answered));
             self.under_way.spawn(async move {
-                let sent = send(delivery, sink, builder, clock).await;
+                let sent = send(delivery, sink, builds, clock).await;
                 answered.notify_one();
                 sent
             });

@@ -9,6 +9,9 @@ use crate::incident::Incident;
 use crate::outbox::Kind;
 use crate::route::Route;
 
+/// Half of the shortest time from a refusal to another attempt, microseconds. It doubles with each refusal in a row.
+const TRY_REFUSED_AFTER: i64 = 30_000_000;
+
 /// A route, a sink, and the incidents that share messages: those of a group, or one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationId {
@@ -32,6 +35,15 @@ pub(crate) struct Wanted {
     pub(crate) planned_at: i64,
 }
 
+// === impl Wanted ===
+
+impl Wanted {
+    /// Returns true if it is a change of the incident, and not evidence that follows.
+    pub(crate) fn is_change(&self) -> bool {
+        self.kind != Kind::Evidence
+    }
+}
+
 /// An incident as a destination knows it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Member {
@@ -46,10 +58,22 @@ pub(crate) struct Member {
     /// A message that it fires may have arrived, although no answer says so.
     pub(crate) maybe_reported: bool,
     pub(crate) pending: Vec<Wanted>,
+    pub(crate) refused: Option<Refused>,
     /// Time at which the service accepted its end, microseconds since the epoch.
     pub(crate) ended_sent_at: Option<i64>,
     /// The reason for which it was held back, as last recorded.
     pub(crate) suppressed: Option<String>,
+}
+
+/// The service has refused the present state of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Time of the last refusal, microseconds since the epoch.
+    at: i64,
+    /// Refusals in a row.
+    times: u32,
+    /// It is sent again: the service may accept it now.
+    is_due: bool,
 }
 
 /// The state of a destination.
@@ -100,6 +124,16 @@ impl Member {
         !self.pending.is_empty()
     }
 
+    /// Returns true if the service has not had the present state.
+    pub(crate) fn has_change(&self) -> bool {
+        self.pending.iter().any(Wanted::is_change)
+    }
+
+    /// Returns true if the service has had the incident without its evidence.
+    pub(crate) fn awaits_evidence(&self) -> bool {
+        self.pending.iter().any(|wanted| !wanted.is_change())
+    }
+
     /// Returns true if the incident ended, and no answer says that the service knows of it.
     pub(crate) fn is_missed(&self) -> bool {
         !self.reported && self.status == Some(Status::Resolved)
@@ -107,7 +141,7 @@ impl Member {
 
     /// Returns true if the service believes that the incident fires.
     pub(crate) fn is_reported_firing(&self) -> bool {
-        self.reported && self.status != Some(Status::Resolved) && self.pending.is_empty()
+        self.reported && self.status != Some(Status::Resolved) && !self.has_change()
     }
 
     /// Returns true if nothing more can come.
@@ -145,7 +179,7 @@ impl Member {
         match (taken_on, status) {
             (Some(taken_on), Status::Firing) => wanted.push(taken_on),
             (None, Status::Acknowledged) => wanted.push((Status::Firing, Kind::Unacknowledged, now, now)),
-            (None, Status::Firing) if around.repeat && around.held.is_none() => {
+            (None, Status::Firing) if (around.repeat || self.is_tried_again()) && around.held.is_none() => {
                 wanted.push((Status::Firing, Kind::Repeated, now, now));
             }
             _ => {}
@@ -153,8 +187,37 @@ impl Member {
         wanted
     }
 
+    /// Returns true if a refused message is sent again.
+    fn is_tried_again(&self) -> bool {
+        self.pending.is_empty() && self.refused.is_some_and(|refused| refused.is_due)
+    }
+
+    /// Takes in that the service refuses the present state.
+    pub(crate) fn refuse(&mut self, now: i64) {
+        let times = self.refused.map_or(0, |refused| refused.times).saturating_add(1);
+        self.refused = Some(Refused { at: now, times, is_due: false });
+    }
+
+    /// Sends a refused message again, now that the service accepts others, unless it was refused shortly before.
+    pub(crate) fn try_again(&mut self, now: i64) {
+        if let Some(refused) = &mut self.refused {
+            let rest = TRY_REFUSED_AFTER.saturating_mul(1 << refused.times.min(10));
+            refused.is_due |= now.saturating_sub(refused.at) >= rest;
+        }
+    }
+
+    /// Sends a refused message again, whenever it was refused: the configuration may be another one.
+    pub(crate) fn try_again_at_start(&mut self) {
+        if let Some(refused) = &mut self.refused {
+            refused.is_due = true;
+        }
+    }
+
     /// Takes in a planned transition.
     pub(crate) fn plan(&mut self, wanted: Wanted) {
+        if let Some(refused) = &mut self.refused {
+            refused.is_due = false;
+        }
         self.planned = self.planned.max(wanted.number);
         self.status = Some(wanted.status);
         if matches!(wanted.kind, Kind::New | Kind::Moved) {
@@ -191,9 +254,19 @@ impl Destination {
             && self.members.values().all(|member| member.pending.is_empty() || member.is_missed())
     }
 
-    /// Returns when something new is due, microseconds since the epoch, if no attempt has failed.
-    pub(crate) fn news_due(&self, route: &Route) -> Option<i64> {
-        let planned = self.members.values().flat_map(|member| &member.pending).map(|wanted| wanted.planned_at).min()?;
+    /// Returns true if all its news is evidence that follows.
+    pub(crate) fn only_evidence(&self) -> bool {
+        self.members.values().any(Member::awaits_evidence) && !self.members.values().any(Member::has_change)
+    }
+
+    /// Returns when something new is due, microseconds since the epoch, if no attempt has failed. `has_evidence` says whether the
+    /// evidence of an incident is there. Evidence that follows is due once all of it is there.
+    pub(crate) fn news_due(&self, route: &Route, has_evidence: impl Fn(&str) -> bool) -> Option<i64> {
+        let pending = || self.members.values().flat_map(|member| &member.pending);
+        let Some(planned) = pending().filter(|wanted| wanted.is_change()).map(|wanted| wanted.planned_at).min() else {
+            let is_there = self.awaiting().all(has_evidence);
+            return pending().map(|wanted| wanted.planned_at).max().filter(|_| is_there);
+        };
         // Incidents whose end is only repeated are no group that a new one joins.
         let is_first = |member: &Member| usize::try_from(member.planned).is_ok_and(|n| n == member.pending.len());
         let is_group = !self.members.values().any(Member::is_done)
@@ -202,6 +275,13 @@ impl Destination {
             None => planned.saturating_add(micros(route.group_wait)),
             Some(sent) => planned.max(sent.saturating_add(micros(route.group_interval))),
         })
+    }
+
+    /// Returns the incidents whose evidence must be there before it follows: all that its message shows.
+    pub(crate) fn awaiting(&self) -> impl Iterator<Item = &str> {
+        let awaits = self.members.values().any(Member::awaits_evidence);
+        let shown = self.members.iter().filter(move |(_, member)| awaits && member.planned > 0 && !member.is_done());
+        shown.map(|(key, _)| key.as_str())
     }
 
     /// Returns when the same is sent again, for services that forget.

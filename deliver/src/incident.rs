@@ -39,8 +39,8 @@ pub(crate) struct Incident {
     pub(crate) noticed_at: i64,
     pub(crate) ended: Option<Ended>,
     pub(crate) acknowledged: Option<Acknowledgement>,
-    /// The page with its evidence, as last built.
-    pub(crate) page: Option<Page>,
+    /// The page with its evidence, as last built, and the evaluation of the row that it was built for.
+    page: Option<(i64, Page)>,
 }
 
 /// All incidents that are open, or of which something is still to be sent.
@@ -80,6 +80,17 @@ impl Incident {
         if !corrected {
             self.alert = last.clone();
         }
+    }
+
+    /// Takes in a page with its evidence, made for a row of this evaluation.
+    pub(crate) fn complete(&mut self, evaluation: i64, page: Page) {
+        self.page = Some((evaluation, page));
+    }
+
+    /// Returns the page with its evidence, if one was built for the present state.
+    pub(crate) fn completed(&self) -> Option<&Page> {
+        let (_, page) = self.page.as_ref().filter(|(evaluation, _)| *evaluation == self.alert.evaluation)?;
+        (page.status == self.status()).then_some(page)
     }
 
     /// Returns the present state.

@@ -6,7 +6,8 @@
 //! * [`inhibit`]: alerts that explain others. [`hands`]: the interface to silences and acknowledgements.
 //! * [`planner`]: decides what is sent, where and when. `destination`: what a sink knows of a group of incidents.
 //! * [`outbox`]: rows of `deliveries`.
-//! * [`page`]: pages of incidents, and the interface of a builder of evidence. `send`: sends one message.
+//! * [`page`]: pages of incidents, and the interface of a builder of evidence. `builds`: evidence that is being made. `send`: sends
+//!   one message.
 //! * `announce`: new releases, for sinks that show changes beside incidents.
 //! * `deliverer`: the role.
 //!
@@ -15,6 +16,7 @@
 //! This crate knows no vendor and no protocol: sinks do.
 
 mod announce;
+mod builds;
 mod deliverer;
 mod destination;
 pub mod hands;

@@ -31,6 +31,8 @@ pub enum Kind {
     Acknowledged,
     Unacknowledged,
     Repeated,
+    /// The incident was sent without its evidence, which is sent once it is there.
+    Evidence,
     Ended,
     Corrected,
 }

@@ -4,17 +4,25 @@ use async_trait::async_trait;
 use bellwether_base::Result;
 use bellwether_evidence::{AlertRecord, Links, minimal};
 use bellwether_sinks::page::{Acknowledgement, Evidence, Status, Suppressed};
-use bellwether_sinks::{Notice, Page};
+use bellwether_sinks::{Notice, Page, ReleaseNotice};
 
 /// Completes pages with evidence from the tables.
 #[async_trait]
 pub trait PageBuilder: Send + Sync {
     /// Returns the page with its evidence. `page` is what the row says by itself; incident, status, times and suppressed alerts stay
-    /// as they are. A builder that takes too long is not waited for.
+    /// as they are. If it takes too long, the page is sent without evidence, which follows where the service takes it.
     ///
     /// # Errors
-    /// Any: the page is then sent as it is, with a note.
+    /// Any: the page is then sent as it is, with a note, and its evidence is tried again.
     async fn build(&self, page: Page, alert: &AlertRecord) -> Result<Page>;
+
+    /// Adds to a new release what it changes, and links. By default there is nothing to add.
+    ///
+    /// # Errors
+    /// Any: the release is then announced as it is.
+    async fn describe(&self, release: ReleaseNotice) -> Result<ReleaseNotice> {
+        Ok(release)
+    }
 }
 
 /// Leaves pages as they are: the evidence is what the row of `alerts` says.
@@ -86,7 +94,7 @@ pub fn test_notice(route: &str, incident: String, status: Status, now: i64) -> N
         suppressed: Vec::new(),
     };
     let page = Page { test: true, ..page_of(&alert, &Links::default(), shown) };
-    Notice { route: route.to_owned(), group: Vec::new(), pages: vec![page], missed: Vec::new() }
+    Notice { route: route.to_owned(), pages: vec![page], ..Notice::default() }
 }
 
 #[cfg(test)]

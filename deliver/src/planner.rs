@@ -3,6 +3,8 @@
 //! * [`Planner::take`] takes in rows of `alerts`, [`Planner::plan`] the time and what people have said. It returns the rows of
 //!   `deliveries` that state what is to be sent.
 //! * [`Planner::due`] returns messages, once those rows are committed; [`Planner::settle`] takes in their results.
+//! * A page that went without its evidence is sent again with it: `Planner::incomplete` returns such incidents, and
+//!   [`Planner::complete`] takes in pages that are ready.
 //! * `planner/restore.rs` builds the same state from the tables, at a start.
 //!
 //! Rules: a message shows the present state, and settles all transitions up to it. A destination has one message under way, so that
@@ -42,19 +44,25 @@ struct SinkState {
     resend_every: Option<i64>,
     /// For how long one that has ended is sent again, microseconds.
     ended_for: Option<i64>,
+    /// It gets the evidence of a page that went without it.
+    late_evidence: bool,
     in_flight: usize,
     /// The reason for which its last message failed.
     failing: Option<String>,
+    /// The reason for which it refused the last message that it has answered.
+    refusing: Option<String>,
     not_before: i64,
 }
 
-/// When the same is sent again to a sink.
+/// What is sent again to a sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resend {
     /// How often; none if once is enough.
     pub every: Option<Duration>,
     /// For how long an incident that has ended is sent again; none if its end is sent once.
     pub ended_for: Option<Duration>,
+    /// A page that went without its evidence is sent again once it has it.
+    pub late_evidence: bool,
 }
 
 /// The destinations of an incident.
@@ -68,8 +76,8 @@ struct Place {
 /// The result of a message.
 pub struct Outcome {
     pub result: Result<Receipt, Failure>,
-    /// The pages that were sent, with their evidence.
-    pub pages: Vec<Page>,
+    /// The incidents whose pages were sent without their evidence.
+    pub incomplete: BTreeSet<String>,
     /// If it failed: no attempt at this destination, and none at this sink, before these times.
     pub destination_after: i64,
     pub sink_after: i64,
@@ -94,6 +102,7 @@ impl Planner {
         let state = |again: Resend| SinkState {
             resend_every: again.every.map(micros),
             ended_for: again.every.and(again.ended_for).map(micros),
+            late_evidence: again.late_evidence,
             ..SinkState::default()
         };
         Self {
@@ -268,11 +277,17 @@ impl Planner {
             }
         }
         let sink = self.sinks.entry(delivery.destination.sink.clone()).or_default();
+        let late_evidence = sink.late_evidence;
         sink.in_flight = sink.in_flight.saturating_sub(1);
         (sink.failing, sink.not_before) = match &outcome.result {
             Err(Failure::Later { reason, .. }) => (Some(reason.clone()), outcome.sink_after),
             Ok(_) | Err(Failure::Refused { .. }) => (None, 0),
         };
+        match &outcome.result {
+            Ok(_) => sink.refusing = None,
+            Err(Failure::Refused { reason }) => sink.refusing = Some(reason.clone()),
+            Err(Failure::Later { .. }) => {}
+        }
         let is_news = !delivery.covers.is_empty();
         let attempt = self.destinations.get(&delivery.destination).map_or(0, |destination| destination.attempt) + 1;
         let (step, reason, receipt) = match &outcome.result {
@@ -288,6 +303,10 @@ impl Planner {
             let Some(incident) = self.incidents.get(&cover.incident) else { continue };
             let wanted = member.pending.iter().find(|wanted| wanted.number == cover.number).cloned();
             let Some(wanted) = wanted else { continue };
+            // It went without once more, with a change: the evidence still follows.
+            if !wanted.is_change() && outcome.incomplete.contains(&cover.incident) {
+                continue;
+            }
             // A long outage is recorded ever more rarely, and for what the message is about.
             let is_own = cover.destination == delivery.destination && !cover.missed;
             if is_final || is_own && attempt.unsigned_abs().is_power_of_two() {
@@ -301,33 +320,74 @@ impl Planner {
                 });
             }
             match is_final {
-                true => member.settle(cover.number, receipt.map(|_| now)),
+                true => {
+                    member.settle(cover.number, receipt.map(|_| now));
+                    match receipt {
+                        Some(_) => member.refused = None,
+                        None if cover.fires && cover.kind != Kind::Evidence => member.refuse(now),
+                        None => {}
+                    }
+                }
                 false => member.maybe_reported |= cover.fires,
             }
         }
         if let Some(destination) = self.destinations.get_mut(&delivery.destination) {
             match (is_final, is_news) {
-                (true, true) => (destination.sent_at, destination.attempt) = (Some(now), 0),
-                (true, false) => (destination.resent_at, destination.attempt) = (Some(now), 0),
+                (true, true) if !delivery.is_evidence() => (destination.sent_at, destination.attempt) = (Some(now), 0),
+                (true, _) => (destination.resent_at, destination.attempt) = (Some(now), 0),
                 (false, _) => destination.attempt = attempt,
             }
             if let Ok(receipt) = outcome.result {
                 destination.receipt = Some(receipt);
             }
         }
-        for page in outcome.pages {
-            if let Some(incident) = self.incidents.get_mut(&page.incident) {
-                incident.page = Some(page);
-            }
+        if step == DeliveryStep::Sent {
+            let of_sink = self.destinations.iter_mut().filter(|(id, _)| id.sink == delivery.destination.sink);
+            let members = of_sink.flat_map(|(_, destination)| destination.members.values_mut());
+            members.for_each(|member| member.try_again(now));
+        }
+        // Planned together with the result, so that it is not lost with the process.
+        if late_evidence && step == DeliveryStep::Sent {
+            rows.extend(self.plan_evidence(&delivery.destination, &outcome.incomplete, now));
         }
         self.forget(now);
         rows
     }
 
-    /// Returns the time at which the oldest transition without a result came about, microseconds since the epoch.
+    /// Plans the evidence of incidents that a destination has had without it. What has ended needs none, and what has changed gets it
+    /// with the change.
+    fn plan_evidence(&mut self, id: &DestinationId, without: &BTreeSet<String>, now: i64) -> Vec<DeliveryRow> {
+        let Some(destination) = self.destinations.get_mut(id) else { return Vec::new() };
+        let mut rows = Vec::new();
+        for (key, member) in destination.members.iter_mut().filter(|(key, _)| without.contains(*key)) {
+            let incident = self.incidents.get(key).filter(|incident| incident.ended.is_none());
+            let (Some(incident), Some(status), false) = (incident, member.status, member.has_news()) else { continue };
+            let (number, kind) = (member.planned + 1, Kind::Evidence);
+            let evidence = Wanted { number, status, kind, at: now, noticed_at: now, planned_at: now };
+            rows.push(row(DeliveryStep::Planned, id, incident, &evidence, now));
+            member.plan(evidence);
+        }
+        rows
+    }
+
+    /// Returns the incidents whose evidence is to follow and is not there, each at a destination that waits for it.
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = (&DestinationId, &str)> {
+        let waiting = self.destinations.iter().flat_map(|(id, waits)| waits.awaiting().map(move |key| (id, key)));
+        waiting.filter(|(_, key)| !self.has_evidence(key))
+    }
+
+    /// Takes in a page that was completed with its evidence, from a row of this evaluation.
+    pub fn complete(&mut self, evaluation: i64, page: Page) {
+        if let Some(incident) = self.incidents.get_mut(&page.incident) {
+            incident.complete(evaluation, page);
+        }
+    }
+
+    /// Returns the time at which the oldest change without a result came about, microseconds since the epoch.
     pub fn oldest(&self) -> Option<i64> {
         let members = self.destinations.values().flat_map(|destination| destination.members.values());
-        members.flat_map(|member| &member.pending).map(|wanted| wanted.noticed_at).min()
+        let changes = members.flat_map(|member| &member.pending).filter(|wanted| wanted.is_change());
+        changes.map(|wanted| wanted.noticed_at).min()
     }
 
     /// Returns the number of messages under way.
@@ -335,9 +395,12 @@ impl Planner {
         self.sinks.values().map(|sink| sink.in_flight).sum()
     }
 
-    /// Returns the sinks whose last message failed, with the reason.
+    /// Returns the sinks whose last message failed or was refused, with the reason.
     pub fn failing(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.sinks.iter().filter_map(|(name, sink)| Some((name.as_str(), sink.failing.as_deref()?)))
+        self.sinks.iter().filter_map(|(name, sink)| {
+            let reason = sink.failing.as_deref().or(sink.refusing.as_deref())?;
+            Some((name.as_str(), reason))
+        })
     }
 
     /// Returns the state of each incident at each destination that fires as far as its service knows: route, sink and incident.

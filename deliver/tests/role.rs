@@ -4,19 +4,20 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings};
-use bellwether_base::{ErrorKind, Result, unique_id};
+use bellwether_base::{Error, ErrorKind, Result, unique_id};
 use bellwether_deliver::outbox::{self, DeliveryStep, Kind};
 use bellwether_deliver::{Deliver, DeliverSettings, DeliverSetup, Deliverer, NoHands, PageBuilder, RowOnly, run};
 use bellwether_evidence::{AlertRecord, Links};
 use bellwether_follow::{FollowHealth, Follower, Step, Until};
 use bellwether_lake::{Advance, Commit, CommitLog, Lake, Outcome, PartitionRange, StorageOptions};
-use bellwether_sinks::page::Status;
+use bellwether_sinks::page::{Evidence, Status};
 use bellwether_sinks::{Failure, Notice, Page, Receipt, ReleaseNotice, Sink};
 use bellwether_tables::Table;
 use common::{BEGIN, Cell, cell, default_value, rows};
@@ -65,6 +66,14 @@ impl Recorder {
 impl Sink for Recorder {
     fn kind(&self) -> &'static str {
         "recorder"
+    }
+
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
+    fn shows_releases(&self) -> bool {
+        true
     }
 
     async fn announce(&self, release: &ReleaseNotice) -> std::result::Result<Option<Receipt>, Failure> {
@@ -406,27 +415,45 @@ async fn another_process_takes_over_and_nothing_is_sent_twice() {
     assert_eq!(sink.states(), [Status::Firing, Status::Resolved]);
 }
 
-/// A builder that takes for ever.
-struct Slow;
+/// A builder that takes longer than a message waits, and fails at first.
+#[derive(Default)]
+struct Slow(AtomicUsize);
 
 #[async_trait]
 impl PageBuilder for Slow {
-    async fn build(&self, _: Page, _: &AlertRecord) -> Result<Page> {
-        std::future::pending().await
+    async fn build(&self, page: Page, _: &AlertRecord) -> Result<Page> {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(Error::unavailable("the store is away"));
+        }
+        let evidence = Evidence { eval_candidates: vec!["c1".to_owned()], ..page.evidence };
+        Ok(Page { evidence, ..page })
     }
 }
 
 #[tokio::test]
-async fn a_page_is_not_held_back_by_its_evidence() {
+async fn a_page_is_not_held_back_by_its_evidence_which_follows() {
     let tables = Tables::new().await;
     tables.begin().await;
     let sink = Recorder::new(Answer::Accepts);
     tables.fires("x", 1).await;
-    until_caught_up(Deliver { builder: Arc::new(Slow), ..tables.deliver(&[("chat", &sink)]) }).await;
-    let page = sink.pages().remove(0);
-    assert!(page.evidence.notes.iter().any(|note| note.contains("was not ready in time")), "{:?}", page.evidence.notes);
-    let row = outbox::load(&tables.lake).await.expect("reads").into_iter().find(|row| row.step == DeliveryStep::Sent);
-    let row = row.expect("sent");
+    let builder = Arc::new(Slow::default());
+    // The first build fails after its message has left. A later process makes the evidence.
+    for messages in [1, 2] {
+        until_caught_up(Deliver { builder: builder.clone(), ..tables.deliver(&[("chat", &sink)]) }).await;
+        assert_eq!(sink.seen().len(), messages);
+    }
+    let [(bare, _), (whole, earlier)] = &sink.seen()[..] else { panic!("two messages: {:?}", sink.states()) };
+    let notes = &bare.pages[0].evidence.notes;
+    assert!(notes.iter().any(|note| note.contains("was not ready in time")) && !bare.evidence_only, "{notes:?}");
+    assert!(notes.iter().any(|note| note == "The evidence follows."), "{notes:?}");
+    assert_eq!(whole.pages[0].evidence.eval_candidates, ["c1"]);
+    assert_eq!((whole.evidence_only, &whole.pages[0].incident), (true, &bare.pages[0].incident));
+    assert_eq!(earlier.as_ref().map(|receipt| receipt.reference.as_str()), Some("message 1"));
+    let rows = outbox::load(&tables.lake).await.expect("reads");
+    let sent: Vec<_> = rows.iter().filter(|row| row.step == DeliveryStep::Sent).collect();
+    assert_eq!(sent.iter().map(|row| row.kind).collect::<Vec<_>>(), [Kind::New, Kind::Evidence]);
+    let row = sent[0];
     assert_eq!(
         (row.answer.as_deref(), row.receipt.as_deref(), row.attempt),
         (Some("202 Accepted"), Some("message 1"), 1)

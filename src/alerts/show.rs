@@ -107,7 +107,7 @@ pub(crate) async fn page_of(lake: Lake, alert: &CurrentAlert, links: &LinkSettin
     let record = records.into_iter().flatten().next();
     let record = record.ok_or_else(|| Error::bug(format!("alert `{}` has no row in `alerts`", alert.alert_id)))?;
     let source = PageSource::new(lake, Links::new(links)).patient(LONGEST_STATEMENT);
-    Ok(Box::pin(source.page(&record)).await)
+    Box::pin(source.page(&record)).await
 }
 
 /// Formats the evidence in a row of `alerts`.

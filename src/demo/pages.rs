@@ -67,8 +67,7 @@ impl PageFiles {
     /// # Errors
     /// `Unavailable` if the file cannot be written.
     pub(crate) fn write_slack(&self, page: &Page) -> Result<()> {
-        let notice =
-            Notice { route: "default".to_owned(), group: Vec::new(), pages: vec![page.clone()], missed: Vec::new() };
+        let notice = Notice { route: "default".to_owned(), pages: vec![page.clone()], ..Notice::default() };
         let text = format!("{:#}\n", slack_message(&notice));
         std::fs::write(&self.slack, text).map_err(|source| {
             Error::unavailable(format!("cannot write `{}`", self.slack.display())).with_source(source)

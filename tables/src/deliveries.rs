@@ -46,8 +46,8 @@ pub const COLUMNS: &[Column] = &[
     required(
         "kind",
         ColumnType::Text,
-        "new; moved: a correction moved the start; acknowledged, unacknowledged: by a person; repeated: still firing; ended; \
-         corrected: ended by a correction of the data",
+        "new; moved: a correction moved the start; acknowledged, unacknowledged: by a person; repeated: still firing; \
+         evidence: sent before without its evidence; ended; corrected: ended by a correction of the data",
     ),
     required("transition", ColumnType::Long, "number of the transition in its incident, from 1"),
     required(

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bellwether_aggregate::AggregatorSettings;
 use bellwether_alerts::{Contracts, Rules, Watch, WatchSettings, Watcher};
 use bellwether_base::ManualClock;
+use bellwether_evals::{EvalsSettings, Sample, resample};
 use bellwether_evidence::{AlertRecord, LinkSettings, Links, PageSource, minimal};
 use bellwether_follow::{FollowHealth, Until};
-use bellwether_lake::Lake;
+use bellwether_lake::{Lake, StorageOptions};
 use bellwether_sinks::Page;
 use bellwether_sinks::page::Status;
 use bellwether_tables::Table;
@@ -173,12 +174,12 @@ pub(crate) async fn page_of_raised(lake: &Lake, rule: &str) -> (AlertRecord, Pag
         }
     }
     let record = found.unwrap_or_else(|| panic!("{rule} fires"));
-    let page = Box::pin(PageSource::new(lake.clone(), links()).page(&record)).await;
+    let page = Box::pin(PageSource::new(lake.clone(), links()).page(&record)).await.expect("reads");
     (record, page)
 }
 
 async fn page(feed: &Feed, record: &AlertRecord) -> Page {
-    Box::pin(PageSource::new(feed.lake.clone(), links()).page(record)).await
+    Box::pin(PageSource::new(feed.lake.clone(), links()).page(record)).await.expect("reads")
 }
 
 /// Returns the row by which an alert began to fire.
@@ -238,12 +239,39 @@ async fn a_page_says_what_broke_where_since_when_and_what_to_do() {
     (draft.incident, draft.status, draft.title) = ("own".to_owned(), Status::Acknowledged, "corrected".to_owned());
     draft.evidence.notes.push("Acknowledged by Ada.".to_owned());
     let source = PageSource::new(feed.lake.clone(), links());
-    let kept = Box::pin(source.complete(draft, &record)).await;
+    let kept = Box::pin(source.complete(draft, &record)).await.expect("reads");
     assert_eq!((kept.incident.as_str(), kept.status, kept.title.as_str()), ("own", Status::Acknowledged, "corrected"));
     assert_eq!(kept.evidence.slices, found.evidence.slices);
     assert!(kept.evidence.notes.contains(&"Acknowledged by Ada.".to_owned()));
 
     other_alerts(&feed, &record).await;
+    sampled(&feed, &record).await;
+}
+
+/// Failed runs of the release that were sampled for review are named, once there are any.
+async fn sampled(feed: &Feed, record: &AlertRecord) {
+    assert!(page(feed, record).await.evidence.eval_candidates.is_empty());
+    let sample =
+        Sample { settings: EvalsSettings::default(), lake: feed.lake.clone(), health: FollowHealth::default() };
+    assert!(Box::pin(resample(sample, &Registry::new())).await.expect("draws") > 0);
+    let named = page(feed, record).await.evidence.eval_candidates;
+    let query = "SELECT candidate_id FROM current_candidates WHERE class = 'tool_failure' AND release_id = 'r18'";
+    let failed: Vec<Value> = feed.sql(query).await.into_iter().map(|mut row| row["candidate_id"].take()).collect();
+    assert!(named.len() == 5 && named.iter().all(|id| failed.contains(&json!(id))), "{named:?} {failed:?}");
+}
+
+#[tokio::test]
+async fn a_page_without_its_tables_is_an_error_and_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("tables");
+    let lake = Lake::open(root.to_str().expect("UTF-8"), &StorageOptions::default()).await.expect("opens");
+    let source = PageSource::new(lake, links());
+    let record = AlertRecord { alert_id: "a".to_owned(), state: "firing".to_owned(), ..AlertRecord::default() };
+    let away = folder.path().join("away");
+    std::fs::rename(&root, &away).expect("moves");
+    Box::pin(source.complete(minimal(&record, &links()), &record)).await.expect_err("no tables");
+    std::fs::rename(&away, &root).expect("moves");
+    Box::pin(source.complete(minimal(&record, &links()), &record)).await.expect("reads");
 }
 
 /// Alerts about data and rules, and alerts without a baseline: what does not apply is absent.

@@ -8,6 +8,7 @@
 //! The evidence suffices at the end of a window of one minute. The window is judged once events from after its end plus
 //! `[alerts].grace` have arrived. Traffic is steady, so that such an event is sent at that very moment, and the clock starts there.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bellwether_base::{Clock, Error, Result, SystemClock};
@@ -30,8 +31,8 @@ const FAILING: [f64; 2] = [0.03, 0.6];
 /// Default of `[alerts].grace`.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Time after the end of traffic in which the last pages are sent.
-const SETTLE: Duration = Duration::from_secs(15);
+/// Time after the end of traffic in which the last pages are sent, and then their evidence, if it was late.
+const SETTLE: Duration = Duration::from_secs(45);
 
 /// Pause between two looks at the time.
 const TICK: Duration = Duration::from_millis(5);
@@ -41,11 +42,16 @@ const SENT: &str = "SELECT CAST(at AS BIGINT) AS at, CAST(noticed_at AS BIGINT) 
                     CAST(written_at AS BIGINT) AS written_at FROM deliveries \
                     WHERE step = 'sent' AND state = 'firing' AND kind = 'new'";
 
+/// Evidence that followed its page: seconds from the transition.
+const FOLLOWED: &str = "SELECT (CAST(e.written_at AS BIGINT) - CAST(n.noticed_at AS BIGINT)) / 1e6 AS seconds \
+                        FROM deliveries AS e JOIN deliveries AS n ON e.incident = n.incident AND n.kind = 'new' \
+                        WHERE e.step = 'sent' AND n.step = 'sent' AND e.kind = 'evidence'";
+
 pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
     let broker = bench.broker.clone().unwrap_or_default();
     let (tasks, window) = (bench.sizes.paged_tasks, Duration::from_secs(bench.sizes.paged_s));
     let (mut pages, mut delivery, mut whole) = (Vec::new(), [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let mut with_evidence = Vec::new();
+    let (mut at_once, mut in_the_end, mut followed) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..bench.sizes.runs {
         let topic = kafka::topic(&broker)?;
         let inbox = bench.scratch.join(format!("{topic}.ndjson"));
@@ -70,7 +76,10 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
             delivery[index].push(at(&mut after_transition, share));
             whole[index].push(at(&mut after_event, share));
         }
-        with_evidence.push(share_with_evidence(&std::fs::read_to_string(&inbox).unwrap_or_default()));
+        let (first, last) = shares_with_evidence(&std::fs::read_to_string(&inbox).unwrap_or_default());
+        at_once.push(first);
+        in_the_end.push(last);
+        followed.push(at(&mut numbers(&setup.query(FOLLOWED)?.0), 0.99));
         setup.remove();
         // A file that cannot be removed is deleted with the temporary folder.
         drop(std::fs::remove_file(&inbox));
@@ -82,7 +91,10 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
         "messages",
         None,
     );
-    section.note("pages with evidence from the tables", &with_evidence, "%", None);
+    section.note("alerts whose first page has its evidence", &at_once, "%", None);
+    let all = pages.iter().any(|count| *count > 0.0).then_some(Bound::AtLeast(100.0));
+    section.note("alerts that have their evidence in the end", &in_the_end, "%", all);
+    section.note("transition to evidence that followed its page, p99", &followed, "s", None);
     // Without a page, no bound was tried.
     let bound = |seconds: f64| pages.iter().any(|count| *count > 0.0).then_some(Bound::AtMost(seconds));
     section.note("transition to delivery, median", &delivery[0], "s", None);
@@ -145,13 +157,25 @@ fn times(answer: &str) -> Result<(Vec<f64>, Vec<f64>)> {
     Ok((after_transition, after_event))
 }
 
-/// Returns how many of the pages in an inbox had their evidence in time, per cent. The statement of such a page was run and checked.
-fn share_with_evidence(inbox: &str) -> f64 {
-    let messages = inbox.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let pages: Vec<serde_json::Value> =
-        messages.filter_map(|message| message["pages"].as_array().cloned()).flatten().collect();
-    let checked = pages.iter().filter(|page| page["evidence"]["reproduce"]["checked"] == true).count();
-    100.0 * checked as f64 / pages.len().max(1) as f64
+/// Returns the numbers of an answer with one column.
+fn numbers(answer: &str) -> Vec<f64> {
+    answer.lines().skip(1).filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+/// Returns how many of the incidents in an inbox had their evidence with the first page, and how many with any, per cent. The
+/// statement of such a page was run and checked.
+fn shares_with_evidence(inbox: &str) -> (f64, f64) {
+    let mut incidents: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for message in inbox.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        for page in message["pages"].as_array().into_iter().flatten() {
+            let incident = page["incident"].as_str().unwrap_or_default().to_owned();
+            incidents.entry(incident).or_default().push(page["evidence"]["reproduce"]["checked"] == true);
+        }
+    }
+    let share = |has: fn(&Vec<bool>) -> bool| {
+        100.0 * incidents.values().filter(|pages| has(pages)).count() as f64 / incidents.len().max(1) as f64
+    };
+    (share(|pages| pages.first().is_some_and(|first| *first)), share(|pages| pages.contains(&true)))
 }
 
 /// Returns the value that a share of all values does not exceed; 0 without values.

@@ -6,13 +6,14 @@
 //! * `numbers`: what the row itself says, in words. `measure`: the runs that are bad by each shipped rule.
 //! * `comparison`: the two sides of an alert, and the span of time that is examined. `runs`: the runs in it.
 //! * One file for each part that the tables tell: `coverage`, `changes`, `slices` (with mix and rate), `examples`, `cost`,
-//!   `reproduce`, `rollback`.
+//!   `candidates`, `reproduce`, `rollback`.
 //! * `ask`: statements and their answers.
 //!
 //! Rules: a part that the data does not tell is absent, and one that fails is absent with a note. A page shows ids, statuses,
 //! classes of errors, durations and costs, but no text of a run. Nothing here writes, waits or sends.
 
 mod ask;
+mod candidates;
 mod changes;
 mod comparison;
 mod cost;

@@ -7,6 +7,7 @@ use bellwether_sinks::page::{Coverage, Link, Status};
 use serde::Deserialize;
 
 use crate::ask::{moment, shown};
+use crate::candidates::candidates;
 use crate::changes::changes;
 use crate::comparison::Comparison;
 use crate::cost;
@@ -104,9 +105,10 @@ pub async fn build(session: &Session, versions: &Versions, record: &AlertRecord,
 /// Adds the parts that explain an alert that fires.
 async fn explain(session: &Session, record: &AlertRecord, links: &Links, page: &mut Page, notes: &mut Vec<String>) {
     let measure = Measure::of(record);
-    let (changed, rolled_back, examined) = futures::join!(
+    let (changed, rolled_back, sampled, examined) = futures::join!(
         Box::pin(changes(session, record)),
         Box::pin(rollback(session, record)),
+        Box::pin(candidates(session, record)),
         Box::pin(examine(session, record, measure.as_ref()))
     );
     if let Some(changed) = part("configuration of the release", changed, notes) {
@@ -114,6 +116,7 @@ async fn explain(session: &Session, record: &AlertRecord, links: &Links, page: &
         notes.extend(changed.notes);
     }
     page.evidence.rollback = part("suggestion to roll back", rolled_back, notes).flatten();
+    page.evidence.eval_candidates = part("runs that were sampled for review", sampled, notes).unwrap_or_default();
     let (Some(measure), Some(Some(examined))) = (measure, part("runs of the alert", examined, notes)) else { return };
     let Examined { comparison, runs, stated, cost } = examined;
     page.evidence.coverage =

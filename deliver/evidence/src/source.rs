@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bellwether_base::Result;
 use bellwether_lake::Lake;
-use bellwether_queries::{Engine, EngineSettings, SessionSettings, SmallFiles};
-use bellwether_sinks::Page;
+use bellwether_queries::{Engine, EngineSettings, Session, SessionSettings, SmallFiles};
+use bellwether_sinks::{Page, ReleaseNotice};
 use bellwether_tables::Table;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
+use crate::changes::changes_of_release;
 use crate::links::Links;
 use crate::page::{Versions, build, minimal};
 use crate::record::AlertRecord;
@@ -78,42 +79,61 @@ impl PageSource {
         minimal(record, &self.links)
     }
 
-    /// Returns the page of an alert, with a note in place of what cannot be read. It is built once for all its receivers. The caller
-    /// owns the deadline.
-    pub async fn page(&self, record: &AlertRecord) -> Page {
-        let opened = match Box::pin(self.open(record)).await {
-            Ok(opened) => opened,
-            Err(error) => return self.without_tables(record, error.message()),
-        };
+    /// Returns the page of an alert, with a note in place of a part that cannot be read. It is built once for all its receivers. The
+    /// caller owns the deadline.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Data` if the tables cannot be read at all. Nothing of that is remembered.
+    pub async fn page(&self, record: &AlertRecord) -> Result<Page> {
+        let opened = Box::pin(self.open(record)).await?;
         let transition = (record.alert_id.clone(), record.at, record.state.clone(), record.change.clone());
         let page = Arc::clone(opened.pages.lock().await.entry(transition).or_default());
         let build = async {
             // The semaphore is never closed.
             let _permit = self.building.acquire().await.ok();
             let settings = SessionSettings { timeout: Some(self.longest_statement), ..SessionSettings::default() };
-            match opened.engine.session(settings) {
-                Ok(session) => Box::pin(build(&session, &opened.versions, record, &self.links)).await,
-                Err(error) => self.without_tables(record, error.message()),
-            }
+            let session = opened.engine.session(settings)?;
+            Ok(Box::pin(build(&session, &opened.versions, record, &self.links)).await)
         };
-        page.get_or_init(|| build).await.clone()
-    }
-
-    fn without_tables(&self, record: &AlertRecord, reason: &str) -> Page {
-        let mut page = self.minimal(record);
-        page.evidence.notes.push(format!("The tables cannot be read: {reason}."));
-        page
+        page.get_or_try_init(|| build).await.cloned()
     }
 
     /// Adds the evidence to a page that was made from the row alone, for a caller that keeps incidents: incident, status, times, title
     /// and suppressed alerts of `page` stay, and so do its notes.
-    pub async fn complete(&self, page: Page, record: &AlertRecord) -> Page {
-        let built = Box::pin(self.page(record)).await;
+    ///
+    /// # Errors
+    /// As [`PageSource::page`].
+    pub async fn complete(&self, page: Page, record: &AlertRecord) -> Result<Page> {
+        let built = Box::pin(self.page(record)).await?;
         let mut evidence = built.evidence;
         let own: Vec<String> =
             page.evidence.notes.iter().filter(|note| !evidence.notes.contains(note)).cloned().collect();
         evidence.notes.splice(0..0, own);
-        Page { evidence, links: built.links, ..page }
+        Ok(Page { evidence, links: built.links, ..page })
+    }
+
+    /// Adds to a release what it changes against the one that ran before it in its task, and a link to the dashboard.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Data` if the tables cannot be read.
+    pub async fn describe(&self, release: ReleaseNotice) -> Result<ReleaseNotice> {
+        let settings = SessionSettings { timeout: Some(self.longest_statement), ..SessionSettings::default() };
+        let session = Box::pin(Session::open(&self.lake, settings)).await?;
+        let task = release.task.as_deref().unwrap_or_default();
+        let now = self.lake.clock().now_micros();
+        let found = changes_of_release(&session, release.tenant.as_deref(), task, &release.release, now);
+        let changes = Box::pin(found).await?.changes;
+        let value = |placeholder: &str| match placeholder {
+            "tenant" => release.tenant.clone(),
+            "task" => release.task.clone(),
+            "release" => Some(release.release.clone()),
+            "baseline" => release.previous.clone(),
+            "from" => Some(release.started_at.div_euclid(1000).to_string()),
+            "to" => Some(now.div_euclid(1000).to_string()),
+            _ => None,
+        };
+        let links = self.links.dashboard(value).into_iter().collect();
+        Ok(ReleaseNotice { changes, links, ..release })
     }
 
     /// Opens the tables as an alert saw them or, if these are gone, the newest ones.

@@ -23,6 +23,7 @@ pub(crate) fn document(notice: &Notice, limit: usize) -> Value {
         "group": group,
         "pages": notice.pages,
         "missed": notice.missed,
+        "evidence_only": notice.evidence_only,
     });
     let mut document = whole;
     for (chars, entries) in LEVELS {

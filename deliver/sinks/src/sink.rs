@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::page::{Change, Link, Page};
 
 /// One message: a page, or several that a route groups.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
     /// Name of the route.
     pub route: String,
@@ -27,6 +27,9 @@ pub struct Notice {
     pub pages: Vec<Page>,
     /// Incidents that began and ended while the sink could not be reached. They are one line, not pages.
     pub missed: Vec<String>,
+    /// Nothing has changed since the last message, except that the pages now have their evidence.
+    #[serde(default)]
+    pub evidence_only: bool,
 }
 
 /// What a sink remembers of a message that it sent, such as the id of a chat message that is updated later. Kept in `deliveries`.
@@ -93,10 +96,21 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// Returns true if a page that had to go without its evidence is sent again with it. A service that would show it as one more alert
+    /// does not want that.
+    fn takes_late_evidence(&self) -> bool {
+        false
+    }
+
     /// Sends a message. `earlier` is the receipt of the last one about the same group, or, ungrouped, incident.
     ///
     /// A message may be sent twice, so that the service must recognise it by [`Page::incident`].
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure>;
+
+    /// Returns true if the service has a place for releases.
+    fn shows_releases(&self) -> bool {
+        false
+    }
 
     /// Tells the service of a new release. Returns nothing if the service has no place for releases.
     async fn announce(&self, _release: &ReleaseNotice) -> Result<Option<Receipt>, Failure> {

@@ -9,6 +9,7 @@ use bellwether_sinks::{Notice, Page, Receipt};
 use super::{AT_ONCE, Planner};
 use crate::destination::{DestinationId, Member};
 use crate::incident::Incident;
+use crate::outbox::Kind;
 use crate::page::{Shown, page_of};
 
 /// Most lines about missed incidents in one message.
@@ -41,6 +42,7 @@ pub(super) struct Cover {
     pub(super) missed: bool,
     /// The message says that the incident fires.
     pub(super) fires: bool,
+    pub(super) kind: Kind,
 }
 
 /// A message that is due.
@@ -53,7 +55,7 @@ pub struct Delivery {
     missed: Vec<String>,
     /// The receipt of the last message about the same.
     pub earlier: Option<Receipt>,
-    /// When the oldest transition in it came about; none if it only repeats, for a service that forgets.
+    /// When the oldest change in it came about; none if it only repeats or completes what the service knows.
     pub noticed_at: Option<i64>,
     /// Since when it is due, microseconds since the epoch.
     pub due_at: i64,
@@ -73,7 +75,23 @@ impl Delivery {
 
     /// Returns the message with finished pages.
     pub fn notice(&self, pages: Vec<Page>) -> Notice {
-        Notice { route: self.destination.route.clone(), group: self.group.clone(), pages, missed: self.missed.clone() }
+        Notice {
+            route: self.destination.route.clone(),
+            group: self.group.clone(),
+            pages,
+            missed: self.missed.clone(),
+            evidence_only: self.is_evidence(),
+        }
+    }
+
+    /// Returns true if it only brings the evidence of pages that went without.
+    pub fn is_evidence(&self) -> bool {
+        self.is_news() && self.covers.iter().all(|cover| cover.kind == Kind::Evidence)
+    }
+
+    /// Returns true if it brings the evidence of an incident whose page went without.
+    pub(crate) fn brings_evidence(&self, incident: &str) -> bool {
+        self.covers.iter().any(|cover| cover.kind == Kind::Evidence && cover.incident == incident)
     }
 
     /// Returns true if it brings news.
@@ -87,10 +105,12 @@ impl Delivery {
 impl Planner {
     /// Returns the messages that are due, and takes them as under way. Call it once the rows of [`Planner::plan`] are committed.
     pub fn due(&mut self, now: i64) -> Vec<Delivery> {
-        let mut due: Vec<(bool, u8, i64, DestinationId)> = Vec::new();
+        let mut due: Vec<((bool, bool, u8), i64, DestinationId)> = Vec::new();
         for (id, destination) in self.destinations.iter().filter(|(_, destination)| !destination.in_flight) {
             let (Some(route), Some(sink)) = (self.route(id), self.sinks.get(&id.sink)) else { continue };
-            let at = destination.news_due(route).or_else(|| destination.resend_due(sink.resend_every));
+            let at = destination
+                .news_due(route, |key| self.has_evidence(key))
+                .or_else(|| destination.resend_due(sink.resend_every));
             // While the sink fails, its own pause decides.
             let not_before = if sink.failing.is_some() { 0 } else { destination.not_before };
             if let Some(at) = at.filter(|at| (*at).max(not_before).max(sink.not_before) <= now) {
@@ -102,13 +122,15 @@ impl Planner {
                     attempt if attempt < PERSISTENCE => 0,
                     _ => 2,
                 };
-                due.push((destination.only_missed(), rank, at, id.clone()));
+                // Evidence comes after all pages.
+                let order = (destination.only_missed(), destination.only_evidence(), rank);
+                due.push((order, at, id.clone()));
             }
         }
         // Missed incidents come last: an earlier message names them, or the newest of them does.
         due.sort();
         let mut deliveries = Vec::new();
-        for (_, _, due_at, id) in due {
+        for (_, due_at, id) in due {
             let free = self.destinations.get(&id).is_some_and(|destination| !destination.in_flight);
             let sink = self.sinks.entry(id.sink.clone()).or_default();
             let most = if sink.failing.is_some() { 1 } else { AT_ONCE };
@@ -153,10 +175,16 @@ impl Planner {
             return None;
         }
         drafts.sort_by_key(|draft| (draft.page.status == Status::Resolved, draft.page.started_at));
-        let covers: Vec<(i64, Cover)> =
+        let mut covers: Vec<(i64, Cover)> =
             self.covers(&shown, false).into_iter().chain(self.covers(&lines, true)).collect();
+        // What is sent again to a service that forgets, while evidence is missing, brings none.
+        let only_evidence = covers.iter().all(|(_, cover)| cover.kind == Kind::Evidence);
+        if only_evidence && !covers.iter().all(|(_, cover)| self.has_evidence(&cover.incident)) {
+            covers.clear();
+        }
         let order = self.route(id).map(|route| route.group_by.clone()).unwrap_or_default();
         let group = order.into_iter().filter_map(|label| Some((label.clone(), id.group.get(&label)?.clone())));
+        let changes = covers.iter().filter(|(_, cover)| cover.kind != Kind::Evidence);
         let all: BTreeSet<&DestinationId> = shown.iter().chain(&lines).map(|(of, _)| of).collect();
         let delivery = Delivery {
             destination: id.clone(),
@@ -164,7 +192,7 @@ impl Planner {
             drafts,
             missed: self.lines(&lines),
             earlier: self.destinations.get(id).and_then(|destination| destination.receipt.clone()),
-            noticed_at: covers.iter().map(|(noticed_at, _)| *noticed_at).min(),
+            noticed_at: changes.map(|(noticed_at, _)| *noticed_at).min(),
             due_at,
             covers: covers.into_iter().map(|(_, cover)| cover).collect(),
             others: all.into_iter().filter(|other| *other != id).cloned().collect(),
@@ -186,7 +214,8 @@ impl Planner {
             let fires = self.incidents.get(key).is_some_and(|incident| incident.ended.is_none());
             for wanted in member.map(|member| member.pending.as_slice()).unwrap_or_default() {
                 let (destination, incident) = (of.clone(), key.clone());
-                covers.push((wanted.noticed_at, Cover { destination, incident, number: wanted.number, missed, fires }));
+                let (number, kind) = (wanted.number, wanted.kind);
+                covers.push((wanted.noticed_at, Cover { destination, incident, number, missed, fires, kind }));
             }
         }
         covers
@@ -222,8 +251,13 @@ impl Planner {
         lines
     }
 
+    /// Returns true if the evidence of an incident is there.
+    pub(super) fn has_evidence(&self, key: &str) -> bool {
+        self.incidents.get(key).is_some_and(|incident| incident.completed().is_some())
+    }
+
     /// Returns the page of an incident in its present state. If the destination knows that state, its evidence need not be built again.
-    fn draft(&self, id: &DestinationId, key: &str) -> Option<Draft> {
+    pub(crate) fn draft(&self, id: &DestinationId, key: &str) -> Option<Draft> {
         let incident = self.incidents.get(key)?;
         let member = self.destinations.get(id)?.members.get(key)?;
         let suppressed: Vec<Suppressed> = self.explained.get(key).cloned().unwrap_or_default();
@@ -237,7 +271,7 @@ impl Planner {
             suppressed,
         };
         let fresh = page_of(&incident.alert, &self.links, shown);
-        let built = incident.page.clone().filter(|page| !member.has_news() && page.status == fresh.status);
+        let built = incident.completed().filter(|_| !member.has_change()).cloned();
         let is_built = built.is_some();
         let page = match built {
             Some(built) => Page {

@@ -47,8 +47,15 @@ impl Planner {
                 self.restore_incident(row);
             }
         }
+        // A sink that was configured differently before may take no evidence any more.
+        for (id, destination) in &mut self.destinations {
+            if !self.sinks.get(&id.sink).is_some_and(|sink| sink.late_evidence) {
+                destination.members.values_mut().for_each(|member| member.pending.retain(Wanted::is_change));
+            }
+        }
         // Whatever is planned may have been sent just before the process ended.
         for member in self.destinations.values_mut().flat_map(|destination| destination.members.values_mut()) {
+            member.try_again_at_start();
             member.maybe_reported |= member.pending.iter().any(|wanted| wanted.status != Status::Resolved);
         }
         let given_up = self.give_up(now);
@@ -82,7 +89,14 @@ impl Planner {
             DeliveryStep::Sent | DeliveryStep::Refused => {
                 let sent_at = (row.step == DeliveryStep::Sent && row.missed != Some(true)).then_some(row.written_at);
                 member.settle(row.transition, sent_at);
-                if row.missed != Some(true) {
+                match row.step {
+                    DeliveryStep::Sent => member.refused = None,
+                    _ if row.state != Status::Resolved && row.kind != Kind::Evidence => member.refuse(row.written_at),
+                    _ => {}
+                }
+                if row.kind == Kind::Evidence {
+                    (destination.resent_at, destination.attempt) = (Some(row.written_at), 0);
+                } else if row.missed != Some(true) {
                     (destination.sent_at, destination.attempt) = (Some(row.written_at), 0);
                 }
                 if row.step == DeliveryStep::Sent && row.missed != Some(true) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_sinks::Notice;
+use bellwether_sinks::page::Link;
 use proptest::prelude::*;
 
 use super::*;
@@ -38,6 +39,8 @@ struct World {
     /// Each message that a service has accepted.
     accepted: Vec<(String, Notice)>,
     silences: Box<dyn Silences>,
+    /// Evidence takes too long for its message.
+    evidence_is_late: bool,
 }
 
 /// The fate of the messages of a step.
@@ -47,6 +50,8 @@ enum Fate {
     Outage,
     /// The service accepts them, but its answer is lost.
     AnswerLost,
+    /// The service does not accept them.
+    Refused,
     /// The process is killed before it commits its plan, before it sends, and after it has sent.
     KilledBeforeCommit,
     KilledBeforeSending,
@@ -75,6 +80,7 @@ impl World {
             stale: BTreeMap::new(),
             accepted: Vec::new(),
             silences: Box::new(NoHands),
+            evidence_is_late: false,
         };
         world.restart();
         world
@@ -160,20 +166,31 @@ impl World {
             return self.restart();
         }
         for delivery in due {
-            let pages: Vec<Page> = delivery.drafts.iter().map(|draft| draft.page.clone()).collect();
-            assert!(!pages.is_empty(), "a message has a page");
+            assert!(!delivery.drafts.is_empty(), "a message has a page");
+            let mut pages: Vec<Page> = delivery.drafts.iter().map(|draft| draft.page.clone()).collect();
+            let mut incomplete = BTreeSet::new();
+            for (page, draft) in pages.iter_mut().zip(&delivery.drafts) {
+                match draft.is_built || !self.evidence_is_late {
+                    true => {
+                        page.links = vec![evidence(draft)];
+                        self.planner.complete(draft.alert.evaluation, draft.page.clone());
+                    }
+                    false => drop(incomplete.insert(page.incident.clone())),
+                }
+            }
             let sink = delivery.sink().to_owned();
             if matches!(fate, Fate::Works | Fate::AnswerLost | Fate::KilledAfterSending) {
-                self.accepted.push((sink, delivery.notice(pages.clone())));
+                self.accepted.push((sink, delivery.notice(pages)));
             }
             let result = match fate {
                 Fate::Works | Fate::KilledAfterSending => {
                     Ok(Receipt { reference: format!("m{}", self.accepted.len()), answer: "ok".to_owned() })
                 }
+                Fate::Refused => Err(Failure::Refused { reason: "token revoked".to_owned() }),
                 _ => Err(Failure::Later { reason: "down".to_owned(), after: None }),
             };
             let after = self.now + 5 * SECOND;
-            let outcome = Outcome { result, pages, destination_after: after, sink_after: after };
+            let outcome = Outcome { result, incomplete, destination_after: after, sink_after: after };
             if fate != Fate::KilledAfterSending {
                 let rows = self.planner.settle(delivery, outcome, self.now);
                 self.commit(rows);
@@ -184,10 +201,24 @@ impl World {
         }
     }
 
+    /// Returns the pages that went without their evidence and have none yet.
+    fn incomplete(&self) -> Vec<Draft> {
+        let keys: BTreeMap<&str, &DestinationId> = self.planner.incomplete().map(|(id, key)| (key, id)).collect();
+        keys.into_iter().filter_map(|(key, id)| self.planner.draft(id, key)).collect()
+    }
+
+    /// Completes the pages that went without their evidence.
+    fn complete(&mut self) {
+        for draft in self.incomplete() {
+            self.planner.complete(draft.alert.evaluation, draft.page);
+        }
+    }
+
     /// Lets everything work for a while.
     fn settle(&mut self) {
         for _ in 0..400 {
             self.now += 5 * SECOND;
+            self.complete();
             self.step(Fate::Works);
         }
     }
@@ -213,8 +244,13 @@ impl World {
 }
 
 fn sinks(settings: &DeliverSettings, every: Option<Duration>) -> Vec<(String, Resend)> {
-    let again = Resend { every, ended_for: Some(ENDED_FOR) };
+    let again = Resend { every, ended_for: Some(ENDED_FOR), late_evidence: true };
     settings.sinks.keys().map(|name| (name.clone(), again)).collect()
+}
+
+/// Stands for the evidence of a page: what it was built for.
+fn evidence(draft: &Draft) -> Link {
+    Link { name: "evidence".to_owned(), url: format!("{} {:?}", draft.alert.evaluation, draft.page.status) }
 }
 
 const TWO: &str = "[deliver.sinks.chat]\n[deliver.sinks.pager]\n[[deliver.routes]]\nname = \"pager\"\nsinks = [\"pager\"]\ncontinue = true\n\
@@ -300,11 +336,11 @@ fn a_failing_sink_delays_no_other_and_a_refusal_does_not_stop_the_next_transitio
             false => Err(Failure::Later { reason: "down".to_owned(), after: None }),
         };
         let after = world.now + 3600 * SECOND;
-        let outcome = Outcome { result, pages: Vec::new(), destination_after: after, sink_after: after };
+        let outcome = Outcome { result, incomplete: BTreeSet::new(), destination_after: after, sink_after: after };
         let rows = world.planner.settle(delivery, outcome, world.now);
         world.commit(rows);
     }
-    assert_eq!(world.planner.failing().collect::<Vec<_>>(), [("chat", "down")]);
+    assert_eq!(world.planner.failing().collect::<Vec<_>>(), [("chat", "down"), ("pager", "token revoked")]);
     assert_eq!(world.steps(DeliveryStep::Refused)[0].reason.as_deref(), Some("token revoked"));
     world.resolve("a");
     world.now += SECOND;
@@ -514,6 +550,141 @@ fn what_is_no_longer_configured_is_given_up_and_goes_elsewhere() {
     assert_eq!(world.known().len(), 1, "the default route takes it");
 }
 
+#[test]
+fn evidence_that_was_late_follows_once_and_survives_a_kill() {
+    let group = "[[deliver.routes]]\nname = \"r\"\nsinks = [\"chat\"]\ngroup_by = [\"severity\"]\n";
+    for (text, pages) in [(ONE.to_owned(), 1), (format!("{ONE}{group}"), 2)] {
+        let mut world = World::new(settings(&text));
+        world.evidence_is_late = true;
+        world.fire("a");
+        world.fire("b");
+        world.step(Fate::Works);
+        world.now += 10 * SECOND;
+        world.step(Fate::Works);
+        let first = world.accepted.len();
+        assert_eq!((first, pages_of(&world, 0).len()), (2 / pages, pages));
+        world.restart();
+        let incomplete = world.incomplete();
+        assert_eq!((incomplete.len(), world.planner.oldest()), (2, None), "evidence is no change");
+        let [a, b] = &incomplete[..] else { panic!("two alerts") };
+        world.planner.complete(a.alert.evaluation, a.page.clone());
+        world.step(Fate::Works);
+        assert_eq!(world.accepted.len(), if pages == 1 { 3 } else { 1 }, "a group waits for all its evidence");
+        world.planner.complete(b.alert.evaluation, b.page.clone());
+        world.step(Fate::Works);
+        assert_eq!(world.accepted.len(), 2 * first);
+        assert!(
+            world.accepted[first..].iter().all(|(_, notice)| notice.evidence_only && notice.pages[0].links.len() == 1)
+        );
+        world.settle();
+        assert_eq!(world.accepted.len(), 2 * first, "once");
+        let kinds = |step| world.steps(step).iter().map(|row| row.kind).filter(|kind| *kind == Kind::Evidence).count();
+        assert_eq!((kinds(DeliveryStep::Planned), kinds(DeliveryStep::Sent)), (2, 2));
+    }
+}
+
+#[test]
+fn what_was_refused_is_sent_again_once_the_sink_accepts_others_or_at_a_start() {
+    for restarts in [false, true] {
+        let mut world = World::new(settings(ONE));
+        world.fire("a");
+        world.step(Fate::Refused);
+        world.settle();
+        assert!(world.accepted.is_empty(), "it is not tried again by itself");
+        assert_eq!(world.planner.failing().collect::<Vec<_>>(), [("chat", "token revoked")]);
+        if restarts {
+            world.restart();
+        } else {
+            world.fire("b");
+        }
+        world.step(Fate::Works);
+        world.step(Fate::Works);
+        assert!(world.known().keys().any(|(_, alert, _)| alert == "a"), "{restarts}");
+        assert_eq!(world.planner.failing().count(), 0);
+        let sent = world.accepted.len();
+        world.settle();
+        assert_eq!(world.accepted.len(), sent, "once");
+    }
+    // A page that is refused for its own sake is tried ever more rarely, not with every message of the sink.
+    let mut world = World::new(settings(ONE));
+    world.fire("bad");
+    world.step(Fate::Refused);
+    for n in 0..200 {
+        world.now += 60 * SECOND;
+        world.fire(&format!("good{n}"));
+        let read = world.alerts[world.read..].to_vec();
+        world.planner.take(&read).expect("takes");
+        world.read = world.alerts.len();
+        let planned = world.planner.plan(world.now, &NoHands);
+        world.commit(planned);
+        for delivery in world.planner.due(world.now) {
+            let is_bad = delivery.drafts[0].alert.alert_id == "bad";
+            let result = match is_bad {
+                true => Err(Failure::Refused { reason: "too long".to_owned() }),
+                false => Ok(Receipt::default()),
+            };
+            let (incomplete, after) = (BTreeSet::new(), world.now);
+            let outcome = Outcome { result, incomplete, destination_after: after, sink_after: after };
+            let rows = world.planner.settle(delivery, outcome, world.now);
+            world.commit(rows);
+        }
+    }
+    let refused = world.steps(DeliveryStep::Refused).len();
+    assert!((4..=8).contains(&refused), "{refused} times in 200 minutes");
+}
+
+#[test]
+fn new_pages_go_before_evidence() {
+    let mut world = World::new(settings(ONE));
+    world.evidence_is_late = true;
+    for id in 0..10 {
+        world.fire(&format!("old{id}"));
+    }
+    for _ in 0..3 {
+        world.step(Fate::Works);
+    }
+    world.complete();
+    world.step(Fate::Outage);
+    world.now += 60 * SECOND;
+    for id in 0..10 {
+        world.fire(&format!("new{id}"));
+    }
+    let before = world.accepted.len();
+    for _ in 0..4 {
+        world.step(Fate::Works);
+    }
+    let sent = &world.accepted[before..];
+    assert!(sent.len() >= 10 && sent[..10].iter().all(|(_, notice)| !notice.evidence_only));
+}
+
+#[test]
+fn late_evidence_holds_up_no_change_and_is_that_of_the_present_state() {
+    let mut world = World::with_resend(settings(ONE), Some(Duration::from_secs(60)));
+    world.evidence_is_late = true;
+    world.fire("a");
+    world.step(Fate::Works);
+    let [old] = &world.incomplete()[..] else { panic!("one alert") };
+    let old = old.clone();
+    // The service hears again that it fires, although the evidence is missing.
+    world.now += 60 * SECOND;
+    world.step(Fate::Works);
+    assert_eq!(world.accepted.len(), 2);
+    let (was, at) = (world.firing["a"], world.firing["a"] - SECOND);
+    world.transition("a", at, "pending", "firing", "moved");
+    world.alerts.last_mut().expect("added").was = Some(was);
+    world.step(Fate::Works);
+    assert_eq!(world.accepted.len(), 3, "a change waits for no evidence");
+    world.planner.complete(old.alert.evaluation, old.page);
+    world.step(Fate::Works);
+    assert_eq!(world.accepted.len(), 3, "evidence of an earlier state");
+    world.complete();
+    world.step(Fate::Works);
+    assert!(world.accepted.len() == 4 && world.accepted[3].1.evidence_only);
+    world.resolve("a");
+    world.step(Fate::Works);
+    assert!(world.incomplete().is_empty(), "an end needs none");
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Event {
@@ -523,6 +694,10 @@ enum Event {
     Retract(u8),
     Stale(u8),
     Pass(u8),
+    /// From now on, evidence is late for its message, or not.
+    Late(bool),
+    /// The pages that went without their evidence get it.
+    Complete,
     /// So many hours in which no service answers.
     Outage(u8),
     Step(Fate),
@@ -545,6 +720,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u8..4).prop_map(Event::Stale),
         3 => (0u8..90).prop_map(Event::Pass),
         1 => (1u8..6).prop_map(Event::Outage),
+        1 => any::<bool>().prop_map(Event::Late),
+        2 => Just(Event::Complete),
         6 => fate.prop_map(Event::Step),
     ]
 }
@@ -582,6 +759,8 @@ fn happen(world: &mut World, event: &Event) -> bool {
             }
         }
         Event::Step(fate) => world.step(*fate),
+        Event::Late(late) => world.evidence_is_late = *late,
+        Event::Complete => world.complete(),
         Event::Fire(_) | Event::Resolve(_) | Event::Stale(_) => {}
     }
     false
@@ -645,6 +824,13 @@ proptest! {
             }
         }
         prop_assert_eq!(world.planner.reported().len(), world.firing.len() * 2);
+        // What a service has last heard of a firing incident has the evidence of that state.
+        prop_assert!(world.incomplete().is_empty());
+        for (sink, alert) in ["chat", "pager"].iter().flat_map(|sink| world.firing.keys().map(move |alert| (*sink, alert))) {
+            let messages = world.accepted.iter().filter(|(to, _)| to == sink).flat_map(|(_, notice)| &notice.pages);
+            let last = messages.filter(|page| &page.alert_id == alert).next_back().expect("sent");
+            prop_assert_eq!(last.links.len(), 1, "{} at {}", alert, sink);
+        }
         prop_assert_eq!(world.planner.oldest(), None);
     }
 }

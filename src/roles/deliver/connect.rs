@@ -8,7 +8,7 @@ use bellwether_base::Result;
 use bellwether_deliver::{Acknowledgement, Hands, PageBuilder, Silences};
 use bellwether_evidence::{AlertRecord, Links, PageSource};
 use bellwether_lake::Lake;
-use bellwether_sinks::Page;
+use bellwether_sinks::{Page, ReleaseNotice};
 use tokio::sync::Mutex;
 
 /// Silences and acknowledgements of the table `alert_actions`.
@@ -84,6 +84,10 @@ impl Evidence {
 #[async_trait]
 impl PageBuilder for Evidence {
     async fn build(&self, page: Page, alert: &AlertRecord) -> Result<Page> {
-        Ok(Box::pin(self.0.complete(page, alert)).await)
+        Box::pin(self.0.complete(page, alert)).await
+    }
+
+    async fn describe(&self, release: ReleaseNotice) -> Result<ReleaseNotice> {
+        Box::pin(self.0.describe(release)).await
     }
 }

@@ -112,7 +112,7 @@ fn notice(job: &str, since: i64, seconds: f64) -> Notice {
         links: Vec::new(),
         suppressed: Vec::new(),
     };
-    Notice { route: "heartbeat".to_owned(), group: Vec::new(), pages: vec![page], missed: Vec::new() }
+    Notice { route: "heartbeat".to_owned(), pages: vec![page], ..Notice::default() }
 }
 
 #[cfg(test)]

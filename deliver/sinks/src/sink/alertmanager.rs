@@ -179,6 +179,10 @@ impl Sink for Alertmanager {
         Some(ENDED_FOR)
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let alerts = alerts(notice, self.clock.now_micros(), self.ahead());
         let batches = batches(&alerts);
@@ -328,8 +332,7 @@ fn label_name(name: &str) -> String {
 }
 
 fn annotations(page: &Page, notice: &Notice) -> BTreeMap<String, String> {
-    let single =
-        Notice { pages: vec![page.clone()], group: Vec::new(), missed: Vec::new(), route: notice.route.clone() };
+    let single = Notice { pages: vec![page.clone()], route: notice.route.clone(), ..Notice::default() };
     let message = Message::new(&single, Detail { chars: 300, lines: 5, ..Detail::FULL });
     let mut description = String::new();
     for part in message.pages.iter().flat_map(|words| &words.parts) {

@@ -212,6 +212,10 @@ impl Sink for Email {
         KIND
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let (message, root) = self.message(notice, earlier)?;
         let mut redactor = Redactor::default();

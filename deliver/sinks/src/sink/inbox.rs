@@ -75,6 +75,10 @@ impl Sink for Inbox {
         KIND
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, _earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let _writing = self.writing.lock().await;
         let mut answers = Vec::new();

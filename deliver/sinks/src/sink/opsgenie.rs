@@ -82,8 +82,13 @@ impl Opsgenie {
         Ok(Self { settings, http })
     }
 
-    /// Sends a request. `action` is none to create an alert.
+    /// Posts a request. `action` is none to create an alert.
     async fn post(&self, page: &Page, action: Option<&str>, body: &Value) -> Result<String, Failure> {
+        self.call(Method::POST, page, action, body).await
+    }
+
+    /// Sends a request about the alert of a page.
+    async fn call(&self, method: Method, page: &Page, action: Option<&str>, body: &Value) -> Result<String, Failure> {
         let key = self.settings.api_key.read().await?;
         let mut redactor = Redactor::default();
         redactor.add(&key);
@@ -99,7 +104,7 @@ impl Opsgenie {
         }
         let call = Call {
             service: "Opsgenie",
-            method: Method::POST,
+            method,
             url,
             headers: vec![
                 ("content-type", "application/json".to_owned()),
@@ -111,6 +116,12 @@ impl Opsgenie {
         };
         let answer = self.http.send(call).await?;
         Ok(redactor.line(&answer.body, 200))
+    }
+
+    /// Puts the evidence into the description of an alert that Opsgenie has: one that is created again keeps its first description.
+    async fn describe(&self, page: &Page) -> Result<String, Failure> {
+        let body = json!({"description": fitting(page, None)});
+        self.call(Method::PUT, page, Some("description"), &body).await
     }
 
     async fn page(&self, page: &Page, known: bool, missed: Option<&str>) -> Result<String, Failure> {
@@ -137,10 +148,18 @@ impl Sink for Opsgenie {
         KIND
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let missed = Message::new(notice, Detail { pages: 0, ..Detail::FULL }).missed;
         let mut answers = PageAnswers::default();
         for page in &notice.pages {
+            if notice.evidence_only {
+                answers.add(self.describe(page).await)?;
+                continue;
+            }
             answers.add(self.page(page, earlier.is_some(), missed.as_deref()).await)?;
         }
         let reference = notice.pages.first().map(|page| text::key(&page.incident, MAX_ALIAS)).unwrap_or_default();
@@ -150,7 +169,6 @@ impl Sink for Opsgenie {
 
 /// Returns the alert of a page.
 fn create(page: &Page, settings: &OpsgenieSettings, missed: Option<&str>) -> Value {
-    let description = fit(|detail| description(page, detail, missed), |text| text::length(text) <= MAX_DESCRIPTION);
     let teams: Vec<Value> = settings.teams.iter().map(|name| json!({"type": "team", "name": name})).collect();
     let priority = match page.severity {
         Severity::Page => "P1",
@@ -160,7 +178,7 @@ fn create(page: &Page, settings: &OpsgenieSettings, missed: Option<&str>) -> Val
     let mut alert = json!({
         "message": text::cut(&heading(page), MAX_MESSAGE),
         "alias": text::key(&page.incident, MAX_ALIAS),
-        "description": text::cut(&description, MAX_DESCRIPTION),
+        "description": fitting(page, missed),
         "priority": priority,
         "source": SOURCE,
         "tags": settings.tags,
@@ -175,8 +193,14 @@ fn create(page: &Page, settings: &OpsgenieSettings, missed: Option<&str>) -> Val
     alert
 }
 
+/// Returns as much of the description as the limit allows.
+fn fitting(page: &Page, missed: Option<&str>) -> String {
+    let description = fit(|detail| description(page, detail, missed), |text| text::length(text) <= MAX_DESCRIPTION);
+    text::cut(&description, MAX_DESCRIPTION)
+}
+
 fn description(page: &Page, detail: Detail, missed: Option<&str>) -> String {
-    let single = Notice { route: String::new(), group: Vec::new(), pages: vec![page.clone()], missed: Vec::new() };
+    let single = Notice { pages: vec![page.clone()], ..Notice::default() };
     let mut lines = Vec::new();
     for words in Message::new(&single, detail).pages {
         lines.push(words.title);

@@ -108,14 +108,24 @@ impl Sink for Pagerduty {
         KIND
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let missed = Message::new(notice, Detail { pages: 0, ..Detail::FULL }).missed;
         let mut answers = PageAnswers::default();
         for page in &notice.pages {
-            answers.add(self.page(page, earlier.is_some(), missed.as_deref()).await)?;
+            // Only a trigger carries evidence.
+            let known = earlier.is_some() && !notice.evidence_only;
+            answers.add(self.page(page, known, missed.as_deref()).await)?;
         }
         let reference = notice.pages.first().map(|page| text::key(&page.incident, MAX_KEY)).unwrap_or_default();
         answers.receipt(reference)
+    }
+
+    fn shows_releases(&self) -> bool {
+        self.settings.releases
     }
 
     async fn announce(&self, release: &ReleaseNotice) -> Result<Option<Receipt>, Failure> {
@@ -186,7 +196,7 @@ fn payload(page: &Page, detail: Detail, missed: Option<&str>) -> Value {
 
 /// Returns the parts of the page by their labels.
 fn details(page: &Page, detail: Detail, missed: Option<&str>) -> Value {
-    let single = Notice { route: String::new(), group: Vec::new(), pages: vec![page.clone()], missed: Vec::new() };
+    let single = Notice { pages: vec![page.clone()], ..Notice::default() };
     let mut details = Map::new();
     for part in Message::new(&single, detail).pages.into_iter().flat_map(|words| words.parts) {
         let mut lines: Vec<String> = part.lines.iter().map(|line| line_of(&Plain, line, 4000)).collect();

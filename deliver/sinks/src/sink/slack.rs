@@ -135,7 +135,17 @@ impl Slack {
             update["channel"] = posted.channel.as_str().into();
             update["ts"] = posted.ts.as_str().into();
             match self.call(token, "chat.update", &update).await {
+                // An edit notifies no one, and evidence is no change that anyone has to hear of.
+                Ok(_) if notice.evidence_only => {
+                    let answer = format!("updated {}", posted.ts);
+                    return Ok(Receipt { reference: json!(posted).to_string(), answer });
+                }
                 Ok(_) => return self.reply(token, notice, posted).await,
+                // Someone has deleted it. Evidence alone is no reason to notify people again.
+                Err(error) if error.is_gone() && notice.evidence_only => {
+                    let answer = format!("{} was deleted", posted.ts);
+                    return Ok(Receipt { reference: json!(posted).to_string(), answer });
+                }
                 Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error.failure),
             }
@@ -194,6 +204,11 @@ impl Slack {
 impl Sink for Slack {
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    /// A bot edits its message. A webhook could only post a second one.
+    fn takes_late_evidence(&self) -> bool {
+        self.settings.token.is_some()
     }
 
     async fn send(&self, notice: &Notice, earlier: Option<&Receipt>) -> Result<Receipt, Failure> {

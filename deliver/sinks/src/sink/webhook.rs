@@ -172,6 +172,10 @@ impl Sink for Webhook {
         KIND
     }
 
+    fn takes_late_evidence(&self) -> bool {
+        true
+    }
+
     async fn send(&self, notice: &Notice, _earlier: Option<&Receipt>) -> Result<Receipt, Failure> {
         let now = self.clock.now_micros();
         let event = event(notice, &self.settings.source, now);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwether_sinks::{Failure, Sink};
+use bellwether_sinks::{Failure, Notice, Sink};
 use insta::assert_json_snapshot;
 
 use crate::common::server::{Reply, Server};
@@ -65,6 +65,22 @@ async fn a_bot_updates_its_message_and_replies_in_the_thread() {
     let update = requests[3].json();
     assert_eq!((update["channel"].as_str(), update["ts"].as_str()), (Some("C0123"), Some("1503435956.000247")));
     assert_json_snapshot!("slack_reply", requests[4].json());
+}
+
+#[tokio::test]
+async fn evidence_that_follows_edits_the_message_of_a_bot_and_is_nothing_for_a_webhook() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start((0..2).map(|_| Reply::new(200, POSTED)).collect()).await;
+    let bot = bot(&server, dir.path());
+    let posted = bot.send(&notice(vec![page()]), None).await.unwrap();
+    let evidence = Notice { evidence_only: true, ..notice(vec![page()]) };
+    let updated = bot.send(&evidence, Some(&posted)).await.unwrap();
+    assert_eq!((updated.reference, updated.answer.as_str()), (posted.reference, "updated 1503435956.000247"));
+    let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/api/chat.postMessage", "/api/chat.update"], "no reply, which would notify people");
+    let url = secret(dir.path(), "url", &server.url());
+    let webhook = sink(&format!("kind = \"slack\"\nurl = {url}\nallow_private = true"));
+    assert!(bot.takes_late_evidence() && !webhook.takes_late_evidence());
 }
 
 #[tokio::test]

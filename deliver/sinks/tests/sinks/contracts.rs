@@ -39,7 +39,7 @@ fn a_contract_takes_a_good_request_and_refuses_each_breach() {
         json!({ "matchers": [matcher], "startsAt": time, "endsAt": time, "createdBy": "Ada", "comment": "c" });
     let cloud = json!({ "specversion": "1.0", "id": "1", "source": "bellwether", "type": "t", "time": time });
     let post = json!([{ "labels": { "alertname": "x" }, "startsAt": time }]);
-    let breaches: [(&str, Value, Breaches); 9] = [
+    let breaches: [(&str, Value, Breaches); 10] = [
         (
             "pagerduty.event",
             event,
@@ -72,6 +72,11 @@ fn a_contract_takes_a_good_request_and_refuses_each_breach() {
                 ("/tags", json!(vec!["t"; 21])),
                 ("/details/a", json!(1)),
             ],
+        ),
+        (
+            "opsgenie.description",
+            json!({"description": "d"}),
+            vec![("/description", json!("x".repeat(15_001))), ("/note", json!("n"))],
         ),
         ("opsgenie.action", action, vec![("/user", json!("x".repeat(101))), ("/message", json!("m"))]),
         (

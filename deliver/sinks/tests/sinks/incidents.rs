@@ -1,7 +1,7 @@
 //! PagerDuty and Opsgenie: one key for each incident.
 
 use bellwether_sinks::page::Severity;
-use bellwether_sinks::{Failure, Receipt, ReleaseNotice};
+use bellwether_sinks::{Failure, Notice, Receipt, ReleaseNotice};
 use insta::assert_json_snapshot;
 
 use crate::common::server::{Reply, Server};
@@ -90,6 +90,23 @@ async fn pagerduty_shows_releases_as_changes() {
     let request = server.request();
     assert_eq!(request.target, "/v2/change/enqueue");
     assert_json_snapshot!("pagerduty_change", request.json());
+}
+
+#[tokio::test]
+async fn evidence_that_follows_becomes_the_description_of_an_alert_in_opsgenie() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(vec![Reply::new(202, "{}"), Reply::new(202, "{}")]).await;
+    let sink = opsgenie(&server, dir.path());
+    let receipt = sink.send(&notice(vec![page()]), None).await.unwrap();
+    let evidence = Notice { evidence_only: true, ..notice(vec![page()]) };
+    sink.send(&evidence, Some(&receipt)).await.unwrap();
+    let requests = server.requests();
+    let [created, described] = &requests[..] else { panic!("{} requests", requests.len()) };
+    assert_eq!(
+        (described.method.as_str(), described.target.as_str()),
+        ("PUT", "/v2/alerts/a1b2c3%2F1789999000000000/description?identifierType=alias")
+    );
+    assert_eq!(described.json(), serde_json::json!({"description": created.json()["description"]}));
 }
 
 #[tokio::test]

@@ -16,12 +16,13 @@ static SCHEMAS: LazyLock<BTreeMap<&str, Validator>> =
     LazyLock::new(|| CONTRACTS.iter().map(|name| (*name, schema(name))).collect());
 
 /// Every contract.
-pub(crate) const CONTRACTS: [&str; 9] = [
+pub(crate) const CONTRACTS: [&str; 10] = [
     "alertmanager.post_alerts",
     "alertmanager.post_silence",
     "cloudevents",
     "opsgenie.action",
     "opsgenie.create",
+    "opsgenie.description",
     "pagerduty.change",
     "pagerduty.event",
     "slack.message",
@@ -56,6 +57,7 @@ fn contract(request: &Recorded, body: &Value) -> Option<&'static str> {
         "/v2/enqueue" => Some("pagerduty.event"),
         "/v2/change/enqueue" => Some("pagerduty.change"),
         "/v2/alerts" => Some("opsgenie.create"),
+        _ if path.starts_with("/v2/alerts/") && path.ends_with("/description") => Some("opsgenie.description"),
         _ if path.starts_with("/v2/alerts/") => Some("opsgenie.action"),
         _ if path.ends_with("/api/v2/alerts") => Some("alertmanager.post_alerts"),
         _ if path.ends_with("/api/v2/silences") => Some("alertmanager.post_silence"),

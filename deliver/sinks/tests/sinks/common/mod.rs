@@ -100,7 +100,7 @@ pub(crate) fn assert_valid(schema: &Validator, value: &Value) {
 
 /// Returns a notice of pages.
 pub(crate) fn notice(pages: Vec<Page>) -> Notice {
-    Notice { route: "on-call".to_owned(), group: Vec::new(), pages, missed: Vec::new() }
+    Notice { route: "on-call".to_owned(), pages, ..Notice::default() }
 }
 
 /// Returns a page with all evidence.

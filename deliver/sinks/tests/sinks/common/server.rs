@@ -16,6 +16,7 @@ use super::contract::violations;
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
+    pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
@@ -128,6 +129,7 @@ async fn answer(State(state): State<Arc<Mutex<Exchange>>>, request: Request) -> 
     let headers = parts.headers.iter();
     let reply = {
         let recorded = Recorded {
+            method: parts.method.to_string(),
             target: parts.uri.to_string(),
             headers: headers
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))

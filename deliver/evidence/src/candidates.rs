@@ -1,0 +1,39 @@
+//! Eval candidates: runs that were sampled for review and that failed in what the alert is about.
+
+use bellwether_base::Result;
+use bellwether_queries::{Session, quoted};
+use serde::Deserialize;
+
+use crate::ask::moment;
+use crate::comparison;
+use crate::record::AlertRecord;
+
+/// Most candidates on a page.
+const MOST: usize = 5;
+
+/// How far back runs are looked for if the start of the change is not known, microseconds.
+const BEFORE: i64 = 86_400_000_000;
+
+#[derive(Debug, Deserialize)]
+struct Candidate {
+    candidate_id: String,
+}
+
+/// Returns the ids of failed runs of the alert's task and release, since the change began, that wait for review or were reviewed: the
+/// most severe first. There are none where no runs are sampled.
+pub(crate) async fn candidates(session: &Session, record: &AlertRecord) -> Result<Vec<String>> {
+    let mut conditions = vec![
+        "kind = 'failure'".to_owned(),
+        format!("ended_at >= {}", moment(record.since.unwrap_or(record.at.saturating_sub(BEFORE)))),
+        format!("ended_at < {}", moment(record.at)),
+    ];
+    let release = record.release_id.as_deref();
+    let of = [("tenant", comparison::tenant(record)), ("task", comparison::task(record)), ("release_id", release)];
+    conditions.extend(of.into_iter().filter_map(|(column, value)| Some(format!("{column} = {}", quoted(value?)))));
+    let query = format!(
+        "SELECT candidate_id FROM current_candidates WHERE {} ORDER BY CASE severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 \
+         WHEN 'medium' THEN 2 ELSE 3 END, ended_at DESC, candidate_id LIMIT {MOST}",
+        conditions.join(" AND ")
+    );
+    Ok(session.rows::<Candidate>(&query).await?.into_iter().map(|candidate| candidate.candidate_id).collect())
+}

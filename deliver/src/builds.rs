@@ -1,0 +1,180 @@
+//! Evidence that is being made: for a message that waits for it for a while, and for a page that went without it.
+//!
+//! A build that is too late for its message goes on, so that its work serves the message after it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwether_base::{Backoff, Clock, Error, Result};
+use bellwether_sinks::Page;
+use bellwether_sinks::page::Status;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::{Id, JoinSet};
+
+use crate::destination::micros;
+use crate::page::PageBuilder;
+use crate::planner::{Draft, Planner};
+
+/// Builds at the same time. Most of a build is the planning of statements, and the pages of one minute share two or four processors.
+const AT_ONCE: usize = 4;
+
+/// Longest time for a build. Its statements have limits of their own; this one is for storage that does not answer.
+const LONGEST_BUILD: Duration = Duration::from_secs(60);
+
+/// Pauses after a build that failed, of the same incident.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A page with its evidence, and the evaluation of the row that it was built for.
+pub(crate) struct Completed {
+    pub(crate) evaluation: i64,
+    pub(crate) page: Page,
+}
+
+/// A page that may come: none until it is there.
+pub(crate) type Awaited = watch::Receiver<Option<Page>>;
+
+/// A build under way, and what it is for.
+struct Running {
+    incident: String,
+    evaluation: i64,
+    status: Status,
+    ready: Arc<watch::Sender<Option<Page>>>,
+}
+
+/// The pauses of an incident whose build failed.
+struct Failing {
+    pauses: Backoff,
+    not_before: i64,
+}
+
+/// The builds of a deliverer.
+pub(crate) struct Builds {
+    builder: Arc<dyn PageBuilder>,
+    clock: Arc<dyn Clock>,
+    /// Woken when a build ends.
+    ended: Arc<Notify>,
+    places: Arc<Semaphore>,
+    /// A build that was given up has no result.
+    tasks: JoinSet<Option<Result<Completed>>>,
+    running: HashMap<Id, Running>,
+    /// The build for a page that went without: one at a time, so that most places are left to new pages.
+    following: Option<Id>,
+    failing: HashMap<String, Failing>,
+}
+
+// === impl Builds ===
+
+impl Builds {
+    pub(crate) fn new(builder: Arc<dyn PageBuilder>, clock: Arc<dyn Clock>, ended: Arc<Notify>) -> Self {
+        let (places, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+        let (running, failing) = (HashMap::new(), HashMap::new());
+        Self { builder, clock, ended, places, tasks, running, following: None, failing }
+    }
+
+    /// Returns true if a build is under way.
+    pub(crate) fn are_under_way(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Builds the page of a message, or joins the build that another sink waits for. A build that could not start before all its
+    /// receivers were dropped is given up.
+    pub(crate) fn for_message(&mut self, draft: &Draft) -> Awaited {
+        let same = |running: &&Running| {
+            (running.incident.as_str(), running.evaluation, running.status)
+                == (draft.page.incident.as_str(), draft.alert.evaluation, draft.page.status)
+        };
+        if let Some(running) = self.running.values().find(same) {
+            return running.ready.subscribe();
+        }
+        let (ready, awaited) = watch::channel(None);
+        self.start(draft.clone(), ready, true);
+        awaited
+    }
+
+    /// Builds the next page that went without its evidence, unless the one before is still under way.
+    pub(crate) fn follow(&mut self, planner: &Planner) {
+        if self.following.is_some() {
+            return;
+        }
+        let now = self.clock.now_micros();
+        let under_way: HashSet<&str> = self.running.values().map(|running| running.incident.as_str()).collect();
+        let rests = |key: &str| self.failing.get(key).is_some_and(|failing| now < failing.not_before);
+        let next = planner.incomplete().find(|(_, key)| !under_way.contains(key) && !rests(key));
+        if let Some(draft) = next.and_then(|(id, key)| planner.draft(id, key)) {
+            self.following = Some(self.start(draft, watch::channel(None).0, false));
+        }
+    }
+
+    /// Starts a build. If it is `given_up`, it does so once nobody waits for it, unless it is under way by then.
+    fn start(&mut self, draft: Draft, ready: watch::Sender<Option<Page>>, given_up: bool) -> Id {
+        let (builder, clock) = (Arc::clone(&self.builder), Arc::clone(&self.clock));
+        let (places, ended, ready) = (Arc::clone(&self.places), Arc::clone(&self.ended), Arc::new(ready));
+        let running = Running {
+            incident: draft.page.incident.clone(),
+            evaluation: draft.alert.evaluation,
+            status: draft.page.status,
+            ready: Arc::clone(&ready),
+        };
+        let build = async move {
+            let place = tokio::select! {
+                place = places.acquire_owned() => place.ok()?,
+                () = ready.closed(), if given_up => return None,
+            };
+            let built = tokio::select! {
+                built = builder.build(draft.page, &draft.alert) => built,
+                () = clock.sleep(LONGEST_BUILD) => {
+                    Err(Error::unavailable(format!("it took longer than {} s", LONGEST_BUILD.as_secs())))
+                }
+            };
+            drop(place);
+            if let Ok(page) = &built {
+                ready.send_replace(Some(page.clone()));
+            }
+            Some(built.map(|page| Completed { evaluation: draft.alert.evaluation, page }))
+        };
+        let task = async move {
+            let built = build.await;
+            ended.notify_one();
+            built
+        };
+        let id = self.tasks.spawn(task).id();
+        self.running.insert(id, running);
+        id
+    }
+
+    /// Returns the pages that were completed since the last call.
+    pub(crate) fn completed(&mut self) -> Vec<Completed> {
+        let mut completed = Vec::new();
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            let (id, built) = match ended {
+                Ok((id, built)) => (id, built.map(|built| built.map_err(|error| error.chain()))),
+                Err(error) => (error.id(), Some(Err(error.to_string()))),
+            };
+            self.following = self.following.filter(|following| *following != id);
+            let Some(Running { incident, .. }) = self.running.remove(&id) else { continue };
+            match built {
+                Some(Ok(page)) => {
+                    self.failing.remove(&incident);
+                    completed.push(page);
+                }
+                Some(Err(why)) => self.rest(incident, &why),
+                None => {}
+            }
+        }
+        completed
+    }
+
+    /// Lets an incident whose build failed rest for a while.
+    fn rest(&mut self, incident: String, why: &str) {
+        tracing::warn!(incident, why, "the evidence of an alert could not be made");
+        let clock = Arc::clone(&self.clock);
+        // Incidents that ended are forgotten once their pauses are over.
+        let now = clock.now_micros();
+        self.failing.retain(|_, failing| now < failing.not_before.saturating_add(micros(LONGEST_PAUSE)));
+        let new = || Failing { pauses: Backoff::between(FIRST_PAUSE, LONGEST_PAUSE, &*clock), not_before: 0 };
+        let failing = self.failing.entry(incident).or_insert_with(new);
+        failing.not_before = now.saturating_add(micros(failing.pauses.pause()));
+    }
+}
