@@ -3,7 +3,7 @@
 //! A detector walks a bounded distance from its sign, by the methods of [`Search`], which count the bytes that are looked at. A test
 //! holds this count to a multiple of the length, for texts made to cost much.
 
-use crate::classes::{self, Masks};
+use crate::classes;
 use crate::context::{self, Context};
 use crate::{Finding, Kind, Redactor, addresses, numbers, prefilter, secrets};
 
@@ -39,8 +39,7 @@ pub(crate) fn is_plain(name: &str, text: &str) -> bool {
     if secrets::may_name(name) || bytes.len() < SHORTEST {
         return !secrets::may_name(name);
     }
-    let passed = prefilter::next(bytes, 0, false);
-    passed.next == bytes.len() && !(passed.has_values && secrets::is_introduced(bytes))
+    prefilter::is_clean(bytes)
 }
 
 /// Searches a text for everything that it must not contain.
@@ -51,23 +50,23 @@ pub(crate) fn all(redactor: &Redactor, search: &mut Search<'_>) {
     if secrets::whole(search) {
         return;
     }
-    let masks = classes::blocks(search.bytes).fold(Masks::default(), Masks::or);
+    let has = classes::Present::of(search.bytes);
     let long = classes::next_long_word(search.bytes, 0);
     search.looked(2 * search.bytes.len());
-    if masks.at != 0 {
+    if has.at {
         addresses::emails(search);
     }
-    if masks.digits != 0 {
+    if has.digits {
         numbers::find(search);
     }
-    if masks.signs != 0 {
+    if has.signs {
         secrets::after_signs(search);
         addresses::ipv6(search);
     }
-    if masks.hyphens != 0 {
+    if has.marks {
         secrets::pem(search);
     }
-    if masks.digits != 0 || long.is_some() {
+    if has.digits || long.is_some() {
         secrets::after_words(search);
     }
     if let Some(start) = long {

@@ -26,6 +26,7 @@ mod policy;
 mod prefilter;
 mod secrets;
 mod session;
+mod word;
 
 pub use kind::Kind;
 pub use policy::{DETECTORS, LEAST_KEY_BYTES, Policy, PolicyError, Redactor, Setting};

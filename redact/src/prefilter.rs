@@ -1,21 +1,38 @@
 //! Passes over texts that no detector would find anything in, many bytes at a time: most texts, and most strings of a document.
 //!
-//! [`next`] returns the first place that is worth a search. It may name a place where nothing is found, and never passes over a
-//! finding: each rule here is weaker than the detectors that it stands for, and a property test compares them. A document is looked
-//! at as it is written, with its escapes, so that strings without suspects are never unescaped.
+//! A pass names the places that are worth a search, the *suspects*. A suspect may turn out to be nothing, but every finding has one
+//! in its text, or in its string of a document: each rule here is weaker than the detectors that it stands for, and a property test
+//! compares them. A document is looked at as it is written, with its escapes, so that strings without suspects are never unescaped.
+//!
+//! Most rules are about sets of bytes, as bits of a number for each block, and look back only: a suspect is noticed at its last byte.
+
+mod bits;
 
 use crate::addresses::IPV4_GROUPS;
 use crate::checksum::nhs;
-use crate::classes::{self, BLOCK, is_part};
+use crate::classes::{self, BLOCK, CHUNK, Masks, is_part};
 use crate::ids;
 use crate::numbers::{LEAST, SHORT_CARD, next_group};
 use crate::secrets;
+use crate::word::{CASES, Counts};
+
+use self::bits::{Bits, OF_BLOCK, PLACES, Queue};
 
 /// Most groups of digits of which the lengths are kept.
 const GROUPS: usize = 4;
 
-/// Length of an Italian codice fiscale.
+/// Length of an Italian codice fiscale, and its least letters.
 const FISCAL: usize = 16;
+const FISCAL_LETTERS: usize = 9;
+
+/// Length of a date: `2026-11-30`.
+const DATE: usize = 10;
+
+/// Bytes before and after a character that is not ASCII, of which the digits are counted.
+const NEAR: usize = 32;
+
+/// Bytes by which a run of digits and separators is noticed late: whether a separator joins two groups is seen after it.
+const LATE: usize = 2;
 
 /// Groups of digits that follow each other.
 struct Cluster {
@@ -28,87 +45,228 @@ struct Cluster {
     after: [u8; GROUPS],
 }
 
-/// The result of a pass.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Passed {
-    /// The index of the first suspect, or the length.
-    pub(crate) next: usize,
-    /// There are digits or long words before it: words such as `is` may introduce a secret only beside them.
-    pub(crate) has_values: bool,
+/// A block that is looked at, by its place and its classes, with those of the block before it.
+struct Window<'m> {
+    start: usize,
+    before: &'m Masks,
+    now: &'m Masks,
 }
 
 /// A pass over bytes; in those of a JSON document, a backslash escapes the next byte.
 struct Pass<'t> {
     bytes: &'t [u8],
     escapes: bool,
-    /// Ends of the last cluster and of the last long word.
-    cluster_end: usize,
-    word_end: usize,
+    /// The byte before the block escapes its first one.
+    escape: bool,
+    /// Signs after a name, groups of digits, and long words.
+    named: Queue,
+    numbers: Queue,
+    long: Queue,
+    suspects: Vec<usize>,
 }
 
-/// Looks for the first suspect from `from` on. A finding that ends at or before it does not exist. With `escapes`, the bytes are a JSON document, and `from` is not inside one of its strings.
-pub(crate) fn next(bytes: &[u8], from: usize, escapes: bool) -> Passed {
-    let mut pass = Pass { bytes, escapes, cluster_end: from, word_end: from };
-    // Whether the byte before the block escapes its first one, is a hyphen, and of how many characters of keys it is the last.
-    let (mut escape, mut hyphen, mut part) = (false, false, 0);
-    let mut has_values = false;
-    for (number, masks) in classes::blocks(bytes.get(from..).unwrap_or_default()).enumerate() {
-        let start = from + number * BLOCK;
-        let mut parts = masks.parts;
-        let mut first = usize::MAX;
-        if escapes && (escape || masks.backslashes != 0) {
-            let escaped = classes::escaped(masks.backslashes, &mut escape);
-            first = first.min(pass.first(start, escaped & parts, Pass::is_opaque));
-            parts &= !escaped;
-        }
-        if masks.at != 0 {
-            first = first.min(start + masks.at.trailing_zeros() as usize);
-        }
-        let pairs = masks.hyphens & (masks.hyphens << 1 | u64::from(hyphen));
-        if pairs != 0 {
-            first = first.min(pass.first(start, pairs, Pass::is_pem));
-        }
-        hyphen = masks.hyphens >> (BLOCK - 1) != 0;
-        if masks.signs != 0 {
-            first = first.min(pass.first(start, masks.signs, Pass::is_sign));
-        }
-        if masks.digits != 0 {
-            has_values = true;
-            first = first.min(pass.first(start, masks.digits & !(masks.digits << 1), Pass::is_cluster));
-        }
-        let leading = parts.trailing_ones() as usize;
-        if part + leading >= secrets::WORD {
-            has_values = true;
-            if pass.is_word(start - part) {
-                first = first.min(start - part);
-            }
-        }
-        let long = classes::long_runs(parts);
-        if long != 0 {
-            has_values = true;
-            first = first.min(pass.first(start, long & !(long << 1), Pass::is_word));
-        }
-        part = if leading == BLOCK { part + BLOCK } else { parts.leading_ones() as usize };
-        if first < bytes.len() {
-            return Passed { next: first, has_values };
-        }
-    }
-    Passed { next: bytes.len(), has_values }
+/// Returns true if nothing is worth a search in a text.
+pub(crate) fn is_clean(text: &[u8]) -> bool {
+    let mut pass = Pass::new(text, false);
+    pass.run();
+    pass.suspects.is_empty()
+}
+
+/// Returns the places of a JSON document that are worth a search, in ascending order.
+pub(crate) fn suspects(document: &[u8]) -> Vec<usize> {
+    let mut pass = Pass::new(document, true);
+    pass.run();
+    pass.suspects.sort_unstable();
+    pass.suspects
 }
 
 // === impl Pass ===
 
-impl Pass<'_> {
-    /// Returns the first of some places of a block that is suspect, or the greatest number.
-    fn first(&mut self, start: usize, mut places: u64, is_suspect: impl Fn(&mut Self, usize) -> bool) -> usize {
-        while places != 0 {
-            let at = start + places.trailing_zeros() as usize;
-            if is_suspect(self, at) {
-                return at;
-            }
-            places &= places - 1;
+impl<'t> Pass<'t> {
+    fn new(bytes: &'t [u8], escapes: bool) -> Self {
+        Self {
+            bytes,
+            escapes,
+            escape: false,
+            named: Queue::new(),
+            numbers: Queue::new(),
+            long: Queue::new(),
+            suspects: Vec::new(),
         }
-        usize::MAX
+    }
+
+    /// Looks at all blocks; at those of a text, up to the first suspect.
+    fn run(&mut self) {
+        // The first one is the block before the others.
+        let (mut chunk, mut first, count) = ([Masks::default(); CHUNK + 1], 0, classes::count(self.bytes));
+        while first < count {
+            let blocks = classes::classify(self.bytes, first, &mut chunk[1..]);
+            for number in 1..=blocks {
+                let start = (first + number - 1) * BLOCK;
+                let escaped = if self.escapes { self.escaped(&mut chunk[number]) } else { 0 };
+                self.window(&Window { start, before: &chunk[number - 1], now: &chunk[number] }, escaped);
+            }
+            chunk[0] = chunk[blocks];
+            first += blocks;
+            if !self.escapes && !self.suspects.is_empty() {
+                return;
+            }
+        }
+        self.look(0);
+    }
+
+    fn window(&mut self, window: &Window<'_>, escaped: u64) {
+        let Window { before, now, .. } = window;
+        if escaped | now.at != 0 {
+            // An escape of a character that this pass does not read: it may be any, or join two groups of digits.
+            self.each(window, escaped, 0, |pass, at| matches!(pass.byte(at), b'u' | b'/'));
+            self.each(window, now.at, 0, |_, _| true);
+        }
+        if now.signs != 0 {
+            self.signs(window, escaped);
+        }
+        if now.digits | before.digits != 0 {
+            self.numbers(window);
+        }
+        self.words(window);
+        self.look(PLACES - OF_BLOCK);
+    }
+
+    /// Looks at the places in queues that have more than this.
+    fn look(&mut self, most: usize) {
+        let look = |pass: &mut Self,
+                    queue: fn(&mut Self) -> &mut Queue,
+                    before: usize,
+                    is_suspect: fn(&mut Self, usize) -> bool| {
+            let count = std::mem::take(&mut queue(pass).count);
+            for number in 0..count {
+                let at = queue(pass).places[number].saturating_sub(before);
+                if is_suspect(pass, at) {
+                    pass.suspects.push(at);
+                }
+            }
+        };
+        if self.named.count > most {
+            look(self, |pass| &mut pass.named, 0, Self::is_sign);
+        }
+        if self.numbers.count > most {
+            look(self, |pass| &mut pass.numbers, LATE + 6, Self::is_run);
+        }
+        if self.long.count > most {
+            look(self, |pass| &mut pass.long, secrets::WORD - 1, Self::is_word);
+        }
+    }
+
+    /// Returns the letters and marks of a block that are a part of an escape, and leaves them out of its classes.
+    fn escaped(&mut self, now: &mut Masks) -> u64 {
+        if !self.escape && now.backslashes == 0 {
+            return 0;
+        }
+        let escaped = classes::escaped(now.backslashes, &mut self.escape);
+        let letters = escaped & (now.letters | now.marks);
+        now.letters &= !escaped;
+        now.marks &= !escaped;
+        letters
+    }
+
+    /// Notes those of some bytes of a block that are suspects; each begins `before` bytes earlier.
+    fn each(
+        &mut self,
+        window: &Window<'_>,
+        mut places: u64,
+        before: usize,
+        is_suspect: impl Fn(&mut Self, usize) -> bool,
+    ) {
+        while places != 0 {
+            let at = (window.start + places.trailing_zeros() as usize).saturating_sub(before);
+            places &= places - 1;
+            if is_suspect(self, at) {
+                self.suspects.push(at);
+            }
+        }
+    }
+
+    /// Looks for `:` and `=` after a word that names a secret, or in an IPv6 address. `escaped` are the letters of escapes.
+    fn signs(&mut self, window: &Window<'_>, escaped: u64) {
+        let Window { before, now, .. } = window;
+        let signs = Bits::of([before.signs, now.signs]);
+        // A quotation mark, and a backslash, may be between. Words that end in the block before are not told apart.
+        let quotes = now.quotes | now.backslashes << 1;
+        let quoted = quotes << 1 & (now.ends << 2 | now.backslashes << 2 & now.ends << 3);
+        let named = now.ends << 1 | quoted | now.spaces << 1 | escaped << 1 | 0b1111;
+        let near = |signs: Bits| signs.later(2).or(signs.later(3)).or(signs.later(4)).or(signs.later(5));
+        let second = near(signs).and(signs);
+        let pairs = signs.now & signs.back(1);
+        let rest = self.named.push(window.start, signs.now & named);
+        self.each(window, rest, 0, Self::is_sign);
+        if second.now | pairs != 0 {
+            let third = near(second).and(signs);
+            let addresses = pairs | signs.now & near(third).now;
+            self.each(window, addresses, 0, |pass, at| pass.is_in_ipv6(at));
+        }
+    }
+
+    /// Looks for digits that may be a number of a person, or a part of an id or address.
+    fn numbers(&mut self, window: &Window<'_>) {
+        let Window { before, now, .. } = window;
+        let digits = Bits::of([before.digits, now.digits]);
+        let letters = Bits::of([before.letters, now.letters]);
+        let joints = Bits::of([before.marks | before.spaces, now.marks | now.spaces]);
+        let begins = digits.first();
+        let letters_2 = letters.after(letters, 1);
+        let ids = begins & letters_2.back(1);
+        // A digit; a joint of one byte; the first and the second byte of a joint of two.
+        let (late, joint) = (digits.later(LATE), joints.later(2).and(digits.later(3)));
+        let one = joint.and(digits.later(1));
+        let first = joint.and(joints.later(1)).and(digits);
+        let second = joints.later(2).and(joints.later(3)).and(digits.later(4)).and(digits.later(1));
+        let run = late.or(one).or(first).or(second);
+        let run_2 = run.after(run, 1);
+        let run_4 = run_2.after(run_2, 2);
+        let run_7 = run_4.after(run_4, 3);
+        let digits_2 = digits.after(digits, 1);
+        let six_digits = digits_2.after(digits_2, 2).after(digits_2, 4);
+        // A run of six digits and nothing else; its end is noticed one byte later.
+        let six = !run.now & six_digits.back(LATE + 1) & !run.back(7);
+        let numbers = run_7.first() | six;
+        let wide = digits.back(1) & now.wide;
+        if ids != 0 {
+            let digits_beside = letters.or(digits);
+            let pan = letters_2.after(letters_2, 2).back(1) & letters.back(5);
+            self.each(window, ids & !digits_beside.back(3), 0, Self::begins_iban);
+            self.each(window, ids & pan, 0, Self::is_in_pan);
+        }
+        let rest = self.numbers.push(window.start, numbers);
+        self.each(window, rest, LATE + 6, Self::is_run);
+        if wide != 0 {
+            self.each(window, wide, 0, Self::is_joined);
+        }
+    }
+
+    /// Looks for long words that may be a secret or an Italian id, for `password is`, `bearer`, and the beginning of a PEM block.
+    fn words(&mut self, window: &Window<'_>) {
+        let Window { before, now, .. } = window;
+        let marks = Bits::of([before.marks, now.marks]);
+        let spaces = Bits::of([before.spaces, now.spaces]);
+        let letters = Bits::of([before.letters, now.letters]);
+        let r_or_s = Bits::of([before.r_or_s, now.r_or_s]);
+        let parts = Bits::of([before.parts(), now.parts()]);
+        let parts_2 = parts.after(parts, 1);
+        let parts_4 = parts_2.after(parts_2, 2);
+        let parts_8 = parts_4.after(parts_4, 4);
+        let long = parts_8.after(parts_8, secrets::WORD - 8).first();
+        let rest = self.long.push(window.start, long);
+        self.each(window, rest, secrets::WORD - 1, Self::is_word);
+        let bearer = r_or_s.back(3) & letters.back(6) & !letters.back(7);
+        let words = spaces.now & r_or_s.back(1) & (spaces.back(3) | bearer);
+        if words != 0 {
+            self.each(window, words, 6, Self::is_introduced);
+        }
+        if now.marks | before.marks != 0 {
+            let marks_2 = marks.after(marks, 1);
+            let pem = marks_2.after(marks_2, 2).back(1) & marks.back(5) & now.letters;
+            self.each(window, pem, 5, |pass, at| pass.bytes[at..].starts_with(secrets::PEM_BEGIN));
+        }
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -120,67 +278,86 @@ impl Pass<'_> {
         at.checked_sub(by).map_or(0, |at| self.byte(at))
     }
 
-    /// Returns true for an escape of a character that this pass does not read: it may be any, or join two groups of digits.
-    fn is_opaque(&mut self, at: usize) -> bool {
-        matches!(self.byte(at), b'u' | b'/')
+    /// Returns true if `is` or `bearer` ends six bytes later, and a secret may follow.
+    fn is_introduced(&mut self, at: usize) -> bool {
+        let before = &self.bytes[..(at + 3).min(self.bytes.len())];
+        let rest = &self.bytes[at..];
+        rest.get(3..).is_some_and(|word| word.starts_with(b" is ")) && secrets::names_value(before)
+            || secrets::is_bearer(rest)
     }
 
-    fn is_pem(&mut self, at: usize) -> bool {
-        self.bytes[at - 1..].starts_with(secrets::PEM_BEGIN)
+    /// Returns true if the digits before a character that is not ASCII may be a part of a number of several groups.
+    fn is_joined(&mut self, at: usize) -> bool {
+        let is_number = |byte: &&u8| byte.is_ascii_digit() || is_joint(**byte) || !byte.is_ascii();
+        let digits = |byte: &&u8| byte.is_ascii_digit();
+        let before = self.bytes[..at].iter().rev().take(NEAR).take_while(is_number).filter(digits).count();
+        let after = self.bytes[at..].iter().take(NEAR).take_while(is_number).filter(digits).count();
+        before + after >= ids::DIGITS && next_group(self.bytes, at).is_some()
     }
 
-    /// Returns true for `:` or `=` after a word that names a secret, or in an IPv6 address.
+    /// Returns true for `:` or `=` after a word that names a secret.
     fn is_sign(&mut self, at: usize) -> bool {
-        let blank = |byte: u8| matches!(byte, b' ' | b'\t');
         let mut end = at;
-        while end + secrets::BLANKS > at && blank(self.before(end, 1)) {
-            end -= 1;
+        for _ in 0..secrets::BLANKS {
+            end -= match (self.before(end, 2), self.before(end, 1)) {
+                (_, b' ' | b'\t') => 1,
+                (b'\\', b't') if self.escapes => 2,
+                _ => break,
+            };
         }
         end -= usize::from(matches!(self.before(end, 1), b'"' | b'\''));
         end -= usize::from(self.escapes && self.before(end, 1) == b'\\');
-        secrets::names_value(&self.bytes[..end]) || self.byte(at) == b':' && self.is_in_ipv6(at)
+        secrets::names_value(&self.bytes[..end])
     }
 
-    /// Returns true if an address may go on at a colon: it has two colons that follow each other, or four with short groups between.
+    /// Returns true if an address may end, or go on, at a colon: it has two colons that follow each other, or four with short groups
+    /// between.
     fn is_in_ipv6(&self, mut at: usize) -> bool {
-        if self.byte(at + 1) == b':' {
-            return true;
+        if self.byte(at) != b':' || self.before(at, 1) == b':' {
+            return self.byte(at) == b':';
         }
         for _ in 0..3 {
-            let group = self.bytes[at + 1..].iter().take(5).take_while(|byte| byte.is_ascii_hexdigit()).count();
-            at += 1 + group;
-            if !(1..=4).contains(&group) || self.byte(at) != b':' {
+            let group = self.bytes[..at].iter().rev().take(5).take_while(|byte| byte.is_ascii_hexdigit()).count();
+            if !(1..=4).contains(&group) || self.before(at, group + 1) != b':' {
                 return false;
             }
+            at -= group + 1;
         }
         true
     }
 
-    /// Returns true if the groups of digits from `at` on may be a number of a person, or a part of an id or address.
-    fn is_cluster(&mut self, at: usize) -> bool {
-        if at < self.cluster_end {
-            return false;
-        }
-        let end = digits_end(self.bytes, at);
-        let is_beside_letter = self.before(at, 1).is_ascii_alphabetic();
-        if end - at < ids::DIGITS && !is_beside_letter && next_group(self.bytes, end).is_none() {
-            self.cluster_end = end;
-            return false;
-        }
-        let cluster = Cluster::new(self.bytes, at);
-        self.cluster_end = cluster.end;
-        let mut start = at;
+    /// Returns true if one of the numbers may be that of a person, in a run of digits and of what may join them.
+    fn is_run(&mut self, mut at: usize) -> bool {
         loop {
-            let end = digits_end(self.bytes, start);
-            if self.begins_iban(start) || end - start == 4 && self.is_in_pan(start, end) {
-                return true;
+            let end = if self.is_date(at) {
+                at + DATE
+            } else {
+                let cluster = Cluster::new(self.bytes, at);
+                if self.is_number(&cluster) {
+                    return true;
+                }
+                cluster.end
+            };
+            // What is a joint for the sets of bytes need not join two groups.
+            let joints = self.bytes[end..].iter().take(2).take_while(|byte| is_joint(**byte)).count();
+            if joints == 0 || !self.byte(end + joints).is_ascii_digit() {
+                return false;
             }
-            match next_group(self.bytes, end) {
-                Some(next) => start = next,
-                None => break,
-            }
+            at = end + joints;
         }
-        self.is_number(&cluster)
+    }
+
+    /// Returns true for a date with hyphens that is a cluster by itself, and has no plus sign before it.
+    fn is_date(&self, at: usize) -> bool {
+        let Some(date) = self.bytes[at..].first_chunk::<DATE>() else { return false };
+        let is_shaped = date[4] == b'-' && date[7] == b'-' && {
+            let digits = [date[0], date[1], date[2], date[3], date[5], date[6], date[8], date[9]];
+            digits.iter().all(u8::is_ascii_digit)
+        };
+        is_shaped
+            && self.before(at, 1) != b'+'
+            && !self.byte(at + DATE).is_ascii_digit()
+            && next_group(self.bytes, at + DATE).is_none()
     }
 
     fn is_number(&self, cluster: &Cluster) -> bool {
@@ -231,40 +408,40 @@ impl Pass<'_> {
         digits.map(|digit| digit - b'0').collect()
     }
 
-    /// Returns true if the digits at `at` are the third byte of a word that begins with a country.
-    fn begins_iban(&self, at: usize) -> bool {
-        let (first, second) = (self.before(at, 2), self.before(at, 1));
-        if !second.is_ascii_alphabetic() || !first.is_ascii_alphabetic() {
-            return false;
-        }
-        // The letter of an escape, such as `\n`, is no part of the word.
-        let is_start = !is_word(self.before(at, 3)) || self.escapes && self.before(at, 4) == b'\\';
-        is_start && ids::iban_length([first, second]).is_some()
+    /// Returns true if the two letters before some digits are those of a country, and the word is as long as a whole IBAN or as the
+    /// first group of one.
+    fn begins_iban(&mut self, at: usize) -> bool {
+        let Some(length) = ids::iban_length([self.before(at, 2), self.before(at, 1)]) else { return false };
+        let word = self.bytes[at..].iter().take(length).take_while(|byte| byte.is_ascii_alphanumeric()).count() + 2;
+        word == 4 || word == length
     }
 
-    fn is_in_pan(&self, start: usize, end: usize) -> bool {
-        let letters = start.checked_sub(5).map(|from| &self.bytes[from..start]);
-        self.byte(end).is_ascii_uppercase() && letters.is_some_and(|word| word.iter().all(u8::is_ascii_uppercase))
+    /// Returns true if five capitals are before the digits at `at`, which are four, and one is after them.
+    fn is_in_pan(&mut self, at: usize) -> bool {
+        let end = digits_end(self.bytes, at);
+        let letters = at.checked_sub(5).map(|from| &self.bytes[from..at]);
+        end - at == 4
+            && self.byte(end).is_ascii_uppercase()
+            && letters.is_some_and(|word| word.iter().all(u8::is_ascii_uppercase))
     }
 
     /// Returns true if the long word at `at` may be a secret or an Italian id.
     fn is_word(&mut self, at: usize) -> bool {
-        if at < self.word_end {
+        let rest = &self.bytes[at..];
+        let counts = Counts::of(rest);
+        let length = counts.length;
+        if counts.digits == 0 && counts.upper < CASES && !rest.starts_with(secrets::JWT_BEGIN) {
             return false;
         }
-        let rest = &self.bytes[at..];
-        let word = &rest[..rest.iter().take_while(|byte| is_part(**byte)).count()];
-        self.word_end = at + word.len();
-        let padding = rest[word.len()..].iter().take(2).take_while(|byte| **byte == b'=').count();
-        let digits = word.iter().any(u8::is_ascii_digit);
-        if digits {
-            let pieces = word.split(|byte| !byte.is_ascii_alphanumeric());
+        if counts.digits > 0 && counts.upper + counts.lower >= FISCAL_LETTERS {
+            let pieces = rest[..length].split(|byte| !byte.is_ascii_alphanumeric());
             let mut codes = pieces.filter(|piece| piece.len() == FISCAL && piece[0].is_ascii_alphabetic());
             if codes.any(|code| code[..FISCAL - 1].iter().filter(|byte| byte.is_ascii_digit()).count() <= 7) {
                 return true;
             }
         }
-        secrets::is_secret(b"", &rest[..word.len() + padding])
+        let padding = rest[length..].iter().take(2).take_while(|byte| **byte == b'=').count();
+        secrets::may_be_secret(&rest[..length + padding], counts)
     }
 }
 
@@ -303,4 +480,9 @@ fn digits_end(bytes: &[u8], start: usize) -> usize {
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Returns true for the characters that the sets of bytes take for joints: more than those that join two groups.
+fn is_joint(byte: u8) -> bool {
+    classes::is_space(byte) || is_part(byte) && !byte.is_ascii_alphanumeric()
 }

@@ -11,6 +11,7 @@ use memchr::{memchr2_iter, memmem};
 use crate::Kind;
 use crate::classes::{self, is_part};
 use crate::find::Search;
+use crate::word::{CASES, Counts, changes, has_random};
 
 /// Prefixes of keys and tokens, with the least length of the whole.
 const PREFIXES: &[(&str, usize)] = &[
@@ -57,13 +58,6 @@ const PREFIXES: &[(&str, usize)] = &[
 /// Least length of a word with a known prefix, of a random one, and of a password of letters, bytes. `classes` finds such words.
 pub(crate) const WORD: usize = 15;
 
-/// Least length of a random word with digits, and of one of letters alone.
-const RANDOM: usize = 20;
-const RANDOM_LETTERS: usize = 24;
-
-/// Least length of base64 with slashes.
-const BASE64: usize = 32;
-
 /// Prefixes of ids that are random words.
 const IDS: &[&str] = &[
     "call_",
@@ -93,13 +87,8 @@ const IDS: &[&str] = &[
     "session_",
 ];
 
-/// Least entropy of a random word, bits a character.
-const BITS: f64 = 3.6;
-
-/// Longest piece of a word that is judged, bytes: the beginning of a longer one says enough.
-const PIECE: usize = 256;
-
-/// Least length of a token of three parts.
+/// Beginning and least length of a token of three parts.
+pub(crate) const JWT_BEGIN: &[u8] = b"eyJ";
 const JWT: usize = 40;
 
 /// Longest user, password and host of a URL that is searched, bytes.
@@ -154,6 +143,10 @@ const ENDS: [u32; 256] = {
     ends
 };
 
+/// Last bytes of a word that are compared at once, and the bits that make letters of them small.
+const TAIL: usize = 8;
+const SMALL: u64 = 0x2020_2020_2020_2020;
+
 static PEM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PEM_BEGIN));
 static IS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b" is "));
 static BEARER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"earer "));
@@ -187,6 +180,12 @@ pub(crate) fn may_name(name: &str) -> bool {
 /// Returns true if a word that names a secret ends with these bytes, so that the value after it may be one.
 pub(crate) fn names_value(bytes: &[u8]) -> bool {
     let Some(last) = last_two(bytes) else { return false };
+    if let Some(tail) = bytes.last_chunk::<TAIL>()
+        && !tail.iter().any(|byte| is_separator(*byte))
+        && !may_end(u64::from_be_bytes(*tail), last)
+    {
+        return false;
+    }
     let ends_with = |word: &str| {
         let near = &bytes[bytes.len().saturating_sub(NAME)..];
         let mut letters = near.iter().rev().filter(|byte| !is_separator(**byte)).map(u8::to_ascii_lowercase);
@@ -196,15 +195,30 @@ pub(crate) fn names_value(bytes: &[u8]) -> bool {
     words.any(|(word, _)| ends_with(word)) || NAMES.iter().any(|(end, name)| *end == last && ends_with(name))
 }
 
+/// Returns true if a word that names a secret may end with a tail, which has these last two bytes and no separators.
+fn may_end(tail: u64, last: [u8; 2]) -> bool {
+    let tail = tail | SMALL;
+    let ends = |word: &str| {
+        let bytes = word.as_bytes();
+        let (mut end, length) = (0, bytes.len().min(TAIL));
+        for byte in &bytes[bytes.len() - length..] {
+            end = end << 8 | u64::from(*byte);
+        }
+        let mask = u64::MAX >> (8 * (TAIL - length));
+        (tail ^ (end | SMALL)) & mask == 0
+    };
+    let mut words = WORDS.iter().filter(|(end, _)| *end == last).flat_map(|(_, words)| words.iter());
+    words.any(|(word, _)| ends(word)) || NAMES.iter().any(|(end, name)| *end == last && ends(name))
+}
+
 /// Returns true for a byte that separates the parts of a name: `api_key`.
 fn is_separator(byte: u8) -> bool {
     matches!(byte, b'_' | b'-' | b' ')
 }
 
-/// Returns true if `is` or `bearer` may introduce a secret.
-pub(crate) fn is_introduced(bytes: &[u8]) -> bool {
-    IS.find_iter(bytes).any(|at| names_value(&bytes[..at]))
-        || BEARER.find_iter(bytes).any(|at| at > 0 && matches!(bytes[at - 1], b'b' | b'B'))
+/// Returns true for the word `bearer` and a space, from its first letter on.
+pub(crate) fn is_bearer(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'b' | b'B', rest @ ..] if rest.starts_with(BEARER.needle()))
 }
 
 /// Returns a word in small letters and without `_`, `-` and spaces, and its length. It has at most [`NAME`] bytes.
@@ -383,13 +397,15 @@ fn word(search: &mut Search<'_>, start: usize, end: usize) {
     }
 }
 
-/// Returns true if a word of at least [`WORD`] characters is a secret, in a text of this name.
-pub(crate) fn is_secret(name: &[u8], word: &[u8]) -> bool {
-    is_jwt(word) || prefixed(word).is_some() || !is_id(name, word) && has_random(word)
+/// Returns true if a word of at least [`WORD`] characters is a secret in a text of whatever name. `counts` are those of the word.
+pub(crate) fn may_be_secret(word: &[u8], counts: Counts) -> bool {
+    is_jwt(word)
+        || counts.digits > 0 && prefixed(word).is_some()
+        || counts.upper >= CASES && counts.lower >= CASES && !is_id(b"", word) && has_random(word)
 }
 
 fn is_jwt(word: &[u8]) -> bool {
-    word.starts_with(b"eyJ") && word.len() >= JWT && word.iter().filter(|byte| **byte == b'.').count() >= 2
+    word.starts_with(JWT_BEGIN) && word.len() >= JWT && word.iter().filter(|byte| **byte == b'.').count() >= 2
 }
 
 /// Returns true for an id by its name or its prefix: it identifies a call or a response, and opens nothing.
@@ -401,20 +417,23 @@ fn is_id(name: &[u8], word: &[u8]) -> bool {
     named || IDS.iter().any(|prefix| begins_with(word, prefix))
 }
 
+/// The first two bytes of prefixes: by the very first one, the low five bits of the second one.
+struct Firsts([u32; 256]);
+
+/// Those of [`PREFIXES`].
+static FIRST: Firsts = {
+    let (mut firsts, mut at) = ([0; 256], 0);
+    while at < PREFIXES.len() {
+        let prefix = PREFIXES[at].0.as_bytes();
+        firsts[prefix[0] as usize] |= 1 << (prefix[1] & 31);
+        at += 1;
+    }
+    Firsts(firsts)
+};
+
 /// As `starts_with`; most prefixes differ in their first byte.
 fn begins_with(word: &[u8], prefix: &str) -> bool {
     word.first() == prefix.as_bytes().first() && word.starts_with(prefix.as_bytes())
-}
-
-/// Returns true if a part of a word looks drawn at random, or all of it, as base64 with slashes.
-fn has_random(word: &[u8]) -> bool {
-    let short = |piece: &[u8]| is_random(&piece[..piece.len().min(PIECE)]);
-    if word.split(|byte| matches!(byte, b'/' | b'.')).any(short) {
-        return true;
-    }
-    // The folders of a path are words in small letters.
-    let small = |letters: &[u8]| letters.iter().all(u8::is_ascii_lowercase);
-    word.contains(&b'/') && !word.contains(&b'.') && !word.windows(5).any(small) && word.len() >= BASE64 && short(word)
 }
 
 /// Returns the start of a key with a known prefix.
@@ -424,37 +443,8 @@ fn prefixed(word: &[u8]) -> Option<usize> {
     let mut begins = std::iter::once(0).chain(memchr2_iter(b'/', b'.', &word[..digit]).map(|at| at + 1));
     begins.find(|at| {
         let key = &word[*at..];
-        PREFIXES.iter().any(|(prefix, least)| begins_with(key, prefix) && key.len() >= *least)
+        FIRST.begin(key) && PREFIXES.iter().any(|(prefix, least)| begins_with(key, prefix) && key.len() >= *least)
     })
-}
-
-/// Returns true if a word has letters of both cases, and digits or many changes between cases, and looks drawn at random.
-fn is_random(word: &[u8]) -> bool {
-    let word = word.strip_suffix(b"==").unwrap_or(word);
-    if word.len() < RANDOM {
-        return false;
-    }
-    let count = |of: fn(&u8) -> bool| word.iter().filter(|byte| of(byte)).count();
-    let upper = count(u8::is_ascii_uppercase);
-    if upper < 3 {
-        return false;
-    }
-    let (digits, lower) = (count(u8::is_ascii_digit), count(u8::is_ascii_lowercase));
-    if lower < 3 {
-        return false;
-    }
-    // Names in camel case have few digits, and change between classes only at the start of their words.
-    if digits >= 2 {
-        return changes(word) * 5 >= word.len() * 2 && entropy(word) >= BITS;
-    }
-    // Of letters alone, a quarter of all pairs is of two capitals, and a quarter of two small letters.
-    let pairs = |of: fn(&u8) -> bool| word.windows(2).filter(|pair| pair.iter().all(of)).count();
-    word.len() >= RANDOM_LETTERS
-        && digits + lower + upper == word.len()
-        && changes(word) * 3 >= word.len()
-        && pairs(u8::is_ascii_uppercase) * 12 >= word.len()
-        && pairs(u8::is_ascii_lowercase) * 12 >= word.len()
-        && entropy(word) >= BITS
 }
 
 /// Returns true if a value after a word such as `key` is one: a mixture of digits and letters, or letters that are no word. Numbers
@@ -477,20 +467,11 @@ fn is_key(value: &[u8]) -> bool {
     digits >= 2 && hyphens <= 1 && changes(value) >= 4 || letters == value.len() && value.len() >= 16 && strange
 }
 
-/// Returns how often neighbouring bytes differ in class: digit, capital, small letter, other.
-fn changes(word: &[u8]) -> usize {
-    let class = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase(), byte.is_ascii_lowercase());
-    word.windows(2).filter(|pair| class(&pair[0]) != class(&pair[1])).count()
-}
+// === impl Firsts ===
 
-/// Returns the entropy of the bytes of a word, bits a byte.
-#[expect(clippy::cast_precision_loss, reason = "counts of bytes are far below 2^52")]
-fn entropy(word: &[u8]) -> f64 {
-    let mut counts = [0_usize; 256];
-    for byte in word {
-        counts[usize::from(*byte)] += 1;
+impl Firsts {
+    /// Returns true if one of the prefixes may begin a word.
+    fn begin(&self, word: &[u8]) -> bool {
+        matches!(word, [first, second, ..] if self.0[usize::from(*first)] >> (second & 31) & 1 != 0)
     }
-    let total = word.len() as f64;
-    let share = |count: &usize| *count as f64 / total;
-    counts.iter().filter(|count| **count > 0).map(|count| -share(count) * share(count).log2()).sum()
 }

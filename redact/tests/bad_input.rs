@@ -116,6 +116,28 @@ fn a_text_of_the_greatest_length_made_of_the_costliest_parts_is_searched_within_
     }
 }
 
+/// Each of these documents would take hours if every place that is worth a search were looked for from its beginning.
+#[test]
+fn documents_full_of_values_lists_and_secret_keys_take_seconds() {
+    let redactor = Redactor::default();
+    let times = 60_000;
+    let emails = format!("[{}1]", r#""a@x.org","#.repeat(times));
+    let one_string = format!("[\"{}\"]", r#"\"a@x.org\" "#.repeat(times));
+    let fields = format!("{{{}\"k\":1}}", r#""phone":5551234567,"#.repeat(times));
+    let secrets = format!("{}\"hunter22\"{}", r#"{"password":["#.repeat(100), "]}".repeat(100));
+    let secrets = format!("[{}1]", format!("{secrets},").repeat(600));
+    let numbers = format!("[{}1]", "5551234567,".repeat(times));
+    let start = Instant::now();
+    for (document, count) in [(&emails, times), (&one_string, times), (&fields, times), (&secrets, 600), (&numbers, 0)]
+    {
+        let mut session = redactor.session();
+        drop(session.json(document).into_owned());
+        let found: u64 = session.counts().map(|(_, count)| count).sum();
+        assert_eq!(found, count as u64, "{}", &document[..40]);
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
 proptest! {
     #[test]
     fn nothing_panics_and_a_second_pass_changes_nothing(text in "(\\PC|[0-9 .:@+/\\-_]|[A-Za-z]){0,80}") {

@@ -186,6 +186,26 @@ fn escaped(document: &Value, every: usize) -> String {
     escaped
 }
 
+/// Escapes hide the name of a secret, and a list ends before another key.
+#[test]
+fn a_key_with_escapes_names_its_value_wherever_the_suspects_are() {
+    let redactor = Redactor::default();
+    for (document, expected) in [
+        (r#"{"pas\u0073word":"\"\""}"#, r#"{"pas\u0073word":"[SECRET_1]"}"#),
+        (r#"{"pas\u0073word" : ["null", 7]}"#, r#"{"pas\u0073word" : ["[SECRET_1]", 7]}"#),
+        (
+            r#"{"api_key":[1000000000],"p\u0061ssword":"null"}"#,
+            r#"{"api_key":["[SECRET_1]"],"p\u0061ssword":"[SECRET_2]"}"#,
+        ),
+        (
+            r#"{"a":[["x"],"a@x.org"],"phone":[{"b":[]},5551234567]}"#,
+            r#"{"a":[["x"],"[EMAIL_1]"],"phone":[{"b":[]},"[PHONE_1]"]}"#,
+        ),
+    ] {
+        assert_eq!(redactor.session().json(document), expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
