@@ -119,6 +119,9 @@ fn described(problem: &Problem) -> String {
 /// `Config` if the file is invalid, `Unavailable` if brokers or tables do not respond.
 pub(crate) async fn config(file: &Path, connect: bool) -> Result<ExitCode> {
     let config = Config::load(file)?;
+    for warning in config.deliver.warnings() {
+        crate::print(&format!("warning: {warning}"))?;
+    }
     if !connect {
         return crate::print(&format!(
             "`{}` is valid; add --connect to check the brokers and tables too",

@@ -172,6 +172,9 @@ fn routes(settings: &DeliverSettings, labels: Vec<(String, String)>) -> Result<E
     if labels.is_empty() {
         let all: Vec<&Route> = settings.routes.iter().collect();
         crate::print(&shown(&all).unwrap_or_else(|| "no routes; add a sink under `deliver.sinks`".to_owned()))?;
+        for warning in settings.warnings() {
+            crate::print(&format!("warning: {warning}"))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let now = SystemClock.now_micros();
@@ -182,7 +185,7 @@ fn routes(settings: &DeliverSettings, labels: Vec<(String, String)>) -> Result<E
         Some(text) => crate::print(&text)?,
         None => crate::print("no route takes this alert now")?,
     };
-    if let Some(window) = held {
+    if let Some(window) = held.filter(|_| !taken.is_empty()) {
         crate::print(&format!("it waits for the end of maintenance window `{}`", window.name))?;
     }
     let reaches = !taken.is_empty() && held.is_none();

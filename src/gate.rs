@@ -106,6 +106,13 @@ async fn decide(args: GateArgs) -> Result<ExitCode> {
         crate::print(Policy::SHIPPED)?;
         return Ok(ExitCode::SUCCESS);
     }
+    for (name, value) in [("task", &args.task), ("canary", &args.canary), ("baseline", &args.baseline)] {
+        if value.as_ref().is_some_and(|value| value.trim().is_empty()) {
+            return Err(
+                Error::config(format!("`--{name}` is empty")).with_hint("a variable of the pipeline may not be set")
+            );
+        }
+    }
     let root = args.root.resolve()?;
     let reader = reader(root.config.as_ref(), args.policy.as_deref())?;
     let lake = open_to_read(&root.uri, &root.options).await?;

@@ -1,6 +1,6 @@
 //! Evidence that is being made: for a message that waits for it for a while, and for a page that went without it.
 //!
-//! A build that is too late for its message goes on, so that its work serves the message after it.
+//! A build that is too late for its message is given up: what follows waits until no new page does.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -78,8 +78,7 @@ impl Builds {
         !self.tasks.is_empty()
     }
 
-    /// Builds the page of a message, or joins the build that another sink waits for. A build that could not start before all its
-    /// receivers were dropped is given up.
+    /// Builds the page of a message, or joins the build that another sink waits for. It is given up once nobody waits for it.
     pub(crate) fn for_message(&mut self, draft: &Draft) -> Awaited {
         let same = |running: &&Running| {
             (running.incident.as_str(), running.evaluation, running.status)
@@ -93,12 +92,14 @@ impl Builds {
         awaited
     }
 
-    /// Builds the next page that went without its evidence, unless the one before is still under way.
+    /// Builds the next page that went without its evidence, unless the one before is still under way, or a new page waits: builds
+    /// take all of the processor's time.
     pub(crate) fn follow(&mut self, planner: &Planner) {
-        if self.following.is_some() {
+        let now = self.clock.now_micros();
+        let is_awaited = self.running.values().any(|running| running.ready.receiver_count() > 0);
+        if self.following.is_some() || is_awaited || planner.has_waiting_news(now) {
             return;
         }
-        let now = self.clock.now_micros();
         let under_way: HashSet<&str> = self.running.values().map(|running| running.incident.as_str()).collect();
         let rests = |key: &str| self.failing.get(key).is_some_and(|failing| now < failing.not_before);
         let next = planner.incomplete().find(|(_, key)| !under_way.contains(key) && !rests(key));
@@ -107,7 +108,7 @@ impl Builds {
         }
     }
 
-    /// Starts a build. If it is `given_up`, it does so once nobody waits for it, unless it is under way by then.
+    /// Starts a build. If `given_up`, it ends once nobody waits for it.
     fn start(&mut self, draft: Draft, ready: watch::Sender<Option<Page>>, given_up: bool) -> Id {
         let (builder, clock) = (Arc::clone(&self.builder), Arc::clone(&self.clock));
         let (places, ended, ready) = (Arc::clone(&self.places), Arc::clone(&self.ended), Arc::new(ready));
@@ -117,27 +118,27 @@ impl Builds {
             status: draft.page.status,
             ready: Arc::clone(&ready),
         };
+        let evaluation = draft.alert.evaluation;
         let build = async move {
-            let place = tokio::select! {
-                place = places.acquire_owned() => place.ok()?,
-                () = ready.closed(), if given_up => return None,
-            };
-            let built = tokio::select! {
+            // The semaphore is never closed.
+            let _place = places.acquire_owned().await.ok();
+            tokio::select! {
                 built = builder.build(draft.page, &draft.alert) => built,
                 () = clock.sleep(LONGEST_BUILD) => {
                     Err(Error::unavailable(format!("it took longer than {} s", LONGEST_BUILD.as_secs())))
                 }
-            };
-            drop(place);
-            if let Ok(page) = &built {
-                ready.send_replace(Some(page.clone()));
             }
-            Some(built.map(|page| Completed { evaluation: draft.alert.evaluation, page }))
         };
         let task = async move {
-            let built = build.await;
+            let built = tokio::select! {
+                built = build => Some(built),
+                () = ready.closed(), if given_up => None,
+            };
+            if let Some(Ok(page)) = &built {
+                ready.send_replace(Some(page.clone()));
+            }
             ended.notify_one();
-            built
+            built.map(|built| built.map(|page| Completed { evaluation, page }))
         };
         let id = self.tasks.spawn(task).id();
         self.running.insert(id, running);

@@ -117,7 +117,7 @@ impl DeliverSetup {
     /// # Errors
     /// `Bug` if its metrics are registered already.
     pub fn new(deliver: Deliver, registry: &Registry) -> Result<Self> {
-        Ok(Self { metrics: Metrics::register(registry)?, deliver })
+        Ok(Self { metrics: Metrics::register(registry, deliver.sinks.keys())?, deliver })
     }
 }
 

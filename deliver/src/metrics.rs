@@ -19,12 +19,19 @@ pub(crate) struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self> {
+    /// Registers the metrics, with a count of 0 for each sink and result: the first refusal is an increase, too.
+    pub(crate) fn register<'a>(registry: &Registry, sinks: impl IntoIterator<Item = &'a String>) -> Result<Self> {
         fn made<M: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<M>) -> Result<M> {
             made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))
                 .map_err(|source| Error::bug("a metric of the role `deliver` cannot be registered").with_source(source))
         }
         let messages = Opts::new("bellwether_deliver_messages_total", "Messages by sink and result");
+        let messages = made(registry, IntCounterVec::new(messages, &["sink", "result"]))?;
+        for sink in sinks {
+            for result in ["sent", "failed", "refused"] {
+                messages.with_label_values(&[sink.as_str(), result]).reset();
+            }
+        }
         let seconds = HistogramOpts::new(
             "bellwether_deliver_seconds",
             "Time from a transition in alerts to the answer of the sink that has it",
@@ -32,7 +39,7 @@ impl Metrics {
         let seconds = seconds.buckets(vec![0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]);
         Ok(Self {
             follow: FollowMetrics::register(registry, "deliver", Table::Alerts, None)?,
-            messages: made(registry, IntCounterVec::new(messages, &["sink", "result"]))?,
+            messages,
             oldest: made(
                 registry,
                 Gauge::new(

@@ -376,6 +376,15 @@ impl Planner {
         waiting.filter(|(_, key)| !self.has_evidence(key))
     }
 
+    /// Returns true if changes are due at a sink that works, and wait for their turn.
+    pub(crate) fn has_waiting_news(&self, now: i64) -> bool {
+        self.destinations.iter().any(|(id, destination)| {
+            let works = self.sinks.get(&id.sink).is_some_and(|sink| sink.failing.is_none());
+            let due = || self.route(id).and_then(|route| destination.news_due(route, |_| false));
+            works && !destination.in_flight && due().is_some_and(|due| due <= now)
+        })
+    }
+
     /// Takes in a page that was completed with its evidence, from a row of this evaluation.
     pub fn complete(&mut self, evaluation: i64, page: Page) {
         if let Some(incident) = self.incidents.get_mut(&page.incident) {

@@ -1,6 +1,6 @@
 //! The answer of the gate for people: the decision, each comparison in a table that fits the terminal, and what is missing.
 
-use bellwether_alerts::gate::{BaselineChoice, GateAnswer, GateComparison, GateCounts, GateMode, Metric};
+use bellwether_alerts::gate::{BaselineChoice, GateAnswer, GateComparison, GateCounts, GateMode, Goal, Metric};
 
 use crate::screen::{self, Value};
 
@@ -76,7 +76,7 @@ fn row(it: &GateComparison, sliced: bool) -> Vec<Value> {
     let value = |text: String, right: bool| Value { text: screen::one_line(&text), whole: true, right };
     let mut row = vec![
         value(it.metric.name().to_owned(), false),
-        value(it.finding.to_owned(), false),
+        value(finding(it).to_owned(), false),
         value(it.more_runs.map_or_else(String::new, |runs| runs.to_string()), true),
         value(counts(it.metric, &it.canary), true),
         value(counts(it.metric, &it.baseline), true),
@@ -103,6 +103,14 @@ fn entry(it: &GateComparison, width: usize) -> Vec<String> {
     lines
 }
 
+/// Returns the finding in one word or two: a metric that must not be worse was not shown to be within a margin.
+fn finding(it: &GateComparison) -> &'static str {
+    match (it.finding, it.goal) {
+        ("within", Goal::NoRegression) => "no loss seen",
+        (finding, _) => finding,
+    }
+}
+
 fn counts(metric: Metric, counts: &GateCounts) -> String {
     let value = match (metric, counts.value) {
         (_, None) => "?".to_owned(),
@@ -121,7 +129,7 @@ fn effect(it: &GateComparison) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bellwether_alerts::gate::{GateDecision, GateEffect, Goal, LeftOut, Unknown};
+    use bellwether_alerts::gate::{GateDecision, GateEffect, LeftOut, Unknown};
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
@@ -160,7 +168,10 @@ mod tests {
             promote_alpha: 0.05,
             comparisons: vec![
                 comparison(Metric::Success, "", "undecided", "undecided; about 340 more canary runs"),
-                comparison(Metric::UnapprovedActions, "tenant acme\x1b[2J", "within", "no evidence of a loss"),
+                GateComparison {
+                    goal: Goal::NoRegression,
+                    ..comparison(Metric::UnapprovedActions, "tenant acme\x1b[2J", "within", "no evidence of a loss")
+                },
             ],
             left_out: vec![LeftOut { metric: Metric::Cost, why: "neither release states it".to_owned() }],
             unknown: None,
@@ -180,7 +191,9 @@ mod tests {
             }
             assert!(!text.contains('\x1b'), "control characters are shown as such");
         }
-        assert!(answer(&example(), None).contains("tenant acme"), "without a terminal nothing is cut");
+        let whole = answer(&example(), None);
+        assert!(whole.contains("tenant acme"), "without a terminal nothing is cut");
+        assert!(whole.contains("no loss seen") && !whole.contains(" within "), "{whole}");
     }
 
     #[test]

@@ -217,7 +217,17 @@ impl GateAnswer {
                 let worse: Vec<String> = named(&["worse"]).iter().map(|it| it.title()).collect();
                 format!("worse than the margin: {}", worse.join(", "))
             }
-            GateDecision::Promote => format!("{} comparisons are within their margins", self.comparisons.len()),
+            GateDecision::Promote => {
+                let within = self.comparisons.iter().filter(|it| it.goal == Goal::NonInferiority).count();
+                let (within, others) = (number(within), number(self.comparisons.len() - within));
+                match (within, others) {
+                    (Some(within), Some(others)) => {
+                        format!("{within} within the margin, {others} without evidence of a loss")
+                    }
+                    (Some(within), None) => format!("{within} within the margin"),
+                    (None, others) => format!("{} without evidence of a loss", others.unwrap_or_default()),
+                }
+            }
             GateDecision::Hold => {
                 let open = named(&["undecided", "thin", "uncovered"]);
                 let titles: Vec<String> = open.iter().map(|it| format!("{} ({})", it.title(), it.words)).collect();
@@ -233,6 +243,15 @@ impl GateAnswer {
     /// Returns the greatest number of runs of the canary that a comparison likely still needs.
     pub fn more_runs(&self) -> Option<u64> {
         self.comparisons.iter().filter_map(|it| it.more_runs).max()
+    }
+}
+
+/// Returns a number of comparisons in words; nothing if there is none.
+fn number(comparisons: usize) -> Option<String> {
+    match comparisons {
+        0 => None,
+        1 => Some("1 comparison".to_owned()),
+        more => Some(format!("{more} comparisons")),
     }
 }
 

@@ -20,10 +20,9 @@ struct Candidate {
 }
 
 /// Returns the ids of failed runs of the alert's task and release, since the change began, that wait for review or were reviewed: the
-/// most severe first. There are none where no runs are sampled.
+/// most severe first. There are none where no runs are sampled. The table is read, because the view joins reviews, which cost more.
 pub(crate) async fn candidates(session: &Session, record: &AlertRecord) -> Result<Vec<String>> {
     let mut conditions = vec![
-        "kind = 'failure'".to_owned(),
         format!("ended_at >= {}", moment(record.since.unwrap_or(record.at.saturating_sub(BEFORE)))),
         format!("ended_at < {}", moment(record.at)),
     ];
@@ -31,8 +30,11 @@ pub(crate) async fn candidates(session: &Session, record: &AlertRecord) -> Resul
     let of = [("tenant", comparison::tenant(record)), ("task", comparison::task(record)), ("release_id", release)];
     conditions.extend(of.into_iter().filter_map(|(column, value)| Some(format!("{column} = {}", quoted(value?)))));
     let query = format!(
-        "SELECT candidate_id FROM current_candidates WHERE {} ORDER BY CASE severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 \
-         WHEN 'medium' THEN 2 ELSE 3 END, ended_at DESC, candidate_id LIMIT {MOST}",
+        "SELECT candidate_id FROM (
+            SELECT *, row_number() OVER (PARTITION BY candidate_id ORDER BY number DESC) AS newest FROM candidates WHERE {}
+        ) AS numbered WHERE newest = 1 AND change = 'taken' AND kind = 'failure'
+        ORDER BY CASE severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 WHEN 'medium' THEN 2 ELSE 3 END, ended_at DESC, candidate_id
+        LIMIT {MOST}",
         conditions.join(" AND ")
     );
     Ok(session.rows::<Candidate>(&query).await?.into_iter().map(|candidate| candidate.candidate_id).collect())
