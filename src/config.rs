@@ -206,7 +206,7 @@ impl Config {
             );
         }
         if self.tables.root.is_empty() {
-            reader.problem("tables.root", "is empty; name a folder or s3://BUCKET/PREFIX");
+            reader.problem("tables.root", "is empty; name a folder, or s3://, gs:// or az://BUCKET/PREFIX");
         }
         if self.kafka.topics.is_empty() {
             reader.problem("kafka.topics", "is empty; name at least one topic");

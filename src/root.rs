@@ -11,7 +11,7 @@ use crate::config::Config;
 /// Arguments of commands that read tables and need nothing else.
 #[derive(Args, Debug)]
 pub(crate) struct RootArgs {
-    /// Root of the tables: a folder or s3://BUCKET/PREFIX.
+    /// Root of the tables: a folder, or s3://, gs:// or az://BUCKET/PREFIX.
     #[arg(long, value_name = "ROOT", env = "BELLWETHER_ROOT")]
     root: Option<String>,
     /// Configuration file that names the root.

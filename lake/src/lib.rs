@@ -3,7 +3,8 @@
 //! * [`commit`] takes the exactly-once decision: a small trait with a Delta, an in-memory and a fault-injecting
 //!   implementation.
 //! * [`RowEncoder`] encodes rows as Parquet while they arrive, so that a batch in memory is as small as its file.
-//! * [`Lake`] is a root folder or `s3://` prefix that holds all tables. It writes data files durably and reads them.
+//! * [`Lake`] is the root of all tables: a folder, or an address in an object store. It writes data files durably and reads
+//!   them.
 //! * [`Reading`] reports how far ingest has read each partition, [`Layout`] how far each shard has aggregated;
 //!   [`Lease`] decides which of several processes works.
 //! * [`Rolled`] reports which rows of `metrics` its roll-ups hold, and how to read a span from them.

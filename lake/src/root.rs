@@ -58,12 +58,12 @@ impl fmt::Debug for Lake {
 // === impl Lake ===
 
 impl Lake {
-    /// Opens a folder or `s3://` prefix. Creates the folder and missing tables, and adds the columns that tables of an earlier
-    /// version lack.
+    /// Opens a folder or an address in an object store. Creates the folder and missing tables, and adds the columns that tables
+    /// of an earlier version lack.
     ///
     /// # Errors
-    /// `Config` if the root cannot be created, or its store lets two writers create the same object; `Data` if this program
-    /// cannot write to a table; `Unavailable` if the store does not answer.
+    /// `Config` if the root cannot be created, its bucket does not exist, or its store lets two writers create the same object;
+    /// `Data` if this program cannot write to a table; `Unavailable` if the store does not answer.
     pub async fn open(root: &str, options: &StorageOptions) -> Result<Self> {
         Self::open_with_clock(root, options, Arc::new(SystemClock)).await
     }
@@ -96,7 +96,7 @@ impl Lake {
         Ok(lake)
     }
 
-    /// Opens a folder or `s3://` prefix without writing anything. Columns that a table of an earlier version lacks are null
+    /// Opens a folder or an address in an object store without writing anything. Columns that a table of an earlier version lacks are null
     /// when it is read.
     ///
     /// # Errors

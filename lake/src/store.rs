@@ -1,4 +1,4 @@
-//! The object stores under a lake: a durable local file system, and S3.
+//! The stores under a lake: a durable local file system, and the object stores of cloud providers.
 //!
 //! `object_store`'s local file system never calls fsync, so a commit could survive a power loss without the data that it
 //! names. [`DurableFileSystem`] writes to a staging file, syncs it, links it under its name and syncs the folder: once a
@@ -7,6 +7,7 @@
 mod disk;
 #[cfg(test)]
 mod power_loss;
+mod remote;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -17,21 +18,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
 use url::Url;
 
-use crate::stored::{Stored, from_store};
+use crate::stored::Stored;
 use bellwether_base::unique_id;
 use bellwether_base::{Error, Result};
 use disk::{Disk, LocalDisk};
+use remote::Provider;
 
-/// Settings of the store, by the names that object stores use (`aws_access_key_id`, `aws_endpoint`, ...).
+/// Settings of the store, by the names that object stores use (`aws_endpoint`, `azure_storage_account_name`, ...).
 /// Values are secrets: they are never printed.
 #[derive(Clone, Default)]
 pub struct StorageOptions(pub BTreeMap<String, String>);
@@ -56,23 +57,44 @@ pub(crate) struct OpenRoot {
     pub(crate) base: Path,
 }
 
-/// Opens a folder or an `s3://` address.
-pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
+/// Kinds of roots, for hints.
+pub(crate) const ROOTS: &str = "a folder, or s3://, gs:// or az://BUCKET/PREFIX";
+
+/// The place that the address of a root names.
+enum Place<'a> {
+    Folder(&'a str),
+    Remote(Provider),
+}
+
+/// Returns the place of a root.
+fn place(root: &str) -> Result<Place<'_>> {
     match root.split_once("://") {
-        None => open_folder(FilePath::new(root)),
-        Some(("file", path)) => open_folder(FilePath::new(path)),
-        Some(("s3" | "s3a", _)) => open_s3(root, options).await,
-        Some((scheme, _)) => Err(unsupported(root, scheme)),
+        None => Ok(Place::Folder(root)),
+        Some(("file", path)) => Ok(Place::Folder(path)),
+        Some((scheme, _)) => Provider::of(scheme).map(Place::Remote).ok_or_else(|| {
+            Error::config(format!("tables cannot be kept at `{root}`"))
+                .with_hint(format!("`{scheme}://` is not supported: use {ROOTS}"))
+        }),
     }
 }
 
-/// Opens a folder or an `s3://` address without writing anything.
+/// Opens a folder or an address of an object store. Creates the folder; tries whether the store honours conditional puts.
+pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
+    match place(root)? {
+        Place::Folder(path) => open_folder(FilePath::new(path)),
+        Place::Remote(provider) => {
+            let opened = provider.root(root, options)?;
+            provider.probe(&opened).await?;
+            Ok(opened)
+        }
+    }
+}
+
+/// Opens a folder or an address of an object store without writing anything.
 pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
-    let folder = match root.split_once("://") {
-        None => root,
-        Some(("file", path)) => path,
-        Some(("s3" | "s3a", _)) => return s3_root(root, options),
-        Some((scheme, _)) => return Err(unsupported(root, scheme)),
+    let folder = match place(root)? {
+        Place::Folder(path) => path,
+        Place::Remote(provider) => return provider.root(root, options),
     };
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => open_folder(FilePath::new(folder)),
@@ -84,11 +106,6 @@ pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<Open
     }
 }
 
-fn unsupported(root: &str, scheme: &str) -> Error {
-    Error::config(format!("tables cannot be kept at `{root}`"))
-        .with_hint(format!("`{scheme}://` is not supported: use a folder or s3://BUCKET/PREFIX"))
-}
-
 fn open_folder(path: &FilePath) -> Result<OpenRoot> {
     let refuse = |source: io::Error| {
         Error::config(format!("the tables' root `{}` cannot be created or read", path.display()))
@@ -96,7 +113,7 @@ fn open_folder(path: &FilePath) -> Result<OpenRoot> {
             .with_source(source)
     };
     if path.as_os_str().is_empty() {
-        return Err(Error::config("the tables' root is empty").with_hint("name a folder or s3://BUCKET/PREFIX"));
+        return Err(Error::config("the tables' root is empty").with_hint(format!("name {ROOTS}")));
     }
     fs::create_dir_all(path).map_err(refuse)?;
     let path = path.canonicalize().map_err(refuse)?;
@@ -109,56 +126,6 @@ fn open_disk(path: &FilePath, disk: Arc<dyn Disk>) -> Result<OpenRoot> {
         .map_err(|()| Error::config(format!("the tables' root `{}` is not an absolute path", path.display())))?;
     let base = Path::from_absolute_path(path).map_err(object_store::Error::from).stored()?;
     Ok(OpenRoot { url, store: Arc::new(DurableFileSystem::new(disk)), base })
-}
-
-async fn open_s3(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
-    let root = s3_root(root, options)?;
-    probe_conditional_put(&root).await?;
-    Ok(root)
-}
-
-fn s3_root(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
-    let refuse = |what: String| Error::config(what).with_hint("write it as s3://BUCKET/PREFIX");
-    let mut url = Url::parse(root).map_err(|e| refuse(format!("`{root}` is not an address")).with_source(e))?;
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
-    }
-    let bucket = url.host_str().ok_or_else(|| refuse(format!("`{root}` names no bucket")))?;
-    let mut builder =
-        AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
-    // An endpoint without encryption is a deliberate choice.
-    if options.0.iter().any(|(key, value)| key.ends_with("endpoint") && value.starts_with("http://")) {
-        builder = builder.with_allow_http(true);
-    }
-    for (key, value) in &options.0 {
-        let known = key.parse().map_err(|e: object_store::Error| {
-            Error::config(format!("`{key}` is not a storage option")).with_source(e)
-        })?;
-        builder = builder.with_config(known, value);
-    }
-    let store = builder.build().map_err(|e| {
-        Error::config(format!("the S3 store of `{root}` cannot be set up"))
-            .with_hint("check [tables.options] and the AWS_* variables")
-            .with_source(e)
-    })?;
-    let base = Path::from_url_path(url.path()).map_err(object_store::Error::from).stored()?;
-    Ok(OpenRoot { url, store: Arc::new(store), base })
-}
-
-/// Refuses a store that lets two writers create the same object, because commits would be lost on it.
-async fn probe_conditional_put(root: &OpenRoot) -> Result<()> {
-    let path = root.base.clone().join("_bellwether").join(format!("probe-{}", unique_id()));
-    let create = || root.store.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into());
-    create().await.stored()?;
-    let second = create().await;
-    // If the probe cannot be removed, it remains as litter; that does not disqualify the store.
-    drop(root.store.delete(&path).await);
-    match second {
-        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
-        Ok(_) => Err(Error::config(format!("the store of `{}` ignores `If-None-Match`", root.url))
-            .with_hint("two writers could overwrite each other's commits there: use a store with conditional puts")),
-        Err(source) => Err(from_store(source)),
-    }
 }
 
 /// The local file system with durable writes.
@@ -365,6 +332,7 @@ impl MultipartUpload for DurableUpload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object_store::ObjectStoreExt;
 
     async fn opened() -> (tempfile::TempDir, OpenRoot) {
         let folder = tempfile::tempdir().expect("temp folder");
@@ -393,6 +361,6 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_scheme_says_what_would_be_right() {
         let error = open("gopher://x/y", &StorageOptions::default()).await.expect_err("refused");
-        assert!(error.hint().is_some_and(|hint| hint.contains("s3://")), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(ROOTS)), "{error:?}");
     }
 }

@@ -36,6 +36,8 @@ impl<T> Stored<T> for Result<T, deltalake::DeltaTableError> {
 pub(crate) fn from_store(source: object_store::Error) -> Error {
     use object_store::Error as Store;
     let error = match &source {
+        _ if lacks_bucket(&source) => Error::config("the bucket or container of the tables' root does not exist")
+            .with_hint("create it, which Bellwether never does itself, or correct the root"),
         Store::NotFound { path, .. } => Error::data(format!("`{path}` is not in the table store")),
         Store::PermissionDenied { path, .. } => {
             Error::unavailable(format!("the table store refuses access to `{path}`"))
@@ -48,6 +50,13 @@ pub(crate) fn from_store(source: object_store::Error) -> Error {
         _ => Error::unavailable("the table store does not answer"),
     };
     error.with_source(source)
+}
+
+/// Returns true if a provider says that the bucket or container is missing, and not only an object in it. The answer's text is
+/// the only sign of it that `object_store` hands on.
+fn lacks_bucket(source: &object_store::Error) -> bool {
+    let text = source.to_string();
+    ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"].iter().any(|code| text.contains(code))
 }
 
 /// Converts an error of the Parquet library. It is permanent.

@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 
 use super::Random;
-use super::s3::{self, Server};
+use super::stores::Store;
 use crate::common::program::{ConfigText, KEEP_HISTORY, Running, text};
 use crate::common::{Setup, bellwether, until_or};
 use crate::pipeline::erase::{erased, fed, holding, in_values, is_exact, runs_of};
@@ -79,13 +79,12 @@ async fn objects_holding(address: &str, what: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_leaves_every_object_of_a_store() {
-    let Some(server) = Server::start() else { return };
-    let tables = s3::tables(&server.address);
-    let setup = with_tables(&tables);
+    let Some(store) = Store::s3() else { return };
+    let setup = with_tables(&store.tables());
     let mut events = runs_of("run-ada", 4, "usr-ada", "ses-one");
     events.extend(runs_of("run-bob", 3, "usr-bob", "ses-two"));
     setup.replay_and_watch(&events);
-    assert!(!objects_holding(&server.address, "usr-ada").await.is_empty(), "the search finds what is there");
+    assert!(!objects_holding(&store.address, "usr-ada").await.is_empty(), "the search finds what is there");
     let config = setup.config();
     let erase =
         |more: &[&str]| bellwether(&[&["erase", "--config", text(&config), "--user-key", "usr-ada"], more].concat());
@@ -94,9 +93,9 @@ async fn a_user_leaves_every_object_of_a_store() {
     erasure.kill();
     let done = erase(&["--now"]).succeeds();
     for name in ["usr-ada", "run-ada-", "ses-one"] {
-        assert_eq!(objects_holding(&server.address, name).await, [""; 0], "{name}\n{done}");
+        assert_eq!(objects_holding(&store.address, name).await, [""; 0], "{name}\n{done}");
     }
-    assert!(!objects_holding(&server.address, "usr-bob").await.is_empty(), "others stay");
+    assert!(!objects_holding(&store.address, "usr-bob").await.is_empty(), "others stay");
     bellwether(&["audit", "--recompute", "--config", text(&config)]).succeeds();
     let rows = setup.sql("SELECT CAST(sum(runs) AS BIGINT) AS n FROM metrics");
     assert_eq!(rows[0]["n"], Value::from(7));

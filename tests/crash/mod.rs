@@ -2,7 +2,7 @@
 //!
 //! * `ledger` publishes continuously and records what the broker acknowledged; `proof` compares the tables with it.
 //! * `kill` and `members` kill and suspend processes; `poison` publishes bad messages; `replay` reads messages again;
-//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` break the surroundings;
+//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` (object stores, which `stores` starts) break the surroundings;
 //!   `erase` kills erasures.
 //!
 //! Rules: random choices come from a seed, and a test prints its seed with the command that repeats them; the timing of the
@@ -20,6 +20,7 @@ mod replay;
 mod s3;
 mod s3_cost;
 mod start;
+mod stores;
 mod topic;
 
 use std::time::Duration;

@@ -1,84 +1,48 @@
-//! Tables on S3: the same protocol with a real server; a store that lets two writers create the same object is refused.
+//! Tables in object stores: the same protocol with a real server of each API; a store that lets two writers create the same
+//! object, and one without the bucket, are refused.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use super::Random;
 use super::ledger::{Plan, Publisher};
 use super::members::leave;
 use super::proof::{audit, finish_and_verify};
+use super::stores::Store;
 use crate::common::program::{ConfigText, Running, text};
-use crate::common::{Setup, bellwether, cache, python, real_broker, skipped, until_or};
+use crate::common::{Setup, bellwether, real_broker, until_or};
 
 const KILLS: usize = 5;
 
 /// Commits that must be fenced while two writers race.
 const FENCED: f64 = 6.0;
 
-/// An in-memory S3 server.
-pub(super) struct Server {
-    pub(super) address: String,
-    running: Running,
-}
-
-impl Server {
-    /// Starts it. Returns none if it is not installed.
-    pub(super) fn start() -> Option<Self> {
-        python()?;
-        let program = cache("venv/bin/moto_server");
-        if !program.exists() {
-            skipped("no S3 server; `scripts/setup python` installs moto");
-            return None;
-        }
-        let address = free_address();
-        let (host, port) = address.split_once(':').expect("host and port");
-        let mut command = Command::new(program);
-        let running = Running::spawn(command.args(["-H", host, "-p", port]), "moto_server".to_owned());
-        until_or(|| put(&address, "/bellwether"), || format!("the S3 server creates a bucket\n{}", running.printed()));
-        Some(Self { address, running })
-    }
-
-    /// Returns its output so far, with a line for each request.
-    pub(super) fn printed(&self) -> String {
-        self.running.printed()
-    }
-}
-
-/// Returns an address with a free port.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
-}
-
-/// Creates a bucket; none while the server does not answer.
-fn put(address: &str, path: &str) -> Option<()> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "PUT {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.lines().next()?.contains(" 200 ").then_some(())
-}
-
-/// Returns the `[tables]` keys of a configuration with its tables on a store.
-pub(super) fn tables(address: &str) -> String {
-    format!(
-        "root = \"s3://bellwether/llm\"\n[tables.options]\naws_endpoint = \"http://{address}\"\naws_region = \"us-east-1\"\n\
-         aws_access_key_id = \"tests\"\naws_secret_access_key = \"tests\"\n"
-    )
+#[test]
+fn killed_and_racing_writers_on_s3_store_every_message_once() {
+    killed_and_racing_writers(Store::s3);
 }
 
 #[test]
-fn killed_and_racing_writers_on_s3_store_every_message_once() {
+fn killed_and_racing_writers_on_google_store_every_message_once() {
+    killed_and_racing_writers(Store::google);
+}
+
+#[test]
+fn killed_and_racing_writers_on_azure_store_every_message_once() {
+    killed_and_racing_writers(Store::azure);
+}
+
+/// Kills `run` again and again, lets two race for every commit, and maintains the tables; no message is lost or doubled.
+fn killed_and_racing_writers(start: fn() -> Option<Store>) {
     let Some(broker) = real_broker() else { return };
-    let Some(server) = Server::start() else { return };
+    let Some(store) = start() else { return };
     let mut random = Random::new("crash::s3");
-    let topic = broker.topic("s3", 2);
+    let topic = broker.topic("store", 2);
     let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[&topic],
-        tables: Some(&tables(&server.address)),
+        tables: Some(&store.tables()),
         kafka: "instance_id = \"worker\"\n",
         extra: "[ingest]\nflush_interval = \"300ms\"\n",
     });
@@ -92,15 +56,41 @@ fn killed_and_racing_writers_on_s3_store_every_message_once() {
         worker.kill();
         audit(&setup, false);
     }
-    let other = setup.other("other.toml", |text| text.replace("group = \"", "group = \"other-"));
+    let other =
+        setup.other("other.toml", |text| store.by_another_credential(&text.replace("group = \"", "group = \"other-")));
     let racers = [setup.start("run"), Running::role("run", &other)];
     let fenced = || -> Option<f64> {
         let each = racers.iter().map(|racer| racer.metric("bellwether_ingest_fenced_total"));
         each.sum::<Option<f64>>().filter(|fenced| *fenced >= FENCED)
     };
-    until_or(fenced, || format!("the two fence each other\n{}", racers[0].printed()));
+    until_or(fenced, || format!("the two fence each other\n{}\n{}", racers[0].printed(), racers[1].printed()));
     racers.into_iter().for_each(leave);
+    bellwether(&["maintain", "--config", text(&other)]).succeeds();
     finish_and_verify(&setup, &topic, publisher, None);
+}
+
+#[test]
+fn a_missing_bucket_is_named_with_the_remedy() {
+    for start in [Store::s3, Store::google, Store::azure] {
+        let Some(store) = start() else { continue };
+        let tables = store.tables().replace("://bellwether/", "://no-such-bucket/");
+        let setup = Setup::with(&ConfigText {
+            brokers: "127.0.0.1:9",
+            topics: &["unused"],
+            tables: Some(&tables),
+            ..ConfigText::default()
+        });
+        let config = setup.config();
+        for arguments in [&["run"][..], &["audit"], &["sql", "SELECT 1"]] {
+            let arguments = [arguments, &["--config", text(&config)]].concat();
+            let ended = bellwether(&arguments);
+            assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+            assert!(ended.stderr.contains("does not exist\n  hint: create "), "{arguments:?}: {}", ended.stderr);
+            // An audit only reads; the others try to write first, and know the name.
+            let name = format!("`no-such-bucket` of the tables' root `{}`", store.root("no-such-bucket"));
+            assert!(arguments[0] == "audit" || ended.stderr.contains(&name), "{arguments:?}: {}", ended.stderr);
+        }
+    }
 }
 
 /// Starts a store that ignores the conditions of requests, and returns its address.
@@ -141,16 +131,26 @@ fn serve_request(mut stream: &TcpStream) -> std::io::Result<()> {
 #[test]
 fn a_store_that_ignores_conditions_is_refused_at_start() {
     let address = store_without_conditions();
-    let setup = Setup::with(&ConfigText {
-        brokers: "127.0.0.1:9",
-        topics: &["unused"],
-        tables: Some(&tables(&address)),
-        ..ConfigText::default()
-    });
-    for command in ["run", "ingest", "aggregate"] {
-        let ended = bellwether(&[command, "--config", text(&setup.config())]);
-        assert_eq!(ended.code, Some(2), "{command}: {}", ended.stderr);
-        assert!(ended.stderr.contains("ignores `If-None-Match`"), "{command}: {}", ended.stderr);
-        assert!(ended.stderr.contains("hint: two writers could overwrite each other's commits"), "{}", ended.stderr);
+    for (store, condition) in [
+        (Store::s3_at(&address), "If-None-Match"),
+        (Store::google_at(&address), "x-goog-if-generation-match"),
+        (Store::azure_at(&address), "If-None-Match"),
+    ] {
+        let setup = Setup::with(&ConfigText {
+            brokers: "127.0.0.1:9",
+            topics: &["unused"],
+            tables: Some(&store.tables()),
+            ..ConfigText::default()
+        });
+        for command in ["run", "ingest", "aggregate"] {
+            let ended = bellwether(&[command, "--config", text(&setup.config())]);
+            assert_eq!(ended.code, Some(2), "{command}: {}", ended.stderr);
+            assert!(ended.stderr.contains(&format!("ignores `{condition}`")), "{command}: {}", ended.stderr);
+            assert!(
+                ended.stderr.contains("hint: two writers could overwrite each other's commits"),
+                "{}",
+                ended.stderr
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::s3::{Server, tables};
+use super::stores::Store;
 use crate::common::event::run;
 use crate::common::program::{ConfigText, Running};
 use crate::common::{Setup, real_broker, say, until_or};
@@ -23,8 +23,8 @@ const COMMIT: [f64; 2] = [10.0, 55.0];
 const PRICE: [f64; 2] = [5.0, 0.4];
 
 /// Returns the numbers of requests so far: those that write or list, and those that read.
-fn requests(server: &Server) -> ([f64; 2], BTreeMap<String, usize>) {
-    let printed = server.printed();
+fn requests(store: &Store) -> ([f64; 2], BTreeMap<String, usize>) {
+    let printed = store.printed();
     let (mut sums, mut kinds) = ([0.0; 2], BTreeMap::new());
     for line in printed.lines().filter(|line| line.contains(" HTTP/1.")) {
         // 127.0.0.1 - - [TIME] "METHOD /PATH HTTP/1.1" STATUS -, with colours around some of it.
@@ -50,15 +50,15 @@ fn commits(worker: &Running) -> f64 {
 }
 
 /// Waits for the window while `work` is called every second. Returns the requests in it.
-fn counted(server: &Server, mut work: impl FnMut(u64)) -> ([f64; 2], BTreeMap<String, usize>) {
-    let (before, kinds_before) = requests(server);
+fn counted(store: &Store, mut work: impl FnMut(u64)) -> ([f64; 2], BTreeMap<String, usize>) {
+    let (before, kinds_before) = requests(store);
     let begun = Instant::now();
     for second in 0..WINDOW.as_secs() {
         work(second);
         let next = Duration::from_secs(second + 1);
         std::thread::sleep(next.saturating_sub(begun.elapsed()));
     }
-    let (after, mut kinds) = requests(server);
+    let (after, mut kinds) = requests(store);
     for (kind, count) in kinds_before {
         *kinds.entry(kind).or_default() -= count;
     }
@@ -68,12 +68,12 @@ fn counted(server: &Server, mut work: impl FnMut(u64)) -> ([f64; 2], BTreeMap<St
 #[test]
 fn requests_of_a_commit_and_of_an_idle_minute_are_bounded() {
     let Some(broker) = real_broker() else { return };
-    let Some(server) = Server::start() else { return };
+    let Some(store) = Store::s3() else { return };
     let topic = broker.topic("s3-cost", 1);
     let setup = Setup::with(&ConfigText {
         brokers: &broker.address,
         topics: &[&topic],
-        tables: Some(&tables(&server.address)),
+        tables: Some(&store.tables()),
         ..ConfigText::default()
     });
     let worker = setup.start("run");
@@ -82,9 +82,9 @@ fn requests_of_a_commit_and_of_an_idle_minute_are_bounded() {
     until_or(aggregated, || format!("the first run is aggregated\n{}", worker.printed()));
     // The start, and the first round of maintenance, are no part of a minute.
     std::thread::sleep(Duration::from_secs(12));
-    let (idle, idle_kinds) = counted(&server, |_| {});
+    let (idle, idle_kinds) = counted(&store, |_| {});
     let before = commits(&worker);
-    let (live, live_kinds) = counted(&server, |n| broker.publish_events(&topic, 1, &[run(&format!("live-{n}"))]));
+    let (live, live_kinds) = counted(&store, |n| broker.publish_events(&topic, 1, &[run(&format!("live-{n}"))]));
     let made = commits(&worker) - before;
     worker.stop();
     assert!(made >= 20.0, "{made} commits in {WINDOW:?}");

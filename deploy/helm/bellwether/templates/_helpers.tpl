@@ -95,14 +95,14 @@ tokens_file = "/run/secrets/bellwether-tokens/tokens.toml"
 {{/* Fails with a remedy if values contradict one another; what concerns one value is in values.schema.json. */}}
 {{- define "bellwether.check" -}}
 {{- $values := .Values }}
-{{- if and (eq $values.mode "apart") (not (hasPrefix "s3://" $values.tables.root)) }}
-{{- fail "mode `apart` needs tables in an object store, which all processes reach: set tables.root to s3://BUCKET/PREFIX, or mode to `together`" }}
+{{- if and (eq $values.mode "apart") (not (contains "://" $values.tables.root)) }}
+{{- fail "mode `apart` needs tables in an object store, which all processes reach: set tables.root to s3://, gs:// or az://BUCKET/PREFIX, or mode to `together`" }}
 {{- end }}
-{{- if and (eq $values.mode "together") (not (hasPrefix "s3://" $values.tables.root)) (not $values.persistence.enabled) }}
-{{- fail "tables.root is a folder of a pod that keeps nothing: set persistence.enabled, or tables.root to s3://BUCKET/PREFIX" }}
+{{- if and (eq $values.mode "together") (not (contains "://" $values.tables.root)) (not $values.persistence.enabled) }}
+{{- fail "tables.root is a folder of a pod that keeps nothing: set persistence.enabled, or tables.root to s3://, gs:// or az://BUCKET/PREFIX" }}
 {{- end }}
-{{- if and (not (hasPrefix "s3://" $values.tables.root)) (not (hasPrefix "/var/lib/bellwether/" $values.tables.root)) }}
-{{- fail "tables.root must be below /var/lib/bellwether, where the volume is mounted, or s3://BUCKET/PREFIX" }}
+{{- if and (not (contains "://" $values.tables.root)) (not (hasPrefix "/var/lib/bellwether/" $values.tables.root)) }}
+{{- fail "tables.root must be below /var/lib/bellwether, where the volume is mounted, or s3://, gs:// or az://BUCKET/PREFIX" }}
 {{- end }}
 {{- if and $values.api.enabled (or (not $values.api.tlsSecret) (not $values.api.tokensSecret)) }}
 {{- fail "api.enabled needs api.tlsSecret and api.tokensSecret: queries from outside of the pod need TLS and a token" }}
