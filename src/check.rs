@@ -10,6 +10,7 @@ use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_event::{Decoder, Limits, Problem};
 use bellwether_ingest::KafkaSettings;
 use bellwether_ingest::decode::{Message, problems};
+use bellwether_ingest::login::log_in;
 use bellwether_ingest::replay::too_large;
 use bellwether_ingest::source::file::{FileEvent, FileEvents, Size};
 use bellwether_lake::{Lake, StorageOptions};
@@ -157,6 +158,7 @@ fn topics(kafka: &KafkaSettings) -> Result<Vec<(String, usize)>> {
             .with_hint("check `kafka.security` and `kafka.properties`")
             .with_source(source)
     })?;
+    log_in(&consumer, kafka.login.as_ref())?;
     let mut found = Vec::new();
     for topic in &kafka.topics {
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).map_err(|source| {

@@ -8,6 +8,7 @@
 //! Rule: a setting has one default, in the type that it belongs to. Tests hold the reference to these defaults, key by key.
 //! A memory limit is by default a share of the process's budget (`crate::budget`); with the usual budget it is the type's own.
 
+mod kafka;
 mod read;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use bellwether_deliver::DeliverSettings;
 use bellwether_evals::EvalsSettings;
 use bellwether_event::Limits;
 use bellwether_evidence::LinkSettings;
-use bellwether_ingest::{FlushSettings, KafkaSettings, Start};
+use bellwether_ingest::KafkaSettings;
 use bellwether_lake::{MOST_SHARDS, MaintainSettings, Retention};
 use bellwether_redact::{Kind, Policy, Redactor, Setting};
 use bellwether_serve::ServerSettings;
@@ -41,6 +42,7 @@ use crate::roles::serve::ApiConfig;
 use crate::roles::watch::AlertsSettings;
 use crate::serve::ServeSettings;
 use crate::sql::{LEAST_MEMORY, SqlLimits};
+use kafka::kafka;
 use read::ConfigReader;
 pub(crate) use read::{Environment, Secrets, parse_bytes};
 
@@ -281,73 +283,6 @@ impl Config {
             );
         }
     }
-}
-
-fn kafka(reader: &mut ConfigReader<'_>, defaults: KafkaSettings) -> KafkaSettings {
-    let flush = &defaults.flush;
-    KafkaSettings {
-        brokers: brokers(reader, &defaults.brokers),
-        topics: reader.list("kafka.topics", &defaults.topics),
-        group: reader.text("kafka.group", &defaults.group),
-        job: reader.text("kafka.job", &defaults.job),
-        start: match reader.choice("kafka.start", &["earliest", "latest"]).as_deref() {
-            Some("earliest") => Start::Earliest,
-            Some("latest") => Start::Latest,
-            _ => defaults.start,
-        },
-        instance_id: reader.optional("kafka.instance_id").or(defaults.instance_id),
-        properties: properties(reader, defaults.properties),
-        flush: FlushSettings {
-            interval: reader.duration("ingest.flush_interval", Duration::from_millis(10), flush.interval),
-            max_bytes: reader.bytes("ingest.flush_bytes", 1 << 20, flush.max_bytes),
-            max_rows: reader.number_of("ingest.flush_rows", 1..=10_000_000, flush.max_rows),
-            channel_batches: flush.channel_batches,
-        },
-    }
-}
-
-/// Reads the brokers, checks that each is HOST:PORT, and joins them by commas.
-fn brokers(reader: &mut ConfigReader<'_>, default: &str) -> String {
-    let default: Vec<String> = default.split(',').map(str::to_owned).collect();
-    let brokers = reader.list("kafka.brokers", &default);
-    if brokers.is_empty() {
-        reader.problem("kafka.brokers", "is empty; name at least one broker as HOST:PORT");
-    }
-    for broker in &brokers {
-        if !broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-            reader.problem("kafka.brokers", &format!("contains `{broker}`; a broker must be HOST:PORT"));
-        }
-    }
-    brokers.join(",")
-}
-
-/// Reads `kafka.security` as properties of librdkafka, overridden by `kafka.properties`.
-fn properties(reader: &mut ConfigReader<'_>, mut properties: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
-    const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-    let protocol = reader.choice("kafka.security.protocol", PROTOCOLS);
-    let mechanism = reader.choice("kafka.security.sasl_mechanism", MECHANISMS);
-    if protocol.as_ref().is_some_and(|protocol| protocol.starts_with("sasl")) && mechanism.is_none() {
-        reader.problem(
-            "kafka.security.sasl_mechanism",
-            "is not set, but `sasl_…` protocols need it; use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
-        );
-    }
-    let mut put = |property: &str, value: Option<String>| {
-        if let Some(value) = value {
-            properties.insert(property.to_owned(), value);
-        }
-    };
-    // librdkafka's own default is plaintext too.
-    put("security.protocol", protocol.filter(|protocol| protocol != PROTOCOLS[0]));
-    put("sasl.mechanism", mechanism);
-    put("sasl.username", reader.optional("kafka.security.username"));
-    put("sasl.password", reader.optional("kafka.security.password"));
-    put("ssl.ca.location", reader.optional("kafka.security.ca_file"));
-    put("ssl.certificate.location", reader.optional("kafka.security.certificate_file"));
-    put("ssl.key.location", reader.optional("kafka.security.key_file"));
-    properties.extend(reader.map("kafka.properties"));
-    properties
 }
 
 fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
@@ -736,6 +671,35 @@ mod tests {
             let message = refused(&format!("[redaction]\n{line}\n"));
             assert!(message.contains("test.toml:2: ") && message.contains(expected), "{line}: {message}");
             assert!(!message.contains("a key in the open") && !message.contains("s3cret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn tokens_for_kafka_come_from_an_endpoint_or_from_iam() {
+        let oauth = "[kafka.security]\nprotocol = \"sasl_ssl\"\nsasl_mechanism = \"OAUTHBEARER\"\n\
+            token_url = \"https://login.acme.example/token\"\nclient_id = \"bellwether\"\n\
+            client_secret = { env = \"KAFKA_PASSWORD\" }\n[kafka.security.extensions]\nlogicalCluster = \"lkc-1\"\n";
+        let kafka = parse(oauth).expect("valid").kafka;
+        assert_eq!(kafka.properties["sasl.mechanism"], "OAUTHBEARER");
+        kafka.validate().expect("valid");
+        let shown = format!("{:?}", kafka.login.expect("a login"));
+        assert!(shown.contains("https://login.acme.example/token") && !shown.contains("s3cret"), "{shown}");
+        let msk = "[kafka]\nbrokers = [\"b-1.acme.c1.kafka.eu-central-1.amazonaws.com:9098\"]\n[kafka.security]\n\
+            protocol = \"sasl_ssl\"\nsasl_mechanism = \"AWS_MSK_IAM\"\n";
+        let kafka = parse(msk).expect("valid").kafka;
+        assert_eq!(kafka.properties["sasl.mechanism"], "OAUTHBEARER", "as the broker calls it");
+        assert!(format!("{:?}", kafka.login).contains("eu-central-1"), "{:?}", kafka.login);
+        for (text, expected) in [
+            (oauth.replace("https", "http"), "`kafka.security.token_url` must begin with https://"),
+            (oauth.replace("https://", ""), "`kafka.security.token_url` is not a URL"),
+            (oauth.replace("{ env = \"KAFKA_PASSWORD\" }", "\"s3cret\""), "`kafka.security.client_secret` is in the"),
+            (oauth.replace("client_id = \"bellwether\"", ""), "`kafka.security.client_id` is not set"),
+            (oauth.replace("logicalCluster", "auth"), "`kafka.security.extensions.auth` is reserved for the token"),
+            (oauth.replace("OAUTHBEARER", "PLAIN"), "`kafka.security.token_url` is set, but only"),
+            (msk.replace(".amazonaws.com", ""), "`kafka.security.aws_region` is not set"),
+        ] {
+            let message = refused(&text);
+            assert!(message.contains(expected) && !message.contains("s3cret"), "{message}");
         }
     }
 

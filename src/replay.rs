@@ -96,7 +96,7 @@ fn target(config: &Config) -> Result<ToKafka> {
         .cloned()
         .ok_or_else(|| Error::config("`kafka.topics` is empty").with_hint("name at least one topic"))?;
     let client = replay::producer_config(&config.kafka.brokers, &config.kafka.properties);
-    Ok(ToKafka { client, topic, pace: Pace::Fastest, shift_to_now: false })
+    Ok(ToKafka { client, login: config.kafka.login.clone(), topic, pace: Pace::Fastest, shift_to_now: false })
 }
 
 async fn send(

@@ -4,6 +4,8 @@
 //! one without a message, so no metric, rule, view or sample knows it, whoever sent it. The offset still comes back in the
 //! logs of the tables: [`HeartbeatSender::send`] returns it.
 
+use std::sync::Arc;
+
 use bellwether_base::{Clock, Error, Result};
 use rdkafka::ClientContext;
 use rdkafka::error::KafkaError;
@@ -12,6 +14,7 @@ use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
 use crate::decode::Message;
+use crate::login::keep_logged_in;
 use crate::source::kafka::client_config;
 use crate::source::kafka::settings::KafkaSettings;
 
@@ -32,7 +35,7 @@ pub struct HeartbeatPlace {
 
 /// Sends heartbeats to the first topic that ingest reads. The client chooses the partition, so that all of them have their turn.
 pub struct HeartbeatSender {
-    producer: ThreadedProducer<Answers>,
+    producer: Arc<ThreadedProducer<Answers>>,
     topic: String,
 }
 
@@ -52,7 +55,7 @@ impl HeartbeatSender {
     /// Creates a client. It connects by itself, again and again if need be.
     ///
     /// # Errors
-    /// `Config` if the client refuses the settings.
+    /// `Config` if the client refuses the settings, or the source of its tokens refuses the client.
     pub fn new(settings: &KafkaSettings) -> Result<Self> {
         let refuse = |source: KafkaError| {
             Error::config("cannot create the Kafka producer of heartbeats")
@@ -62,7 +65,9 @@ impl HeartbeatSender {
         let topic = settings.topics.first().ok_or_else(|| Error::config("`kafka.topics` is empty"))?.clone();
         let mut config = client_config(settings);
         config.set("message.timeout.ms", "30000");
-        Ok(Self { producer: config.create_with_context(Answers).map_err(refuse)?, topic })
+        let producer = Arc::new(config.create_with_context(Answers).map_err(refuse)?);
+        keep_logged_in(&producer, settings.login.as_ref())?;
+        Ok(Self { producer, topic })
     }
 
     /// Sends a heartbeat, and returns its place once the broker has it.

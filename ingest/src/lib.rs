@@ -4,6 +4,7 @@
 //! * [`batch`] builds rows, and [`redact`] masks the stored part of rejected messages.
 //! * [`commit_pipeline`] commits batches to the tables by the exactly-once protocol.
 //! * [`heartbeat`] sends messages that become no row, and recognises them.
+//! * [`login`] gives clients of Kafka their tokens.
 //! * [`source`] reads Kafka and files, [`worker`] runs the role, and [`replay`] ingests or sends recorded events.
 //!
 //! This crate must not know SQL, rules or the aggregate crate.
@@ -13,6 +14,7 @@ pub mod commit_pipeline;
 pub mod decode;
 pub mod health;
 pub mod heartbeat;
+pub mod login;
 pub mod metrics;
 pub mod redact;
 pub mod replay;

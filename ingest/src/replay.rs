@@ -10,6 +10,7 @@ use bellwether_base::{Clock, Error, Result, unique_id};
 use bellwether_event::units::rfc3339_micros;
 use bellwether_event::{Limits, Problem, Reason, Rejection, replace_lone_surrogates};
 use bellwether_lake::{CommitLog, Lake, PartitionRange};
+use bellwether_login::Login;
 use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use chrono::{DateTime, SecondsFormat};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{BatchBuilder, Pushed};
 use crate::commit_pipeline::{Batch, Committer, Observer, PartitionBatch, app_id};
 use crate::decode::Message;
+use crate::login::keep_logged_in;
 use crate::source::file::{FileEvent, FileEvents, Size, identity};
 use crate::source::kafka::settings::FlushSettings;
 
@@ -71,6 +73,8 @@ pub enum Pace {
 /// A replay of files to Kafka.
 pub struct ToKafka {
     pub client: ClientConfig,
+    /// The source of tokens, if the client authenticates by OAUTHBEARER.
+    pub login: Option<Login>,
     pub topic: String,
     pub pace: Pace,
     /// Shifts all times by the same amount, so that the newest event, or the first one of standard input, is now.
@@ -290,8 +294,9 @@ pub fn to_kafka(
     let delivered = Arc::new(Delivered::default());
     let mut client = target.client;
     client.set("enable.idempotence", "true").set("linger.ms", "20").set("compression.type", "zstd");
-    let producer: ThreadedProducer<Context> =
-        client.create_with_context(Context(Arc::clone(&delivered))).map_err(refuse)?;
+    let producer: Arc<ThreadedProducer<Context>> =
+        Arc::new(client.create_with_context(Context(Arc::clone(&delivered))).map_err(refuse)?);
+    keep_logged_in(&producer, target.login.as_ref())?;
     let started = clock.now_micros();
     let shift = if target.shift_to_now { newest(files)?.map(|newest| started - newest) } else { None };
     let mut progress = Progress::default();

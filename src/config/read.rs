@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 const SIMILAR: f64 = 0.8;
 
 /// Tables with arbitrary keys.
-const FREE: &[&str] = &["tables.options", "kafka.properties"];
+const FREE: &[&str] = &["tables.options", "kafka.properties", "kafka.security.extensions"];
 
 /// Tables that the crates `alerts` and `deliver` read themselves.
 const READ_ELSEWHERE: [&str; 2] = ["contracts", "deliver"];
@@ -319,6 +319,11 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
+    /// Returns whether the configuration has a key, whatever its value.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     /// Reads a table with arbitrary keys.
     pub(crate) fn map(&mut self, table: &str) -> BTreeMap<String, String> {
         let prefix = format!("{table}.");
@@ -372,6 +377,7 @@ fn flatten(table: DeTable<'_>) -> Values<'_> {
         "memory",
         "kafka",
         "kafka.security",
+        "kafka.security.extensions",
         "kafka.properties",
         "ingest",
         "redaction",

@@ -33,7 +33,7 @@ fn every_configuration_passes_its_check() {
     for file in files("config", "toml") {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellwether"));
         command.args(["check", "config", text(&file)]).current_dir(repository("")).env_remove("BELLWETHER_CONFIG");
-        for secret in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "KAFKA_PASSWORD"] {
+        for secret in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "KAFKA_PASSWORD", "KAFKA_CLIENT_SECRET"] {
             command.env(secret, "a secret");
         }
         Running::spawn(&mut command, format!("check of {}", file.display())).end().succeeds();

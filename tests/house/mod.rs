@@ -80,8 +80,20 @@ const RULES: &[Rule] = &[
         must_not_use: &["tokio", "rdkafka", "deltalake", "object_store", "parquet"],
     },
     Rule {
+        name: "bellwether-login",
+        may_use: &["bellwether-base"],
+        must_not_use: &["rdkafka", "arrow", "datafusion", "deltalake", "parquet", "prometheus"],
+    },
+    Rule {
         name: "bellwether-ingest",
-        may_use: &["bellwether-tables", "bellwether-base", "bellwether-event", "bellwether-lake", "bellwether-redact"],
+        may_use: &[
+            "bellwether-tables",
+            "bellwether-base",
+            "bellwether-event",
+            "bellwether-lake",
+            "bellwether-login",
+            "bellwether-redact",
+        ],
         must_not_use: &["datafusion", "deltalake", "object_store"],
     },
     Rule {
@@ -217,6 +229,7 @@ const RULES: &[Rule] = &[
             "bellwether-follow",
             "bellwether-metrics",
             "bellwether-ingest",
+            "bellwether-login",
             "bellwether-aggregate",
             "bellwether-queries",
             "bellwether-alerts",

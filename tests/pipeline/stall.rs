@@ -61,6 +61,7 @@ impl Roles {
             group: format!("tests-{topic}"),
             job: "main".to_owned(),
             instance_id: None,
+            login: None,
             properties: std::collections::BTreeMap::new(),
             flush: FlushSettings::default(),
             start: Start::Earliest,

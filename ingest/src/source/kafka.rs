@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{BatchBuilder, Pushed};
 use crate::commit_pipeline::Batch;
 use crate::health::IngestHealth;
+use crate::login::keep_logged_in;
 use crate::metrics::IngestMetrics;
 use crate::source::open_batch::{CommitReply, OpenBatch};
 use crate::topic_partition::TopicPartition;
@@ -143,11 +144,12 @@ impl Poller {
             // Detects the end of a partition even if its last offsets hold no message (transactions, compaction).
             config.set("enable.partition.eof", "true");
         }
-        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(refuse)?;
+        let consumer: Arc<BaseConsumer<Context>> = Arc::new(config.create_with_context(context).map_err(refuse)?);
+        keep_logged_in(&consumer, settings.login.as_ref())?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(refuse)?;
         let mut poller = Self {
-            consumer: Arc::new(consumer),
+            consumer,
             settings,
             health,
             metrics,

@@ -57,6 +57,11 @@ instance_id = { env = "POD_NAME" }
 [kafka.security]
 {{- include "bellwether.settings" . }}
 {{- end }}
+{{- with $values.kafka.extensions }}
+
+[kafka.security.extensions]
+{{- include "bellwether.settings" . }}
+{{- end }}
 {{- with $values.kafka.properties }}
 
 [kafka.properties]

@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::context::{Context, offset_from};
 use super::settings::KafkaSettings;
 use super::{REQUEST_TIMEOUT, client_config};
+use crate::login::log_in;
 use crate::source::open_batch::Position;
 use crate::topic_partition::TopicPartition;
 
@@ -127,6 +128,7 @@ fn holds_more(settings: &KafkaSettings, topic_partition: &TopicPartition, next: 
     // This client assigns itself one partition, and does not join the group.
     config.remove("group.instance.id");
     let client: BaseConsumer = config.create().ok()?;
+    log_in(&client, settings.login.as_ref()).ok()?;
     let from = offset_from(next);
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&topic_partition.topic, topic_partition.partition, from).ok()?;

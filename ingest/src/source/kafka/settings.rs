@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bellwether_base::{Error, Result};
+use bellwether_login::Login;
 
 /// Properties that users cannot set, each with the reason or the key to set instead.
 const RESERVED: &[(&str, &str)] = &[
@@ -84,6 +85,8 @@ pub struct KafkaSettings {
     pub flush: FlushSettings,
     /// The start of a partition that was never read.
     pub start: Start,
+    /// The source of tokens, if the clients authenticate by OAUTHBEARER.
+    pub login: Option<Login>,
 }
 
 impl Default for FlushSettings {
@@ -103,6 +106,7 @@ impl Default for KafkaSettings {
             properties: BTreeMap::new(),
             flush: FlushSettings::default(),
             start: Start::default(),
+            login: None,
         }
     }
 }
@@ -151,6 +155,13 @@ impl KafkaSettings {
                 return Err(Error::config(format!("librdkafka property `{key}` is reserved"))
                     .with_hint(format!("remove it: {why}")));
             }
+        }
+        let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|key| self.properties.get(*key));
+        let signs_itself = self.properties.get("enable.sasl.oauthbearer.unsecure.jwt").is_some_and(|is| is == "true");
+        if mechanism.is_some_and(|mechanism| mechanism == "OAUTHBEARER") && self.login.is_none() && !signs_itself {
+            return Err(Error::config("OAUTHBEARER needs a source of tokens").with_hint(
+                "set `kafka.security.sasl_mechanism` and not a property; `bellwether config reference` lists its keys",
+            ));
         }
         Ok(())
     }
@@ -201,6 +212,12 @@ mod tests {
             let error = settings(reserved, "x").validate().expect_err("reserved");
             assert!(error.message().contains(reserved));
         }
+    }
+
+    #[test]
+    fn oauthbearer_without_a_source_of_tokens_is_refused() {
+        let error = settings("sasl.mechanisms", "OAUTHBEARER").validate().expect_err("refused");
+        assert!(error.hint().is_some_and(|hint| hint.contains("kafka.security.sasl_mechanism")), "{error:?}");
     }
 
     #[test]
