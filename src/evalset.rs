@@ -1,6 +1,7 @@
 //! `bellwether evalset`: versioned eval sets in a folder, and their exchange with evaluation tools.
 
 mod candidates;
+mod complete;
 mod store;
 
 use std::cell::RefCell;
@@ -51,6 +52,14 @@ pub(crate) enum EvalsetCommand {
     Diff(DiffArgs),
     /// Release the newest version: exports and gates use it.
     Freeze(SetArgs),
+    /// Give a case the input that its event did not have, in the next version.
+    ///
+    /// The file has the input as the application got it: text, or JSON such as a list of messages. If the case states the SHA-256 of its
+    /// content, the file must have it. Personal data and secrets are redacted as by `create`.
+    #[command(after_help = "Examples:
+  bellwether evalset status refunds
+  bellwether evalset complete refunds 41f0a7c2d9e85b6038aa91c4 --input input.txt -c bellwether.toml")]
+    Complete(complete::CompleteArgs),
     /// Take cases out of use, in the next version.
     Retire(RetireArgs),
     /// Write a version in the format of an evaluation tool.
@@ -185,6 +194,7 @@ pub(crate) async fn run(command: EvalsetCommand) -> Result<ExitCode> {
             let cases = counted(set.cases().len(), "case", "cases");
             crate::print(&format!("released {} v{}: {cases}", set.name, set.version))
         }
+        EvalsetCommand::Complete(args) => complete::run(&args),
         EvalsetCommand::Retire(args) => {
             let store = args.set.store();
             let mut cases = store.version(None)?.without(&args.cases[0])?;

@@ -28,6 +28,8 @@ use serde_json::Value;
 use crate::class::Class;
 use content::{Content, text};
 
+pub use content::input_of;
+
 /// Which candidates become cases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
@@ -184,6 +186,8 @@ pub fn harvest(decided: &[Decided], target: Target<'_>, wanted: &Wanted, redact:
         }
         let Some((best, answer)) = best(&runs) else {
             match old {
+                // Content that was fetched for the set is not fetched each time.
+                Some(_) if runs.iter().any(Answered::is_elsewhere) => found.known += runs.len(),
                 Some(_) => found.rejected.push(id),
                 None => runs.iter().for_each(|one| found.leave_out(one.run.unanswered(), one.run)),
             }
@@ -290,6 +294,10 @@ fn superseding(mut case: EvalCase, old: &EvalCase) -> EvalCase {
         format!("{fetched}{} of run {run} by {}", of(&case.provenance.decision), of(&case.provenance.reviewer));
     // Rules of the old version still hold: only its input was missing.
     case.grading.clone_from(&old.grading);
+    // An input that was fetched or given by hand stays: it is the same, by the id.
+    if case.input.is_empty() {
+        case.input.clone_from(&old.input);
+    }
     case.version = old.version + 1;
     case.split = old.split;
     case.provenance.supersedes = Some(Superseded { version: old.version, reason });
@@ -316,6 +324,11 @@ impl Answered<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Returns whether the answer was accepted and is stored elsewhere.
+    fn is_elsewhere(&self) -> bool {
+        self.run.decision == "accept" && self.content.output.is_none() && self.content.has_output_elsewhere
     }
 }
 
@@ -562,8 +575,25 @@ mod tests {
         assert_eq!((found.cases[0].version, found.cases[0].input[0].content.as_str()), (2, "a question"));
         let reason = found.cases[0].provenance.supersedes.as_ref().map(|old| old.reason.as_str());
         assert_eq!(reason, Some("fetched input; edit of run r5 by ana"));
-        // Without a fetch the case keeps it.
-        assert_eq!(beside(&found.cases, &[run]).known, 1);
+        // Without a fetch the case keeps it, and so does its next version.
+        assert_eq!(beside(&found.cases, std::slice::from_ref(&run)).known, 1);
+        let review_json = Some(json!({ "expected": "better" }).to_string());
+        let later = beside(&found.cases, &[Decided { review_json, reviewed_at: 9, last_reviewed: 9, ..run }]);
+        let case = &later.cases[0];
+        assert_eq!((case.version, case.expected.as_deref(), &case.input), (3, Some("better"), &found.cases[0].input));
+    }
+
+    #[test]
+    fn an_accepted_answer_that_was_fetched_once_is_not_missed_later() {
+        let stored = Some(json!({ "input": "a question", "output_ref": "s3://b/2" }).to_string());
+        let run = Decided { content_json: stored, ..decided(1, "", "") };
+        let fetched = Decided { fetched: (None, Some("right".to_owned())), ..run.clone() };
+        let set = beside(&[], &[fetched]).cases;
+        assert_eq!(set[0].expected.as_deref(), Some("right"));
+        let found = beside(&set, std::slice::from_ref(&run));
+        assert_eq!((found.known, found.rejected.len()), (1, 0));
+        let found = beside(&set, &[Decided { decision: "reject".to_owned(), ..run }]);
+        assert_eq!((found.known, found.rejected.len()), (0, 1), "nobody accepts it any more");
     }
 
     #[test]

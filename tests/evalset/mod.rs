@@ -83,6 +83,48 @@ fn versions_are_written_once_superseded_and_exported_without_personal_data() {
 }
 
 #[test]
+fn a_case_with_only_the_hash_of_its_input_is_exported_once_a_person_gave_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    let sets = path("sets");
+    let evalset = |arguments: &[&str]| bellwether(&[&["evalset"], arguments, &["--sets", &sets]].concat());
+    let write = |name: &str, content: &str| std::fs::write(path(name), content).expect("writes");
+    // SHA-256 of `Refund 7 to ana@example.com`.
+    let hash = "af2c35ac0ad38fde1dd65c6634df5d3a6e5bc0fa93febda4623ee8ec7e220b13";
+    let case = json!({ "id": "c1", "task": "refunds", "content_sha256": hash, "expected": "refused",
+        "provenance": { "run": { "source": "app", "run_id": "r1" }, "reviewer": "ana", "decision": "edit" } });
+    write("cases", &format!("{case}\n"));
+    evalset(&["create", "refunds", "--from", &path("cases")]).exits_with(0);
+    let said = evalset(&["status", "refunds"]).exits_with(0);
+    let expected =
+        format!("case c1 has no input: get the content (SHA-256 {hash}) from the producer `app`, for run `r1`");
+    assert!(said.contains(&expected), "{said}");
+    let export = || evalset(&["export", "refunds", "--format", "inspect", "--output", &path("out")]);
+    let ended = export();
+    assert!(ended.stderr.contains("its input is not stored here") && ended.code == Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("bellwether evalset complete"), "{}", ended.stderr);
+
+    // Another text is refused, and nothing is written; the right one makes the next version, redacted.
+    let complete = |case: &str| evalset(&["complete", "refunds", case, "--input", &path("input")]);
+    write("input", "Refund 8 to ana@example.com");
+    let ended = complete("c1");
+    assert!(ended.stderr.contains("the file is not the input of case `c1`"), "{}", ended.stderr);
+    assert!(!folder.path().join("sets/refunds/v2").exists());
+    write("input", "Refund 7 to ana@example.com\n");
+    let said = complete("c1").exits_with(0);
+    assert!(said.starts_with("refunds v2 has 1 case"), "{said}");
+    let stored = std::fs::read_to_string(path("sets/refunds/v2/cases.jsonl")).expect("reads");
+    assert!(stored.contains("Refund 7 to [EMAIL_1]") && stored.contains("input given by hand"), "{stored}");
+    export().exits_with(0);
+    let samples = std::fs::read_to_string(path("out/samples.jsonl")).expect("reads");
+    assert!(samples.contains("Refund 7 to [EMAIL_1]") && samples.contains("refused"), "{samples}");
+    for (case, what) in [("c1", "case `c1` has its input"), ("c2", "has no case `c2`")] {
+        let ended = complete(case);
+        assert!(ended.stderr.contains(what) && ended.code == Some(2), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn results_of_a_tool_are_valid_events_with_their_cases() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| text(&folder.path().join(name)).to_owned();

@@ -170,7 +170,7 @@ impl EvalCase {
             (None, Some(run)) => format!("the producer `{}`, for run `{}`", run.source, run.run_id),
             (None, None) => "its producer".to_owned(),
         };
-        Some(format!("fetch the content{hash} from {from}, and add a version of the case with `input`"))
+        Some(format!("get the content{hash} from {from}, and give it by `bellwether evalset complete`"))
     }
 
     /// Returns the rules by which an answer is graded: those stated, or equality with the expected answer.

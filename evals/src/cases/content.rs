@@ -16,6 +16,8 @@ pub(super) struct Content {
     /// Whether the event has the input.
     is_stored: bool,
     pub(super) output: Option<String>,
+    /// The event refers to the output, or has its hash.
+    pub(super) has_output_elsewhere: bool,
     /// Address of the input.
     pub(super) reference: Option<String>,
     /// SHA-256 of the input in hexadecimal.
@@ -29,15 +31,14 @@ impl Content {
     pub(super) fn of(run: &Decided) -> Option<Self> {
         let stored: Value = serde_json::from_str(run.content_json.as_deref()?).ok()?;
         let field = |name: &str| stored.get(name).and_then(Value::as_str).map(str::to_owned);
-        let fetched = |text: &Option<String>| -> Option<Value> {
-            text.as_deref().map(|text| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
-        };
+        let fetched = |text: &Option<String>| text.as_deref().map(value_of);
         let input = stored.get("input").map(messages).unwrap_or_default();
         let is_stored = !input.is_empty();
         let content = Self {
             input: if is_stored { input } else { fetched(&run.fetched.0).iter().flat_map(messages).collect() },
             is_stored,
             output: stored.get("output").and_then(text).or_else(|| fetched(&run.fetched.1).as_ref().and_then(text)),
+            has_output_elsewhere: field("output_ref").or_else(|| field("output_sha256")).is_some(),
             reference: field("input_ref"),
             sha256: field("input_sha256").map(|hash| hash.trim_start_matches("sha256:").to_owned()),
         };
@@ -74,6 +75,15 @@ pub(super) fn text(value: &Value) -> Option<String> {
         other => other.to_string(),
     };
     Some(text).filter(|text| !text.trim().is_empty())
+}
+
+/// Returns the messages of an input that was stored elsewhere: JSON, or else text.
+pub fn input_of(text: &str) -> Vec<Message> {
+    messages(&value_of(text))
+}
+
+fn value_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
 /// Returns an input as messages: a list of messages as such, anything else as one message of the user.
