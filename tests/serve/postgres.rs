@@ -1,10 +1,10 @@
-//! `bellwether serve` answers the clients of Postgres that people use: psql, psycopg, asyncpg and SQLAlchemy.
+//! `bellwether serve` answers the clients of Postgres that people use: psql, psycopg, asyncpg, SQLAlchemy and JDBC.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::common::program::{Running, text};
-use crate::common::{bellwether, python, skipped, until_or};
+use crate::common::{bellwether, cache, python, skipped, until_or};
 
 use super::command::{certificate, tables, with};
 
@@ -20,7 +20,23 @@ const PSQL: &[(&str, &[&str])] = &[
     ("\\dn", &["public|bellwether"]),
     ("\\l", &["bellwether|bellwether|UTF8"]),
     ("\\df e2x2*", &["public|e2x2_log_e|"]),
+    ("\\df+ e2x2_log_e", &["public|e2x2_log_e|"]),
     ("\\dti", &["metrics"]),
+    ("\\dp runs", &["public|runs|view"]),
+    ("\\du", &["bellwether|"]),
+    ("\\db+", &["pg_default|bellwether"]),
+    ("\\dT", &[]),
+    ("\\ddp", &[]),
+    ("\\dL", &[]),
+    ("\\dF", &[]),
+    ("\\dAf", &[]),
+    // \dconfig, which psql has since version 15.
+    (
+        "SELECT s.name, pg_catalog.current_setting(s.name) FROM pg_catalog.pg_settings s \
+         WHERE s.source <> 'default' AND s.setting IS DISTINCT FROM s.boot_val ORDER BY 1",
+        &[],
+    ),
+    ("SELECT 1, 1, current_setting('max_index_keys')", &["1|1|32"]),
     ("SELECT count(*) FROM runs", &["20"]),
     ("SELECT tenant, count(*) AS n FROM events GROUP BY 1", &["acme|20"]),
     ("SHOW server_version", &["14.0"]),
@@ -66,6 +82,7 @@ async fn the_clients_of_postgres_that_people_use_are_answered() {
     if psql {
         with_psql(port, &pem, &token);
     }
+    with_jdbc(port, &pem, &token);
     if let Some(python) = python {
         let mut clients = Command::new(python);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/serve/postgres.py");
@@ -78,6 +95,21 @@ async fn the_clients_of_postgres_that_people_use_are_answered() {
         assert!(ended.status.success() && shown.contains("all clients were answered"), "{shown}");
     }
     process.stop();
+}
+
+/// Runs the JDBC driver, if it is installed, with Java, which compiles its one file itself.
+fn with_jdbc(port: &str, pem: &Path, token: &str) {
+    let folder = cache("clients/jdbc");
+    if !folder.join("ready").exists() || Command::new("java").arg("--version").output().is_err() {
+        skipped("no JDBC driver or no Java; `scripts/setup system clients` installs both");
+        return;
+    }
+    let mut client = Command::new("java");
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/serve/Postgres.java");
+    client.arg("-cp").arg(folder.join("*")).args([program, port]).arg(pem).arg(token);
+    let ended = client.output().expect("starts");
+    let shown = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && shown.contains("the JDBC driver was answered"), "{shown}");
 }
 
 fn with_psql(port: &str, pem: &Path, token: &str) {

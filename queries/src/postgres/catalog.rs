@@ -18,6 +18,7 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::OnceCell;
 
 use super::empty::EMPTY;
+use super::function::SETTINGS;
 use super::kind::PgType;
 use super::{FIRST_FUNCTION, FIRST_RELATION};
 use crate::catalog::{Catalog, TableKind};
@@ -92,8 +93,16 @@ const FILLED: &[(&str, &str)] = &[
             false AS usebypassrls",
     ),
     ("pg_am", "SELECT 2 AS oid, 'heap' AS amname, 't' AS amtype"),
-    ("pg_language", "SELECT 14 AS oid, 'sql' AS lanname"),
-    ("pg_tablespace", "SELECT 1663 AS oid, 'pg_default' AS spcname, 10 AS spcowner"),
+    (
+        "pg_language",
+        "SELECT 14 AS oid, 2612 AS tableoid, 'sql' AS lanname, 10 AS lanowner, false AS lanispl, true AS lanpltrusted,
+            0 AS lanplcallfoid, 0 AS laninline, 0 AS lanvalidator, CAST(NULL AS VARCHAR[]) AS lanacl",
+    ),
+    (
+        "pg_tablespace",
+        "SELECT 1663 AS oid, 'pg_default' AS spcname, 10 AS spcowner, CAST(NULL AS VARCHAR[]) AS spcacl,
+            CAST(NULL AS VARCHAR[]) AS spcoptions",
+    ),
     (
         "pg_tables",
         "SELECT 'public' AS schemaname, name AS tablename, 'bellwether' AS tableowner, CAST(NULL AS VARCHAR) AS tablespace,
@@ -105,7 +114,13 @@ const FILLED: &[(&str, &str)] = &[
         "SELECT 'public' AS schemaname, name AS viewname, 'bellwether' AS viewowner, CAST(NULL AS VARCHAR) AS definition
          FROM relations WHERE kind = 'v'",
     ),
-    ("pg_settings", "SELECT 'server_version' AS name, '14.0' AS setting, CAST(NULL AS VARCHAR) AS unit"),
+    (
+        "pg_settings",
+        "SELECT name, setting, CAST(NULL AS VARCHAR) AS unit, 'Preset Options' AS category, '' AS short_desc, 'internal' AS context,
+            'string' AS vartype, 'default' AS source, CAST(NULL AS VARCHAR) AS min_val, CAST(NULL AS VARCHAR) AS max_val,
+            CAST(NULL AS VARCHAR[]) AS enumvals, setting AS boot_val, setting AS reset_val, false AS pending_restart
+         FROM settings",
+    ),
 ];
 
 /// The relations of the schema, filled once for all sessions of an engine: the columns of tables and views do not change.
@@ -140,6 +155,7 @@ impl Relations {
             ("attributes", attributes),
             ("types", types()?),
             ("functions", functions(&self.functions)?),
+            ("settings", settings()?),
         ] {
             context.register_batch(name, rows)?;
         }
@@ -221,6 +237,13 @@ fn types() -> Result<RecordBatch> {
         ("name", texts(PgType::all().map(|kind| kind.name.to_owned()))),
         ("bytes", numbers(PgType::all().map(|kind| kind.bytes.into()))),
         ("category", texts(PgType::all().map(PgType::category))),
+    ])?)
+}
+
+fn settings() -> Result<RecordBatch> {
+    Ok(RecordBatch::try_from_iter([
+        ("name", texts(SETTINGS.iter().map(|(name, _)| (*name).to_owned()))),
+        ("setting", texts(SETTINGS.iter().map(|(_, value)| (*value).to_owned()))),
     ])?)
 }
 

@@ -6,8 +6,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator,
-    TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, Expr, Function, GroupByExpr, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr,
+    SetOperator, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::PG_CATALOG;
@@ -25,6 +25,7 @@ pub(super) const EMPTY: &[(&str, &str)] = &[
          confupdtype confdeltype confmatchtype conislocal coninhcount connoinherit conkey confkey conbin",
     ),
     ("pg_conversion", "oid conname connamespace"),
+    ("pg_db_role_setting", "setdatabase setrole setconfig"),
     ("pg_default_acl", "oid defaclrole defaclnamespace defaclobjtype defaclacl"),
     ("pg_depend", "classid objid objsubid refclassid refobjid refobjsubid deptype"),
     ("pg_enum", "oid enumtypid enumsortorder enumlabel"),
@@ -41,10 +42,15 @@ pub(super) const EMPTY: &[(&str, &str)] = &[
     ),
     ("pg_indexes", "schemaname tablename indexname tablespace indexdef"),
     ("pg_inherits", "inhrelid inhparentid inhparent inhseqno inhdetachpending"),
+    ("pg_get_keywords", "word catcode catdesc"),
+    ("pg_largeobject_metadata", "oid lomowner lomacl"),
     ("pg_locks", "locktype database relation pid mode granted"),
     ("pg_matviews", "schemaname matviewname matviewowner definition"),
     ("pg_opclass", "oid opcmethod opcname"),
     ("pg_operator", "oid oprname oprnamespace"),
+    ("pg_opfamily", "oid opfmethod opfname opfnamespace opfowner"),
+    ("pg_amop", "oid amopfamily amoplefttype amoprighttype amopstrategy amoppurpose amopopr amopmethod amopsortfamily"),
+    ("pg_amproc", "oid amprocfamily amproclefttype amprocrighttype amprocnum amproc"),
     ("pg_partitioned_table", "partrelid partstrat partnatts"),
     ("pg_policy", "oid polname polrelid polcmd polpermissive polroles polqual polwithcheck"),
     ("pg_prepared_statements", "name statement"),
@@ -60,11 +66,18 @@ pub(super) const EMPTY: &[(&str, &str)] = &[
     ("pg_stat_activity", "datid datname pid usename application_name state query"),
     ("pg_stat_user_tables", "relid schemaname relname"),
     ("pg_statistic_ext", "oid stxrelid stxname stxnamespace stxkeys stxkind stxstattarget"),
+    ("pg_ts_config", "oid cfgname cfgnamespace cfgowner cfgparser"),
+    ("pg_ts_dict", "oid dictname dictnamespace dictowner dicttemplate dictinitoption"),
+    ("pg_ts_parser", "oid prsname prsnamespace prsstart prstoken prsend prsheadline prslextype"),
+    ("pg_ts_template", "oid tmplname tmplnamespace tmplinit tmpllexize"),
     ("pg_trigger", "oid tgrelid tgname tgfoid tgenabled tgisinternal tgparentid"),
 ];
 
 /// Aggregates, which return a row without any.
 const AGGREGATES: [&str; 9] = ["count", "sum", "min", "max", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
+
+/// Columns of relations with rows that are always null: nobody was granted anything.
+const ALWAYS_NULL: [&str; 2] = ["attacl", "relacl"];
 
 /// Returns true if a query certainly returns no rows.
 pub(super) fn is_empty(query: &Query) -> bool {
@@ -75,7 +88,8 @@ pub(super) fn is_empty(query: &Query) -> bool {
 fn is_empty_body(body: &SetExpr) -> bool {
     match body {
         SetExpr::Select(select) => {
-            select.from.iter().any(joined) && (is_grouped(select) || !aggregates(&select.projection))
+            (select.from.iter().any(joined) || asks_for_rights(select))
+                && (is_grouped(select) || !aggregates(&select.projection))
         }
         SetExpr::Query(query) => is_empty(query),
         SetExpr::SetOperation { op, left, right, .. } => match op {
@@ -83,6 +97,56 @@ fn is_empty_body(body: &SetExpr) -> bool {
             SetOperator::Intersect => is_empty_body(left) || is_empty_body(right),
             _ => is_empty_body(left),
         },
+        _ => false,
+    }
+}
+
+/// Returns true if a query reads the schema alone, and only rows in which a column is set that is always null.
+fn asks_for_rights(select: &Select) -> bool {
+    let is_always_null = |condition: &Expr| match condition {
+        Expr::IsNotNull(inner) => ALWAYS_NULL.contains(&name_of(inner).as_str()),
+        _ => false,
+    };
+    let reads_the_schema = |tables: &TableWithJoins| {
+        is_of_the_schema(&tables.relation) && tables.joins.iter().all(|join| is_of_the_schema(&join.relation))
+    };
+    select.from.iter().all(reads_the_schema)
+        && select.selection.as_ref().is_some_and(|all| demands(all, &is_always_null))
+}
+
+/// Returns true if a query reads one relation of the schema by its key, so that it returns a row at most, of one value.
+pub(super) fn is_lookup(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    let by_key = |condition: &Expr| match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            [left, right].iter().any(|side| name_of(side) == "oid")
+        }
+        _ => false,
+    };
+    let [from] = select.from.as_slice() else { return false };
+    from.joins.is_empty()
+        && is_of_the_schema(&from.relation)
+        && matches!(select.projection.as_slice(), [SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }])
+        && select.selection.as_ref().is_some_and(|all| demands(all, &by_key))
+        && !is_grouped(select)
+        && !aggregates(&select.projection)
+}
+
+/// Returns true if a condition holds only where a part of it does.
+fn demands(condition: &Expr, part: &dyn Fn(&Expr) -> bool) -> bool {
+    match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => demands(left, part) || demands(right, part),
+        Expr::Nested(inner) => demands(inner, part),
+        _ => part(condition),
+    }
+}
+
+fn is_of_the_schema(factor: &TableFactor) -> bool {
+    let TableFactor::Table { name, args: None, .. } = factor else { return false };
+    let parts: Vec<&str> = name.0.iter().filter_map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
+    match parts.as_slice() {
+        [name] => name.starts_with("pg_"),
+        [schema, _] => *schema == PG_CATALOG,
         _ => false,
     }
 }

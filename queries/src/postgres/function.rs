@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_datafusion_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
@@ -21,6 +21,17 @@ use crate::function::FunctionInfo;
 
 /// The version of Postgres whose protocol and catalogue are served.
 pub const SERVER_VERSION: &str = "14.0";
+
+/// The schemas in which names are looked up.
+pub(super) const SCHEMAS: [&str; 2] = ["pg_catalog", SCHEMA];
+
+/// Settings that clients read. `SHOW` has those of a session.
+pub(super) const SETTINGS: [(&str, &str); 4] = [
+    ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("server_version", SERVER_VERSION),
+    ("server_version_num", "140000"),
+];
 
 /// The name of a relation by its object id. `rewrite` writes it for `oid::regclass`.
 pub(super) const RELATION_NAME: &str = "pg_relation_name";
@@ -46,6 +57,8 @@ enum Body {
     Quoted,
     /// The second argument.
     Second,
+    /// The value of the setting that the first argument names.
+    Setting,
 }
 
 /// The objects of which a name may be.
@@ -62,8 +75,7 @@ pub(super) fn all(functions: &[FunctionInfo]) -> Vec<ScalarUDF> {
     let yes = || Body::Constant(ScalarValue::Boolean(Some(true)));
     let no = || Body::Constant(ScalarValue::Boolean(Some(false)));
     let number = |number: i64| Body::Constant(ScalarValue::Int64(Some(number)));
-    let schemas =
-        ScalarValue::new_list_nullable(&[ScalarValue::from("pg_catalog"), ScalarValue::from(SCHEMA)], &DataType::Utf8);
+    let schemas = ScalarValue::new_list_nullable(&SCHEMAS.map(ScalarValue::from), &DataType::Utf8);
     let types = PgType::all().map(|kind| (i64::from(kind.oid), kind.sql.to_owned())).collect();
     let relation_names = (FIRST_RELATION..).zip(crate::catalog::names()).collect();
     let calls: BTreeMap<i64, String> = (FIRST_FUNCTION..).zip(functions.iter().map(arguments)).collect();
@@ -102,6 +114,8 @@ pub(super) fn all(functions: &[FunctionInfo]) -> Vec<ScalarUDF> {
         ("pg_get_function_sqlbody", nothing()),
         ("pg_tablespace_location", nothing()),
         ("pg_size_pretty", nothing()),
+        ("pg_database_size", Body::Constant(ScalarValue::Int64(None))),
+        ("pg_tablespace_size", Body::Constant(ScalarValue::Int64(None))),
         ("pg_table_size", Body::Constant(ScalarValue::Int64(None))),
         ("pg_relation_size", Body::Constant(ScalarValue::Int64(None))),
         ("pg_total_relation_size", Body::Constant(ScalarValue::Int64(None))),
@@ -114,6 +128,7 @@ pub(super) fn all(functions: &[FunctionInfo]) -> Vec<ScalarUDF> {
         ("to_regtype", Body::Oid(Find::Type)),
         ("quote_ident", Body::Quoted),
         ("set_config", Body::Second),
+        ("current_setting", Body::Setting),
     ];
     let any = || Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Immutable);
     let made = bodies.into_iter().map(|(name, body)| ScalarUDF::from(PgFunction { name, body, signature: any() }));
@@ -126,9 +141,31 @@ fn arguments(function: &FunctionInfo) -> String {
     inner.map(|(inner, _)| inner.to_owned()).unwrap_or_default()
 }
 
+/// Relations of the schema by which clients ask, with the object ids that they have in every Postgres.
+const CATALOG_OIDS: [(&str, i64); 14] = [
+    ("pg_type", 1247),
+    ("pg_attribute", 1249),
+    ("pg_proc", 1255),
+    ("pg_class", 1259),
+    ("pg_authid", 1260),
+    ("pg_database", 1262),
+    ("pg_tablespace", 1213),
+    ("pg_constraint", 2606),
+    ("pg_language", 2612),
+    ("pg_namespace", 2615),
+    ("pg_rewrite", 2618),
+    ("pg_trigger", 2620),
+    ("pg_extension", 3079),
+    ("pg_event_trigger", 3466),
+];
+
 /// Returns the object id of a relation, whose name may be quoted and have its schema.
 pub(super) fn find_relation(name: &str) -> Option<i64> {
     let name = name.trim();
+    let plain = name.strip_prefix("pg_catalog.").unwrap_or(name);
+    if let Some((_, oid)) = CATALOG_OIDS.iter().find(|(known, _)| *known == plain) {
+        return Some(*oid);
+    }
     let name = name.strip_prefix("public.").unwrap_or(name);
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(quoted) => relation_oid(quoted),
@@ -154,7 +191,7 @@ impl ScalarUDFImpl for PgFunction {
         Ok(match &self.body {
             Body::Constant(value) => value.data_type(),
             Body::Oid(_) => DataType::Int64,
-            Body::Text(_) | Body::Quoted | Body::Second => DataType::Utf8,
+            Body::Text(_) | Body::Quoted | Body::Second | Body::Setting => DataType::Utf8,
         })
     }
 
@@ -181,6 +218,12 @@ impl ScalarUDFImpl for PgFunction {
                 let Some(names) = argument(0, &DataType::Utf8)? else { return all_null() };
                 Arc::new(names.as_string::<i32>().iter().map(|name| Some(identifier(name?))).collect::<StringArray>())
             }
+            Body::Setting => {
+                let Some(names) = argument(0, &DataType::Utf8)? else { return all_null() };
+                let values: Result<StringArray> =
+                    names.as_string::<i32>().iter().map(|name| name.map(setting).transpose()).collect();
+                Arc::new(values?)
+            }
             Body::Second => match argument(1, &DataType::Utf8)? {
                 Some(values) => values,
                 None => return all_null(),
@@ -188,6 +231,12 @@ impl ScalarUDFImpl for PgFunction {
         };
         Ok(ColumnarValue::Array(column))
     }
+}
+
+/// Returns the value of a setting.
+fn setting(name: &str) -> Result<&'static str> {
+    let found = SETTINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| *value).ok_or_else(|| plan_datafusion_err!("there is no setting `{name}`"))
 }
 
 /// Returns a name as SQL writes it: in quotation marks unless it consists of small letters, digits and underscores.
@@ -210,6 +259,8 @@ mod tests {
         for name in ["runs", "RUNS", "public.runs", "\"runs\"", "public.\"runs\"", " runs "] {
             assert_eq!(find_relation(name), runs, "{name}");
         }
+        assert_eq!(find_relation("pg_class"), Some(1259));
+        assert_eq!(find_relation("pg_catalog.pg_proc"), Some(1255));
         assert_eq!(find_relation("\"RUNS\""), None);
         assert_eq!(find_relation("nothing"), None);
     }

@@ -5,20 +5,22 @@
 //! * `'runs'::regclass` becomes the object id, and `oid::regclass` the name; the same for `regtype`.
 //! * `col_description(oid, 1)` becomes a subquery of `pg_description`.
 //! * Types such as `name` and `oid` become text and numbers.
+//! * A subquery that looks up a value in the schema becomes an aggregate, and a constant that is repeated gets a name.
 //! * Queries that read an empty relation become queries without rows.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bellwether_base::{Error, Result};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
-    Statement as Sql, Value, VisitMut, VisitorMut, visit_expressions,
+    BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
+    SelectItem, SetExpr, Statement as Sql, TableFactor, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::function::{RELATION_NAME, find_relation, find_type};
+use super::function::{RELATION_NAME, SCHEMAS, find_relation, find_type};
 use super::{PG_CATALOG, empty};
 
 /// Rewrites a statement.
@@ -51,6 +53,14 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            leave_out_keywords(select);
+            name_repeated_values(&mut select.projection);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<Error> {
         if let [ObjectNamePart::Identifier(ident)] = name.0.as_slice()
             && ident.value.to_lowercase().starts_with("pg_")
@@ -70,9 +80,11 @@ impl VisitorMut for Rewriter {
                     parsed(&format!("CASE WHEN true{conditions} THEN NULL END"))
                 };
             }
+            Expr::Subquery(query) if empty::is_lookup(query) => aggregate(query),
             Expr::Exists { subquery, negated } if empty::is_empty(subquery) => {
                 *expr = Expr::value(Value::Boolean(*negated));
             }
+            Expr::Function(call) if counts_schemas(call) => *expr = number(&SCHEMAS.len().to_string()),
             Expr::Function(call) if is_empty_array(call) => *expr = parsed("CAST(NULL AS VARCHAR[])"),
             Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner.as_mut(), null()),
             Expr::Function(call) if call.name.0.len() == 2 && is(&call.name.0[0], PG_CATALOG) => {
@@ -126,6 +138,44 @@ fn without_rows(query: &Query) -> Option<Box<Query>> {
     match Parser::parse_sql(&GenericDialect {}, &sql).ok()?.pop()? {
         Sql::Query(query) => Some(query),
         _ => None,
+    }
+}
+
+/// Makes an aggregate of the value of a subquery that returns a row at most. The engine needs that of a subquery that depends on the
+/// row outside of it.
+fn aggregate(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    if let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_mut_slice()
+    {
+        *value = call("max", value);
+    }
+}
+
+/// Empties the list of the keywords that SQL does not have but the server does: there are none.
+fn leave_out_keywords(select: &mut Select) {
+    for tables in &mut select.from {
+        if let TableFactor::Table { name, args, .. } = &mut tables.relation
+            && args.is_some()
+            && name.0.last().is_some_and(|last| is(last, "pg_get_keywords"))
+        {
+            *args = None;
+            select.selection = None;
+        }
+    }
+}
+
+/// Names constant results that stand more than once in a list, as in `SELECT NULL, NULL`: the engine needs each name once.
+fn name_repeated_values(results: &mut [SelectItem]) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for item in results {
+        let SelectItem::UnnamedExpr(value @ Expr::Value(_)) = item else { continue };
+        let name = value.to_string();
+        let times = seen.entry(name.clone()).and_modify(|times| *times += 1).or_insert(1);
+        if *times > 1 {
+            let alias = Ident::with_quote('"', format!("{name} {times}"));
+            *item = SelectItem::ExprWithAlias { expr: std::mem::replace(value, null()), alias };
+        }
     }
 }
 
@@ -229,6 +279,14 @@ fn is_empty_array(call: &Function) -> bool {
         && (empty::is_empty(query) || empty::reads_functions(query))
 }
 
+/// Returns true for `array_upper(current_schemas(…), 1)`: a series of numbers needs a constant as its end.
+fn counts_schemas(call: &Function) -> bool {
+    let FunctionArguments::List(list) = &call.args else { return false };
+    let of = list.args.first().map(ToString::to_string).unwrap_or_default();
+    call.name.0.last().is_some_and(|last| is(last, "array_upper"))
+        && of.trim_start_matches("pg_catalog.").starts_with("current_schemas(")
+}
+
 /// Returns the subquery for a call that asks for the description of a relation or a column.
 fn description(expr: &Expr) -> Option<Expr> {
     let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else { return None };
@@ -276,6 +334,24 @@ mod tests {
             ("SELECT 'nothing'::regclass", "there is no relation `nothing`".to_owned()),
             ("SELECT 'hstore'::regtype", "there is no type `hstore`".to_owned()),
             ("SELECT runs.task FROM runs", "SELECT runs.task FROM runs".to_owned()),
+            ("SELECT 'pg_catalog.pg_class'::regclass", "SELECT 1259".to_owned()),
+            ("SELECT NULL, 1, NULL AS a, NULL", "SELECT NULL, 1, NULL AS a, NULL AS \"NULL 2\"".to_owned()),
+            (
+                "SELECT (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.x) FROM t",
+                "SELECT (SELECT max(c.relkind = 'c') FROM pg_catalog.pg_class c WHERE c.oid = t.x) FROM t".to_owned(),
+            ),
+            (
+                "SELECT r FROM generate_series(1, array_upper(current_schemas(false), 1)) AS s (r)",
+                "SELECT r FROM generate_series(1, 2) AS s (r)".to_owned(),
+            ),
+            (
+                "SELECT max(word) FROM pg_catalog.pg_get_keywords() WHERE word <> ALL ('{a}'::text[])",
+                "SELECT max(word) FROM pg_catalog.pg_get_keywords".to_owned(),
+            ),
+            (
+                "SELECT array(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL) FROM c",
+                "SELECT CAST(NULL AS VARCHAR[]) FROM c".to_owned(),
+            ),
         ] {
             assert_eq!(rewritten(text), same, "{text}");
         }
