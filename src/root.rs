@@ -4,18 +4,23 @@ use std::path::{Path, PathBuf};
 
 use bellwether_base::{Error, Result};
 use bellwether_lake::{Lake, StorageOptions};
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::Config;
 
-/// Arguments of commands that read tables and need nothing else.
+/// Arguments of commands that read tables and need nothing else. One that is given goes before the environment.
+#[derive(Debug)]
+pub(crate) struct RootArgs(Given);
+
 #[derive(Args, Debug)]
-pub(crate) struct RootArgs {
+struct Given {
     /// Root of the tables: a folder, or s3://, gs:// or az://BUCKET/PREFIX.
     #[arg(long, value_name = "ROOT", env = "BELLWETHER_ROOT")]
     root: Option<String>,
     /// Configuration file that names the root.
-    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG", conflicts_with = "root")]
+    #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     config: Option<PathBuf>,
 }
 
@@ -29,15 +34,52 @@ pub(crate) struct Root {
 
 // === impl RootArgs ===
 
+impl FromArgMatches for RootArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let mut given = Given::from_arg_matches(matches)?;
+        let is_argument = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        match (is_argument("root"), is_argument("config")) {
+            (true, false) => given.config = None,
+            (false, true) => given.root = None,
+            (true, true) => {
+                let message = "the argument '--root <ROOT>' cannot be used with '--config <FILE>'";
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+            }
+            (false, false) if given.root.is_some() && given.config.is_some() => {
+                let message =
+                    "BELLWETHER_ROOT and BELLWETHER_CONFIG are both set; unset one, or give --root or --config";
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+            }
+            (false, false) => {}
+        }
+        Ok(Self(given))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for RootArgs {
+    fn augment_args(command: Command) -> Command {
+        Given::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Given::augment_args_for_update(command)
+    }
+}
+
 impl RootArgs {
     /// Returns whether an argument names the root.
     pub(crate) fn is_named(&self) -> bool {
-        self.root.is_some() || self.config.is_some()
+        self.0.root.is_some() || self.0.config.is_some()
     }
 
     /// Returns the configuration file, if one is named.
     pub(crate) fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
+        self.0.config.as_deref()
     }
 
     /// Returns the root.
@@ -45,7 +87,7 @@ impl RootArgs {
     /// # Errors
     /// `Config` if no argument names a root, or the configuration is invalid.
     pub(crate) fn resolve(&self) -> Result<Root> {
-        match (&self.root, &self.config) {
+        match (&self.0.root, &self.0.config) {
             (Some(root), _) => Ok(Root { uri: root.clone(), options: StorageOptions::default(), config: None }),
             (None, Some(file)) => {
                 let config = Config::load(file)?;
@@ -91,4 +133,31 @@ pub(crate) async fn open_to_read(uri: &str, options: &StorageOptions) -> Result<
             .with_hint("use the root that `bellwether run` or `bellwether demo` printed"));
     }
     Lake::open_to_read(uri, options).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parses arguments where a variable stands for the environment: `HOME` is set everywhere.
+    fn parsed(arguments: &[&str], environment: bool) -> std::result::Result<(Option<String>, bool), String> {
+        let variable = if environment { "HOME" } else { "BELLWETHER_NO_SUCH_VARIABLE" };
+        let command = RootArgs::augment_args(Command::new("test"))
+            .mut_arg("root", |root| root.env("BELLWETHER_NO_SUCH_VARIABLE"))
+            .mut_arg("config", |config| config.env(variable));
+        let matches = command.try_get_matches_from(std::iter::once(&"test").chain(arguments));
+        let args =
+            matches.and_then(|matches| RootArgs::from_arg_matches(&matches)).map_err(|error| error.to_string())?;
+        Ok((args.0.root, args.0.config.is_some()))
+    }
+
+    #[test]
+    fn an_argument_goes_before_the_environment() {
+        assert_eq!(parsed(&[], true), Ok((None, true)));
+        assert_eq!(parsed(&["--root", "a"], true), Ok((Some("a".to_owned()), false)));
+        assert_eq!(parsed(&["-c", "b"], true), Ok((None, true)));
+        assert_eq!(parsed(&[], false), Ok((None, false)));
+        let error = parsed(&["--root", "a", "--config", "b"], false).expect_err("both");
+        assert!(error.contains("'--root <ROOT>' cannot be used with '--config <FILE>'"), "{error}");
+    }
 }

@@ -35,6 +35,9 @@ fn events() -> Vec<Value> {
 /// needed: ingest waits.
 fn exposition() -> String {
     let setup = Setup::new("127.0.0.1:9", "unused", "");
+    let sink = format!("[deliver.sinks.inbox]\nkind = \"inbox\"\npath = {:?}\n", text(&setup.file("pages.ndjson")));
+    let config = setup.other("with-sink.toml", |config| format!("{config}{sink}"));
+    std::fs::rename(config, setup.config()).expect("replaces the configuration");
     setup.replay(&setup.recording("events.ndjson", &events()));
     let running = setup.start("run");
     until("the metrics of tasks and rules are there", || {
@@ -44,6 +47,7 @@ fn exposition() -> String {
         text.lines().find(of_five_minutes).filter(|line| line.ends_with(" 19"))?;
         metric(&text, "bellwether_role_ready{role=\"watch\"}").filter(|ready| *ready == 1.0)?;
         metric(&text, "bellwether_watch_evaluations_total").filter(|count| *count >= 1.0)?;
+        metric(&text, "bellwether_role_ready{role=\"deliver\"}").filter(|ready| *ready == 1.0)?;
         Some(text)
     })
 }
@@ -72,11 +76,9 @@ fn promtool_accepts_the_metrics_and_every_metric_of_a_rule_exists() {
     for name in metrics_of(&(rules + &dashboards())) {
         // A metric with labels is exposed once it has a series. The names of those are literals in the sources.
         let known = names.contains(name.as_str()) || sources.contains(&format!("\"{name}\""));
-        // The rules on deliveries are older than the role that delivers.
-        let later = name.starts_with("bellwether_deliver") && !repository("deliver/src").exists();
-        assert!(known || later, "no metric is called `{name}`; {RULES} or a dashboard reads it");
+        assert!(known, "no metric is called `{name}`; {RULES} or a dashboard reads it");
     }
-    for role in ["ingest", "aggregate", "rollup", "watch"] {
+    for role in ["ingest", "aggregate", "rollup", "watch", "deliver"] {
         let fresh = format!("bellwether_role_fresh{{role=\"{role}\"}}");
         assert_eq!(metric(&exposed, &fresh), Some(1.0), "{fresh} in\n{exposed}");
     }
