@@ -53,6 +53,12 @@ impl Week {
         Self { monday: self.monday - Self::DAYS }
     }
 
+    /// Returns the week so many weeks later; an earlier one if they are negative.
+    #[must_use]
+    pub const fn later(self, weeks: i64) -> Self {
+        Self { monday: self.monday + weeks * Self::DAYS }
+    }
+
     /// Returns the number of weeks from an earlier one to this one.
     pub const fn since(self, earlier: Self) -> i64 {
         (self.monday - earlier.monday) / Self::DAYS
@@ -115,6 +121,7 @@ mod tests {
         assert_eq!(week.day(-1).1, week.start());
         assert_eq!(week.day(6).1, week.end());
         assert_eq!(week.since(week.before().before()), 2);
+        assert_eq!((week.later(-2), week.later(-2).later(2)), (week.before().before(), week));
     }
 
     #[test]

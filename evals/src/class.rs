@@ -182,7 +182,7 @@ fn uncertainty(run: &RunFacts) -> f64 {
 fn signature(run: &RunFacts, class: Class) -> String {
     let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
     let (component, error) = (text(&run.failure_component), text(&run.failure_error_type));
-    let message = [text(&run.failure_step), text(&run.outcome_reason_code)].join(" ");
+    let message = message(run, class);
     let mut failure = Failure { component: &component, error_class: &error, message: &message, ..Failure::default() };
     match class {
         Class::PolicyException | Class::UnapprovedAction => {
@@ -191,8 +191,14 @@ fn signature(run: &RunFacts, class: Class) -> String {
             failure.policy = policies.filter(ours).min().unwrap_or_default();
         }
         Class::SchemaInvalid => {
-            if let Some(field) = run.field_errors.iter().min_by_key(|field| (&field.path, &field.rule)) {
-                (failure.pointer, failure.rule) = (&field.path, field.rule.as_deref().unwrap_or_default());
+            if let Some(field) = run.field_errors.iter().min_by_key(|field| (&field.path, &field.rule, &field.message))
+            {
+                failure.pointer = &field.path;
+                // A message may quote the value, so a rule that is stated says more of the cause.
+                match &field.rule {
+                    Some(rule) => failure.rule = rule,
+                    None => failure.message = field.message.as_deref().unwrap_or_default(),
+                }
             }
         }
         Class::ToolFailure => {
@@ -205,6 +211,20 @@ fn signature(run: &RunFacts, class: Class) -> String {
         _ => {}
     }
     format!("task={} | class={} | {}", text(&run.task), class.name(), failure.signature())
+}
+
+/// Returns what the run says about its failure: step and reason.
+///
+/// Other classes have a cause of their own. Without a bad outcome, step and reason say something else, such as that nobody has judged the
+/// run yet, and a later verdict would rename the signature.
+fn message(run: &RunFacts, class: Class) -> String {
+    let of_outcome =
+        matches!(class, Class::ErrorOrTimeout | Class::JudgedBad | Class::NegativeFeedback | Class::VerdictsDisagree);
+    if !of_outcome || !matches!(run.outcome(), "failure" | "error" | "timeout") {
+        return String::new();
+    }
+    let parts = [&run.failure_step, &run.outcome_reason_code].into_iter().flatten();
+    parts.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -265,10 +285,35 @@ mod tests {
 
     #[test]
     fn a_signature_names_the_cause_and_not_the_run() {
-        let field = FieldError { path: "/items/7/sku".to_owned(), rule: Some("type".to_owned()) };
-        let run = RunFacts { field_errors: vec![field], ..success() };
-        let signature = Judgement::of(&run, 4.0).signature;
+        let message = Some("'ABC-7' is no number".to_owned());
+        let field = FieldError { path: "/items/7/sku".to_owned(), rule: Some("type".to_owned()), message };
+        let run = |field: FieldError| RunFacts { field_errors: vec![field], ..success() };
+        let signature = Judgement::of(&run(field.clone()), 4.0).signature;
         assert_eq!(signature, "task=refund | class=schema_invalid | at=/items/*/sku | rule=type");
+        let signature = Judgement::of(&run(FieldError { rule: None, ..field }), 4.0).signature;
+        assert_eq!(signature, "task=refund | class=schema_invalid | at=/items/*/sku | message=<text> is no number");
         assert_eq!(Judgement::of(&success(), 4.0).signature, "");
+    }
+
+    #[test]
+    fn a_verdict_that_is_still_to_come_changes_no_signature() {
+        let reason = |run: RunFacts, reason: &str| RunFacts { outcome_reason_code: Some(reason.to_owned()), ..run };
+        let signature = |run: &RunFacts| Judgement::of(run, 4.0).signature;
+        let escalated = |run: RunFacts| RunFacts {
+            escalated: true,
+            escalation_reason_code: Some("policy_limit".to_owned()),
+            ..run
+        };
+        for after in ["success", "failure"] {
+            let before = escalated(reason(failure("unknown"), "not_judged"));
+            let after = escalated(reason(failure(after), "judged"));
+            assert_eq!(signature(&before), "task=refund | class=escalated | error=policy_limit");
+            assert_eq!(signature(&before), signature(&after));
+        }
+        let disliked = |run: RunFacts| RunFacts { feedback_bad: 1, ..run };
+        let unknown = disliked(reason(failure("unknown"), "not_judged"));
+        assert_eq!(signature(&unknown), "task=refund | class=negative_feedback | unexplained");
+        let failed = reason(failure("failure"), "wrong_total");
+        assert_eq!(signature(&failed), "task=refund | class=judged_bad | message=wrong_total");
     }
 }

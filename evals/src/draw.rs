@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use bellwether_sample::allocate::Group;
 use bellwether_sample::inclusion::probabilities;
 use bellwether_sample::run::Rank;
-use bellwether_sample::weight::{LEVELS, Novelty};
+use bellwether_sample::weight::LEVELS;
 use bellwether_sample::{Budget, Cell, Kind, Plan, Run, Weight, plan};
 
 use crate::class::Judgement;
@@ -27,11 +27,11 @@ const MOST_CRITICAL: usize = 2000;
 /// The detail in which signatures and strata are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
-    /// Task, release, stage and class; signatures as they are.
+    /// Tenant, task, release, stage and class; signatures as they are, within their tenant.
     Full,
-    /// Signatures by task and class only.
+    /// Signatures by tenant, task and class only.
     Signatures,
-    /// Strata by stage and class only.
+    /// Strata by stage and class only, of all tenants.
     Strata,
 }
 
@@ -91,6 +91,42 @@ pub struct Draw {
 /// A draw has more cells than it may keep: it must start again with this detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooFine(pub Detail);
+
+// === impl Detail ===
+
+impl Detail {
+    fn stratum(self, run: &RunFacts, judgement: &Judgement) -> String {
+        let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
+        let class = judgement.class().name().to_owned();
+        let parts = match self {
+            Self::Full | Self::Signatures => vec![text(&run.task), text(&run.release_id), text(&run.stage), class],
+            Self::Strata => return [text(&run.stage), class].join(" / "),
+        };
+        let tenant = (!run.tenant.is_empty()).then(|| run.tenant.clone());
+        tenant.into_iter().chain(parts).collect::<Vec<_>>().join(" / ")
+    }
+
+    /// Returns the signature of a run, as the table has it.
+    fn signature(self, run: &RunFacts, judgement: &Judgement) -> String {
+        let class = judgement.class().name();
+        match (judgement.kind(), self) {
+            (Kind::Failure, Self::Full) => judgement.signature.clone(),
+            (Kind::Failure, Self::Signatures) => format!("{class} task={}", run.task.as_deref().unwrap_or_default()),
+            (Kind::Failure, Self::Strata) => class.to_owned(),
+            (Kind::Uncertain | Kind::Control, _) => String::new(),
+        }
+    }
+
+    /// Returns the name by which runs with a signature are counted: each tenant has its own places.
+    fn counted(self, tenant: &str, signature: &str) -> String {
+        match self {
+            Self::Full | Self::Signatures if !tenant.is_empty() && !signature.is_empty() => {
+                [tenant, signature].join(" | ")
+            }
+            _ => signature.to_owned(),
+        }
+    }
+}
 
 // === impl Kept ===
 
@@ -165,7 +201,7 @@ impl Draw {
     /// [`TooFine`] if there are too many cells: the draw is of no use.
     pub fn add(&mut self, run: RunFacts) -> Result<(), TooFine> {
         let judgement = Judgement::of(&run, self.outlier_factor);
-        let weight = Weight::of(judgement.severity, Novelty::Known, judgement.uncertainty);
+        let weight = Weight::of(judgement.severity, run.novelty, judgement.uncertainty);
         let id = Run {
             tenant: run.tenant.clone(),
             source: run.source.clone(),
@@ -173,7 +209,8 @@ impl Draw {
             attempt: run.attempt,
         };
         let is_critical = run.policy_exceptions.iter().any(|one| one.severity == "critical");
-        let (kind, stratum, signature) = self.cell_of(&run, &judgement);
+        let (kind, stratum) = (judgement.kind(), self.detail.stratum(&run, &judgement));
+        let signature = self.detail.counted(&run.tenant, &self.detail.signature(&run, &judgement));
         let most = usize::try_from(self.budget.items).unwrap_or(usize::MAX);
         let cells = self.cells.len();
         let key = (kind, signature.clone(), stratum.clone());
@@ -200,24 +237,6 @@ impl Draw {
         Ok(())
     }
 
-    fn cell_of(&self, run: &RunFacts, judgement: &Judgement) -> (Kind, String, String) {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let class = judgement.class().name();
-        let stratum = match self.detail {
-            Detail::Full | Detail::Signatures => {
-                [text(&run.task), text(&run.release_id), text(&run.stage), class.to_owned()].join(" / ")
-            }
-            Detail::Strata => [text(&run.stage), class.to_owned()].join(" / "),
-        };
-        let signature = match (judgement.kind(), self.detail) {
-            (Kind::Failure, Detail::Full) => judgement.signature.clone(),
-            (Kind::Failure, Detail::Signatures) => format!("{class} task={}", text(&run.task)),
-            (Kind::Failure, Detail::Strata) => class.to_owned(),
-            _ => String::new(),
-        };
-        (judgement.kind(), stratum, signature)
-    }
-
     /// Returns the plan of the budget, and the sample.
     pub fn finish(self) -> (Plan, Vec<Drawn>) {
         let mut cells: Vec<Members> = self.cells.into_values().collect();
@@ -225,32 +244,32 @@ impl Draw {
         let plan = plan(&counts, &self.budget);
         let named = |cell: &Cell| (cell.kind, cell.signature.clone(), cell.stratum.clone());
         let places: BTreeMap<_, _> = plan.cells.iter().map(named).zip(plan.group_of_cells()).collect();
-        let mut drawn = critical_runs(self.critical, self.critical_runs);
-        let mut groups: Vec<Vec<(Kept, String)>> = plan.groups.iter().map(|_| Vec::new()).collect();
+        let mut drawn = critical_runs(self.critical, self.critical_runs, self.detail);
+        let mut groups: Vec<Vec<Kept>> = plan.groups.iter().map(|_| Vec::new()).collect();
         for members in &mut cells {
             if let Some(Some(group)) = places.get(&named(&members.cell)) {
                 let least = std::mem::replace(&mut members.least, Least::new(0));
-                groups[*group].extend(least.kept.into_iter().map(|kept| (kept, members.cell.signature.clone())));
+                groups[*group].extend(least.kept);
             }
         }
         for (group, mut kept) in plan.groups.iter().zip(groups) {
-            kept.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            kept.sort_unstable();
             kept.truncate(usize::try_from(group.take).unwrap_or(usize::MAX));
-            drawn.extend(kept.into_iter().map(|(kept, signature)| of_group(kept, signature, group)));
+            drawn.extend(kept.into_iter().map(|kept| of_group(kept, group, self.detail)));
         }
-        count_signatures(&plan, &mut drawn);
+        count_signatures(&plan, self.detail, &mut drawn);
         (plan, drawn)
     }
 }
 
 /// Returns the runs that are taken whatever the budget. If there are too many, a sample of them, each with the same probability.
-fn critical_runs(least: Least, all: u64) -> Vec<Drawn> {
+fn critical_runs(least: Least, all: u64, detail: Detail) -> Vec<Drawn> {
     let mut counts = [0; LEVELS];
     counts[Weight::ONE.level()] = all;
     let kept = least.in_order();
     let probability = probabilities(&counts, kept.len() as u64)[Weight::ONE.level()];
     let of = |kept: Kept| Drawn {
-        signature: kept.judged.judgement.signature.clone(),
+        signature: detail.signature(&kept.judged.run, &kept.judged.judgement),
         must_take: true,
         probability,
         group_members: all,
@@ -261,9 +280,9 @@ fn critical_runs(least: Least, all: u64) -> Vec<Drawn> {
     kept.into_iter().map(of).collect()
 }
 
-fn of_group(kept: Kept, signature: String, group: &Group) -> Drawn {
+fn of_group(kept: Kept, group: &Group, detail: Detail) -> Drawn {
     Drawn {
-        signature,
+        signature: detail.signature(&kept.judged.run, &kept.judged.judgement),
         must_take: false,
         probability: group.probability[kept.judged.weight.level()],
         group_members: group.members.iter().sum(),
@@ -273,14 +292,16 @@ fn of_group(kept: Kept, signature: String, group: &Group) -> Drawn {
     }
 }
 
-fn count_signatures(plan: &Plan, drawn: &mut [Drawn]) {
+fn count_signatures(plan: &Plan, detail: Detail, drawn: &mut [Drawn]) {
+    let counted = |one: &Drawn| detail.counted(&one.judged.run.tenant, &one.signature);
     let mut taken: BTreeMap<String, u64> = BTreeMap::new();
     for one in drawn.iter() {
-        *taken.entry(one.signature.clone()).or_default() += 1;
+        *taken.entry(counted(one)).or_default() += 1;
     }
     for one in drawn {
-        one.signature_taken = taken.get(&one.signature).copied().unwrap_or(1);
-        let members = plan.signatures.get(&one.signature).map(|share| share.members);
+        let name = counted(one);
+        one.signature_taken = taken.get(&name).copied().unwrap_or(1);
+        let members = plan.signatures.get(&name).map(|share| share.members);
         one.signature_members = members.unwrap_or(one.group_members).max(one.signature_taken);
     }
 }
@@ -288,6 +309,8 @@ fn count_signatures(plan: &Plan, drawn: &mut [Drawn]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use bellwether_sample::weight::Novelty;
 
     use super::*;
     use crate::facts::PolicyException;
@@ -395,6 +418,57 @@ mod tests {
         assert_eq!(add(Detail::Full).expect_err("too fine"), TooFine(Detail::Signatures));
         let coarse = add(Detail::Signatures).expect("three signatures");
         assert_eq!(coarse.len(), 15, "five of each");
+    }
+
+    #[test]
+    fn tenants_have_places_and_counts_of_their_own() {
+        let of = |tenant: &str, numbers: std::ops::Range<usize>| {
+            let tenant = tenant.to_owned();
+            numbers.map(move |number| RunFacts {
+                tenant: tenant.clone(),
+                task: Some("refund".to_owned()),
+                release_id: Some("v1".to_owned()),
+                failure_error_type: Some("Boom".to_owned()),
+                ..run(number, "failure")
+            })
+        };
+        let (plan, sample) = drawn(of("a", 0..100).chain(of("b", 100..107)));
+        let taken = |tenant: &str| sample.iter().filter(|one| one.judged.run.tenant == tenant).collect::<Vec<_>>();
+        assert_eq!((taken("a").len(), taken("b").len(), plan.strata.len()), (5, 5, 2), "five of each");
+        for (tenant, members) in [("a", 100), ("b", 7)] {
+            let counts = |one: &Drawn| (one.signature_members, one.signature_taken);
+            assert!(taken(tenant).iter().all(|one| counts(one) == (members, 5)), "{sample:?}");
+        }
+        assert_eq!(taken("a")[0].signature, taken("b")[0].signature, "the signature names the cause alone");
+    }
+
+    #[test]
+    fn failures_without_a_stated_cause_fill_the_budget() {
+        let plain = |number: usize| RunFacts { failure_error_type: None, ..run(number, "failure") };
+        let (_, sample) = drawn((0..300).map(plain));
+        assert!(sample[0].signature.ends_with(" | unexplained"), "{}", sample[0].signature);
+        assert_eq!(sample.len(), 50);
+    }
+
+    #[test]
+    fn few_failures_of_a_new_release_are_in_a_crowded_sample() {
+        // Sixty signatures for fifty places; each has a hundred failures of the old release and two of the other one.
+        let failures = |release: &'static str, numbers: std::ops::Range<usize>, novelty: Novelty| {
+            numbers.map(move |number| RunFacts {
+                failure_error_type: Some(format!("E{}", number % 60)),
+                release_id: Some(release.to_owned()),
+                novelty,
+                ..run(number, "failure")
+            })
+        };
+        let expected = |novelty: Novelty| {
+            let runs = failures("old", 0..6_000, Novelty::Known).chain(failures("other", 6_000..6_120, novelty));
+            let (plan, _) = drawn(runs);
+            let of_other = plan.strata.iter().find(|(name, _)| name.contains("other")).expect("a stratum");
+            of_other.1.expected
+        };
+        let (known, new) = (expected(Novelty::Known), expected(Novelty::New));
+        assert!(new > 3.0 * known, "four times as likely: {new} instead of {known}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 
 use crate::draw::{Detail, Draw, Drawn, TooFine};
-use crate::facts::{Medians, RunFacts, facts_sql};
+use crate::facts::{LOOK_BACK, Medians, Releases, RunFacts, between, facts_sql};
 use crate::row::{CandidateRow, Change};
 use crate::settings::EvalsSettings;
 
@@ -47,10 +47,12 @@ pub async fn runs<B>(
     mut each: impl FnMut(RunFacts) -> ControlFlow<B>,
 ) -> Result<Option<B>> {
     let medians = Medians::read(session, week).await?;
+    let releases = Releases::read(session, week).await?;
     let mut answer = session.execute(&facts_sql(week)).await?;
     while let Some(batch) = answer.batches.next().await {
         for mut run in values_of::<RunFacts>(&batch?)? {
             medians.give(&mut run);
+            releases.give(&mut run);
             if let ControlFlow::Break(with) = each(run) {
                 return Ok(Some(with));
             }
@@ -120,6 +122,18 @@ pub async fn weeks_of(session: &Session, run_ids: &BTreeSet<String>) -> Result<B
 /// As the session's statements.
 pub async fn all_weeks(session: &Session) -> Result<BTreeSet<Week>> {
     Box::pin(weeks_where(session, "true")).await
+}
+
+/// Returns the later weeks in which runs ended and whose releases are compared to those of these weeks.
+///
+/// # Errors
+/// As the session's statements.
+pub async fn compared_to(session: &Session, weeks: &BTreeSet<Week>) -> Result<BTreeSet<Week>> {
+    let (Some(first), Some(last)) = (weeks.first(), weeks.last()) else { return Ok(BTreeSet::new()) };
+    let condition = between("ended_at", first.later(1), last.later(LOOK_BACK + 1));
+    let mut later = Box::pin(weeks_where(session, &condition)).await?;
+    later.retain(|week| weeks.iter().any(|earlier| (1..=LOOK_BACK).contains(&week.since(*earlier))));
+    Ok(later)
 }
 
 async fn weeks_where(session: &Session, condition: &str) -> Result<BTreeSet<Week>> {

@@ -1,10 +1,15 @@
 //! Runs as the classification sees them, and the SQL that reads them.
 
+mod releases;
+
 use std::collections::HashMap;
 
 use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
+use bellwether_sample::weight::Novelty;
 use serde::Deserialize;
+
+pub use self::releases::{LOOK_BACK, Releases};
 
 /// Least number of runs of a task from which a median is computed.
 const LEAST_RUNS: i64 = 20;
@@ -49,6 +54,9 @@ pub struct RunFacts {
     /// Medians of its task in the week, from [`Medians`]; none if it has too few runs.
     pub median_latency: Option<f64>,
     pub median_cost: Option<f64>,
+    /// Novelty of its release, from [`Releases`].
+    #[serde(skip)]
+    pub novelty: Novelty,
 }
 
 /// An invalid field of an answer.
@@ -57,6 +65,7 @@ pub struct RunFacts {
 pub struct FieldError {
     pub path: String,
     pub rule: Option<String>,
+    pub message: Option<String>,
 }
 
 /// A tool call.
@@ -165,6 +174,11 @@ fn filled(query: &str, week: Week) -> String {
 
 /// Returns a condition for times in a week.
 pub(crate) fn span(column: &str, week: Week) -> String {
+    between(column, week, week.later(1))
+}
+
+/// Returns a condition for times from the start of a week to that of a later one.
+pub(crate) fn between(column: &str, from: Week, to: Week) -> String {
     let time = |micros: i64| format!("arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
-    format!("{column} >= {} AND {column} < {}", time(week.start()), time(week.end()))
+    format!("{column} >= {} AND {column} < {}", time(from.start()), time(to.start()))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bellwether_base::{Result, Week};
 use bellwether_queries::Session;
+use bellwether_sample::allocate::cap;
 use bellwether_sample::weight::LEVELS;
 use bellwether_sample::{Cell, Kind, Plan};
 use serde::Serialize;
@@ -40,7 +41,7 @@ pub struct Outlook {
 pub struct Stratum {
     /// failure, uncertain or control.
     pub kind: &'static str,
-    /// Task, release, stage and class, joined by ` / `; only stage and class if there are too many.
+    /// Tenant, if there is one, task, release, stage and class, joined by ` / `; only stage and class if there are too many.
     pub stratum: String,
     pub runs: u64,
     pub critical: u64,
@@ -135,7 +136,7 @@ fn full_signatures(plan: &Plan, per_signature: u64) -> Vec<&str> {
             *places.entry(first).or_default() += group.take;
         }
     }
-    places.into_iter().filter(|(_, taken)| *taken >= per_signature).map(|(name, _)| name).collect()
+    places.into_iter().filter(|(name, taken)| *taken >= cap(name, per_signature)).map(|(name, _)| name).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]

@@ -1,7 +1,7 @@
 //! The role: follows `events` by version, and keeps the sample of each week in `candidates`.
 //!
-//! New rows of `events` say which weeks they are about. The sample of each such week is drawn again from all its runs, and only the
-//! difference to the candidates in the table is appended. All state is in the tables, so that it may be dropped at any moment.
+//! New rows of `events` say which weeks they are about. The sample of each such week, and of those after it whose releases are compared
+//! to it, is drawn again from all its runs, and only the difference to the candidates in the table is appended. All state is in the tables, so that it may be dropped at any moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use prometheus::Registry;
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
-use crate::evaluate::{all_weeks, changes, known, sample, sampled_weeks, weeks_of};
+use crate::evaluate::{all_weeks, changes, compared_to, known, sample, sampled_weeks, weeks_of};
 use crate::row::{CandidateRow, batch};
 use crate::settings::EvalsSettings;
 
@@ -273,6 +273,8 @@ impl Sampler {
             weeks.extend(sampled_weeks(session).await?);
         } else {
             weeks.extend(weeks_of(session, &pending.run_ids).await?);
+            // A release that ran in them is not new in the weeks after them.
+            weeks.extend(compared_to(session, &weeks).await?);
         }
         let kept_from = self.sample.lake.log(Table::Events).load().await?.next(&AppId::KeptFrom.to_string());
         weeks.retain(|week| kept_from.is_none_or(|kept| week.start() >= kept));

@@ -237,3 +237,78 @@ async fn a_run_that_a_correction_moves_to_another_week_leaves_its_sample() {
     tables.follow().await;
     assert_eq!(tables.known().await.keys().collect::<Vec<_>>(), ["r1"]);
 }
+
+#[tokio::test]
+async fn a_release_is_new_in_the_week_in_which_it_is_first_seen_however_late_an_event_says_so() {
+    const WEEK: i64 = 168 * HOUR;
+    let of = |number: i64, release: &str, weeks: i64| {
+        let mut run = run(number, "failure");
+        run["release_id"] = json!(release);
+        run["ended_at"] = json!(MONDAY + number * HOUR / 10 + weeks * WEEK);
+        run
+    };
+    let this_week = || vec![of(0, "v1", 0), of(1, "v2", 0), of(2, "v1", 0)];
+    let weights = |known: BTreeMap<String, CandidateRow>| -> BTreeMap<String, f64> {
+        known.into_iter().map(|(run, row)| (run, row.draw_weight)).collect()
+    };
+    let expected =
+        |weight: f64| BTreeMap::from([("r0", 4.0), ("r1", weight), ("r2", 4.0)].map(|(id, w)| (id.to_owned(), w)));
+    let mut tables = Tables::new().await;
+    tables.append(&this_week()).await;
+    tables.follow().await;
+    assert_eq!(weights(tables.known().await), expected(16.0), "four times that of the release before it");
+    // Late events about earlier weeks: it ran three weeks ago, and then last week.
+    tables.append(&[of(3, "v2", -3)]).await;
+    tables.follow().await;
+    let mut returned = expected(8.0);
+    returned.extend(["r0", "r2"].map(|id| (id.to_owned(), 16.0)));
+    assert_eq!(weights(tables.known().await), returned, "now the other one is new, and this one has returned");
+    tables.append(&[of(4, "v2", -1), of(5, "v1", -1), of(6, "v1", -6)]).await;
+    tables.follow().await;
+    assert_eq!(weights(tables.known().await), expected(4.0), "both are known");
+    let mut at_once = Tables::new().await;
+    let late = [of(6, "v1", -6), of(5, "v1", -1), of(4, "v2", -1), of(3, "v2", -3)];
+    at_once.append(&late.into_iter().chain(this_week()).collect::<Vec<_>>()).await;
+    at_once.follow().await;
+    assert_eq!(tables.known().await, at_once.known().await);
+    assert_eq!(resample(tables.sample(), &Registry::new()).await.expect("draws"), 0, "a rebuild changes nothing");
+}
+
+#[tokio::test]
+async fn a_failure_is_new_back_or_known_by_the_samples_that_have_it() {
+    let of = |number: i64, error: &str, release: &str, weeks: i64| {
+        let mut run = run(number, "failure");
+        (run["failure_error_type"], run["release_id"]) = (json!(error), json!(release));
+        run["ended_at"] = json!(MONDAY + number * HOUR + weeks * 168 * HOUR);
+        run
+    };
+    let mut tables = Tables::new().await;
+    let mut other = of(9, "New", "r1", 0);
+    other["tenant"] = json!("acme");
+    tables
+        .append(&[
+            of(0, "Back", "r140", -4),
+            of(1, "Steady", "r140", -1),
+            of(2, "Back", "r142", 0),
+            of(3, "Back", "r141", 0),
+            of(4, "Steady", "r142", 0),
+            of(5, "New", "r142", 0),
+            of(6, "New", "r143", 0),
+            other,
+        ])
+        .await;
+    tables.follow().await;
+    let session = Session::open(&tables.lake, SessionSettings::default()).await.expect("opens");
+    let sql = "SELECT concat_ws(' ', nullif(tenant, ''), split_part(signature, 'error=', 2), history, first_release, last_release, \
+               weeks, weeks_absent, candidates) AS line FROM failure_signatures ORDER BY line";
+    let rows: Vec<Value> = session.rows(sql).await.expect("reads");
+    let lines: Vec<&str> = rows.iter().map(|row| row["line"].as_str().expect("a text")).collect();
+    let expected = [
+        "Back back r140 r141 2 3 3",
+        "New new r142 r143 1 0 2",
+        "Steady known r140 r142 2 0 2",
+        // Its tenant has no earlier samples, in which it could have been.
+        "acme New known r1 r1 1 0 1",
+    ];
+    assert_eq!(lines, expected);
+}

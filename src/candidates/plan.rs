@@ -95,7 +95,8 @@ fn shown(outlook: &Outlook, limit: usize, width: usize) -> String {
             false => format!("{covered} of {all} failure signatures are seen for certain; a larger budget covers all."),
         });
     }
-    let headers = ["class", "runs", "taken", "probability", "capped", "task / release / stage"].map(str::to_owned);
+    let headers =
+        ["class", "runs", "taken", "probability", "capped", "(tenant /) task / release / stage"].map(str::to_owned);
     let rows: Vec<Vec<screen::Value>> = outlook.strata.iter().take(limit).map(row).collect();
     lines.push(screen::table(&headers, &rows, width).text);
     lines.extend(
@@ -115,7 +116,8 @@ fn row(stratum: &Stratum) -> Vec<screen::Value> {
     let number = |text: String| screen::Value { text, whole: true, right: true };
     let (place, class) = stratum.stratum.rsplit_once(" / ").unwrap_or(("", &stratum.stratum));
     let (low, high) = (stratum.probability_low, stratum.probability_high);
-    let probability = if (high - low).abs() < 5e-4 { format!("{high:.3}") } else { format!("{low:.3} to {high:.3}") };
+    let (low, high) = (probability(low), probability(high));
+    let probability = if low == high { high } else { format!("{low} to {high}") };
     vec![
         text(class),
         number(stratum.runs.to_string()),
@@ -124,6 +126,12 @@ fn row(stratum: &Stratum) -> Vec<screen::Value> {
         number(count(stratum.suppressed)),
         text(place),
     ]
+}
+
+/// Returns a probability with three digits after its zeros, so that no run seems to have none.
+fn probability(number: f64) -> String {
+    let zeros = (1..12).take_while(|place| number > 0.0 && number * 10_f64.powi(*place) < 1.0).count();
+    format!("{number:.0$}", zeros + 3)
 }
 
 /// Returns a count, or an expected one with a decimal.
@@ -168,6 +176,8 @@ mod tests {
         for part in ["52 of 1200", "2 exceed the budget", "11 of 12", "0.125 to 0.250", "1.5", "115", "1 more strata"] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let printed = [1.0, 0.25, 0.0312, 0.000_123_4, 0.0].map(probability);
+        assert_eq!(printed, ["1.000", "0.250", "0.0312", "0.000123", "0.000"]);
         assert!(!text.contains('\u{1b}') && !text.contains("success"), "{text}");
     }
 }

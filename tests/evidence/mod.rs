@@ -255,10 +255,15 @@ async fn sampled(feed: &Feed, record: &AlertRecord) {
         Sample { settings: EvalsSettings::default(), lake: feed.lake.clone(), health: FollowHealth::default() };
     assert!(Box::pin(resample(sample, &Registry::new())).await.expect("draws") > 0);
     let named = page(feed, record).await.evidence.eval_candidates;
-    let query = "SELECT candidate_id FROM current_candidates WHERE kind = 'failure' AND release_id = 'r18'";
-    let failed: Vec<Value> = feed.sql(query).await.into_iter().map(|mut row| row["candidate_id"].take()).collect();
-    let known = named.iter().filter(|id| failed.contains(&json!(id))).count();
-    assert!(known == named.len() && (1..=5).contains(&known), "{named:?} {failed:?}");
+    let query = format!(
+        "SELECT candidate_id FROM current_candidates WHERE kind = 'failure' AND release_id = 'r18' \
+         AND ended_at >= to_timestamp_micros({}) AND ended_at < to_timestamp_micros({})",
+        record.since.expect("a start"),
+        record.at
+    );
+    let failed: Vec<Value> = feed.sql(&query).await.into_iter().map(|mut row| row["candidate_id"].take()).collect();
+    assert!(!named.is_empty() && named.len() == failed.len().min(5), "{named:?} {failed:?}");
+    assert!(named.iter().all(|id| failed.contains(&json!(id))), "{named:?} {failed:?}");
 }
 
 #[tokio::test]

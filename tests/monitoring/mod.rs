@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::event::{now, rfc3339, run};
-use crate::common::program::{Running, metric};
+use crate::common::program::{Running, metric, text};
 use crate::common::{Setup, promtool, repository, until};
 
 const RULES: &str = "deploy/prometheus/bellwether.rules.yml";

@@ -19,6 +19,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::inclusion::probabilities;
+use crate::signature::Signature as FailureSignature;
 use crate::weight::{LEVELS, Weight};
 
 /// Why a run is a candidate.
@@ -37,7 +38,8 @@ pub enum Kind {
 pub struct Budget {
     /// Runs to review.
     pub items: u64,
-    /// Runs of one signature at most, without must-takes; at least 1. Runs without a signature have no cap.
+    /// Runs of one signature at most, without must-takes; at least 1. Runs without a signature, or without any known cause, have
+    /// no cap.
     pub per_signature: u64,
     /// Share of the budget for uncertain runs, 0 to 1.
     pub uncertain_share: f64,
@@ -225,8 +227,9 @@ fn room(cells: &[Cell], kind: Kind, budget: &Budget) -> u64 {
     by_signature.into_iter().map(|(name, members)| members.min(cap(name, budget.per_signature.max(1)))).sum()
 }
 
-fn cap(signature: &str, per_signature: u64) -> u64 {
-    if signature.is_empty() { u64::MAX } else { per_signature }
+/// Returns how many runs of a signature may be taken. Runs that no signature tells apart need not be alike, and have no cap.
+pub fn cap(signature: &str, per_signature: u64) -> u64 {
+    if signature.is_empty() || FailureSignature::is_unexplained(signature) { u64::MAX } else { per_signature }
 }
 
 // === impl Cell ===

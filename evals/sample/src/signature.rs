@@ -12,6 +12,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::mask::masked;
 
+/// Signature of a failure of which nothing is known.
+const UNEXPLAINED: &str = "unexplained";
+
 /// Characters of a field at most.
 const FIELD: usize = 128;
 
@@ -58,7 +61,7 @@ impl Failure<'_> {
         }
         append(&mut text, "message", &message, usize::MAX);
         if text.is_empty() {
-            text.push_str("unexplained");
+            text.push_str(UNEXPLAINED);
         }
         Signature(text)
     }
@@ -70,6 +73,12 @@ impl Signature {
     /// Returns the text.
     pub fn text(&self) -> &str {
         &self.0
+    }
+
+    /// Returns true if a text is, or ends with, the signature of a failure of which nothing is known. Such failures need not be alike.
+    /// A value cannot imitate it: a `|` in a value is escaped.
+    pub fn is_unexplained(text: &str) -> bool {
+        text.strip_suffix(UNEXPLAINED).is_some_and(|before| before.is_empty() || before.ends_with(" | "))
     }
 
     /// Returns the id, 32 hexadecimal digits.
@@ -153,6 +162,16 @@ mod tests {
         let honest = Failure { component: "a", tool: "b", ..Failure::default() };
         let forged = Failure { component: "a | tool=b", ..Failure::default() };
         assert_ne!(honest.signature(), forged.signature());
+    }
+
+    #[test]
+    fn only_a_failure_without_any_field_is_unexplained() {
+        let nothing = format!("task=refund | {}", Failure::default().signature());
+        assert!(Signature::is_unexplained("unexplained") && Signature::is_unexplained(&nothing));
+        let says_so = Failure { error_class: "a | unexplained", ..Failure::default() };
+        for text in ["", "task=refund", "message=unexplained", says_so.signature().text()] {
+            assert!(!Signature::is_unexplained(text), "{text}");
+        }
     }
 
     #[test]

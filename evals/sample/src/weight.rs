@@ -20,14 +20,15 @@ pub enum Severity {
     Critical,
 }
 
-/// Novelty of a failure signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Novelty of what ran, such as the release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Novelty {
-    /// Seen in the last weeks, ×1.
+    /// Seen in the week before, ×1.
+    #[default]
     Known,
     /// Seen again after a pause, ×2.
     Returned,
-    /// First seen in this week or in this release, ×4.
+    /// First seen in this week, or on trial, ×4.
     New,
 }
 
