@@ -149,11 +149,11 @@ async fn signatures(session: &Session, week: Week, scope: &Scope) -> Result<Vec<
     let sql = format!(
         "WITH by_week AS (
             SELECT
-                coalesce(task, '') AS task, signature, week, max(signature_members) AS runs, count(*) AS sampled,
+                tenant, coalesce(task, '') AS task, signature, week, max(signature_members) AS runs, count(*) AS sampled,
                 count(*) FILTER (WHERE queue_age_s IS NULL) AS decided, max(ended_at) AS seen
             FROM current_candidates
             WHERE {scope} AND kind = 'failure' AND week <= '{week}'
-            GROUP BY 1, 2, 3
+            GROUP BY 1, 2, 3, 4
         )
         SELECT
             task, signature,

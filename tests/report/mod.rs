@@ -98,7 +98,8 @@ async fn tables(runs: &[Value]) -> Feed {
     feed
 }
 
-/// Draws the samples, and has a person judge two runs in the week of the report, one of them as an eval case.
+/// Draws the samples, and has a person judge two runs in the week of the report and ask for eval cases. Only the edited one has an
+/// answer to become one.
 async fn reviewed(feed: &mut Feed) {
     let sample =
         Sample { settings: EvalsSettings::default(), lake: feed.lake.clone(), health: FollowHealth::default() };
@@ -106,10 +107,11 @@ async fn reviewed(feed: &mut Feed) {
     let query = format!("SELECT run_id FROM candidates WHERE week = '{}' AND signature LIKE '%tool_loop%'", week());
     let failed = feed.sql(&query).await;
     let review = |(place, run): (usize, &Value)| {
+        let decision = if place == 0 { "edit" } else { "reject" };
         json!({
             "spec": "run-event/1", "type": "run.review", "run_id": run["run_id"], "source": "app",
             "time": rfc3339(week().end() - 1),
-            "data": { "review_id": format!("v{place}"), "reviewer": "ana", "decision": "reject", "make_eval_case": place == 0 },
+            "data": { "review_id": format!("v{place}"), "reviewer": "ana", "decision": decision, "make_eval_case": true },
         })
     };
     let reviews: Vec<Value> = failed.iter().take(2).enumerate().map(review).collect();

@@ -150,6 +150,18 @@ async fn an_eval_case_is_retired_and_only_a_new_case_brings_it_back() {
 }
 
 #[tokio::test]
+async fn a_run_without_a_right_answer_is_no_eval_case_whoever_asks_for_one() {
+    let mut tables = Reviews::new().await;
+    let wanted = || json!({ "review_make_eval_case": true });
+    tables.state("r4", "ana", 1, "reject", wanted()).await;
+    assert_eq!(tables.is("r4", 2).await, "decided");
+    tables.review("r4", "ben", 3, "edit").await;
+    assert_eq!(tables.is("r4", 4).await, "eval_case", "now there is an answer");
+    tables.state("r5", "ana", 5, "accept", wanted()).await;
+    assert_eq!(tables.is("r5", 6).await, "eval_case", "its own answer is right");
+}
+
+#[tokio::test]
 async fn statements_about_unknown_runs_and_of_other_tenants_change_nothing() {
     let mut tables = Reviews::new().await;
     tables.review("no-such-run", "ana", 1, "accept").await;

@@ -1,5 +1,5 @@
 -- The runs in the samples for review, with their reviews so far. One row per run that `candidates` has in the sample of its week.
--- column state: queued: needs a decision; leased: somebody has taken it, and its lease has not run out; second_review: needs another person, because it is critical or its reviewers are tied; decided; eval_case: decided, and a reviewer asked for an eval case; retired: its eval case is out of use
+-- column state: queued: needs a decision; leased: somebody has taken it, and its lease has not run out; second_review: needs another person, because it is critical or its reviewers are tied; decided; eval_case: decided, a reviewer asked for an eval case, and there is an answer for it, because the run was accepted or edited; retired: its eval case is out of use
 -- column decision: decision of the majority: accept, reject or edit; reject and edit both say that the run was wrong; null if it is tied
 -- column passed: true if the majority accepts the run; false if it rejects or edits it; null if it is tied or has no decision
 -- column review_probability: probability that a run like it is in the sample and decided: `inclusion_probability` times the share of decided candidates of its week, tenant, task, class and severity; null if none is decided
@@ -100,7 +100,8 @@ needed AS (
             -- A third person settles a disagreement of two.
             WHEN accepts = rejects + edits THEN 'second_review'
             WHEN severity = 'critical' AND decisions < 2 THEN 'second_review'
-            WHEN wanted_at IS NOT NULL THEN 'eval_case'
+            -- A run that was only rejected has no right answer.
+            WHEN wanted_at IS NOT NULL AND (accepts > rejects + edits OR edits > 0) THEN 'eval_case'
             ELSE 'decided'
         END AS need,
         CASE
