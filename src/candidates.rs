@@ -1,6 +1,7 @@
 //! `bellwether candidates`: the runs to review, and decisions about them.
 //!
 //! * `plan`, `list` and `show` read; `next` is the screen on which people review; `decide` has the commands that state one thing.
+//! * `filter`: the part of the queue that a reviewer wants. `history`: when a failure was seen before.
 //! * `case`: a candidate with everything that a reviewer reads. `content`: input and output that are stored elsewhere. `answer`:
 //!   expected answers.
 //! * `desk`: what a reviewer takes from the queue and sends. `statement`: decisions, leases and retirements as events.
@@ -13,6 +14,8 @@ mod case;
 mod content;
 mod decide;
 mod desk;
+mod filter;
+mod history;
 mod list;
 mod next;
 mod plan;
@@ -78,6 +81,7 @@ pub(crate) enum CandidatesCommand {
 #[serde(default)]
 struct Candidate {
     candidate_id: String,
+    week: String,
     state: String,
     class: String,
     classes: String,

@@ -44,6 +44,7 @@ const FILES: &[(&str, &str)] = &[
     ("review_throughput", include_str!("view/review_throughput.sql")),
     ("reviewer_agreement", include_str!("view/reviewer_agreement.sql")),
     ("failure_classes", include_str!("view/failure_classes.sql")),
+    ("failure_signatures", include_str!("view/failure_signatures.sql")),
     ("judge_verdicts", include_str!("view/judge_verdicts.sql")),
     ("overturned_verdicts", include_str!("view/overturned_verdicts.sql")),
     ("judge_success", include_str!("view/judge_success.sql")),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Candidate;
 use super::content::{Part, parts};
+use super::history::History;
 use super::statement::Said;
 
 /// Most neighbours of a case.
@@ -34,6 +35,8 @@ pub(super) struct Case {
     pub(super) run: Option<Value>,
     pub(super) statements: Vec<Value>,
     pub(super) changes: Changes,
+    /// None if it has no failure signature.
+    pub(super) history: Option<History>,
     pub(super) neighbours: Vec<Value>,
     /// Input and output that were fetched.
     pub(super) fetched: Vec<(&'static str, String)>,
@@ -90,18 +93,20 @@ impl Case {
              ORDER BY ended_at DESC, candidate_id LIMIT {NEIGHBOURS}",
             quoted(&candidate.signature)
         );
-        let (one, mut run, statements, neighbours, changes) = tokio::try_join!(
+        let (one, mut run, statements, neighbours, changes, history) = tokio::try_join!(
             session.rows::<Map<String, Value>>(&one),
             session.rows::<Value>(&of_run),
             session.rows::<Value>(&said),
             session.rows::<Value>(&similar),
             changes(session, &candidate),
+            History::load(session, &candidate),
         )?;
         Ok(Self {
             row: one.into_iter().next().unwrap_or_default(),
             run: run.pop(),
             statements,
             changes,
+            history,
             neighbours,
             fetched: Vec::new(),
             candidate,
@@ -164,6 +169,7 @@ impl Case {
         if !candidate.signature.is_empty() {
             lines.push(plain(candidate.signature.clone()));
         }
+        lines.extend(self.history.iter().map(|history| plain(history.line(&candidate.week))));
         let ended = joined(&[
             field(run, "outcome_status", "outcome "),
             field(run, "outcome_reason_code", ""),
@@ -453,6 +459,7 @@ pub(super) mod tests {
     pub(in crate::candidates) fn example() -> Case {
         let candidate = Candidate {
             candidate_id: "3fa9c01d00000000".to_owned(),
+            week: "2026-W48".to_owned(),
             state: "queued".to_owned(),
             class: "tool_failure".to_owned(),
             classes: "tool_failure,judged_bad".to_owned(),
@@ -499,6 +506,7 @@ pub(super) mod tests {
             run: Some(run),
             statements: vec![statement],
             changes: Changes { changes: vec![change], notes: Vec::new() },
+            history: Some(crate::candidates::history::tests::back()),
             neighbours: vec![
                 json!({"candidate_id": "aaaabbbbccccdddd", "state": "second_review", "release_id": "r141"}),
             ],
@@ -517,6 +525,7 @@ pub(super) mod tests {
         for part in [
             "tool_failure, judged_bad",
             "It stands for 4.0 runs; 12 runs of this week",
+            "This failure came back after 3 weeks without it; first seen on 2026-10-26 in r140.",
             "user:",
             "only its hash sha256:00ff: ask the producer `support-bot` for run `run-1`",
             "2. pay · error · why 7",

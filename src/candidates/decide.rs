@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::desk::{Desk, DeskArgs, not_arrived};
+use super::filter::FilterArgs;
 use super::statement::{Decision, Review, Statement, now};
 use super::{answer, find, minutes};
 
@@ -43,7 +44,10 @@ pub(crate) struct DecideArgs {
 #[derive(Args, Debug)]
 pub(crate) struct TakeArgs {
     /// Id of a candidate, or its first characters [default: the first one of the queue].
+    #[arg(conflicts_with_all = ["task", "week"])]
     id: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     desk: DeskArgs,
     /// How long the candidate is reserved for you.
@@ -99,7 +103,7 @@ pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCod
 /// # Errors
 /// `Config` if there is none to take; `Unavailable` if the lease does not arrive.
 pub(super) async fn take(args: &TakeArgs) -> Result<ExitCode> {
-    let desk = Desk::open(&args.desk).await?;
+    let desk = Desk::open(&args.desk).await?.of(&args.filter);
     let wanted = match &args.id {
         Some(id) => vec![find(&desk.session, id).await?],
         None => desk.free(&std::collections::BTreeSet::new(), TRIES).await?,

@@ -13,6 +13,7 @@ use bellwether_queries::{Session, SessionSettings, quoted};
 use clap::Args;
 
 use super::case::Case;
+use super::filter::FilterArgs;
 use super::statement::{Lease, Review, Statement, allowed, now};
 use super::{Candidate, find, statement};
 use crate::config::Config;
@@ -39,6 +40,8 @@ pub(super) struct Desk {
     pub(super) config: Config,
     pub(super) session: Session,
     pub(super) reviewer: String,
+    /// The part of the queue from which candidates are taken.
+    pub(super) wanted: FilterArgs,
 }
 
 /// The result of taking candidates.
@@ -63,10 +66,15 @@ impl Desk {
         let options = StorageOptions(config.tables.options.clone());
         let lake = open_to_read(&config.tables.root, &options).await?;
         let session = Session::open(&lake, SessionSettings::default()).await?;
-        Ok(Self { config, session, reviewer: args.reviewer.clone() })
+        Ok(Self { config, session, reviewer: args.reviewer.clone(), wanted: FilterArgs::default() })
     }
 
-    /// Returns the first candidates of the queue that this reviewer may take and that are not in `without`.
+    /// Takes candidates from a part of the queue only.
+    pub(super) fn of(self, wanted: &FilterArgs) -> Self {
+        Self { wanted: wanted.clone(), ..self }
+    }
+
+    /// Returns the first candidates of its part of the queue that this reviewer may take and that are not in `without`.
     ///
     /// # Errors
     /// As the session's statements.
@@ -77,9 +85,10 @@ impl Desk {
             true => String::new(),
             false => format!("AND c.candidate_id NOT IN ({})", without.join(", ")),
         };
+        let wanted = self.wanted.condition();
         // A second review is one by another person.
         let sql = format!(
-            "SELECT c.* FROM current_candidates AS c WHERE (c.state IN ('queued', 'second_review') \
+            "SELECT c.* FROM current_candidates AS c WHERE {wanted} AND (c.state IN ('queued', 'second_review') \
              OR c.state = 'leased' AND c.leased_by = {me}) {without} AND (c.decisions = 0 OR c.run_id NOT IN (\
              SELECT run_id FROM events WHERE event_type = 'run.review' AND reviewer = {me} \
              AND review_decision IN ('accept', 'edit', 'reject'))) ORDER BY c.priority LIMIT {most}"
@@ -87,7 +96,7 @@ impl Desk {
         self.session.rows(&sql).await
     }
 
-    /// Returns how many candidates wait for a decision.
+    /// Returns how many candidates of its part of the queue wait for a decision.
     ///
     /// # Errors
     /// As the session's statements.
@@ -96,7 +105,8 @@ impl Desk {
         struct Count {
             waiting: usize,
         }
-        let rows: Vec<Count> = self.session.rows("SELECT count(*) AS waiting FROM review_queue").await?;
+        let sql = format!("SELECT count(*) AS waiting FROM review_queue WHERE {}", self.wanted.condition());
+        let rows: Vec<Count> = self.session.rows(&sql).await?;
         Ok(rows.first().map_or(0, |row| row.waiting))
     }
 

@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 
 use bellwether_base::Result;
+use bellwether_evals::class::Class;
 use bellwether_queries::{Session, SessionSettings, quoted};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Candidate, WIDE};
+use super::filter::FilterArgs;
+use super::{Candidate, WIDE, history};
 use crate::root::RootArgs;
 use crate::screen;
 
@@ -16,11 +20,10 @@ pub(crate) struct ListArgs {
     /// Include candidates that are decided.
     #[arg(long)]
     all: bool,
-    /// Only candidates of this task.
-    #[arg(long, value_name = "NAME")]
-    task: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Only candidates of this class, such as escalated.
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = classes(), hide_possible_values = true)]
     class: Option<String>,
     /// Most candidates.
     #[arg(long, default_value_t = 50, value_name = "N")]
@@ -32,6 +35,23 @@ pub(crate) struct ListArgs {
     root: RootArgs,
 }
 
+/// A candidate with what its failure signature is in its week: new, back or known; `None` without a signature.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(flatten)]
+    candidate: Candidate,
+    #[serde(default)]
+    history: Option<String>,
+    #[serde(default)]
+    weeks_absent: Option<i64>,
+}
+
+/// Accepts the name of a class.
+fn classes() -> PossibleValuesParser {
+    let all = Class::FAILURES.into_iter().chain([Class::Uncertain, Class::Success]);
+    PossibleValuesParser::new(all.map(Class::name))
+}
+
 /// Lists candidates.
 ///
 /// # Errors
@@ -39,30 +59,35 @@ pub(crate) struct ListArgs {
 pub(super) async fn run(args: &ListArgs) -> Result<ExitCode> {
     let lake = args.root.open_to_read().await?;
     let session = Session::open(&lake, SessionSettings::default()).await?;
-    let mut conditions = Vec::new();
+    let mut conditions = args.filter.conditions();
     conditions.extend((!args.all).then(|| "state IN ('queued', 'leased', 'second_review')".to_owned()));
-    conditions.extend(args.task.as_deref().map(|task| format!("task = {}", quoted(task))));
     conditions.extend(args.class.as_deref().map(|class| format!("class = {}", quoted(class))));
     let filter = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
     let limit = args.limit;
-    let sql = format!("SELECT * FROM current_candidates WHERE {filter} ORDER BY priority LIMIT {limit}");
+    // A signature is new or back in the latest week that has it.
+    let sql = format!(
+        "WITH c AS (SELECT * FROM current_candidates WHERE {filter} ORDER BY priority LIMIT {limit}) \
+         SELECT c.*, s.history, s.weeks_absent FROM c LEFT JOIN failure_signatures AS s ON s.tenant = c.tenant \
+         AND s.task = coalesce(c.task, '') AND s.class = c.class AND s.signature = c.signature AND s.last_week = c.week \
+         ORDER BY c.priority"
+    );
     if args.json {
         let rows: Vec<Map<String, Value>> = session.rows(&sql).await?;
         return crate::print(&format!("{:#}", Value::from_iter(rows)));
     }
-    let rows: Vec<Candidate> = session.rows(&sql).await?;
+    let rows: Vec<Listed> = session.rows(&sql).await?;
     if rows.is_empty() {
-        return crate::print(match (conditions.len(), args.all) {
-            (0 | 1, true) | (1, false) => {
-                "no candidates to review; the role `evals` samples them if `evals.sample` is on"
-            }
-            _ => "no candidate matches; leave a filter out, or add --all to include decided ones",
+        return crate::print(match conditions.len() == usize::from(!args.all) {
+            true => "no candidates to review; the role `evals` samples them if `evals.sample` is on",
+            false => "no candidate matches; leave a filter out, or add --all to include decided ones",
         });
     }
-    let headers = ["id", "state", "class", "severity", "task", "release", "weight", "signature"].map(str::to_owned);
+    let headers =
+        ["id", "state", "class", "severity", "task", "release", "weight", "seen", "signature"].map(str::to_owned);
     let text = |text: &str| screen::Value { text: screen::one_line(text), ..screen::Value::default() };
     let whole = |text: String| screen::Value { text, whole: true, right: false };
-    let cells = |candidate: &Candidate| {
+    let cells = |listed: &Listed| {
+        let candidate = &listed.candidate;
         vec![
             whole(candidate.candidate_id.chars().take(8).collect()),
             text(&state(candidate)),
@@ -71,6 +96,7 @@ pub(super) async fn run(args: &ListArgs) -> Result<ExitCode> {
             text(candidate.task.as_deref().unwrap_or_default()),
             text(candidate.release_id.as_deref().unwrap_or_default()),
             whole(format!("{:.1}", 1.0 / candidate.inclusion_probability)),
+            text(&history::mark(listed.history.as_deref(), listed.weeks_absent)),
             text(&candidate.signature),
         ]
     };

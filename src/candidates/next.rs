@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::screen::{Action, Screen};
 use self::worker::{News, Order};
 use super::desk::{Desk, DeskArgs};
+use super::filter::FilterArgs;
 use super::statement::now;
 use super::{answer, minutes};
 
@@ -41,6 +42,8 @@ The screen shows its keys.")]
 pub(crate) struct NextArgs {
     #[command(flatten)]
     desk: DeskArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// How long each candidate is reserved for you.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = minutes)]
     lease: Duration,
@@ -56,7 +59,7 @@ pub(super) async fn run(args: &NextArgs) -> Result<ExitCode> {
             "without one, use `bellwether candidates take`, `show`, and `accept`, `edit`, `reject`, `unsure` or `skip`",
         ));
     }
-    let desk = Desk::open(&args.desk).await?;
+    let desk = Desk::open(&args.desk).await?.of(&args.filter);
     let can_fetch = !desk.config.evals.fetch_content.is_empty();
     let mut screen = Screen::new(&desk.reviewer, args.lease, can_fetch, now());
     let (orders, received) = unbounded_channel();

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use crate::interval::Interval;
 use crate::survey::centred;
 
+/// Agreement this close to that of chance is that of chance, but for rounding.
+const CHANCE: f64 = 1e-12;
+
 /// Agreement of raters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
@@ -222,6 +225,8 @@ fn jackknife(table: &[Vec<f64>], of: fn(&Sums) -> Option<f64>, confidence: f64) 
 
 impl Agreement {
     fn new(value: f64, standard_error: Option<f64>, items: u64, confidence: f64) -> Self {
+        // The agreement of chance is 0, not a rounding error below it.
+        let value = if value.abs() < CHANCE { 0.0 } else { value };
         let valid = confidence > 0.0 && confidence < 1.0;
         let interval = standard_error.filter(|_| valid).map(|error| {
             if value.abs() >= 1.0 {
@@ -285,6 +290,21 @@ mod tests {
         // By numerical derivatives of κ and the multinomial covariance, computed apart: 0.126996.
         near(found.standard_error.expect("an error"), 0.126_996, 5e-7);
         assert_eq!(found.items, 50);
+    }
+
+    #[test]
+    fn the_agreement_of_chance_is_zero_and_never_minus_zero() {
+        for (rows, columns) in
+            [((1, 1), (1, 1)), ((1, 2), (3, 7)), ((7, 3), (11, 19)), ((5, 6), (1, 9)), ((1, 6), (6, 1))]
+        {
+            let mut pairs = Pairs::default();
+            for (first, row) in [("y", rows.0), ("n", rows.1)] {
+                pairs.add(first, "y", row * columns.0);
+                pairs.add(first, "n", row * columns.1);
+            }
+            let value = pairs.cohen(0.95).expect("a value").value;
+            assert_eq!(format!("{value}"), "0", "{rows:?} {columns:?}");
+        }
     }
 
     #[test]
