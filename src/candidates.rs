@@ -1,7 +1,7 @@
 //! `bellwether candidates`: the runs to review, and decisions about them.
 //!
 //! * `plan`, `list` and `show` read; `next` is the screen on which people review; `decide` has the commands that state one thing.
-//! * `filter`: the part of the queue that a reviewer wants. `history`: when a failure was seen before.
+//! * `filter`: selects a part of the queue. `history`: says when a failure was seen before.
 //! * `case`: a candidate with everything that a reviewer reads. `content`: input and output that are stored elsewhere. `answer`:
 //!   expected answers.
 //! * `desk`: what a reviewer takes from the queue and sends. `statement`: decisions, leases and retirements as events.

@@ -10,7 +10,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::Config;
 
-/// Arguments of commands that read tables and need nothing else. One that is given goes before the environment.
+/// Arguments of commands that read tables and need nothing else. An argument overrides the environment.
 #[derive(Debug)]
 pub(crate) struct RootArgs(Given);
 
@@ -139,7 +139,7 @@ pub(crate) async fn open_to_read(uri: &str, options: &StorageOptions) -> Result<
 mod tests {
     use super::*;
 
-    /// Parses arguments where a variable stands for the environment: `HOME` is set everywhere.
+    /// Parses arguments. `HOME`, which is set everywhere, stands for a variable of the environment.
     fn parsed(arguments: &[&str], environment: bool) -> std::result::Result<(Option<String>, bool), String> {
         let variable = if environment { "HOME" } else { "BELLWETHER_NO_SUCH_VARIABLE" };
         let command = RootArgs::augment_args(Command::new("test"))

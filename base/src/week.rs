@@ -53,7 +53,7 @@ impl Week {
         Self { monday: self.monday - Self::DAYS }
     }
 
-    /// Returns the week so many weeks later; an earlier one if they are negative.
+    /// Returns the week that is this many weeks later, or earlier if the number is negative.
     #[must_use]
     pub const fn later(self, weeks: i64) -> Self {
         Self { monday: self.monday + weeks * Self::DAYS }

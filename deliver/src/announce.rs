@@ -30,7 +30,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Most log entries of `releases` that are read at once.
 const MOST_VERSIONS: usize = 256;
 
-/// Time for finding out what a release changes. After it, the release is announced without.
+/// Time limit for reading the changes of a release. After it, the release is announced without them.
 const DESCRIPTION_TIME: Duration = Duration::from_secs(10);
 
 /// Pauses after a failure.
@@ -206,7 +206,8 @@ impl Announcer {
     }
 }
 
-/// Returns the sinks that show releases and to which an alert about this one could go, whatever its urgency and the hour.
+/// Returns the sinks that show releases and are in a route whose conditions match this release at any severity. Hours are ignored.
+/// A condition on any other label, such as the rule, does not match a release.
 fn told(deliver: &Deliver, release: &ReleaseNotice) -> BTreeSet<String> {
     let alert = |severity: &str| AlertRecord {
         severity: severity.to_owned(),

@@ -1,6 +1,6 @@
-//! Evidence that is being made: for a message that waits for it for a while, and for a page that went without it.
+//! Builds of evidence: for messages that wait for it, and for pages that were sent without it.
 //!
-//! A build that is too late for its message is given up: what follows waits until no new page does.
+//! A build that is too late for its message is cancelled. The evidence that follows is built later, when no new page waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::destination::micros;
 use crate::page::PageBuilder;
 use crate::planner::{Draft, Planner};
 
-/// Builds at the same time. Most of a build is the planning of statements, and the pages of one minute share two or four processors.
+/// Most builds at the same time. A build mostly plans statements, which takes processor time, and a machine may have only two processors.
 const AT_ONCE: usize = 4;
 
-/// Longest time for a build. Its statements have limits of their own; this one is for storage that does not answer.
+/// Time limit for a build. Its statements have limits of their own; this one covers storage that does not answer.
 const LONGEST_BUILD: Duration = Duration::from_secs(60);
 
-/// Pauses after a build that failed, of the same incident.
+/// Shortest and longest pause before an incident whose build failed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -32,10 +32,10 @@ pub(crate) struct Completed {
     pub(crate) page: Page,
 }
 
-/// A page that may come: none until it is there.
+/// Receives a page with its evidence; `None` until the page is complete.
 pub(crate) type Awaited = watch::Receiver<Option<Page>>;
 
-/// A build under way, and what it is for.
+/// A build under way, and the state of the incident that it describes.
 struct Running {
     incident: String,
     evaluation: i64,
@@ -43,7 +43,7 @@ struct Running {
     ready: Arc<watch::Sender<Option<Page>>>,
 }
 
-/// The pauses of an incident whose build failed.
+/// Retries of an incident whose build failed.
 struct Failing {
     pauses: Backoff,
     not_before: i64,
@@ -56,10 +56,10 @@ pub(crate) struct Builds {
     /// Woken when a build ends.
     ended: Arc<Notify>,
     places: Arc<Semaphore>,
-    /// A build that was given up has no result.
+    /// The result is `None` for a build that was cancelled.
     tasks: JoinSet<Option<Result<Completed>>>,
     running: HashMap<Id, Running>,
-    /// The build for a page that went without: one at a time, so that most places are left to new pages.
+    /// The build of evidence that follows its page: one at a time, so that most places are left to new pages.
     following: Option<Id>,
     failing: HashMap<String, Failing>,
 }
@@ -78,7 +78,7 @@ impl Builds {
         !self.tasks.is_empty()
     }
 
-    /// Builds the page of a message, or joins the build that another sink waits for. It is given up once nobody waits for it.
+    /// Builds the page of a message, or joins the build that another sink waits for. The build is cancelled once no message waits for it.
     pub(crate) fn for_message(&mut self, draft: &Draft) -> Awaited {
         let same = |running: &&Running| {
             (running.incident.as_str(), running.evaluation, running.status)
@@ -92,8 +92,8 @@ impl Builds {
         awaited
     }
 
-    /// Builds the next page that went without its evidence, unless the one before is still under way, or a new page waits: builds
-    /// take all of the processor's time.
+    /// Builds the evidence of the next page that was sent without it, unless such a build is still under way or a new page waits:
+    /// a build would take processor time from the new page.
     pub(crate) fn follow(&mut self, planner: &Planner) {
         let now = self.clock.now_micros();
         let is_awaited = self.running.values().any(|running| running.ready.receiver_count() > 0);
@@ -108,7 +108,7 @@ impl Builds {
         }
     }
 
-    /// Starts a build. If `given_up`, it ends once nobody waits for it.
+    /// Starts a build. With `given_up`, it is cancelled once no message waits for it.
     fn start(&mut self, draft: Draft, ready: watch::Sender<Option<Page>>, given_up: bool) -> Id {
         let (builder, clock) = (Arc::clone(&self.builder), Arc::clone(&self.clock));
         let (places, ended, ready) = (Arc::clone(&self.places), Arc::clone(&self.ended), Arc::new(ready));
@@ -167,11 +167,11 @@ impl Builds {
         completed
     }
 
-    /// Lets an incident whose build failed rest for a while.
+    /// Delays the next build of an incident whose build failed.
     fn rest(&mut self, incident: String, why: &str) {
         tracing::warn!(incident, why, "the evidence of an alert could not be made");
         let clock = Arc::clone(&self.clock);
-        // Incidents that ended are forgotten once their pauses are over.
+        // Forget incidents whose pauses have long been over, such as those that have ended.
         let now = clock.now_micros();
         self.failing.retain(|_, failing| now < failing.not_before.saturating_add(micros(LONGEST_PAUSE)));
         let new = || Failing { pauses: Backoff::between(FIRST_PAUSE, LONGEST_PAUSE, &*clock), not_before: 0 };

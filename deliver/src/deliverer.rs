@@ -80,7 +80,7 @@ pub struct Deliverer {
     position: Option<i64>,
     under_way: JoinSet<Sent>,
     evidence: Builds,
-    /// Wakes the role when a message has a result, or a page its evidence.
+    /// Wakes the role when a message has a result or a build has ended.
     answered: Arc<Notify>,
     destination_pauses: BTreeMap<DestinationId, Backoff>,
     sink_pauses: BTreeMap<String, Backoff>,
@@ -221,7 +221,7 @@ impl Deliverer {
         Ok(entries.len() == MOST_VERSIONS)
     }
 
-    /// Takes in the results of messages, and the pages that have their evidence now.
+    /// Takes in the results of messages, and pages whose evidence has been built.
     fn collect(&mut self) -> Result<()> {
         for completed in self.evidence.completed() {
             self.planner.complete(completed.evaluation, completed.page);

@@ -72,7 +72,7 @@ pub(crate) struct Refused {
     at: i64,
     /// Refusals in a row.
     times: u32,
-    /// It is sent again: the service may accept it now.
+    /// The message is to be sent again, because the service may accept it now.
     is_due: bool,
 }
 
@@ -124,12 +124,12 @@ impl Member {
         !self.pending.is_empty()
     }
 
-    /// Returns true if the service has not had the present state.
+    /// Returns true if the service has not received the present state.
     pub(crate) fn has_change(&self) -> bool {
         self.pending.iter().any(Wanted::is_change)
     }
 
-    /// Returns true if the service has had the incident without its evidence.
+    /// Returns true if the service received the incident without its evidence, which is to follow.
     pub(crate) fn awaits_evidence(&self) -> bool {
         self.pending.iter().any(|wanted| !wanted.is_change())
     }
@@ -192,13 +192,13 @@ impl Member {
         self.pending.is_empty() && self.refused.is_some_and(|refused| refused.is_due)
     }
 
-    /// Takes in that the service refuses the present state.
+    /// Records that the service refused the present state.
     pub(crate) fn refuse(&mut self, now: i64) {
         let times = self.refused.map_or(0, |refused| refused.times).saturating_add(1);
         self.refused = Some(Refused { at: now, times, is_due: false });
     }
 
-    /// Sends a refused message again, now that the service accepts others, unless it was refused shortly before.
+    /// Marks a refused message to be sent again, because the service accepts other messages, unless it was refused recently.
     pub(crate) fn try_again(&mut self, now: i64) {
         if let Some(refused) = &mut self.refused {
             let rest = TRY_REFUSED_AFTER.saturating_mul(1 << refused.times.min(10));
@@ -206,7 +206,7 @@ impl Member {
         }
     }
 
-    /// Sends a refused message again, whenever it was refused: the configuration may be another one.
+    /// Marks a refused message to be sent again, however recently it was refused: the configuration may have changed.
     pub(crate) fn try_again_at_start(&mut self) {
         if let Some(refused) = &mut self.refused {
             refused.is_due = true;
@@ -254,13 +254,13 @@ impl Destination {
             && self.members.values().all(|member| member.pending.is_empty() || member.is_missed())
     }
 
-    /// Returns true if all its news is evidence that follows.
+    /// Returns true if nothing is pending but evidence that follows.
     pub(crate) fn only_evidence(&self) -> bool {
         self.members.values().any(Member::awaits_evidence) && !self.members.values().any(Member::has_change)
     }
 
     /// Returns when something new is due, microseconds since the epoch, if no attempt has failed. `has_evidence` says whether the
-    /// evidence of an incident is there. Evidence that follows is due once all of it is there.
+    /// evidence of an incident is ready. Evidence that follows is due once all of it is ready.
     pub(crate) fn news_due(&self, route: &Route, has_evidence: impl Fn(&str) -> bool) -> Option<i64> {
         let pending = || self.members.values().flat_map(|member| &member.pending);
         let Some(planned) = pending().filter(|wanted| wanted.is_change()).map(|wanted| wanted.planned_at).min() else {
@@ -277,7 +277,8 @@ impl Destination {
         })
     }
 
-    /// Returns the incidents whose evidence must be there before it follows: all that its message shows.
+    /// Returns the incidents whose evidence must be ready before the message with it is sent: all that the message shows. Empty if
+    /// no evidence is to follow.
     pub(crate) fn awaiting(&self) -> impl Iterator<Item = &str> {
         let awaits = self.members.values().any(Member::awaits_evidence);
         let shown = self.members.iter().filter(move |(_, member)| awaits && member.planned > 0 && !member.is_done());

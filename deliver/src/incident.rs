@@ -39,7 +39,7 @@ pub(crate) struct Incident {
     pub(crate) noticed_at: i64,
     pub(crate) ended: Option<Ended>,
     pub(crate) acknowledged: Option<Acknowledgement>,
-    /// The page with its evidence, as last built, and the evaluation of the row that it was built for.
+    /// The page with its evidence, as last built, preceded by the evaluation of the row that it was built for.
     page: Option<(i64, Page)>,
 }
 
@@ -82,7 +82,7 @@ impl Incident {
         }
     }
 
-    /// Takes in a page with its evidence, made for a row of this evaluation.
+    /// Takes in a page with its evidence, which was built for a row of this evaluation.
     pub(crate) fn complete(&mut self, evaluation: i64, page: Page) {
         self.page = Some((evaluation, page));
     }

@@ -19,7 +19,7 @@ pub(crate) struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Registers the metrics, with a count of 0 for each sink and result: the first refusal is an increase, too.
+    /// Registers the metrics, with a count of 0 for each sink and result, so that the first refusal also shows as an increase.
     pub(crate) fn register<'a>(registry: &Registry, sinks: impl IntoIterator<Item = &'a String>) -> Result<Self> {
         fn made<M: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<M>) -> Result<M> {
             made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))

@@ -31,7 +31,7 @@ pub enum Kind {
     Acknowledged,
     Unacknowledged,
     Repeated,
-    /// The incident was sent without its evidence, which is sent once it is there.
+    /// The incident was sent without its evidence, which is sent once it is ready.
     Evidence,
     Ended,
     Corrected,

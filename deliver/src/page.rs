@@ -10,13 +10,13 @@ use bellwether_sinks::{Notice, Page, ReleaseNotice};
 #[async_trait]
 pub trait PageBuilder: Send + Sync {
     /// Returns the page with its evidence. `page` is what the row says by itself; incident, status, times and suppressed alerts stay
-    /// as they are. If it takes too long, the page is sent without evidence, which follows where the service takes it.
+    /// as they are. If this takes too long, the page is sent without evidence, which follows if the sink takes late evidence.
     ///
     /// # Errors
-    /// Any: the page is then sent as it is, with a note, and its evidence is tried again.
+    /// Any: the page is then sent as it is, with a note, and the build is tried again.
     async fn build(&self, page: Page, alert: &AlertRecord) -> Result<Page>;
 
-    /// Adds to a new release what it changes, and links. By default there is nothing to add.
+    /// Adds its changes and links to a new release. The default implementation adds nothing.
     ///
     /// # Errors
     /// Any: the release is then announced as it is.

@@ -3,7 +3,7 @@
 //! * [`Planner::take`] takes in rows of `alerts`, [`Planner::plan`] the time and what people have said. It returns the rows of
 //!   `deliveries` that state what is to be sent.
 //! * [`Planner::due`] returns messages, once those rows are committed; [`Planner::settle`] takes in their results.
-//! * A page that went without its evidence is sent again with it: `Planner::incomplete` returns such incidents, and
+//! * A page that was sent without its evidence is sent again with it: `Planner::incomplete` returns such incidents, and
 //!   [`Planner::complete`] takes in pages that are ready.
 //! * `planner/restore.rs` builds the same state from the tables, at a start.
 //!
@@ -44,24 +44,24 @@ struct SinkState {
     resend_every: Option<i64>,
     /// For how long one that has ended is sent again, microseconds.
     ended_for: Option<i64>,
-    /// It gets the evidence of a page that went without it.
+    /// It takes evidence that follows its page.
     late_evidence: bool,
     in_flight: usize,
     /// The reason for which its last message failed.
     failing: Option<String>,
-    /// The reason for which it refused the last message that it has answered.
+    /// The reason for which it refused the last message that it answered.
     refusing: Option<String>,
     not_before: i64,
 }
 
-/// What is sent again to a sink.
+/// Rules for sending the same incident to a sink again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resend {
     /// How often; none if once is enough.
     pub every: Option<Duration>,
     /// For how long an incident that has ended is sent again; none if its end is sent once.
     pub ended_for: Option<Duration>,
-    /// A page that went without its evidence is sent again once it has it.
+    /// A page that was sent without its evidence is sent again once its evidence is ready.
     pub late_evidence: bool,
 }
 
@@ -303,7 +303,7 @@ impl Planner {
             let Some(incident) = self.incidents.get(&cover.incident) else { continue };
             let wanted = member.pending.iter().find(|wanted| wanted.number == cover.number).cloned();
             let Some(wanted) = wanted else { continue };
-            // It went without once more, with a change: the evidence still follows.
+            // The message reported a change, again without evidence: the evidence is still to follow.
             if !wanted.is_change() && outcome.incomplete.contains(&cover.incident) {
                 continue;
             }
@@ -346,7 +346,7 @@ impl Planner {
             let members = of_sink.flat_map(|(_, destination)| destination.members.values_mut());
             members.for_each(|member| member.try_again(now));
         }
-        // Planned together with the result, so that it is not lost with the process.
+        // The evidence is planned together with the result, so that it is not lost if the process ends.
         if late_evidence && step == DeliveryStep::Sent {
             rows.extend(self.plan_evidence(&delivery.destination, &outcome.incomplete, now));
         }
@@ -354,8 +354,8 @@ impl Planner {
         rows
     }
 
-    /// Plans the evidence of incidents that a destination has had without it. What has ended needs none, and what has changed gets it
-    /// with the change.
+    /// Plans the evidence of incidents that a destination received without it. An incident that has ended needs none, and one that
+    /// has changed gets it with the change.
     fn plan_evidence(&mut self, id: &DestinationId, without: &BTreeSet<String>, now: i64) -> Vec<DeliveryRow> {
         let Some(destination) = self.destinations.get_mut(id) else { return Vec::new() };
         let mut rows = Vec::new();
@@ -370,13 +370,13 @@ impl Planner {
         rows
     }
 
-    /// Returns the incidents whose evidence is to follow and is not there, each at a destination that waits for it.
+    /// Returns the incidents whose evidence is to follow and is not ready, each with a destination that waits for it.
     pub(crate) fn incomplete(&self) -> impl Iterator<Item = (&DestinationId, &str)> {
         let waiting = self.destinations.iter().flat_map(|(id, waits)| waits.awaiting().map(move |key| (id, key)));
         waiting.filter(|(_, key)| !self.has_evidence(key))
     }
 
-    /// Returns true if changes are due at a sink that works, and wait for their turn.
+    /// Returns true if changes are due at a sink that works and have not been sent yet.
     pub(crate) fn has_waiting_news(&self, now: i64) -> bool {
         self.destinations.iter().any(|(id, destination)| {
             let works = self.sinks.get(&id.sink).is_some_and(|sink| sink.failing.is_none());

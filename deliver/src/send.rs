@@ -27,21 +27,21 @@ const SINK_TIME: Duration = Duration::from_secs(30);
 pub const NO_EVIDENCE: &str =
     "Evidence from the tables was not ready in time; these are the figures of the alert alone.";
 
-/// Note on a page whose evidence follows.
+/// Note on a page whose evidence will follow.
 const FOLLOWS: &str = "The evidence follows.";
 
-/// Note on a page that was sent before.
+/// Note on a page that is sent again, with its evidence.
 const FOLLOWED: &str = "The first message about this alert went out before its evidence was ready.";
 
 /// A message that was handed to its sink.
 pub(crate) struct Sent {
     pub(crate) delivery: Delivery,
-    /// The incidents whose pages went without their evidence.
+    /// The incidents whose pages were sent without their evidence.
     pub(crate) incomplete: BTreeSet<String>,
     pub(crate) result: Result<Receipt, Failure>,
 }
 
-/// Sends a message. `builds` has, for each of its drafts that is not built yet, the page that will be.
+/// Sends a message. `builds` has one entry for each draft: the receiver of its page, or `None` if the draft is complete.
 pub(crate) async fn send(
     delivery: Delivery,
     sink: Option<Arc<dyn Sink>>,
@@ -87,7 +87,7 @@ async fn complete(draft: &Draft, build: Option<Awaited>, time: Duration, clock: 
     ready.ok().and_then(|page| page.clone())
 }
 
-/// Returns the notes on a page that goes without its evidence.
+/// Returns the notes on a page that is sent without its evidence.
 fn without_evidence(alert_id: &str, follows: bool) -> [String; 2] {
     let next = match follows {
         true => FOLLOWS.to_owned(),

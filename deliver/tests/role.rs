@@ -415,7 +415,7 @@ async fn another_process_takes_over_and_nothing_is_sent_twice() {
     assert_eq!(sink.states(), [Status::Firing, Status::Resolved]);
 }
 
-/// A builder that takes longer than a message waits, and fails at first.
+/// A builder that takes longer than a message waits, and whose first build fails.
 #[derive(Default)]
 struct Slow(AtomicUsize);
 

@@ -186,7 +186,7 @@ pub fn harvest(decided: &[Decided], target: Target<'_>, wanted: &Wanted, redact:
         }
         let Some((best, answer)) = best(&runs) else {
             match old {
-                // Content that was fetched for the set is not fetched each time.
+                // An answer that was fetched for an earlier version is not fetched again.
                 Some(_) if runs.iter().any(Answered::is_elsewhere) => found.known += runs.len(),
                 Some(_) => found.rejected.push(id),
                 None => runs.iter().for_each(|one| found.leave_out(one.run.unanswered(), one.run)),
@@ -294,7 +294,7 @@ fn superseding(mut case: EvalCase, old: &EvalCase) -> EvalCase {
         format!("{fetched}{} of run {run} by {}", of(&case.provenance.decision), of(&case.provenance.reviewer));
     // Rules of the old version still hold: only its input was missing.
     case.grading.clone_from(&old.grading);
-    // An input that was fetched or given by hand stays: it is the same, by the id.
+    // Keep an input that was fetched or given by hand: cases with the same id have the same input.
     if case.input.is_empty() {
         case.input.clone_from(&old.input);
     }
@@ -326,7 +326,7 @@ impl Answered<'_> {
         }
     }
 
-    /// Returns whether the answer was accepted and is stored elsewhere.
+    /// Returns true if the answer was accepted and is stored elsewhere.
     fn is_elsewhere(&self) -> bool {
         self.run.decision == "accept" && self.content.output.is_none() && self.content.has_output_elsewhere
     }

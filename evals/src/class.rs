@@ -194,7 +194,7 @@ fn signature(run: &RunFacts, class: Class) -> String {
             if let Some(field) = run.field_errors.iter().min_by_key(|field| (&field.path, &field.rule, &field.message))
             {
                 failure.pointer = &field.path;
-                // A message may quote the value, so a rule that is stated says more of the cause.
+                // A message may quote the value, so the rule describes the cause better if it is stated.
                 match &field.rule {
                     Some(rule) => failure.rule = rule,
                     None => failure.message = field.message.as_deref().unwrap_or_default(),
@@ -213,10 +213,11 @@ fn signature(run: &RunFacts, class: Class) -> String {
     format!("task={} | class={} | {}", text(&run.task), class.name(), failure.signature())
 }
 
-/// Returns what the run says about its failure: step and reason.
+/// Returns the step and the reason of a failure, as the run states them; empty if its class has a cause of its own or its outcome is
+/// not bad.
 ///
-/// Other classes have a cause of their own. Without a bad outcome, step and reason say something else, such as that nobody has judged the
-/// run yet, and a later verdict would rename the signature.
+/// Without a bad outcome, step and reason mean something else, such as that the run has not been judged yet, and a later verdict would
+/// change the signature.
 fn message(run: &RunFacts, class: Class) -> String {
     let of_outcome =
         matches!(class, Class::ErrorOrTimeout | Class::JudgedBad | Class::NegativeFeedback | Class::VerdictsDisagree);

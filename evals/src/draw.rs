@@ -106,7 +106,7 @@ impl Detail {
         tenant.into_iter().chain(parts).collect::<Vec<_>>().join(" / ")
     }
 
-    /// Returns the signature of a run, as the table has it.
+    /// Returns the signature of a run, as it is written to the table.
     fn signature(self, run: &RunFacts, judgement: &Judgement) -> String {
         let class = judgement.class().name();
         match (judgement.kind(), self) {
@@ -117,7 +117,7 @@ impl Detail {
         }
     }
 
-    /// Returns the name by which runs with a signature are counted: each tenant has its own places.
+    /// Returns the name under which the runs of a signature are counted. It has the tenant, because each tenant has its own places.
     fn counted(self, tenant: &str, signature: &str) -> String {
         match self {
             Self::Full | Self::Signatures if !tenant.is_empty() && !signature.is_empty() => {

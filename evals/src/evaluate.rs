@@ -124,7 +124,7 @@ pub async fn all_weeks(session: &Session) -> Result<BTreeSet<Week>> {
     Box::pin(weeks_where(session, "true")).await
 }
 
-/// Returns the later weeks in which runs ended and whose releases are compared to those of these weeks.
+/// Returns the later weeks in which runs ended and whose releases are compared with those of the given weeks.
 ///
 /// # Errors
 /// As the session's statements.

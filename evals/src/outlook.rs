@@ -41,7 +41,7 @@ pub struct Outlook {
 pub struct Stratum {
     /// failure, uncertain or control.
     pub kind: &'static str,
-    /// Tenant, if there is one, task, release, stage and class, joined by ` / `; only stage and class if there are too many.
+    /// Tenant (if there is one), task, release, stage and class, joined by ` / `; only stage and class if there are too many strata.
     pub stratum: String,
     pub runs: u64,
     pub critical: u64,

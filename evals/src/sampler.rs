@@ -1,7 +1,8 @@
 //! The role: follows `events` by version, and keeps the sample of each week in `candidates`.
 //!
-//! New rows of `events` say which weeks they are about. The sample of each such week, and of those after it whose releases are compared
-//! to it, is drawn again from all its runs, and only the difference to the candidates in the table is appended. All state is in the tables, so that it may be dropped at any moment.
+//! New rows of `events` say which weeks they are about. The sample of each such week, and of the later weeks whose releases are compared
+//! with it, is drawn again from all its runs, and only the difference from the candidates in the table is appended. All state is in the
+//! tables, so the process can end at any moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -273,7 +274,7 @@ impl Sampler {
             weeks.extend(sampled_weeks(session).await?);
         } else {
             weeks.extend(weeks_of(session, &pending.run_ids).await?);
-            // A release that ran in them is not new in the weeks after them.
+            // A release that ran in these weeks is not new in later ones.
             weeks.extend(compared_to(session, &weeks).await?);
         }
         let kept_from = self.sample.lake.log(Table::Events).load().await?.next(&AppId::KeptFrom.to_string());

@@ -1,4 +1,4 @@
-//! Gives clients of Kafka the tokens of a login, and a new one before each expires.
+//! Gives Kafka clients their tokens, and renews each token before it expires.
 //!
 //! librdkafka asks for tokens by events. The safe client answers them only while it is polled, and passes no extensions on, so
 //! this module sets the tokens itself: the first one before the client connects, the next ones from a thread that ends with the
@@ -15,13 +15,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
 
-/// Pause between two looks whether a token is due, or the client has gone.
+/// Interval at which a thread checks whether a new token is due or its client has been dropped.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Pause after a failure, microseconds.
 const AFTER_A_FAILURE_MICROS: i64 = 10_000_000;
 
-/// Length of librdkafka's explanations.
+/// Size of the buffer for librdkafka's error text, bytes.
 const EXPLANATION_BYTES: usize = 512;
 
 /// A client that takes tokens.
@@ -42,7 +42,7 @@ impl<C: ProducerContext + 'static> TakesTokens for ThreadedProducer<C> {
     }
 }
 
-/// Gives a client that soon ends its token, if it needs one.
+/// Gives a short-lived client its token, if it needs one. The token is not renewed.
 ///
 /// # Errors
 /// As [`Login::token`]; `Config` if the client refuses the token.
@@ -75,14 +75,14 @@ pub fn keep_logged_in(client: &Arc<impl TakesTokens>, login: Option<&Login>) -> 
     Ok(())
 }
 
-/// Sets a new token whenever one is due, until the client has gone.
+/// Sets a new token whenever one is due, until the client is dropped.
 fn renew(client: &Weak<impl TakesTokens>, login: &Login, mut due_micros: i64) {
     while client.strong_count() > 0 {
         std::thread::sleep(LOOK);
         if login.now_micros() < due_micros {
             continue;
         }
-        // The client is not kept alive meanwhile: whoever drops it expects it to leave its group at once.
+        // The client is not kept alive while the token is fetched: a consumer must leave its group as soon as it is dropped.
         let token = login.token();
         let Some(client) = client.upgrade() else { return };
         due_micros = token

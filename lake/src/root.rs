@@ -96,8 +96,8 @@ impl Lake {
         Ok(lake)
     }
 
-    /// Opens a folder or an address in an object store without writing anything. Columns that a table of an earlier version lacks are null
-    /// when it is read.
+    /// Opens a folder or an address in an object store without writing anything. Columns that a table of an earlier version
+    /// lacks are null when it is read.
     ///
     /// # Errors
     /// `Config` if there is no such folder; `Unavailable` if it cannot be opened.

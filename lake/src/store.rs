@@ -57,7 +57,7 @@ pub(crate) struct OpenRoot {
     pub(crate) base: Path,
 }
 
-/// Kinds of roots, for hints.
+/// The supported kinds of roots, for hints.
 pub(crate) const ROOTS: &str = "a folder, or s3://, gs:// or az://BUCKET/PREFIX";
 
 /// The place that the address of a root names.
@@ -78,7 +78,7 @@ fn place(root: &str) -> Result<Place<'_>> {
     }
 }
 
-/// Opens a folder or an address of an object store. Creates the folder; tries whether the store honours conditional puts.
+/// Opens a folder or an address in an object store. Creates the folder; verifies that the store honours conditional puts.
 pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     match place(root)? {
         Place::Folder(path) => open_folder(FilePath::new(path)),
@@ -90,7 +90,7 @@ pub(crate) async fn open(root: &str, options: &StorageOptions) -> Result<OpenRoo
     }
 }
 
-/// Opens a folder or an address of an object store without writing anything.
+/// Opens a folder or an address in an object store without writing anything.
 pub(crate) fn open_as_it_is(root: &str, options: &StorageOptions) -> Result<OpenRoot> {
     let folder = match place(root)? {
         Place::Folder(path) => path,

@@ -52,8 +52,8 @@ pub(crate) fn from_store(source: object_store::Error) -> Error {
     error.with_source(source)
 }
 
-/// Returns true if a provider says that the bucket or container is missing, and not only an object in it. The answer's text is
-/// the only sign of it that `object_store` hands on.
+/// Returns true if a provider says that the bucket or container is missing, and not only an object in it. `object_store` passes
+/// this on only in the text of its error.
 fn lacks_bucket(source: &object_store::Error) -> bool {
     let text = source.to_string();
     ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"].iter().any(|code| text.contains(code))

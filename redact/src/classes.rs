@@ -1,4 +1,4 @@
-//! Classes of bytes, looked at sixteen at a time, and thirty-two where the processor can.
+//! Classes of bytes, computed for sixteen bytes at a time, or for thirty-two if the processor supports it.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -33,8 +33,8 @@ pub(crate) struct Masks {
     pub(crate) wide: u64,
     /// Small letters `r` and `s`.
     pub(crate) r_or_s: u64,
-    /// The last bytes of words that may name a secret, and perhaps others, if the block has signs. Not those of words that begin in the
-    /// block before.
+    /// The last bytes of words that may name a secret, and perhaps others, if the block has signs. Words that begin in the block before
+    /// are left out.
     pub(crate) ends: u64,
 }
 
@@ -92,15 +92,15 @@ pub(crate) const fn is_part(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'/' | b'~')
 }
 
-/// Returns the number of blocks of a text. Beyond its end they have zeros, at least [`AFTER`] of them.
+/// Returns the number of blocks of a text. After its end they are filled with zeros, at least [`AFTER`] of them.
 pub(crate) fn count(bytes: &[u8]) -> usize {
     (bytes.len() + AFTER).div_ceil(BLOCK)
 }
 
-/// Zeros after the end of a text: a run is known to end only then.
+/// Least number of zeros after the end of a text: the end of a run is only seen at the bytes after it.
 const AFTER: usize = 4;
 
-/// Computes the classes of up to [`CHUNK`] blocks of a text, from block `first` on. Returns how many they are.
+/// Computes the classes of as many blocks of a text as `chunk` holds, from block `first` on. Returns the number of blocks.
 pub(crate) fn classify(bytes: &[u8], first: usize, chunk: &mut [Masks]) -> usize {
     let blocks = chunk.len().min(count(bytes).saturating_sub(first));
     let (whole, rest) = bytes.get(first * BLOCK..).unwrap_or_default().as_chunks::<BLOCK>();
@@ -190,7 +190,7 @@ pub(crate) fn end_of_string(bytes: &[u8], start: usize) -> (usize, bool) {
     (bytes.len(), has_escapes)
 }
 
-/// Returns true if a byte is in a string, by the quotation marks since `from`, which is outside of all strings.
+/// Returns true if the byte at `at` is in a string. Counts the quotation marks since `from`, which must be outside of all strings.
 pub(crate) fn is_in_string(bytes: &[u8], from: usize, at: usize) -> bool {
     let (whole, rest) = bytes[from..at].as_chunks::<BLOCK>();
     let mut last = [0; BLOCK];
@@ -234,7 +234,7 @@ impl Present {
 // === impl Masks ===
 
 impl Masks {
-    /// Computes the classes of a block by instructions that every processor has.
+    /// Computes the classes of a block with instructions that every processor has.
     fn of(block: &[u8; BLOCK]) -> Self {
         let letters = class(block, letters);
         let wide = class(block, |some| !within(some, 0, 0x7f));

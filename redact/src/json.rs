@@ -1,7 +1,7 @@
 //! Redacts the keys and values of a JSON document in its text, so that all else stays byte for byte: their order, numbers, spaces.
 //!
 //! A pass over the document names the places that are worth a search. Only the strings and numbers around them are read, without
-//! recursion, and each with its key, which mostly is right before it. A string is redacted without its escapes.
+//! recursion, each with its key, which is mostly right before it. A string is unescaped before it is redacted.
 
 use std::borrow::Cow;
 
@@ -52,10 +52,10 @@ struct Reader<'t> {
 struct Redaction<'s, 'r, 't> {
     session: &'s mut Session<'r>,
     document: &'t str,
-    /// The places that are worth a search and have not been passed; all are if it is `None`.
+    /// The places that are worth a search and have not been passed. `None`: everything is searched.
     suspects: Option<std::iter::Peekable<std::vec::IntoIter<usize>>>,
     redacted: String,
-    /// Bytes of the document that have been copied, or replaced.
+    /// Number of bytes of the document that have been copied or replaced.
     copied: usize,
     /// Reads from the beginning, as far as keys have been looked for.
     outline: Reader<'t>,

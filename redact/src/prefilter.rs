@@ -1,10 +1,11 @@
-//! Passes over texts that no detector would find anything in, many bytes at a time: most texts, and most strings of a document.
+//! Passes over texts in which no detector would find anything, many bytes at a time: most texts, and most strings of a document.
 //!
 //! A pass names the places that are worth a search, the *suspects*. A suspect may turn out to be nothing, but every finding has one
 //! in its text, or in its string of a document: each rule here is weaker than the detectors that it stands for, and a property test
 //! compares them. A document is looked at as it is written, with its escapes, so that strings without suspects are never unescaped.
 //!
-//! Most rules are about sets of bytes, as bits of a number for each block, and look back only: a suspect is noticed at its last byte.
+//! Most rules are about sets of bytes, kept as the bits of one number for each block. They only look back: a suspect is noticed at its
+//! last byte.
 
 mod bits;
 
@@ -95,9 +96,9 @@ impl<'t> Pass<'t> {
         }
     }
 
-    /// Looks at all blocks; at those of a text, up to the first suspect.
+    /// Looks at all blocks of a document, or at those of a text up to the first suspect.
     fn run(&mut self) {
-        // The first one is the block before the others.
+        // The first element is the block before the chunk.
         let (mut chunk, mut first, count) = ([Masks::default(); CHUNK + 1], 0, classes::count(self.bytes));
         while first < count {
             let blocks = classes::classify(self.bytes, first, &mut chunk[1..]);
@@ -118,7 +119,7 @@ impl<'t> Pass<'t> {
     fn window(&mut self, window: &Window<'_>, escaped: u64) {
         let Window { before, now, .. } = window;
         if escaped | now.at != 0 {
-            // An escape of a character that this pass does not read: it may be any, or join two groups of digits.
+            // This pass does not decode `\u` and `\/`: such a character may be anything, or join two groups of digits.
             self.each(window, escaped, 0, |pass, at| matches!(pass.byte(at), b'u' | b'/'));
             self.each(window, now.at, 0, |_, _| true);
         }
@@ -132,7 +133,7 @@ impl<'t> Pass<'t> {
         self.look(PLACES - OF_BLOCK);
     }
 
-    /// Looks at the places in queues that have more than this.
+    /// Looks at the places in each queue that has more than `most` of them.
     fn look(&mut self, most: usize) {
         let look = |pass: &mut Self,
                     queue: fn(&mut Self) -> &mut Queue,
@@ -190,7 +191,7 @@ impl<'t> Pass<'t> {
     fn signs(&mut self, window: &Window<'_>, escaped: u64) {
         let Window { before, now, .. } = window;
         let signs = Bits::of([before.signs, now.signs]);
-        // A quotation mark, and a backslash, may be between. Words that end in the block before are not told apart.
+        // A quotation mark and a backslash may be in between. Words that end in the block before are not distinguished.
         let quotes = now.quotes | now.backslashes << 1;
         let quoted = quotes << 1 & (now.ends << 2 | now.backslashes << 2 & now.ends << 3);
         let named = now.ends << 1 | quoted | now.spaces << 1 | escaped << 1 | 0b1111;
@@ -278,7 +279,7 @@ impl<'t> Pass<'t> {
         at.checked_sub(by).map_or(0, |at| self.byte(at))
     }
 
-    /// Returns true if `is` or `bearer` ends six bytes later, and a secret may follow.
+    /// Returns true if `is` or `bearer` ends six bytes after `at`, and a secret may follow.
     fn is_introduced(&mut self, at: usize) -> bool {
         let before = &self.bytes[..(at + 3).min(self.bytes.len())];
         let rest = &self.bytes[at..];
@@ -310,8 +311,8 @@ impl<'t> Pass<'t> {
         secrets::names_value(&self.bytes[..end])
     }
 
-    /// Returns true if an address may end, or go on, at a colon: it has two colons that follow each other, or four with short groups
-    /// between.
+    /// Returns true if an IPv6 address may end or continue at a colon: after another colon, or after three earlier colons with short
+    /// groups in between.
     fn is_in_ipv6(&self, mut at: usize) -> bool {
         if self.byte(at) != b':' || self.before(at, 1) == b':' {
             return self.byte(at) == b':';
@@ -326,7 +327,7 @@ impl<'t> Pass<'t> {
         true
     }
 
-    /// Returns true if one of the numbers may be that of a person, in a run of digits and of what may join them.
+    /// Returns true if one of the numbers in a run of digits and joints may be that of a person.
     fn is_run(&mut self, mut at: usize) -> bool {
         loop {
             let end = if self.is_date(at) {
@@ -338,7 +339,7 @@ impl<'t> Pass<'t> {
                 }
                 cluster.end
             };
-            // What is a joint for the sets of bytes need not join two groups.
+            // A joint in the sets of bytes does not always join two groups.
             let joints = self.bytes[end..].iter().take(2).take_while(|byte| is_joint(**byte)).count();
             if joints == 0 || !self.byte(end + joints).is_ascii_digit() {
                 return false;
@@ -482,7 +483,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Returns true for the characters that the sets of bytes take for joints: more than those that join two groups.
+/// Returns true for the characters that count as joints in the sets of bytes. Not all of them join two groups.
 fn is_joint(byte: u8) -> bool {
     classes::is_space(byte) || is_part(byte) && !byte.is_ascii_alphanumeric()
 }

@@ -132,7 +132,7 @@ const NAMES: &[([u8; 2], &str)] = &[(*b"on", "authorization"), (*b"ie", "setcook
 /// Longest name, and longest word before a value, that is looked at, bytes.
 const NAME: usize = 40;
 
-/// The last bytes of the words above: by the very last one, the low five bits of those before it.
+/// The last two bytes of the words above: for each last byte, the set of the low five bits of the bytes before it.
 const ENDS: [u32; 256] = {
     let (mut ends, mut at) = ([0; 256], 0);
     while at < WORDS.len() + NAMES.len() {
@@ -195,7 +195,7 @@ pub(crate) fn names_value(bytes: &[u8]) -> bool {
     words.any(|(word, _)| ends_with(word)) || NAMES.iter().any(|(end, name)| *end == last && ends_with(name))
 }
 
-/// Returns true if a word that names a secret may end with a tail, which has these last two bytes and no separators.
+/// Returns true if a word that names a secret may end with `tail`. The tail ends with the bytes `last` and has no separators.
 fn may_end(tail: u64, last: [u8; 2]) -> bool {
     let tail = tail | SMALL;
     let ends = |word: &str| {
@@ -417,7 +417,7 @@ fn is_id(name: &[u8], word: &[u8]) -> bool {
     named || IDS.iter().any(|prefix| begins_with(word, prefix))
 }
 
-/// The first two bytes of prefixes: by the very first one, the low five bits of the second one.
+/// The first two bytes of a set of prefixes: for each first byte, the set of the low five bits of the second bytes.
 struct Firsts([u32; 256]);
 
 /// Those of [`PREFIXES`].

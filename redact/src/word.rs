@@ -15,14 +15,15 @@ pub(crate) const CASES: usize = 3;
 /// Least entropy of a random word, bits a character.
 const BITS: f64 = 3.6;
 
-/// Longest piece of a word that is judged, bytes: the beginning of a longer one says enough.
+/// Most bytes of a piece of a word that are judged: the first bytes of a longer piece say enough.
 const PIECE: usize = 256;
 
 /// Bits of one count of [`FIELDS`], and the greatest count.
 const FIELD_BITS: u32 = 10;
 const FIELD: usize = (1 << FIELD_BITS) - 1;
 
-/// Digits, capitals, small letters and other characters of a word, one count after another; zero for what is no character of a word.
+/// For each byte, a one in the count of its class: digits, capitals, small letters, and other characters of a word, from the lowest bits
+/// on. Zero for a byte that is no character of a word.
 static FIELDS: [u64; 256] = {
     let (mut fields, mut byte) = ([0; 256], 0_u8);
     loop {

@@ -116,7 +116,7 @@ fn a_text_of_the_greatest_length_made_of_the_costliest_parts_is_searched_within_
     }
 }
 
-/// Each of these documents would take hours if every place that is worth a search were looked for from its beginning.
+/// Each of these documents would take hours if it were read from its start for every place that is worth a search.
 #[test]
 fn documents_full_of_values_lists_and_secret_keys_take_seconds() {
     let redactor = Redactor::default();

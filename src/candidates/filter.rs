@@ -1,4 +1,4 @@
-//! Which part of the queue a reviewer wants.
+//! Arguments that select a part of the queue.
 
 use bellwether_base::Week;
 use bellwether_queries::quoted;
@@ -25,7 +25,7 @@ impl FilterArgs {
         task.into_iter().chain(week).collect()
     }
 
-    /// Returns its conditions as one, true for all candidates if there are none.
+    /// Returns the conditions joined by AND; `true` if there are none.
     pub(super) fn condition(&self) -> String {
         self.conditions().into_iter().chain(["true".to_owned()]).collect::<Vec<_>>().join(" AND ")
     }

@@ -1,4 +1,4 @@
-//! When a failure signature was seen before: in one line of a case, and as a mark in the list.
+//! The history of a failure signature: as one line of a case, and as a mark in the list.
 
 use bellwether_base::Result;
 use bellwether_queries::{Session, quoted};
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Candidate;
 
-/// A failure signature, as view `failure_signatures` has it. Times are microseconds since the epoch.
+/// A row of the view `failure_signatures`. Times are microseconds since the epoch.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct History {
@@ -41,7 +41,7 @@ impl History {
         Ok(session.rows(&sql).await?.into_iter().next())
     }
 
-    /// Returns a line about a candidate of a week.
+    /// Returns a sentence about the signature, for a candidate of the given week.
     pub(super) fn line(&self, week: &str) -> String {
         let day = |micros: i64| crate::rules::time(micros).chars().take(10).collect::<String>();
         let release =
@@ -58,12 +58,12 @@ impl History {
     }
 }
 
-/// Returns a number of weeks in words.
+/// Returns a number of weeks with its unit.
 fn weeks(number: i64) -> String {
     if number == 1 { "1 week".to_owned() } else { format!("{number} weeks") }
 }
 
-/// Returns the mark of a candidate whose signature is new or back in its week; else nothing.
+/// Returns the mark of a candidate whose signature is new or back in its week; otherwise an empty text.
 pub(super) fn mark(history: Option<&str>, weeks_absent: Option<i64>) -> String {
     match history {
         Some("new") => "new".to_owned(),

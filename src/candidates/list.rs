@@ -35,7 +35,7 @@ pub(crate) struct ListArgs {
     root: RootArgs,
 }
 
-/// A candidate with what its failure signature is in its week: new, back or known; `None` without a signature.
+/// A candidate, with the history of its failure signature if the signature was last seen in the candidate's week.
 #[derive(Deserialize)]
 struct Listed {
     #[serde(flatten)]
@@ -64,7 +64,7 @@ pub(super) async fn run(args: &ListArgs) -> Result<ExitCode> {
     conditions.extend(args.class.as_deref().map(|class| format!("class = {}", quoted(class))));
     let filter = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
     let limit = args.limit;
-    // A signature is new or back in the latest week that has it.
+    // Only in its latest week is a signature new or back.
     let sql = format!(
         "WITH c AS (SELECT * FROM current_candidates WHERE {filter} ORDER BY priority LIMIT {limit}) \
          SELECT c.*, s.history, s.weeks_absent FROM c LEFT JOIN failure_signatures AS s ON s.tenant = c.tenant \

@@ -128,7 +128,7 @@ fn row(stratum: &Stratum) -> Vec<screen::Value> {
     ]
 }
 
-/// Returns a probability with three digits after its zeros, so that no run seems to have none.
+/// Returns a probability with three digits after its leading zeros, so that a small one is not printed as 0.
 fn probability(number: f64) -> String {
     let zeros = (1..12).take_while(|place| number > 0.0 && number * 10_f64.powi(*place) < 1.0).count();
     format!("{number:.0$}", zeros + 3)

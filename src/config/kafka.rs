@@ -11,10 +11,10 @@ use bellwether_login::{Login, LoginSettings, MskSettings, OAuthSettings, Url, re
 
 use super::read::ConfigReader;
 
-/// The mechanism of SASL with tokens.
+/// The SASL mechanism that uses tokens.
 const OAUTH: &str = "OAUTHBEARER";
 
-/// The same with tokens that IAM of Amazon MSK accepts.
+/// Bellwether's name for [`OAUTH`] with tokens for IAM of Amazon MSK.
 const MSK: &str = "AWS_MSK_IAM";
 
 /// Reads `[kafka]` with its sections, and the limits of a batch of `[ingest]`.
@@ -59,7 +59,7 @@ fn brokers(reader: &mut ConfigReader<'_>, default: &str) -> String {
     brokers.join(",")
 }
 
-/// Reads the mechanism of SASL. [`MSK`] is a name of ours.
+/// Reads the SASL mechanism. [`MSK`] is not a mechanism of Kafka, but a name of Bellwether's.
 fn mechanism(reader: &mut ConfigReader<'_>) -> Option<String> {
     reader.choice("kafka.security.sasl_mechanism", &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", OAUTH, MSK])
 }
@@ -95,7 +95,7 @@ fn properties(
     properties
 }
 
-/// Reads the source of tokens. None if the mechanism needs none, or if there are problems, which the reader collects.
+/// Reads the source of tokens. Returns `None` if the mechanism needs no tokens, or if there are problems, which the reader collects.
 fn login(reader: &mut ConfigReader<'_>, mechanism: Option<&str>, brokers: &str) -> Option<Login> {
     let [token_url, client_id, client_secret, scope, ca_file, region] = [
         "kafka.security.token_url",
@@ -122,7 +122,7 @@ fn login(reader: &mut ConfigReader<'_>, mechanism: Option<&str>, brokers: &str) 
     let settings = match mechanism {
         Some(OAUTH) => {
             let mut needed = |key: &str, value: Option<String>| {
-                // A secret that cannot be read is a problem already.
+                // The reader has already reported a secret that cannot be read.
                 if value.is_none() && !reader.is_given(key) {
                     reader.problem(key, "is not set, but OAUTHBEARER needs it");
                 }

@@ -319,7 +319,7 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Returns whether the configuration has a key, whatever its value.
+    /// Returns true if the configuration has a key, whatever its value.
     pub(crate) fn is_given(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }

@@ -1,4 +1,4 @@
-//! `bellwether evalset complete`: the input of a case whose event had only its hash or a reference.
+//! `bellwether evalset complete`: gives a case its input if its event had only a hash or a reference.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,8 +28,8 @@ pub(crate) struct CompleteArgs {
 /// Writes the next version of a set, in which a case has its input.
 ///
 /// # Errors
-/// `Config` if the set lacks the case, the case has its input, or the file cannot be read or is too long; `Data` if the file is not
-/// the content that the case states.
+/// `Config` if the set lacks the case, the case already has its input, or the file cannot be read, is empty or too long; `Data` if the
+/// file does not have the hash that the case states.
 pub(super) fn run(args: &CompleteArgs) -> Result<ExitCode> {
     let set = args.set.store().version(None)?;
     let Some(old) = set.cases().iter().find(|case| case.id == args.case) else {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &CompleteArgs) -> Result<ExitCode> {
     write_next(&args.set, vec![redacted(&case, &*redactor(args.config.as_deref())?)?])
 }
 
-/// Returns a text if it has the hash that the case states. An editor may have added the end of its last line.
+/// Returns the text if it has the hash that the case states, with or without its last newline, which an editor may have added.
 fn verified<'t>(case: &EvalCase, text: &'t str) -> Result<&'t str> {
     let Some(stated) = &case.content_sha256 else { return Ok(text) };
     let hash = |text: &str| -> String { Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
@@ -62,7 +62,7 @@ fn verified<'t>(case: &EvalCase, text: &'t str) -> Result<&'t str> {
     )
 }
 
-/// Makes the next version of a case, with an input. Everything else stays, as it was decided.
+/// Makes the next version of a case, with an input. Everything else stays as it was.
 fn with_input(old: &EvalCase, text: &str) -> EvalCase {
     let mut case = EvalCase { input: input_of(text), version: old.version + 1, ..old.clone() };
     case.provenance.supersedes = Some(Superseded { version: old.version, reason: "input given by hand".to_owned() });

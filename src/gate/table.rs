@@ -103,7 +103,7 @@ fn entry(it: &GateComparison, width: usize) -> Vec<String> {
     lines
 }
 
-/// Returns the finding in one word or two: a metric that must not be worse was not shown to be within a margin.
+/// Returns the finding in a few words. A metric that must not be worse has no margin, so it is not called `within`.
 fn finding(it: &GateComparison) -> &'static str {
     match (it.finding, it.goal) {
         ("within", Goal::NoRegression) => "no loss seen",

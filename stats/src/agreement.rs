@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::interval::Interval;
 use crate::survey::centred;
 
-/// Agreement this close to that of chance is that of chance, but for rounding.
+/// An agreement this close to 0 is that of chance, apart from rounding errors.
 const CHANCE: f64 = 1e-12;
 
 /// Agreement of raters.

@@ -2,8 +2,8 @@
 //!
 //! * `ledger` publishes continuously and records what the broker acknowledged; `proof` compares the tables with it.
 //! * `kill` and `members` kill and suspend processes; `poison` publishes bad messages; `replay` reads messages again;
-//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` (object stores, which `stores` starts) break the surroundings;
-//!   `erase` kills erasures.
+//!   `start` is about the offsets at which reading begins; `topic`, `outage`, `disk` and `s3` break the surroundings; `stores`
+//!   starts the object stores for `s3`; `erase` kills erasures.
 //!
 //! Rules: random choices come from a seed, and a test prints its seed with the command that repeats them; the timing of the
 //! processes is not repeatable. The tests need a real broker, because the embedded one drops messages.

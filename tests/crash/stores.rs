@@ -13,7 +13,7 @@ use sha2::Sha256;
 use crate::common::program::Running;
 use crate::common::{cache, python, skipped, until_or};
 
-/// Account of Azurite, and its key, which Microsoft publishes.
+/// Azurite's account and its key, which Microsoft publishes.
 const AZURE_ACCOUNT: &str = "devstoreaccount1";
 const AZURE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
@@ -147,7 +147,7 @@ fn free_address() -> String {
     listener.local_addr().expect("an address").to_string()
 }
 
-/// Sends a request without a body; none while the first line of the answer lacks the status.
+/// Sends a request without a body. Returns `None` unless the first line of the answer has the status.
 fn answers(address: &str, request: &str, status: &str) -> Option<()> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "{request} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").ok()?;
@@ -156,7 +156,7 @@ fn answers(address: &str, request: &str, status: &str) -> Option<()> {
     answer.lines().next()?.contains(status).then_some(())
 }
 
-/// Returns a signature for all of the account of Azurite, as a query.
+/// Returns a shared access signature for the whole account of Azurite, as a query.
 /// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
 fn shared_access_signature() -> String {
     let (rights, services, kinds) = ("rwdlac", "b", "sco");

@@ -79,8 +79,8 @@ fn flagger_asks_with_known_metadata() {
     }
 }
 
-/// Runs the script of the action with a program that answers with this code. Returns the code of the step, the outputs that it sets,
-/// and the arguments that the program was given.
+/// Runs the script of the action with a program that prints `answer` and exits with `code`. Returns the exit code of the step, the
+/// outputs that it sets, and the arguments that the program received.
 fn run_the_github_action(code: u8, answer: &Value, inputs: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let action = yaml("github-action/action.yml");
     let script = action["runs"]["steps"][0]["run"].as_str().expect("a script").to_owned();

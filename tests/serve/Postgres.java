@@ -14,7 +14,7 @@ import java.util.Objects;
 import java.util.Properties;
 
 /**
- * The JDBC driver of Postgres asks `bellwether serve`. Arguments: the port, the file of the server's certificate, and a token of the
+ * Queries `bellwether serve` with the JDBC driver of Postgres. Arguments: the port, the file of the server's certificate, and a token of the
  * tenant `acme`.
  */
 public class Postgres {

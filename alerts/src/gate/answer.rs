@@ -246,7 +246,7 @@ impl GateAnswer {
     }
 }
 
-/// Returns a number of comparisons in words; nothing if there is none.
+/// Returns a count of comparisons as a phrase; `None` if it is zero.
 fn number(comparisons: usize) -> Option<String> {
     match comparisons {
         0 => None,

@@ -42,7 +42,7 @@ const SENT: &str = "SELECT CAST(at AS BIGINT) AS at, CAST(noticed_at AS BIGINT) 
                     CAST(written_at AS BIGINT) AS written_at FROM deliveries \
                     WHERE step = 'sent' AND state = 'firing' AND kind = 'new'";
 
-/// Evidence that followed its page: seconds from the transition.
+/// Seconds from each transition to the evidence that followed its page.
 const FOLLOWED: &str = "SELECT (CAST(e.written_at AS BIGINT) - CAST(n.noticed_at AS BIGINT)) / 1e6 AS seconds \
                         FROM deliveries AS e JOIN deliveries AS n ON e.incident = n.incident AND n.kind = 'new' \
                         WHERE e.step = 'sent' AND n.step = 'sent' AND e.kind = 'evidence'";
@@ -161,8 +161,8 @@ fn numbers(answer: &str) -> Vec<f64> {
     answer.lines().skip(1).filter_map(|line| line.trim().parse().ok()).collect()
 }
 
-/// Returns how many of the incidents in an inbox had their evidence with the first page, and how many with any, per cent. The
-/// statement of such a page was run and checked.
+/// Returns the shares of incidents in an inbox, in per cent, that had their evidence with the first page, and with any page. A page
+/// has its evidence if its statement was run and checked.
 fn shares_with_evidence(inbox: &str) -> (f64, f64) {
     let mut incidents: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for message in inbox.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {

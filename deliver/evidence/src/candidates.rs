@@ -1,4 +1,4 @@
-//! Eval candidates: runs that were sampled for review and that failed in what the alert is about.
+//! Eval candidates: failed runs of the alert's task and release that were sampled for review.
 
 use bellwether_base::Result;
 use bellwether_queries::{Session, quoted};
@@ -19,8 +19,8 @@ struct Candidate {
     candidate_id: String,
 }
 
-/// Returns the ids of failed runs of the alert's task and release, since the change began, that wait for review or were reviewed: the
-/// most severe first. There are none where no runs are sampled. The table is read, because the view joins reviews, which cost more.
+/// Returns the ids of sampled runs of the alert's task and release that failed since the change began, the most severe first, whether
+/// they were reviewed or not. Reads the table, because the view also joins the reviews, which takes longer.
 pub(crate) async fn candidates(session: &Session, record: &AlertRecord) -> Result<Vec<String>> {
     let mut conditions = vec![
         format!("ended_at >= {}", moment(record.since.unwrap_or(record.at.saturating_sub(BEFORE)))),

@@ -83,7 +83,7 @@ impl PageSource {
     /// caller owns the deadline.
     ///
     /// # Errors
-    /// `Unavailable` or `Data` if the tables cannot be read at all. Nothing of that is remembered.
+    /// `Unavailable` or `Data` if the tables cannot be read at all. The failure is not cached.
     pub async fn page(&self, record: &AlertRecord) -> Result<Page> {
         let opened = Box::pin(self.open(record)).await?;
         let transition = (record.alert_id.clone(), record.at, record.state.clone(), record.change.clone());
@@ -112,7 +112,7 @@ impl PageSource {
         Ok(Page { evidence, links: built.links, ..page })
     }
 
-    /// Adds to a release what it changes against the one that ran before it in its task, and a link to the dashboard.
+    /// Adds to a release its changes against the release that ran before it in its task, and a link to the dashboard.
     ///
     /// # Errors
     /// `Unavailable` or `Data` if the tables cannot be read.

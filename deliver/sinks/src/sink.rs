@@ -96,8 +96,8 @@ pub trait Sink: Send + Sync {
         None
     }
 
-    /// Returns true if a page that had to go without its evidence is sent again with it. A service that would show it as one more alert
-    /// does not want that.
+    /// Returns true if a page that was sent without its evidence may be sent again with it. Return false if the service would show it
+    /// as one more alert.
     fn takes_late_evidence(&self) -> bool {
         false
     }

@@ -84,12 +84,12 @@ impl Delivery {
         }
     }
 
-    /// Returns true if it only brings the evidence of pages that went without.
+    /// Returns true if it only brings the evidence of pages that were sent without it.
     pub fn is_evidence(&self) -> bool {
         self.is_news() && self.covers.iter().all(|cover| cover.kind == Kind::Evidence)
     }
 
-    /// Returns true if it brings the evidence of an incident whose page went without.
+    /// Returns true if it brings the evidence of an incident whose page was sent without it.
     pub(crate) fn brings_evidence(&self, incident: &str) -> bool {
         self.covers.iter().any(|cover| cover.kind == Kind::Evidence && cover.incident == incident)
     }
@@ -177,7 +177,7 @@ impl Planner {
         drafts.sort_by_key(|draft| (draft.page.status == Status::Resolved, draft.page.started_at));
         let mut covers: Vec<(i64, Cover)> =
             self.covers(&shown, false).into_iter().chain(self.covers(&lines, true)).collect();
-        // What is sent again to a service that forgets, while evidence is missing, brings none.
+        // While evidence is missing, a message that is only repeated, for a service that forgets, does not count as bringing it.
         let only_evidence = covers.iter().all(|(_, cover)| cover.kind == Kind::Evidence);
         if only_evidence && !covers.iter().all(|(_, cover)| self.has_evidence(&cover.incident)) {
             covers.clear();
@@ -251,7 +251,7 @@ impl Planner {
         lines
     }
 
-    /// Returns true if the evidence of an incident is there.
+    /// Returns true if the evidence of the present state of an incident is ready.
     pub(super) fn has_evidence(&self, key: &str) -> bool {
         self.incidents.get(key).is_some_and(|incident| incident.completed().is_some())
     }

@@ -47,7 +47,7 @@ impl Planner {
                 self.restore_incident(row);
             }
         }
-        // A sink that was configured differently before may take no evidence any more.
+        // The configuration may have changed, so that the sink no longer takes late evidence.
         for (id, destination) in &mut self.destinations {
             if !self.sinks.get(&id.sink).is_some_and(|sink| sink.late_evidence) {
                 destination.members.values_mut().for_each(|member| member.pending.retain(Wanted::is_change));

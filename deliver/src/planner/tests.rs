@@ -50,7 +50,7 @@ enum Fate {
     Outage,
     /// The service accepts them, but its answer is lost.
     AnswerLost,
-    /// The service does not accept them.
+    /// The service refuses them.
     Refused,
     /// The process is killed before it commits its plan, before it sends, and after it has sent.
     KilledBeforeCommit,
@@ -201,13 +201,13 @@ impl World {
         }
     }
 
-    /// Returns the pages that went without their evidence and have none yet.
+    /// Returns the pages that were sent without their evidence, and whose evidence is not ready.
     fn incomplete(&self) -> Vec<Draft> {
         let keys: BTreeMap<&str, &DestinationId> = self.planner.incomplete().map(|(id, key)| (key, id)).collect();
         keys.into_iter().filter_map(|(key, id)| self.planner.draft(id, key)).collect()
     }
 
-    /// Completes the pages that went without their evidence.
+    /// Completes the pages that were sent without their evidence.
     fn complete(&mut self) {
         for draft in self.incomplete() {
             self.planner.complete(draft.alert.evaluation, draft.page);
@@ -248,7 +248,7 @@ fn sinks(settings: &DeliverSettings, every: Option<Duration>) -> Vec<(String, Re
     settings.sinks.keys().map(|name| (name.clone(), again)).collect()
 }
 
-/// Stands for the evidence of a page: what it was built for.
+/// Stands for the evidence of a page: names the evaluation and the status that it was built for.
 fn evidence(draft: &Draft) -> Link {
     Link { name: "evidence".to_owned(), url: format!("{} {:?}", draft.alert.evaluation, draft.page.status) }
 }
@@ -605,7 +605,7 @@ fn what_was_refused_is_sent_again_once_the_sink_accepts_others_or_at_a_start() {
         world.settle();
         assert_eq!(world.accepted.len(), sent, "once");
     }
-    // A page that is refused for its own sake is tried ever more rarely, not with every message of the sink.
+    // A page that is refused because of its content is tried ever more rarely, not after every message that the sink accepts.
     let mut world = World::new(settings(ONE));
     world.fire("bad");
     world.step(Fate::Refused);
@@ -694,9 +694,9 @@ enum Event {
     Retract(u8),
     Stale(u8),
     Pass(u8),
-    /// From now on, evidence is late for its message, or not.
+    /// From now on, evidence is too late for its message, or in time.
     Late(bool),
-    /// The pages that went without their evidence get it.
+    /// The evidence of pages that were sent without it is ready.
     Complete,
     /// So many hours in which no service answers.
     Outage(u8),
@@ -824,7 +824,7 @@ proptest! {
             }
         }
         prop_assert_eq!(world.planner.reported().len(), world.firing.len() * 2);
-        // What a service has last heard of a firing incident has the evidence of that state.
+        // The last page of each firing incident has the evidence of its present state.
         prop_assert!(world.incomplete().is_empty());
         for (sink, alert) in ["chat", "pager"].iter().flat_map(|sink| world.firing.keys().map(move |alert| (*sink, alert))) {
             let messages = world.accepted.iter().filter(|(to, _)| to == sink).flat_map(|(_, notice)| &notice.pages);

@@ -227,7 +227,8 @@ fn room(cells: &[Cell], kind: Kind, budget: &Budget) -> u64 {
     by_signature.into_iter().map(|(name, members)| members.min(cap(name, budget.per_signature.max(1)))).sum()
 }
 
-/// Returns how many runs of a signature may be taken. Runs that no signature tells apart need not be alike, and have no cap.
+/// Returns the most runs of a signature that may be taken. Runs without a signature or a known cause need not be alike, so there is no
+/// cap for them.
 pub fn cap(signature: &str, per_signature: u64) -> u64 {
     if signature.is_empty() || FailureSignature::is_unexplained(signature) { u64::MAX } else { per_signature }
 }

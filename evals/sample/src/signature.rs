@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::mask::masked;
 
-/// Signature of a failure of which nothing is known.
+/// Signature of a failure without any known cause.
 const UNEXPLAINED: &str = "unexplained";
 
 /// Characters of a field at most.
@@ -75,7 +75,7 @@ impl Signature {
         &self.0
     }
 
-    /// Returns true if a text is, or ends with, the signature of a failure of which nothing is known. Such failures need not be alike.
+    /// Returns true if a text is, or ends with, the signature of a failure without any known cause. Such failures need not be alike.
     /// A value cannot imitate it: a `|` in a value is escaped.
     pub fn is_unexplained(text: &str) -> bool {
         text.strip_suffix(UNEXPLAINED).is_some_and(|before| before.is_empty() || before.ends_with(" | "))

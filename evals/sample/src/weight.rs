@@ -20,7 +20,7 @@ pub enum Severity {
     Critical,
 }
 
-/// Novelty of what ran, such as the release.
+/// Novelty of a run, such as that of its release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Novelty {
     /// Seen in the week before, ×1.

@@ -16,7 +16,7 @@ pub(super) struct Content {
     /// Whether the event has the input.
     is_stored: bool,
     pub(super) output: Option<String>,
-    /// The event refers to the output, or has its hash.
+    /// The event has a reference to the output, or its hash.
     pub(super) has_output_elsewhere: bool,
     /// Address of the input.
     pub(super) reference: Option<String>,

@@ -1,4 +1,4 @@
-//! Which releases are new in a week: failures of a new one say more than those of one that reviewers know.
+//! Finds the releases that are new in a week: reviewers learn more from failures of a new release than from those of a known one.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,15 @@ use serde::Deserialize;
 
 use super::{RunFacts, between, span};
 
-/// Weeks before a week to which its releases are compared.
+/// Number of weeks before a week with which its releases are compared.
 pub const LOOK_BACK: i64 = 4;
 
 const RELEASES: &str = include_str!("releases.sql");
 
-/// Releases of a week that are not known from the week before it. Their number is that of the releases.
+/// Releases of a week that did not run in the week before it.
 ///
-/// A release is new if it was first seen in this week, after another release of its task; so the first release of a task is not. It
-/// has returned if it was seen in one of the weeks before, but not in the last of them.
+/// A release is new if it was first seen in this week, after another release of its task; so the first release of a task is not new. It
+/// has returned if it was seen in one of the [`LOOK_BACK`] weeks before this one, but not in the last of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Releases {
     /// Novelty by tenant, task and release.
@@ -32,7 +32,7 @@ struct Seen {
     task: Option<String>,
     release_id: String,
     first_seen: i64,
-    /// Last time before the week.
+    /// Time at which it was last seen before the week.
     #[serde(default)]
     last_before: Option<i64>,
 }

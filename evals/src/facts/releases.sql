@@ -1,5 +1,5 @@
--- When each release of a task ran, in a week and in those before it to which it is compared. All statements about runs count,
--- superseded ones included: the runs of so many weeks are not worth being folded for it.
+-- The times at which each release of a task ran, in a week and in the weeks before it with which it is compared. Superseded events
+-- count too: folding the runs of so many weeks would cost more than it is worth.
 SELECT
     tenant, task, release_id, min(ended_at) AS first_seen, max(ended_at) FILTER (WHERE NOT ({week})) AS last_before
 FROM events

@@ -33,9 +33,9 @@ pub enum LoginSettings {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     pub value: String,
-    /// What the broker is told beside the token.
+    /// SASL extensions that are sent to the broker with the token.
     pub extensions: BTreeMap<String, String>,
-    /// Name of the client, for logs of the Kafka client.
+    /// Name of the principal, for the Kafka client's logs.
     pub principal: String,
     /// Microseconds since the epoch.
     pub issued_micros: i64,
@@ -78,12 +78,12 @@ impl Login {
         self.clock.now_micros()
     }
 
-    /// Returns a token of which at least half the time is left. Blocks the calling thread while it fetches one, for 10 s at most.
+    /// Returns a token with at least half of its lifetime left. Blocks the calling thread for at most 10 s if it has to fetch one.
     ///
     /// # Errors
     /// `Unavailable` if the source of tokens does not answer, `Config` if it refuses the client.
     pub fn token(&self) -> Result<Token> {
-        // Other clients wait for the token of the first. Nothing can panic half-way through a change of it.
+        // Other clients wait for the token that the first one fetches. A poisoned lock still holds a whole token.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now_micros();
         if let Some(token) = last.as_ref().filter(|token| now - token.issued_micros < token.expires_micros - now) {
@@ -98,7 +98,7 @@ impl Login {
     }
 }
 
-/// Waits for work on a thread of its own: callbacks of the Kafka client also run on threads that must not block on a runtime.
+/// Runs a future to its end on a separate thread, because the caller may be on a thread that must not block on a runtime.
 fn blocking<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     let failed = || Error::bug("the thread that fetches a token for Kafka failed");
     std::thread::scope(|scope| {

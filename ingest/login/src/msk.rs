@@ -13,13 +13,13 @@ use object_store::aws::AmazonS3Builder;
 use crate::Token;
 use crate::presign::{Credential, presigned};
 
-/// Time for which a token is valid: the longest that MSK accepts.
+/// Lifetime of a token: the longest that MSK accepts.
 const VALID: Duration = Duration::from_secs(900);
 
-/// Time for finding credentials, with two further attempts.
+/// Time limit for finding credentials, including two retries.
 const FINDING: Duration = Duration::from_secs(10);
 
-/// Names the client in logs of AWS.
+/// Identifies the client in AWS's logs.
 const USER_AGENT: &str = concat!("bellwether/", env!("CARGO_PKG_VERSION"));
 
 /// IAM of Amazon MSK. Credentials are found as for tables in S3: in the variables `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
@@ -54,7 +54,7 @@ impl MskSettings {
                 .with_hint("give the pod, task or instance a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
                 .with_source(source)
         };
-        // The store of a bucket that is never asked; it finds credentials in all the usual places.
+        // The builder finds credentials in all the usual places. No request is ever sent to the bucket.
         let store = AmazonS3Builder::from_env()
             .with_region(&self.region)
             .with_bucket_name("unused")
@@ -77,7 +77,7 @@ fn token(region: &str, credential: &Credential<'_>, now_micros: i64) -> Result<S
     let host = format!("kafka.{region}.amazonaws.com");
     let action = [("Action", "kafka-cluster:Connect")];
     let signed = presigned(&host, &action, ("kafka-cluster", region), credential, (now_micros, VALID))?;
-    // Not part of what is signed.
+    // The signature does not cover this parameter.
     Ok(URL_SAFE_NO_PAD.encode(format!("{signed}&User-Agent={}", crate::presign::encoded(USER_AGENT))))
 }
 

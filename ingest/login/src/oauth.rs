@@ -20,10 +20,10 @@ use crate::Token;
 /// Time for one request, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More of an answer is not read. A token of Kafka is a header, so it is smaller.
+/// Most bytes of an answer that are read. Tokens are sent in headers, so real ones are far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Length of the endpoint's words in an error.
+/// Most characters of the endpoint's explanation that an error quotes.
 const MAX_REASON_CHARS: usize = 200;
 
 /// A client of a token endpoint.
@@ -35,9 +35,9 @@ pub struct OAuthSettings {
     pub client_secret: String,
     /// Scopes, separated by spaces.
     pub scope: Option<String>,
-    /// Certificates (PEM) of authorities that the endpoint's certificate may have, besides those of the system.
+    /// File (PEM) with certificate authorities to trust for the endpoint, in addition to those of the system.
     pub ca_file: Option<PathBuf>,
-    /// What the broker is told beside the token, such as `logicalCluster` of Confluent Cloud.
+    /// SASL extensions that are sent to the broker with the token, such as `logicalCluster` for Confluent Cloud.
     pub extensions: BTreeMap<String, String>,
 }
 
@@ -45,11 +45,11 @@ pub struct OAuthSettings {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
-    /// Seconds; some endpoints write them as a text.
+    /// Seconds; some endpoints write them as a string.
     expires_in: Option<Value>,
 }
 
-/// The refusal of a token endpoint (RFC 6749, 5.2).
+/// The error response of a token endpoint (RFC 6749, 5.2).
 #[derive(Deserialize)]
 struct Refused {
     error: String,
@@ -68,7 +68,7 @@ impl fmt::Debug for OAuthSettings {
 // === impl OAuthSettings ===
 
 impl OAuthSettings {
-    /// Returns the problem with an address of a token endpoint, as it follows its name; none if it can be used.
+    /// Returns the problem with the address of a token endpoint, in words that follow the name of its key; `None` if it can be used.
     pub fn url_problem(url: &Url) -> Option<&'static str> {
         let is_this_machine = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -86,7 +86,7 @@ impl OAuthSettings {
         }
     }
 
-    /// Returns the problem with an extension, as it follows its name; none if it can be sent (RFC 7628, 3.1).
+    /// Returns the problem with an extension, in words that follow its name; `None` if it can be sent (RFC 7628, 3.1).
     pub fn extension_problem(name: &str, value: &str) -> Option<&'static str> {
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
         let is_value = value.bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
@@ -111,7 +111,7 @@ impl OAuthSettings {
             .append_pair("grant_type", "client_credentials")
             .extend_pairs(self.scope.iter().map(|scope| ("scope", scope)))
             .finish();
-        // The id and the secret are encoded before they are joined (RFC 6749, 2.3.1).
+        // RFC 6749, 2.3.1: the id and the secret are form-encoded before they are joined.
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let request = self
             .client()?
@@ -125,7 +125,7 @@ impl OAuthSettings {
         let body = body(answer).await;
         match status.is_success() {
             true => self.granted(&body.map_err(no_answer)?, now_micros),
-            // The status says enough if the explanation is cut off.
+            // If the body cannot be read, the status alone explains the refusal.
             false => Err(refusal(endpoint, status, &body.unwrap_or_default())),
         }
     }
@@ -200,7 +200,7 @@ async fn body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Explains an answer that is no success.
+/// Converts an unsuccessful answer into an error.
 fn refusal(endpoint: &str, status: StatusCode, body: &[u8]) -> Error {
     let reason = match serde_json::from_slice(body) {
         Ok(Refused { error, error_description: Some(more) }) => format!("{error}: {more}"),

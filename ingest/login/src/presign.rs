@@ -21,16 +21,16 @@ pub(crate) struct Credential<'a> {
     pub(crate) token: Option<&'a str>,
 }
 
-/// Returns a text as part of a query.
+/// Percent-encodes a text for a query.
 pub(crate) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// Returns a URL of a host, signed for a GET without a body: with a query, for a service in a region, from a time in
-/// microseconds on, and for a while. The names of the query must come before `X-Amz-`.
+/// Returns the URL of a GET request to `host` with `query`, signed for a service in a region. It is valid from `at_micros`
+/// (microseconds since the epoch) for the time `valid`. The names in `query` must sort before `X-Amz-`.
 ///
 /// # Errors
-/// `Bug` if the time is no date.
+/// `Bug` if the time is outside the range of dates.
 pub(crate) fn presigned(
     host: &str,
     query: &[(&str, &str)],

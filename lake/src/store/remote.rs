@@ -2,7 +2,7 @@
 //!
 //! A commit creates an object that must not exist yet, and each provider decides that in the same step in which it writes:
 //! S3 by `If-None-Match: *`, Google by `x-goog-if-generation-match: 0`, Azure by `If-None-Match: *`. Of several writers one
-//! succeeds, and the others are refused with 409 or 412. [`Provider::probe`] tries that before anything is written.
+//! succeeds, and the others are refused with 409 or 412. [`Provider::probe`] verifies this before any table is written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ use crate::stored::{Stored, from_store};
 use bellwether_base::unique_id;
 use bellwether_base::{Error, Result};
 
-/// Variables that Azure's own tools read and `object_store` does not.
+/// Environment variables that Azure's own tools read, but `object_store` does not.
 const FROM_AZURE_TOOLS: [(&str, AzureConfigKey); 2] =
     [("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName), ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey)];
 
@@ -75,7 +75,7 @@ impl Provider {
         }
     }
 
-    /// Returns the prefix of the variables with settings and credentials.
+    /// Returns a pattern for the names of the environment variables with settings and credentials.
     fn variables(self) -> &'static str {
         match self {
             Self::S3 => "AWS_*",
@@ -171,7 +171,7 @@ impl Provider {
         let create = || root.store.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into());
         match create().await {
             Ok(_) => {}
-            // A new object needs nothing but its bucket.
+            // Only a missing bucket makes the creation of an object fail with "not found".
             Err(source @ object_store::Error::NotFound { .. }) => return Err(self.no_bucket(&root.url, source)),
             Err(source) => return Err(from_store(source)),
         }

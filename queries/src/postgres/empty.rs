@@ -76,7 +76,7 @@ pub(super) const EMPTY: &[(&str, &str)] = &[
 /// Aggregates, which return a row without any.
 const AGGREGATES: [&str; 9] = ["count", "sum", "min", "max", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
 
-/// Columns of relations with rows that are always null: nobody was granted anything.
+/// Columns that are always null in relations with rows: no rights have been granted.
 const ALWAYS_NULL: [&str; 2] = ["attacl", "relacl"];
 
 /// Returns true if a query certainly returns no rows.
@@ -101,7 +101,7 @@ fn is_empty_body(body: &SetExpr) -> bool {
     }
 }
 
-/// Returns true if a query reads the schema alone, and only rows in which a column is set that is always null.
+/// Returns true if a query reads only the schema, and only rows with a value in a column that is always null.
 fn asks_for_rights(select: &Select) -> bool {
     let is_always_null = |condition: &Expr| match condition {
         Expr::IsNotNull(inner) => ALWAYS_NULL.contains(&name_of(inner).as_str()),
@@ -114,7 +114,7 @@ fn asks_for_rights(select: &Select) -> bool {
         && select.selection.as_ref().is_some_and(|all| demands(all, &is_always_null))
 }
 
-/// Returns true if a query reads one relation of the schema by its key, so that it returns a row at most, of one value.
+/// Returns true if a query reads one value from one relation of the schema by its key, so that it returns at most one row.
 pub(super) fn is_lookup(query: &Query) -> bool {
     let SetExpr::Select(select) = query.body.as_ref() else { return false };
     let by_key = |condition: &Expr| match condition {
@@ -132,7 +132,7 @@ pub(super) fn is_lookup(query: &Query) -> bool {
         && !aggregates(&select.projection)
 }
 
-/// Returns true if a condition holds only where a part of it does.
+/// Returns true if a condition can hold only if `part` accepts one of the terms that it joins by AND.
 fn demands(condition: &Expr, part: &dyn Fn(&Expr) -> bool) -> bool {
     match condition {
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => demands(left, part) || demands(right, part),

@@ -25,7 +25,7 @@ pub const SERVER_VERSION: &str = "14.0";
 /// The schemas in which names are looked up.
 pub(super) const SCHEMAS: [&str; 2] = ["pg_catalog", SCHEMA];
 
-/// Settings that clients read. `SHOW` has those of a session.
+/// Settings that clients read with `current_setting` or from `pg_settings`. `SHOW` reads those of a session.
 pub(super) const SETTINGS: [(&str, &str); 4] = [
     ("max_identifier_length", "63"),
     ("max_index_keys", "32"),
@@ -141,7 +141,7 @@ fn arguments(function: &FunctionInfo) -> String {
     inner.map(|(inner, _)| inner.to_owned()).unwrap_or_default()
 }
 
-/// Relations of the schema by which clients ask, with the object ids that they have in every Postgres.
+/// Relations of the schema that clients name, with the object ids that they have in every Postgres.
 const CATALOG_OIDS: [(&str, i64); 14] = [
     ("pg_type", 1247),
     ("pg_attribute", 1249),

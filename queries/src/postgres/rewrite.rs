@@ -141,8 +141,8 @@ fn without_rows(query: &Query) -> Option<Box<Query>> {
     }
 }
 
-/// Makes an aggregate of the value of a subquery that returns a row at most. The engine needs that of a subquery that depends on the
-/// row outside of it.
+/// Wraps the value of a subquery that returns at most one row in an aggregate. The engine requires an aggregate if the subquery depends
+/// on the outer row.
 fn aggregate(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     if let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
@@ -152,7 +152,7 @@ fn aggregate(query: &mut Query) {
     }
 }
 
-/// Empties the list of the keywords that SQL does not have but the server does: there are none.
+/// Replaces calls of `pg_get_keywords` by the empty relation of that name: the server has no keywords besides those of SQL.
 fn leave_out_keywords(select: &mut Select) {
     for tables in &mut select.from {
         if let TableFactor::Table { name, args, .. } = &mut tables.relation
@@ -165,7 +165,7 @@ fn leave_out_keywords(select: &mut Select) {
     }
 }
 
-/// Names constant results that stand more than once in a list, as in `SELECT NULL, NULL`: the engine needs each name once.
+/// Names constants that occur more than once in a list of results, as in `SELECT NULL, NULL`: the engine requires unique names.
 fn name_repeated_values(results: &mut [SelectItem]) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for item in results {
@@ -279,7 +279,7 @@ fn is_empty_array(call: &Function) -> bool {
         && (empty::is_empty(query) || empty::reads_functions(query))
 }
 
-/// Returns true for `array_upper(current_schemas(…), 1)`: a series of numbers needs a constant as its end.
+/// Returns true for `array_upper(current_schemas(…), 1)`, which clients use as the end of a series: the engine requires a constant there.
 fn counts_schemas(call: &Function) -> bool {
     let FunctionArguments::List(list) = &call.args else { return false };
     let of = list.args.first().map(ToString::to_string).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Classes of bytes by instructions of newer processors (AVX2), thirty-two bytes at a time.
+//! Computes classes of bytes with AVX2 instructions, which newer processors have, for thirty-two bytes at a time.
 //!
-//! A class is a set of bytes by the two halves of each byte: one table for the upper half and one for the lower one have the bits of
-//! all classes that the byte may belong to, and it belongs to those that both tables name.
+//! The classes of a byte are looked up by its upper and its lower four bits. Each half has a table with the classes that the byte may
+//! belong to, and the byte belongs to the classes that both tables name.
 
 use std::arch::x86_64::{
     __m256i, _mm_set_epi64x, _mm256_alignr_epi8, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use super::{BLOCK, Masks};
 
-/// A set of bytes: all with one of these upper halves and one of these lower halves, each a set of bits.
+/// A set of bytes: all with one of these upper halves and one of these lower halves. Each set of halves has one bit for each half.
 type Rectangle = (u16, u16);
 
 const fn bits(some: &[u32]) -> u16 {
@@ -96,7 +96,7 @@ pub(super) fn classify(blocks: &[[u8; BLOCK]], all: &mut [Masks]) -> bool {
     if !is_x86_feature_detected!("avx2") {
         return false;
     }
-    // SAFETY: the processor has the instructions, as was just asked, and nothing else is required.
+    // SAFETY: the processor has the instructions, as was checked above, and nothing else is required.
     #[expect(unsafe_code, reason = "instructions that not every processor has")]
     unsafe {
         classify_all(blocks, all);

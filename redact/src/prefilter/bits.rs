@@ -2,7 +2,7 @@
 
 use crate::classes::BLOCK;
 
-/// Most places in a queue, and most of one block.
+/// Most places in a queue, and most that one block adds to it.
 pub(super) const PLACES: usize = 16;
 pub(super) const OF_BLOCK: usize = 2;
 
@@ -13,8 +13,8 @@ pub(super) struct Bits {
     pub(super) before: u64,
 }
 
-/// Places that wait for a closer look, each by the byte that it was noticed at. Whether a block has one is hard for a processor to
-/// foresee; many in a row are not.
+/// Places that wait for a closer look, each by the byte at which it was noticed. A processor cannot predict whether a block has one, so
+/// places are collected and looked at together.
 pub(super) struct Queue {
     pub(super) places: [usize; PLACES],
     pub(super) count: usize,
@@ -27,18 +27,18 @@ impl Bits {
         Self { now, before }
     }
 
-    /// Returns the bytes that have one of the set so many bytes before them, less than a block.
+    /// Returns the bytes of the block that have a byte of the set `by` bytes before them. `by` is less than a block.
     pub(super) fn back(self, by: usize) -> u64 {
         self.now << by | self.before >> (BLOCK - by)
     }
 
-    /// Returns those of the set that have one of another set so many bytes before them. The first bytes of the block before are left
-    /// out, for which one is in a block still before that.
+    /// Returns the bytes of the set that have a byte of the other set `by` bytes before them. The first `by` bytes of the block before
+    /// are left out, because the bytes before them are not known.
     pub(super) fn after(self, other: Self, by: usize) -> Self {
         Self { now: self.now & other.back(by), before: self.before & other.before << by }
     }
 
-    /// Returns the set so many bytes later.
+    /// Returns the set moved by `by` bytes towards the end.
     pub(super) fn later(self, by: usize) -> Self {
         Self { now: self.back(by), before: self.before << by }
     }

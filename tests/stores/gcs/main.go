@@ -23,7 +23,7 @@ import (
 	"github.com/fsouza/fake-gcs-server/fakestorage"
 )
 
-// Objects in a page of a listing. Google returns 1,000; fewer make clients turn pages.
+// Objects in a page of a listing. Google returns 1,000; with fewer, clients have to ask for further pages.
 const pageSize = 50
 
 func main() {

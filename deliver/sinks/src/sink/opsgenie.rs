@@ -118,7 +118,7 @@ impl Opsgenie {
         Ok(redactor.line(&answer.body, 200))
     }
 
-    /// Puts the evidence into the description of an alert that Opsgenie has: one that is created again keeps its first description.
+    /// Replaces the description of an existing alert. Creating the alert again would not: Opsgenie keeps the first description.
     async fn describe(&self, page: &Page) -> Result<String, Failure> {
         let body = json!({"description": fitting(page, None)});
         self.call(Method::PUT, page, Some("description"), &body).await

@@ -135,13 +135,13 @@ impl Slack {
             update["channel"] = posted.channel.as_str().into();
             update["ts"] = posted.ts.as_str().into();
             match self.call(token, "chat.update", &update).await {
-                // An edit notifies no one, and evidence is no change that anyone has to hear of.
+                // An edit notifies no one, and evidence alone needs no reply, which would.
                 Ok(_) if notice.evidence_only => {
                     let answer = format!("updated {}", posted.ts);
                     return Ok(Receipt { reference: json!(posted).to_string(), answer });
                 }
                 Ok(_) => return self.reply(token, notice, posted).await,
-                // Someone has deleted it. Evidence alone is no reason to notify people again.
+                // Someone has deleted the message. Evidence alone is no reason to notify people again.
                 Err(error) if error.is_gone() && notice.evidence_only => {
                     let answer = format!("{} was deleted", posted.ts);
                     return Ok(Receipt { reference: json!(posted).to_string(), answer });
