@@ -151,7 +151,7 @@ impl Announcer {
                 started_at: row.first_seen,
                 ..ReleaseNotice::default()
             };
-            let announced = told(deliver, &notice);
+            let announced = receivers(deliver, &notice);
             self.waiting.extend(announced.into_iter().map(|sink| Announcement { sink, notice: notice.clone() }));
         }
         Ok(())
@@ -196,7 +196,12 @@ impl Announcer {
                 let described = at_most(builder.describe(notice.clone()), DESCRIPTION_TIME, &*clock).await;
                 let notice = match described {
                     Some(Ok(described)) => described,
-                    Some(Err(_)) | None => notice,
+                    Some(Err(error)) => {
+                        let (release, why) = (&notice.release, error.chain());
+                        tracing::warn!(release, why, "a release is announced without what it changes");
+                        notice
+                    }
+                    None => notice,
                 };
                 within(sink.announce(&notice), &*clock).await
             });
@@ -208,7 +213,7 @@ impl Announcer {
 
 /// Returns the sinks that show releases and are in a route whose conditions match this release at any severity. Hours are ignored.
 /// A condition on any other label, such as the rule, does not match a release.
-fn told(deliver: &Deliver, release: &ReleaseNotice) -> BTreeSet<String> {
+fn receivers(deliver: &Deliver, release: &ReleaseNotice) -> BTreeSet<String> {
     let alert = |severity: &str| AlertRecord {
         severity: severity.to_owned(),
         tenant: release.tenant.clone(),
@@ -216,11 +221,18 @@ fn told(deliver: &Deliver, release: &ReleaseNotice) -> BTreeSet<String> {
         release_id: Some(release.release.clone()),
         ..AlertRecord::default()
     };
-    let alerts = ["page", "ticket", "info"].map(alert);
-    let routes = deliver.settings.routes.iter();
-    let routes = routes.filter(|route| alerts.iter().any(|alert| route.matcher.matches(alert)));
-    let shows = |sink: &&String| deliver.sinks.get(*sink).is_some_and(|sink| sink.shows_releases());
-    routes.flat_map(|route| &route.sinks).filter(shows).cloned().collect()
+    let mut sinks = BTreeSet::new();
+    for alert in ["page", "ticket", "info"].map(alert) {
+        for route in deliver.settings.routes.iter().filter(|route| route.matcher.matches(&alert)) {
+            let shows = |sink: &&String| deliver.sinks.get(*sink).is_some_and(|sink| sink.shows_releases());
+            sinks.extend(route.sinks.iter().filter(shows).cloned());
+            // Outside its hours, a later route takes the alert.
+            if !route.goes_on && route.hours.is_none() {
+                break;
+            }
+        }
+    }
+    sinks
 }
 
 /// Returns the name of the note that a release was announced to a sink.

@@ -827,8 +827,8 @@ proptest! {
         // The last page of each firing incident has the evidence of its present state.
         prop_assert!(world.incomplete().is_empty());
         for (sink, alert) in ["chat", "pager"].iter().flat_map(|sink| world.firing.keys().map(move |alert| (*sink, alert))) {
-            let messages = world.accepted.iter().filter(|(to, _)| to == sink).flat_map(|(_, notice)| &notice.pages);
-            let last = messages.filter(|page| &page.alert_id == alert).next_back().expect("sent");
+            let mut messages = world.accepted.iter().filter(|(to, _)| to == sink).flat_map(|(_, notice)| &notice.pages);
+            let last = messages.rfind(|page| &page.alert_id == alert).expect("sent");
             prop_assert_eq!(last.links.len(), 1, "{} at {}", alert, sink);
         }
         prop_assert_eq!(world.planner.oldest(), None);
