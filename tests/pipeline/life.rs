@@ -69,9 +69,9 @@ fn processes_that_were_killed_leave_every_message_in_the_tables_once() {
     let count = 6_000;
     let topic = topic_with(broker, &runs("run", count));
     // Small commits, so that a kill can hit many moments; a short session, so that the next process soon gets the partitions
-    // of the dead one.
-    let settings =
-        "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n";
+    // of the dead one; and short rebalances: the broker waits so long for a process that was killed while it joined.
+    let settings = "[ingest]\nflush_interval = \"50ms\"\nflush_rows = 500\n[kafka.properties]\n\"session.timeout.ms\" = 6000\n\
+         \"max.poll.interval.ms\" = 20000\n";
     let setup = Setup::new(&broker.address, &topic, settings);
     for kill_at in [500, 2_500] {
         let running = setup.start("run");
