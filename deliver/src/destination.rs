@@ -193,7 +193,7 @@ impl Member {
     }
 
     /// Records that the service refused the present state.
-    pub(crate) fn refuse(&mut self, now: i64) {
+    fn refuse(&mut self, now: i64) {
         let times = self.refused.map_or(0, |refused| refused.times).saturating_add(1);
         self.refused = Some(Refused { at: now, times, is_due: false });
     }
@@ -233,10 +233,15 @@ impl Member {
         self.is_done() && self.reported && until.is_some_and(|until| now < until)
     }
 
-    /// Takes in the result of a transition: the service has it, since `sent_at`, or does not want it.
-    pub(crate) fn settle(&mut self, number: i64, sent_at: Option<i64>) {
+    /// Takes in the result of a transition: the service has it, since `sent_at`, or has refused it at `refused_at`.
+    pub(crate) fn settle(&mut self, number: i64, sent_at: Option<i64>, refused_at: Option<i64>) {
         if let Some(place) = self.pending.iter().position(|wanted| wanted.number == number) {
             let wanted = self.pending.remove(place);
+            match refused_at {
+                None => self.refused = None,
+                Some(at) if wanted.is_change() && wanted.status != Status::Resolved => self.refuse(at),
+                Some(_) => {}
+            }
             match wanted.status {
                 Status::Resolved => self.ended_sent_at = sent_at,
                 Status::Firing | Status::Acknowledged => self.reported = true,

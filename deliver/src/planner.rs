@@ -279,14 +279,14 @@ impl Planner {
         let sink = self.sinks.entry(delivery.destination.sink.clone()).or_default();
         let late_evidence = sink.late_evidence;
         sink.in_flight = sink.in_flight.saturating_sub(1);
-        (sink.failing, sink.not_before) = match &outcome.result {
-            Err(Failure::Later { reason, .. }) => (Some(reason.clone()), outcome.sink_after),
-            Ok(_) | Err(Failure::Refused { .. }) => (None, 0),
-        };
         match &outcome.result {
-            Ok(_) => sink.refusing = None,
-            Err(Failure::Refused { reason }) => sink.refusing = Some(reason.clone()),
-            Err(Failure::Later { .. }) => {}
+            Ok(_) => (sink.failing, sink.refusing, sink.not_before) = (None, None, 0),
+            Err(Failure::Refused { reason }) => {
+                (sink.failing, sink.refusing, sink.not_before) = (None, Some(reason.clone()), 0);
+            }
+            Err(Failure::Later { reason, .. }) => {
+                (sink.failing, sink.not_before) = (Some(reason.clone()), outcome.sink_after);
+            }
         }
         let is_news = !delivery.covers.is_empty();
         let attempt = self.destinations.get(&delivery.destination).map_or(0, |destination| destination.attempt) + 1;
@@ -320,14 +320,7 @@ impl Planner {
                 });
             }
             match is_final {
-                true => {
-                    member.settle(cover.number, receipt.map(|_| now));
-                    match receipt {
-                        Some(_) => member.refused = None,
-                        None if cover.fires && cover.kind != Kind::Evidence => member.refuse(now),
-                        None => {}
-                    }
-                }
+                true => member.settle(cover.number, receipt.map(|_| now), receipt.is_none().then_some(now)),
                 false => member.maybe_reported |= cover.fires,
             }
         }
@@ -345,10 +338,10 @@ impl Planner {
             let of_sink = self.destinations.iter_mut().filter(|(id, _)| id.sink == delivery.destination.sink);
             let members = of_sink.flat_map(|(_, destination)| destination.members.values_mut());
             members.for_each(|member| member.try_again(now));
-        }
-        // The evidence is planned together with the result, so that it is not lost if the process ends.
-        if late_evidence && step == DeliveryStep::Sent {
-            rows.extend(self.plan_evidence(&delivery.destination, &outcome.incomplete, now));
+            // The evidence is planned together with the result, so that it is not lost if the process ends.
+            if late_evidence {
+                rows.extend(self.plan_evidence(&delivery.destination, &outcome.incomplete, now));
+            }
         }
         self.forget(now);
         rows

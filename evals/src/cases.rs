@@ -593,7 +593,7 @@ mod tests {
         let found = beside(&set, std::slice::from_ref(&run));
         assert_eq!((found.known, found.rejected.len()), (1, 0));
         let found = beside(&set, &[Decided { decision: "reject".to_owned(), ..run }]);
-        assert_eq!((found.known, found.rejected.len()), (0, 1), "nobody accepts it any more");
+        assert_eq!((found.known, found.rejected.len()), (0, 1), "no reviewer accepts it now");
     }
 
     #[test]

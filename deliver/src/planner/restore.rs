@@ -88,12 +88,8 @@ impl Planner {
             DeliveryStep::Failed => destination.attempt = destination.attempt.max(row.attempt),
             DeliveryStep::Sent | DeliveryStep::Refused => {
                 let sent_at = (row.step == DeliveryStep::Sent && row.missed != Some(true)).then_some(row.written_at);
-                member.settle(row.transition, sent_at);
-                match row.step {
-                    DeliveryStep::Sent => member.refused = None,
-                    _ if row.state != Status::Resolved && row.kind != Kind::Evidence => member.refuse(row.written_at),
-                    _ => {}
-                }
+                let refused_at = (row.step == DeliveryStep::Refused).then_some(row.written_at);
+                member.settle(row.transition, sent_at, refused_at);
                 if row.kind == Kind::Evidence {
                     (destination.resent_at, destination.attempt) = (Some(row.written_at), 0);
                 } else if row.missed != Some(true) {
