@@ -198,6 +198,14 @@ impl Broker {
         assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
 
+    /// Returns the number of members of a consumer group, those that still join included; real brokers only.
+    pub(crate) fn members(&self, group: &str) -> usize {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client");
+        let found = client.fetch_group_list(Some(group), patience()).expect("the broker answers");
+        found.groups().iter().map(|group| group.members().len()).sum()
+    }
+
     fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client for administration");

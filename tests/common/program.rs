@@ -97,6 +97,13 @@ impl Setup {
         self.dir.path().join("bellwether.toml")
     }
 
+    /// Returns the name of its consumer group.
+    pub(crate) fn group(&self) -> String {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration exists");
+        let config: toml::Table = text.parse().expect("the configuration is TOML");
+        config["kafka"]["group"].as_str().expect("a name").to_owned()
+    }
+
     /// Returns the root of the tables.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("tables")

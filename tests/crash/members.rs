@@ -54,6 +54,21 @@ fn all_commit(workers: &[Running]) {
 }
 
 #[test]
+fn a_worker_that_ends_while_it_joins_leaves_its_group() {
+    let Some(broker) = real_broker() else { return };
+    let topic = broker.topic("joining", PARTITIONS);
+    let setup = in_a_group(broker, &topic, "150ms");
+    let group = setup.group();
+    // The topic is empty, so the worker has caught up before the group has answered.
+    setup.catch_up_role("ingest");
+    assert_eq!(broker.members(&group), 0);
+    let worker = setup.start("ingest");
+    until_or(|| (broker.members(&group) > 0).then_some(()), || worker.printed());
+    leave(worker);
+    assert_eq!(broker.members(&group), 0);
+}
+
+#[test]
 fn two_workers_that_join_leave_and_die_under_load_store_every_message_once() {
     let Some(broker) = real_broker() else { return };
     let mut random = Random::new("crash::members::two");

@@ -67,6 +67,10 @@ const BURST_MESSAGES: u64 = 256;
 /// Longest wait for the last commits on shutdown: below the default session timeout of 45 s.
 const DRAIN_MICROS: i64 = 20_000_000;
 
+/// Longest wait for the group's answer on shutdown. The first one takes 3 s by the broker's default
+/// (`group.initial.rebalance.delay.ms`).
+const JOIN_MICROS: i64 = 6_000_000;
+
 /// The polling thread.
 pub(crate) struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
@@ -485,7 +489,24 @@ impl Poller {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.catching_up = None;
+        self.finish_joining();
         self.consumer.unsubscribe();
         Ok(())
+    }
+
+    /// Waits until the group has answered. A broker handles the requests of a connection in order, so it would never see that a
+    /// client leaves that still waits for its partitions: to the group it would be a member, and the next worker would wait
+    /// for it, up to `max.poll.interval.ms`.
+    fn finish_joining(&self) {
+        let deadline = self.clock.now_micros() + JOIN_MICROS;
+        let is_reachable = || self.health.status().broker.is_none();
+        while self.consumer.context().is_joining()
+            && is_reachable()
+            && !self.stop_now.is_cancelled()
+            && self.clock.now_micros() < deadline
+        {
+            // A message is dropped: no table has it, so the next worker reads it.
+            drop(self.consumer.poll(POLL));
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Both run on the polling thread. Only the task that polls end offsets takes the lock from another thread, and briefly.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,6 +91,8 @@ pub(crate) struct Context {
     open: Mutex<OpenBatch>,
     pub(crate) metrics: IngestMetrics,
     clock: Arc<dyn Clock>,
+    /// The client has asked for partitions, and the group has not answered yet.
+    joining: AtomicBool,
 }
 
 // === impl Context ===
@@ -102,11 +105,16 @@ impl Context {
         metrics: IngestMetrics,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { assigner, health, open: Mutex::new(open), metrics, clock }
+        Self { assigner, health, open: Mutex::new(open), metrics, clock, joining: AtomicBool::new(true) }
     }
 
     pub(crate) fn open(&self) -> MutexGuard<'_, OpenBatch> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns true from the time the client asks the group for partitions until it has them, which may be none.
+    pub(super) fn is_joining(&self) -> bool {
+        self.joining.load(Ordering::Relaxed)
     }
 
     /// Starts each new partition at its recorded offset.
@@ -299,6 +307,8 @@ impl ConsumerContext for Context {
                 self.release_all(consumer)
             }
         };
+        // After losing partitions, the client joins again.
+        self.joining.store(error != RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS, Ordering::Relaxed);
         if let Err(error) = done {
             self.open().error = Some(error);
         }
