@@ -25,6 +25,10 @@ pub(crate) struct AlertEvidence<'a> {
     pub(crate) sketches: bool,
     /// The rule's query counts bad runs as `events`, not the good ones.
     pub(crate) counts_events: bool,
+    /// Column of the rule's query with the totals by random group of sessions of bad (or of good) runs; none without sessions.
+    pub(crate) groups: Option<&'static str>,
+    /// First window of the release.
+    pub(crate) started: Minute,
     /// Windows from this moment to another.
     pub(crate) from: Minute,
     pub(crate) to: Minute,
@@ -68,9 +72,11 @@ pub(crate) fn evidence_sql(alert: &AlertEvidence<'_>) -> String {
     let first = starts.filter(|(name, _)| of_subject(name)).map(|(_, start)| *start).min().unwrap_or(alert.from);
     // The evidence of all strata may begin before the numbers of one, or before a change.
     let from = alert.evidence.log_e_from.unwrap_or(first);
-    conditions.push(format!("window_start >= {} AND window_start < {}", moment(from), moment(alert.to)));
+    if let Detector::Regression(settings) = alert.detector {
+        return regression::query(alert, settings, &conditions, from);
+    }
+    conditions.push(within(from, alert.to));
     match alert.detector {
-        Detector::Regression(settings) => regression::query(alert, settings, &conditions),
         Detector::Ratio(settings) => ratio(alert, settings, &conditions),
         Detector::Histogram(settings) if alert.sketches => histogram(alert, settings, &conditions),
         Detector::Occurrence(_) => format!(
@@ -84,6 +90,11 @@ pub(crate) fn evidence_sql(alert: &AlertEvidence<'_>) -> String {
             conditions.join(" AND ")
         ),
     }
+}
+
+/// Returns the SQL condition for windows from one moment to another.
+fn within(from: Minute, to: Minute) -> String {
+    format!("window_start >= {} AND window_start < {}", moment(from), moment(to))
 }
 
 /// Returns the SQL conditions for the rows of the release and for those of its baseline: all releases in full rollout, or only
@@ -144,8 +155,10 @@ fn histogram(alert: &AlertEvidence<'_>, settings: &Histogram, conditions: &[Stri
          numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (ORDER BY window_start) AS block\n    FROM counted\n    WHERE runs_a + runs_b > 0\n),\n\
          blocks AS (\n    SELECT block, sum(runs_a) AS runs_a, sum(runs_b) AS runs_b, sketch_merge(sketch_a) AS sketch_a, sketch_merge(sketch_b) AS sketch_b,\n        \
          max(block) OVER () AS last_block\n    FROM numbered\n    GROUP BY block\n)\n\
+         -- The detector counts in bins of 20 %, and so do the values; the last two columns are those of the sketches themselves.\n\
          SELECT 0 AS baseline_events, sum(runs_a) AS baseline_runs, 0 AS canary_events, sum(runs_b) AS canary_runs,\n    \
-         sketch_quantile(sketch_merge(sketch_a), {share}) AS baseline_value, sketch_quantile(sketch_merge(sketch_b), {share}) AS canary_value\n\
+         histogram_quantile(sketch_merge(sketch_a), {share}) AS baseline_value, histogram_quantile(sketch_merge(sketch_b), {share}) AS canary_value,\n    \
+         sketch_quantile(sketch_merge(sketch_a), {share}) AS baseline_within_1_percent, sketch_quantile(sketch_merge(sketch_b), {share}) AS canary_within_1_percent\n\
          FROM blocks\nWHERE (block < last_block OR least(runs_a, runs_b) >= {runs}) AND runs_a > 0 AND runs_b > 0",
         sql = alert.subject.rule.sql,
         conditions = conditions.join(" AND "),

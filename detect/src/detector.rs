@@ -22,7 +22,6 @@ macro_rules! packed_state {
 }
 
 mod burn_rate;
-mod clusters;
 mod distance;
 mod drift;
 mod histogram;

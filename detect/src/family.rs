@@ -35,7 +35,7 @@ use crate::windows::{Key, Windows};
 use sides::Sides;
 
 /// Minutes before the start of a series from which the properties of its baseline are learned.
-const PRIMED: i64 = 4 * HOUR;
+pub const PRIMED_MINUTES: i64 = 4 * HOUR;
 
 /// Hours of the past that are kept beyond those that a detector learns from: for windows that are judged again.
 const SPARE_HOURS: i64 = REACH / HOUR + 24;
@@ -336,7 +336,7 @@ impl Family {
         let (compares, pinned) = (self.detector.compares_releases(), self.policy.pinned.as_ref());
         let started = track.started();
         if compares && track.next() == Minute::MIN {
-            for before in self.sides(started - PRIMED, started) {
+            for before in self.sides(started - PRIMED_MINUTES, started) {
                 let rows = before.rows(release, pinned);
                 track.prime(&Window { start: before.start, historical: false, wander: None, rows });
             }

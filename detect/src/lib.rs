@@ -38,7 +38,7 @@ pub use budget::{Budget, Thresholds};
 pub use crowd::{Crowd, CrowdMember};
 pub use detector::{Detector, DetectorState, Signal, Verdict};
 pub use evidence::{BaselineKind, Evidence, StratumEvidence};
-pub use family::{BaselinePolicy, Cell, Family, SeriesUpdate};
+pub use family::{BaselinePolicy, Cell, Family, PRIMED_MINUTES, SeriesUpdate};
 pub use gate::{Comparison, Decision, Finding, Gate, GateReason, GateVerdict, Guardrail, Slice};
 pub use hours::Hours;
 pub use machine::{AlertMachine, AlertState, AlertTiming, Transition};

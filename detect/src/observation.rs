@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bellwether_stats::clusters::GroupTotals;
 use bellwether_stats::pack::{Pack, Packed, Packer, Unpacker};
 use bellwether_stats::packed;
 use bellwether_stats::wander::Wander;
@@ -324,6 +325,10 @@ impl Measure {
 }
 
 impl Groups {
+    pub(crate) fn totals(&self) -> GroupTotals<'_> {
+        GroupTotals { events: &self.events, runs: &self.runs }
+    }
+
     /// Adds totals by group.
     pub(crate) fn add(&mut self, events: &[i64], runs: &[i64]) {
         add_lists(&mut self.events, events);

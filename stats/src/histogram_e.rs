@@ -98,6 +98,22 @@ pub fn value_at(place: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
+/// Returns the fractional position of a quantile in counts by bin, values spread evenly within a bin; none without
+/// counts.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub fn place_of(counts: &[u64], q: f64) -> Option<f64> {
+    let total: f64 = counts.iter().map(|count| *count as f64).sum();
+    let mut below = 0.0;
+    for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let here = *count as f64;
+        if below + here >= q * total {
+            return Some(place as f64 + (q * total - below) / here);
+        }
+        below += here;
+    }
+    None
+}
+
 /// Returns the width of a bin on the logarithmic scale: ln of the ratio between its bounds.
 pub fn bin_width() -> f64 {
     9.0 * ((1.0 + sketch::RELATIVE_ERROR) / (1.0 - sketch::RELATIVE_ERROR)).ln()

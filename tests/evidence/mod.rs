@@ -28,7 +28,7 @@ const MINUTES: i64 = 175;
 const MINUTE: i64 = 60_000_000;
 
 /// Rules of the tests; the others would only take time.
-const RULES: [&str; 3] = ["success_regression", "cost_regression", "tool_failure_regression"];
+const RULES: [&str; 4] = ["success_regression", "cost_regression", "tool_failure_regression", "latency_regression"];
 
 /// Names in the events, which a test may make hostile.
 #[derive(Clone, Copy)]
@@ -186,6 +186,35 @@ async fn page(feed: &Feed, record: &AlertRecord) -> Page {
 async fn fired(feed: &Feed, rule: &str) -> AlertRecord {
     let condition = format!("rule = '{rule}' AND state = 'firing' AND state_from <> 'firing'");
     records(feed, &condition).await.into_iter().next().unwrap_or_else(|| panic!("{rule} fires"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sql_of_an_alert_about_runs_in_sessions_returns_its_numbers() {
+    let mut events = traffic(NAMES, |n| n % 10 < 4);
+    let mut numbers = BTreeMap::<String, i64>::new();
+    for event in &mut events {
+        let release = event["data"]["release"]["id"].as_str().expect("a release").to_owned();
+        let number = numbers.entry(release.clone()).or_default();
+        *number += 1;
+        // Of each 40 runs, one session has all that failed.
+        let failed = event["data"]["outcome"]["status"] == "failure";
+        let session = if failed { *number / 40 } else { 1000 + *number / 5 };
+        event["data"]["session_id"] = json!(format!("{release}-{session}"));
+        let slower = if release == "r18" { 1.4 } else { 1.0 };
+        let took = (800.0 + f64::from(i32::try_from(*number * 37 % 211).expect("small")) * 30.0) * slower * 1000.0;
+        let ended = event["data"]["ended_at"].as_str().expect("a time");
+        let ended = humantime::parse_rfc3339(ended).expect("a time");
+        let started = ended - std::time::Duration::from_secs_f64(took / 1e6);
+        event["data"]["started_at"] = json!(humantime::format_rfc3339_micros(started).to_string());
+    }
+    let feed = watched(&events).await;
+    for rule in ["success_regression", "latency_regression"] {
+        let record = fired(&feed, rule).await;
+        let of_sessions = record.notes.contains("runs of one session are correlated");
+        assert_eq!(of_sessions, rule == "success_regression", "{:?}", record.notes);
+        let page = page(&feed, &record).await;
+        assert!(page.evidence.reproduce.as_ref().is_some_and(|sql| sql.checked), "{:#?}", page.evidence.notes);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -251,6 +251,10 @@ impl ActiveRule {
             pinned: entry.family.pinned(),
             sketches: self.returns("sketch"),
             counts_events: self.returns("events"),
+            groups: ["groups_events", "groups_good"]
+                .into_iter()
+                .find(|column| self.returns("groups_runs") && self.returns(column)),
+            started: begun,
             from,
             to: record.transition.at,
         };

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use bellwether_detect::detector::{COMBINED_STRATUM, Regression};
-use bellwether_detect::{Evidence, Minute};
+use bellwether_detect::{Evidence, Minute, PRIMED_MINUTES};
 use bellwether_queries::quoted;
 
-use super::{AlertEvidence, arms, list, moment};
+use super::{AlertEvidence, arms, list, moment, within};
 use crate::rule::Rule;
 
-/// Returns the query for the blocks of a comparison and their evidence.
-pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[String]) -> String {
+/// Returns the query for the blocks of a comparison, from a window on, and their evidence.
+pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[String], from: Minute) -> String {
     let rule = alert.subject.rule;
     let (own, other) = arms(alert);
     let events = if alert.counts_events { "events" } else { "runs - good" };
@@ -21,18 +21,25 @@ pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions
     // Strata that share their runs may have an event without a run of their own.
     let bad = |of: String, all: String| if settings.shared_runs { of } else { format!("least({of}, {all})") };
     let (counted, source) = counted(alert.evidence, settings);
+    // The runs before the release began show how strongly runs of one session are correlated, too.
+    let first = if alert.groups.is_some() { alert.started.saturating_sub(PRIMED_MINUTES).min(from) } else { from };
+    let conditions: Vec<String> = conditions.iter().cloned().chain([within(first, alert.to)]).collect();
     format!(
         "WITH observations AS (\n{sql}\n),\n\
-         placed AS (\n    SELECT window_start, {stratum} AS stratum, {events} AS events, runs, {own} AS own,\n        \
+         placed AS (\n    SELECT window_start, {stratum} AS stratum, {events} AS events, runs,{groups} {own} AS own,\n        \
          {other} AS other\n    FROM observations\n    WHERE {conditions}\n),\n\
+         {sessions}\
          arms AS (\n    SELECT window_start, stratum,\n        {ea} AS events_a, {ra} AS runs_a,\n        {eb} AS events_b, {rb} AS runs_b\n    \
-         FROM placed\n    WHERE own OR other\n    GROUP BY window_start, stratum\n),\n\
+         FROM placed\n    WHERE (own OR other){judged_from}\n    GROUP BY window_start, stratum\n),\n\
          {counted}numbered AS (\n    SELECT *, block_number(window_start, runs_a, runs_b, {runs}, {minutes}) OVER (PARTITION BY stratum ORDER BY window_start) AS block\n    \
          FROM {source}\n    WHERE runs_a + runs_b > 0\n),\n\
          blocks AS (\n    SELECT stratum, block, min(window_start) AS starts, max(window_start) AS ends, sum(events_a) AS events_a, sum(runs_a) AS runs_a,\n        \
          sum(events_b) AS events_b, sum(runs_b) AS runs_b, max(block) OVER (PARTITION BY stratum) AS last_block\n    \
          FROM numbered\n    GROUP BY stratum, block\n),\n\
-         {judged}",
+         -- A block closes when both arms have enough runs, or when a window comes that is too late for it.\n\
+         ended AS (\n    SELECT *, CASE WHEN least(runs_a, runs_b) >= {runs} THEN ends\n        \
+         ELSE lead(starts) OVER (PARTITION BY stratum ORDER BY block) END AS closed_at\n    FROM blocks\n),\n\
+         {closed}{judged}",
         sql = rule.sql,
         stratum = stratum(rule),
         ea = bad(sum("events", "other"), sum("runs", "other")),
@@ -40,10 +47,36 @@ pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions
         eb = bad(sum("events", "own"), sum("runs", "own")),
         rb = sum("runs", "own"),
         conditions = conditions.join(" AND "),
+        groups = alert.groups.map(|events| format!(" {events}, groups_runs,")).unwrap_or_default(),
+        sessions = alert.groups.map(sessions).unwrap_or_default(),
+        judged_from =
+            if alert.groups.is_some() { format!(" AND window_start >= {}", moment(from)) } else { String::new() },
+        closed = closed(alert.groups.is_some()),
         runs = settings.block_runs,
         minutes = settings.block_minutes,
         judged = if alert.evidence.is_detected { detected(alert, settings) } else { judged(alert, settings) },
     )
+}
+
+/// Returns the relation with the fraction of the evidence that correlated sessions leave, as the runs before each window show it.
+fn sessions(events: &str) -> String {
+    format!(
+        "-- Runs of one session are correlated: evidence is multiplied by 1 over the design effect of the runs before.\n\
+         sessions AS (\n    SELECT window_start, min(tempering) AS tempering\n    FROM (\n        \
+         SELECT window_start, session_tempering(own, {events}, groups_runs) OVER (\n            \
+         ORDER BY window_start GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS tempering\n        \
+         FROM placed\n        WHERE own OR other\n    )\n    GROUP BY window_start\n),\n"
+    )
+}
+
+/// Returns the relation of the blocks with the tempering of each, 1 for one that still fills.
+fn closed(in_sessions: bool) -> &'static str {
+    if in_sessions {
+        "closed AS (\n    SELECT ended.*, coalesce(tempering, 1) AS tempering\n    FROM ended\n    \
+         LEFT JOIN sessions ON sessions.window_start = ended.closed_at\n),\n"
+    } else {
+        "closed AS (\n    SELECT *, 1 AS tempering\n    FROM ended\n),\n"
+    }
 }
 
 /// Returns the SQL expression for the stratum of a row.
@@ -100,16 +133,12 @@ fn counted(evidence: &Evidence, settings: &Regression) -> (String, &'static str)
 /// Returns the end of the query if the evidence is that of the e-detector: of all blocks, in the order in which they closed.
 fn detected(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
     format!(
-        "-- A block closes when both arms have enough runs, or when a window comes that is too late for it.\n\
-         closed AS (\n    SELECT *, CASE WHEN least(runs_a, runs_b) >= {runs} THEN ends\n        \
-         ELSE lead(starts) OVER (PARTITION BY stratum ORDER BY block) END AS closed_at\n    FROM blocks\n),\n\
-         steps AS (\n    SELECT closed_at, sum_increments(e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS increments\n    \
+        "steps AS (\n    SELECT closed_at, sum_increments(e2x2_increments(events_a, runs_a, events_b, runs_b, {margin})) AS increments\n    \
          FROM closed\n    WHERE closed_at IS NOT NULL\n    GROUP BY closed_at\n),\n\
          detector AS (\n    SELECT closed_at, esr(increments) OVER (ORDER BY closed_at) AS log_e\n    FROM steps\n)\n\
          {note}-- The evidence is that of a change at an unknown time since the release began.\n\
          SELECT (SELECT greatest(log_e, 0) FROM detector ORDER BY closed_at DESC LIMIT 1) AS log_e,\n    {numbers}\n\
          FROM closed\nWHERE closed_at IS NOT NULL",
-        runs = settings.block_runs,
         margin = margin(alert.evidence, settings.margin),
         note = sampled_note(alert.evidence),
         numbers = numbers(alert.evidence, settings),
@@ -136,7 +165,7 @@ fn judged(alert: &AlertEvidence<'_>, settings: &Regression) -> String {
         (String::new(), format!("stratified_log_e(stratum, e2x2_increments({table}, {margin}))"))
     };
     format!(
-        "judged AS (\n    -- A block that still fills is no evidence.\n    SELECT stratum, starts, {ea}, {ra},\n        {eb}, {rb}\n    FROM blocks\n){parts}\n\
+        "judged AS (\n    -- A block that still fills is no evidence.\n    SELECT stratum, starts, tempering, {ea}, {ra},\n        {eb}, {rb}\n    FROM closed\n){parts}\n\
          {note}SELECT {log_e} AS log_e,\n    {numbers}\nFROM judged",
         ea = closed("events_a"),
         ra = closed("runs_a"),
@@ -188,10 +217,10 @@ fn sampled_note(evidence: &Evidence) -> &'static str {
     }
 }
 
-/// Returns the margin and the tempering. For unevenly sampled runs these are the odds ratio that such samples would show.
+/// Returns the margin and the tempering of a block. For unevenly sampled runs these are the odds ratio that such samples would show.
 fn margin(evidence: &Evidence, margin: f64) -> String {
     if evidence.sampling.is_empty() {
-        return margin.to_string();
+        return format!("{margin}, tempering");
     }
     let by_stratum = |of: fn(&(Arc<str>, f64, f64)) -> f64, times: f64| {
         let cases: Vec<String> = evidence
@@ -201,5 +230,5 @@ fn margin(evidence: &Evidence, margin: f64) -> String {
             .collect();
         format!("CASE stratum {} ELSE {times:?} END", cases.join(" "))
     };
-    format!("{}, {}", by_stratum(|stratum| stratum.1, margin), by_stratum(|stratum| stratum.2, 1.0))
+    format!("{}, tempering * {}", by_stratum(|stratum| stratum.1, margin), by_stratum(|stratum| stratum.2, 1.0))
 }

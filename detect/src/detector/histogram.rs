@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
-use bellwether_stats::histogram_e::{Direction, Tilts, bin_width};
+use bellwether_stats::histogram_e::{self, Direction, Tilts, bin_width};
 use bellwether_stats::pack::Packer;
 use bellwether_stats::sequential::{EDetector, EvidenceSums};
 
@@ -239,20 +239,10 @@ impl State {
 }
 
 /// Returns the position of a quantile, in bins and fractions of them.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn place_of(measure: &Measure, q: f64) -> Option<f64> {
     let even = measure.arm().weight().is_some();
     let bins = if even { counts_of(&measure.bins) } else { measure.weighted_bins() };
-    let total: f64 = bins.iter().map(|bin| *bin as f64).sum();
-    let mut below = 0.0;
-    for (place, bin) in bins.iter().enumerate().filter(|(_, bin)| **bin > 0) {
-        let here = *bin as f64;
-        if below + here >= q * total {
-            return Some(place as f64 + (q * total - below) / here);
-        }
-        below += here;
-    }
-    None
+    histogram_e::place_of(&bins, q)
 }
 
 impl DetectorState for State {
@@ -356,5 +346,5 @@ impl DetectorState for State {
 
 /// Returns a quantile in the unit of the quantity, accurate to the width of a bin.
 fn quantile(measure: &Measure, q: f64) -> Option<f64> {
-    place_of(measure, q).map(bellwether_stats::histogram_e::value_at)
+    place_of(measure, q).map(histogram_e::value_at)
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
+use bellwether_stats::clusters::session_tempering;
 use bellwether_stats::e2x2::{ODDS_RATIOS, Table, Test};
 use bellwether_stats::pack::Packer;
 use bellwether_stats::packed;
@@ -16,12 +17,11 @@ use bellwether_stats::ratio_cs::{TIGHTEST_AT, interval};
 use bellwether_stats::sequential::{EDetector, EvidenceSums, stratified_log_e};
 use bellwether_stats::wander::{UNKNOWN, Wander, table_variance};
 
-use super::clusters::tempering;
 use super::tally::{Block, Tally};
 use super::{AS_LIKELY, Absence, DetectorState, Past, Recovery, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence, StratumEvidence};
-use crate::observation::{Measure, Minute, SmallGroups, Window};
+use crate::observation::{Groups, Measure, Minute, SmallGroups, Window};
 use crate::sorted::Sorted;
 use crate::weights::{Arm, Factor, SamplingScheme};
 
@@ -168,7 +168,8 @@ impl State {
 
     /// Returns the tempering for correlation within sessions, estimated from the runs before this block.
     fn tempering(&self) -> f64 {
-        tempering(&self.groups.each_ref().map(SmallGroups::groups))
+        let groups = self.groups.each_ref().map(SmallGroups::groups);
+        session_tempering(groups.iter().map(Groups::totals))
     }
 
     fn stratum(&mut self, name: &Arc<str>) -> Arc<str> {

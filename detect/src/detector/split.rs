@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use bellwether_stats::Invalid;
+use bellwether_stats::clusters::design_effect;
 use bellwether_stats::pack::Packer;
 use bellwether_stats::srm::{CONCENTRATION, log_e};
 
-use super::clusters::design_effect;
 use super::{Absence, DetectorState, Past, Signal, Verdict, weigh};
 use crate::budget::Thresholds;
 use crate::evidence::{BaselineKind, Evidence};
@@ -75,7 +75,7 @@ impl State {
     /// correlated.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
     fn effective(&self) -> [u64; 2] {
-        let weight = design_effect(&self.groups).map_or(1.0, |(effect, _)| 1.0 / effect.max(1.0));
+        let weight = design_effect(self.groups.totals()).map_or(1.0, |(effect, _)| 1.0 / effect.max(1.0));
         // If releases are sampled differently, a run counts its weight over the maximum weight.
         let alike = self.arms[0].weight().is_some() && self.arms[0].weight() == self.arms[1].weight();
         let of_one = if alike { None } else { Some(self.max_weight.weight() as f64 / ONE as f64) };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Family, PRIMED, SPARE_HOURS, series_key};
+use super::{Family, PRIMED_MINUTES, SPARE_HOURS, series_key};
 use crate::budget::Budget;
 use crate::detector::HOUR;
 use crate::machine::AlertState;
@@ -26,7 +26,7 @@ impl Family {
     /// Returns the first window that a series reads when it is judged again from a checkpoint.
     fn read_from(&self, track: &Track, checkpoint: Minute) -> Minute {
         match checkpoint {
-            Minute::MIN if self.detector.compares_releases() => track.started().saturating_sub(PRIMED),
+            Minute::MIN if self.detector.compares_releases() => track.started().saturating_sub(PRIMED_MINUTES),
             Minute::MIN => track.started(),
             _ => checkpoint.div_euclid(HOUR) * HOUR,
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use bellwether_stats::clusters::{GroupTotals, session_tempering};
 use bellwether_stats::drift::{HourCounts, WeeklyBaseline};
 use bellwether_stats::sequential::{EvidenceSums, FixedPoint, LogSum, stratified_log_e};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -42,6 +43,7 @@ pub(super) fn all() -> Vec<AggregateUDF> {
         udaf::<LogSumExp>(&LOG_SUM_EXP),
         udaf::<LogMeanExp>(&LOG_MEAN_EXP),
         udaf::<SeasonalBaseline>(&SEASONAL_BASELINE),
+        udaf::<SessionTempering>(&SESSION_TEMPERING),
     ]
 }
 
@@ -111,6 +113,24 @@ static SEASONAL_BASELINE: Spec = Spec {
           `baseline_increments`. Exclude the current day and hours during alerts. Null below 24 hours with runs.",
     example: "SELECT seasonal_baseline(to_timestamp(1767571200 + n * 3600), 4, 50) AS baseline \
               FROM unnest(range(0, 336)) AS r(n)",
+};
+
+static SESSION_TEMPERING: Spec = Spec {
+    name: "session_tempering",
+    arguments: &[
+        ("canary", ArgumentKind::Fact, "true for the totals of the canary, false for those of the baseline"),
+        ("totals_events", ArgumentKind::Numbers, "runs with the outcome by random group, as returned by random_groups"),
+        ("totals_runs", ArgumentKind::Numbers, "runs by random group"),
+    ],
+    required: 3,
+    nulls: false,
+    doc: "Factor of log-increments for runs in sessions, 0 to 1: 1 over the design effect, estimated from totals by random \
+          group of both arms, and shrunk towards ½ while events are few. 1 without sessions. The last argument of \
+          `e2x2_increments`; to be valid, take the totals before the block.",
+    example: "SELECT session_tempering(release = 'b', failed, runs) AS tempering FROM (SELECT release, \
+              random_groups(random_group(session), failed) AS failed, random_groups(random_group(session), 1) AS runs \
+              FROM (SELECT CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END AS release, 's' || (n / 10) AS session, \
+              CASE WHEN n % 70 < 10 THEN 1 ELSE 0 END AS failed FROM unnest(range(0, 900)) AS r(n)) GROUP BY release)",
 };
 
 /// Writes a state as consecutive little-endian integers.
@@ -391,6 +411,52 @@ impl State for SeasonalBaseline {
     }
     fn size(&self) -> usize {
         size_of::<Self>() + self.0.len() * 48
+    }
+}
+
+/// Totals by random group of the baseline and of the canary: events, runs.
+#[derive(Debug, Default)]
+struct SessionTempering([[Vec<i64>; 2]; 2]);
+
+impl SessionTempering {
+    fn add(&mut self, arm: usize, more: [&[i64]; 2]) {
+        for (sums, more) in self.0[arm].iter_mut().zip(more) {
+            if sums.len() < more.len() {
+                sums.resize(more.len(), 0);
+            }
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        }
+    }
+}
+
+impl State for SessionTempering {
+    const OUTPUT: ArgumentKind = ArgumentKind::Number;
+    fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
+        #[expect(clippy::cast_possible_truncation, reason = "totals are whole numbers far below 2^53")]
+        let totals =
+            |place| -> Result<Vec<i64>> { Ok(row.numbers(place)?.iter().map(|total| *total as i64).collect()) };
+        self.add(usize::from(row.fact(0) == Some(true)), [&totals(1)?, &totals(2)?]);
+        Ok(())
+    }
+    fn write(&self, bytes: &mut StateWriter) {
+        for totals in self.0.as_flattened() {
+            bytes.length(totals.len());
+            totals.iter().for_each(|total| bytes.long(*total));
+        }
+    }
+    fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
+        let mut totals = || (0..bytes.length()?).map(|_| bytes.long()).collect::<Result<Vec<i64>>>();
+        for arm in 0..2 {
+            self.add(arm, [&totals()?, &totals()?]);
+        }
+        Ok(())
+    }
+    fn value(&self) -> Option<Value> {
+        let arms = self.0.iter().map(|[events, runs]| GroupTotals { events, runs });
+        Some(Value::Number(session_tempering(arms)))
+    }
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.0.as_flattened().iter().map(|totals| totals.capacity() * 8).sum::<usize>()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bellwether_stats::drift::{HourCounts, WeeklyBaseline, bernoulli_increments, bernoulli_log_ratio, hour_of_week};
 use bellwether_stats::e2x2::{Table, Test, kish_tempering, odds_ratio_interval};
-use bellwether_stats::histogram_e::{Direction, Tilts, histogram_of};
+use bellwether_stats::histogram_e::{Direction, Tilts, histogram_of, place_of, value_at};
 use bellwether_stats::interval::Interval;
 use bellwether_stats::special::log_mean_exp;
 use bellwether_stats::{Sketch, ebh, rare, sequential, srm};
@@ -179,6 +179,19 @@ static HISTOGRAM_OF: Spec = Spec {
     example: "SELECT histogram_of(sketch_of(ms, 1)) AS counts FROM (VALUES (120), (240)) AS t(ms)",
 };
 
+static HISTOGRAM_QUANTILE: Spec = Spec {
+    name: "histogram_quantile",
+    arguments: &[
+        ("sketch", SketchKind, "a sketch, as returned by sketch_of or sketch_merge"),
+        ("q", Number, "the quantile, 0 to 1"),
+    ],
+    required: 2,
+    nulls: false,
+    doc: "Quantile as an alert states it: interpolated in the bins of `histogram_of`, which are 20 % wide. \
+          `sketch_quantile` is accurate to 1 %. Null for an empty sketch.",
+    example: "SELECT histogram_quantile(sketch_of(ms, 1), 0.5) AS median FROM (VALUES (120), (240), (360)) AS t(ms)",
+};
+
 const TWO_HISTOGRAMS: &[(&str, super::arguments::ArgumentKind, &str)] = &[
     ("baseline", Counts, "counts of the baseline in this block, by bin"),
     ("canary", Counts, "counts of the canary in this block, by bin"),
@@ -226,6 +239,14 @@ fn histograms() -> Vec<ScalarUDF> {
         scalar(&HISTOGRAM_OF, Counts, |row| {
             let sketch = Sketch::decode(row.bytes(0)).map_err(|error| row.wrong(error))?;
             Ok(Some(Value::Counts(histogram_of(&sketch))))
+        }),
+        scalar(&HISTOGRAM_QUANTILE, Number, |row| {
+            let q = row.number(1);
+            if !(0.0..=1.0).contains(&q) {
+                return Err(row.wrong(format_args!("q is `{q}`; it must be between 0 and 1")));
+            }
+            let sketch = Sketch::decode(row.bytes(0)).map_err(|error| row.wrong(error))?;
+            Ok(place_of(&histogram_of(&sketch), q).map(|place| Value::Number(value_at(place))))
         }),
         scalar(&EHIST, Numbers, |row| {
             let tilts = Tilts::ordered(&row.counts(2)?, Direction::Up);

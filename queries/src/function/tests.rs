@@ -127,11 +127,12 @@ fn blocks(backwards: bool) -> Arc<MemTable> {
 
 #[tokio::test]
 async fn any_order_and_any_grouping_of_rows_gives_the_same_bits() {
-    const QUERIES: [&str; 5] = [
+    const QUERIES: [&str; 6] = [
         "SELECT log_e(sum_increments(e2x2_increments(fa, ra, fb, rb, 1.1, 0.7))) FROM blocks",
         "SELECT stratified_log_e('t' || (n % 5), e2x2_increments(fa, ra, fb, rb)) FROM blocks",
         "SELECT log_sum_exp(fa * 1.7 - fb * 13.1) FROM blocks",
         "SELECT log_mean_exp(fa * 1.7 - fb * 13.1) FROM blocks",
+        "SELECT session_tempering(n % 3 = 0, [fa, fb], [ra, rb]) FROM blocks",
         "SELECT unnest(b) FROM (SELECT seasonal_baseline(to_timestamp(n * 3600), fa, ra) AS b FROM blocks)",
     ];
     let mut answers: Vec<Vec<Vec<Option<u64>>>> = Vec::new();
@@ -207,6 +208,7 @@ async fn bad_arguments_have_clear_messages() {
             "SELECT e2x2(1, 2, 3)",
             "e2x2 takes 6, not 3 arguments; hint: e2x2(events_a, total_a, events_b, total_b, psi, psi0)",
         ),
+        ("SELECT histogram_quantile(sketch_of(1, 1), 1.5)", "q is `1.5`; it must be between 0 and 1"),
         ("SELECT e2x2_increments(1, 2)", "takes 4 to 6, not 2 arguments"),
         ("SELECT e2x2_increments('a', 2, 3, 4)", "`events_a` is a whole number, not Utf8"),
         ("SELECT e2x2_increments(3, 2, 3, 4)", "events is `3 of 2`; it must be at most the runs"),
