@@ -493,16 +493,12 @@ fn pagerduty(reader: &mut ConfigReader<'_>) -> WebhookSecrets {
 }
 
 fn deliver(reader: &mut ConfigReader<'_>, text: &str) -> DeliverSettings {
-    let parsed = DeliverSettings::parse(text).and_then(|settings| match crate::deliver::problems(&settings) {
-        problems if problems.is_empty() => Ok(settings),
-        problems => Err(problems),
-    });
-    parsed.unwrap_or_else(|problems| {
-        for problem in problems {
-            reader.problem("deliver", &format!("is invalid: {problem}"));
-        }
-        DeliverSettings::default()
-    })
+    let (settings, mut problems) = DeliverSettings::read(text);
+    problems.extend(crate::deliver::problems(&settings));
+    for problem in &problems {
+        reader.problem("deliver", &format!("is invalid: {problem}"));
+    }
+    if problems.is_empty() { settings } else { DeliverSettings::default() }
 }
 
 fn links(reader: &mut ConfigReader<'_>) -> LinkSettings {
@@ -736,6 +732,8 @@ mod tests {
         let route = "[[deliver.routes]]\nname = \"r\"\nsinks = [\"fil\"]\n";
         assert!(refused(&format!("{sink}{route}")).contains("`deliver` is invalid: route `r`"));
         assert!(refused("deliver.sinks.a = { kind = \"pigeon\" }\n").contains("sink `a`"));
+        let both = refused(&format!("deliver.sinks.a = {{ kind = \"pigeon\" }}\n{route}"));
+        assert!(both.contains("route `r`") && both.contains("sink `a`"), "all problems at once: {both}");
         assert!(refused("[deliver]\nrouts = []\n").contains("routs"));
     }
 

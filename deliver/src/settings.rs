@@ -104,7 +104,16 @@ impl DeliverSettings {
     /// # Errors
     /// Every problem found, each in one sentence.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let file: RawFile = toml::from_str(text).map_err(|error| vec![error.message().to_owned()])?;
+        let (settings, problems) = Self::read(text);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// Reads the section of a configuration as far as it is valid, with every problem found, each in one sentence. Does no I/O.
+    pub fn read(text: &str) -> (Self, Vec<String>) {
+        let file: RawFile = match toml::from_str(text) {
+            Ok(file) => file,
+            Err(error) => return (Self::default(), vec![error.message().to_owned()]),
+        };
         let RawDeliver { sinks, routes, maintenance } = file.deliver;
         let mut problems = Vec::new();
         let mut settings = Self::default();
@@ -128,7 +137,7 @@ impl DeliverSettings {
             settings.routes.push(Route::to_all(DEFAULT_ROUTE, settings.sinks.keys().cloned().collect()));
         }
         problems.extend(settings.unreachable());
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        (settings, problems)
     }
 
     /// Returns true if there is somewhere to deliver to.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bellwether_base::{Clock, Error, Result};
 use reqwest::{Certificate, Client, Method, Response, header, redirect};
+use rustls::CertificateError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
@@ -314,11 +315,23 @@ pub(crate) fn permanent(error: &(dyn StdError + 'static)) -> Option<&'static str
     each_cause(error, &mut |cause| {
         if cause.is::<NotPublic>() {
             found = Some("");
-        } else if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref::<rustls::Error>() {
-            found = Some("; hint: check the host name, or name the authority of its certificate in `ca_file`");
+        } else if let Some(rustls::Error::InvalidCertificate(reason)) = cause.downcast_ref::<rustls::Error>() {
+            found = Some(certificate_hint(reason));
         }
     });
     found
+}
+
+fn certificate_hint(reason: &CertificateError) -> &'static str {
+    match reason {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "; hint: renew the certificate of the server, or set the clock of this machine"
+        }
+        _ => "; hint: check the host name, or name the authority of its certificate in `ca_file`",
+    }
 }
 
 /// Visits an error and all its causes. An I/O error hides the error that it wraps from `source`.

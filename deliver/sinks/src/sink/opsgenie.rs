@@ -28,6 +28,7 @@ const MAX_DESCRIPTION: usize = 15_000;
 const MAX_ENTITY: usize = 512;
 const MAX_TAGS: usize = 20;
 const MAX_TAG: usize = 50;
+const MAX_MISSED: usize = 2000;
 /// Keys and values together.
 const MAX_DETAILS: usize = 8000;
 
@@ -120,7 +121,7 @@ impl Opsgenie {
 
     /// Replaces the description of an existing alert. Creating the alert again would not: Opsgenie keeps the first description.
     async fn describe(&self, page: &Page) -> Result<String, Failure> {
-        let body = json!({"description": fitting(page, None)});
+        let body = json!({"description": fitting(page)});
         self.call(Method::PUT, page, Some("description"), &body).await
     }
 
@@ -178,11 +179,11 @@ fn create(page: &Page, settings: &OpsgenieSettings, missed: Option<&str>) -> Val
     let mut alert = json!({
         "message": text::cut(&heading(page), MAX_MESSAGE),
         "alias": text::key(&page.incident, MAX_ALIAS),
-        "description": fitting(page, missed),
+        "description": fitting(page),
         "priority": priority,
         "source": SOURCE,
         "tags": settings.tags,
-        "details": details(page),
+        "details": details(page, missed),
     });
     if !teams.is_empty() {
         alert["responders"] = teams.into();
@@ -194,12 +195,12 @@ fn create(page: &Page, settings: &OpsgenieSettings, missed: Option<&str>) -> Val
 }
 
 /// Returns as much of the description as the limit allows.
-fn fitting(page: &Page, missed: Option<&str>) -> String {
-    let description = fit(|detail| description(page, detail, missed), |text| text::length(text) <= MAX_DESCRIPTION);
+fn fitting(page: &Page) -> String {
+    let description = fit(|detail| description(page, detail), |text| text::length(text) <= MAX_DESCRIPTION);
     text::cut(&description, MAX_DESCRIPTION)
 }
 
-fn description(page: &Page, detail: Detail, missed: Option<&str>) -> String {
+fn description(page: &Page, detail: Detail) -> String {
     let single = Notice { pages: vec![page.clone()], ..Notice::default() };
     let mut lines = Vec::new();
     for words in Message::new(&single, detail).pages {
@@ -211,19 +212,20 @@ fn description(page: &Page, detail: Detail, missed: Option<&str>) -> String {
         }
         lines.extend(words.links.iter().map(|link| format!("{}: {}", link.name, link.url)));
     }
-    lines.extend(missed.map(str::to_owned));
     lines.join("\n")
 }
 
-/// Returns labels and links by name, as many as the limit allows.
-fn details(page: &Page) -> BTreeMap<String, String> {
+/// Returns labels and links by name, as many as the limit allows, and what was missed: the description is replaced when
+/// evidence arrives late.
+fn details(page: &Page, missed: Option<&str>) -> BTreeMap<String, String> {
+    let missed = missed.map(|missed| ("missed".to_owned(), text::line(missed, MAX_MISSED)));
     let labels = page.labels.iter().map(|(name, value)| (text::line(name, 100), text::line(value, 300)));
     let links = valid_links(&page.links).into_iter().map(|link| (link.name, link.url));
     let alert =
         [("rule".to_owned(), text::line(&page.rule, 300)), ("alert_id".to_owned(), text::line(&page.alert_id, 100))];
     let mut left = MAX_DETAILS;
     let mut details = BTreeMap::new();
-    for (name, value) in alert.into_iter().chain(links).chain(labels) {
+    for (name, value) in alert.into_iter().chain(missed).chain(links).chain(labels) {
         let length = text::length(&name) + text::length(&value);
         if name.is_empty() || length > left {
             continue;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_sinks::{Failure, Sink};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -154,12 +154,8 @@ async fn a_secret_that_is_no_address_is_refused_without_being_shown() {
     );
 }
 
-#[tokio::test]
-async fn a_certificate_must_be_from_a_known_authority() {
-    let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&ca, cert.pem()).unwrap();
+/// Starts a server with a certificate, and returns its port.
+async fn tls_server(CertifiedKey { cert, signing_key }: CertifiedKey<KeyPair>) -> u16 {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -181,6 +177,34 @@ async fn a_certificate_must_be_from_a_known_authority() {
             stream.shutdown().await.ok();
         }
     });
+    port
+}
+
+#[tokio::test]
+async fn a_certificate_that_expired_is_named_as_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 4, 1));
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
+    std::fs::write(&ca, cert.pem()).unwrap();
+    let port = tls_server(CertifiedKey { cert, signing_key }).await;
+    let trusting = sink(&format!(
+        "kind = \"webhook\"\nurl = \"https://localhost:{port}/\"\nallow_private = true\nca_file = \"{}\"\n",
+        ca.display()
+    ));
+    let reason = refused(trusting.send(&notice(vec![page()]), None).await.unwrap_err());
+    assert!(reason.contains("expired") && reason.contains("renew the certificate"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_from_a_known_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let certified = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&ca, certified.cert.pem()).unwrap();
+    let port = tls_server(certified).await;
     let text = format!("kind = \"webhook\"\nurl = \"https://localhost:{port}/\"\nallow_private = true\n");
     let reason = refused(sink(&text).send(&notice(vec![page()]), None).await.unwrap_err());
     assert!(reason.contains("certificate") && reason.contains("`ca_file`"), "{reason}");

@@ -97,7 +97,8 @@ async fn evidence_that_follows_becomes_the_description_of_an_alert_in_opsgenie()
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(vec![Reply::new(202, "{}"), Reply::new(202, "{}")]).await;
     let sink = opsgenie(&server, dir.path());
-    let receipt = sink.send(&notice(vec![page()]), None).await.unwrap();
+    let missed = vec!["checkout: latency".to_owned()];
+    let receipt = sink.send(&Notice { missed, ..notice(vec![page()]) }, None).await.unwrap();
     let evidence = Notice { evidence_only: true, ..notice(vec![page()]) };
     sink.send(&evidence, Some(&receipt)).await.unwrap();
     let requests = server.requests();
@@ -106,6 +107,8 @@ async fn evidence_that_follows_becomes_the_description_of_an_alert_in_opsgenie()
         (described.method.as_str(), described.target.as_str()),
         ("PUT", "/v2/alerts/a1b2c3%2F1789999000000000/description?identifierType=alias")
     );
+    // What was missed is not in the text that is replaced.
+    assert!(created.json()["details"]["missed"].as_str().is_some_and(|missed| missed.contains("checkout: latency")));
     assert_eq!(described.json(), serde_json::json!({"description": created.json()["description"]}));
 }
 
