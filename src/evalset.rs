@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bellwether_base::{Error, Result};
+use bellwether_evals::leaks_of;
 use bellwether_evalsets::{
-    CaseKind, EvalCase, EvalSet, Imported, Keyed, ResultFormat, TARGET, coverage, export, formats, import, leaks,
+    CaseKind, EvalCase, EvalSet, Imported, Leak, ResultFormat, TARGET, coverage, export, formats, import,
 };
 use bellwether_redact::Redactor;
 use clap::builder::PossibleValuesParser;
@@ -51,7 +52,9 @@ pub(crate) enum EvalsetCommand {
     /// Show how two versions differ.
     Diff(DiffArgs),
     /// Release the newest version: exports and gates use it.
-    Freeze(SetArgs),
+    ///
+    /// A version with near-duplicates in both splits is refused: a release that was tuned on one would know the other.
+    Freeze(FreezeArgs),
     /// Give a case the input that its event did not have, in the next version.
     ///
     /// The file has the input as the application got it: text, or JSON such as a list of messages. If the case states the SHA-256 of its
@@ -82,6 +85,15 @@ pub(crate) struct SetArgs {
     /// Folder of all sets.
     #[arg(long, default_value = "evalsets", value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
     sets: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FreezeArgs {
+    #[command(flatten)]
+    set: SetArgs,
+    /// Release it although cases of the hold-out set are near to others.
+    #[arg(long)]
+    allow_leaks: bool,
 }
 
 #[derive(Args, Debug)]
@@ -188,8 +200,16 @@ pub(crate) async fn run(command: EvalsetCommand) -> Result<ExitCode> {
         EvalsetCommand::Status(args) => show_status(&args).await,
         EvalsetCommand::Diff(args) => diff(&args),
         EvalsetCommand::Freeze(args) => {
-            let store = args.store();
+            let store = args.set.store();
             let set = store.version(None)?;
+            let leaks = leaks_of(set.cases(), &[]);
+            if let Some(first) = lines_of(&leaks).next().filter(|_| !args.allow_leaks) {
+                let leaks = counted(leaks.len(), "leak", "leaks");
+                return Err(Error::config(format!("{} v{} has {leaks}: {first}", set.name, set.version)).with_hint(
+                    "`bellwether evalset status` lists them; take one case of each pair out with `retire`, give both the same split \
+                     with `create`, or add --allow-leaks",
+                ));
+            }
             store.release(&set)?;
             let cases = counted(set.cases().len(), "case", "cases");
             crate::print(&format!("released {} v{}: {cases}", set.name, set.version))
@@ -285,6 +305,9 @@ fn write_next(args: &SetArgs, cases: Vec<EvalCase>) -> Result<ExitCode> {
     };
     store.write(&set)?;
     crate::print(&format!("{} v{} has {}", set.name, set.version, counted(set.cases().len(), "case", "cases")))?;
+    for line in lines_of(&leaks_of(set.cases(), &[])) {
+        crate::print(&line)?;
+    }
     crate::print(&store.path(set.version).display().to_string())
 }
 
@@ -292,11 +315,8 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
     let store = args.set.store();
     let set = store.version(args.version)?;
     let tasks = coverage(set.cases(), args.target);
-    let mut inputs: Vec<Keyed> = set.cases().iter().map(keyed).collect();
-    if let Some(file) = &args.few_shots {
-        inputs.extend(few_shots(&read(file)?)?);
-    }
-    let leaks = leaks(&inputs);
+    let shots = args.few_shots.as_ref().map_or(Ok(Vec::new()), |file| few_shots(&read(file)?))?;
+    let leaks = leaks_of(set.cases(), &shots);
     let proposed = match args.root.is_named() {
         true => Some(candidates::propose(&set, &store.taken_out(&set)?, &tasks, &args.root).await?),
         false => None,
@@ -336,10 +356,8 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
     for (id, missing) in missing.take(MISSING_SHOWN) {
         crate::print(&format!("case {id} has no input: {}", screen::one_line(&missing)))?;
     }
-    for leak in &leaks {
-        let alike = if leak.exact { "has the input of" } else { "is near to" };
-        let other = if leak.few_shot { "few-shot example" } else { "case" };
-        crate::print(&format!("leak: case {} {alike} {other} {}", leak.case, leak.other))?;
+    for line in lines_of(&leaks) {
+        crate::print(&line)?;
     }
     for line in proposed.iter().flat_map(|proposed| proposed.lines(&set.name)) {
         crate::print(&line)?;
@@ -347,34 +365,24 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a case with its keys: its input without regard to case and white space, and its signature's bands of near-duplicates.
-fn keyed(case: &EvalCase) -> Keyed {
-    let text: Vec<&str> = case.input.iter().map(|message| message.content.as_str()).collect();
-    let text = if text.is_empty() { case.id.clone() } else { text.join("\n") };
-    Keyed { id: case.id.clone(), split: Some(case.split), exact: normalised(&text), near: asked(case) }
-}
-
-/// Returns the last question of a conversation, as a key of near-duplicates: a few-shot example has no system prompt.
-fn asked(case: &EvalCase) -> Vec<String> {
-    let last = case.input.iter().rfind(|message| message.role == bellwether_evalsets::Role::User);
-    last.map(|message| normalised(&message.content)).into_iter().collect()
-}
-
-/// Returns a text in lower case with single spaces, to compare texts.
-fn normalised(text: &str) -> String {
-    text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+/// Returns a line for each leak.
+fn lines_of(leaks: &[Leak]) -> impl Iterator<Item = String> {
+    leaks.iter().map(|leak| {
+        let alike = if leak.exact { "has the input of" } else { "is near to" };
+        let other = if leak.few_shot { "few-shot example" } else { "case" };
+        format!("leak: case {} {alike} {other} {}", leak.case, leak.other)
+    })
 }
 
 /// Reads few-shot examples.
-fn few_shots(text: &str) -> Result<Vec<Keyed>> {
+fn few_shots(text: &str) -> Result<Vec<String>> {
     let input = |(place, line): (usize, &str)| {
         let value: Option<Value> = serde_json::from_str(line).ok();
         let input = value.as_ref().and_then(|value| value.as_str().or_else(|| value["input"].as_str()));
-        let Some(input) = input.map(normalised) else {
+        input.map(str::to_owned).ok_or_else(|| {
             let what = "is neither a JSON string nor an object with `input`";
-            return Err(Error::config(format!("line {} of the few-shot examples {what}", place + 1)));
-        };
-        Ok(Keyed { id: (place + 1).to_string(), split: None, exact: input.clone(), near: vec![input] })
+            Error::config(format!("line {} of the few-shot examples {what}", place + 1))
+        })
     };
     text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(input).collect()
 }

@@ -20,12 +20,12 @@ use bellwether_base::Result;
 use bellwether_evalsets::{CaseKind, EvalCase, Provenance, RunIdentity, Split, Superseded};
 use bellwether_queries::{Session, quoted};
 use bellwether_redact::may_be_redacted;
-use bellwether_sample::similar::Fingerprint;
 use bellwether_sample::split::{Case, Side, split};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::class::Class;
+use crate::leaks::fingerprint;
 use content::{Content, text};
 
 pub use content::input_of;
@@ -304,11 +304,9 @@ fn superseding(mut case: EvalCase, old: &EvalCase) -> EvalCase {
     case
 }
 
-/// Makes a case one to place beside others. An input that is not known is near no other.
+/// Makes a case one to place beside others.
 fn placed(case: &EvalCase, accepted: i64, fixed: Option<Side>) -> Case {
-    let input: Vec<&str> = case.input.iter().map(|message| message.content.as_str()).collect();
-    let input = if input.is_empty() { case.id.clone() } else { input.join("\n") };
-    Case { id: case.id.clone(), accepted, fingerprint: Fingerprint::of(&input), fixed }
+    Case { id: case.id.clone(), accepted, fingerprint: fingerprint(case), fixed }
 }
 
 // === impl Answered ===

@@ -5,6 +5,7 @@
 //! * [`draw`]: the sample of a week, in memory that depends on the budget and not on the traffic.
 //! * [`outlook`]: what a budget would give in a week.
 //! * [`row`]: rows of `candidates`. [`evaluate`]: the change from the candidates in the table to those of a new sample.
+//! * `leaks`: near cases of both splits of an eval set, and cases that a prompt knows.
 //! * `sampler`: the role. [`cases`]: eval cases from decided candidates, and candidates that would fill the gaps of a set.
 //!
 //! Rules: the sample of a week is a function of the events about the runs that ended in it, without reviews. A review of a
@@ -17,10 +18,12 @@ pub mod class;
 pub mod draw;
 pub mod evaluate;
 pub mod facts;
+mod leaks;
 pub mod outlook;
 pub mod row;
 mod sampler;
 pub mod settings;
 
+pub use leaks::leaks_of;
 pub use sampler::{Sample, SampleSetup, Sampler, resample, run};
 pub use settings::EvalsSettings;

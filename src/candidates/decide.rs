@@ -30,7 +30,7 @@ pub(crate) struct DecideArgs {
     /// How the run failed, such as wrong_amount.
     #[arg(long, value_name = "MODE")]
     failure_mode: Option<String>,
-    /// File with the expected answer, text or JSON; for `edit`, without it $EDITOR opens.
+    /// File with the expected answer, text or JSON, for `edit`; without it $EDITOR opens.
     #[arg(long, value_name = "FILE")]
     expected: Option<PathBuf>,
     /// Make an eval case of the run.
@@ -76,6 +76,11 @@ pub(crate) struct RetireArgs {
 /// if the broker does not accept it.
 pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCode> {
     let desk = Desk::open(&args.desk).await?;
+    if args.expected.is_some() && decision != Decision::Edit {
+        let name = decision.name();
+        return Err(Error::config(format!("`{name}` takes no expected answer"))
+            .with_hint("`accept` takes the answer of the run; to give another one, use `bellwether candidates edit`"));
+    }
     let case = Box::pin(desk.checked(&args.id, args.eval_case)).await?;
     let expected = match &args.expected {
         Some(file) => Some(answer::from_file(file)?),

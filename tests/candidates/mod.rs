@@ -63,6 +63,9 @@ fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
     assert_eq!((&event["type"], &event["run_id"]), (&Value::from("run.review"), &queue[0]["run_id"]));
     let answer = setup.file("answer.json");
     std::fs::write(&answer, "{\"decision\":\"refund\"}").expect("writes");
+    let accept = ["accept", &candidate[..8], "--reviewer", "ana", "--expected", text(&answer)];
+    let refused = decide(&accept);
+    assert!(refused.code == Some(2) && refused.stderr.contains("candidates edit"), "{}", refused.stderr);
     let edit = ["edit", &candidate[..8], "--reviewer", "ana", "--expected", text(&answer), "--eval-case"];
     decide(&edit).succeeds();
     setup.catch_up();

@@ -36,6 +36,19 @@ fn versions_are_written_once_superseded_and_exported_without_personal_data() {
     evalset(&["freeze", "refunds"]).exits_with(0);
     let before = std::fs::read(path("sets/refunds/v1/cases.jsonl")).expect("reads");
 
+    // A hold-out case that nearly is a case of the other split.
+    let near = cases().lines().next().expect("a case").replace("\"good\"", "\"near\"");
+    let near = near.replacen('{', "{\"split\": \"holdout\", ", 1);
+    write("near", &near);
+    let said = evalset(&["create", "mixed", "--from", &path("near")]).exits_with(0);
+    assert!(!said.contains("leak"), "{said}");
+    write("both", &cases());
+    let said = evalset(&["create", "mixed", "--from", &path("both")]).exits_with(0);
+    assert!(said.contains("leak: case near has the input of case good"), "{said}");
+    let ended = evalset(&["freeze", "mixed"]);
+    assert!(ended.stderr.contains("mixed v2 has 1 leak") && ended.code == Some(2), "{}", ended.stderr);
+    evalset(&["freeze", "mixed", "--allow-leaks"]).exits_with(0);
+
     // An edited case is refused; a version that supersedes it makes version 2.
     let line = cases().lines().next().expect("a case").replace("\"shipped\"", "\"sent\"");
     write("edited", &line);

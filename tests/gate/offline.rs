@@ -72,6 +72,15 @@ async fn a_twin_is_promoted_and_runs_without_a_counterpart_are_not_covered() {
     let success = comparison(&answer, "success", "");
     assert_eq!((success.finding, success.canary.runs), ("uncovered", 300));
     assert!(success.coverage.is_some_and(|share| (share - 0.25).abs() < 1e-9), "{success:?}");
+    // Two versions of a case expect different answers.
+    let mut runs = evaluation(300, 0, 10, true);
+    for run in &mut runs {
+        let version = if run["data"]["release"]["id"] == "v1" { "1" } else { "2" };
+        run["data"]["segments"]["case_version"] = json!(version);
+    }
+    let feed = tables(runs).await;
+    assert_eq!(ask(&feed, offline()).await.mode, GateMode::OfflineUnpaired);
+    let feed = tables(evaluation(300, 0, 10, true)).await;
     // Runs before any traffic are no runs in production.
     let answer = ask(&feed, question("v2")).await;
     assert!(answer.summary.contains("has no runs in production"), "{}", answer.summary);

@@ -10,6 +10,9 @@ use crate::read::moment;
 /// The policy of exceptions that Bellwether derives from high-risk calls without an approval.
 const UNAPPROVED: &str = "unapproved_action";
 
+/// Segment with the version of a case.
+const CASE_VERSION: &str = "case_version";
+
 /// The stage of runs before any traffic.
 pub(super) const OFFLINE: &str = "offline_eval";
 
@@ -116,8 +119,8 @@ impl Runs<'_> {
         let mut conditions = vec![self.of_runs(&quoted(OFFLINE))];
         conditions.extend(kind.condition());
         let source = format!(
-            "SELECT *, segments[{}] AS eval_case FROM runs WHERE {}",
-            quoted(segment),
+            "SELECT *, {} AS eval_case FROM runs WHERE {}",
+            eval_case(segment),
             conditions.join(" AND ")
         );
         let window = match pairing {
@@ -140,12 +143,12 @@ impl Runs<'_> {
     /// Returns the query for the runs of an offline evaluation by release: all, and those whose case both releases ran.
     pub(super) fn cases(&self, segment: &str) -> String {
         format!(
-            "WITH chosen AS (\n    SELECT release_id, segments[{}] AS eval_case FROM runs WHERE {}\n),\n\
+            "WITH chosen AS (\n    SELECT release_id, {} AS eval_case FROM runs WHERE {}\n),\n\
              shared AS (\n    SELECT eval_case FROM chosen WHERE eval_case IS NOT NULL GROUP BY eval_case \
              HAVING count(DISTINCT release_id) = 2\n)\n\
              SELECT c.release_id, count(*) AS runs, count(s.eval_case) AS shared\n\
              FROM chosen AS c LEFT JOIN shared AS s ON c.eval_case = s.eval_case GROUP BY 1",
-            quoted(segment),
+            eval_case(segment),
             self.of_runs(&quoted(OFFLINE))
         )
     }
@@ -201,4 +204,10 @@ impl Runs<'_> {
             metrics_sql()
         )
     }
+}
+
+/// Returns the SQL expression for the case of a run. Two versions of a case have different expected answers, so they are no pair.
+fn eval_case(segment: &str) -> String {
+    let case = format!("segments[{}]", quoted(segment));
+    format!("CASE WHEN {case} IS NOT NULL THEN concat_ws(' v', {case}, segments[{}]) END", quoted(CASE_VERSION))
 }

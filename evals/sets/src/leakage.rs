@@ -1,7 +1,7 @@
 //! Cases that a release may already know: equal or near to a few-shot example, or to a case of the other split.
 //!
-//! Keys are passed in: one of the exact input, and one for each cluster or band of near-duplicates. Two inputs that share
-//! a key of a kind are duplicates of that kind.
+//! Keys are passed in: one of the exact input, and some for inputs that may be near-duplicates. Two inputs that share the exact
+//! key are equal; two that share another key are compared.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +31,9 @@ pub struct Leak {
     pub exact: bool,
 }
 
-/// Returns each leak once, in order: an exact one hides the near one of the same pair.
-pub fn leaks(inputs: &[Keyed]) -> Vec<Leak> {
+/// Returns each leak once, in order: an exact one hides the near one of the same pair. `is_near` compares two inputs by their
+/// places.
+pub fn leaks(inputs: &[Keyed], is_near: impl Fn(usize, usize) -> bool) -> Vec<Leak> {
     let mut by_key: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
     for (index, input) in inputs.iter().enumerate() {
         by_key.entry((true, &input.exact)).or_default().push(index);
@@ -44,10 +45,10 @@ pub fn leaks(inputs: &[Keyed]) -> Vec<Leak> {
     for ((exact, _), members) in by_key {
         for (position, a) in members.iter().enumerate() {
             for b in &members[position + 1..] {
-                let (a, b) = (&inputs[*a], &inputs[*b]);
-                if a.split == b.split {
+                if inputs[*a].split == inputs[*b].split || !(exact || is_near(*a, *b)) {
                     continue;
                 }
+                let (a, b) = (&inputs[*a], &inputs[*b]);
                 let (case, other) = if a.split > b.split { (a, b) } else { (b, a) };
                 *found.entry((&case.id, &other.id, other.split.is_none())).or_default() |= exact;
             }
