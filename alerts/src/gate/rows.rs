@@ -118,11 +118,8 @@ impl Runs<'_> {
     pub(super) fn offline(&self, kind: &Kind, unapproved: bool, pairing: Pairing, segment: &str) -> String {
         let mut conditions = vec![self.of_runs(&quoted(OFFLINE))];
         conditions.extend(kind.condition());
-        let source = format!(
-            "SELECT *, {} AS eval_case FROM runs WHERE {}",
-            eval_case(segment),
-            conditions.join(" AND ")
-        );
+        let source =
+            format!("SELECT *, {} AS eval_case FROM runs WHERE {}", eval_case(segment), conditions.join(" AND "));
         let window = match pairing {
             Pairing::Cases => "dense_rank() OVER (ORDER BY eval_case)",
             Pairing::Order => "row_number() OVER (PARTITION BY release_id ORDER BY ended_at, run_id, attempt)",

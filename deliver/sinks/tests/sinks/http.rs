@@ -159,21 +159,24 @@ async fn tls_server(CertifiedKey { cert, signing_key }: CertifiedKey<KeyPair>) -
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .unwrap()
+        .expect("versions")
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
+        .expect("a certificate");
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         loop {
-            let (socket, _) = listener.accept().await.unwrap();
+            let (socket, _) = listener.accept().await.expect("a connection");
             // A client that does not trust the certificate ends the handshake.
             let Ok(mut stream) = acceptor.accept(socket).await else { continue };
             let mut buffer = vec![0; 65536];
             while stream.read(&mut buffer).await.is_ok_and(|read| read == buffer.len()) {}
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+                .await
+                .expect("writes");
             stream.shutdown().await.ok();
         }
     });
