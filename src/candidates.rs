@@ -104,6 +104,21 @@ struct Candidate {
     leased_until: Option<i64>,
 }
 
+// === impl Candidate ===
+
+impl Candidate {
+    /// Returns the SQL condition for its run.
+    fn is_run(&self) -> String {
+        format!(
+            "run_id = {} AND tenant = {} AND source = {} AND attempt = {}",
+            quoted(&self.run_id),
+            quoted(&self.tenant),
+            quoted(&self.source),
+            self.attempt
+        )
+    }
+}
+
 pub(crate) async fn run(command: CandidatesCommand) -> Result<ExitCode> {
     match command {
         CandidatesCommand::Plan(args) => plan::run(&args).await,

@@ -78,11 +78,7 @@ impl Case {
         let (id, run_id) = (quoted(&candidate.candidate_id), quoted(&candidate.run_id));
         let tenant = quoted(&candidate.tenant);
         let one = format!("SELECT * FROM current_candidates WHERE candidate_id = {id}");
-        let of_run = format!(
-            "SELECT {OF_RUN} FROM runs WHERE run_id = {run_id} AND tenant = {tenant} AND source = {} AND attempt = {} LIMIT 1",
-            quoted(&candidate.source),
-            candidate.attempt
-        );
+        let of_run = format!("SELECT {OF_RUN} FROM runs WHERE {} LIMIT 1", candidate.is_run());
         let said = format!(
             "SELECT {OF_STATEMENT} FROM events WHERE event_type IN ('run.review', 'run.score') AND run_id = {run_id} \
              AND (tenant = {tenant} OR tenant = '') ORDER BY event_time, topic, partition, \"offset\""

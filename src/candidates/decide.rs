@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::desk::{Desk, DeskArgs, not_arrived};
 use super::filter::FilterArgs;
-use super::statement::{Decision, Review, Statement, now};
+use super::statement::{Decision, Review, Statement};
 use super::{answer, find, minutes};
 
 /// Candidates of a crowded queue that one command tries to take.
@@ -91,7 +91,7 @@ pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCod
         Review { failure_mode: args.failure_mode.clone(), expected, eval_case: args.eval_case, ..Review::of(decision) };
     let statement = Statement::Review(review);
     if args.print {
-        return crate::print(&statement.event(&case.candidate, &desk.reviewer, now()).to_string());
+        return crate::print(&desk.event(&case.candidate, statement).await?);
     }
     let candidate = &case.candidate;
     desk.send([(candidate, statement)]).await?;
@@ -159,7 +159,7 @@ pub(super) async fn retire(args: &RetireArgs) -> Result<ExitCode> {
             .with_hint("`bellwether candidates list --all` shows the states"));
     }
     if args.print {
-        return crate::print(&Statement::Retired.event(&candidate, &desk.reviewer, now()).to_string());
+        return crate::print(&desk.event(&candidate, Statement::Retired).await?);
     }
     desk.send([(&candidate, Statement::Retired)]).await?;
     crate::print(&format!("sent the retirement of eval case {id} (run {})", candidate.run_id))

@@ -206,16 +206,54 @@ impl Desk {
         Ok(case)
     }
 
+    /// Returns the event of a statement. Ingest redacts events one by one, so an answer that people write is redacted here: its
+    /// placeholders must not mean other values than those of the run.
+    ///
+    /// # Errors
+    /// As the session's statements.
+    pub(super) async fn event(&self, candidate: &Candidate, mut said: Statement) -> Result<String> {
+        if let Some(expected) = said.expected_mut() {
+            let contents = self.contents(candidate).await?;
+            let mut session = self.config.redactor.session_of(contents.as_bytes());
+            *expected = serde_json::from_str(&session.json(&expected.to_string()))
+                .map_err(|source| Error::bug("a redacted answer is not JSON").with_source(source))?;
+        }
+        Ok(said.event(candidate, &self.reviewer, now()).to_string())
+    }
+
+    /// Returns the texts of a run, with their placeholders; empty if its events are no longer kept.
+    async fn contents(&self, candidate: &Candidate) -> Result<String> {
+        #[derive(serde::Deserialize)]
+        struct Contents {
+            content_json: Option<String>,
+            steps_json: Option<String>,
+        }
+        let sql = format!("SELECT content_json, steps_json FROM runs WHERE {}", candidate.is_run());
+        let rows: Vec<Contents> = self.session.rows(&sql).await?;
+        let texts = rows.into_iter().flat_map(|row| [row.content_json, row.steps_json]).flatten();
+        Ok(texts.collect::<Vec<_>>().join("\n"))
+    }
+
     /// Sends statements in their order.
     ///
     /// # Errors
-    /// `Unavailable` if the broker does not accept them.
-    pub(super) async fn send<'a>(&self, said: impl IntoIterator<Item = (&'a Candidate, Statement)>) -> Result<()> {
-        let events: Vec<String> =
-            said.into_iter().map(|(candidate, one)| one.event(candidate, &self.reviewer, now()).to_string()).collect();
-        match events.is_empty() {
-            true => Ok(()),
-            false => publish(&self.config, &events).await,
+    /// `Unavailable` if the broker does not accept them, or as [`Desk::event`].
+    pub(super) fn send<'a>(
+        &self,
+        said: impl IntoIterator<Item = (&'a Candidate, Statement)>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        // The iterator does not live as long as the requests.
+        let said: Vec<(Candidate, Statement)> =
+            said.into_iter().map(|(candidate, one)| (candidate.clone(), one)).collect();
+        async move {
+            let mut events = Vec::new();
+            for (candidate, one) in said {
+                events.push(self.event(&candidate, one).await?);
+            }
+            match events.is_empty() {
+                true => Ok(()),
+                false => publish(&self.config, &events).await,
+            }
         }
     }
 }

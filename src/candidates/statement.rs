@@ -90,6 +90,14 @@ impl Review {
 // === impl Statement ===
 
 impl Statement {
+    /// Returns the expected answer that a person wrote.
+    pub(super) fn expected_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            Self::Review(review) => review.expected.as_mut(),
+            Self::Lease(_) | Self::Retired => None,
+        }
+    }
+
     /// Returns the event that states this about a candidate, at a time in microseconds since the epoch.
     pub(super) fn event(&self, candidate: &Candidate, reviewer: &str, at: i64) -> Value {
         let id = unique_id().to_string();

@@ -62,7 +62,7 @@ fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
     let event: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&event["type"], &event["run_id"]), (&Value::from("run.review"), &queue[0]["run_id"]));
     let answer = setup.file("answer.json");
-    std::fs::write(&answer, "{\"decision\":\"refund\"}").expect("writes");
+    std::fs::write(&answer, "{\"decision\":\"refund\",\"cc\":\"bob@example.org\"}").expect("writes");
     let accept = ["accept", &candidate[..8], "--reviewer", "ana", "--expected", text(&answer)];
     let refused = decide(&accept);
     assert!(refused.code == Some(2) && refused.stderr.contains("candidates edit"), "{}", refused.stderr);
@@ -77,6 +77,9 @@ fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
             .expect("is there")
     };
     assert_eq!(state(&candidate), "eval_case");
+    // The address in the answer is another one than that of the run.
+    let reviews = setup.sql("SELECT review_json FROM events WHERE review_decision = 'edit'");
+    assert!(reviews[0]["review_json"].as_str().is_some_and(|json| json.contains("[EMAIL_2]")), "{reviews:?}");
     assert!(listed(&setup, &[]).iter().all(|left| left["candidate_id"] != candidate.as_str()), "it left the queue");
     // Another person disagrees: a third one is needed. The first takes the decision back.
     decide(&["accept", &candidate, "--reviewer", "ben"]).succeeds();
