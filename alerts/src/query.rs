@@ -73,7 +73,7 @@ pub(crate) fn evidence_sql(alert: &AlertEvidence<'_>) -> String {
     // The evidence of all strata may begin before the numbers of one, or before a change.
     let from = alert.evidence.log_e_from.unwrap_or(first);
     if let Detector::Regression(settings) = alert.detector {
-        return regression::query(alert, settings, &conditions, from);
+        return regression::query(alert, settings, conditions, from);
     }
     conditions.push(within(from, alert.to));
     match alert.detector {

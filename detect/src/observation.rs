@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bellwether_stats::clusters::GroupTotals;
+use bellwether_stats::clusters::{GroupTotals, add_totals};
 use bellwether_stats::pack::{Pack, Packed, Packer, Unpacker};
 use bellwether_stats::packed;
 use bellwether_stats::wander::Wander;
@@ -171,15 +171,6 @@ impl Pack for SmallGroups {
 packed!(Groups { events, runs });
 packed!(RatioTotals { y, x, yy, xx, xy });
 
-fn add_lists(to: &mut Vec<i64>, more: &[i64]) {
-    if to.len() < more.len() {
-        to.resize(more.len(), 0);
-    }
-    for (sum, value) in to.iter_mut().zip(more) {
-        *sum = sum.saturating_add(*value);
-    }
-}
-
 /// Returns the sum of counts by bin, saturating at 64 bits.
 pub fn total_of(bins: &[i64]) -> i64 {
     let total: i128 = bins.iter().map(|bin| i128::from(*bin)).sum();
@@ -253,7 +244,7 @@ impl Measure {
         if more.share_micros != 0 {
             self.share_micros = more.share_micros;
         }
-        add_lists(&mut self.bins, &more.bins);
+        add_totals(&mut self.bins, &more.bins);
         if let Some(more) = &more.groups {
             self.groups.get_or_insert_with(Box::default).add(&more.events, &more.runs);
         }
@@ -331,8 +322,8 @@ impl Groups {
 
     /// Adds totals by group.
     pub(crate) fn add(&mut self, events: &[i64], runs: &[i64]) {
-        add_lists(&mut self.events, events);
-        add_lists(&mut self.runs, runs);
+        add_totals(&mut self.events, events);
+        add_totals(&mut self.runs, runs);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Leaks of an eval set: cases that a prompt knows as few-shot examples, and near cases of both splits.
 
+use std::collections::BTreeSet;
+
 use bellwether_evalsets::{EvalCase, Keyed, Leak, Role, leaks};
 use bellwether_sample::similar::Fingerprint;
 
-/// An input with its fingerprints.
-struct Input {
-    keyed: Keyed,
+/// The fingerprints of an input.
+struct Prints {
     conversation: Fingerprint,
     /// The last question, which is all that a few-shot example has.
     question: Fingerprint,
@@ -13,10 +14,14 @@ struct Input {
 
 /// Returns the leaks among cases and few-shot examples. An example is named by its place, from 1.
 pub fn leaks_of(cases: &[EvalCase], few_shots: &[String]) -> Vec<Leak> {
-    let shots = few_shots.iter().zip(1..).map(|(text, place): (_, usize)| Input::of_shot(text, place));
-    let inputs: Vec<Input> = cases.iter().map(Input::of_case).chain(shots).collect();
-    let keyed: Vec<Keyed> = inputs.iter().map(|input| input.keyed.clone()).collect();
-    leaks(&keyed, |a, b| inputs[a].is_near(&inputs[b]))
+    let shots = few_shots.iter().zip(1..).map(|(text, place): (_, usize)| of_shot(text, place));
+    let (keyed, prints): (Vec<Keyed>, Vec<Prints>) = cases.iter().map(of_case).chain(shots).unzip();
+    // Conversations may end alike ("yes, please"), so two cases are compared as a whole.
+    leaks(&keyed, |a, b| {
+        let with_shot = keyed[a].split.is_none() || keyed[b].split.is_none();
+        let (a, b) = (&prints[a], &prints[b]);
+        a.conversation.near(&b.conversation) || (with_shot && a.question.near(&b.question))
+    })
 }
 
 /// Returns the fingerprint of the input of a case. Its system prompt is left out: all cases of a task have the same. An input that
@@ -37,39 +42,29 @@ fn normalised(text: &str) -> String {
     text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
 }
 
-// === impl Input ===
+fn of_case(case: &EvalCase) -> (Keyed, Prints) {
+    let conversation = fingerprint(case);
+    let last = case.input.iter().rfind(|message| message.role == Role::User);
+    let question = last.map_or_else(|| conversation.clone(), |message| Fingerprint::of(&message.content));
+    let prints = Prints { conversation, question };
+    let exact = normalised(&whole(case));
+    (Keyed { id: case.id.clone(), split: Some(case.split), exact, near: prints.keys() }, prints)
+}
 
-impl Input {
-    fn of_case(case: &EvalCase) -> Self {
-        let conversation = fingerprint(case);
-        let last = case.input.iter().rfind(|message| message.role == Role::User);
-        let question = last.map_or_else(|| conversation.clone(), |message| Fingerprint::of(&message.content));
-        Self::new(case.id.clone(), Some(case.split), normalised(&whole(case)), conversation, question)
-    }
+fn of_shot(text: &str, place: usize) -> (Keyed, Prints) {
+    let conversation = Fingerprint::of(text);
+    let prints = Prints { question: conversation.clone(), conversation };
+    (Keyed { id: place.to_string(), split: None, exact: normalised(text), near: prints.keys() }, prints)
+}
 
-    fn of_shot(text: &str, place: usize) -> Self {
-        let print = Fingerprint::of(text);
-        Self::new(place.to_string(), None, normalised(text), print.clone(), print)
-    }
+// === impl Prints ===
 
-    fn new(
-        id: String,
-        split: Option<bellwether_evalsets::Split>,
-        exact: String,
-        conversation: Fingerprint,
-        question: Fingerprint,
-    ) -> Self {
-        let mut near: Vec<String> =
-            conversation.bands().chain(question.bands()).map(|band| format!("{band:x}")).collect();
-        near.sort_unstable();
-        near.dedup();
-        Self { keyed: Keyed { id, split, exact, near }, conversation, question }
-    }
-
-    /// Returns true for near-duplicates. Conversations may end alike ("yes, please"), so two cases are compared as a whole.
-    fn is_near(&self, other: &Self) -> bool {
-        let with_shot = self.keyed.split.is_none() || other.keyed.split.is_none();
-        self.conversation.near(&other.conversation) || (with_shot && self.question.near(&other.question))
+impl Prints {
+    /// Returns the keys of inputs to compare this one with.
+    fn keys(&self) -> Vec<String> {
+        let bands = self.conversation.bands().chain(self.question.bands());
+        let keys: BTreeSet<String> = bands.map(|band| format!("{band:x}")).collect();
+        keys.into_iter().collect()
     }
 }
 
@@ -99,8 +94,8 @@ mod tests {
     fn near_cases_of_both_splits_leak_and_a_shared_system_prompt_does_not() {
         use Role::{Assistant, System, User};
         use Split::{Holdout, Regression};
-        let question = "Where is my order 2378156? It was due three days ago, and nobody answers the phone.";
-        let nearly = "where is my order 99? It was due three days ago and nobody answers the phone";
+        let question = "Where is my order 2378156? It was due three days ago, and your hotline is always busy.";
+        let nearly = "where is my order 99? It was due three days ago and your hotline is always busy";
         let cases = [
             case("a", Regression, &[(System, SYSTEM), (User, question)]),
             case("b", Holdout, &[(System, SYSTEM), (User, nearly)]),

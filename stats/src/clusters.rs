@@ -54,6 +54,16 @@ pub fn ratio_interval(y: &[f64], x: &[f64], confidence: f64) -> Option<Interval>
     Some(Interval { low: ratio - half, high: ratio + half })
 }
 
+/// Adds totals to others, place by place; the shorter list counts as one that goes on with zeros. Saturates.
+pub fn add_totals(to: &mut Vec<i64>, more: &[i64]) {
+    if to.len() < more.len() {
+        to.resize(more.len(), 0);
+    }
+    for (sum, value) in to.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*value);
+    }
+}
+
 /// Returns 1 over the design effect of the lists, at most 1; exactly 1 if none of them has sessions. Log-increments of runs
 /// in sessions are multiplied by it.
 pub fn session_tempering<'a>(lists: impl IntoIterator<Item = GroupTotals<'a>>) -> f64 {

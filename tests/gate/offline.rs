@@ -72,6 +72,9 @@ async fn a_twin_is_promoted_and_runs_without_a_counterpart_are_not_covered() {
     let success = comparison(&answer, "success", "");
     assert_eq!((success.finding, success.canary.runs), ("uncovered", 300));
     assert!(success.coverage.is_some_and(|share| (share - 0.25).abs() < 1e-9), "{success:?}");
+    // Runs before any traffic are no runs in production.
+    let answer = ask(&feed, question("v2")).await;
+    assert!(answer.summary.contains("has no runs in production"), "{}", answer.summary);
     // Two versions of a case expect different answers.
     let mut runs = evaluation(300, 0, 10, true);
     for run in &mut runs {
@@ -80,8 +83,4 @@ async fn a_twin_is_promoted_and_runs_without_a_counterpart_are_not_covered() {
     }
     let feed = tables(runs).await;
     assert_eq!(ask(&feed, offline()).await.mode, GateMode::OfflineUnpaired);
-    let feed = tables(evaluation(300, 0, 10, true)).await;
-    // Runs before any traffic are no runs in production.
-    let answer = ask(&feed, question("v2")).await;
-    assert!(answer.summary.contains("has no runs in production"), "{}", answer.summary);
 }

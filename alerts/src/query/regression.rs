@@ -13,7 +13,12 @@ use super::{AlertEvidence, arms, list, moment, within};
 use crate::rule::Rule;
 
 /// Returns the query for the blocks of a comparison, from a window on, and their evidence.
-pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions: &[String], from: Minute) -> String {
+pub(super) fn query(
+    alert: &AlertEvidence<'_>,
+    settings: &Regression,
+    mut conditions: Vec<String>,
+    from: Minute,
+) -> String {
     let rule = alert.subject.rule;
     let (own, other) = arms(alert);
     let events = if alert.counts_events { "events" } else { "runs - good" };
@@ -22,8 +27,9 @@ pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions
     let bad = |of: String, all: String| if settings.shared_runs { of } else { format!("least({of}, {all})") };
     let (counted, source) = counted(alert.evidence, settings);
     // The runs before the release began show how strongly runs of one session are correlated, too.
-    let first = if alert.groups.is_some() { alert.started.saturating_sub(PRIMED_MINUTES).min(from) } else { from };
-    let conditions: Vec<String> = conditions.iter().cloned().chain([within(first, alert.to)]).collect();
+    let in_sessions = alert.groups.is_some();
+    let first = if in_sessions { alert.started.saturating_sub(PRIMED_MINUTES).min(from) } else { from };
+    conditions.push(within(first, alert.to));
     format!(
         "WITH observations AS (\n{sql}\n),\n\
          placed AS (\n    SELECT window_start, {stratum} AS stratum, {events} AS events, runs,{groups} {own} AS own,\n        \
@@ -49,9 +55,8 @@ pub(super) fn query(alert: &AlertEvidence<'_>, settings: &Regression, conditions
         conditions = conditions.join(" AND "),
         groups = alert.groups.map(|events| format!(" {events}, groups_runs,")).unwrap_or_default(),
         sessions = alert.groups.map(sessions).unwrap_or_default(),
-        judged_from =
-            if alert.groups.is_some() { format!(" AND window_start >= {}", moment(from)) } else { String::new() },
-        closed = closed(alert.groups.is_some()),
+        judged_from = if in_sessions { format!(" AND window_start >= {}", moment(from)) } else { String::new() },
+        closed = closed(in_sessions),
         runs = settings.block_runs,
         minutes = settings.block_minutes,
         judged = if alert.evidence.is_detected { detected(alert, settings) } else { judged(alert, settings) },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bellwether_stats::clusters::{GroupTotals, session_tempering};
+use bellwether_stats::clusters::{GroupTotals, add_totals, session_tempering};
 use bellwether_stats::drift::{HourCounts, WeeklyBaseline};
 use bellwether_stats::sequential::{EvidenceSums, FixedPoint, LogSum, stratified_log_e};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -418,24 +418,15 @@ impl State for SeasonalBaseline {
 #[derive(Debug, Default)]
 struct SessionTempering([[Vec<i64>; 2]; 2]);
 
-impl SessionTempering {
-    fn add(&mut self, arm: usize, more: [&[i64]; 2]) {
-        for (sums, more) in self.0[arm].iter_mut().zip(more) {
-            if sums.len() < more.len() {
-                sums.resize(more.len(), 0);
-            }
-            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
-        }
-    }
-}
-
 impl State for SessionTempering {
     const OUTPUT: ArgumentKind = ArgumentKind::Number;
     fn update(&mut self, row: ArgumentRow<'_>) -> Result<()> {
         #[expect(clippy::cast_possible_truncation, reason = "totals are whole numbers far below 2^53")]
         let totals =
             |place| -> Result<Vec<i64>> { Ok(row.numbers(place)?.iter().map(|total| *total as i64).collect()) };
-        self.add(usize::from(row.fact(0) == Some(true)), [&totals(1)?, &totals(2)?]);
+        let [events, runs] = &mut self.0[usize::from(row.fact(0) == Some(true))];
+        add_totals(events, &totals(1)?);
+        add_totals(runs, &totals(2)?);
         Ok(())
     }
     fn write(&self, bytes: &mut StateWriter) {
@@ -445,9 +436,9 @@ impl State for SessionTempering {
         }
     }
     fn merge(&mut self, bytes: &mut StateReader<'_>) -> Result<()> {
-        let mut totals = || (0..bytes.length()?).map(|_| bytes.long()).collect::<Result<Vec<i64>>>();
-        for arm in 0..2 {
-            self.add(arm, [&totals()?, &totals()?]);
+        for sums in self.0.as_flattened_mut() {
+            let more = (0..bytes.length()?).map(|_| bytes.long()).collect::<Result<Vec<i64>>>()?;
+            add_totals(sums, &more);
         }
         Ok(())
     }

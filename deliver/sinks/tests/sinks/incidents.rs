@@ -107,7 +107,7 @@ async fn evidence_that_follows_becomes_the_description_of_an_alert_in_opsgenie()
         (described.method.as_str(), described.target.as_str()),
         ("PUT", "/v2/alerts/a1b2c3%2F1789999000000000/description?identifierType=alias")
     );
-    // What was missed is not in the text that is replaced.
+    // Missed incidents are a detail of the alert: the new description replaces the old one.
     assert!(created.json()["details"]["missed"].as_str().is_some_and(|missed| missed.contains("checkout: latency")));
     assert_eq!(described.json(), serde_json::json!({"description": created.json()["description"]}));
 }
