@@ -2,6 +2,7 @@
 
 mod report;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ The replaced files stay until maintenance removes them (`maintain.keep_replaced`
 and until aggregate has read the erasure. With --now they go at once, together with older
 log entries: a reader that has an older version open then reports a missing file.
 
+In the folder of eval sets (--sets), a case that was made of an erased run loses its content
+in every version, and stays as a tombstone. Exports that were made earlier, and the history
+of a repository that holds the folder, are not changed.
+
 In the end all objects under the root are searched for the identifiers, as whole words:
 data files, replaced ones included, log entries and log checkpoints. To verify later, run
 the command again.
@@ -77,6 +82,9 @@ pub(crate) struct EraseArgs {
     /// With --run-id, only the run of this source.
     #[arg(long, requires = "run_id")]
     source: Option<String>,
+    /// Folder of eval sets: a case made of an erased run loses its content, in all versions.
+    #[arg(long, default_value = "evalsets", value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
+    sets: PathBuf,
     /// List what would be erased, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -133,6 +141,8 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
     let settings = EraseSettings { patience: args.wait, dry_run: args.dry_run };
     let mut erasure = Box::pin(erase(&lake, &subject, settings, |at| show(&line, at))).await?;
     let mut scanned = search(&lake, &subject, &mut erasure, &line).await?;
+    // Before the replaced files go, which may be the last to know the runs of a user.
+    let sets = crate::evalset::erase::erase(&args.sets, &subject, &erasure, args.dry_run)?;
     let mut waiting = Vec::new();
     if args.now {
         for _ in 0..ROUNDS {
@@ -147,10 +157,10 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
         }
     }
     line.clear();
-    let report = Report { subject: &subject, erasure: &erasure, scanned: &scanned, dry_run: args.dry_run };
+    let report = Report { subject: &subject, erasure: &erasure, sets: &sets, scanned: &scanned, dry_run: args.dry_run };
     let times = report::Times { now_micros: SystemClock.now_micros(), maintain: &maintain };
     crate::print(&format!("{}\n{}", lake.root_display(), report.text(&waiting, times)))?;
-    Ok(match scanned.held.is_empty() || args.dry_run {
+    Ok(match scanned.held.is_empty() && sets.left.is_empty() || args.dry_run {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(exit::LEFT),
     })

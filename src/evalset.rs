@@ -2,6 +2,7 @@
 
 mod candidates;
 mod complete;
+pub(crate) mod erase;
 mod store;
 
 use std::cell::RefCell;
@@ -322,13 +323,16 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
         false => None,
     };
     if args.json {
-        let answer = json!({ "name": set.name, "version": set.version, "released": set.frozen, "tasks": tasks, "leaks": leaks,
-            "proposed": proposed });
+        let answer = json!({ "name": set.name, "version": set.version, "released": set.frozen, "erased": set.erased(),
+            "tasks": tasks, "leaks": leaks, "proposed": proposed });
         return crate::print(&format!("{answer:#}"));
     }
     let state = if set.frozen { "released" } else { "not released" };
     let cases = counted(set.cases().len(), "case", "cases");
     crate::print(&format!("{} v{}, {state}: {cases}", set.name, set.version))?;
+    if let Some(erased) = erased_of(&set) {
+        crate::print(&format!("{erased} by an erasure; an export leaves it out"))?;
+    }
     let number = |number: usize| screen::Value { text: number.to_string(), whole: true, right: true };
     let row = |task: &bellwether_evalsets::Coverage| {
         let mut row = vec![screen::Value { text: task.task.clone(), ..screen::Value::default() }, number(task.cases)];
@@ -363,6 +367,12 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
         crate::print(&line)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how many cases of a set lost their content.
+fn erased_of(set: &EvalSet) -> Option<String> {
+    let erased = set.erased();
+    (erased > 0).then(|| counted(erased, "case lost its content", "cases lost their content"))
 }
 
 /// Returns a line for each leak.
@@ -425,9 +435,10 @@ fn write_export(args: &ExportArgs) -> Result<ExitCode> {
     let paths: Vec<String> =
         exported.files.iter().map(|file| args.output.join(&file.path).display().to_string()).collect();
     let about = formats().iter().find(|format| format.name() == args.format).map_or("", |format| format.about());
+    let left_out = erased_of(&set).map_or_else(String::new, |erased| format!("\nleft out: {erased} by an erasure"));
     crate::print(&format!(
-        "wrote the {} of {} v{}:\n  {}\n{about}",
-        counted(set.cases().len(), "case", "cases"),
+        "wrote the {} of {} v{}:\n  {}\n{about}{left_out}",
+        counted(set.cases().len() - set.erased(), "case", "cases"),
         set.name,
         set.version,
         paths.join("\n  ")

@@ -255,6 +255,7 @@ fn case_of(id: String, best: &Answered<'_>, answer: String, runs: &[Answered<'_>
         grading: Vec::new(),
         tags: Vec::new(),
         failure_class: failed.then(|| run.class.clone()),
+        erased: false,
         provenance: Provenance {
             run: Some(run.identity()),
             runs: runs.iter().filter(|_| several).map(|one| one.run.identity()).collect(),
@@ -289,7 +290,7 @@ fn is_same(old: &EvalCase, raw: &EvalCase, new: &EvalCase, redact: Redact<'_>) -
 fn superseding(mut case: EvalCase, old: &EvalCase) -> EvalCase {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     let run = case.provenance.run.as_ref().map_or("", |run| run.run_id.as_str());
-    let fetched = if old.input.is_empty() && !case.input.is_empty() { "fetched input; " } else { "" };
+    let fetched = if old.input.is_empty() && !case.input.is_empty() && !old.erased { "fetched input; " } else { "" };
     let reason =
         format!("{fetched}{} of run {run} by {}", of(&case.provenance.decision), of(&case.provenance.reviewer));
     // Rules of the old version still hold: only its input was missing.

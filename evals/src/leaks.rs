@@ -12,10 +12,11 @@ struct Prints {
     question: Fingerprint,
 }
 
-/// Returns the leaks among cases and few-shot examples. An example is named by its place, from 1.
+/// Returns the leaks among cases and few-shot examples. An example is named by its place, from 1. Erased cases have no input.
 pub fn leaks_of(cases: &[EvalCase], few_shots: &[String]) -> Vec<Leak> {
     let shots = few_shots.iter().zip(1..).map(|(text, place): (_, usize)| of_shot(text, place));
-    let (keyed, prints): (Vec<Keyed>, Vec<Prints>) = cases.iter().map(of_case).chain(shots).unzip();
+    let (keyed, prints): (Vec<Keyed>, Vec<Prints>) =
+        cases.iter().filter(|case| !case.erased).map(of_case).chain(shots).unzip();
     // Conversations may end alike ("yes, please"), so two cases are compared as a whole.
     leaks(&keyed, |a, b| {
         let with_shot = keyed[a].split.is_none() || keyed[b].split.is_none();

@@ -7,6 +7,7 @@ use bellwether_aggregate::erase::{Erasure, Subject, Waiting};
 use bellwether_lake::{Held, Holder, MaintainSettings, Scanned, Waits};
 use bellwether_tables::Table;
 
+use crate::evalset::erase::ErasedSets;
 use crate::maintain::bytes;
 
 /// Paths that are listed of each kind of object.
@@ -16,6 +17,7 @@ const LISTED: usize = 3;
 pub(super) struct Report<'a> {
     pub(super) subject: &'a Subject,
     pub(super) erasure: &'a Erasure,
+    pub(super) sets: &'a ErasedSets,
     pub(super) scanned: &'a Scanned,
     pub(super) dry_run: bool,
 }
@@ -45,11 +47,22 @@ impl Report<'_> {
             }
             text.push_str(&format!("  {:<15}  {}, in {}\n", table.name(), did.join(", "), count(of.files, "file")));
         }
+        for (name, version, cases) in &self.sets.versions {
+            let verb = if self.dry_run { "would remove" } else { "removed" };
+            let content = match cases {
+                0 => "the names of runs".to_owned(),
+                cases => format!("the content of {}", count(*cases as u64, "case")),
+            };
+            text.push_str(&format!("  eval set {name} v{version}: {verb} {content}\n"));
+        }
         let Scanned { objects, bytes: size, held } = self.scanned;
         let identifiers = count(self.erasure.identifiers.len() as u64, "identifier");
         text.push_str(&format!("searched {} ({}) for {identifiers}\n", count(*objects, "object"), bytes(*size)));
-        if held.is_empty() {
+        if held.is_empty() && self.sets.left.is_empty() {
             text.push_str("nothing is left\n");
+        }
+        for file in self.sets.left.iter().filter(|_| !self.dry_run) {
+            text.push_str(&format!("  a file of eval sets names it: {}\n", file.display()));
         }
         for line in left(held, self.dry_run, times) {
             text.push_str(&format!("  {line}\n"));
@@ -177,6 +190,8 @@ fn count(number: u64, what: &str) -> String {
 mod tests {
     use bellwether_aggregate::erase::ErasedFrom;
 
+    use crate::evalset::erase::ErasedSets;
+
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
@@ -206,13 +221,20 @@ mod tests {
         let identifiers = ["u-1", "run-1"].map(str::to_owned).into();
         let erasure = Erasure { tables, runs: 3, statements: 2, identifiers };
         let subject = Subject::User("u-1".to_owned());
-        let report = Report { subject: &subject, erasure: &erasure, scanned: &scanned, dry_run: false };
+        let sets = ErasedSets {
+            versions: vec![("refunds".to_owned(), 2, 1), ("refunds".to_owned(), 3, 0)],
+            left: vec!["evalsets/notes".into()],
+        };
+        let report = Report { subject: &subject, erasure: &erasure, sets: &sets, scanned: &scanned, dry_run: false };
         let maintain = MaintainSettings::default();
         let waiting = [Waiting { table: Table::Events, waits: Waits::Follower { name: "aggregate", version: 9 } }];
         let expected = "user `u-1`: 3 runs, 2 statements about them
   events           removed 5 rows, in 2 files
   alerts           changed texts of 1 row, in 1 file
+  eval set refunds v2: removed the content of 1 case
+  eval set refunds v3: removed the names of runs
 searched 90 objects (3.0 MiB) for 2 identifiers
+  a file of eval sets names it: evalsets/notes
   1 file of events in use: other rows name it in extra (events/c)
   2 replaced files of events, to be removed at the earliest at 1970-01-01T03:00:00Z
   1 object of the log of alerts, to be removed with older log entries
@@ -223,7 +245,8 @@ Kafka and backups may still hold the messages
         assert_eq!(report.text(&waiting, Times { now_micros: HOUR, maintain: &maintain }), expected);
         let nothing = Erasure { identifiers: erasure.identifiers.clone(), ..Erasure::default() };
         let clean = Scanned { held: Vec::new(), ..scanned };
-        let report = Report { subject: &subject, erasure: &nothing, scanned: &clean, dry_run: true };
+        let sets = ErasedSets::default();
+        let report = Report { subject: &subject, erasure: &nothing, sets: &sets, scanned: &clean, dry_run: true };
         let text = report.text(&[], Times { now_micros: HOUR, maintain: &maintain });
         assert!(text.starts_with("user `u-1`: nothing was found in the tables (dry run"), "{text}");
         assert!(text.ends_with("nothing is left\n"), "{text}");

@@ -36,6 +36,10 @@ pub(super) fn run(args: &CompleteArgs) -> Result<ExitCode> {
         return Err(Error::config(format!("`{}` v{} has no case `{}`", set.name, set.version, args.case))
             .with_hint(format!("`bellwether evalset status {}` lists the cases without input", set.name)));
     };
+    if old.erased {
+        return Err(Error::config(format!("case `{}` was erased with its run", old.id))
+            .with_hint("its input must not come back"));
+    }
     if old.missing_content().is_none() {
         return Err(Error::config(format!("case `{}` has its input", old.id))
             .with_hint("another input is another case: `bellwether evalset create --from FILE`"));

@@ -13,6 +13,10 @@ const MANIFEST: &str = "manifest.json";
 /// Marks a version that was released.
 const RELEASED: &str = "released";
 
+/// Extensions of the folders of a version that is replaced: the version to be, and the one before.
+const NEW: &str = "new";
+const OLD: &str = "old";
+
 /// The versions of one set, in the folders `v1`, `v2` and so on.
 pub(super) struct Store {
     folder: PathBuf,
@@ -36,7 +40,7 @@ impl Store {
     }
 
     /// Returns the versions that are complete: their manifest is written last.
-    fn versions(&self) -> BTreeSet<u32> {
+    pub(super) fn versions(&self) -> BTreeSet<u32> {
         let version = |entry: std::fs::DirEntry| {
             let version = entry.file_name().to_str()?.strip_prefix('v')?.parse().ok()?;
             entry.path().join(MANIFEST).is_file().then_some(version)
@@ -102,6 +106,49 @@ impl Store {
             .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
         replace(&folder.join(CASES), set.to_jsonl()?.as_bytes())?;
         replace(&folder.join(MANIFEST), format!("{manifest}\n").as_bytes())
+    }
+
+    /// Writes a version in place of the one that is there, for an erasure: as a whole, in a folder of its own that takes the place of
+    /// the old one. [`Self::recover`] ends one that was interrupted.
+    ///
+    /// # Errors
+    /// `Config` if the folder cannot be written.
+    pub(super) fn replace(&self, set: &EvalSet) -> Result<()> {
+        let folder = self.path(set.version);
+        let (new, old) = (folder.with_extension(NEW), folder.with_extension(OLD));
+        let manifest = serde_json::to_string_pretty(&set.manifest()?)
+            .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
+        replace(&new.join(CASES), set.to_jsonl()?.as_bytes())?;
+        if set.frozen {
+            replace(&new.join(RELEASED), b"")?;
+        }
+        replace(&new.join(MANIFEST), format!("{manifest}\n").as_bytes())?;
+        let moved = std::fs::rename(&folder, &old).and_then(|()| std::fs::rename(&new, &folder));
+        moved.and_then(|()| std::fs::remove_dir_all(&old)).map_err(|source| unwritable(&folder, source))
+    }
+
+    /// Ends replacements of versions that were interrupted: each version is the old one or the new one, and nothing else stays.
+    ///
+    /// # Errors
+    /// `Config` if the folder cannot be written.
+    pub(super) fn recover(&self) -> Result<()> {
+        let entries = std::fs::read_dir(&self.folder).map_err(|source| unwritable(&self.folder, source))?;
+        let left: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        let of = |extension: &'static str| {
+            left.iter().filter(move |path| path.extension().is_some_and(|it| it == extension))
+        };
+        for old in of(OLD) {
+            let (folder, new) = (old.with_extension(""), old.with_extension(NEW));
+            let ended = match folder.exists() {
+                true => Ok(()),
+                false => std::fs::rename(&new, &folder),
+            };
+            ended.and_then(|()| std::fs::remove_dir_all(old)).map_err(|source| unwritable(&folder, source))?;
+        }
+        for new in of(NEW).filter(|new| new.exists()) {
+            std::fs::remove_dir_all(new).map_err(|source| unwritable(new, source))?;
+        }
+        Ok(())
     }
 
     /// Marks a version as released.
@@ -171,6 +218,10 @@ fn other_file(top: &Path, folder: &Path, known: &BTreeSet<PathBuf>) -> Option<Pa
     None
 }
 
+fn unwritable(path: &Path, source: std::io::Error) -> Error {
+    Error::config(format!("cannot write `{}`", path.display())).with_source(source)
+}
+
 /// Writes a file as a whole: a reader sees the old bytes or the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
@@ -178,7 +229,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::write(&part, bytes)?;
         std::fs::rename(&part, path)
     });
-    written.map_err(|source| Error::config(format!("cannot write `{}`", path.display())).with_source(source))
+    written.map_err(|source| unwritable(path, source))
 }
 
 #[cfg(test)]

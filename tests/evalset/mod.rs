@@ -137,6 +137,77 @@ fn a_case_with_only_the_hash_of_its_input_is_exported_once_a_person_gave_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a_tombstone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    let sets = path("sets");
+    let feed = crate::pipeline::erase::fed().await;
+    let evalset = |arguments: &[&str]| bellwether(&[&["evalset"], arguments, &["--sets", &sets]].concat());
+    let write = |name: &str, content: &str| std::fs::write(path(name), content).expect("writes");
+    let run = |id: &str| json!({ "source": "app", "run_id": id });
+    let case = |id: &str, of: &str, others: &[&str]| {
+        let runs: Vec<_> = others.iter().map(|id| run(id)).collect();
+        json!({ "id": id, "task": "refunds", "input": [{ "role": "user", "content": format!("secret question of {id}") }],
+            "expected": format!("secret answer of {id}"), "grading": [{ "type": "contains", "value": format!("secret rule of {id}") }],
+            "provenance": { "run": run(of), "runs": runs, "signature": format!("secret signature of {id}"), "reviewer": "ana",
+                "decision": "edit", "inclusion_probability": 0.25 } })
+    };
+    let (gone, other) = (case("c1", "run-ada-1", &[]), case("c2", "run-more-1", &["run-more-1", "run-ada-1"]));
+    write("cases", &format!("{gone}\n{other}\n"));
+    evalset(&["create", "refunds", "--from", &path("cases")]).exits_with(0);
+    evalset(&["freeze", "refunds"]).exits_with(0);
+    write("more", &format!("{}\n", case("c3", "run-bob-3", &[])));
+    evalset(&["create", "refunds", "--from", &path("more")]).exits_with(0);
+    // An erasure that was interrupted leaves the old version beside the new one.
+    std::fs::create_dir(path("sets/refunds/v2.old")).expect("a folder");
+    write("sets/refunds/v2.old/cases.jsonl", &format!("{gone}\n"));
+
+    let erase = |more: &[&str]| bellwether(&[&["erase", "--root", text(feed.root()), "--sets", &sets], more].concat());
+    let erase_run = |how: &str| erase(&["--run-id", "run-ada-1", how]);
+    let holding = |what: &str| crate::pipeline::erase::holding(&folder.path().join("sets"), what);
+    let said = erase_run("--dry-run").exits_with(0);
+    assert!(said.contains("eval set refunds v1: would remove the content of 1 case"), "{said}");
+    assert_eq!(holding("secret answer of c1").len(), 3, "a dry run changes nothing");
+    let said = erase_run("--now").exits_with(0);
+    for version in ["v1", "v2"] {
+        assert!(said.contains(&format!("eval set refunds {version}: removed the content of 1 case")), "{said}");
+    }
+    assert!(said.contains("nothing is left"), "{said}");
+    for what in ["run-ada-1", "question of c1", "answer of c1", "rule of c1", "signature of c1"] {
+        assert_eq!(holding(what), Vec::<String>::new(), "{what}");
+    }
+    assert_eq!(holding("secret answer of c2"), ["refunds/v1/cases.jsonl", "refunds/v2/cases.jsonl"]);
+
+    // The versions are whole: one case less in exports, a tombstone with its provenance, and the mark of a release.
+    let said = evalset(&["status", "refunds", "--version", "1"]).exits_with(0);
+    assert!(said.starts_with("refunds v1, released: 2 cases\n1 case lost its content by an erasure"), "{said}");
+    let stored = std::fs::read_to_string(path("sets/refunds/v1/cases.jsonl")).expect("reads");
+    let tombstone: serde_json::Value = serde_json::from_str(stored.lines().next().expect("a case")).expect("JSON");
+    let expected = json!({ "id": "c1", "version": 1, "task": "refunds", "split": "regression", "kind": "failure", "input": [], "erased": true,
+        "provenance": { "run": { "source": "app", "run_id": "erased", "attempt": 1 }, "reviewer": "ana", "decision": "edit",
+            "inclusion_probability": 0.25 } });
+    assert_eq!(tombstone, expected);
+    let said = evalset(&["export", "refunds", "--format", "inspect", "--output", &path("out")]).exits_with(0);
+    assert!(said.starts_with("wrote the 1 case of refunds v1:"), "{said}");
+    assert!(said.contains("left out: 1 case lost its content by an erasure"), "{said}");
+    let samples = std::fs::read_to_string(path("out/samples.jsonl")).expect("reads");
+    assert!(samples.contains("answer of c2") && !samples.contains("c1"), "{samples}");
+    // It does not come back, and a second erasure finds nothing.
+    let ended = evalset(&["create", "refunds", "--from", &path("cases")]);
+    assert!(ended.stderr.contains("case `c1` version 1 was edited") && ended.code == Some(2), "{}", ended.stderr);
+    let said = erase_run("--now").exits_with(0);
+    assert!(!said.contains("eval set") && said.contains("nothing is left"), "{said}");
+    // The tables know the runs of a user.
+    let said = erase(&["--user-key", "usr-bob", "--now"]).exits_with(0);
+    assert!(said.contains("eval set refunds v2: removed the content of 1 case") && !said.contains("v1:"), "{said}");
+    assert_eq!(holding("answer of c3"), Vec::<String>::new());
+    // What names the run elsewhere is reported.
+    write("sets/notes", "see run-ada-1");
+    let said = erase_run("--now").exits_with(5);
+    assert!(said.contains("a file of eval sets names it: ") && said.contains("notes"), "{said}");
+}
+
 #[test]
 fn results_of_a_tool_are_valid_events_with_their_cases() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -44,6 +44,9 @@ pub struct EvalCase {
     pub tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_class: Option<String>,
+    /// The run that it was made of was erased, and its content with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub erased: bool,
     #[serde(default)]
     pub provenance: Provenance,
 }
@@ -146,6 +149,10 @@ fn first() -> u32 {
     1
 }
 
+fn is_false(some: &bool) -> bool {
+    !some
+}
+
 // === impl EvalCase ===
 
 impl EvalCase {
@@ -159,9 +166,9 @@ impl EvalCase {
         Ok(hex(&Sha256::digest(text)))
     }
 
-    /// Says which content is missing, and how to get it; none if the input is stored.
+    /// Says which content is missing, and how to get it; none if the input is stored, or was erased.
     pub fn missing_content(&self) -> Option<String> {
-        if !self.input.is_empty() {
+        if !self.input.is_empty() || self.erased {
             return None;
         }
         let hash = self.content_sha256.as_ref().map_or_else(String::new, |hash| format!(" (SHA-256 {hash})"));
@@ -223,10 +230,11 @@ impl EvalCase {
                 "shorten the conversation",
             );
         }
-        if self.input.is_empty() && self.content_ref.is_none() && self.content_sha256.is_none() {
+        let lacks_input = self.input.is_empty() && self.content_ref.is_none() && self.content_sha256.is_none();
+        if lacks_input && !self.erased {
             return wrong("it has neither `input` nor `content_ref` nor `content_sha256`".to_owned(), "add `input`");
         }
-        if self.expected.is_none() && self.grading.is_empty() {
+        if self.expected.is_none() && self.grading.is_empty() && !self.erased {
             return wrong("no answer could pass or fail it".to_owned(), "add `expected` or `grading`");
         }
         if self.provenance.inclusion_probability.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {

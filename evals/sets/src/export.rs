@@ -105,7 +105,7 @@ pub fn formats() -> &'static [&'static dyn Format] {
     ]
 }
 
-/// Exports a set: redacts each text, checks the limits and projects. The same set gives the same bytes.
+/// Exports a set: leaves out erased cases, redacts each text, checks the limits and projects. The same set gives the same bytes.
 ///
 /// # Errors
 /// `Config` if the format is unknown, content is missing or a limit is exceeded; the error of the redactor otherwise.
@@ -115,7 +115,12 @@ pub fn export(set: &EvalSet, format: &str, redactor: &dyn Redactor) -> Result<Ex
         return Err(Error::config(format!("`{format}` is not an export format"))
             .with_hint(format!("use one of {}", names.join(", "))));
     };
-    let cases = set.cases().iter().map(|case| case.redacted(redactor)).collect::<Result<Vec<_>>>()?;
+    let living = set.cases().iter().filter(|case| !case.erased);
+    let cases = living.map(|case| case.redacted(redactor)).collect::<Result<Vec<_>>>()?;
+    if cases.is_empty() {
+        return Err(Error::config(format!("all cases of `{}` v{} were erased", set.name, set.version))
+            .with_hint("export another version, or add cases with `bellwether evalset create`"));
+    }
     for case in &cases {
         within(case, format.name(), format.limits())?;
     }

@@ -4,6 +4,7 @@
 //! * [`set`]: a versioned list of cases with a manifest of content hashes; the difference between two versions.
 //! * [`status`]: how many cases of each kind a task has, against a target.
 //! * [`leakage`]: cases that are equal or near to few-shot examples, or to cases of the other split.
+//! * [`mod@erase`]: the content of cases goes with the runs that they were made of.
 //! * [`redact`]: the hook of redaction before a set or an export is written.
 //! * [`mod@export`]: projections of a set onto the formats of evaluation tools, one file each.
 //! * [`mod@import`]: results of evaluation tools as `run.completed` events of stage `offline_eval`.
@@ -12,6 +13,7 @@
 //! the case and the limit, never a value cut without notice.
 
 pub mod case;
+pub mod erase;
 pub mod export;
 pub mod import;
 pub mod leakage;
@@ -20,6 +22,7 @@ pub mod set;
 pub mod status;
 
 pub use case::{CaseKind, EvalCase, Grading, Message, Provenance, Role, RunIdentity, Split, Superseded};
+pub use erase::ErasedRuns;
 pub use export::{ExportFile, Exported, Format, export, formats};
 pub use import::{Imported, ResultFormat, import};
 pub use leakage::{Keyed, Leak, leaks};

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub name: String,
     pub version: u32,
     pub cases: Vec<ManifestEntry>,
+    /// Ids of the cases that lost their content by an erasure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erased: Vec<String>,
     /// SHA-256 of the file with the cases.
     pub sha256: String,
 }
@@ -102,6 +105,7 @@ impl EvalSet {
             name: self.name.clone(),
             version: self.version,
             cases: self.cases.iter().map(entry).collect::<Result<_>>()?,
+            erased: self.cases.iter().filter(|case| case.erased).map(|case| case.id.clone()).collect(),
             sha256: hex(&Sha256::digest(self.to_jsonl()?)),
         })
     }

@@ -27,7 +27,7 @@ pub struct Coverage {
 /// Returns the coverage of each task, by name.
 pub fn coverage(cases: &[EvalCase], target: usize) -> Vec<Coverage> {
     let mut tasks: BTreeMap<&str, ([usize; 4], usize)> = BTreeMap::new();
-    for case in cases {
+    for case in cases.iter().filter(|case| !case.erased) {
         let (by_kind, without_content) = tasks.entry(&case.task).or_default();
         by_kind[case.kind as usize] += 1;
         *without_content += usize::from(case.input.is_empty());
