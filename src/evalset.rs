@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bellwether_base::{Error, Result};
 use bellwether_evals::leaks_of;
+use bellwether_evalsets::export::MANIFEST_FILE;
 use bellwether_evalsets::{
-    CaseKind, EvalCase, EvalSet, Imported, Leak, ResultFormat, TARGET, coverage, export, formats, import,
+    CaseKind, EvalCase, EvalSet, Imported, Leak, ResultFormat, TARGET, Unfit, coverage, export, formats, import,
 };
 use bellwether_redact::Redactor;
 use clap::builder::PossibleValuesParser;
@@ -28,6 +29,8 @@ use store::Store;
 
 /// Cases without content that `status` names.
 const MISSING_SHOWN: usize = 5;
+/// Cases that are not in an export, of which `export` prints the reason.
+const LEFT_OUT_SHOWN: usize = 10;
 
 /// Eval sets: versioned collections of eval cases.
 #[derive(Subcommand, Debug)]
@@ -165,6 +168,9 @@ pub(crate) struct ExportArgs {
     /// Folder to write; it must be new, empty, or an earlier export in the same format.
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
+    /// Leave out cases that lack their input, or that the format cannot hold, and list them.
+    #[arg(long)]
+    skip_unfit: bool,
     /// Configuration whose `[redaction]` applies [default: the default policy].
     #[arg(long, short, value_name = "FILE", env = "BELLWETHER_CONFIG")]
     config: Option<PathBuf>,
@@ -272,7 +278,13 @@ async fn create(args: &CreateArgs) -> Result<ExitCode> {
     let store = args.set.store();
     let old = if store.exists() { store.version(None)?.cases().to_vec() } else { Vec::new() };
     let mut cases = bellwether_evalsets::set::parse_cases(&read(file)?, &file.display().to_string())?;
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     for case in &mut cases {
+        if case.provenance.run.is_none() && case.provenance.file.is_none() {
+            // A case that was taken from another file before is still the same.
+            let old = old.iter().find(|old| old.id == case.id && old.version == case.version);
+            case.provenance.file = old.map_or_else(|| name.clone(), |old| old.provenance.file.clone());
+        }
         // A text that is too long to be redacted becomes a short one.
         case.check()?;
         *case = redacted(case, &redactor)?;
@@ -330,8 +342,9 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
     let state = if set.frozen { "released" } else { "not released" };
     let cases = counted(set.cases().len(), "case", "cases");
     crate::print(&format!("{} v{}, {state}: {cases}", set.name, set.version))?;
-    if let Some(erased) = erased_of(&set) {
-        crate::print(&format!("{erased} by an erasure; an export leaves it out"))?;
+    if set.erased() > 0 {
+        let erased = counted(set.erased(), "case", "cases");
+        crate::print(&format!("{erased} lost the content by an erasure; exports leave such cases out"))?;
     }
     let number = |number: usize| screen::Value { text: number.to_string(), whole: true, right: true };
     let row = |task: &bellwether_evalsets::Coverage| {
@@ -367,12 +380,6 @@ async fn show_status(args: &StatusArgs) -> Result<ExitCode> {
         crate::print(&line)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says how many cases of a set lost their content.
-fn erased_of(set: &EvalSet) -> Option<String> {
-    let erased = set.erased();
-    (erased > 0).then(|| counted(erased, "case lost its content", "cases lost their content"))
 }
 
 /// Returns a line for each leak.
@@ -430,19 +437,20 @@ fn write_export(args: &ExportArgs) -> Result<ExitCode> {
     let (redactor, whole) = (redactor(args.config.as_deref())?, set.to_jsonl()?);
     let session = RefCell::new(redactor.session_of(whole.as_bytes()));
     let redact = |text: &str| Ok(session.borrow_mut().text(text).into_owned());
-    let exported = export(&set, &args.format, &redact)?;
+    let unfit = if args.skip_unfit { Unfit::LeaveOut } else { Unfit::Refuse };
+    let exported = export(&set, &args.format, &redact, unfit)?;
     store::write_export(&args.output, &exported)?;
-    let paths: Vec<String> =
-        exported.files.iter().map(|file| args.output.join(&file.path).display().to_string()).collect();
     let about = formats().iter().find(|format| format.name() == args.format).map_or("", |format| format.about());
-    let left_out = erased_of(&set).map_or_else(String::new, |erased| format!("\nleft out: {erased} by an erasure"));
-    crate::print(&format!(
-        "wrote the {} of {} v{}:\n  {}\n{about}{left_out}",
-        counted(set.cases().len() - set.erased(), "case", "cases"),
-        set.name,
-        set.version,
-        paths.join("\n  ")
-    ))
+    let cases = counted(set.cases().len() - exported.left_out.len(), "case", "cases");
+    let mut lines = vec![format!("wrote {cases} of {} v{}:", set.name, set.version)];
+    lines.extend(exported.files.iter().map(|file| format!("  {}", args.output.join(&file.path).display())));
+    lines.push(about.to_owned());
+    let left_out = exported.left_out.iter().take(LEFT_OUT_SHOWN);
+    lines.extend(left_out.map(|one| format!("left out: case {}: {}", one.case, screen::one_line(&one.reason))));
+    if let Some(more) = exported.left_out.len().checked_sub(LEFT_OUT_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("left out: {more} more; {MANIFEST_FILE} lists them"));
+    }
+    crate::print(&lines.join("\n"))
 }
 
 fn import_results(args: &ImportArgs) -> Result<ExitCode> {

@@ -258,6 +258,7 @@ fn case_of(id: String, best: &Answered<'_>, answer: String, runs: &[Answered<'_>
         erased: false,
         provenance: Provenance {
             run: Some(run.identity()),
+            file: None,
             runs: runs.iter().filter(|_| several).map(|one| one.run.identity()).collect(),
             release_fingerprint: run.release_fingerprint.clone(),
             signature: Some(run.signature.clone()).filter(|signature| !signature.is_empty()),

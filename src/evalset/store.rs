@@ -242,7 +242,7 @@ mod tests {
     fn manifest(folder: &Path, path: &str) {
         let file = ExportedFile { path: path.to_owned(), sha256: String::new() };
         let (format, set) = ("csv".to_owned(), "refunds".to_owned());
-        let manifest = ExportManifest { format, set, version: 1, cases: 1, files: vec![file] };
+        let manifest = ExportManifest { format, set, version: 1, cases: 1, left_out: Vec::new(), files: vec![file] };
         let text = serde_json::to_vec(&manifest).expect("JSON");
         std::fs::write(folder.join(MANIFEST_FILE), text).expect("writes");
     }
@@ -255,7 +255,8 @@ mod tests {
         std::fs::write(&other, "mine").expect("writes");
         for path in ["../mine", &other.display().to_string(), "a/../../mine"] {
             manifest(&folder, path);
-            let error = write_export(&folder, &Exported { files: Vec::new() }).expect_err("leads elsewhere");
+            let error = write_export(&folder, &Exported { files: Vec::new(), left_out: Vec::new() })
+                .expect_err("leads elsewhere");
             assert!(error.message().contains("not in that folder"), "{}", error.chain());
         }
         assert_eq!(std::fs::read_to_string(&other).expect("is there"), "mine");
@@ -271,7 +272,7 @@ mod tests {
         std::fs::write(other.join("old.csv"), "mine").expect("writes");
         std::os::unix::fs::symlink(&other, folder.join("data")).expect("links");
         manifest(&folder, "data/old.csv");
-        let error = write_export(&folder, &Exported { files: Vec::new() }).expect_err("a link");
+        let error = write_export(&folder, &Exported { files: Vec::new(), left_out: Vec::new() }).expect_err("a link");
         assert!(error.message().contains("another file: data"), "{}", error.chain());
         assert!(other.join("old.csv").exists());
     }

@@ -73,7 +73,7 @@ fn versions_are_written_once_superseded_and_exported_without_personal_data() {
     // Without --version, the released version is exported: twice with the same bytes, and redacted.
     let export = |format: &str| evalset(&["export", "refunds", "--format", format, "--output", &path("out")]);
     let said = export("inspect").exits_with(0);
-    assert!(said.starts_with("wrote the 2 cases of refunds v1:"), "{said}");
+    assert!(said.starts_with("wrote 2 cases of refunds v1:"), "{said}");
     let samples = || std::fs::read_to_string(path("out/samples.jsonl")).expect("reads");
     let first = samples();
     assert!(!first.contains("ana@example.com") && first.contains("[EMAIL_1]"), "{first}");
@@ -116,6 +116,19 @@ fn a_case_with_only_the_hash_of_its_input_is_exported_once_a_person_gave_it() {
     let ended = export();
     assert!(ended.stderr.contains("its input is not stored here") && ended.code == Some(2), "{}", ended.stderr);
     assert!(ended.stderr.contains("bellwether evalset complete"), "{}", ended.stderr);
+
+    // Beside other cases it can be left out.
+    write("other", &cases());
+    evalset(&["create", "mixed", "--from", &path("cases")]).exits_with(0);
+    evalset(&["create", "mixed", "--from", &path("other")]).exits_with(0);
+    let mixed =
+        |more: &[&str]| evalset(&[&["export", "mixed", "--format", "csv", "--output", &path("mixed")], more].concat());
+    assert!(mixed(&[]).stderr.contains("leave such cases out with --skip-unfit"));
+    let said = mixed(&["--skip-unfit"]).exits_with(0);
+    assert!(said.starts_with("wrote 2 cases of mixed v2:"), "{said}");
+    assert!(said.contains("left out: case c1: its input is not stored here: get the content"), "{said}");
+    let stored = std::fs::read_to_string(path("sets/mixed/v2/cases.jsonl")).expect("reads");
+    assert!(stored.contains("\"file\":\"other\"") && !stored.contains("\"file\":\"cases\""), "{stored}");
 
     // Another text is refused, and nothing is written; the right one makes the next version, redacted.
     let complete = |case: &str| evalset(&["complete", "refunds", case, "--input", &path("input")]);
@@ -181,7 +194,7 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
 
     // The versions are whole: one case less in exports, a tombstone with its provenance, and the mark of a release.
     let said = evalset(&["status", "refunds", "--version", "1"]).exits_with(0);
-    assert!(said.starts_with("refunds v1, released: 2 cases\n1 case lost its content by an erasure"), "{said}");
+    assert!(said.starts_with("refunds v1, released: 2 cases\n1 case lost the content by an erasure"), "{said}");
     let stored = std::fs::read_to_string(path("sets/refunds/v1/cases.jsonl")).expect("reads");
     let tombstone: serde_json::Value = serde_json::from_str(stored.lines().next().expect("a case")).expect("JSON");
     let expected = json!({ "id": "c1", "version": 1, "task": "refunds", "split": "regression", "kind": "failure", "input": [], "erased": true,
@@ -189,8 +202,8 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
             "inclusion_probability": 0.25 } });
     assert_eq!(tombstone, expected);
     let said = evalset(&["export", "refunds", "--format", "inspect", "--output", &path("out")]).exits_with(0);
-    assert!(said.starts_with("wrote the 1 case of refunds v1:"), "{said}");
-    assert!(said.contains("left out: 1 case lost its content by an erasure"), "{said}");
+    assert!(said.starts_with("wrote 1 case of refunds v1:"), "{said}");
+    assert!(said.contains("left out: case c1: it lost its content by an erasure"), "{said}");
     let samples = std::fs::read_to_string(path("out/samples.jsonl")).expect("reads");
     assert!(samples.contains("answer of c2") && !samples.contains("c1"), "{samples}");
     // It does not come back, and a second erasure finds nothing.

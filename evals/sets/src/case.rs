@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::set::EvalSet;
+
 /// Longest expected answer, in bytes.
 pub const EXPECTED_BYTES: usize = 256 * 1024;
 /// Longest input, in bytes over all messages.
@@ -106,6 +108,9 @@ pub enum Grading {
 pub struct Provenance {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunIdentity>,
+    /// Name of the file from which the case was taken, if it was not made of a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// All runs with this input that had been decided when the case was made, if there were several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunIdentity>,
@@ -188,9 +193,10 @@ impl EvalCase {
         self.grading.clone()
     }
 
-    /// Returns the fields that are neither input nor answer, as the metadata of an exported case.
-    pub fn metadata(&self) -> Value {
+    /// Returns the fields that are neither input nor answer, as the metadata of an exported case of a set.
+    pub fn metadata(&self, set: &EvalSet) -> Value {
         let mut value = serde_json::json!({
+            "set": set.name, "set_version": set.version,
             "case_id": self.id, "case_version": self.version, "task": self.task, "split": self.split.name(),
             "kind": self.kind.name(), "tags": self.tags, "grading": self.rules(), "provenance": self.provenance,
         });

@@ -35,7 +35,11 @@ pub trait Format: Sync {
     fn about(&self) -> &'static str;
     /// Values that the format cannot hold.
     fn limits(&self) -> Limits;
-    /// Returns the files. The cases are within the limits.
+    /// Returns why the format cannot hold a case that is within its limits.
+    fn refusal(&self, _case: &EvalCase) -> Option<Refusal> {
+        None
+    }
+    /// Returns the files. The cases are within the limits, and the format has no refusal for them.
     ///
     /// # Errors
     /// `Config` if a value cannot be expressed.
@@ -53,6 +57,30 @@ pub struct Limits {
     pub case_bytes: usize,
 }
 
+/// Why a case cannot be exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// The treatment of cases that cannot be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// There is no export.
+    Refuse,
+    /// The others are exported.
+    LeaveOut,
+}
+
+/// A case that is not in an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub case: String,
+    pub reason: String,
+}
+
 /// A file of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportFile {
@@ -65,6 +93,7 @@ pub struct ExportFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exported {
     pub files: Vec<ExportFile>,
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Content of [`MANIFEST_FILE`].
@@ -74,6 +103,9 @@ pub struct ExportManifest {
     pub set: String,
     pub version: u32,
     pub cases: usize,
+    /// Cases of the set that are not in the export.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     pub files: Vec<ExportedFile>,
 }
 
@@ -108,21 +140,49 @@ pub fn formats() -> &'static [&'static dyn Format] {
 /// Exports a set: leaves out erased cases, redacts each text, checks the limits and projects. The same set gives the same bytes.
 ///
 /// # Errors
-/// `Config` if the format is unknown, content is missing or a limit is exceeded; the error of the redactor otherwise.
-pub fn export(set: &EvalSet, format: &str, redactor: &dyn Redactor) -> Result<Exported> {
+/// `Config` if the format is unknown, a case cannot be exported and `unfit` refuses that, or no case is left; the error of the redactor
+/// otherwise.
+pub fn export(set: &EvalSet, format: &str, redactor: &dyn Redactor, unfit: Unfit) -> Result<Exported> {
     let Some(format) = formats().iter().find(|it| it.name() == format) else {
         let names: Vec<&str> = formats().iter().map(|it| it.name()).collect();
         return Err(Error::config(format!("`{format}` is not an export format"))
             .with_hint(format!("use one of {}", names.join(", "))));
     };
-    let living = set.cases().iter().filter(|case| !case.erased);
-    let cases = living.map(|case| case.redacted(redactor)).collect::<Result<Vec<_>>>()?;
+    let (mut cases, mut left_out, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for case in set.cases() {
+        let refusal = if case.erased {
+            Some("it lost its content by an erasure".to_owned())
+        } else {
+            let case = case.redacted(redactor)?;
+            match refusal_of(&case, *format)? {
+                None => {
+                    cases.push(case);
+                    None
+                }
+                Some(refusal) => {
+                    let reason = format!("{}: {}", refusal.what, refusal.hint);
+                    refused.push((case.id, refusal));
+                    Some(reason)
+                }
+            }
+        };
+        left_out.extend(refusal.map(|reason| LeftOut { case: case.id.clone(), reason }));
+    }
+    if let [(id, refusal), others @ ..] = refused.as_slice()
+        && (unfit == Unfit::Refuse || cases.is_empty())
+    {
+        let others = match others {
+            [] => String::new(),
+            [(other, _)] => format!(" (and case `{other}`)"),
+            [(other, _), more @ ..] => format!(" (and case `{other}` and {} more)", more.len()),
+        };
+        let what = format!("cannot export case `{id}` as {}: {}{others}", format.name(), refusal.what);
+        let skip = if unfit == Unfit::Refuse { "; or leave such cases out with --skip-unfit" } else { "" };
+        return Err(Error::config(what).with_hint(format!("{}{skip}", refusal.hint)));
+    }
     if cases.is_empty() {
         return Err(Error::config(format!("all cases of `{}` v{} were erased", set.name, set.version))
             .with_hint("export another version, or add cases with `bellwether evalset create`"));
-    }
-    for case in &cases {
-        within(case, format.name(), format.limits())?;
     }
     let set = EvalSet::new(&set.name, set.version, cases)?;
     let mut files = format.files(&set)?;
@@ -135,31 +195,31 @@ pub fn export(set: &EvalSet, format: &str, redactor: &dyn Redactor) -> Result<Ex
         set: set.name.clone(),
         version: set.version,
         cases: set.cases().len(),
+        left_out: left_out.clone(),
         files: listed,
     };
     files.push(ExportFile { path: MANIFEST_FILE.to_owned(), bytes: text::pretty(&manifest)? });
-    Ok(Exported { files })
+    Ok(Exported { files, left_out })
 }
 
-/// Checks a case against the limits of a format.
-fn within(case: &EvalCase, format: &str, limits: Limits) -> Result<()> {
-    let refuse = |what: &str, hint: String| {
-        Err(Error::config(format!("cannot export case `{}` as {format}: {what}", case.id)).with_hint(hint))
-    };
+/// Returns why a case cannot be exported in a format.
+fn refusal_of(case: &EvalCase, format: &dyn Format) -> Result<Option<Refusal>> {
+    let limits = format.limits();
+    let refuse = |what: &str, hint: &str| Some(Refusal { what: what.to_owned(), hint: hint.to_owned() });
     if let Some(missing) = case.missing_content() {
         let hint = format!("{missing}; or take the case out with `bellwether evalset retire`");
-        return refuse("its input is not stored here", hint);
+        return Ok(refuse("its input is not stored here", &hint));
     }
     if limits.needs_expected && case.expected.is_none() {
-        return refuse("the format needs an expected answer", "add `expected`, or export as promptfoo".to_owned());
+        return Ok(refuse("the format needs an expected answer", "add `expected`, or export as promptfoo"));
+    }
+    if !limits.nul && text::has_nul(case) {
+        return Ok(refuse("it holds U+0000, which the tool's database refuses", "remove the character"));
     }
     let json = serde_json::to_string(case).map_err(|source| Error::bug("cannot write a case").with_source(source))?;
-    if !limits.nul && text::has_nul(case) {
-        return refuse("it holds U+0000, which the tool's database refuses", "remove the character".to_owned());
-    }
     if json.len() > limits.case_bytes {
         let what = format!("it has {} bytes; the limit is {}", json.len(), limits.case_bytes);
-        return refuse(&what, "shorten the case, or export as inspect".to_owned());
+        return Ok(refuse(&what, "shorten the case, or export as inspect"));
     }
-    Ok(())
+    Ok(format.refusal(case))
 }

@@ -23,7 +23,7 @@ pub mod status;
 
 pub use case::{CaseKind, EvalCase, Grading, Message, Provenance, Role, RunIdentity, Split, Superseded};
 pub use erase::ErasedRuns;
-pub use export::{ExportFile, Exported, Format, export, formats};
+pub use export::{ExportFile, Exported, Format, LeftOut, Refusal, Unfit, export, formats};
 pub use import::{Imported, ResultFormat, import};
 pub use leakage::{Keyed, Leak, leaks};
 pub use redact::Redactor;

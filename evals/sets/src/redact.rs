@@ -46,9 +46,9 @@ impl EvalCase {
             *tag = redactor.redact(tag)?;
         }
         let provenance = &mut case.provenance;
-        for text in
-            [&mut provenance.reviewer, &mut provenance.signature, &mut provenance.decision].into_iter().flatten()
-        {
+        let named =
+            [&mut provenance.reviewer, &mut provenance.signature, &mut provenance.decision, &mut provenance.file];
+        for text in named.into_iter().flatten() {
             *text = redactor.redact(text)?;
         }
         if let Some(superseded) = &mut provenance.supersedes {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bellwether_evalsets::{ResultFormat, export, import};
+use bellwether_evalsets::{ResultFormat, Unfit, export, import};
 use serde_json::Value;
 
 use super::results::{of, valid};
@@ -45,7 +45,7 @@ fn environment(name: &str) -> Option<PathBuf> {
 
 fn written(format: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    for file in export(&awkward(&text(format)), format, &as_it_is).expect(format).files {
+    for file in export(&awkward(&text(format)), format, &as_it_is, Unfit::Refuse).expect(format).files {
         let path = folder.path().join(&file.path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
         std::fs::write(path, file.bytes).expect("a file");

@@ -26,7 +26,7 @@ impl Format for Braintrust {
         let record = |case: &crate::case::EvalCase| {
             json!({
                 "id": case.id, "input": messages(case), "expected": case.expected, "tags": case.tags,
-                "metadata": case.metadata(),
+                "metadata": case.metadata(set),
             })
         };
         Ok(vec![jsonl("cases.jsonl", set.cases().iter().map(record))])

@@ -22,8 +22,8 @@ pub(super) const COLUMNS: [&str; 11] = [
     "metadata",
 ];
 
-/// Returns the fields of a case, in the order of [`COLUMNS`]. Absent ones are none.
-pub(super) fn fields(case: &EvalCase) -> [Option<String>; 11] {
+/// Returns the fields of a case of a set, in the order of [`COLUMNS`]. Absent ones are none.
+pub(super) fn fields(set: &EvalSet, case: &EvalCase) -> [Option<String>; 11] {
     [
         Some(case.id.clone()),
         Some(case.version.to_string()),
@@ -35,7 +35,7 @@ pub(super) fn fields(case: &EvalCase) -> [Option<String>; 11] {
         Some(super::text::messages(case).to_string()),
         case.expected.clone(),
         Some(serde_json::json!(case.tags).to_string()),
-        Some(case.metadata().to_string()),
+        Some(case.metadata(set).to_string()),
     ]
 }
 
@@ -57,7 +57,8 @@ impl Format for Csv {
     fn files(&self, set: &EvalSet) -> Result<Vec<ExportFile>> {
         let mut text = COLUMNS.join(",") + "\r\n";
         for case in set.cases() {
-            let row: Vec<String> = fields(case).iter().map(|field| quoted(field.as_deref().unwrap_or(""))).collect();
+            let row: Vec<String> =
+                fields(set, case).iter().map(|field| quoted(field.as_deref().unwrap_or(""))).collect();
             text.push_str(&row.join(","));
             text.push_str("\r\n");
         }

@@ -26,7 +26,7 @@ impl Format for DeepEval {
         let golden = |case: &crate::case::EvalCase| {
             json!({
                 "name": case.id, "input": transcript(case), "actual_output": null, "expected_output": case.expected,
-                "additional_metadata": case.metadata(),
+                "additional_metadata": case.metadata(set),
             })
         };
         let goldens: Vec<_> = set.cases().iter().map(golden).collect();

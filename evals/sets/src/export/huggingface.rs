@@ -28,7 +28,7 @@ impl Format for HuggingFace {
         let row = |case: &EvalCase| {
             json!({
                 "id": case.id, "messages": messages(case), "expected": case.expected, "task": case.task,
-                "kind": case.kind.name(), "failure_class": case.failure_class, "metadata": case.metadata().to_string(),
+                "kind": case.kind.name(), "failure_class": case.failure_class, "metadata": case.metadata(set).to_string(),
             })
         };
         let mut files = Vec::new();

@@ -26,7 +26,7 @@ impl Format for Inspect {
         let sample = |case: &crate::case::EvalCase| {
             json!({
                 "id": case.id, "input": messages(case), "target": case.expected.as_deref().unwrap_or(""),
-                "metadata": case.metadata(),
+                "metadata": case.metadata(set),
             })
         };
         Ok(vec![jsonl("samples.jsonl", set.cases().iter().map(sample))])

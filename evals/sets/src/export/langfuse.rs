@@ -26,7 +26,7 @@ impl Format for Langfuse {
         let item = |case: &crate::case::EvalCase| {
             json!({
                 "datasetName": set.name, "id": format!("{}:{}", set.name, case.id), "input": messages(case),
-                "expectedOutput": case.expected, "metadata": case.metadata(), "status": "ACTIVE",
+                "expectedOutput": case.expected, "metadata": case.metadata(set), "status": "ACTIVE",
             })
         };
         Ok(vec![jsonl("dataset-items.jsonl", set.cases().iter().map(item))])

@@ -26,7 +26,7 @@ impl Format for LangSmith {
         let example = |case: &crate::case::EvalCase| {
             json!({
                 "id": uuid_of(set, case).to_string(), "inputs": { "messages": messages(case) },
-                "outputs": { "answer": case.expected }, "metadata": case.metadata(), "split": case.split.name(),
+                "outputs": { "answer": case.expected }, "metadata": case.metadata(set), "split": case.split.name(),
             })
         };
         Ok(vec![jsonl("examples.jsonl", set.cases().iter().map(example))])

@@ -28,13 +28,15 @@ impl Format for Mlflow {
             if let Some(expected) = &case.expected {
                 expectations["expected_response"] = json!(expected);
             }
-            if !case.grading.is_empty() {
-                expectations["guidelines"] = json!(rubrics(case));
+            let rubrics = rubrics(case);
+            if !rubrics.is_empty() {
+                expectations["guidelines"] = json!(rubrics);
             }
             json!({
                 "inputs": { "messages": messages(case) }, "expectations": expectations,
                 "tags": { "case_id": case.id, "case_version": case.version.to_string(), "task": case.task,
-                    "split": case.split.name(), "kind": case.kind.name(),
+                    "split": case.split.name(), "kind": case.kind.name(), "set": set.name,
+                    "set_version": set.version.to_string(), "grading": json!(case.rules()).to_string(),
                     "provenance": json!(case.provenance).to_string() },
             })
         };

@@ -23,7 +23,7 @@ impl Format for Opik {
     }
 
     fn files(&self, set: &EvalSet) -> Result<Vec<ExportFile>> {
-        let item = |case: &crate::case::EvalCase| json!({ "input": messages(case), "expected_output": case.expected, "metadata": case.metadata() });
+        let item = |case: &crate::case::EvalCase| json!({ "input": messages(case), "expected_output": case.expected, "metadata": case.metadata(set) });
         let items: Vec<_> = set.cases().iter().map(item).collect();
         Ok(vec![json_file("items.json", &items)?])
     }

@@ -9,7 +9,6 @@ use parquet::arrow::ArrowWriter;
 use super::csv::{COLUMNS, fields};
 use super::text::FILE;
 use super::{ExportFile, Format, Limits};
-use crate::case::EvalCase;
 use crate::set::EvalSet;
 
 pub(super) struct Parquet;
@@ -28,12 +27,12 @@ impl Format for Parquet {
     }
 
     fn files(&self, set: &EvalSet) -> Result<Vec<ExportFile>> {
-        Ok(vec![ExportFile { path: "cases.parquet".to_owned(), bytes: encode(set.cases())? }])
+        Ok(vec![ExportFile { path: "cases.parquet".to_owned(), bytes: encode(set)? }])
     }
 }
 
-fn encode(cases: &[EvalCase]) -> Result<Vec<u8>> {
-    let rows: Vec<_> = cases.iter().map(fields).collect();
+fn encode(set: &EvalSet) -> Result<Vec<u8>> {
+    let rows: Vec<_> = set.cases().iter().map(|case| fields(set, case)).collect();
     let column = |(index, name): (usize, &&'static str)| {
         let values: StringArray = rows.iter().map(|row| row[index].as_deref()).collect();
         (*name, Arc::new(values) as ArrayRef, true)

@@ -30,7 +30,7 @@ impl Format for Phoenix {
             "action": "create", "name": set.name, "description": format!("{} v{}", set.name, set.version),
             "inputs": of(&|case| json!({ "messages": messages(case) })),
             "outputs": of(&|case| json!({ "answer": case.expected })),
-            "metadata": of(&crate::case::EvalCase::metadata),
+            "metadata": of(&|case| case.metadata(set)),
             "splits": of(&|case| json!(case.split.name())),
             "example_ids": of(&|case| json!(case.id)),
         });

@@ -7,7 +7,7 @@ use bellwether_base::{Error, Result};
 use serde_json::{Value, json};
 
 use super::text::{FILE, json_file, messages};
-use super::{ExportFile, Format, Limits};
+use super::{ExportFile, Format, Limits, Refusal};
 use crate::case::{EvalCase, Grading};
 use crate::set::EvalSet;
 
@@ -26,8 +26,13 @@ impl Format for Promptfoo {
         FILE
     }
 
+    fn refusal(&self, case: &EvalCase) -> Option<Refusal> {
+        let what = case.rules().iter().find_map(|rule| literal(assertion(rule).1).err())?;
+        Some(Refusal { what: what.to_owned(), hint: "reword the rule, or export as inspect".to_owned() })
+    }
+
     fn files(&self, set: &EvalSet) -> Result<Vec<ExportFile>> {
-        let tests = set.cases().iter().map(test).collect::<Result<Vec<_>>>()?;
+        let tests = set.cases().iter().map(|case| test(set, case)).collect::<Result<Vec<_>>>()?;
         let config = json!({
             "description": format!("{} v{}", set.name, set.version), "prompts": ["{{messages}}"], "providers": ["echo"],
             "tests": tests,
@@ -36,44 +41,46 @@ impl Format for Promptfoo {
     }
 }
 
-fn test(case: &EvalCase) -> Result<Value> {
-    let asserts = case.rules().iter().map(|rule| assertion(case, rule)).collect::<Result<Vec<_>>>()?;
+fn test(set: &EvalSet, case: &EvalCase) -> Result<Value> {
+    let mut asserts = Vec::new();
+    for rule in &case.rules() {
+        let (kind, value) = assertion(rule);
+        let value = literal(value).map_err(|what| Error::bug(format!("case `{}` was not refused: {what}", case.id)))?;
+        asserts.push(json!({ "type": kind, "value": value }));
+    }
     // Only texts can hold two braces in a row: a message is a flat object.
     let messages = ["{{", "{%", "{#"]
         .iter()
         .fold(messages(case).to_string(), |text, opening| text.replace(opening, &opening.replace('{', "\\u007b")));
     Ok(json!({
         "description": case.id, "vars": { "messages": messages }, "assert": asserts,
-        "metadata": { "case_id": case.id, "case_version": case.version, "task": case.task, "split": case.split.name(),
-            "kind": case.kind.name(), "provenance": json!(case.provenance).to_string().replace("{{", "{ {") },
+        "metadata": { "set": set.name, "set_version": set.version, "case_id": case.id, "case_version": case.version,
+            "task": case.task, "split": case.split.name(), "kind": case.kind.name(),
+            "provenance": json!(case.provenance).to_string().replace("{{", "{ {") },
     }))
 }
 
-fn assertion(case: &EvalCase, rule: &Grading) -> Result<Value> {
-    let (kind, value) = match rule {
+/// Returns the type of an assertion and its value.
+fn assertion(rule: &Grading) -> (&'static str, &str) {
+    match rule {
         Grading::Equals(value) => ("equals", value),
         Grading::Contains(value) => ("contains", value),
         Grading::NotContains(value) => ("not-contains", value),
         Grading::Regex(value) => ("regex", value),
         Grading::Rubric(value) => ("llm-rubric", value),
-    };
-    Ok(json!({ "type": kind, "value": literal(case, value)? }))
+    }
 }
 
-/// Returns a value that promptfoo takes as it stands.
-fn literal(case: &EvalCase, value: &str) -> Result<String> {
-    let refuse = |what: &str| {
-        Err(Error::config(format!("cannot export case `{}` as promptfoo: {what}", case.id))
-            .with_hint("reword the rule, or export as inspect"))
-    };
+/// Returns a value that promptfoo takes as it stands, or why there is none.
+fn literal(value: &str) -> std::result::Result<String, &'static str> {
     if ["file://", "package:", "python:", "javascript:"].iter().any(|prefix| value.starts_with(prefix)) {
-        return refuse("promptfoo would read its value from a file or run it");
+        return Err("promptfoo would read the value of a rule from a file or run it");
     }
     if !["{{", "{%", "{#"].iter().any(|opening| value.contains(opening)) {
         return Ok(value.to_owned());
     }
     if value.contains("endraw") {
-        return refuse("its value has braces and `endraw`, which promptfoo would render as a template");
+        return Err("the value of a rule has braces and `endraw`, which promptfoo would render as a template");
     }
     Ok(format!("{{% raw %}}{value}{{% endraw %}}"))
 }

@@ -32,7 +32,7 @@ impl Format for Ragas {
             }
             sample
         };
-        let index = |case: &crate::case::EvalCase| case.metadata();
+        let index = |case: &crate::case::EvalCase| case.metadata(set);
         Ok(vec![
             jsonl("samples.jsonl", set.cases().iter().map(sample)),
             jsonl("cases.jsonl", set.cases().iter().map(index)),

@@ -58,6 +58,11 @@ pub(super) fn uuid_of(set: &EvalSet, case: &EvalCase) -> uuid::Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
+/// Returns the rules that compare the answer with a text.
+pub(super) fn comparisons(case: &EvalCase) -> Vec<Grading> {
+    case.rules().into_iter().filter(|rule| !matches!(rule, Grading::Rubric(_))).collect()
+}
+
 /// Returns the texts of the rules that are instructions.
 pub(super) fn rubrics(case: &EvalCase) -> Vec<&str> {
     fn rubric(rule: &Grading) -> Option<&str> {

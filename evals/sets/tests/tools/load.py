@@ -174,6 +174,13 @@ def openai_api():
     TypeAdapter(CreateEvalJSONLRunDataSourceParam).validate_python(source)
     for item in items:
         jsonschema.validate(item["item"], evaluation["data_source_config"]["item_schema"])
+    graders = {criterion["name"]: criterion for criterion in evaluation["testing_criteria"]}
+    code = {}
+    exec(graders["rules"]["source"], code)
+    # The first case must equal "yes"; the second must contain "{{ a }}", and has a rubric.
+    grades = {text: [code["grade"]({"output_text": text}, item["item"]) for item in items] for text in ("yes", "yes {{ a }}", "no")}
+    assert grades == {"yes": [1.0, 0.0], "yes {{ a }}": [0.0, 1.0], "no": [0.0, 0.0]}, grades
+    assert "{{item.rubric}}" in graders["rubric"]["input"][1]["content"] and items[1]["item"]["rubric"] == "must be polite"
 
     def answer(_method, path, body):
         return dict(body or {}, id="run_1" if path.endswith("/runs") else "eval_1", object="eval", created_at=0)
@@ -212,13 +219,23 @@ def openai_evals():
     os.environ["EVALS_SEQUENTIAL"] = "1"
     registry = Registry(registry_paths=[folder / "registry"])
     spec = registry.get_eval(next((folder / "registry" / "evals").glob("*.yaml")).stem)
-    scores, samples = {}, []
-    for text in ("yes", "no"):
-        evaluation = registry.get_class(spec)(completion_fns=[Says(text)], eval_registry_path=folder / "registry", name=spec.key, registry=registry)
-        run = RunSpec(completion_fns=["says"], eval_name=spec.key, base_eval="export", split="v1", run_config={}, created_by="", run_id=text, created_at="")
-        scores[text] = evaluation.run(DummyRecorder(run, log=False))["accuracy"]
-        samples = evaluation.get_samples()
-    assert scores == {"yes": 1.0, "no": 0.0}, scores
+    name = next((folder / "registry" / "evals").glob("*.yaml")).stem
+
+    def run(name, *models):
+        spec = registry.get_eval(name)
+        functions = [Says(text) for text in models]
+        arguments = dict(spec.args, completion_fns=functions, eval_registry_path=folder / "registry", name=spec.key, registry=registry)
+        evaluation = registry.get_class(spec)(**arguments)
+        run = RunSpec(completion_fns=["says"], eval_name=spec.key, base_eval="export", split="v1", run_config={}, created_by="", run_id="r", created_at="")
+        return evaluation.run(DummyRecorder(run, log=False)), evaluation.get_samples()
+
+    sys.path.insert(0, str(folder))
+    # The first case must equal "yes"; the second must contain "{{ a }}".
+    scores = {text: run(name, text)[0]["accuracy"] for text in ("yes", "yes {{ a }}", "no")}
+    assert scores == {"yes": 0.5, "yes {{ a }}": 0.5, "no": 0.0}, scores
+    graded = {text: run(name + "-rubric", "an answer", text)[0]["score"] for text in ("Yes", "No")}
+    assert graded == {"Yes": 1.0, "No": 0.0}, graded
+    samples = run(name, "yes")[1]
     first = samples[0]
     said("evals", len(samples), first["metadata"]["case_id"], first["input"][0]["content"], first["ideal"])
 
