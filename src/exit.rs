@@ -16,7 +16,7 @@ pub(crate) const HELP: &str = "Exit codes:
   5    an erasure is not complete: objects that hold the subject are left
   64   `bellwether gate` was asked wrongly: 0, 1 and 2 are its decisions
   70   internal error: a bug in bellwether
-  130  stopped at once by a second signal";
+  130  stopped at once by a second signal; `bellwether sql` stops at the first";
 
 /// Stopped by a second signal; shells use this code for an interrupt.
 pub(crate) const INTERRUPTED: u8 = 130;

@@ -18,6 +18,7 @@ mod cli;
 mod config;
 mod deliver;
 mod demo;
+mod editor;
 mod erase;
 mod evalset;
 mod exit;

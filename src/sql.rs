@@ -1,8 +1,12 @@
 //! `bellwether sql`: runs one statement, several, or a saved question; or opens a prompt.
 
+mod chart;
 mod output;
+mod pager;
 mod prompt;
 mod questions;
+mod sink;
+mod waiting;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -11,7 +15,7 @@ use std::time::Duration;
 
 use bellwether_base::{Error, ErrorKind, Result};
 use bellwether_lake::Lake;
-use bellwether_queries::{Engine, EngineSettings, SessionSettings, split};
+use bellwether_queries::{Engine, EngineSettings, Session, SessionSettings, split};
 use clap::Args;
 
 use crate::budget::{self, Budget};
@@ -20,6 +24,9 @@ use crate::root::{RootArgs, open_to_read};
 use crate::{exit, memory};
 
 pub(crate) use output::Format;
+use output::Written;
+use sink::Sink;
+use waiting::Waiting;
 
 /// Smallest memory limit of a statement, bytes.
 pub(crate) const LEAST_MEMORY: usize = 16 << 20;
@@ -57,7 +64,7 @@ impl SqlLimits {
   bellwether sql --root bellwether-data \"SELECT * FROM rolling WHERE span = '1h'\"
   bellwether sql --root s3://metrics/llm --format csv \"SELECT * FROM release_summary\" > releases.csv
   bellwether sql --root bellwether-data --format record \"SELECT * FROM runs LIMIT 1\"
-  bellwether sql --root bellwether-data --format parquet --output runs.parquet \"SELECT * FROM runs\"
+  bellwether sql --root bellwether-data --output runs.parquet \"SELECT * FROM runs\"
   echo 'SELECT count(*) FROM events' | bellwether sql --root bellwether-data -
   bellwether sql --list                              list the saved questions
   bellwether sql --root bellwether-data --name weekly_quality_review --param task=refund_triage
@@ -87,9 +94,9 @@ pub(crate) struct SqlArgs {
     /// List the saved questions with their parameters.
     #[arg(long, conflicts_with_all = ["query", "file", "name"])]
     list: bool,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    /// Output format [default: by the ending of --output, or table].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
     /// Write the result to a file.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -136,7 +143,12 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
         (None, None) if !std::io::stdin().is_terminal() => Some(standard_input()?),
         (None, None) => None,
     };
-    let Some(text) = text else { return prompt::run(&session, args.format).await };
+    let ending = || args.output.as_deref().and_then(Format::of_file);
+    let format = args.format.or_else(ending).unwrap_or_default();
+    let Some(text) = text else {
+        let clock = || lake.clock().now_micros();
+        return Box::pin(prompt::run(&session, format, args.questions.as_deref(), &clock)).await;
+    };
     let statements = split(&text)?;
     if statements.is_empty() {
         return Err(
@@ -148,20 +160,45 @@ pub(crate) async fn run(args: SqlArgs) -> Result<ExitCode> {
             .with_hint("run the statements one by one"));
     }
     for statement in &statements {
-        let answer = match session.execute(statement).await {
-            Ok(answer) => answer,
+        let mut sink = args.output.clone().map_or(Sink::Stdout, Sink::New);
+        let done = tokio::select! {
+            biased;
+            done = answer(&session, statement, format, &mut sink) => done,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(exit::INTERRUPTED)),
+        };
+        match done {
+            Ok(written) => {
+                if !written?.open {
+                    break; // The pipe is closed, as by `head`.
+                }
+            }
             // An invalid statement is a failed query, not an invalid command line.
             Err(error) if error.kind() == ErrorKind::Config => {
                 exit::report(&error);
                 return Ok(ExitCode::from(exit::FAILED));
             }
             Err(error) => return Err(error),
-        };
-        if !output::write(answer, args.format, args.output.as_deref()).await? {
-            break; // The pipe is closed, as by `head`.
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs one statement and writes its answer. If that takes long, a line on the terminal says how far it is.
+///
+/// # Errors
+/// As [`Session::execute`]; inside, as [`output::write`].
+async fn answer(session: &Session, statement: &str, format: Format, sink: &mut Sink) -> Result<Result<Written>> {
+    let waiting = Waiting::begin();
+    let work = async {
+        let answer = session.execute(statement).await?;
+        waiting.runs(answer.progress.clone());
+        Ok(output::write(answer, format, sink, &waiting).await)
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        never = waiting.show() => match never {},
+    }
 }
 
 /// Silences panics of query threads: they end a statement with an error that says so, which is enough.

@@ -4,6 +4,7 @@
 //! * `simulation` drives the roles' own loops with time and randomness from a seed.
 //! * `earlier` continues the tables of an earlier version; `examples` runs every file in `examples/`; `messages` holds
 //!   snapshots of summaries, errors and titles.
+//! * `prompt` types at the prompt of SQL in a terminal.
 //! * `hands` acknowledges, silences and judges alerts.
 //! * `redaction` looks for planted values in all that the program writes.
 //! * `deliver` sends alerts by the program; `evidence` covers their pages.
@@ -32,6 +33,7 @@ mod late;
 mod messages;
 mod monitoring;
 mod pipeline;
+mod prompt;
 mod redaction;
 mod report;
 mod serve;

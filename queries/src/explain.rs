@@ -142,7 +142,7 @@ fn describe_plan(text: &str, names: &[String]) -> (ErrorKind, String, Option<Str
 }
 
 /// Returns the name most similar to the one that was written, if any is similar enough.
-fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     names
         .map(|name| (strsim::jaro_winkler(&written, &name.to_lowercase()), name))

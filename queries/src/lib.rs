@@ -6,6 +6,7 @@
 //!   the boundary between tenants. `view/*.sql` are the views; `ingest_numbers` is a relation of ingest's progress.
 //! * `limits` holds a statement to its time, memory and rows; `pool` holds a session to its memory.
 //! * `statement` splits SQL text and refuses whatever could write or read outside the lake; `prepared` binds parameters.
+//! * `draft` reads statements that are still being written; `progress` says how far a running one is.
 //! * `question` holds the saved questions; `question/*.sql` are those that the program brings along.
 //! * `analysis` reads facts about a statement off its plan; `rows` is a table over rows in memory.
 //! * `postgres` is the schema `pg_catalog` and the types that clients of Postgres know.
@@ -21,6 +22,7 @@
 mod analysis;
 mod catalog;
 mod division;
+mod draft;
 mod engine;
 mod explain;
 mod function;
@@ -32,6 +34,7 @@ mod older;
 mod pool;
 mod postgres;
 mod prepared;
+mod progress;
 mod question;
 mod reference;
 mod rows;
@@ -49,11 +52,14 @@ pub use analysis::Analysis;
 pub use bellwether_metrics::{CONTRIBUTION_COLUMNS, Planned, metrics_sql};
 pub use catalog::{ColumnInfo, TableInfo, TableKind};
 pub use datafusion::scalar::ScalarValue;
+pub use draft::{Draft, Named, Place, ends_between_words, is_complete};
 pub use engine::Engine;
+pub use explain::nearest;
 pub use function::{FunctionInfo, FunctionKind};
 pub use limits::{Canceller, timed_out};
 pub use postgres::{PgType, SERVER_VERSION};
 pub use prepared::Prepared;
+pub use progress::{Progress, ReadSoFar};
 pub use question::{Parameter, Question, questions, since};
 pub use reference::reference_markdown;
 pub use session::{Answer, Session};

@@ -10,6 +10,7 @@ use bellwether_tables::Table;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -28,6 +29,7 @@ use crate::function::{self, FunctionInfo};
 use crate::limits::{self, Canceller, Limits, ended_badly};
 use crate::postgres;
 use crate::prepared::Prepared;
+use crate::progress::Progress;
 use crate::settings::{EngineSettings, SessionSettings};
 use crate::statement::{self, Described};
 use crate::{division, weighing};
@@ -41,6 +43,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// The rows. Dropping it stops the statement.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
+    /// How far the statement is.
+    pub progress: Progress,
 }
 
 impl Answer {
@@ -322,12 +326,13 @@ impl Session {
                 plan = plan.with_param_values(values)?;
             }
             let plan = limits::with_pauses(state.create_physical_plan(&plan).await?)?;
-            execute_stream(plan, task)
+            let progress = Progress::of(&plan);
+            Ok::<_, DataFusionError>((execute_stream(plan, task)?, progress))
         });
-        let stream = limits.hold(start.join()).await?.map_err(ended_badly)?;
-        let stream = stream.map_err(|source| self.explain(source))?;
+        let started = limits.hold(start.join()).await?.map_err(ended_badly)?;
+        let (stream, progress) = started.map_err(|source| self.explain(source))?;
         let schema = stream.schema();
-        Ok(Answer { schema, batches: limits.stream(stream) })
+        Ok(Answer { schema, batches: limits.stream(stream), progress })
     }
 
     /// Describes the columns of a table or view. The engine would print its own types, with all their metadata.
@@ -337,7 +342,8 @@ impl Session {
         let catalog = shown.then_some((CATALOG, SCHEMA));
         let batch = crate::catalog::description(&info, catalog).map_err(|source| self.explain(source))?;
         let schema = batch.schema();
-        Ok(Some(Answer { schema, batches: futures::stream::iter([Ok(batch)]).boxed() }))
+        let batches = futures::stream::iter([Ok(batch)]).boxed();
+        Ok(Some(Answer { schema, batches, progress: Progress::default() }))
     }
 
     /// Returns every table and view with its columns.
@@ -370,7 +376,7 @@ impl Session {
         self.engine.functions()
     }
 
-    fn explain(&self, source: datafusion::error::DataFusionError) -> Error {
+    fn explain(&self, source: DataFusionError) -> Error {
         let mut names = crate::catalog::names();
         names.extend(self.functions().iter().map(|function| function.name.clone()));
         explain(source, &names)

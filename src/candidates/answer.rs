@@ -3,8 +3,10 @@
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
-use bellwether_base::{Error, Result, unique_id};
+use bellwether_base::{Error, Result};
 use serde_json::Value;
+
+use crate::editor;
 
 /// Longest expected answer, bytes.
 const LONGEST: u64 = 256 << 10;
@@ -20,33 +22,15 @@ pub(super) fn from_file(file: &Path) -> Result<Value> {
     parsed(&bytes)
 }
 
-/// Lets the reviewer write the answer in `$EDITOR`, starting from a text.
+/// Lets the reviewer write the answer in an editor, starting from a text.
 ///
 /// # Errors
 /// `Config` if there is no terminal, the editor fails, or as [`from_file`].
 pub(super) fn edited(start: &str) -> Result<Value> {
-    let hint = "give it by --expected FILE";
     if !std::io::stdin().is_terminal() {
-        return Err(Error::config("an edit needs the expected answer").with_hint(hint));
+        return Err(Error::config("an edit needs the expected answer").with_hint("give it by --expected FILE"));
     }
-    let editor = std::env::var("EDITOR").unwrap_or_else(|_| "vi".to_owned());
-    let file = std::env::temp_dir().join(format!("bellwether-answer-{}.txt", unique_id()));
-    write(&file, start).map_err(|source| Error::config("cannot write a temporary file").with_source(source))?;
-    // An editor may have arguments, as in `code --wait`.
-    let status = std::process::Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(&file).status();
-    let answer = from_file(&file);
-    std::fs::remove_file(&file).ok();
-    match status {
-        Ok(status) if status.success() => answer,
-        _ => Err(Error::config(format!("the editor `{editor}` failed")).with_hint(hint)),
-    }
-}
-
-/// Writes a file that only its owner may read: it may hold the answer of a run.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
+    Ok(editor::edit(start, ".txt", from_file)?.value)
 }
 
 fn parsed(bytes: &[u8]) -> Result<Value> {

@@ -30,7 +30,7 @@ pub(crate) struct DecideArgs {
     /// How the run failed, such as wrong_amount.
     #[arg(long, value_name = "MODE")]
     failure_mode: Option<String>,
-    /// File with the expected answer, text or JSON, for `edit`; without it $EDITOR opens.
+    /// File with the expected answer, text or JSON, for `edit`; without it $VISUAL or $EDITOR opens.
     #[arg(long, value_name = "FILE")]
     expected: Option<PathBuf>,
     /// Make an eval case of the run.

@@ -3,13 +3,12 @@
 //! Tables are fitted to the terminal by cutting texts and leaving out columns; records show everything. The formats for
 //! programs are written as rows arrive, so that results may be larger than memory.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bellwether_base::{Error, Result};
 use bellwether_queries::Answer;
@@ -19,6 +18,8 @@ use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use futures::StreamExt;
 
+use super::sink::{Clearing, Sink};
+use super::waiting::Waiting;
 use crate::screen::{self, Value};
 
 /// Most rows that a table or records show.
@@ -44,9 +45,70 @@ pub(crate) enum Format {
     Parquet,
 }
 
-/// Writes a result. Returns false if the pipe it goes to is closed.
-pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -> Result<bool> {
-    let terminal = file.is_none() && io::stdout().is_terminal();
+// === impl Format ===
+
+impl Format {
+    /// Returns the format of a file, by the ending of its name.
+    pub(crate) fn of_file(path: &Path) -> Option<Self> {
+        Some(match path.extension()?.to_str()?.to_lowercase().as_str() {
+            "csv" => Self::Csv,
+            "json" => Self::Json,
+            "ndjson" | "jsonl" => Self::Ndjson,
+            "arrow" | "arrows" => Self::Arrow,
+            "parquet" => Self::Parquet,
+            _ => return None,
+        })
+    }
+
+    /// Returns the name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Record => "record",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// Returns true if a file can hold one result only: a second one behind it could not be read.
+    pub(crate) fn holds_one(self) -> bool {
+        matches!(self, Self::Csv | Self::Json | Self::Arrow | Self::Parquet)
+    }
+
+    /// Returns true if people can read it on a screen.
+    pub(crate) fn is_text(self) -> bool {
+        !matches!(self, Self::Arrow | Self::Parquet)
+    }
+}
+
+/// A result that was written.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// False if the reader of the pipe has gone, as `head` does.
+    pub(super) open: bool,
+    /// Number of its rows.
+    pub(super) rows: usize,
+    /// The rows, if a person has seen all of them.
+    pub(super) kept: Option<Kept>,
+}
+
+/// The rows of a result.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) schema: SchemaRef,
+    pub(super) batches: Vec<RecordBatch>,
+}
+
+/// Writes a result.
+///
+/// # Errors
+/// As the rows; `Config` for a binary format on a terminal, or a file that cannot be created; `Unavailable` if the sink cannot be
+/// written.
+pub(super) async fn write(answer: Answer, format: Format, sink: &mut Sink, waiting: &Waiting) -> Result<Written> {
+    let (terminal, width) = (sink.is_terminal(), sink.width());
     let binary = match format {
         Format::Parquet => Some("Parquet"),
         Format::Arrow => Some("Arrow"),
@@ -55,27 +117,29 @@ pub(crate) async fn write(answer: Answer, format: Format, file: Option<&Path>) -
     if let Some(name) = binary.filter(|_| terminal) {
         return Err(Error::config(format!("refusing to write {name} to a terminal")).with_hint("add --output FILE"));
     }
-    let target: Box<dyn Write + Send> = match file {
-        Some(path) => Box::new(
-            File::create(path)
-                .map_err(|source| Error::config(format!("cannot write `{}`", path.display())).with_source(source))?,
-        ),
-        None => Box::new(io::stdout()),
-    };
-    let mut target = BufWriter::new(target);
+    sink.open()?;
+    let mut target = BufWriter::new(Clearing::new(sink, waiting));
     let done = match format {
-        Format::Table if terminal => table(answer, &mut target, screen::width()).await,
-        Format::Table => table(answer, &mut target, None).await,
-        Format::Record => records(answer, &mut target, screen::width().filter(|_| terminal)).await,
-        Format::Csv => encoded(answer, ForPrograms::Csv, &mut target).await,
-        Format::Json => encoded(answer, ForPrograms::Json, &mut target).await,
-        Format::Ndjson => encoded(answer, ForPrograms::Ndjson, &mut target).await,
-        Format::Arrow => encoded(answer, ForPrograms::Arrow, &mut target).await,
-        Format::Parquet => encoded(answer, ForPrograms::Parquet, &mut target).await,
+        Format::Table => table(answer, &mut target, width).await,
+        Format::Record => records(answer, &mut target, width).await,
+        Format::Csv => encoded(answer, ForPrograms::Csv, &mut target, waiting).await,
+        Format::Json => encoded(answer, ForPrograms::Json, &mut target, waiting).await,
+        Format::Ndjson => encoded(answer, ForPrograms::Ndjson, &mut target, waiting).await,
+        Format::Arrow => encoded(answer, ForPrograms::Arrow, &mut target, waiting).await,
+        Format::Parquet => encoded(answer, ForPrograms::Parquet, &mut target, waiting).await,
     };
-    match done.and_then(|()| target.flush().map_err(Failed::from)) {
-        Ok(()) => Ok(true),
-        Err(Failed::Pipe) => Ok(false),
+    let flushed = target.flush();
+    drop(target);
+    // Rows that were written before an error stay, and the pager is left first.
+    let finished = sink.finish();
+    let done = done.and_then(|written| {
+        flushed?;
+        finished?;
+        Ok(written)
+    });
+    match done {
+        Ok(written) => Ok(written),
+        Err(Failed::Pipe) => Ok(Written::default()),
         Err(Failed::Other(error)) => Err(error),
     }
 }
@@ -120,24 +184,27 @@ impl From<EncodeError> for Failed {
     }
 }
 
-type Written = Result<(), Failed>;
+type Done = Result<Written, Failed>;
 
 /// Writes rows as they arrive.
-async fn encoded(mut answer: Answer, format: ForPrograms, target: &mut (impl Write + Send)) -> Written {
+async fn encoded(mut answer: Answer, format: ForPrograms, target: &mut (impl Write + Send), waiting: &Waiting) -> Done {
     let mut encoder = Encoder::new(format, Arc::clone(&answer.schema), target)?;
+    let mut rows = 0;
     while let Some(batch) = answer.batches.next().await {
-        encoder.write(&batch?)?;
+        let batch = batch?;
+        encoder.write(&batch)?;
+        rows += batch.num_rows();
+        waiting.wrote(batch.num_rows());
     }
-    Ok(encoder.finish()?)
+    encoder.finish()?;
+    Ok(Written { open: true, rows, kept: None })
 }
 
-async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Written {
-    let schema = Arc::clone(&answer.schema);
-    let (batches, rows, cut) = first_rows(answer).await?;
-    let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let values = values(&batches, rows)?;
-    let mut notes = vec![row_count(rows)];
-    if cut {
+async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Done {
+    let shown = Shown::of(answer).await?;
+    let (headers, values) = (shown.headers(), values(&shown.batches, shown.rows)?);
+    let mut notes = vec![row_count(shown.rows)];
+    if shown.cut {
         notes.push("and more: add LIMIT or choose another --format".to_owned());
     }
     let text = match width {
@@ -146,7 +213,7 @@ async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<u
             let values: Vec<Vec<Value>> =
                 values.into_iter().map(|row| row.into_iter().map(for_screen).collect()).collect();
             let fitted = screen::table(&headers, &values, width);
-            if fitted.left_out > 0 && rows == 1 {
+            if fitted.left_out > 0 && shown.rows == 1 {
                 record(&headers, &values, Some(width))
             } else {
                 if fitted.left_out > 0 {
@@ -161,34 +228,54 @@ async fn table(answer: Answer, target: &mut (impl Write + Send), width: Option<u
         }
     };
     writeln!(target, "{text}\n({})", notes.join(", "))?;
-    Ok(())
+    Ok(shown.written())
 }
 
-async fn records(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Written {
-    let schema = Arc::clone(&answer.schema);
-    let (batches, rows, cut) = first_rows(answer).await?;
-    let headers: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let text = record(&headers, &values(&batches, rows)?, width);
-    let more = if cut { ", and more: add LIMIT or choose another --format" } else { "" };
-    writeln!(target, "{text}\n({}{more})", row_count(rows))?;
-    Ok(())
+async fn records(answer: Answer, target: &mut (impl Write + Send), width: Option<usize>) -> Done {
+    let shown = Shown::of(answer).await?;
+    let text = record(&shown.headers(), &values(&shown.batches, shown.rows)?, width);
+    let more = if shown.cut { ", and more: add LIMIT or choose another --format" } else { "" };
+    writeln!(target, "{text}\n({}{more})", row_count(shown.rows))?;
+    Ok(shown.written())
+}
+
+/// The first rows of a result.
+struct Shown {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    /// Number of the rows to show.
+    rows: usize,
+    /// True if there are more.
+    cut: bool,
+}
+
+// === impl Shown ===
+
+impl Shown {
+    async fn of(mut answer: Answer) -> Result<Self, Failed> {
+        let mut batches = Vec::new();
+        let mut rows = 0;
+        while rows <= TABLE_ROWS {
+            let Some(batch) = answer.batches.next().await else { break };
+            let batch = batch?;
+            rows += batch.num_rows();
+            batches.push(batch);
+        }
+        Ok(Self { schema: answer.schema, batches, rows: rows.min(TABLE_ROWS), cut: rows > TABLE_ROWS })
+    }
+
+    fn headers(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    fn written(self) -> Written {
+        let kept = (!self.cut).then_some(Kept { schema: self.schema, batches: self.batches });
+        Written { open: true, rows: self.rows, kept }
+    }
 }
 
 fn row_count(rows: usize) -> String {
     format!("{rows} {}", if rows == 1 { "row" } else { "rows" })
-}
-
-/// Returns the rows to show, their number, and whether there are more.
-async fn first_rows(mut answer: Answer) -> Result<(Vec<RecordBatch>, usize, bool), Failed> {
-    let mut batches = Vec::new();
-    let mut rows = 0;
-    while rows <= TABLE_ROWS {
-        let Some(batch) = answer.batches.next().await else { break };
-        let batch = batch?;
-        rows += batch.num_rows();
-        batches.push(batch);
-    }
-    Ok((batches, rows.min(TABLE_ROWS), rows > TABLE_ROWS))
 }
 
 /// Returns the values of the first `most` rows as text.

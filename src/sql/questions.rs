@@ -41,17 +41,17 @@ pub(super) fn sql(question: &Question, pairs: &[(String, String)], now_micros: i
     let mut values = BTreeMap::new();
     for (name, value) in pairs {
         if values.insert(name.clone(), value.clone()).is_some() {
-            return Err(Error::config(format!("--param {name} is given twice")).with_hint("give it once"));
+            return Err(Error::config(format!("parameter `{name}` is given twice")).with_hint("give it once"));
         }
     }
     question.sql(&values, now_micros)
 }
 
-/// Lists all questions.
+/// Returns all questions, those of the program first.
 ///
 /// # Errors
 /// `Config` if the folder cannot be read, or a file in it is malformed.
-pub(super) fn list(folder: Option<&Path>) -> Result<ExitCode> {
+pub(super) fn all(folder: Option<&Path>) -> Result<Vec<Question>> {
     let mut all = questions()?;
     for (name, file) in folder.map_or_else(|| Ok(Vec::new()), files)? {
         if all.iter().any(|question| question.name == name) {
@@ -59,8 +59,16 @@ pub(super) fn list(folder: Option<&Path>) -> Result<ExitCode> {
         }
         all.push(read(&name, &file)?);
     }
+    Ok(all)
+}
+
+/// Lists all questions.
+///
+/// # Errors
+/// As [`all`].
+pub(super) fn list(folder: Option<&Path>) -> Result<ExitCode> {
     let mut text = String::new();
-    for question in &all {
+    for question in all(folder)? {
         text.push_str(&format!("{}\n  {}\n", question.name, first_sentence(&question.doc)));
         question.parameters.iter().for_each(|parameter| text.push_str(&line(parameter)));
         text.push('\n');
@@ -81,7 +89,7 @@ fn line(parameter: &Parameter) -> String {
 }
 
 /// Returns the question itself: its documentation goes on to say what the answer holds.
-fn first_sentence(doc: &str) -> &str {
+pub(super) fn first_sentence(doc: &str) -> &str {
     doc.find(['?', '.']).map_or(doc, |end| &doc[..=end])
 }
 

@@ -103,6 +103,14 @@ impl Parameter {
         }
     }
 
+    /// Returns the words of which the value is one, if the parameter takes no others.
+    pub fn words(&self) -> Option<&[String]> {
+        match &self.kind {
+            Kind::OneOf(words) => Some(words),
+            _ => None,
+        }
+    }
+
     /// Returns a value, or the default, as a literal.
     pub(super) fn literal(&self, value: Option<&str>, now_micros: i64) -> Result<String> {
         let Some(text) = value.or(self.default.as_deref()) else {
