@@ -20,7 +20,7 @@ pub struct Progress {
 pub struct ReadSoFar {
     /// Rows of all tables together.
     pub rows: u64,
-    /// Bytes of files; zero if the rows come from memory.
+    /// Bytes of Parquet files; zero for other rows.
     pub bytes: u64,
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{append, ask, lake, text};
 use bellwether_base::ErrorKind;
-use bellwether_queries::{Engine, EngineSettings, ScalarValue, SessionSettings, SmallFiles};
+use bellwether_queries::{Engine, EngineSettings, ScalarValue, Session, SessionSettings, SmallFiles};
 use bellwether_tables::Table;
 use datafusion::arrow::datatypes::DataType;
 use futures::StreamExt;
@@ -125,6 +125,21 @@ async fn every_session_sees_each_commit_and_a_statement_sees_one_version() {
             assert_eq!(found.await.expect("joins"), [format!("{round}|{round}")]);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_progress_of_a_statement_counts_the_rows_and_bytes_that_it_has_read() {
+    let (_folder, lake) = lake().await;
+    for file in 0..3 {
+        let rows: Vec<_> = (0..100).map(|row| json!({ "window_start": file * 100 + row, "runs": row })).collect();
+        append(&lake, Table::Metrics, &rows).await;
+    }
+    let session = Session::open(&lake, SessionSettings::default()).await.expect("opens");
+    let answer = session.execute("SELECT sum(runs) FROM metrics").await.expect("runs");
+    let progress = answer.progress.clone();
+    assert_eq!(text(&answer.collect().await.expect("answers")), ["14850"]);
+    let read = progress.read();
+    assert_eq!((read.rows, read.bytes > 0), (300, true), "{read:?}");
 }
 
 #[tokio::test]

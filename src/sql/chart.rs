@@ -26,7 +26,7 @@ const SAME_MAGNITUDE: f64 = 20.0;
 
 /// Height of a panel in rows, with its axes.
 const LEAST_HEIGHT: usize = 7;
-const MOST_HEIGHT: usize = 18;
+const MOST_HEIGHT: usize = 16;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]

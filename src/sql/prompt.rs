@@ -40,6 +40,9 @@ use result::{Ended, OutputFile};
 /// Names of the text formats.
 const FORMATS: &str = "table, record, csv, json, ndjson";
 
+/// Clears the screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
 /// Pause of `\watch`, seconds.
 const PAUSE: f64 = 2.0;
 
@@ -61,6 +64,8 @@ struct Prompt<'a> {
     last: Option<String>,
     /// Its result, if all of it was shown.
     kept: Option<Kept>,
+    /// Columns of the chart, if the last result was drawn: `\watch` then draws it again.
+    drawn: Option<Vec<String>>,
 }
 
 /// What to do after a command.
@@ -126,6 +131,7 @@ pub(super) async fn run(
         timing: false,
         last: None,
         kept: None,
+        drawn: None,
     };
     let (mut typed, mut warned) = (String::new(), false);
     loop {
@@ -328,7 +334,9 @@ impl Prompt<'_> {
         match command.action {
             Action::Watch => self.watch(&last, rest).await,
             Action::Chart => match commands::arguments(rest) {
-                Some(columns) => self.chart(&last, &columns).await,
+                Some(columns) => {
+                    self.chart(&last, &columns).await;
+                }
                 None => println("a quotation mark is not closed"),
             },
             _ => {
@@ -337,7 +345,7 @@ impl Prompt<'_> {
         }
     }
 
-    /// Repeats a statement until Ctrl-C, or until it fails.
+    /// Repeats a statement, or the chart of its result, until Ctrl-C, or until it fails.
     async fn watch(&mut self, statement: &str, seconds: &str) {
         let seconds = if seconds.is_empty() { Ok(PAUSE) } else { seconds.parse::<f64>() };
         let Some(seconds) = seconds.ok().filter(|seconds| seconds.is_finite()) else {
@@ -345,10 +353,19 @@ impl Prompt<'_> {
         };
         let seconds = seconds.clamp(0.1, 86_400.0);
         let paging = std::mem::replace(&mut self.paging, false);
+        let drawn = self.drawn.clone();
         loop {
             let now = std::time::UNIX_EPOCH + Duration::from_micros((self.now_micros)().max(0).unsigned_abs());
-            println(&format!("{}, every {seconds} s; Ctrl-C ends", humantime::format_rfc3339_seconds(now)));
-            if self.answer(statement).await != Ended::Whole {
+            let clear = if drawn.is_some() { CLEAR } else { "" };
+            println(&format!("{clear}{}, every {seconds} s; Ctrl-C ends", humantime::format_rfc3339_seconds(now)));
+            let ended = match &drawn {
+                Some(columns) => {
+                    self.kept = None;
+                    self.chart(statement, columns).await
+                }
+                None => self.answer(statement).await,
+            };
+            if ended != Ended::Whole {
                 break;
             }
             tokio::select! {

@@ -177,7 +177,43 @@ fn the_last_result_is_drawn_over_time() {
         assert!(joined.contains(part), "`{part}` is missing in\n{chart}");
     }
     assert!(terminal.enters("\\chart distances").contains("did you mean `distance`?"));
+    // The chart of a statement that stays the same is drawn again.
+    terminal.types("\x0c\\watch 0.2\r");
+    terminal.until("the chart again", |screen| screen.contains("every 0.2 s") && screen.contains("distance (30)"));
+    terminal.types(CTRL_C);
+    terminal.ready();
     // A statement before the command is drawn without its table.
     let drawn = terminal.enters("SELECT window_start, runs FROM metrics_1m\r\\chart");
     assert!(drawn.contains("over window_start") && !drawn.contains('┌'), "{drawn}");
+}
+
+#[test]
+fn a_statement_is_repeated_until_ctrl_c_and_settings_say_what_they_are() {
+    let person = Person::new();
+    let mut terminal = person.opens(&[]);
+    assert!(terminal.enters("\\watch").contains("there is no statement yet"));
+    assert!(terminal.enters("\\timing").contains("timing is on"));
+    assert!(terminal.enters("\\x").contains("output format: record"));
+    let record = terminal.enters("SELECT 5 AS five;");
+    assert!(record.contains("five  5") && record.contains("Time: 0."), "{record}");
+    terminal.types("\x0c\\watch 0.2\r");
+    let repeated = |screen: &str| screen.matches(", every 0.2 s; Ctrl-C ends").count() >= 2;
+    terminal.until("two repetitions", |screen| repeated(screen) && screen.contains("five  5"));
+    terminal.types(CTRL_C);
+    terminal.until("the prompt again", |screen| screen.trim_end().ends_with(PROMPT));
+    // A statement that fails is not repeated.
+    terminal.enters("SELECT nothing FROM runs;");
+    let failed = terminal.enters("\\watch 0.2");
+    assert_eq!(failed.matches("there is no column `nothing`").count(), 1, "{failed}");
+    assert!(terminal.enters("\\format yson").contains("did you mean `json`?"));
+    assert!(terminal.enters("\\format parquet").contains("\\o FILE.parquet"));
+    assert!(terminal.enters("\\ask failing_tool").contains("did you mean `failing_tools`?"));
+    assert!(terminal.enters("\\ask failing_tools since").contains("write NAME=VALUE"));
+    // A command leaves the statement that is being typed.
+    terminal.types("\x0cSELECT 6 +\r\\timing\r");
+    terminal.until("the statement again", |screen| {
+        screen.contains("timing is off") && screen.trim_end().ends_with("bellwether> SELECT 6 +")
+    });
+    terminal.types(" 1 AS seven;\r");
+    terminal.shows("seven  7");
 }

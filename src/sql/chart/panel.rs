@@ -50,7 +50,7 @@ pub(super) fn draw(columns: &[&Column], times: (f64, f64), canvas: Canvas) -> St
     let (least, largest) = values()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, largest), value| (least.min(value), largest.max(value)));
     let unit = columns.first().map_or(scale::Unit::Plain, |column| column.unit);
-    let y = scale::values(least, largest, (height.saturating_sub(2) / ROWS_PER_LABEL).max(3), unit);
+    let y = scale::values(least, largest, height.saturating_sub(2).div_ceil(ROWS_PER_LABEL).max(3), unit);
     let x = scale::times(times.0, times.1, (width / COLUMNS_PER_LABEL).max(2));
     let pieces: Vec<(usize, Vec<(f64, f64)>)> = lines
         .iter()

@@ -61,7 +61,7 @@ pub(super) const ALL: [Command; 14] = [
     command(Action::Ask, &["\\ask"], "[NAME [PARAM=VALUE]...]", Takes::Question, "ask a saved question, or list them", ASK),
     command(Action::Edit, &["\\e", "\\edit"], "", Takes::Nothing, "edit the statement, or the last one, and run it", ASK),
     command(Action::Again, &["\\g"], "", Takes::Nothing, "run the last statement again", ASK),
-    command(Action::Watch, &["\\watch"], "[SECONDS]", Takes::Nothing, "repeat the last statement until Ctrl-C", ASK),
+    command(Action::Watch, &["\\watch"], "[SECONDS]", Takes::Nothing, "repeat the last statement or chart until Ctrl-C", ASK),
     command(Action::Describe, &["\\d"], "[NAME]", Takes::Relation, "list tables and views, or the columns of one", LOOK),
     command(Action::Function, &["\\h", "\\functions"], "[NAME]", Takes::Function, "list functions, or document one", LOOK),
     command(Action::Chart, &["\\chart"], "[COLUMN]...", Takes::Columns, "draw the last result over time", SHOW),

@@ -59,6 +59,9 @@ impl Known {
             return format!("{}\n\\d NAME lists the columns of one.", listing(&rows.collect::<Vec<_>>(), width));
         }
         let Some(relation) = self.relation(&name) else {
+            if self.functions.iter().any(|function| function.kind == FunctionKind::Table && function.name == name) {
+                return self.function(&name, width);
+            }
             let names = self.relations.iter().map(|relation| relation.name.as_str());
             return unknown("table or view", &name, names, "\\d lists all");
         };
@@ -254,6 +257,10 @@ pub(super) mod tests {
     async fn a_name_that_is_not_known_suggests_others() {
         let known = known().await;
         assert!(known.describe("rollin", 80).contains("did you mean `rolling`?"));
+        assert!(
+            known.describe("tasks_between", 80).starts_with("tasks_between("),
+            "a table function is a relation too"
+        );
         assert!(known.describe("RUNS", 80).starts_with("view runs: "));
         assert!(known.function("date_trunk", 80).contains("did you mean `date_trunc`?"));
         assert!(

@@ -84,7 +84,7 @@ impl Prompt<'_> {
     /// Runs statements; Ctrl-C cancels the running one.
     pub(super) async fn answer(&mut self, text: &str) -> Ended {
         self.last = Some(text.to_owned());
-        self.kept = None;
+        (self.kept, self.drawn) = (None, None);
         let started = Instant::now();
         let done = tokio::select! {
             biased;
@@ -133,30 +133,41 @@ impl Prompt<'_> {
     }
 
     /// Draws the result of a statement, which runs again unless its rows are still here.
-    pub(super) async fn chart(&mut self, text: &str, columns: &[String]) {
+    pub(super) async fn chart(&mut self, text: &str, columns: &[String]) -> Ended {
         if self.kept.is_none() {
             let done = tokio::select! {
                 biased;
                 done = Box::pin(self.collect(text)) => done,
-                _ = tokio::signal::ctrl_c() => return println("cancelled"),
+                _ = tokio::signal::ctrl_c() => {
+                    println("cancelled");
+                    return Ended::Early;
+                }
             };
             match done {
                 Ok(kept) => self.kept = kept,
                 Err(error) => {
                     exit::report(&error);
-                    return;
+                    return Ended::Early;
                 }
             }
         }
-        let Some(kept) = &self.kept else { return println("there is no statement yet") };
-        let (width, height) = crossterm::terminal::size().unwrap_or((80, 24));
+        let Some(kept) = &self.kept else {
+            println("there is no statement yet");
+            return Ended::Early;
+        };
+        let (_, height) = crossterm::terminal::size().unwrap_or((80, 24));
         let dumb = std::env::var("TERM").is_ok_and(|terminal| terminal == "dumb");
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() && !dumb;
-        let width = screen::width().unwrap_or(usize::from(width));
+        let width = screen::width().unwrap_or(80);
         match chart::draw(kept, columns, Canvas { width, height: usize::from(height), colour }) {
-            Ok(text) => println(&text),
+            Ok(text) => {
+                println(&text);
+                self.drawn = Some(columns.to_vec());
+                Ended::Whole
+            }
             Err(error) => {
                 exit::report(&error);
+                Ended::Early
             }
         }
     }
