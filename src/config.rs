@@ -55,6 +55,9 @@ const VERSION: u64 = 1;
 /// Bytes of messages that librdkafka fetches in advance by default.
 const FETCHED: usize = 64 << 20;
 
+/// Largest content of a run, in bytes.
+pub(crate) const CONTENT_BYTES: usize = 256 << 10;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Replaced files stay for so much longer than a statement may take: it opens its tables first.
@@ -286,11 +289,13 @@ impl Config {
 }
 
 fn limits(reader: &mut ConfigReader<'_>, defaults: &Limits) -> Limits {
+    let content_bytes = reader.bytes("ingest.max_content_bytes", 1, defaults.content_bytes.unwrap_or(CONTENT_BYTES));
     Limits {
         max_bytes: reader.bytes("ingest.max_event_bytes", 1024, defaults.max_bytes),
         max_depth: reader.number_of("ingest.max_event_depth", 8..=128, defaults.max_depth),
         max_age_micros: reader.micros("ingest.max_event_age", Duration::from_secs(60), defaults.max_age_micros),
         max_future_micros: reader.micros("ingest.max_future", Duration::ZERO, defaults.max_future_micros),
+        content_bytes: reader.boolean("ingest.content", defaults.content_bytes.is_some()).then_some(content_bytes),
     }
 }
 
@@ -572,7 +577,7 @@ mod tests {
             assert_eq!(shown(&config), defaults, "the crate has another default than the reference: {table} {line}");
             keys += 1;
         }
-        assert_eq!(keys, 71, "keys with a default");
+        assert_eq!(keys, 73, "keys with a default");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::pages::PageFiles;
 use crate::cli::DemoArgs;
-use crate::config::Config;
+use crate::config::{CONTENT_BYTES, Config};
 use crate::process::Process;
 use crate::roles;
 
@@ -142,6 +142,8 @@ fn configure(args: &DemoArgs, brokers: &str, root: &Path, pages: &PageFiles) -> 
     config.tables.root = root.display().to_string();
     config.kafka.brokers = brokers.to_owned();
     config.kafka.topics = vec![TOPIC.to_owned()];
+    // The people of the demo do not exist.
+    config.limits.content_bytes = Some(CONTENT_BYTES);
     config.kafka.flush.interval = Duration::from_millis(800);
     config.alerts.watch.interval = Duration::from_secs(1);
     config.alerts.watch.grace = Duration::from_secs(5);

@@ -48,7 +48,7 @@ pub(crate) struct Parameter {
     pub(crate) name: &'static str,
     pub(crate) doc: &'static str,
     pub(crate) kind: Kind,
-    /// The condition, up to the value.
+    /// The condition: up to the value, or with `?` wherever it stands.
     pub(crate) condition: &'static str,
     pub(crate) default: Option<&'static str>,
     pub(crate) is_required: bool,
@@ -176,14 +176,30 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     ),
     get(
         "/v1/candidates",
-        "The runs that need a review, the most urgent first: the columns of view `review_queue`",
+        "The runs in the samples for review, the most urgent first: the columns of view `current_candidates`",
         &[
+            Parameter {
+                kind: Kind::OneOf(&["open", "queued", "leased", "second_review", "decided", "eval_case", "retired"]),
+                default: Some("open"),
+                ..text(
+                    "state",
+                    "CASE WHEN ? = 'open' THEN state IN ('queued', 'leased', 'second_review') ELSE state = ? END",
+                    "Only candidates in this state; open ones need a review",
+                )
+            },
+            text("week", "week = ", "Only the sample of this week, such as 2026-W48"),
             TASK,
             TENANT,
             text("class", "class = ", "Only this class of failure"),
             text("severity", "severity = ", "Only this severity"),
         ],
-        rows("SELECT * FROM review_queue", "priority", &[Table::Candidates, Table::Events]),
+        rows("SELECT * FROM current_candidates", "priority", &[Table::Candidates, Table::Events]),
+    ),
+    get(
+        "/v1/candidates/{id}",
+        "One candidate, with its state and its reviews so far: the columns of view `current_candidates`",
+        &[Parameter { kind: Kind::Path, is_required: true, ..text("id", "candidate_id = ", "Id of the candidate") }],
+        rows("SELECT * FROM current_candidates", "candidate_id", &[Table::Candidates, Table::Events]),
     ),
     get(
         "/v1/gate",

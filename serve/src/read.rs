@@ -87,7 +87,11 @@ impl Asked {
         for (parameter, value) in &self.given {
             values.push(parameter.value(value, now)?);
             sql.push_str(if values.len() == 1 { " WHERE " } else { " AND " });
-            sql.push_str(&format!("{}${}", parameter.condition, values.len()));
+            let place = format!("${}", values.len());
+            match parameter.condition.contains('?') {
+                true => sql.push_str(&parameter.condition.replace('?', &place)),
+                false => sql.extend([parameter.condition, place.as_str()]),
+            }
         }
         // One more shows that there are more.
         sql.push_str(&format!(" ORDER BY {} LIMIT {}", self.select.order, self.rows + 1));

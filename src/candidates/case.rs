@@ -19,7 +19,7 @@ const NEIGHBOURS: usize = 6;
 /// Columns of a run that a case has.
 const OF_RUN: &str = "ended_at, outcome_status, outcome_reason_code, failure_component, failure_step, failure_error_type, \
     validation_valid, escalated, escalation_reason_code, escalation_to, model, prompt_name, prompt_version, latency_ms, cost, \
-    cost_currency, trace_id, content_json, steps_json, tool_calls, retrieval, field_errors, policy_exceptions, scores";
+    cost_currency, trace_id, content_json, truncated, steps_json, tool_calls, retrieval, field_errors, policy_exceptions, scores";
 
 /// Columns of a statement about a run.
 const OF_STATEMENT: &str = "event_type, event_time, source, reviewer, review_decision, review_failure_mode, review_make_eval_case, \
@@ -117,7 +117,8 @@ impl Case {
 
     /// Returns input and output of the run.
     pub(super) fn parts(&self) -> [(&'static str, Part); 2] {
-        parts(self.run.as_ref().and_then(|run| run["content_json"].as_str()))
+        let run = self.run.as_ref().unwrap_or(&Value::Null);
+        parts(run["content_json"].as_str(), &run["truncated"])
     }
 
     /// Returns a text to start an expected answer from: the output of the run, as far as it is known.

@@ -31,22 +31,31 @@ pub(crate) enum Part {
     },
     /// Only its hash is known.
     Hash(String),
+    /// It was sent and not kept, as this word in the column `truncated` says.
+    NotKept(String),
     Absent,
 }
 
-/// Returns input and output of a run from the column `content_json`.
-pub(crate) fn parts(content: Option<&str>) -> [(&'static str, Part); 2] {
+/// Returns input and output of a run from the columns `content_json` and `truncated`.
+pub(crate) fn parts(content: Option<&str>, truncated: &Value) -> [(&'static str, Part); 2] {
     let content: Value = content.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     ["input", "output"].map(|name| {
         let text = |field: &str| content[format!("{name}_{field}")].as_str().map(str::to_owned);
         let part = match (&content[name], text("ref"), text("sha256")) {
             (Value::Null, Some(reference), sha256) => Part::Elsewhere { reference, sha256 },
             (Value::Null, None, Some(sha256)) => Part::Hash(sha256),
-            (Value::Null, None, None) => Part::Absent,
+            (Value::Null, None, None) => not_kept(name, truncated).map_or(Part::Absent, Part::NotKept),
             (stored, ..) => Part::Stored(stored.clone()),
         };
         (name, part)
     })
+}
+
+/// Returns the word for a part that was sent and is not kept. Ingest lists it by its pointer, and producers as they please.
+fn not_kept(name: &str, truncated: &Value) -> Option<String> {
+    let pointers =
+        [format!("/data/content/{name}"), "/data/content".to_owned(), "/content".to_owned(), "content".to_owned()];
+    pointers.iter().find_map(|pointer| truncated[pointer].as_str()).map(str::to_owned)
 }
 
 // === impl Part ===
@@ -64,6 +73,11 @@ impl Part {
                 "The {name} is not stored here. It is at {reference}: set `evals.fetch_content` to fetch it, or {ask}."
             )),
             Self::Hash(sha256) => Some(format!("The {name} is not stored here, only its hash {sha256}: {ask}.")),
+            Self::NotKept(why) => Some(match why.as_str() {
+                "off" => format!("The {name} is not stored here, because `ingest.content` was off: {ask}."),
+                "stated" => format!("The producer left the {name} out: {ask}."),
+                _ => format!("The {name} was too large to be stored (`ingest.max_content_bytes`): {ask}."),
+            }),
             Self::Absent => Some(format!("The {name} was not sent: {ask}.")),
         }
     }
@@ -165,18 +179,32 @@ mod tests {
     #[test]
     fn content_is_stored_elsewhere_hashed_or_absent_and_what_is_missing_is_said() {
         let text = r#"{"input": "refund me", "output_ref": "s3://b/k", "output_sha256": "sha256:00"}"#;
-        let [(_, input), (_, output)] = parts(Some(text));
+        let [(_, input), (_, output)] = parts(Some(text), &Value::Null);
         assert_eq!(input, Part::Stored("refund me".into()));
         assert_eq!(output, elsewhere("s3://b/k", Some("sha256:00")));
         assert_eq!(input.missing("input", "bot", "r1", false), None);
         let said = |part: &Part, can_fetch| part.missing("output", "bot", "r1", can_fetch).expect("missing");
         assert!(said(&output, true).contains("s3://b/k: fetch it"));
         assert!(said(&output, false).contains("`evals.fetch_content`"));
-        let [(_, hash), (_, absent)] = parts(Some(r#"{"input_sha256": "sha256:00"}"#));
+        let [(_, hash), (_, absent)] = parts(Some(r#"{"input_sha256": "sha256:00"}"#), &Value::Null);
         assert!(said(&hash, true).contains("only its hash sha256:00: ask the producer `bot` for run `r1`"));
         assert!(said(&absent, true).contains("was not sent"));
         for nothing in [None, Some("not JSON"), Some("[1]"), Some("{}")] {
-            assert_eq!(parts(nothing).map(|(_, part)| part), [Part::Absent, Part::Absent], "{nothing:?}");
+            let parts = parts(nothing, &Value::Null);
+            assert_eq!(parts.map(|(_, part)| part), [Part::Absent, Part::Absent], "{nothing:?}");
+        }
+        // What was sent and not kept is never called unsent.
+        for (pointer, done, says) in [
+            ("/data/content/input", "off", "`ingest.content` was off"),
+            ("/data/content/input", "left out", "too large"),
+            ("/data/content", "left out", "too large"),
+            ("content", "stated", "The producer left the input out"),
+        ] {
+            let mut truncated = Value::Null;
+            truncated[pointer] = done.into();
+            let [(_, input), _] = parts(None, &truncated);
+            let missing = input.missing("input", "bot", "r1", false).expect("missing");
+            assert!(missing.contains(says) && missing.contains("ask the producer `bot`"), "{missing}");
         }
     }
 

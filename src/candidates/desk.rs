@@ -210,7 +210,7 @@ impl Desk {
     /// placeholders must not mean other values than those of the run.
     ///
     /// # Errors
-    /// As the session's statements.
+    /// `Config` if the contract does not allow a value; otherwise as the session's statements.
     pub(super) async fn event(&self, candidate: &Candidate, mut said: Statement) -> Result<String> {
         if let Some(expected) = said.expected_mut() {
             let contents = self.contents(candidate).await?;
@@ -218,7 +218,14 @@ impl Desk {
             *expected = serde_json::from_str(&session.json(&expected.to_string()))
                 .map_err(|source| Error::bug("a redacted answer is not JSON").with_source(source))?;
         }
-        Ok(said.event(candidate, &self.reviewer, now()).to_string())
+        let event = said.event(candidate, &self.reviewer, now());
+        // What ingest would cut or leave out is an error here: the person who wrote it is there.
+        if let Some(problem) = bellwether_event::problems(&event).first() {
+            let field = problem.pointer.trim_start_matches("/data/");
+            return Err(Error::config(format!("the review has a wrong `{field}`: {}", problem.message))
+                .with_hint("nothing was sent"));
+        }
+        Ok(event.to_string())
     }
 
     /// Returns the texts of a run, with their placeholders; empty if its events are no longer kept.

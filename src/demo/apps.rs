@@ -10,6 +10,7 @@
 //!
 //! Rules: the same seed and the same calls produce the same bytes; no clock is read. The generator knows nothing of Kafka.
 
+mod content;
 mod task;
 mod verdict;
 
@@ -188,6 +189,7 @@ impl Apps {
             "invoice_extraction" => self.validate(&mut data, &draw),
             name => self.call_tools(&mut data, name == "refund_triage"),
         }
+        data["content"] = content::of(task.name, self.prefix ^ self.sequence, draw.status == "success", &data);
         let event = json!({
             "spec": "run-event/1.0", "type": "run.completed", "source": task.source,
             "run_id": run_id, "time": time(ended_micros), "data": data,

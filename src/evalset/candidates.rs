@@ -138,7 +138,7 @@ fn fetch(decided: &mut [Decided], wanted: &Wanted, root: &RootArgs) -> Result<Ve
                 .ok(),
             _ => None,
         };
-        let [(_, input), (_, output)] = parts(run.content_json.as_deref());
+        let [(_, input), (_, output)] = parts(run.content_json.as_deref(), &serde_json::Value::Null);
         // An edited answer stands for the output.
         run.fetched = (get(&input), if run.decision == "accept" { get(&output) } else { None });
     }
@@ -196,7 +196,9 @@ fn explained(why: &LeftOut) -> String {
     let text = match why {
         LeftOut::NotAsked => "nobody asked for a case; add --all to take them",
         LeftOut::Rejected => "rejected, without the right answer; `bellwether candidates edit` gives it",
-        LeftOut::NoInput => "the event has neither the input nor a reference to it; ask the producer for it",
+        LeftOut::NoInput => {
+            "the input is neither stored nor referred to; set `ingest.content = true` for new runs, or ask the producer"
+        }
         LeftOut::NoAnswer => "the event has no answer; `bellwether candidates edit` gives one",
         LeftOut::TakenOut => "the case of this input was retired; add --retired to take it again",
         LeftOut::BothSplits => "near cases of both splits: it would leak one into the other",

@@ -267,8 +267,8 @@ pub const COLUMNS: &[Column] = &[
     optional(
         "truncated",
         ColumnType::TextMap,
-        "values that are not kept as sent, by JSON pointer: `cut` at their limit, `left out` because they were malformed, \
-         `bounded`, `dropped` because `extra` was full, or `stated` by the producer",
+        "values that are not kept as sent, by JSON pointer: `cut` at their limit, `left out` because they were malformed or too large, \
+         `bounded`, `dropped` because `extra` was full, `off` because content is not kept, or `stated` by the producer",
     ),
     optional(
         "redaction",

@@ -68,9 +68,28 @@ impl Made<'_> {
 }
 
 #[test]
+fn a_reviewer_learns_why_content_is_not_stored() {
+    for (settings, says) in [
+        ("", "The input is not stored here, because `ingest.content` was off: ask the producer"),
+        ("[ingest]\ncontent = true\nmax_content_bytes = 100\n", "The input was too large to be stored"),
+    ] {
+        let setup = Setup::new("127.0.0.1:9", "unused", &format!("{settings}[evals]\nsample = true\n"));
+        setup.replay(&setup.recording("runs.ndjson", &[asked("secret", &"Where is it? ".repeat(20), "There.")]));
+        setup.catch_up_role("evals");
+        let root = setup.root();
+        let all = ["candidates", "list", "--json", "--root", text(&root)];
+        let all: Value = serde_json::from_str(&bellwether(&all).succeeds()).expect("JSON");
+        let id = all[0]["candidate_id"].as_str().expect("an id");
+        let shown = bellwether(&["candidates", "show", id, "--root", text(&root)]).succeeds();
+        assert!(shown.contains(says) && !shown.contains("Where is it"), "{shown}");
+    }
+}
+
+#[test]
 fn decided_candidates_become_cases_that_later_reviews_supersede_or_retire() {
     let fetch = "fetch_content = [\"printf\", \"%s\", \"Where is {ref}, ana@example.com?\"]";
-    let setup = Setup::new("127.0.0.1:9", "unused", &format!("[evals]\nsample = true\n{fetch}\n"));
+    let setup =
+        Setup::new("127.0.0.1:9", "unused", &format!("[ingest]\ncontent = true\n[evals]\nsample = true\n{fetch}\n"));
     let parcel = |n: usize| {
         format!(
             "Where is my parcel {n}? The tracking page has said out for delivery since Monday, and nobody answers the phone."
@@ -117,7 +136,7 @@ fn decided_candidates_become_cases_that_later_reviews_supersede_or_retire() {
     assert!(said.contains("has no input; add --fetch to get it from s3://bucket/question"), "{said}");
     for (count, why) in [
         ("left out: 1 candidate (", "rejected, without the right answer"),
-        ("left out: 1 candidate (", "neither the input nor a reference to it"),
+        ("left out: 1 candidate (", "the input is neither stored nor referred to"),
         ("left out: 1 candidate (", "nobody asked for a case; add --all"),
         ("left out: 1 candidate (", "its expected answer has 600000 bytes; the limit is 262144"),
     ] {

@@ -23,7 +23,7 @@ fn id(candidate: &Value) -> String {
 fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("candidates", 1);
-    let setup = Setup::new(&broker.address, &topic, "[evals]\nsample = true\n");
+    let setup = Setup::new(&broker.address, &topic, "[ingest]\ncontent = true\n[evals]\nsample = true\n");
     let config = setup.config();
     let mut events = runs("r", 12);
     for event in &mut events {
@@ -93,6 +93,7 @@ fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
         (vec!["accept", "ffffffffffff", "--reviewer", "ana"], "no candidate `ffffffffffff`"),
         (vec!["accept", "x'; --", "--reviewer", "ana"], "is not the id of a candidate"),
         (vec!["edit", &candidate, "--reviewer", "ana"], "an edit needs the expected answer"),
+        (vec!["reject", &candidate, "--reviewer", "ana", "--failure-mode", &"x".repeat(65)], "a wrong `failure_mode`"),
     ] {
         let ended = decide(&arguments);
         assert!(ended.stderr.contains(expected) && ended.code == Some(2), "{arguments:?}: {}", ended.stderr);
@@ -115,7 +116,11 @@ fn two_people_at_once_take_different_candidates_and_a_case_lives_until_it_is_ret
     let Some(broker) = broker() else { return };
     let topic = broker.topic("leases", 2);
     let fetch = "fetch_content = [\"printf\", \"%s\", \"fetched from {ref}\"]";
-    let setup = Setup::new(&broker.address, &topic, &format!("[evals]\nsample = true\ninterval = \"1s\"\n{fetch}\n"));
+    let setup = Setup::new(
+        &broker.address,
+        &topic,
+        &format!("[ingest]\ncontent = true\n[evals]\nsample = true\ninterval = \"1s\"\n{fetch}\n"),
+    );
     let (config, root) = (setup.config(), setup.root());
     let mut events = runs("r", 12);
     for event in &mut events {

@@ -75,7 +75,11 @@ impl Feed {
     /// Commits messages, each with its partition, in one commit.
     pub(crate) async fn commit(&mut self, messages: &[(usize, Vec<u8>)], handover: Option<&Handover>) {
         let handed_on = handover.map_or(&[] as &[_], Handover::columns);
-        let builder = BatchBuilder::new(Limits { max_age_micros: i64::MAX, ..Limits::default() });
+        let builder = BatchBuilder::new(Limits {
+            max_age_micros: i64::MAX,
+            content_bytes: Some(usize::MAX),
+            ..Limits::default()
+        });
         let mut builder = builder.handing_on(handed_on).expect("columns of events");
         let before = self.next;
         for (partition, body) in messages {

@@ -96,7 +96,7 @@ fn said(path: &Path) -> String {
 fn no_planted_value_reaches_a_table_a_page_a_log_or_an_export() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("redaction", 1);
-    let setup = Setup::new(&broker.address, &topic, &format!("{KEEP_HISTORY}[evals]\nsample = true\n"));
+    let setup = Setup::new(&broker.address, &topic, &format!("{KEEP_HISTORY}content = true\n[evals]\nsample = true\n"));
     let (inbox, key) = (setup.file("pages.ndjson"), setup.file("key"));
     std::fs::write(&key, KEY).expect("writes");
     let more = format!(

@@ -52,6 +52,11 @@ fn events(seed: u64, size: Size, count: usize) -> Vec<Event> {
     (0..count as i64).map(|index| generator.next(now - 1_800_000_000 + index * step)).collect()
 }
 
+/// Keeps all content: it is the harder case.
+fn limits() -> Limits {
+    Limits { content_bytes: Some(usize::MAX), ..Limits::default() }
+}
+
 /// Decodes events into chunks of rows, calling `done` with each.
 fn decode_all(events: &[Event], builder: &mut RowBuilder, mut done: impl FnMut(Chunk)) -> Result<()> {
     let now = SystemClock.now_micros();
@@ -72,7 +77,7 @@ fn decode_all(events: &[Event], builder: &mut RowBuilder, mut done: impl FnMut(C
 
 fn chunks(seed: u64, count: usize) -> Result<Vec<Chunk>> {
     let mut chunks = Vec::new();
-    decode_all(&events(seed, Size::Small, count), &mut RowBuilder::new(Limits::default()), |chunk| chunks.push(chunk))?;
+    decode_all(&events(seed, Size::Small, count), &mut RowBuilder::new(limits()), |chunk| chunks.push(chunk))?;
     Ok(chunks)
 }
 
@@ -110,8 +115,8 @@ pub(crate) fn plainest(bench: &Bench) -> Result<[f64; 2]> {
 fn redaction(bench: &mut Bench, size: Size) -> Result<()> {
     let events = events(bench.seed, size, (bench.sizes.crate_events / 16).max(1));
     let rounds = (bench.sizes.crate_events / events.len()).max(1);
-    let mut with = RowBuilder::new(Limits::default());
-    let mut without = RowBuilder::new(Limits::default()).redacting(Arc::new(Redactor::that_redacts_nothing()));
+    let mut with = RowBuilder::new(limits());
+    let mut without = RowBuilder::new(limits()).redacting(Arc::new(Redactor::that_redacts_nothing()));
     let cpu_s = |builder: &mut RowBuilder| -> Result<f64> {
         let before = own_cpu_s()?;
         (0..rounds).try_for_each(|_| decode_all(&events, builder, drop))?;
@@ -136,7 +141,7 @@ pub(crate) fn decode(bench: &mut Bench) -> Result<()> {
     ] {
         let events = events(bench.seed, size, count.max(1));
         let bytes: usize = events.iter().map(|event| event.payload.len()).sum();
-        let mut builder = RowBuilder::new(Limits::default());
+        let mut builder = RowBuilder::new(limits());
         let mut warm_up = |times: usize| -> Result<f64> {
             let before = own_cpu_s()?;
             for _ in 0..times {

@@ -64,7 +64,7 @@ impl Setup {
         let config = bench.scratch.join(format!("{name}.toml"));
         let text = format!(
             "[tables]\nroot = {:?}\n[kafka]\nbrokers = [{broker:?}]\ntopics = [{topic:?}]\ngroup = \"bench-{name}\"\n\
-             [serve]\naddress = \"127.0.0.1:0\"\n{more}",
+             [serve]\naddress = \"127.0.0.1:0\"\n[ingest]\ncontent = true\n{more}",
             root.display().to_string(),
         );
         std::fs::write(&config, text).map_err(|source| failed("cannot write the configuration".into(), source))?;

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use crate::content;
 use crate::explain;
 use crate::ids;
 use crate::json::{JsonReader, Malformed, Note, Parsed, ensure};
@@ -16,7 +17,7 @@ use crate::reason::{Problem, Reason, Rejection};
 use crate::record::{FromJson, entries};
 use crate::release::ReleaseCache;
 use crate::run::{self, Completed, Escalation, PolicyException, Review, Run, Score, WholeRun};
-use crate::value::{Time, length_fits};
+use crate::value::{RawObject, Time, length_fits};
 
 /// A message of more than this many times `max_bytes` is not read at all.
 const READABLE: usize = 4;
@@ -33,6 +34,8 @@ pub struct Limits {
     pub max_future_micros: i64,
     /// How old an event may be, microseconds.
     pub max_age_micros: i64,
+    /// Largest content of a run that is kept, in bytes of JSON; `None` keeps no content. References and hashes always stay.
+    pub content_bytes: Option<usize>,
 }
 
 impl Default for Limits {
@@ -42,6 +45,7 @@ impl Default for Limits {
             max_depth: 32,
             max_future_micros: 5 * 60 * 1_000_000,
             max_age_micros: 30 * 24 * 3600 * 1_000_000,
+            content_bytes: None,
         }
     }
 }
@@ -379,14 +383,17 @@ impl Decoder {
             for pointer in &completed.release.cut {
                 marks.list(*pointer, marks::CUT);
             }
-            if too_large {
-                let large = [
-                    ("/data/content", completed.run.content.take().is_some()),
-                    ("/data/steps", completed.run.steps.take().is_some()),
-                ];
-                for (pointer, _) in large.into_iter().filter(|(_, there)| *there) {
-                    marks.list(pointer, marks::LEFT_OUT);
+            let most = self.limits.content_bytes;
+            let too_long = |content: &RawObject<'_>| too_large || most.is_none_or(|most| content.get().len() > most);
+            if let Some(content) = completed.run.content.take_if(|content| too_long(content)) {
+                let (references, removed) = content::references(&content);
+                completed.run.content = references;
+                for pointer in removed {
+                    marks.list(pointer, if most.is_none() { marks::OFF } else { marks::LEFT_OUT });
                 }
+            }
+            if too_large && completed.run.steps.take().is_some() {
+                marks.list("/data/steps", marks::LEFT_OUT);
             }
             for stated in entries(completed.run.truncated.as_ref()) {
                 marks.list((**stated).to_owned(), marks::STATED);

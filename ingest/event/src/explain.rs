@@ -35,7 +35,7 @@ pub(crate) fn problems(text: &str, envelope: &Envelope<'_>, limits: &Limits, now
         times(&value, envelope, limits, now_micros, &mut found);
         if text.len() > limits.max_bytes {
             let explanation = format!(
-                "message of {} bytes exceeds {}: `content`, `steps` and unknown fields are left out",
+                "message of {} bytes exceeds {}: the texts of `content`, `steps` and unknown fields are left out",
                 text.len(),
                 limits.max_bytes
             );

@@ -12,6 +12,7 @@
 //!
 //! This crate must not know tokio, Kafka, Arrow or files. The caller passes the current time.
 
+mod content;
 mod decode;
 mod explain;
 mod ids;

@@ -23,6 +23,7 @@ pub(crate) const CUT: &str = "cut";
 pub(crate) const LEFT_OUT: &str = "left out";
 pub(crate) const BOUNDED: &str = "bounded";
 pub(crate) const DROPPED: &str = "dropped";
+pub(crate) const OFF: &str = "off";
 pub(crate) const STATED: &str = "stated";
 
 /// One step of a JSON pointer.

@@ -42,6 +42,14 @@ raw_type!(
     /// An object, kept as sent.
     RawObject: b'{'
 );
+
+impl RawObject<'_> {
+    /// Makes an object of its JSON text.
+    pub(crate) fn new(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
 raw_type!(
     /// A string, an object or an array, kept as sent.
     RawContent: b'"' | b'{' | b'['

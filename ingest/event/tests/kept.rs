@@ -284,11 +284,33 @@ fn a_message_above_the_limit_loses_content_steps_and_unknown_fields() {
         event["data"]["steps"] = json!([{ "name": "s" }]);
         event["data"]["mood"] = json!("good");
     });
-    let mut decoder = Decoder::new(Limits { max_bytes: 1000, ..Limits::default() });
+    let mut decoder = Decoder::new(Limits { max_bytes: 1000, content_bytes: Some(10_000), ..Limits::default() });
     let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
-    let expected = [("/data/content", "left out"), ("/data/steps", "left out"), ("extra", "left out")];
+    let expected = [("/data/content/input", "left out"), ("/data/steps", "left out"), ("extra", "left out")];
     assert_eq!(truncated(&event), expected.map(|(pointer, done)| (pointer.to_owned(), done)));
     assert_eq!(event.extra, None);
+}
+
+#[test]
+fn content_is_kept_if_it_is_on_and_short_and_its_references_always() {
+    let hash = format!("sha256:{}", "0".repeat(64));
+    let body = minimal_with(|event| {
+        event["data"]["content"] = json!({ "input": "x".repeat(500), "output_ref": "s3://b/k", "output_sha256": hash });
+    });
+    let kept = |content_bytes| {
+        let mut decoder = Decoder::new(Limits { content_bytes, ..Limits::default() });
+        let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
+        let Payload::Completed(completed) = &event.payload else { panic!("a completed run") };
+        let content: serde_json::Value =
+            serde_json::from_str(completed.run.content.as_ref().expect("references").get()).expect("JSON");
+        assert_eq!((&content["output_ref"], &content["output_sha256"]), (&json!("s3://b/k"), &json!(hash)));
+        (content["input"].is_string(), truncated(&event))
+    };
+    assert_eq!(kept(Some(1000)), (true, vec![]));
+    let marked = |done| vec![("/data/content/input".to_owned(), done)];
+    assert_eq!(kept(Some(500)), (false, marked("left out")));
+    assert_eq!(kept(None), (false, marked("off")), "the default");
+    assert_eq!(Limits::default().content_bytes, None);
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn every_field_is_found_in_the_table() {
         let mut event = maker.object(&root, "");
         event["type"] = json!(event_type);
         event["data"] = maker.value(&json!({ "$ref": format!("#/$defs/{definition}") }), "/data");
-        let mut builder = BatchBuilder::new(Limits::default());
+        let mut builder = BatchBuilder::new(Limits { content_bytes: Some(usize::MAX), ..Limits::default() });
         let body = event.to_string();
         let pushed = builder.push(&message(0, body.as_bytes()), NOW);
         assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}: {body}");

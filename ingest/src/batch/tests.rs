@@ -439,7 +439,7 @@ fn content_is_redacted_before_it_becomes_a_row_and_counted_by_kind() {
             "unknown": {"card": "4111 1111 1111 1111", "to": secret},
         }
     });
-    let mut builder = BatchBuilder::new(Limits::default());
+    let mut builder = BatchBuilder::new(Limits { content_bytes: Some(1000), ..Limits::default() });
     let pushed = builder.push(&message(0, event.to_string().as_bytes()), NOW);
     assert!(matches!(pushed, Pushed::Event(_)), "{pushed:?}");
     let row = first_row(&table(&builder.finish().expect("finishes").0));

@@ -107,6 +107,8 @@ async fn nothing_that_a_tenant_asks_returns_a_word_of_another() {
             "/v1/alerts/x",
             "/v1/runs/globex-3",
             "/v1/candidates",
+            "/v1/candidates?state=decided",
+            "/v1/candidates/x",
             "/v1/rolling?span=90d&tenant=globex",
             "/v1/releases?tenant=globex",
             "/v1/statements",

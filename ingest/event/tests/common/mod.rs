@@ -6,7 +6,12 @@ use serde_json::{Value, json};
 pub(crate) const NOW: i64 = 1_795_543_200_000_000; // 2026-11-24T18:00:00Z
 
 pub(crate) fn wide_open() -> Limits {
-    Limits { max_future_micros: i64::MAX / 4, max_age_micros: i64::MAX / 4, ..Limits::default() }
+    Limits {
+        max_future_micros: i64::MAX / 4,
+        max_age_micros: i64::MAX / 4,
+        content_bytes: Some(usize::MAX),
+        ..Limits::default()
+    }
 }
 
 pub(crate) fn examples() -> Vec<Value> {
