@@ -3,7 +3,9 @@
 //! Object keys, redacted, and punctuation stay, as do the values of the few contract fields that hold one lower-case word of a small set.
 //! In everything else, letters become `x` and digits become `0`, which preserves lengths and shapes.
 
-use bellwether_redact::Session;
+use std::borrow::Cow;
+
+use bellwether_redact::{Redactor, Session};
 
 /// Bytes of a message that are kept.
 pub const HEAD_BYTES: usize = 4096;
@@ -13,6 +15,12 @@ const KEPT: [&str; 5] = ["spec", "type", "stage", "status", "severity"];
 
 /// Longest kept value.
 const KEPT_CHARACTERS: usize = 32;
+
+/// Returns the column `redaction` of a row: the version of the policy, and the number of redacted values by kind.
+pub(crate) fn redactions<'r>(redactor: &'r Redactor, session: &Session<'_>) -> Vec<(&'static str, Cow<'r, str>)> {
+    let counts = session.counts().map(|(kind, count)| (kind, Cow::Owned(count.to_string())));
+    std::iter::once(("policy", Cow::Borrowed(redactor.version()))).chain(counts).collect()
+}
 
 /// Returns the masked head of a message. Its keys are redacted.
 pub fn masked_head(message: &[u8], session: &mut Session<'_>) -> String {

@@ -106,6 +106,10 @@ pub const SCORE: &[Column] = &[
     optional("cost_currency", ColumnType::Text, "its currency"),
 ];
 
+/// Describes the column `redaction`.
+pub(crate) const REDACTION: &str = "`policy`, the version of the redaction policy, and the number of values redacted by kind, such as \
+     `EMAIL`, whole numbers as text";
+
 /// Columns in order.
 pub const COLUMNS: &[Column] = &[
     // The source of the row.
@@ -270,10 +274,5 @@ pub const COLUMNS: &[Column] = &[
         "values that are not kept as sent, by JSON pointer: `cut` at their limit, `left out` because they were malformed or too large, \
          `bounded`, `dropped` because `extra` was full, `off` because content is not kept, or `stated` by the producer",
     ),
-    optional(
-        "redaction",
-        ColumnType::TextMap,
-        "`policy`, the version of the redaction policy, and the number of values redacted by kind, such as `EMAIL`, whole numbers \
-         as text",
-    ),
+    optional("redaction", ColumnType::TextMap, REDACTION),
 ];

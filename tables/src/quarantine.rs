@@ -1,5 +1,6 @@
 //! `quarantine`: rejected messages, so that bad input is visible and nothing is lost silently.
 
+use super::events::REDACTION;
 use super::{Column, ColumnType, optional, required};
 
 /// Describes a row.
@@ -19,4 +20,6 @@ pub const COLUMNS: &[Column] = &[
     required("size_bytes", ColumnType::Long, "size of the message body"),
     required("sha256", ColumnType::Text, "hash of the message body, hexadecimal").distinct(),
     required("head", ColumnType::Text, "first 4 KiB of the body, its text values masked").distinct(),
+    // Added by later versions.
+    optional("redaction", ColumnType::TextMap, REDACTION),
 ];

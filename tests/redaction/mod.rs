@@ -123,6 +123,10 @@ fn no_planted_value_reaches_a_table_a_page_a_log_or_an_export() {
     assert_eq!(counted.len(), 1, "one policy: {counted:?}");
     assert!(counted[0]["policy"].as_str().is_some_and(|policy| policy.starts_with("3-")), "{counted:?}");
     assert_eq!(setup.number("SELECT count(*) FROM quarantine"), 4 * PLANTED.len() as i64);
+    for table in ["events", "quarantine"] {
+        let unmarked = format!("SELECT count(*) FROM {table} WHERE redaction['policy'] IS NULL");
+        assert_eq!(setup.number(&unmarked), 0, "each row of {table} has the version of its policy");
+    }
     assert!(setup.number("SELECT count(*) FROM candidates") > 0);
     assert!(inbox.exists(), "alerts were delivered");
 

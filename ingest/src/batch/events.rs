@@ -21,6 +21,7 @@ use super::columns::ColumnSet;
 use super::event_columns::{EventColumns, PolicyExceptions, Retrievals, Scores, ToolCalls};
 use super::releases::ReleaseRows;
 use crate::decode::Message;
+use crate::redact::redactions;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -92,9 +93,8 @@ impl EventRows {
                 event.truncated.iter().map(|(pointer, done)| (session.text(pointer), *done)).collect();
             columns.truncated.put(row, pointers.iter().map(|(pointer, done)| (&**pointer, *done)));
         }
-        let counts: Vec<_> = session.counts().map(|(kind, count)| (kind, count.to_string())).collect();
-        let counts = counts.iter().map(|(kind, count)| (*kind, count.as_str()));
-        columns.redaction.put(row, std::iter::once(("policy", redactor.version())).chain(counts));
+        let redaction = redactions(redactor, session);
+        columns.redaction.put(row, redaction.iter().map(|(name, value)| (*name, &**value)));
     }
 }
 

@@ -6,9 +6,9 @@ use bellwether_redact::Redactor;
 use bellwether_tables::Table;
 use sha2::{Digest, Sha256};
 
-use super::columns::{ColumnSet, Integer, Long, Text, Time, column_set};
+use super::columns::{ColumnSet, Integer, Long, Text, TextMap, Time, column_set};
 use crate::decode::Message;
-use crate::redact::masked_head;
+use crate::redact::{masked_head, redactions};
 
 column_set!(QuarantineColumns {
     topic: Text,
@@ -23,6 +23,7 @@ column_set!(QuarantineColumns {
     size_bytes: Long,
     sha256: Text,
     head: Text,
+    redaction: TextMap,
 });
 
 /// Builds rows of `quarantine`.
@@ -66,6 +67,8 @@ impl QuarantineRows {
         let digest = Sha256::digest(body);
         columns.sha256.put(row, digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         columns.head.put(row, masked_head(body, session));
+        let redaction = redactions(redactor, session);
+        columns.redaction.put(row, redaction.iter().map(|(name, value)| (*name, &**value)));
         reason
     }
 
