@@ -96,7 +96,7 @@ pub(crate) enum Command {
   bellwether evals --config bellwether.toml --until-caught-up
   bellwether sql --root bellwether-data \"SELECT * FROM candidates\"    list the sampled runs")]
     Evals(RoleArgs),
-    /// Answer SQL over HTTP and to clients of Postgres; or make and revoke tokens.
+    /// Answer SQL over HTTP, to clients of Postgres and of Flight SQL; or make and revoke tokens.
     ///
     /// Needs no Kafka, and only reads the tables. Without tokens, it answers this machine alone.
     Serve(api::ServeArgs),

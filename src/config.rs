@@ -249,8 +249,13 @@ impl Config {
         if let Err(error) = self.api.server.check() {
             let hint = error.hint().unwrap_or_default();
             let server = &self.api.server;
-            let is_local = server.postgres.is_some() && server.address.ip().is_loopback();
-            let key = if is_local { "api.postgres_address" } else { "api.address" };
+            let addresses = [
+                ("api.address", Some(server.address)),
+                ("api.postgres_address", server.postgres),
+                ("api.flight_address", server.flight),
+            ];
+            let mut exposed = addresses.iter().filter(|(_, at)| at.is_some_and(|at| !at.ip().is_loopback()));
+            let key = exposed.next().map_or("api.address", |(key, _)| key);
             reader.problem(key, &format!("is refused: {}; {hint}", error.message()));
         }
         for (key, problem) in self.links.problems() {
@@ -437,6 +442,7 @@ fn api(reader: &mut ConfigReader<'_>, defaults: ApiConfig) -> ApiConfig {
         server: ServerSettings {
             address: reader.parsed("api.address", "an address such as `127.0.0.1:9465`", server.address),
             postgres: reader.parsed_if_given("api.postgres_address", "an address such as `127.0.0.1:5433`"),
+            flight: reader.parsed_if_given("api.flight_address", "an address such as `127.0.0.1:9466`"),
             certificate: reader.optional("api.certificate_file").map(Into::into),
             key: reader.optional("api.key_file").map(Into::into),
             tokens: reader.optional("api.tokens_file").map(Into::into),
@@ -781,6 +787,9 @@ mod tests {
         assert!(refused("[api]\npostgres_address = \"0.0.0.0:5433\"\n").contains("`api.postgres_address` is refused"));
         let local = parse("[api]\npostgres_address = \"127.0.0.1:5433\"\n").expect("valid").api.server.postgres;
         assert_eq!(local.map(|address| address.port()), Some(5433));
+        assert!(refused("[api]\nflight_address = \"0.0.0.0:9466\"\n").contains("`api.flight_address` is refused"));
+        let local = parse("[api]\nflight_address = \"127.0.0.1:9466\"\n").expect("valid").api.server.flight;
+        assert_eq!(local.map(|address| address.port()), Some(9466));
         assert!(refused("[api]\npostgres_address = \"here\"\n").contains("it must be an address such as"));
         assert!(refused("[api]\ncertificate_file = \"/c\"\n").contains("both a certificate and its key"));
         assert!(refused("[api]\ntimeout = \"2h\"\n").contains("`api.timeout` (2h)"));

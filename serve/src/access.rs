@@ -59,18 +59,20 @@ impl Access {
 
     /// Returns who sends a request with these headers.
     pub(crate) fn caller(&self, uri: &Uri, headers: &HeaderMap) -> Answered<Caller> {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.caller_with(uri, headers, given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim))
+    }
+
+    /// Returns who sends a request with these headers and a token, if it has one.
+    pub(crate) fn caller_with(&self, uri: &Uri, headers: &HeaderMap, token: Option<&str>) -> Answered<Caller> {
         if !self.needs_token() && !names_this_machine(uri, headers) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "without tokens, the server answers this machine alone")
                 .with_hint("ask http://127.0.0.1 or http://localhost, or set `api.tokens_file`"));
         }
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.holder(given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim)).map_err(|refused| {
-            match refused.status {
-                StatusCode::UNAUTHORIZED if refused.hint.is_none() => refused.with_hint(
-                    "send the header `Authorization: Bearer TOKEN`; `bellwether serve token add` makes a token",
-                ),
-                _ => refused,
-            }
+        self.holder(token).map_err(|refused| match refused.status {
+            StatusCode::UNAUTHORIZED if refused.hint.is_none() => refused
+                .with_hint("send the header `Authorization: Bearer TOKEN`; `bellwether serve token add` makes a token"),
+            _ => refused,
         })
     }
 

@@ -1,11 +1,12 @@
-//! The server of queries: SQL and read endpoints over HTTP, SQL by the protocol of Postgres, and the gate for controllers that release
-//! software.
+//! The server of queries: SQL and read endpoints over HTTP, SQL by the protocol of Postgres and by Arrow Flight SQL, and the gate for
+//! controllers that release software.
 //!
 //! * `server` brings each request in: by `access` (tokens of `token`), within the limits of `settings`, and on record in `audit`.
 //!   `listener` and `stall` bound what a client can hold by not sending and not reading.
 //! * `endpoint` is the table of endpoints, of which the router and the document of `openapi` are made.
-//! * `statement` runs SQL and sends its answer part by part; `recorded` keeps it on record; `running` lists what runs, and cancels it.
-//! * `postgres` answers clients of Postgres, with the same access, limits and records.
+//! * `start` starts statements; `recorded` keeps each on record; `running` lists what runs, and cancels it.
+//! * `statement` sends the answer to one over HTTP, part by part; `postgres` and `flight` do so for clients of Postgres and of Arrow
+//!   Flight SQL, with the same access, limits and records.
 //! * `read` answers the other endpoints with the help of `cache`; `gate` asks whether a release may go on.
 //! * [`Encoder`] writes rows in the forms that programs read, for the command line as well.
 //!
@@ -18,6 +19,7 @@ mod audit;
 mod cache;
 mod encode;
 mod endpoint;
+mod flight;
 mod gate;
 mod listener;
 mod metrics;
@@ -30,6 +32,7 @@ mod running;
 mod server;
 mod settings;
 mod stall;
+mod start;
 mod statement;
 mod token;
 

@@ -39,6 +39,17 @@ impl Refused {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     }
 
+    /// The answer has more bytes than one may have.
+    pub(crate) fn too_many_bytes(most: usize) -> Self {
+        Self::too_large(format!("the answer has more than {most} bytes"))
+            .with_hint("select fewer rows or columns, or raise `api.max_bytes` of the server")
+    }
+
+    /// The request asks for something that the server does not do.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, message)
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -33,7 +33,7 @@ use crate::postgres::PostgresListener;
 use crate::refused::{Answered, Refused};
 use crate::running::Running;
 use crate::settings::ServerSettings;
-use crate::{openapi, read, statement};
+use crate::{flight, openapi, read, statement};
 
 /// Read endpoints that are computed at the same time, beside the statements.
 const READS: usize = 2;
@@ -65,6 +65,8 @@ pub struct Listening {
     listener: Listener,
     router: Router,
     postgres: Option<(SocketAddr, PostgresListener)>,
+    flight: Option<(SocketAddr, Listener)>,
+    flight_router: Router,
 }
 
 /// Opens the tables and begins to listen; [`Listening::run`] answers.
@@ -106,8 +108,18 @@ pub async fn listen(lake: Lake, gate: GateReader, settings: ServerSettings, regi
         }
         None => None,
     };
+    let flight = match settings.flight {
+        Some(address) => {
+            let (socket, address) = listener::bind(address, "api.flight_address").await?;
+            let tls = listener::tls(settings, "h2")?;
+            let metrics = metrics.clone();
+            Some((address, Listener { socket, tls, places: Arc::clone(&places), patience, metrics }))
+        }
+        None => None,
+    };
     let listener = Listener { socket, tls, places, patience, metrics };
-    Ok(Listening { address, is_encrypted, listener, router: router(server), postgres })
+    let (router, flight_router) = (router(Arc::clone(&server)), flight::router(server));
+    Ok(Listening { address, is_encrypted, listener, router, postgres, flight, flight_router })
 }
 
 // === impl Listening ===
@@ -123,6 +135,11 @@ impl Listening {
         self.postgres.as_ref().map(|(address, _)| *address)
     }
 
+    /// Returns the address at which clients of Arrow Flight SQL are answered, if they are.
+    pub fn flight(&self) -> Option<SocketAddr> {
+        self.flight.as_ref().map(|(address, _)| *address)
+    }
+
     /// Answers until `stop` is cancelled, and then until the requests that run are answered or too much time has passed.
     pub async fn run(self, stop: CancellationToken) {
         let postgres = async {
@@ -130,7 +147,12 @@ impl Listening {
                 listener.run(stop.clone()).await;
             }
         };
-        tokio::join!(self.listener.run(self.router, stop.clone()), postgres);
+        let flight = async {
+            if let Some((_, listener)) = self.flight {
+                listener.run(self.flight_router, Version::HTTP_2, stop.clone()).await;
+            }
+        };
+        tokio::join!(self.listener.run(self.router, Version::HTTP_11, stop.clone()), postgres, flight);
     }
 }
 

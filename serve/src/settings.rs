@@ -13,6 +13,8 @@ pub struct ServerSettings {
     pub address: SocketAddr,
     /// Address to listen on for clients of Postgres; none for no such clients.
     pub postgres: Option<SocketAddr>,
+    /// Address to listen on for clients of Arrow Flight SQL; none for no such clients.
+    pub flight: Option<SocketAddr>,
     /// File with the certificate chain, PEM.
     pub certificate: Option<PathBuf>,
     /// File with the certificate's private key, PEM.
@@ -42,6 +44,7 @@ impl Default for ServerSettings {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 9465)),
             postgres: None,
+            flight: None,
             certificate: None,
             key: None,
             tokens: None,
@@ -69,7 +72,7 @@ impl ServerSettings {
             return Err(Error::config("TLS needs both a certificate and its key")
                 .with_hint("set `api.certificate_file` and `api.key_file`, or neither"));
         }
-        let mut addresses = [Some(self.address), self.postgres].into_iter().flatten();
+        let mut addresses = [Some(self.address), self.postgres, self.flight].into_iter().flatten();
         let exposed = addresses.find(|address| !address.ip().is_loopback());
         let Some(exposed) = exposed.filter(|_| self.certificate.is_none() || self.tokens.is_none()) else {
             return Ok(());
@@ -91,7 +94,8 @@ mod tests {
         let tokens = ServerSettings { tokens: file(), ..open.clone() };
         let postgres =
             ServerSettings { address: ([127, 0, 0, 1], 9465).into(), postgres: Some(open.address), ..tls.clone() };
-        for refused in [&open, &tls, &tokens, &postgres] {
+        let flight = ServerSettings { flight: postgres.postgres, postgres: None, ..postgres.clone() };
+        for refused in [&open, &tls, &tokens, &postgres, &flight] {
             let error = refused.check().expect_err("refused");
             assert!(error.message().contains("0.0.0.0:9465") && error.message().contains("TLS and tokens"));
         }

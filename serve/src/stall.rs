@@ -1,4 +1,4 @@
-//! A connection that ends if its client stops reading: the answer would otherwise wait, and hold its statement, for ever.
+//! Ends the connection of a client that stops reading: the answer would otherwise wait, and hold its statement, for ever.
 
 use std::future::Future;
 use std::io;
@@ -7,7 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
+
+use crate::listener::Connection;
 
 /// A stream on which a write fails once it has made no progress for some time.
 pub(crate) struct Impatient<S> {
@@ -76,6 +79,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_shutdown(context);
         self.in_time(result, context)
+    }
+}
+
+/// Ends a connection after some time, unless it is dropped before.
+pub(crate) struct EndAfter(AbortHandle);
+
+// === impl EndAfter ===
+
+impl EndAfter {
+    pub(crate) fn new(connection: &Connection, time: Duration) -> Self {
+        let cut = connection.cut.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            cut.cancel();
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for EndAfter {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

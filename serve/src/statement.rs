@@ -6,19 +6,17 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bellwether_base::{Error, Result};
-use bellwether_queries::{Answer, ScalarValue, Session};
+use bellwether_queries::{Answer, ScalarValue};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
 
 use crate::access::Caller;
 use crate::encode::{Encoder, Format};
@@ -26,9 +24,11 @@ use crate::listener::Connection;
 use crate::recorded::Recorded;
 use crate::refused::{Answered, Refused};
 use crate::server::{Server, format_of};
+use crate::stall::EndAfter;
+use crate::start::{Asker, Started};
 
 /// Largest body of a request, bytes.
-const BODY_BYTES: usize = 256 << 10;
+pub(crate) const BODY_BYTES: usize = 256 << 10;
 
 /// Bytes that are collected before the head of an answer is sent, and for each part of it.
 const PART_BYTES: usize = 64 << 10;
@@ -56,12 +56,12 @@ pub(crate) async fn run(server: Arc<Server>, caller: Caller, request: Request<Bo
         let format = format_of(parts.uri.query(), &parts.headers)?;
         let connection = parts.extensions.get::<Connection>().cloned().unwrap_or_default();
         let asked = read(&server, &parts.headers, body).await?;
-        let slot = server.slot().await?;
-        let mut statement = Recorded::begin(&server, &caller, &connection, (ENDPOINT, &asked.sql))?;
-        let answered = sent(&mut statement, asked, format).await;
-        match answered {
-            Ok(sending) => sending.respond(statement, slot, format).await,
-            Err(refused) => Err(statement.refuse(refused)),
+        let values: Vec<ScalarValue> = asked.parameters.iter().enumerate().map(value).collect::<Answered<_>>()?;
+        let asker = Asker { server: &server, caller: &caller, connection: &connection, endpoint: ENDPOINT };
+        let Started { answer, mut recorded, slot } = asker.begin(&asked.sql).await?.start(&asked.sql, &values).await?;
+        match Sending::new(answer, format, server.settings.max_bytes) {
+            Ok(sending) => sending.respond(recorded, slot, format).await,
+            Err(error) => Err(recorded.refuse(error.into())),
         }
     };
     Box::pin(answered).await.unwrap_or_else(IntoResponse::into_response)
@@ -93,24 +93,6 @@ async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Answered<Aske
         Refused::bad(format!("the body is no request: {error}"))
             .with_hint("send {\"sql\": \"SELECT … WHERE task = $1\", \"parameters\": [\"refunds\"]}")
     })
-}
-
-/// Starts a statement.
-async fn sent(statement: &mut Recorded, asked: Asked, format: Format) -> Answered<Sending> {
-    let server = Arc::clone(&statement.server);
-    let session = server.engine.session(server.session_settings(&statement.caller))?;
-    statement.run(&asked.sql, session.canceller());
-    let answer = execute(&session, &asked).await?;
-    Ok(Sending::new(answer, format, server.settings.max_bytes)?)
-}
-
-async fn execute(session: &Session, asked: &Asked) -> Answered<Answer> {
-    if asked.parameters.is_empty() && !asked.sql.contains('$') {
-        return Ok(session.execute(&asked.sql).await?);
-    }
-    let values: Vec<ScalarValue> = asked.parameters.iter().enumerate().map(value).collect::<Answered<_>>()?;
-    let prepared = session.prepare(&asked.sql, &[]).await?;
-    Ok(session.execute_prepared(&prepared, &values).await?)
 }
 
 /// Returns the value of a parameter; it is cast to the type that the statement needs.
@@ -192,10 +174,8 @@ impl Sending {
             }
             let ready = self.buffer.len();
             if self.bytes.saturating_add(ready as u64) > self.max_bytes as u64 {
-                let message = format!("the answer has more than {} bytes", self.max_bytes);
-                return Err(Refused::too_large(message).with_hint(
-                    "select fewer rows or columns, ask for Parquet, or raise `api.max_bytes` of the server",
-                ));
+                let hint = "select fewer rows or columns, ask for Parquet, or raise `api.max_bytes` of the server";
+                return Err(Refused::too_many_bytes(self.max_bytes).with_hint(hint));
             }
             if ready >= PART_BYTES {
                 break;
@@ -268,27 +248,5 @@ impl Streaming {
                 Some((Err(io::Error::other(refused.message)), None))
             }
         }
-    }
-}
-
-/// Ends a connection after some time, unless it is dropped before.
-struct EndAfter(AbortHandle);
-
-// === impl EndAfter ===
-
-impl EndAfter {
-    fn new(connection: &Connection, time: Duration) -> Self {
-        let cut = connection.cut.clone();
-        let task = tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            cut.cancel();
-        });
-        Self(task.abort_handle())
-    }
-}
-
-impl Drop for EndAfter {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

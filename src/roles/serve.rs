@@ -1,4 +1,4 @@
-//! The role `serve`: answers queries over HTTP, and by the protocol of Postgres.
+//! The role `serve`: answers queries over HTTP, by the protocol of Postgres, and by Arrow Flight SQL.
 //!
 //! It has threads of its own. A statement may compute for long without a pause, and must not keep ingest waiting for a thread.
 
@@ -85,7 +85,8 @@ impl Role for ServeRole {
 
 async fn serve(listening: Listening, stop: CancellationToken) -> Result<()> {
     let postgres = listening.postgres().map(|address| address.to_string());
-    tracing::info!(url = listening.url(), postgres, "queries are answered");
+    let flight = listening.flight().map(|address| address.to_string());
+    tracing::info!(url = listening.url(), postgres, flight, "queries are answered");
     listening.run(stop).await;
     Ok(())
 }

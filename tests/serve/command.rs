@@ -13,11 +13,17 @@ use crate::late::feed::{Feed, NOW};
 
 /// Returns the base of the addresses that a process serves.
 fn url(process: &Running) -> String {
+    address(process, "url")
+}
+
+/// Returns the address that a process has printed under a name.
+pub(super) fn address(process: &Running, name: &str) -> String {
+    let name = format!("{name}=\"");
     until_or(
         || {
             let printed = process.printed();
-            let (_, rest) = printed.split_once("url=\"")?;
-            rest.split_once('"').map(|(url, _)| url.to_owned())
+            let (_, rest) = printed.split_once(&name)?;
+            rest.split_once('"').map(|(address, _)| address.to_owned())
         },
         || process.printed(),
     )

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::program::{Running, text};
-use crate::common::{bellwether, cache, python, skipped, until_or};
+use crate::common::program::text;
+use crate::common::{bellwether, cache, python, skipped};
 
-use super::command::{certificate, tables, with};
+use super::command::{address, certificate, tables, with};
 
 /// Commands of psql, with parts of what it shows.
 const PSQL: &[(&str, &[&str])] = &[
@@ -43,17 +43,6 @@ const PSQL: &[(&str, &[&str])] = &[
     ("BEGIN; SELECT 1 AS a; COMMIT", &["1"]),
 ];
 
-fn address(process: &Running) -> String {
-    until_or(
-        || {
-            let printed = process.printed();
-            let (_, rest) = printed.split_once("postgres=\"")?;
-            rest.split_once('"').map(|(address, _)| address.to_owned())
-        },
-        || process.printed(),
-    )
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_of_postgres_that_people_use_are_answered() {
     let (psql, python) = (Command::new("psql").arg("--version").output().is_ok(), python());
@@ -76,7 +65,7 @@ async fn the_clients_of_postgres_that_people_use_are_answered() {
         ["serve", "token", "add", "acme", "--tenant", "acme", "--config", text(&setup.config())].map(str::to_owned);
     let token = bellwether(&add.each_ref().map(String::as_str)).succeeds().trim_end().to_owned();
     let process = setup.start("serve");
-    let served = address(&process);
+    let served = address(&process, "postgres");
     let port = served.rsplit(':').next().expect("a port");
     let pem = folder.path().join("tls.crt");
     if psql {

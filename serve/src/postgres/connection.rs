@@ -23,6 +23,7 @@ use crate::access::Caller;
 use crate::listener::Connection;
 use crate::recorded::Recorded;
 use crate::refused::Refused;
+use crate::start::Asker;
 
 /// How statements are named in the audit log, as endpoints are.
 const ENDPOINT: &str = "postgres";
@@ -332,17 +333,11 @@ impl Client {
             oid => PgType::parameter(oid).map(Some).ok_or_else(|| unknown_type(place, oid)),
         };
         let kinds: Vec<Option<DataType>> = declared.iter().enumerate().map(kind).collect::<Result<_, _>>()?;
-        let work = tokio::time::timeout(self.shared.server.settings.timeout, self.session.prepare(sql, &kinds));
-        let prepared = self.wire.hold(Box::pin(work)).await.ok_or(End::Gone)?;
-        let prepared = prepared.map_err(|_| Failure::new("57014", "planning the statement took too long"))?;
-        prepared.map_err(|error| {
-            // A statement that fails here is on record like one that fails later.
-            let refused = Refused::from(error);
-            match Recorded::begin(&self.shared.server, &self.caller, &self.connection, (ENDPOINT, sql)) {
-                Ok(mut recorded) => Failure::from(recorded.refuse(refused)).into(),
-                Err(error) => Failure::from(error).into(),
-            }
-        })
+        let (server, caller, connection) = (&self.shared.server, &self.caller, &self.connection);
+        let asker = Asker { server, caller, connection, endpoint: ENDPOINT };
+        let work = Box::pin(asker.prepare(&self.session, sql, &kinds));
+        let prepared = self.wire.hold(work).await.ok_or(End::Gone)?;
+        prepared.map_err(|refused| Failure::from(refused).into())
     }
 
     fn bind(&mut self, bind: Bind) -> Result<(), Failure> {

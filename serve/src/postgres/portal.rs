@@ -174,7 +174,7 @@ impl Running {
     }
 
     async fn send_rows(&mut self, wire: &mut Wire, most: u64) -> Result<bool, End> {
-        let max_bytes = self.recorded.server.settings.max_bytes as u64;
+        let max_bytes = self.recorded.server.settings.max_bytes;
         let mut sent = 0;
         loop {
             if let Some((rows, next)) = &mut self.ready {
@@ -188,10 +188,8 @@ impl Running {
                     sent += 1;
                     self.recorded.rows += 1;
                     self.recorded.bytes += (wire.replies.0.len() - before) as u64;
-                    if self.recorded.bytes > max_bytes {
-                        let message = format!("the answer has more than {max_bytes} bytes");
-                        let hint = "select fewer rows or columns, or raise `api.max_bytes` of the server";
-                        return Err(self.refuse(Refused::too_large(message).with_hint(hint)));
+                    if self.recorded.bytes > max_bytes as u64 {
+                        return Err(self.refuse(Refused::too_many_bytes(max_bytes)));
                     }
                     if wire.replies.0.len() >= PART_BYTES {
                         wire.flush().await.map_err(|_| End::Gone)?;

@@ -1,6 +1,8 @@
-//! The server of queries over tables that ingest and aggregate wrote, asked by a real HTTP client, and by the protocol of Postgres.
+//! The server of queries over tables that ingest and aggregate wrote, asked by a real HTTP client, by the protocol
+//! of Postgres, and by Arrow Flight SQL.
 //!
-//! * `sql` runs statements; `reads` asks the other endpoints; `postgres` and its `client` speak the other protocol.
+//! * `sql` runs statements; `reads` asks the other endpoints; `postgres` and its `client` speak the protocol of
+//!   Postgres, `flight` and its `flight_client` Arrow Flight SQL.
 //! * `tenants` attacks the boundary between tenants.
 //! * `hostile` are clients that send too much, too slowly or nothing, and that do not read.
 //! * `feed` commits runs as ingest does.
@@ -9,7 +11,12 @@
 
 mod client;
 mod feed;
+mod flight;
+mod flight_client;
 mod hostile;
+#[expect(dead_code, reason = "the tests send and read some of the messages")]
+#[path = "../../src/flight/message.rs"]
+mod message;
 mod postgres;
 mod reads;
 mod sql;
@@ -44,6 +51,7 @@ const RIVAL: &str = "globex";
 struct Served {
     url: String,
     postgres: Option<SocketAddr>,
+    flight: Option<SocketAddr>,
     client: Client,
     registry: Registry,
     stop: CancellationToken,
@@ -64,14 +72,21 @@ impl Served {
         let (registry, stop) = (Registry::new(), CancellationToken::new());
         let listening = Box::pin(listen(feed.lake.clone(), gate, settings, &registry)).await;
         let listening = listening.unwrap_or_else(|error| panic!("{}", error.chain()));
-        let (url, postgres) = (listening.url(), listening.postgres());
+        let (url, postgres, flight) = (listening.url(), listening.postgres(), listening.flight());
         tokio::spawn(listening.run(stop.clone()));
-        Self { url, postgres, client: Client::new(), registry, stop }
+        // A connection that is kept may be closed by the server, which is patient for a second, just as it is used again.
+        let client = Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        Self { url, postgres, flight, client, registry, stop }
     }
 
     /// Returns the address for clients of Postgres.
     fn postgres(&self) -> SocketAddr {
         self.postgres.expect("the settings name it")
+    }
+
+    /// Returns the address for clients of Arrow Flight SQL.
+    fn flight(&self) -> SocketAddr {
+        self.flight.expect("the settings name it")
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
