@@ -6,7 +6,8 @@ use bellwether_base::{Error, Result};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement;
 
@@ -32,7 +33,7 @@ impl Prepared {
         declared: &[Option<DataType>],
         otherwise: Option<DataType>,
     ) -> std::result::Result<Result<Self>, DataFusionError> {
-        let (found, casts) = (plan.get_parameter_types()?, casts(&plan)?);
+        let (found, implied) = (plan.get_parameter_types()?, implied(&plan)?);
         let mut count = declared.len().min(MOST_PARAMETERS);
         for name in found.keys() {
             match number(name) {
@@ -46,7 +47,7 @@ impl Prepared {
             let stated = declared.get(place).cloned().flatten();
             // A parameter that the statement does not use accepts any value.
             let left_out = (!found.contains_key(&name)).then_some(DataType::Null);
-            let inferred = || found.get(&name).cloned().flatten().or_else(|| casts.get(&name).cloned());
+            let inferred = || found.get(&name).cloned().flatten().or_else(|| implied.get(&name).cloned());
             match stated.or_else(inferred).or(left_out).or_else(|| otherwise.clone()) {
                 Some(kind) => parameters.push(kind),
                 None => return Ok(Err(no_type(&name))),
@@ -96,22 +97,45 @@ impl Prepared {
     }
 }
 
-/// Returns the types to which a statement casts its parameters: the engine itself takes no type from `CAST($1 AS BIGINT)`.
-fn casts(plan: &LogicalPlan) -> std::result::Result<HashMap<String, DataType>, DataFusionError> {
-    let mut casts = HashMap::new();
+/// Returns the types of parameters that the engine itself does not find: those to which a statement casts, as in
+/// `CAST($1 AS BIGINT)`, and those of lists in which it looks for something, as in `task = ANY($1)`.
+fn implied(plan: &LogicalPlan) -> std::result::Result<HashMap<String, DataType>, DataFusionError> {
+    let mut implied = HashMap::new();
     plan.apply_with_subqueries(|plan| {
+        let schema = merge_schema(&plan.inputs());
         plan.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
-                {
-                    casts.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                match expr {
+                    Expr::Cast(cast) => {
+                        if let Expr::Placeholder(parameter) = cast.expr.as_ref() {
+                            implied.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                        }
+                    }
+                    Expr::ScalarFunction(call) if call.name() == "array_has" => {
+                        if let [Expr::Placeholder(parameter), item] = call.args.as_slice()
+                            && let Ok(kind) = item.get_type(&schema)
+                        {
+                            implied
+                                .entry(parameter.id.clone())
+                                .or_insert_with(|| DataType::new_list(plain(kind), true));
+                        }
+                    }
+                    _ => {}
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(casts)
+    Ok(implied)
+}
+
+/// Returns the type of values, whatever the way in which they are stored.
+fn plain(kind: DataType) -> DataType {
+    match kind {
+        DataType::Dictionary(_, value) => plain(*value),
+        DataType::Utf8View => DataType::Utf8,
+        other => other,
+    }
 }
 
 /// Returns the number in a parameter's name, from 1.

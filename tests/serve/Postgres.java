@@ -31,6 +31,7 @@ public class Postgres {
         try (Connection connection = DriverManager.getConnection(url, properties)) {
             describe(connection.getMetaData());
             prepare(connection);
+            passLists(connection);
             fetchInParts(connection);
             refuse(connection);
         }
@@ -97,6 +98,31 @@ public class Postgres {
                     same("1.500", rows.getBigDecimal(10).toString());
                     same(null, rows.getObject(11));
                     same(false, rows.next());
+                }
+            }
+        }
+    }
+
+    private static void passLists(Connection connection) throws SQLException {
+        String query = "SELECT count(*) FROM runs WHERE task = ANY(?) AND run_id <> ALL(?)";
+        try (PreparedStatement statement = connection.prepareStatement(query)) {
+            for (int execution = 0; execution < EXECUTIONS; execution++) {
+                statement.setArray(1, connection.createArrayOf("text", new String[] {"acme-task", "x, \"y\""}));
+                statement.setArray(2, connection.createArrayOf("text", new String[] {"acme-3"}));
+                try (ResultSet rows = statement.executeQuery()) {
+                    same(true, rows.next());
+                    same(19L, rows.getLong(1));
+                }
+            }
+        }
+        query = "SELECT count(*) FROM unnest(range(0, 9)) AS a(i) WHERE i = ANY(?) OR i + 0.5 = ANY(?)";
+        try (PreparedStatement statement = connection.prepareStatement(query)) {
+            for (int execution = 0; execution < EXECUTIONS; execution++) {
+                statement.setArray(1, connection.createArrayOf("int8", new Long[] {1L, 2L, 1L << 40}));
+                statement.setArray(2, connection.createArrayOf("float8", new Double[] {4.5, 0.1}));
+                try (ResultSet rows = statement.executeQuery()) {
+                    same(true, rows.next());
+                    same(3L, rows.getLong(1));
                 }
             }
         }

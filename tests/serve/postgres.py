@@ -36,6 +36,14 @@ def with_psycopg():
             assert cursor.execute(VALUES, SENT).fetchone() == SENT
             found = cursor.execute("SELECT count(*) FROM runs WHERE task = %s", ("acme-task",), prepare=True).fetchone()
             assert found == (20,), found
+            for items in (["acme-task"], ["x, y", 'a"\\b', "acme-task", None]):
+                found = cursor.execute("SELECT count(*) FROM runs WHERE task = ANY(%s)", (items,)).fetchone()
+                assert found == (20,), (items, found)
+            found = cursor.execute("SELECT count(*) FROM runs WHERE latency_ms > ANY(%s)", ([0.5, 1e9],)).fetchone()
+            assert found == (20,), found
+            for numbers in ([1, 2, 2**40], [1, 2, 3], []):
+                found = cursor.execute("SELECT count(*) FROM unnest(range(0, 9)) AS a(i) WHERE i = ANY(%s)", (numbers,)).fetchone()
+                assert found == (sum(number < 9 for number in numbers),), (numbers, found)
             assert cursor.execute("SELECT 1.5::decimal(10, 3), NULL").fetchone() == (decimal.Decimal("1.500"), None)
             try:
                 cursor.execute("SELECT * FROM nothing")
@@ -64,6 +72,11 @@ async def with_asyncpg():
     sent = await connection.fetchrow("SELECT $1::bigint, $2::double precision, $3::date, $4::timestamptz",
                                      SENT[0], SENT[1], SENT[4], SENT[5])
     assert tuple(sent) == (SENT[0], SENT[1], SENT[4], SENT[5]), sent
+    count = "SELECT count(*) FROM runs WHERE task = ANY($1) AND run_id <> ALL($2)"
+    assert await connection.fetchval(count, ["acme-task", "x"], ["acme-3"]) == 19
+    # Types of lists other than that of text are none that asyncpg knows without asking.
+    count = "SELECT count(*) FROM unnest(range(0, 9)) AS a(i) WHERE i = ANY($1::text[]::bigint[])"
+    assert await connection.fetchval(count, ["1", "2", "100"]) == 2
     async with connection.transaction(readonly=True):
         numbers = [row["i"] async for row in connection.cursor("SELECT i FROM unnest(range(0, 120)) AS a(i) ORDER BY i")]
         assert numbers == list(range(120)), numbers

@@ -19,6 +19,27 @@ pub struct PgType {
     category: char,
 }
 
+/// Types of lists, which only parameters have, each with the type of its items.
+const LISTS: [(u32, u32); 17] = [
+    (1000, 16),
+    (1001, 17),
+    (1002, 18),
+    (1003, 19),
+    (1005, 21),
+    (1007, 23),
+    (1009, 25),
+    (1014, 1042),
+    (1015, 1043),
+    (1016, 20),
+    (1021, 700),
+    (1022, 701),
+    (1028, 26),
+    (1115, 1114),
+    (1182, 1082),
+    (1185, 1184),
+    (1231, 1700),
+];
+
 const fn kind(oid: u32, name: &'static str, sql: &'static str, bytes: i16, category: char) -> PgType {
     PgType { oid, name, sql, bytes, category }
 }
@@ -122,8 +143,25 @@ impl PgType {
             1082 => DataType::Date32,
             1114 => DataType::Timestamp(TimeUnit::Microsecond, None),
             1184 => DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00"))),
-            _ => return None,
+            list => DataType::new_list(Self::parameter(Self::item(list)?)?, true),
         })
+    }
+
+    /// Returns the type of the items of a list; `None` if the type is none of lists.
+    pub fn item(oid: u32) -> Option<u32> {
+        LISTS.into_iter().find(|(list, _)| *list == oid).map(|(_, item)| item)
+    }
+
+    /// Returns the object id of the type of a parameter: a list of values is one, other than in the columns of an answer.
+    pub fn of_parameter(kind: &DataType) -> u32 {
+        let list = match kind {
+            DataType::List(field) => {
+                let item = Self::of(field.data_type()).oid;
+                LISTS.into_iter().find(|(_, of)| *of == item).map(|(list, _)| list)
+            }
+            _ => None,
+        };
+        list.unwrap_or_else(|| Self::of(kind).oid)
     }
 
     /// Returns the letter of its category.
@@ -161,6 +199,11 @@ mod tests {
         for kind in PgType::all().filter(|kind| !matches!(kind.oid, 18 | 19 | 26 | 114 | 1042 | 1043 | 1700)) {
             assert_eq!(PgType::parameter(kind.oid).map(|passed| PgType::of(&passed)), Some(kind));
         }
+        for (list, item) in LISTS.into_iter().filter(|(_, item)| ![18, 19, 26, 1042, 1043, 1700].contains(item)) {
+            let passed = PgType::parameter(list).expect("a list");
+            assert_eq!((PgType::item(list), PgType::of_parameter(&passed)), (Some(item), list));
+        }
+        assert_eq!(PgType::of_parameter(&DataType::new_list(DataType::Float64, true)), 1022);
         assert_eq!(PgType::parameter(0), None);
         assert_eq!(PgType::of(&DataType::UInt64), PgType::NUMERIC, "a signed whole number would not hold it");
         assert_eq!(PgType::of(&DataType::new_list(DataType::Utf8, true)), PgType::JSON);

@@ -84,7 +84,7 @@ impl Statement {
 
     fn oid(&self, place: usize, kind: &DataType) -> u32 {
         let declared = self.declared.get(place).copied().unwrap_or(0);
-        if declared == 0 || declared == 705 { PgType::of(kind).oid } else { declared }
+        if declared == 0 || declared == 705 { PgType::of_parameter(kind) } else { declared }
     }
 
     /// Reads the values of the parameters.

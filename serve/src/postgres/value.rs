@@ -270,6 +270,9 @@ fn numeric(bytes: &[u8]) -> Option<String> {
 /// Reads the value of a parameter, which comes in the form of the type `oid`. It is cast to the type of the parameter afterwards.
 pub(super) fn parameter(place: usize, oid: u32, form: Form, value: Option<&[u8]>) -> Result<ScalarValue, Failure> {
     let Some(bytes) = value else { return Ok(ScalarValue::Null) };
+    if let Some(item) = PgType::item(oid) {
+        return list(place, item, form, bytes);
+    }
     let wrong = || Failure::new("22P03", format!("parameter ${} is not in the binary form of its type", place + 1));
     if form == Form::Text || matches!(oid, 0 | 18 | 19 | 25 | 114 | 705 | 1042 | 1043) {
         let text = std::str::from_utf8(bytes)
@@ -306,7 +309,107 @@ pub(super) fn unknown_type(place: usize, oid: u32) -> Failure {
         "0A000",
         format!("parameter ${} has the type with the number {oid}, which is not supported", place + 1),
     )
-    .with_hint("pass text, a number, a boolean, a date or a time, and cast it in the statement")
+    .with_hint("pass text, a number, a boolean, a date, a time or a list of these, and cast it in the statement")
+}
+
+/// Reads the value of a parameter that is a list, in one dimension.
+fn list(place: usize, item: u32, form: Form, bytes: &[u8]) -> Result<ScalarValue, Failure> {
+    let kind = PgType::parameter(item).ok_or_else(|| unknown_type(place, item))?;
+    let items = match form {
+        Form::Text => std::str::from_utf8(bytes).ok().and_then(text_items).map(|items| (item, items)),
+        Form::Binary => binary_items(bytes),
+    };
+    let (item, items) = items.ok_or_else(|| {
+        Failure::new("22P02", format!("parameter ${} is no list of one dimension", place + 1))
+            .with_hint("pass a list of text, numbers, booleans, dates or times")
+    })?;
+    let value = |bytes: &Option<Vec<u8>>| {
+        let value = parameter(place, item, form, bytes.as_deref())?;
+        value.cast_to(&kind).map_err(|_| {
+            Failure::new(
+                "22P02",
+                format!("parameter ${} has the item `{value}`, which is not of type {kind}", place + 1),
+            )
+        })
+    };
+    let values = items.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+    Ok(ScalarValue::List(ScalarValue::new_list(&values, &kind, true)))
+}
+
+/// Returns the items of a list as text: `{a,"b c",NULL}`.
+fn text_items(text: &str) -> Option<Vec<Option<Vec<u8>>>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut items = Vec::new();
+    if inner.trim().is_empty() {
+        return Some(items);
+    }
+    let mut letters = inner.chars().peekable();
+    loop {
+        while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
+        let mut item = String::new();
+        if letters.next_if_eq(&'"').is_some() {
+            loop {
+                match letters.next()? {
+                    '"' => break,
+                    '\\' => item.push(letters.next()?),
+                    letter => item.push(letter),
+                }
+            }
+            while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
+            items.push(Some(item.into_bytes()));
+        } else {
+            while let Some(letter) = letters.next_if(|letter| *letter != ',') {
+                match letter {
+                    '{' | '}' | '"' => return None,
+                    '\\' => item.push(letters.next()?),
+                    letter => item.push(letter),
+                }
+            }
+            let item = item.trim_end();
+            match item {
+                "" => return None,
+                item if item.eq_ignore_ascii_case("NULL") => items.push(None),
+                item => items.push(Some(item.as_bytes().to_vec())),
+            }
+        }
+        match letters.next() {
+            None => return Some(items),
+            Some(',') => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// Returns the items of a list in binary form, and their type.
+fn binary_items(bytes: &[u8]) -> Option<(u32, Vec<Option<Vec<u8>>>)> {
+    let mut rest = bytes;
+    let mut number = || {
+        let (number, more) = rest.split_first_chunk::<4>()?;
+        rest = more;
+        Some(i32::from_be_bytes(*number))
+    };
+    let (dimensions, _, item) = (number()?, number()?, number()?.cast_unsigned());
+    if dimensions == 0 {
+        return rest.is_empty().then(|| (item, Vec::new()));
+    }
+    let (count, _) = (number()?, number()?);
+    let mut items = Vec::new();
+    if dimensions != 1 {
+        return None;
+    }
+    for _ in 0..count {
+        let (length, more) = rest.split_first_chunk::<4>()?;
+        rest = more;
+        items.push(match i32::from_be_bytes(*length) {
+            -1 => None,
+            length => {
+                let (item, more) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                rest = more;
+                Some(item.to_vec())
+            }
+        });
+    }
+    rest.is_empty().then_some((item, items))
 }
 
 /// Reads bytes from their text, `\x` and hexadecimal digits.
@@ -402,6 +505,39 @@ mod tests {
         for wrong in [b"\0\x01".as_slice(), b"\0\x01\0\0\0\0\0\0", b"\0\x01\x7f\xff\0\0\0\0\0\x01"] {
             assert_eq!(numeric(wrong), None);
         }
+    }
+
+    #[test]
+    fn a_list_is_read_from_text_and_from_its_binary_form() {
+        let texts = |text: &str| list(0, 25, Form::Text, text.as_bytes()).map(|value| value.to_string());
+        for (text, shown) in [
+            ("{}", "[]"),
+            ("{a,b}", "[a, b]"),
+            (r#"{ a , "b, c" ,NULL,"NULL","q\"\\ü{}"}"#, r#"[a, b, c, , NULL, q"\ü{}]"#),
+            (r"{a\,b,c d}", "[a,b, c d]"),
+        ] {
+            assert_eq!(texts(text).expect(text), shown);
+        }
+        for wrong in ["", "a", "{", "{a", "{a,}", "{,a}", "{{a},{b}}", "{\"a}", "{\"a\"b}", "{a\\", "[1:1]={a}"] {
+            assert_eq!(texts(wrong).expect_err(wrong).code, "22P02", "{wrong}");
+        }
+        let numbers = list(0, 20, Form::Text, b"{1,-2,NULL}").expect("numbers");
+        assert_eq!(numbers.data_type(), DataType::new_list(DataType::Int64, true));
+        assert!(list(0, 20, Form::Text, b"{1,x}").expect_err("a text").message.contains("`x`"));
+        let longs = |parts: &[i32]| parts.iter().flat_map(|part| part.to_be_bytes()).collect::<Vec<u8>>();
+        // Numbers of 32 bits in place of 64, as some clients send them.
+        let binary = longs(&[1, 1, 23, 3, 1, 4, 1, 4, -2, -1]);
+        assert_eq!(list(0, 20, Form::Binary, &binary).expect("numbers"), numbers);
+        assert_eq!(list(0, 25, Form::Binary, &longs(&[0, 0, 25])).expect("empty").to_string(), "[]");
+        for wrong in [
+            &longs(&[1, 0, 25]),
+            &longs(&[1, 0, 25, 1, 1, 9]),
+            &longs(&[2, 0, 25, 1, 1, 1, 1, -1]),
+            &binary[1..].to_vec(),
+        ] {
+            assert_eq!(list(0, 25, Form::Binary, wrong).expect_err("incomplete").code, "22P02");
+        }
+        assert!(list(0, 25, Form::Binary, &longs(&[1, 0, 25, i32::MAX, 1])).is_err(), "a lie about the number");
     }
 
     #[test]
