@@ -189,7 +189,7 @@ impl Apps {
             "invoice_extraction" => self.validate(&mut data, &draw),
             name => self.call_tools(&mut data, name == "refund_triage"),
         }
-        data["content"] = content::of(task.name, self.prefix ^ self.sequence, draw.status == "success", &data);
+        data["content"] = content::of(task.name, self.prefix ^ self.sequence, draw.status, &data);
         let event = json!({
             "spec": "run-event/1.0", "type": "run.completed", "source": task.source,
             "run_id": run_id, "time": time(ended_micros), "data": data,

@@ -61,15 +61,24 @@ const SUPPLIERS: [&str; 6] = [
 /// The random choices of one conversation. They are separate from those of the run, which they must not change.
 struct Words(StdRng);
 
-/// Returns input and output of a run. The answer of one that failed is wrong in a way that a reviewer can see.
-pub(super) fn of(task: &str, seed: u64, succeeded: bool, data: &Value) -> Value {
+/// Returns input and output of a run. The answer of one that failed is wrong in a way that a reviewer can see, and one that did not come
+/// to an end has none.
+pub(super) fn of(task: &str, seed: u64, status: &str, data: &Value) -> Value {
     let mut words = Words(StdRng::seed_from_u64(seed));
-    match task {
-        "refund_triage" => words.refund(succeeded),
-        "order_status" => words.order(succeeded),
-        "policy_answer" => words.policy(succeeded),
+    let wrong = status == "failure";
+    let mut content = match task {
+        "refund_triage" => {
+            let is_refund = |call: &Value| call["name"] == "issue_refund";
+            words.refund(wrong, data["tool_calls"].as_array().is_some_and(|calls| calls.iter().any(is_refund)))
+        }
+        "order_status" => words.order(wrong),
+        "policy_answer" => words.policy(wrong),
         _ => words.invoice(&data["validation"]),
+    };
+    if ["error", "timeout", "abandoned"].contains(&status) {
+        content["output"] = Value::Null;
     }
+    content
 }
 
 // === impl Words ===
@@ -93,17 +102,17 @@ impl Words {
         json!([{ "role": "user", "content": text }])
     }
 
-    fn refund(&mut self, succeeded: bool) -> Value {
+    fn refund(&mut self, wrong: bool, refunded: bool) -> Value {
         let (order, item) = (self.number(100_000, 999_999), self.one(&ITEMS));
         let asked = format!("The {item} of my order {order} {}. {}", self.one(&TROUBLES), self.one(&WISHES));
-        let days = self.number(2, 60);
         // Returns are possible for 30 days.
-        let decision = if (days <= 30) == succeeded { "refund" } else { "decline" };
+        let days = if refunded == wrong { self.number(31, 60) } else { self.number(2, 30) };
+        let decision = if refunded { "refund" } else { "decline" };
         let output = json!({ "order": order, "days_since_delivery": days, "decision": decision, "reason": "returns within 30 days" });
         json!({ "input": self.said(asked), "output": output })
     }
 
-    fn order(&mut self, succeeded: bool) -> Value {
+    fn order(&mut self, wrong: bool) -> Value {
         let (order, other) = (self.number(100_000, 999_999), self.number(100_000, 999_999));
         let asked = self.one(&[
             "Where is my order",
@@ -113,7 +122,7 @@ impl Words {
         ]);
         let item = self.one(&ITEMS);
         let input = self.said(format!("{asked} {order}, the {item}?"));
-        let about = if succeeded { order } else { other };
+        let about = if wrong { other } else { order };
         let state = self.one(&[
             "was packed this morning",
             "is with the courier",
@@ -123,12 +132,12 @@ impl Words {
         json!({ "input": input, "output": format!("Your order {about} {state}.") })
     }
 
-    fn policy(&mut self, succeeded: bool) -> Value {
+    fn policy(&mut self, wrong: bool) -> Value {
         let (asked, answer) = self.one(&POLICIES);
         let other = self.one(&POLICIES).1;
         let opening = self.one(&["", "Hello, ", "A question about my order: ", "I could not find this on your page: "]);
-        let wrong = if other == answer { "I am sorry, I do not know." } else { other };
-        json!({ "input": self.said(format!("{opening}{asked}")), "output": if succeeded { answer } else { wrong } })
+        let other = if other == answer { "I am sorry, I do not know." } else { other };
+        json!({ "input": self.said(format!("{opening}{asked}")), "output": if wrong { other } else { answer } })
     }
 
     fn invoice(&mut self, validation: &Value) -> Value {
@@ -165,12 +174,13 @@ mod tests {
     #[test]
     fn content_is_of_its_run_and_failures_can_be_seen() {
         for task in ["refund_triage", "order_status", "policy_answer"] {
-            let (good, bad) = (of(task, 7, true, &Value::Null), of(task, 7, false, &Value::Null));
+            let (good, bad) = (of(task, 7, "success", &Value::Null), of(task, 7, "failure", &Value::Null));
             assert_eq!(good["input"], bad["input"], "{task}");
             assert_ne!(good["output"], bad["output"], "{task}");
+            assert!(of(task, 7, "timeout", &Value::Null)["output"].is_null(), "{task}");
         }
         let broken = json!({ "validation": { "fields": [{ "path": "/total_amount", "rule": "type" }] } });
-        assert!(of("invoice_extraction", 7, true, &Value::Null)["output"]["total_amount"].is_number());
-        assert_eq!(of("invoice_extraction", 7, false, &broken)["output"]["total_amount"], "unknown");
+        assert!(of("invoice_extraction", 7, "success", &Value::Null)["output"]["total_amount"].is_number());
+        assert_eq!(of("invoice_extraction", 7, "failure", &broken)["output"]["total_amount"], "unknown");
     }
 }
