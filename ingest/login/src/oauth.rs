@@ -164,13 +164,16 @@ impl OAuthSettings {
         if value.is_empty() || !value.bytes().all(is_token) {
             return Err(refuse("has an `access_token` with characters that no bearer token has"));
         }
-        let seconds = match granted.expires_in {
-            Some(Value::String(text)) => text.parse().ok(),
-            Some(number) => number.as_i64(),
+        // Some servers send text or fractions.
+        let seconds: Option<f64> = match granted.expires_in {
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(number) => number.as_f64(),
             None => None,
         };
         let expires_micros = seconds
-            .map(|seconds| now_micros.saturating_add(seconds.saturating_mul(1_000_000)))
+            .filter(|seconds| seconds.is_finite())
+            // The cast saturates.
+            .map(|seconds| now_micros.saturating_add((seconds * 1e6) as i64))
             .or_else(|| expiry_of(&value))
             .ok_or_else(|| refuse("has neither `expires_in` nor a JWT with `exp`"))?;
         if expires_micros <= now_micros {
@@ -304,14 +307,14 @@ mod tests {
 
     #[test]
     fn a_token_is_fetched_again_before_it_expires() {
-        // Some endpoints write the seconds as a text.
+        // Some endpoints write the seconds as a text, or with a fraction.
         let (url, served) = endpoint(&[
-            (200, r#"{"access_token": "first", "expires_in": "1"}"#),
+            (200, r#"{"access_token": "first", "expires_in": "1.5"}"#),
             (200, r#"{"access_token": "second", "expires_in": 3600}"#),
         ]);
         let login = login(settings(url));
         assert_eq!(login.token().expect("a token").value, "first");
-        let half = SystemClock.now_micros() + 500_001;
+        let half = SystemClock.now_micros() + 750_001;
         while SystemClock.now_micros() < half {
             std::thread::sleep(Duration::from_millis(20));
         }

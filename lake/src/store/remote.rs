@@ -111,13 +111,13 @@ impl Provider {
     }
 
     fn s3(self, bucket: &str, options: &StorageOptions) -> Result<object_store::Result<Arc<dyn ObjectStore>>> {
-        let mut builder =
-            AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+        let mut builder = AmazonS3Builder::from_env().with_conditional_put(S3ConditionalPut::ETagMatch);
         if names_plain_http(options) {
             builder = builder.with_allow_http(true);
         }
         let builder = self.configured(builder, options, AmazonS3Builder::with_config)?;
-        Ok(builder.build().map(|store| Arc::new(store) as _))
+        // The root says which bucket it is, whatever the options and the environment name.
+        Ok(builder.with_bucket_name(bucket).build().map(|store| Arc::new(store) as _))
     }
 
     fn google(self, bucket: &str, options: &StorageOptions) -> Result<object_store::Result<Arc<dyn ObjectStore>>> {
@@ -234,6 +234,16 @@ mod tests {
             assert_eq!(opened.store.to_string(), store, "{root}");
             assert_eq!(opened.base, Path::from("a/b"), "{root}");
             assert_eq!(opened.url.as_str(), format!("{root}/"));
+        }
+    }
+
+    #[test]
+    fn the_root_names_the_bucket_whatever_the_options_say() {
+        for (root, option, store) in [
+            ("s3://acme/x", "aws_bucket", "AmazonS3(acme)"),
+            ("gs://acme/x", "google_bucket", "GoogleCloudStorage(acme)"),
+        ] {
+            assert_eq!(opened(root, &[(option, "other")]).expect("opens").store.to_string(), store, "{root}");
         }
     }
 
