@@ -301,7 +301,7 @@ fn content_is_kept_if_it_is_on_and_short_and_its_references_always() {
         let mut decoder = Decoder::new(Limits { content_bytes, ..Limits::default() });
         let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
         let Payload::Completed(completed) = &event.payload else { panic!("a completed run") };
-        let content: serde_json::Value =
+        let content: Value =
             serde_json::from_str(completed.run.content.as_ref().expect("references").get()).expect("JSON");
         assert_eq!((&content["output_ref"], &content["output_sha256"]), (&json!("s3://b/k"), &json!(hash)));
         (content["input"].is_string(), truncated(&event))
