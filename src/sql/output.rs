@@ -195,6 +195,8 @@ async fn encoded(mut answer: Answer, format: ForPrograms, target: &mut (impl Wri
         encoder.write(&batch)?;
         rows += batch.num_rows();
         waiting.wrote(batch.num_rows());
+        // Rows may come without a pause, in which neither Ctrl-C nor the line of progress would get their turn.
+        tokio::task::yield_now().await;
     }
     encoder.finish()?;
     Ok(Written { open: true, rows, kept: None })

@@ -1,7 +1,7 @@
 //! The pager: results that are longer than the screen go through another program, by which one scrolls.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::{Child, Command, Stdio};
 
 use unicode_width::UnicodeWidthStr;
@@ -42,8 +42,9 @@ enum State {
 // === impl Screen ===
 
 impl Screen {
-    /// Takes the size of the terminal. Without a pager, everything goes to standard output.
+    /// Takes the size of the terminal. Without a pager, or if standard output is no terminal, everything goes there.
     pub(super) fn new(pager: Option<&str>) -> Self {
+        let pager = pager.filter(|_| io::stdout().is_terminal());
         let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
         Self::of_size(pager, usize::from(columns), usize::from(rows))
     }

@@ -39,9 +39,8 @@ impl Sink {
     /// Returns true if a person sees the results at once.
     pub(super) fn is_terminal(&self) -> bool {
         match self {
-            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stdout | Self::Screen(_) => io::stdout().is_terminal(),
             Self::New(_) | Self::File(_) => false,
-            Self::Screen(_) => true,
         }
     }
 

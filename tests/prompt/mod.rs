@@ -128,6 +128,15 @@ fn results_go_to_files_in_the_format_of_their_names() {
     terminal.enters(&format!("\\o {parquet}"));
     terminal.enters("SELECT * FROM runs;");
     assert!(std::fs::read(&parquet).expect("the file").ends_with(b"PAR1"));
+    // A result that is cancelled leaves no half of it, and the file can hold another one.
+    let large = person.file("large.csv");
+    terminal.enters(&format!("\\o {large}"));
+    terminal.types("\x0cSELECT value FROM generate_series(1, 100000000000);\r");
+    terminal.shows(" rows written");
+    terminal.types(CTRL_C);
+    terminal.until("the prompt again", |screen| screen.contains("cancelled") && screen.trim_end().ends_with(PROMPT));
+    assert!(terminal.enters("SELECT 3 AS three;").contains("(1 row written to"));
+    assert_eq!(std::fs::read_to_string(&large).expect("the file"), "three\n3\n");
     assert!(terminal.enters("\\o /no/such/folder/a.csv").contains("cannot write"));
     assert!(terminal.enters("\\o").contains("results go to the screen"));
     assert!(terminal.enters("SELECT 9 AS nine;").contains("nine"));

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bellwether_queries::{ColumnInfo, Draft, FunctionInfo, FunctionKind, Place, ends_between_words, is_complete};
+use bellwether_queries::{
+    ColumnInfo, Draft, FunctionInfo, FunctionKind, Named, Place, ends_between_words, is_complete,
+};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::highlight::Highlighter;
 use rustyline::hint::{Hint, Hinter};
@@ -134,6 +136,17 @@ impl Candidate {
     }
 }
 
+/// Returns columns, those of the same name once.
+fn distinct<'a>(columns: impl Iterator<Item = &'a ColumnInfo>) -> Vec<Candidate> {
+    let mut found: Vec<Candidate> = Vec::new();
+    for column in columns {
+        if found.iter().all(|other| other.replacement != column.name) {
+            found.push(Candidate::column(column));
+        }
+    }
+    found
+}
+
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -159,14 +172,14 @@ impl Assistant {
             Place::Clause => keywords(&CLAUSES),
             Place::Relation => self.relations(&draft).into_iter().filter(|found| fits(&found.replacement)).collect(),
             Place::Expression { qualifier: Some(qualifier) } => {
-                let named = draft
-                    .relations
-                    .iter()
-                    .rev()
-                    .find(|named| named.alias.as_ref().unwrap_or(&named.name).eq_ignore_ascii_case(qualifier));
-                let relation = named.and_then(|named| self.known.relation(&named.name));
-                let columns = relation.into_iter().flat_map(|relation| &relation.columns);
-                columns.filter(|column| fits(&column.name)).map(Candidate::column).collect()
+                let called =
+                    |named: &&Named| named.alias.as_ref().unwrap_or(&named.name).eq_ignore_ascii_case(qualifier);
+                let named = draft.relations.iter().rev().find(called);
+                match named.and_then(|named| self.known.relation(&named.name)) {
+                    Some(relation) => distinct(relation.columns.iter().filter(|column| fits(&column.name))),
+                    // A query of the statement has the columns of the relations within, as far as it renames none.
+                    None => self.named_columns(&draft, fits),
+                }
             }
             Place::Expression { qualifier: None } => {
                 let mut found = self.columns_of(&draft, fits);
@@ -196,19 +209,22 @@ impl Assistant {
         own.chain(relations).chain(functions.map(Candidate::function)).collect()
     }
 
-    /// Returns the columns of the relations that a statement names; of all, if it names none yet and a word is begun.
-    fn columns_of(&self, draft: &Draft, fits: impl Fn(&str) -> bool) -> Vec<Candidate> {
-        let mut found: Vec<Candidate> = Vec::new();
+    /// Returns the columns of the relations that a statement names.
+    fn named_columns(&self, draft: &Draft, fits: impl Fn(&str) -> bool) -> Vec<Candidate> {
         let named = draft.relations.iter().filter_map(|named| self.known.relation(&named.name));
-        let relations: Vec<_> = match named.collect::<Vec<_>>() {
-            none if none.is_empty() && !draft.word.is_empty() => self.known.relations.iter().collect(),
-            named => named,
+        distinct(named.flat_map(|relation| &relation.columns).filter(|column| fits(&column.name)))
+    }
+
+    /// Returns the columns of the relations that a statement names, and the other names of these; of all relations, if it names
+    /// none yet and a word is begun.
+    fn columns_of(&self, draft: &Draft, fits: impl Fn(&str) -> bool) -> Vec<Candidate> {
+        let names_none = draft.relations.iter().all(|named| self.known.relation(&named.name).is_none());
+        let mut found = if names_none && !draft.word.is_empty() {
+            let all = self.known.relations.iter().flat_map(|relation| &relation.columns);
+            distinct(all.filter(|column| fits(&column.name)))
+        } else {
+            self.named_columns(draft, &fits)
         };
-        for column in relations.into_iter().flat_map(|relation| &relation.columns) {
-            if fits(&column.name) && found.iter().all(|other| other.replacement != column.name) {
-                found.push(Candidate::column(column));
-            }
-        }
         let aliases = draft.relations.iter().filter_map(|named| named.alias.as_ref());
         if !draft.word.is_empty() {
             found.extend(aliases.filter(|alias| fits(alias)).map(|alias| Candidate::new(format!("{alias}."), "", "")));
@@ -434,6 +450,7 @@ mod tests {
             ("SELECT success_r| FROM rolling", &["success_rate", "success_rate_low"], &["success_rate_alert"]),
             ("SELECT | FROM rolling", &["task", "success_rate"], &["run_id", "SELECT"]),
             ("SELECT x.| FROM rolling JOIN runs x ON true", &["run_id"], &["success_rate", "date_trunc("]),
+            ("WITH a AS (SELECT * FROM rolling) SELECT m.success_r| FROM a m", &["success_rate"], &["date_trunc("]),
             ("SELECT date_t|", &["date_trunc("], &[]),
             ("select * fr|", &["from"], &["FROM"]),
             ("SELECT 1 FROM runs WH|", &["WHERE"], &["window_start"]),

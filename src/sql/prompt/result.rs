@@ -191,6 +191,7 @@ impl Prompt<'_> {
                 }
                 rows += batch.num_rows();
                 batches.push(batch);
+                tokio::task::yield_now().await;
             }
             Ok(Some(Kept { schema: answer.schema, batches }))
         };
