@@ -129,7 +129,8 @@ pub(crate) async fn run(command: CandidatesCommand) -> Result<ExitCode> {
         CandidatesCommand::Accept(args) => decide::run(&args, Decision::Accept).await,
         CandidatesCommand::Edit(args) => decide::run(&args, Decision::Edit).await,
         CandidatesCommand::Reject(args) => decide::run(&args, Decision::Reject).await,
-        CandidatesCommand::Unsure(args) | CandidatesCommand::Reopen(args) => decide::run(&args, Decision::Unsure).await,
+        CandidatesCommand::Unsure(args) => decide::run(&args, Decision::Unsure).await,
+        CandidatesCommand::Reopen(args) => decide::reopen(&args).await,
         CandidatesCommand::Skip(args) => decide::run(&args, Decision::Skip).await,
         CandidatesCommand::Retire(args) => decide::retire(&args).await,
     }

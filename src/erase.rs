@@ -2,16 +2,17 @@
 
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bellwether_aggregate::erase::{EraseProgress, EraseSettings, Erasure, Subject, erase, runs_in_replaced, vacuum};
+use bellwether_aggregate::erase::{EraseProgress, EraseSettings, Erasure, Subject, add_replaced, erase, vacuum};
 use bellwether_base::{Clock, Error, Result, SystemClock};
 use bellwether_lake::{Holder, Lake, Scanned};
 use bellwether_tables::Table;
 use clap::Args;
 
+use crate::evalset;
 use crate::exit;
 use crate::root::{self, RootArgs};
 use crate::status_line::StatusLine;
@@ -48,7 +49,8 @@ log entries: a reader that has an older version open then reports a missing file
 
 In the folder of eval sets (--sets), a case that was made of an erased run loses its content
 in every version, and stays as a tombstone. Exports that were made earlier, and the history
-of a repository that holds the folder, are not changed.
+of a repository that holds the folder, are not changed. Name the folder when you erase a user
+or a session: once the rows have gone, only --run-id still finds the cases.
 
 In the end all objects under the root are searched for the identifiers, as whole words:
 data files, replaced ones included, log entries and log checkpoints. To verify later, run
@@ -82,9 +84,9 @@ pub(crate) struct EraseArgs {
     /// With --run-id, only the run of this source.
     #[arg(long, requires = "run_id")]
     source: Option<String>,
-    /// Folder of eval sets: a case made of an erased run loses its content, in all versions.
-    #[arg(long, default_value = "evalsets", value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
-    sets: PathBuf,
+    /// Folder of eval sets, in which cases made of erased runs lose their content [default: evalsets].
+    #[arg(long, value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
+    sets: Option<PathBuf>,
     /// List what would be erased, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -133,6 +135,7 @@ impl EraseArgs {
 
 pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
     let subject = args.subject()?;
+    let folder = sets_in(args.sets.as_deref())?;
     let found = args.root.resolve()?;
     let maintain = found.config.as_ref().map(|config| config.maintain).unwrap_or_default();
     let as_it_is = root::open_to_read(&found.uri, &found.options).await?;
@@ -142,7 +145,7 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
     let mut erasure = Box::pin(erase(&lake, &subject, settings, |at| show(&line, at))).await?;
     let mut scanned = search(&lake, &subject, &mut erasure, &line).await?;
     // Before the replaced files go, which may be the last to know the runs of a user.
-    let sets = crate::evalset::erase::erase(&args.sets, &subject, &erasure, args.dry_run)?;
+    let sets = folder.map(|folder| evalset::erase::erase(folder, &subject, &erasure, args.dry_run));
     let mut waiting = Vec::new();
     if args.now {
         for _ in 0..ROUNDS {
@@ -157,13 +160,27 @@ pub(crate) async fn run(args: EraseArgs) -> Result<ExitCode> {
         }
     }
     line.clear();
-    let report = Report { subject: &subject, erasure: &erasure, sets: &sets, scanned: &scanned, dry_run: args.dry_run };
+    let report =
+        Report { subject: &subject, erasure: &erasure, sets: sets.as_ref(), scanned: &scanned, dry_run: args.dry_run };
     let times = report::Times { now_micros: SystemClock.now_micros(), maintain: &maintain };
     crate::print(&format!("{}\n{}", lake.root_display(), report.text(&waiting, times)))?;
-    Ok(match scanned.held.is_empty() && sets.left.is_empty() || args.dry_run {
+    Ok(match scanned.held.is_empty() && sets.is_none_or(|sets| sets.is_clean()) || args.dry_run {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(exit::LEFT),
     })
+}
+
+/// Returns the folder of eval sets; none if there is none and none was named.
+fn sets_in(named: Option<&Path>) -> Result<Option<&Path>> {
+    let usual = Path::new(evalset::FOLDER);
+    match named {
+        Some(folder) if !folder.is_dir() => {
+            Err(Error::config(format!("there is no folder of eval sets `{}`", folder.display()))
+                .with_hint("correct --sets; nothing was erased"))
+        }
+        Some(folder) => Ok(Some(folder)),
+        None => Ok(Some(usual).filter(|folder| folder.is_dir())),
+    }
 }
 
 /// Searches all objects. If replaced files of `events` name further runs of the subject, of an erasure that was interrupted, searches
@@ -181,7 +198,7 @@ async fn search(lake: &Lake, subject: &Subject, erasure: &mut Erasure, line: &St
     });
     let paths: Vec<String> = replaced.filter_map(|held| held.path.strip_prefix(&folder).map(str::to_owned)).collect();
     let known = erasure.identifiers.len();
-    erasure.identifiers.extend(Box::pin(runs_in_replaced(lake, subject, &paths)).await?);
+    Box::pin(add_replaced(lake, subject, &paths, erasure)).await?;
     match erasure.identifiers.len() > known {
         true => lake.scan(&erasure.tokens(), show).await,
         false => Ok(scanned),

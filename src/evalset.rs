@@ -27,6 +27,8 @@ use crate::root::RootArgs;
 use crate::screen;
 use store::Store;
 
+/// Folder of all sets, unless another one is named.
+pub(crate) const FOLDER: &str = "evalsets";
 /// Cases without content that `status` names.
 const MISSING_SHOWN: usize = 5;
 /// Cases that are not in an export, of which `export` prints the reason.
@@ -87,7 +89,7 @@ pub(crate) struct SetArgs {
     /// Name of the set.
     name: String,
     /// Folder of all sets.
-    #[arg(long, default_value = "evalsets", value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
+    #[arg(long, default_value = FOLDER, value_name = "FOLDER", env = "BELLWETHER_EVALSETS")]
     sets: PathBuf,
 }
 
@@ -202,6 +204,17 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) async fn run(command: EvalsetCommand) -> Result<ExitCode> {
+    // Held until the command ends.
+    let _held = match &command {
+        EvalsetCommand::Create(CreateArgs { set, .. })
+        | EvalsetCommand::Freeze(FreezeArgs { set, .. })
+        | EvalsetCommand::Retire(RetireArgs { set, .. }) => store::lock(&set.sets, true)?,
+        EvalsetCommand::Complete(args) => store::lock(&args.set.sets, true)?,
+        EvalsetCommand::Status(StatusArgs { set, .. })
+        | EvalsetCommand::Diff(DiffArgs { set, .. })
+        | EvalsetCommand::Export(ExportArgs { set, .. }) => store::lock(&set.sets, false)?,
+        EvalsetCommand::ImportResults(_) => None,
+    };
     match command {
         EvalsetCommand::Create(args) => create(&args).await,
         EvalsetCommand::Status(args) => show_status(&args).await,
@@ -224,12 +237,15 @@ pub(crate) async fn run(command: EvalsetCommand) -> Result<ExitCode> {
         EvalsetCommand::Complete(args) => complete::run(&args),
         EvalsetCommand::Retire(args) => {
             let store = args.set.store();
-            let mut cases = store.version(None)?.without(&args.cases[0])?;
-            for id in &args.cases[1..] {
-                let version = cases.version;
+            let newest = store.version(None)?;
+            let mut cases = newest.clone();
+            let ids: std::collections::BTreeSet<&String> = args.cases.iter().collect();
+            for id in ids {
                 cases = cases.without(id)?;
-                cases.version = version;
+                // Together they make one version.
+                cases.version = newest.version;
             }
+            cases.version += 1;
             store.write(&cases)?;
             let left = counted(cases.cases().len(), "case", "cases");
             crate::print(&format!("{} v{} has {left}", cases.name, cases.version))
@@ -277,9 +293,14 @@ async fn create(args: &CreateArgs) -> Result<ExitCode> {
     let Some(file) = &args.from else { return candidates::create(args, &redactor).await };
     let store = args.set.store();
     let old = if store.exists() { store.version(None)?.cases().to_vec() } else { Vec::new() };
+    let erased = store.erased()?;
     let mut cases = bellwether_evalsets::set::parse_cases(&read(file)?, &file.display().to_string())?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     for case in &mut cases {
+        if erased.contains(&case.id) && !case.erased {
+            return Err(Error::config(format!("case `{}` was erased with its run", case.id))
+                .with_hint("its content must not come back: take it out of the file"));
+        }
         if case.provenance.run.is_none() && case.provenance.file.is_none() {
             // A case that was taken from another file before is still the same.
             let old = old.iter().find(|old| old.id == case.id && old.version == case.version);
@@ -408,8 +429,12 @@ fn diff(args: &DiffArgs) -> Result<ExitCode> {
     let store = args.set.store();
     let later = store.version(args.to)?;
     let earlier = args.from.unwrap_or(later.version.saturating_sub(1));
-    if earlier == 0 {
-        return Err(Error::config(format!("`{}` has one version only", later.name)));
+    if args.from.is_none() && earlier == 0 {
+        return Err(Error::config(format!("`{}` v{} has no version before it", later.name, later.version)));
+    }
+    if earlier == 0 || earlier >= later.version {
+        return Err(Error::config(format!("v{earlier} is not a version before v{}", later.version))
+            .with_hint("--from names the earlier version and --to the later one; the first one is 1"));
     }
     let earlier = store.version(Some(earlier))?;
     let difference = earlier.difference(&later);
@@ -427,6 +452,7 @@ fn diff(args: &DiffArgs) -> Result<ExitCode> {
     lines.extend(difference.added.iter().map(|id| format!("+ {id}")));
     lines.extend(difference.superseded.iter().map(|id| format!("~ {id} has a later version")));
     lines.extend(difference.removed.iter().map(|id| format!("- {id}")));
+    lines.extend(difference.erased.iter().map(|id| format!("x {id} lost its content by an erasure")));
     crate::print(&lines.join("\n"))
 }
 

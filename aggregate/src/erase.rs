@@ -68,6 +68,17 @@ pub struct Erasure {
     pub statements: u64,
     /// The subject's identifiers: those given, and the ids of its runs.
     pub identifiers: HashSet<String>,
+    /// Its runs. Others may have their ids.
+    pub owned: HashSet<OwnedRun>,
+}
+
+/// A run, as it is identified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnedRun {
+    /// Empty without a tenant.
+    pub tenant: String,
+    pub source: String,
+    pub run_id: String,
 }
 
 /// The progress that the commit of an edit records besides its rows.
@@ -98,6 +109,12 @@ impl Erasure {
     /// Prepares the identifiers for a search.
     pub fn tokens(&self) -> Tokens {
         Tokens::new(self.identifiers.iter().map(String::as_str))
+    }
+
+    /// Adds the runs of a subject.
+    fn note(&mut self, found: &Found) {
+        self.identifiers.extend(found.run_ids().map(str::to_owned));
+        self.owned.extend(found.owned());
     }
 
     fn add(&mut self, table: Table, more: ErasedFrom) {
@@ -150,8 +167,11 @@ pub async fn erase(
     for _ in 0..ATTEMPTS {
         let (on, files) = lake.snapshot_with_files(Table::Events).await?;
         progress(EraseProgress::Table(Table::Events));
-        let found = Box::pin(Found::of(lake, subject.clone(), &files)).await?;
-        erasure.identifiers.extend(found.run_ids().map(str::to_owned));
+        let found = match Box::pin(Found::of(lake, subject.clone(), &files)).await {
+            Err(error) if is_outdated(lake, &on, Table::Events, &error).await => continue,
+            found => found?,
+        };
+        erasure.note(&found);
         if !found.is_empty() && !settings.dry_run {
             waiting::until_read(lake, on.version, settings.patience, &mut progress).await?;
         }
@@ -174,8 +194,11 @@ pub async fn erase(
             let done = from_table(lake, Table::Releases, &edit, settings, &mut progress, Mark::Nothing).await?;
             erasure.add(Table::Releases, done);
         }
-        let Some((done, next)) = Box::pin(from_events(lake, subject, &on, &files, &found, settings)).await? else {
-            continue;
+        let (done, next) = match Box::pin(from_events(lake, subject, &on, &files, &found, settings)).await {
+            Ok(Some(done)) => done,
+            Ok(None) => continue,
+            Err(error) if is_outdated(lake, &on, Table::Events, &error).await => continue,
+            Err(error) => return Err(error),
         };
         erasure.add(Table::Events, done);
         // Of a subject that is unknown, nothing changes.
@@ -191,12 +214,11 @@ pub async fn erase(
     Err(contended(Table::Events))
 }
 
-/// Returns the ids of runs of a subject in files of `events` that no version names any more, but that still exist.
+/// Adds the runs of a subject in files of `events` that no version names any more, but that still exist.
 ///
 /// # Errors
 /// `Unavailable` if storage does not answer.
-pub async fn runs_in_replaced(lake: &Lake, subject: &Subject, paths: &[String]) -> Result<HashSet<String>> {
-    let mut ids = HashSet::new();
+pub async fn add_replaced(lake: &Lake, subject: &Subject, paths: &[String], erasure: &mut Erasure) -> Result<()> {
     for path in paths {
         let file = AddedFile {
             path: path.clone(),
@@ -206,14 +228,19 @@ pub async fn runs_in_replaced(lake: &Lake, subject: &Subject, paths: &[String]) 
             data_change: true,
             stats: None,
         };
-        match Found::ids_in(lake, subject, &[file]).await {
-            Ok(found) => ids.extend(found),
+        match Found::runs_in(lake, subject, &[file]).await {
+            Ok(found) => erasure.note(&found),
             // Removed meanwhile, or no file of this program.
             Err(error) if error.kind() != ErrorKind::Unavailable => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(ids)
+    Ok(())
+}
+
+/// Returns true if an error may come from a file that left the table since the snapshot: another erasure removes replaced files at once.
+async fn is_outdated(lake: &Lake, on: &Snapshot, table: Table, error: &Error) -> bool {
+    error.kind() == ErrorKind::Data && lake.log(table).load().await.is_ok_and(|newest| newest.version != on.version)
 }
 
 /// Takes the subject out of `events`, and keeps what it contributed to `metrics`. Returns what was done, and the version after it;
@@ -237,8 +264,17 @@ async fn from_events(
         return Ok(Some((done, on.version + 1)));
     }
     let rewriting = lake.rewrite(table, touched, found).await?;
-    let lost = Box::pin(contributions::lost(lake, files, found)).await?;
-    let rows = Box::pin(contributions::with(before, lost, tenant)).await?;
+    let rows = async {
+        let lost = Box::pin(contributions::lost(lake, files, found)).await?;
+        Box::pin(contributions::with(before, lost, tenant)).await
+    };
+    let rows = match rows.await {
+        Ok(rows) => rows,
+        Err(error) => {
+            lake.discard(table, &rewriting.new).await;
+            return Err(error);
+        }
+    };
     let next = lake.store_erased(number, &rows).await?;
     let committed = land(lake, on, found, &rewriting, next, tenant.is_some()).await;
     let Some(version) = committed? else {
@@ -288,7 +324,12 @@ async fn land(
                 return Ok(None);
             }
             for file in entry.added.iter().filter(|file| file.data_change) {
-                for rows in lake.read(Table::Events, file, Some(&subject::COLUMNS)).await? {
+                let added = match lake.read(Table::Events, file, Some(&subject::COLUMNS)).await {
+                    // Compacted and removed meanwhile.
+                    Err(error) if error.kind() == ErrorKind::Data => return Ok(None),
+                    added => added?,
+                };
+                for rows in added {
                     if found.concern(&rows)? {
                         return Ok(None);
                     }
@@ -312,14 +353,21 @@ async fn from_table(
     progress(EraseProgress::Table(table));
     for _ in 0..ATTEMPTS {
         let (on, files) = lake.snapshot_with_files(table).await?;
-        let touched = lake.touched(table, &files, edit).await?;
+        let touched = match lake.touched(table, &files, edit).await {
+            Err(error) if is_outdated(lake, &on, table, &error).await => continue,
+            touched => touched?,
+        };
         let advances: Vec<Advance> = mark.advance(&on).into_iter().collect();
         if touched.is_empty() && (advances.is_empty() || settings.dry_run) {
             return Ok(ErasedFrom::default());
         }
         let rewriting = match settings.dry_run {
-            true => lake.plan_rewrite(table, touched, edit).await?,
-            false => lake.rewrite(table, touched, edit).await?,
+            true => lake.plan_rewrite(table, touched, edit).await,
+            false => lake.rewrite(table, touched, edit).await,
+        };
+        let rewriting = match rewriting {
+            Err(error) if is_outdated(lake, &on, table, &error).await => continue,
+            rewriting => rewriting?,
         };
         let done = ErasedFrom { rows: rewriting.rows, changed: rewriting.changed, files: rewriting.old.len() as u64 };
         if settings.dry_run {

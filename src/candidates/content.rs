@@ -76,7 +76,9 @@ impl Part {
             Self::NotKept(why) => Some(match why.as_str() {
                 "off" => format!("The {name} is not stored here, because `ingest.content` was off: {ask}."),
                 "stated" => format!("The producer left the {name} out: {ask}."),
-                _ => format!("The {name} was too large to be stored (`ingest.max_content_bytes`): {ask}."),
+                _ => {
+                    format!("The {name} was too large to be stored (`ingest.max_content_bytes`), or malformed: {ask}.")
+                }
             }),
             Self::Absent => Some(format!("The {name} was not sent: {ask}.")),
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bellwether_base::{Error, Result};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use super::desk::{Desk, DeskArgs, not_arrived};
 use super::filter::FilterArgs;
-use super::statement::{Decision, Review, Statement};
+use super::statement::{Decision, Review, Statement, has_decided};
 use super::{answer, find, minutes};
 
 /// Candidates of a crowded queue that one command tries to take.
@@ -28,7 +29,7 @@ pub(crate) struct DecideArgs {
     #[command(flatten)]
     desk: DeskArgs,
     /// How the run failed, such as wrong_amount.
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", value_parser = NonEmptyStringValueParser::new())]
     failure_mode: Option<String>,
     /// File with the expected answer, text or JSON, for `edit`; without it $VISUAL or $EDITOR opens.
     #[arg(long, value_name = "FILE")]
@@ -81,6 +82,10 @@ pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCod
         return Err(Error::config(format!("`{name}` takes no expected answer"))
             .with_hint("`accept` takes the answer of the run; to give another one, use `bellwether candidates edit`"));
     }
+    if args.failure_mode.is_some() && decision == Decision::Accept {
+        return Err(Error::config("an accepted run has no failure mode")
+            .with_hint("to say that it failed, use `bellwether candidates reject` or `edit`"));
+    }
     let case = Box::pin(desk.checked(&args.id, args.eval_case)).await?;
     let expected = match &args.expected {
         Some(file) => Some(answer::from_file(file)?),
@@ -101,6 +106,21 @@ pub(super) async fn run(args: &DecideArgs, decision: Decision) -> Result<ExitCod
         .map_or_else(String::new, |names| format!(", reviewed before by {}", crate::screen::one_line(names)));
     let name = decision.name();
     crate::print(&format!("sent {name} of candidate {} (run {}){others}", candidate.candidate_id, candidate.run_id))
+}
+
+/// Takes the reviewer's own decision back.
+///
+/// # Errors
+/// As [`run`], and `Config` if the reviewer has not decided.
+pub(super) async fn reopen(args: &DecideArgs) -> Result<ExitCode> {
+    let desk = Desk::open(&args.desk).await?;
+    let case = Box::pin(desk.checked(&args.id, args.eval_case)).await?;
+    if !has_decided(&case.said(), &desk.reviewer) {
+        let (reviewer, id) = (&desk.reviewer, &case.candidate.candidate_id);
+        return Err(Error::config(format!("{reviewer} has made no decision about candidate {id}"))
+            .with_hint("only your own decision can be taken back; to disagree with another one, decide yourself"));
+    }
+    run(args, Decision::Unsure).await
 }
 
 /// Reserves a candidate for one reviewer.

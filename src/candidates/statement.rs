@@ -229,6 +229,13 @@ pub(super) fn allowed(
     }
 }
 
+/// Returns true if the latest review of a person decides.
+pub(super) fn has_decided(statements: &[Said], reviewer: &str) -> bool {
+    let own =
+        statements.iter().filter(|said| said.reviewer.as_deref() == Some(reviewer) && said.leased_until.is_none());
+    own.max_by_key(|said| said.at).is_some_and(Said::decides)
+}
+
 /// A statement of a person, as `events` has it. Times are microseconds since the epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub(super) struct Said {
@@ -331,6 +338,17 @@ mod tests {
         assert!(check(&[lease.clone(), ben.clone(), again], late).is_ok(), "taken again");
         let own = said("ana", NOON + 21 * MINUTE, "accept", None);
         assert!(check(&[lease, ben, own], late).is_ok(), "her decision is in, and she changes it");
+    }
+
+    #[test]
+    fn only_a_decision_of_ones_own_can_be_taken_back() {
+        let all = [
+            said("ana", NOON, "accept", None),
+            said("ana", NOON + MINUTE, "skip", Some(NOON + 9 * MINUTE)),
+            said("ben", NOON, "reject", None),
+            said("ben", NOON + MINUTE, "unsure", None),
+        ];
+        assert_eq!(["ana", "ben", "cem"].map(|person| has_decided(&all, person)), [true, false, false]);
     }
 
     #[test]

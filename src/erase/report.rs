@@ -17,7 +17,8 @@ const LISTED: usize = 3;
 pub(super) struct Report<'a> {
     pub(super) subject: &'a Subject,
     pub(super) erasure: &'a Erasure,
-    pub(super) sets: &'a ErasedSets,
+    /// None if there is no folder of eval sets.
+    pub(super) sets: Option<&'a ErasedSets>,
     pub(super) scanned: &'a Scanned,
     pub(super) dry_run: bool,
 }
@@ -47,7 +48,7 @@ impl Report<'_> {
             }
             text.push_str(&format!("  {:<15}  {}, in {}\n", table.name(), did.join(", "), count(of.files, "file")));
         }
-        for (name, version, cases) in &self.sets.versions {
+        for (name, version, cases) in self.sets.iter().flat_map(|sets| &sets.versions) {
             let verb = if self.dry_run { "would remove" } else { "removed" };
             let content = match cases {
                 0 => "the names of runs".to_owned(),
@@ -58,12 +59,10 @@ impl Report<'_> {
         let Scanned { objects, bytes: size, held } = self.scanned;
         let identifiers = count(self.erasure.identifiers.len() as u64, "identifier");
         text.push_str(&format!("searched {} ({}) for {identifiers}\n", count(*objects, "object"), bytes(*size)));
-        if held.is_empty() && self.sets.left.is_empty() {
+        if held.is_empty() && self.sets.is_none_or(ErasedSets::is_clean) {
             text.push_str("nothing is left\n");
         }
-        for file in self.sets.left.iter().filter(|_| !self.dry_run) {
-            text.push_str(&format!("  a file of eval sets names it: {}\n", file.display()));
-        }
+        text.push_str(&self.about_sets());
         for line in left(held, self.dry_run, times) {
             text.push_str(&format!("  {line}\n"));
         }
@@ -75,6 +74,23 @@ impl Report<'_> {
         }
         if !self.erasure.tables.is_empty() {
             text.push_str("Kafka and backups may still hold the messages\n");
+        }
+        text
+    }
+
+    /// Says what is left in the folder of eval sets, and what was not searched.
+    fn about_sets(&self) -> String {
+        let Some(sets) = self.sets else {
+            return "no eval sets were searched: name their folder with --sets\n".to_owned();
+        };
+        let verb = if self.dry_run { "would still name" } else { "names" };
+        let left = sets.left.iter().map(|file| format!("  a file of eval sets {verb} it: {}\n", file.display()));
+        let failed = sets.failed.iter().map(|why| format!("  eval sets: {}\n", crate::screen::one_line(why)));
+        let mut text: String = left.chain(failed).collect();
+        if matches!(self.subject, Subject::User(_) | Subject::Session(_)) && self.erasure.owned.is_empty() {
+            text.push_str(
+                "its runs are not known any more, so cases made of them were not looked for; name each by --run-id\n",
+            );
         }
         text
     }
@@ -188,7 +204,7 @@ fn count(number: u64, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bellwether_aggregate::erase::ErasedFrom;
+    use bellwether_aggregate::erase::{ErasedFrom, OwnedRun};
 
     use crate::evalset::erase::ErasedSets;
 
@@ -219,13 +235,18 @@ mod tests {
             (Table::Alerts, ErasedFrom { rows: 0, changed: 1, files: 1 }),
         ];
         let identifiers = ["u-1", "run-1"].map(str::to_owned).into();
-        let erasure = Erasure { tables, runs: 3, statements: 2, identifiers };
+        let run = ["", "app", "run-1"].map(str::to_owned);
+        let [tenant, source, run_id] = run;
+        let owned = [OwnedRun { tenant, source, run_id }].into();
+        let erasure = Erasure { tables, runs: 3, statements: 2, identifiers, owned };
         let subject = Subject::User("u-1".to_owned());
         let sets = ErasedSets {
             versions: vec![("refunds".to_owned(), 2, 1), ("refunds".to_owned(), 3, 0)],
             left: vec!["evalsets/notes".into()],
+            failed: vec!["cannot read `evalsets/x`".to_owned()],
         };
-        let report = Report { subject: &subject, erasure: &erasure, sets: &sets, scanned: &scanned, dry_run: false };
+        let report =
+            Report { subject: &subject, erasure: &erasure, sets: Some(&sets), scanned: &scanned, dry_run: false };
         let maintain = MaintainSettings::default();
         let waiting = [Waiting { table: Table::Events, waits: Waits::Follower { name: "aggregate", version: 9 } }];
         let expected = "user `u-1`: 3 runs, 2 statements about them
@@ -235,6 +256,7 @@ mod tests {
   eval set refunds v3: removed the names of runs
 searched 90 objects (3.0 MiB) for 2 identifiers
   a file of eval sets names it: evalsets/notes
+  eval sets: cannot read `evalsets/x`
   1 file of events in use: other rows name it in extra (events/c)
   2 replaced files of events, to be removed at the earliest at 1970-01-01T03:00:00Z
   1 object of the log of alerts, to be removed with older log entries
@@ -245,10 +267,17 @@ Kafka and backups may still hold the messages
         assert_eq!(report.text(&waiting, Times { now_micros: HOUR, maintain: &maintain }), expected);
         let nothing = Erasure { identifiers: erasure.identifiers.clone(), ..Erasure::default() };
         let clean = Scanned { held: Vec::new(), ..scanned };
-        let sets = ErasedSets::default();
-        let report = Report { subject: &subject, erasure: &nothing, sets: &sets, scanned: &clean, dry_run: true };
+        let report = Report { subject: &subject, erasure: &nothing, sets: None, scanned: &clean, dry_run: true };
         let text = report.text(&[], Times { now_micros: HOUR, maintain: &maintain });
         assert!(text.starts_with("user `u-1`: nothing was found in the tables (dry run"), "{text}");
-        assert!(text.ends_with("nothing is left\n"), "{text}");
+        assert!(
+            text.ends_with("nothing is left\nno eval sets were searched: name their folder with --sets\n"),
+            "{text}"
+        );
+        let sets = ErasedSets::default();
+        let report =
+            Report { subject: &subject, erasure: &nothing, sets: Some(&sets), scanned: &clean, dry_run: false };
+        let text = report.text(&[], Times { now_micros: HOUR, maintain: &maintain });
+        assert!(text.contains("nothing is left\nits runs are not known any more"), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use super::{SetArgs, read, redacted, redactor, write_next};
 #[derive(Args, Debug)]
 pub(crate) struct CompleteArgs {
     #[command(flatten)]
-    set: SetArgs,
+    pub(super) set: SetArgs,
     /// Id of the case.
     case: String,
     /// File with the input, text or JSON.

@@ -12,10 +12,14 @@ const CASES: &str = "cases.jsonl";
 const MANIFEST: &str = "manifest.json";
 /// Marks a version that was released.
 const RELEASED: &str = "released";
+/// Ending of a file that has not taken its place yet.
+const PART: &str = ".part";
 
-/// Extensions of the folders of a version that is replaced: the version to be, and the one before.
-const NEW: &str = "new";
-const OLD: &str = "old";
+/// A file that was written beside the one whose place it takes.
+struct Part {
+    written: PathBuf,
+    target: PathBuf,
+}
 
 /// The versions of one set, in the folders `v1`, `v2` and so on.
 pub(super) struct Store {
@@ -65,18 +69,45 @@ impl Store {
             return Err(Error::config(format!("no eval set `{}` in `{}`", self.name, sets.display()))
                 .with_hint("make one with `bellwether evalset create`, or name the folder with --sets"));
         };
+        self.read(version).map(|(set, _)| set)
+    }
+
+    /// Reads a version, with its manifest if that has not taken its place yet.
+    fn read(&self, version: u32) -> Result<(EvalSet, Option<Part>)> {
         let folder = self.path(version);
-        let read = |name: &str| {
-            std::fs::read_to_string(folder.join(name))
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
                 .map_err(|source| Error::config(format!("cannot read `{}` v{version}", self.name)).with_source(source))
         };
-        let manifest: Manifest = serde_json::from_str(&read(MANIFEST)?).map_err(|source| {
-            Error::data(format!("the manifest of `{}` v{version} cannot be read", self.name)).with_source(source)
-        })?;
-        if manifest.name != self.name || manifest.version != version {
-            return Err(Error::data(format!("`{}` holds `{}` v{}", folder.display(), manifest.name, manifest.version)));
+        let cases = read(&folder.join(CASES))?;
+        let verified = |path: &Path| {
+            let manifest: Manifest = serde_json::from_str(&read(path)?).map_err(|source| {
+                Error::data(format!("the manifest of `{}` v{version} cannot be read", self.name)).with_source(source)
+            })?;
+            if manifest.name != self.name || manifest.version != version {
+                let (folder, name) = (folder.display(), &manifest.name);
+                return Err(Error::data(format!("`{folder}` holds `{name}` v{}", manifest.version)));
+            }
+            EvalSet::verified(&manifest, &cases, folder.join(RELEASED).is_file())
+        };
+        let pending = part_of(&without_links(&folder.join(MANIFEST)));
+        match verified(&folder.join(MANIFEST)) {
+            Ok(set) => Ok((set, None)),
+            Err(error) => verified(&pending.written).map(|set| (set, Some(pending))).map_err(|_| error),
         }
-        EvalSet::verified(&manifest, &read(CASES)?, folder.join(RELEASED).is_file())
+    }
+
+    /// Returns the ids of cases that lost their content by an erasure, in any version.
+    ///
+    /// # Errors
+    /// As [`Self::version`].
+    pub(super) fn erased(&self) -> Result<BTreeSet<String>> {
+        let mut erased = BTreeSet::new();
+        for version in self.versions() {
+            let set = self.version(Some(version))?;
+            erased.extend(set.cases().iter().filter(|case| case.erased).map(|case| case.id.clone()));
+        }
+        Ok(erased)
     }
 
     /// Returns the cases that an earlier version had and a set does not, each as its last version had it.
@@ -102,53 +133,33 @@ impl Store {
         if folder.join(MANIFEST).is_file() {
             return Err(Error::config(format!("`{}` v{} exists", set.name, set.version)));
         }
-        let manifest = serde_json::to_string_pretty(&set.manifest()?)
-            .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
         replace(&folder.join(CASES), set.to_jsonl()?.as_bytes())?;
-        replace(&folder.join(MANIFEST), format!("{manifest}\n").as_bytes())
+        replace(&folder.join(MANIFEST), &json_of(&set.manifest()?)?)
     }
 
-    /// Writes a version in place of the one that is there, for an erasure: as a whole, in a folder of its own that takes the place of
-    /// the old one. [`Self::recover`] ends one that was interrupted.
+    /// Writes a version in place of the one that is there, for an erasure. Links stay, and what they lead to is replaced. If that is
+    /// interrupted between the two files, the manifest to be lies beside the other one, and [`Self::version`] reads it.
     ///
     /// # Errors
     /// `Config` if the folder cannot be written.
     pub(super) fn replace(&self, set: &EvalSet) -> Result<()> {
         let folder = self.path(set.version);
-        let (new, old) = (folder.with_extension(NEW), folder.with_extension(OLD));
-        let manifest = serde_json::to_string_pretty(&set.manifest()?)
-            .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
-        replace(&new.join(CASES), set.to_jsonl()?.as_bytes())?;
-        if set.frozen {
-            replace(&new.join(RELEASED), b"")?;
-        }
-        replace(&new.join(MANIFEST), format!("{manifest}\n").as_bytes())?;
-        let moved = std::fs::rename(&folder, &old).and_then(|()| std::fs::rename(&new, &folder));
-        moved.and_then(|()| std::fs::remove_dir_all(&old)).map_err(|source| unwritable(&folder, source))
+        let files = [(CASES, set.to_jsonl()?.into_bytes()), (MANIFEST, json_of(&set.manifest()?)?)];
+        // Both are written before either takes its place.
+        let parts = files.map(|(name, bytes)| part(&without_links(&folder.join(name)), &bytes));
+        parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().try_for_each(Part::put)
     }
 
-    /// Ends replacements of versions that were interrupted: each version is the old one or the new one, and nothing else stays.
+    /// Ends a replacement of a version that was interrupted.
     ///
     /// # Errors
-    /// `Config` if the folder cannot be written.
-    pub(super) fn recover(&self) -> Result<()> {
-        let entries = std::fs::read_dir(&self.folder).map_err(|source| unwritable(&self.folder, source))?;
-        let left: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-        let of = |extension: &'static str| {
-            left.iter().filter(move |path| path.extension().is_some_and(|it| it == extension))
-        };
-        for old in of(OLD) {
-            let (folder, new) = (old.with_extension(""), old.with_extension(NEW));
-            let ended = match folder.exists() {
-                true => Ok(()),
-                false => std::fs::rename(&new, &folder),
-            };
-            ended.and_then(|()| std::fs::remove_dir_all(old)).map_err(|source| unwritable(&folder, source))?;
+    /// As [`Self::version`], and `Config` if the folder cannot be written.
+    pub(super) fn recovered(&self, version: u32) -> Result<EvalSet> {
+        let (set, pending) = self.read(version)?;
+        match pending {
+            Some(pending) => pending.put().map(|()| set),
+            None => Ok(set),
         }
-        for new in of(NEW).filter(|new| new.exists()) {
-            std::fs::remove_dir_all(new).map_err(|source| unwritable(new, source))?;
-        }
-        Ok(())
     }
 
     /// Marks a version as released.
@@ -167,15 +178,19 @@ impl Store {
 pub(super) fn write_export(folder: &Path, exported: &Exported) -> Result<()> {
     let manifest = |bytes: &[u8]| serde_json::from_slice::<ExportManifest>(bytes).ok();
     let new = exported.files.iter().find(|file| file.path == MANIFEST_FILE).and_then(|file| manifest(&file.bytes));
-    let old = std::fs::read(folder.join(MANIFEST_FILE)).ok().and_then(|bytes| manifest(&bytes));
+    // The manifest is written first and takes its place last: an export that was interrupted is known by it.
+    let place = folder.join(MANIFEST_FILE);
+    let read = |path: &Path| std::fs::read(path).ok().and_then(|bytes| manifest(&bytes));
+    let begun = read(&part_of(&place).written);
+    let old = read(&place).or_else(|| begun.clone());
     if let (Some(old), Some(new)) = (&old, &new)
         && (&old.set, &old.format) != (&new.set, &new.format)
     {
         return Err(Error::config(format!("`{}` is an export of {} as {}", folder.display(), old.set, old.format))
             .with_hint("name another folder"));
     }
-    let known: BTreeSet<PathBuf> =
-        old.iter().flat_map(|old| &old.files).map(|file| PathBuf::from(&file.path)).collect();
+    let listed = old.iter().chain(&begun).flat_map(|one| &one.files);
+    let known: BTreeSet<PathBuf> = listed.map(|file| PathBuf::from(&file.path)).collect();
     if let Some(outside) = known.iter().find(|path| !is_below(path)) {
         let (folder, outside) = (folder.display(), outside.display());
         return Err(Error::config(format!(
@@ -187,9 +202,12 @@ pub(super) fn write_export(folder: &Path, exported: &Exported) -> Result<()> {
         return Err(Error::config(format!("`{}` has another file: {}", folder.display(), other.display()))
             .with_hint("name a new or empty folder"));
     }
-    for file in &exported.files {
+    let (last, others): (Vec<_>, Vec<_>) = exported.files.iter().partition(|file| file.path == MANIFEST_FILE);
+    let last = last.into_iter().map(|file| part(&place, &file.bytes)).collect::<Result<Vec<_>>>()?;
+    for file in others {
         replace(&folder.join(&file.path), &file.bytes)?;
     }
+    last.into_iter().try_for_each(Part::put)?;
     // Files of an earlier version that this one does not have.
     for old in known.iter().filter(|old| exported.files.iter().all(|file| Path::new(&file.path) != old.as_path())) {
         std::fs::remove_file(folder.join(old)).ok();
@@ -202,6 +220,13 @@ fn is_below(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
+/// Returns true for a file of an export, also for one that has not taken its place.
+fn is_own(path: &Path, known: &BTreeSet<PathBuf>) -> bool {
+    let is_file = |path: &Path| path == Path::new(MANIFEST_FILE) || known.contains(path);
+    let whole = path.to_str().and_then(|path| path.strip_suffix(PART));
+    is_file(path) || whole.is_some_and(|whole| is_file(Path::new(whole)))
+}
+
 /// Returns a file in a folder that is not a known part of an export, by its path below the folder. A link is a file, wherever it leads.
 fn other_file(top: &Path, folder: &Path, known: &BTreeSet<PathBuf>) -> Option<PathBuf> {
     for entry in std::fs::read_dir(folder).ok()?.flatten() {
@@ -211,7 +236,7 @@ fn other_file(top: &Path, folder: &Path, known: &BTreeSet<PathBuf>) -> Option<Pa
             if let Some(other) = other_file(top, &path, known) {
                 return Some(other);
             }
-        } else if below != Path::new(MANIFEST_FILE) && !known.contains(&below) {
+        } else if !is_own(&below, known) {
             return Some(below);
         }
     }
@@ -224,12 +249,73 @@ fn unwritable(path: &Path, source: std::io::Error) -> Error {
 
 /// Writes a file as a whole: a reader sees the old bytes or the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    part(path, bytes)?.put()
+}
+
+/// Returns the names of a file and of what takes its place.
+fn part_of(path: &Path) -> Part {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Part { written: path.with_file_name(format!("{name}{PART}")), target: path.to_owned() }
+}
+
+/// Returns the file that a link leads to, or the file itself.
+fn without_links(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Writes what is to take the place of a file.
+fn part(path: &Path, bytes: &[u8]) -> Result<Part> {
+    use std::io::Write;
+    let part = part_of(path);
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-        let part = path.with_file_name(format!("{}.part", path.file_name().unwrap_or_default().to_string_lossy()));
-        std::fs::write(&part, bytes)?;
-        std::fs::rename(&part, path)
+        let mut file = std::fs::File::create(&part.written)?;
+        file.write_all(bytes)?;
+        file.sync_all()
     });
-    written.map_err(|source| unwritable(path, source))
+    written.map_err(|source| unwritable(path, source)).map(|()| part)
+}
+
+fn json_of(manifest: &Manifest) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(manifest)
+        .map_err(|source| Error::bug("cannot write a manifest as JSON").with_source(source))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Waits until no other process works in a folder of sets, and keeps others out until the result is dropped: those that write or,
+/// to `write`, all. A folder that does not exist is made only to write.
+///
+/// # Errors
+/// `Config` if the folder cannot be made or locked.
+pub(super) fn lock(sets: &Path, write: bool) -> Result<Option<std::fs::File>> {
+    let failed = |source| Error::config(format!("cannot use the folder `{}`", sets.display())).with_source(source);
+    if write {
+        std::fs::create_dir_all(sets).map_err(failed)?;
+    } else if !sets.exists() {
+        return Ok(None);
+    }
+    let folder = std::fs::File::open(sets).map_err(failed)?;
+    let free = if write { folder.try_lock() } else { folder.try_lock_shared() };
+    match free {
+        Ok(()) => Ok(Some(folder)),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            crate::status_line::StatusLine::new()
+                .show(&format!("waiting for another command that works in {}", sets.display()));
+            let waited = if write { folder.lock() } else { folder.lock_shared() };
+            waited.map_err(failed).map(|()| Some(folder))
+        }
+        // Some file systems know no locks.
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    fn put(self) -> Result<()> {
+        std::fs::rename(&self.written, &self.target).map_err(|source| unwritable(&self.target, source))
+    }
 }
 
 #[cfg(test)]
@@ -260,6 +346,26 @@ mod tests {
             assert!(error.message().contains("not in that folder"), "{}", error.chain());
         }
         assert_eq!(std::fs::read_to_string(&other).expect("is there"), "mine");
+    }
+
+    #[test]
+    fn an_export_that_was_interrupted_is_written_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let text = r#"{"format": "csv", "set": "refunds", "version": 1, "cases": 1, "files": [{"path": "cases.csv", "sha256": ""}]}"#;
+        let file =
+            |path: &str, text: &str| bellwether_evalsets::ExportFile { path: path.to_owned(), bytes: text.into() };
+        let exported =
+            Exported { files: vec![file("cases.csv", "a"), file(MANIFEST_FILE, text)], left_out: Vec::new() };
+        // Ended before anything took its place, and in the middle.
+        for left in [&["cases.csv.part"][..], &["cases.csv"]] {
+            std::fs::write(place.path().join(format!("{MANIFEST_FILE}.part")), text).expect("writes");
+            left.iter().for_each(|name| std::fs::write(place.path().join(name), "half").expect("writes"));
+            write_export(place.path(), &exported).expect("writes again");
+            assert_eq!(std::fs::read_to_string(place.path().join("cases.csv")).expect("reads"), "a");
+            std::fs::remove_file(place.path().join(MANIFEST_FILE)).expect("removes");
+        }
+        std::fs::write(place.path().join("mine.csv"), "mine").expect("writes");
+        assert!(write_export(place.path(), &exported).is_err(), "a file of somebody else");
     }
 
     #[cfg(unix)]

@@ -94,6 +94,8 @@ fn a_failed_run_is_sampled_shown_and_decided_by_two_people() {
         (vec!["accept", "x'; --", "--reviewer", "ana"], "is not the id of a candidate"),
         (vec!["edit", &candidate, "--reviewer", "ana"], "an edit needs the expected answer"),
         (vec!["reject", &candidate, "--reviewer", "ana", "--failure-mode", &"x".repeat(65)], "a wrong `failure_mode`"),
+        (vec!["accept", &candidate, "--reviewer", "ana", "--failure-mode", "slow"], "no failure mode"),
+        (vec!["reopen", &candidate, "--reviewer", "cem"], "cem has made no decision"),
     ] {
         let ended = decide(&arguments);
         assert!(ended.stderr.contains(expected) && ended.code == Some(2), "{arguments:?}: {}", ended.stderr);

@@ -158,7 +158,7 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
     let feed = crate::pipeline::erase::fed().await;
     let evalset = |arguments: &[&str]| bellwether(&[&["evalset"], arguments, &["--sets", &sets]].concat());
     let write = |name: &str, content: &str| std::fs::write(path(name), content).expect("writes");
-    let run = |id: &str| json!({ "source": "app", "run_id": id });
+    let run = |id: &str| json!({ "source": "tests", "run_id": id });
     let case = |id: &str, of: &str, others: &[&str]| {
         let runs: Vec<_> = others.iter().map(|id| run(id)).collect();
         json!({ "id": id, "task": "refunds", "input": [{ "role": "user", "content": format!("secret question of {id}") }],
@@ -172,21 +172,40 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
     evalset(&["freeze", "refunds"]).exits_with(0);
     write("more", &format!("{}\n", case("c3", "run-bob-3", &[])));
     evalset(&["create", "refunds", "--from", &path("more")]).exits_with(0);
-    // An erasure that was interrupted leaves the old version beside the new one.
-    std::fs::create_dir(path("sets/refunds/v2.old")).expect("a folder");
-    write("sets/refunds/v2.old/cases.jsonl", &format!("{gone}\n"));
+    // Folders and files of others stay, and what a link leads to is reached.
+    std::fs::create_dir_all(path("sets/drafts.new")).expect("a folder");
+    write("sets/drafts.new/x.md", "mine");
+    write("sets/refunds/v1/README.md", "mine");
+    std::fs::rename(path("sets/refunds/v2"), path("elsewhere")).expect("moves");
+    std::os::unix::fs::symlink(path("elsewhere"), path("sets/refunds/v2")).expect("links");
+    // A copy of a set is no set, and a folder with any name is searched.
+    std::fs::create_dir_all(path("sets/copy/v1")).expect("a folder");
+    for file in ["cases.jsonl", "manifest.json"] {
+        std::fs::copy(path(&format!("sets/refunds/v1/{file}")), path(&format!("sets/copy/v1/{file}"))).expect("copies");
+    }
 
     let erase = |more: &[&str]| bellwether(&[&["erase", "--root", text(feed.root()), "--sets", &sets], more].concat());
     let erase_run = |how: &str| erase(&["--run-id", "run-ada-1", how]);
     let holding = |what: &str| crate::pipeline::erase::holding(&folder.path().join("sets"), what);
+    let before = std::fs::read(path("sets/refunds/v1/manifest.json")).expect("reads");
     let said = erase_run("--dry-run").exits_with(0);
     assert!(said.contains("eval set refunds v1: would remove the content of 1 case"), "{said}");
+    assert!(said.contains("would still name it: ") && said.contains("copy/v1"), "{said}");
     assert_eq!(holding("secret answer of c1").len(), 3, "a dry run changes nothing");
-    let said = erase_run("--now").exits_with(0);
+    let said = erase_run("--now").exits_with(5);
+    assert!(said.contains("sets/copy/v1` holds `refunds` v1") && !said.contains("nothing is left"), "{said}");
+    std::fs::remove_dir_all(path("sets/copy")).expect("removes");
+    let wrong =
+        bellwether(&["erase", "--root", text(feed.root()), "--sets", &path("typo"), "--run-id", "run-ada-1", "--now"]);
+    assert!(wrong.stderr.contains("no folder of eval sets"), "{}", wrong.stderr);
+    assert!(
+        folder.path().join("sets/drafts.new/x.md").exists() && folder.path().join("sets/refunds/v1/README.md").exists()
+    );
+    let elsewhere = std::fs::read_to_string(path("elsewhere/cases.jsonl")).expect("reads");
+    assert!(!elsewhere.contains("answer of c1") && elsewhere.contains("answer of c2"), "{elsewhere}");
     for version in ["v1", "v2"] {
         assert!(said.contains(&format!("eval set refunds {version}: removed the content of 1 case")), "{said}");
     }
-    assert!(said.contains("nothing is left"), "{said}");
     for what in ["run-ada-1", "question of c1", "answer of c1", "rule of c1", "signature of c1"] {
         assert_eq!(holding(what), Vec::<String>::new(), "{what}");
     }
@@ -198,7 +217,7 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
     let stored = std::fs::read_to_string(path("sets/refunds/v1/cases.jsonl")).expect("reads");
     let tombstone: serde_json::Value = serde_json::from_str(stored.lines().next().expect("a case")).expect("JSON");
     let expected = json!({ "id": "c1", "version": 1, "task": "refunds", "split": "regression", "kind": "failure", "input": [], "erased": true,
-        "provenance": { "run": { "source": "app", "run_id": "erased", "attempt": 1 }, "reviewer": "ana", "decision": "edit",
+        "provenance": { "run": { "source": "tests", "run_id": "erased", "attempt": 1 }, "reviewer": "ana", "decision": "edit",
             "inclusion_probability": 0.25 } });
     assert_eq!(tombstone, expected);
     let said = evalset(&["export", "refunds", "--format", "inspect", "--output", &path("out")]).exits_with(0);
@@ -208,7 +227,12 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
     assert!(samples.contains("answer of c2") && !samples.contains("c1"), "{samples}");
     // It does not come back, and a second erasure finds nothing.
     let ended = evalset(&["create", "refunds", "--from", &path("cases")]);
-    assert!(ended.stderr.contains("case `c1` version 1 was edited") && ended.code == Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("case `c1` was erased with its run") && ended.code == Some(2), "{}", ended.stderr);
+    // Once both files are written, an erasure that was interrupted is read as a whole, and ended by the next one.
+    let (manifest, new) = (path("sets/refunds/v1/manifest.json"), path("sets/refunds/v1/manifest.json.part"));
+    std::fs::rename(&manifest, &new).expect("moves");
+    std::fs::write(&manifest, &before).expect("writes");
+    evalset(&["status", "refunds", "--version", "1"]).exits_with(0);
     let said = erase_run("--now").exits_with(0);
     assert!(!said.contains("eval set") && said.contains("nothing is left"), "{said}");
     // The tables know the runs of a user.
@@ -219,6 +243,51 @@ async fn an_erased_run_leaves_every_version_of_every_set_and_its_case_stays_as_a
     write("sets/notes", "see run-ada-1");
     let said = erase_run("--now").exits_with(5);
     assert!(said.contains("a file of eval sets names it: ") && said.contains("notes"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_erasures_at_once_and_a_new_version_beside_them_lose_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    let sets = path("sets");
+    let feed = crate::pipeline::erase::fed().await;
+    let case = |n: usize, of: &str, source: &str| {
+        json!({ "id": format!("c{n:04}"), "task": "refunds", "expected": "yes",
+            "input": [{ "role": "user", "content": format!("question {n} of {of}") }],
+            "provenance": { "run": { "source": source, "run_id": of } } })
+    };
+    // The last run is of another app, with the id of an erased one.
+    let of = |n: usize| ["run-ada-2", "run-bob-2", "run-more-2"][n % 3];
+    let mut lines: Vec<String> = (0..1500).map(|n| case(n, of(n), "tests").to_string()).collect();
+    lines.push(case(1500, "run-bob-2", "another").to_string());
+    std::fs::write(path("cases"), lines.join("\n")).expect("writes");
+    bellwether(&["evalset", "create", "big", "--from", &path("cases"), "--sets", &sets]).exits_with(0);
+    bellwether(&["evalset", "freeze", "big", "--sets", &sets, "--allow-leaks"]).exits_with(0);
+    std::fs::write(path("more"), case(1501, "run-more-3", "tests").to_string()).expect("writes");
+    let root = text(feed.root());
+    let commands = [
+        vec!["erase", "--root", root, "--sets", &sets, "--user-key", "usr-bob", "--now"],
+        vec!["erase", "--root", root, "--sets", &sets, "--run-id", "run-ada-2", "--source", "tests", "--now"],
+        vec!["evalset", "create", "big", "--from", "more", "--sets", &sets],
+    ];
+    let more = path("more");
+    let started: Vec<_> = commands
+        .iter()
+        .map(|command| {
+            let command: Vec<&str> = command.iter().map(|word| if *word == "more" { &*more } else { word }).collect();
+            crate::common::program::Running::start(&command)
+        })
+        .collect();
+    let ended: Vec<_> = started.into_iter().map(crate::common::program::Running::end).collect();
+    assert_eq!(ended[2].code, Some(0), "{}", ended[2].stderr);
+    let said = bellwether(&["evalset", "status", "big", "--version", "1", "--sets", &sets]).exits_with(0);
+    assert!(said.starts_with("big v1, released: 1501 cases"), "{said}");
+    for version in ["v1", "v2"] {
+        let stored = std::fs::read_to_string(path(&format!("sets/big/{version}/cases.jsonl"))).expect("reads");
+        let has = |what: &str| stored.matches(what).count();
+        assert_eq!((has("of run-bob-2"), has("of run-more-2")), (1, 500), "{version}");
+        assert_eq!((has("of run-ada-2"), has("\"erased\":true")), (0, 1000), "{version}");
+    }
 }
 
 #[test]

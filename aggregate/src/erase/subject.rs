@@ -13,6 +13,7 @@ use bellwether_base::{Error, Result};
 use bellwether_lake::{AddedFile, Edit, Edited, Lake};
 use bellwether_tables::Table;
 
+use super::OwnedRun;
 use crate::statement::StatementKind;
 
 /// The columns of `events` that decide whose a row is.
@@ -164,11 +165,11 @@ impl Found {
         Ok(found)
     }
 
-    /// Returns the ids of the runs of a subject in files that no version may name any more.
-    pub(super) async fn ids_in(lake: &Lake, subject: &Subject, files: &[AddedFile]) -> Result<HashSet<String>> {
+    /// Returns the runs of a subject in files that no version may name any more, without the rows about them.
+    pub(super) async fn runs_in(lake: &Lake, subject: &Subject, files: &[AddedFile]) -> Result<Self> {
         let mut found = Self::new(subject.clone());
         found.note_ours_in(lake, files).await?;
-        Ok(found.runs.into_keys().collect())
+        Ok(found)
     }
 
     fn new(subject: Subject) -> Self {
@@ -246,6 +247,16 @@ impl Found {
     /// Returns the ids of the runs.
     pub(super) fn run_ids(&self) -> impl Iterator<Item = &str> {
         self.runs.keys().map(String::as_str)
+    }
+
+    /// Returns the runs of the subject.
+    pub(super) fn owned(&self) -> impl Iterator<Item = OwnedRun> {
+        let run = |run_id: &str, (tenant, source): &(String, String)| OwnedRun {
+            tenant: tenant.clone(),
+            source: source.clone(),
+            run_id: run_id.to_owned(),
+        };
+        self.runs.iter().flat_map(move |(id, named)| named.ours.iter().map(move |of| run(id, of)))
     }
 
     /// Returns the ids of runs by which figures of others than the erased tenant may change: all, unless a tenant is erased.

@@ -243,6 +243,24 @@ impl EvalCase {
         if self.expected.is_none() && self.grading.is_empty() && !self.erased {
             return wrong("no answer could pass or fail it".to_owned(), "add `expected` or `grading`");
         }
+        for rule in &self.grading {
+            let (Grading::Equals(text)
+            | Grading::Contains(text)
+            | Grading::NotContains(text)
+            | Grading::Regex(text)
+            | Grading::Rubric(text)) = rule;
+            if text.trim().is_empty() && !matches!(rule, Grading::Equals(_)) {
+                return wrong("a rule under `grading` has an empty value".to_owned(), "remove it, or state its value");
+            }
+            if let Grading::Regex(pattern) = rule
+                && let Some(problem) = pattern_problem(pattern)
+            {
+                return wrong(
+                    format!("its rule `{pattern}` is no pattern: {problem}"),
+                    "correct the regular expression",
+                );
+            }
+        }
         if self.provenance.inclusion_probability.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
             return wrong("`inclusion_probability` is not in (0, 1]".to_owned(), "copy it from the candidate");
         }
@@ -296,6 +314,14 @@ impl CaseKind {
             Self::MustFailSafely => "must_fail_safely",
         }
     }
+}
+
+/// Says what is wrong with a regular expression. Tools have dialects of their own, so what only some of them know is accepted.
+fn pattern_problem(pattern: &str) -> Option<String> {
+    let problem = regex::Regex::new(pattern).err()?.to_string();
+    let known_to_some = ["look-around", "backreference", "unrecognized escape", "unrecognized flag"];
+    let last = problem.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    (!known_to_some.iter().any(|part| problem.contains(part))).then_some(last)
 }
 
 /// Writes bytes in hexadecimal.

@@ -49,6 +49,8 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// Cases of which the second version has a later version.
     pub superseded: Vec<String>,
+    /// Cases that have their content in one version only.
+    pub erased: Vec<String>,
     pub unchanged: usize,
 }
 
@@ -167,17 +169,20 @@ impl EvalSet {
 
     /// Compares with a later version.
     pub fn difference(&self, later: &Self) -> Difference {
-        let before: BTreeMap<&str, u32> = self.cases.iter().map(|case| (case.id.as_str(), case.version)).collect();
-        let after: BTreeMap<&str, u32> = later.cases.iter().map(|case| (case.id.as_str(), case.version)).collect();
+        let by_id = |set: &Self| -> BTreeMap<String, (u32, bool)> {
+            set.cases.iter().map(|case| (case.id.clone(), (case.version, case.erased))).collect()
+        };
+        let (before, after) = (by_id(self), by_id(later));
         let mut difference = Difference::default();
-        for (id, version) in &after {
+        for (id, (version, erased)) in &after {
             match before.get(id) {
-                None => difference.added.push((*id).to_owned()),
-                Some(old) if old != version => difference.superseded.push((*id).to_owned()),
+                None => difference.added.push(id.clone()),
+                Some((old, _)) if old != version => difference.superseded.push(id.clone()),
+                Some((_, was)) if was != erased => difference.erased.push(id.clone()),
                 Some(_) => difference.unchanged += 1,
             }
         }
-        difference.removed = before.keys().filter(|id| !after.contains_key(*id)).map(|id| (*id).to_owned()).collect();
+        difference.removed = before.keys().filter(|id| !after.contains_key(*id)).cloned().collect();
         difference
     }
 }

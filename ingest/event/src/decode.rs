@@ -399,7 +399,14 @@ impl Decoder {
                 marks.list((**stated).to_owned(), marks::STATED);
             }
         }
-        let extra = std::mem::take(&mut marks.extra);
+        let mut extra = std::mem::take(&mut marks.extra);
+        // Content that is malformed, or where the contract has none, is content all the same.
+        let most = self.limits.content_bytes;
+        for (pointer, path) in [("/data/content", &["data", "content"][..]), ("/content", &["content"])] {
+            if extra.remove(path, most) {
+                marks.list(pointer, if most.is_none() { marks::OFF } else { marks::LEFT_OUT });
+            }
+        }
         let mut extra = extra.into_json();
         if too_large && extra.take().is_some() {
             marks.list("extra", marks::LEFT_OUT);

@@ -198,6 +198,23 @@ impl Extra {
         true
     }
 
+    /// Removes a value of more than `most` bytes, or any if that is `None`. Returns true if there was one.
+    pub(crate) fn remove(&mut self, path: &[&str], most: Option<usize>) -> bool {
+        let Some((last, above)) = path.split_last() else { return false };
+        let mut fields = &mut self.fields;
+        for name in above {
+            let inner = fields.iter_mut().find(|(known, _)| known == name);
+            let Some((_, ExtraNode::Object(inner))) = inner else { return false };
+            fields = inner;
+        }
+        let stays = |(name, node): &(String, ExtraNode)| {
+            name != last || matches!((node, most), (ExtraNode::Value(json), Some(most)) if json.len() <= most)
+        };
+        let before = fields.len();
+        fields.retain(stays);
+        fields.len() < before
+    }
+
     /// Returns all values as one JSON object; `None` if there are none.
     pub(crate) fn into_json(mut self) -> Option<String> {
         if self.dropped > 0 {

@@ -314,6 +314,30 @@ fn content_is_kept_if_it_is_on_and_short_and_its_references_always() {
 }
 
 #[test]
+fn content_in_a_wrong_form_or_place_obeys_the_switch_too() {
+    for (place, pointer) in [("/data/content", "/data/content"), ("/content", "/content")] {
+        for content in [json!("a secret question"), json!(["a secret question"])] {
+            let body = minimal_with(|event| {
+                event["data"]["content"] = json!({});
+                event["content"] = json!({});
+                *event.pointer_mut(place).expect("is there") = content.clone();
+                let other = if place == "/content" { &mut event["data"] } else { &mut *event };
+                other.as_object_mut().expect("an object").remove("content");
+            });
+            let kept = |content_bytes| {
+                let mut decoder = Decoder::new(Limits { content_bytes, ..Limits::default() });
+                let event = decoder.decode(body.as_bytes(), &Envelope::default(), NOW).expect("accepted");
+                let is_there = event.extra.as_deref().is_some_and(|extra| extra.contains("a secret question"));
+                (is_there, truncated(&event).iter().any(|(marked, _)| marked == pointer))
+            };
+            assert_eq!(kept(None), (false, true), "{body}");
+            assert_eq!(kept(Some(10)), (false, true), "{body}");
+            assert!(kept(Some(1000)).0, "nothing is lost if content is kept: {body}");
+        }
+    }
+}
+
+#[test]
 fn unknown_fields_are_kept_at_every_level() {
     let body = minimal_with(|event| {
         event["new_field"] = json!([1, 2]);

@@ -37,7 +37,7 @@ impl Format for OpenAiEvals {
     }
 
     fn about(&self) -> &'static str {
-        "OpenAI Evals: PYTHONPATH=. oaieval MODEL NAME --registry_path registry (and NAME-rubric, if there is one)"
+        "OpenAI Evals: PYTHONPATH=. oaieval MODEL bellwether-NAME --registry_path registry (and bellwether-NAME-rubric, if it is there)"
     }
 
     fn limits(&self) -> Limits {
@@ -47,7 +47,8 @@ impl Format for OpenAiEvals {
     fn files(&self, set: &EvalSet) -> Result<Vec<ExportFile>> {
         let mut evals = serde_json::Map::new();
         let mut files = Vec::new();
-        let name = &set.name;
+        // The runner has evals of its own, whose names must stay free.
+        let name = &format!("bellwether-{}", set.name);
         let mut add = |name: &str, kind: &str, class: &str, file: &str, args: Value, samples: Vec<Value>| {
             if samples.is_empty() {
                 return;

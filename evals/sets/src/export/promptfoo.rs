@@ -52,11 +52,13 @@ fn test(set: &EvalSet, case: &EvalCase) -> Result<Value> {
     let messages = ["{{", "{%", "{#"]
         .iter()
         .fold(messages(case).to_string(), |text, opening| text.replace(opening, &opening.replace('{', "\\u007b")));
+    // Values of metadata are rendered as well.
+    let plain = |value: Value| value.to_string().replace("{{", "{ {").replace("{%", "{ %").replace("{#", "{ #");
     Ok(json!({
         "description": case.id, "vars": { "messages": messages }, "assert": asserts,
         "metadata": { "set": set.name, "set_version": set.version, "case_id": case.id, "case_version": case.version,
             "task": case.task, "split": case.split.name(), "kind": case.kind.name(),
-            "provenance": json!(case.provenance).to_string().replace("{{", "{ {") },
+            "failure_class": case.failure_class, "tags": plain(json!(case.tags)), "provenance": plain(json!(case.provenance)) },
     }))
 }
 

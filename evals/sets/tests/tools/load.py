@@ -218,7 +218,6 @@ def openai_evals():
 
     os.environ["EVALS_SEQUENTIAL"] = "1"
     registry = Registry(registry_paths=[folder / "registry"])
-    spec = registry.get_eval(next((folder / "registry" / "evals").glob("*.yaml")).stem)
     name = next((folder / "registry" / "evals").glob("*.yaml")).stem
 
     def run(name, *models):
