@@ -319,7 +319,7 @@ impl CaseKind {
 /// Says what is wrong with a regular expression. Tools have dialects of their own, so what only some of them know is accepted.
 fn pattern_problem(pattern: &str) -> Option<String> {
     let problem = regex::Regex::new(pattern).err()?.to_string();
-    let known_to_some = ["look-around", "backreference", "unrecognized escape", "unrecognized flag"];
+    let known_to_some = ["look-around", "backreference", "escape sequence", "flag"];
     let last = problem.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
     (!known_to_some.iter().any(|part| problem.contains(part))).then_some(last)
 }

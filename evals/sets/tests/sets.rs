@@ -94,3 +94,24 @@ fn leaks_are_found_between_splits_and_to_few_shot_examples_only() {
     };
     assert_eq!(found, [leak("c", "a", false, false), leak("c", "b", false, false), leak("c", "shot", true, true)]);
 }
+
+#[test]
+fn a_rule_that_no_tool_can_use_is_refused() {
+    let with = |rule: &str| {
+        let rules = serde_json::from_str(&format!("[{rule}]")).expect("a rule");
+        bellwether_evalsets::EvalCase { grading: rules, ..super::case("c", "x") }.check()
+    };
+    for (rule, why) in [
+        (r#"{"type": "regex", "value": "("}"#, "no pattern"),
+        (r#"{"type": "regex", "value": ""}"#, "an empty value"),
+        (r#"{"type": "contains", "value": ""}"#, "an empty value"),
+        (r#"{"type": "not_contains", "value": " "}"#, "an empty value"),
+        (r#"{"type": "rubric", "value": ""}"#, "an empty value"),
+    ] {
+        let error = with(rule).expect_err(rule);
+        assert!(error.message().contains(why) && error.message().contains("case `c`"), "{rule}: {error}");
+    }
+    for pattern in ["^a+$", "(?<!x)y", r"(a)\\1", r"\\p{L}"] {
+        with(&format!(r#"{{"type": "regex", "value": "{pattern}"}}"#)).expect(pattern);
+    }
+}

@@ -245,6 +245,7 @@ fn rows(from: i64, next: i64) -> RecordBatch {
             DataType::Int64 => Arc::new(Int64Array::from(vec![1; count])),
             DataType::Int32 => Arc::new(Int32Array::from(vec![0; count])),
             DataType::Utf8View => Arc::new(StringViewArray::from(vec!["x"; count])),
+            DataType::Map(..) => arrow::array::new_null_array(field.data_type(), count),
             _ => Arc::new(TimestampMicrosecondArray::from(vec![NOW; count]).with_timezone("UTC")),
         }
     });
