@@ -7,7 +7,7 @@ use bellwether_base::{Error, Result, unique_id};
 /// The editor, if neither `$VISUAL` nor `$EDITOR` names one.
 const DEFAULT: &str = "vi";
 
-/// What came of an edit.
+/// The result of an edit.
 #[derive(Debug)]
 pub(crate) struct Edited<T> {
     /// The text, as it was read from the file.

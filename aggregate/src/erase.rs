@@ -341,6 +341,21 @@ async fn land(
     Err(contended(Table::Events))
 }
 
+/// Writes the files of a table that an edit touches again or, of a dry run, finds out what that would do.
+async fn rewritten(
+    lake: &Lake,
+    table: Table,
+    files: &[AddedFile],
+    edit: &dyn Edit,
+    settings: EraseSettings,
+) -> Result<Rewriting> {
+    let touched = lake.touched(table, files, edit).await?;
+    match settings.dry_run {
+        true => lake.plan_rewrite(table, touched, edit).await,
+        false => lake.rewrite(table, touched, edit).await,
+    }
+}
+
 /// Edits a table, again if another process replaces its files or moves the mark at the same moment.
 async fn from_table(
     lake: &Lake,
@@ -353,22 +368,14 @@ async fn from_table(
     progress(EraseProgress::Table(table));
     for _ in 0..ATTEMPTS {
         let (on, files) = lake.snapshot_with_files(table).await?;
-        let touched = match lake.touched(table, &files, edit).await {
-            Err(error) if is_outdated(lake, &on, table, &error).await => continue,
-            touched => touched?,
-        };
         let advances: Vec<Advance> = mark.advance(&on).into_iter().collect();
-        if touched.is_empty() && (advances.is_empty() || settings.dry_run) {
-            return Ok(ErasedFrom::default());
-        }
-        let rewriting = match settings.dry_run {
-            true => lake.plan_rewrite(table, touched, edit).await,
-            false => lake.rewrite(table, touched, edit).await,
-        };
-        let rewriting = match rewriting {
+        let rewriting = match rewritten(lake, table, &files, edit, settings).await {
             Err(error) if is_outdated(lake, &on, table, &error).await => continue,
             rewriting => rewriting?,
         };
+        if rewriting.old.is_empty() && (advances.is_empty() || settings.dry_run) {
+            return Ok(ErasedFrom::default());
+        }
         let done = ErasedFrom { rows: rewriting.rows, changed: rewriting.changed, files: rewriting.old.len() as u64 };
         if settings.dry_run {
             return Ok(done);

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Whitespace, Word};
 
-/// What may be written at a position of a statement.
+/// The kind of text that fits at a position of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Nothing that could be known: the position is in a text or a comment.
@@ -34,7 +34,7 @@ pub struct Named {
 /// A statement that is being written, as seen from a position in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// What may be written there.
+    /// The kind of text that fits there.
     pub place: Place,
     /// The part of a word before the position.
     pub word: String,

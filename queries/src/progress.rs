@@ -15,7 +15,7 @@ pub struct Progress {
     scans: Vec<Arc<dyn ExecutionPlan>>,
 }
 
-/// What a statement has read so far.
+/// The rows and bytes that a statement has read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadSoFar {
     /// Rows of all tables together.

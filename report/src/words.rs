@@ -17,15 +17,8 @@ pub(crate) fn percent(share: f64) -> String {
 
 /// Writes a number of runs, which is not whole if runs are sampled.
 pub(crate) fn count(runs: f64) -> String {
-    let digits = format!("{:.0}", runs.abs());
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    // The cast is exact enough: a float of a count is whole here.
+    bellwether_base::grouped(runs.abs().round_ties_even() as u64)
 }
 
 /// Writes a value of a measure with its unit.

@@ -195,7 +195,7 @@ mod tests {
             let parts = parts(nothing, &Value::Null);
             assert_eq!(parts.map(|(_, part)| part), [Part::Absent, Part::Absent], "{nothing:?}");
         }
-        // What was sent and not kept is never called unsent.
+        // Content that was sent and not kept is never reported as not sent.
         for (pointer, done, says) in [
             ("/data/content/input", "off", "`ingest.content` was off"),
             ("/data/content/input", "left out", "too large"),

@@ -219,7 +219,7 @@ impl Desk {
                 .map_err(|source| Error::bug("a redacted answer is not JSON").with_source(source))?;
         }
         let event = said.event(candidate, &self.reviewer, now());
-        // What ingest would cut or leave out is an error here: the person who wrote it is there.
+        // A value that ingest would cut or leave out is an error here, so that its author can correct it.
         if let Some(problem) = bellwether_event::problems(&event).first() {
             let field = problem.pointer.trim_start_matches("/data/");
             return Err(Error::config(format!("the review has a wrong `{field}`: {}", problem.message))

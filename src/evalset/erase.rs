@@ -18,7 +18,7 @@ pub(crate) struct ErasedSets {
     pub(crate) versions: Vec<(String, u32, usize)>,
     /// Files that still have an identifier or, of a dry run, would have one.
     pub(crate) left: Vec<PathBuf>,
-    /// What could not be read or written, and why.
+    /// The files and versions that could not be read or written, with the reason.
     pub(crate) failed: Vec<String>,
 }
 

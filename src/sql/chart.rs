@@ -18,7 +18,7 @@ use series::{Column, Plot};
 /// Most panels of a chart.
 const PANELS: usize = 4;
 
-/// Most lines of a panel: more could not be told apart.
+/// Most lines of a panel: readers cannot distinguish more.
 const LINES: usize = 8;
 
 /// Columns share a panel if their largest values differ by at most this factor.

@@ -55,7 +55,7 @@ struct Prompt<'a> {
     folder: Option<&'a Path>,
     known: Arc<Known>,
     format: Format,
-    /// Where results go instead of the screen.
+    /// The file that gets the results instead of the screen.
     output: Option<OutputFile>,
     pager: Option<String>,
     paging: bool,
@@ -68,7 +68,7 @@ struct Prompt<'a> {
     drawn: Option<Vec<String>>,
 }
 
-/// What to do after a command.
+/// The next step after a command.
 enum Next {
     /// Read the next statement.
     Read,

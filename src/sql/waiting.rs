@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bellwether_base::grouped;
 use bellwether_queries::{Progress, ReadSoFar};
 
 use crate::maintain::bytes;
@@ -106,19 +107,6 @@ fn text(elapsed: Duration, read: Option<ReadSoFar>, written: u64) -> String {
     parts.join(" · ")
 }
 
-/// Returns a number with a comma between each three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,10 +127,5 @@ mod tests {
         ] {
             assert_eq!(text(Duration::from_secs(seconds), read, written), expected);
         }
-    }
-
-    #[test]
-    fn digits_are_grouped_by_three() {
-        assert_eq!([0, 12, 999, 1000, 123_456, 1_234_567].map(grouped).join(" "), "0 12 999 1,000 123,456 1,234,567");
     }
 }

@@ -244,12 +244,7 @@ impl EvalCase {
             return wrong("no answer could pass or fail it".to_owned(), "add `expected` or `grading`");
         }
         for rule in &self.grading {
-            let (Grading::Equals(text)
-            | Grading::Contains(text)
-            | Grading::NotContains(text)
-            | Grading::Regex(text)
-            | Grading::Rubric(text)) = rule;
-            if text.trim().is_empty() && !matches!(rule, Grading::Equals(_)) {
+            if rule.text().trim().is_empty() && !matches!(rule, Grading::Equals(_)) {
                 return wrong("a rule under `grading` has an empty value".to_owned(), "remove it, or state its value");
             }
             if let Grading::Regex(pattern) = rule
@@ -286,6 +281,29 @@ impl Role {
             Self::User => "user",
             Self::Assistant => "assistant",
         }
+    }
+}
+
+// === impl Grading ===
+
+impl Grading {
+    /// Returns its text: what the answer is compared with, or the instruction.
+    pub fn text(&self) -> &str {
+        let (Self::Equals(text)
+        | Self::Contains(text)
+        | Self::NotContains(text)
+        | Self::Regex(text)
+        | Self::Rubric(text)) = self;
+        text
+    }
+
+    pub(crate) fn text_mut(&mut self) -> &mut String {
+        let (Self::Equals(text)
+        | Self::Contains(text)
+        | Self::NotContains(text)
+        | Self::Regex(text)
+        | Self::Rubric(text)) = self;
+        text
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub what: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: String,
 }
 

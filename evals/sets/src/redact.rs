@@ -2,7 +2,7 @@
 
 use bellwether_base::Result;
 
-use crate::case::{EvalCase, Grading};
+use crate::case::EvalCase;
 
 /// Removes personal data and secrets from a text.
 pub trait Redactor {
@@ -35,11 +35,7 @@ impl EvalCase {
             *expected = redactor.redact(expected)?;
         }
         for rule in &mut case.grading {
-            let (Grading::Equals(text)
-            | Grading::Contains(text)
-            | Grading::NotContains(text)
-            | Grading::Regex(text)
-            | Grading::Rubric(text)) = rule;
+            let text = rule.text_mut();
             *text = redactor.redact(text)?;
         }
         for tag in &mut case.tags {

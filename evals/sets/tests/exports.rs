@@ -169,7 +169,7 @@ fn cases_that_do_not_fit_are_left_out_on_request_and_listed() {
     let manifest: Value = serde_json::from_slice(&exported.files[1].bytes).expect("JSON");
     assert_eq!((&manifest["cases"], manifest["left_out"].as_array().map(Vec::len)), (&Value::from(1), Some(3)));
     assert!(exported.left_out[0].reason.contains("s3://runs/r1"), "{:?}", exported.left_out);
-    // What was erased needs no permission, and an empty export is none.
+    // Erased cases need no permission to be left out. An export without cases is an error.
     assert_eq!(export(&set(&[&erased, &good]), "inspect", &as_it_is).expect("an export").left_out.len(), 1);
     assert!(without(&set(&[&missing, &erased])).expect_err("nothing is left").message().contains("`case-1`"));
     assert!(without(&set(&[&erased])).expect_err("nothing is left").message().contains("were erased"));

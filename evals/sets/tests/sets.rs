@@ -99,7 +99,7 @@ fn leaks_are_found_between_splits_and_to_few_shot_examples_only() {
 fn a_rule_that_no_tool_can_use_is_refused() {
     let with = |rule: &str| {
         let rules = serde_json::from_str(&format!("[{rule}]")).expect("a rule");
-        bellwether_evalsets::EvalCase { grading: rules, ..super::case("c", "x") }.check()
+        bellwether_evalsets::EvalCase { grading: rules, ..case("c", "x") }.check()
     };
     for (rule, why) in [
         (r#"{"type": "regex", "value": "("}"#, "no pattern"),

@@ -24,7 +24,7 @@ use crate::refused::{Answered, Refused};
 use crate::stall::EndAfter;
 use crate::start::Started;
 
-/// Bytes of rows of a message: clients take 4 MiB unless they are told otherwise, and a slow one must read a message in time.
+/// Bytes of rows of a message: clients accept 4 MiB by default, and a slow one must read a message in time.
 const MESSAGE_BYTES: usize = 512 << 10;
 
 /// Writes rows as messages.

@@ -1,4 +1,4 @@
-//! What customers ask the simulated apps, and what the apps answer. The people do not exist.
+//! Questions of customers to the simulated apps, and the answers of the apps. The people are invented.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -35,7 +35,7 @@ const GAP: f64 = 2.5;
 const ROWS_PER_LABEL: usize = 3;
 const COLUMNS_PER_LABEL: usize = 16;
 
-/// Where the axes meet.
+/// The corner at which the axes meet.
 const CORNER: &str = "└";
 
 /// Widest name in a legend.

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bellwether_base::{Error, Result};
+use bellwether_base::{Error, Result, grouped};
 use bellwether_queries::split;
 use futures::StreamExt;
 
@@ -17,7 +17,7 @@ use crate::sql::chart::{self, Canvas};
 use crate::sql::output::{Format, Kept, Written};
 use crate::sql::pager::Screen;
 use crate::sql::sink::{self, Sink};
-use crate::sql::waiting::{Waiting, grouped};
+use crate::sql::waiting::Waiting;
 
 /// Most rows of a chart.
 const CHART_ROWS: usize = 100_000;

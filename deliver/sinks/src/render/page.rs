@@ -3,6 +3,7 @@
 use crate::page::{Arm, Evidence, ExampleRun, Page, SliceShare, Status};
 use crate::render::{Detail, Line, PageWords, Part, Piece, heading, severity_word, status_word, valid_links};
 use crate::{text, time};
+use bellwether_base::grouped;
 
 /// SQL longer than this is for the inbox and the webhook only.
 const MAX_SQL: usize = 2500;
@@ -251,19 +252,6 @@ fn figure(value: f64) -> String {
     } else {
         format!("{value:.3e}")
     }
-}
-
-/// Writes a count with commas between thousands.
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]
